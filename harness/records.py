@@ -1,0 +1,386 @@
+"""What is known about one cell, as frozen types that load without the code that produced them.
+
+The shape is the record of the protocol (docs/protocol.md). Everything here is plain data: the standard library and
+numpy only, no torch, no methods, no tasks.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+
+SCHEMA = 1
+
+Status = Literal["ok", "unsupported", "out_of_memory", "out_of_time", "failed"]
+STATUSES: tuple[str, ...] = get_args(Status)
+FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
+"""What the next run leaves alone; `failed` is tried again on request."""
+
+Draw = Literal["stratified", "balanced"]
+"""How the training rows are drawn: in the proportions of the pool, or the same number of each class (`8/class`)."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a fit may spend. Progress is the largest fraction spent of the first four; training stops at 1.
+
+    Attributes:
+        train_seconds: seconds of encoding training rows, tuning, fitting and validation.
+        train_flops: floating-point operations of the same.
+        epochs: passes over the training rows.
+        steps: optimiser steps.
+        peak_memory_bytes: a limit, not progress: exceeding it is `out_of_memory`.
+    """
+
+    train_seconds: float | None = None
+    train_flops: float | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    peak_memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+                raise UsageError(f"Budget '{name}' was {value!r}; expected a number above 0, or leave it out.")
+            if name in ("steps", "peak_memory_bytes"):
+                if value != int(value):
+                    raise UsageError(f"Budget '{name}' was {value!r}; expected a whole number.")
+                object.__setattr__(self, name, int(value))
+            else:
+                object.__setattr__(self, name, float(value))  # 3 and 3.0 are one budget, so one identity
+
+    def to_json(self) -> dict[str, float | int]:
+        """Only what is set, so that a new kind of budget does not change old identities."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def label(self) -> str:
+        """A short text for tables: `train_seconds=60, epochs=3`; `default` where nothing is set."""
+        return ", ".join(f"{name}={value:g}" for name, value in self.to_json().items()) or "default"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid; its `id` is the identity that the protocol defines.
+
+    Attributes:
+        task: name of the task.
+        data: fingerprint of the task's rows, labels and metric.
+        backbone: name of the backbone; None for methods that use none.
+        weights: fingerprint of the backbone's files; None with `backbone`.
+        method: name of the method.
+        version: the method's version; raised when a bug is mended.
+        config: the method's fully resolved configuration (JSON values only).
+        n_train: labels the method may look at.
+        draw: how they are drawn.
+        budget: what the fit may spend.
+        seed: of the draw, the initialisation and the order of batches.
+    """
+
+    task: str
+    data: str
+    backbone: str | None
+    weights: str | None
+    method: str
+    version: int
+    config: dict[str, Any]
+    n_train: int
+    budget: Budget
+    seed: int
+    draw: Draw = "stratified"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, in the order of the protocol's example."""
+        return {**dataclasses.asdict(self), "budget": self.budget.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Cell:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "budget": Budget(**value["budget"])})
+
+    @property
+    def id(self) -> str:
+        """Identity: the first 32 hex digits of the SHA-256 of the cell's canonical JSON."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def label(self) -> str:
+        """A short text for progress lines: `sst2 · lora · 256 · seed 0`."""
+        return f"{self.task} · {self.method} · {self.n_train} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """The main metric on the test rows, with its interval over test rows (95 %), and any further metrics.
+
+    Attributes:
+        value: in the metric's own range (accuracy: 0 to 1).
+        low, high: ends of the interval; None where the metric has none yet.
+        n_test: test rows scored.
+        n_test_available: test rows there were before the cap.
+        others: further metrics by name.
+    """
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    higher_is_better: bool
+    n_test: int
+    n_test_available: int | None = None
+    others: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the cell cost. Seconds are wall-clock seconds of one phase each and never overlap; None is "not known".
+
+    `reused` names what came from a cache; it is charged at what it cost when it was computed, so a warm cell never
+    looks cheaper than a cold one.
+
+    Attributes:
+        load_seconds: reading the backbone.
+        encode_seconds: tokenising and encoding the training rows.
+        tune_seconds: choosing settings (regularisation, say) on labels out of n_train.
+        fit_seconds: training.
+        predict_seconds: tokenising, encoding and predicting the test rows.
+        train_flops: floating-point operations of encoding training rows, tuning and fitting.
+        train_tokens: real (not padding) tokens that went through the backbone for them.
+        peak_device_bytes: peak memory of the accelerator above the baseline; None on a CPU.
+        peak_rss_bytes: peak resident memory of the process.
+        peak_rss_above_baseline_bytes: the same, less what was resident before the cell.
+        n_parameters: all parameters of what predicts (backbone and head).
+        n_trainable: those that the method trains.
+        artifact_bytes: bytes of what is saved to reuse the result.
+        stopped_by: the cap that ended training (`epochs`, `steps`, `train_seconds`, ...), None where nothing iterates.
+    """
+
+    load_seconds: float | None = None
+    encode_seconds: float | None = None
+    tune_seconds: float | None = None
+    fit_seconds: float | None = None
+    predict_seconds: float | None = None
+    train_flops: float | None = None
+    train_tokens: int | None = None
+    peak_device_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    peak_rss_above_baseline_bytes: int | None = None
+    n_parameters: int | None = None
+    n_trainable: int | None = None
+    artifact_bytes: int | None = None
+    energy_joules: float | None = None
+    stopped_by: str | None = None
+    reused: tuple[str, ...] = ()
+
+    @property
+    def train_seconds(self) -> float | None:
+        """What a `train_seconds` budget counts: encoding training rows, tuning and fitting."""
+        parts = (self.encode_seconds, self.tune_seconds, self.fit_seconds)
+        return None if all(part is None for part in parts) else sum(part or 0.0 for part in parts)
+
+    @property
+    def total_seconds(self) -> float | None:
+        """All phases together."""
+        trained = self.train_seconds
+        if trained is None:
+            return None
+        return trained + (self.load_seconds or 0.0) + (self.predict_seconds or 0.0)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Where a fit stood after `step` optimiser steps and `seconds` of counted training."""
+
+    step: int
+    seconds: float
+    flops: float | None = None
+    train_loss: float | None = None
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What produced the record: versions, commit, machine settings, and notes on the data and the measuring."""
+
+    harness: str
+    commit: str | None
+    dirty: bool | None
+    packages: dict[str, str]
+    threads: int
+    precision: str
+    python: str
+    platform: str
+    started_at: str
+    dataset: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Per test row: what was predicted and what was right. All later statistics rest on these.
+
+    Attributes:
+        rows: fingerprint of the test rows and their order; equal fingerprints may be compared row by row.
+        predicted: class index per row, shape (n_test,).
+        target: right class index per row, shape (n_test,).
+        confidence: probability of the predicted class, shape (n_test,), float16; None where there is none.
+    """
+
+    rows: str
+    predicted: npt.NDArray[np.int64]
+    target: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float16] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Compact JSON: each array as base64 of its deflated bytes in the smallest integer type that holds it."""
+        return {
+            "rows": self.rows,
+            "predicted": _pack(_narrow(self.predicted)),
+            "target": _pack(_narrow(self.target)),
+            "confidence": None if self.confidence is None else _pack(self.confidence.astype("<f2")),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Predictions:
+        """The inverse of `to_json`."""
+        confidence = value.get("confidence")
+        return cls(
+            rows=value["rows"],
+            predicted=_unpack(value["predicted"]).astype(np.int64),
+            target=_unpack(value["target"]).astype(np.int64),
+            confidence=None if confidence is None else _unpack(confidence).astype(np.float16),
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything known about a cell that was run, whatever became of it.
+
+    `suite` is a label and no part of the identity. `error` is one or more lines, the first of which is enough for a
+    table; it is None for `ok`.
+    """
+
+    suite: str
+    device: str
+    kind: str
+    family: str
+    cell: Cell
+    status: Status
+    provenance: Provenance
+    score: Score | None = None
+    train_score: float | None = None
+    cost: Cost = field(default_factory=Cost)
+    curve: tuple[CurvePoint, ...] = ()
+    error: str | None = None
+    attempt: int = 1
+    predictions: Predictions | None = None
+    schema: int = SCHEMA
+
+    @property
+    def id(self) -> str:
+        """The cell's identity; the store's key is (id, device, attempt)."""
+        return self.cell.id
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values (dict, list, str, int, float, bool, None); never NaN."""
+        value: dict[str, Any] = {"schema": self.schema, "id": self.id}
+        for name in ("suite", "device", "kind", "family", "attempt"):
+            value[name] = getattr(self, name)
+        value["cell"] = self.cell.to_json()
+        value["status"] = self.status
+        value["score"] = None if self.score is None else dataclasses.asdict(self.score)
+        value["train_score"] = self.train_score
+        value["cost"] = {**dataclasses.asdict(self.cost), "reused": list(self.cost.reused)}
+        value["curve"] = [dataclasses.asdict(point) for point in self.curve]
+        value["provenance"] = dataclasses.asdict(self.provenance)
+        value["error"] = self.error
+        value["predictions"] = None if self.predictions is None else self.predictions.to_json()
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        """The inverse of `to_json`; refuses a record of a newer schema or of another identity than it claims."""
+        if value.get("schema") != SCHEMA:
+            raise UsageError(f"A record of schema {value.get('schema')!r} was given; this version reads {SCHEMA}.")
+        predictions = value.get("predictions")
+        record = cls(
+            suite=value["suite"],
+            device=value["device"],
+            kind=value["kind"],
+            family=value["family"],
+            attempt=value["attempt"],
+            cell=Cell.from_json(value["cell"]),
+            status=value["status"],
+            score=None if value["score"] is None else Score(**value["score"]),
+            train_score=value["train_score"],
+            cost=Cost(**{**value["cost"], "reused": tuple(value["cost"]["reused"])}),
+            curve=tuple(CurvePoint(**point) for point in value["curve"]),
+            provenance=Provenance(**value["provenance"]),
+            error=value["error"],
+            predictions=None if predictions is None else Predictions.from_json(predictions),
+        )
+        if value.get("id") not in (None, record.id):
+            raise UsageError(f"Record {value['id']} has been edited: its cell's identity is {record.id}.")
+        return record
+
+
+_SUFFIX = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_budget(text: str) -> Budget:
+    """Read `train_seconds=60,epochs=3`. Bytes take kB, MB, GB (powers of ten) or KiB, MiB, GiB (powers of two)."""
+    known = [item.name for item in dataclasses.fields(Budget)]
+    values: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, raw = (piece.strip() for piece in part.partition("="))
+        if name not in known or not equals:
+            raise UsageError(f"Budget '{part}' was given; expected NAME=NUMBER with NAME one of {', '.join(known)}.")
+        if name in values:
+            raise UsageError(f"Budget '{name}' was given twice in '{text}'.")
+        matched = re.fullmatch(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)", raw)
+        unit = matched.group(2).lower() if matched else ""
+        allowed = _SUFFIX if name == "peak_memory_bytes" else {"": 1}
+        try:
+            if matched is None or unit not in allowed:
+                raise ValueError
+            number = float(matched.group(1)) * allowed[unit]
+        except ValueError:
+            units = ", a plain number or one in MB, GB, MiB, GiB" if name == "peak_memory_bytes" else ""
+            raise UsageError(f"Budget '{name}' was '{raw}'; expected a number above 0{units}.") from None
+        values[name] = number
+    return Budget(**values)
+
+
+def _narrow(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    for dtype in ("<u1", "<u2", "<i4"):
+        info = np.iinfo(dtype)
+        if info.min <= low and high <= info.max:
+            return values.astype(dtype)
+    return values.astype("<i8")
+
+
+def _pack(values: npt.NDArray[Any]) -> dict[str, Any]:
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 6)).decode("ascii")
+    return {"dtype": values.dtype.str, "n": int(values.size), "data": data}
+
+
+def _unpack(value: dict[str, Any]) -> npt.NDArray[Any]:
+    raw = zlib.decompress(base64.b64decode(value["data"]))
+    values = np.frombuffer(raw, dtype=np.dtype(value["dtype"]))
+    if values.size != value["n"]:
+        raise UsageError(f"Packed predictions hold {values.size} values; expected {value['n']}.")
+    return values

@@ -1,0 +1,21 @@
+"""Files that ship with the package: the suites and the reference results.
+
+In the repository they lie at the top level (`suites/`, `results/reference/`), where people look for them; in a wheel
+they lie inside the package. Both are found here, so that `harness run NAME` works from any folder.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from importlib.resources.abc import Traversable
+
+
+def shipped(folder: str) -> Traversable:
+    """The shipped folder called `folder` ("suites", "results/reference"), wheel or editable install alike."""
+    package = importlib.resources.files("harness")
+    inside = package.joinpath("_shipped", *folder.split("/"))
+    if inside.is_dir():
+        return inside
+    with importlib.resources.as_file(package) as path:  # an editable install: the package lies in the checkout
+        beside = path.parent.joinpath(*folder.split("/"))
+    return beside
