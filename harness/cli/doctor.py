@@ -1,0 +1,88 @@
+"""`harness doctor`: what is installed, what a run would use, what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.errors import HarnessError
+
+_PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-learn", "pandas", "sqlalchemy", "seaborn")
+
+
+def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
+    """Print the findings; returns 1 if something that was asked for is missing, else 0."""
+    import harness
+    from harness.backbones.locate import DEFAULT, locate_backbone
+    from harness.cli.run import quiet_libraries
+    from harness.features.disk import FeatureDisk, default_folder
+    from harness.measure.device import find_device
+    from harness.measure.memory import MemoryMeter
+
+    quiet_libraries()
+    console = Console()
+    table = Table(title="harness doctor", title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(name: str, value: str) -> None:
+        table.add_row(Text(name), Text(value))
+
+    row("harness", f"{harness.__version__}, Python {platform.python_version()}, {platform.system()}")
+    row("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    device = find_device()
+    row("device", device.name)
+    native = "native here" if device.native_bf16 else "not native here"
+    row("precision", f"{device.precision('auto')} (bfloat16 is {native})")
+    with MemoryMeter() as meter:
+        pass
+    row("peak memory by", meter.method)
+    folder = default_folder()
+    row("feature cache", f"{folder}: {FeatureDisk(folder).size_bytes() / 1e6:.1f} MB")
+    row("store", f"{store}: {'there' if '://' in store or Path(store).exists() else 'not made yet'}")
+    row("mirror", f"{mirror}: {'there' if mirror.is_dir() else 'no such folder'}" if mirror else "none named")
+    missing = []
+    try:
+        files = locate_backbone(DEFAULT, mirror)
+        row("default backbone", f"{files.name}: {files.origin}, weights verified")
+    except HarnessError as error:
+        missing.append(str(error))
+    if suite is not None:
+        missing += _check_suite(suite, mirror, row)
+    console.print(table)
+    for line in missing:
+        console.print(f"Missing: {line}", style="red", markup=False, highlight=False)
+    return 1 if missing else 0
+
+
+def _check_suite(suite: str, mirror: Path | None, row: object) -> list[str]:
+    from harness.backbones.locate import locate_backbone
+    from harness.data.source import load_splits
+    from harness.suites import load_suite
+
+    loaded = load_suite(suite)
+    missing = []
+    for name in loaded.tasks:
+        try:
+            splits = load_splits(loaded.task(name), mirror)
+            row(f"task {name}", f"{splits.provenance.get('from')}: {len(splits.train)} + {len(splits.test)} rows")  # type: ignore[operator]
+        except HarnessError as error:
+            missing.append(str(error))
+    try:
+        files = locate_backbone(loaded.backbone, mirror)
+        row("suite's backbone", f"{files.name}: {files.origin}")  # type: ignore[operator]
+    except HarnessError as error:
+        missing.append(str(error))
+    return missing
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,71 @@
+"""`harness status`, `harness report` and `harness export`: what is in a store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.records import STATUSES
+from harness.store import Store
+
+
+def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
+    """Counts by suite, task and method; with a suite, what is missing of its defaults on this device."""
+    console = Console()
+    with Store.open(store, create=False) as opened:
+        counts: dict[tuple[str, str, str], Counter[str]] = {}
+        errors: list[str] = []
+        for record in opened.records(suite=suite):
+            key = (record.suite, record.cell.task, record.cell.method)
+            counts.setdefault(key, Counter())[record.status] += 1
+            if record.status == "failed" and record.error:
+                errors.append(f"{record.cell.label()}: {record.error.splitlines()[0]}")
+        if suite is not None:
+            from harness.schedule.local import missing_cells
+            from harness.schedule.prepare import Request, prepare
+            from harness.suites import load_suite
+
+            prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
+            for planned in missing_cells(prepared, opened):
+                key = (prepared.suite, planned.cell.task, planned.cell.method)
+                counts.setdefault(key, Counter())["missing"] += 1
+    shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
+    table = Table(title=f"Records in {store}", title_justify="left")
+    for heading in ("suite", "task", "method"):
+        table.add_column(heading)
+    for heading in shown:
+        table.add_column(heading, justify="right")
+    for key, counter in counts.items():
+        table.add_row(*map(Text, key), *(str(counter[name] or "") for name in shown))
+    if counts:
+        console.print(table)
+    else:
+        console.print(f"No records in {store} yet; `harness run quickstart` makes some.", markup=False)
+    for line in errors:
+        console.print(f"failed: {line}", markup=False, highlight=False, style="red")
+
+
+def write_report_command(suite: str | None, out: Path | None, store: str) -> None:
+    """Tables and plots of the latest records."""
+    from harness.cli.run import print_tables
+    from harness.report.write import write_report
+
+    console = Console()
+    with Store.open(store, create=False) as opened:
+        records = list(opened.records(with_predictions=True, suite=suite))
+    written = write_report(records, out or Path("reports") / (suite or "all"))
+    print_tables(console, records)
+    console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
+
+
+def export_command(file: Path, store: str) -> None:
+    """One row a cell."""
+    from harness.frame import export
+
+    with Store.open(store, create=False) as opened:
+        n_rows = export(opened.records(), file)
+    Console().print(f"{n_rows} rows written to {file}.", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""`harness run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.errors import UsageError
+from harness.methods.configure import split_top_level
+from harness.records import parse_budget
+from harness.suites import Suite, load_suite
+
+
+def run_command(
+    *,
+    suite: str | None,
+    data: Path | None,
+    text: str,
+    label: str,
+    test: Path | None,
+    tasks: str | None,
+    methods: str | None,
+    sizes: str | None,
+    seeds: str | None,
+    budgets: Sequence[str] | None,
+    backbone: str | None,
+    device: str,
+    store: str,
+    mirror: Path | None,
+    reports: Path,
+    retry_failed: bool,
+) -> int:
+    """Run, print the table, write the report; returns the exit code."""
+    from harness.schedule.prepare import Request
+
+    chosen = _suite(suite, data, text, label, test)
+    request = Request(
+        suite=chosen,
+        tasks=_names(tasks),
+        methods=None if methods is None else split_top_level(methods),
+        sizes=_names(sizes),
+        seeds=_seeds(seeds),
+        budgets=None if not budgets else [parse_budget(budget) for budget in budgets],
+        backbone=backbone,
+        mirror=mirror,
+        device=device,
+        only_sizes_that_fit=data is not None,
+    )
+    console = Console()
+    quiet_libraries()
+    with console.status("Loading data and checking the backbone"):
+        from harness.schedule.prepare import prepare
+
+        prepared = prepare(request)
+    for task in prepared.tasks.values():
+        for note in _notes(task.name, task.provenance):
+            console.print(f"Note: {note}", highlight=False, markup=False)
+
+    from harness.cli.progress import RunDisplay
+    from harness.features.disk import default_folder
+    from harness.report.write import write_report
+    from harness.schedule.local import run_cells
+    from harness.store import Store
+
+    again = f"Run the same command again to go on; records are in {store}."
+    with Store.open(store) as opened:
+        try:
+            with RunDisplay(console, prepared.device) as display:
+                outcome = run_cells(prepared, opened, display, cache=default_folder(), retry_failed=retry_failed)
+        except KeyboardInterrupt:
+            console.print(f"Stopped. {again}", highlight=False, markup=False)
+            return 130
+        ids = {planned.cell.id for planned in prepared.cells}
+        records = list(opened.records(with_predictions=True, ids=ids, device=prepared.device.name))
+    print_tables(console, records)
+    written = write_report(records, reports / prepared.suite)
+    console.print(
+        f"{outcome.n_run} cells run, {outcome.n_cells - outcome.n_run} were there already. Records: {store}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
+    if outcome.n_failed:
+        console.print(
+            f"{outcome.n_failed} cells failed; the report says why. --retry-failed runs them again.",
+            style="red",
+            highlight=False,
+        )
+        return 1
+    return 0
+
+
+def quiet_libraries() -> None:
+    """Keep what libraries print while loading out of the progress display; their warnings reach the log only."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def _suite(suite: str | None, data: Path | None, text: str, label: str, test: Path | None) -> Suite:
+    if (suite is None) == (data is None):
+        raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
+    if data is None:
+        if test is not None:
+            raise UsageError("--test goes with --data; a suite names its own test rows.")
+        return load_suite(str(suite))
+    from harness.data.table import table_task
+
+    spec = table_task(data, text, label, test)
+    return Suite(name=spec.name, description=f"Your own data: {data.name}", tasks={spec.name: spec})
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    names = _names(text)
+    if names is None:
+        return None
+    try:
+        return [int(name) for name in names]
+    except ValueError:
+        raise UsageError(f"Seeds '{text}' were given; expected whole numbers separated by commas: 0,1,2.") from None
+
+
+def _notes(name: str, provenance: dict[str, object]) -> list[str]:
+    notes = []
+    if provenance.get("n_dropped_from_training"):
+        notes.append(f"{name}: {provenance['n_dropped_from_training']} training rows are copies of test rows: dropped.")
+    if provenance.get("content_as_pinned") is False:
+        notes.append(f"{name}: this copy of the data differs from the one that the suite was checked on.")
+    return notes
+
+
+def print_tables(console: Console, records: Sequence[object]) -> None:
+    """The comparison, one table for each task, backbone and device."""
+    from harness.report.terminal import terminal_tables
+
+    for table in terminal_tables(records):  # type: ignore[arg-type]
+        console.print(table)

@@ -1,0 +1,5 @@
+"""Load, split and nest data sets: what a row is, which rows are the test, which rows a size draws.
+
+`spec` says what a task's data are; `source` loads them (mirror, hub, files, or embedded in the interpreter); `table`
+reads the user's own file; `rows` gives rows an identity; `sampling` draws them.
+"""

@@ -1,0 +1,220 @@
+"""Texts and classes out of raw splits: every row checked, every label a class index.
+
+Checked here once, before anything is trained; each message names the data set, the row and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.raw import Origin, RawSplits
+from harness.data.rows import content_fingerprint, overlap_key, row_digests
+from harness.data.spec import TaskSpec
+from harness.errors import DataError
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_N_NAMED = 5
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """A classification task's rows: before overlaps are dropped from training and the test is capped.
+
+    Attributes:
+        train_texts, test_texts: one text a row.
+        train_labels, test_labels: class index of each row, shapes (n_train_rows,) and (n_test_rows,).
+        label_names: the classes, in the order of their indices.
+    """
+
+    train_texts: list[str]
+    train_labels: npt.NDArray[np.int64]
+    test_texts: list[str]
+    test_labels: npt.NDArray[np.int64]
+    label_names: tuple[str, ...]
+
+    @cached_property
+    def train_digests(self) -> list[bytes]:
+        """Identity of each training row."""
+        return row_digests(self.train_texts, [self.label_names[at] for at in self.train_labels])
+
+    @cached_property
+    def test_digests(self) -> list[bytes]:
+        """Identity of each test row."""
+        return row_digests(self.test_texts, [self.label_names[at] for at in self.test_labels])
+
+    def fingerprint(self, spec: TaskSpec) -> str:
+        """The data's fingerprint (`rows.content_fingerprint`): part of every cell's identity."""
+        return content_fingerprint(
+            kind=spec.kind,
+            label_names=self.label_names,
+            metric=spec.metric,
+            max_length=spec.max_length,
+            test_cap=spec.test_cap,
+            train=self.train_digests,
+            test=self.test_digests,
+        )
+
+
+def read_classes(spec: TaskSpec, splits: RawSplits) -> ClassRows:
+    """Check every row of both splits and turn labels into class indices.
+
+    Raises:
+        DataError: a split has no rows or lacks a column; a text is empty or not a text; a label is missing or not one
+            of the task's; a label occurs in the test rows only.
+    """
+    texts: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
+    for part, data in (("train", splits.train), ("test", splits.test)):
+        origin = splits.origins.get(part, Origin(f"{spec.data.label()}, {part}"))
+        if len(data) == 0:
+            raise DataError(f"{origin.name}: there are no {part} rows.")
+        text_values, label_values = (
+            data.data.column(column).to_pylist() for column in (spec.columns.text, spec.columns.label)
+        )
+        texts[part] = check_texts(text_values, spec.columns.text, origin)
+        labels[part] = check_labels(label_values, spec.columns.label, origin)
+    names = spec.label_names or sorted_labels(labels["train"])
+    origins = {part: splits.origins.get(part, Origin(f"{spec.data.label()}, {part}")) for part in texts}
+    check_known_to_training(labels["train"], labels["test"], origins["test"])
+    indices = {part: class_indices(labels[part], names, spec.columns.label, origins[part]) for part in labels}
+    absent = sorted(set(range(len(names))) - set(indices["train"].tolist()))
+    if absent:
+        raise DataError(f"{origins['train'].name}: no training row has the label '{names[absent[0]]}'.")
+    return ClassRows(texts["train"], indices["train"], texts["test"], indices["test"], tuple(names))
+
+
+def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]:
+    """The values as texts; refuses missing and empty ones and what is not text."""
+    other = [at for at, value in enumerate(values) if value is not None and not isinstance(value, str)]
+    if other:
+        kind = type(values[other[0]]).__name__
+        raise DataError(
+            f"{origin.name}: {origin.at(*other)}: column '{column}' holds a value of type {kind}; expected text."
+        )
+    empty = [at for at, value in enumerate(values) if value is None or not value.strip()]
+    if empty:
+        raise DataError(
+            f"{origin.name}: {origin.at(*empty)}: the text in column '{column}' is empty. Fill it in or drop the row."
+        )
+    return list(values)
+
+
+def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str]:
+    """The labels as names: strings as they are, whole numbers as their digits, booleans as `true` and `false`.
+
+    Refuses missing labels, labels of another type, and two that would get the same name (1 and "1").
+    """
+    missing = [at for at, value in enumerate(values) if _is_missing(value)]
+    if missing:
+        raise DataError(
+            f"{origin.name}: {origin.at(*missing)}: the label in column '{column}' is missing. Fill it in or drop the "
+            "row."
+        )
+    first: dict[str, int] = {}
+    labels = []
+    for at, value in enumerate(values):
+        name = _label_name(value)
+        if name is None:
+            raise DataError(
+                f"{origin.name}: {origin.at(at)}: the label in column '{column}' is {value!r}; expected a string, "
+                "a whole number, true or false."
+            )
+        before = first.setdefault(name, at)
+        if type(values[before]) is not type(value):
+            raise DataError(
+                f"{origin.name}: {origin.at(before, at)}: column '{column}' holds both {values[before]!r} and "
+                f"{value!r}; write a label in one way."
+            )
+        labels.append(name)
+    return labels
+
+
+def sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The distinct labels: by number where all are whole numbers (2 before 10), else by their characters."""
+    distinct = set(labels)
+    if all(_WHOLE.fullmatch(label) for label in distinct):
+        return tuple(sorted(distinct, key=int))
+    return tuple(sorted(distinct))
+
+
+def class_indices(labels: Sequence[str], names: Sequence[str], column: str, origin: Origin) -> npt.NDArray[np.int64]:
+    """The index of each label in `names`, shape (n_rows,).
+
+    Labels are names; where none of them is one and all are whole numbers, they are indices (the hub's way).
+
+    Raises:
+        DataError: a label is neither.
+    """
+    index = {name: at for at, name in enumerate(names)}
+    distinct = set(labels)
+    if distinct.isdisjoint(index) and all(_WHOLE.fullmatch(label) for label in distinct):
+        index = {str(at): at for at in range(len(names))}
+    unknown = [at for at, label in enumerate(labels) if label not in index]
+    if unknown:
+        label = labels[unknown[0]]
+        hint = " A test split of -1 has no labels: let `splits.test` be null." if label == "-1" else ""
+        raise DataError(
+            f"{origin.name}: {origin.at(*unknown)}: the label '{label}' in column '{column}' is not one of the "
+            f"task's: {', '.join(names)} (or 0 to {len(names) - 1}).{hint}"
+        )
+    return np.fromiter((index[label] for label in labels), dtype=np.int64, count=len(labels))
+
+
+def check_known_to_training(train: Sequence[str], test: Sequence[str], origin: Origin) -> None:
+    """Refuse labels that occur in the test rows only: no method can learn them."""
+    known = set(train)
+    strange = [at for at, label in enumerate(test) if label not in known]
+    if strange:
+        raise DataError(
+            f"{origin.name}: {origin.at(*strange)}: the label '{test[strange[0]]}' occurs in the test rows only. Add "
+            f"training rows of it, or drop these. Labels of the training rows: {_some(sorted_labels(train))}."
+        )
+
+
+def check_can_hold_out(texts: Sequence[str], labels: Sequence[str], origin: Origin) -> None:
+    """Refuse a class that cannot be on both sides of a held-out split: one example, or copies of one text."""
+    rows = Counter(labels)
+    pairs = {(overlap_key(text), label) for text, label in zip(texts, labels, strict=True)}
+    distinct = Counter(label for _, label in pairs)
+    lonely = [label for label in sorted_labels(labels) if distinct[label] < 2]
+    if lonely:
+        at = [row for row, label in enumerate(labels) if label == lonely[0]]
+        what = "one example" if rows[lonely[0]] == 1 else f"{rows[lonely[0]]} examples of the same text"
+        others = f" So it is with {_some(lonely[1:])}." if len(lonely) > 1 else ""
+        raise DataError(
+            f"{origin.name}: {origin.at(*at)}: the class '{lonely[0]}' has only {what}; a held-out test needs another. "
+            f"Add examples, drop the class, or name a test file.{others}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
+    return ", ".join(f"'{name}'" for name in names[:_N_NAMED]) + more
+
+
+def _is_missing(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _label_name(value: object) -> str | None:
+    """The name of a label; None where its type is none of those that name classes."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # how pandas writes whole numbers to Parquet where any is missing
+    return None

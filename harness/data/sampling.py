@@ -1,0 +1,185 @@
+"""Which training rows a size draws: nested, stratified, per seed, and the same whatever the file's order.
+
+One order of the whole pool is made per seed; a size is a prefix of it. That makes sizes nested by construction: the
+rows of 32 are the first 32 of the rows of 128.
+
+Order and carving rest on hashes of the rows' content, not on a generator of random numbers, so a draw is the same
+with every version of numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import DataError, UsageError
+from harness.records import Draw
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many training rows: a number, a number per class, or all.
+
+    Attributes:
+        n: rows, or rows per class; None for all.
+        per_class: whether `n` counts rows of each class (`8/class`).
+    """
+
+    n: int | None
+    per_class: bool = False
+
+    def __str__(self) -> str:
+        if self.n is None:
+            return "all"
+        return f"{self.n}/class" if self.per_class else str(self.n)
+
+    def resolve(self, class_counts: Sequence[int], names: Sequence[str] | None = None) -> tuple[int, Draw]:
+        """Training rows and how they are drawn, given what there is.
+
+        Args:
+            class_counts: rows of the pool in each class, after overlaps with the test rows were dropped.
+            names: the classes' names, for messages.
+
+        Returns:
+            (n_train, draw).
+
+        Raises:
+            DataError: a class has no row, the size does not hold one row of each class, or it is above what there is.
+        """
+        n_classes, available = len(class_counts), int(sum(class_counts))
+        smallest = min(range(n_classes), key=lambda at: class_counts[at])
+        label = f"'{names[smallest]}'" if names else str(smallest)
+        if class_counts[smallest] < 1:
+            raise DataError(f"Class {label} has no training row; every class needs at least one.")
+        if self.n is None:
+            return available, "stratified"
+        if self.per_class:
+            if self.n > class_counts[smallest]:
+                raise DataError(
+                    f"Size '{self}' was asked for, but class {label} has only {class_counts[smallest]} training rows; "
+                    f"ask for at most {class_counts[smallest]}/class."
+                )
+            return self.n * n_classes, "balanced"
+        if self.n < n_classes:
+            raise DataError(
+                f"Size {self.n} cannot hold one row of each of the {n_classes} classes; ask for at least {n_classes}."
+            )
+        if self.n > available:
+            raise DataError(f"Size {self.n} is above the {available} training rows there are; ask for at most that.")
+        return self.n, "stratified"
+
+
+def parse_size(text: str | int) -> Size:
+    """Read a training size: `32` (rows), `8/class` (rows of each class) or `all`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    cleaned = str(text).strip().lower()
+    if cleaned == "all":
+        return Size(None)
+    matched = re.fullmatch(r"([0-9]+)(\s*/\s*class)?", cleaned)
+    if isinstance(text, bool) or matched is None or int(matched.group(1)) < 1:
+        raise UsageError(f"Training size '{text}' was given; expected a number above 0 (32), '8/class' or 'all'.")
+    return Size(int(matched.group(1)), per_class=matched.group(2) is not None)
+
+
+def class_counts(labels: npt.ArrayLike, n_classes: int) -> list[int]:
+    """Rows of each class, shape (n_classes,), for `Size.resolve`."""
+    return [int(count) for count in np.bincount(np.asarray(labels, dtype=np.int64), minlength=n_classes)]
+
+
+def training_order(labels: npt.ArrayLike, digests: Sequence[bytes], seed: int, draw: Draw) -> Positions:
+    """An order of the pool of which every prefix is the draw of that size.
+
+    Within a class, rows come in the order of a hash of the seed and the row. Between classes:
+
+    - `balanced`: in rounds, one row of each class that has any left.
+    - `stratified`: first one row of each class, so that no size that can hold them lacks one; then by the method of
+      Webster (Sainte-Laguë), which is the one that never takes back a seat when the house grows: row k (from 0) of a
+      class of N rows comes at (k + 1/2) / N.
+
+    Args:
+        labels: class index of each row of the pool, shape (n_rows,).
+        digests: identity of each row (`rows.row_digests`), same length.
+        seed: of the draw; another seed is another order.
+        draw: "stratified" or "balanced".
+
+    Returns:
+        A permutation of the positions, shape (n_rows,).
+    """
+    classes = np.asarray(labels, dtype=np.int64)
+    if classes.ndim != 1 or len(classes) != len(digests):
+        raise ValueError(f"{len(digests)} rows were given with labels of shape {classes.shape}; expected one each.")
+    if len(classes) == 0:
+        return np.zeros(0, dtype=np.int64)
+    hashes = _hashes(digests, f"row {seed}")
+    by_class = np.lexsort((hashes, classes))
+    _, inverse, counts = np.unique(classes[by_class], return_inverse=True, return_counts=True)
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    rank = np.arange(len(classes)) - starts[inverse]  # of each row within its class, in the order of `by_class`
+    # A class is told by its first row's hash, so that ties do not always favour the class with the lowest index.
+    tie = hashes[by_class][starts][inverse]
+    # Quotients of whole numbers, rounded correctly, are equal exactly where the fractions are: ties stay ties.
+    turn = (2 * rank + 1) / (2 * counts[inverse])
+    key = rank.astype(np.float64) if draw == "balanced" else np.where(rank == 0, 0.0, turn)
+    return by_class[np.lexsort((inverse, tie, key))].astype(np.int64)
+
+
+def carve_validation(labels: npt.ArrayLike, fraction: float = 0.2) -> tuple[Positions, Positions]:
+    """Split the drawn rows into those to fit on and those to validate on, by a fixed rule.
+
+    Of each class, in the order drawn, the last row of every `1 / fraction` (every fifth) is for validation; so what a
+    smaller size validates on, a larger one does too. A tiny draw may have none.
+
+    Args:
+        labels: class index of each drawn row, in the order drawn, shape (n_train,).
+        fraction: share to validate on, above 0 and at most 1/2.
+
+    Returns:
+        (positions to fit on, positions to validate on), both ascending; together all of them.
+    """
+    if not 0 < fraction <= 0.5:
+        raise ValueError(f"A validation fraction of {fraction} was given; expected above 0 and at most 0.5.")
+    period = round(1 / fraction)
+    validates = _rank_in_class(labels) % period == period - 1
+    return np.flatnonzero(~validates).astype(np.int64), np.flatnonzero(validates).astype(np.int64)
+
+
+def folds(labels: npt.ArrayLike, n_folds: int) -> Positions:
+    """The fold (0 to n_folds - 1) of each drawn row: the rows of a class are dealt to the folds in turn.
+
+    Args:
+        labels: class index of each drawn row, in the order drawn, shape (n_train,).
+        n_folds: at least 2.
+
+    Returns:
+        Shape (n_train,).
+    """
+    if n_folds < 2:
+        raise ValueError(f"{n_folds} folds were asked for; expected at least 2.")
+    return _rank_in_class(labels) % n_folds
+
+
+def _rank_in_class(labels: npt.ArrayLike) -> Positions:
+    """For each row, how many rows of its class stand before it, shape (n_rows,)."""
+    classes = np.asarray(labels, dtype=np.int64)
+    rank = np.zeros(len(classes), dtype=np.int64)
+    for value in np.unique(classes):
+        members = np.flatnonzero(classes == value)
+        rank[members] = np.arange(len(members))
+    return rank
+
+
+def _hashes(digests: Sequence[bytes], key: str) -> npt.NDArray[np.uint64]:
+    """64 bits per row that depend on the row and `key` alone, shape (n_rows,)."""
+    salt = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    raw = b"".join(hashlib.blake2b(salt + row, digest_size=8).digest() for row in digests)
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64)

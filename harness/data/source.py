@@ -1,0 +1,159 @@
+"""Load the splits of a task: from the mirror, the hub, local files, or what this machine embeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.classes import check_can_hold_out, check_labels, check_texts
+from harness.data.files import missing_column
+from harness.data.loading import FORMATS, load_arrow_folder, load_file, load_from_hub
+from harness.data.raw import Origin, RawSplits
+from harness.data.rows import hold_out
+from harness.data.spec import TaskSpec
+from harness.data.table import Part, read_table
+from harness.errors import MissingResourceError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_splits(spec: TaskSpec, mirror: Path | None = None, *, validation: bool = False) -> RawSplits:
+    """The training and test rows of a task, as they are in its source.
+
+    Where `spec.splits.test` is None, a quarter of each class of the training split is held out as the test, by a
+    fixed hash of the text.
+
+    Args:
+        spec: the task.
+        mirror: folder in which hub ids are looked up first, as `datasets/<hub id>[/<config>]/<split>.jsonl`.
+        validation: load the data set's own validation split too. For choosing defaults, never for a cell.
+
+    Raises:
+        MissingResourceError: the data are nowhere to be found; the message lists the ways to supply them.
+        DataError: they are there and cannot be used.
+    """
+    if spec.data.embedded is not None:
+        return _load_embedded(spec)
+    if spec.data.files is not None:
+        return _load_files(spec)
+    return _load_hub_id(spec, mirror, validation)
+
+
+def _load_embedded(spec: TaskSpec) -> RawSplits:
+    import platform
+
+    from harness.data.docstrings import load_docstrings
+
+    train, test = load_docstrings()
+    origins = {part: Origin(f"embedded data 'docstrings', {part}") for part in ("train", "test")}
+    provenance = {"from": "embedded", "embedded": spec.data.embedded, "python": platform.python_version()}
+    return _assembled(spec, {"train": train, "test": test}, provenance, origins)
+
+
+def _load_files(spec: TaskSpec) -> RawSplits:
+    from datasets import Dataset, Features, Value
+
+    files = spec.data.files
+    assert files is not None
+    table = read_table(files, spec.columns)
+    features = Features({spec.columns.text: Value("string"), spec.columns.label: Value("string")})
+
+    def dataset(part: Part) -> Dataset:
+        return Dataset.from_dict({spec.columns.text: part.texts, spec.columns.label: part.labels}, features)
+
+    parts = {"train": dataset(table.train)}
+    origins = {"train": table.train.origin}
+    if table.test is not None:
+        parts["test"], origins["test"] = dataset(table.test), table.test.origin
+    # Only the names: a path tells where the user works, and the content's fingerprint says which file it was.
+    names = {"train": Path(files.train).name, "test": None if files.test is None else Path(files.test).name}
+    return _assembled(spec, parts, {"from": "files", "files": names}, origins)
+
+
+def _load_hub_id(spec: TaskSpec, mirror: Path | None, validation: bool) -> RawSplits:
+    hub = spec.data.hub
+    assert hub is not None
+    wanted = {"train": spec.splits.train, "test": spec.splits.test}
+    if validation:
+        wanted["validation"] = spec.splits.validation
+    names = {part: split for part, split in wanted.items() if split is not None}
+    provenance: dict[str, Any] = {"hub": hub, "config": spec.data.config, "asked_revision": spec.data.revision}
+    folder = None if mirror is None else _mirror_folder(mirror, spec)
+    if folder is not None and all(_mirrored(folder, names[part]) for part in ("train", "test") if part in names):
+        found = {part: path for part, split in names.items() if (path := _mirrored(folder, split)) is not None}
+        parts = {part: load_arrow_folder(path) if path.is_dir() else load_file(path) for part, path in found.items()}
+        origins = {part: _origin_of(path) for part, path in found.items()}
+        # A mirror has no history, so which revision it holds is not known and not claimed.
+        return _assembled(spec, parts, {"from": "mirror", **provenance, "revision": None}, origins)
+    try:
+        loaded, commit = load_from_hub(hub, spec.data.config, spec.data.revision, list(names.values()))
+    except MissingResourceError as error:
+        raise MissingResourceError(_how_to_supply(spec, folder, names, str(error))) from error
+    origins = {part: Origin(f"{spec.data.label()}, split '{split}'") for part, split in names.items()}
+    parts = dict(zip(names, loaded, strict=True))
+    return _assembled(spec, parts, {"from": "hub", **provenance, "revision": commit}, origins)
+
+
+def _assembled(
+    spec: TaskSpec, parts: dict[str, Dataset], provenance: dict[str, Any], origins: dict[str, Origin]
+) -> RawSplits:
+    """Check the columns, hold out a test where there is none, and note the fingerprints."""
+    from datasets import Dataset
+
+    for part, data in parts.items():
+        for column in (spec.columns.text, spec.columns.label):
+            if column not in data.column_names:
+                raise missing_column(origins[part].name, column, data.column_names)
+    if "test" not in parts:
+        whole, origin = parts["train"], origins["train"]
+        texts = check_texts(whole.data.column(spec.columns.text).to_pylist(), spec.columns.text, origin)
+        labels = check_labels(whole.data.column(spec.columns.label).to_pylist(), spec.columns.label, origin)
+        check_can_hold_out(texts, labels, origin)
+        held = hold_out(texts, labels)
+        for part, mask in (("train", ~held), ("test", held)):
+            parts[part] = Dataset(whole.data.table.filter(mask))
+            numbers = [row + 1 if origin.numbers is None else origin.numbers[row] for row in mask.nonzero()[0].tolist()]
+            origins[part] = Origin(origin.name, origin.unit, numbers)
+        provenance = {**provenance, "held_out": "a quarter of each class, by a hash of the text"}
+    fingerprints = {part: str(data._fingerprint) for part, data in sorted(parts.items())}
+    counts = {part: len(data) for part, data in sorted(parts.items())}
+    provenance = {**provenance, "n_rows": counts, "datasets_fingerprints": fingerprints}
+    return RawSplits(parts["train"], parts["test"], parts.get("validation"), provenance, origins)
+
+
+def _mirror_folder(mirror: Path, spec: TaskSpec) -> Path:
+    folder = mirror / "datasets" / str(spec.data.hub)
+    return folder / spec.data.config if spec.data.config else folder
+
+
+def _mirrored(folder: Path, split: str) -> Path | None:
+    """The file or Arrow folder of a split in a mirror; None where it has none."""
+    for ending in FORMATS:
+        if (folder / f"{split}{ending}").is_file():
+            return folder / f"{split}{ending}"
+    return folder / split if (folder / split / "state.json").is_file() else None
+
+
+def _origin_of(path: Path) -> Origin:
+    """Rows of a JSONL file are lines; elsewhere they are counted themselves."""
+    return Origin(str(path), "line" if path.suffix == ".jsonl" else "row")
+
+
+def _how_to_supply(spec: TaskSpec, folder: Path | None, names: dict[str, str], reason: str) -> str:
+    """What was missing, where it was looked for, and every way to supply it."""
+    layout = "/".join(filter(None, ("datasets", spec.data.hub, spec.data.config)))
+    files = " and ".join(f"{layout}/{split}.jsonl" for split in names.values())
+    if folder is None:
+        looked = "no mirror was named"
+    else:
+        lacking = [split for split in names.values() if _mirrored(folder, split) is None]
+        looked = f"the mirror has no {' and no '.join(str(folder / split) + '.jsonl' for split in lacking)}"
+    return (
+        f"Data set '{spec.data.label()}' of task '{spec.name}' was not found: {looked}; {reason}.\n"
+        "Supply it in one of these ways:\n"
+        "  - connect to the network, and unset HF_HUB_OFFLINE: it is then loaded from the hub;\n"
+        f"  - name a mirror with `--mirror DIR` or HARNESS_MIRROR, in which lie {files}\n"
+        "    (or .csv, .parquet, or a folder of `Dataset.save_to_disk` called like the split);\n"
+        "  - use files of your own: `harness run --data FILE --text COLUMN --label COLUMN`."
+    )

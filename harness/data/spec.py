@@ -1,0 +1,166 @@
+"""What a task is: the data, the columns, the splits and the metric, as validated and frozen types.
+
+Only pydantic is imported, so that suites can be listed without loading a data set.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+Embedded = Literal["docstrings"]
+"""Data that every machine with Python has; `harness.data.docstrings` builds them."""
+
+
+def _text_of_label(value: object) -> object:
+    """A label may be written as a number in YAML (`[0, 1]`); its name is then its digits."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+LabelName = Annotated[str, BeforeValidator(_text_of_label), Field(min_length=1)]
+
+
+class _Frozen(BaseModel):
+    """An immutable model that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Files(_Frozen):
+    """Local files, CSV, JSONL or Parquet by their endings.
+
+    Attributes:
+        train: path of the rows to train on; relative to the suite's file where a suite names it.
+        test: path of the test rows; None holds out a part of `train`.
+    """
+
+    train: str = Field(min_length=1)
+    test: str | None = Field(default=None, min_length=1)
+
+
+class DataSource(_Frozen):
+    """Where a task's rows come from: exactly one of `hub`, `files` and `embedded`.
+
+    Attributes:
+        hub: id of a data set on the Hugging Face hub ("SetFit/sst2"), looked up in the mirror first.
+        config: configuration of the hub's data set; None for its only one.
+        revision: commit of the hub's repository. None where it could not be verified: never invented.
+        files: local files.
+        embedded: data built on this machine.
+    """
+
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = Field(default=None, min_length=1)
+    files: Files | None = None
+    embedded: Embedded | None = None
+
+    @field_validator("hub")
+    @classmethod
+    def _hub_is_an_id(cls, value: str | None) -> str | None:
+        # The id becomes a path below the mirror, so it must not be able to leave it.
+        if value is not None and not (HUB_ID.fullmatch(value) and ".." not in value):
+            raise ValueError(f"'{value}' is not a hub id; expected NAME or OWNER/NAME")
+        return value
+
+    @field_validator("config")
+    @classmethod
+    def _config_is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not (_FOLDER_NAME.fullmatch(value) and ".." not in value):
+            raise ValueError(f"'{value}' is not the name of a configuration; expected letters, digits, '_', '-', '.'")
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> DataSource:
+        given = [name for name in ("hub", "files", "embedded") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of hub, files, embedded; got {' and '.join(given) or 'none'}")
+        if self.hub is None and (self.config or self.revision):
+            raise ValueError("config and revision belong to a hub id; leave them out of files and embedded data")
+        return self
+
+    def label(self) -> str:
+        """A short text for messages: `SetFit/sst2`, `nyu-mll/glue (mrpc)`, `tickets.csv`, `docstrings`."""
+        if self.files is not None:
+            return self.files.train
+        if self.embedded is not None:
+            return self.embedded
+        return f"{self.hub} ({self.config})" if self.config else str(self.hub)
+
+
+class Columns(_Frozen):
+    """Which column of the data set holds what.
+
+    Attributes:
+        text: the text to classify.
+        label: its label: a name out of `label_names`, or an index into them.
+    """
+
+    text: str = Field(default="text", min_length=1)
+    label: str = Field(default="label", min_length=1)
+
+
+class Splits(_Frozen):
+    """Which split of the data set plays which part.
+
+    Attributes:
+        train: the pool that training rows are drawn from.
+        validation: the data set's own validation split. For choosing the project's defaults, never for a cell.
+        test: the rows to score on; None holds out a part of `train` by a fixed hash.
+    """
+
+    train: str = Field(default="train", min_length=1)
+    validation: str | None = Field(default=None, min_length=1)
+    test: str | None = Field(default="test", min_length=1)
+
+
+class TaskSpec(_Frozen):
+    """One task: a data set with a kind and one main metric. A published task never changes its meaning.
+
+    Attributes:
+        name: the task's name; part of a cell's identity.
+        kind: name of the kind of task ("classification").
+        description: one line on what is to be predicted.
+        data: where the rows come from.
+        columns: which column holds what.
+        splits: which split plays which part.
+        label_names: the classes, in the order of their indices; empty means those of the training rows, sorted.
+        metric: name of the main metric.
+        max_length: tokens of a text that a method reads; what is beyond is cut off.
+        test_cap: test rows to score at most, chosen by a fixed hash; None scores all.
+        licence: of the data, as found; "not stated" where nothing was.
+        citation: the publication to cite.
+        content: fingerprint (`rows.content_fingerprint`) of the copy that the task was checked on. Another copy is
+            noted and not refused, since mirrors may hold subsets.
+        notes: what a reader of the results should know about the data.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    kind: str = Field(default="classification", min_length=1)
+    description: str = ""
+    data: DataSource
+    columns: Columns = Columns()
+    splits: Splits = Splits()
+    label_names: tuple[LabelName, ...] = ()
+    metric: str = Field(default="accuracy", min_length=1)
+    max_length: int = Field(default=128, ge=1)
+    test_cap: int | None = Field(default=2000, ge=1)
+    licence: str = "not stated"
+    citation: str | None = None
+    content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    notes: str | None = None
+
+    @field_validator("label_names")
+    @classmethod
+    def _labels_are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' is named twice")
+        if len(value) == 1:
+            raise ValueError("expected at least two labels, or none to take them from the training rows")
+        return value

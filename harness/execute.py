@@ -1,0 +1,256 @@
+"""Run one cell; it returns a record whatever happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.data.sampling import training_order
+from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError
+from harness.features.disk import FeatureDisk
+from harness.features.encode import FeatureStore
+from harness.features.tokens import TokenStore
+from harness.measure.clock import PhaseClock
+from harness.measure.device import Device
+from harness.measure.memory import MemoryMeter
+from harness.measure.provenance import describe
+from harness.methods import artifact
+from harness.methods.base import Bench, Fitted, Ledger
+from harness.plan import PlannedCell
+from harness.records import Cost, Predictions, Record, Score, Status
+from harness.tasks.base import Floats, Ints, Rows, Task
+
+if TYPE_CHECKING:
+    from harness.backbones.locate import BackboneFiles
+    from harness.measure.flops import FlopsModel
+
+Report = Callable[[str, float | None, float | None], None]
+"""Called with (what runs, fraction of the budget spent, loss)."""
+
+TRAIN_SCORE_ROWS = 500
+"""Training rows that the training score is taken over, at most: it shows overfitting and need not cost an epoch."""
+
+
+class Worker:
+    """Runs cells one after another on one device, and keeps backbones, tokens and features warm between them.
+
+    Args:
+        device: where cells run.
+        cache: folder of the feature cache; None keeps features in memory only.
+    """
+
+    def __init__(self, device: Device, cache: Path | None) -> None:
+        import torch
+
+        torch.set_num_threads(device.threads)
+        self.device = device
+        self._tokens = TokenStore()
+        self._features = FeatureStore(device, FeatureDisk(cache) if cache is not None else None)
+        self._flops_models: dict[str, FlopsModel] = {}
+        self._loaded: set[str] = set()
+        self._orders: dict[tuple[str, int, str], Ints] = {}
+
+    def run(
+        self,
+        planned: PlannedCell,
+        task: Task,
+        files: BackboneFiles | None,
+        suite: str,
+        report: Report,
+        *,
+        attempt: int = 1,
+    ) -> Record:
+        """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through."""
+        run = _Run()
+        try:
+            if planned.unsupported is not None:
+                raise UnsupportedError(planned.unsupported)
+            self._measure(run, planned, task, files, report)
+            status: Status = "ok"
+        except UnsupportedError as error:
+            status, run.error = "unsupported", str(error)
+        except OutOfTimeError as error:
+            status, run.error = "out_of_time", str(error)
+        except (OutOfMemoryError, MemoryError) as error:
+            status, run.error = "out_of_memory", str(error) or "The host had no more memory to give."
+        except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
+            if is_out_of_memory(error):
+                status, run.error = "out_of_memory", str(error).splitlines()[0]
+            else:
+                status = "failed"
+                run.error = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-12)}"
+        policy = planned.cell.config.get("precision", "fp32")
+        return Record(
+            suite=suite,
+            device=self.device.name,
+            kind=task.kind.name,
+            family=planned.method.family,
+            cell=planned.cell,
+            status=status,
+            score=run.score if status == "ok" else None,
+            train_score=run.train_score if status == "ok" else None,
+            cost=run.cost,
+            curve=tuple(run.ledger.curve),
+            provenance=describe(
+                self.device,
+                self.device.precision(policy),
+                dataset=task.provenance,
+                measured={"peak_rss": run.memory.method, **{k: str(v) for k, v in run.ledger.notes.items()}},
+            ),
+            error=run.error,
+            attempt=attempt,
+            predictions=run.predictions if status == "ok" else None,
+        )
+
+    def _measure(
+        self, run: _Run, planned: PlannedCell, task: Task, files: BackboneFiles | None, report: Report
+    ) -> None:
+        from threadpoolctl import threadpool_limits
+
+        from harness.backbones.model import load_backbone
+
+        cell, method = planned.cell, planned.method
+        _seed_everything(cell.seed)
+        backbone = None
+        if cell.backbone is not None and files is not None:
+            report("loading", None, None)
+            backbone = load_backbone(files)
+            if files.fingerprint in self._loaded:
+                run.ledger.reused.add("backbone")
+            self._loaded.add(files.fingerprint)
+        run.clock = PhaseClock(self.device.synchronise if self.device.kind == "cuda" else None)
+        if backbone is not None:
+            run.clock.charge("load", backbone.load_seconds)
+        run.memory = MemoryMeter(self.device.torch_device())
+        bench = Bench(
+            kind=task.kind,
+            n_classes=task.n_classes,
+            max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
+            backbone=backbone,
+            tokens=self._tokens,
+            features=self._features,
+            flops_models=self._flops_models,
+            clock=run.clock,
+            memory=run.memory,
+            ledger=run.ledger,
+            budget=cell.budget,
+            seed=cell.seed,
+            device=self.device,
+            report=report,
+        )
+        rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
+        test = Rows(task.test, np.arange(len(task.test), dtype=np.int64))
+        fitted: Fitted | None = None
+        with threadpool_limits(self.device.threads):
+            try:
+                with run.memory:
+                    fitted = method.fit(rows, bench)
+                    _check_time(run.clock, cell.budget.train_seconds)
+                    probabilities = _checked(fitted.predict(test, bench), len(test), task.n_classes)
+            finally:
+                run.cost = _cost(run, fitted)
+            _check_memory(run.cost, cell.budget.peak_memory_bytes)
+            report("scoring", None, None)
+            run.predictions = task.kind.decode(task, probabilities)
+            run.score = task.kind.score(task, run.predictions)
+            run.train_score = _train_score(task, fitted, rows, bench)
+        run.cost = dataclasses.replace(run.cost, artifact_bytes=artifact.size_bytes(fitted, method))
+
+    def training_rows(self, task: Task, n_train: int, seed: int, draw: Any) -> Rows:
+        """The draw of a cell: the first n_train rows of the seed's order, so that sizes are nested."""
+        key = (task.data, seed, draw)
+        if key not in self._orders:
+            self._orders[key] = training_order(task.train_labels, task.train_digests, seed, draw)
+        index = self._orders[key][:n_train]
+        return Rows(task.train, index, task.train_labels[index])
+
+
+@dataclass
+class _Run:
+    """What is known of a cell while it runs."""
+
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    memory: MemoryMeter = field(default_factory=MemoryMeter)
+    ledger: Ledger = field(default_factory=Ledger)
+    cost: Cost = field(default_factory=Cost)
+    score: Score | None = None
+    train_score: float | None = None
+    predictions: Predictions | None = None
+    error: str | None = None
+
+
+def _cost(run: _Run, fitted: Fitted | None) -> Cost:
+    return Cost(
+        **run.clock.by_phase(),  # type: ignore[arg-type]
+        train_flops=run.ledger.train_flops,
+        train_tokens=run.ledger.train_tokens,
+        peak_device_bytes=run.memory.peak_device_bytes,
+        peak_rss_bytes=run.memory.peak_rss_bytes,
+        peak_rss_above_baseline_bytes=run.memory.peak_rss_above_baseline_bytes,
+        n_parameters=fitted.n_parameters if fitted else None,
+        n_trainable=fitted.n_trainable if fitted else None,
+        stopped_by=run.ledger.stopped_by,
+        reused=tuple(sorted(run.ledger.reused)),
+    )
+
+
+def _train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float | None:
+    """The main metric on the first training rows; its cost is nobody's, so it goes on a clock of its own."""
+    if len(rows) == 0:
+        return None
+    some = rows.take(np.arange(min(len(rows), TRAIN_SCORE_ROWS)))
+    aside = dataclasses.replace(
+        bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=lambda *_: None
+    )
+    unlabelled = Rows(some.source, some.index)
+    predicted = fitted.predict(unlabelled, aside).argmax(axis=1).astype(np.int64)
+    return task.kind.main_metric(task, predicted, some.known_labels)
+
+
+def _checked(probabilities: Floats, n_rows: int, n_classes: int) -> Floats:
+    if probabilities.shape != (n_rows, n_classes):
+        raise ValueError(f"The method returned {probabilities.shape} probabilities; expected {(n_rows, n_classes)}.")
+    if not np.isfinite(probabilities).all():
+        raise FloatingPointError("The method returned probabilities that are not finite.")
+    return probabilities
+
+
+def _check_time(clock: PhaseClock, limit: float | None) -> None:
+    if limit is not None and clock.train_seconds > 2 * limit:
+        raise OutOfTimeError(
+            f"Training took {clock.train_seconds:.1f} s against a budget of {limit:g} s, and cannot be interrupted."
+        )
+
+
+def _check_memory(cost: Cost, limit: int | None) -> None:
+    peak = cost.peak_device_bytes if cost.peak_device_bytes is not None else cost.peak_rss_above_baseline_bytes
+    if limit is not None and peak is not None and peak > limit:
+        raise OutOfMemoryError(f"The cell needed {peak:,} bytes above the baseline; its budget is {limit:,}.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the host had no more memory."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _seed_everything(seed: int) -> None:
+    """What a method draws from a global generator is the cell's too; its own draws use `Bench.seeded`."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - scikit-learn and peft read the global state
+    torch.manual_seed(seed)
+
+

@@ -1,0 +1,138 @@
+"""Features on disk: one folder a key, one safetensors file for each time something was added.
+
+Files are written beside and renamed, so a killed run leaves no half file; each carries a checksum, so a damaged one is
+dropped and encoded again. The whole is bounded: the folder that was used longest ago goes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.tasks.base import Floats, Ints
+
+DEFAULT_LIMIT_BYTES = 2 * 10**9
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Some canonical batches, encoded.
+
+    Attributes:
+        batches: which, shape (batches,).
+        values: features of their rows, one batch after the other, shape (rows, width), float32.
+        seconds: measured for each batch, shape (batches,).
+        peak_rss_above_baseline_bytes: what encoding them needed.
+    """
+
+    batches: Ints
+    values: Floats
+    seconds: npt.NDArray[np.float64]
+    peak_rss_above_baseline_bytes: int
+
+
+def default_folder() -> Path:
+    """`HARNESS_CACHE`, else `adaptation-harness` in the user's cache folder."""
+    named = os.environ.get("HARNESS_CACHE")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "adaptation-harness"
+
+
+class FeatureDisk:
+    """A bounded folder of features.
+
+    Args:
+        folder: made when first written to.
+        limit_bytes: what all keys together may take.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self._folder = folder / "features"
+        self._limit_bytes = limit_bytes
+
+    def read(self, name: str) -> Iterator[Shard]:
+        """Every intact shard of a key; damaged ones are removed with a warning."""
+        from safetensors import SafetensorError, safe_open
+
+        folder = self._folder / name
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="numpy") as opened:
+                    shard = Shard(
+                        batches=opened.get_tensor("batches"),
+                        values=opened.get_tensor("values"),
+                        seconds=opened.get_tensor("seconds"),
+                        peak_rss_above_baseline_bytes=int(opened.metadata()["peak_rss_above_baseline_bytes"]),
+                    )
+                    intact = opened.metadata()["sha256"] == _checksum(shard)
+            except (SafetensorError, OSError, KeyError, ValueError):
+                intact = False
+            if intact:
+                yield shard
+            else:
+                warnings.warn(f"Damaged feature cache {path.name}: removed, and encoded again.", stacklevel=2)
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # last used: what evict() goes by
+
+    def write(self, name: str, key: str, shard: Shard) -> None:
+        """Keep a shard. A full or read-only disk costs the cache, never the cell: it warns and goes on."""
+        from safetensors.numpy import save_file
+
+        folder = self._folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            about = folder / "key.json"
+            if not about.exists():
+                about.write_text(json.dumps(json.loads(key), indent=1), encoding="utf-8")
+            handle, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
+            os.close(handle)
+            checksum = _checksum(shard)
+            save_file(
+                {"batches": shard.batches, "values": shard.values, "seconds": shard.seconds},
+                temporary,
+                metadata={
+                    "sha256": checksum,
+                    "peak_rss_above_baseline_bytes": str(shard.peak_rss_above_baseline_bytes),
+                },
+            )
+            os.replace(temporary, folder / f"{checksum[:16]}.safetensors")
+            self._evict(keep=name)
+        except OSError as error:
+            warnings.warn(f"Features could not be kept in {self._folder}: {error}", stacklevel=2)
+
+    def size_bytes(self) -> int:
+        """Bytes that the cache takes now."""
+        return sum(path.stat().st_size for path in self._folder.glob("*/*") if path.is_file())
+
+    def _evict(self, keep: str) -> None:
+        total = self.size_bytes()
+        folders = sorted((path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        for folder in folders:
+            if total <= self._limit_bytes:
+                return
+            if folder.name == keep:
+                continue
+            total -= sum(path.stat().st_size for path in folder.glob("*"))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checksum(shard: Shard) -> str:
+    digest = hashlib.sha256()
+    for part in (shard.batches, shard.values, shard.seconds):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,273 @@
+"""Records to one tidy DataFrame, by a declarative list of columns, and that frame to a file.
+
+One row is one record. A figure that is absent is null (pandas' nullable types throughout): never NaN in a whole
+number, never -1 or 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.jsonl import replacing
+from harness.records import Record
+
+Dtype = Literal["string", "Int64", "Float64", "boolean"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the frame.
+
+    Attributes:
+        name: its name, with the unit where there is one.
+        dtype: pandas' nullable type.
+        doc: what it holds, in a line.
+        get: a record to its value; None is null.
+    """
+
+    name: str
+    dtype: Dtype
+    doc: str
+    get: Callable[[Record], Any]
+
+
+def _score(name: str) -> Callable[[Record], Any]:
+    return lambda record: None if record.score is None else getattr(record.score, name)
+
+
+def _cost(name: str) -> Callable[[Record], Any]:
+    return lambda record: getattr(record.cost, name)
+
+
+EXPORT_COLUMNS: tuple[Column, ...] = (
+    Column("id", "string", "identity of the cell", lambda record: record.id),
+    Column("suite", "string", "label it was run under", lambda record: record.suite),
+    Column("task", "string", "name of the task", lambda record: record.cell.task),
+    Column("kind", "string", "kind of task", lambda record: record.kind),
+    Column("backbone", "string", "name of the backbone; null where none is used", lambda record: record.cell.backbone),
+    Column("method", "string", "name of the method", lambda record: record.cell.method),
+    Column("family", "string", "family of the method", lambda record: record.family),
+    Column("n_train", "Int64", "labels the method may look at", lambda record: record.cell.n_train),
+    Column("budget", "string", "what the fit may spend", lambda record: record.cell.budget.label()),
+    Column("seed", "Int64", "of draw, initialisation and order", lambda record: record.cell.seed),
+    Column("status", "string", "what became of the cell", lambda record: record.status),
+    Column("metric", "string", "the task's main metric", _score("metric")),
+    Column("score", "Float64", "the metric on the test rows", _score("value")),
+    Column("score_low", "Float64", "lower end of the 95 % interval over test rows", _score("low")),
+    Column("score_high", "Float64", "upper end of the same", _score("high")),
+    Column("n_test", "Int64", "test rows scored", _score("n_test")),
+    Column("train_score", "Float64", "the metric on the training rows", lambda record: record.train_score),
+    Column("load_seconds", "Float64", "reading the backbone", _cost("load_seconds")),
+    Column("encode_seconds", "Float64", "encoding the training rows", _cost("encode_seconds")),
+    Column("fit_seconds", "Float64", "training", _cost("fit_seconds")),
+    Column("predict_seconds", "Float64", "encoding and predicting the test rows", _cost("predict_seconds")),
+    Column("total_seconds", "Float64", "all phases together", _cost("total_seconds")),
+    Column("train_flops", "Float64", "operations of encoding training rows, tuning, fitting", _cost("train_flops")),
+    Column("train_tokens", "Int64", "real tokens through the backbone for them", _cost("train_tokens")),
+    Column("peak_device_bytes", "Int64", "peak memory of the accelerator", _cost("peak_device_bytes")),
+    Column("peak_rss_bytes", "Int64", "peak resident memory of the process", _cost("peak_rss_bytes")),
+    Column(
+        "peak_rss_above_baseline_bytes",
+        "Int64",
+        "the same, less what was resident before the cell",
+        _cost("peak_rss_above_baseline_bytes"),
+    ),
+    Column("n_parameters", "Int64", "parameters of what predicts", _cost("n_parameters")),
+    Column("n_trainable", "Int64", "parameters that are trained", _cost("n_trainable")),
+    Column("artifact_bytes", "Int64", "bytes of what is saved", _cost("artifact_bytes")),
+    Column("stopped_by", "string", "the cap that ended training", _cost("stopped_by")),
+    Column("precision", "string", "arithmetic of the backbone", lambda record: record.provenance.precision),
+    Column("device", "string", "where it ran", lambda record: record.device),
+    Column("error", "string", "why it is not `ok`", lambda record: record.error),
+)
+"""What `harness export` writes, in this order."""
+
+EXTRA_COLUMNS: tuple[Column, ...] = (
+    Column("attempt", "Int64", "number of the attempt, from 1", lambda record: record.attempt),
+    Column("data", "string", "fingerprint of the task's rows", lambda record: record.cell.data),
+    Column("weights", "string", "fingerprint of the backbone's files", lambda record: record.cell.weights),
+    Column("version", "Int64", "version of the method", lambda record: record.cell.version),
+    Column("config", "string", "the method's configuration, as JSON", lambda record: _canonical(record.cell.config)),
+    Column("draw", "string", "how training rows are drawn", lambda record: record.cell.draw),
+    Column(
+        "n_per_class",
+        "Int64",
+        "labels of each class, where the draw is balanced",
+        lambda record: labels_per_class(record),
+    ),
+    Column("tune_seconds", "Float64", "choosing settings on labels out of n_train", _cost("tune_seconds")),
+    Column("train_seconds", "Float64", "encoding training rows, tuning, fitting", _cost("train_seconds")),
+    Column("energy_joules", "Float64", "energy of the cell", _cost("energy_joules")),
+    Column(
+        "reused",
+        "string",
+        "what came from a cache, comma-separated",
+        lambda record: ",".join(record.cost.reused) or None,
+    ),
+    Column("higher_is_better", "boolean", "direction of the metric", _score("higher_is_better")),
+    Column("n_test_available", "Int64", "test rows before the cap", _score("n_test_available")),
+)
+"""What reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
+
+
+def export_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a record, with exactly the columns of `EXPORT_COLUMNS`, in the order given."""
+    return _build(EXPORT_COLUMNS, [[column.get(record) for column in EXPORT_COLUMNS] for record in records])
+
+
+def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a record: the columns of `export_frame`, then `EXTRA_COLUMNS`, then `variant`.
+
+    `variant` labels a configuration of a method by what tells it from the method's others among `records`, such as
+    `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own name.
+    """
+    columns = EXPORT_COLUMNS + EXTRA_COLUMNS
+    rows: list[list[Any]] = []
+    configured: list[tuple[str, str]] = []
+    settings: dict[tuple[str, str], dict[str, str]] = {}
+    for record in records:  # a stream: each record's predictions are dropped as soon as its row is made
+        rows.append([column.get(record) for column in columns])
+        flat = {**_flatten(record.cell.config), "version": str(record.cell.version)}
+        key = (record.cell.method, _canonical(flat))
+        settings[key] = flat
+        configured.append(key)
+    labels = _variants(settings)
+    frame = _build(columns, rows)
+    frame["variant"] = pd.array([_storable(labels[key]) for key in configured], dtype="string")
+    return frame
+
+
+def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[str, str], str]:
+    by_method: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    for (method, _), flat in settings.items():
+        by_method[method].append(flat)
+    labels = {}
+    for key, flat in settings.items():
+        method = key[0]
+        others = by_method[method]
+        differing = [name for name in sorted(flat) if any(other.get(name) != flat[name] for other in others)]
+        inner = ", ".join(f"{name}={flat[name]}" for name in differing)
+        labels[key] = f"{method}[{inner}]" if inner else method
+    return labels
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted names, values as JSON without the quotes of a plain word."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            text = _canonical(value)
+            flat[prefix + name] = value if isinstance(value, str) and value.isidentifier() else text
+    return flat
+
+
+def labels_per_class(record: Record) -> int | None:
+    """Labels of each class in a balanced draw (the 8 of `8/class`); None for other draws or where it is not known."""
+    if record.cell.draw != "balanced":
+        return None
+    n_classes = record.provenance.dataset.get("n_classes")
+    if n_classes is None and record.predictions is not None and record.predictions.target.size:
+        n_classes = int(record.predictions.target.max()) + 1
+    if not isinstance(n_classes, int) or n_classes < 1 or record.cell.n_train % n_classes:
+        return None
+    return record.cell.n_train // n_classes
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _build(columns: tuple[Column, ...], rows: list[list[Any]]) -> pd.DataFrame:
+    series = {}
+    for i, column in enumerate(columns):
+        values = [row[i] for row in rows]
+        if column.dtype == "string":
+            values = [None if value is None else _storable(value) for value in values]
+        elif column.dtype == "Float64":
+            values = [None if value is None else float(value) for value in values]
+        series[column.name] = pd.array(values, dtype=column.dtype)
+    return pd.DataFrame(series)
+
+
+def _storable(text: str) -> str:
+    """The text with lone surrogates spelt out: an undecodable file name in an error must not break a whole export."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# ---- to a file
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as CSV: null is empty, numbers round-trip, and no text is run as a formula by a spreadsheet.
+
+    A text that begins with one of = + - @, a tab or a carriage return gets a leading apostrophe.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(_csv_field(str(name)) for name in frame.columns) + "\n")
+        for row in _plain(frame).itertuples(index=False, name=None):
+            file.write(",".join(_csv_field(value) for value in row) + "\n")
+
+
+def _csv_field(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return repr(value)  # the shortest digits that read back as the same number
+    guarded = f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    # Not by the csv module: before Python 3.13 it leaves a lone carriage return bare, and readers break the row there.
+    return '"{}"'.format(guarded.replace('"', '""')) if any(sign in guarded for sign in ',"\r\n') else guarded
+
+
+def write_json_lines(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as one JSON object a row: every column in every row, null where absent, numbers in full."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in _plain(frame).itertuples(index=False, name=None):
+            values = dict(zip(frame.columns, row, strict=True))
+            file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with Python's own values, None for null."""
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet, types and nulls kept."""
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, engine="pyarrow", index=False)
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": write_csv,
+    ".jsonl": write_json_lines,
+    ".parquet": write_parquet,
+}
+
+
+def export(records: Iterable[Record], path: str | Path) -> int:
+    """Write `export_frame(records)` to `path` by its ending: .csv, .jsonl or .parquet; returns the number of rows.
+
+    The file is replaced whole or not at all.
+
+    Raises:
+        UsageError: for any other ending, before a record is read.
+        StoreError: if the file cannot be written.
+    """
+    target = Path(path)
+    writer = _WRITERS.get(target.suffix.lower())
+    if writer is None:
+        given = f"'{target.suffix}'" if target.suffix else "no ending"
+        raise UsageError(f"'{target}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+    frame = export_frame(records)
+    writer(frame, target)
+    return len(frame)

@@ -1,0 +1,134 @@
+"""Records as JSON: what a store keeps of one, and files of one record a line for exchange and for reference results.
+
+Everything written is plain ASCII JSON without NaN, so that any reader takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from harness.errors import StoreError
+from harness.records import Record
+
+
+def payload_of(record: Record) -> dict[str, Any]:
+    """The record's JSON, with null where a side figure (a loss that diverged, say) is not a finite number.
+
+    Raises:
+        StoreError: if the score itself is not a finite number: that is no `ok`, and null would hide it.
+    """
+    value = record.to_json()
+    if record.score is not None and not math.isfinite(record.score.value):
+        raise StoreError(
+            f"The score of {record.cell.label()} is {record.score.value}; expected a number. "
+            "Store the record as 'failed', with the reason in `error`."
+        )
+    for name in ("score", "train_score", "cost", "curve", "provenance"):
+        value[name] = _finite(value[name])
+    return value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def dump(value: Any) -> str:
+    """Compact JSON in ASCII; refuses NaN and infinities."""
+    # ASCII only: a lone surrogate or a NUL in an error message is then no trouble to any database or encoding.
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def reason_of(error: BaseException | None) -> str:
+    """The first line of an error's message, as a sentence."""
+    lines = str(error).strip().splitlines()
+    text = lines[0].rstrip(".") if lines else type(error).__name__
+    return f"{type(error).__name__}: {text}." if isinstance(error, (KeyError, TypeError)) else f"{text}."
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields a path beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: the file to make or replace; its folder is made where it is missing.
+
+    Raises:
+        StoreError: if the folder or the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}. Name another file or folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
+    """Write records, predictions included, one JSON object a line; returns how many.
+
+    The file is replaced whole or not at all.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    n_written = 0
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(dump(payload_of(record)) + "\n")
+            n_written += 1
+    return n_written
+
+
+def read_jsonl(path: str | Path | Traversable) -> Iterator[Record]:
+    """Stream the records that `write_jsonl` wrote; empty lines are skipped.
+
+    Raises:
+        StoreError: naming the file and the line that is no record, while the stream is read.
+    """
+    source = Path(path) if isinstance(path, str) else path
+    try:
+        with source.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _parse_line(line, f"{source}, line {number}")
+    except OSError as error:
+        raise StoreError(f"{source} cannot be read: {error.strerror or error}.") from error
+
+
+def _parse_line(line: bytes, where: str) -> Record:
+    try:
+        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(value, dict):
+            raise ValueError(f"it is a JSON {type(value).__name__}, not an object")
+        return Record.from_json(value)
+    except Exception as error:  # whatever is wrong with a stranger's line, the answer is the same
+        raise StoreError(
+            f"{where} is not a record: {reason_of(error)} Expected a line as `write_jsonl` writes it."
+        ) from error
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"it holds {text}, which is not JSON")

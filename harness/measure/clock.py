@@ -1,0 +1,83 @@
+"""Seconds by phase, never counted twice.
+
+Phases are exclusive: entering one pauses the one around it. What comes from a cache is charged at the seconds that
+were measured when it was computed, so that a warm cell never looks cheaper than a cold one (protocol, Cost).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+Phase = Literal["load", "encode", "tune", "fit", "predict"]
+TRAIN_PHASES: tuple[Phase, ...] = ("encode", "tune", "fit")
+"""What a `train_seconds` budget counts."""
+
+
+class PhaseClock:
+    """Wall-clock seconds of each phase of one cell.
+
+    Args:
+        synchronise: called at every boundary, so that work queued on an accelerator is counted where it was asked
+            for; None on a CPU.
+    """
+
+    def __init__(self, synchronise: Callable[[], None] | None = None) -> None:
+        self._seconds: dict[Phase, float] = {}
+        self._stack: list[Phase | None] = []
+        self._since = 0.0
+        self._synchronise = synchronise
+
+    def _settle(self) -> None:
+        """Give the time since the last boundary to the phase that is running, if any."""
+        if self._synchronise is not None and self._stack:
+            self._synchronise()
+        now = time.perf_counter()
+        running = self._stack[-1] if self._stack else None
+        if running is not None:
+            self._seconds[running] = self._seconds.get(running, 0.0) + now - self._since
+        self._since = now
+
+    @contextmanager
+    def _running(self, phase: Phase | None) -> Iterator[None]:
+        self._settle()
+        self._stack.append(phase)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._stack.pop()
+
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Count the block's seconds for `phase`; an enclosing phase is paused meanwhile."""
+        with self._running(phase):
+            yield
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count the block's seconds for no phase (measuring itself, filling a cache that is charged instead)."""
+        with self._running(None):
+            yield
+
+    def charge(self, phase: Phase, seconds: float) -> None:
+        """Add seconds that were measured elsewhere: what a reused result cost when it was computed."""
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
+    def seconds(self, phase: Phase) -> float | None:
+        """Seconds of `phase` so far; None if nothing was ever counted for it."""
+        known = self._seconds.get(phase)
+        if self._stack and self._stack[-1] == phase:
+            return (known or 0.0) + time.perf_counter() - self._since
+        return known
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds so far of what a `train_seconds` budget counts."""
+        return sum(self.seconds(phase) or 0.0 for phase in TRAIN_PHASES)
+
+    def by_phase(self) -> dict[str, float | None]:
+        """`{"load_seconds": ..., ...}` with None for phases that never ran."""
+        return {f"{phase}_seconds": self.seconds(phase) for phase in get_args(Phase)}

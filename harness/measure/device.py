@@ -1,0 +1,111 @@
+"""Which device a cell runs on, what it is called in records, and which precision is native to it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16"]
+PrecisionPolicy = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that cells run on.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        name: as records carry it; figures of different names are never pooled.
+        threads: threads that torch and BLAS use on the host.
+        native_bf16: whether bfloat16 matrix products are done in hardware.
+    """
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    threads: int
+    native_bf16: bool
+
+    def torch_device(self) -> torch.device:
+        """The `torch.device`."""
+        import torch
+
+        return torch.device(self.kind)
+
+    def precision(self, policy: PrecisionPolicy) -> Precision:
+        """What the policy comes to here: `auto` is bf16 where the hardware has it natively, else fp32."""
+        if policy == "auto":
+            return "bf16" if self.native_bf16 else "fp32"
+        return policy
+
+    def synchronise(self) -> None:
+        """Wait for the accelerator's queue; nothing on a CPU."""
+        if self.kind == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def available_threads() -> int:
+    """Processors this process may use (its affinity and its cgroup's quota), unless OMP_NUM_THREADS says less."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here: the affinity is all there is to know
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(asked)) if asked.isdigit() and int(asked) > 0 else count
+
+
+def processor_flags() -> frozenset[str]:
+    """Instruction-set flags of the processor, lower case; empty where the system does not list them."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return frozenset(line.partition(":")[2].lower().split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def processor_name() -> str:
+    """The processor's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+@functools.cache
+def find_device(asked: str = "auto") -> Device:
+    """The device called `auto`, `cpu` or `cuda`; `auto` is CUDA where there is a GPU.
+
+    Raises:
+        UsageError: another name, or `cuda` where there is none.
+    """
+    import torch
+
+    if asked not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu or cuda.")
+    threads = available_threads()
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")
+    if asked != "cpu" and torch.cuda.is_available():
+        return Device("cuda", torch.cuda.get_device_name(0), threads, torch.cuda.get_device_capability(0) >= (8, 0))
+    flags = processor_flags()
+    native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
+    plural = "s" if threads != 1 else ""
+    return Device("cpu", f"{processor_name()}, {threads} thread{plural}", threads, native)

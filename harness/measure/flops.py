@@ -1,0 +1,74 @@
+"""Floating-point operations by count, not by rule of thumb.
+
+torch's FlopCounterMode counts matrix products as they are dispatched, forward and backward, so what a method does not
+compute (gradients of frozen layers) is not counted. Two things are added: formulas for the fused attention of the CPU,
+which torch counts as nothing, and a fit over batch and length, since a transformer's count is exactly
+``a * tokens + b * tokens * length + c * rows + d`` for padded batches: four counted shapes give the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SHAPES = ((2, 8), (2, 16), (4, 8), (4, 16), (3, 24))
+"""(rows, length) of the batches counted; one more than there are coefficients, so that a bad fit would show."""
+
+
+@dataclass(frozen=True)
+class FlopsModel:
+    """FLOPs of one batch as a function of its padded shape."""
+
+    per_token: float
+    per_token_length: float
+    per_row: float
+    constant: float
+
+    def batch(self, n_rows: int, length: int) -> float:
+        """FLOPs of a batch of `n_rows` padded to `length` tokens."""
+        tokens = n_rows * length
+        quadratic = self.per_token_length * tokens * length
+        return self.per_token * tokens + quadratic + self.per_row * n_rows + self.constant
+
+
+def count_flops(run: Callable[[], object]) -> float:
+    """FLOPs of the matrix products that `run` dispatches, forward and backward (a multiply-add is two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False, custom_mapping=_attention_formulas()) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def fit_flops(run: Callable[[int, int], object]) -> FlopsModel:
+    """Count `run(rows, length)` at a few shapes and fit the coefficients.
+
+    Raises:
+        ValueError: the counts are not of the form that is fitted (a bug, or an architecture that needs another form).
+    """
+    counts = np.array([count_flops(lambda shape=shape: run(*shape)) for shape in SHAPES])  # type: ignore[misc]
+    design = np.array([[rows * length, rows * length**2, rows, 1.0] for rows, length in SHAPES], dtype=float)
+    coefficients, *_ = np.linalg.lstsq(design, counts, rcond=None)
+    if not np.allclose(design @ coefficients, counts, rtol=1e-3, atol=1.0):
+        raise ValueError(f"FLOPs counted at {SHAPES} are {counts.tolist()}, which no quadratic in length explains.")
+    return FlopsModel(*(float(value) for value in coefficients))
+
+
+def _attention_formulas() -> dict[Any, Any]:
+    """FLOPs of torch's fused attention on the CPU: the same products as the formulas of torch's CUDA kernels."""
+    import torch
+    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+    return {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }

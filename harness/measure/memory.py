@@ -1,0 +1,146 @@
+"""Peak memory of one cell: resident bytes of the process, and of the accelerator where there is one.
+
+On Linux the kernel keeps the high-water mark of the resident set and lets a process reset its own
+(`/proc/self/clear_refs`, proc(5)); that misses nothing. Where it cannot be reset, a thread samples every few
+milliseconds and `method` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_SAMPLE_SECONDS = 0.005
+_running: list[MemoryMeter] = []
+
+
+class MemoryMeter:
+    """Peak memory between entering and leaving, absolute and above what was there on entering.
+
+    Attributes:
+        method: how the host's peak was had, `high-water mark` or `sampled every 5 ms`.
+        peak_rss_bytes: peak resident bytes of the process.
+        peak_rss_above_baseline_bytes: the same, less what was resident on entering.
+        peak_device_bytes: peak bytes allocated on the accelerator above those on entering; None without one.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device if device is not None and device.type == "cuda" else None
+        self.method = ""
+        self.baseline_rss_bytes = 0
+        self.peak_rss_bytes = 0
+        self.peak_device_bytes: int | None = None
+        self._noted_above = 0
+        self._seen_bytes = 0
+        self._device_baseline = 0
+        self._sampler: _Sampler | None = None
+
+    @property
+    def peak_rss_above_baseline_bytes(self) -> int:
+        """Own peak above the baseline, or that of reused work when it was computed, whichever is higher."""
+        return max(self.peak_rss_bytes - self.baseline_rss_bytes, self._noted_above, 0)
+
+    def note(self, above_baseline_bytes: int) -> None:
+        """Count the peak that a reused result needed when it was computed."""
+        self._noted_above = max(self._noted_above, above_baseline_bytes)
+
+    def current_peak_above_baseline_bytes(self) -> int:
+        """The host's peak so far above the baseline, while the meter runs."""
+        return max(self._peak() - self.baseline_rss_bytes, 0)
+
+    def _peak(self) -> int:
+        own = self._sampler.peak if self._sampler is not None else _high_water_bytes() or _resident_bytes()
+        return max(own, self._seen_bytes)
+
+    def __enter__(self) -> MemoryMeter:
+        for outer in _running:  # resetting the mark would make an enclosing meter forget what it has seen
+            outer._seen_bytes = outer._peak()
+        _running.append(self)
+        settle()
+        self.baseline_rss_bytes = _resident_bytes()
+        if _reset_high_water():
+            self.method = "high-water mark"
+        else:
+            self.method = "sampled every 5 ms"
+            self._sampler = _Sampler()
+            self._sampler.start()
+        if self._device is not None:
+            import torch
+
+            torch.cuda.synchronize(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._device_baseline = torch.cuda.memory_allocated(self._device)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+        self.peak_rss_bytes = self._peak()
+        _running.remove(self)
+        if self._device is not None:
+            import torch
+
+            self.peak_device_bytes = torch.cuda.max_memory_allocated(self._device) - self._device_baseline
+
+
+def settle() -> None:
+    """Give freed memory back to the system, so that what a cell left behind does not hide what the next one needs."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _reset_high_water() -> bool:
+    """Reset VmHWM by writing 5 to clear_refs; some sandboxes accept the write and ignore it, so look."""
+    try:
+        _CLEAR_REFS.write_text("5")
+        high = _high_water_bytes()
+    except OSError:
+        return False
+    return high is not None and high <= _resident_bytes() * 1.02 + 2**20
+
+
+def _high_water_bytes() -> int | None:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+class _Sampler(threading.Thread):
+    """Reads the resident size every few milliseconds and keeps the largest."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True, name="memory-sampler")
+        self.peak = _resident_bytes()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        process = psutil.Process()
+        while not self._over.wait(_SAMPLE_SECONDS):
+            self.peak = max(self.peak, int(process.memory_info().rss))
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+        self.peak = max(self.peak, _resident_bytes())

@@ -1,0 +1,87 @@
+"""What produced a record: versions of packages, the harness's commit, the machine's settings."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.measure.device import Device
+from harness.records import Provenance
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "datasets",
+    "evaluate",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "safetensors",
+)
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that a figure can depend on."""
+    versions: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@functools.cache
+def source_state() -> tuple[str | None, bool | None]:
+    """(commit, dirty) of the harness's own source; (None, None) where it cannot be known.
+
+    In a checkout git is asked; `pip install git+URL` leaves the commit in `direct_url.json` (PEP 610).
+    """
+    root = Path(harness.__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        try:
+            commit = _git(root, "rev-parse", "HEAD")
+            return commit, bool(_git(root, "status", "--porcelain", "--", "harness", "suites"))
+        except (OSError, subprocess.SubprocessError):
+            return None, None
+    try:
+        text = importlib.metadata.distribution("adaptation-harness").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None, None
+    commit_id = json.loads(text).get("vcs_info", {}).get("commit_id") if text else None
+    return commit_id, False if commit_id else None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603, RUF100 - a fixed command on our own source
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
+def describe(device: Device, precision: str, *, dataset: dict[str, Any], measured: dict[str, str]) -> Provenance:
+    """The provenance of a cell that starts now."""
+    commit, dirty = source_state()
+    return Provenance(
+        harness=harness.__version__,
+        commit=commit,
+        dirty=dirty,
+        packages=package_versions(),
+        threads=device.threads,
+        precision=precision,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        dataset=dataset,
+        measured=measured,
+    )

@@ -1,0 +1,230 @@
+"""The contract of a method, and the bench it works at.
+
+A method is a frozen pydantic model: its fields are its configuration, its class variables say what it is. It is given
+training rows and a bench, and returns something fitted that predicts. It never sees test labels, and test rows only
+when it predicts. Torch, transformers and peft are imported inside the functions that use them, since planning needs
+methods for their configurations alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from harness.backbones.locate import Architecture
+from harness.errors import UnsupportedError
+from harness.measure.clock import Phase, PhaseClock
+from harness.measure.device import Device, Precision, PrecisionPolicy
+from harness.measure.memory import MemoryMeter
+from harness.records import Budget, CurvePoint
+from harness.registry import Registry
+from harness.tasks.base import Floats, Kind, Rows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.backbones.model import Backbone
+    from harness.features.encode import FeatureStore
+    from harness.features.tokens import TokenStore
+    from harness.measure.flops import FlopsModel
+    from harness.training.budget import Progress
+
+ENCODER: frozenset[Architecture] = frozenset({"encoder"})
+ANY_ARCHITECTURE: frozenset[Architecture] = frozenset({"encoder", "causal"})
+NO_BACKBONE: frozenset[Architecture] = frozenset()
+
+
+@dataclass
+class Ledger:
+    """What a fit spent that no clock shows; the bench writes it, the record shows it."""
+
+    train_flops: float = 0.0
+    train_tokens: int = 0
+    stopped_by: str | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
+    reused: set[str] = field(default_factory=set)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Bench:
+    """What a method works with in one cell: the task without its test rows, the backbone, the meters.
+
+    Attributes:
+        kind, n_classes, max_length: of the task; max_length in tokens.
+        backbone: None for methods that need none.
+        tokens, features: shared by all cells of the worker.
+        flops_models: training FLOPs by method and backbone, shared likewise.
+        clock, memory, ledger: of this cell.
+        budget: what the fit may spend.
+        seed: of the cell.
+        device: where it runs.
+        report: called with (what, fraction of the budget spent, loss) as the fit goes on.
+    """
+
+    kind: Kind
+    n_classes: int
+    max_length: int
+    backbone: Backbone | None
+    tokens: TokenStore
+    features: FeatureStore
+    flops_models: dict[str, FlopsModel]
+    clock: PhaseClock
+    memory: MemoryMeter
+    ledger: Ledger
+    budget: Budget
+    seed: int
+    device: Device
+    report: Callable[[str, float | None, float | None], None]
+
+    @property
+    def some_backbone(self) -> Backbone:
+        """The backbone, for methods that need one."""
+        if self.backbone is None:
+            raise RuntimeError("This method uses a backbone and must say so in `serves`.")
+        return self.backbone
+
+    def precision(self, policy: PrecisionPolicy) -> Precision:
+        """What the policy comes to on this device."""
+        return self.device.precision(policy)
+
+    def token_rows(self, rows: Rows, phase: Phase) -> list[npt.NDArray[np.int32]]:
+        """Token ids of each row; tokenising is charged to `phase` by these rows' share of the split."""
+        with self.clock.paused():
+            tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, self.max_length)
+        self.clock.charge(phase, tokens.seconds_of(rows.index))
+        return [tokens.row(int(position)) for position in rows.index]
+
+    def pooled(self, rows: Rows, phase: Phase, policy: PrecisionPolicy) -> Floats:
+        """Frozen features, shape (rows, width); charged to `phase` at what they cost when they were computed."""
+        backbone = self.some_backbone
+        precision = self.precision(policy)
+        self.report("encoding", None, None)
+        with self.clock.paused():
+            tokens = self.tokens.tokens(rows.source, self.kind, backbone, self.max_length)
+            encoded = self.features.pooled(rows.source, rows.index, tokens, backbone, self.max_length, precision)
+        self.clock.charge(phase, tokens.seconds_of(rows.index) + encoded.seconds)
+        self.memory.note(encoded.peak_rss_above_baseline_bytes)
+        if encoded.reused:
+            self.ledger.reused.add("features")
+        if phase == "encode":
+            self.ledger.train_flops += encoded.flops
+            self.ledger.train_tokens += encoded.tokens
+        return encoded.values
+
+    def fresh_transformer(self) -> nn.Module:
+        """A copy of the pretrained weights that nothing has touched."""
+        with self.clock.phase("load"):
+            return self.some_backbone.fresh(self.device.torch_device())
+
+    def seeded(self, purpose: str) -> int:
+        """A 63-bit seed from the cell's seed and what it is for, the same for every method."""
+        import hashlib
+
+        digest = hashlib.blake2b(f"{purpose}/{self.seed}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def progress(self, default_steps: int, steps_per_epoch: int) -> Progress:
+        """The budget's progress, encoding so far included."""
+        from harness.training.budget import Progress
+
+        return Progress(
+            self.budget, default_steps, steps_per_epoch, lambda: self.clock.train_seconds, self.ledger.train_flops
+        )
+
+    @contextmanager
+    def working(self, phase: Phase) -> Iterator[None]:
+        """Count a block for `phase` and say so."""
+        self.report(phase, None, None)
+        with self.clock.phase(phase):
+            yield
+
+
+class Fitted(ABC):
+    """What a fit returns: it predicts, and it knows what must be saved to predict again."""
+
+    n_parameters: int
+    n_trainable: int
+
+    @abstractmethod
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        """Probabilities of shape (rows, classes), in the order of the rows."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """What was trained, by name."""
+
+    def state(self) -> dict[str, Any]:
+        """Anything else that predicting needs, as JSON values."""
+        return {}
+
+
+class Method(BaseModel, ABC):
+    """A way to adapt a backbone to a task, with its configuration.
+
+    Class attributes:
+        name: as the command line, suites and records carry it.
+        version: part of a cell's identity; raise it when a bug is mended.
+        family: the group it is listed under.
+        trains: what it trains, in a phrase.
+        source: where it comes from (paper, arXiv id).
+        serves: architectures that it can adapt; empty for methods that use no backbone.
+        kinds: kinds of task that it serves.
+        uses_labels: False for methods that look at no label; they run once, at n_train 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    family: ClassVar[str]
+    trains: ClassVar[str]
+    source: ClassVar[str]
+    serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
+    kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+    uses_labels: ClassVar[bool] = True
+
+    def config(self) -> dict[str, Any]:
+        """The fully resolved configuration, as JSON values; part of a cell's identity."""
+        return self.model_dump(mode="json")
+
+    def why_unsupported(self, kind: str, architecture: Architecture | None, device: str) -> str | None:
+        """The reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
+        if kind not in self.kinds:
+            return f"'{self.name}' serves {', '.join(sorted(self.kinds))}; this task is a {kind}."
+        if self.serves and architecture not in self.serves:
+            given = architecture or "no backbone"
+            return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."
+        return None
+
+    def check_supported(self, kind: str, architecture: Architecture | None, device: str) -> None:
+        """Raise `UnsupportedError` with the reason, if there is one."""
+        reason = self.why_unsupported(kind, architecture, device)
+        if reason is not None:
+            raise UnsupportedError(reason)
+
+    @abstractmethod
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Adapt to the training rows within the bench's budget."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """Rebuild what `fit` returned from its saved tensors and state."""
+
+
+methods: Registry[type[Method]] = Registry("method", "harness.methods")
+
+M = TypeVar("M", bound=type[Method])
+
+
+def method(cls: M) -> M:
+    """Register a method's class under its name."""
+    methods.add(cls.name, cls)
+    return cls

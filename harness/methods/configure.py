@@ -1,0 +1,73 @@
+"""From text to a configured method: `lora[rank=4,adapter_dropout=0.05]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.errors import UsageError, unknown_name
+from harness.methods.base import Method, methods
+
+
+def parse_methods(texts: Sequence[str]) -> list[Method]:
+    """Configured methods from texts, each of which may name several, separated by commas.
+
+    Raises:
+        UsageError: an unknown method or setting, a bad value, or the same configuration twice.
+    """
+    parsed = [parse_method(piece) for text in texts for piece in split_top_level(text)]
+    if not parsed:
+        raise UsageError("No method was named; `harness methods` lists them.")
+    unique: list[Method] = []
+    for candidate in parsed:
+        if candidate not in unique:
+            unique.append(candidate)
+    return unique
+
+
+def split_top_level(text: str) -> list[str]:
+    """Split at the commas that stand outside of brackets; empty pieces are dropped."""
+    pieces, depth, current = [], 0, ""
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            pieces.append(current.strip())
+            current = ""
+        else:
+            current += character
+    if depth != 0:
+        raise UsageError(f"Brackets do not match in '{text}'; expected NAME or NAME[SETTING=VALUE,...].")
+    return [piece for piece in [*pieces, current.strip()] if piece]
+
+
+def parse_method(text: str) -> Method:
+    """One configured method from `NAME` or `NAME[SETTING=VALUE,...]`."""
+    name, bracket, rest = text.partition("[")
+    cls = methods.get(name.strip())
+    settings: dict[str, Any] = {}
+    if bracket:
+        if not rest.rstrip().endswith("]"):
+            raise UsageError(f"Method '{text}' was given; expected NAME[SETTING=VALUE,...].")
+        for piece in split_top_level(rest.rstrip()[:-1]):
+            setting, equals, value = (part.strip() for part in piece.partition("="))
+            if not equals:
+                raise UsageError(f"Setting '{piece}' of method '{cls.name}' was given; expected SETTING=VALUE.")
+            if setting not in cls.model_fields:
+                raise unknown_name(f"setting of method '{cls.name}'", setting, cls.model_fields)
+            if setting in settings:
+                raise UsageError(f"Setting '{setting}' of method '{cls.name}' was given twice in '{text}'.")
+            try:
+                settings[setting] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                settings[setting] = value
+    try:
+        return cls(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"Setting '{where}' of method '{cls.name}' was {first['input']!r}; expected: {first['msg']}."
+        ) from None

@@ -1,0 +1,44 @@
+"""The floor of every comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
+from harness.tasks.base import Floats, Rows
+
+
+@method
+class Majority(Method):
+    """Predict the most frequent class of the training rows, whatever the text says."""
+
+    name = "majority"
+    family = "baseline"
+    trains = "nothing: class frequencies"
+    source = "none: the floor of every comparison"
+    serves = NO_BACKBONE
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Count the classes."""
+        with bench.working("fit"):
+            counts = np.bincount(rows.known_labels, minlength=bench.n_classes)
+            return _Frequencies((counts / counts.sum()).astype(np.float32))
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """From the saved frequencies."""
+        return _Frequencies(tensors["frequencies"])
+
+
+class _Frequencies(Fitted):
+    def __init__(self, frequencies: Floats) -> None:
+        self._frequencies = frequencies
+        self.n_parameters = self.n_trainable = len(frequencies)
+
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        return np.tile(self._frequencies, (len(rows), 1))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        return {"frequencies": self._frequencies}

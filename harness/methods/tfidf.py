@@ -1,0 +1,85 @@
+"""The classic baseline: what do words alone give?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors
+from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
+from harness.tasks.base import Floats, Rows
+
+
+@method
+class Tfidf(Method):
+    """Logistic regression on TF-IDF of words and word pairs; no transformer at all.
+
+    `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
+    """
+
+    name = "tfidf"
+    family = "baseline"
+    trains = "a logistic regression on TF-IDF of word n-grams"
+    source = "Salton and Buckley, 1988, doi:10.1016/0306-4573(88)90021-0; scikit-learn"
+    serves = NO_BACKBONE
+
+    ngrams: int = Field(default=2, ge=1, le=5)
+    c: float | None = Field(default=None, gt=0)
+    c_grid: tuple[float, ...] = (1.0, 10.0, 100.0)
+    folds: int = Field(default=5, ge=2)
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Learn vocabulary and weights of words from the training rows, choose the penalty, fit."""
+        labels = rows.known_labels
+        with bench.working("encode"):
+            vectoriser = self._vectoriser()
+            try:
+                features = vectoriser.fit_transform(rows.texts)
+            except ValueError:  # no text has a word of two letters: every row is the same to this method
+                vectoriser = self._vectoriser(vocabulary={"": 0})
+                features = vectoriser.fit_transform(rows.texts)
+        iterations = 0
+        chosen = self.c
+        if chosen is None:
+            with bench.working("tune"):
+                choice = choose_penalty(features, labels, bench.n_classes, self.c_grid, self.folds, default=10.0)
+            chosen, iterations = choice.inverse_penalty, choice.n_iterations
+        with bench.working("fit"):
+            model = fit_logistic(features, labels, bench.n_classes, chosen)
+        bench.ledger.train_flops += 4.0 * (model.n_iterations + iterations) * features.nnz * bench.n_classes
+        bench.ledger.notes["c"] = chosen
+        return _Tfidf(vectoriser, model)
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """From the saved vocabulary and weights."""
+        words = state["words"]
+        vectoriser = self._vectoriser(vocabulary={word: position for position, word in enumerate(words)})
+        vectoriser.idf_ = tensors["idf"]
+        return _Tfidf(vectoriser, Logistic(tensors["weights"], tensors["bias"], 0))
+
+    def _vectoriser(self, vocabulary: dict[str, int] | None = None) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        return TfidfVectorizer(
+            ngram_range=(1, self.ngrams), sublinear_tf=True, vocabulary=vocabulary, dtype=np.float32
+        )
+
+
+class _Tfidf(Fitted):
+    def __init__(self, vectoriser: Any, model: Logistic) -> None:
+        self._vectoriser = vectoriser
+        self._model = model
+        self.n_parameters = self.n_trainable = model.weights.size + model.bias.size
+
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        with bench.working("predict"):
+            return self._model.probabilities(self._vectoriser.transform(rows.texts))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        return {**logistic_tensors(self._model), "idf": np.asarray(self._vectoriser.idf_, dtype=np.float32)}
+
+    def state(self) -> dict[str, Any]:
+        return {"words": [str(word) for word in self._vectoriser.get_feature_names_out()]}

@@ -1,0 +1,102 @@
+"""From what was asked to cells: pure, and all that can be refused is refused here, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.backbones.locate import BackboneFiles
+from harness.data.sampling import Size, class_counts
+from harness.errors import HarnessError, UsageError
+from harness.methods.base import Method
+from harness.records import Budget, Cell
+from harness.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell and what runs it.
+
+    Attributes:
+        cell: its identity.
+        method: the configured method.
+        unsupported: why the method cannot serve it; such a cell is recorded and not run.
+    """
+
+    cell: Cell
+    method: Method
+    unsupported: str | None = None
+
+
+def plan_cells(
+    *,
+    tasks: Sequence[Task],
+    backbone: BackboneFiles | None,
+    methods: Sequence[Method],
+    sizes: Sequence[Size],
+    seeds: Sequence[int],
+    budgets: Sequence[Budget],
+    device: str,
+) -> list[PlannedCell]:
+    """Every cell of the grid, once, in the order that leaves the most useful table if a run is cut short.
+
+    Small sizes come first, then seeds, so that every method has a figure early.
+
+    Args:
+        tasks, backbone, methods, sizes, seeds, budgets: the axes of the grid; `backbone` may be None where no method
+            uses one.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        UsageError, DataError: a size that a task cannot serve (all that are wrong are named), or an empty axis.
+    """
+    for name, axis in (("task", tasks), ("method", methods), ("size", sizes), ("seed", seeds), ("budget", budgets)):
+        if not axis:
+            raise UsageError(f"No {name} was named; at least one is needed.")
+    resolved = _resolve_sizes(tasks, sizes)
+    planned: dict[str, PlannedCell] = {}
+    for position in range(len(sizes)):
+        for seed in seeds:
+            for task in tasks:
+                n_train, draw = resolved[task.name][position]
+                for budget in budgets:
+                    for method in methods:
+                        uses_backbone = bool(method.serves)
+                        if uses_backbone and backbone is None:
+                            raise UsageError(f"Method '{method.name}' needs a backbone and none was named.")
+                        files = backbone if uses_backbone else None
+                        cell = Cell(
+                            task=task.name,
+                            data=task.data,
+                            backbone=files.name if files else None,
+                            weights=files.fingerprint if files else None,
+                            method=method.name,
+                            version=method.version,
+                            config=method.config(),
+                            n_train=n_train if method.uses_labels else 0,
+                            draw=draw if method.uses_labels else "stratified",
+                            budget=budget,
+                            seed=seed if method.uses_labels else 0,
+                        )
+                        reason = method.why_unsupported(
+                            task.kind.name, files.architecture if files else None, device
+                        )
+                        planned.setdefault(cell.id, PlannedCell(cell, method, reason))
+    return list(planned.values())
+
+
+def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, str]]]:
+    """(n_train, draw) of every size for every task; refuses all impossible ones at once."""
+    resolved: dict[str, list[tuple[int, str]]] = {}
+    problems: list[str] = []
+    for task in tasks:
+        counts = class_counts(task.train_labels, task.n_classes)
+        resolved[task.name] = []
+        for size in sizes:
+            try:
+                resolved[task.name].append(size.resolve(counts))
+            except HarnessError as error:
+                problems.append(f"Task '{task.name}': {error}")
+    if problems:
+        raise UsageError("\n".join(problems))
+    return resolved

@@ -1,0 +1,1 @@
+"""Reports: records to tables, plots and a page, computed first and drawn after."""

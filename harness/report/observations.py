@@ -1,0 +1,100 @@
+"""What a report rests on: a tidy frame of the records, and per cell which test rows it got right.
+
+Predictions of many records do not fit in memory as they are stored; one boolean a test row does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.frame import labels_per_class, tidy_frame
+from harness.records import Record
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Correctness:
+    """Which test rows a cell got right.
+
+    Attributes:
+        rows: fingerprint of the test rows and their order.
+        correct: shape (n_test,).
+    """
+
+    rows: str
+    correct: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The latest attempt of each cell on each device.
+
+    Attributes:
+        records: without predictions.
+        frame: `tidy_frame` of them, in the same order.
+        correct: by (id, device), where predictions were given.
+    """
+
+    records: tuple[Record, ...]
+    frame: pd.DataFrame
+    correct: dict[Key, Correctness]
+
+
+Source = Iterable[Record] | Observations
+"""What every public function of the report takes; records should come with their predictions."""
+
+
+def observe(source: Source) -> Observations:
+    """Read a stream of records once; what was read already is passed through.
+
+    Raises:
+        UsageError: if there is no record.
+    """
+    if isinstance(source, Observations):
+        return source
+    latest: dict[Key, Record] = {}
+    correct: dict[Key, Correctness] = {}
+    n_per_class: dict[Key, int | None] = {}
+    for record in source:
+        key = (record.id, record.device)
+        if key in latest and latest[key].attempt > record.attempt:
+            continue
+        correct.pop(key, None)
+        predictions = record.predictions
+        if predictions is not None:
+            correct[key] = Correctness(predictions.rows, predictions.predicted == predictions.target)
+        n_per_class[key] = labels_per_class(record)  # may need the predictions
+        latest[key] = dataclasses.replace(record, predictions=None)
+    if not latest:
+        raise UsageError("There is nothing to report: no record was given. Run something first, or name another store.")
+    records = tuple(latest.values())
+    frame = tidy_frame(records)
+    frame["n_per_class"] = pd.array([n_per_class[key] for key in latest], dtype="Int64")
+    return Observations(records, frame, correct)
+
+
+def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLike) -> npt.NDArray[np.bool_] | None:
+    """Which test rows each of some cells got right, shape (len(keys), n_test).
+
+    None unless all were scored on the same rows by a metric that is the mean of being right: only then do the rows
+    say how the score varies.
+
+    Args:
+        observations: where the cells are.
+        keys: (id, device) of each cell.
+        scores: their scores, shape (len(keys),).
+    """
+    found = [observations.correct.get(key) for key in keys]
+    rows = [one for one in found if one is not None and one.correct.size]
+    if not rows or len(rows) < len(found) or len({one.rows for one in rows}) > 1:
+        return None
+    stacked = np.stack([one.correct for one in rows])
+    return stacked if np.allclose(stacked.mean(axis=1), np.asarray(scores, dtype=float), atol=1e-6) else None

@@ -1,0 +1,62 @@
+"""How methods look in figures: one colour and marker each, the same in all figures of a report.
+
+Configurations of a method share its colour and differ in marker and dashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+
+# Seaborn's colour-blind palette without its yellow and its pale pink, too faint for a line on white.
+_COLOURS = tuple(color for i, color in enumerate(sns.color_palette("colorblind").as_hex()) if i not in (6, 8))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+_SETTLED = {"full": 0, "lora": 1, "linear-probe": 2, "head": 4, "tfidf": 7, "majority": 6}
+"""Colours of the methods most reports have, so that they look alike in all of them; the rest take what is left."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a configuration is drawn in every figure."""
+
+    colour: str
+    marker: str
+    dash: Any
+
+
+def styles(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
+    """A style for each line, from its (line, method): colour by method, marker and dashes by line within it.
+
+    Colours do not depend on the order; two methods share one only where there are more methods than colours.
+    """
+    lines = dict(sorted(methods))
+    slots: dict[str, int] = {}
+    for method in sorted(set(lines.values()), key=lambda name: (name not in _SETTLED, name)):
+        digest = hashlib.sha256(method.encode("utf-8", "backslashreplace")).digest()[0]
+        slot = _SETTLED.get(method, digest % len(_COLOURS))
+        while slot % len(_COLOURS) in {taken % len(_COLOURS) for taken in slots.values()} and len(slots) < len(
+            _COLOURS
+        ):
+            slot += 1
+        while slot in slots.values():  # more methods than colours: the marker tells them apart
+            slot += len(_COLOURS)
+        slots[method] = slot
+    found: dict[str, Style] = {}
+    n_drawn: dict[str, int] = {}
+    for line, method in lines.items():
+        nth = n_drawn[method] = n_drawn.get(method, -1) + 1
+        slot = slots[method]
+        marker = _MARKERS[(slot % len(_COLOURS) + 5 * (slot // len(_COLOURS)) + 7 * nth) % len(_MARKERS)]
+        found[line] = Style(_COLOURS[slot % len(_COLOURS)], marker, _DASHES[nth % len(_DASHES)])
+    return found
+
+
+def lines_in(data: pd.DataFrame) -> list[tuple[str, str]]:
+    """(line, method) of each line in a figure's data, as `styles` takes them."""
+    return [(str(line), str(method)) for line, method in data[["line", "method"]].drop_duplicates().to_numpy()]

@@ -1,0 +1,112 @@
+"""The comparison as the terminal shows it after a run, within 100 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from harness.report import text
+from harness.report.observations import Source
+from harness.report.tables import Entry, Panel, each, panels, pivot
+
+_MAX_SIZES = 4  # more columns of scores than that do not fit beside the costs in 100 columns
+
+
+def terminal_table(source: Source) -> Table:
+    """Method x training size: score with interval; seconds to fit, peak memory and trainable parameters.
+
+    A single panel is a table; several stand one below the other.
+
+    Raises:
+        UsageError: if there is no record.
+    """
+    tables = terminal_tables(source)
+    if len(tables) == 1:
+        return tables[0]
+    grid = Table.grid(padding=(0, 0, 1, 0))
+    for table in tables:
+        grid.add_row(table)
+    return grid
+
+
+def terminal_tables(source: Source) -> list[Table]:
+    """One table for each task, backbone, device and budget."""
+    return [_wide(panel) if _n_sizes(panel) <= _MAX_SIZES else _long(panel) for panel in panels(source)]
+
+
+def _n_sizes(panel: Panel) -> int:
+    return len(panel.rows[["n_train", "draw"]].drop_duplicates())
+
+
+def _table(panel: Panel, costs: str = "") -> Table:
+    # Text, not str: a method's name may hold square brackets, which rich would take for its markup.
+    caption = (
+        f"{panel.metric or 'score'}: mean over seeds, with its 95 % interval; the best at each size is bold{costs}"
+    )
+    if (panel.rows["basis"] == "test rows only").fillna(False).any():
+        caption += ". With one seed the interval knows of test rows only"
+    return Table(
+        title=Text(panel.title, style="bold"),
+        caption=Text(caption + "."),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _wide(panel: Panel) -> Table:
+    """Sizes side by side; what a method costs is shown at its largest size."""
+    labels, lines = pivot(panel)
+    table = _table(panel, "" if len(labels) == 1 else "; fit, memory and trainable parameters at the largest size")
+    table.add_column(Text("method"), overflow="fold", max_width=24)
+    for label in labels:
+        table.add_column(Text(label), justify="right", min_width=11, overflow="fold")
+    for name, width in (("fit", 7), ("peak memory", 6), ("trainable", 9)):
+        table.add_column(Text(name), justify="right", overflow="fold", min_width=width, max_width=9)
+    for line in lines:
+        costs = [Text(line.fit), Text(line.memory), Text(line.trainable)]
+        table.add_row(Text(line.variant), *(_shown(entry) for entry in line.entries), *costs)
+    return table
+
+
+def _shown(entry: Entry) -> Text:
+    shown = Text(entry.score, style="bold" if entry.is_best else "")
+    if entry.interval:
+        shown.append(f"\n{entry.interval}", style="dim not bold")
+    if entry.note:
+        shown.append(f"\n{entry.note}", style="yellow not bold")
+    return shown
+
+
+def _long(panel: Panel) -> Table:
+    """One row per method and size, for as many sizes as there are."""
+    _, lines = pivot(panel)
+    best = {(line.variant, i) for line in lines for i, entry in enumerate(line.entries) if entry.is_best}
+    sizes = panel.rows[["n_train", "draw"]].drop_duplicates().sort_values(["n_train", "draw"])
+    position = {row: i for i, row in enumerate(sizes.itertuples(index=False, name=None))}
+    table = _table(panel)
+    table.add_column(Text("method"), overflow="fold", max_width=24)
+    for name in ("labels", "score", "interval", "fit", "peak memory", "trainable"):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    table.add_column(Text("missing"), style="yellow", overflow="fold", max_width=18)
+    previous = None
+    for row in each(panel.rows):
+        name = text.plain(row.variant)
+        if previous not in (None, name):
+            table.add_section()
+        is_best = (name, position[row.n_train, row.draw]) in best
+        table.add_row(
+            Text(name if name != previous else ""),
+            Text(text.size(row.n_train, row.draw, row.n_per_class)),
+            Text(text.score(row.score), style="bold" if is_best else ""),
+            Text(text.interval(row.score_low, row.score_high), style="dim"),
+            Text(text.seconds(row.fit_seconds)),
+            Text(text.memory(row.peak_bytes)),
+            Text(text.number(row.n_trainable)),
+            Text(row.note if text.present(row.note) else ""),
+        )
+        previous = name
+    return table

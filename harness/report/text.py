@@ -1,0 +1,87 @@
+"""Values and names as a reader sees them: formatted figures, and names that can do no harm where they are shown."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+import pandas as pd
+
+ABSENT = "–"
+
+
+def plain(text: str) -> str:
+    """One line without control characters: no line breaks, no terminal escapes, no reversed writing direction."""
+    visible = "".join(
+        " " if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") else letter for letter in text
+    )
+    return " ".join(visible.split())
+
+
+def markdown(text: str) -> str:
+    """A text that Markdown and HTML show as it is, within a table's cell too."""
+    escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = re.sub(r"([\\`*\[\]|~$])", r"\\\1", escaped)
+    escaped = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)  # within a word it is no emphasis
+    return re.sub(r"^([#+=-]|\d+[.)])", r"\\\1", escaped)
+
+
+def slug(text: str) -> str:
+    """Part of a file's name: lower-case letters, digits and hyphens, at most 60 of them."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "unnamed"
+
+
+def present(value: Any) -> bool:
+    """Whether a frame's value is there at all."""
+    return value is not None and not pd.isna(value)
+
+
+def score(value: Any) -> str:
+    """A metric: three decimals within -1 to 1, one decimal on scales such as 0 to 100."""
+    if not present(value):
+        return ABSENT
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
+
+
+def interval(low: Any, high: Any) -> str:
+    """The ends of an interval: `0.790–0.831`."""
+    return f"{score(low)}–{score(high)}" if present(low) and present(high) else ""
+
+
+def seconds(value: Any) -> str:
+    """Seconds in the unit that reads best: `4 ms`, `1.2 s`, `65 s`, `12.5 min`, `3.1 h`."""
+    if not present(value):
+        return ABSENT
+    if value < 0.0995:
+        return f"{value * 1000:.0f} ms" if value >= 0.001 else ("0 s" if value == 0 else "<1 ms")
+    if value < 119.5:
+        return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def memory(value: Any) -> str:
+    """Bytes in powers of ten: `940 MB`, `1.3 GB`."""
+    if not present(value):
+        return ABSENT
+    if value < 1e6:
+        return f"{value / 1e3:.0f} kB"
+    return f"{value / 1e6:.0f} MB" if value < 999.5e6 else f"{value / 1e9:.1f} GB"
+
+
+def number(value: Any) -> str:
+    """A count of parameters: `0`, `4,620`, `78.3k`, `22.7M`."""
+    if not present(value):
+        return ABSENT
+    if value < 10_000:
+        return f"{value:,.0f}"
+    if value < 999_950:
+        return f"{value / 1e3:.1f}k"
+    return f"{value / 1e6:.1f}M" if value < 999.95e6 else f"{value / 1e9:.2f}B"
+
+
+def size(n_train: int, draw: str, n_per_class: Any = None) -> str:
+    """A training size: `2,048`; `96 (8/class)` where the classes are balanced."""
+    if draw != "balanced":
+        return f"{n_train:,}"
+    return f"{n_train:,} ({n_per_class}/class)" if present(n_per_class) else f"{n_train:,} (balanced)"

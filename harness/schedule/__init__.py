@@ -1,0 +1,1 @@
+"""Which cells are missing, in which order they run, and on what."""

@@ -1,0 +1,120 @@
+"""From a request to cells that are ready to run: data loaded and checked, the backbone found and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.backbones.locate import BackboneFiles, locate_backbone
+from harness.data.sampling import Size, parse_size
+from harness.data.spec import TaskSpec
+from harness.errors import UsageError
+from harness.measure.device import Device, find_device
+from harness.methods.configure import parse_methods
+from harness.plan import PlannedCell, plan_cells
+from harness.records import Budget
+from harness.suites import Suite
+from harness.tasks.base import Task, kinds
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for: a suite, and what replaces its defaults (None keeps them).
+
+    Attributes:
+        suite: the suite.
+        tasks: names of its tasks.
+        methods: texts such as `lora[rank=4]`.
+        sizes: `32`, `8/class` or `all`.
+        seeds: whole numbers from 0.
+        budgets: what each fit may spend; several are an axis of the grid.
+        backbone: a hub id, `ID@REVISION` or a local folder.
+        mirror: folder in which hub ids are looked up first.
+        device: `auto`, `cpu` or `cuda`.
+        only_sizes_that_fit: leave out default sizes that the data cannot hold, and add all there is; sizes that were
+            asked for are never left out.
+    """
+
+    suite: Suite
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    sizes: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    budgets: Sequence[Budget] | None = None
+    backbone: str | None = None
+    mirror: Path | None = None
+    device: str = "auto"
+    only_sizes_that_fit: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A grid that is ready to run.
+
+    Attributes:
+        suite: the suite's name, a label.
+        cells: in the order to run them.
+        tasks: by name.
+        backbone: None where no method uses one.
+        device: where cells run.
+    """
+
+    suite: str
+    cells: tuple[PlannedCell, ...]
+    tasks: dict[str, Task]
+    backbone: BackboneFiles | None
+    device: Device
+
+
+def prepare(request: Request) -> Prepared:
+    """Resolve every name, load every task, verify the backbone, plan the cells. Nothing is trained.
+
+    Cheap refusals come first: a misspelt method is not found out after a minute of loading.
+
+    Raises:
+        HarnessError: whatever is wrong with the request, the data or the backbone.
+    """
+    suite = request.suite
+    if request.mirror is not None and not request.mirror.is_dir():
+        raise UsageError(f"Mirror '{request.mirror}' is no folder; expected one with datasets/ and models/ in it.")
+    methods = parse_methods(request.methods if request.methods is not None else suite.methods)
+    sizes = [parse_size(size) for size in (request.sizes if request.sizes is not None else suite.sizes)]
+    seeds = list(dict.fromkeys(request.seeds if request.seeds is not None else suite.seeds))
+    negative = [seed for seed in seeds if seed < 0]
+    if negative:
+        raise UsageError(f"Seed {negative[0]} was given; expected whole numbers from 0.")
+    budgets = list(dict.fromkeys(request.budgets if request.budgets is not None else [suite.budget or Budget()]))
+    specs: list[TaskSpec] = [suite.task(name) for name in (request.tasks if request.tasks is not None else suite.tasks)]
+    found_kinds = [kinds.get(spec.kind) for spec in specs]
+    device = find_device(request.device)
+    backbone = None
+    if any(method.serves for method in methods):
+        backbone = locate_backbone(request.backbone or suite.backbone, request.mirror)
+    tasks = {
+        spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)
+    }
+    if request.only_sizes_that_fit and request.sizes is None:
+        sizes = _fitting(sizes, list(tasks.values()))
+    cells = plan_cells(
+        tasks=list(tasks.values()),
+        backbone=backbone,
+        methods=methods,
+        sizes=sizes,
+        seeds=seeds,
+        budgets=budgets,
+        device=device.kind,
+    )
+    return Prepared(suite.name, tuple(cells), tasks, backbone, device)
+
+
+_ALL_UP_TO = 8192
+"""Training on everything is a default only up to so many rows: beyond, it takes hours that nobody asked for."""
+
+
+def _fitting(sizes: Sequence[Size], tasks: Sequence[Task]) -> list[Size]:
+    """The sizes that every task can hold, and `all` where that is little."""
+    pool = min(len(task.train) for task in tasks)
+    n_classes = max(task.n_classes for task in tasks)
+    fitting = [size for size in sizes if size.n is not None and n_classes <= size.n < pool]
+    return [*fitting, Size(None)] if pool <= _ALL_UP_TO else fitting

@@ -1,0 +1,255 @@
+"""Intervals, paired differences and the Pareto front, as pure functions on arrays.
+
+A score is the mean over seeds of the mean over test rows. Both vary: another seed draws other training rows and
+another initialisation, other test rows would have been as good. They are crossed (every seed answers the same rows),
+so the model is the two-way crossed random-effects model without replication,
+
+    y[s, r] = mean + seed[s] + row[r] + rest[s, r],
+
+whose variance components follow from the mean squares by the method of moments (Searle, Casella & McCulloch, 1992).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+
+Basis = Literal["seeds and test rows", "test rows only", "seeds only", "none"]
+"""What an interval takes to vary; "none" has no interval."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The mean score over seeds with its interval.
+
+    Attributes:
+        mean: in the metric's own range.
+        low, high: ends of the interval; None where nothing is known of the variation.
+        n_seeds: seeds averaged over.
+        basis: what the interval takes to vary.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n_seeds: int
+    basis: Basis
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference between two methods on the same seeds and test rows.
+
+    Attributes:
+        mean: the first less the second.
+        low, high: ends of its interval; None with `basis` "none".
+        p_value: two-sided, of no difference; None with `basis` "none".
+        n_seeds, n_rows: what it rests on.
+        basis: what the interval takes to vary.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n_seeds: int
+    n_rows: int
+    basis: Basis
+
+
+def wilson_interval(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson, 1927).
+
+    Args:
+        correct: how many were right, from 0 to `n`; fractions are allowed.
+        n: out of how many, at least 1.
+        level: coverage, between 0 and 1.
+    """
+    _check_level(level)
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"{correct} right of {n} was given; expected 0 to n of n >= 1.")
+    return _wilson(correct / n, n, float(scipy.stats.norm.ppf((1 + level) / 2)))
+
+
+def summarise(scores: npt.ArrayLike, correct: npt.ArrayLike | None = None, level: float = 0.95) -> Summary:
+    """The mean score over seeds with an interval over all that is known to vary.
+
+    With a matrix and at least two seeds the interval is over seeds and test rows, crossed; with one seed it is over
+    test rows only (and narrower than it should be, since another seed would differ too: `basis` says so); without a
+    matrix it is Student's over seeds only.
+
+    Args:
+        scores: one score a seed, shape (n_seeds,).
+        correct: score of each seed on each test row, between 0 and 1 and the same rows in each, shape
+            (n_seeds, n_rows), or None. Its row means are `scores`.
+        level: coverage, between 0 and 1.
+    """
+    _check_level(level)
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"Scores of shape {values.shape} were given; expected (n_seeds,) with n_seeds >= 1.")
+    n_seeds, mean = values.size, float(values.mean())
+    if correct is None:
+        if n_seeds == 1:
+            return Summary(mean, None, None, 1, "none")
+        half = _half_width(float(values.var(ddof=1)) / n_seeds, n_seeds - 1, level)
+        return Summary(mean, mean - half, mean + half, n_seeds, "seeds only")
+    matrix = _matrix(correct)
+    if matrix.shape[0] != n_seeds:
+        raise ValueError(f"{n_seeds} scores and a matrix of {matrix.shape[0]} seeds were given; expected as many.")
+    if matrix.min() < 0 or matrix.max() > 1:
+        raise ValueError("Scores per row must lie between 0 and 1.")
+    mean, n_rows = float(matrix.mean()), matrix.shape[1]
+    if n_seeds == 1:
+        low, high = wilson_interval(float(matrix.sum()), n_rows, level)
+        return Summary(mean, low, high, 1, "test rows only")
+    variance, freedom = crossed_variance(matrix)
+    if variance == 0:  # all right or all wrong tells no more of the rows than one seed would
+        low, high = wilson_interval(mean * n_rows, n_rows, level)
+    else:
+        # Wilson's interval on the effective number of independent rows: near 0 and 1, where the best methods lie,
+        # mean +- t * error would be too short on one side and leave the range on the other.
+        low, high = _wilson(mean, mean * (1 - mean) / variance, _quantile(freedom, level))
+    return Summary(mean, low, high, n_seeds, "seeds and test rows")
+
+
+def paired_difference(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level: float = 0.95) -> Difference:
+    """How far `a` is ahead of `b`, with an interval over seeds and test rows, crossed, and a p-value.
+
+    With one seed both are over test rows only. Pairing removes what makes a seed's draw or a row hard for both.
+
+    Args:
+        correct_a: score of each seed on each test row, shape (n_seeds, n_rows).
+        correct_b: the same of the other method, on the same seeds and rows in the same order.
+        level: coverage, between 0 and 1.
+    """
+    _check_level(level)
+    a, b = _matrix(correct_a), _matrix(correct_b)
+    if a.shape != b.shape:
+        raise ValueError(f"Matrices of shapes {a.shape} and {b.shape} were given; expected the same seeds and rows.")
+    difference = a - b
+    n_seeds, n_rows = difference.shape
+    mean = float(difference.mean())
+    basis: Basis = "seeds and test rows"
+    if n_seeds > 1 and n_rows > 1:
+        variance, freedom = crossed_variance(difference)
+    elif n_rows > 1:
+        variance, freedom = float(difference.var(ddof=1)) / n_rows, float(n_rows - 1)
+        basis = "test rows only"
+    else:
+        return Difference(mean, None, None, None, n_seeds, n_rows, "none")
+    half = _half_width(variance, freedom, level)
+    if variance > 0:
+        p_value = float(2 * scipy.stats.t.sf(abs(mean) / math.sqrt(variance), freedom))
+    else:
+        p_value = 1.0 if mean == 0 else 0.0
+    return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_rows, basis)
+
+
+def crossed_variance(matrix: npt.ArrayLike) -> tuple[float, float]:
+    """Variance of the grand mean of seeds x rows, both random and crossed, and its degrees of freedom.
+
+    Var(mean) = var_seed / S + var_row / N + var_rest / (S N), each component estimated from the mean squares and cut
+    off at 0; degrees of freedom by Satterthwaite (1946).
+
+    Args:
+        matrix: shape (S, N), S >= 2 seeds by N >= 2 rows.
+    """
+    values = np.asarray(matrix, dtype=np.float64)
+    n_seeds, n_rows = values.shape
+    if n_seeds < 2 or n_rows < 2:
+        raise ValueError(f"A matrix of {n_seeds} seeds and {n_rows} rows was given; expected at least 2 of each.")
+    grand = values.mean()
+    seed_effect, row_effect = values.mean(axis=1) - grand, values.mean(axis=0) - grand
+    rest = values - grand - seed_effect[:, None] - row_effect[None, :]
+    freedom_seed, freedom_row = n_seeds - 1, n_rows - 1
+    freedom_rest = freedom_seed * freedom_row
+    ms_seed = n_rows * float(np.square(seed_effect).sum()) / freedom_seed
+    ms_row = n_seeds * float(np.square(row_effect).sum()) / freedom_row
+    ms_rest = float(np.square(rest).sum()) / freedom_rest
+    # (weight, mean square, degrees of freedom): without cutting off, ms_seed + ms_row - ms_rest.
+    keeps_seed, keeps_row = ms_seed > ms_rest, ms_row > ms_rest
+    terms = [
+        (float(keeps_seed), ms_seed, freedom_seed),
+        (float(keeps_row), ms_row, freedom_row),
+        (1.0 - keeps_seed - keeps_row, ms_rest, freedom_rest),
+    ]
+    total = sum(weight * square for weight, square, _ in terms)
+    if total <= 0:
+        return 0.0, float(freedom_rest)
+    spread = sum((weight * square) ** 2 / freedom for weight, square, freedom in terms)
+    return total / (n_seeds * n_rows), max(1.0, total**2 / spread)
+
+
+def pareto_front(cost: npt.ArrayLike, score: npt.ArrayLike, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
+    """Which points no other one dominates: is at most as costly and at least as good, and better in one of the two.
+
+    Copies of a point on the front are on it too. Points whose cost or score is null are not.
+
+    Args:
+        cost: shape (n,); null (None, NaN, pd.NA) where it is not known.
+        score: shape (n,).
+        higher_is_better: direction of `score`.
+
+    Returns:
+        A mask, shape (n,).
+    """
+    costs, scores = _nullable(cost), _nullable(score)
+    if costs.shape != scores.shape or costs.ndim != 1:
+        raise ValueError(f"Costs {costs.shape} and scores {scores.shape} were given; expected one of each a point.")
+    gains = scores if higher_is_better else -scores
+    front = np.zeros(costs.shape, dtype=np.bool_)
+    known = np.flatnonzero(~(np.isnan(costs) | np.isnan(gains)))
+    best = -np.inf
+    cheapest_first = known[np.lexsort((-gains[known], costs[known]))]
+    previous: tuple[float, float] | None = None
+    for i in cheapest_first:
+        point = (float(costs[i]), float(gains[i]))
+        front[i] = gains[i] > best or point == previous
+        if gains[i] > best:
+            best, previous = gains[i], point
+    return front
+
+
+def _matrix(correct: npt.ArrayLike) -> Floats:
+    values = np.asarray(correct, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"A matrix of shape {values.shape} was given; expected (n_seeds, n_rows), neither of them 0.")
+    return values
+
+
+def _nullable(values: npt.ArrayLike) -> Floats:
+    # A pandas series of a nullable type holds pd.NA, which numpy cannot read as a number.
+    convert: Any = getattr(values, "to_numpy", None)
+    if convert is not None:
+        return np.asarray(convert(dtype="float64", na_value=np.nan), dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"The level {level} was given; expected one between 0 and 1, such as 0.95.")
+
+
+def _quantile(freedom: float, level: float) -> float:
+    return float(scipy.stats.t.ppf((1 + level) / 2, freedom))
+
+
+def _half_width(variance: float, freedom: float, level: float) -> float:
+    return _quantile(freedom, level) * math.sqrt(variance)
+
+
+def _wilson(mean: float, n_effective: float, quantile: float) -> tuple[float, float]:
+    squared = quantile**2
+    centre = (mean + squared / (2 * n_effective)) / (1 + squared / n_effective)
+    half = quantile * math.sqrt(mean * (1 - mean) / n_effective + squared / (4 * n_effective**2))
+    half /= 1 + squared / n_effective
+    low = 0.0 if mean == 0 else max(0.0, centre - half)  # exactly, not to rounding
+    return low, 1.0 if mean == 1 else min(1.0, centre + half)

@@ -1,0 +1,303 @@
+"""Suites: YAML in, validated types out, with errors that name the file, the key and what is accepted.
+
+A suite is a label and a set of defaults: the same task in two suites is the same cell. Listing suites imports neither
+torch nor datasets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Hashable, Iterator, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+
+from harness.data.sampling import parse_size
+from harness.data.spec import Files, TaskSpec
+from harness.errors import UsageError, unknown_name
+from harness.records import Budget
+from harness.resources import shipped
+
+DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
+DEFAULT_SIZES = ("32", "128", "512", "2048")
+DEFAULT_SEEDS = (0, 1, 2)
+
+
+def _read_size(value: object) -> str:
+    """A size as text, spelt as `parse_size` spells it."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{value!r} is not a training size; expected a number above 0 (32), '8/class' or 'all'")
+    try:
+        return str(parse_size(value))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+def _read_budget(value: object) -> Budget | None:
+    """A mapping of what is capped; null for the methods' own defaults."""
+    if value is None or isinstance(value, Budget):
+        return value
+    accepted = [item.name for item in dataclasses.fields(Budget)]
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"expected a mapping of {', '.join(accepted)}, or null")
+    strange = [str(name) for name in value if name not in accepted]
+    if strange:
+        raise ValueError(f"'{strange[0]}' is not a budget; accepted: {', '.join(accepted)}")
+    try:
+        return Budget(**value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+SizeText = Annotated[str, BeforeValidator(_read_size)]
+ReadBudget = Annotated[
+    Budget | None,
+    BeforeValidator(_read_budget),
+    PlainSerializer(lambda budget: None if budget is None else budget.to_json()),
+]
+
+
+class Suite(BaseModel):
+    """Tasks, and the defaults that a run of them takes where the command line says nothing.
+
+    Attributes:
+        name: the name of the file, without its ending, unless the file says otherwise.
+        description: one line on what the suite compares.
+        tasks: by name, in the order of the file; those of included suites come first.
+        include: names of shipped suites, or paths (relative to this file), whose tasks are taken in.
+        backbone: the pretrained transformer.
+        methods: such as `lora` or `lora[rank=4]`; read by the methods' own parser.
+        sizes: training sizes as text: `32`, `8/class`, `all` (`data.sampling.parse_size`).
+        seeds: of the draw, the initialisation and the order of batches.
+        budget: what a fit may spend; None for the methods' own defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    description: str = ""
+    tasks: dict[str, TaskSpec] = Field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    backbone: str = Field(default=DEFAULT_BACKBONE, min_length=1)
+    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, min_length=1)
+    sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
+    budget: ReadBudget = None
+
+    @field_validator("methods", "sizes", "seeds", "include")
+    @classmethod
+    def _each_once(cls, values: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise ValueError(f"'{twice[0]}' is named twice")
+        return values
+
+    def task(self, name: str) -> TaskSpec:
+        """The task called `name`; raises `UsageError` with the nearest known name if there is none."""
+        try:
+            return self.tasks[name]
+        except KeyError:
+            raise unknown_name(f"task of suite '{self.name}'", name, self.tasks) from None
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that ship with the package, sorted."""
+    return sorted(_shipped_files())
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """Read a shipped suite by its name, or anyone's by the path of its YAML file.
+
+    Text that ends in `.yaml` or `.yml`, or that has a path's separator in it, is a path; anything else is a name.
+
+    Raises:
+        UsageError: no such suite or file, or a file that is not a valid suite. The message names the file and key.
+    """
+    return _load(str(name_or_path), Path.cwd(), ())
+
+
+def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
+    """Read one suite and those it includes; `folder` is what relative paths start from."""
+    if _is_path(name_or_path):
+        path = (folder / Path(name_or_path).expanduser()).absolute()
+        if not path.is_file():
+            raise UsageError(f"There is no suite file {path}. Shipped suites: {', '.join(suite_names())}.")
+        label, source, home, key = str(name_or_path), _read_text(path), path.parent, str(path)
+    else:
+        files = _shipped_files()
+        if name_or_path not in files:
+            raise unknown_name("suite", name_or_path, files)
+        label, source = f"suites/{name_or_path}.yaml", files[name_or_path].read_text(encoding="utf-8")
+        home, key = Path.cwd(), label
+    if key in including:
+        raise UsageError(f"{label}: include: a suite includes itself ({' -> '.join([*including, key])}).")
+    content = _parse_yaml(label, source)
+    suite = _validate(label, {"name": Path(key).stem, **content}, home)
+    tasks: dict[str, TaskSpec] = {}
+    for at, other in enumerate(suite.include):
+        try:
+            included = _load(other, home, (*including, key))
+        except UsageError as error:
+            raise UsageError(f"{label}: include.{at}: {error}") from error
+        _merge(tasks, included.tasks, f"{label}: include.{at}")
+    _merge(tasks, suite.tasks, f"{label}: tasks")
+    if not tasks:
+        raise UsageError(f"{label}: tasks: there is none; expected a mapping of at least one task, or an `include`.")
+    return suite.model_copy(update={"tasks": tasks})
+
+
+def _merge(tasks: dict[str, TaskSpec], more: dict[str, TaskSpec], where: str) -> None:
+    """Add tasks; a name that means two things is refused, since results would be told apart by no one."""
+    for name, task in more.items():
+        if tasks.setdefault(name, task) != task:
+            raise UsageError(f"{where}: task '{name}' is defined in another way by an included suite; rename one.")
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text
+
+
+def _shipped_files() -> dict[str, Traversable]:
+    folder = shipped("suites")
+    if not folder.is_dir():
+        return {}
+    return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: the suite cannot be read ({error}).") from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain data only, and no key twice: YAML's parser would let the second silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As the parent does, after a look at the keys."""
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which the parent unfolds
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(label: str, source: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(source, Loader=_UniqueKeys)  # a SafeLoader: it builds plain data and runs nothing
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(f"{label}: {line}{error.problem or 'not YAML'}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{label}: not YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{label}: expected a mapping; accepted keys: {', '.join(_file_keys(Suite))}.")
+    strange = [key for key in content if not isinstance(key, str)]
+    if strange:
+        raise UsageError(f"{label}: {strange[0]!r}: unknown key; accepted: {', '.join(_file_keys(Suite))}.")
+    return content
+
+
+def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
+    """Check a file's content; tasks take their names from their keys, and files are found from the suite's folder."""
+    tasks = content.get("tasks")
+    if isinstance(tasks, dict):
+        for name, task in tasks.items():
+            if isinstance(task, dict) and "name" in task:
+                raise UsageError(f"{label}: tasks.{name}.name: a task is named by its key; leave 'name' out.")
+        content["tasks"] = {
+            str(name): {**task, "name": str(name)} if isinstance(task, dict) else task for name, task in tasks.items()
+        }
+    try:
+        suite = Suite.model_validate(content)
+    except ValidationError as error:
+        raise UsageError("\n".join(f"{label}: {problem}" for problem in _problems(error))) from error
+    return suite.model_copy(update={"tasks": {name: _anchored(task, home) for name, task in suite.tasks.items()}})
+
+
+def _anchored(task: TaskSpec, home: Path) -> TaskSpec:
+    """The task with the paths of its files made absolute."""
+    files = task.data.files
+    if files is None:
+        return task
+
+    def absolute(path: str) -> str:
+        return str((home / Path(path).expanduser()).absolute())
+
+    found = Files(train=absolute(files.train), test=None if files.test is None else absolute(files.test))
+    splits = task.splits.model_copy(update={"test": None}) if files.test is None else task.splits
+    return task.model_copy(update={"data": task.data.model_copy(update={"files": found}), "splits": splits})
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    """One line per problem: the key, what is wrong, what is accepted."""
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        key = ".".join(str(part) for part in location)
+        match problem["type"]:
+            case "extra_forbidden":
+                accepted = _file_keys(_model_at(location[:-1]))
+                near = difflib.get_close_matches(str(location[-1]), accepted, n=1, cutoff=0.6)
+                guess = f" Did you mean '{near[0]}'?" if near else ""
+                yield f"{key}: unknown key;{guess} accepted: {', '.join(accepted)}"
+            case "missing":
+                yield f"{key}: missing; it has to be given"
+            case "value_error":
+                yield f"{key or 'suite'}: {str(problem['ctx']['error']).rstrip('.')}"
+            case "string_pattern_mismatch" if location[-1:] == ("name",):
+                where = key.removesuffix(".name")
+                yield f"{where}: {problem['input']!r} is not a name; accepted: letters, digits, '_', '.', '-'"
+            case "literal_error":
+                yield f"{key}: {problem['input']!r} was given; accepted: {problem['ctx']['expected']}"
+            case "model_type" | "model_attributes_type" | "dict_type":
+                model = _model_at(location)
+                keys = f" of {', '.join(_file_keys(model))}" if model else ""
+                yield f"{key}: {problem['input']!r} was given; expected a mapping{keys}"
+            case _:
+                expected = problem["msg"].removeprefix("Input should be ").removeprefix("a ").rstrip(".")
+                yield f"{key}: {_given(problem['input'])} was given; expected {expected}"
+
+
+def _given(value: object) -> str:
+    text = repr(value)
+    hint = " (YAML reads it so; put it in quotes)" if isinstance(value, bool) else ""
+    return (text if len(text) <= 60 else text[:57] + "...") + hint
+
+
+def _file_keys(model: type[BaseModel] | None) -> list[str]:
+    """The keys that a file may have where `model` stands; a task's name is its key."""
+    return [name for name in (model.model_fields if model else ()) if not (model is TaskSpec and name == "name")]
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model that a place in a suite is validated by: `("tasks", "sst2", "columns")` gives `Columns`."""
+    found: Any = Suite
+    for part in location:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            if part not in found.model_fields:
+                return None
+            found = _without_none(found.model_fields[str(part)].annotation)
+        else:  # dict[str, TaskSpec] and the like
+            arguments = typing.get_args(found)
+            found = arguments[-1] if arguments else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation

@@ -1,0 +1,86 @@
+"""How far a fit is: the largest fraction spent of what its budget names.
+
+Training stops at the first cap that is spent, and the learning-rate schedule is written against the fraction, so a fit
+that is cut by seconds still ends at the schedule's floor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.records import Budget
+
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclass
+class Progress:
+    """What one fit has spent of its budget.
+
+    Args:
+        budget: the cell's budget.
+        default_steps: optimiser steps where the budget names neither epochs nor steps (the method's own default).
+        steps_per_epoch: optimiser steps of one pass over the training rows.
+        train_seconds: gives the counted seconds so far, encoding and tuning included.
+        flops: operations already spent when fitting starts (encoding).
+    """
+
+    budget: Budget
+    default_steps: int
+    steps_per_epoch: int
+    train_seconds: Callable[[], float]
+    flops: float = 0.0
+    step: int = 0
+
+    @property
+    def step_limit(self) -> int | None:
+        """Most optimiser steps; None where only seconds or FLOPs could end the fit."""
+        limits = []
+        if self.budget.steps is not None:
+            limits.append(self.budget.steps)
+        if self.budget.epochs is not None:
+            limits.append(max(1, math.ceil(self.budget.epochs * self.steps_per_epoch - 1e-9)))
+        return min(limits) if limits else self.default_steps
+
+    def fractions(self) -> dict[str, float]:
+        """Fraction spent of each cap, by its name; `epochs` stands for the method's default too."""
+        spent: dict[str, float] = {}
+        if self.budget.steps is not None:
+            spent["steps"] = self.step / self.budget.steps
+        if self.budget.epochs is not None:
+            spent["epochs"] = self.step / max(1, math.ceil(self.budget.epochs * self.steps_per_epoch - 1e-9))
+        if not spent:
+            spent["epochs"] = self.step / self.default_steps
+        if self.budget.train_seconds is not None:
+            spent["train_seconds"] = self.train_seconds() / self.budget.train_seconds
+        if self.budget.train_flops is not None:
+            spent["train_flops"] = self.flops / self.budget.train_flops
+        return spent
+
+    def fraction(self) -> float:
+        """The largest fraction spent, at most 1."""
+        return min(1.0, max(self.fractions().values()))
+
+    def stopped_by(self) -> str | None:
+        """The cap that is spent, if any."""
+        name, fraction = max(self.fractions().items(), key=lambda item: item[1])
+        return name if fraction >= 1.0 - 1e-9 else None
+
+
+def learning_rate_factor(schedule: Schedule, fraction: float, warmup: float) -> float:
+    """What the learning rate is multiplied by at `fraction` of the budget.
+
+    Rises linearly over the first `warmup` of the budget, then falls to 0 at its end (`linear`, `cosine`) or stays
+    (`constant`).
+    """
+    if warmup > 0 and fraction < warmup:
+        return fraction / warmup
+    rest = (fraction - warmup) / max(1e-12, 1.0 - warmup)
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, rest)))
+    return max(0.0, 1.0 - rest)

@@ -1,0 +1,84 @@
+"""The model that gradient methods train: a transformer, the backbone's own pooling, the kind's head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from harness.backbones.locate import Pooling
+from harness.backbones.model import pool
+from harness.features.tokens import pad
+from harness.measure.device import Device, Precision
+from harness.measure.flops import FlopsModel, fit_flops
+from harness.tasks.base import Floats
+
+PREDICT_ROWS = {"cpu": 32, "cuda": 256}
+"""Rows of a batch when predicting."""
+
+
+class PooledModel(nn.Module):
+    """Token ids of shape (rows, length) to logits of shape (rows, classes).
+
+    Args:
+        transformer: anything called with ids and mask that returns hidden states.
+        head: from a pooled vector to logits.
+        pooling: which tokens the vector is made of.
+    """
+
+    def __init__(self, transformer: nn.Module, head: nn.Module, pooling: Pooling) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.head = head
+        self._pooling: Pooling = pooling
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits in float32."""
+        hidden = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = pool(hidden, mask, self._pooling)
+        with torch.autocast(pooled.device.type, enabled=False):  # a few thousand products: not worth the rounding
+            logits: torch.Tensor = self.head(pooled)
+        return logits
+
+
+def predict_logits(
+    model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], n_classes: int, *, pad_id: int, device: Device,
+    precision: Precision,
+) -> Floats:
+    """Logits of shape (rows, classes), in the order given; rows of like length are batched together."""
+    there = device.torch_device()
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    logits = np.empty((len(rows), n_classes), dtype=np.float32)
+    size = PREDICT_ROWS[device.kind]
+    model.eval()
+    with torch.inference_mode(), torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        for at in range(0, len(order), size):
+            members = order[at : at + size]
+            ids, mask = pad([rows[row] for row in members], pad_id)
+            outputs = model(torch.from_numpy(ids).to(there), torch.from_numpy(mask).to(there))
+            logits[members] = outputs.float().cpu().numpy()
+    return logits
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def count_training_flops(model: PooledModel, device: torch.device) -> FlopsModel:
+    """FLOPs of a training step by batch shape: forward, and backward to what is trained and no further.
+
+    Leaves weights, gradients and the random state as they were.
+    """
+
+    def run(n_rows: int, length: int) -> None:
+        ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
+        model(ids, torch.ones_like(ids)).sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return fit_flops(run)

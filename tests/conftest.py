@@ -1,0 +1,75 @@
+"""Fixtures that the whole suite shares: a tiny backbone and task made here, real ones where they can be had."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports the hub's client: no test may reach for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import pytest
+
+from harness.backbones.locate import DEFAULT, BackboneFiles, locate_backbone
+from harness.data.spec import TaskSpec
+from harness.measure.device import Device, find_device
+from harness.tasks import Task, kinds
+from tests.toys import save_tiny_bert, write_toy_table
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache or store."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("HARNESS_STORE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The mirror of real data that HARNESS_MIRROR names."""
+    named = os.environ.get("HARNESS_MIRROR")
+    if not named:
+        pytest.skip("real data: HARNESS_MIRROR names no mirror (a folder with datasets/ and models/)")
+    folder = Path(named)
+    if not (folder / "datasets").is_dir():
+        pytest.skip(f"real data: HARNESS_MIRROR is {named}, which has no datasets/")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> BackboneFiles:
+    """The embedded backbone, from the installed package."""
+    return locate_backbone(DEFAULT)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
+    """A two-layer BERT with random weights and a vocabulary of toy words, as a local folder."""
+    return locate_backbone(str(save_tiny_bert(tmp_path_factory.mktemp("backbones") / "tiny-bert")))
+
+
+@pytest.fixture(scope="session")
+def toy_spec(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """A user's table with three classes that words tell apart."""
+    return write_toy_table(tmp_path_factory.mktemp("toy") / "toy.csv")
+
+
+@pytest.fixture(scope="session")
+def toy(toy_spec: TaskSpec) -> Task:
+    """The toy task, prepared."""
+    return kinds.get("classification").prepare(toy_spec, None)
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Device:
+    """This machine's processor."""
+    return find_device("cpu")
+
+
+@pytest.fixture(scope="session")
+def sst2(mirror: Path) -> Task:
+    """SST-2 from the mirror."""
+    from harness.suites import load_suite
+
+    return kinds.get("classification").prepare(load_suite("sentiment").task("sst2"), mirror)

@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+import harness.store as store_module
+from harness.errors import StoreError
+from harness.records import CurvePoint, Record, Score
+from harness.store import STORE_SCHEMA, Store, read_jsonl, write_jsonl
+from tests.record_factory import DEVICE, make_record
+
+
+def same(left: Record, right: Record) -> bool:
+    return left.to_json() == right.to_json()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "results" / "harness.sqlite"
+
+
+def test_a_record_comes_back_as_it_was_stored(path):
+    record = make_record()
+    with Store.open(path) as store:
+        store.add(record)
+        (found,) = store.records(with_predictions=True)
+        (bare,) = store.records()
+        assert store.count() == 1
+    assert same(found, record)
+    assert bare.predictions is None
+    assert same(bare, dataclasses.replace(record, predictions=None))
+    assert np.array_equal(found.predictions.predicted, record.predictions.predicted)
+
+
+def test_what_lies_on_disk_is_a_plain_sqlite_file_with_predictions_apart(path):
+    record = make_record(method="full", status="ok")
+    with Store.open(f"sqlite:///{path}") as store:
+        store.add(record)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == (str(STORE_SCHEMA),)
+    row = connection.execute("SELECT id, device, attempt, suite, task, method, status, payload FROM records").fetchone()
+    assert row[:7] == (record.id, DEVICE, 1, "quickstart", "docstrings", "full", "ok")
+    assert "predictions" not in json.loads(row[7])
+    (packed,) = connection.execute("SELECT payload FROM predictions").fetchone()
+    assert json.loads(packed) == record.predictions.to_json()
+
+
+def test_done_asks_for_the_latest_attempt_on_the_device(path):
+    ended = {status: make_record(seed=seed, status=status) for seed, status in enumerate(store_module.FINAL_STATUSES)}
+    failed, mended, missing = make_record(seed=10, status="failed"), make_record(seed=11), make_record(seed=12)
+    elsewhere = make_record(seed=13, device="H200")
+    with Store.open(path) as store:
+        for record in (*ended.values(), failed, elsewhere):
+            store.add(record)
+        store.add(dataclasses.replace(make_record(seed=11, status="failed"), attempt=1))
+        assert store.next_attempt(mended.id, DEVICE) == 2
+        store.add(dataclasses.replace(mended, attempt=2))
+        ids = {record.id for record in (*ended.values(), failed, mended, missing, elsewhere)}
+        final = {record.id for record in ended.values()} | {mended.id}
+        assert store.done(ids, DEVICE) == final | {failed.id}
+        assert store.done(ids, DEVICE, retry_failed=True) == final
+        assert store.done(ids, "H200") == {elsewhere.id}
+        assert store.done([missing.id], DEVICE) == set()
+        assert store.next_attempt(missing.id, DEVICE) == 1
+        assert store.latest([mended.id])[mended.id, DEVICE].attempt == 2
+        assert len(list(store.records())) == 7
+        assert len(list(store.records(latest_only=False))) == store.count() == 8
+        assert [record.id for record in store.records(device="H200")] == [elsewhere.id]
+        assert list(store.records(suite="nothing")) == []
+
+
+def test_records_stream_in_the_order_they_were_stored_while_more_are_added(path):
+    records = [make_record(seed=seed) for seed in (3, 1, 2)]
+    with Store.open(path) as store:
+        for record in records:
+            store.add(record)
+        found = []
+        for record in store.records():
+            found.append(record.id)
+            store.add(make_record(seed=100 + len(found)))
+    assert found == [record.id for record in records]
+
+
+def test_a_second_record_under_one_key_is_refused_and_changes_nothing(path):
+    with Store.open(path) as store:
+        store.add(make_record())
+        with pytest.raises(StoreError, match=r"Attempt 1 .* in .*harness.sqlite already.*next_attempt"):
+            store.add(dataclasses.replace(make_record(), train_score=0.0))
+        (found,) = store.records(with_predictions=True)
+    assert same(found, make_record())
+
+
+def test_neither_row_is_kept_when_the_predictions_cannot_be_written(path, monkeypatch):
+    with Store.open(path) as store:
+        sqlite3.connect(path).executescript(
+            "CREATE TRIGGER no BEFORE INSERT ON predictions BEGIN SELECT RAISE(FAIL, 'no'); END;"
+        )
+        with pytest.raises(StoreError):
+            store.add(make_record())
+        assert store.count() == 0
+
+
+def test_a_hundred_thousand_cells_are_checked_quickly(path):
+    with Store.open(path) as store:
+        store.add(make_record())
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.executemany(
+            "INSERT INTO records VALUES (?, ?, 1, 's', 't', 'm', ?, '2025', ?)",
+            ((f"{i:032x}", DEVICE, "failed" if i % 10 == 0 else "ok", "x" * 100) for i in range(100_000)),
+        )
+    connection.close()
+    ids = [f"{i:032x}" for i in range(50_000, 150_000)]
+    with Store.open(path) as store:
+        started = time.perf_counter()
+        done = store.done(ids, DEVICE, retry_failed=True)
+        seconds = time.perf_counter() - started
+        assert done == {id for i, id in enumerate(ids, start=50_000) if i < 100_000 and i % 10}
+        assert store.done(ids[:700], DEVICE) == set(ids[:700])
+    assert seconds < 3
+
+
+def add_until_killed(path: Path, sender) -> None:
+    with Store.open(path) as store:
+        for seed in range(10_000):
+            record = make_record(seed=seed)
+            store.add(record)
+            sender.send(record.id)
+
+
+def test_kill_9_loses_no_committed_record(path):
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=add_until_killed, args=(path, sender))
+    process.start()
+    sender.close()
+    committed = [receiver.recv() for _ in range(5)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    while receiver.poll():
+        try:
+            committed.append(receiver.recv())
+        except EOFError:
+            break
+    with Store.open(path) as store:
+        found = list(store.records(with_predictions=True))
+    assert {record.id for record in found} >= set(committed)
+    assert len(found) - len(committed) in (0, 1)  # the last one may be committed and not yet reported
+    assert all(record.predictions is not None for record in found)
+
+
+def test_two_processes_may_create_and_fill_one_store(path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=add_some, args=(path, start)) for start in (0, 100, 200)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    with Store.open(path) as store:
+        assert store.count() == 15
+
+
+def add_some(path: Path, start: int) -> None:
+    with Store.open(path) as store:
+        for seed in range(start, start + 5):
+            store.add(make_record(seed=seed))
+
+
+def test_side_figures_that_are_no_numbers_become_null_and_a_score_that_is_none_is_refused(path):
+    point = CurvePoint(1, 0.5, train_loss=float("nan"), validation=np.float32(0.25))
+    diverged = dataclasses.replace(make_record(), curve=(point,))
+    score = Score("accuracy", float("nan"), None, None, True, 10)
+    with Store.open(path) as store:
+        store.add(diverged)
+        (found,) = store.records()
+        with pytest.raises(StoreError, match="nan"):
+            store.add(dataclasses.replace(make_record(seed=1), score=score))
+    assert found.curve == (CurvePoint(1, 0.5, None, None, 0.25),)
+
+
+def test_hostile_text_is_stored_unchanged(path):
+    record = make_record(
+        task="a\0b\ud800'; DROP TABLE records; --", device="d\0\udfff", error="line\n\0\ud83d", status="failed"
+    )
+    with Store.open(path) as store:
+        store.add(record)
+        (found,) = store.records(device=record.device)
+        assert store.done([record.id], record.device) == {record.id}
+        with pytest.raises(StoreError) as caught:
+            store.add(record)
+    assert same(found, record)
+    assert str(caught.value).encode()  # can be printed
+
+
+# ---- what cannot be opened or written
+
+
+def test_a_store_that_is_missing_is_made_only_on_request(path):
+    with pytest.raises(StoreError, match=r"no store at .*harness\.sqlite.*Run something first"):
+        Store.open(path, create=False)
+    assert not path.parent.exists()
+    Store.open(path).close()
+    with Store.open(path, create=False) as store:
+        assert store.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not a database, but long enough to be told from one" * 10, "not a SQLite database"),
+        ("CREATE TABLE tickets (body TEXT)", "not a store of records: it holds tickets"),
+        ("CREATE TABLE meta (key TEXT, value TEXT)", "not a store of records"),
+        (
+            "CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('schema', '99')",
+            r"newer version .*version 99; this one reads up to 1\).*Upgrade",
+        ),
+        ("CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('schema', 'x')", "schema version 'x'"),
+    ],
+)
+def test_what_is_no_store_of_this_version_is_refused(tmp_path, content, message):
+    file = tmp_path / "other.db"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        sqlite3.connect(file).executescript(content)
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match=message):
+        Store.open(file)
+    if isinstance(content, bytes):
+        assert file.read_bytes() == before
+
+
+def test_a_creation_that_was_killed_is_finished(tmp_path):
+    file = tmp_path / "half.db"
+    sqlite3.connect(file).executescript("CREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)")
+    with pytest.raises(StoreError, match="holds no records yet"):
+        Store.open(file, create=False)
+    with Store.open(file) as store:
+        store.add(make_record())
+        assert store.count() == 1
+
+
+def test_older_tables_are_upgraded_step_by_step(path, monkeypatch):
+    Store.open(path).close()
+    monkeypatch.setattr(store_module, "STORE_SCHEMA", 3)
+    ran = []
+    steps = {version: lambda _, version=version: ran.append(version) for version in (1, 2)}
+    monkeypatch.setattr(store_module, "_UPGRADES", steps)
+    Store.open(path).close()
+    Store.open(path).close()
+    assert ran == [1, 2]
+    assert sqlite3.connect(path).execute("SELECT value FROM meta").fetchall() == [("3",)]
+
+
+def test_a_store_that_may_only_be_read_can_be_read(path):
+    with Store.open(path) as store:
+        store.add(make_record())
+        with Store.open(f"sqlite:///file:{path}?mode=ro&uri=true", create=False) as reader:
+            assert len(list(reader.records())) == 1
+            with pytest.raises(StoreError, match=r"read-only.*--store"):
+                reader.add(make_record(seed=1))
+
+
+def test_a_full_disk_is_named_and_loses_nothing(path):
+    with Store.open(path) as store:
+        store.add(make_record())
+        with store._engine.connect() as connection:
+            (pages,) = connection.exec_driver_sql("PRAGMA page_count").one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match=r"disk is full\. Free some space"):
+            store.add(dataclasses.replace(make_record(seed=1), status="failed", error="x" * 100_000))
+        assert store.count() == 1
+
+
+def test_a_folder_a_file_in_the_way_and_an_unknown_url_are_named(tmp_path):
+    with pytest.raises(StoreError, match="is a folder; expected a file"):
+        Store.open(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be made"):
+        Store.open(tmp_path / "file" / "harness.sqlite")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store.open("/proc/harness.sqlite")
+    with pytest.raises(StoreError, match="expected a path"):
+        Store.open("://")
+    with pytest.raises(StoreError, match="empty"):
+        Store.open("")
+    with pytest.raises(StoreError, match=re.escape("nodb://")):
+        Store.open("nodb://x")
+
+
+def test_a_database_server_that_does_not_answer_is_named_without_its_password():
+    with pytest.raises(StoreError) as caught:
+        Store.open("postgresql+psycopg://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+def test_the_tables_and_queries_compile_for_postgresql():
+    from sqlalchemy.dialects import postgresql
+
+    for table in store_module._metadata.sorted_tables:
+        assert "CREATE TABLE" in str(sa.schema.CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+# ---- JSONL
+
+
+def test_jsonl_holds_everything(tmp_path):
+    records = [make_record(seed=seed) for seed in range(3)] + [make_record(seed=9, status="failed", error="\ud800\n=1")]
+    file = tmp_path / "deep" / "reference.jsonl"
+    assert write_jsonl(iter(records), file) == 4
+    assert [json.loads(line)["id"] for line in file.read_text("ascii").splitlines()] == [r.id for r in records]
+    found = list(read_jsonl(str(file)))
+    assert all(same(left, right) for left, right in zip(found, records, strict=True))
+    assert found[0].predictions is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "Expecting"),
+        (b"[1]", "list"),
+        (b"\xff", "utf-8"),
+        (b'{"schema": 7}', "schema 7"),
+        (b'{"schema": 1}', "KeyError"),
+        (b'{"schema": NaN}', "NaN"),
+        (b"EDITED", "has been edited"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path, line, message):
+    file = tmp_path / "some.jsonl"
+    write_jsonl([make_record()], file)
+    edited = file.read_bytes().replace(b'"n_train":32', b'"n_train":64')
+    file.write_bytes(file.read_bytes() + b"\n" + (edited if line == b"EDITED" else line) + b"\n")
+    with pytest.raises(StoreError, match=rf"some\.jsonl, line 3 is not a record: .*{message}"):
+        list(read_jsonl(file))
+
+
+def test_a_file_that_is_missing_or_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"none\.jsonl cannot be read"):
+        list(read_jsonl(tmp_path / "none.jsonl"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"x\.jsonl cannot be written"):
+        write_jsonl([make_record()], tmp_path / "file" / "x.jsonl")
+
+
+def test_a_write_that_breaks_leaves_the_old_file(tmp_path):
+    file = tmp_path / "kept.jsonl"
+    write_jsonl([make_record()], file)
+    before = file.read_bytes()
+
+    def break_off():
+        yield make_record(seed=1)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_jsonl(break_off(), file)
+    assert file.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["kept.jsonl"]

@@ -1,0 +1,161 @@
+"""Small things to test with: a tiny backbone, a toy task, a bench, a worker."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import numpy as np
+
+from harness.backbones.locate import BackboneFiles
+from harness.backbones.model import load_backbone
+from harness.data.spec import TaskSpec
+from harness.data.table import table_task
+from harness.execute import Worker
+from harness.features.disk import FeatureDisk
+from harness.features.encode import FeatureStore
+from harness.features.tokens import TokenStore
+from harness.measure.clock import PhaseClock
+from harness.measure.device import Device
+from harness.measure.memory import MemoryMeter
+from harness.methods.base import Bench, Ledger, Method
+from harness.plan import PlannedCell, plan_cells
+from harness.data.sampling import parse_size
+from harness.records import Budget, Record
+from harness.tasks import Rows, Task
+
+CLASS_WORDS = {
+    "billing": ["invoice", "refund", "charge", "payment", "price"],
+    "shipping": ["parcel", "courier", "delivery", "tracking", "address"],
+    "technical": ["crash", "error", "install", "screen", "update"],
+}
+FILLER = ["the", "a", "my", "is", "was", "please", "help", "with", "about", "and", "it", "not", "again", "now", "when"]
+
+
+def save_tiny_bert(folder: Path, *, layers: int = 2, width: int = 32) -> Path:
+    """A BERT with random weights and a fast tokenizer, saved as transformers saves them."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(w for ws in CLASS_WORDS.values() for w in ws)]
+    vocabulary = {word: position for position, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    ).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(words),
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=2 * width,
+            max_position_embeddings=64,
+            initializer_range=0.2,
+        )
+        BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_toy_table(path: Path, n_rows: int = 400) -> TaskSpec:
+    """Rows of 4 to 12 words, two of which tell the class."""
+    generator = random.Random(0)
+    names = list(CLASS_WORDS)
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["text", "label"])
+        for row in range(n_rows):
+            label = names[row % len(names)]
+            words = generator.choices(FILLER, k=generator.randint(2, 10)) + generator.choices(CLASS_WORDS[label], k=2)
+            generator.shuffle(words)
+            writer.writerow([" ".join(words), label])
+    return table_task(path, "text", "label", name="toy")
+
+
+def make_bench(
+    task: Task,
+    files: BackboneFiles | None,
+    device: Device,
+    *,
+    seed: int = 0,
+    budget: Budget | None = None,
+    cache: Path | None = None,
+) -> Bench:
+    """A bench of its own, with nothing warm but the backbone."""
+    backbone = load_backbone(files) if files is not None else None
+    return Bench(
+        kind=task.kind,
+        n_classes=task.n_classes,
+        max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
+        backbone=backbone,
+        tokens=TokenStore(),
+        features=FeatureStore(device, FeatureDisk(cache) if cache else None),
+        flops_models={},
+        clock=PhaseClock(),
+        memory=MemoryMeter(),
+        ledger=Ledger(),
+        budget=budget or Budget(),
+        seed=seed,
+        device=device,
+        report=lambda *_: None,
+    )
+
+
+def test_rows(task: Task) -> Rows:
+    """All test rows, without labels."""
+    return Rows(task.test, np.arange(len(task.test), dtype=np.int64))
+
+
+test_rows.__test__ = False  # type: ignore[attr-defined]
+
+
+def plan_one(
+    task: Task,
+    files: BackboneFiles | None,
+    method: Method,
+    *,
+    size: str = "24",
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> PlannedCell:
+    """A plan of one cell."""
+    [planned] = plan_cells(
+        tasks=[task],
+        backbone=files,
+        methods=[method],
+        sizes=[parse_size(size)],
+        seeds=[seed],
+        budgets=[budget or Budget()],
+        device="cpu",
+    )
+    return planned
+
+
+def run_one(
+    task: Task,
+    files: BackboneFiles | None,
+    method: Method,
+    device: Device,
+    *,
+    worker: Worker | None = None,
+    size: str = "24",
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> Record:
+    """The record of one cell."""
+    planned = plan_one(task, files, method, size=size, seed=seed, budget=budget)
+    return (worker or Worker(device, None)).run(planned, task, files, "tests", lambda *_: None)
