@@ -102,7 +102,10 @@ class Worker:
                 self.device,
                 self.device.precision(policy),
                 dataset=task.provenance,
-                measured={"peak_rss": run.memory.method, **{k: str(v) for k, v in run.ledger.notes.items()}},
+                measured={
+                    "peak_rss": run.memory.method,
+                    **{name: str(value) for name, value in run.ledger.notes.items()},
+                },
             ),
             error=run.error,
             attempt=attempt,
@@ -250,7 +253,5 @@ def _seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - scikit-learn and peft read the global state
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-

@@ -9,7 +9,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import Size, class_counts
 from harness.errors import HarnessError, UsageError
 from harness.methods.base import Method
-from harness.records import Budget, Cell
+from harness.records import Budget, Cell, Draw
 from harness.tasks.base import Task
 
 
@@ -43,8 +43,12 @@ def plan_cells(
     Small sizes come first, then seeds, so that every method has a figure early.
 
     Args:
-        tasks, backbone, methods, sizes, seeds, budgets: the axes of the grid; `backbone` may be None where no method
-            uses one.
+        tasks: prepared ones.
+        backbone: may be None where no method uses one.
+        methods: configured ones.
+        sizes: training sizes.
+        seeds: of the draw, the initialisation and the order of batches.
+        budgets: what a fit may spend.
         device: `cpu` or `cuda`.
 
     Raises:
@@ -78,23 +82,21 @@ def plan_cells(
                             budget=budget,
                             seed=seed if method.uses_labels else 0,
                         )
-                        reason = method.why_unsupported(
-                            task.kind.name, files.architecture if files else None, device
-                        )
+                        reason = method.why_unsupported(task.kind.name, files.architecture if files else None, device)
                         planned.setdefault(cell.id, PlannedCell(cell, method, reason))
     return list(planned.values())
 
 
-def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, str]]]:
+def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, Draw]]]:
     """(n_train, draw) of every size for every task; refuses all impossible ones at once."""
-    resolved: dict[str, list[tuple[int, str]]] = {}
+    resolved: dict[str, list[tuple[int, Draw]]] = {}
     problems: list[str] = []
     for task in tasks:
         counts = class_counts(task.train_labels, task.n_classes)
         resolved[task.name] = []
         for size in sizes:
             try:
-                resolved[task.name].append(size.resolve(counts))
+                resolved[task.name].append(size.resolve(counts, task.label_names))
             except HarnessError as error:
                 problems.append(f"Task '{task.name}': {error}")
     if problems:

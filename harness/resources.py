@@ -17,5 +17,4 @@ def shipped(folder: str) -> Traversable:
     if inside.is_dir():
         return inside
     with importlib.resources.as_file(package) as path:  # an editable install: the package lies in the checkout
-        beside = path.parent.joinpath(*folder.split("/"))
-    return beside
+        return path.parent.joinpath(*folder.split("/"))

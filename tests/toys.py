@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
+from harness.data.sampling import parse_size
 from harness.data.spec import TaskSpec
 from harness.data.table import table_task
 from harness.execute import Worker
@@ -21,7 +22,6 @@ from harness.measure.device import Device
 from harness.measure.memory import MemoryMeter
 from harness.methods.base import Bench, Ledger, Method
 from harness.plan import PlannedCell, plan_cells
-from harness.data.sampling import parse_size
 from harness.records import Budget, Record
 from harness.tasks import Rows, Task
 

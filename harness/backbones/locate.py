@@ -104,7 +104,7 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
 
     try:
         folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(_READ), etag_timeout=5)
-    except Exception as error:  # noqa: BLE001 - the hub client raises many kinds, offline and not found among them
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingResourceError(f"Backbone '{hub_id}' could not be had from the hub: {reason} {ways}") from error
     return _verified(hub_id, Path(folder), Path(folder).name, "hub")
@@ -150,7 +150,7 @@ def _file_sha256(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _hash_file(path: Path, size: int, modified_ns: int) -> str:
+def _hash_file(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001
     """Hash once per content: size and time of change are part of the cache's key."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -72,7 +72,9 @@ def load_backbone(files: BackboneFiles) -> Backbone:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"Backbone '{files.name}' ({files.origin}) could not be loaded by transformers: {first}") from error
+        raise UsageError(
+            f"Backbone '{files.name}' ({files.origin}) could not be loaded by transformers: {first}"
+        ) from error
     if not tokenizer.is_fast:
         raise UsageError(f"Backbone '{files.name}' has no tokenizer.json; expected a fast tokenizer.")
     if tokenizer.pad_token_id is None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.methods.base import Method, methods
+from harness.records import Budget
 
 
 def show_methods(name: str | None) -> None:
@@ -24,7 +25,9 @@ def show_methods(name: str | None) -> None:
         serves = ", ".join(sorted(cls.serves)) or "none needed"
         table.add_row(*(Text(cell) for cell in (cls.family, cls.name, cls.trains, serves, cls.source)))
     console.print(table)
-    console.print("`harness methods NAME` explains one. Settings go in brackets: --methods 'lora[rank=4],full'.", markup=False)
+    console.print(
+        "`harness methods NAME` explains one. Settings go in brackets: --methods 'lora[rank=4],full'.", markup=False
+    )
 
 
 def _explain(console: Console, cls: type[Method]) -> None:
@@ -64,7 +67,7 @@ def show_suites(name: str | None) -> None:
     console.print(
         Text(
             f"Sizes: {', '.join(map(str, suite.sizes))}\nSeeds: {', '.join(map(str, suite.seeds))}\n"
-            f"Budget: {suite.budget.label()}"
+            f"Budget: {(suite.budget or Budget()).label()}"
         )
     )
     for task_name in suite.tasks:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.errors import UsageError
 from harness.methods.configure import split_top_level
-from harness.records import parse_budget
+from harness.records import Record, parse_budget
 from harness.suites import Suite, load_suite
 
 
@@ -33,6 +33,7 @@ def run_command(
     retry_failed: bool,
 ) -> int:
     """Run, print the table, write the report; returns the exit code."""
+    quiet_libraries()
     from harness.schedule.prepare import Request
 
     chosen = _suite(suite, data, text, label, test)
@@ -49,7 +50,6 @@ def run_command(
         only_sizes_that_fit=data is not None,
     )
     console = Console()
-    quiet_libraries()
     with console.status("Loading data and checking the backbone"):
         from harness.schedule.prepare import prepare
 
@@ -102,6 +102,9 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Threads that wait in a spin slow a busy machine down many times over; a short spin costs nothing on a quiet one.
+    # Read when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
@@ -142,9 +145,9 @@ def _notes(name: str, provenance: dict[str, object]) -> list[str]:
     return notes
 
 
-def print_tables(console: Console, records: Sequence[object]) -> None:
+def print_tables(console: Console, records: Sequence[Record]) -> None:
     """The comparison, one table for each task, backbone and device."""
     from harness.report.terminal import terminal_tables
 
-    for table in terminal_tables(records):  # type: ignore[arg-type]
+    for table in terminal_tables(records):
         console.print(table)

@@ -27,16 +27,16 @@ DEFAULT_LIMIT_BYTES = 2 * 10**9
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Some canonical batches, encoded.
+    """Some rows of a split, encoded.
 
     Attributes:
-        batches: which, shape (batches,).
-        values: features of their rows, one batch after the other, shape (rows, width), float32.
-        seconds: measured for each batch, shape (batches,).
+        rows: which, positions in the split, shape (rows,).
+        values: their features, shape (rows, width), float32.
+        seconds: each row's share of what its batch took, shape (rows,).
         peak_rss_above_baseline_bytes: what encoding them needed.
     """
 
-    batches: Ints
+    rows: Ints
     values: Floats
     seconds: npt.NDArray[np.float64]
     peak_rss_above_baseline_bytes: int
@@ -72,7 +72,7 @@ class FeatureDisk:
             try:
                 with safe_open(path, framework="numpy") as opened:
                     shard = Shard(
-                        batches=opened.get_tensor("batches"),
+                        rows=opened.get_tensor("rows"),
                         values=opened.get_tensor("values"),
                         seconds=opened.get_tensor("seconds"),
                         peak_rss_above_baseline_bytes=int(opened.metadata()["peak_rss_above_baseline_bytes"]),
@@ -103,14 +103,14 @@ class FeatureDisk:
             os.close(handle)
             checksum = _checksum(shard)
             save_file(
-                {"batches": shard.batches, "values": shard.values, "seconds": shard.seconds},
+                {"rows": shard.rows, "values": shard.values, "seconds": shard.seconds},
                 temporary,
                 metadata={
                     "sha256": checksum,
                     "peak_rss_above_baseline_bytes": str(shard.peak_rss_above_baseline_bytes),
                 },
             )
-            os.replace(temporary, folder / f"{checksum[:16]}.safetensors")
+            Path(temporary).replace(folder / f"{checksum[:16]}.safetensors")
             self._evict(keep=name)
         except OSError as error:
             warnings.warn(f"Features could not be kept in {self._folder}: {error}", stacklevel=2)
@@ -121,7 +121,9 @@ class FeatureDisk:
 
     def _evict(self, keep: str) -> None:
         total = self.size_bytes()
-        folders = sorted((path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        folders = sorted(
+            (path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
+        )
         for folder in folders:
             if total <= self._limit_bytes:
                 return
@@ -133,6 +135,6 @@ class FeatureDisk:
 
 def _checksum(shard: Shard) -> str:
     digest = hashlib.sha256()
-    for part in (shard.batches, shard.values, shard.seconds):
+    for part in (shard.rows, shard.values, shard.seconds):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

@@ -1,8 +1,9 @@
-"""Pooled features of a frozen backbone, encoded once in canonical batches and kept on disk.
+"""Pooled features of a frozen backbone, encoded once in canonical shapes and kept on disk.
 
-A row is always encoded together with the same other rows: the batches are fixed by the split's content, not by which
-cell asks first. So warm and cold runs give the same bits, and what a row costs does not depend on who asks either: a
-batch's measured seconds are shared out among its rows by tokens.
+A batch always has the same number of rows, padded to a length that depends on the row alone. With the shape fixed,
+what is computed for a row does not depend on its neighbours or its place (checked bit for bit by the tests), so warm
+and cold runs give the same bits, and exactly the rows that a cell needs are encoded. Nor does a row's cost depend on
+who asks: a batch's measured seconds are shared out evenly over its places, which all hold the same padded tokens.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_ROWS = {"cpu": 16, "cuda": 256}
-"""Rows of a canonical batch: enough to fill the device, few enough that asking for one row encodes little else."""
+"""Rows of every batch: enough to fill the device."""
 
-_FORMAT = 1
+LENGTH_STEP = {"cpu": 4, "cuda": 16}
+"""A row is padded to the next multiple of this many tokens."""
+
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Encoded:
 
     Attributes:
         values: shape (rows, width), float32.
-        seconds: measured when they were computed, prorated by tokens.
+        seconds: measured when they were computed; a row's share of its batch.
         tokens: real tokens of these rows.
-        flops: operations of encoding them, as padded in their canonical batches.
+        flops: operations of encoding them, as padded.
         peak_rss_above_baseline_bytes: what encoding needed when it was done.
         reused: whether all of them came from the cache.
     """
@@ -66,11 +70,13 @@ class FeatureStore:
         self._disk = disk
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
+        self._warm: set[tuple[str, str, int]] = set()
 
     def pooled(
         self, source: Source, index: Ints, tokens: Tokens, backbone: Backbone, max_length: int, precision: Precision
     ) -> Encoded:
-        """Features of the rows at `index` of `source`; encodes what is missing, in whole canonical batches."""
+        """Features of the rows at `index` of `source`; encodes those that are missing."""
+        kind = self._device.kind
         key = json.dumps(
             {
                 "format": _FORMAT,
@@ -80,50 +86,56 @@ class FeatureStore:
                 "layer": "last",
                 "max_length": max_length,
                 "precision": precision,
-                "batch_rows": BATCH_ROWS[self._device.kind],
+                "shape": [BATCH_ROWS[kind], LENGTH_STEP[kind]],
                 "device": self._device.name,
             },
             sort_keys=True,
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         if name not in self._tables:
-            table = _Table(source, tokens, backbone.hidden_size, BATCH_ROWS[self._device.kind])
+            table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length)
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
             self._tables[name] = table
         table = self._tables[name]
-        missing = table.missing_batches(index)
-        if len(missing):
-            shard = self._encode(table, missing, tokens, backbone, precision)
+        batches = table.batches_for(index, BATCH_ROWS[kind])
+        if batches:
+            shard = self._encode(table, batches, tokens, backbone, precision)
             table.put(shard)
             if self._disk is not None:
                 self._disk.write(name, key, shard)
-        flops_model = self._flops_model(backbone)
-        return table.share(index, flops_model, reused=not len(missing))
+        return table.share(index, self._flops_model(backbone), reused=not batches)
 
     def _encode(
-        self, table: _Table, batches: Ints, tokens: Tokens, backbone: Backbone, precision: Precision
+        self, table: _Table, batches: list[Ints], tokens: Tokens, backbone: Backbone, precision: Precision
     ) -> Shard:
         import torch
 
         device = self._device.torch_device()
         model = backbone.pristine.to(device)
-        pad_id = int(backbone.tokenizer.pad_token_id)
-        seconds = np.zeros(len(batches))
-        rows = [table.members(int(batch)) for batch in batches]
+        size = BATCH_ROWS[self._device.kind]
+        rows = np.concatenate(batches)
+        values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
+        seconds = np.empty(len(rows))
+        at = 0
         with MemoryMeter(device) as meter, torch.inference_mode():
-            values = np.empty((sum(map(len, rows)), backbone.hidden_size), dtype=np.float32)
-            at = 0
-            for position, members in enumerate(rows):
-                ids, mask = pad([tokens.row(int(row)) for row in members], pad_id)
-                if position == 0:  # kernels are chosen and compiled on first use: no row's cost
+            for members in batches:
+                length = int(table.padded_lengths[members[0]])
+                # Places that no row is left for repeat the last one: the shape must not change.
+                placed = np.concatenate([members, np.repeat(members[-1:], size - len(members))])
+                pad_id = int(backbone.tokenizer.pad_token_id)
+                ids, mask = pad([tokens.row(int(row)) for row in placed], pad_id, length)
+                shape = (backbone.files.fingerprint, precision, length)
+                if shape not in self._warm:  # kernels are chosen on a shape's first use: no row's cost
                     self._forward(model, ids, mask, backbone, precision)
+                    self._device.synchronise()
+                    self._warm.add(shape)
                 started = time.perf_counter()
-                pooled = self._forward(model, ids, mask, backbone, precision)
-                values[at : at + len(members)] = pooled.cpu().numpy()
-                seconds[position] = time.perf_counter() - started
+                pooled = self._forward(model, ids, mask, backbone, precision)[: len(members)].cpu().numpy()
+                seconds[at : at + len(members)] = (time.perf_counter() - started) / size
+                values[at : at + len(members)] = pooled
                 at += len(members)
-        return Shard(batches, values, seconds, meter.peak_rss_above_baseline_bytes)
+        return Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes)
 
     def _forward(
         self, model: torch.nn.Module, ids: Ints, mask: Ints, backbone: Backbone, precision: Precision
@@ -154,51 +166,47 @@ class FeatureStore:
 
 
 class _Table:
-    """Features of one split as they become known: canonical batches, and each row's share of their cost."""
+    """Features of one split as they become known, and each row's share of their cost."""
 
-    def __init__(self, source: Source, tokens: Tokens, width: int, batch_rows: int) -> None:
+    def __init__(self, tokens: Tokens, width: int, length_step: int, max_length: int) -> None:
         self._lengths = tokens.lengths
-        digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in source.texts]
-        # Equal lengths side by side waste no padding; the digest makes the order one of content, not of position.
-        order = sorted(range(len(source)), key=lambda row: (int(self._lengths[row]), digests[row], row))
-        self._order = np.asarray(order, dtype=np.int64)
-        self._batch_of = np.empty(len(source), dtype=np.int64)
-        self._batch_of[self._order] = np.arange(len(source)) // batch_rows
-        self._batch_rows = batch_rows
-        self._values = np.zeros((len(source), width), dtype=np.float32)
-        self._seconds = np.zeros(len(source))
-        self._known = np.zeros(int(self._batch_of.max(initial=-1)) + 1, dtype=bool)
+        self.padded_lengths = np.minimum(-(-self._lengths // length_step) * length_step, max_length)
+        self._values = np.zeros((len(tokens), width), dtype=np.float32)
+        self._seconds = np.zeros(len(tokens))
+        self._known = np.zeros(len(tokens), dtype=bool)
         self._peak_bytes = 0
 
-    def members(self, batch: int) -> Ints:
-        """Rows of a canonical batch."""
-        return self._order[batch * self._batch_rows : (batch + 1) * self._batch_rows]
+    def batches_for(self, index: Ints, batch_rows: int) -> list[Ints]:
+        """Rows to encode, batch by batch, so that all of `index` are known; none if they are already.
 
-    def missing_batches(self, index: Ints) -> Ints:
-        """Canonical batches that these rows need and that are not known yet."""
-        needed = np.unique(self._batch_of[index])
-        return needed[~self._known[needed]]
+        A batch's last places go to unknown rows of the same padded length: they cost nothing more there, and are
+        likely to be asked for next.
+        """
+        missing = np.unique(index[~self._known[index]])
+        batches: list[Ints] = []
+        for length in np.unique(self.padded_lengths[missing]):
+            members = missing[self.padded_lengths[missing] == length]
+            n_free = -len(members) % batch_rows
+            if n_free:
+                others = np.flatnonzero((self.padded_lengths == length) & ~self._known)
+                members = np.concatenate([members, np.setdiff1d(others, members)[:n_free]])
+            batches += [members[at : at + batch_rows] for at in range(0, len(members), batch_rows)]
+        return batches
 
     def put(self, shard: Shard) -> None:
-        """Take in encoded batches; their seconds are shared out by tokens."""
-        at = 0
-        for batch, seconds in zip(shard.batches, shard.seconds, strict=True):
-            members = self.members(int(batch))
-            self._values[members] = shard.values[at : at + len(members)]
-            lengths = self._lengths[members]
-            self._seconds[members] = seconds * lengths / max(1, int(lengths.sum()))
-            at += len(members)
-        self._known[shard.batches] = True
+        """Take in encoded rows."""
+        self._values[shard.rows] = shard.values
+        self._seconds[shard.rows] = shard.seconds
+        self._known[shard.rows] = True
         self._peak_bytes = max(self._peak_bytes, shard.peak_rss_above_baseline_bytes)
 
     def share(self, index: Ints, flops: FlopsModel, *, reused: bool) -> Encoded:
-        """These rows and their share of what their batches cost."""
-        padded = np.array([int(self._lengths[self.members(int(batch))].max()) for batch in self._batch_of[index]])
+        """These rows and what they cost."""
         return Encoded(
             values=self._values[index],
             seconds=float(self._seconds[index].sum()),
             tokens=int(self._lengths[index].sum()),
-            flops=float(sum(flops.batch(1, int(length)) for length in padded)),
+            flops=float(sum(flops.batch(1, int(length)) for length in self.padded_lengths[index])),
             peak_rss_above_baseline_bytes=self._peak_bytes,
             reused=reused,
         )

@@ -65,11 +65,11 @@ class TokenStore:
         return self._known[key]
 
 
-def pad(rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> tuple[Ints, Ints]:
-    """Right-padded ids and mask, each of shape (rows, longest)."""
-    longest = max(len(row) for row in rows)
-    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=np.int64)
+def pad(rows: Sequence[npt.NDArray[np.int32]], pad_id: int, length: int | None = None) -> tuple[Ints, Ints]:
+    """Right-padded ids and mask, each of shape (rows, length); `length` is that of the longest unless it is given."""
+    width = length if length is not None else max(len(row) for row in rows)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
     for position, row in enumerate(rows):
         ids[position, : len(row)] = row
         mask[position, : len(row)] = 1

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-SHAPES = ((2, 8), (2, 16), (4, 8), (4, 16), (3, 24))
-"""(rows, length) of the batches counted; one more than there are coefficients, so that a bad fit would show."""
+SHAPES = ((2, 8), (2, 16), (4, 8), (3, 24), (2, 40))
+"""(rows, length) of the batches counted: one more than there are coefficients, and four lengths, so that a count that
+is not quadratic in the length shows."""
 
 
 @dataclass(frozen=True)

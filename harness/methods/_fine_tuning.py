@@ -7,23 +7,21 @@ A method of this family says which parameters are trained (`select_trainable`), 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.measure.device import Device, PrecisionPolicy
+from harness.measure.device import PrecisionPolicy
 from harness.methods.base import Bench, Fitted, Method
 from harness.tasks.base import Floats, Rows
 from harness.training.budget import Schedule
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from harness.training.batches import Batch
     from harness.training.loop import Optimisation, Outcome
     from harness.training.model import PooledModel
 
@@ -46,10 +44,10 @@ class GradientMethod(Method):
         precision: `auto` is bfloat16 where the hardware has it natively.
     """
 
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     head_learning_rate: float = Field(default=1e-3, gt=0)
     epochs: float = Field(default=4, gt=0)
-    min_steps: int = Field(default=60, ge=1)
+    min_steps: int = Field(default=120, ge=1)
     batch_size: int = Field(default=16, ge=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -158,7 +156,7 @@ class FineTuning(GradientMethod):
                 flops=flops,
                 device=device,
                 precision=bench.precision(self.precision),
-                on_step=lambda step, loss: bench.report("training", progress.fraction(), loss),
+                on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
             )
             if compact is not None:
                 compact.restore(outcome.decay)

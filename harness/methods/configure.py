@@ -60,7 +60,7 @@ def parse_method(text: str) -> Method:
             if setting in settings:
                 raise UsageError(f"Setting '{setting}' of method '{cls.name}' was given twice in '{text}'.")
             try:
-                settings[setting] = yaml.safe_load(value)
+                settings[setting] = None if value.lower() == "none" else yaml.safe_load(value)
             except yaml.YAMLError:
                 settings[setting] = value
     try:

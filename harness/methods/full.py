@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import method
 
@@ -22,8 +20,6 @@ class Full(FineTuning):
     family = "full fine-tuning"
     trains = "everything"
     source = "Devlin et al., 2019, arXiv:1810.04805"
-
-    learning_rate: float = Field(default=5e-5, gt=0)
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """All of them."""

@@ -29,7 +29,7 @@ class Head(GradientMethod):
     trains = "the output layer"
     source = "Howard and Ruder, 2018, arXiv:1801.06146 (first stage); Peters et al., 2019, arXiv:1903.05987"
 
-    head_learning_rate: float = Field(default=1e-2, gt=0)
+    head_learning_rate: float = Field(default=3e-3, gt=0)
     epochs: float = Field(default=20, gt=0)
     min_steps: int = Field(default=200, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -63,7 +63,7 @@ class Head(GradientMethod):
                 flops=FlopsModel(0.0, 0.0, 4.0 * features.shape[1] * bench.n_classes, 0.0),
                 device=device,
                 precision="fp32",
-                on_step=lambda step, loss: bench.report("training", progress.fraction(), loss),
+                on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
             )
             head.eval()
         note_outcome(bench, outcome)

@@ -44,7 +44,7 @@ class LinearProbe(Method):
             model = fit_logistic(features, labels, bench.n_classes, chosen)
         # A pass of the solver is one product of the features with the weights and one with the gradient.
         bench.ledger.train_flops += 4.0 * (model.n_iterations + iterations) * features.size * bench.n_classes
-        bench.ledger.notes["c"] = chosen
+        bench.ledger.notes["chosen_c"] = chosen
         return _Probe(model, self.precision, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

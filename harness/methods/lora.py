@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -27,10 +28,10 @@ class Lora(FineTuning):
     source = "Hu et al., 2021, arXiv:2106.09685; peft"
 
     rank: int = Field(default=8, ge=1)
-    alpha: float = Field(default=16, gt=0)
+    alpha: int = Field(default=16, ge=1)
     adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
     targets: Literal["attention", "all-linear"] = "attention"
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     epochs: float = Field(default=6, gt=0)
 
     def adapt(self, transformer: nn.Module) -> nn.Module:
@@ -43,7 +44,9 @@ class Lora(FineTuning):
             lora_dropout=self.adapter_dropout,
             target_modules="all-linear" if self.targets == "all-linear" else None,
         )
-        wrapped: nn.Module = get_peft_model(transformer, config)  # type: ignore[arg-type]
+        with warnings.catch_warnings():  # peft asks transformers by a name that it is renaming
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped: nn.Module = get_peft_model(transformer, config)
         return wrapped
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:

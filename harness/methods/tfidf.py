@@ -50,7 +50,7 @@ class Tfidf(Method):
         with bench.working("fit"):
             model = fit_logistic(features, labels, bench.n_classes, chosen)
         bench.ledger.train_flops += 4.0 * (model.n_iterations + iterations) * features.nnz * bench.n_classes
-        bench.ledger.notes["c"] = chosen
+        bench.ledger.notes["chosen_c"] = chosen
         return _Tfidf(vectoriser, model)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
@@ -63,9 +63,7 @@ class Tfidf(Method):
     def _vectoriser(self, vocabulary: dict[str, int] | None = None) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        return TfidfVectorizer(
-            ngram_range=(1, self.ngrams), sublinear_tf=True, vocabulary=vocabulary, dtype=np.float32
-        )
+        return TfidfVectorizer(ngram_range=(1, self.ngrams), sublinear_tf=True, vocabulary=vocabulary, dtype=np.float32)
 
 
 class _Tfidf(Fitted):

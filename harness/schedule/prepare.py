@@ -91,9 +91,7 @@ def prepare(request: Request) -> Prepared:
     backbone = None
     if any(method.serves for method in methods):
         backbone = locate_backbone(request.backbone or suite.backbone, request.mirror)
-    tasks = {
-        spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)
-    }
+    tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
     if request.only_sizes_that_fit and request.sizes is None:
         sizes = _fitting(sizes, list(tasks.values()))
     cells = plan_cells(

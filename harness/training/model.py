@@ -45,7 +45,12 @@ class PooledModel(nn.Module):
 
 
 def predict_logits(
-    model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], n_classes: int, *, pad_id: int, device: Device,
+    model: nn.Module,
+    rows: Sequence[npt.NDArray[np.int32]],
+    n_classes: int,
+    *,
+    pad_id: int,
+    device: Device,
     precision: Precision,
 ) -> Floats:
     """Logits of shape (rows, classes), in the order given; rows of like length are batched together."""

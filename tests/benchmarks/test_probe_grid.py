@@ -1,0 +1,70 @@
+"""A grid of probes on cached features against encoding each cell anew."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.backbones.locate import BackboneFiles
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.methods import methods
+from harness.methods._logistic import choose_penalty, fit_logistic
+from harness.tasks import Task
+from tests.toys import plan_one
+
+SIZES = (32, 64, 128, 256, 512)
+SEEDS = (0, 1, 2)
+
+
+def test_probe_grid_against_encoding_each_cell_anew(
+    benchmark: BenchmarkFixture, sst2: Task, minilm: BackboneFiles, cpu: Device, tmp_path: Path
+) -> None:
+    """The rival encodes the training and the test rows of every cell with sentence-transformers at its defaults."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(minilm.folder), device="cpu")
+    method = methods.get("linear-probe")()
+    config = method.config()
+    drawing = Worker(cpu, None)
+    theirs: dict[tuple[int, int], float] = {}
+    encoder.encode(list(sst2.test.texts[:64]), normalize_embeddings=False)
+    started = time.perf_counter()
+    for n_train in SIZES:
+        for seed in SEEDS:
+            rows = drawing.training_rows(sst2, n_train, seed, "stratified")
+            train = np.asarray(encoder.encode(rows.texts))
+            labels = rows.known_labels
+            chosen = choose_penalty(train, labels, 2, tuple(config["c_grid"]), config["folds"], default=1.0)
+            model = fit_logistic(train, labels, 2, chosen.inverse_penalty)
+            test = np.asarray(encoder.encode(list(sst2.test.texts)))
+            theirs[n_train, seed] = float((model.probabilities(test).argmax(1) == sst2.test_labels).mean())
+    rival_seconds = time.perf_counter() - started
+
+    ours: dict[tuple[int, int], float] = {}
+
+    def grid() -> None:
+        worker = Worker(cpu, tmp_path / "cold")  # made anew: nothing is encoded yet
+        for n_train in SIZES:
+            for seed in SEEDS:
+                planned = plan_one(sst2, minilm, method, size=str(n_train), seed=seed)
+                record = worker.run(planned, sst2, minilm, "benchmark", lambda *_: None)
+                assert record.score is not None, record.error
+                ours[n_train, seed] = record.score.value
+
+    benchmark.pedantic(grid, rounds=1)
+    ratio = rival_seconds / benchmark.stats.stats.median
+    gap = float(np.mean([ours[cell] - theirs[cell] for cell in ours]))
+    benchmark.extra_info.update(
+        {
+            "rival": "sentence-transformers encoding each cell anew",
+            "rival_seconds": round(rival_seconds, 2),
+            "ratio": round(ratio, 2),
+            "mean_accuracy_gap": round(gap, 4),
+        }
+    )
+    print(benchmark.extra_info)
+    assert ratio >= 10

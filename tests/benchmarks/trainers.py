@@ -1,0 +1,98 @@
+"""What `full` is compared with: the same model in transformers.Trainer, as its documentation sets it up."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.backbones.locate import BackboneFiles
+from harness.backbones.model import load_backbone
+from harness.measure.device import Device
+from harness.tasks import Task
+from harness.training.model import PooledModel, predict_logits
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Seconds of training alone, and accuracy on the test rows."""
+
+    seconds: float
+    accuracy: float
+
+
+class _WithLoss(torch.nn.Module):
+    """The harness's model with the signature that the Trainer wants."""
+
+    def __init__(self, model: PooledModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+        logits = self.model(input_ids, attention_mask)
+        return {"loss": torch.nn.functional.cross_entropy(logits.float(), labels), "logits": logits}
+
+
+def train_with_trainer(
+    task: Task, files: BackboneFiles, index: np.ndarray, seed: int, device: Device, *, epochs: int, tuned: bool
+) -> Trained:
+    """Fine-tune everything with `transformers.Trainer`, at a batch size of 16.
+
+    Args:
+        tuned: False leaves its defaults (float32, random batches, padded to the longest of each); True adds bf16 and
+            grouping by length.
+    """
+    from datasets import Dataset
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    set_seed(seed)
+    backbone = load_backbone(files)
+    head = task.kind.build_head(backbone.hidden_size, task.n_classes, 0.1)
+    model = PooledModel(backbone.fresh(device.torch_device()), head, files.pooling)
+    encoded = backbone.tokenizer([task.train.texts[row] for row in index], truncation=True, max_length=128)
+    rows = Dataset.from_dict(
+        {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "labels": task.train_labels[index].tolist(),
+        }
+    )
+    options: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if tuned else {}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=_WithLoss(model),
+            args=TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=16,
+                num_train_epochs=epochs,
+                seed=seed,
+                use_cpu=device.kind == "cpu",
+                report_to="none",
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                **options,
+            ),
+            train_dataset=rows,
+            data_collator=DataCollatorWithPadding(backbone.tokenizer),
+        )
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+    tokens = backbone.tokenizer(list(task.test.texts), truncation=True, max_length=128)["input_ids"]
+    logits = predict_logits(
+        model,
+        [np.asarray(row, dtype=np.int32) for row in tokens],
+        task.n_classes,
+        pad_id=backbone.tokenizer.pad_token_id,
+        device=device,
+        precision=device.precision("auto"),
+    )
+    return Trained(seconds, float((logits.argmax(1) == task.test_labels).mean()))

@@ -1,0 +1,234 @@
+"""The command line as a user meets it: what it prints, what it writes, how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.backbones.locate import BackboneFiles
+from harness.store import Store
+from tests.toys import write_toy_table
+
+COLUMNS = [
+    "id",
+    "suite",
+    "task",
+    "kind",
+    "backbone",
+    "method",
+    "family",
+    "n_train",
+    "budget",
+    "seed",
+    "status",
+    "metric",
+    "score",
+    "score_low",
+    "score_high",
+    "n_test",
+    "train_score",
+    "load_seconds",
+    "encode_seconds",
+    "fit_seconds",
+    "predict_seconds",
+    "total_seconds",
+    "train_flops",
+    "train_tokens",
+    "peak_device_bytes",
+    "peak_rss_bytes",
+    "peak_rss_above_baseline_bytes",
+    "n_parameters",
+    "n_trainable",
+    "artifact_bytes",
+    "stopped_by",
+    "precision",
+    "device",
+    "error",
+]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments]
+
+
+def harness(*arguments: str, cwd: Path, code: int = 0, **environment: str) -> str:
+    """Run the command in a folder of its own; returns stdout and stderr together."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parent.parent), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    write_toy_table(folder / "tickets.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(folder: Path, tiny: BackboneFiles) -> str:
+    return harness(
+        *own_data(tiny), "--sizes", "12,8/class", "--seeds", "0,1", cwd=folder, HARNESS_CACHE=str(folder / "cache")
+    )
+
+
+def own_data(tiny: BackboneFiles, methods: str = "majority,linear-probe,full[min_steps=4,epochs=1]") -> list[str]:
+    options = ["--text", "text", "--label", "label", "--backbone", str(tiny.folder), "--methods", methods]
+    return ["run", "--data", "tickets.csv", *options]
+
+
+def test_your_own_data_end_to_end(first_run: str, folder: Path) -> None:
+    assert "12 cells run, 0 were there already" in first_run
+    assert "[12/12]" in first_run
+    assert "linear-probe" in first_run
+    assert "Report: reports/tickets/report.md" in first_run
+    report = (folder / "reports" / "tickets" / "report.md").read_text(encoding="utf-8")
+    assert "8/class" in report
+    assert list((folder / "reports" / "tickets").rglob("*.png"))
+    assert list((folder / "reports" / "tickets").rglob("*.svg"))
+
+
+def test_the_same_command_again_runs_nothing(first_run: str, folder: Path, tiny: BackboneFiles) -> None:
+    again = harness(*own_data(tiny), "--sizes", "12,8/class", "--seeds", "0,1", cwd=folder)
+    assert "0 cells run, 12 were there already" in again
+    more = harness(*own_data(tiny, "majority"), "--sizes", "12,8/class", "--seeds", "0,1,2", cwd=folder)
+    assert "2 cells run, 4 were there already" in more
+
+
+def test_export_has_the_columns_it_promises(first_run: str, folder: Path) -> None:
+    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda path: pd.read_json(path, lines=True)}
+    for ending, read in readers.items():
+        assert "rows written" in harness("export", f"out.{ending}", cwd=folder)
+        frame = read(folder / f"out.{ending}")
+        assert list(frame.columns) == COLUMNS
+        assert len(frame) >= 12
+        assert set(frame["status"]) == {"ok"}
+    assert "Error" in harness("export", "out.xlsx", cwd=folder, code=2)
+
+
+def test_status_and_report(first_run: str, folder: Path) -> None:
+    status = harness("status", cwd=folder)
+    assert "linear-probe" in status
+    assert "Report:" in harness("report", "--out", "elsewhere", cwd=folder)
+    assert (folder / "elsewhere" / "report.md").is_file()
+
+
+def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny: BackboneFiles) -> None:
+    failing = own_data(tiny, "full[learning_rate=1e30,max_grad_norm=none,min_steps=4,warmup=0,precision=fp32]")
+    options = ["--sizes", "12", "--seeds", "0", "--store", "failing.sqlite"]
+    output = harness(*failing, *options, cwd=folder, code=1)
+    assert "try a learning rate below" in output
+    assert "1 cells failed" in output
+    assert "0 cells run, 1 were there already" in harness(*failing, *options, cwd=folder, code=1)
+    assert "1 cells run" in harness(*failing, *options, "--retry-failed", cwd=folder, code=1)
+    with Store.open(folder / "failing.sqlite", create=False) as store:
+        assert [record.attempt for record in store.records(latest_only=False)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run"], "harness run quickstart"),
+        (["run", "quickstrat"], "Did you mean 'quickstart'?"),
+        (["run", "quickstart", "--methods", "lroa"], "Did you mean 'lora'?"),
+        (["run", "quickstart", "--tasks", "docstring"], "Did you mean 'docstrings'?"),
+        (["run", "quickstart", "--sizes", "many"], "8/class"),
+        (["run", "quickstart", "--sizes", "4"], "12"),
+        (["run", "quickstart", "--sizes", "1000000"], "1000000"),
+        (["run", "quickstart", "--seeds", "a"], "0,1,2"),
+        (["run", "quickstart", "--seeds", "-1"], "from 0"),
+        (["run", "quickstart", "--budget", "epoch=3"], "epochs"),
+        (["run", "quickstart", "--mirror", "nowhere"], "datasets/"),
+        (["run", "quickstart", "--backbone", "some-lab/absent"], "--mirror"),
+        (["run", "sentiment"], "HARNESS_MIRROR"),
+        (["run", "--data", "absent.csv"], "absent.csv"),
+        (["run", "--data", "tickets.csv", "--text", "txt"], "Did you mean 'text'?"),
+        (["run", "quickstart", "--test", "x.csv"], "--data"),
+        (["status"], "harness.sqlite"),
+        (["methods", "lor"], "Did you mean 'lora'?"),
+        (["suites", "sentimant"], "Did you mean 'sentiment'?"),
+    ],
+)
+def test_wrong_usage_is_told_what_to_try(arguments: list[str], says: str, folder: Path, tmp_path: Path) -> None:
+    write_toy_table(tmp_path / "tickets.csv")
+    environment = {name: "" for name in ("HARNESS_MIRROR",) if name in os.environ}
+    assert says in harness(*arguments, cwd=tmp_path, code=2, **environment)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`harness --help` answers in 0.3 s because of this."""
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom harness.cli.main import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print([m for m in ('torch', 'pandas', 'numpy', 'transformers', 'pydantic', 'sqlalchemy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_lists(folder: Path) -> None:
+    listed = harness("methods", cwd=folder)
+    for name in ("majority", "tfidf", "linear-probe", "head", "lora", "full"):
+        assert name in listed
+    assert "2106.09685" in harness("methods", "lora", cwd=folder)
+    assert "sst2" in harness("suites", cwd=folder)
+    assert "Socher" in harness("suites", "sentiment", cwd=folder)
+    assert "weights verified" in harness("doctor", cwd=folder)
+
+
+def test_kill_9_in_the_middle_loses_nothing_and_repeats_nothing(folder: Path, tiny: BackboneFiles) -> None:
+    arguments = [*own_data(tiny, "majority,linear-probe,head[epochs=40]"), "--sizes", "12,48", "--seeds", "0,1,2,3,4"]
+    store = folder / "killed.sqlite"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "HARNESS_STORE": str(store)}
+    running = subprocess.Popen(
+        command(*arguments), cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    recorded: dict[str, dict[str, object]] = {}
+    until = time.monotonic() + 120
+    while time.monotonic() < until and len(recorded) < 4:
+        time.sleep(0.05)
+        if store.exists():
+            recorded = stored(store)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    before = stored(store)
+    assert 4 <= len(before) < 30
+    output = harness(*arguments, cwd=folder, HARNESS_STORE=str(store))
+    after = stored(store)
+    assert f"{30 - len(before)} cells run, {len(before)} were there already" in output
+    assert len(after) == 30
+    assert {key: after[key] for key in before} == before
+    with Store.open(store, create=False) as opened:
+        assert opened.count() == 30
+
+
+def stored(store: Path) -> dict[str, dict[str, object]]:
+    try:
+        with Store.open(store, create=False) as opened:
+            return {record.id: json.loads(json.dumps(record.to_json())) for record in opened.records()}
+    except Exception:  # noqa: BLE001 - the other process is just making it
+        return {}
+
+
+def test_python_m_harness_version(folder: Path) -> None:
+    import harness as package
+
+    assert package.__version__ in harness("--version", cwd=folder)

@@ -1,0 +1,147 @@
+"""Clocks, memory and FLOPs against independent counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from harness.backbones.locate import BackboneFiles
+from harness.backbones.model import load_backbone
+from harness.errors import UsageError
+from harness.measure.clock import PhaseClock
+from harness.measure.device import Device, find_device
+from harness.measure.flops import count_flops, fit_flops
+from harness.measure.memory import MemoryMeter
+
+
+def test_phases_are_exclusive_and_add_up() -> None:
+    clock = PhaseClock()
+    started = time.perf_counter()
+    with clock.phase("fit"):
+        time.sleep(0.03)
+        with clock.phase("encode"):
+            time.sleep(0.05)
+            with clock.paused():
+                time.sleep(0.04)
+        time.sleep(0.02)
+    total = time.perf_counter() - started
+    seconds = clock.by_phase()
+    assert seconds["fit_seconds"] == pytest.approx(0.05, abs=0.02)
+    assert seconds["encode_seconds"] == pytest.approx(0.05, abs=0.02)
+    assert seconds["load_seconds"] is None
+    assert clock.train_seconds == pytest.approx(total - 0.04, abs=0.02)
+
+
+def test_charged_seconds_count_while_a_phase_runs() -> None:
+    clock = PhaseClock()
+    with clock.phase("fit"):
+        clock.charge("encode", 5.0)
+        assert 5.0 <= clock.train_seconds < 5.5
+    assert clock.seconds("encode") == 5.0
+
+
+_SAMPLED = """
+import sys, time
+import numpy as np
+from harness.measure.memory import MemoryMeter
+np.ones(10_000_000)  # 80 MB that are given back before the meter starts
+with MemoryMeter() as meter:
+    print("READY", flush=True)
+    sys.stdin.readline()
+    held = [np.ones(5_000_000) for _ in range(4)]  # 160 MB
+    time.sleep(0.5)
+    del held
+    time.sleep(0.1)
+print(meter.peak_rss_bytes, meter.peak_rss_above_baseline_bytes, flush=True)
+"""
+
+
+def test_peak_memory_is_what_a_sampler_outside_sees() -> None:
+    psutil = pytest.importorskip("psutil")
+    child = subprocess.Popen([sys.executable, "-c", _SAMPLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == "READY"
+    watched = psutil.Process(child.pid)
+    before = peak = watched.memory_info().rss
+    child.stdin.write("\n")
+    child.stdin.flush()
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        peak = max(peak, watched.memory_info().rss)
+        time.sleep(0.002)
+    absolute, above = map(int, child.stdout.readline().split())
+    child.wait(timeout=30)
+    assert absolute == pytest.approx(peak, rel=0.1)
+    assert above == pytest.approx(peak - before, rel=0.1)
+    assert above == pytest.approx(160e6, rel=0.1)
+
+
+def test_an_inner_meter_does_not_make_the_outer_forget() -> None:
+    with MemoryMeter() as outer:
+        held = np.ones(12_000_000)
+        del held
+        with MemoryMeter() as inner:
+            pass
+    assert outer.peak_rss_above_baseline_bytes > 80e6
+    assert inner.peak_rss_above_baseline_bytes < 40e6
+
+
+def test_the_peak_of_reused_work_counts() -> None:
+    with MemoryMeter() as meter:
+        meter.note(123_000_000)
+    assert meter.peak_rss_above_baseline_bytes >= 123_000_000
+
+
+def closed_form_bert(n_rows: int, length: int, layers: int, width: int, inner: int) -> float:
+    """Forward FLOPs of a BERT encoder: four projections, two feed-forward products, scores and their use."""
+    tokens = n_rows * length
+    return layers * (2.0 * tokens * (4 * width**2 + 2 * width * inner) + 4.0 * tokens * length * width)
+
+
+def test_flops_of_bert_are_the_closed_form(tiny: BackboneFiles) -> None:
+    model = load_backbone(tiny).pristine
+
+    def forward(n_rows: int, length: int) -> None:
+        ids = torch.ones((n_rows, length), dtype=torch.long)
+        with torch.inference_mode():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    fitted = fit_flops(forward)
+    for shape in ((1, 5), (7, 33), (16, 64)):
+        expected = closed_form_bert(*shape, layers=2, width=32, inner=64)
+        assert count_flops(lambda shape=shape: forward(*shape)) == pytest.approx(expected, rel=0.01)
+        assert fitted.batch(*shape) == pytest.approx(expected, rel=0.01)
+
+
+def test_training_flops_are_three_times_forward_when_everything_is_trained(tiny: BackboneFiles) -> None:
+    model = load_backbone(tiny).fresh(torch.device("cpu"))
+    ids = torch.ones((4, 32), dtype=torch.long)
+    mask = torch.ones_like(ids)
+
+    def step() -> None:
+        model(input_ids=ids, attention_mask=mask).last_hidden_state.sum().backward()
+
+    recomputed = 2 * 2.0 * (4 * 32) * 32 * 32  # fused attention's backward pass computes the scores again, by layer
+    assert count_flops(step) == pytest.approx(3 * closed_form_bert(4, 32, 2, 32, 64) + recomputed, rel=1e-3)
+
+
+def test_a_count_that_no_quadratic_explains_is_refused() -> None:
+    weight = torch.ones(64, 64)
+    with pytest.raises(ValueError, match="quadratic"):
+        fit_flops(lambda rows, length: torch.ones(rows * length**3 // 64, 64) @ weight)
+
+
+def test_devices() -> None:
+    with pytest.raises(UsageError, match="auto, cpu or cuda"):
+        find_device("tpu")
+    device = find_device("cpu")
+    assert device.threads >= 1
+    assert Device("cpu", "x", 1, native_bf16=True).precision("auto") == "bf16"
+    assert Device("cpu", "x", 1, native_bf16=False).precision("auto") == "fp32"
+    assert Device("cpu", "x", 1, native_bf16=False).precision("bf16") == "bf16"

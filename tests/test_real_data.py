@@ -1,0 +1,63 @@
+"""Real data from the mirror, the real backbone: figures against independent scripts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from harness.backbones.locate import BackboneFiles
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.methods import methods
+from harness.tasks import Task
+from tests.toys import plan_one
+
+
+def embed(texts: list[str], minilm: BackboneFiles) -> np.ndarray:
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm.folder)
+    model = AutoModel.from_pretrained(minilm.folder).eval()
+    pooled = []
+    for at in range(0, len(texts), 32):
+        inputs = tokenizer(texts[at : at + 32], padding=True, truncation=True, max_length=128, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        pooled.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
+    return np.concatenate(pooled)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_the_probe_is_a_ten_line_script(precision: str, sst2: Task, minilm: BackboneFiles, cpu: Device) -> None:
+    """MiniLM, mean pooling, scikit-learn's logistic regression, on the same rows; 300 test rows to keep it short."""
+    import dataclasses
+
+    from harness.tasks import Source
+
+    some = dataclasses.replace(
+        sst2,
+        test=Source(f"{sst2.data}/test-300", sst2.test.texts[:300]),
+        test_labels=sst2.test_labels[:300],
+        test_rows="first 300",
+        data=f"{sst2.data}-300",
+    )
+    worker = Worker(cpu, None)
+    method = methods.get("linear-probe")(c=1.0, precision=precision)
+    record = worker.run(plan_one(some, minilm, method, size="128"), some, minilm, "tests", lambda *_: None)
+    rows = worker.training_rows(some, 128, 0, "stratified")
+    theirs = LogisticRegression(C=1.0, max_iter=1000).fit(embed(rows.texts, minilm), rows.known_labels)
+    expected = theirs.score(embed(list(some.test.texts), minilm), some.test_labels)
+    assert record.score is not None
+    assert record.score.value == pytest.approx(expected, abs=0.005)
+
+
+def test_copies_of_test_rows_are_dropped(sst2: Task) -> None:
+    assert sst2.provenance["n_dropped_from_training"] == 3
+    assert not {" ".join(text.split()) for text in sst2.train.texts} & {
+        " ".join(text.split()) for text in sst2.test.texts
+    }
+    assert len(sst2.test) == 1821
+    assert sst2.provenance["content_as_pinned"] is True
