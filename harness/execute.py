@@ -20,15 +20,16 @@ from harness.features.tokens import TokenStore
 from harness.measure.clock import PhaseClock
 from harness.measure.device import Device
 from harness.measure.memory import MemoryMeter
-from harness.measure.provenance import describe
+from harness.measure.provenance import describe, now
 from harness.methods import artifact
-from harness.methods.base import Bench, Fitted, Ledger
+from harness.methods.base import Bench, Fitted, Ledger, Method
 from harness.plan import PlannedCell
 from harness.records import Cost, Predictions, Record, Score, Status
 from harness.tasks.base import Floats, Ints, Rows, Task
 
 if TYPE_CHECKING:
     from harness.backbones.locate import BackboneFiles
+    from harness.backbones.model import Backbone
     from harness.measure.flops import FlopsModel
 
 Report = Callable[[str, float | None, float | None], None]
@@ -55,6 +56,7 @@ class Worker:
         self._features = FeatureStore(device, FeatureDisk(cache) if cache is not None else None)
         self._flops_models: dict[str, FlopsModel] = {}
         self._loaded: set[str] = set()
+        self._warm: set[type[Method]] = set()
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
     def run(
@@ -69,6 +71,7 @@ class Worker:
     ) -> Record:
         """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through."""
         run = _Run()
+        started_at = now()
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
@@ -101,6 +104,10 @@ class Worker:
             provenance=describe(
                 self.device,
                 self.device.precision(policy),
+                started_at=started_at,
+                backbone={"origin": files.origin, "revision": files.revision}
+                if files and planned.cell.backbone
+                else {},
                 dataset=task.provenance,
                 measured={
                     "peak_rss": run.memory.method,
@@ -131,11 +138,17 @@ class Worker:
         run.clock = PhaseClock(self.device.synchronise if self.device.kind == "cuda" else None)
         if backbone is not None:
             run.clock.charge("load", backbone.load_seconds)
+            self._tokens.tokens(task.train, task.kind, backbone, _max_length(task, backbone))
+            self._features.warm_up(backbone)
+        if type(method) not in self._warm:  # importing a library is no method's cost
+            report("warming up", None, None)
+            method.warm_up()
+            self._warm.add(type(method))
         run.memory = MemoryMeter(self.device.torch_device())
         bench = Bench(
             kind=task.kind,
             n_classes=task.n_classes,
-            max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
+            max_length=_max_length(task, backbone),
             backbone=backbone,
             tokens=self._tokens,
             features=self._features,
@@ -187,6 +200,11 @@ class _Run:
     train_score: float | None = None
     predictions: Predictions | None = None
     error: str | None = None
+
+
+def _max_length(task: Task, backbone: Backbone | None) -> int:
+    """Tokens of a text that are read: the task's limit, or the backbone's where that is lower."""
+    return min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length
 
 
 def _cost(run: _Run, fitted: Fitted | None) -> Cost:

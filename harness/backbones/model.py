@@ -22,7 +22,7 @@ class Backbone:
 
     Attributes:
         files: what it was loaded from.
-        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode.
+        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode; frozen.
         tokenizer: its tokenizer.
         hidden_size: width of a hidden state.
         load_seconds: seconds that reading it took.
@@ -44,10 +44,19 @@ class Backbone:
         limits = [limit for limit in (positions, int(self.tokenizer.model_max_length)) if 0 < limit < 10**6]
         return min(limits, default=512)
 
+    def resident(self, device: torch.device) -> nn.Module:
+        """The frozen transformer on `device`, kept there: what features are encoded with."""
+        return self.pristine if device.type == "cpu" else _resident(self, device)
+
     def fresh(self, device: torch.device) -> nn.Module:
         """A copy of the pretrained weights to adapt: float32, on `device`, all parameters requiring gradients."""
         model = copy.deepcopy(self.pristine).to(device)
         return model.requires_grad_(True)
+
+
+@functools.cache
+def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
+    return copy.deepcopy(backbone.pristine).to(device)
 
 
 @functools.cache
@@ -57,11 +66,11 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     Raises:
         UsageError: transformers cannot build it, or it has no fast tokenizer.
     """
-    started = time.perf_counter()
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
+    started = time.perf_counter()  # importing a library is no cell's cost
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.records import STATUSES
+from harness.records import STATUSES, Record
 from harness.store import Store
 
 
@@ -19,20 +20,24 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
     with Store.open(store, create=False) as opened:
         counts: dict[tuple[str, str, str], Counter[str]] = {}
         errors: list[str] = []
-        for record in opened.records(suite=suite):
-            key = (record.suite, record.cell.task, record.cell.method)
-            counts.setdefault(key, Counter())[record.status] += 1
-            if record.status == "failed" and record.error:
-                errors.append(f"{record.cell.label()}: {record.error.splitlines()[0]}")
+        records: Iterable[Record] = opened.records()
         if suite is not None:
-            from harness.schedule.local import missing_cells
             from harness.schedule.prepare import Request, prepare
             from harness.suites import load_suite
 
             prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
-            for planned in missing_cells(prepared, opened):
-                key = (prepared.suite, planned.cell.task, planned.cell.method)
-                counts.setdefault(key, Counter())["missing"] += 1
+            ids = {planned.cell.id for planned in prepared.cells}
+            known = opened.latest(ids, prepared.device.name)  # whichever suite ran them first
+            records = known.values()
+            for planned in prepared.cells:
+                if (planned.cell.id, prepared.device.name) not in known:
+                    key = (suite, planned.cell.task, planned.cell.method)
+                    counts.setdefault(key, Counter())["missing"] += 1
+        for record in records:
+            key = (suite or record.suite, record.cell.task, record.cell.method)
+            counts.setdefault(key, Counter())[record.status] += 1
+            if record.status == "failed" and record.error:
+                errors.append(f"{record.cell.label()}: {record.error.splitlines()[0]}")
     shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
     table = Table(title=f"Records in {store}", title_justify="left")
     for heading in ("suite", "task", "method"):
@@ -51,10 +56,10 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
 
 def write_report_command(suite: str | None, out: Path | None, store: str) -> None:
     """Tables and plots of the latest records."""
-    from harness.cli.run import print_tables
+    from harness.cli.run import make_console, print_tables
     from harness.report.write import write_report
 
-    console = Console()
+    console = make_console()
     with Store.open(store, create=False) as opened:
         records = list(opened.records(with_predictions=True, suite=suite))
     written = write_report(records, out or Path("reports") / (suite or "all"))

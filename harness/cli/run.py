@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def run_command(
         device=device,
         only_sizes_that_fit=data is not None,
     )
-    console = Console()
+    console = make_console()
     with console.status("Loading data and checking the backbone"):
         from harness.schedule.prepare import prepare
 
@@ -93,10 +94,17 @@ def run_command(
     return 0
 
 
+def make_console() -> Console:
+    """A console as wide as the terminal; where there is none, wide enough for the tables."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 100
+    return console
+
+
 def quiet_libraries() -> None:
     """Keep what libraries print while loading out of the progress display; their warnings reach the log only."""
     import logging
-    import os
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

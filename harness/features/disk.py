@@ -34,12 +34,14 @@ class Shard:
         values: their features, shape (rows, width), float32.
         seconds: each row's share of what its batch took, shape (rows,).
         peak_rss_above_baseline_bytes: what encoding them needed.
+        peak_device_bytes: the same of the accelerator; 0 without one.
     """
 
     rows: Ints
     values: Floats
     seconds: npt.NDArray[np.float64]
     peak_rss_above_baseline_bytes: int
+    peak_device_bytes: int = 0
 
 
 def default_folder() -> Path:
@@ -76,6 +78,7 @@ class FeatureDisk:
                         values=opened.get_tensor("values"),
                         seconds=opened.get_tensor("seconds"),
                         peak_rss_above_baseline_bytes=int(opened.metadata()["peak_rss_above_baseline_bytes"]),
+                        peak_device_bytes=int(opened.metadata()["peak_device_bytes"]),
                     )
                     intact = opened.metadata()["sha256"] == _checksum(shard)
             except (SafetensorError, OSError, KeyError, ValueError):
@@ -108,6 +111,7 @@ class FeatureDisk:
                 metadata={
                     "sha256": checksum,
                     "peak_rss_above_baseline_bytes": str(shard.peak_rss_above_baseline_bytes),
+                    "peak_device_bytes": str(shard.peak_device_bytes),
                 },
             )
             Path(temporary).replace(folder / f"{checksum[:16]}.safetensors")

@@ -22,6 +22,7 @@ from harness.features.tokens import Tokens, pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_flops
 from harness.measure.memory import MemoryMeter
+from harness.measure.provenance import package_versions
 from harness.tasks.base import Floats, Ints, Source
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Encoded:
         tokens: real tokens of these rows.
         flops: operations of encoding them, as padded.
         peak_rss_above_baseline_bytes: what encoding needed when it was done.
+        peak_device_bytes: the same of the accelerator; 0 without one.
         reused: whether all of them came from the cache.
     """
 
@@ -54,6 +56,7 @@ class Encoded:
     tokens: int
     flops: float
     peak_rss_above_baseline_bytes: int
+    peak_device_bytes: int
     reused: bool
 
 
@@ -88,6 +91,7 @@ class FeatureStore:
                 "precision": precision,
                 "shape": [BATCH_ROWS[kind], LENGTH_STEP[kind]],
                 "device": self._device.name,
+                "packages": {name: package_versions().get(name) for name in ("torch", "transformers", "tokenizers")},
             },
             sort_keys=True,
         )
@@ -106,13 +110,18 @@ class FeatureStore:
                 self._disk.write(name, key, shard)
         return table.share(index, self._flops_model(backbone), reused=not batches)
 
+    def warm_up(self, backbone: Backbone) -> None:
+        """Put the frozen transformer where it encodes and count its FLOPs, before a cell is measured."""
+        backbone.resident(self._device.torch_device())
+        self._flops_model(backbone)
+
     def _encode(
         self, table: _Table, batches: list[Ints], tokens: Tokens, backbone: Backbone, precision: Precision
     ) -> Shard:
         import torch
 
         device = self._device.torch_device()
-        model = backbone.pristine.to(device)
+        model = backbone.resident(device)
         size = BATCH_ROWS[self._device.kind]
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
@@ -135,7 +144,7 @@ class FeatureStore:
                 seconds[at : at + len(members)] = (time.perf_counter() - started) / size
                 values[at : at + len(members)] = pooled
                 at += len(members)
-        return Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes)
+        return Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0)
 
     def _forward(
         self, model: torch.nn.Module, ids: Ints, mask: Ints, backbone: Backbone, precision: Precision
@@ -159,7 +168,7 @@ class FeatureStore:
             def run(n_rows: int, length: int) -> None:
                 ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
                 with torch.inference_mode():
-                    backbone.pristine.to(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
+                    backbone.resident(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
 
             known = self._flops[backbone.files.fingerprint] = fit_flops(run)
         return known
@@ -175,6 +184,7 @@ class _Table:
         self._seconds = np.zeros(len(tokens))
         self._known = np.zeros(len(tokens), dtype=bool)
         self._peak_bytes = 0
+        self._peak_device_bytes = 0
 
     def batches_for(self, index: Ints, batch_rows: int) -> list[Ints]:
         """Rows to encode, batch by batch, so that all of `index` are known; none if they are already.
@@ -199,6 +209,7 @@ class _Table:
         self._seconds[shard.rows] = shard.seconds
         self._known[shard.rows] = True
         self._peak_bytes = max(self._peak_bytes, shard.peak_rss_above_baseline_bytes)
+        self._peak_device_bytes = max(self._peak_device_bytes, shard.peak_device_bytes)
 
     def share(self, index: Ints, flops: FlopsModel, *, reused: bool) -> Encoded:
         """These rows and what they cost."""
@@ -208,5 +219,6 @@ class _Table:
             tokens=int(self._lengths[index].sum()),
             flops=float(sum(flops.batch(1, int(length)) for length in self.padded_lengths[index])),
             peak_rss_above_baseline_bytes=self._peak_bytes,
+            peak_device_bytes=self._peak_device_bytes,
             reused=reused,
         )

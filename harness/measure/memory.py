@@ -44,7 +44,9 @@ class MemoryMeter:
         self.peak_rss_bytes = 0
         self.peak_device_bytes: int | None = None
         self._noted_above = 0
+        self._noted_device = 0
         self._seen_bytes = 0
+        self._seen_device_bytes = 0
         self._device_baseline = 0
         self._sampler: _Sampler | None = None
 
@@ -53,9 +55,10 @@ class MemoryMeter:
         """Own peak above the baseline, or that of reused work when it was computed, whichever is higher."""
         return max(self.peak_rss_bytes - self.baseline_rss_bytes, self._noted_above, 0)
 
-    def note(self, above_baseline_bytes: int) -> None:
-        """Count the peak that a reused result needed when it was computed."""
+    def note(self, above_baseline_bytes: int, device_bytes: int = 0) -> None:
+        """Count the peaks that a reused result needed when it was computed, on the host and on the accelerator."""
         self._noted_above = max(self._noted_above, above_baseline_bytes)
+        self._noted_device = max(self._noted_device, device_bytes)
 
     def current_peak_above_baseline_bytes(self) -> int:
         """The host's peak so far above the baseline, while the meter runs."""
@@ -65,9 +68,17 @@ class MemoryMeter:
         own = self._sampler.peak if self._sampler is not None else _high_water_bytes() or _resident_bytes()
         return max(own, self._seen_bytes)
 
+    def _device_peak(self) -> int:
+        if self._device is None:
+            return 0
+        import torch
+
+        return max(int(torch.cuda.max_memory_allocated(self._device)), self._seen_device_bytes)
+
     def __enter__(self) -> MemoryMeter:
         for outer in _running:  # resetting the mark would make an enclosing meter forget what it has seen
             outer._seen_bytes = outer._peak()
+            outer._seen_device_bytes = outer._device_peak()
         _running.append(self)
         settle()
         self.baseline_rss_bytes = _resident_bytes()
@@ -95,7 +106,8 @@ class MemoryMeter:
         if self._device is not None:
             import torch
 
-            self.peak_device_bytes = torch.cuda.max_memory_allocated(self._device) - self._device_baseline
+            torch.cuda.synchronize(self._device)
+            self.peak_device_bytes = max(self._device_peak() - self._device_baseline, self._noted_device)
 
 
 def settle() -> None:

@@ -69,8 +69,21 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def describe(device: Device, precision: str, *, dataset: dict[str, Any], measured: dict[str, str]) -> Provenance:
-    """The provenance of a cell that starts now."""
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def describe(
+    device: Device,
+    precision: str,
+    *,
+    started_at: str,
+    backbone: dict[str, Any],
+    dataset: dict[str, Any],
+    measured: dict[str, str],
+) -> Provenance:
+    """The provenance of a cell that started at `started_at` (see `now`)."""
     commit, dirty = source_state()
     return Provenance(
         harness=harness.__version__,
@@ -81,7 +94,8 @@ def describe(device: Device, precision: str, *, dataset: dict[str, Any], measure
         precision=precision,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        started_at=started_at,
+        backbone=backbone,
         dataset=dataset,
         measured=measured,
     )

@@ -57,6 +57,17 @@ class GradientMethod(Method):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: PrecisionPolicy = "auto"
 
+    def warm_up(self) -> None:
+        """Import what the first step of an optimiser imports, and take one."""
+        import torch
+
+        from harness.training import batches, loop, model, vocabulary  # noqa: F401
+
+        parameter = torch.nn.Parameter(torch.zeros(8, 8))
+        (parameter * parameter).sum().backward()
+        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+        torch.optim.AdamW([parameter], fused=True).step()
+
     def default_steps(self, steps_per_epoch: int) -> int:
         """Steps of a fit where the budget names none: small data needs enough steps, not only epochs."""
         return max(math.ceil(self.epochs * steps_per_epoch), self.min_steps)
@@ -131,9 +142,9 @@ class FineTuning(GradientMethod):
         with bench.working("fit"):
             compact = None
             inner = _transformers_model(model.transformer)
-            if CompactEmbedding.fits(inner):
+            if CompactEmbedding.fits(inner, token_rows, pad_id):
                 compact = CompactEmbedding(inner, token_rows, pad_id)
-                token_rows, pad_id = [compact.translate(row) for row in token_rows], compact.pad_id
+                token_rows = [compact.translate(row) for row in token_rows]
             batches = TokenBatches(
                 token_rows,
                 rows.known_labels,

@@ -85,11 +85,11 @@ class Choice:
 
     Attributes:
         inverse_penalty: scikit-learn's C.
-        n_iterations: of the solver, over all fits.
+        n_iterations: of the solver over all rows; an iteration on a part of them counts as that part.
     """
 
     inverse_penalty: float
-    n_iterations: int
+    n_iterations: float
 
 
 def choose_penalty(
@@ -103,19 +103,29 @@ def choose_penalty(
     counts = np.bincount(labels, minlength=n_classes)
     n_folds = min(n_folds, int(counts[counts > 0].min()))
     if n_folds < 2:
-        return Choice(default, 0)
+        return Choice(default, 0.0)
     fold_of = folds(labels, n_folds)
     losses = np.zeros(len(grid))
-    iterations = 0
+    iterations = 0.0
     for fold in range(n_folds):
         inside, outside = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         fitted: Logistic | None = None
         for position, inverse_penalty in enumerate(sorted(grid)):
             fitted = fit_logistic(features[inside], labels[inside], n_classes, inverse_penalty, fitted)
-            iterations += fitted.n_iterations
+            iterations += fitted.n_iterations * len(inside) / len(labels)
             right = fitted.probabilities(features[outside])[np.arange(len(outside)), labels[outside]]
             losses[position] -= np.log(np.clip(right, 1e-7, 1.0)).sum()
     return Choice(float(sorted(grid)[int(losses.argmin())]), iterations)
+
+
+def warm_up() -> None:
+    """Import scikit-learn and start its solver."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    features = TfidfVectorizer(dtype=np.float32).fit_transform(["one two", "two three", "three four", "four five"])
+    labels = np.array([0, 1, 0, 1])
+    fit_logistic(features, labels, 2, 1.0)
+    fit_logistic(features.toarray(), labels, 2, 1.0)
 
 
 def logistic_tensors(model: Logistic) -> dict[str, npt.NDArray[Any]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from harness.backbones.model import Backbone
     from harness.features.encode import FeatureStore
-    from harness.features.tokens import TokenStore
+    from harness.features.tokens import Tokens, TokenStore
     from harness.measure.flops import FlopsModel
     from harness.training.budget import Progress
 
@@ -98,9 +98,16 @@ class Bench:
     def token_rows(self, rows: Rows, phase: Phase) -> list[npt.NDArray[np.int32]]:
         """Token ids of each row; tokenising is charged to `phase` by these rows' share of the split."""
         with self.clock.paused():
-            tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, self.max_length)
+            tokens = self._tokens_of(rows)
         self.clock.charge(phase, tokens.seconds_of(rows.index))
         return [tokens.row(int(position)) for position in rows.index]
+
+    def _tokens_of(self, rows: Rows) -> Tokens:
+        tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, self.max_length)
+        if tokens.n_truncated:  # never silent
+            part = rows.source.key.rpartition("/")[2]
+            self.ledger.notes[f"truncated_{part}_rows"] = f"{tokens.n_truncated} of {len(tokens)}"
+        return tokens
 
     def pooled(self, rows: Rows, phase: Phase, policy: PrecisionPolicy) -> Floats:
         """Frozen features, shape (rows, width); charged to `phase` at what they cost when they were computed."""
@@ -108,10 +115,10 @@ class Bench:
         precision = self.precision(policy)
         self.report("encoding", None, None)
         with self.clock.paused():
-            tokens = self.tokens.tokens(rows.source, self.kind, backbone, self.max_length)
+            tokens = self._tokens_of(rows)
             encoded = self.features.pooled(rows.source, rows.index, tokens, backbone, self.max_length, precision)
         self.clock.charge(phase, tokens.seconds_of(rows.index) + encoded.seconds)
-        self.memory.note(encoded.peak_rss_above_baseline_bytes)
+        self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
             self.ledger.reused.add("features")
         if phase == "encode":
@@ -209,6 +216,9 @@ class Method(BaseModel, ABC):
         reason = self.why_unsupported(kind, architecture, device)
         if reason is not None:
             raise UnsupportedError(reason)
+
+    def warm_up(self) -> None:
+        """Import and start what `fit` uses for the first time; called once a process, before anything is measured."""
 
     @abstractmethod
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

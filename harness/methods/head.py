@@ -42,7 +42,8 @@ class Head(GradientMethod):
         from harness.training.loop import train
 
         features = bench.pooled(rows, "encode", self.precision)
-        head = self._build_head(bench)
+        with bench.clock.phase("load"):
+            head = self._build_head(bench)
         device = bench.device.torch_device()
         with bench.working("fit"):
             batches = FeatureBatches(

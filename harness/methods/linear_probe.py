@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.measure.device import PrecisionPolicy
-from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors
+from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, warm_up
 from harness.methods.base import Bench, Fitted, Method, method
 from harness.tasks.base import Floats, Rows
 
@@ -30,20 +30,24 @@ class LinearProbe(Method):
     folds: int = Field(default=5, ge=2)
     precision: PrecisionPolicy = "auto"
 
+    def warm_up(self) -> None:
+        """Import scikit-learn and fit a few rows."""
+        warm_up()
+
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode, choose the penalty, fit."""
         features = bench.pooled(rows, "encode", self.precision)
         labels = rows.known_labels
-        iterations = 0
+        choice_iterations = 0.0
         chosen = self.c
         if chosen is None:
             with bench.working("tune"):
                 choice = choose_penalty(features, labels, bench.n_classes, self.c_grid, self.folds, default=1.0)
-            chosen, iterations = choice.inverse_penalty, choice.n_iterations
+            chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
         with bench.working("fit"):
             model = fit_logistic(features, labels, bench.n_classes, chosen)
         # A pass of the solver is one product of the features with the weights and one with the gradient.
-        bench.ledger.train_flops += 4.0 * (model.n_iterations + iterations) * features.size * bench.n_classes
+        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * bench.n_classes
         bench.ledger.notes["chosen_c"] = chosen
         return _Probe(model, self.precision, bench)
 

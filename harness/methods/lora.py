@@ -34,6 +34,11 @@ class Lora(FineTuning):
     learning_rate: float = Field(default=3e-3, gt=0)
     epochs: float = Field(default=6, gt=0)
 
+    def warm_up(self) -> None:
+        """Import peft too: that takes seconds."""
+        super().warm_up()
+        import peft  # noqa: F401
+
     def adapt(self, transformer: nn.Module) -> nn.Module:
         """The transformer wrapped by peft."""
         from peft import LoraConfig, get_peft_model

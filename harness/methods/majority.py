@@ -38,7 +38,8 @@ class _Frequencies(Fitted):
         self.n_parameters = self.n_trainable = len(frequencies)
 
     def predict(self, rows: Rows, bench: Bench) -> Floats:
-        return np.tile(self._frequencies, (len(rows), 1))
+        with bench.working("predict"):
+            return np.tile(self._frequencies, (len(rows), 1))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return {"frequencies": self._frequencies}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors
+from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, warm_up
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
 from harness.tasks.base import Floats, Rows
 
@@ -31,6 +31,10 @@ class Tfidf(Method):
     c_grid: tuple[float, ...] = (1.0, 10.0, 100.0)
     folds: int = Field(default=5, ge=2)
 
+    def warm_up(self) -> None:
+        """Import scikit-learn and fit a few rows."""
+        warm_up()
+
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Learn vocabulary and weights of words from the training rows, choose the penalty, fit."""
         labels = rows.known_labels
@@ -41,15 +45,15 @@ class Tfidf(Method):
             except ValueError:  # no text has a word of two letters: every row is the same to this method
                 vectoriser = self._vectoriser(vocabulary={"": 0})
                 features = vectoriser.fit_transform(rows.texts)
-        iterations = 0
+        choice_iterations = 0.0
         chosen = self.c
         if chosen is None:
             with bench.working("tune"):
                 choice = choose_penalty(features, labels, bench.n_classes, self.c_grid, self.folds, default=10.0)
-            chosen, iterations = choice.inverse_penalty, choice.n_iterations
+            chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
         with bench.working("fit"):
             model = fit_logistic(features, labels, bench.n_classes, chosen)
-        bench.ledger.train_flops += 4.0 * (model.n_iterations + iterations) * features.nnz * bench.n_classes
+        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.nnz * bench.n_classes
         bench.ledger.notes["chosen_c"] = chosen
         return _Tfidf(vectoriser, model)
 

@@ -86,6 +86,8 @@ def prepare(request: Request) -> Prepared:
         raise UsageError(f"Seed {negative[0]} was given; expected whole numbers from 0.")
     budgets = list(dict.fromkeys(request.budgets if request.budgets is not None else [suite.budget or Budget()]))
     specs: list[TaskSpec] = [suite.task(name) for name in (request.tasks if request.tasks is not None else suite.tasks)]
+    if not specs:
+        raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
     device = find_device(request.device)
     backbone = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -18,8 +19,8 @@ class RemainingTime:
     def estimate(self, cells: Iterable[tuple[str, str, int]]) -> float | None:
         """Seconds for cells of (task, method, n_train); None before any cell has ended.
 
-        A method that has run at another size only is taken to cost in proportion to the size; one that has not run
-        at all, what an average cell did.
+        A method that has run at another size only is taken to cost in proportion to the size's square root, since
+        small sizes take a fixed number of steps; one that has not run at all, what an average cell did.
         """
         known = [second for by_size in self._seconds.values() for all_ in by_size.values() for second in all_]
         if not known:
@@ -33,7 +34,7 @@ class RemainingTime:
                 continue
             nearest = min(by_size, key=lambda size: abs(size - n_train))
             mean = sum(by_size[nearest]) / len(by_size[nearest])
-            total += mean * max(1.0, n_train / nearest if nearest else 1.0)
+            total += mean * max(1.0, math.sqrt(n_train / nearest) if nearest else 1.0)
         return total
 
     def _other_task(self, method: str) -> dict[int, list[float]] | None:

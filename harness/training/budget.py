@@ -36,8 +36,8 @@ class Progress:
     step: int = 0
 
     @property
-    def step_limit(self) -> int | None:
-        """Most optimiser steps; None where only seconds or FLOPs could end the fit."""
+    def step_limit(self) -> int:
+        """Most optimiser steps, whatever else may end the fit earlier."""
         limits = []
         if self.budget.steps is not None:
             limits.append(self.budget.steps)

@@ -120,14 +120,14 @@ def train(
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     outcome = Outcome()
     limit = progress.step_limit
-    every = max(1, (limit or 320) // _CURVE_POINTS)
+    every = max(1, limit // _CURVE_POINTS)
     running = torch.zeros((), device=device)
     n_running = 0
     for batch in _endless(batches):
         factor = learning_rate_factor(optimisation.schedule, progress.fraction(), optimisation.warmup)
         if optimisation.warmup > 0 and progress.step == 0:
             # A first step at exactly 0 would be wasted: start where the first step's end will be.
-            factor = max(factor, min(1.0, 1.0 / (optimisation.warmup * (limit or 100))))
+            factor = max(factor, min(1.0, 1.0 / (optimisation.warmup * limit)))
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):

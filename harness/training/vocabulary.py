@@ -15,6 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+_READS_IDS = {"esm"}
+"""Architectures that look at other ids than the padding's (ESM rescales by the share of mask tokens)."""
+
 
 class CompactEmbedding:
     """A model whose input embedding holds only the rows that occur, until `restore` is called.
@@ -22,17 +25,17 @@ class CompactEmbedding:
     Args:
         model: a transformers model; its input embedding is replaced.
         rows: token ids of all rows that training reads.
-        pad_id: kept in any case, since batches are padded with it.
+        pad_id: kept, and kept at its own id.
     """
 
     def __init__(self, model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> None:
         self._model = model
         self._full: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
-        used = np.unique(np.concatenate([*rows, np.array([pad_id], dtype=np.int32)])).astype(np.int64)
+        words = np.setdiff1d(np.concatenate(rows), [pad_id]).astype(np.int64)
+        used = np.insert(words, pad_id, pad_id)  # RoBERTa and others tell positions by the padding's id: it must stay
         self._used = torch.from_numpy(used)
         self._position = np.full(self._full.num_embeddings, -1, dtype=np.int32)
         self._position[used] = np.arange(len(used), dtype=np.int32)
-        self.pad_id = int(self._position[pad_id])
         padding = self._full.padding_idx
         self._small = nn.Embedding(
             len(used),
@@ -44,8 +47,10 @@ class CompactEmbedding:
         model.set_input_embeddings(self._small)  # type: ignore[operator]
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
-        """Whether the model's input embedding is a plain, trained one that nothing else shares."""
+    def fits(model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> bool:
+        """Whether the model's input embedding is a plain, trained one that nothing else shares or reads ids for."""
+        if getattr(model.config, "model_type", "") in _READS_IDS or len(np.unique(np.concatenate(rows))) <= pad_id:
+            return False
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
             return False
