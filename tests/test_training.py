@@ -189,3 +189,34 @@ def test_curve_follows_the_budget(toy: Task, tiny: BackboneFiles, cpu: Device) -
     assert len(steps) <= 40
     assert all(math.isfinite(point.train_loss or math.nan) for point in record.curve)
     assert record.curve[-1].flops == pytest.approx(record.cost.train_flops)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5])
+def test_dropout_drops_the_share_it_says_and_keeps_the_mean(p: float) -> None:
+    from harness.training.dropout import SixteenBitDropout
+
+    torch.manual_seed(0)
+    layer = SixteenBitDropout(p)
+    values = torch.ones(401, 1003, requires_grad=True)  # not a multiple of the four elements that share a word
+    dropped = layer(values)
+    share = float((dropped == 0).float().mean())
+    assert share == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / values.numel()) + 1e-5)
+    assert float(dropped.detach().mean()) == pytest.approx(1.0, abs=0.01)
+    for lane in range(4):  # each of the four elements of a word on its own
+        lane_share = float((dropped.reshape(-1)[lane::4] == 0).float().mean())
+        assert lane_share == pytest.approx(p, abs=0.01)
+    dropped.sum().backward()
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad, dropped.detach())
+    assert layer.eval()(values) is values
+
+
+def test_dropout_masks_are_not_repeated_and_follow_the_seed() -> None:
+    from harness.training.dropout import SixteenBitDropout
+
+    layer = SixteenBitDropout(0.3)
+    torch.manual_seed(1)
+    first, second = layer(torch.ones(4096)), layer(torch.ones(4096))
+    torch.manual_seed(1)
+    assert torch.equal(layer(torch.ones(4096)), first)
+    assert not torch.equal(first, second)

@@ -110,6 +110,7 @@ class FineTuning(GradientMethod):
         """The model with exactly what this method trains requiring gradients."""
         import torch
 
+        from harness.training.dropout import quicken_dropout
         from harness.training.model import PooledModel
 
         transformer = bench.fresh_transformer()
@@ -120,6 +121,8 @@ class FineTuning(GradientMethod):
             adapted = self.adapt(transformer)
             device = bench.device.torch_device()
             model = PooledModel(adapted, head, bench.some_backbone.files.pooling).to(device)
+            if bench.device.kind == "cpu":
+                quicken_dropout(model)
             trained = {id(parameter) for parameter in self.select_trainable(model.transformer)}
             for parameter in model.transformer.parameters():
                 parameter.requires_grad_(id(parameter) in trained)

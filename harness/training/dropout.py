@@ -1,0 +1,47 @@
+"""Dropout whose random numbers are cheap on a CPU.
+
+torch draws one 64-bit number an element for a dropout mask on the CPU, one after the other: for a small encoder on
+short texts that is a sixth of a training step. Sixteen bits decide an element just as well: the share that is dropped
+is rounded to 1/65,536, and what is kept is scaled by exactly the share kept, so the expectation is unchanged.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_LEVELS = 1 << 16
+
+
+class SixteenBitDropout(nn.Module):
+    """`nn.Dropout(p)` with a mask made of 16 random bits an element, from torch's global generator.
+
+    Args:
+        p: share of elements to drop, 0 <= p < 1.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self._n_kept = round((1.0 - p) * _LEVELS)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The values, in training with a share of them 0 and the others scaled up."""
+        if not self.training or self._n_kept == _LEVELS:
+            return values
+        words = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: values.numel()].view(values.shape)
+        mask = (bits < self._n_kept - _LEVELS // 2).to(values.dtype)
+        return values * mask.mul_(_LEVELS / self._n_kept)
+
+    def extra_repr(self) -> str:
+        """As `nn.Dropout` shows itself."""
+        return f"p={self.p}"
+
+
+def quicken_dropout(model: nn.Module) -> None:
+    """Replace every `nn.Dropout` of a model that trains on a CPU; elsewhere torch's own is the quicker one."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout and not child.inplace and child.p < 1.0:
+                setattr(parent, name, SixteenBitDropout(child.p).train(child.training))
