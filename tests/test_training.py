@@ -12,6 +12,7 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone, pool
+from harness.features.tokens import pad
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.records import Budget
@@ -220,3 +221,36 @@ def test_dropout_masks_are_not_repeated_and_follow_the_seed() -> None:
     torch.manual_seed(1)
     assert torch.equal(layer(torch.ones(4096)), first)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+def test_a_compact_vocabulary_changes_nothing_that_is_computed(family: str) -> None:
+    """Families differ in how they use ids: RoBERTa's positions follow from where the padding id stands."""
+    from transformers import AutoConfig, AutoModel
+
+    pad_id = 1 if family == "roberta" else 0
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    if family == "distilbert":
+        sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
+    if family == "electra":
+        sizes["embedding_size"] = 16
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=60, max_position_embeddings=24, pad_token_id=pad_id, bos_token_id=2, eos_token_id=3, **sizes
+    )
+    model = AutoModel.from_config(config).eval()
+    rows = [np.array(row, dtype=np.int32) for row in ([2, 40, 41, 3], [2, 55, 3], [2, 9, 9, 41, 50, 3])]
+
+    def hidden(used: list[np.ndarray]) -> torch.Tensor:
+        ids, mask = pad(used, pad_id)
+        with torch.no_grad():
+            states = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
+        return states * torch.from_numpy(mask)[..., None]
+
+    expected = hidden(rows)
+    assert CompactEmbedding.fits(model, rows, pad_id)
+    narrow = CompactEmbedding(model, rows, pad_id)
+    assert model.get_input_embeddings().num_embeddings < 12
+    torch.testing.assert_close(hidden([narrow.translate(row) for row in rows]), expected)
+    narrow.restore(1.0)
+    torch.testing.assert_close(hidden(rows), expected)

@@ -19,7 +19,9 @@ def show_methods(name: str | None) -> None:
         _explain(console, methods.get(name))
         return
     table = Table(title="Methods", title_justify="left")
-    for heading in ("family", "method", "trains", "backbone", "source"):
+    for heading in ("family", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("trains", "backbone", "source"):
         table.add_column(heading, overflow="fold")
     for cls in sorted(methods, key=lambda cls: (cls.family, cls.name)):
         serves = ", ".join(sorted(cls.serves)) or "none needed"

@@ -77,7 +77,7 @@ def softmax(logits: Floats) -> Floats:
 def count_training_flops(model: PooledModel, device: torch.device) -> FlopsModel:
     """FLOPs of a training step by batch shape: forward, and backward to what is trained and no further.
 
-    Leaves weights, gradients and the random state as they were.
+    Leaves weights, gradients, the mode and the random state as they were.
     """
 
     def run(n_rows: int, length: int) -> None:
@@ -85,5 +85,9 @@ def count_training_flops(model: PooledModel, device: torch.device) -> FlopsModel
         model(ids, torch.ones_like(ids)).sum().backward()
         model.zero_grad(set_to_none=True)
 
+    training = model.training
+    model.train()  # attention takes another path with dropout than without
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return fit_flops(run)
+        counted = fit_flops(run)
+    model.train(training)
+    return counted
