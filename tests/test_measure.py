@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,3 +146,43 @@ def test_devices() -> None:
     assert Device("cpu", "x", 1, native_bf16=True).precision("auto") == "bf16"
     assert Device("cpu", "x", 1, native_bf16=False).precision("auto") == "fp32"
     assert Device("cpu", "x", 1, native_bf16=False).precision("bf16") == "bf16"
+
+
+_FULL_CELL = """
+from pathlib import Path
+from harness.backbones.locate import DEFAULT, locate_backbone
+from harness.execute import Worker
+from harness.measure.device import find_device
+from harness.methods import methods
+from harness.records import Budget
+from harness.suites import load_suite
+from harness.tasks import kinds
+from tests.toys import plan_one
+task = kinds.get("classification").prepare(load_suite("quickstart").task("docstrings"), None)
+files = locate_backbone(DEFAULT)
+planned = plan_one(task, files, methods.get("full")(), size="192", budget=Budget(steps=20))
+record = Worker(find_device("cpu"), None).run(planned, task, files, "tests", lambda *_: None)
+print("PEAK", record.cost.peak_rss_bytes, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_of_full_fine_tuning_is_what_a_sampler_outside_sees() -> None:
+    """The whole life of the process is sampled; nothing before or after the cell needs more than it does."""
+    import psutil
+
+    child = subprocess.Popen(
+        [sys.executable, "-c", _FULL_CELL], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent
+    )
+    watched = psutil.Process(child.pid)
+    peak = 0
+    while child.poll() is None:
+        try:
+            peak = max(peak, watched.memory_info().rss)
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.005)
+    assert child.stdout is not None
+    [line] = [line for line in child.stdout.read().splitlines() if line.startswith("PEAK")]
+    print(line, "sampled outside", peak)
+    assert int(line.split()[1]) == pytest.approx(peak, rel=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, warm_up
+from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, one_blas_thread, warm_up
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
 from harness.tasks.base import Floats, Rows
 
@@ -48,10 +48,10 @@ class Tfidf(Method):
         choice_iterations = 0.0
         chosen = self.c
         if chosen is None:
-            with bench.working("tune"):
+            with bench.working("tune"), one_blas_thread():
                 choice = choose_penalty(features, labels, bench.n_classes, self.c_grid, self.folds, default=10.0)
             chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
-        with bench.working("fit"):
+        with bench.working("fit"), one_blas_thread():
             model = fit_logistic(features, labels, bench.n_classes, chosen)
         bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.nnz * bench.n_classes
         bench.ledger.notes["chosen_c"] = chosen

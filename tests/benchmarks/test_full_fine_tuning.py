@@ -22,6 +22,7 @@ SEEDS = 5
 TRAINERS_DEFAULTS = {"learning_rate": 5e-5, "head_learning_rate": 5e-5, "weight_decay": 0.0, "warmup": 0.0}
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("rival", "at_least"),
     [pytest.param("bf16 and grouped by length", 1.05, id="bf16-grouped"), pytest.param("defaults", 3.0, id="defaults")],

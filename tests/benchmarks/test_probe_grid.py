@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.backbones.locate import BackboneFiles
@@ -20,6 +21,7 @@ SIZES = (32, 64, 128, 256, 512)
 SEEDS = (0, 1, 2)
 
 
+@pytest.mark.timeout(3600)
 def test_probe_grid_against_encoding_each_cell_anew(
     benchmark: BenchmarkFixture, sst2: Task, minilm: BackboneFiles, cpu: Device, tmp_path: Path
 ) -> None:
