@@ -29,6 +29,10 @@ class StoreError(HarnessError):
     """The store of records cannot be read or written."""
 
 
+class DuplicateError(StoreError):
+    """The store holds this attempt of the cell already: another run was quicker."""
+
+
 class UnsupportedError(HarnessError):
     """A method cannot serve this backbone, task or device; the reason becomes the record's error."""
 

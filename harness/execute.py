@@ -85,7 +85,7 @@ class Worker:
             status, run.error = "out_of_memory", str(error) or "The host had no more memory to give."
         except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
             if is_out_of_memory(error):
-                status, run.error = "out_of_memory", str(error).splitlines()[0]
+                status, run.error = "out_of_memory", (str(error) or type(error).__name__).splitlines()[0]
             else:
                 status = "failed"
                 run.error = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-12)}"

@@ -25,6 +25,9 @@ SCHEMA = 1
 
 Status = Literal["ok", "unsupported", "out_of_memory", "out_of_time", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy's and torch's generators both take."""
+
 FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
 """What the next run leaves alone; `failed` is tried again on request."""
 
@@ -361,7 +364,7 @@ def parse_budget(text: str) -> Budget:
         except ValueError:
             units = ", a plain number or one in MB, GB, MiB, GiB" if name == "peak_memory_bytes" else ""
             raise UsageError(f"Budget '{name}' was '{raw}'; expected a number above 0{units}.") from None
-        values[name] = number
+        values[name] = round(number) if unit else number  # 0.1 GiB is no whole number of bytes
     return Budget(**values)
 
 

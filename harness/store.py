@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import sqlalchemy as sa
 
-from harness.errors import HarnessError, StoreError
+from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
 from harness.records import FINAL_STATUSES, Record
 
@@ -141,7 +141,7 @@ class Store:
                 if predictions is not None:
                     connection.execute(_predictions.insert().values({**key, "payload": dump(predictions)}))
         except sa.exc.IntegrityError as error:
-            raise StoreError(
+            raise DuplicateError(
                 f"Attempt {record.attempt} of cell {record.id} ({_column(record.cell.label())}) on '{key['device']}' "
                 f"is in {self.name} already. Records are never overwritten: store the next attempt (`next_attempt`)."
             ) from error

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from harness.data.sampling import parse_size
 from harness.data.spec import Files, TaskSpec
 from harness.errors import UsageError, unknown_name
-from harness.records import Budget
+from harness.records import MAX_SEED, Budget
 from harness.resources import shipped
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -88,7 +88,7 @@ class Suite(BaseModel):
     backbone: str = Field(default=DEFAULT_BACKBONE, min_length=1)
     methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, min_length=1)
     sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
     budget: ReadBudget = None
 
     @field_validator("methods", "sizes", "seeds", "include")

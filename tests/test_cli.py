@@ -61,6 +61,7 @@ def command(*arguments: str) -> list[str]:
 
 def harness(*arguments: str, cwd: Path, code: int = 0, **environment: str) -> str:
     """Run the command in a folder of its own; returns stdout and stderr together."""
+    environment.setdefault("HARNESS_STORE", "results/harness.sqlite")
     done = subprocess.run(
         command(*arguments),
         cwd=cwd,
@@ -151,18 +152,25 @@ def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny:
         (["run", "quickstart", "--methods", "lroa"], "Did you mean 'lora'?"),
         (["run", "quickstart", "--tasks", "docstring"], "Did you mean 'docstrings'?"),
         (["run", "quickstart", "--sizes", "many"], "8/class"),
-        (["run", "quickstart", "--sizes", "4"], "12"),
-        (["run", "quickstart", "--sizes", "1000000"], "1000000"),
+        (["run", "quickstart", "--sizes", "4"], "ask for at least 12"),
+        (["run", "quickstart", "--sizes", "1000000"], "ask for at most that"),
         (["run", "quickstart", "--seeds", "a"], "0,1,2"),
-        (["run", "quickstart", "--seeds", "-1"], "from 0"),
+        (["run", "quickstart", "--seeds", "-1"], "from 0 to"),
+        (["run", "quickstart", "--seeds", "9223372036854775808"], "from 0 to"),
+        (["run", "quickstart", "--methods", "full[learning_rate=inf]"], "finite number"),
+        (["run", "quickstart", "--methods", "linear-probe[c_grid=[]]"], "at least 1 item"),
+        (["run", "quickstart", "--methods", "linear-probe[c_grid=[-1]]"], "greater than 0"),
+        (["run", "tickets.csv"], "--data tickets.csv"),
+        (["run", "--data", "tickets.csv", "--test", "tickets.csv"], "copies of test rows"),
         (["run", "quickstart", "--budget", "epoch=3"], "epochs"),
         (["run", "quickstart", "--mirror", "nowhere"], "datasets/"),
         (["run", "quickstart", "--backbone", "some-lab/absent"], "--mirror"),
         (["run", "sentiment"], "HARNESS_MIRROR"),
-        (["run", "--data", "absent.csv"], "absent.csv"),
+        (["run", "--data", "absent.csv"], "there is no such file"),
         (["run", "--data", "tickets.csv", "--text", "txt"], "Did you mean 'text'?"),
         (["run", "quickstart", "--test", "x.csv"], "--data"),
         (["status"], "harness.sqlite"),
+        (["status", "quickstrat"], "Did you mean 'quickstart'?"),
         (["methods", "lor"], "Did you mean 'lora'?"),
         (["suites", "sentimant"], "Did you mean 'sentiment'?"),
     ],
@@ -171,6 +179,46 @@ def test_wrong_usage_is_told_what_to_try(arguments: list[str], says: str, folder
     write_toy_table(tmp_path / "tickets.csv")
     environment = {name: "" for name in ("HARNESS_MIRROR",) if name in os.environ}
     assert says in harness(*arguments, cwd=tmp_path, code=2, **environment)
+
+
+def test_a_suite_without_a_store_is_all_missing(tmp_path: Path) -> None:
+    assert "missing" in harness("status", "quickstart", cwd=tmp_path)
+
+
+def test_a_damaged_backbone_is_one_refusal(tmp_path: Path, tiny: BackboneFiles) -> None:
+    import shutil
+
+    write_toy_table(tmp_path / "tickets.csv")
+    for damaged, content in (("config.json", "{"), ("config.json", "[]"), ("tokenizer.json", "{}")):
+        broken = tmp_path / "broken"
+        shutil.rmtree(broken, ignore_errors=True)
+        shutil.copytree(tiny.folder, broken)
+        (broken / damaged).write_text(content)
+        output = harness("run", "--data", "tickets.csv", "--backbone", "./broken", cwd=tmp_path, code=2)
+        assert "Backbone" in output
+        assert "[1/" not in output
+
+
+def test_interrupting_says_how_to_go_on(folder: Path, tiny: BackboneFiles) -> None:
+    arguments = [*own_data(tiny, "majority,head[epochs=100000]"), "--sizes", "12", "--seeds", "0"]
+    running = subprocess.Popen(
+        command(*arguments, "--store", "interrupted.sqlite"),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not stored(folder / "interrupted.sqlite"):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, output
+    assert "Run the same command again to go on" in output
+    assert "Traceback" not in output
+    assert len(stored(folder / "interrupted.sqlite")) == 1
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -222,6 +222,8 @@ def test_budgets_from_text() -> None:
     assert parse_budget("peak_memory_bytes=8GB").peak_memory_bytes == 8 * 10**9
     assert parse_budget("peak_memory_bytes=1.5GiB").peak_memory_bytes == 1_610_612_736
     assert parse_budget("") == Budget()
+    assert parse_budget("peak_memory_bytes=0.1GiB").peak_memory_bytes == 107_374_182
+    assert parse_budget("peak_memory_bytes=2.01GB").peak_memory_bytes == 2_010_000_000
     for text in ("epochs=0", "epochs=-1", "epochs=nan", "epochs", "epoch=3", "steps=2.5", "epochs=3,epochs=4",
                  "train_seconds=5GB", "peak_memory_bytes=8XB"):  # fmt: skip
         with pytest.raises(UsageError):

@@ -66,6 +66,24 @@ def test_a_warm_cell_is_charged_what_the_cold_one_was(
     assert costs[0].peak_rss_above_baseline_bytes is not None
 
 
+def test_what_was_measured_once_is_charged_ever_after(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path
+) -> None:
+    """Planted figures come back: nothing is measured anew, and nothing is free."""
+    index = [3, 9, 200]
+    encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, index)
+    [folder] = (tmp_path / "features").iterdir()
+    [path] = folder.glob("*.safetensors")
+    disk = FeatureDisk(tmp_path)
+    [known] = disk.read(folder.name)
+    path.unlink()
+    disk.write(folder.name, "{}", Shard(known.rows, known.values, np.full(len(known.rows), 7.0), 123_456_789))
+    warm = encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, index)
+    assert warm.reused
+    assert warm.seconds == pytest.approx(21.0)
+    assert warm.peak_rss_above_baseline_bytes == 123_456_789
+
+
 def test_seconds_are_shared_out_by_tokens(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
     store = FeatureStore(cpu, None)
     whole = encode(store, toy, tiny, list(range(len(toy.train))))

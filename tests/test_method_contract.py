@@ -85,6 +85,19 @@ def test_trains_what_it_says_and_nothing_else(name: str, toy: Task, tiny: Backbo
     assert fitted.n_parameters == sum(value.numel() for value in sizes.values())
 
 
+def test_full_leaves_nothing_frozen_and_head_trains_one_linear_layer(
+    toy: Task, tiny: BackboneFiles, cpu: Device
+) -> None:
+    width, n_classes = 32, 3
+    full = run_one(toy, tiny, configured("full", min_steps=2, epochs=1), cpu).cost
+    assert full.n_trainable == full.n_parameters
+    frozen = sum(value.numel() for value in load_backbone(tiny).pristine.parameters())
+    for name in ("head", "linear-probe"):
+        cost = run_one(toy, tiny, configured(name), cpu).cost
+        assert cost.n_trainable == width * n_classes + n_classes
+        assert cost.n_parameters == frozen + cost.n_trainable
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_predictions_whatever_ran_between(
     name: str, toy: Task, tiny: BackboneFiles, cpu: Device

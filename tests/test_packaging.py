@@ -51,6 +51,17 @@ def test_a_wheel_carries_what_it_needs(tmp_path: Path) -> None:
         opened.extractall(tmp_path / "site")
         names = opened.namelist()
     assert not [name for name in names if name.startswith(("tests/", "suites/", "results/"))]
+    entry = next(name for name in names if name.endswith("entry_points.txt"))
+    assert "harness = harness.cli.main:main" in (tmp_path / "site" / entry).read_text()
+    listed = subprocess.run(
+        [sys.executable, "-c", "from harness.cli.main import main; main()", "suites"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "docstrings" in listed.stdout
     where, suites, reference, loaded = look(tmp_path, tmp_path / "site")
     assert Path(where).is_relative_to(tmp_path / "site")
     assert suites == look(tmp_path, ROOT)[1]

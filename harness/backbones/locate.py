@@ -85,7 +85,10 @@ def locate_backbone(name: str, mirror: Path | None = None) -> BackboneFiles:
         UsageError: the files are not those pinned, hold no safetensors, or the revision is missing.
     """
     hub_id, _, revision = name.partition("@")
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"Backbone '{name}': there is no such user's folder.") from None
     if name.startswith(("/", "./", "../", "~")) or (folder.is_dir() and (folder / "config.json").is_file()):
         if not (folder / "config.json").is_file():
             raise MissingResourceError(
@@ -143,7 +146,7 @@ def _verified(name: str, folder: Path, revision: str | None, origin: str) -> Bac
                 f"Backbone '{name}' ({origin}): model.safetensors has SHA-256 {found}; expected {pinned}. "
                 "These are other weights: reinstall them, or use them as a local folder: --backbone ./FOLDER."
             )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _read_json(folder / "config.json", name)
     architecture = _architecture(config)
     return BackboneFiles(
         name=name,
@@ -154,6 +157,16 @@ def _verified(name: str, folder: Path, revision: str | None, origin: str) -> Bac
         revision=revision,
         origin=origin,
     )
+
+
+def _read_json(path: Path, name: str) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Backbone '{name}': {path.name} cannot be read as JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"Backbone '{name}': {path.name} holds a {type(value).__name__}; expected an object.")
+    return value
 
 
 def _fingerprint(folder: Path) -> str:
@@ -187,7 +200,7 @@ def _architecture(config: dict[str, object]) -> Architecture:
 def _pooling(folder: Path, architecture: Architecture) -> Pooling:
     declared = folder / "1_Pooling" / "config.json"  # how sentence-transformers writes it
     if declared.is_file():
-        modes = json.loads(declared.read_text(encoding="utf-8"))
+        modes = _read_json(declared, folder.name)
         for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
             if modes.get(f"pooling_mode_{key}"):
                 return pooling  # type: ignore[return-value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -60,7 +61,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     return 1 if missing else 0
 
 
-def _check_suite(suite: str, mirror: Path | None, row: object) -> list[str]:
+def _check_suite(suite: str, mirror: Path | None, row: Callable[[str, str], None]) -> list[str]:
     from harness.backbones.locate import locate_backbone
     from harness.data.source import load_splits
     from harness.suites import load_suite
@@ -70,12 +71,12 @@ def _check_suite(suite: str, mirror: Path | None, row: object) -> list[str]:
     for name in loaded.tasks:
         try:
             splits = load_splits(loaded.task(name), mirror)
-            row(f"task {name}", f"{splits.provenance.get('from')}: {len(splits.train)} + {len(splits.test)} rows")  # type: ignore[operator]
+            row(f"task {name}", f"{splits.provenance.get('from')}: {len(splits.train)} + {len(splits.test)} rows")
         except HarnessError as error:
             missing.append(str(error))
     try:
         files = locate_backbone(loaded.backbone, mirror)
-        row("suite's backbone", f"{files.name}: {files.origin}")  # type: ignore[operator]
+        row("suite's backbone", f"{files.name}: {files.origin}")
     except HarnessError as error:
         missing.append(str(error))
     return missing

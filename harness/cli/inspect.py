@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.run import quiet_libraries
+from harness.errors import unknown_name
 from harness.records import STATUSES, Record
 from harness.store import Store
 
@@ -17,27 +19,33 @@ from harness.store import Store
 def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
     """Counts by suite, task and method; with a suite, what is missing of its defaults on this device."""
     console = Console()
-    with Store.open(store, create=False) as opened:
-        counts: dict[tuple[str, str, str], Counter[str]] = {}
-        errors: list[str] = []
-        records: Iterable[Record] = opened.records()
-        if suite is not None:
-            from harness.schedule.prepare import Request, prepare
-            from harness.suites import load_suite
+    quiet_libraries()
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    errors: list[str] = []
+    prepared = None
+    if suite is not None:
+        from harness.schedule.prepare import Request, prepare
+        from harness.suites import load_suite
 
-            prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
-            ids = {planned.cell.id for planned in prepared.cells}
-            known = opened.latest(ids, prepared.device.name)  # whichever suite ran them first
-            records = known.values()
-            for planned in prepared.cells:
-                if (planned.cell.id, prepared.device.name) not in known:
-                    key = (suite, planned.cell.task, planned.cell.method)
-                    counts.setdefault(key, Counter())["missing"] += 1
-        for record in records:
-            key = (suite or record.suite, record.cell.task, record.cell.method)
-            counts.setdefault(key, Counter())[record.status] += 1
-            if record.status == "failed" and record.error:
-                errors.append(f"{record.cell.label()}: {record.error.splitlines()[0]}")
+        prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
+    records: Iterable[Record] = ()
+    if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
+        with Store.open(store, create=False) as opened:
+            if prepared is None:
+                records = list(opened.records())
+            else:  # whichever suite ran them first
+                ids = {planned.cell.id for planned in prepared.cells}
+                records = list(opened.latest(ids, prepared.device.name).values())
+    for record in records:
+        key = (suite or record.suite, record.cell.task, record.cell.method)
+        counts.setdefault(key, Counter())[record.status] += 1
+        if record.status == "failed" and record.error:
+            errors.append(f"{record.cell.label()}: {record.error.splitlines()[0]}")
+    if prepared is not None:
+        known = {record.id for record in records}
+        for planned in prepared.cells:
+            if planned.cell.id not in known:
+                counts.setdefault((str(suite), planned.cell.task, planned.cell.method), Counter())["missing"] += 1
     shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
     table = Table(title=f"Records in {store}", title_justify="left")
     for heading in ("suite", "task", "method"):
@@ -62,6 +70,9 @@ def write_report_command(suite: str | None, out: Path | None, store: str) -> Non
     console = make_console()
     with Store.open(store, create=False) as opened:
         records = list(opened.records(with_predictions=True, suite=suite))
+        if suite is not None and not records:
+            labels = {record.suite for record in opened.records()}
+            raise unknown_name("suite among this store's records", suite, labels)
     written = write_report(records, out or Path("reports") / (suite or "all"))
     print_tables(console, records)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)

@@ -100,7 +100,7 @@ def status(
 
 @app.command()
 def report(
-    suite: Annotated[Optional[str], typer.Argument(help="Only records of this suite.")] = None,  # noqa: UP045
+    suite: Annotated[Optional[str], typer.Argument(help="Only records that a run of this suite made.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Folder to write to.")] = None,  # noqa: UP045
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -175,8 +175,12 @@ def _root(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 some cells failed, 2 wrong usage, 130 interrupted."""
+    import signal
+
     from harness.errors import HarnessError
 
+    if hasattr(signal, "SIGPIPE"):  # `harness methods | head`: end quietly, as other commands do
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app()
     except HarnessError as error:
@@ -184,6 +188,3 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `harness methods | head`
-        sys.stderr.close()
-        sys.exit(0)

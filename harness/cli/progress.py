@@ -55,7 +55,7 @@ class RunDisplay:
 
     def cell_begins(self, planned: PlannedCell) -> None:
         """A cell starts."""
-        self._current = planned.cell.label()
+        self._current = planned.label()
         self._started = time.perf_counter()
         self._progress.update(self._bar, description=escape(self._current))
 
@@ -72,7 +72,7 @@ class RunDisplay:
         result = f"{score.metric} {score.value:.3f}" if score is not None else record.status
         took = time.perf_counter() - self._started
         left = f" · about {_duration(seconds_left)} left" if seconds_left else ""
-        line = f"[{self._n_done}/{self._n_cells}] {record.cell.label()} · {result} · {took:.1f} s"
+        line = f"[{self._n_done}/{self._n_cells}] {self._current} · {result} · {took:.1f} s"
         if self._live:
             self._progress.update(self._bar, advance=1, left=f"about {_duration(seconds_left)} left" if left else "")
             self._print(line, style="red" if record.status == "failed" else None)

@@ -121,8 +121,10 @@ def _suite(suite: str | None, data: Path | None, text: str, label: str, test: Pa
     if (suite is None) == (data is None):
         raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
     if data is None:
-        if test is not None:
-            raise UsageError("--test goes with --data; a suite names its own test rows.")
+        if test is not None or (text, label) != ("text", "label"):
+            raise UsageError("--text, --label and --test go with --data; a suite names its own columns and test rows.")
+        if str(suite).lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")):
+            raise UsageError(f"'{suite}' is a file of data: harness run --data {suite} --text COLUMN --label COLUMN.")
         return load_suite(str(suite))
     from harness.data.table import table_task
 

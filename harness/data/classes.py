@@ -22,6 +22,7 @@ from harness.data.spec import TaskSpec
 from harness.errors import DataError
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _N_NAMED = 5
 
 
@@ -105,7 +106,18 @@ def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]
         raise DataError(
             f"{origin.name}: {origin.at(*empty)}: the text in column '{column}' is empty. Fill it in or drop the row."
         )
+    _check_encodable(values, column, origin)
     return list(values)
+
+
+def _check_encodable(values: Sequence[Any], column: str, origin: Origin) -> None:
+    """Refuse half a surrogate pair: JSON can spell it, and nothing can store it."""
+    broken = [at for at, value in enumerate(values) if isinstance(value, str) and _SURROGATE.search(value)]
+    if broken:
+        raise DataError(
+            f"{origin.name}: {origin.at(*broken)}: column '{column}' holds half a surrogate pair (\\ud800 to \\udfff), "
+            "which is no text. Drop the character or the row."
+        )
 
 
 def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str]:
@@ -119,6 +131,7 @@ def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str
             f"{origin.name}: {origin.at(*missing)}: the label in column '{column}' is missing. Fill it in or drop the "
             "row."
         )
+    _check_encodable(values, column, origin)
     first: dict[str, int] = {}
     labels = []
     for at, value in enumerate(values):

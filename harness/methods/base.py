@@ -19,7 +19,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from harness.backbones.locate import Architecture
-from harness.errors import UnsupportedError
 from harness.measure.clock import Phase, PhaseClock
 from harness.measure.device import Device, Precision, PrecisionPolicy
 from harness.measure.memory import MemoryMeter
@@ -187,7 +186,7 @@ class Method(BaseModel, ABC):
         uses_labels: False for methods that look at no label; they run once, at n_train 0.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
@@ -210,12 +209,6 @@ class Method(BaseModel, ABC):
             given = architecture or "no backbone"
             return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."
         return None
-
-    def check_supported(self, kind: str, architecture: Architecture | None, device: str) -> None:
-        """Raise `UnsupportedError` with the reason, if there is one."""
-        reason = self.why_unsupported(kind, architecture, device)
-        if reason is not None:
-            raise UnsupportedError(reason)
 
     def warm_up(self) -> None:
         """Import and start what `fit` uses for the first time; called once a process, before anything is measured."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from harness.measure.device import PrecisionPolicy
 from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, one_blas_thread, warm_up
@@ -26,7 +26,7 @@ class LinearProbe(Method):
     source = "Alain and Bengio, 2016, arXiv:1610.01644"
 
     c: float | None = Field(default=None, gt=0)
-    c_grid: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
     folds: int = Field(default=5, ge=2)
     precision: PrecisionPolicy = "auto"
 

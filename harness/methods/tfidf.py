@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, one_blas_thread, warm_up
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
@@ -28,7 +28,7 @@ class Tfidf(Method):
 
     ngrams: int = Field(default=2, ge=1, le=5)
     c: float | None = Field(default=None, gt=0)
-    c_grid: tuple[float, ...] = (1.0, 10.0, 100.0)
+    c_grid: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0), min_length=1)
     folds: int = Field(default=5, ge=2)
 
     def warm_up(self) -> None:

@@ -19,7 +19,7 @@ HOW_TO_READ = """\
   seed it knows of test rows only, and with a metric that is no mean over rows it knows of seeds only: the column
   `basis` of comparison.csv says which. Two intervals that overlap do not show that two methods are alike: methods are
   compared by paired differences on the same seeds and rows.
-- **train score** is the same metric on the training rows; its distance to the score is the overfitting gap.
+- **train score** is the same metric on the first 500 training rows; its distance to the score is the overfitting gap.
 - **fit** is seconds of training alone. **train** is what a `train_seconds` budget counts: encoding the training rows,
   tuning, fitting and validation. **predict** is tokenising, encoding and predicting the test rows. Loading the
   backbone counts in none of them, nor does scoring. All are medians over seeds. What came from a cache is charged at

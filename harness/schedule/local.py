@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.backbones.model import load_backbone
+from harness.errors import DuplicateError
 from harness.execute import Worker
 from harness.plan import PlannedCell
 from harness.records import FINAL_STATUSES, Record
@@ -64,9 +66,15 @@ def run_cells(
     missing = missing_cells(prepared, store, retry_failed=retry_failed)
     listener.begin(len(prepared.cells), len(prepared.cells) - len(missing))
     remaining = RemainingTime()
+    n_run = 0
+    if prepared.backbone is not None and any(planned.cell.backbone for planned in missing):
+        load_backbone(prepared.backbone)  # one clear refusal, and not a failed record a cell
     worker = Worker(prepared.device, cache) if missing else None
     for position, planned in enumerate(missing):
         assert worker is not None
+        id_ = planned.cell.id
+        if store.done([id_], prepared.device.name, retry_failed=retry_failed):
+            continue  # another run on this store has done it meanwhile
         listener.cell_begins(planned)
         started = time.perf_counter()
         record = worker.run(
@@ -75,15 +83,19 @@ def run_cells(
             prepared.backbone,
             prepared.suite,
             listener.cell_goes_on,
-            attempt=store.next_attempt(planned.cell.id, prepared.device.name),
+            attempt=store.next_attempt(id_, prepared.device.name),
         )
-        store.add(record)
+        try:
+            store.add(record)
+        except DuplicateError:
+            continue  # the same, while this one ran: what is stored first stays
+        n_run += 1
         cell = planned.cell
         remaining.add(cell.task, cell.method, cell.n_train, time.perf_counter() - started)
         left = missing[position + 1 :]
         listener.cell_ends(record, remaining.estimate(_sizes(left)))
     failed = _count_failed(prepared, store)
-    return Outcome(len(prepared.cells), len(missing), failed)
+    return Outcome(len(prepared.cells), n_run, failed)
 
 
 def _sizes(cells: Sequence[PlannedCell]) -> list[tuple[str, str, int]]:

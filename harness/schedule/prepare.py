@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.measure.device import Device, find_device
 from harness.methods.configure import parse_methods
 from harness.plan import PlannedCell, plan_cells
-from harness.records import Budget
+from harness.records import MAX_SEED, Budget
 from harness.suites import Suite
 from harness.tasks.base import Task, kinds
 
@@ -81,9 +81,9 @@ def prepare(request: Request) -> Prepared:
     methods = parse_methods(request.methods if request.methods is not None else suite.methods)
     sizes = [parse_size(size) for size in (request.sizes if request.sizes is not None else suite.sizes)]
     seeds = list(dict.fromkeys(request.seeds if request.seeds is not None else suite.seeds))
-    negative = [seed for seed in seeds if seed < 0]
-    if negative:
-        raise UsageError(f"Seed {negative[0]} was given; expected whole numbers from 0.")
+    wrong = [seed for seed in seeds if not 0 <= seed <= MAX_SEED]
+    if wrong:
+        raise UsageError(f"Seed {wrong[0]} was given; expected whole numbers from 0 to {MAX_SEED}.")
     budgets = list(dict.fromkeys(request.budgets if request.budgets is not None else [suite.budget or Budget()]))
     specs: list[TaskSpec] = [suite.task(name) for name in (request.tasks if request.tasks is not None else suite.tasks)]
     if not specs:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.backbones.model import Backbone
-from harness.data.classes import read_classes
+from harness.data.classes import ClassRows, read_classes
 from harness.data.rows import cap_test_rows, drop_overlap, order_fingerprint
 from harness.data.source import load_splits
 from harness.data.spec import TaskSpec
+from harness.errors import DataError
 from harness.metrics import metrics
 from harness.records import Predictions, Score
 from harness.tasks.base import Floats, Ints, Kind, Source, Task, kinds
@@ -23,6 +24,17 @@ from harness.tasks.base import Floats, Ints, Kind, Source, Task, kinds
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+def _check_classes_left(rows: ClassRows, pool: Ints, n_dropped: int, spec: TaskSpec) -> None:
+    """Refuse a class of which nothing is left once copies of test rows are gone."""
+    left = np.bincount(rows.train_labels[pool], minlength=len(rows.label_names))
+    gone = [name for name, count in zip(rows.label_names, left, strict=True) if count == 0]
+    if gone:
+        raise DataError(
+            f"{spec.data.label()}: all training rows of the class '{gone[0]}' are copies of test rows, which are never "
+            f"trained on ({n_dropped} rows were dropped in all). Name a test file with other texts."
+        )
 
 
 class Classification(Kind):
@@ -40,6 +52,7 @@ class Classification(Kind):
         kept = np.flatnonzero(keep)
         # By content and not by position, so that a re-ordered file gives the same draws, batches and caches.
         pool = np.array(sorted(kept, key=lambda row: rows.train_digests[row]), dtype=np.int64)
+        _check_classes_left(rows, pool, n_dropped, spec)
         test = cap_test_rows(rows.test_digests, spec.test_cap)
         return Task(
             spec=spec,
@@ -100,7 +113,7 @@ class Classification(Kind):
         spec = metrics.get(task.spec.metric)
         n_test = len(predictions.target)
         low = high = None
-        if spec.name == "accuracy":
+        if spec.mean_over_rows:
             from scipy.stats import binomtest
 
             n_right = int((predictions.predicted == predictions.target).sum())
