@@ -27,15 +27,15 @@ class PlannedCell:
     method: Method
     unsupported: str | None = None
 
-    def label(self) -> str:
-        """A short text that tells this cell from the others: settings and budget only where they are no defaults."""
+    def label(self, *, with_budget: bool = False) -> str:
+        """A short text that tells this cell from the others; settings only where they are not the defaults."""
         cell = self.cell
         defaults = type(self.method)().config()
         settings = ",".join(f"{name}={value}" for name, value in cell.config.items() if defaults[name] != value)
         method = f"{cell.method}[{settings}]" if settings else cell.method
         size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
         parts = [cell.task, method, size, f"seed {cell.seed}"]
-        return " · ".join([*parts, cell.budget.label()] if cell.budget.to_json() else parts)
+        return " · ".join([*parts, cell.budget.label()] if with_budget else parts)
 
 
 def plan_cells(

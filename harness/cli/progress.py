@@ -9,17 +9,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from harness.measure.device import Device
 from harness.plan import PlannedCell
 from harness.records import Record
+from harness.schedule.prepare import Prepared
 
 
 class RunDisplay:
     """Listens to a run. On a terminal it redraws in place; elsewhere it prints a line a cell."""
 
-    def __init__(self, console: Console, device: Device) -> None:
+    def __init__(self, console: Console, prepared: Prepared) -> None:
         self._console = console
-        self._device = device
+        self._device = prepared.device
+        self._several_budgets = len({planned.cell.budget for planned in prepared.cells}) > 1
         self._live = console.is_terminal
         self._progress = Progress(
             SpinnerColumn(),
@@ -55,7 +56,7 @@ class RunDisplay:
 
     def cell_begins(self, planned: PlannedCell) -> None:
         """A cell starts."""
-        self._current = planned.label()
+        self._current = planned.label(with_budget=self._several_budgets)
         self._started = time.perf_counter()
         self._progress.update(self._bar, description=escape(self._current))
 

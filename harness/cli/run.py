@@ -68,7 +68,7 @@ def run_command(
     again = f"Run the same command again to go on; records are in {store}."
     with Store.open(store) as opened:
         try:
-            with RunDisplay(console, prepared.device) as display:
+            with RunDisplay(console, prepared) as display:
                 outcome = run_cells(prepared, opened, display, cache=default_folder(), retry_failed=retry_failed)
         except KeyboardInterrupt:
             console.print(f"Stopped. {again}", highlight=False, markup=False)
