@@ -7,6 +7,7 @@ A method of this family says which parameters are trained (`select_trainable`), 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -102,9 +103,9 @@ class FineTuning(GradientMethod):
         """What is put in the transformer's place: itself, unless a method adds parameters to it."""
         return transformer
 
+    @abstractmethod
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """The parameters of the adapted transformer that are trained; the head always is."""
-        raise NotImplementedError
 
     def build(self, bench: Bench) -> PooledModel:
         """The model with exactly what this method trains requiring gradients."""
