@@ -18,13 +18,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
+from harness.backbones.locate import DEFAULT as DEFAULT_BACKBONE
 from harness.data.sampling import parse_size
 from harness.data.spec import Files, TaskSpec
 from harness.errors import UsageError, unknown_name
 from harness.records import MAX_SEED, Budget
 from harness.resources import shipped
 
-DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
 DEFAULT_SIZES = ("32", "128", "512", "2048")
 DEFAULT_SEEDS = (0, 1, 2)

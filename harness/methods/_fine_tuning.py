@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.measure.device import PrecisionPolicy
+from harness.measure.device import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Fitted, Method
 from harness.tasks.base import Floats, Rows
 from harness.training.budget import Schedule
@@ -23,7 +23,8 @@ from harness.training.budget import Schedule
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.loop import Optimisation, Outcome
+    from harness.measure.flops import FlopsModel
+    from harness.training.loop import Batches, Optimisation, Outcome
     from harness.training.model import PooledModel
 
 
@@ -87,13 +88,54 @@ class GradientMethod(Method):
             label_smoothing=self.label_smoothing,
         )
 
+    def optimise(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        bench: Bench,
+        *,
+        body: Sequence[nn.Parameter],
+        head: Sequence[nn.Parameter],
+        flops: FlopsModel,
+        precision: Precision,
+    ) -> Outcome:
+        """Train `model` until the budget is spent, leave it in evaluation mode, and enter the spending in the ledger.
 
-def note_outcome(bench: Bench, outcome: Outcome) -> None:
-    """Write what a fit spent into the ledger."""
-    bench.ledger.train_flops += outcome.flops
-    bench.ledger.train_tokens += outcome.tokens
-    bench.ledger.stopped_by = outcome.stopped_by
-    bench.ledger.curve.extend(outcome.curve)
+        Args:
+            model: called with a batch's inputs, gives logits.
+            batches: of the training rows.
+            bench: of the cell.
+            body: trained parameters of the transformer, or of what is added to it.
+            head: parameters of the new output layer.
+            flops: operations of a batch, forward and backward.
+            precision: of the forward pass.
+        """
+        import torch
+
+        from harness.training.loop import train
+
+        progress = bench.progress(self.default_steps(len(batches)), len(batches))
+        torch.manual_seed(bench.seeded("dropout"))
+        model.train()
+        outcome = train(
+            forward=lambda batch: model(*batch.inputs),
+            loss=bench.kind.loss,
+            batches=batches,
+            body=body,
+            head=head,
+            optimisation=self.optimisation(),
+            progress=progress,
+            flops=flops,
+            device=bench.device.torch_device(),
+            precision=precision,
+            on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
+        )
+        model.eval()
+        bench.ledger.train_flops += outcome.flops
+        bench.ledger.train_tokens += outcome.tokens
+        bench.ledger.stopped_by = outcome.stopped_by
+        bench.ledger.curve.extend(outcome.curve)
+        return outcome
 
 
 class FineTuning(GradientMethod):
@@ -131,17 +173,13 @@ class FineTuning(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
-        import torch
-
         from harness.training.batches import TokenBatches
-        from harness.training.loop import train
         from harness.training.vocabulary import CompactEmbedding
 
         token_rows = bench.token_rows(rows, "encode")
         model = self.build(bench)
         with bench.clock.paused():
             flops = self._flops_model(model, bench)
-        device = bench.device.torch_device()
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
         with bench.working("fit"):
             compact = None
@@ -155,28 +193,20 @@ class FineTuning(GradientMethod):
                 pad_id=pad_id,
                 batch_size=self.batch_size,
                 seed=bench.seed,
-                device=device,
+                device=bench.device.torch_device(),
             )
-            progress = bench.progress(self.default_steps(len(batches)), len(batches))
-            torch.manual_seed(bench.seeded("dropout"))
-            model.train()
-            outcome = train(
-                forward=lambda batch: model(*batch.inputs),
-                loss=bench.kind.loss,
-                batches=batches,
+            outcome = self.optimise(
+                model,
+                batches,
+                bench,
                 body=[parameter for parameter in model.transformer.parameters() if parameter.requires_grad],
                 head=list(model.head.parameters()),
-                optimisation=self.optimisation(),
-                progress=progress,
                 flops=flops,
-                device=device,
                 precision=bench.precision(self.precision),
-                on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
             )
             if compact is not None:
                 compact.restore(outcome.decay)
-            model.eval()
-        note_outcome(bench, outcome)
+            model.eval()  # the full embedding too, which was not there when training ended
         return FittedModel(model, self.precision)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
@@ -190,7 +220,7 @@ class FineTuning(GradientMethod):
                 parameter.copy_(torch.from_numpy(tensors[name]))
         return FittedModel(model.eval(), self.precision)
 
-    def _flops_model(self, model: PooledModel, bench: Bench) -> Any:
+    def _flops_model(self, model: PooledModel, bench: Bench) -> FlopsModel:
         from harness.training.model import count_training_flops
 
         key = f"{self.name}/{self.config()}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"

@@ -6,12 +6,14 @@ import math
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, PositiveFloat
 
 from harness.data.sampling import folds
+from harness.methods.base import Bench, Method
 from harness.tasks.base import Floats, Ints
 
 
@@ -146,6 +148,50 @@ def warm_up() -> None:
     labels = np.array([0, 1, 0, 1])
     fit_logistic(features, labels, 2, 1.0)
     fit_logistic(features.toarray(), labels, 2, 1.0)
+
+
+class LogisticMethod(Method):
+    """What methods that fit a logistic regression share: its settings and how its penalty is chosen.
+
+    Attributes:
+        c: scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
+        c_grid: the penalties to choose from.
+        folds: at most so many.
+    """
+
+    c_without_folds: ClassVar[float]
+    """Taken where a class has a single row, so that nothing can be held out."""
+
+    c: float | None = Field(default=None, gt=0)
+    c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
+    folds: int = Field(default=5, ge=2)
+
+    def warm_up(self) -> None:
+        """Import scikit-learn and start its solver."""
+        warm_up()
+
+    def fit_penalised(self, features: Any, labels: Ints, bench: Bench) -> Logistic:
+        """Choose the penalty unless it is given, fit, and enter the spending in the ledger.
+
+        Args:
+            features: dense or sparse, shape (rows, features).
+            labels: class indices, shape (rows,).
+            bench: of the cell.
+        """
+        chosen, choice_iterations = self.c, 0.0
+        if chosen is None:
+            with bench.working("tune"), one_blas_thread():
+                choice = choose_penalty(
+                    features, labels, bench.n_classes, self.c_grid, self.folds, default=self.c_without_folds
+                )
+            chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
+        with bench.working("fit"), one_blas_thread():
+            model = fit_logistic(features, labels, bench.n_classes, chosen)
+        # A pass of the solver is one product of the features with the weights and one with the gradient; the size of
+        # a sparse matrix is the number of its stored values.
+        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * bench.n_classes
+        bench.ledger.notes["chosen_c"] = chosen
+        return model
 
 
 def logistic_tensors(model: Logistic) -> dict[str, npt.NDArray[Any]]:

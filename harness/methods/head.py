@@ -9,7 +9,7 @@ from pydantic import Field
 
 from harness.measure.device import PrecisionPolicy
 from harness.measure.flops import FlopsModel
-from harness.methods._fine_tuning import GradientMethod, note_outcome, trained_tensors
+from harness.methods._fine_tuning import GradientMethod, trained_tensors
 from harness.methods.base import Bench, Fitted, method
 from harness.tasks.base import Floats, Rows
 
@@ -36,38 +36,29 @@ class Head(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode once, then train the linear layer until the budget is spent."""
-        import torch
-
         from harness.training.batches import FeatureBatches
-        from harness.training.loop import train
 
         features = bench.pooled(rows, "encode", self.precision)
         with bench.clock.phase("load"):
             head = self._build_head(bench)
-        device = bench.device.torch_device()
         with bench.working("fit"):
             batches = FeatureBatches(
-                features, rows.known_labels, batch_size=self.batch_size, seed=bench.seed, device=device
+                features,
+                rows.known_labels,
+                batch_size=self.batch_size,
+                seed=bench.seed,
+                device=bench.device.torch_device(),
             )
-            progress = bench.progress(self.default_steps(len(batches)), len(batches))
-            torch.manual_seed(bench.seeded("dropout"))
-            head.train()
-            outcome = train(
-                forward=lambda batch: head(*batch.inputs),
-                loss=bench.kind.loss,
-                batches=batches,
+            self.optimise(
+                head,
+                batches,
+                bench,
                 body=[],
                 head=list(head.parameters()),
-                optimisation=self.optimisation(),
-                progress=progress,
                 # Forward, and the gradient of the weights; the features need none.
                 flops=FlopsModel(0.0, 0.0, 4.0 * features.shape[1] * bench.n_classes, 0.0),
-                device=device,
                 precision="fp32",
-                on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
             )
-            head.eval()
-        note_outcome(bench, outcome)
         return _FittedHead(head, self.precision, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy.typing as npt
-from pydantic import Field, PositiveFloat
 
 from harness.measure.device import PrecisionPolicy
-from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, one_blas_thread, warm_up
-from harness.methods.base import Bench, Fitted, Method, method
+from harness.methods._logistic import Logistic, LogisticMethod, logistic_tensors
+from harness.methods.base import Bench, Fitted, method
 from harness.tasks.base import Floats, Rows
 
 
 @method
-class LinearProbe(Method):
+class LinearProbe(LogisticMethod):
     """Logistic regression on the frozen backbone's pooled vector.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
@@ -25,30 +24,14 @@ class LinearProbe(Method):
     trains = "a logistic regression on pooled features"
     source = "Alain and Bengio, 2016, arXiv:1610.01644"
 
-    c: float | None = Field(default=None, gt=0)
-    c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
-    folds: int = Field(default=5, ge=2)
-    precision: PrecisionPolicy = "auto"
+    c_without_folds = 1.0
 
-    def warm_up(self) -> None:
-        """Import scikit-learn and fit a few rows."""
-        warm_up()
+    precision: PrecisionPolicy = "auto"
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode, choose the penalty, fit."""
         features = bench.pooled(rows, "encode", self.precision)
-        labels = rows.known_labels
-        choice_iterations = 0.0
-        chosen = self.c
-        if chosen is None:
-            with bench.working("tune"), one_blas_thread():
-                choice = choose_penalty(features, labels, bench.n_classes, self.c_grid, self.folds, default=1.0)
-            chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
-        with bench.working("fit"), one_blas_thread():
-            model = fit_logistic(features, labels, bench.n_classes, chosen)
-        # A pass of the solver is one product of the features with the weights and one with the gradient.
-        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * bench.n_classes
-        bench.ledger.notes["chosen_c"] = chosen
+        model = self.fit_penalised(features, rows.known_labels, bench)
         return _Probe(model, self.precision, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

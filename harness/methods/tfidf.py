@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
-from harness.methods._logistic import Logistic, choose_penalty, fit_logistic, logistic_tensors, one_blas_thread, warm_up
-from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
+from harness.methods._logistic import Logistic, LogisticMethod, logistic_tensors
+from harness.methods.base import NO_BACKBONE, Bench, Fitted, method
 from harness.tasks.base import Floats, Rows
 
 
 @method
-class Tfidf(Method):
+class Tfidf(LogisticMethod):
     """Logistic regression on TF-IDF of words and word pairs; no transformer at all.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
@@ -25,19 +25,13 @@ class Tfidf(Method):
     trains = "a logistic regression on TF-IDF of word n-grams"
     source = "Salton and Buckley, 1988, doi:10.1016/0306-4573(88)90021-0; scikit-learn"
     serves = NO_BACKBONE
+    c_without_folds = 10.0
 
     ngrams: int = Field(default=2, ge=1, le=5)
-    c: float | None = Field(default=None, gt=0)
     c_grid: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0), min_length=1)
-    folds: int = Field(default=5, ge=2)
-
-    def warm_up(self) -> None:
-        """Import scikit-learn and fit a few rows."""
-        warm_up()
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Learn vocabulary and weights of words from the training rows, choose the penalty, fit."""
-        labels = rows.known_labels
         with bench.working("encode"):
             vectoriser = self._vectoriser()
             try:
@@ -45,17 +39,7 @@ class Tfidf(Method):
             except ValueError:  # no text has a word of two letters: every row is the same to this method
                 vectoriser = self._vectoriser(vocabulary={"": 0})
                 features = vectoriser.fit_transform(rows.texts)
-        choice_iterations = 0.0
-        chosen = self.c
-        if chosen is None:
-            with bench.working("tune"), one_blas_thread():
-                choice = choose_penalty(features, labels, bench.n_classes, self.c_grid, self.folds, default=10.0)
-            chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
-        with bench.working("fit"), one_blas_thread():
-            model = fit_logistic(features, labels, bench.n_classes, chosen)
-        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.nnz * bench.n_classes
-        bench.ledger.notes["chosen_c"] = chosen
-        return _Tfidf(vectoriser, model)
+        return _Tfidf(vectoriser, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """From the saved vocabulary and weights."""
