@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import traceback
 from collections.abc import Callable
@@ -150,6 +151,8 @@ class Worker:
             kind=task.kind,
             n_classes=task.n_classes,
             max_length=_max_length(task, backbone),
+            label_words=task.label_words,
+            score=functools.partial(task.kind.main_metric, task),
             backbone=backbone,
             tokens=self._tokens,
             features=self._features,

@@ -93,7 +93,7 @@ def plan_cells(
                             budget=budget,
                             seed=seed if method.uses_labels else 0,
                         )
-                        reason = method.why_unsupported(task.kind.name, files.architecture if files else None, device)
+                        reason = method.why_unsupported(task.kind.name, files, device)
                         planned.setdefault(cell.id, PlannedCell(cell, method, reason))
     return list(planned.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import random
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def make_bench(
         kind=task.kind,
         n_classes=task.n_classes,
         max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
+        label_words=task.label_words,
+        score=functools.partial(task.kind.main_metric, task),
         backbone=backbone,
         tokens=TokenStore(),
         features=FeatureStore(device, FeatureDisk(cache) if cache else None),

@@ -130,6 +130,9 @@ class TaskSpec(_Frozen):
         columns: which column holds what.
         splits: which split plays which part.
         label_names: the classes, in the order of their indices; empty means those of the training rows, sorted.
+        label_words: each class in words that a person would use ("a number"), in the order of `label_names`, for
+            methods that read them; empty where the names serve. Where they are given, they are part of the data's
+            fingerprint.
         metric: name of the main metric.
         max_length: tokens of a text that a method reads; what is beyond is cut off.
         test_cap: test rows to score at most, chosen by a fixed hash; None scores all.
@@ -137,6 +140,8 @@ class TaskSpec(_Frozen):
         citation: the publication to cite.
         content: fingerprint (`rows.content_fingerprint`) of the copy that the task was checked on. Another copy is
             noted and not refused, since mirrors may hold subsets.
+        chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
+            reports mark such tasks.
         notes: what a reader of the results should know about the data.
     """
 
@@ -147,13 +152,26 @@ class TaskSpec(_Frozen):
     columns: Columns = Columns()
     splits: Splits = Splits()
     label_names: tuple[LabelName, ...] = ()
+    label_words: tuple[str, ...] = ()
     metric: str = Field(default="accuracy", min_length=1)
     max_length: int = Field(default=128, ge=1)
     test_cap: int | None = Field(default=2000, ge=1)
     licence: str = "not stated"
     citation: str | None = None
     content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    chosen_on: bool = False
     notes: str | None = None
+
+    @model_validator(mode="after")
+    def _words_for_every_label(self) -> TaskSpec:
+        if self.label_words and len(self.label_words) != len(self.label_names):
+            raise ValueError(
+                f"label_words names {len(self.label_words)} classes and label_names {len(self.label_names)}; "
+                "expected one each, in the same order"
+            )
+        if len(set(self.label_words)) != len(self.label_words):
+            raise ValueError("label_words names two classes alike")
+        return self
 
     @field_validator("label_names")
     @classmethod

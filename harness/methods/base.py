@@ -9,7 +9,7 @@ methods for their configurations alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from harness.backbones.locate import Architecture
+from harness.backbones.locate import Architecture, BackboneFiles
 from harness.measure.clock import Phase, PhaseClock
 from harness.measure.device import Device, Precision, PrecisionPolicy
 from harness.measure.memory import MemoryMeter
 from harness.records import Budget, CurvePoint
 from harness.registry import Registry
-from harness.tasks.base import Floats, Kind, Rows
+from harness.tasks.base import Floats, Ints, Kind, Rows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +36,28 @@ if TYPE_CHECKING:
     from harness.training.budget import Progress
 
 ENCODER: frozenset[Architecture] = frozenset({"encoder"})
-ANY_ARCHITECTURE: frozenset[Architecture] = frozenset({"encoder", "causal"})
+LANGUAGE_MODEL: frozenset[Architecture] = frozenset({"causal", "sequence-to-sequence"})
+ANY_ARCHITECTURE: frozenset[Architecture] = ENCODER | LANGUAGE_MODEL
 NO_BACKBONE: frozenset[Architecture] = frozenset()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting to search over: one of some values."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A setting to search over: a number from `low` to `high`, by its logarithm if `log`; whole if both ends are."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+SearchSpace = Mapping[str, Choice | Range]
 
 
 @dataclass
@@ -58,6 +78,8 @@ class Bench:
 
     Attributes:
         kind, n_classes, max_length: of the task; max_length in tokens.
+        label_words: each class in words that a person would use, in the order of the classes.
+        score: the task's main metric of (predicted, target) class indices; higher is better.
         backbone: None for methods that need none.
         tokens, features: shared by all cells of the worker.
         flops_models: training FLOPs by method and backbone, shared likewise.
@@ -71,6 +93,8 @@ class Bench:
     kind: Kind
     n_classes: int
     max_length: int
+    label_words: tuple[str, ...]
+    score: Callable[[Ints, Ints], float]
     backbone: Backbone | None
     tokens: TokenStore
     features: FeatureStore
@@ -184,6 +208,7 @@ class Method(BaseModel, ABC):
         serves: architectures that it can adapt; empty for methods that use no backbone.
         kinds: kinds of task that it serves.
         uses_labels: False for methods that look at no label; they run once, at n_train 0.
+        search_space: settings that `--tune` searches over, by name; empty where there is nothing to tune.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -196,15 +221,17 @@ class Method(BaseModel, ABC):
     serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
     kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     uses_labels: ClassVar[bool] = True
+    search_space: ClassVar[SearchSpace] = {}
 
     def config(self) -> dict[str, Any]:
         """The fully resolved configuration, as JSON values; part of a cell's identity."""
         return self.model_dump(mode="json")
 
-    def why_unsupported(self, kind: str, architecture: Architecture | None, device: str) -> str | None:
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """The reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
         if kind not in self.kinds:
             return f"'{self.name}' serves {', '.join(sorted(self.kinds))}; this task is a {kind}."
+        architecture = files.architecture if files is not None else None
         if self.serves and architecture not in self.serves:
             given = architecture or "no backbone"
             return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."

@@ -114,6 +114,11 @@ class Task:
         """How many classes there are."""
         return len(self.label_names)
 
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """Each class in words: the suite's, where the names of the classes are no words; else their names."""
+        return self.spec.label_words or self.label_names
+
 
 class Kind(ABC):
     """One kind of task. A new kind is a new file in this package that registers an instance.

@@ -5,6 +5,7 @@ The protocol's one head: every method sees the backbone's own pooling over real 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ class Classification(Kind):
         metrics.get(spec.metric)  # an unknown metric is refused before any data are read
         splits = load_splits(spec, mirror)
         rows = read_classes(spec, splits)
-        data = rows.fingerprint(spec)
+        data = content = rows.fingerprint(spec)
+        if spec.label_words:  # what a method reads of the task is part of its identity
+            data = hashlib.sha256("\n".join([content, *spec.label_words]).encode()).hexdigest()
         keep, n_dropped = drop_overlap(rows.train_texts, rows.test_texts)
         kept = np.flatnonzero(keep)
         # By content and not by position, so that a re-ordered file gives the same draws, batches and caches.
@@ -71,7 +74,8 @@ class Classification(Kind):
                 "n_pool": len(pool),
                 "n_dropped_from_training": n_dropped,
                 "n_classes": len(rows.label_names),
-                "content_as_pinned": None if spec.content is None else spec.content == data,
+                "content_as_pinned": None if spec.content is None else spec.content == content,
+                "defaults_chosen_here": spec.chosen_on,
             },
         )
 
