@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import random
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness import tuning
 from harness.data.sampling import training_order
 from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError
 from harness.features.disk import FeatureDisk
@@ -58,6 +58,7 @@ class Worker:
         self._flops_models: dict[str, FlopsModel] = {}
         self._loaded: set[str] = set()
         self._warm: set[type[Method]] = set()
+        self._tuning_is_warm = False
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
     def run(
@@ -85,7 +86,7 @@ class Worker:
         except (OutOfMemoryError, MemoryError) as error:
             status, run.error = "out_of_memory", str(error) or "The host had no more memory to give."
         except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
-            if is_out_of_memory(error):
+            if tuning.is_out_of_memory(error):
                 status, run.error = "out_of_memory", (str(error) or type(error).__name__).splitlines()[0]
             else:
                 status = "failed"
@@ -128,7 +129,7 @@ class Worker:
         from harness.backbones.model import load_backbone
 
         cell, method = planned.cell, planned.method
-        _seed_everything(cell.seed)
+        tuning.seed_everything(cell.seed)
         backbone = None
         if cell.backbone is not None and files is not None:
             report("loading", None, None)
@@ -145,6 +146,10 @@ class Worker:
             report("warming up", None, None)
             method.warm_up()
             self._warm.add(type(method))
+            settle_for_good()
+        if method.tune is not None and not self._tuning_is_warm:
+            tuning.warm_up()
+            self._tuning_is_warm = True
             settle_for_good()
         run.memory = MemoryMeter(self.device.torch_device())
         bench = Bench(
@@ -171,7 +176,7 @@ class Worker:
         with threadpool_limits(self.device.threads):
             try:
                 with run.memory:
-                    fitted = method.fit(rows, bench)
+                    fitted, chosen = tuning.fit(method, rows, bench)
                     _check_time(run.clock, cell.budget.train_seconds)
                     probabilities = _checked(fitted.predict(test, bench), len(test), task.n_classes)
             finally:
@@ -181,7 +186,7 @@ class Worker:
             run.predictions = task.kind.decode(task, probabilities)
             run.score = task.kind.score(task, run.predictions)
             run.train_score = _train_score(task, fitted, rows, bench)
-        run.cost = dataclasses.replace(run.cost, artifact_bytes=artifact.size_bytes(fitted, method))
+        run.cost = dataclasses.replace(run.cost, artifact_bytes=artifact.size_bytes(fitted, chosen))
 
     def training_rows(self, task: Task, n_train: int, seed: int, draw: Any) -> Rows:
         """The draw of a cell: the first n_train rows of the seed's order, so that sizes are nested."""
@@ -258,22 +263,3 @@ def _check_memory(cost: Cost, limit: int | None) -> None:
     peak = cost.peak_device_bytes if cost.peak_device_bytes is not None else cost.peak_rss_above_baseline_bytes
     if limit is not None and peak is not None and peak > limit:
         raise OutOfMemoryError(f"The cell needed {peak:,} bytes above the baseline; its budget is {limit:,}.")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device or the host had no more memory."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
-
-
-def _seed_everything(seed: int) -> None:
-    """What a method draws from a global generator is the cell's too; its own draws use `Bench.seeded`."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

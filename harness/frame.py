@@ -114,6 +114,12 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     ),
     Column("higher_is_better", "boolean", "direction of the metric", _score("higher_is_better")),
     Column("n_test_available", "Int64", "test rows before the cap", _score("n_test_available")),
+    Column(
+        "defaults_chosen_here",
+        "boolean",
+        "whether default settings were chosen on the task's training and validation rows; null where it is not known",
+        lambda record: _defaults_chosen_here(record),
+    ),
 )
 """What reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
 
@@ -181,6 +187,11 @@ def labels_per_class(record: Record) -> int | None:
     if not isinstance(n_classes, int) or n_classes < 1 or record.cell.n_train % n_classes:
         return None
     return record.cell.n_train // n_classes
+
+
+def _defaults_chosen_here(record: Record) -> bool | None:
+    said = record.provenance.dataset.get("defaults_chosen_here")
+    return said if isinstance(said, bool) else None
 
 
 def _canonical(value: Any) -> str:

@@ -31,7 +31,7 @@ class PlannedCell:
         """A short text that tells this cell from the others; settings only where they are not the defaults."""
         cell = self.cell
         defaults = type(self.method)().config()
-        settings = ",".join(f"{name}={value}" for name, value in cell.config.items() if defaults[name] != value)
+        settings = ",".join(f"{name}={value}" for name, value in cell.config.items() if defaults.get(name) != value)
         method = f"{cell.method}[{settings}]" if settings else cell.method
         size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
         parts = [cell.task, method, size, f"seed {cell.seed}"]

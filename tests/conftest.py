@@ -15,6 +15,7 @@ from harness.backbones.locate import DEFAULT, BackboneFiles, locate_backbone
 from harness.data.spec import TaskSpec
 from harness.measure.device import Device, find_device
 from harness.tasks import Task, kinds
+from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
 from tests.toys import save_tiny_bert, write_toy_table
 
 
@@ -47,6 +48,18 @@ def minilm() -> BackboneFiles:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
     """A two-layer BERT with random weights and a vocabulary of toy words, as a local folder."""
     return locate_backbone(str(save_tiny_bert(tmp_path_factory.mktemp("backbones") / "tiny-bert")))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
+    """A two-layer Llama with random weights and its language-modelling head, as a local folder."""
+    return locate_backbone(str(save_tiny_llama(tmp_path_factory.mktemp("backbones") / "tiny-llama")))
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
+    """A T5 of two and two layers with random weights, as a local folder."""
+    return locate_backbone(str(save_tiny_t5(tmp_path_factory.mktemp("backbones") / "tiny-t5")))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 from harness.backbones.locate import BackboneFiles
+from harness.cli.catalogue import FAMILIES, setting_meanings, split_docstring
+from harness.methods import methods
 from harness.store import Store
 from tests.toys import write_toy_table
 
@@ -162,6 +164,9 @@ def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny:
         (["run", "quickstart", "--methods", "linear-probe[c_grid=[-1]]"], "greater than 0"),
         (["run", "tickets.csv"], "--data tickets.csv"),
         (["run", "--data", "tickets.csv", "--test", "tickets.csv"], "copies of test rows"),
+        (["run", "quickstart", "--methods", "majority[tune=8]"], "no settings to search over"),
+        (["run", "quickstart", "--methods", "lora[tune=1]"], "greater than or equal to 2"),
+        (["run", "quickstart", "--tune", "1"], "at least 2"),
         (["run", "quickstart", "--budget", "epoch=3"], "epochs"),
         (["run", "quickstart", "--mirror", "nowhere"], "datasets/"),
         (["run", "quickstart", "--backbone", "some-lab/absent"], "--mirror"),
@@ -240,6 +245,89 @@ def test_lists(folder: Path) -> None:
     assert "sst2" in harness("suites", cwd=folder)
     assert "Socher" in harness("suites", "sentiment", cwd=folder)
     assert "weights verified" in harness("doctor", cwd=folder)
+
+
+def test_methods_are_listed_by_family_within_a_hundred_columns(folder: Path) -> None:
+    listed = harness("methods", cwd=folder, COLUMNS="100")
+    lines = listed.splitlines()
+    assert max(map(len, lines)) <= 100
+    headings = [line.strip() for line in lines if line.strip() in FAMILIES]
+    assert headings == [family for family in FAMILIES if family in {cls.family for cls in methods}]
+    for cls in methods:
+        at = next(number for number, line in enumerate(lines) if line.startswith(f"  {cls.name} "))
+        own_heading = [line.strip() for line in lines[:at] if line.strip() in FAMILIES]
+        assert own_heading[-1] == cls.family
+    assert listed.index("\n  majority ") < listed.index("\n  tfidf ") < listed.index("\n  linear-probe ")
+    about_lora = listed[listed.index("\n  lora ") :][:400]
+    assert "encoder / causal / seq2seq" in about_lora
+    assert "rank=8" in about_lora
+    assert "learning_rate=0.003" in about_lora
+    assert "2106.09685" in about_lora
+    assert "needs none" in listed[listed.index("\n  majority ") :][:200]
+
+
+def test_a_method_is_explained_setting_by_setting(folder: Path) -> None:
+    explained = harness("methods", "lora", cwd=folder)
+    defaults = methods.get("lora")().model_dump(mode="json")
+    for setting in defaults:
+        assert any(line.split()[:1] == [setting] for line in explained.splitlines()), setting
+    assert "of an optimiser step" in explained  # a base's docstring
+    assert "0.0003 to 0.03 (log)" in explained
+    assert "Attributes:" not in explained
+    assert "Search space: none" in harness("methods", "majority", cwd=folder)
+
+
+def test_every_setting_of_every_method_says_what_it_means() -> None:
+    missing = {cls.name: sorted(set(cls.model_fields) - set(setting_meanings(cls))) for cls in methods}
+    assert {name: settings for name, settings in missing.items() if settings} == {}
+
+
+def test_meanings_are_read_from_docstrings() -> None:
+    prose, meanings = split_docstring(
+        """One line.
+
+        More of it: with a colon.
+
+        Attributes:
+            rank, alpha: size of it,
+                or so: more or less.
+            plain: of the loss.
+
+                A second paragraph of it.
+
+        Raises:
+            ValueError: never.
+        """
+    )
+    assert prose == "One line.\n\nMore of it: with a colon."
+    assert meanings == {
+        "rank": "size of it, or so: more or less.",
+        "alpha": "size of it, or so: more or less.",
+        "plain": "of the loss. A second paragraph of it.",
+    }
+    assert split_docstring("Only this.") == ("Only this.", {})
+    assert split_docstring("") == ("", {})
+    assert split_docstring("Class.\n\nClass attributes:\n    name: x.")[1] == {}
+
+
+def test_tuning_from_the_command_line(folder: Path, tiny: BackboneFiles) -> None:
+    arguments = [*own_data(tiny, "majority,knn,prototypes[tune=2]"), "--sizes", "60", "--seeds", "0"]
+    output = harness(*arguments, "--tune", "3", "--store", "tuned.sqlite", cwd=folder)
+    assert "Note: nothing to tune in majority" in output
+    assert "knn[tune=3]" in output
+    assert "prototypes[tune=2]" in output
+    with Store.open(folder / "tuned.sqlite", create=False) as store:
+        by_method = {record.cell.method: record for record in store.records()}
+    assert {name: record.cell.config.get("tune") for name, record in by_method.items()} == {
+        "majority": None,
+        "knn": 3,
+        "prototypes": 2,
+    }
+    assert by_method["knn"].cost.tune_seconds
+    assert by_method["majority"].cost.tune_seconds is None
+    report = (folder / "reports" / "tickets" / "report.md").read_text(encoding="utf-8")
+    assert "2 of 3 cells chose settings" in report
+    assert "tuned_settings" not in report
 
 
 def test_kill_9_in_the_middle_loses_nothing_and_repeats_nothing(folder: Path, tiny: BackboneFiles) -> None:

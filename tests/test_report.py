@@ -188,6 +188,53 @@ def test_the_comparison_can_be_shown_within_a_hundred_columns():
     assert max(map(len, shown.splitlines())) <= 100
 
 
+def test_a_task_that_defaults_were_chosen_on_bears_a_dagger_and_says_why(tmp_path):
+    def chosen_here(records, said):
+        return [
+            dataclasses.replace(r, provenance=dataclasses.replace(r.provenance, dataset={"defaults_chosen_here": said}))
+            for r in records
+        ]
+
+    records = chosen_here(make_grid(sizes=(32,)), True) + chosen_here(make_grid(sizes=(32,), task="sst2"), False)
+    records += make_grid(sizes=(32,), task="older")  # from before it was recorded
+    assert {panel.task: panel.defaults_chosen_here for panel in panels(records)} == {
+        "docstrings": True,
+        "sst2": False,
+        "older": False,
+    }
+    table = comparison(records).groupby("task")["defaults_chosen_here"].agg(list)
+    assert all(table["docstrings"])
+    assert not any(table["sst2"])
+    assert pd.array(table["older"], dtype="boolean").isna().all()
+    footnote = "† default settings were chosen on this task's training and validation rows (docs/defaults.md)"
+    page = write_report(records, tmp_path).read_text("utf-8")
+    assert page.count(footnote) == 1
+    daggers = [line for line in page.splitlines() if line.startswith("## ") and line.endswith("†")]
+    assert [line.split()[1] for line in daggers] == ["docstrings"]
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(terminal_table(records))
+    shown = " ".join(console.export_text().split())
+    assert shown.count(footnote) == 1
+    assert shown.count("†") == 2
+
+
+def test_a_choice_of_settings_is_counted_and_not_listed_cell_by_cell(tmp_path):
+    records = [
+        dataclasses.replace(
+            r,
+            provenance=dataclasses.replace(
+                r.provenance,
+                measured={"tuned_trials": "8 tried, best 3", "tuned_settings": '{"rank": 8}', "other": "x"},
+            ),
+        )
+        for r in make_grid(methods=("lora",), sizes=(32,))
+    ]
+    page = write_report(records + make_grid(methods=("full",), sizes=(32,)), tmp_path).read_text("utf-8")
+    assert "- 3 of 6 cells chose settings on rows set aside from n_train" in page
+    assert "note: other: x" in page
+    assert "tuned_" not in page
+
+
 def test_many_sizes_and_several_panels_are_shown_too():
     sizes = (8, 16, 32, 64, 128, 256)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123

@@ -19,7 +19,7 @@ from harness.records import Budget
 from harness.tasks import Task
 from harness.training.batches import TokenBatches, shuffled
 from harness.training.budget import Progress, learning_rate_factor
-from harness.training.loop import Optimisation, train
+from harness.training.loop import Optimisation, ParameterGroup, train
 from harness.training.model import PooledModel
 from harness.training.vocabulary import CompactEmbedding
 from tests.toys import make_bench, run_one
@@ -96,7 +96,7 @@ def test_compact_embedding_gives_what_the_full_one_gives(
     bench = make_bench(toy, tiny, cpu)
     rows = [np.asarray(row, dtype=np.int32) for row in ([2, 7, 21, 3], [2, 9, 9, 22, 3], [2, 30, 3], [2, 11, 21, 3])]
     targets = np.array([0, 1, 2, 0])
-    optimisation = Optimisation(1e-2, 1e-2, weight_decay=weight_decay, warmup=0.2, max_grad_norm=1.0)
+    optimisation = Optimisation(warmup=0.2, max_grad_norm=1.0)
 
     def fitted(compact: bool) -> PooledModel:
         torch.manual_seed(0)
@@ -109,8 +109,10 @@ def test_compact_embedding_gives_what_the_full_one_gives(
             forward=lambda batch: model(*batch.inputs),
             loss=toy.kind.loss,
             batches=batches,
-            body=list(model.transformer.parameters()),
-            head=list(model.head.parameters()),
+            groups=[
+                ParameterGroup(list(model.transformer.parameters()), 1e-2, weight_decay),
+                ParameterGroup(list(model.head.parameters()), 1e-2, weight_decay),
+            ],
             optimisation=optimisation,
             progress=bench.progress(12, len(batches)),
             flops=None,
@@ -119,7 +121,7 @@ def test_compact_embedding_gives_what_the_full_one_gives(
             on_step=lambda *_: None,
         )
         if narrow:
-            narrow.restore(outcome.decay)
+            narrow.restore(outcome.decay[0])
         return model
 
     plain, narrow = fitted(compact=False), fitted(compact=True)
@@ -145,9 +147,8 @@ def test_loop_is_plain_adamw(tiny: BackboneFiles, toy: Task, cpu: Device) -> Non
         forward=lambda batch: ours(*batch.inputs),
         loss=toy.kind.loss,
         batches=batches,
-        body=[],
-        head=list(ours.parameters()),
-        optimisation=Optimisation(1e-3, 5e-2, weight_decay=0.1, warmup=0.0, schedule="linear", max_grad_norm=0.5),
+        groups=[ParameterGroup(list(ours.parameters()), 5e-2, 0.1)],
+        optimisation=Optimisation(warmup=0.0, schedule="linear", max_grad_norm=0.5),
         progress=bench.progress(10, len(batches)),
         flops=None,
         device=torch.device("cpu"),

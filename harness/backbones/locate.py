@@ -169,6 +169,17 @@ def _read_json(path: Path, name: str) -> dict[str, object]:
     return value
 
 
+def tensor_names(files: BackboneFiles) -> list[str]:
+    """Names of all tensors in a backbone's files, read from the headers alone."""
+    from safetensors import safe_open
+
+    names: list[str] = []
+    for path in sorted(files.folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as opened:
+            names += opened.keys()
+    return names
+
+
 def _fingerprint(folder: Path) -> str:
     paths = {path for pattern in _READ for path in folder.glob(pattern)}
     lines = [f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}" for path in paths]

@@ -23,7 +23,9 @@ class Backbone:
 
     Attributes:
         files: what it was loaded from.
-        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode; frozen.
+        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode; frozen. Of a
+            sequence-to-sequence backbone it is the encoder's stack alone: pooled features and fine-tuning for
+            classification read the encoder, and the decoder is only in `language_model`.
         tokenizer: its tokenizer.
         hidden_size: width of a hidden state.
         load_seconds: seconds that reading it took.
@@ -37,7 +39,7 @@ class Backbone:
 
     @property
     def max_length(self) -> int:
-        """Longest input in tokens that the positions allow."""
+        """Longest input in tokens that the positions allow; where any would do (T5), what the tokenizer says or 512."""
         config: Any = self.pristine.config
         positions = int(getattr(config, "max_position_embeddings", 0) or 0)
         if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
@@ -52,12 +54,97 @@ class Backbone:
     def fresh(self, device: torch.device) -> nn.Module:
         """A copy of the pretrained weights to adapt: float32, on `device`, all parameters requiring gradients."""
         model = copy.deepcopy(self.pristine).to(device)
-        return model.requires_grad_(True)
+        return _to_adapt(model)
+
+    def random(self, device: torch.device) -> nn.Module:
+        """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
+        from transformers import AutoConfig, AutoModel
+
+        model = AutoModel.from_config(AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False))
+        return _to_adapt(_without_extras(model, self.files)).to(device)
+
+    def language_model(self, device: torch.device) -> LanguageModel:
+        """The same files with their language-modelling head, on `device`; read once per process and device.
+
+        Raises:
+            UsageError: the backbone is an encoder, or its files hold no such head.
+        """
+        return _language_model(self, device)
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A backbone that gives probabilities of tokens; shared by all cells of a worker, never trained.
+
+    Attributes:
+        model: called with token ids, gives `logits`; float32, in evaluation mode, frozen. A causal one's transformer
+            is the backbone's own (`Backbone.resident`), so that only the head takes further memory.
+        load_seconds: seconds that reading it took; a method that uses it charges them to its "load" phase.
+    """
+
+    model: nn.Module
+    load_seconds: float
+
+
+def _to_adapt(model: nn.Module) -> nn.Module:
+    config: Any = model.config
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # keys and values that nobody will read again
+    return model.requires_grad_(True)
+
+
+def _without_extras(model: Any, files: BackboneFiles) -> nn.Module:
+    """The part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    stack: nn.Module = model.get_encoder() if files.architecture == "sequence-to-sequence" else model
+    return stack
 
 
 @functools.cache
 def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
     return copy.deepcopy(backbone.pristine).to(device)
+
+
+@functools.cache
+def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    files = backbone.files
+    if files.architecture == "encoder":
+        raise UsageError(
+            f"Backbone '{files.name}' is an encoder, which has no language-modelling head; expected a causal or "
+            "sequence-to-sequence one."
+        )
+    build: Any = AutoModelForCausalLM if files.architecture == "causal" else AutoModelForSeq2SeqLM
+    with contextlib.suppress(ValueError, TypeError), torch.device("meta"):
+        build.from_config(backbone.pristine.config)  # importing its module is no cell's cost
+    started = time.perf_counter()
+    try:
+        model, loading = build.from_pretrained(
+            files.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"Backbone '{files.name}' could not be loaded as a language model: {first}") from error
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        raise UsageError(
+            f"Backbone '{files.name}' has no weights for {', '.join(sorted(loading['missing_keys'])[:3])}: its files "
+            "were saved without the language-modelling head. Expected them as save_pretrained of the whole model."
+        )
+    if files.architecture == "causal":
+        _share_transformer(model, backbone.resident(device))
+    model = model.eval().requires_grad_(False).to(device)
+    return LanguageModel(model, time.perf_counter() - started)
+
+
+def _share_transformer(model: Any, transformer: nn.Module) -> None:
+    """Have a language model use `transformer`, which has the same weights, in place of its own."""
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    setattr(model, model.base_model_prefix, transformer)
+    if tied:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
 
 
 @functools.cache
@@ -90,14 +177,13 @@ def load_backbone(files: BackboneFiles) -> Backbone:
         raise UsageError(f"Backbone '{files.name}' has no tokenizer.json; expected a fast tokenizer.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # decoders often have none; padding is masked everywhere
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # BERT's next-sentence pooler: the protocol's one head does not read it
+    model = _without_extras(model, files)
     model.eval().requires_grad_(False)
     return Backbone(
         files=files,
         pristine=model,
         tokenizer=tokenizer,
-        hidden_size=int(model.config.hidden_size),
+        hidden_size=int(config.hidden_size),
         load_seconds=time.perf_counter() - started,
     )
 

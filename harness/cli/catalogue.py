@@ -3,47 +3,166 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.methods.base import Method, methods
+from harness.cli.run import make_console
+from harness.methods.base import Choice, Method, Range, methods
 from harness.records import Budget
+
+FAMILIES = (
+    "baseline",
+    "frozen features",
+    "partial fine-tuning",
+    "full fine-tuning",
+    "contrastive",
+    "auxiliary parameters",
+    "in context",
+)
+"""The order that families are listed in, from what costs nothing to what needs a large model; others come last."""
+
+_LENGTH = ("learning_rate", "epochs")
+_SHORT = {"encoder": "encoder", "causal": "causal", "sequence-to-sequence": "seq2seq"}
 
 
 def show_methods(name: str | None) -> None:
     """The methods by family, or one of them in full."""
-    console = Console()
+    console = make_console()
     if name is not None:
         _explain(console, methods.get(name))
         return
-    table = Table(title="Methods", title_justify="left")
-    for heading in ("family", "method"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("trains", "backbone", "source"):
-        table.add_column(heading, overflow="fold")
-    for cls in sorted(methods, key=lambda cls: (cls.family, cls.name)):
-        serves = ", ".join(sorted(cls.serves)) or "none needed"
-        table.add_row(*(Text(cell) for cell in (cls.family, cls.name, cls.trains, serves, cls.source)))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    family = None
+    for cls in sorted(methods, key=lambda cls: (*family_position(cls.family), cls.name)):
+        if cls.family != family:
+            table.add_row(Text(f"{chr(10) if family else ''}{cls.family}", style="bold"))
+            family = cls.family
+        about = Text(cls.trains)
+        about.append(f"\nneeds {needs_of(cls)} · {cls.source}", style="dim")
+        brief = settings_in_brief(cls)
+        if brief:
+            about.append(f"\n{brief}")
+        table.add_row(Text(f"  {cls.name}"), about)
     console.print(table)
-    console.print(
-        "`harness methods NAME` explains one. Settings go in brackets: --methods 'lora[rank=4],full'.", markup=False
-    )
+    for line in (
+        "\nOf each method: what it trains; the kinds of backbone it can adapt, and what else it needs; where it comes "
+        "from; the default settings that tell it from others. `harness methods NAME` explains one.",
+        "Settings go in brackets: --methods 'lora[rank=4],full'. With --tune 8 methods choose some of them themselves.",
+    ):
+        console.print(line, markup=False, highlight=False)
+
+
+def family_position(family: str) -> tuple[int, str]:
+    """Where a family stands in the list."""
+    return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family)
+
+
+def needs_of(cls: type[Method]) -> str:
+    """What a method needs to run: one of some kinds of backbone, and what else it says; `none` for nothing."""
+    kinds = " / ".join(short for kind, short in _SHORT.items() if kind in cls.serves)
+    return ", ".join(filter(None, (kinds, cls.needs))) or "none"
+
+
+def telling_settings(cls: type[Method]) -> list[str]:
+    """Settings that tell a method from others.
+
+    Those that its own class declares or that it searches over, and, where it is trained by gradient, how fast and how
+    long it learns.
+    """
+    names = [name for name in inspect.get_annotations(cls) if name in cls.model_fields]
+    names += [name for name in cls.search_space if name in cls.model_fields]
+    if "learning_rate" in cls.model_fields:
+        names = [name for name in names if name not in _LENGTH] + [name for name in _LENGTH if name in cls.model_fields]
+    return list(dict.fromkeys(names))
+
+
+def settings_in_brief(cls: type[Method]) -> str:
+    """The defaults of the settings that tell a method from others."""
+    defaults = cls().model_dump(mode="json")
+    return ", ".join(f"{name}={setting_text(defaults[name])}" for name in telling_settings(cls))
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as the command line takes it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def search_text(setting: Choice | Range | None) -> str:
+    """What `--tune` tries for a setting; empty where it leaves it alone."""
+    if setting is None:
+        return ""
+    if isinstance(setting, Choice):
+        return ", ".join(setting_text(value) for value in setting.values)
+    return f"{setting.low:g} to {setting.high:g}{' (log)' if setting.log else ''}"
+
+
+def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """The prose of a class's docstring, and what it says of each attribute.
+
+    Read as Google's style has it: a section `Attributes:` of lines `name: meaning` or `a, b: meaning`, each of which
+    may go on in lines that are indented further.
+    """
+    prose, _, rest = re.sub(r"\s+$", "", inspect.cleandoc(doc)).partition("\nAttributes:\n")
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    indent = ""
+    for line in rest.splitlines():
+        if not line.strip():
+            continue
+        if not line.startswith(" "):
+            break  # the next section
+        indent = indent or line[: len(line) - len(line.lstrip())]
+        found = re.match(rf"{indent}(\w+(?:, \w+)*):\s*(.*)", line)
+        if found:
+            names = found.group(1).split(", ")
+            meanings.update(dict.fromkeys(names, found.group(2)))
+        else:
+            meanings.update({name: f"{meanings[name]} {line.strip()}".strip() for name in names})
+    return prose.strip(), meanings
+
+
+def setting_meanings(cls: type[Method]) -> dict[str, str]:
+    """What each setting means, from the docstrings of the class and its bases; the nearest has the last word."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        meanings.update(split_docstring(vars(base).get("__doc__") or "")[1])
+    return {name: meanings[name] for name in cls.model_fields if name in meanings}
 
 
 def _explain(console: Console, cls: type[Method]) -> None:
     console.print(Text(f"{cls.name} ({cls.family}, version {cls.version})", style="bold"))
-    console.print(Text(inspect.cleandoc(cls.__doc__ or "")))
-    console.print(Text(f"\nTrains: {cls.trains}\nBackbone: {', '.join(sorted(cls.serves)) or 'none needed'}"))
+    for paragraph in re.split(r"\n\s*\n", split_docstring(cls.__doc__ or "")[0]):
+        console.print(Text(re.sub(r"\n(?=\w|`)", " ", paragraph) + "\n"))  # lines of a list keep theirs
+    console.print(Text(f"Trains: {cls.trains}\nNeeds: {needs_of(cls)}"))
     console.print(Text(f"Kinds of task: {', '.join(sorted(cls.kinds))}\nSource: {cls.source}"))
-    table = Table(title="Settings", title_justify="left")
-    table.add_column("setting")
-    table.add_column("default")
-    for setting, value in cls().config().items():
-        table.add_row(Text(setting), Text(str(value)))
-    if table.row_count:
-        console.print(table)
+    meanings = setting_meanings(cls)
+    defaults = cls().model_dump(mode="json")
+    if not cls.search_space:
+        console.print(Text("Search space: none, so there is nothing for --tune to choose"))
+        del defaults["tune"]
+    if not defaults:
+        return
+    table = Table(title="Settings", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    table.add_column("default", overflow="fold", max_width=24)
+    if cls.search_space:
+        table.add_column("--tune tries", max_width=24)
+    table.add_column("meaning")
+    names = list(dict.fromkeys([*telling_settings(cls), *(name for name in defaults if name != "tune"), *defaults]))
+    for name in names:
+        searched = [search_text(cls.search_space.get(name))] if cls.search_space else []
+        table.add_row(*map(Text, (name, setting_text(defaults[name]), *searched, meanings.get(name, ""))))
+    console.print(table)
 
 
 def show_suites(name: str | None) -> None:

@@ -53,6 +53,10 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(help="A hub id, ID@REVISION, or a local folder."),
     ] = None,
+    tune: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
@@ -79,6 +83,7 @@ def run(
         mirror=mirror,
         reports=reports,
         retry_failed=retry_failed,
+        tune=tune,
     )
     raise typer.Exit(code)
 

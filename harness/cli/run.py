@@ -32,6 +32,7 @@ def run_command(
     mirror: Path | None,
     reports: Path,
     retry_failed: bool,
+    tune: int | None,
 ) -> int:
     """Run, print the table, write the report; returns the exit code."""
     quiet_libraries()
@@ -49,15 +50,16 @@ def run_command(
         mirror=mirror,
         device=device,
         only_sizes_that_fit=data is not None,
+        tune=tune,
     )
     console = make_console()
     with console.status("Loading data and checking the backbone"):
         from harness.schedule.prepare import prepare
 
         prepared = prepare(request)
-    for task in prepared.tasks.values():
-        for note in _notes(task.name, task.provenance):
-            console.print(f"Note: {note}", highlight=False, markup=False)
+    of_tasks = [note for task in prepared.tasks.values() for note in _notes(task.name, task.provenance)]
+    for note in [*prepared.notes, *of_tasks]:
+        console.print(f"Note: {note}", highlight=False, markup=False)
 
     from harness.cli.progress import RunDisplay
     from harness.features.disk import default_folder

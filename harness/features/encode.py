@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.backbones.model import Backbone, pool
+from harness.backbones.locate import Pooling
+from harness.backbones.model import Backbone
 from harness.features.disk import FeatureDisk, Shard
+from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_flops
@@ -61,7 +63,7 @@ class Encoded:
 
 
 class FeatureStore:
-    """Features by split, backbone, pooling, length, precision and device.
+    """Features by split, backbone, pooling, layer, length, precision and device.
 
     Args:
         device: where encoding runs.
@@ -73,20 +75,46 @@ class FeatureStore:
         self._disk = disk
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
-        self._warm: set[tuple[str, str, int]] = set()
+        self._warm: set[tuple[str, str, int, Pooling, Layer]] = set()
 
     def pooled(
-        self, source: Source, index: Ints, tokens: Tokens, backbone: Backbone, max_length: int, precision: Precision
+        self,
+        source: Source,
+        index: Ints,
+        tokens: Tokens,
+        backbone: Backbone,
+        max_length: int,
+        precision: Precision,
+        *,
+        pooling: Pooling | None = None,
+        layer: Layer = "last",
     ) -> Encoded:
-        """Features of the rows at `index` of `source`; encodes those that are missing."""
+        """Features of the rows at `index` of `source`; encodes those that are missing.
+
+        Args:
+            source: the split.
+            index: positions in it, shape (rows,).
+            tokens: of the whole split.
+            backbone: what encodes; all of it runs whichever layer is read, and is charged.
+            max_length: tokens of a row, at most.
+            precision: of the forward pass.
+            pooling: which tokens are read; None is the backbone's own.
+            layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
+                block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
+
+        Raises:
+            UsageError: the backbone has no such block.
+        """
+        pooling = pooling or backbone.files.pooling
+        layer = canonical_layer(layer, backbone.pristine)
         kind = self._device.kind
         key = json.dumps(
             {
                 "format": _FORMAT,
                 "rows": source.key,
                 "backbone": backbone.files.fingerprint,
-                "pooling": backbone.files.pooling,
-                "layer": "last",
+                "pooling": pooling,
+                "layer": layer,
                 "max_length": max_length,
                 "precision": precision,
                 "shape": [BATCH_ROWS[kind], LENGTH_STEP[kind]],
@@ -104,7 +132,7 @@ class FeatureStore:
         table = self._tables[name]
         batches = table.batches_for(index, BATCH_ROWS[kind])
         if batches:
-            shard = self._encode(table, batches, tokens, backbone, precision)
+            shard = self._encode(table, batches, tokens, backbone, precision, pooling, layer)
             table.put(shard)
             if self._disk is not None:
                 self._disk.write(name, key, shard)
@@ -116,7 +144,14 @@ class FeatureStore:
         self._flops_model(backbone)
 
     def _encode(
-        self, table: _Table, batches: list[Ints], tokens: Tokens, backbone: Backbone, precision: Precision
+        self,
+        table: _Table,
+        batches: list[Ints],
+        tokens: Tokens,
+        backbone: Backbone,
+        precision: Precision,
+        pooling: Pooling,
+        layer: Layer,
     ) -> Shard:
         import torch
 
@@ -134,28 +169,29 @@ class FeatureStore:
                 placed = np.concatenate([members, np.repeat(members[-1:], size - len(members))])
                 pad_id = int(backbone.tokenizer.pad_token_id)
                 ids, mask = pad([tokens.row(int(row)) for row in placed], pad_id, length)
-                shape = (backbone.files.fingerprint, precision, length)
+                shape = (backbone.files.fingerprint, precision, length, pooling, layer)
                 if shape not in self._warm:  # kernels are chosen on a shape's first use: no row's cost
-                    self._forward(model, ids, mask, backbone, precision)
+                    self._forward(model, ids, mask, precision, pooling, layer)
                     self._device.synchronise()
                     self._warm.add(shape)
                 started = time.perf_counter()
-                pooled = self._forward(model, ids, mask, backbone, precision)[: len(members)].cpu().numpy()
+                pooled = self._forward(model, ids, mask, precision, pooling, layer)
+                values[at : at + len(members)] = pooled[: len(members)].cpu().numpy()
                 seconds[at : at + len(members)] = (time.perf_counter() - started) / size
-                values[at : at + len(members)] = pooled
                 at += len(members)
         return Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0)
 
     def _forward(
-        self, model: torch.nn.Module, ids: Ints, mask: Ints, backbone: Backbone, precision: Precision
+        self, model: torch.nn.Module, ids: Ints, mask: Ints, precision: Precision, pooling: Pooling, layer: Layer
     ) -> torch.Tensor:
         import torch
 
         device = self._device.torch_device()
         on_device = torch.from_numpy(mask).to(device)
+        asked = {} if layer == "last" else {"output_hidden_states": True}
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            hidden = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device).last_hidden_state
-        return pool(hidden, on_device, backbone.files.pooling)
+            outputs = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device, **asked)
+        return pool_layer(outputs, on_device, pooling, layer)
 
     def _flops_model(self, backbone: Backbone) -> FlopsModel:
         """FLOPs of encoding one batch, counted once per backbone."""

@@ -25,6 +25,8 @@ _PACKAGES = (
     "scikit-learn",
     "numpy",
     "scipy",
+    "optuna",
+    "skops",
     "safetensors",
 )
 

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.backbones.locate import Architecture, BackboneFiles
+from harness.backbones.locate import Architecture, BackboneFiles, Pooling
+from harness.errors import UsageError
 from harness.measure.clock import Phase, PhaseClock
 from harness.measure.device import Device, Precision, PrecisionPolicy
 from harness.measure.memory import MemoryMeter
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from harness.backbones.model import Backbone
     from harness.features.encode import FeatureStore
+    from harness.features.layers import Layer
     from harness.features.tokens import Tokens, TokenStore
     from harness.measure.flops import FlopsModel
     from harness.training.budget import Progress
@@ -118,28 +120,61 @@ class Bench:
         """What the policy comes to on this device."""
         return self.device.precision(policy)
 
-    def token_rows(self, rows: Rows, phase: Phase) -> list[npt.NDArray[np.int32]]:
-        """Token ids of each row; tokenising is charged to `phase` by these rows' share of the split."""
+    def token_rows(self, rows: Rows, phase: Phase, reserved: int = 0) -> list[npt.NDArray[np.int32]]:
+        """Token ids of each row; tokenising is charged to `phase` by these rows' share of the split.
+
+        `reserved` positions of the backbone are left for what is not text.
+        """
         with self.clock.paused():
-            tokens = self._tokens_of(rows)
+            tokens = self._tokens_of(rows, reserved)
         self.clock.charge(phase, tokens.seconds_of(rows.index))
         return [tokens.row(int(position)) for position in rows.index]
 
-    def _tokens_of(self, rows: Rows) -> Tokens:
-        tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, self.max_length)
+    def _tokens_of(self, rows: Rows, reserved: int = 0) -> Tokens:
+        max_length = min(self.max_length, self.some_backbone.max_length - reserved)
+        tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
         if tokens.n_truncated:  # never silent
             part = rows.source.key.rpartition("/")[2]
             self.ledger.notes[f"truncated_{part}_rows"] = f"{tokens.n_truncated} of {len(tokens)}"
         return tokens
 
-    def pooled(self, rows: Rows, phase: Phase, policy: PrecisionPolicy) -> Floats:
-        """Frozen features, shape (rows, width); charged to `phase` at what they cost when they were computed."""
+    def pooled(
+        self,
+        rows: Rows,
+        phase: Phase,
+        policy: PrecisionPolicy,
+        *,
+        pooling: Pooling | None = None,
+        layer: Layer = "last",
+    ) -> Floats:
+        """Frozen features, shape (rows, width); charged to `phase` at what they cost when they were computed.
+
+        Args:
+            rows: what is encoded.
+            phase: who pays: `encode` for training rows, `predict` for test rows.
+            policy: precision of the forward pass.
+            pooling: which tokens are read; None is the backbone's own.
+            layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
+                block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
+
+        Raises:
+            UsageError: the backbone has no such block; the message says how many it has.
+        """
         backbone = self.some_backbone
         precision = self.precision(policy)
         self.report("encoding", None, None)
         with self.clock.paused():
             tokens = self._tokens_of(rows)
-            encoded = self.features.pooled(rows.source, rows.index, tokens, backbone, self.max_length, precision)
+            encoded = self.features.pooled(
+                rows.source,
+                rows.index,
+                tokens,
+                backbone,
+                self.max_length,
+                precision,
+                pooling=pooling,
+                layer=layer,
+            )
         self.clock.charge(phase, tokens.seconds_of(rows.index) + encoded.seconds)
         self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
@@ -209,6 +244,11 @@ class Method(BaseModel, ABC):
         kinds: kinds of task that it serves.
         uses_labels: False for methods that look at no label; they run once, at n_train 0.
         search_space: settings that `--tune` searches over, by name; empty where there is nothing to tune.
+        needs: what it needs besides a backbone (`CUDA`, say), in a word or two; empty for nothing.
+
+    Attributes:
+        tune: how many settings of the search space are tried on a validation split of the training rows, inside the
+            cell's budget, before the best is fitted on all rows; None fits these settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -222,10 +262,28 @@ class Method(BaseModel, ABC):
     kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     uses_labels: ClassVar[bool] = True
     search_space: ClassVar[SearchSpace] = {}
+    needs: ClassVar[str] = ""
+
+    tune: int | None = Field(default=None, ge=2)
+
+    @model_validator(mode="after")
+    def _has_something_to_tune(self) -> Self:
+        if self.tune is not None and not self.search_space:
+            raise UsageError(
+                f"Method '{self.name}' was given tune={self.tune} and has no settings to search over; leave it out "
+                "(`harness methods NAME` shows what a method searches over)."
+            )
+        return self
 
     def config(self) -> dict[str, Any]:
-        """The fully resolved configuration, as JSON values; part of a cell's identity."""
-        return self.model_dump(mode="json")
+        """The fully resolved configuration, as JSON values; part of a cell's identity.
+
+        `tune` is left out where nothing is tuned, so that those identities are what they were before it existed.
+        """
+        config = self.model_dump(mode="json")
+        if self.tune is None:
+            del config["tune"]
+        return config
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """The reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""

@@ -28,6 +28,28 @@ def parse_methods(texts: Sequence[str]) -> list[Method]:
     return unique
 
 
+def with_trials(configured: Sequence[Method], n_trials: int) -> tuple[list[Method], list[str]]:
+    """Have every method that has something to tune choose its settings from `n_trials` of them.
+
+    Returns:
+        The methods, those that say themselves how many trials they want as they were; and the names of those that
+        have nothing to tune.
+
+    Raises:
+        UsageError: fewer than two trials.
+    """
+    if n_trials < 2:
+        raise UsageError(f"{n_trials} trials were asked for; expected at least 2: one setting is no choice.")
+    untunable = list(dict.fromkeys(candidate.name for candidate in configured if not candidate.search_space))
+    tuned = [
+        candidate.model_copy(update={"tune": n_trials})
+        if candidate.search_space and candidate.tune is None
+        else candidate
+        for candidate in configured
+    ]
+    return tuned, untunable
+
+
 def split_top_level(text: str) -> list[str]:
     """Split at the commas that stand outside of brackets; empty pieces are dropped."""
     pieces, depth, current = [], 0, ""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods._fine_tuning import FineTuning
-from harness.methods.base import method
+from harness.methods.base import Choice, Range, SearchSpace, method
 
 if TYPE_CHECKING:
     from torch import nn
+
+FULL_SEARCH_SPACE: SearchSpace = {
+    "learning_rate": Range(1e-5, 5e-4, log=True),
+    "weight_decay": Choice((0.0, 0.01, 0.1)),
+    "epochs": Choice((3.0, 6.0, 10.0)),
+}
+"""Where the best settings of training a whole pretrained transformer are found."""
 
 
 @method
@@ -20,6 +27,7 @@ class Full(FineTuning):
     family = "full fine-tuning"
     trains = "everything"
     source = "Devlin et al., 2019, arXiv:1810.04805"
+    search_space: ClassVar[SearchSpace] = FULL_SEARCH_SPACE
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """All of them."""

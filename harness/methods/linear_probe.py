@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from harness.measure.device import PrecisionPolicy
+from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._logistic import Logistic, LogisticMethod, logistic_tensors
 from harness.methods.base import Bench, Fitted, method
 from harness.tasks.base import Floats, Rows
 
 
 @method
-class LinearProbe(LogisticMethod):
+class LinearProbe(FrozenFeatures, LogisticMethod):
     """Logistic regression on the frozen backbone's pooled vector.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
@@ -26,31 +26,23 @@ class LinearProbe(LogisticMethod):
 
     c_without_folds = 1.0
 
-    precision: PrecisionPolicy = "auto"
-
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode, choose the penalty, fit."""
-        features = bench.pooled(rows, "encode", self.precision)
-        model = self.fit_penalised(features, rows.known_labels, bench)
-        return _Probe(model, self.precision, bench)
+        features = self.features(rows, bench, "encode")
+        return _Probe(self, bench, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """From the saved weights; features come from the same backbone."""
-        return _Probe(Logistic(tensors["weights"], tensors["bias"], 0), self.precision, bench)
+        return _Probe(self, bench, Logistic(tensors["weights"], tensors["bias"], 0))
 
 
-class _Probe(Fitted):
-    def __init__(self, model: Logistic, precision: PrecisionPolicy, bench: Bench) -> None:
+class _Probe(FittedOnFeatures):
+    def __init__(self, method: LinearProbe, bench: Bench, model: Logistic) -> None:
+        super().__init__(method, bench, model.weights.size + model.bias.size)
         self._model = model
-        self._precision = precision
-        self.n_trainable = model.weights.size + model.bias.size
-        frozen = sum(parameter.numel() for parameter in bench.some_backbone.pristine.parameters())
-        self.n_parameters = frozen + self.n_trainable
 
-    def predict(self, rows: Rows, bench: Bench) -> Floats:
-        features = bench.pooled(rows, "predict", self._precision)
-        with bench.working("predict"):
-            return self._model.probabilities(features)
+    def probabilities(self, features: Floats, bench: Bench) -> Floats:
+        return self._model.probabilities(features)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return logistic_tensors(self._model)

@@ -1,25 +1,21 @@
-"""Low-rank adaptation, by peft."""
+"""Low-rank adaptation."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
 from pydantic import Field
 
-from harness.methods._fine_tuning import FineTuning
-from harness.methods.base import method
-
-if TYPE_CHECKING:
-    from torch import nn
+from harness.methods._peft import LowRankMethod
+from harness.methods.base import Bench, method
 
 
 @method
-class Lora(FineTuning):
+class Lora(LowRankMethod):
     """Learn a low-rank addition to weight matrices of the transformer, which itself stays fixed.
 
-    `targets` is which matrices: `attention` (peft's default for the architecture: queries and values) or `all-linear`.
+    Attributes:
+        adapter_dropout: of what enters the addition.
     """
 
     name = "lora"
@@ -27,35 +23,20 @@ class Lora(FineTuning):
     trains = "low-rank additions to weight matrices, and the output layer"
     source = "Hu et al., 2021, arXiv:2106.09685; peft"
 
-    rank: int = Field(default=8, ge=1)
-    alpha: int = Field(default=16, ge=1)
     adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
-    targets: Literal["attention", "all-linear"] = "attention"
-    learning_rate: float = Field(default=3e-3, gt=0)
-    epochs: float = Field(default=6, gt=0)
 
-    def warm_up(self) -> None:
-        """Import peft too: that takes seconds."""
-        super().warm_up()
-        import peft  # noqa: F401
+    def peft_config(self, bench: Bench) -> Any:
+        """LoRA."""
+        from peft import LoraConfig
 
-    def adapt(self, transformer: nn.Module) -> nn.Module:
-        """The transformer wrapped by peft."""
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(
+        return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.adapter_dropout,
-            target_modules="all-linear" if self.targets == "all-linear" else None,
+            target_modules=self.target_modules(),
+            **self.variant(),
         )
-        with warnings.catch_warnings():  # peft asks transformers by a name that it is renaming
-            warnings.simplefilter("ignore", FutureWarning)
-            wrapped: nn.Module = get_peft_model(transformer, config)
-        return wrapped
 
-    def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """What peft added and marked as trained."""
-        for parameter in transformer.parameters():
-            if parameter.requires_grad:
-                yield parameter
+    def variant(self) -> dict[str, Any]:
+        """What a variant of LoRA asks peft for besides."""
+        return {}

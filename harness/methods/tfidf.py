@@ -18,6 +18,9 @@ class Tfidf(LogisticMethod):
     """Logistic regression on TF-IDF of words and word pairs; no transformer at all.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
+
+    Attributes:
+        ngrams: words of the longest n-gram.
     """
 
     name = "tfidf"

@@ -8,6 +8,10 @@ from harness.records import Record
 from harness.report import text
 from harness.report.observations import Observations
 
+_SETTINGS = "tuned_settings"
+_OF_ONE_CELL = (_SETTINGS, "tuned_trials")
+"""Notes that differ from cell to cell: hundreds of them would bury the others."""
+
 HOW_TO_READ = """\
 - **labels** (n_train) counts every label that a method may look at, those that it sets aside for validation, tuning or
   early stopping included. Sizes are nested (32 within 128) and drawn anew for each seed; `8/class` draws as many of
@@ -73,7 +77,14 @@ def how_it_was_measured(observations: Observations) -> str:
     n_reused = sum(bool(record.cost.reused) for record in records)
     if n_reused:
         lines.append(f"- {n_reused} of {len(records)} cells took something from a cache, charged at its measured cost")
-    notes = _once(f"{name}: {note}" for p in made for name, note in sorted(p.measured.items()))
+    n_tuned = sum(_SETTINGS in p.measured for p in made)
+    if n_tuned:
+        lines.append(
+            f"- {n_tuned} of {len(records)} cells chose settings on rows set aside from n_train; the records say which"
+        )
+    notes = _once(
+        f"{name}: {note}" for p in made for name, note in sorted(p.measured.items()) if name not in _OF_ONE_CELL
+    )
     lines += [f"- note: {text.markdown(note)}" for note in notes]
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ methods that use none). Nothing is pooled across panels.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from harness.report import text
 from harness.report.observations import Observations, Source, matrix, observe
 
 Row = dict[str, Any]
+
+DAGGER = "†"
+CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/defaults.md)"
+"""The footnote of tables whose task helped to choose the defaults: what is compared there is not all unseen."""
 
 _GROUP = ("task", "data", "backbone", "weights", "device", "budget", "method", "family", "variant", "n_train", "draw")
 _PANEL = ("task", "data", "device", "budget", "backbone", "weights")
@@ -44,6 +48,7 @@ _DTYPES: dict[str, Dtype] = {
     "peak_bytes": "Int64",
     "memory": "string",
     **dict.fromkeys(("n_trainable", "n_parameters", "artifact_bytes"), "Int64"),
+    "defaults_chosen_here": "boolean",
     **dict.fromkeys(("n_ok", "n_failed", "n_out_of_memory", "n_out_of_time", "n_unsupported", "n_missing"), "Int64"),
     "note": "string",
 }
@@ -88,6 +93,7 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     first = ok[0] if ok else rows[0]
     summary: Row = dict.fromkeys(_DTYPES)
     summary.update({name: first[name] for name in (*_GROUP, "n_per_class", "metric", "higher_is_better")})
+    summary["defaults_chosen_here"] = _any(row["defaults_chosen_here"] for row in rows)
     summary.update({f"n_{status}": counts[status] for status in ("ok", *_NOT_OK)})
     summary["n_missing"] = len(expected - {row["seed"] for row in rows})
     summary["n_seeds"] = len(ok)
@@ -124,6 +130,11 @@ def _over(reduce: Callable[[Any], Any], rows: list[Row], name: str) -> float | N
     return float(reduce(values)) if values else None
 
 
+def _any(values: Iterable[bool | None]) -> bool | None:
+    known = [value for value in values if value is not None]
+    return any(known) if known else None
+
+
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
@@ -144,6 +155,7 @@ class Panel:
         title: `docstrings · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with what else tells it from other panels.
         rows: its rows, best first (by the score at the largest size that a method has), then by size.
         metric: the task's main metric; None where nothing was scored.
+        defaults_chosen_here: whether the methods' default settings were chosen on this task.
     """
 
     title: str
@@ -153,6 +165,12 @@ class Panel:
     budget: str
     rows: pd.DataFrame
     metric: str | None
+    defaults_chosen_here: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title as a table bears it: with a dagger where `CHOSEN_HERE` has to be said beneath."""
+        return f"{self.title} {DAGGER}" if self.defaults_chosen_here else self.title
 
 
 def panels(source: Source | pd.DataFrame) -> list[Panel]:
@@ -196,6 +214,7 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
         budget=first["budget"],
         rows=_best_first(rows),
         metric=None if metrics.empty else str(metrics.iloc[0]),
+        defaults_chosen_here=bool(rows["defaults_chosen_here"].fillna(False).any()),
     )
 
 

@@ -16,6 +16,7 @@ from harness.report.measured import HOW_TO_READ, how_it_was_measured, what_was_c
 from harness.report.observations import Source, observe
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import (
+    CHOSEN_HERE,
     Panel,
     comparison,
     each,
@@ -83,7 +84,7 @@ def _results(found: list[Panel], figures: Path) -> list[str]:
         while stem in taken:
             stem, n = f"{text.slug(panel.task)}-{n}", n + 1
         taken.add(stem)
-        sections += [f"## {text.markdown(panel.title)}", markdown_pivot(panel), _caption(panel)]
+        sections += [f"## {text.markdown(panel.heading)}", markdown_pivot(panel), _caption(panel)]
         if panel.metric is None:
             sections.append("Nothing was scored, so there is nothing to draw.")
             continue
@@ -105,6 +106,8 @@ def _caption(panel: Panel) -> str:
         lines.append("Some intervals know of seeds only: see `basis` in comparison.csv.")
     if (panel.rows["n_missing"] > 0).any():
         lines.append("Some seeds are missing: those means are over fewer seeds than others at the same size.")
+    if panel.defaults_chosen_here:
+        lines.append(f"{CHOSEN_HERE}.")
     return " ".join(lines)
 
 

@@ -11,7 +11,7 @@ from harness.data.sampling import Size, parse_size
 from harness.data.spec import TaskSpec
 from harness.errors import UsageError
 from harness.measure.device import Device, find_device
-from harness.methods.configure import parse_methods
+from harness.methods.configure import parse_methods, with_trials
 from harness.plan import PlannedCell, plan_cells
 from harness.records import MAX_SEED, Budget
 from harness.suites import Suite
@@ -34,6 +34,8 @@ class Request:
         device: `auto`, `cpu` or `cuda`.
         only_sizes_that_fit: leave out default sizes that the data cannot hold, and add all there is; sizes that were
             asked for are never left out.
+        tune: settings that each method with something to tune tries inside each cell; None tries none but where a
+            method's own text says so (`lora[tune=8]`).
     """
 
     suite: Suite
@@ -46,6 +48,7 @@ class Request:
     mirror: Path | None = None
     device: str = "auto"
     only_sizes_that_fit: bool = False
+    tune: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Prepared:
         tasks: by name.
         backbone: None where no method uses one.
         device: where cells run.
+        notes: what of the request could not be followed, for the user.
     """
 
     suite: str
@@ -65,6 +69,7 @@ class Prepared:
     tasks: dict[str, Task]
     backbone: BackboneFiles | None
     device: Device
+    notes: tuple[str, ...] = ()
 
 
 def prepare(request: Request) -> Prepared:
@@ -79,6 +84,11 @@ def prepare(request: Request) -> Prepared:
     if request.mirror is not None and not request.mirror.is_dir():
         raise UsageError(f"Mirror '{request.mirror}' is no folder; expected one with datasets/ and models/ in it.")
     methods = parse_methods(request.methods if request.methods is not None else suite.methods)
+    notes = []
+    if request.tune is not None:
+        methods, untunable = with_trials(methods, request.tune)
+        if untunable:
+            notes.append(f"nothing to tune in {', '.join(untunable)}: run with their own settings.")
     sizes = [parse_size(size) for size in (request.sizes if request.sizes is not None else suite.sizes)]
     seeds = list(dict.fromkeys(request.seeds if request.seeds is not None else suite.seeds))
     wrong = [seed for seed in seeds if not 0 <= seed <= MAX_SEED]
@@ -105,7 +115,7 @@ def prepare(request: Request) -> Prepared:
         budgets=budgets,
         device=device.kind,
     )
-    return Prepared(suite.name, tuple(cells), tasks, backbone, device)
+    return Prepared(suite.name, tuple(cells), tasks, backbone, device, tuple(notes))
 
 
 _ALL_UP_TO = 8192

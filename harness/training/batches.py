@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +37,22 @@ class Batch:
     n_rows: int
     length: int
     n_tokens: int
+
+    def parts(self, n: int) -> list[Batch]:
+        """The batch in at most `n` pieces of nearly equal rows; `n_tokens` is shared out by rows."""
+        if n <= 1 or self.n_rows <= 1:
+            return [self]
+        bounds = np.linspace(0, self.n_rows, min(n, self.n_rows) + 1).round().astype(int)
+        return [
+            Batch(
+                inputs=tuple(tensor[start:end] for tensor in self.inputs),
+                targets=self.targets[start:end],
+                n_rows=int(end - start),
+                length=self.length,
+                n_tokens=round(self.n_tokens * (end - start) / self.n_rows),
+            )
+            for start, end in itertools.pairwise(bounds)
+        ]
 
 
 def shuffled(n_rows: int, batch_size: int, lengths: Ints | None, seed: int, epoch: int) -> list[Ints]:

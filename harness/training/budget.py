@@ -13,7 +13,7 @@ from typing import Literal
 
 from harness.records import Budget
 
-Schedule = Literal["linear", "cosine", "constant"]
+Schedule = Literal["linear", "cosine", "constant", "slanted-triangular", "inverse-sqrt"]
 
 
 @dataclass
@@ -70,17 +70,36 @@ class Progress:
         return name if fraction >= 1.0 - 1e-9 else None
 
 
+_SLANTED_RATIO = 32.0
+"""How much smaller than its peak the slanted triangular learning rate starts and ends (Howard and Ruder, 2018)."""
+
+_LEAST_WARMUP = 0.01
+"""Where an inverse square root without warm-up starts to fall: at 0 it would be infinite."""
+
+
 def learning_rate_factor(schedule: Schedule, fraction: float, warmup: float) -> float:
     """What the learning rate is multiplied by at `fraction` of the budget.
 
-    Rises linearly over the first `warmup` of the budget, then falls to 0 at its end (`linear`, `cosine`) or stays
-    (`constant`).
+    Rises linearly over the first `warmup` of the budget, then
+
+    - `linear`, `cosine`: falls to 0 at its end;
+    - `constant`: stays;
+    - `slanted-triangular`: starts at 1/32 and falls linearly to 1/32 (Howard and Ruder, 2018, arXiv:1801.06146);
+    - `inverse-sqrt`: falls with the square root of the fraction, to sqrt(warmup) (Vaswani et al., 2017,
+      arXiv:1706.03762).
     """
-    if warmup > 0 and fraction < warmup:
+    rising = warmup > 0 and fraction < warmup
+    rest = min(1.0, max(0.0, (fraction - warmup) / max(1e-12, 1.0 - warmup)))
+    if schedule == "slanted-triangular":
+        height = fraction / warmup if rising else 1.0 - rest
+        return (1.0 + height * (_SLANTED_RATIO - 1.0)) / _SLANTED_RATIO
+    if rising:
         return fraction / warmup
-    rest = (fraction - warmup) / max(1e-12, 1.0 - warmup)
     if schedule == "constant":
         return 1.0
+    if schedule == "inverse-sqrt":
+        start = max(warmup, _LEAST_WARMUP)
+        return math.sqrt(start / max(start, fraction))
     if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, rest)))
-    return max(0.0, 1.0 - rest)
+        return 0.5 * (1.0 + math.cos(math.pi * rest))
+    return 1.0 - rest

@@ -45,3 +45,18 @@ def quicken_dropout(model: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout and not child.inplace and child.p < 1.0:
                 setattr(parent, name, SixteenBitDropout(child.p).train(child.training))
+
+
+def set_dropout(transformer: nn.Module, p: float) -> None:
+    """Give every dropout inside a transformer the rate `p`, attention's too, which some architectures keep as a number.
+
+    Args:
+        transformer: changed in place.
+        p: share of elements to drop, 0 <= p < 1.
+    """
+    for module in transformer.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p
+        for name in ("attention_dropout", "dropout", "dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, p)

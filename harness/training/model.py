@@ -38,7 +38,8 @@ class PooledModel(nn.Module):
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits in float32."""
         hidden = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
-        pooled = pool(hidden, mask, self._pooling)
+        # A soft prompt's virtual tokens come first; only the real tokens' states are read.
+        pooled = pool(hidden[:, hidden.shape[1] - mask.shape[1] :], mask, self._pooling)
         with torch.autocast(pooled.device.type, enabled=False):  # a few thousand products: not worth the rounding
             logits: torch.Tensor = self.head(pooled)
         return logits
@@ -52,14 +53,20 @@ def predict_logits(
     pad_id: int,
     device: Device,
     precision: Precision,
+    no_grad: bool = False,
 ) -> Floats:
-    """Logits of shape (rows, classes), in the order given; rows of like length are batched together."""
+    """Logits of shape (rows, classes), in the order given; rows of like length are batched together.
+
+    `no_grad` keeps torch out of inference mode, for a model that goes on training: a tensor cached under it (the
+    weights that autocast has rounded) could not be used in a backward pass.
+    """
     there = device.torch_device()
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     logits = np.empty((len(rows), n_classes), dtype=np.float32)
     size = PREDICT_ROWS[device.kind]
     model.eval()
-    with torch.inference_mode(), torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    quiet = torch.no_grad() if no_grad else torch.inference_mode()
+    with quiet, torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         for at in range(0, len(order), size):
             members = order[at : at + size]
             ids, mask = pad([rows[row] for row in members], pad_id)

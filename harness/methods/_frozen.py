@@ -1,0 +1,86 @@
+"""What methods on frozen features share: which features they read, how they get them, and what predicts from them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import field_validator
+
+from harness.backbones.locate import BackboneFiles, Pooling
+from harness.features.layers import Layer, declared_blocks, why_no_such_layer
+from harness.measure.clock import Phase
+from harness.measure.device import PrecisionPolicy
+from harness.methods.base import Bench, Fitted, Method
+from harness.tasks.base import Floats, Rows
+
+_LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
+
+
+class FrozenFeatures(Method):
+    """A method that reads one vector per row from the frozen backbone, which is in evaluation mode.
+
+    Attributes:
+        pooling: which tokens the vector is made of; `own` is the backbone's own pooling.
+        layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
+            block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
+        precision: of encoding; `auto` is bfloat16 where the hardware has it natively.
+    """
+
+    pooling: Literal["own", "cls", "mean", "last"] = "own"
+    layer: Layer = "last"
+    precision: PrecisionPolicy = "auto"
+
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _check_layer(cls, value: Any) -> Any:
+        """One message for both types that a layer can have."""
+        if value in ("last", "average") or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise ValueError(_LAYERS)
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """A block that the backbone does not have is refused too, where its configuration tells how many it has."""
+        reason = super().why_unsupported(kind, files, device)
+        if reason is not None or files is None or isinstance(self.layer, str):
+            return reason
+        n_blocks = declared_blocks(files.folder)
+        return None if n_blocks is None else why_no_such_layer(self.layer, n_blocks)
+
+    def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
+        """The vectors of these rows, shape (rows, width), charged to `phase`."""
+        pooling: Pooling | None = None if self.pooling == "own" else self.pooling
+        return bench.pooled(rows, phase, self.precision, pooling=pooling, layer=self.layer)
+
+
+class FittedOnFeatures(Fitted):
+    """What a method on frozen features has fitted: it predicts from the vectors that it was fitted on the like of.
+
+    Args:
+        method: says which vectors.
+        bench: of the cell.
+        n_trainable: numbers that were trained; the backbone's parameters are counted beside them.
+    """
+
+    def __init__(self, method: FrozenFeatures, bench: Bench, n_trainable: int) -> None:
+        self._method = method
+        self.n_trainable = n_trainable
+        frozen = sum(parameter.numel() for parameter in bench.some_backbone.pristine.parameters())
+        self.n_parameters = frozen + n_trainable
+
+    @abstractmethod
+    def probabilities(self, features: Floats, bench: Bench) -> Floats:
+        """Shape (rows, classes), float32, from features of shape (rows, width)."""
+
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        """Encode and predict, both charged to predicting."""
+        features = self._method.features(rows, bench, "predict")
+        with bench.working("predict"):
+            return self.probabilities(features, bench)
+
+
+def unit_length(vectors: Floats) -> Floats:
+    """Each row scaled to length 1; a row of zeros stays as it is."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=vectors.dtype)

@@ -1,0 +1,125 @@
+"""What methods that train a small network by gradient on frozen features share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.measure.flops import FlopsModel
+from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
+from harness.methods._gradient import Evaluate, GradientMethod, trained_tensors
+from harness.methods.base import Bench, Fitted
+from harness.tasks.base import Floats, Ints, Rows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class TrainedOnFeatures(FrozenFeatures, GradientMethod):
+    """Train a network on the pooled vectors of the frozen backbone.
+
+    The vectors never change, so each text is encoded once and only the network runs in a step. All of it is new, and
+    moves at `head_learning_rate`; `precision` is that of encoding, and training is in float32.
+    """
+
+    @abstractmethod
+    def network(self, width: int, bench: Bench) -> nn.Module:
+        """From vectors of shape (rows, width) to logits of shape (rows, classes); linear layers in a row."""
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Encode once, then train the network until the budget is spent."""
+        from harness.training.batches import FeatureBatches
+
+        features = self.features(rows, bench, "encode")
+        labels = rows.known_labels
+        with bench.clock.phase("load"):
+            model = self._build(bench)
+        with bench.working("fit"):
+            inside, outside = self.carve(rows, bench)
+            batches = FeatureBatches(
+                features[inside],
+                labels[inside],
+                batch_size=self.batch_size,
+                seed=bench.seed,
+                device=bench.device.torch_device(),
+            )
+            forward, training = row_flops(model)
+            self.optimise(
+                model,
+                batches,
+                bench,
+                groups=self.groups([], list(model.parameters())),
+                flops=FlopsModel(0.0, 0.0, training, 0.0),
+                precision="fp32",
+                evaluate=self._evaluation(model, features[outside], labels[outside], forward, bench),
+            )
+        return _FittedNetwork(self, bench, model)
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """The saved network; features come from the same backbone."""
+        import torch
+
+        model = self._build(bench)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+        return _FittedNetwork(self, bench, model.eval())
+
+    def _build(self, bench: Bench) -> nn.Module:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(bench.seeded("head"))
+            model = self.network(bench.some_backbone.hidden_size, bench)
+        return model.to(bench.device.torch_device())
+
+    def _evaluation(
+        self, model: nn.Module, features: Floats, targets: Ints, forward_flops: float, bench: Bench
+    ) -> Evaluate | None:
+        """Scores the carved rows; None where there are none."""
+        if len(targets) == 0:
+            return None
+
+        def evaluate() -> tuple[tuple[float, ...], float]:
+            model.eval()
+            logits = logits_of(model, features, bench.device.torch_device())
+            model.train()
+            return self.validation_score(logits, targets, bench), forward_flops * len(targets)
+
+        return evaluate
+
+
+def logits_of(model: nn.Module, features: Floats, device: torch.device) -> Floats:
+    """Logits of shape (rows, classes), on the host."""
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(model(torch.from_numpy(features).to(device)).float().cpu().numpy())
+
+
+def row_flops(model: nn.Module) -> tuple[float, float]:
+    """Operations of one row through linear layers in a row: (forward, forward and backward).
+
+    Each layer multiplies forward, for the gradient of its weights, and for that of its inputs; the first layer's inputs
+    are features, which need none.
+    """
+    from torch import nn
+
+    sizes = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear)]
+    return 2.0 * sum(sizes), 4.0 * sum(sizes) + 2.0 * sum(sizes[1:])
+
+
+class _FittedNetwork(FittedOnFeatures):
+    def __init__(self, method: TrainedOnFeatures, bench: Bench, model: nn.Module) -> None:
+        super().__init__(method, bench, sum(parameter.numel() for parameter in model.parameters()))
+        self.model = model
+
+    def probabilities(self, features: Floats, bench: Bench) -> Floats:
+        from harness.training.model import softmax
+
+        return softmax(logits_of(self.model, features, bench.device.torch_device()))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        return trained_tensors(self.model)

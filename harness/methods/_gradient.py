@@ -1,0 +1,196 @@
+"""What all methods that train by gradient share: the settings of the training loop, and one way to run it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness.data.sampling import carve_validation
+from harness.measure.device import Precision, PrecisionPolicy
+from harness.methods.base import Bench, Method
+from harness.tasks.base import Floats, Ints, Rows
+from harness.training.budget import Schedule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.measure.flops import FlopsModel
+    from harness.training.batches import Batch
+    from harness.training.loop import Batches, Hooks, Optimisation, Outcome, ParameterGroup
+
+Evaluate = Callable[[], tuple[tuple[float, ...], float]]
+"""Gives (score, operations spent); see `training.loop.Validation`."""
+
+
+class TrainedMethod(Method):
+    """Settings of the training loop.
+
+    Attributes:
+        learning_rate: peak, of the transformer's parameters or of those added to it.
+        epochs, min_steps: default length of a fit, whichever is longer; apply where the budget names neither epochs
+            nor steps.
+        batch_size: rows of an optimiser step.
+        accumulation: pieces that a batch is put through the model in, to need less memory; the step is the same.
+        weight_decay: of matrices.
+        warmup: share of the budget over which the learning rate rises.
+        schedule: how it falls afterwards.
+        max_grad_norm: longer gradients are shortened to it; None leaves them.
+        patience: evaluations on a validation split without a better score after which training stops and the best
+            parameters are restored; None trains to the end of the budget on all rows.
+        validation_fraction: share of the training rows that early stopping validates on.
+        precision: `auto` is bfloat16 where the hardware has it natively.
+    """
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    epochs: float = Field(default=4, gt=0)
+    min_steps: int = Field(default=120, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    schedule: Schedule = "linear"
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    validation_fraction: float = Field(default=0.2, gt=0, le=0.5)
+    precision: PrecisionPolicy = "auto"
+
+    def warm_up(self) -> None:
+        """Import what the first step of an optimiser imports, and take one."""
+        import torch
+
+        from harness.training import batches, blocks, inputs, loop, model, vocabulary  # noqa: F401
+
+        parameter = torch.nn.Parameter(torch.zeros(8, 8))
+        (parameter * parameter).sum().backward()
+        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+        torch.optim.AdamW([parameter], fused=True).step()
+
+    def default_steps(self, steps_per_epoch: int) -> int:
+        """Steps of a fit where the budget names none: small data needs enough steps, not only epochs."""
+        return max(math.ceil(self.epochs * steps_per_epoch), self.min_steps)
+
+    def optimisation(self) -> Optimisation:
+        """The part of the configuration that the training loop reads."""
+        from harness.training.loop import Optimisation
+
+        return Optimisation(
+            warmup=self.warmup,
+            schedule=self.schedule,
+            max_grad_norm=self.max_grad_norm,
+            accumulation=self.accumulation,
+            label_smoothing=getattr(self, "label_smoothing", 0.0),
+            l2_start=getattr(self, "l2_start", 0.0),
+        )
+
+    def carve(self, rows: Rows, bench: Bench) -> tuple[Ints, Ints]:
+        """Positions to fit on and positions to validate on: all and none, unless the method stops early."""
+        everything = np.arange(len(rows), dtype=np.int64)
+        none = np.empty(0, dtype=np.int64)
+        if self.patience is None:
+            return everything, none
+        inside, outside = carve_validation(rows.known_labels, self.validation_fraction)
+        if len(outside) == 0 or len(inside) == 0:
+            bench.ledger.notes["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
+            return everything, none
+        return inside, outside
+
+    def optimise(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        bench: Bench,
+        *,
+        groups: Sequence[ParameterGroup],
+        flops: FlopsModel,
+        precision: Precision,
+        forward: Callable[[Batch], torch.Tensor] | None = None,
+        loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] | None = None,
+        hooks: Hooks | None = None,
+        evaluate: Evaluate | None = None,
+    ) -> Outcome:
+        """Train `model` until the budget is spent, leave it in evaluation mode, and enter the spending in the ledger.
+
+        Args:
+            model: gives logits.
+            batches: of the training rows.
+            bench: of the cell.
+            groups: what is trained, and how fast.
+            flops: operations of a batch, forward and backward.
+            precision: of the forward pass.
+            forward: from a batch to outputs; None calls the model with the batch's inputs.
+            loss: None takes that of the kind of task.
+            hooks: what the method does around steps.
+            evaluate: scores the validation rows; None where there are none. Needs `patience`.
+        """
+        import torch
+
+        from harness.training.loop import Validation, train
+
+        progress = bench.progress(self.default_steps(len(batches)), len(batches))
+        torch.manual_seed(bench.seeded("dropout"))
+        model.train()
+        outcome = train(
+            forward=forward or (lambda batch: model(*batch.inputs)),
+            loss=loss or bench.kind.loss,
+            batches=batches,
+            groups=groups,
+            optimisation=self.optimisation(),
+            progress=progress,
+            flops=flops,
+            device=bench.device.torch_device(),
+            precision=precision,
+            on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
+            hooks=hooks,
+            validation=Validation(evaluate, self.patience) if evaluate is not None and self.patience else None,
+        )
+        model.eval()
+        bench.ledger.train_flops += outcome.flops
+        bench.ledger.train_tokens += outcome.tokens
+        bench.ledger.stopped_by = outcome.stopped_by
+        bench.ledger.curve.extend(outcome.curve)
+        return outcome
+
+
+class GradientMethod(TrainedMethod):
+    """What methods that train the protocol's output layer by gradient have besides.
+
+    Attributes:
+        head_learning_rate: peak, of the new output layer, which starts from random weights.
+        dropout: before the output layer.
+        label_smoothing: of the loss.
+    """
+
+    head_learning_rate: float = Field(default=1e-3, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    def groups(self, body: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> list[ParameterGroup]:
+        """The transformer's (or added) parameters and the head's, with their learning rates."""
+        from harness.training.loop import ParameterGroup
+
+        return [
+            ParameterGroup(body, self.learning_rate, self.weight_decay),
+            ParameterGroup(head, self.head_learning_rate, self.weight_decay, anchored=False),
+        ]
+
+    def validation_score(self, logits: Floats, targets: Ints, bench: Bench) -> tuple[float, float]:
+        """(the task's metric, minus the log loss): the loss tells apart what a small split cannot."""
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        right = log_probabilities[np.arange(len(targets)), targets]
+        return bench.score(logits.argmax(axis=1).astype(np.int64), targets), float(right.mean())
+
+
+def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
+    """Every parameter that requires a gradient, on the host."""
+    return {
+        name: np.asarray(parameter.detach().cpu().numpy())
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }

@@ -1,0 +1,308 @@
+"""What the methods in context share: settings, the language model, the fitted prompt.
+
+A class's probability is the normalised likelihood of its words behind a prompt; nothing is trained. A method of this
+family says which training rows a prompt shows (`FittedPrompt.demonstrations`, or those nearest to each text).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from harness.measure.device import PrecisionPolicy
+from harness.measure.memory import MemoryMeter
+from harness.methods._label_likelihood import LabelLikelihood
+from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter
+from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
+from harness.tasks.base import Floats, Ints, Rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.backbones.model import Backbone, LanguageModel
+
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Texts that say nothing (Zhao et al., 2021, section 5)."""
+
+
+class InContextMethod(Method):
+    """Settings of every method that asks a language model for the words of a class.
+
+    Attributes:
+        template: a text as prompts show it; `{text}` once in it.
+        separator: between instruction, demonstrations and text.
+        instruction: begins every prompt.
+        normalise: the mean log-probability of a label's tokens instead of their sum, so that classes of many tokens
+            are not at a disadvantage (Brown et al., 2020, section 2.4).
+        precision: `auto` is bfloat16 where the hardware has it natively.
+    """
+
+    family = "in context"
+    trains = "nothing"
+    serves = LANGUAGE_MODEL
+
+    template: str = "Input: {text}\nLabel:"
+    separator: str = "\n\n"
+    instruction: str = ""
+    normalise: bool = False
+    precision: PrecisionPolicy = "auto"
+
+    @field_validator("template")
+    @classmethod
+    def _has_one_place(cls, template: str) -> str:
+        if template.count(PLACE) != 1:
+            raise ValueError(f"expected {PLACE} once in the template, where the text goes; got {template!r}")
+        return template
+
+    def warm_up(self) -> None:
+        """Import what the first prompt imports."""
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, cache_utils  # noqa: F401
+
+
+class DemonstratingMethod(InContextMethod):
+    """Settings of methods whose prompts show training rows.
+
+    Attributes:
+        k: how many, at most; all training rows where there are fewer.
+    """
+
+    k: int = Field(default=8, ge=1)
+
+
+class FittedPrompt(Fitted):
+    """A language model with the demonstrations that its prompts show.
+
+    Args:
+        method: its settings.
+        bench: of the cell; the language model is loaded here, and charged to its "load" phase.
+        demonstrations: in the order in which prompts show them, or all that `nearest` chooses from.
+        nearest: None shows all demonstrations in every prompt.
+        calibration: log-probabilities of the classes for content-free texts, shape (classes,), which every row's are
+            divided by; None leaves them.
+        label_words: each class in words; None takes the task's.
+    """
+
+    n_trainable = 0
+
+    def __init__(
+        self,
+        method: InContextMethod,
+        bench: Bench,
+        demonstrations: Sequence[Demonstration] = (),
+        *,
+        nearest: Nearest | None = None,
+        calibration: Floats | None = None,
+        label_words: Sequence[str] | None = None,
+    ) -> None:
+        backbone = bench.some_backbone
+        loaded = load_language_model(bench)
+        self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+        self._label_words = tuple(bench.label_words if label_words is None else label_words)
+        self._writer = PromptWriter(
+            backbone,
+            self._label_words,
+            template=method.template,
+            separator=method.separator,
+            instruction=method.instruction,
+            max_text_tokens=bench.max_length,
+        )
+        self.likelihood = LabelLikelihood(
+            loaded.model,
+            self._writer.labels,
+            is_causal=backbone.files.architecture == "causal",
+            normalise=method.normalise,
+            device=bench.device,
+            precision=bench.precision(method.precision),
+        )
+        self.demonstrations = [Demonstration(self._writer.shorten(shown.text), shown.label) for shown in demonstrations]
+        self._nearest = nearest
+        self.calibration = calibration
+
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        """Classes by the likelihood of their words; what was left out of prompts is noted in the ledger."""
+        positions = self._nearest.positions(rows, bench) if self._nearest is not None else None
+        with bench.working("predict"):
+            shown = [self.demonstrations] * len(rows)
+            if positions is not None:
+                shown = [[self.demonstrations[position] for position in row] for row in positions]
+            prompts = [self._writer.write(text, these) for text, these in zip(rows.texts, shown, strict=True)]
+            scores = np.empty((len(rows), len(self._label_words)), dtype=np.float32)
+            if positions is not None:  # each prompt begins in its own way
+                scores[:] = self.likelihood.score([prompt.ids for prompt in prompts], _NOTHING)
+            else:
+                for n_dropped in sorted({prompt.n_dropped for prompt in prompts}):
+                    members = [row for row, prompt in enumerate(prompts) if prompt.n_dropped == n_dropped]
+                    scores[members] = self._scores([prompts[row] for row in members], n_dropped)
+            _note(prompts, len(shown[0]) if shown else 0, rows, bench)
+            return _normalised(scores)
+
+    def content_free(self, n_dropped: int = 0) -> Floats:
+        """Log of the mean probability of each class over the content-free texts, shape (classes,)."""
+        shown = self.demonstrations[n_dropped:]
+        prompts = [self._writer.write(text, shown) for text in CONTENT_FREE]
+        shared = self._writer.shared(shown[prompts[0].n_dropped :])
+        scores = self.likelihood.score([prompt.ids for prompt in prompts], shared)
+        mean = _normalised(scores).mean(axis=0, dtype=np.float64)
+        return np.asarray(np.log(np.maximum(mean, np.finfo(np.float32).tiny)), dtype=np.float32)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """What choosing and calibrating need; none for fixed demonstrations."""
+        tensors = {} if self._nearest is None else {"embeddings": self._nearest.embeddings}
+        return tensors if self.calibration is None else {**tensors, "calibration": self.calibration}
+
+    def state(self) -> dict[str, Any]:
+        """Demonstrations and the words of the classes: predicting needs neither the training rows nor the task's."""
+        return {
+            "label_words": list(self._label_words),
+            "demonstrations": [[shown.text, shown.label] for shown in self.demonstrations],
+        }
+
+    def _scores(self, prompts: Sequence[Prompt], n_dropped: int) -> Floats:
+        """Scores of prompts that show the same demonstrations, shape (prompts, classes)."""
+        shared = self._writer.shared(self.demonstrations[n_dropped:])
+        scores = self.likelihood.score([prompt.ids for prompt in prompts], shared)
+        if self.calibration is None:
+            return scores
+        # Where the positions leave out demonstrations the context is another, and so is what it makes of no content.
+        content_free = self.calibration if n_dropped == 0 else self.content_free(n_dropped)
+        return np.asarray(_log_softmax(scores) - content_free, dtype=np.float32)
+
+
+def restored(
+    method: InContextMethod, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench
+) -> FittedPrompt:
+    """A fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved."""
+    embeddings = tensors.get("embeddings")
+    nearest = None
+    if embeddings is not None and isinstance(method, DemonstratingMethod):
+        nearest = Nearest(embeddings, method.k, method.precision)
+    return FittedPrompt(
+        method,
+        bench,
+        [Demonstration(text, int(label)) for text, label in state["demonstrations"]],
+        nearest=nearest,
+        calibration=tensors.get("calibration"),
+        label_words=state["label_words"],
+    )
+
+
+class Nearest:
+    """Chooses the training rows whose frozen features have the highest cosine with a text's (Liu et al., 2022).
+
+    Args:
+        embeddings: unit vectors of the rows to choose from, shape (rows, width).
+        k: how many.
+        precision: that they were encoded in.
+    """
+
+    def __init__(self, embeddings: Floats, k: int, precision: PrecisionPolicy) -> None:
+        self.embeddings = embeddings
+        self._k = k
+        self._precision = precision
+
+    def positions(self, rows: Rows, bench: Bench) -> Ints:
+        """Positions of the chosen for each row, the most similar last; shape (rows, at most k)."""
+        texts = unit(bench.pooled(rows, "predict", self._precision))
+        with bench.working("predict"):
+            order = np.argsort(-(texts @ self.embeddings.T), axis=1, kind="stable").astype(np.int64)
+            return order[:, : self._k][:, ::-1]
+
+
+def unit(vectors: Floats) -> Floats:
+    """The rows of a matrix divided by their Euclidean length; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"], seed: int) -> Ints:
+    """Positions of the rows that a prompt shows, in a random order; shape (at most k,).
+
+    Args:
+        labels: class index per row.
+        n_classes: of the task.
+        k: how many to choose.
+        how: `random` draws from all rows; `balanced` takes one class after another, in a random order of the classes,
+            as long as it has rows left, so that their counts differ by one at most.
+        seed: another gives another draw and order.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    if how == "balanced":
+        turns = np.empty(len(labels), dtype=np.int64)  # a row's turn: how many of its class come before it
+        for label in range(n_classes):
+            members = order[labels[order] == label]
+            turns[members] = np.arange(len(members))
+        place = generator.permutation(n_classes)  # of each class within a turn
+        order = order[np.lexsort((place[labels[order]], turns[order]))]
+    return generator.permutation(order[:k]).astype(np.int64)
+
+
+def show(rows: Rows, positions: Ints, bench: Bench) -> list[Demonstration]:
+    """The rows at `positions` as demonstrations, noted in the ledger by their positions in the training pool."""
+    chosen = rows.take(positions)
+    bench.ledger.notes["demonstrations"] = " ".join(str(row) for row in chosen.index)
+    return [Demonstration(text, int(label)) for text, label in zip(chosen.texts, chosen.known_labels, strict=True)]
+
+
+def load_language_model(bench: Bench) -> LanguageModel:
+    """The backbone with its language-modelling head, charged to "load" at what it cost when it was read."""
+    known = _load.cache_info().hits
+    with bench.clock.paused():
+        loaded, peak_rss_bytes, peak_device_bytes = _load(bench.some_backbone, bench.device.torch_device())
+    bench.clock.charge("load", loaded.load_seconds)
+    if _load.cache_info().hits > known:  # what an earlier cell has read is charged here too, memory included
+        bench.memory.note(peak_rss_bytes, peak_device_bytes)
+        bench.ledger.reused.add("language model")
+    return loaded
+
+
+@functools.cache
+def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int, int]:
+    """The language model, and what reading it took at its peak on the host and on the accelerator."""
+    with MemoryMeter(device) as meter:
+        loaded = backbone.language_model(device)
+    return loaded, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0
+
+
+def counted(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:
+    """Run the language model as part of a fit: once on the clock, and once off it to count its operations."""
+    from harness.measure.flops import count_flops
+
+    before = likelihood.n_tokens
+    with bench.working("fit"):
+        result = run()
+    bench.ledger.train_tokens += likelihood.n_tokens - before
+    with bench.clock.paused():
+        bench.ledger.train_flops += count_flops(run)
+    return result
+
+
+_NOTHING: Ints = np.empty(0, dtype=np.int64)
+
+
+def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> None:
+    """Never leave out anything silently."""
+    part = rows.source.key.rpartition("/")[2]
+    n_cut = sum(prompt.is_cut for prompt in prompts)
+    if n_cut:
+        bench.ledger.notes[f"truncated_{part}_rows"] = f"{n_cut} of {len(prompts)}"
+    n_short = sum(prompt.n_dropped > 0 for prompt in prompts)
+    if n_short:
+        most = max(prompt.n_dropped for prompt in prompts)
+        where = "all rows" if n_short == len(prompts) else f"{n_short} of {len(prompts)} rows"
+        bench.ledger.notes["dropped_demonstrations"] = f"{most} of {n_shown} at most, in {where}"
+
+
+def _log_softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float64)
+
+
+def _normalised(scores: npt.NDArray[Any]) -> Floats:
+    """Probabilities of the classes from log-likelihoods, shape (rows, classes)."""
+    return np.exp(_log_softmax(scores)).astype(np.float32)

@@ -1,0 +1,95 @@
+"""LoRA whose rank goes where it matters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from harness.methods._peft import LowRankMethod
+from harness.methods.base import Bench, method
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.training.loop import Hooks
+    from harness.training.model import PooledModel
+
+_TICKS = 1000
+"""peft counts steps; a budget need not know them, so it is told the share spent, in thousandths."""
+
+
+@method
+class AdaLora(LowRankMethod):
+    """Learn additions in the form of a singular value decomposition, and prune the values that matter least.
+
+    Starts from `initial_rank` in every matrix and ends with `rank` on average, by a schedule that follows the share of
+    the budget that is spent.
+
+    Attributes:
+        initial_rank: before pruning.
+        pruning_starts, pruning_ends: shares of the budget.
+        orthogonality: weight of the penalty that keeps singular vectors orthogonal.
+        adapter_dropout: of what enters the addition.
+    """
+
+    name = "adalora"
+    family = "auxiliary parameters"
+    trains = "additions to weight matrices with pruned singular values, and the output layer"
+    source = "Zhang et al., 2023, arXiv:2303.10512; peft"
+
+    initial_rank: int = Field(default=12, ge=1)
+    pruning_starts: float = Field(default=0.15, ge=0, lt=1)
+    pruning_ends: float = Field(default=0.7, gt=0, lt=1)
+    orthogonality: float = Field(default=0.5, ge=0)
+    adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def peft_config(self, bench: Bench) -> Any:
+        """AdaLoRA over a thousand ticks of the budget."""
+        from peft import AdaLoraConfig
+
+        return AdaLoraConfig(
+            init_r=self.initial_rank,
+            target_r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.adapter_dropout,
+            target_modules=self.target_modules(),
+            total_step=_TICKS,
+            tinit=round(self.pruning_starts * _TICKS),
+            tfinal=round((1 - self.pruning_ends) * _TICKS),
+            deltaT=1,
+            orth_reg_weight=self.orthogonality,
+        )
+
+    def make_hooks(self, model: PooledModel, bench: Bench) -> Hooks:
+        """Prunes after each step, and keeps the vectors orthogonal."""
+        import torch
+
+        from harness.training.loop import Hooks
+
+        adalora: Any = model.transformer.base_model
+        named = list(adalora.named_parameters())
+        rows_are_vectors = [value for name, value in named if "lora_A" in name]
+        columns_are_vectors = [value for name, value in named if "lora_B" in name]
+        weight = self.orthogonality / max(1, len(rows_are_vectors) + len(columns_are_vectors))
+        last_tick = _TICKS - round((1 - self.pruning_ends) * _TICKS)
+
+        class Pruning(Hooks):
+            is_final = False
+
+            def penalty(self) -> torch.Tensor | None:
+                """Mean Frobenius distance of the vectors' products from the identity (the paper's equation 4)."""
+                if weight == 0:
+                    return None
+                products = [value @ value.T for value in rows_are_vectors]
+                products += [value.T @ value for value in columns_are_vectors]
+                distances = [torch.linalg.norm(p - torch.eye(len(p), device=p.device)) for p in products]
+                return weight * torch.stack(distances).sum()
+
+            def after_step(self, fraction: float) -> None:
+                tick = min(_TICKS, int(fraction * _TICKS))
+                if not self.is_final and tick >= last_tick:
+                    tick, self.is_final = last_tick, True  # the tick that fixes the ranks must not be jumped over
+                adalora.update_and_allocate(tick)
+
+        return Pruning()

@@ -1,0 +1,49 @@
+"""Training biases alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from harness.backbones.locate import BackboneFiles, tensor_names
+from harness.methods._fine_tuning import FineTuning
+from harness.methods.base import Choice, Range, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@method
+class BitFit(FineTuning):
+    """Train only the bias terms of the transformer, those of its norms included, and the new output layer.
+
+    A backbone without biases (Llama, T5) has nothing for it to train.
+    """
+
+    name = "bitfit"
+    family = "partial fine-tuning"
+    trains = "bias terms, and the output layer"
+    source = "Ben Zaken et al., 2022, arXiv:2106.10199"
+    needs = "biases"
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "epochs": Choice((4.0, 8.0, 16.0)),
+    }
+
+    learning_rate: float = Field(default=3e-3, gt=0)
+    epochs: float = Field(default=6, gt=0)
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """A backbone without biases cannot be served."""
+        reason = super().why_unsupported(kind, files, device)
+        if reason is None and files is not None and not any(name.endswith(".bias") for name in tensor_names(files)):
+            return f"'{self.name}' trains biases; backbone '{files.name}' has none."
+        return reason
+
+    def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
+        """Every parameter called a bias."""
+        for name, parameter in transformer.named_parameters():
+            if name.endswith("bias"):
+                yield parameter

@@ -1,0 +1,44 @@
+"""Few-shot classification with contextual calibration: divide by what the prompt makes of no content."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy.typing as npt
+
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, counted, draw, restored, show
+from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.tasks.base import Rows
+
+
+@method
+class CalibratedFewShot(DemonstratingMethod):
+    """Few-shot, with each class's probability divided by its mean for content-free texts ("N/A", "", "[MASK]").
+
+    A language model favours some words whatever the text: those of the last demonstrations, of the most frequent
+    class, of its pretraining. What it says of a text without content measures that, and is divided out.
+
+    Attributes:
+        choose: `random` or `balanced` over the classes; by the cell's seed, the same for all rows.
+    """
+
+    name = "calibrated-few-shot"
+    trains = "one factor a class, from content-free texts"
+    source = "Zhao et al., 2021, arXiv:2102.09690"
+    search_space: ClassVar[SearchSpace] = {"k": Choice((2, 4, 8, 16)), "choose": Choice(("random", "balanced"))}
+
+    choose: Literal["random", "balanced"] = "balanced"
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Choose what prompts show, and run the content-free texts behind it."""
+        with bench.working("fit"):
+            seed = bench.seeded("demonstrations")
+            chosen = draw(rows.known_labels, bench.n_classes, self.k, self.choose, seed)
+            demonstrations = show(rows, chosen, bench)
+        fitted = FittedPrompt(self, bench, demonstrations)
+        fitted.calibration = counted(fitted.content_free, fitted.likelihood, bench)
+        return fitted
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """From the saved demonstrations and probabilities."""
+        return restored(self, tensors, state, bench)

@@ -1,0 +1,44 @@
+"""Full fine-tuning with a learning rate that falls from block to block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from harness.methods.base import Range, SearchSpace, method
+from harness.methods.full import FULL_SEARCH_SPACE, Full
+
+if TYPE_CHECKING:
+    from harness.training.loop import ParameterGroup
+    from harness.training.model import PooledModel
+
+
+@method
+class Discriminative(Full):
+    """Full fine-tuning in which each block learns more slowly than the one above it.
+
+    Attributes:
+        layer_decay: a block's learning rate over that of the block above; the embeddings count as one more block.
+    """
+
+    name = "discriminative"
+    trains = "everything, lower blocks more slowly"
+    source = "Howard and Ruder, 2018, arXiv:1801.06146; Sun et al., 2019, arXiv:1905.05583"
+    search_space: ClassVar[SearchSpace] = {**FULL_SEARCH_SPACE, "layer_decay": Range(0.3, 0.95)}
+
+    layer_decay: float = Field(default=0.8, gt=0, le=1)
+
+    def parameter_groups(self, model: PooledModel) -> list[ParameterGroup]:
+        """One group a block, from the embeddings up, and the head's."""
+        from harness.training.blocks import parameters_by_depth
+        from harness.training.inputs import transformers_model
+        from harness.training.loop import ParameterGroup
+
+        depths = parameters_by_depth(transformers_model(model.transformer))
+        top = len(depths) - 1
+        body = [
+            ParameterGroup(parameters, self.learning_rate * self.layer_decay ** (top - depth), self.weight_decay)
+            for depth, parameters in enumerate(depths)
+        ]
+        return [*body, *self.groups([], list(model.head.parameters()))[1:]]

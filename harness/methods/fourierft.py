@@ -1,0 +1,44 @@
+"""Fine-tuning in the Fourier domain."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from harness.methods._peft import PeftMethod
+from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+
+
+@method
+class FourierFt(PeftMethod):
+    """Learn a few coefficients of the two-dimensional Fourier transform of an addition to each weight matrix.
+
+    Attributes:
+        n_frequencies: coefficients a matrix, at places drawn from the cell's seed.
+        scaling: the addition is multiplied by it.
+    """
+
+    name = "fourierft"
+    family = "auxiliary parameters"
+    trains = "spectral coefficients of additions to weight matrices, and the output layer"
+    source = "Gao et al., 2024, arXiv:2405.03003; peft"
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(3e-3, 1e-1, log=True),
+        "epochs": Choice((4.0, 8.0, 16.0)),
+        "n_frequencies": Choice((200, 1000)),
+    }
+
+    n_frequencies: int = Field(default=1000, ge=1)
+    scaling: float = Field(default=150.0, gt=0)
+    learning_rate: float = Field(default=1e-2, gt=0)
+
+    def peft_config(self, bench: Bench) -> Any:
+        """FourierFT."""
+        from peft import FourierFTConfig
+
+        return FourierFTConfig(
+            n_frequency=self.n_frequencies,
+            scaling=self.scaling,
+            random_loc_seed=bench.seeded("frequencies") % 2**31,
+        )

@@ -1,0 +1,68 @@
+"""Unfreezing from the last block down, while training goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from harness.methods.base import Bench, Choice, SearchSpace, method
+from harness.methods.full import FULL_SEARCH_SPACE, Full
+
+if TYPE_CHECKING:
+    from harness.measure.flops import FlopsModel
+    from harness.training.loop import Hooks
+    from harness.training.model import PooledModel
+
+
+@method
+class GradualUnfreezing(Full):
+    """Train the head alone at first, then let in one block after the other from the last down, the embeddings last.
+
+    Attributes:
+        unfrozen_by: share of the budget after which everything trains; the stages before it are equally long.
+    """
+
+    name = "gradual-unfreezing"
+    trains = "everything, from the last block down on a schedule"
+    source = "Howard and Ruder, 2018, arXiv:1801.06146"
+    search_space: ClassVar[SearchSpace] = {**FULL_SEARCH_SPACE, "unfrozen_by": Choice((0.3, 0.5, 0.8))}
+
+    compacts_embedding: ClassVar[bool] = False
+
+    unfrozen_by: float = Field(default=0.5, gt=0, lt=1)
+
+    def make_hooks(self, model: PooledModel, bench: Bench) -> Hooks:
+        """The schedule."""
+        from harness.training.blocks import parameters_by_depth
+        from harness.training.inputs import transformers_model
+        from harness.training.loop import Hooks
+        from harness.training.model import count_training_flops
+
+        depths = parameters_by_depth(transformers_model(model.transformer))
+        n_stages = len(depths)  # the stage before the last block is let in, then one a block; all follow the embeddings
+        unfrozen_by = self.unfrozen_by
+        base = f"{self.name}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"
+
+        def let_in(n_groups: int) -> FlopsModel:
+            """Train the top `n_groups` groups; gives the operations of a batch."""
+            for depth, parameters in enumerate(depths):
+                for parameter in parameters:
+                    parameter.requires_grad_(depth >= n_stages - n_groups)
+            key = f"{base}/{n_groups}"
+            if key not in bench.flops_models:
+                with bench.clock.paused():
+                    bench.flops_models[key] = count_training_flops(model, bench.device.torch_device())
+            return bench.flops_models[key]
+
+        class Unfreezing(Hooks):
+            n_let_in = -1
+
+            def before_step(self, fraction: float) -> Any:
+                wanted = min(n_stages, int(fraction / unfrozen_by * n_stages))
+                if wanted == self.n_let_in:
+                    return None
+                self.n_let_in = wanted
+                return let_in(wanted)
+
+        return Unfreezing()

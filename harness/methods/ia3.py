@@ -1,0 +1,32 @@
+"""Rescaling of inner activations."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from harness.methods._peft import PeftMethod
+from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+
+
+@method
+class Ia3(PeftMethod):
+    """Learn vectors that rescale keys, values and the inner activations of the feed-forward layers."""
+
+    name = "ia3"
+    family = "auxiliary parameters"
+    trains = "three scaling vectors a block, and the output layer"
+    source = "Liu et al., 2022, arXiv:2205.05638; peft"
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(1e-3, 1e-1, log=True),
+        "epochs": Choice((4.0, 8.0, 16.0)),
+    }
+
+    learning_rate: float = Field(default=1e-2, gt=0)
+
+    def peft_config(self, bench: Bench) -> Any:
+        """(IA)3 on peft's default modules of the architecture."""
+        from peft import IA3Config
+
+        return IA3Config()

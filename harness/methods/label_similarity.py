@@ -1,0 +1,76 @@
+"""Zero-shot classification by similarity: the class whose name lies nearest to the text."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from harness.measure.device import PrecisionPolicy
+from harness.methods._in_context import unit
+from harness.methods.base import Bench, Fitted, Method, method
+from harness.tasks.base import Floats, Rows, Source
+
+_PLACE = "{label}"
+
+
+@method
+class LabelSimilarity(Method):
+    """The class whose description, encoded by the frozen backbone, has the highest cosine with the encoded text.
+
+    Attributes:
+        description: a class in words, `{label}` once in it; "This text is about {label}." is another usual one.
+        temperature: cosines are divided by it before the softmax; it moves confidences, and no prediction.
+        precision: `auto` is bfloat16 where the hardware has it natively.
+    """
+
+    name = "label-similarity"
+    family = "in context"
+    trains = "nothing"
+    source = "Yin et al., 2019, arXiv:1909.00161; Schopf et al., 2022, arXiv:2211.16285"
+    uses_labels = False
+
+    description: str = "{label}"
+    temperature: float = Field(default=0.05, gt=0)  # the scale of 20 that sentence-transformers trains cosines with
+    precision: PrecisionPolicy = "auto"
+
+    @field_validator("description")
+    @classmethod
+    def _has_one_place(cls, description: str) -> str:
+        if description.count(_PLACE) != 1:
+            raise ValueError(f"expected {_PLACE} once in the description; got {description!r}")
+        return description
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Encode the descriptions of the classes."""
+        texts = [self.description.replace(_PLACE, words) for words in bench.label_words]
+        digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        source = Source(f"{digest}/descriptions", texts)
+        features = bench.pooled(Rows(source, np.arange(len(texts), dtype=np.int64)), "encode", self.precision)
+        return _Descriptions(unit(features), self, bench)
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """From the encoded descriptions."""
+        return _Descriptions(tensors["descriptions"], self, bench)
+
+
+class _Descriptions(Fitted):
+    n_trainable = 0
+
+    def __init__(self, descriptions: Floats, settings: LabelSimilarity, bench: Bench) -> None:
+        self._descriptions = descriptions
+        self._settings = settings
+        self.n_parameters = sum(parameter.numel() for parameter in bench.some_backbone.pristine.parameters())
+
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        features = bench.pooled(rows, "predict", self._settings.precision)
+        with bench.working("predict"):
+            scores = unit(features) @ self._descriptions.T / self._settings.temperature
+            likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
+            return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        return {"descriptions": self._descriptions}

@@ -1,0 +1,88 @@
+"""Training the last blocks on what the frozen ones below them compute once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from harness.backbones.locate import BackboneFiles
+from harness.features.layers import declared_blocks
+from harness.methods._fine_tuning import FineTuning
+from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.training.inputs import Inputs, TokenRows
+    from harness.training.model import PooledModel
+
+
+@method
+class LastLayers(FineTuning):
+    """Train the last `k` blocks of the transformer (and a norm that follows them), and the new output layer.
+
+    What the blocks below compute never changes, so each training text goes through them once and every step starts
+    from what is kept. Frozen blocks run in evaluation mode: without dropout.
+
+    Attributes:
+        k: blocks that are trained.
+    """
+
+    name = "last-layers"
+    family = "partial fine-tuning"
+    trains = "the last k blocks, and the output layer"
+    source = "Yosinski et al., 2014, arXiv:1411.1792; Lee et al., 2019, arXiv:1911.03090"
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(3e-5, 1e-3, log=True),
+        "k": Choice((1, 2, 3)),
+        "epochs": Choice((4.0, 8.0)),
+    }
+
+    k: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """A backbone with fewer blocks cannot be served."""
+        reason = super().why_unsupported(kind, files, device)
+        known = declared_blocks(files.folder) if files is not None else None
+        if reason is None and files is not None and known is not None and self.k > known:
+            return f"'{self.name}' was to train the last {self.k} blocks; backbone '{files.name}' has {known}."
+        return reason
+
+    def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
+        """The parameters of the last k blocks, and of what follows them."""
+        from harness.training.blocks import parameters_by_depth
+
+        for parameters in parameters_by_depth(transformer)[-self.k :]:
+            yield from parameters
+
+    def make_inputs(self, model: PooledModel, rows: TokenRows, bench: Bench) -> Inputs:
+        """Hidden states before the first trained block, where the architecture can be entered there."""
+        from harness.training.inputs import BlockInputs
+
+        pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
+        with bench.clock.paused():
+            fits = BlockInputs.fits(model, rows, self.k, pad_id, bench.device)
+        model.train()
+        if not fits:
+            bench.ledger.notes["frozen_blocks"] = "run in every step: this architecture cannot be entered in the middle"
+            return super().make_inputs(model, rows, bench)
+        with bench.working("encode"):
+            inputs = BlockInputs(
+                model,
+                rows,
+                n_trained=self.k,
+                pad_id=pad_id,
+                device=bench.device,
+                precision=bench.precision(self.precision),
+            )
+        model.train()
+        key = f"{self.name}/lower blocks/{self.k}/{bench.some_backbone.files.fingerprint}"
+        if key not in bench.flops_models:
+            with bench.clock.paused():
+                bench.flops_models[key] = inputs.encoding_flops()
+        bench.ledger.train_flops += sum(bench.flops_models[key].batch(1, len(row)) for row in rows)
+        bench.ledger.train_tokens += sum(len(row) for row in rows)
+        return inputs

@@ -1,0 +1,37 @@
+"""Training the norms alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from harness.methods._fine_tuning import FineTuning
+from harness.methods.base import Choice, Range, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@method
+class LayerNorm(FineTuning):
+    """Train only the gains and biases of the transformer's norms (LayerNorm, RMSNorm), and the new output layer."""
+
+    name = "layer-norm"
+    family = "partial fine-tuning"
+    trains = "gains and biases of the norms, and the output layer"
+    source = "Qi et al., 2022, arXiv:2211.08682; Houlsby et al., 2019, arXiv:1902.00751 (section 3.4)"
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "epochs": Choice((4.0, 8.0, 16.0)),
+    }
+
+    learning_rate: float = Field(default=3e-3, gt=0)
+    epochs: float = Field(default=6, gt=0)
+
+    def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
+        """Parameters of every module whose class is called a norm: each architecture has its own."""
+        for module in transformer.modules():
+            if type(module).__name__.endswith("Norm"):
+                yield from module.parameters(recurse=False)

@@ -1,0 +1,24 @@
+"""Low-rank Hadamard products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.methods._peft import LowRankMethod
+from harness.methods.base import Bench, method
+
+
+@method
+class LoHa(LowRankMethod):
+    """Learn an addition to weight matrices: the elementwise product of two low-rank ones, of rank up to `rank ** 2`."""
+
+    name = "loha"
+    family = "auxiliary parameters"
+    trains = "Hadamard products of low-rank matrices, and the output layer"
+    source = "Hyeon-Woo et al., 2021, arXiv:2108.06098; peft"
+
+    def peft_config(self, bench: Bench) -> Any:
+        """LoHa."""
+        from peft import LoHaConfig
+
+        return LoHaConfig(r=self.rank, alpha=self.alpha, target_modules=self.target_modules())

@@ -1,0 +1,24 @@
+"""Low-rank Kronecker products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.methods._peft import LowRankMethod
+from harness.methods.base import Bench, method
+
+
+@method
+class LoKr(LowRankMethod):
+    """Learn an addition to weight matrices that is a Kronecker product of a small and a low-rank matrix."""
+
+    name = "lokr"
+    family = "auxiliary parameters"
+    trains = "Kronecker products of small matrices, and the output layer"
+    source = "Yeh et al., 2023, arXiv:2309.14859; Edalati et al., 2022, arXiv:2212.10650; peft"
+
+    def peft_config(self, bench: Bench) -> Any:
+        """LoKr."""
+        from peft import LoKrConfig
+
+        return LoKrConfig(r=self.rank, alpha=self.alpha, target_modules=self.target_modules())

@@ -1,0 +1,44 @@
+"""A multi-layer perceptron on frozen features: what does one non-linear layer give over a linear probe?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from harness.methods._frozen_gradient import TrainedOnFeatures
+from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@method
+class MlpProbe(TrainedOnFeatures):
+    """One hidden layer of rectifiers under the output layer, trained by gradient on frozen pooled vectors.
+
+    `dropout` is applied to the hidden layer; both layers move at `head_learning_rate`.
+
+    Attributes:
+        hidden_size: units of the hidden layer.
+    """
+
+    name = "mlp-probe"
+    family = "frozen features"
+    trains = "a perceptron with one hidden layer on pooled features"
+    source = "Hewitt and Liang, 2019, arXiv:1909.03368; Rumelhart et al., 1986, doi:10.1038/323533a0"
+    search_space: ClassVar[SearchSpace] = {
+        "head_learning_rate": Range(3e-4, 1e-2, log=True),
+        "hidden_size": Choice((64, 256, 1024)),
+    }
+
+    hidden_size: int = Field(default=256, ge=1)
+    epochs: float = Field(default=20, gt=0)
+    min_steps: int = Field(default=200, ge=1)
+
+    def network(self, width: int, bench: Bench) -> nn.Module:
+        """A linear layer, rectifiers, and the protocol's head on the hidden units."""
+        from torch import nn
+
+        head = bench.kind.build_head(self.hidden_size, bench.n_classes, self.dropout)
+        return nn.Sequential(nn.Linear(width, self.hidden_size), nn.ReLU(), head)

@@ -1,0 +1,36 @@
+"""Orthogonal fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from harness.methods._peft import RATE_AND_EPOCHS, PeftMethod
+from harness.methods.base import Bench, Choice, SearchSpace, method
+
+
+@method
+class Oft(PeftMethod):
+    """Learn a rotation of weight matrices: block-diagonal and orthogonal, so that angles between neurons stay.
+
+    Attributes:
+        block_size: rows of a block of the rotation; must divide the width of the matrices.
+        targets: which matrices: `attention` (peft's default for the architecture) or `all-linear`.
+    """
+
+    name = "oft"
+    family = "auxiliary parameters"
+    trains = "block-diagonal rotations of weight matrices, and the output layer"
+    source = "Qiu et al., 2023, arXiv:2306.07280; peft"
+    search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "block_size": Choice((16, 32))}
+
+    block_size: int = Field(default=32, ge=2)
+    targets: Literal["attention", "all-linear"] = "attention"
+
+    def peft_config(self, bench: Bench) -> Any:
+        """OFT."""
+        from peft import OFTConfig
+
+        targets = "all-linear" if self.targets == "all-linear" else None
+        return OFTConfig(r=0, oft_block_size=self.block_size, target_modules=targets)

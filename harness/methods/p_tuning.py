@@ -1,0 +1,38 @@
+"""P-tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from harness.methods._peft import SoftPrompt
+from harness.methods.base import Bench, method
+
+
+@method
+class PTuning(SoftPrompt):
+    """Learn a small network that makes the embeddings of virtual tokens before the text.
+
+    Attributes:
+        encoder_width: of the network's hidden layers.
+    """
+
+    name = "p-tuning"
+    family = "auxiliary parameters"
+    trains = "a network that makes virtual tokens, and the output layer"
+    source = "Liu et al., 2021, arXiv:2103.10385; peft"
+
+    encoder_width: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+
+    def peft_config(self, bench: Bench) -> Any:
+        """P-tuning with peft's default encoder, a multi-layer perceptron."""
+        from peft import PromptEncoderConfig
+
+        return PromptEncoderConfig(
+            task_type="FEATURE_EXTRACTION",
+            num_virtual_tokens=self.n_virtual_tokens,
+            num_transformer_submodules=1,
+            encoder_hidden_size=self.encoder_width,
+        )

@@ -1,0 +1,43 @@
+"""A linear probe first, then full fine-tuning from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.methods.base import Bench, method
+from harness.methods.full import Full
+from harness.methods.linear_probe import LinearProbe
+from harness.tasks.base import Rows
+
+if TYPE_CHECKING:
+    from harness.training.model import PooledModel
+
+
+@method
+class ProbeThenFull(Full):
+    """Fit a linear probe, copy it into the output layer, then train everything (LP-FT).
+
+    A random output layer sends large, useless gradients into good features at first; one that already fits does not.
+    """
+
+    name = "probe-then-full"
+    trains = "everything, from the probe's output layer"
+    source = "Kumar et al., 2022, arXiv:2202.10054"
+
+    def warm_up(self) -> None:
+        """Start the probe's solver too."""
+        super().warm_up()
+        LinearProbe().warm_up()
+
+    def initialise(self, model: PooledModel, rows: Rows, bench: Bench) -> None:
+        """Fit the probe on the rows that may be fitted to, and copy it into the head's linear layer."""
+        import torch
+        from torch import nn
+
+        probe = LinearProbe(precision=self.precision)
+        features = bench.pooled(rows, "encode", self.precision)
+        fitted = probe.fit_penalised(features, rows.known_labels, bench)
+        [linear] = [module for module in model.head.modules() if isinstance(module, nn.Linear)]
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(fitted.weights))
+            linear.bias.copy_(torch.from_numpy(fitted.bias))

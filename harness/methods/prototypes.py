@@ -1,0 +1,80 @@
+"""Prototypes: each class is the mean of its rows."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
+from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.tasks.base import Floats, Rows
+
+
+@method
+class Prototypes(FrozenFeatures):
+    """The class whose mean frozen feature is nearest.
+
+    The means are all that is learnt: `n_trainable` is classes * width. Operations of a fit beyond encoding are the
+    sums over rows, one addition a number. A class without a training row has no mean and is never predicted.
+
+    Attributes:
+        metric: `cosine`: the mean is over vectors of length 1, and similarity is the cosine. `euclidean`: similarity
+            is minus the squared distance over the width, so that it does not grow with the width.
+        temperature: probabilities are the softmax of similarity / temperature; the class predicted does not depend on
+            it.
+    """
+
+    name = "prototypes"
+    family = "frozen features"
+    trains = "one mean vector per class"
+    source = "Mensink et al., 2013, doi:10.1109/TPAMI.2013.83; Snell et al., 2017, arXiv:1703.05175"
+    search_space: ClassVar[SearchSpace] = {"metric": Choice(("cosine", "euclidean"))}
+
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    temperature: float = Field(default=0.1, gt=0)
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Encode, and average each class."""
+        features = self.features(rows, bench, "encode")
+        with bench.working("fit"):
+            if self.metric == "cosine":
+                features = unit_length(features)
+            members = np.eye(bench.n_classes)[rows.known_labels]
+            counts = members.sum(axis=0)
+            means = (members.T @ features) / np.maximum(counts, 1.0)[:, None]
+        bench.ledger.train_flops += float(features.size)
+        return _Means(self, bench, means.astype(np.float32), counts.astype(np.int64))
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """From the saved means."""
+        return _Means(self, bench, tensors["means"], tensors["counts"])
+
+    def similarities(self, features: Floats, means: Floats) -> npt.NDArray[np.float64]:
+        """Of each row to each class, shape (rows, classes); greater is nearer."""
+        if self.metric == "cosine":
+            return np.asarray(unit_length(features) @ unit_length(means).T, dtype=np.float64)
+        here, there = features.astype(np.float64), means.astype(np.float64)
+        squared = (here**2).sum(axis=1)[:, None] - 2.0 * here @ there.T + (there**2).sum(axis=1)
+        return np.asarray(-squared / means.shape[1])
+
+
+class _Means(FittedOnFeatures):
+    """Means of shape (classes, width) and the number of rows that each was taken over, shape (classes,)."""
+
+    def __init__(self, method: Prototypes, bench: Bench, means: Floats, counts: npt.NDArray[np.int64]) -> None:
+        super().__init__(method, bench, means.size)
+        self._prototypes = method
+        self._means = means
+        self._counts = counts
+
+    def probabilities(self, features: Floats, bench: Bench) -> Floats:
+        logits = self._prototypes.similarities(features, self._means) / self._prototypes.temperature
+        logits[:, self._counts == 0] = -np.inf
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        return {"means": self._means, "counts": self._counts}

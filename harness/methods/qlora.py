@@ -1,0 +1,71 @@
+"""LoRA on a transformer that is kept in four bits."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Literal
+
+from harness.backbones.locate import BackboneFiles
+from harness.methods.base import Bench, method
+from harness.methods.lora import Lora
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@method
+class QLora(Lora):
+    """LoRA on a backbone whose weight matrices are quantised to 4 bits (bitsandbytes): memory for a few more seconds.
+
+    Attributes:
+        quantisation: `nf4` (the paper's normal float) or `fp4`.
+        double_quantisation: whether the scales are quantised too.
+    """
+
+    name = "qlora"
+    source = "Dettmers et al., 2023, arXiv:2305.14314; peft, bitsandbytes"
+    needs = "CUDA, bitsandbytes"
+
+    targets: Literal["attention", "all-linear"] = "all-linear"
+    quantisation: Literal["nf4", "fp4"] = "nf4"
+    double_quantisation: bool = True
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """Only on CUDA, and with bitsandbytes installed."""
+        reason = super().why_unsupported(kind, files, device)
+        if reason is not None:
+            return reason
+        if device != "cuda":
+            return (
+                f"'{self.name}' needs a CUDA device: bitsandbytes' 4-bit kernels are used there; this one is {device}."
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            return f"'{self.name}' needs the package bitsandbytes, which is not installed; pip install bitsandbytes."
+        return None
+
+    def start(self, bench: Bench) -> nn.Module:
+        """The pretrained transformer with its blocks' linear layers in four bits; norms and embeddings stay float32."""
+        import bitsandbytes as bnb
+        import torch
+
+        from harness.training.blocks import transformer_blocks
+
+        transformer = bench.fresh_transformer().cpu()
+        with bench.clock.phase("load"):
+            for block in transformer_blocks(transformer):
+                for parent in list(block.modules()):
+                    for name, child in list(parent.named_children()):
+                        if type(child) is torch.nn.Linear:
+                            quantised = bnb.nn.Linear4bit(
+                                child.in_features,
+                                child.out_features,
+                                bias=child.bias is not None,
+                                compute_dtype=torch.bfloat16 if bench.device.native_bf16 else torch.float32,
+                                compress_statistics=self.double_quantisation,
+                                quant_type=self.quantisation,
+                            )
+                            quantised.load_state_dict(child.state_dict())
+                            setattr(parent, name, quantised)
+            # Moving to the device is what quantises.
+            transformer.requires_grad_(False)
+            return transformer.to(bench.device.torch_device())

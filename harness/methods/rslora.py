@@ -1,0 +1,20 @@
+"""Rank-stabilised LoRA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.methods.base import method
+from harness.methods.lora import Lora
+
+
+@method
+class RsLora(Lora):
+    """LoRA whose addition is scaled by `alpha / sqrt(rank)`, so that a high rank learns as fast as a low one."""
+
+    name = "rslora"
+    source = "Kalajdzievski, 2023, arXiv:2312.03732; peft"
+
+    def variant(self) -> dict[str, Any]:
+        """The scale."""
+        return {"use_rslora": True}

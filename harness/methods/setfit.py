@@ -1,0 +1,203 @@
+"""Contrastive fine-tuning of a sentence encoder from few labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness.backbones.locate import Architecture
+from harness.measure.device import PrecisionPolicy
+from harness.methods._gradient import TrainedMethod, trained_tensors
+from harness.methods._logistic import Logistic, logistic_tensors
+from harness.methods.base import ENCODER, Bench, Choice, Fitted, Range, SearchSpace, method
+from harness.methods.linear_probe import LinearProbe
+from harness.tasks.base import Floats, Ints, Rows
+
+if TYPE_CHECKING:
+    from harness.measure.flops import FlopsModel
+    from harness.training.inputs import TokenInputs
+    from harness.training.model import PooledModel
+
+
+@method
+class SetFit(TrainedMethod):
+    """Move texts of a class together and texts of different classes apart, then fit a logistic regression on top.
+
+    Pairs of training texts are drawn, as many of one class as of two; the loss is that of sentence-transformers'
+    CosineSimilarityLoss: the squared difference of the pair's cosine similarity from 1 or 0. All of the transformer is
+    trained. Many pairs come of few labels: it is meant for a handful of labels a class.
+
+    Attributes:
+        n_pairs: pairs of each sign drawn for each training text, in one epoch.
+        max_steps: longest default fit. Pairs grow with the number of texts; beyond a few hundred texts an epoch of them
+            takes hours and no longer helps. Applies where the budget names neither epochs nor steps.
+        c: inverse penalty of the logistic regression (scikit-learn's C); None chooses it by folds of the training
+            rows, as `linear-probe` does. The features have been fitted to the same labels, which folds cannot see, so
+            the default is scikit-learn's own, as in the reference implementation.
+    """
+
+    name = "setfit"
+    family = "contrastive"
+    trains = "the transformer on pairs of texts, then a logistic regression"
+    source = "Tunstall et al., 2022, arXiv:2209.11055; Reimers and Gurevych, 2019, arXiv:1908.10084 (the loss)"
+    serves: ClassVar[frozenset[Architecture]] = ENCODER
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(1e-5, 2e-4, log=True),
+        "n_pairs": Choice((5, 10, 20)),
+    }
+
+    n_pairs: int = Field(default=20, ge=1)
+    c: float | None = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    epochs: float = Field(default=1, gt=0)
+    min_steps: int = Field(default=1, ge=1)
+    max_steps: int = Field(default=240, ge=1)
+
+    def default_steps(self, steps_per_epoch: int) -> int:
+        """An epoch of pairs, or `max_steps`."""
+        return min(super().default_steps(steps_per_epoch), self.max_steps)
+
+    def warm_up(self) -> None:
+        """Start the logistic regression's solver too."""
+        super().warm_up()
+        LinearProbe().warm_up()
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Train on pairs until the budget is spent, then fit the classifier on the new features."""
+        import torch
+
+        from harness.training.inputs import TokenInputs
+        from harness.training.loop import ParameterGroup
+        from harness.training.pairs import PairBatches, cosine_of_pairs, squared_difference
+
+        token_rows = bench.token_rows(rows, "encode")
+        labels = rows.known_labels
+        model = self._build(bench)
+        inside, outside = self.carve(rows, bench)
+        pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
+        with bench.working("fit"):
+            with bench.clock.paused():
+                flops = self._flops_model(model, bench)
+            inputs = TokenInputs(model, token_rows, pad_id=pad_id, compact=True, device=bench.device.torch_device())
+            batches = PairBatches(
+                inputs.rows,
+                inside,
+                labels[inside],
+                n_pairs=self.n_pairs,
+                pad_id=pad_id,
+                batch_size=self.batch_size,
+                seed=bench.seed,
+                device=bench.device.torch_device(),
+            )
+            decay = 1.0
+            if len(batches) == 0:  # a single text has no pair
+                bench.ledger.notes["pairs"] = "none: fewer than two training texts"
+            else:
+                torch.manual_seed(bench.seeded("dropout"))
+                outcome = self.optimise(
+                    model,
+                    batches,
+                    bench,
+                    forward=lambda batch: cosine_of_pairs(model, batch),
+                    loss=lambda outputs, targets, _: squared_difference(outputs, targets),
+                    groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
+                    flops=flops,
+                    precision=bench.precision(self.precision),
+                    evaluate=self._evaluation(inputs, outside, labels[outside], bench),
+                )
+                decay = outcome.decay[0]
+            inputs.close(decay)
+        model.eval()
+        features = self._features(model, token_rows, bench)
+        bench.ledger.train_flops += sum(flops.batch(1, len(row)) for row in token_rows) / 3
+        bench.ledger.train_tokens += sum(len(row) for row in token_rows)
+        probe = LinearProbe(c=self.c, precision=self.precision)
+        return _Fitted(model, probe.fit_penalised(features, labels, bench), self.precision)
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """The saved transformer and classifier."""
+        import torch
+
+        model = self._build(bench)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.from_numpy(tensors[name]))
+        return _Fitted(model.eval(), Logistic(tensors["weights"], tensors["bias"], 0), self.precision)
+
+    def _build(self, bench: Bench) -> PooledModel:
+        from torch import nn
+
+        from harness.training.dropout import quicken_dropout
+        from harness.training.model import PooledModel
+
+        transformer = bench.fresh_transformer()
+        with bench.clock.phase("load"):
+            model = PooledModel(transformer, nn.Identity(), bench.some_backbone.files.pooling)
+            model = model.to(bench.device.torch_device())
+            if bench.device.kind == "cpu":
+                quicken_dropout(model)
+        return model
+
+    def _features(self, model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench) -> Floats:
+        """Pooled vectors of length 1, as the loss compares them, shape (rows, width)."""
+        with bench.working("fit"):
+            return _unit_vectors(model, token_rows, bench, self.precision)
+
+    def _evaluation(self, inputs: TokenInputs, positions: Ints, targets: Ints, bench: Bench) -> Any:
+        """Minus the loss over all pairs of the carved rows; None where there are fewer than two."""
+        if len(positions) < 2:
+            return None
+
+        def evaluate() -> tuple[tuple[float, ...], float]:
+            width = bench.some_backbone.hidden_size
+            vectors = inputs.logits(positions, width, bench.device, bench.precision(self.precision))
+            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+            same = (targets[:, None] == targets[None, :]).astype(np.float32)
+            upper = np.triu_indices(len(positions), 1)
+            return (-float(((unit @ unit.T - same)[upper] ** 2).mean()),), 0.0
+
+        return evaluate
+
+    def _flops_model(self, model: PooledModel, bench: Bench) -> FlopsModel:
+        from harness.training.model import count_training_flops
+
+        key = f"{self.name}/{bench.some_backbone.files.fingerprint}"
+        if key not in bench.flops_models:
+            bench.flops_models[key] = count_training_flops(model, bench.device.torch_device())
+        return bench.flops_models[key]
+
+
+class _Fitted(Fitted):
+    def __init__(self, model: PooledModel, classifier: Logistic, precision: PrecisionPolicy) -> None:
+        self.model = model
+        self._classifier = classifier
+        self._precision = precision
+        n_transformer = sum(parameter.numel() for parameter in model.parameters())
+        self.n_parameters = self.n_trainable = n_transformer + classifier.weights.size + classifier.bias.size
+
+    def predict(self, rows: Rows, bench: Bench) -> Floats:
+        token_rows = bench.token_rows(rows, "predict")
+        with bench.working("predict"):
+            return self._classifier.probabilities(_unit_vectors(self.model, token_rows, bench, self._precision))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        return {**trained_tensors(self.model), **logistic_tensors(self._classifier)}
+
+
+def _unit_vectors(
+    model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench, policy: PrecisionPolicy
+) -> Floats:
+    from harness.training.model import predict_logits
+
+    vectors = predict_logits(
+        model,
+        token_rows,
+        bench.some_backbone.hidden_size,
+        pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
+        device=bench.device,
+        precision=bench.precision(policy),
+    )
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12), dtype=np.float32)

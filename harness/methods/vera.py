@@ -1,0 +1,48 @@
+"""Vector-based random matrix adaptation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from harness.methods._peft import LowRankMethod
+from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+
+
+@method
+class Vera(LowRankMethod):
+    """Low-rank additions made of two fixed random matrices that all layers share; two vectors a layer are trained.
+
+    `alpha` has no meaning here and must keep its default.
+
+    Attributes:
+        adapter_dropout: of what enters the addition.
+    """
+
+    name = "vera"
+    family = "auxiliary parameters"
+    trains = "two scaling vectors a matrix, and the output layer"
+    source = "Kopiczko et al., 2023, arXiv:2310.11454; peft"
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(3e-3, 1e-1, log=True),
+        "epochs": Choice((4.0, 8.0, 16.0)),
+        "rank": Choice((64, 256)),
+    }
+
+    rank: int = Field(default=256, ge=1)
+    alpha: int = Field(default=16, ge=16, le=16)
+    adapter_dropout: float = Field(default=0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-2, gt=0)
+
+    def peft_config(self, bench: Bench) -> Any:
+        """VeRA; its random matrices are made from the cell's seed and need not be saved."""
+        from peft import VeraConfig
+
+        return VeraConfig(
+            r=self.rank,
+            target_modules=self.target_modules(),
+            vera_dropout=self.adapter_dropout,
+            projection_prng_key=bench.seeded("random projections") % 2**32,
+            save_projection=False,
+        )

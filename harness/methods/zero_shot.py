@@ -1,0 +1,28 @@
+"""Zero-shot classification: ask the language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from harness.methods._in_context import FittedPrompt, InContextMethod, restored
+from harness.methods.base import Bench, Fitted, method
+from harness.tasks.base import Rows
+
+
+@method
+class ZeroShot(InContextMethod):
+    """The class whose words the language model finds likeliest after the text; it sees no training row."""
+
+    name = "zero-shot"
+    source = "Radford et al., 2019 (GPT-2); Brown et al., 2020, arXiv:2005.14165"
+    uses_labels = False
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        """Load the language model; there is nothing to fit."""
+        return FittedPrompt(self, bench)
+
+    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
+        """From the saved words of the classes."""
+        return restored(self, tensors, state, bench)

@@ -1,0 +1,42 @@
+"""A transformer seen as a stack: its blocks, and its parameters by depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from harness.errors import UnsupportedError
+
+
+def transformer_blocks(model: nn.Module) -> nn.ModuleList:
+    """The list of the transformer's blocks, from the input up.
+
+    Raises:
+        UnsupportedError: none of its lists of modules is as long as its configuration says the stack is.
+    """
+    config: Any = model.config
+    n_blocks = int(getattr(config, "num_hidden_layers", 0))
+    for _, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return module
+    raise UnsupportedError(
+        f"No stack of {n_blocks} blocks was found in a {type(model).__name__}; expected one list of blocks."
+    )
+
+
+def parameters_by_depth(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Every parameter once: the embeddings' first, then each block's, what follows the last block with the last.
+
+    Returns:
+        A list of 1 + (number of blocks) lists.
+    """
+    blocks = transformer_blocks(model)
+    depth_of = {id(value): 1 + depth for depth, block in enumerate(blocks) for value in block.parameters()}
+    groups: list[list[nn.Parameter]] = [[] for _ in range(1 + len(blocks))]
+    seen_block = False
+    for parameter in model.parameters():  # in the order of registration: embeddings, blocks, final norm
+        depth = depth_of.get(id(parameter))
+        seen_block = seen_block or depth is not None
+        groups[depth if depth is not None else (len(blocks) if seen_block else 0)].append(parameter)
+    return groups
