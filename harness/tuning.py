@@ -303,6 +303,9 @@ class _Tuning:
     def _try(self, candidate: Method, number: int, n_trials: int) -> _Quality | None:
         """Fit on some rows, score on the others; the cell is charged whatever becomes of it."""
         bench = self._bench
+        files = bench.backbone.files if bench.backbone is not None else None
+        if candidate.why_unsupported(bench.kind.name, files, bench.device.kind) is not None:
+            return None  # more blocks than this backbone has, say
         settle()  # what the trial before left behind is not this one's memory
         seed_everything(bench.seed)
         budget = self._budget(lambda name, cap: SHARE * (cap - self._owed_of(name)) / n_trials)

@@ -286,7 +286,7 @@ def test_random_forest_probe_is_scikit_learns(known: Known, toy: Task) -> None:
 @pytest.mark.parametrize("name", [name for name in FROZEN if name != "head"])
 def test_a_class_without_rows_is_never_predicted(name: str, known: Known, toy: Task) -> None:
     cls = methods.get(name)
-    settings = {"min_steps": 60, "epochs": 1, "n_trees": 10, "k": 48, "head_learning_rate": 0.03, "precision": "fp32"}
+    settings = {"min_steps": 60, "epochs": 1, "n_trees": 10, "k": 48, "learning_rate": 0.03, "precision": "fp32"}
     method = cls(**{key: value for key, value in settings.items() if key in cls.model_fields})
     fitted = method.fit(without_class(known.rows, 1), known.bench)
     restored = method.restore(fitted.tensors(), fitted.state(), known.bench)
@@ -301,7 +301,7 @@ def test_a_class_without_rows_is_never_predicted(name: str, known: Known, toy: T
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_single_class_is_enough_to_fit(name: str, known: Known, toy: Task) -> None:
     cls = methods.get(name)
-    settings = {"min_steps": 40, "epochs": 1, "n_trees": 10, "head_learning_rate": 0.03, "precision": "fp32"}
+    settings = {"min_steps": 40, "epochs": 1, "n_trees": 10, "learning_rate": 0.03, "precision": "fp32"}
     method = cls(**{key: value for key, value in settings.items() if key in cls.model_fields})
     fitted = method.fit(known.rows.take(np.flatnonzero(known.labels == 2)), known.bench)
     assert (fitted.predict(test_rows(toy), known.bench).argmax(1) == 2).all()
@@ -348,7 +348,7 @@ def test_the_network_trains_at_the_cost_that_torch_counts(known: Known) -> None:
 
 
 def test_early_stopping_holds_rows_out(known: Known, toy: Task) -> None:
-    method = methods.get("mlp-probe")(precision="fp32", patience=2, head_learning_rate=0.03, epochs=200)
+    method = methods.get("mlp-probe")(precision="fp32", patience=2, learning_rate=0.03, epochs=200)
     fitted = method.fit(known.rows, known.bench)
     curve = known.bench.ledger.curve
     assert known.bench.ledger.stopped_by == "early_stopping"

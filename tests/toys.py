@@ -95,8 +95,9 @@ def make_bench(
     seed: int = 0,
     budget: Budget | None = None,
     cache: Path | None = None,
+    like: Worker | None = None,
 ) -> Bench:
-    """A bench of its own, with nothing warm but the backbone."""
+    """A bench of its own, with nothing warm but the backbone; or with what a worker keeps warm."""
     backbone = load_backbone(files) if files is not None else None
     return Bench(
         kind=task.kind,
@@ -105,9 +106,9 @@ def make_bench(
         label_words=task.label_words,
         score=functools.partial(task.kind.main_metric, task),
         backbone=backbone,
-        tokens=TokenStore(),
-        features=FeatureStore(device, FeatureDisk(cache) if cache else None),
-        flops_models={},
+        tokens=like._tokens if like else TokenStore(),
+        features=like._features if like else FeatureStore(device, FeatureDisk(cache) if cache else None),
+        flops_models=like._flops_models if like else {},
         clock=PhaseClock(),
         memory=MemoryMeter(),
         ledger=Ledger(),

@@ -6,6 +6,8 @@ A method of this family says which parameters are trained (`select_trainable`), 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -137,7 +139,7 @@ class FineTuning(GradientMethod):
                     flops=flops,
                     precision=bench.precision(self.precision),
                     hooks=self.make_hooks(model, bench),
-                    evaluate=self._evaluation(inputs, outside, labels[outside], token_rows, flops, bench),
+                    evaluate=self._evaluation(inputs, outside, labels[outside], token_rows, bench),
                 )
                 inputs.close(outcome.decay[0])
                 inputs = None
@@ -145,33 +147,35 @@ class FineTuning(GradientMethod):
             if inputs is not None:
                 inputs.close(1.0)
         model.eval()  # the full embedding too, which was not there when training ended
-        return self.fitted(model)
+        return self.fitted(model, bench)
 
-    def fitted(self, model: PooledModel) -> FittedModel:
+    def fitted(self, model: PooledModel, bench: Bench) -> FittedModel:
         """What `fit` returns."""
-        return FittedModel(model, self.precision, self.reserved_tokens())
+        return FittedModel(model, self.precision, bench.seed, self.reserved_tokens())
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """The pretrained weights with the saved tensors in their places."""
         import torch
 
+        # What is drawn and never trained (VeRA's matrices) is drawn again, from the seed of the cell that was saved.
+        bench = dataclasses.replace(bench, seed=int(state["seed"]))
         model = self.build(bench)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in tensors:
                     parameter.copy_(torch.from_numpy(tensors[name]))
                 parameter.requires_grad_(name in tensors)
-        return self.fitted(model.eval())
+        return self.fitted(model.eval(), bench)
 
-    def _evaluation(
-        self, inputs: Inputs, positions: Ints, targets: Ints, rows: TokenRows, flops: FlopsModel, bench: Bench
-    ) -> Any:
+    def _evaluation(self, inputs: Inputs, positions: Ints, targets: Ints, rows: TokenRows, bench: Bench) -> Any:
         """Scores the carved rows; None where there are none."""
-        from harness.training.inputs import forward_flops
-
         if len(positions) == 0:
             return None
-        spent = forward_flops(flops, [len(rows[position]) for position in positions])
+        key = f"{self.flops_key(bench)}/forward"
+        if key not in bench.flops_models:
+            with bench.clock.paused():
+                bench.flops_models[key] = inputs.count_flops(backward=False)
+        spent = sum(bench.flops_models[key].batch(1, len(rows[position])) for position in positions)
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             logits = inputs.logits(positions, bench.n_classes, bench.device, bench.precision(self.precision))
@@ -179,23 +183,27 @@ class FineTuning(GradientMethod):
 
         return evaluate
 
-    def _flops_model(self, inputs: Inputs, bench: Bench) -> FlopsModel:
-        # How fast parameters are moved does not change how many operations a batch takes.
+    def flops_key(self, bench: Bench) -> str:
+        """What the operations of a batch depend on: how fast parameters are moved does not change them."""
         shape = {name: value for name, value in self.config().items() if name not in GradientMethod.model_fields}
-        key = f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"
+        return f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"
+
+    def _flops_model(self, inputs: Inputs, bench: Bench) -> FlopsModel:
+        key = self.flops_key(bench)
         if key not in bench.flops_models:
-            bench.flops_models[key] = inputs.training_flops()
+            bench.flops_models[key] = inputs.count_flops()
         return bench.flops_models[key]
 
 
 class FittedModel(Fitted):
     """A fitted transformer with its head."""
 
-    def __init__(self, model: PooledModel, precision: PrecisionPolicy, reserved_tokens: int = 0) -> None:
+    def __init__(self, model: PooledModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
         self.model = model
         self._precision = precision
+        self._seed = seed
         self._reserved_tokens = reserved_tokens
-        self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
         self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     def predict(self, rows: Rows, bench: Bench) -> Floats:
@@ -217,3 +225,13 @@ class FittedModel(Fitted):
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """The trained parameters, by their names in the model."""
         return trained_tensors(self.model)
+
+    def state(self) -> dict[str, Any]:
+        """The seed, for what is drawn and never trained."""
+        return {"seed": self._seed}
+
+
+def count_parameter(parameter: nn.Parameter) -> int:
+    """Numbers that a parameter stands for: one of four bits is packed, two to a byte, and remembers its shape."""
+    packed: Any = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else math.prod(packed.shape)

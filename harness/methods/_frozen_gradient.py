@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from harness.measure.flops import FlopsModel
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
-from harness.methods._gradient import Evaluate, GradientMethod, trained_tensors
+from harness.methods._gradient import Evaluate, SupervisedMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
 from harness.tasks.base import Floats, Ints, Rows
 
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class TrainedOnFeatures(FrozenFeatures, GradientMethod):
+class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     """Train a network on the pooled vectors of the frozen backbone.
 
-    The vectors never change, so each text is encoded once and only the network runs in a step. All of it is new, and
-    moves at `head_learning_rate`; `precision` is that of encoding, and training is in float32.
+    The vectors never change, so each text is encoded once and only the network runs in a step. `precision` is that of
+    encoding; training is in float32.
+
+    Attributes:
+        learning_rate: peak, of the network.
     """
+
+    learning_rate: float = Field(default=3e-3, gt=0)
 
     @abstractmethod
     def network(self, width: int, bench: Bench) -> nn.Module:
@@ -33,6 +39,7 @@ class TrainedOnFeatures(FrozenFeatures, GradientMethod):
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode once, then train the network until the budget is spent."""
         from harness.training.batches import FeatureBatches
+        from harness.training.loop import ParameterGroup
 
         features = self.features(rows, bench, "encode")
         labels = rows.known_labels
@@ -52,7 +59,7 @@ class TrainedOnFeatures(FrozenFeatures, GradientMethod):
                 model,
                 batches,
                 bench,
-                groups=self.groups([], list(model.parameters())),
+                groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                 flops=FlopsModel(0.0, 0.0, training, 0.0),
                 precision="fp32",
                 evaluate=self._evaluation(model, features[outside], labels[outside], forward, bench),

@@ -157,18 +157,33 @@ class TrainedMethod(Method):
         return outcome
 
 
-class GradientMethod(TrainedMethod):
-    """What methods that train the protocol's output layer by gradient have besides.
+class SupervisedMethod(TrainedMethod):
+    """What methods that train an output layer by gradient, on labels, have besides.
 
     Attributes:
-        head_learning_rate: peak, of the new output layer, which starts from random weights.
         dropout: before the output layer.
         label_smoothing: of the loss.
     """
 
-    head_learning_rate: float = Field(default=1e-3, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    def validation_score(self, logits: Floats, targets: Ints, bench: Bench) -> tuple[float, float]:
+        """(the task's metric, minus the log loss): the loss tells apart what a small split cannot."""
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        right = log_probabilities[np.arange(len(targets)), targets]
+        return bench.score(logits.argmax(axis=1).astype(np.int64), targets), float(right.mean())
+
+
+class GradientMethod(SupervisedMethod):
+    """What methods that train inside the transformer and an output layer have besides.
+
+    Attributes:
+        head_learning_rate: peak, of the new output layer, which starts from random weights.
+    """
+
+    head_learning_rate: float = Field(default=1e-3, gt=0)
 
     def groups(self, body: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> list[ParameterGroup]:
         """The transformer's (or added) parameters and the head's, with their learning rates."""
@@ -178,13 +193,6 @@ class GradientMethod(TrainedMethod):
             ParameterGroup(body, self.learning_rate, self.weight_decay),
             ParameterGroup(head, self.head_learning_rate, self.weight_decay, anchored=False),
         ]
-
-    def validation_score(self, logits: Floats, targets: Ints, bench: Bench) -> tuple[float, float]:
-        """(the task's metric, minus the log loss): the loss tells apart what a small split cannot."""
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        right = log_probabilities[np.arange(len(targets)), targets]
-        return bench.score(logits.argmax(axis=1).astype(np.int64), targets), float(right.mean())
 
 
 def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from harness.errors import UnsupportedError, UsageError
 from harness.measure.device import PrecisionPolicy
 from harness.measure.memory import MemoryMeter
 from harness.methods._label_likelihood import LabelLikelihood
@@ -253,7 +254,10 @@ def load_language_model(bench: Bench) -> LanguageModel:
     """The backbone with its language-modelling head, charged to "load" at what it cost when it was read."""
     known = _load.cache_info().hits
     with bench.clock.paused():
-        loaded, peak_rss_bytes, peak_device_bytes = _load(bench.some_backbone, bench.device.torch_device())
+        try:
+            loaded, peak_rss_bytes, peak_device_bytes = _load(bench.some_backbone, bench.device.torch_device())
+        except UsageError as error:  # the files hold no language-modelling head: no fault of the cell
+            raise UnsupportedError(str(error)) from None
     bench.clock.charge("load", loaded.load_seconds)
     if _load.cache_info().hits > known:  # what an earlier cell has read is charged here too, memory included
         bench.memory.note(peak_rss_bytes, peak_device_bytes)

@@ -98,7 +98,7 @@ class LabelLikelihood:
 
     def _remember(self, shared: Ints) -> Any:
         """Keys and values of the shared tokens, batch of one."""
-        return self._model(input_ids=self._tensor([shared]), use_cache=True, **self._last_only).past_key_values
+        return _past(self._model(input_ids=self._tensor([shared]), use_cache=True, **self._last_only))
 
     def _score_batch(self, ids: torch.Tensor, prefix: Any) -> torch.Tensor:
         """Shape (rows, classes) for token ids of shape (rows, length) that follow the prefix."""
@@ -118,7 +118,7 @@ class LabelLikelihood:
         for label in self._labels:
             likelihood = first[:, label[0]]
             if len(label) > 1:
-                likelihood = likelihood + self._rest(label, outputs.past_key_values, len(ids), given)
+                likelihood = likelihood + self._rest(label, _past(outputs), len(ids), given)
             columns.append(likelihood / len(label) if self._normalise else likelihood)
         return torch.stack(columns, 1)
 
@@ -152,25 +152,36 @@ def _batches(prompts: Sequence[Ints], shared: Ints, n_rows: int) -> Iterator[tup
             yield begins, members[at : at + n_rows]
 
 
+def _past(outputs: Any) -> Any:
+    """What a forward pass leaves for the next tokens.
+
+    Raises:
+        UnsupportedError: the model keeps something else than keys and values (recurrent states).
+    """
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, EncoderDecoderCache
+
+    cache = getattr(outputs, "past_key_values", None)
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    layers = getattr(own, "layers", None)
+    if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        kept = f"{type(layers[0]).__name__} in its cache" if layers else "no cache of keys and values"
+        raise UnsupportedError(
+            f"This backbone keeps {kept} of a prompt; scoring classes needs a transformer that keeps the keys and "
+            "values of its attention."
+        )
+    return cache
+
+
 def _fork(cache: Any, n_rows: int) -> Any:
     """A cache that goes on from another without changing it, for a batch of `n_rows` (the other's may be one).
 
     A dynamic layer appends by concatenation into new tensors, so that a fork may share those there are; a batch of
     one is expanded to a view.
-
-    Raises:
-        UnsupportedError: the model keeps something else of its past than keys and values (recurrent states).
     """
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, EncoderDecoderCache
+    from transformers.cache_utils import EncoderDecoderCache
 
     if isinstance(cache, EncoderDecoderCache):  # the encoder's keys and values are only read
         return EncoderDecoderCache(_fork(cache.self_attention_cache, n_rows), cache.cross_attention_cache)
-    for layer in getattr(cache, "layers", [cache]):
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise UnsupportedError(
-                f"This backbone remembers a prompt as {type(layer).__name__}; scoring classes needs a transformer "
-                "whose past is the keys and values of its attention."
-            )
     forked = copy.copy(cache)
     forked.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in forked.layers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from harness.errors import UnsupportedError
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Bench, Choice, Range, SearchSpace
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 RATE_AND_EPOCHS: SearchSpace = {
-    "learning_rate": Range(3e-4, 3e-2, log=True),
+    "learning_rate": Range(3e-4, 1e-1, log=True),
     "epochs": Choice((4.0, 8.0, 16.0)),
 }
 """What is searched over where a few parameters are trained: they bear, and need, larger steps than the transformer."""
@@ -45,7 +46,14 @@ class PeftMethod(FineTuning):
 
         with warnings.catch_warnings():  # peft asks transformers by a name that it is renaming
             warnings.simplefilter("ignore")
-            wrapped: nn.Module = get_peft_model(transformer, self.peft_config(bench))
+            try:
+                wrapped: nn.Module = get_peft_model(transformer, self.peft_config(bench))
+            except ValueError as error:
+                if "target_modules" not in str(error):
+                    raise
+                raise UnsupportedError(
+                    f"peft does not know which modules of a {type(transformer).__name__} '{self.name}' adapts: {error}"
+                ) from None
         return wrapped
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
@@ -90,7 +98,7 @@ class SoftPrompt(PeftMethod):
     }
 
     n_virtual_tokens: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=1e-2, gt=0)
+    learning_rate: float = Field(default=3e-2, gt=0)
     epochs: float = Field(default=10, gt=0)
 
     def reserved_tokens(self) -> int:

@@ -38,6 +38,7 @@ class AdaLora(LowRankMethod):
     trains = "additions to weight matrices with pruned singular values, and the output layer"
     source = "Zhang et al., 2023, arXiv:2303.10512; peft"
 
+    learning_rate: float = Field(default=3e-2, gt=0)
     initial_rank: int = Field(default=12, ge=1)
     pruning_starts: float = Field(default=0.15, ge=0, lt=1)
     pruning_ends: float = Field(default=0.7, gt=0, lt=1)

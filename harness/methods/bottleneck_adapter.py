@@ -37,7 +37,7 @@ class BottleneckAdapter(FineTuning):
 
     width: int = Field(default=32, ge=1)
     train_norms: bool = True
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     epochs: float = Field(default=6, gt=0)
 
     def adapt(self, transformer: nn.Module, bench: Bench) -> nn.Module:

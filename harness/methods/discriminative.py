@@ -27,6 +27,7 @@ class Discriminative(Full):
     source = "Howard and Ruder, 2018, arXiv:1801.06146; Sun et al., 2019, arXiv:1905.05583"
     search_space: ClassVar[SearchSpace] = {**FULL_SEARCH_SPACE, "layer_decay": Range(0.3, 0.95)}
 
+    learning_rate: float = Field(default=3e-4, gt=0)
     layer_decay: float = Field(default=0.8, gt=0, le=1)
 
     def parameter_groups(self, model: PooledModel) -> list[ParameterGroup]:

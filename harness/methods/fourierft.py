@@ -14,6 +14,8 @@ from harness.methods.base import Bench, Choice, Range, SearchSpace, method
 class FourierFt(PeftMethod):
     """Learn a few coefficients of the two-dimensional Fourier transform of an addition to each weight matrix.
 
+    The coefficients start at 0, so that training starts from the pretrained function.
+
     Attributes:
         n_frequencies: coefficients a matrix, at places drawn from the cell's seed.
         scaling: the addition is multiplied by it.
@@ -31,7 +33,7 @@ class FourierFt(PeftMethod):
 
     n_frequencies: int = Field(default=1000, ge=1)
     scaling: float = Field(default=150.0, gt=0)
-    learning_rate: float = Field(default=1e-2, gt=0)
+    learning_rate: float = Field(default=3e-2, gt=0)
 
     def peft_config(self, bench: Bench) -> Any:
         """FourierFT."""
@@ -41,4 +43,5 @@ class FourierFt(PeftMethod):
             n_frequency=self.n_frequencies,
             scaling=self.scaling,
             random_loc_seed=bench.seeded("frequencies") % 2**31,
+            init_weights=True,  # zeros; peft's default is random, which in a narrow model drowns what was pretrained
         )

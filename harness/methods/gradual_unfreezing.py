@@ -30,6 +30,7 @@ class GradualUnfreezing(Full):
 
     compacts_embedding: ClassVar[bool] = False
 
+    learning_rate: float = Field(default=3e-4, gt=0)
     unfrozen_by: float = Field(default=0.5, gt=0, lt=1)
 
     def make_hooks(self, model: PooledModel, bench: Bench) -> Hooks:
@@ -37,12 +38,12 @@ class GradualUnfreezing(Full):
         from harness.training.blocks import parameters_by_depth
         from harness.training.inputs import transformers_model
         from harness.training.loop import Hooks
-        from harness.training.model import count_training_flops
+        from harness.training.model import count_batch_flops
 
         depths = parameters_by_depth(transformers_model(model.transformer))
         n_stages = len(depths)  # the stage before the last block is let in, then one a block; all follow the embeddings
         unfrozen_by = self.unfrozen_by
-        base = f"{self.name}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"
+        base = self.flops_key(bench)
 
         def let_in(n_groups: int) -> FlopsModel:
             """Train the top `n_groups` groups; gives the operations of a batch."""
@@ -52,7 +53,7 @@ class GradualUnfreezing(Full):
             key = f"{base}/{n_groups}"
             if key not in bench.flops_models:
                 with bench.clock.paused():
-                    bench.flops_models[key] = count_training_flops(model, bench.device.torch_device())
+                    bench.flops_models[key] = count_batch_flops(model, bench.device.torch_device())
             return bench.flops_models[key]
 
         class Unfreezing(Hooks):

@@ -24,9 +24,8 @@ class Head(TrainedOnFeatures):
     family = "partial fine-tuning"
     trains = "the output layer"
     source = "Howard and Ruder, 2018, arXiv:1801.06146 (first stage); Peters et al., 2019, arXiv:1903.05987"
-    search_space: ClassVar[SearchSpace] = {"head_learning_rate": Range(3e-4, 3e-2, log=True)}
+    search_space: ClassVar[SearchSpace] = {"learning_rate": Range(3e-4, 3e-2, log=True)}
 
-    head_learning_rate: float = Field(default=3e-3, gt=0)
     epochs: float = Field(default=20, gt=0)
     min_steps: int = Field(default=200, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)

@@ -23,7 +23,7 @@ class Ia3(PeftMethod):
         "epochs": Choice((4.0, 8.0, 16.0)),
     }
 
-    learning_rate: float = Field(default=1e-2, gt=0)
+    learning_rate: float = Field(default=3e-2, gt=0)
 
     def peft_config(self, bench: Bench) -> Any:
         """(IA)3 on peft's default modules of the architecture."""

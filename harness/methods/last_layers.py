@@ -24,7 +24,8 @@ class LastLayers(FineTuning):
     """Train the last `k` blocks of the transformer (and a norm that follows them), and the new output layer.
 
     What the blocks below compute never changes, so each training text goes through them once and every step starts
-    from what is kept. Frozen blocks run in evaluation mode: without dropout.
+    from what is kept. Frozen blocks then run in evaluation mode: without dropout. Where an architecture cannot be
+    entered in the middle, the whole model runs in every step, and the record says so.
 
     Attributes:
         k: blocks that are trained.

@@ -23,11 +23,11 @@ class LayerNorm(FineTuning):
     trains = "gains and biases of the norms, and the output layer"
     source = "Qi et al., 2022, arXiv:2211.08682; Houlsby et al., 2019, arXiv:1902.00751 (section 3.4)"
     search_space: ClassVar[SearchSpace] = {
-        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "learning_rate": Range(1e-3, 3e-2, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),
     }
 
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-2, gt=0)
     epochs: float = Field(default=6, gt=0)
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from harness.methods._peft import LowRankMethod
 from harness.methods.base import Bench, method
 
@@ -16,6 +18,8 @@ class LoKr(LowRankMethod):
     family = "auxiliary parameters"
     trains = "Kronecker products of small matrices, and the output layer"
     source = "Yeh et al., 2023, arXiv:2309.14859; Edalati et al., 2022, arXiv:2212.10650; peft"
+
+    learning_rate: float = Field(default=1e-2, gt=0)
 
     def peft_config(self, bench: Bench) -> Any:
         """LoKr."""

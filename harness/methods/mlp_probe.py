@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class MlpProbe(TrainedOnFeatures):
     """One hidden layer of rectifiers under the output layer, trained by gradient on frozen pooled vectors.
 
-    `dropout` is applied to the hidden layer; both layers move at `head_learning_rate`.
+    `dropout` is applied to the hidden layer.
 
     Attributes:
         hidden_size: units of the hidden layer.
@@ -28,11 +28,12 @@ class MlpProbe(TrainedOnFeatures):
     trains = "a perceptron with one hidden layer on pooled features"
     source = "Hewitt and Liang, 2019, arXiv:1909.03368; Rumelhart et al., 1986, doi:10.1038/323533a0"
     search_space: ClassVar[SearchSpace] = {
-        "head_learning_rate": Range(3e-4, 1e-2, log=True),
+        "learning_rate": Range(3e-4, 1e-2, log=True),
         "hidden_size": Choice((64, 256, 1024)),
     }
 
     hidden_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
     epochs: float = Field(default=20, gt=0)
     min_steps: int = Field(default=200, ge=1)
 

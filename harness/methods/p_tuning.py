@@ -24,7 +24,7 @@ class PTuning(SoftPrompt):
     source = "Liu et al., 2021, arXiv:2103.10385; peft"
 
     encoder_width: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-2, gt=0)
 
     def peft_config(self, bench: Bench) -> Any:
         """P-tuning with peft's default encoder, a multi-layer perceptron."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from harness.methods.base import method
 from harness.methods.lora import Lora
 
@@ -14,6 +16,8 @@ class RsLora(Lora):
 
     name = "rslora"
     source = "Kalajdzievski, 2023, arXiv:2312.03732; peft"
+
+    learning_rate: float = Field(default=1e-3, gt=0)
 
     def variant(self) -> dict[str, Any]:
         """The scale."""

@@ -80,7 +80,8 @@ class SetFit(TrainedMethod):
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
         with bench.working("fit"):
             with bench.clock.paused():
-                flops = self._flops_model(model, bench)
+                flops = self._flops_model(model, bench, backward=True)
+                forward = self._flops_model(model, bench, backward=False)
             inputs = TokenInputs(model, token_rows, pad_id=pad_id, compact=True, device=bench.device.torch_device())
             batches = PairBatches(
                 inputs.rows,
@@ -106,13 +107,13 @@ class SetFit(TrainedMethod):
                     groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                     flops=flops,
                     precision=bench.precision(self.precision),
-                    evaluate=self._evaluation(inputs, outside, labels[outside], bench),
+                    evaluate=self._evaluation(inputs, outside, labels[outside], forward, bench),
                 )
                 decay = outcome.decay[0]
             inputs.close(decay)
         model.eval()
         features = self._features(model, token_rows, bench)
-        bench.ledger.train_flops += sum(flops.batch(1, len(row)) for row in token_rows) / 3
+        bench.ledger.train_flops += sum(forward.batch(1, len(row)) for row in token_rows)
         bench.ledger.train_tokens += sum(len(row) for row in token_rows)
         probe = LinearProbe(c=self.c, precision=self.precision)
         return _Fitted(model, probe.fit_penalised(features, labels, bench), self.precision)
@@ -146,10 +147,13 @@ class SetFit(TrainedMethod):
         with bench.working("fit"):
             return _unit_vectors(model, token_rows, bench, self.precision)
 
-    def _evaluation(self, inputs: TokenInputs, positions: Ints, targets: Ints, bench: Bench) -> Any:
+    def _evaluation(
+        self, inputs: TokenInputs, positions: Ints, targets: Ints, forward: FlopsModel, bench: Bench
+    ) -> Any:
         """Minus the loss over all pairs of the carved rows; None where there are fewer than two."""
         if len(positions) < 2:
             return None
+        spent = sum(forward.batch(1, len(inputs.rows[position])) for position in positions)
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             width = bench.some_backbone.hidden_size
@@ -157,16 +161,16 @@ class SetFit(TrainedMethod):
             unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
             same = (targets[:, None] == targets[None, :]).astype(np.float32)
             upper = np.triu_indices(len(positions), 1)
-            return (-float(((unit @ unit.T - same)[upper] ** 2).mean()),), 0.0
+            return (-float(((unit @ unit.T - same)[upper] ** 2).mean()),), spent
 
         return evaluate
 
-    def _flops_model(self, model: PooledModel, bench: Bench) -> FlopsModel:
-        from harness.training.model import count_training_flops
+    def _flops_model(self, model: PooledModel, bench: Bench, *, backward: bool) -> FlopsModel:
+        from harness.training.model import count_batch_flops
 
-        key = f"{self.name}/{bench.some_backbone.files.fingerprint}"
+        key = f"{self.name}/{bench.some_backbone.files.fingerprint}/{'both ways' if backward else 'forward'}"
         if key not in bench.flops_models:
-            bench.flops_models[key] = count_training_flops(model, bench.device.torch_device())
+            bench.flops_models[key] = count_batch_flops(model, bench.device.torch_device(), backward=backward)
         return bench.flops_models[key]
 
 

@@ -33,7 +33,7 @@ class Vera(LowRankMethod):
     rank: int = Field(default=256, ge=1)
     alpha: int = Field(default=16, ge=16, le=16)
     adapter_dropout: float = Field(default=0.0, ge=0, lt=1)
-    learning_rate: float = Field(default=1e-2, gt=0)
+    learning_rate: float = Field(default=3e-2, gt=0)
 
     def peft_config(self, bench: Bench) -> Any:
         """VeRA; its random matrices are made from the cell's seed and need not be saved."""

@@ -30,6 +30,7 @@ class Batch:
         targets: class indices, shape (rows,).
         n_rows, length: its padded shape; length is 1 for features.
         n_tokens: real tokens.
+        texts_per_row: texts of that length in a row: two where rows are pairs.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -37,6 +38,7 @@ class Batch:
     n_rows: int
     length: int
     n_tokens: int
+    texts_per_row: int = 1
 
     def parts(self, n: int) -> list[Batch]:
         """The batch in at most `n` pieces of nearly equal rows; `n_tokens` is shared out by rows."""
@@ -50,6 +52,7 @@ class Batch:
                 n_rows=int(end - start),
                 length=self.length,
                 n_tokens=round(self.n_tokens * (end - start) / self.n_rows),
+                texts_per_row=self.texts_per_row,
             )
             for start, end in itertools.pairwise(bounds)
         ]

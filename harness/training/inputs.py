@@ -6,7 +6,7 @@ when training is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from harness.measure.flops import FlopsModel, fit_flops
 from harness.tasks.base import Floats, Ints
 from harness.training.batches import Batch, TokenBatches, shuffled
 from harness.training.blocks import transformer_blocks
-from harness.training.model import PREDICT_ROWS, PooledModel, count_training_flops, predict_logits
+from harness.training.model import PREDICT_ROWS, PooledModel, count_batch_flops, predict_logits
 from harness.training.vocabulary import CompactEmbedding
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Inputs(Protocol):
         """Logits of the rows at `positions` without dropout, shape (rows, classes); leaves the model training."""
         ...
 
-    def training_flops(self) -> FlopsModel:
-        """Operations of a training batch, forward and backward."""
+    def count_flops(self, *, backward: bool = True) -> FlopsModel:
+        """Operations of a batch, forward and (unless told otherwise) backward."""
         ...
 
     def close(self, decay: float) -> None:
@@ -101,9 +101,9 @@ class TokenInputs:
         self._model.train()
         return found
 
-    def training_flops(self) -> FlopsModel:
+    def count_flops(self, *, backward: bool = True) -> FlopsModel:
         """Counted on the model as it is."""
-        return count_training_flops(self._model, self._device)
+        return count_batch_flops(self._model, self._device, backward=backward)
 
     def close(self, decay: float) -> None:
         """Write the trained rows of the embedding back."""
@@ -266,15 +266,18 @@ class BlockInputs:
         self._model.train()
         return found
 
-    def training_flops(self) -> FlopsModel:
+    def count_flops(self, *, backward: bool = True) -> FlopsModel:
         """Counted on what is left of the model."""
         hidden = torch.zeros((1, 1, self._width), device=self._device)
 
         def run(n_rows: int, length: int) -> None:
             self._given.states = hidden.expand(n_rows, length, -1)
             ids = torch.ones((n_rows, length), dtype=torch.long, device=self._device)
-            self._model(ids, ids).sum().backward()
-            self._model.zero_grad(set_to_none=True)
+            with torch.set_grad_enabled(backward):
+                outputs = self._model(ids, ids)
+            if backward:
+                outputs.sum().backward()
+                self._model.zero_grad(set_to_none=True)
 
         self._model.train()
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -331,12 +334,3 @@ def transformers_model(transformer: nn.Module) -> nn.Module:
     """The transformers model under what peft may have wrapped around it."""
     inner: nn.Module = transformer.get_base_model() if hasattr(transformer, "get_base_model") else transformer  # type: ignore[operator]
     return inner
-
-
-def forward_flops(training: FlopsModel, rows: Sequence[int]) -> float:
-    """Operations of running rows of these lengths once, estimated.
-
-    Taken as a third of training on them (a forward pass, and a backward pass of twice that): validation's share of a
-    fit is small.
-    """
-    return sum(training.batch(1, length) for length in rows) / 3.0

@@ -196,7 +196,7 @@ def train(
         progress.step += 1
         outcome.steps += 1
         outcome.tokens += batch.n_tokens
-        spent = flops.batch(batch.n_rows, batch.length) if flops is not None else 0.0
+        spent = flops.batch(batch.n_rows * batch.texts_per_row, batch.length) if flops is not None else 0.0
         outcome.flops += spent
         progress.flops += spent
         hooks.after_step(progress.fraction())

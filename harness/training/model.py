@@ -81,16 +81,19 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def count_training_flops(model: PooledModel, device: torch.device) -> FlopsModel:
-    """FLOPs of a training step by batch shape: forward, and backward to what is trained and no further.
+def count_batch_flops(model: PooledModel, device: torch.device, *, backward: bool = True) -> FlopsModel:
+    """FLOPs by batch shape: forward and, unless told otherwise, backward to what is trained and no further.
 
     Leaves weights, gradients, the mode and the random state as they were.
     """
 
     def run(n_rows: int, length: int) -> None:
         ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
-        model(ids, torch.ones_like(ids)).sum().backward()
-        model.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(backward):
+            outputs = model(ids, torch.ones_like(ids))
+        if backward:
+            outputs.sum().backward()
+            model.zero_grad(set_to_none=True)
 
     training = model.training
     model.train()  # attention takes another path with dropout than without

@@ -106,8 +106,9 @@ class PairBatches:
                 inputs=tuple(part.to(self._device) for part in parts),
                 targets=torch.from_numpy(similarities[members]).to(self._device),
                 n_rows=n,
-                length=2 * ids.shape[1],  # what is counted by tokens: two texts a row
+                length=ids.shape[1],
                 n_tokens=int(lengths[pairs[members]].sum()),
+                texts_per_row=2,
             )
 
 
