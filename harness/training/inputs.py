@@ -227,12 +227,9 @@ class BlockInputs:
 
     def _batch(self, members: Ints, targets: Ints) -> Batch:
         length = int(self._lengths[members].max())
-        hidden = torch.zeros((len(members), length, self._width), device=self._device)
-        mask = torch.zeros((len(members), length), dtype=torch.long, device=self._device)
-        for place, member in enumerate(members):
-            n_tokens = int(self._lengths[member])
-            hidden[place, :n_tokens] = self._states[member]
-            mask[place, :n_tokens] = 1
+        hidden = torch.nn.utils.rnn.pad_sequence([self._states[member] for member in members], batch_first=True)
+        lengths = torch.from_numpy(self._lengths[members]).to(self._device)
+        mask = (torch.arange(length, device=self._device) < lengths.unsqueeze(1)).long()
         return Batch(
             inputs=(hidden, mask),
             targets=torch.from_numpy(targets).to(self._device),
