@@ -23,7 +23,7 @@ from harness.training.batches import Batch
 from harness.training.blocks import parameters_by_depth
 from harness.training.budget import Progress, learning_rate_factor
 from harness.training.inputs import TokenInputs
-from harness.training.loop import Optimisation, Outcome, ParameterGroup, Validation, train
+from harness.training.loop import Optimisation, Outcome, ParameterGroup, Validation, is_matrix, train
 from tests.toys import make_bench
 
 
@@ -203,3 +203,35 @@ def test_unfreezing_goes_down_block_by_block(toy: Task, tiny: BackboneFiles, cpu
     assert trains == [[False] * 3, [False, False, True], [False, True, True], [True] * 3, [True] * 3]
     assert flops == sorted(flops)
     assert flops[0] < flops[-1] / 2
+
+
+def test_what_all_blocks_read_goes_with_the_embeddings() -> None:
+    """MPNet registers its relative positions behind the blocks that read them."""
+    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, MPNetConfig, MPNetModel
+
+    small = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    mpnet = MPNetModel(MPNetConfig(**small, intermediate_size=16), add_pooling_layer=False)
+    depths = parameters_by_depth(mpnet)
+    shared = mpnet.encoder.relative_attention_bias.weight
+    assert any(parameter is shared for parameter in depths[0])
+    assert sum(map(len, depths)) == len(list(mpnet.parameters()))
+    llama = LlamaModel(LlamaConfig(**small, intermediate_size=16))
+    assert any(parameter is llama.norm.weight for parameter in parameters_by_depth(llama)[-1])
+    bert = BertModel(BertConfig(**small, intermediate_size=16), add_pooling_layer=False)
+    assert [len(group) for group in parameters_by_depth(bert)] == [5, 16, 16]
+
+
+def test_vectors_are_not_decayed_whatever_their_shape() -> None:
+    shapes = {(4,): False, (4, 1): False, (1, 4): False, (1, 1): False, (4, 2): True, (2, 1, 3): True}
+    for shape, decayed in shapes.items():
+        assert is_matrix(torch.zeros(shape)) == decayed
+
+
+def test_adalora_survives_more_steps_than_ticks(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+    method = methods.get("adalora")(batch_size=24, initial_rank=4, rank=2)
+    bench = make_bench(toy, tiny, cpu, budget=Budget(steps=1300))
+    fitted: Any = method.fit(Worker(cpu, None).training_rows(toy, 24, 0, "stratified"), bench)
+    kept = [value for name, value in fitted.model.named_parameters() if "lora_E" in name]
+    assert sum(int((value != 0).sum()) for value in kept) <= 2 * len(kept)  # the rank that was asked for, on average
+    with pytest.raises(ValueError, match="initial_rank"):
+        methods.get("adalora")(rank=12)

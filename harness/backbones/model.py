@@ -58,9 +58,11 @@ class Backbone:
 
     def random(self, device: torch.device) -> nn.Module:
         """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
+        import torch
         from transformers import AutoConfig, AutoModel
 
-        model = AutoModel.from_config(AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False))
+        config = AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False)
+        model = AutoModel.from_config(config, dtype=torch.float32)  # whatever type the files were saved in
         return _to_adapt(_without_extras(model, self.files)).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:

@@ -48,8 +48,8 @@ class PeftMethod(FineTuning):
             warnings.simplefilter("ignore")
             try:
                 wrapped: nn.Module = get_peft_model(transformer, self.peft_config(bench))
-            except ValueError as error:
-                if "target_modules" not in str(error):
+            except (TypeError, ValueError) as error:  # a kind of layer, or an architecture, that it does not know
+                if isinstance(error, ValueError) and "target_modules" not in str(error):
                     raise
                 raise UnsupportedError(
                     f"peft does not know which modules of a {type(transformer).__name__} '{self.name}' adapts: {error}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from harness.methods._peft import LowRankMethod
-from harness.methods.base import Bench, method
+from harness.methods._peft import RATE_AND_EPOCHS, LowRankMethod
+from harness.methods.base import Bench, Choice, SearchSpace, method
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ class AdaLora(LowRankMethod):
         initial_rank: before pruning.
         pruning_starts, pruning_ends: shares of the budget.
         orthogonality: weight of the penalty that keeps singular vectors orthogonal.
+        alpha: the addition is scaled by `alpha / initial_rank`.
         adapter_dropout: of what enters the addition.
     """
 
@@ -38,6 +39,9 @@ class AdaLora(LowRankMethod):
     trains = "additions to weight matrices with pruned singular values, and the output layer"
     source = "Zhang et al., 2023, arXiv:2303.10512; peft"
 
+    version: ClassVar[int] = 2
+    search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "rank": Choice((4, 8))}
+
     learning_rate: float = Field(default=3e-2, gt=0)
     initial_rank: int = Field(default=12, ge=1)
     pruning_starts: float = Field(default=0.15, ge=0, lt=1)
@@ -45,16 +49,26 @@ class AdaLora(LowRankMethod):
     orthogonality: float = Field(default=0.5, ge=0)
     adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _has_something_to_prune(self) -> Self:
+        if self.rank >= self.initial_rank:
+            raise ValueError(f"rank={self.rank} is to be below initial_rank={self.initial_rank}: there is to be pruned")
+        return self
+
     def peft_config(self, bench: Bench) -> Any:
-        """AdaLoRA over a thousand ticks of the budget."""
+        """AdaLoRA over a thousand ticks of the budget, on the matrices that LoRA takes: peft's own list is longer."""
         from peft import AdaLoraConfig
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+        model_type = getattr(bench.some_backbone.pristine.config, "model_type", "")
+        attention = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type)
 
         return AdaLoraConfig(
             init_r=self.initial_rank,
             target_r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.adapter_dropout,
-            target_modules=self.target_modules(),
+            target_modules=self.target_modules() or (list(attention) if attention else None),
             total_step=_TICKS,
             tinit=round(self.pruning_starts * _TICKS),
             tfinal=round((1 - self.pruning_ends) * _TICKS),
@@ -89,8 +103,10 @@ class AdaLora(LowRankMethod):
 
             def after_step(self, fraction: float) -> None:
                 tick = min(_TICKS, int(fraction * _TICKS))
-                if not self.is_final and tick >= last_tick:
-                    tick, self.is_final = last_tick, True  # the tick that fixes the ranks must not be jumped over
+                if self.is_final:
+                    tick = max(tick, last_tick + 1)
+                elif tick >= last_tick:
+                    tick, self.is_final = last_tick, True  # the tick that fixes the ranks comes once, and always
                 adalora.update_and_allocate(tick)
 
         return Pruning()

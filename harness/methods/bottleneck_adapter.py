@@ -47,17 +47,19 @@ class BottleneckAdapter(FineTuning):
         from harness.training.blocks import transformer_blocks
 
         n_added = 0
-        for block in transformer_blocks(transformer):
+        blocks = transformer_blocks(transformer)
+        for block in blocks:
             ends = [name for name, _ in block.named_modules() if f".{name}".endswith(_ENDS)]
             for name in ends:
                 parent = block.get_submodule(name.rpartition(".")[0])
                 child = getattr(parent, name.rpartition(".")[2])
                 setattr(parent, name.rpartition(".")[2], WithAdapter(child, self.width))
                 n_added += 1
-        if n_added == 0:
+        if n_added != 2 * len(blocks):
             raise UnsupportedError(
-                f"'{self.name}' knows no place for adapters in a {type(transformer).__name__}; expected layers called "
-                f"one of {', '.join(end.lstrip('.') for end in _ENDS)}."
+                f"'{self.name}' found {n_added} places for adapters in the {len(blocks)} blocks of a "
+                f"{type(transformer).__name__}; expected two a block, behind layers called one of "
+                f"{', '.join(end.lstrip('.') for end in _ENDS)}."
             )
         return transformer
 

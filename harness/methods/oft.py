@@ -15,11 +15,12 @@ class Oft(PeftMethod):
     """Learn a rotation of weight matrices: block-diagonal and orthogonal, so that angles between neurons stay.
 
     Attributes:
-        block_size: rows of a block of the rotation; must divide the width of the matrices.
+        block_size: rows of a block of the rotation; peft takes the nearest that divides the width of the matrices.
         targets: which matrices: `attention` (peft's default for the architecture) or `all-linear`.
     """
 
     name = "oft"
+    version: ClassVar[int] = 2
     family = "auxiliary parameters"
     trains = "block-diagonal rotations of weight matrices, and the output layer"
     source = "Qiu et al., 2023, arXiv:2306.07280; peft"
@@ -33,4 +34,5 @@ class Oft(PeftMethod):
         from peft import OFTConfig
 
         targets = "all-linear" if self.targets == "all-linear" else None
-        return OFTConfig(r=0, oft_block_size=self.block_size, target_modules=targets)
+        # peft's default is a truncated series, which is no rotation any more once the angles grow.
+        return OFTConfig(r=0, oft_block_size=self.block_size, target_modules=targets, use_cayley_neumann=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from harness.backbones.locate import Architecture
 from harness.methods._peft import SoftPrompt
@@ -21,6 +23,12 @@ class PrefixTuning(SoftPrompt):
     trains = "keys and values of virtual tokens in every block, and the output layer"
     source = "Li and Liang, 2021, arXiv:2101.00190; Liu et al., 2021, arXiv:2110.07602; peft"
     serves: ClassVar[frozenset[Architecture]] = frozenset({"encoder", "causal"})
+
+    @model_validator(mode="after")
+    def _cannot_be_checkpointed(self) -> Self:
+        if self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing=false: keys and values from outside cannot be computed again")
+        return self
 
     def peft_config(self, bench: Bench) -> Any:
         """Prefix tuning, without the reparametrisation (as in P-tuning v2)."""

@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Literal
 
 from harness.backbones.locate import BackboneFiles
+from harness.errors import UnsupportedError
 from harness.methods.base import Bench, method
 from harness.methods.lora import Lora
 
@@ -44,28 +45,41 @@ class QLora(Lora):
         return None
 
     def start(self, bench: Bench) -> nn.Module:
-        """The pretrained transformer with its blocks' linear layers in four bits; norms and embeddings stay float32."""
+        """The pretrained transformer with its blocks' linear layers in four bits; norms and embeddings stay float32.
+
+        Raises:
+            UnsupportedError: the blocks hold no linear layers of torch's own kind (GPT-2's are another).
+        """
         import bitsandbytes as bnb
         import torch
 
         from harness.training.blocks import transformer_blocks
 
-        transformer = bench.fresh_transformer().cpu()
+        computed_in = torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32
         with bench.clock.phase("load"):
+            # On the host, so that the accelerator never holds the full weights: that is the point.
+            transformer = bench.some_backbone.fresh(torch.device("cpu"))
+            kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
+            n_quantised = 0
             for block in transformer_blocks(transformer):
                 for parent in list(block.modules()):
                     for name, child in list(parent.named_children()):
-                        if type(child) is torch.nn.Linear:
-                            quantised = bnb.nn.Linear4bit(
-                                child.in_features,
-                                child.out_features,
-                                bias=child.bias is not None,
-                                compute_dtype=torch.bfloat16 if bench.device.native_bf16 else torch.float32,
-                                compress_statistics=self.double_quantisation,
-                                quant_type=self.quantisation,
-                            )
-                            quantised.load_state_dict(child.state_dict())
-                            setattr(parent, name, quantised)
+                        if type(child) is not torch.nn.Linear or name in kept:
+                            continue
+                        quantised = bnb.nn.Linear4bit(
+                            child.in_features,
+                            child.out_features,
+                            bias=child.bias is not None,
+                            compute_dtype=computed_in,
+                            compress_statistics=self.double_quantisation,
+                            quant_type=self.quantisation,
+                        )
+                        quantised.load_state_dict(child.state_dict())
+                        setattr(parent, name, quantised)
+                        n_quantised += 1
+            if n_quantised == 0:
+                raise UnsupportedError(
+                    f"'{self.name}' quantises linear layers; the blocks of this {type(transformer).__name__} have none."
+                )
             # Moving to the device is what quantises.
-            transformer.requires_grad_(False)
-            return transformer.to(bench.device.torch_device())
+            return transformer.requires_grad_(False).to(bench.device.torch_device())

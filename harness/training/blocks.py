@@ -28,15 +28,28 @@ def transformer_blocks(model: nn.Module) -> nn.ModuleList:
 def parameters_by_depth(model: nn.Module) -> list[list[nn.Parameter]]:
     """Every parameter once: the embeddings' first, then each block's, what follows the last block with the last.
 
+    "Follows" is read off the order in which modules are registered. Where an embedding stands behind the blocks (the
+    relative positions of MPNet and DeBERTa), all blocks read what stands there, and it goes with the embeddings.
+
     Returns:
         A list of 1 + (number of blocks) lists.
     """
     blocks = transformer_blocks(model)
     depth_of = {id(value): 1 + depth for depth, block in enumerate(blocks) for value in block.parameters()}
+    embedded = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and id(module.weight) not in depth_of
+    }
     groups: list[list[nn.Parameter]] = [[] for _ in range(1 + len(blocks))]
+    behind: list[nn.Parameter] = []
     seen_block = False
     for parameter in model.parameters():  # in the order of registration: embeddings, blocks, final norm
         depth = depth_of.get(id(parameter))
         seen_block = seen_block or depth is not None
-        groups[depth if depth is not None else (len(blocks) if seen_block else 0)].append(parameter)
+        if depth is not None:
+            groups[depth].append(parameter)
+        else:
+            (behind if seen_block else groups[0]).append(parameter)
+    groups[0 if any(id(parameter) in embedded for parameter in behind) else len(blocks)] += behind
     return groups

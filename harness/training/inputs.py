@@ -153,11 +153,11 @@ class BlockInputs:
 
     @staticmethod
     def fits(model: PooledModel, rows: TokenRows, n_trained: int, pad_id: int, device: Device) -> bool:
-        """Whether this architecture can be entered in the middle: tried on two rows, against the whole model."""
+        """Whether this architecture can be entered in the middle: tried on the two longest rows, against the whole."""
         transformer = transformers_model(model.transformer)
         if not 0 < n_trained <= len(transformer_blocks(transformer)):
             return False
-        few = rows[:2]
+        few = sorted(rows, key=len)[-2:]
         there = device.torch_device()
         ids, mask = (torch.from_numpy(values).to(there) for values in pad(few, pad_id))
         model.eval()

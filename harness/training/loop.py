@@ -244,11 +244,16 @@ def _optimiser(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
     split = []
     for group in groups:
         for decayed in (True, False):
-            chosen = [parameter for parameter in group.parameters if (parameter.dim() > 1) == decayed]
+            chosen = [parameter for parameter in group.parameters if is_matrix(parameter) == decayed]
             if chosen:
                 decay = group.weight_decay if decayed else 0.0
                 split.append({"params": chosen, "peak": group.learning_rate, "weight_decay": decay})
     return torch.optim.AdamW(split, lr=groups[0].learning_rate, fused=True)
+
+
+def is_matrix(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is decayed: a vector that is stored as one row or one column is still a vector."""
+    return sum(size > 1 for size in parameter.shape) > 1
 
 
 class _Anchor:
