@@ -272,7 +272,7 @@ def test_a_method_is_explained_setting_by_setting(folder: Path) -> None:
     for setting in defaults:
         assert any(line.split()[:1] == [setting] for line in explained.splitlines()), setting
     assert "of an optimiser step" in explained  # a base's docstring
-    assert "0.0003 to 0.03 (log)" in explained
+    assert "0.0003 to 0.1 (log)" in explained
     assert "Attributes:" not in explained
     assert "Search space: none" in harness("methods", "majority", cwd=folder)
 

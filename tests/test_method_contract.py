@@ -278,10 +278,12 @@ def test_another_process_gives_the_same(
     toy: Task, toy_spec: Any, tiny_backbones: dict[str, BackboneFiles], cpu: Device, tmp_path: Path
 ) -> None:
     """Same identity, same predictions with a cold and a warm cache, and the same from what was saved."""
+    # Whatever makes fine-tuning depend on the process would do so on every architecture: one is enough, and quicker.
     cases = [
         (name, architecture)
         for name, architecture in CASES
         if not unsupported(configured(name), tiny_backbones[architecture])
+        and (architecture == "encoder" or (name, architecture) not in FINE_TUNING or name in ("full", "lora"))
     ]
     here: dict[tuple[str, str], tuple[str, Any, np.ndarray]] = {}
     worker = Worker(cpu, None)

@@ -12,6 +12,7 @@ from harness.backbones.model import load_backbone
 from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
+from harness.methods._peft import PeftMethod
 from harness.tasks import Task
 from tests.test_method_contract import BRIEF, configured, state_hash, unsupported
 from tests.toys import run_one
@@ -42,7 +43,13 @@ def worker(cpu: Device) -> Worker:
     return Worker(cpu, None)
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if issubclass(methods.get(name), PeftMethod) else [])
+        for name in methods.names()
+    ],
+)
 def test_on_a_real_causal_model(name: str, mirror: Path, toy: Task, cpu: Device, worker: Worker) -> None:
     check(name, toy, locate_backbone(CAUSAL, mirror), worker, cpu)
 
