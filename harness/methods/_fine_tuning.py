@@ -24,7 +24,6 @@ from harness.tasks.base import Floats, Ints, Rows
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.measure.flops import FlopsModel
     from harness.training.inputs import Inputs, TokenRows
     from harness.training.loop import Hooks, ParameterGroup
     from harness.training.model import PooledModel
@@ -126,8 +125,7 @@ class FineTuning(GradientMethod):
         try:
             with bench.working("fit"):
                 inputs = self.make_inputs(model, token_rows, bench)
-                with bench.clock.paused():
-                    flops = self._flops_model(inputs, bench)
+                flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
                 labels = rows.known_labels
                 groups = self.parameter_groups(model)
                 outcome = self.optimise(
@@ -171,11 +169,8 @@ class FineTuning(GradientMethod):
         """Scores the carved rows; None where there are none."""
         if len(positions) == 0:
             return None
-        key = f"{self.flops_key(bench)}/forward"
-        if key not in bench.flops_models:
-            with bench.clock.paused():
-                bench.flops_models[key] = inputs.count_flops(backward=False)
-        spent = sum(bench.flops_models[key].batch(1, len(rows[position])) for position in positions)
+        forward = bench.flops_model(f"{self.flops_key(bench)}/forward", lambda: inputs.count_flops(backward=False))
+        spent = sum(forward.batch(1, len(rows[position])) for position in positions)
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             logits = inputs.logits(positions, bench.n_classes, bench.device, bench.precision(self.precision))
@@ -187,12 +182,6 @@ class FineTuning(GradientMethod):
         """What the operations of a batch depend on: how fast parameters are moved does not change them."""
         shape = {name: value for name, value in self.config().items() if name not in GradientMethod.model_fields}
         return f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"
-
-    def _flops_model(self, inputs: Inputs, bench: Bench) -> FlopsModel:
-        key = self.flops_key(bench)
-        if key not in bench.flops_models:
-            bench.flops_models[key] = inputs.count_flops()
-        return bench.flops_models[key]
 
 
 class FittedModel(Fitted):

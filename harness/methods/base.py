@@ -189,6 +189,13 @@ class Bench:
         with self.clock.phase("load"):
             return self.some_backbone.fresh(self.device.torch_device())
 
+    def flops_model(self, key: str, count: Callable[[], FlopsModel]) -> FlopsModel:
+        """Operations of a batch, counted the first time that `key` is asked for; counting is no cell's time."""
+        if key not in self.flops_models:
+            with self.clock.paused():
+                self.flops_models[key] = count()
+        return self.flops_models[key]
+
     def seeded(self, purpose: str) -> int:
         """A 63-bit seed from the cell's seed and what it is for, the same for every method."""
         import hashlib

@@ -50,11 +50,8 @@ class GradualUnfreezing(Full):
             for depth, parameters in enumerate(depths):
                 for parameter in parameters:
                     parameter.requires_grad_(depth >= n_stages - n_groups)
-            key = f"{base}/{n_groups}"
-            if key not in bench.flops_models:
-                with bench.clock.paused():
-                    bench.flops_models[key] = count_batch_flops(model, bench.device.torch_device())
-            return bench.flops_models[key]
+            device = bench.device.torch_device()
+            return bench.flops_model(f"{base}/{n_groups}", lambda: count_batch_flops(model, device))
 
         class Unfreezing(Hooks):
             n_let_in = -1

@@ -81,9 +81,7 @@ class LastLayers(FineTuning):
             )
         model.train()
         key = f"{self.name}/lower blocks/{self.k}/{bench.some_backbone.files.fingerprint}"
-        if key not in bench.flops_models:
-            with bench.clock.paused():
-                bench.flops_models[key] = inputs.encoding_flops()
-        bench.ledger.train_flops += sum(bench.flops_models[key].batch(1, len(row)) for row in rows)
+        lower = bench.flops_model(key, inputs.encoding_flops)
+        bench.ledger.train_flops += sum(lower.batch(1, len(row)) for row in rows)
         bench.ledger.train_tokens += sum(len(row) for row in rows)
         return inputs

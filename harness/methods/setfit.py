@@ -79,9 +79,8 @@ class SetFit(TrainedMethod):
         inside, outside = self.carve(rows, bench)
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
         with bench.working("fit"):
-            with bench.clock.paused():
-                flops = self._flops_model(model, bench, backward=True)
-                forward = self._flops_model(model, bench, backward=False)
+            flops = self._flops_model(model, bench, backward=True)
+            forward = self._flops_model(model, bench, backward=False)
             inputs = TokenInputs(model, token_rows, pad_id=pad_id, compact=True, device=bench.device.torch_device())
             batches = PairBatches(
                 inputs.rows,
@@ -169,9 +168,8 @@ class SetFit(TrainedMethod):
         from harness.training.model import count_batch_flops
 
         key = f"{self.name}/{bench.some_backbone.files.fingerprint}/{'both ways' if backward else 'forward'}"
-        if key not in bench.flops_models:
-            bench.flops_models[key] = count_batch_flops(model, bench.device.torch_device(), backward=backward)
-        return bench.flops_models[key]
+        device = bench.device.torch_device()
+        return bench.flops_model(key, lambda: count_batch_flops(model, device, backward=backward))
 
 
 class _Fitted(Fitted):
