@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from harness.errors import UnsupportedError, UsageError
 from harness.measure.device import PrecisionPolicy
 from harness.measure.memory import MemoryMeter
+from harness.methods._frozen import unit_length
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter
 from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
@@ -208,16 +209,10 @@ class Nearest:
 
     def positions(self, rows: Rows, bench: Bench) -> Ints:
         """Positions of the chosen for each row, the most similar last; shape (rows, at most k)."""
-        texts = unit(bench.pooled(rows, "predict", self._precision))
+        texts = unit_length(bench.pooled(rows, "predict", self._precision))
         with bench.working("predict"):
             order = np.argsort(-(texts @ self.embeddings.T), axis=1, kind="stable").astype(np.int64)
             return order[:, : self._k][:, ::-1]
-
-
-def unit(vectors: Floats) -> Floats:
-    """The rows of a matrix divided by their Euclidean length; zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"], seed: int) -> Ints:

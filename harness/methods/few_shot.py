@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, Nearest, draw, restored, show, unit
+from harness.methods._frozen import unit_length
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, Nearest, draw, restored, show
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
 from harness.tasks.base import Rows
 
@@ -36,7 +37,7 @@ class FewShot(DemonstratingMethod):
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose what prompts show, or encode the rows to choose from."""
         if self.choose == "nearest":
-            embeddings = unit(bench.pooled(rows, "encode", self.precision))
+            embeddings = unit_length(bench.pooled(rows, "encode", self.precision))
             with bench.working("fit"):
                 demonstrations = show(rows, np.arange(len(rows), dtype=np.int64), bench)
             bench.ledger.notes["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"

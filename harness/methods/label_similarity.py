@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from harness.measure.device import PrecisionPolicy
-from harness.methods._in_context import unit
+from harness.methods._frozen import unit_length
 from harness.methods.base import Bench, Fitted, Method, method
 from harness.tasks.base import Floats, Rows, Source
 
@@ -50,7 +50,7 @@ class LabelSimilarity(Method):
         digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         source = Source(f"{digest}/descriptions", texts)
         features = bench.pooled(Rows(source, np.arange(len(texts), dtype=np.int64)), "encode", self.precision)
-        return _Descriptions(unit(features), self, bench)
+        return _Descriptions(unit_length(features), self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """From the encoded descriptions."""
@@ -68,7 +68,7 @@ class _Descriptions(Fitted):
     def predict(self, rows: Rows, bench: Bench) -> Floats:
         features = bench.pooled(rows, "predict", self._settings.precision)
         with bench.working("predict"):
-            scores = unit(features) @ self._descriptions.T / self._settings.temperature
+            scores = unit_length(features) @ self._descriptions.T / self._settings.temperature
             likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
             return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True), dtype=np.float32)
 

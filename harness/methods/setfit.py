@@ -10,6 +10,7 @@ from pydantic import Field
 
 from harness.backbones.locate import Architecture
 from harness.measure.device import PrecisionPolicy
+from harness.methods._frozen import unit_length
 from harness.methods._gradient import TrainedMethod, trained_tensors
 from harness.methods._logistic import Logistic, logistic_tensors
 from harness.methods.base import ENCODER, Bench, Choice, Fitted, Range, SearchSpace, method
@@ -157,7 +158,7 @@ class SetFit(TrainedMethod):
         def evaluate() -> tuple[tuple[float, ...], float]:
             width = bench.some_backbone.hidden_size
             vectors = inputs.logits(positions, width, bench.device, bench.precision(self.precision))
-            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+            unit = unit_length(vectors)
             same = (targets[:, None] == targets[None, :]).astype(np.float32)
             upper = np.triu_indices(len(positions), 1)
             return (-float(((unit @ unit.T - same)[upper] ** 2).mean()),), spent
@@ -202,4 +203,4 @@ def _unit_vectors(
         device=bench.device,
         precision=bench.precision(policy),
     )
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12), dtype=np.float32)
+    return unit_length(vectors)
