@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -15,6 +17,7 @@ import pytest
 
 from harness.backbones.locate import BackboneFiles
 from harness.cli.catalogue import FAMILIES, setting_meanings, split_docstring
+from harness.cli.main import main
 from harness.methods import methods
 from harness.store import Store
 from tests.toys import write_toy_table
@@ -61,22 +64,51 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "harness", *arguments]
 
 
-def harness(*arguments: str, cwd: Path, code: int = 0, **environment: str) -> str:
-    """Run the command in a folder of its own; returns stdout and stderr together."""
-    environment.setdefault("HARNESS_STORE", "results/harness.sqlite")
+def harness(*arguments: str, cwd: Path, code: int = 0, own_process: bool = False, **environment: str) -> str:
+    """Run the command in a folder of its own; returns stdout and stderr together.
+
+    In this process, where everything is imported already, unless the test is about a process of its own.
+    """
+    environment = {"HARNESS_STORE": "results/harness.sqlite", "COLUMNS": "200", **environment}
+    returned, output = (_in_a_process if own_process else _in_this_process)(arguments, cwd, environment)
+    assert returned == code, output
+    assert "Traceback" not in output
+    return output
+
+
+def _in_this_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
+    output = io.StringIO()
+    on_pipe = signal.getsignal(signal.SIGPIPE)
+    returned = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["harness", *arguments])
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            main()
+        except SystemExit as ended:
+            returned = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            signal.signal(signal.SIGPIPE, on_pipe)
+    return returned, output.getvalue()
+
+
+def _in_a_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
     done = subprocess.run(
         command(*arguments),
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parent.parent), **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environment},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
-    assert "Traceback" not in output
-    return output
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +121,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first_run(folder: Path, tiny: BackboneFiles) -> str:
     return harness(
-        *own_data(tiny), "--sizes", "12,8/class", "--seeds", "0,1", cwd=folder, HARNESS_CACHE=str(folder / "cache")
+        *own_data(tiny),
+        *("--sizes", "12,8/class", "--seeds", "0,1"),
+        cwd=folder,
+        own_process=True,
+        HARNESS_CACHE=str(folder / "cache"),
     )
 
 
@@ -367,4 +403,4 @@ def stored(store: Path) -> dict[str, dict[str, object]]:
 def test_python_m_harness_version(folder: Path) -> None:
     import harness as package
 
-    assert package.__version__ in harness("--version", cwd=folder)
+    assert package.__version__ in harness("--version", cwd=folder, own_process=True)

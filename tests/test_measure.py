@@ -16,7 +16,7 @@ from harness.backbones.model import load_backbone
 from harness.errors import UsageError
 from harness.measure.clock import PhaseClock
 from harness.measure.device import Device, find_device
-from harness.measure.flops import count_flops, fit_flops
+from harness.measure.flops import FlopsModel, count_flops, fit_flops
 from harness.measure.memory import MemoryMeter
 
 
@@ -186,3 +186,12 @@ def test_peak_memory_of_full_fine_tuning_is_what_a_sampler_outside_sees() -> Non
     [line] = [line for line in child.stdout.read().splitlines() if line.startswith("PEAK")]
     print(line, "sampled outside", peak)
     assert int(line.split()[1]) == pytest.approx(peak, rel=0.1)
+
+
+def test_rows_that_are_run_at_their_own_lengths_share_what_a_batch_costs_once() -> None:
+    model = FlopsModel(per_token=3.0, per_token_length=2.0, per_row=5.0, constant=100.0)
+    lengths = [4, 7, 9]
+    together = sum(3.0 * n + 2.0 * n * n + 5.0 for n in lengths)
+    assert model.rows(lengths, rows_per_batch=32) == together + 100.0
+    assert model.rows(lengths, rows_per_batch=2) == together + 200.0
+    assert model.rows([], rows_per_batch=2) == 0.0

@@ -227,9 +227,12 @@ def test_vectors_are_not_decayed_whatever_their_shape() -> None:
         assert is_matrix(torch.zeros(shape)) == decayed
 
 
-def test_adalora_survives_more_steps_than_ticks(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+def test_adalora_survives_more_steps_than_ticks(
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.methods.adalora._TICKS", 100)
     method = methods.get("adalora")(batch_size=24, initial_rank=4, rank=2)
-    bench = make_bench(toy, tiny, cpu, budget=Budget(steps=1300))
+    bench = make_bench(toy, tiny, cpu, budget=Budget(steps=130))
     fitted: Any = method.fit(Worker(cpu, None).training_rows(toy, 24, 0, "stratified"), bench)
     kept = [value for name, value in fitted.model.named_parameters() if "lora_E" in name]
     assert sum(int((value != 0).sum()) for value in kept) <= 2 * len(kept)  # the rank that was asked for, on average

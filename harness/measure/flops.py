@@ -8,7 +8,7 @@ which torch counts as nothing, and a fit over batch and length, since a transfor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,11 @@ class FlopsModel:
         tokens = n_rows * length
         quadratic = self.per_token_length * tokens * length
         return self.per_token * tokens + quadratic + self.per_row * n_rows + self.constant
+
+    def rows(self, lengths: Iterable[int], rows_per_batch: int) -> float:
+        """FLOPs of rows that are each run at their own length, so many to a batch."""
+        each = [self.batch(1, int(length)) - self.constant for length in lengths]
+        return sum(each) + self.constant * -(-len(each) // rows_per_batch)
 
 
 def count_flops(run: Callable[[], object]) -> float:

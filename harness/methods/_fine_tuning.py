@@ -169,8 +169,11 @@ class FineTuning(GradientMethod):
         """Scores the carved rows; None where there are none."""
         if len(positions) == 0:
             return None
+        from harness.training.model import PREDICT_ROWS
+
         forward = bench.flops_model(f"{self.flops_key(bench)}/forward", lambda: inputs.count_flops(backward=False))
-        spent = sum(forward.batch(1, len(rows[position])) for position in positions)
+        lengths = [len(rows[position]) for position in positions]
+        spent = forward.rows(lengths, PREDICT_ROWS[bench.device.kind])
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             logits = inputs.logits(positions, bench.n_classes, bench.device, bench.precision(self.precision))

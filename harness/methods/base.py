@@ -146,6 +146,7 @@ class Bench:
         *,
         pooling: Pooling | None = None,
         layer: Layer = "last",
+        tokenised: bool = False,
     ) -> Floats:
         """Frozen features, shape (rows, width); charged to `phase` at what they cost when they were computed.
 
@@ -156,6 +157,7 @@ class Bench:
             pooling: which tokens are read; None is the backbone's own.
             layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
                 block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
+            tokenised: whether the fit has been charged for the rows' token ids (`token_rows`) already.
 
         Raises:
             UsageError: the backbone has no such block; the message says how many it has.
@@ -175,7 +177,8 @@ class Bench:
                 pooling=pooling,
                 layer=layer,
             )
-        self.clock.charge(phase, tokens.seconds_of(rows.index) + encoded.seconds)
+        seconds = 0.0 if tokenised else tokens.seconds_of(rows.index)
+        self.clock.charge(phase, seconds + encoded.seconds)
         self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
             self.ledger.reused.add("features")

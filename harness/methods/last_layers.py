@@ -62,6 +62,7 @@ class LastLayers(FineTuning):
     def make_inputs(self, model: PooledModel, rows: TokenRows, bench: Bench) -> Inputs:
         """Hidden states before the first trained block, where the architecture can be entered there."""
         from harness.training.inputs import BlockInputs
+        from harness.training.model import PREDICT_ROWS
 
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
         with bench.clock.paused():
@@ -82,6 +83,6 @@ class LastLayers(FineTuning):
         model.train()
         key = f"{self.name}/lower blocks/{self.k}/{bench.some_backbone.files.fingerprint}"
         lower = bench.flops_model(key, inputs.encoding_flops)
-        bench.ledger.train_flops += sum(lower.batch(1, len(row)) for row in rows)
+        bench.ledger.train_flops += lower.rows([len(row) for row in rows], PREDICT_ROWS[bench.device.kind])
         bench.ledger.train_tokens += sum(len(row) for row in rows)
         return inputs

@@ -35,7 +35,7 @@ class ProbeThenFull(Full):
         from torch import nn
 
         probe = LinearProbe(precision=self.precision)
-        features = bench.pooled(rows, "encode", self.precision)
+        features = bench.pooled(rows, "encode", self.precision, tokenised=True)
         fitted = probe.fit_penalised(features, rows.known_labels, bench)
         [linear] = [module for module in model.head.modules() if isinstance(module, nn.Linear)]
         with torch.no_grad():

@@ -72,6 +72,7 @@ class SetFit(TrainedMethod):
 
         from harness.training.inputs import TokenInputs
         from harness.training.loop import ParameterGroup
+        from harness.training.model import PREDICT_ROWS
         from harness.training.pairs import PairBatches, cosine_of_pairs, squared_difference
 
         token_rows = bench.token_rows(rows, "encode")
@@ -113,7 +114,7 @@ class SetFit(TrainedMethod):
             inputs.close(decay)
         model.eval()
         features = self._features(model, token_rows, bench)
-        bench.ledger.train_flops += sum(forward.batch(1, len(row)) for row in token_rows)
+        bench.ledger.train_flops += forward.rows([len(row) for row in token_rows], PREDICT_ROWS[bench.device.kind])
         bench.ledger.train_tokens += sum(len(row) for row in token_rows)
         probe = LinearProbe(c=self.c, precision=self.precision)
         return _Fitted(model, probe.fit_penalised(features, labels, bench), self.precision)
@@ -153,7 +154,10 @@ class SetFit(TrainedMethod):
         """Minus the loss over all pairs of the carved rows; None where there are fewer than two."""
         if len(positions) < 2:
             return None
-        spent = sum(forward.batch(1, len(inputs.rows[position])) for position in positions)
+        from harness.training.model import PREDICT_ROWS
+
+        lengths = [len(inputs.rows[position]) for position in positions]
+        spent = forward.rows(lengths, PREDICT_ROWS[bench.device.kind])
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             width = bench.some_backbone.hidden_size

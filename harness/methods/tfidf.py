@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,23 @@ from harness.tasks.base import Floats, Rows
 
 @method
 class Tfidf(LogisticMethod):
-    """Logistic regression on TF-IDF of words and word pairs; no transformer at all.
+    """Logistic regression on TF-IDF of words and word pairs, or of characters; no transformer at all.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
 
     Attributes:
-        ngrams: words of the longest n-gram.
+        analyzer: what an n-gram is made of: words, or characters (of texts that are no prose: proteins, codes).
+        ngrams: words, or characters, of the longest n-gram.
     """
 
     name = "tfidf"
     family = "baseline"
-    trains = "a logistic regression on TF-IDF of word n-grams"
+    trains = "a logistic regression on TF-IDF of n-grams"
     source = "Salton and Buckley, 1988, doi:10.1016/0306-4573(88)90021-0; scikit-learn"
     serves = NO_BACKBONE
     c_without_folds = 10.0
 
+    analyzer: Literal["word", "char"] = "word"
     ngrams: int = Field(default=2, ge=1, le=5)
     c_grid: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0), min_length=1)
 
@@ -54,7 +56,13 @@ class Tfidf(LogisticMethod):
     def _vectoriser(self, vocabulary: dict[str, int] | None = None) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        return TfidfVectorizer(ngram_range=(1, self.ngrams), sublinear_tf=True, vocabulary=vocabulary, dtype=np.float32)
+        return TfidfVectorizer(
+            analyzer=self.analyzer,
+            ngram_range=(1, self.ngrams),
+            sublinear_tf=True,
+            vocabulary=vocabulary,
+            dtype=np.float32,
+        )
 
 
 class _Tfidf(Fitted):
