@@ -24,9 +24,10 @@ from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.provenance import describe, now
 from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Ledger, Method
+from harness.metrics import metrics
 from harness.plan import PlannedCell
 from harness.records import Cost, Predictions, Record, Score, Status
-from harness.tasks.base import Floats, Ints, Rows, Task
+from harness.tasks.base import Answers, Ints, Labels, Rows, Task
 
 if TYPE_CHECKING:
     from harness.backbones.locate import BackboneFiles
@@ -38,6 +39,10 @@ Report = Callable[[str, float | None, float | None], None]
 
 TRAIN_SCORE_ROWS = 500
 """Training rows that the training score is taken over, at most: it shows overfitting and need not cost an epoch."""
+
+
+TRAIN_SCORE_TEXTS = 50
+"""The same where answers are texts, which take long to write."""
 
 
 class Worker:
@@ -154,10 +159,11 @@ class Worker:
         run.memory = MemoryMeter(self.device.torch_device())
         bench = Bench(
             kind=task.kind,
-            n_classes=task.n_classes,
+            n_outputs=task.n_outputs,
             max_length=_max_length(task, backbone),
             label_words=task.label_words,
-            score=functools.partial(task.kind.main_metric, task),
+            reply=task.reply,
+            measure=functools.partial(measure_upwards, task),
             backbone=backbone,
             tokens=self._tokens,
             features=self._features,
@@ -178,12 +184,13 @@ class Worker:
                 with run.memory:
                     fitted, chosen = tuning.fit(method, rows, bench)
                     _check_time(run.clock, cell.budget.train_seconds)
-                    probabilities = _checked(fitted.predict(test, bench), len(test), task.n_classes)
+                    answers = fitted.predict(test, bench)
+                    task.kind.check(task, answers, len(test))
             finally:
                 run.cost = _cost(run, fitted)
             _check_memory(run.cost, cell.budget.peak_memory_bytes)
             report("scoring", None, None)
-            run.predictions = task.kind.decode(task, probabilities)
+            run.predictions = task.kind.decode(task, answers)
             run.score = task.kind.score(task, run.predictions)
             run.train_score = _train_score(task, fitted, rows, bench)
         run.cost = dataclasses.replace(run.cost, artifact_bytes=artifact.size_bytes(fitted, chosen))
@@ -192,9 +199,9 @@ class Worker:
         """The draw of a cell: the first n_train rows of the seed's order, so that sizes are nested."""
         key = (task.data, seed, draw)
         if key not in self._orders:
-            self._orders[key] = training_order(task.train_labels, task.train_digests, seed, draw)
+            self._orders[key] = training_order(task.train_strata, task.train_digests, seed, draw)
         index = self._orders[key][:n_train]
-        return Rows(task.train, index, task.train_labels[index])
+        return Rows(task.train, index, task.train_labels[index], task.train_strata[index])
 
 
 @dataclass
@@ -235,21 +242,20 @@ def _train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float 
     """The main metric on the first training rows; its cost is nobody's, so it goes on a clock of its own."""
     if len(rows) == 0:
         return None
-    some = rows.take(np.arange(min(len(rows), TRAIN_SCORE_ROWS)))
+    most = TRAIN_SCORE_ROWS if task.kind.form != "text" else TRAIN_SCORE_TEXTS
+    some = rows.take(np.arange(min(len(rows), most)))
     aside = dataclasses.replace(
         bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=lambda *_: None
     )
-    unlabelled = Rows(some.source, some.index)
-    predicted = fitted.predict(unlabelled, aside).argmax(axis=1).astype(np.int64)
-    return task.kind.main_metric(task, predicted, some.known_labels)
+    answers = fitted.predict(some.without_labels(), aside)
+    task.kind.check(task, answers, len(some))
+    return task.kind.measure(task, answers, some.known_labels)
 
 
-def _checked(probabilities: Floats, n_rows: int, n_classes: int) -> Floats:
-    if probabilities.shape != (n_rows, n_classes):
-        raise ValueError(f"The method returned {probabilities.shape} probabilities; expected {(n_rows, n_classes)}.")
-    if not np.isfinite(probabilities).all():
-        raise FloatingPointError("The method returned probabilities that are not finite.")
-    return probabilities
+def measure_upwards(task: Task, answers: Answers, labels: Labels) -> float:
+    """The task's main metric of any rows, turned so that higher is better: what a method may choose settings by."""
+    value = task.kind.measure(task, answers, labels)
+    return value if metrics.get(task.metric).higher_is_better else -value
 
 
 def _check_time(clock: PhaseClock, limit: float | None) -> None:

@@ -182,8 +182,9 @@ def labels_per_class(record: Record) -> int | None:
     if record.cell.draw != "balanced":
         return None
     n_classes = record.provenance.dataset.get("n_classes")
-    if n_classes is None and record.predictions is not None and record.predictions.target.size:
-        n_classes = int(record.predictions.target.max()) + 1
+    target = record.predictions.target if record.predictions is not None else None
+    if n_classes is None and target is not None and target.size:
+        n_classes = int(target.max()) + 1
     if not isinstance(n_classes, int) or n_classes < 1 or record.cell.n_train % n_classes:
         return None
     return record.cell.n_train // n_classes

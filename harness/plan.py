@@ -103,11 +103,11 @@ def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, li
     resolved: dict[str, list[tuple[int, Draw]]] = {}
     problems: list[str] = []
     for task in tasks:
-        counts = class_counts(task.train_labels, task.n_classes)
+        counts = class_counts(task.train_strata, task.n_strata)
         resolved[task.name] = []
         for size in sizes:
             try:
-                resolved[task.name].append(size.resolve(counts, task.label_names))
+                resolved[task.name].append(size.resolve(counts, task.label_names or None))
             except HarnessError as error:
                 problems.append(f"Task '{task.name}': {error}")
     if problems:

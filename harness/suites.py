@@ -24,6 +24,7 @@ from harness.data.spec import Files, TaskSpec
 from harness.errors import UsageError, unknown_name
 from harness.records import MAX_SEED, Budget
 from harness.resources import shipped
+from harness.tasks.base import kinds
 
 DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
 DEFAULT_SIZES = ("32", "128", "512", "2048")
@@ -226,7 +227,20 @@ def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
         suite = Suite.model_validate(content)
     except ValidationError as error:
         raise UsageError("\n".join(f"{label}: {problem}" for problem in _problems(error))) from error
-    return suite.model_copy(update={"tasks": {name: _anchored(task, home) for name, task in suite.tasks.items()}})
+    return suite.model_copy(
+        update={"tasks": {name: _resolved(label, _anchored(task, home)) for name, task in suite.tasks.items()}}
+    )
+
+
+def _resolved(label: str, task: TaskSpec) -> TaskSpec:
+    """The task as its kind completes it; what the kind refuses is named by file and key."""
+    where = f"{label}: tasks.{task.name}"
+    if task.kind not in kinds:
+        raise UsageError(f"{where}.kind: {unknown_name('kind of task', task.kind, kinds.names())}")
+    try:
+        return kinds.get(task.kind).resolve(task)
+    except UsageError as error:
+        raise UsageError(f"{where}.{str(error).rstrip('.')}.") from error
 
 
 def _anchored(task: TaskSpec, home: Path) -> TaskSpec:

@@ -61,9 +61,11 @@ def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
     if method.tune is None:
         return method.fit(rows, bench), method
     untuned = method.model_copy(update={"tune": None})
-    inside, outside = carve_validation(rows.known_labels)
-    if len(np.unique(rows.known_labels[outside])) < 2:
-        bench.ledger.notes["tuned_trials"] = f"none: {len(rows)} rows leave no validation rows of two classes"
+    inside, outside = carve_validation(rows.known_strata)
+    of_classes = bench.kind.form == "classes"
+    if len(outside) == 0 or (of_classes and len(np.unique(rows.known_labels[outside])) < 2):
+        left = "no validation rows" + (" of two classes" if of_classes else "")
+        bench.ledger.notes["tuned_trials"] = f"none: {len(rows)} rows leave {left}"
         return untuned.fit(rows, bench), untuned
     tuning = _Tuning(untuned, rows.take(inside), rows.take(outside), bench)
     try:
@@ -113,8 +115,8 @@ class _Quality:
     """How well a trial did on the validation rows.
 
     Attributes:
-        score: the task's main metric, higher is better.
-        log_loss: mean of -log of the right class's probability, nats.
+        score: the task's main metric, turned so that higher is better.
+        log_loss: mean of -log of the probability of what is right, nats; 0 where answers have no probabilities.
     """
 
     score: float
@@ -317,7 +319,7 @@ class _Tuning:
         labels = self._outside.known_labels
         try:
             fitted = candidate.fit(self._inside, aside)
-            probabilities = fitted.predict(Rows(self._outside.source, self._outside.index), aside)
+            answers = fitted.predict(self._outside.without_labels(), aside)
         except Exception as error:
             if isinstance(error, FloatingPointError) or is_out_of_memory(error):
                 return None  # settings that cannot be fitted are the worst there are, and no reason to stop
@@ -326,11 +328,9 @@ class _Tuning:
             for phase in get_args(Phase):
                 self._charge(aside, phase, "load" if phase == "load" else "tune")
             self._add(aside.ledger)
-        if not np.isfinite(probabilities).all():
+        if isinstance(answers, np.ndarray) and not np.isfinite(answers).all():
             return None
-        right = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-7, 1.0)
-        predicted = probabilities.argmax(axis=1).astype(np.int64)
-        return _Quality(bench.score(predicted, labels), -float(np.log(right).mean()))
+        return _Quality(bench.measure(answers, labels), bench.kind.log_loss(answers, labels) or 0.0)
 
     def _aside(self, budget: Budget, report: Callable[[str, float | None, float | None], None]) -> Bench:
         """A bench for one fit, which cannot tell that it is one of several."""

@@ -65,7 +65,7 @@ class PlantedFit(Fitted):
     def predict(self, rows: Rows, bench: Bench) -> Any:
         if self._plant == "labels":
             return rows.known_labels
-        shape = (len(rows), bench.n_classes + (self._plant == "wrong shape"))
+        shape = (len(rows), bench.n_outputs + (self._plant == "wrong shape"))
         return np.full(shape, np.nan if self._plant == "nan" else 1 / 3, dtype=np.float32)
 
     def tensors(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def test_trainable_count_is_pefts_own(rank: int, toy: Task, minilm: BackboneFile
     from transformers import AutoModelForSequenceClassification
 
     theirs = get_peft_model(
-        AutoModelForSequenceClassification.from_pretrained(minilm.folder, num_labels=toy.n_classes),
+        AutoModelForSequenceClassification.from_pretrained(minilm.folder, num_labels=toy.n_outputs),
         LoraConfig(r=rank, lora_alpha=16, task_type=TaskType.SEQ_CLS),
     )
     method = methods.get("lora")(rank=rank)
@@ -26,4 +26,4 @@ def test_trainable_count_is_pefts_own(rank: int, toy: Task, minilm: BackboneFile
     model = method.build(make_bench(toy, minilm, cpu))
     ours = sum(value.numel() for value in model.parameters() if value.requires_grad)
     assert ours == theirs.get_nb_trainable_parameters()[0]
-    assert ours == 6 * 2 * 2 * 384 * rank + 385 * toy.n_classes
+    assert ours == 6 * 2 * 2 * 384 * rank + 385 * toy.n_outputs

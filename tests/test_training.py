@@ -19,6 +19,7 @@ from harness.records import Budget
 from harness.tasks import Task
 from harness.training.batches import TokenBatches, shuffled
 from harness.training.budget import Progress, learning_rate_factor
+from harness.training.forms import answer_form
 from harness.training.loop import Optimisation, ParameterGroup, train
 from harness.training.model import PooledModel
 from harness.training.vocabulary import CompactEmbedding
@@ -100,14 +101,14 @@ def test_compact_embedding_gives_what_the_full_one_gives(
 
     def fitted(compact: bool) -> PooledModel:
         torch.manual_seed(0)
-        head = toy.kind.build_head(backbone.hidden_size, 3, 0.0)
+        head = answer_form("classes").head(backbone.hidden_size, 3, 0.0)
         model = PooledModel(backbone.fresh(torch.device("cpu")), head, "mean").eval()
         narrow = CompactEmbedding(model.transformer, rows, 0) if compact else None
         used = [narrow.translate(row) for row in rows] if narrow else rows
         batches = TokenBatches(used, targets, pad_id=0, batch_size=2, seed=0, device=torch.device("cpu"))
         outcome = train(
             forward=lambda batch: model(*batch.inputs),
-            loss=toy.kind.loss,
+            loss=answer_form("classes").loss,
             batches=batches,
             groups=[
                 ParameterGroup(list(model.transformer.parameters()), 1e-2, weight_decay),
@@ -145,7 +146,7 @@ def test_loop_is_plain_adamw(tiny: BackboneFiles, toy: Task, cpu: Device) -> Non
     batches = FeatureBatches(features.numpy(), targets.numpy(), batch_size=5, seed=1, device=torch.device("cpu"))
     train(
         forward=lambda batch: ours(*batch.inputs),
-        loss=toy.kind.loss,
+        loss=answer_form("classes").loss,
         batches=batches,
         groups=[ParameterGroup(list(ours.parameters()), 5e-2, 0.1)],
         optimisation=Optimisation(warmup=0.0, schedule="linear", max_grad_norm=0.5),

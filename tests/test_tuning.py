@@ -81,14 +81,14 @@ class _DialFit(Fitted):
     def predict(self, rows: Rows, bench: Bench) -> Any:
         assert rows.labels is None  # trials are scored like anything else: predictions know no labels
         bench.clock.charge("predict", 0.25)
-        sharp = np.eye(bench.n_classes, dtype=np.float32)
+        sharp = np.eye(bench.n_outputs, dtype=np.float32)
         keys = [sum(map(ord, text)) for text in rows.texts]
         # The class's words tell the class; a share of rows, by a fixed hash of the text, is answered wrongly.
         right = [
             next(c for c, words in enumerate(WORDS) if any(w in text.split() for w in words)) for text in rows.texts
         ]
         wrong = [key * 7919 % 1000 / 1000 >= self.dial.quality() for key in keys]
-        return np.stack([sharp[(c + w) % bench.n_classes] * 0.98 + 0.01 for c, w in zip(right, wrong, strict=True)])
+        return np.stack([sharp[(c + w) % bench.n_outputs] * 0.98 + 0.01 for c, w in zip(right, wrong, strict=True)])
 
     def tensors(self) -> dict[str, Any]:
         return {"x": np.zeros(1, dtype=np.float32)}

@@ -14,7 +14,7 @@ from harness.backbones.model import load_backbone
 from harness.data.sampling import parse_size
 from harness.data.spec import TaskSpec
 from harness.data.table import table_task
-from harness.execute import Worker
+from harness.execute import Worker, measure_upwards
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
@@ -101,10 +101,11 @@ def make_bench(
     backbone = load_backbone(files) if files is not None else None
     return Bench(
         kind=task.kind,
-        n_classes=task.n_classes,
+        n_outputs=task.n_outputs,
         max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
         label_words=task.label_words,
-        score=functools.partial(task.kind.main_metric, task),
+        reply=task.reply,
+        measure=functools.partial(measure_upwards, task),
         backbone=backbone,
         tokens=like._tokens if like else TokenStore(),
         features=like._features if like else FeatureStore(device, FeatureDisk(cache) if cache else None),

@@ -47,6 +47,12 @@ class Backbone:
         limits = [limit for limit in (positions, int(self.tokenizer.model_max_length)) if 0 < limit < 10**6]
         return min(limits, default=512)
 
+    @property
+    def reads_segments(self) -> bool:
+        """Whether it tells the two texts of a pair apart by a type of their tokens, as BERT does."""
+        n_types = int(getattr(self.pristine.config, "type_vocab_size", 0) or 0)
+        return n_types > 1 and "token_type_ids" in self.tokenizer.model_input_names
+
     def resident(self, device: torch.device) -> nn.Module:
         """The frozen transformer on `device`, kept there: what features are encoded with."""
         return self.pristine if device.type == "cpu" else _resident(self, device)
@@ -64,6 +70,25 @@ class Backbone:
         config = AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False)
         model = AutoModel.from_config(config, dtype=torch.float32)  # whatever type the files were saved in
         return _to_adapt(_without_extras(model, self.files)).to(device)
+
+    def fresh_language_model(self, device: torch.device) -> nn.Module:
+        """A copy of the pretrained language model to adapt: float32, on `device`, all parameters requiring gradients.
+
+        Raises:
+            UsageError: as `language_model`.
+        """
+        import torch
+
+        return _to_adapt(copy.deepcopy(self.language_model(torch.device("cpu")).model).to(device))
+
+    def random_language_model(self, device: torch.device) -> nn.Module:
+        """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
+        import torch
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False)
+        model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
+        return _to_adapt(model).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:
         """The same files with their language-modelling head, on `device`; read once per process and device.
@@ -108,18 +133,23 @@ def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
     return copy.deepcopy(backbone.pristine).to(device)
 
 
-@functools.cache
-def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
-    import torch
+def _language_model_class(files: BackboneFiles) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    files = backbone.files
     if files.architecture == "encoder":
         raise UsageError(
             f"Backbone '{files.name}' is an encoder, which has no language-modelling head; expected a causal or "
             "sequence-to-sequence one."
         )
-    build: Any = AutoModelForCausalLM if files.architecture == "causal" else AutoModelForSeq2SeqLM
+    return AutoModelForCausalLM if files.architecture == "causal" else AutoModelForSeq2SeqLM
+
+
+@functools.cache
+def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
+    import torch
+
+    files = backbone.files
+    build = _language_model_class(files)
     with contextlib.suppress(ValueError, TypeError), torch.device("meta"):
         build.from_config(backbone.pristine.config)  # importing its module is no cell's cost
     started = time.perf_counter()

@@ -15,6 +15,7 @@ from rich.text import Text
 from harness.cli.run import make_console
 from harness.methods.base import Choice, Method, Range, methods
 from harness.records import Budget
+from harness.tasks import Kind, kinds
 
 FAMILIES = (
     "baseline",
@@ -139,12 +140,18 @@ def setting_meanings(cls: type[Method]) -> dict[str, str]:
     return {name: meanings[name] for name in cls.model_fields if name in meanings}
 
 
+def serves_kind(cls: type[Method], kind: Kind) -> bool:
+    """Whether a method can answer tasks of a kind, on a backbone that it adapts."""
+    return kind.form in cls.forms and (cls.serves_pairs or not kind.reads_pairs)
+
+
 def _explain(console: Console, cls: type[Method]) -> None:
     console.print(Text(f"{cls.name} ({cls.family}, version {cls.version})", style="bold"))
     for paragraph in re.split(r"\n\s*\n", split_docstring(cls.__doc__ or "")[0]):
         console.print(Text(re.sub(r"\n(?=\w|`)", " ", paragraph) + "\n"))  # lines of a list keep theirs
     console.print(Text(f"Trains: {cls.trains}\nNeeds: {needs_of(cls)}"))
-    console.print(Text(f"Kinds of task: {', '.join(sorted(cls.kinds))}\nSource: {cls.source}"))
+    served = [kind.name for kind in kinds if serves_kind(cls, kind)]
+    console.print(Text(f"Kinds of task: {', '.join(served)}\nSource: {cls.source}"))
     meanings = setting_meanings(cls)
     defaults = cls().model_dump(mode="json")
     if not cls.search_space:

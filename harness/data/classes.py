@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,12 @@ from harness.data.raw import Origin, RawSplits
 from harness.data.rows import content_fingerprint, overlap_key, row_digests
 from harness.data.spec import TaskSpec
 from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULT_METRIC = "accuracy"
+"""Of tasks whose labels are classes."""
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -57,7 +63,7 @@ class ClassRows:
         return content_fingerprint(
             kind=spec.kind,
             label_names=self.label_names,
-            metric=spec.metric,
+            metric=spec.metric or DEFAULT_METRIC,
             max_length=spec.max_length,
             test_cap=spec.test_cap,
             train=self.train_digests,
@@ -65,8 +71,15 @@ class ClassRows:
         )
 
 
-def read_classes(spec: TaskSpec, splits: RawSplits) -> ClassRows:
+def read_classes(
+    spec: TaskSpec, splits: RawSplits, texts_of: Callable[[Dataset, Origin], list[str]] | None = None
+) -> ClassRows:
     """Check every row of both splits and turn labels into class indices.
+
+    Args:
+        spec: the task.
+        splits: as loaded.
+        texts_of: the checked input of each row of a split; None is the column of texts.
 
     Raises:
         DataError: a split has no rows or lacks a column; a text is empty or not a text; a label is missing or not one
@@ -78,11 +91,8 @@ def read_classes(spec: TaskSpec, splits: RawSplits) -> ClassRows:
         origin = splits.origins.get(part, Origin(f"{spec.data.label()}, {part}"))
         if len(data) == 0:
             raise DataError(f"{origin.name}: there are no {part} rows.")
-        text_values, label_values = (
-            data.data.column(column).to_pylist() for column in (spec.columns.text, spec.columns.label)
-        )
-        texts[part] = check_texts(text_values, spec.columns.text, origin)
-        labels[part] = check_labels(label_values, spec.columns.label, origin)
+        texts[part] = (texts_of or text_column(spec))(data, origin)
+        labels[part] = check_labels(data.data.column(spec.columns.label).to_pylist(), spec.columns.label, origin)
     names = spec.label_names or sorted_labels(labels["train"])
     origins = {part: splits.origins.get(part, Origin(f"{spec.data.label()}, {part}")) for part in texts}
     check_known_to_training(labels["train"], labels["test"], origins["test"])
@@ -91,6 +101,15 @@ def read_classes(spec: TaskSpec, splits: RawSplits) -> ClassRows:
     if absent:
         raise DataError(f"{origins['train'].name}: no training row has the label '{names[absent[0]]}'.")
     return ClassRows(texts["train"], indices["train"], texts["test"], indices["test"], tuple(names))
+
+
+def text_column(spec: TaskSpec) -> Callable[[Dataset, Origin], list[str]]:
+    """Reads and checks the column of texts of a split."""
+
+    def texts_of(data: Dataset, origin: Origin) -> list[str]:
+        return check_texts(data.data.column(spec.columns.text).to_pylist(), spec.columns.text, origin)
+
+    return texts_of
 
 
 def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]:

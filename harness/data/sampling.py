@@ -60,6 +60,8 @@ class Size:
             raise DataError(f"Class {label} has no training row; every class needs at least one.")
         if self.n is None:
             return available, "stratified"
+        if self.per_class and n_classes == 1:
+            raise DataError(f"Size '{self}' was asked for of rows that have no classes; write a number, such as 32.")
         if self.per_class:
             if self.n > class_counts[smallest]:
                 raise DataError(

@@ -2,45 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.classes import check_can_hold_out, check_labels, check_texts
-from harness.data.files import missing_column
+from harness.data.files import missing_column, read_rows
 from harness.data.loading import FORMATS, load_arrow_folder, load_file, load_from_hub
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
-from harness.data.spec import TaskSpec
+from harness.data.spec import Files, TaskSpec
 from harness.data.table import Part, read_table
-from harness.errors import MissingResourceError
+from harness.errors import DataError, MissingResourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def load_splits(spec: TaskSpec, mirror: Path | None = None, *, validation: bool = False) -> RawSplits:
+@dataclass(frozen=True)
+class Reading:
+    """What a kind of task reads of a data set.
+
+    Attributes:
+        columns: the columns that have to be there.
+        keys: the text and the class of each row of a split, by which a test is held out where there is none; refuses
+            rows that have none.
+        is_table: whether a user's file is a table of texts and labels, which is checked as such (`data.table`).
+    """
+
+    columns: Sequence[str]
+    keys: Callable[[Dataset, Origin], tuple[list[str], list[str]]]
+    is_table: bool = False
+
+
+def reading_of_classes(spec: TaskSpec) -> Reading:
+    """One text and one label a row."""
+    columns = spec.columns
+
+    def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
+        texts = check_texts(data.data.column(columns.text).to_pylist(), columns.text, origin)
+        labels = check_labels(data.data.column(columns.label).to_pylist(), columns.label, origin)
+        check_can_hold_out(texts, labels, origin)
+        return texts, labels
+
+    return Reading((columns.text, columns.label), keys, is_table=True)
+
+
+def load_splits(
+    spec: TaskSpec, mirror: Path | None = None, *, validation: bool = False, reading: Reading | None = None
+) -> RawSplits:
     """The training and test rows of a task, as they are in its source.
 
-    Where `spec.splits.test` is None, a quarter of each class of the training split is held out as the test, by a
-    fixed hash of the text.
+    Where `spec.splits.test` is None, a quarter of each class of the training split (of all rows, where rows have no
+    class) is held out as the test, by a fixed hash of the text.
 
     Args:
         spec: the task.
         mirror: folder in which hub ids are looked up first, as `datasets/<hub id>[/<config>]/<split>.jsonl`.
         validation: load the data set's own validation split too. For choosing defaults, never for a cell.
+        reading: what is read; None is one text and one label a row.
 
     Raises:
         MissingResourceError: the data are nowhere to be found; the message lists the ways to supply them.
         DataError: they are there and cannot be used.
     """
+    reading = reading or reading_of_classes(spec)
     if spec.data.embedded is not None:
-        return _load_embedded(spec)
+        return _load_embedded(spec, reading)
     if spec.data.files is not None:
-        return _load_files(spec)
-    return _load_hub_id(spec, mirror, validation)
+        return _load_table(spec, reading) if reading.is_table else _load_files(spec, reading)
+    return _load_hub_id(spec, mirror, validation, reading)
 
 
-def _load_embedded(spec: TaskSpec) -> RawSplits:
+def _load_embedded(spec: TaskSpec, reading: Reading) -> RawSplits:
     import platform
 
     from harness.data.docstrings import load_docstrings
@@ -48,10 +83,27 @@ def _load_embedded(spec: TaskSpec) -> RawSplits:
     train, test = load_docstrings()
     origins = {part: Origin(f"embedded data 'docstrings', {part}") for part in ("train", "test")}
     provenance = {"from": "embedded", "embedded": spec.data.embedded, "python": platform.python_version()}
-    return _assembled(spec, {"train": train, "test": test}, provenance, origins)
+    return _assembled(reading, {"train": train, "test": test}, provenance, origins)
 
 
-def _load_files(spec: TaskSpec) -> RawSplits:
+def _load_files(spec: TaskSpec, reading: Reading) -> RawSplits:
+    from datasets import Dataset
+
+    files = spec.data.files
+    assert files is not None
+    parts, origins = {}, {}
+    for part, path in (("train", files.train), ("test", files.test)):
+        if path is not None:
+            rows = read_rows(Path(path), reading.columns)
+            try:
+                parts[part] = Dataset.from_dict(rows.columns)
+            except (ValueError, TypeError) as error:  # pyarrow's: values of two types in one column
+                raise DataError(f"{path}: a column holds values of several types ({error}).") from error
+            origins[part] = rows.origin
+    return _assembled(reading, parts, _files_provenance(files), origins)
+
+
+def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
     from datasets import Dataset, Features, Value
 
     files = spec.data.files
@@ -66,12 +118,16 @@ def _load_files(spec: TaskSpec) -> RawSplits:
     origins = {"train": table.train.origin}
     if table.test is not None:
         parts["test"], origins["test"] = dataset(table.test), table.test.origin
-    # Only the names: a path tells where the user works, and the content's fingerprint says which file it was.
+    return _assembled(reading, parts, _files_provenance(files), origins)
+
+
+def _files_provenance(files: Files) -> dict[str, Any]:
+    """Only the names: a path tells where the user works, and the content's fingerprint says which file it was."""
     names = {"train": Path(files.train).name, "test": None if files.test is None else Path(files.test).name}
-    return _assembled(spec, parts, {"from": "files", "files": names}, origins)
+    return {"from": "files", "files": names}
 
 
-def _load_hub_id(spec: TaskSpec, mirror: Path | None, validation: bool) -> RawSplits:
+def _load_hub_id(spec: TaskSpec, mirror: Path | None, validation: bool, reading: Reading) -> RawSplits:
     hub = spec.data.hub
     assert hub is not None
     wanted = {"train": spec.splits.train, "test": spec.splits.test}
@@ -85,31 +141,29 @@ def _load_hub_id(spec: TaskSpec, mirror: Path | None, validation: bool) -> RawSp
         parts = {part: load_arrow_folder(path) if path.is_dir() else load_file(path) for part, path in found.items()}
         origins = {part: _origin_of(path) for part, path in found.items()}
         # A mirror has no history, so which revision it holds is not known and not claimed.
-        return _assembled(spec, parts, {"from": "mirror", **provenance, "revision": None}, origins)
+        return _assembled(reading, parts, {"from": "mirror", **provenance, "revision": None}, origins)
     try:
         loaded, commit = load_from_hub(hub, spec.data.config, spec.data.revision, list(names.values()))
     except MissingResourceError as error:
         raise MissingResourceError(_how_to_supply(spec, folder, names, str(error))) from error
     origins = {part: Origin(f"{spec.data.label()}, split '{split}'") for part, split in names.items()}
     parts = dict(zip(names, loaded, strict=True))
-    return _assembled(spec, parts, {"from": "hub", **provenance, "revision": commit}, origins)
+    return _assembled(reading, parts, {"from": "hub", **provenance, "revision": commit}, origins)
 
 
 def _assembled(
-    spec: TaskSpec, parts: dict[str, Dataset], provenance: dict[str, Any], origins: dict[str, Origin]
+    reading: Reading, parts: dict[str, Dataset], provenance: dict[str, Any], origins: dict[str, Origin]
 ) -> RawSplits:
     """Check the columns, hold out a test where there is none, and note the fingerprints."""
     from datasets import Dataset
 
     for part, data in parts.items():
-        for column in (spec.columns.text, spec.columns.label):
+        for column in reading.columns:
             if column not in data.column_names:
                 raise missing_column(origins[part].name, column, data.column_names)
     if "test" not in parts:
         whole, origin = parts["train"], origins["train"]
-        texts = check_texts(whole.data.column(spec.columns.text).to_pylist(), spec.columns.text, origin)
-        labels = check_labels(whole.data.column(spec.columns.label).to_pylist(), spec.columns.label, origin)
-        check_can_hold_out(texts, labels, origin)
+        texts, labels = reading.keys(whole, origin)
         held = hold_out(texts, labels)
         for part, mask in (("train", ~held), ("test", held)):
             parts[part] = Dataset(whole.data.table.filter(mask))

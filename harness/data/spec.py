@@ -93,16 +93,42 @@ class DataSource(_Frozen):
         return f"{self.hub} ({self.config})" if self.config else str(self.hub)
 
 
-class Columns(_Frozen):
-    """Which column of the data set holds what.
+class Columns(BaseModel):
+    """Which column of the data set holds what, by the roles that the kind of task has (`Kind.roles`).
+
+    Roles beside the two below are for other kinds (`first`, `question`, `choices`, ...); the kind refuses one that it
+    does not know.
 
     Attributes:
         text: the text to classify.
         label: its label: a name out of `label_names`, or an index into them.
     """
 
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Annotated[str, Field(min_length=1)]]
+
     text: str = Field(default="text", min_length=1)
     label: str = Field(default="label", min_length=1)
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Column by role, of the roles that were named."""
+        return {role: getattr(self, role) for role in self.model_fields_set}
+
+
+class Decoding(_Frozen):
+    """How a text is generated. Greedy, unless more than one beam is asked for; part of the task's fingerprint.
+
+    Attributes:
+        max_new_tokens: longest answer.
+        num_beams: of a beam search; 1 is greedy.
+        stop: generation ends where one of these texts appears, which is cut off: a language model that was not
+            trained on the task goes on and on.
+    """
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    num_beams: int = Field(default=1, ge=1)
+    stop: tuple[str, ...] = ()
 
 
 class Splits(_Frozen):
@@ -133,8 +159,14 @@ class TaskSpec(_Frozen):
         label_words: each class in words that a person would use ("a number"), in the order of `label_names`, for
             methods that read them; empty where the names serve. Where they are given, they are part of the data's
             fingerprint.
-        metric: name of the main metric.
-        max_length: tokens of a text that a method reads; what is beyond is cut off.
+        metric: name of the main metric; None takes the kind's first.
+        max_length: tokens of a text that a method reads; what is beyond is cut off, or read in windows.
+        truncation_side: at which end a text is cut.
+        characters: whether a backbone reads the text character by character (the residues of a protein), as words
+            of one character.
+        prompt: template by which a row becomes what a language model reads; fields in braces name input columns
+            (`"Question: {question} Answer:"`). None takes the kind's own. It is part of the data's fingerprint.
+        decoding: how a language model's answer is generated, for kinds whose answers are texts.
         test_cap: test rows to score at most, chosen by a fixed hash; None scores all.
         licence: of the data, as found; "not stated" where nothing was.
         citation: the publication to cite.
@@ -142,6 +174,8 @@ class TaskSpec(_Frozen):
             noted and not refused, since mirrors may hold subsets.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
+        seen_by: backbones that are known to have been trained on this data set; reports say so.
+        overlaps: data sets that are known to share texts with this one, with a word on how; reports say so.
         notes: what a reader of the results should know about the data.
     """
 
@@ -153,13 +187,19 @@ class TaskSpec(_Frozen):
     splits: Splits = Splits()
     label_names: tuple[LabelName, ...] = ()
     label_words: tuple[str, ...] = ()
-    metric: str = Field(default="accuracy", min_length=1)
+    metric: str | None = Field(default=None, min_length=1)
     max_length: int = Field(default=128, ge=1)
+    truncation_side: Literal["right", "left"] = "right"
+    characters: bool = False
+    prompt: str | None = Field(default=None, min_length=1)
+    decoding: Decoding | None = None
     test_cap: int | None = Field(default=2000, ge=1)
     licence: str = "not stated"
     citation: str | None = None
     content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     chosen_on: bool = False
+    seen_by: tuple[str, ...] = ()
+    overlaps: tuple[str, ...] = ()
     notes: str | None = None
 
     @model_validator(mode="after")

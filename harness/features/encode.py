@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,11 +89,11 @@ class FeatureStore:
         pooling: Pooling | None = None,
         layer: Layer = "last",
     ) -> Encoded:
-        """Features of the rows at `index` of `source`; encodes those that are missing.
+        """Features of the sequences at `index` of `source`'s tokens; encodes those that are missing.
 
         Args:
             source: the split.
-            index: positions in it, shape (rows,).
+            index: positions of its sequences (`Tokens.sequences`), shape (rows,).
             tokens: of the whole split.
             backbone: what encodes; all of it runs whichever layer is read, and is charged.
             max_length: tokens of a row, at most.
@@ -188,7 +188,10 @@ class FeatureStore:
 
         device = self._device.torch_device()
         on_device = torch.from_numpy(mask).to(device)
-        asked = {} if layer == "last" else {"output_hidden_states": True}
+        asked: dict[str, Any] = {} if layer == "last" else {"output_hidden_states": True}
+        if mask.max() > 1:
+            asked["token_type_ids"] = (on_device == 2).long()
+            on_device = on_device.clamp(max=1)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             outputs = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device, **asked)
         return pool_layer(outputs, on_device, pooling, layer)

@@ -19,6 +19,10 @@ SHAPES = ((2, 8), (2, 16), (4, 8), (3, 24), (2, 40))
 is not quadratic in the length shows."""
 
 
+LANGUAGE_SHAPES = ((2, 8, 4), (2, 16, 4), (4, 8, 4), (3, 24, 6), (2, 40, 16), (2, 16, 12), (3, 12, 9), (2, 32, 24))
+"""(rows, length, places predicted) likewise, of language models."""
+
+
 @dataclass(frozen=True)
 class FlopsModel:
     """FLOPs of one batch as a function of its padded shape."""
@@ -27,12 +31,26 @@ class FlopsModel:
     per_token_length: float
     per_row: float
     constant: float
+    per_output: float = 0.0
+    per_output_squared: float = 0.0
+    per_output_token: float = 0.0
 
-    def batch(self, n_rows: int, length: int) -> float:
-        """FLOPs of a batch of `n_rows` padded to `length` tokens."""
+    def batch(self, n_rows: int, length: int, n_outputs: int = 0) -> float:
+        """FLOPs of a batch of `n_rows` padded to `length` tokens.
+
+        Args:
+            n_rows: texts.
+            length: tokens of each, as padded.
+            n_outputs: places of each whose token a language model predicts: rows of the vocabulary that are computed,
+                and of a sequence-to-sequence model the decoder's length.
+        """
         tokens = n_rows * length
         quadratic = self.per_token_length * tokens * length
-        return self.per_token * tokens + quadratic + self.per_row * n_rows + self.constant
+        plain = self.per_token * tokens + quadratic + self.per_row * n_rows + self.constant
+        if n_outputs == 0:
+            return plain
+        each = self.per_output + self.per_output_squared * n_outputs + self.per_output_token * length
+        return plain + each * n_rows * n_outputs
 
     def rows(self, lengths: Iterable[int], rows_per_batch: int) -> float:
         """FLOPs of rows that are each run at their own length, so many to a batch."""
@@ -60,6 +78,26 @@ def fit_flops(run: Callable[[int, int], object]) -> FlopsModel:
     coefficients, *_ = np.linalg.lstsq(design, counts, rcond=None)
     if not np.allclose(design @ coefficients, counts, rtol=1e-3, atol=1.0):
         raise ValueError(f"FLOPs counted at {SHAPES} are {counts.tolist()}, which no quadratic in length explains.")
+    return FlopsModel(*(float(value) for value in coefficients))
+
+
+def fit_language_flops(run: Callable[[int, int, int], object]) -> FlopsModel:
+    """Count `run(rows, length, places)` at a few shapes and fit the coefficients of a language model.
+
+    Raises:
+        ValueError: the counts are not of the form that is fitted.
+    """
+    counts = np.array([count_flops(lambda shape=shape: run(*shape)) for shape in LANGUAGE_SHAPES])  # type: ignore[misc]
+    design = np.array(
+        [
+            [rows * length, rows * length**2, rows, 1.0, rows * n, rows * n**2, rows * n * length]
+            for rows, length, n in LANGUAGE_SHAPES
+        ],
+        dtype=float,
+    )
+    coefficients, *_ = np.linalg.lstsq(design, counts, rcond=None)
+    if not np.allclose(design @ coefficients, counts, rtol=1e-3, atol=1.0):
+        raise ValueError(f"FLOPs counted at {LANGUAGE_SHAPES} are {counts.tolist()}, which the form does not explain.")
     return FlopsModel(*(float(value) for value in coefficients))
 
 

@@ -19,14 +19,15 @@ from pydantic import Field
 from harness.measure.device import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks.base import FORMS, Answers, Form, Ints, Labels, Rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.inputs import Inputs, TokenRows
+    from harness.training.forms import Examples
+    from harness.training.inputs import Inputs
     from harness.training.loop import Hooks, ParameterGroup
-    from harness.training.model import PooledModel
+    from harness.training.model import AdaptedModel
 
 
 class FineTuning(GradientMethod):
@@ -41,6 +42,8 @@ class FineTuning(GradientMethod):
     l2_start: float = Field(default=0.0, ge=0)
     transformer_dropout: float | None = Field(default=None, ge=0, lt=1)
     gradient_checkpointing: bool = False
+
+    forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
 
     compacts_embedding: ClassVar[bool] = True
     """Whether unused rows of a trained embedding may be left out while training; needs it to be trained throughout."""
@@ -57,41 +60,32 @@ class FineTuning(GradientMethod):
         """Positions that the method takes away from the text's."""
         return 0
 
-    def initialise(self, model: PooledModel, rows: Rows, bench: Bench) -> None:
+    def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
         """Called with the new model before training, with the rows that may be fitted to."""
 
-    def make_inputs(self, model: PooledModel, rows: TokenRows, bench: Bench) -> Inputs:
+    def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
         """How the training rows are put into the model."""
-        from harness.training.inputs import TokenInputs
+        return bench.form.inputs(model, examples, bench, compact=self.compacts_embedding and self.l2_start == 0.0)
 
-        return TokenInputs(
-            model,
-            rows,
-            pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
-            compact=self.compacts_embedding and self.l2_start == 0.0,
-            device=bench.device.torch_device(),
-        )
-
-    def parameter_groups(self, model: PooledModel) -> list[ParameterGroup]:
+    def parameter_groups(self, model: AdaptedModel) -> list[ParameterGroup]:
         """What is trained and at which peak learning rate; the transformer's group first, the head's last."""
         body = [parameter for parameter in model.transformer.parameters() if parameter.requires_grad]
         return self.groups(body, list(model.head.parameters()))
 
-    def make_hooks(self, model: PooledModel, bench: Bench) -> Hooks | None:
+    def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks | None:
         """What is done around the steps of the loop."""
         return None
 
-    def build(self, bench: Bench) -> PooledModel:
+    def build(self, bench: Bench) -> AdaptedModel:
         """The model with exactly what this method trains requiring gradients."""
         import torch
 
         from harness.training.dropout import quicken_dropout, set_dropout
-        from harness.training.model import PooledModel
 
         transformer = self.start(bench)
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seeded("head"))
-            head = bench.kind.build_head(bench.some_backbone.hidden_size, bench.n_classes, self.dropout)
+            head = bench.form.head(bench.some_backbone.hidden_size, bench.n_outputs, self.dropout)
             if self.transformer_dropout is not None:
                 set_dropout(transformer, self.transformer_dropout)
             if self.gradient_checkpointing:
@@ -101,7 +95,7 @@ class FineTuning(GradientMethod):
             torch.manual_seed(bench.seeded("added parameters"))
             adapted = self.adapt(transformer, bench)
             device = bench.device.torch_device()
-            model = PooledModel(adapted, head, bench.some_backbone.files.pooling).to(device)
+            model = bench.form.model(adapted, head, bench).to(device)
             if bench.device.kind == "cpu":
                 quicken_dropout(model)
             trained = {id(parameter) for parameter in self.select_trainable(model.transformer)}
@@ -112,11 +106,12 @@ class FineTuning(GradientMethod):
 
     def start(self, bench: Bench) -> nn.Module:
         """The transformer to adapt: a copy of the pretrained weights that nothing has touched."""
-        return bench.fresh_transformer()
+        with bench.clock.phase("load"):
+            return bench.form.pretrained(bench, bench.device.torch_device())
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
-        token_rows = bench.token_rows(rows, "encode", self.reserved_tokens())
+        examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
         inside, outside = self.carve(rows, bench)
         self.initialise(model, rows.take(inside), bench)
@@ -124,20 +119,20 @@ class FineTuning(GradientMethod):
         inputs = None
         try:
             with bench.working("fit"):
-                inputs = self.make_inputs(model, token_rows, bench)
+                inputs = self.make_inputs(model, examples, bench)
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
-                labels = rows.known_labels
                 groups = self.parameter_groups(model)
+                items = examples.items_of(inside)
                 outcome = self.optimise(
                     model,
-                    inputs.batches(inside, labels[inside], batch_size=self.batch_size, seed=bench.seed),
+                    inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
                     bench,
                     forward=inputs.forward,
                     groups=groups,
                     flops=flops,
                     precision=bench.precision(self.precision),
                     hooks=self.make_hooks(model, bench),
-                    evaluate=self._evaluation(inputs, outside, labels[outside], token_rows, bench),
+                    evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                 )
                 inputs.close(outcome.decay[0])
                 inputs = None
@@ -147,7 +142,7 @@ class FineTuning(GradientMethod):
         model.eval()  # the full embedding too, which was not there when training ended
         return self.fitted(model, bench)
 
-    def fitted(self, model: PooledModel, bench: Bench) -> FittedModel:
+    def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
         """What `fit` returns."""
         return FittedModel(model, self.precision, bench.seed, self.reserved_tokens())
 
@@ -165,32 +160,31 @@ class FineTuning(GradientMethod):
                 parameter.requires_grad_(name in tensors)
         return self.fitted(model.eval(), bench)
 
-    def _evaluation(self, inputs: Inputs, positions: Ints, targets: Ints, rows: TokenRows, bench: Bench) -> Any:
+    def _evaluation(self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Bench) -> Any:
         """Scores the carved rows; None where there are none."""
-        if len(positions) == 0:
+        if len(rows) == 0:
             return None
         from harness.training.model import PREDICT_ROWS
 
         forward = bench.flops_model(f"{self.flops_key(bench)}/forward", lambda: inputs.count_flops(backward=False))
-        lengths = [len(rows[position]) for position in positions]
-        spent = forward.rows(lengths, PREDICT_ROWS[bench.device.kind])
+        spent = forward.rows(examples.lengths[rows], PREDICT_ROWS[bench.device.kind])
+        precision = bench.precision(self.precision)
 
         def evaluate() -> tuple[tuple[float, ...], float]:
-            logits = inputs.logits(positions, bench.n_classes, bench.device, bench.precision(self.precision))
-            return self.validation_score(logits, targets, bench), spent
+            return bench.form.validate(inputs, examples, rows, labels, bench, precision), spent
 
         return evaluate
 
     def flops_key(self, bench: Bench) -> str:
         """What the operations of a batch depend on: how fast parameters are moved does not change them."""
         shape = {name: value for name, value in self.config().items() if name not in GradientMethod.model_fields}
-        return f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.n_classes}"
+        return f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
 
 
 class FittedModel(Fitted):
     """A fitted transformer with its head."""
 
-    def __init__(self, model: PooledModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
+    def __init__(self, model: AdaptedModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
         self.model = model
         self._precision = precision
         self._seed = seed
@@ -198,21 +192,10 @@ class FittedModel(Fitted):
         self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
         self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
-    def predict(self, rows: Rows, bench: Bench) -> Floats:
-        """Probabilities of shape (rows, classes)."""
-        from harness.training.model import predict_logits, softmax
-
-        token_rows = bench.token_rows(rows, "predict", self._reserved_tokens)
-        with bench.working("predict"):
-            logits = predict_logits(
-                self.model,
-                token_rows,
-                bench.n_classes,
-                pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
-                device=bench.device,
-                precision=bench.precision(self._precision),
-            )
-            return softmax(logits)
+    def predict(self, rows: Rows, bench: Bench) -> Answers:
+        """What the model says of the rows."""
+        precision = bench.precision(self._precision)
+        return bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """The trained parameters, by their names in the model."""

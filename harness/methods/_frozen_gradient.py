@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from harness.measure.flops import FlopsModel
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._gradient import Evaluate, SupervisedMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks.base import Floats, Form, Ints, Rows
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,16 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         learning_rate: peak, of the network.
     """
 
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
+
     learning_rate: float = Field(default=3e-3, gt=0)
 
     @abstractmethod
     def network(self, width: int, bench: Bench) -> nn.Module:
-        """From vectors of shape (rows, width) to logits of shape (rows, classes); linear layers in a row."""
+        """From vectors of shape (rows, width) to logits of shape (rows, outputs); linear layers in a row.
+
+        Where answers are choices, it gives each vector one score.
+        """
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode once, then train the network until the budget is spent."""
@@ -55,12 +60,13 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 device=bench.device.torch_device(),
             )
             forward, training = row_flops(model)
+            texts_per_row = 1 if features.ndim == 2 else features.shape[1]
             self.optimise(
                 model,
                 batches,
                 bench,
                 groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
-                flops=FlopsModel(0.0, 0.0, training, 0.0),
+                flops=FlopsModel(0.0, 0.0, training * texts_per_row, 0.0),
                 precision="fp32",
                 evaluate=self._evaluation(model, features[outside], labels[outside], forward, bench),
             )
@@ -80,6 +86,8 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seeded("head"))
             model = self.network(bench.some_backbone.hidden_size, bench)
+            if bench.kind.form == "choices":
+                model = _each_choice(model)
         return model.to(bench.device.torch_device())
 
     def _evaluation(
@@ -89,13 +97,37 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         if len(targets) == 0:
             return None
 
+        from harness.training.forms.classes import score_logits
+
+        n_scores = bench.n_outputs if bench.kind.form == "classes" else 1
+
         def evaluate() -> tuple[tuple[float, ...], float]:
             model.eval()
             logits = logits_of(model, features, bench.device.torch_device())
             model.train()
-            return self.validation_score(logits, targets, bench), forward_flops * len(targets)
+            # As fine-tuning compares epochs: the metric, and the log loss where a small split does not tell them apart.
+            return score_logits(logits, targets, bench), forward_flops * logits.size / n_scores
 
         return evaluate
+
+
+def _each_choice(network: nn.Module) -> nn.Module:
+    """The network on every choice of a row: from (rows, choices, width) to (rows, choices)."""
+    from torch import nn
+
+    from harness.training.model import NO_SCORE
+
+    class EachChoice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            exists = ~features[..., 0].isnan()
+            scores: torch.Tensor = self.network(features.nan_to_num()).squeeze(-1)
+            return scores.masked_fill(~exists, NO_SCORE)
+
+    return EachChoice()
 
 
 def logits_of(model: nn.Module, features: Floats, device: torch.device) -> Floats:

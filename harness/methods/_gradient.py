@@ -13,7 +13,7 @@ from pydantic import Field
 from harness.data.sampling import carve_validation
 from harness.measure.device import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Method
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks.base import Ints, Rows
 from harness.training.budget import Schedule
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class TrainedMethod(Method):
         none = np.empty(0, dtype=np.int64)
         if self.patience is None:
             return everything, none
-        inside, outside = carve_validation(rows.known_labels, self.validation_fraction)
+        inside, outside = carve_validation(rows.known_strata, self.validation_fraction)
         if len(outside) == 0 or len(inside) == 0:
             bench.ledger.notes["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
             return everything, none
@@ -137,7 +137,7 @@ class TrainedMethod(Method):
         model.train()
         outcome = train(
             forward=forward or (lambda batch: model(*batch.inputs)),
-            loss=loss or bench.kind.loss,
+            loss=loss or bench.form.loss,
             batches=batches,
             groups=groups,
             optimisation=self.optimisation(),
@@ -167,13 +167,6 @@ class SupervisedMethod(TrainedMethod):
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-
-    def validation_score(self, logits: Floats, targets: Ints, bench: Bench) -> tuple[float, float]:
-        """(the task's metric, minus the log loss): the loss tells apart what a small split cannot."""
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        right = log_probabilities[np.arange(len(targets)), targets]
-        return bench.score(logits.argmax(axis=1).astype(np.int64), targets), float(right.mean())
 
 
 class GradientMethod(SupervisedMethod):

@@ -32,7 +32,12 @@ class Logistic:
     n_iterations: int
 
     def probabilities(self, features: Any) -> Floats:
-        """Shape (rows, classes); `features` is dense or sparse, shape (rows, features)."""
+        """Shape (rows, classes); `features` is dense or sparse, shape (rows, features).
+
+        Of choices, shape (rows, choices, features), the softmax is over those that a row has.
+        """
+        if features.ndim == 3:
+            return softmax_of_choices(features @ self.weights[0])
         logits = np.asarray(features @ self.weights.T) + self.bias
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -47,12 +52,15 @@ def fit_logistic(
     """Multinomial (two classes: binomial) logistic regression with an L2 penalty, by scikit-learn's L-BFGS.
 
     Args:
-        features: dense or sparse, shape (rows, features).
-        labels: class indices, shape (rows,).
+        features: dense or sparse, shape (rows, features); of choices shape (rows, choices, features), not a number
+            where a row has fewer.
+        labels: class indices, or the index of the right choice, shape (rows,).
         n_classes: of the task; classes without rows are never predicted.
         inverse_penalty: scikit-learn's C.
         start: where to start from: the solution for a neighbouring penalty.
     """
+    if features.ndim == 3:
+        return fit_choices(features, labels, inverse_penalty, start)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -83,6 +91,42 @@ def fit_logistic(
     return Logistic(weights, bias, int(np.max(model.n_iter_)))
 
 
+def fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: Logistic | None = None) -> Logistic:
+    """Conditional logistic regression (McFadden, 1974): one weight vector, a softmax over the choices of each row.
+
+    Minimises C times the sum of the rows' log losses plus half the squared length of the weights, as scikit-learn's
+    logistic regression does, by scipy's L-BFGS. There is no bias: it would be the same for all choices.
+
+    Args:
+        features: shape (rows, choices, features), not a number where a row has fewer choices.
+        labels: index of the right choice, shape (rows,).
+        inverse_penalty: C.
+        start: the solution for a neighbouring penalty.
+    """
+    from scipy.optimize import minimize
+
+    values = np.nan_to_num(features).astype(np.float64)
+    missing = np.isnan(features[..., 0])
+    rows = np.arange(len(labels))
+
+    def loss(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        probabilities = softmax_of_choices(np.where(missing, np.nan, values @ weights)).astype(np.float64)
+        right = np.clip(probabilities[rows, labels], 1e-12, 1.0)
+        probabilities[rows, labels] -= 1.0
+        gradient = inverse_penalty * np.einsum("rc,rcf->f", probabilities, values) + weights
+        return float(-inverse_penalty * np.log(right).sum() + 0.5 * weights @ weights), gradient
+
+    first = np.zeros(features.shape[2]) if start is None else start.weights[0].astype(np.float64)
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+    return Logistic(found.x.astype(np.float32)[None, :], np.zeros(1, dtype=np.float32), int(found.nit))
+
+
+def softmax_of_choices(scores: npt.NDArray[Any]) -> Floats:
+    """Probabilities over the choices of each row, 0 where the score is not a number; shape (rows, choices)."""
+    shifted = np.exp(np.nan_to_num(scores - np.nanmax(scores, axis=1, keepdims=True), nan=-np.inf))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The penalty chosen and what choosing took.
@@ -106,11 +150,12 @@ def choose_penalty(
     starting from its last solution; the first that makes the loss worse ends the search, since the loss has one
     valley along the path and weak penalties take most of the time.
     """
-    counts = np.bincount(labels, minlength=n_classes)
+    strata = labels if features.ndim == 2 else np.zeros_like(labels)  # which choice is right is no class
+    counts = np.bincount(strata, minlength=n_classes)
     n_folds = min(n_folds, int(counts[counts > 0].min()))
     if n_folds < 2:
         return Choice(default, 0.0)
-    fold_of = folds(labels, n_folds)
+    fold_of = folds(strata, n_folds)
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
     best, best_loss, iterations = default, math.inf, 0.0
@@ -182,14 +227,15 @@ class LogisticMethod(Method):
         if chosen is None:
             with bench.working("tune"), one_blas_thread():
                 choice = choose_penalty(
-                    features, labels, bench.n_classes, self.c_grid, self.folds, default=self.c_without_folds
+                    features, labels, bench.n_outputs, self.c_grid, self.folds, default=self.c_without_folds
                 )
             chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
         with bench.working("fit"), one_blas_thread():
-            model = fit_logistic(features, labels, bench.n_classes, chosen)
+            model = fit_logistic(features, labels, bench.n_outputs, chosen)
         # A pass of the solver is one product of the features with the weights and one with the gradient; the size of
         # a sparse matrix is the number of its stored values.
-        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * bench.n_classes
+        n_scores = bench.n_outputs if features.ndim == 2 else 1
+        bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * n_scores
         bench.ledger.notes["chosen_c"] = chosen
         return model
 

@@ -47,7 +47,11 @@ class PeftMethod(FineTuning):
         with warnings.catch_warnings():  # peft asks transformers by a name that it is renaming
             warnings.simplefilter("ignore")
             try:
-                wrapped: nn.Module = get_peft_model(transformer, self.peft_config(bench))
+                config = self.peft_config(bench)
+                if bench.kind.form == "text":
+                    is_causal = bench.some_backbone.files.architecture == "causal"
+                    config.task_type = "CAUSAL_LM" if is_causal else "SEQ_2_SEQ_LM"
+                wrapped: nn.Module = get_peft_model(transformer, config)
             except (TypeError, ValueError) as error:  # a kind of layer, or an architecture, that it does not know
                 if isinstance(error, ValueError) and "target_modules" not in str(error):
                     raise

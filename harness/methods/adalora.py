@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.training.loop import Hooks
-    from harness.training.model import PooledModel
+    from harness.training.model import AdaptedModel
 
 _TICKS = 1000
 """peft counts steps; a budget need not know them, so it is told the share spent, in thousandths."""
@@ -76,7 +76,7 @@ class AdaLora(LowRankMethod):
             orth_reg_weight=self.orthogonality,
         )
 
-    def make_hooks(self, model: PooledModel, bench: Bench) -> Hooks:
+    def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """Prunes after each step, and keeps the vectors orthogonal."""
         import torch
 

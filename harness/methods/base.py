@@ -25,7 +25,7 @@ from harness.measure.device import Device, Precision, PrecisionPolicy
 from harness.measure.memory import MemoryMeter
 from harness.records import Budget, CurvePoint
 from harness.registry import Registry
-from harness.tasks.base import Floats, Ints, Kind, Rows
+from harness.tasks.base import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, kinds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from harness.features.tokens import Tokens, TokenStore
     from harness.measure.flops import FlopsModel
     from harness.training.budget import Progress
+    from harness.training.forms import AnswerForm
 
 ENCODER: frozenset[Architecture] = frozenset({"encoder"})
 LANGUAGE_MODEL: frozenset[Architecture] = frozenset({"causal", "sequence-to-sequence"})
@@ -59,6 +60,14 @@ class Range:
     log: bool = False
 
 
+ANSWERS: dict[Form, str] = {
+    "classes": "one of several classes",
+    "choices": "one of a row's own choices",
+    "spans": "a part of the text",
+    "text": "a text of its own",
+}
+"""Forms of answers in words, for messages."""
+
 SearchSpace = Mapping[str, Choice | Range]
 
 
@@ -79,9 +88,11 @@ class Bench:
     """What a method works with in one cell: the task without its test rows, the backbone, the meters.
 
     Attributes:
-        kind, n_classes, max_length: of the task; max_length in tokens.
+        kind, n_outputs, max_length: of the task; n_outputs scores of a row (classes, or most choices), max_length in
+            tokens.
         label_words: each class in words that a person would use, in the order of the classes.
-        score: the task's main metric of (predicted, target) class indices; higher is better.
+        reply: what is asked of a language model; None where answers are no texts.
+        measure: the task's main metric of (answers, labels), turned so that higher is better.
         backbone: None for methods that need none.
         tokens, features: shared by all cells of the worker.
         flops_models: training FLOPs by method and backbone, shared likewise.
@@ -93,10 +104,11 @@ class Bench:
     """
 
     kind: Kind
-    n_classes: int
+    n_outputs: int
     max_length: int
     label_words: tuple[str, ...]
-    score: Callable[[Ints, Ints], float]
+    reply: Reply | None
+    measure: Callable[[Answers, Labels], float]
     backbone: Backbone | None
     tokens: TokenStore
     features: FeatureStore
@@ -121,21 +133,23 @@ class Bench:
         return self.device.precision(policy)
 
     def token_rows(self, rows: Rows, phase: Phase, reserved: int = 0) -> list[npt.NDArray[np.int32]]:
-        """Token ids of each row; tokenising is charged to `phase` by these rows' share of the split.
+        """Token ids of each sequence of these rows; tokenising is charged to `phase` by their share of the split.
 
         `reserved` positions of the backbone are left for what is not text.
         """
         with self.clock.paused():
-            tokens = self._tokens_of(rows, reserved)
+            tokens = self.tokens_of(rows, reserved)
         self.clock.charge(phase, tokens.seconds_of(rows.index))
-        return [tokens.row(int(position)) for position in rows.index]
+        return [tokens.row(int(position)) for position in tokens.sequences(rows.index)]
 
-    def _tokens_of(self, rows: Rows, reserved: int = 0) -> Tokens:
+    def tokens_of(self, rows: Rows, reserved: int = 0) -> Tokens:
+        """The tokens of the whole split that these rows are of, made once; nobody is charged here."""
         max_length = min(self.max_length, self.some_backbone.max_length - reserved)
         tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
         if tokens.n_truncated:  # never silent
             part = rows.source.key.rpartition("/")[2]
-            self.ledger.notes[f"truncated_{part}_rows"] = f"{tokens.n_truncated} of {len(tokens)}"
+            side = "" if rows.source.cut == "right" else ", on the left"
+            self.ledger.notes[f"truncated_{part}_rows"] = f"{tokens.n_truncated} of {tokens.n_rows}{side}"
         return tokens
 
     def pooled(
@@ -148,7 +162,7 @@ class Bench:
         layer: Layer = "last",
         tokenised: bool = False,
     ) -> Floats:
-        """Frozen features, shape (rows, width); charged to `phase` at what they cost when they were computed.
+        """Frozen features, charged to `phase` at what they cost when they were computed.
 
         Args:
             rows: what is encoded.
@@ -159,6 +173,10 @@ class Bench:
                 block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
             tokenised: whether the fit has been charged for the rows' token ids (`token_rows`) already.
 
+        Returns:
+            Shape (rows, width); where answers are choices, one vector each: shape (rows, most choices, width), not a
+            number where a row has fewer.
+
         Raises:
             UsageError: the backbone has no such block; the message says how many it has.
         """
@@ -166,10 +184,10 @@ class Bench:
         precision = self.precision(policy)
         self.report("encoding", None, None)
         with self.clock.paused():
-            tokens = self._tokens_of(rows)
+            tokens = self.tokens_of(rows)
             encoded = self.features.pooled(
                 rows.source,
-                rows.index,
+                tokens.sequences(rows.index),
                 tokens,
                 backbone,
                 self.max_length,
@@ -185,7 +203,19 @@ class Bench:
         if phase == "encode":
             self.ledger.train_flops += encoded.flops
             self.ledger.train_tokens += encoded.tokens
-        return encoded.values
+        if self.kind.form != "choices":
+            return encoded.values
+        counts = tokens.n_sequences(rows.index)
+        packed = np.full((len(rows), self.n_outputs, encoded.values.shape[1]), np.nan, dtype=np.float32)
+        packed[np.arange(self.n_outputs) < counts[:, None]] = encoded.values
+        return packed
+
+    @property
+    def form(self) -> AnswerForm:
+        """How a transformer is trained to give answers of the kind's form."""
+        from harness.training.forms import answer_form
+
+        return answer_form(self.kind.form)
 
     def fresh_transformer(self) -> nn.Module:
         """A copy of the pretrained weights that nothing has touched."""
@@ -229,8 +259,8 @@ class Fitted(ABC):
     n_trainable: int
 
     @abstractmethod
-    def predict(self, rows: Rows, bench: Bench) -> Floats:
-        """Probabilities of shape (rows, classes), in the order of the rows."""
+    def predict(self, rows: Rows, bench: Bench) -> Answers:
+        """What it says of each row, in their order, in the form that the kind asks for."""
 
     @abstractmethod
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -251,9 +281,12 @@ class Method(BaseModel, ABC):
         trains: what it trains, in a phrase.
         source: where it comes from (paper, arXiv id).
         serves: architectures that it can adapt; empty for methods that use no backbone.
-        kinds: kinds of task that it serves.
+        forms: forms of answers that it can give: which kinds of task it serves follows from that.
+        serves_pairs: whether it makes sense of two texts in one sequence.
         uses_labels: False for methods that look at no label; they run once, at n_train 0.
         search_space: settings that `--tune` searches over, by name; empty where there is nothing to tune.
+        newer_settings: settings that came after records of the method had been published: no part of its
+            configuration while they have their defaults, which therefore never change.
         needs: what it needs besides a backbone (`CUDA`, say), in a word or two; empty for nothing.
 
     Attributes:
@@ -269,9 +302,11 @@ class Method(BaseModel, ABC):
     trains: ClassVar[str]
     source: ClassVar[str]
     serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
-    kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes"})
+    serves_pairs: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True
     search_space: ClassVar[SearchSpace] = {}
+    newer_settings: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[str] = ""
 
     tune: int | None = Field(default=None, ge=2)
@@ -288,21 +323,29 @@ class Method(BaseModel, ABC):
     def config(self) -> dict[str, Any]:
         """The fully resolved configuration, as JSON values; part of a cell's identity.
 
-        `tune` is left out where nothing is tuned, so that those identities are what they were before it existed.
+        `tune` and other settings that came later are left out at their defaults, so that those identities are what
+        they were before the settings existed.
         """
         config = self.model_dump(mode="json")
-        if self.tune is None:
-            del config["tune"]
+        for name in {"tune", *self.newer_settings}:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del config[name]
         return config
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """The reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
-        if kind not in self.kinds:
-            return f"'{self.name}' serves {', '.join(sorted(self.kinds))}; this task is a {kind}."
+        form = kinds.get(kind).form
+        if form not in self.forms:
+            answers = " and ".join(ANSWERS[known] for known in FORMS if known in self.forms)
+            return f"'{self.name}' gives {answers}; a {kind} task asks for {ANSWERS[form]}."
+        if kinds.get(kind).reads_pairs and form == "classes" and not self.serves_pairs:
+            return f"'{self.name}' compares single texts; a {kind} task is about two."
         architecture = files.architecture if files is not None else None
         if self.serves and architecture not in self.serves:
             given = architecture or "no backbone"
             return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."
+        if form == "text" and self.serves and architecture == "encoder":
+            return f"A {kind} task is answered by a language model; this backbone is an encoder, which is none."
         return None
 
     def warm_up(self) -> None:

@@ -33,7 +33,7 @@ class CalibratedFewShot(DemonstratingMethod):
         """Choose what prompts show, and run the content-free texts behind it."""
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
-            chosen = draw(rows.known_labels, bench.n_classes, self.k, self.choose, seed)
+            chosen = draw(rows.known_labels, bench.n_outputs, self.k, self.choose, seed)
             demonstrations = show(rows, chosen, bench)
         fitted = FittedPrompt(self, bench, demonstrations)
         fitted.calibration = counted(fitted.content_free, fitted.likelihood, bench)

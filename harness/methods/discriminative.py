@@ -11,7 +11,7 @@ from harness.methods.full import FULL_SEARCH_SPACE, Full
 
 if TYPE_CHECKING:
     from harness.training.loop import ParameterGroup
-    from harness.training.model import PooledModel
+    from harness.training.model import AdaptedModel
 
 
 @method
@@ -30,7 +30,7 @@ class Discriminative(Full):
     learning_rate: float = Field(default=3e-4, gt=0)
     layer_decay: float = Field(default=0.8, gt=0, le=1)
 
-    def parameter_groups(self, model: PooledModel) -> list[ParameterGroup]:
+    def parameter_groups(self, model: AdaptedModel) -> list[ParameterGroup]:
         """One group a block, from the embeddings up, and the head's."""
         from harness.training.blocks import parameters_by_depth
         from harness.training.inputs import transformers_model

@@ -44,7 +44,7 @@ class FewShot(DemonstratingMethod):
             return FittedPrompt(self, bench, demonstrations, nearest=Nearest(embeddings, self.k, self.precision))
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
-            chosen = draw(rows.known_labels, bench.n_classes, self.k, self.choose, seed)
+            chosen = draw(rows.known_labels, bench.n_outputs, self.k, self.choose, seed)
             demonstrations = show(rows, chosen, bench)
         return FittedPrompt(self, bench, demonstrations)
 

@@ -34,4 +34,4 @@ class FromScratch(Full):
 
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seeded("random weights"))
-            return bench.some_backbone.random(bench.device.torch_device())
+            return bench.form.random(bench, bench.device.torch_device())

@@ -12,7 +12,7 @@ from harness.methods.full import FULL_SEARCH_SPACE, Full
 if TYPE_CHECKING:
     from harness.measure.flops import FlopsModel
     from harness.training.loop import Hooks
-    from harness.training.model import PooledModel
+    from harness.training.model import AdaptedModel
 
 
 @method
@@ -33,12 +33,11 @@ class GradualUnfreezing(Full):
     learning_rate: float = Field(default=3e-4, gt=0)
     unfrozen_by: float = Field(default=0.5, gt=0, lt=1)
 
-    def make_hooks(self, model: PooledModel, bench: Bench) -> Hooks:
+    def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """The schedule."""
         from harness.training.blocks import parameters_by_depth
         from harness.training.inputs import transformers_model
         from harness.training.loop import Hooks
-        from harness.training.model import count_batch_flops
 
         depths = parameters_by_depth(transformers_model(model.transformer))
         n_stages = len(depths)  # the stage before the last block is let in, then one a block; all follow the embeddings
@@ -51,7 +50,7 @@ class GradualUnfreezing(Full):
                 for parameter in parameters:
                     parameter.requires_grad_(depth >= n_stages - n_groups)
             device = bench.device.torch_device()
-            return bench.flops_model(f"{base}/{n_groups}", lambda: count_batch_flops(model, device))
+            return bench.flops_model(f"{base}/{n_groups}", lambda: bench.form.count_flops(model, device))
 
         class Unfreezing(Hooks):
             n_let_in = -1

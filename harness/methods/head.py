@@ -32,4 +32,4 @@ class Head(TrainedOnFeatures):
 
     def network(self, width: int, bench: Bench) -> nn.Module:
         """The protocol's head: dropout and one linear layer."""
-        return bench.kind.build_head(width, bench.n_classes, self.dropout)
+        return bench.form.head(width, bench.n_outputs, self.dropout)

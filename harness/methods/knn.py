@@ -89,7 +89,7 @@ class _Neighbours(FittedOnFeatures):
             # Relative to the nearest, so that nothing overflows; closer than rounding tells apart is distance 0.
             floored = np.maximum(distances, 1e-7)
             votes = floored[:, :1] / floored
-        shares = np.zeros((len(features), bench.n_classes))
+        shares = np.zeros((len(features), bench.n_outputs))
         for place in range(nearest.shape[1]):
             shares[np.arange(len(features)), self._labels[nearest[:, place]]] += votes[:, place]
         return np.asarray(shares / shares.sum(axis=1, keepdims=True), dtype=np.float32)

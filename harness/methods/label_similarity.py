@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ class LabelSimilarity(Method):
     family = "in context"
     trains = "nothing"
     source = "Yin et al., 2019, arXiv:1909.00161; Schopf et al., 2022, arXiv:2211.16285"
+    serves_pairs: ClassVar[bool] = False
     uses_labels = False
 
     description: str = "{label}"

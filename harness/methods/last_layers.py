@@ -15,8 +15,9 @@ from harness.methods.base import Bench, Choice, Range, SearchSpace, method
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.inputs import Inputs, TokenRows
-    from harness.training.model import PooledModel
+    from harness.training.forms import Examples
+    from harness.training.inputs import Inputs
+    from harness.training.model import AdaptedModel
 
 
 @method
@@ -59,18 +60,22 @@ class LastLayers(FineTuning):
         for parameters in parameters_by_depth(transformer)[-self.k :]:
             yield from parameters
 
-    def make_inputs(self, model: PooledModel, rows: TokenRows, bench: Bench) -> Inputs:
+    def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
         """Hidden states before the first trained block, where the architecture can be entered there."""
         from harness.training.inputs import BlockInputs
         from harness.training.model import PREDICT_ROWS
 
+        if not bench.form.enters_blocks:
+            bench.ledger.notes["frozen_blocks"] = f"run in every step: so it is for {bench.kind.form}"
+            return super().make_inputs(model, examples, bench)
+        rows = examples.sequences
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
         with bench.clock.paused():
             fits = BlockInputs.fits(model, rows, self.k, pad_id, bench.device)
         model.train()
         if not fits:
             bench.ledger.notes["frozen_blocks"] = "run in every step: this architecture cannot be entered in the middle"
-            return super().make_inputs(model, rows, bench)
+            return super().make_inputs(model, examples, bench)
         with bench.working("encode"):
             inputs = BlockInputs(
                 model,

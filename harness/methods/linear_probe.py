@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._logistic import Logistic, LogisticMethod, logistic_tensors
 from harness.methods.base import Bench, Fitted, method
-from harness.tasks.base import Floats, Rows
+from harness.tasks.base import Floats, Form, Rows
 
 
 @method
 class LinearProbe(FrozenFeatures, LogisticMethod):
-    """Logistic regression on the frozen backbone's pooled vector.
+    """Logistic regression on the frozen backbone's pooled vector; conditional on the row where it has choices.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
     """
@@ -24,6 +24,7 @@ class LinearProbe(FrozenFeatures, LogisticMethod):
     trains = "a logistic regression on pooled features"
     source = "Alain and Bengio, 2016, arXiv:1610.01644"
 
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
     c_without_folds = 1.0
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

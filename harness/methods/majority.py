@@ -24,7 +24,7 @@ class Majority(Method):
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Count the classes."""
         with bench.working("fit"):
-            counts = np.bincount(rows.known_labels, minlength=bench.n_classes)
+            counts = np.bincount(rows.known_labels, minlength=bench.n_outputs)
             return _Frequencies((counts / counts.sum()).astype(np.float32))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

@@ -41,5 +41,5 @@ class MlpProbe(TrainedOnFeatures):
         """A linear layer, rectifiers, and the protocol's head on the hidden units."""
         from torch import nn
 
-        head = bench.kind.build_head(self.hidden_size, bench.n_classes, self.dropout)
+        head = bench.form.head(self.hidden_size, bench.n_outputs, self.dropout)
         return nn.Sequential(nn.Linear(width, self.hidden_size), nn.ReLU(), head)

@@ -10,7 +10,7 @@ from harness.methods.linear_probe import LinearProbe
 from harness.tasks.base import Rows
 
 if TYPE_CHECKING:
-    from harness.training.model import PooledModel
+    from harness.training.model import AdaptedModel
 
 
 @method
@@ -29,7 +29,7 @@ class ProbeThenFull(Full):
         super().warm_up()
         LinearProbe().warm_up()
 
-    def initialise(self, model: PooledModel, rows: Rows, bench: Bench) -> None:
+    def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
         """Fit the probe on the rows that may be fitted to, and copy it into the head's linear layer."""
         import torch
         from torch import nn

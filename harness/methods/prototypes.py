@@ -42,7 +42,7 @@ class Prototypes(FrozenFeatures):
         with bench.working("fit"):
             if self.metric == "cosine":
                 features = unit_length(features)
-            members = np.eye(bench.n_classes)[rows.known_labels]
+            members = np.eye(bench.n_outputs)[rows.known_labels]
             counts = members.sum(axis=0)
             means = (members.T @ features) / np.maximum(counts, 1.0)[:, None]
         bench.ledger.train_flops += float(features.size)

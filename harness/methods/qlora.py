@@ -58,7 +58,7 @@ class QLora(Lora):
         computed_in = torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32
         with bench.clock.phase("load"):
             # On the host, so that the accelerator never holds the full weights: that is the point.
-            transformer = bench.some_backbone.fresh(torch.device("cpu"))
+            transformer = bench.form.pretrained(bench, torch.device("cpu"))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
             n_quantised = 0
             for block in transformer_blocks(transformer):

@@ -67,7 +67,7 @@ class RandomForestProbe(FrozenFeatures):
         Raises:
             UsageError: they are not a forest for these features and classes, or they are damaged.
         """
-        return _Forest(self, bench, _load(tensors["forest"], bench.some_backbone.hidden_size, bench.n_classes))
+        return _Forest(self, bench, _load(tensors["forest"], bench.some_backbone.hidden_size, bench.n_outputs))
 
     def _grow(self, features: Floats, labels: Ints, n_trees: int, seed: int, n_threads: int) -> Any:
         from sklearn.ensemble import RandomForestClassifier
@@ -89,7 +89,7 @@ class _Forest(FittedOnFeatures):
         self._forest = forest
 
     def probabilities(self, features: Floats, bench: Bench) -> Floats:
-        spread = np.zeros((len(features), bench.n_classes), dtype=np.float32)
+        spread = np.zeros((len(features), bench.n_outputs), dtype=np.float32)
         spread[:, self._forest.classes_] = self._forest.predict_proba(features)
         return spread
 

@@ -44,6 +44,7 @@ class SetFit(TrainedMethod):
     family = "contrastive"
     trains = "the transformer on pairs of texts, then a logistic regression"
     source = "Tunstall et al., 2022, arXiv:2209.11055; Reimers and Gurevych, 2019, arXiv:1908.10084 (the loss)"
+    serves_pairs: ClassVar[bool] = False
     serves: ClassVar[frozenset[Architecture]] = ENCODER
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(1e-5, 2e-4, log=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ class Tfidf(LogisticMethod):
     source = "Salton and Buckley, 1988, doi:10.1016/0306-4573(88)90021-0; scikit-learn"
     serves = NO_BACKBONE
     c_without_folds = 10.0
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"analyzer"})
 
     analyzer: Literal["word", "char"] = "word"
     ngrams: int = Field(default=2, ge=1, le=5)

@@ -3,50 +3,176 @@
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.metrics.columns import Content, check_n_rows, feature, read_columns
 from harness.registry import Registry
 
 if TYPE_CHECKING:
     import evaluate
 
+Statistics = dict[str, npt.NDArray[Any]]
+"""Arrays by name, each of shape (rows,) or (rows, k)."""
 
-@dataclass(frozen=True)
+Values = npt.NDArray[Any] | Sequence[Any]
+"""One item per row: an array of shape (rows,), a list of texts or a list of lists of texts."""
+
+_ROUNDING = 1e-6
+"""How far a sum in floating point may take a metric out of its range."""
+
+_IN_EVERY_RECORD = frozenset({"predicted", "target"})
+"""What the stored predictions of a classification task hold whatever its metric is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricSpec:
-    """A metric: its name, direction and range, and how its `evaluate.Metric` is built.
+    """A metric: what it reads, its direction and range, and how it is computed, in two steps.
+
+    Rows are measured (`measure`: one or a few numbers each), and what was measured is combined (`combine`). All that
+    a metric can ever be asked of any rows, or of rows drawn with repetition, follows from what was measured of each:
+    these are its sufficient statistics, which are stored, while texts are not.
 
     Attributes:
         name: as suites and records carry it.
         higher_is_better: its direction.
-        low, high: the range of its values.
+        low, high: the range of its values; `high` is None where there is no upper end.
         mean_over_rows: whether it is the mean of one value per test row (accuracy is, F1 is not); intervals over
             rows rest on it.
-        build: makes the `evaluate.Metric`; called once, when first needed, since importing evaluate takes seconds.
+        description: in a sentence.
+        source: the paper or the page that defines it.
+        inputs: what a prediction and a reference hold.
+        measure: (predictions, references), as `inputs` says and checked, to the arrays that `statistics` names.
+        statistics: names of these arrays; for the mean of one value per row the metric's own name.
+        combine: these arrays to the metric; None for the mean of that one.
+        sign: references to a text that says how exactly the library computed it; None where the name says all.
     """
 
     name: str
     higher_is_better: bool
     low: float
-    high: float
+    high: float | None
     mean_over_rows: bool
-    build: Callable[[Any], evaluate.Metric]
+    description: str
+    source: str
+    inputs: tuple[Content, Content]
+    measure: Callable[[Any, Any], Statistics]
+    statistics: tuple[str, ...]
+    combine: Callable[[Statistics], float] | None = None
+    sign: Callable[[list[list[str]]], str] | None = None
 
-    def compute(self, predicted: npt.NDArray[np.int64], target: npt.NDArray[np.int64]) -> float:
-        """The metric of predicted against right class indices, each of shape (rows,)."""
-        results = _instance(self).compute(predictions=predicted, references=target)
+    def __post_init__(self) -> None:
+        if self.combine is None and not (self.mean_over_rows and self.statistics == (self.name,)):
+            raise ValueError(f"{self.name} is not the mean of one array called like it: say how it is combined.")
+
+    def compute(self, predictions: Values, references: Values) -> float:
+        """The metric, by its `evaluate.Metric`.
+
+        Args:
+            predictions: one a row, holding what `inputs[0]` says.
+            references: one a row, holding what `inputs[1]` says.
+
+        Raises:
+            ValueError: there are no rows, or they hold something else.
+        """
+        checked = read_columns(self.name, self.inputs, predictions, references)
+        results = self.as_evaluate().compute(predictions=checked[0], references=checked[1])
         return float(results[self.name])
+
+    def row_statistics(self, predictions: Values, references: Values) -> Statistics:
+        """What of each row the metric rests on, in the smallest types that hold it exactly.
+
+        Nothing is returned for metrics of class indices, since those are stored anyway (`predicted`, `target`).
+
+        Args:
+            predictions: as for `compute`.
+            references: as for `compute`.
+
+        Returns:
+            The arrays that `statistics` names, each of shape (rows,) or (rows, k). Where `mean_over_rows`, the mean
+            of the one array is the metric.
+        """
+        checked = read_columns(self.name, self.inputs, predictions, references)
+        return {} if _IN_EVERY_RECORD.issuperset(self.statistics) else self.measure(*checked)
+
+    def from_statistics(self, statistics: Mapping[str, npt.NDArray[Any]]) -> float:
+        """The metric of some rows, of which some may occur twice: what `compute` gives for them.
+
+        Args:
+            statistics: rows of what `row_statistics` returned; for metrics of class indices `predicted` and `target`.
+                Further arrays are passed over.
+
+        Raises:
+            ValueError: an array is missing, they differ in rows, or there are none.
+        """
+        missing = [name for name in self.statistics if name not in statistics]
+        if missing:
+            raise ValueError(
+                f"{self.name} rests on {', '.join(self.statistics)}; "
+                f"missing: {', '.join(missing)}; given: {', '.join(statistics) or 'nothing'}."
+            )
+        arrays = {name: np.asarray(statistics[name]) for name in self.statistics}
+        n_rows = {len(array) for array in arrays.values()}
+        if len(n_rows) > 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise ValueError(f"{self.name} needs as many rows of each array; given: {shapes}.")
+        check_n_rows(self.name, *n_rows)
+        value = float(arrays[self.name].mean(dtype=np.float64) if self.combine is None else self.combine(arrays))
+        high = math.inf if self.high is None else self.high
+        if not self.low - _ROUNDING <= value <= high + _ROUNDING:  # NaN is not within either
+            raise ValueError(
+                f"{self.name} of these rows is {value}, not within {self.low} and {high}: check its inputs."
+            )
+        return value
+
+    def signature(self, references: Values) -> str | None:
+        """How exactly a library computed it, to be recorded beside the value; None where the name says all.
+
+        Args:
+            references: as for `compute`; sacrebleu's signatures say how many each row has.
+        """
+        if self.sign is None:
+            return None
+        _, checked = read_columns(self.name, ("text", "texts"), [""] * len(references), references)
+        return self.sign(checked)  # type: ignore[arg-type]  # "texts" are lists of texts
+
+    def as_evaluate(self) -> evaluate.Metric:
+        """The metric as a module of Hugging Face's `evaluate`, made without a network; one instance per process."""
+        return _module(self)
 
 
 @functools.cache
-def _instance(spec: MetricSpec) -> evaluate.Metric:
-    # evaluate makes its cache folder even when it keeps everything in memory; a read-only home must not matter
-    return spec.build({"keep_in_memory": True, "cache_dir": tempfile.gettempdir()})
+def _module(spec: MetricSpec) -> evaluate.Metric:
+    import datasets
+    import evaluate
+
+    class RowsMetric(evaluate.Metric):  # type: ignore[misc]
+        """Measure each row, combine."""
+
+        def _info(self) -> evaluate.MetricInfo:
+            return evaluate.MetricInfo(
+                description=spec.description,
+                citation=spec.source,
+                inputs_description=f"predictions: one {spec.inputs[0]} a row; references: one {spec.inputs[1]} a row",
+                features=datasets.Features(
+                    {"predictions": feature(spec.inputs[0]), "references": feature(spec.inputs[1])}
+                ),
+            )
+
+        def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+            checked = read_columns(spec.name, spec.inputs, predictions, references)
+            return {spec.name: spec.from_statistics(spec.measure(*checked))}
+
+    # evaluate makes its cache folder even when it keeps everything in memory; a read-only home must not matter, nor
+    # whose the folders in a shared /tmp are
+    with tempfile.TemporaryDirectory() as folder:
+        return RowsMetric(config_name=spec.name, keep_in_memory=True, cache_dir=folder)
 
 
 metrics: Registry[MetricSpec] = Registry("metric", "harness.metrics")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Correctness:
-    """Which test rows a cell got right.
+    """Which test rows a cell got right, or how well it did on each.
 
     Attributes:
         rows: fingerprint of the test rows and their order.
-        correct: shape (n_test,).
+        correct: shape (n_test,), true and false, or between 0 and 1.
     """
 
     rows: str
-    correct: npt.NDArray[np.bool_]
+    correct: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ def observe(source: Source) -> Observations:
             continue
         correct.pop(key, None)
         predictions = record.predictions
-        if predictions is not None:
-            correct[key] = Correctness(predictions.rows, predictions.predicted == predictions.target)
+        scores = None
+        if predictions is not None and record.score is not None:
+            scores = predictions.row_scores(record.score.metric)
+            if scores is None and predictions.predicted is not None:  # a metric of classes that is no mean of rows
+                scores = predictions.row_scores("accuracy")
+        if predictions is not None and scores is not None:
+            correct[key] = Correctness(predictions.rows, scores)
         n_per_class[key] = labels_per_class(record)  # may need the predictions
         latest[key] = dataclasses.replace(record, predictions=None)
     if not latest:
@@ -81,7 +87,7 @@ def observe(source: Source) -> Observations:
     return Observations(records, frame, correct)
 
 
-def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLike) -> npt.NDArray[np.bool_] | None:
+def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLike) -> npt.NDArray[Any] | None:
     """Which test rows each of some cells got right, shape (len(keys), n_test).
 
     None unless all were scored on the same rows by a metric that is the mean of being right: only then do the rows

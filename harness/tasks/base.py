@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,25 @@ from harness.records import Predictions, Score
 from harness.registry import Registry
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from harness.backbones.model import Backbone
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Labels: TypeAlias = npt.NDArray[Any]
+"""What is right for each row, shape (rows,): class indices (int64) of classes, the index of the right choice, the
+answers of a question (objects), or a text (objects)."""
+
+Form = Literal["classes", "choices", "spans", "text"]
+"""What an answer is made of, and so what stands on top of a backbone:
+
+- `classes`: one vector a row to one score a class;
+- `choices`: one vector for each choice of a row, to one score each;
+- `spans`: two scores a token, of being an answer's first and its last;
+- `text`: tokens, from the backbone's own language-modelling head.
+
+A method says which it serves; a kind has one."""
+
+FORMS: tuple[Form, ...] = ("classes", "choices", "spans", "text")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +43,19 @@ class Source:
 
     Attributes:
         key: identity of the split's content, for caches (`<data fingerprint>/train`).
-        texts: one text per row.
+        texts: one text per row: the whole input, for methods that read words.
+        fields: the inputs by the kind's roles, one value per row; just the texts where there is nothing else.
+        prompts: what a language model is asked, one text per row; None where the task has no prompt of its own.
+        cut: at which end of a text what is too long is cut off.
+        characters: whether a backbone reads the characters of a text as words.
     """
 
     key: str
     texts: Sequence[str]
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    prompts: Sequence[str] | None = None
+    cut: Literal["right", "left"] = "right"
+    characters: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -48,12 +68,14 @@ class Rows:
     Attributes:
         source: the split that they belong to.
         index: positions in the split, shape (rows,).
-        labels: class index per row, shape (rows,), or None.
+        labels: what is right, shape (rows,), or None.
+        strata: what draws are stratified by, shape (rows,): the class, or zeros; None with `labels`.
     """
 
     source: Source
     index: Ints
-    labels: Ints | None = None
+    labels: Labels | None = None
+    strata: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -64,15 +86,47 @@ class Rows:
         return [self.source.texts[position] for position in self.index]
 
     @property
-    def known_labels(self) -> Ints:
+    def known_labels(self) -> Labels:
         """The labels, where they may be seen; a method that asks for those of test rows has a bug."""
         if self.labels is None:
             raise RuntimeError("These rows come without labels: nothing about test rows is seen before predicting.")
         return self.labels
 
+    @property
+    def known_strata(self) -> Ints:
+        """What draws and validation splits are stratified by: the class, where the labels are classes."""
+        labels = self.known_labels
+        return labels if self.strata is None else self.strata
+
     def take(self, positions: Ints) -> Rows:
         """The rows at `positions` of these, in that order."""
-        return Rows(self.source, self.index[positions], None if self.labels is None else self.labels[positions])
+        return Rows(
+            self.source,
+            self.index[positions],
+            None if self.labels is None else self.labels[positions],
+            None if self.strata is None else self.strata[positions],
+        )
+
+    def without_labels(self) -> Rows:
+        """The same rows as a method predicts them."""
+        return Rows(self.source, self.index)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is asked of a language model, for kinds whose answers are texts.
+
+    Attributes:
+        max_new_tokens: longest answer, its end included.
+        num_beams: of a beam search; 1 is greedy.
+        stop: texts that end an answer, and are no part of it.
+        wants_likelihood: whether the model is asked how likely it finds the text, and not to write one.
+    """
+
+    max_new_tokens: int = 64
+    num_beams: int = 1
+    stop: tuple[str, ...] = ()
+    wants_likelihood: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,29 +134,35 @@ class Task:
     """A task that is ready to run: rows loaded, checked, deduplicated and capped.
 
     Attributes:
-        spec: what the suite says of it.
+        spec: what the suite says of it, what it leaves to the kind filled in.
         kind: its kind.
         data: fingerprint of rows, labels and metric; part of a cell's identity.
-        label_names: names of the classes, in the order of their indices.
-        train: the pool that training rows are drawn from; train_labels and train_digests go with it.
+        label_names: names of the classes, in the order of their indices; empty where labels are no classes.
+        n_outputs: scores that are predicted for a row: one a class, or one a choice (the most that any row has); 0
+            where answers are texts.
+        train: the pool that training rows are drawn from; train_labels, train_strata and train_digests go with it.
         test: the test rows, capped, in a fixed order; test_labels goes with it.
         test_rows: fingerprint of the test rows and their order.
         n_test_available: test rows there were before the cap.
         provenance: where the rows come from, and what was dropped.
+        reply: what is asked of a language model; None where answers are no texts.
     """
 
     spec: TaskSpec
     kind: Kind
     data: str
     label_names: tuple[str, ...]
+    n_outputs: int
     train: Source
-    train_labels: Ints
+    train_labels: Labels
+    train_strata: Ints
     train_digests: Sequence[bytes]
     test: Source
-    test_labels: Ints
+    test_labels: Labels
     test_rows: str
     n_test_available: int
     provenance: dict[str, Any] = field(default_factory=dict)
+    reply: Reply | None = None
 
     @property
     def name(self) -> str:
@@ -110,9 +170,15 @@ class Task:
         return self.spec.name
 
     @property
-    def n_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.label_names)
+    def metric(self) -> str:
+        """Name of the main metric."""
+        assert self.spec.metric is not None  # `Kind.resolve` fills it in
+        return self.spec.metric
+
+    @property
+    def n_strata(self) -> int:
+        """How many groups draws are stratified by: the classes, or one."""
+        return max(1, len(self.label_names))
 
     @property
     def label_words(self) -> tuple[str, ...]:
@@ -120,13 +186,86 @@ class Task:
         return self.spec.label_words or self.label_names
 
 
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """The token ids of a split's rows, as a backbone reads them.
+
+    Attributes:
+        ids: of each sequence, special tokens included. Tokens of a second segment (the second text of a pair) are
+            written as `-1 - id`, where the backbone tells segments apart; `features.tokens.pad` reads that.
+        first: position of each row's first sequence, and of the end; shape (rows + 1,). None where each row is one.
+        n_truncated: rows that were cut.
+        places: of each sequence, which characters of the row's context each token stands for: shape (tokens, 2), -1
+            for tokens that are not of the context. Only where answers are spans.
+    """
+
+    ids: Sequence[Sequence[int]]
+    n_truncated: int
+    first: Ints | None = None
+    places: Sequence[npt.NDArray[np.int32]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Answers that are texts.
+
+    Attributes:
+        texts: one a row.
+        confidence: between 0 and 1, shape (rows,); None where there is none.
+        n_cut: answers that ended because they had reached the longest length allowed.
+    """
+
+    texts: Sequence[str]
+    confidence: Floats | None = None
+    n_cut: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihoods:
+    """How likely a language model finds the texts.
+
+    Attributes:
+        nll: minus the log-likelihood of each row's text, in nats, shape (rows,), float64.
+        n_tokens: tokens that it is the sum over, shape (rows,).
+    """
+
+    nll: npt.NDArray[np.float64]
+    n_tokens: Ints
+
+
+Answers: TypeAlias = Floats | Texts | Likelihoods
+"""What a fitted method says of some rows: probabilities of shape (rows, outputs) for classes and choices, texts for
+spans and generated text, likelihoods where a text's own likelihood is asked for."""
+
+
 class Kind(ABC):
     """One kind of task. A new kind is a new file in this package that registers an instance.
 
-    Methods do not know tasks and tasks do not know methods: a method asks the kind for a model, a loss and a score.
+    Methods do not know tasks and tasks do not know methods: what differs between kinds is the form of their answers,
+    how a row becomes tokens, and how answers are decoded and scored.
+
+    Class attributes:
+        name: as suites and records carry it.
+        form: of its answers.
+        reads_pairs: whether a sequence is made of two texts, so that a backbone may be told which a token is of.
+        roles: what its columns are for, each with the column's default name; an empty name has to be given, None may
+            be left out.
+        metrics: names of the metrics that may be a task's main one, the default first.
     """
 
-    name: str
+    name: ClassVar[str]
+    form: ClassVar[Form]
+    reads_pairs: ClassVar[bool] = False
+    roles: ClassVar[Mapping[str, str | None]]
+    metrics: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def resolve(self, spec: TaskSpec) -> TaskSpec:
+        """The spec with what it leaves open filled in.
+
+        Raises:
+            UsageError: it says something that this kind has no use for; the message names the key and what is accepted.
+        """
 
     @abstractmethod
     def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
@@ -138,28 +277,32 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def tokenize(self, texts: Sequence[str], backbone: Backbone, max_length: int) -> tuple[list[list[int]], int]:
-        """Token ids of each row, special tokens included, at most `max_length`; and how many rows were cut."""
+    def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
+        """Token ids of each row: special tokens included, at most `max_length` a sequence."""
 
     @abstractmethod
-    def build_head(self, width: int, n_classes: int, dropout: float) -> nn.Module:
-        """What is trained on top of the backbone: from (rows, width) to (rows, n_classes)."""
+    def check(self, task: Task, answers: Answers, n_rows: int) -> None:
+        """Refuse answers that are none: of another shape, or not finite.
+
+        Raises:
+            ValueError, FloatingPointError: a bug of the method, or a fit that has diverged.
+        """
 
     @abstractmethod
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """The mean training loss of a batch: outputs of shape (rows, n_classes), targets of shape (rows,)."""
-
-    @abstractmethod
-    def decode(self, task: Task, probabilities: Floats) -> Predictions:
-        """Predictions for the test rows from probabilities of shape (n_test, n_classes)."""
+    def decode(self, task: Task, answers: Answers) -> Predictions:
+        """What is stored of the answers to the test rows."""
 
     @abstractmethod
     def score(self, task: Task, predictions: Predictions) -> Score:
         """The main metric of the test rows, its interval, and further metrics."""
 
     @abstractmethod
-    def main_metric(self, task: Task, predicted: Ints, target: Ints) -> float:
-        """The task's main metric of any rows; used for the training score."""
+    def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
+        """The task's main metric of any rows, in its own direction."""
+
+    def log_loss(self, answers: Answers, labels: Labels) -> float | None:
+        """Mean of minus the log-probability of what is right, in nats; None where answers have no probabilities."""
+        return None
 
 
 kinds: Registry[Kind] = Registry("kind of task", "harness.tasks")

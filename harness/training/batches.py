@@ -31,6 +31,8 @@ class Batch:
         n_rows, length: its padded shape; length is 1 for features.
         n_tokens: real tokens.
         texts_per_row: texts of that length in a row: two where rows are pairs.
+        n_outputs: places of a row whose tokens are predicted by a language model; 0 for other heads.
+        by_targets: whether the loss is a mean over targets that are not negative, and not over rows.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -39,6 +41,16 @@ class Batch:
     length: int
     n_tokens: int
     texts_per_row: int = 1
+    n_outputs: int = 0
+    by_targets: bool = False
+
+    def share_of(self, whole: Batch) -> float | torch.Tensor:
+        """The part that this piece's mean loss has in that of the whole batch; 1 for the batch itself."""
+        if self is whole:
+            return 1.0
+        if self.by_targets:
+            return (self.targets >= 0).sum() / (whole.targets >= 0).sum()
+        return self.n_rows / whole.n_rows
 
     def parts(self, n: int) -> list[Batch]:
         """The batch in at most `n` pieces of nearly equal rows; `n_tokens` is shared out by rows."""
@@ -53,6 +65,8 @@ class Batch:
                 length=self.length,
                 n_tokens=round(self.n_tokens * (end - start) / self.n_rows),
                 texts_per_row=self.texts_per_row,
+                n_outputs=self.n_outputs,
+                by_targets=self.by_targets,
             )
             for start, end in itertools.pairwise(bounds)
         ]

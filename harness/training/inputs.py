@@ -6,8 +6,8 @@ when training is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from harness.measure.flops import FlopsModel, fit_flops
 from harness.tasks.base import Floats, Ints
 from harness.training.batches import Batch, TokenBatches, shuffled
 from harness.training.blocks import transformer_blocks
-from harness.training.model import PREDICT_ROWS, PooledModel, count_batch_flops, predict_logits
+from harness.training.model import PREDICT_ROWS, AdaptedModel, count_batch_flops, predict_logits
 from harness.training.vocabulary import CompactEmbedding
 
 if TYPE_CHECKING:
@@ -48,9 +48,35 @@ class Inputs(Protocol):
         """Operations of a batch, forward and (unless told otherwise) backward."""
         ...
 
+    def evaluating(self, on: bool) -> None:
+        """Turn dropout off, or on again."""
+        ...
+
     def close(self, decay: float) -> None:
         """Put the model back; `decay` is what weight decay made of matrices that had no gradient."""
         ...
+
+
+def mean_loss(
+    inputs: Inputs,
+    positions: Ints,
+    targets: Any,
+    loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
+    device: Device,
+    precision: Precision,
+) -> float:
+    """The loss of the items at `positions` without dropout, averaged as training does; leaves the model training."""
+    there = device.torch_device()
+    total = weight = 0.0
+    inputs.evaluating(True)
+    # Not inference_mode: its tensors could not be used in a backward pass.
+    with torch.no_grad(), torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        for batch in inputs.batches(positions, targets, batch_size=PREDICT_ROWS[device.kind], seed=0).epoch(0):
+            share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
+            total += float(loss(inputs.forward(batch).float(), batch.targets, 0.0)) * share
+            weight += share
+    inputs.evaluating(False)
+    return total / weight
 
 
 class TokenInputs:
@@ -64,7 +90,7 @@ class TokenInputs:
     """
 
     def __init__(
-        self, model: PooledModel, rows: TokenRows, *, pad_id: int, compact: bool, device: torch.device
+        self, model: AdaptedModel, rows: TokenRows, *, pad_id: int, compact: bool, device: torch.device
     ) -> None:
         self._model = model
         self.rows = rows
@@ -76,7 +102,7 @@ class TokenInputs:
             self.compact = CompactEmbedding(inner, rows, pad_id)
             self.rows = [self.compact.translate(row) for row in rows]
 
-    def batches(self, positions: Ints, targets: Ints, *, batch_size: int, seed: int) -> TokenBatches:
+    def batches(self, positions: Ints, targets: Ints, *, batch_size: int, seed: int) -> Batches:
         """Batches of like length."""
         return TokenBatches(
             [self.rows[position] for position in positions],
@@ -105,6 +131,10 @@ class TokenInputs:
         """Counted on the model as it is."""
         return count_batch_flops(self._model, self._device, backward=backward)
 
+    def evaluating(self, on: bool) -> None:
+        """Turn dropout off, or on again."""
+        self._model.train(not on)
+
     def close(self, decay: float) -> None:
         """Write the trained rows of the embedding back."""
         if self.compact is not None:
@@ -127,7 +157,7 @@ class BlockInputs:
     """
 
     def __init__(
-        self, model: PooledModel, rows: TokenRows, *, n_trained: int, pad_id: int, device: Device, precision: Precision
+        self, model: AdaptedModel, rows: TokenRows, *, n_trained: int, pad_id: int, device: Device, precision: Precision
     ) -> None:
         self._model = model
         self._device = device.torch_device()
@@ -152,7 +182,7 @@ class BlockInputs:
             setattr(parent, name, stand_in)
 
     @staticmethod
-    def fits(model: PooledModel, rows: TokenRows, n_trained: int, pad_id: int, device: Device) -> bool:
+    def fits(model: AdaptedModel, rows: TokenRows, n_trained: int, pad_id: int, device: Device) -> bool:
         """Whether this architecture can be entered in the middle: tried on the two longest rows, against the whole."""
         transformer = transformers_model(model.transformer)
         if not 0 < n_trained <= len(transformer_blocks(transformer)):
@@ -279,6 +309,10 @@ class BlockInputs:
         self._model.train()
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             return fit_flops(run)
+
+    def evaluating(self, on: bool) -> None:
+        """Turn dropout off, or on again."""
+        self._model.train(not on)
 
     def close(self, decay: float) -> None:
         """Put the lower blocks and the embeddings back."""

@@ -183,8 +183,9 @@ def train(
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 outputs = forward(part)
             value = loss(outputs.float(), part.targets, optimisation.label_smoothing)
-            running += value.detach() * (part.n_rows / batch.n_rows)
-            (value if part is batch else value * (part.n_rows / batch.n_rows)).backward()
+            share = part.share_of(batch)
+            running += value.detach() * share
+            (value if part is batch else value * share).backward()
         penalty = hooks.penalty()
         if penalty is not None:
             penalty.backward()
@@ -196,7 +197,8 @@ def train(
         progress.step += 1
         outcome.steps += 1
         outcome.tokens += batch.n_tokens
-        spent = flops.batch(batch.n_rows * batch.texts_per_row, batch.length) if flops is not None else 0.0
+        n_texts = batch.n_rows * batch.texts_per_row
+        spent = flops.batch(n_texts, batch.length, batch.n_outputs) if flops is not None else 0.0
         outcome.flops += spent
         progress.flops += spent
         hooks.after_step(progress.fraction())

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from harness.features.tokens import plain_ids
+
 _READS_IDS = {"esm"}
 """Architectures that look at other ids than the padding's (ESM rescales by the share of mask tokens)."""
 
@@ -31,7 +33,7 @@ class CompactEmbedding:
     def __init__(self, model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> None:
         self._model = model
         self._full: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
-        words = np.setdiff1d(np.concatenate(rows), [pad_id]).astype(np.int64)
+        words = np.setdiff1d(plain_ids(np.concatenate(rows)), [pad_id]).astype(np.int64)
         used = np.insert(words, pad_id, pad_id)  # RoBERTa and others tell positions by the padding's id: it must stay
         self._used = torch.from_numpy(used)
         self._position = np.full(self._full.num_embeddings, -1, dtype=np.int32)
@@ -49,7 +51,10 @@ class CompactEmbedding:
     @staticmethod
     def fits(model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> bool:
         """Whether the model's input embedding is a plain, trained one that nothing else shares or reads ids for."""
-        if getattr(model.config, "model_type", "") in _READS_IDS or len(np.unique(np.concatenate(rows))) <= pad_id:
+        if (
+            getattr(model.config, "model_type", "") in _READS_IDS
+            or len(np.unique(plain_ids(np.concatenate(rows)))) <= pad_id
+        ):
             return False
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
@@ -58,8 +63,9 @@ class CompactEmbedding:
         return len(shared) == 1
 
     def translate(self, row: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """A row's ids in the compact vocabulary."""
-        return self._position[row]
+        """A row's ids in the compact vocabulary, segments marked as they were."""
+        compact = self._position[plain_ids(row)]
+        return np.where(row < 0, -1 - compact, compact)
 
     def restore(self, decay: float) -> None:
         """Put the full embedding back: trained rows written into it, the others multiplied by `decay`."""

@@ -14,6 +14,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
 from harness.tasks import Task
+from harness.training.forms import answer_form
 from harness.training.model import PooledModel, predict_logits
 
 
@@ -54,7 +55,7 @@ def train_with_trainer(
     logging.disable_progress_bar()
     set_seed(seed)
     backbone = load_backbone(files)
-    head = task.kind.build_head(backbone.hidden_size, task.n_classes, 0.1)
+    head = answer_form("classes").head(backbone.hidden_size, task.n_outputs, 0.1)
     model = PooledModel(backbone.fresh(device.torch_device()), head, files.pooling)
     encoded = backbone.tokenizer([task.train.texts[row] for row in index], truncation=True, max_length=128)
     rows = Dataset.from_dict(
@@ -90,7 +91,7 @@ def train_with_trainer(
     logits = predict_logits(
         model,
         [np.asarray(row, dtype=np.int32) for row in tokens],
-        task.n_classes,
+        task.n_outputs,
         pad_id=backbone.tokenizer.pad_token_id,
         device=device,
         precision=device.precision("auto"),

@@ -1,0 +1,117 @@
+"""What a metric reads: one prediction and one reference a row, checked before anything is computed.
+
+A wrong type here would not fail later, it would give a wrong figure: a text is a sequence of texts to Python, a class
+index is a fine probability, and a mean over no rows is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Content = Literal["class", "count", "flag", "real", "text", "texts"]
+"""What one row of a column holds: a class index, a count, true or false, a real number, one text, or its references:
+a list of texts, or one text where there is one reference."""
+
+Column = npt.NDArray[Any] | list[str] | list[list[str]]
+"""Checked rows: an array of shape (rows,), or a list of `rows` texts or lists of texts."""
+
+_STORED_AS: Final = {"class": "int64", "count": "int64", "flag": "bool", "real": "float64", "text": "string"}
+
+
+def feature(content: Content) -> Any:
+    """The type of `content` as the `datasets` library, and so `evaluate`, declares it."""
+    import datasets
+
+    return [datasets.Value("string")] if content == "texts" else datasets.Value(_STORED_AS[content])
+
+
+def read_columns(
+    metric: str,
+    contents: tuple[Content, Content],
+    predictions: npt.NDArray[Any] | Sequence[Any],
+    references: npt.NDArray[Any] | Sequence[Any],
+) -> tuple[Column, Column]:
+    """Predictions and references as a metric expects them.
+
+    Args:
+        metric: its name, for messages.
+        contents: what a prediction and a reference hold.
+        predictions: one a row.
+        references: one a row, as many.
+
+    Raises:
+        ValueError: there are no rows, not as many predictions as references, or one of another type than expected.
+    """
+    for role, column in (("predictions", predictions), ("references", references)):
+        if isinstance(column, str):
+            raise ValueError(f"{metric}: the {role} are the text {column!r}, not a sequence of one item per row.")
+    if len(predictions) != len(references):
+        raise ValueError(f"{metric}: {len(predictions)} predictions for {len(references)} references; one each a row.")
+    check_n_rows(metric, len(predictions))
+    return (
+        _READERS[contents[0]](f"{metric}: the prediction", predictions),
+        _READERS[contents[1]](f"{metric}: the reference", references),
+    )
+
+
+def check_n_rows(metric: str, n_rows: int) -> None:
+    """Refuse to make a figure of nothing."""
+    if n_rows == 0:
+        raise ValueError(f"{metric} of no rows is not defined; give at least one.")
+
+
+def _array(where: str, rows: Any, kinds: str, expected: str) -> npt.NDArray[Any]:
+    array = np.asarray(rows)
+    if array.ndim != 1 or array.dtype.kind not in kinds:
+        raise ValueError(
+            f"{where} of each row is to be {expected}; given an array of shape {array.shape} and type {array.dtype}."
+        )
+    return array
+
+
+def _integers(where: str, rows: Any) -> npt.NDArray[Any]:
+    return _array(where, rows, "iub", "a whole number").astype(np.int64)
+
+
+def _flags(where: str, rows: Any) -> npt.NDArray[Any]:
+    return _array(where, rows, "b", "true or false")
+
+
+def _reals(where: str, rows: Any) -> npt.NDArray[Any]:
+    array = _array(where, rows, "fiu", "a real number")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _text(where: str, row: int, text: Any) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"{where} of row {row} is a {type(text).__name__}, not a text.")
+    # A lone surrogate can come out of JSON, and Arrow, which `evaluate` keeps texts in, cannot hold it.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _texts(where: str, rows: Any) -> list[str]:
+    return [_text(where, row, text) for row, text in enumerate(rows)]
+
+
+def _lists_of_texts(where: str, rows: Any) -> list[list[str]]:
+    lists = []
+    for row, texts in enumerate(rows):
+        several = [texts] if isinstance(texts, str) else texts
+        if not isinstance(several, Sequence | np.ndarray) or len(several) == 0:
+            raise ValueError(f"{where} of row {row} is {several!r}, not a text or a list of at least one.")
+        lists.append([_text(where, row, text) for text in several])
+    return lists
+
+
+_READERS: Final[dict[Content, Callable[[str, Any], Column]]] = {
+    "class": _integers,
+    "count": _integers,
+    "flag": _flags,
+    "real": _reals,
+    "text": _texts,
+    "texts": _lists_of_texts,
+}

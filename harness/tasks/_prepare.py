@@ -1,0 +1,224 @@
+"""From raw splits to a task: what every kind does alike once its rows are read and checked."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.data.raw import RawSplits
+from harness.data.rows import cap_test_rows, content_fingerprint, drop_overlap, order_fingerprint, row_digests
+from harness.data.spec import TaskSpec
+from harness.errors import DataError, UsageError
+from harness.tasks.base import Ints, Kind, Labels, Source, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split as its kind has read it: every row checked.
+
+    Attributes:
+        texts: the whole input of each row: its identity, and what counts as a duplicate.
+        labels: what is right, shape (rows,).
+        label_texts: the same as text: the other half of a row's identity.
+        fields: inputs by role.
+        prompts: what a language model is asked; None where the kind has no prompt.
+    """
+
+    texts: list[str]
+    labels: Labels
+    label_texts: list[str]
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    prompts: Sequence[str] | None = None
+
+
+def assemble(
+    kind: Kind,
+    spec: TaskSpec,
+    splits: RawSplits,
+    train: Split,
+    test: Split,
+    *,
+    label_names: Sequence[str] = (),
+    n_outputs: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+) -> Task:
+    """Give rows their identity, drop copies of test rows from training, order the pool, cap the test.
+
+    Args:
+        kind: of the task.
+        spec: resolved.
+        splits: where the rows come from.
+        train: the rows to train on.
+        test: the rows to score on.
+        label_names: the classes, in order; none where labels are no classes.
+        n_outputs: scores that are predicted for a row; 0 where answers are texts.
+        provenance: further notes of the kind.
+    """
+    assert spec.metric is not None
+    train_digests, test_digests = (row_digests(part.texts, part.label_texts) for part in (train, test))
+    content = content_fingerprint(
+        kind=spec.kind,
+        label_names=label_names,
+        metric=spec.metric,
+        max_length=spec.max_length,
+        test_cap=spec.test_cap,
+        train=train_digests,
+        test=test_digests,
+    )
+    data = _with_what_is_read(content, spec)
+    keep, n_dropped = drop_overlap(train.texts, test.texts)
+    # By content and not by position, so that a re-ordered file gives the same draws, batches and caches.
+    pool = np.array(sorted(np.flatnonzero(keep), key=lambda row: train_digests[row]), dtype=np.int64)
+    if len(pool) == 0:
+        raise DataError(
+            f"{spec.data.label()}: all {len(keep)} training rows are copies of test rows, which are never trained on. "
+            "Name a test file with other rows."
+        )
+    strata = train.labels[pool] if label_names else np.zeros(len(pool), dtype=np.int64)
+    if label_names:
+        _check_classes_left(strata, label_names, n_dropped, spec)
+    capped = cap_test_rows(test_digests, spec.test_cap)
+    return Task(
+        spec=spec,
+        kind=kind,
+        data=data,
+        label_names=tuple(label_names),
+        n_outputs=n_outputs,
+        train=_source(f"{data}/train", train, pool, spec),
+        train_labels=train.labels[pool],
+        train_strata=strata,
+        train_digests=[train_digests[row] for row in pool],
+        test=_source(f"{data}/test", test, capped, spec),
+        test_labels=test.labels[capped],
+        test_rows=order_fingerprint(test_digests[row] for row in capped),
+        n_test_available=len(test.texts),
+        provenance={
+            **splits.provenance,
+            "n_pool": len(pool),
+            "n_dropped_from_training": n_dropped,
+            **({"n_classes": len(label_names)} if label_names else {}),
+            "content_as_pinned": None if spec.content is None else spec.content == content,
+            "defaults_chosen_here": spec.chosen_on,
+            **({"seen_by": list(spec.seen_by)} if spec.seen_by else {}),
+            **({"overlaps": list(spec.overlaps)} if spec.overlaps else {}),
+            **(provenance or {}),
+        },
+    )
+
+
+def _source(key: str, split: Split, rows: Ints, spec: TaskSpec) -> Source:
+    return Source(
+        key,
+        [split.texts[row] for row in rows],
+        {role: [values[row] for row in rows] for role, values in split.fields.items()},
+        None if split.prompts is None else [split.prompts[row] for row in rows],
+        cut=spec.truncation_side,
+        characters=spec.characters,
+    )
+
+
+def _with_what_is_read(content: str, spec: TaskSpec) -> str:
+    """The fingerprint of rows, and of what else a method reads of the task; what is left out changes nothing."""
+    data = content
+    if spec.label_words:
+        data = hashlib.sha256("\n".join([content, *spec.label_words]).encode()).hexdigest()
+    plain = TaskSpec.model_fields
+    read = {
+        name: value
+        for name in ("prompt", "decoding", "characters", "truncation_side")
+        if (value := getattr(spec, name)) != plain[name].default
+    }
+    if read:
+        if spec.decoding is not None:
+            read["decoding"] = spec.decoding.model_dump(mode="json")
+        data = hashlib.sha256(f"{data}\n{json.dumps(read, sort_keys=True)}".encode()).hexdigest()
+    return data
+
+
+def _check_classes_left(strata: Labels, label_names: Sequence[str], n_dropped: int, spec: TaskSpec) -> None:
+    """Refuse a class of which nothing is left once copies of test rows are gone."""
+    left = np.bincount(strata, minlength=len(label_names))
+    gone = [name for name, count in zip(label_names, left, strict=True) if count == 0]
+    if gone:
+        raise DataError(
+            f"{spec.data.label()}: all training rows of the class '{gone[0]}' are copies of test rows, which are never "
+            f"trained on ({n_dropped} rows were dropped in all). Name a test file with other texts."
+        )
+
+
+def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
+    """Check what all kinds have alike, and fill in the metric.
+
+    Raises:
+        UsageError: an unknown role or metric, or a role that has to be given and is not.
+    """
+    from harness.metrics import metrics
+
+    given = spec.columns.given
+    unknown = sorted(set(given) - set(kind.roles))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], kind.roles, n=1, cutoff=0.6)
+        guess = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"columns.{unknown[0]}: unknown key;{guess} accepted: {', '.join(kind.roles)}")
+    missing = [role for role, default in kind.roles.items() if default == "" and role not in given]
+    if missing:
+        raise UsageError(f"columns.{missing[0]}: missing; a {kind.name} task needs {', '.join(kind.roles)}")
+    metric = spec.metric or kind.metrics[0]
+    metrics.get(metric)
+    if metric not in kind.metrics:
+        raise UsageError(f"metric: '{metric}' does not score a {kind.name} task; accepted: {', '.join(kind.metrics)}")
+    if spec.prompt is not None:
+        check_template(spec.prompt)
+    return spec.model_copy(update={"metric": metric})
+
+
+def columns_of(kind: Kind, spec: TaskSpec) -> dict[str, str]:
+    """Column by role, of the roles that the task has."""
+    given = spec.columns.given
+    return {role: column for role, default in kind.roles.items() if (column := given.get(role, default))}
+
+
+def check_template(template: str) -> list[str]:
+    """The fields that a template names, once each.
+
+    Raises:
+        UsageError: it is no template of plain fields: indices, attributes, conversions and formats are not accepted.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(f"prompt: {template!r} is no template ({error}); write a brace itself as two") from None
+    names = []
+    for _, name, form, conversion in parts:
+        if name is None:
+            continue
+        if not name or form or conversion or any(mark in name for mark in ".[]"):
+            raise UsageError(f"prompt: the field {{{name}}} is not plain; accepted: the name of a column in braces")
+        names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def fill(template: str, values: Mapping[str, Sequence[Any]], n_rows: int, accepted: Sequence[str]) -> list[str]:
+    """The template filled in for each row.
+
+    Args:
+        template: checked.
+        values: texts by field, one a row.
+        n_rows: how many rows.
+        accepted: the fields as a user may name them, for the message.
+
+    Raises:
+        UsageError: the template names a field that there is none of.
+    """
+    names = check_template(template)
+    unknown = [name for name in names if name not in values]
+    if unknown:
+        raise UsageError(f"prompt: {{{unknown[0]}}} names no input column; accepted: {', '.join(accepted)}")
+    return [template.format_map({name: values[name][row] for name in names}) for row in range(n_rows)]

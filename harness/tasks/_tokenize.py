@@ -1,0 +1,71 @@
+"""Texts and pairs of texts to token ids, as a backbone's own tokenizer makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from harness.backbones.model import Backbone
+from harness.tasks.base import Sequences, Source
+
+
+def tokenize_texts(source: Source, backbone: Backbone, max_length: int) -> Sequences:
+    """One text a row: cut on the side that the task says, special tokens kept."""
+    if not len(source):
+        return Sequences([], 0)
+    texts = [as_read(text, source) for text in source.texts]
+    with cutting(backbone.tokenizer, source.cut):
+        encoded = backbone.tokenizer(texts, truncation=True, max_length=max_length, padding=False)
+    n_truncated = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    return Sequences(encoded["input_ids"], n_truncated)
+
+
+def tokenize_pairs(
+    first: Sequence[str], second: Sequence[str], source: Source, backbone: Backbone, max_length: int
+) -> tuple[list[list[int]], list[bool]]:
+    """Two texts in one sequence, the longer of which is cut first.
+
+    Returns:
+        Token ids, those of the second segment marked (`Sequences.ids`), and which sequences were cut.
+    """
+    if not first:
+        return [], []
+    one, other = ([as_read(text, source) for text in texts] for texts in (first, second))
+    with cutting(backbone.tokenizer, source.cut):
+        encoded = backbone.tokenizer(
+            one, other, truncation="longest_first", max_length=max_length, padding=False, **segments_of(backbone)
+        )
+    return mark_segments(encoded), [bool(encoding.overflowing) for encoding in encoded.encodings]
+
+
+def segments_of(backbone: Backbone) -> dict[str, bool]:
+    """Options that have the tokenizer say which segment a token is of, where the backbone reads that."""
+    return {"return_token_type_ids": backbone.reads_segments}
+
+
+def mark_segments(encoded: Any) -> list[list[int]]:
+    """Token ids with those of the second segment written as `-1 - id`."""
+    rows = encoded["input_ids"]
+    if "token_type_ids" not in encoded:
+        return list(rows)
+    return [
+        [-1 - token if segment else token for token, segment in zip(ids, types, strict=True)]
+        for ids, types in zip(rows, encoded["token_type_ids"], strict=True)
+    ]
+
+
+def as_read(text: str, source: Source) -> str:
+    """The text as a backbone reads it: the characters as words, where the task says so."""
+    return " ".join(text.replace(" ", "")) if source.characters else text
+
+
+@contextmanager
+def cutting(tokenizer: Any, side: Literal["right", "left"]) -> Iterator[None]:
+    """Have a tokenizer cut at that end meanwhile."""
+    before = tokenizer.truncation_side
+    tokenizer.truncation_side = side
+    try:
+        yield
+    finally:
+        tokenizer.truncation_side = before

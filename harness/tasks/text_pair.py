@@ -1,0 +1,86 @@
+"""Classification of a pair of texts: does one follow from the other, do they say the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from harness.backbones.model import Backbone
+from harness.data.classes import check_can_hold_out, check_labels, check_texts, read_classes
+from harness.data.raw import Origin
+from harness.data.source import Reading, load_splits
+from harness.data.spec import TaskSpec
+from harness.tasks._classes import ProbabilityKind
+from harness.tasks._prepare import Split, assemble, columns_of, fill, resolve_common
+from harness.tasks._tokenize import tokenize_pairs
+from harness.tasks.base import Sequences, Source, Task, kinds
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BETWEEN = "\n"
+"""Stands between the two texts where they are one."""
+
+
+class TextPair(ProbabilityKind):
+    """Two texts, one of several classes; a backbone reads both in one sequence, and the one head reads that."""
+
+    name = "text-pair"
+    roles: ClassVar[Mapping[str, str | None]] = {"first": "", "second": "", "label": "label"}
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "macro_f1", "matthews")
+    also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+
+    def resolve(self, spec: TaskSpec) -> TaskSpec:
+        """Fill in the metric."""
+        return resolve_common(self, spec)
+
+    def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
+        """Load, check, drop copies of test pairs from training, cap the test rows."""
+        spec = self.resolve(spec)
+        columns = columns_of(self, spec)
+
+        def pairs(data: Dataset, origin: Origin) -> list[str]:
+            first, second = (
+                check_texts(data.data.column(columns[role]).to_pylist(), columns[role], origin)
+                for role in ("first", "second")
+            )
+            return [BETWEEN.join(pair) for pair in zip(first, second, strict=True)]
+
+        def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
+            labels = check_labels(data.data.column(columns["label"]).to_pylist(), columns["label"], origin)
+            texts = pairs(data, origin)
+            check_can_hold_out(texts, labels, origin)
+            return texts, labels
+
+        splits = load_splits(spec, mirror, reading=Reading(list(columns.values()), keys))
+        rows = read_classes(spec, splits, pairs)
+        parts = {}
+        for part, data, texts, labels in (
+            ("train", splits.train, rows.train_texts, rows.train_labels),
+            ("test", splits.test, rows.test_texts, rows.test_labels),
+        ):
+            fields = {role: data.data.column(columns[role]).to_pylist() for role in ("first", "second")}
+            by_column = {columns[role]: values for role, values in fields.items()}
+            prompts = None
+            if spec.prompt is not None:
+                prompts = fill(spec.prompt, {**fields, **by_column}, len(texts), list(by_column))
+            names = [rows.label_names[label] for label in labels]
+            parts[part] = Split(texts, labels, names, fields, prompts)
+        return assemble(
+            self,
+            spec,
+            splits,
+            parts["train"],
+            parts["test"],
+            label_names=rows.label_names,
+            n_outputs=len(rows.label_names),
+        )
+
+    def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
+        """Both texts in one sequence, the longer cut first."""
+        ids, cut = tokenize_pairs(source.fields["first"], source.fields["second"], source, backbone, max_length)
+        return Sequences(ids, sum(cut))
+
+
+kinds.add(TextPair.name, TextPair())

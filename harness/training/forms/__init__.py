@@ -1,0 +1,28 @@
+"""How methods that train inside a transformer serve each form of answers: model, batches, loss, prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.training.forms.base import AnswerForm, Examples, Workbench
+
+if TYPE_CHECKING:
+    from harness.tasks.base import Form
+
+__all__ = ["AnswerForm", "Examples", "Workbench", "answer_form"]
+
+
+def answer_form(form: Form) -> AnswerForm:
+    """The one that serves a kind's form."""
+    from harness.training.forms.choices import Choices
+    from harness.training.forms.classes import Classes
+    from harness.training.forms.spans import Spans
+    from harness.training.forms.text import GeneratedText
+
+    known: dict[Form, type[AnswerForm]] = {
+        "classes": Classes,
+        "choices": Choices,
+        "spans": Spans,
+        "text": GeneratedText,
+    }
+    return known[form]()
