@@ -26,14 +26,14 @@ class FourierFt(PeftMethod):
     trains = "spectral coefficients of additions to weight matrices, and the output layer"
     source = "Gao et al., 2024, arXiv:2405.03003; peft"
     search_space: ClassVar[SearchSpace] = {
-        "learning_rate": Range(3e-3, 1e-1, log=True),
+        "learning_rate": Range(1e-2, 3e-1, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),
         "n_frequencies": Choice((200, 1000)),
     }
 
     n_frequencies: int = Field(default=1000, ge=1)
     scaling: float = Field(default=150.0, gt=0)
-    learning_rate: float = Field(default=3e-2, gt=0)
+    learning_rate: float = Field(default=1e-1, gt=0)
 
     def peft_config(self, bench: Bench) -> Any:
         """FourierFT."""
