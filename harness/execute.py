@@ -160,8 +160,10 @@ class Worker:
         bench = Bench(
             kind=task.kind,
             n_outputs=task.n_outputs,
+            n_strata=task.n_strata,
             max_length=_max_length(task, backbone),
             label_words=task.label_words,
+            prompt=task.prompt,
             reply=task.reply,
             measure=functools.partial(measure_upwards, task),
             backbone=backbone,

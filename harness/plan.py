@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.backbones.locate import BackboneFiles
@@ -41,7 +41,7 @@ class PlannedCell:
 def plan_cells(
     *,
     tasks: Sequence[Task],
-    backbone: BackboneFiles | None,
+    backbones: Mapping[str, BackboneFiles],
     methods: Sequence[Method],
     sizes: Sequence[Size],
     seeds: Sequence[int],
@@ -54,7 +54,7 @@ def plan_cells(
 
     Args:
         tasks: prepared ones.
-        backbone: may be None where no method uses one.
+        backbones: of each task by its name; a task may have none where no method uses one.
         methods: configured ones.
         sizes: training sizes.
         seeds: of the draw, the initialisation and the order of batches.
@@ -77,9 +77,9 @@ def plan_cells(
                 for budget in budgets:
                     for method in methods:
                         uses_backbone = bool(method.serves)
-                        if uses_backbone and backbone is None:
+                        files = backbones.get(task.name) if uses_backbone else None
+                        if uses_backbone and files is None:
                             raise UsageError(f"Method '{method.name}' needs a backbone and none was named.")
-                        files = backbone if uses_backbone else None
                         cell = Cell(
                             task=task.name,
                             data=task.data,
@@ -93,7 +93,7 @@ def plan_cells(
                             budget=budget,
                             seed=seed if method.uses_labels else 0,
                         )
-                        reason = method.why_unsupported(task.kind.name, files, device)
+                        reason = method.why_not(task, files, device)
                         planned.setdefault(cell.id, PlannedCell(cell, method, reason))
     return list(planned.values())
 

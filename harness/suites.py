@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
-from harness.backbones.locate import DEFAULT as DEFAULT_BACKBONE
 from harness.data.sampling import parse_size
 from harness.data.spec import Files, TaskSpec
 from harness.errors import UsageError, unknown_name
@@ -73,7 +72,7 @@ class Suite(BaseModel):
         description: one line on what the suite compares.
         tasks: by name, in the order of the file; those of included suites come first.
         include: names of shipped suites, or paths (relative to this file), whose tasks are taken in.
-        backbone: the pretrained transformer.
+        backbone: the pretrained transformer of all tasks; None takes each task's own, or its kind's.
         methods: such as `lora` or `lora[rank=4]`; read by the methods' own parser.
         sizes: training sizes as text: `32`, `8/class`, `all` (`data.sampling.parse_size`).
         seeds: of the draw, the initialisation and the order of batches.
@@ -86,7 +85,7 @@ class Suite(BaseModel):
     description: str = ""
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     include: tuple[str, ...] = ()
-    backbone: str = Field(default=DEFAULT_BACKBONE, min_length=1)
+    backbone: str | None = Field(default=None, min_length=1)
     methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, min_length=1)
     sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
@@ -106,6 +105,11 @@ class Suite(BaseModel):
             return self.tasks[name]
         except KeyError:
             raise unknown_name(f"task of suite '{self.name}'", name, self.tasks) from None
+
+    def backbone_of(self, name: str) -> str:
+        """The backbone that a run of the task called `name` takes where the command line says nothing."""
+        spec = self.task(name)
+        return self.backbone or spec.backbone or kinds.get(spec.kind).backbone
 
 
 def suite_names() -> list[str]:

@@ -143,7 +143,7 @@ def test_planning_is_pure_and_refuses_before_training(toy: Task, tiny: BackboneF
     def plan(sizes: list[str], names: list[str]) -> list[Any]:
         return plan_cells(
             tasks=[toy],
-            backbone=tiny,
+            backbones={toy.name: tiny},
             methods=parse_methods(names),
             sizes=[parse_size(size) for size in sizes],
             seeds=[0, 1],
@@ -163,7 +163,7 @@ def test_planning_is_pure_and_refuses_before_training(toy: Task, tiny: BackboneF
     with pytest.raises(UsageError, match="seed"):
         plan_cells(
             tasks=[toy],
-            backbone=None,
+            backbones={},
             methods=parse_methods(["majority"]),
             sizes=[parse_size("9")],
             seeds=[],

@@ -17,8 +17,9 @@ from harness.errors import UnsupportedError
 from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import Method, artifact, methods
-from harness.methods._in_context import FittedPrompt, draw
-from harness.methods._prompts import Demonstration, PromptWriter
+from harness.methods._demonstrations import draw
+from harness.methods._in_context import FittedPrompt
+from harness.methods._prompts import Demonstration, PromptWriter, Wording
 from harness.methods.base import Bench
 from harness.tasks import Rows, Task
 from tests.tiny_backbones import save_tiny_llama
@@ -43,7 +44,7 @@ def some_test_rows(task: Task, n_rows: int) -> Rows:
 
 
 def prompt_of(method: Any, bench: Bench, demonstrations: Sequence[Demonstration], text: str) -> str:
-    shown = [method.template.replace("{text}", d.text) + " " + bench.label_words[d.label] for d in demonstrations]
+    shown = [method.template.replace("{text}", d.text) + " " + d.answer for d in demonstrations]
     instruction = [method.instruction] if method.instruction else []
     return method.separator.join([*instruction, *shown, method.template.replace("{text}", text)])
 
@@ -167,10 +168,15 @@ def test_a_text_too_long_is_cut_before_the_end_of_the_template(
 ) -> None:
     backbone = load_backbone(tiny_llama)
     writer = PromptWriter(
-        backbone, toy.label_words, template="Input: {text}\nLabel:", separator=" ", instruction="", max_text_tokens=128
+        backbone,
+        Wording("Input: {text}\nLabel:"),
+        separator=" ",
+        instruction="",
+        max_text_tokens=128,
+        answers=toy.label_words,
     )
     text = " ".join(["refund"] * n_tokens)
-    prompt = writer.write(text, [Demonstration("crash " * 100, 2)])
+    prompt = writer.write(text, [Demonstration("crash " * 100, toy.label_words[2])])
     words = backbone.tokenizer.convert_ids_to_tokens(prompt.ids)
     n_read = min(n_tokens, 127 - 5)
     assert words == ["<s>", "input", ":", *["refund"] * n_read, "label", ":"]
@@ -190,11 +196,11 @@ def test_what_is_cut_is_noted(toy: Task, tiny_llama: BackboneFiles, cpu: Device)
 def test_a_template_that_does_not_fit_is_refused(toy: Task, tiny_llama: BackboneFiles) -> None:
     writer = PromptWriter(
         load_backbone(tiny_llama),
-        toy.label_words,
-        template="{text}",
+        Wording("{text}"),
         separator=" ",
         instruction="help " * 200,
         max_text_tokens=128,
+        answers=toy.label_words,
     )
     with pytest.raises(UnsupportedError, match="leave room for 127"):
         writer.write("refund", [])
@@ -237,7 +243,7 @@ def test_nearest_shows_the_most_similar_last(toy: Task, tiny_llama: BackboneFile
     expected = []
     for text, similar in zip(rows.texts, cosines, strict=True):
         chosen = sorted(range(48), key=lambda row: similar[row])[-3:]
-        shown = [Demonstration(pool.texts[row], int(pool.known_labels[row])) for row in chosen]
+        shown = [Demonstration(pool.texts[row], toy.label_words[pool.known_labels[row]]) for row in chosen]
         prompt = prompt_of(method, bench, shown, text)
         expected.append(plain_causal(tiny_llama, prompt, bench.label_words, mean=False))
     np.testing.assert_allclose(fitted.predict(rows, bench), expected, atol=1e-4)

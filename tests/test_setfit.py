@@ -14,7 +14,7 @@ from harness.measure.device import Device
 from harness.methods.linear_probe import LinearProbe
 from harness.methods.setfit import SetFit
 from harness.suites import load_suite
-from harness.tasks import Task, kinds
+from harness.tasks import Source, Task, kinds
 from harness.training.model import PooledModel
 from harness.training.pairs import PairBatches, cosine_of_pairs, draw_pairs, squared_difference
 from tests.toys import run_one
@@ -38,7 +38,7 @@ def test_loss_is_that_of_sentence_transformers(toy: Task, tiny: BackboneFiles) -
     from sentence_transformers.util import pairwise_cos_sim
 
     backbone = load_backbone(tiny)
-    rows, _ = toy.kind.tokenize(toy.train.texts[:6], backbone, 32)
+    rows = toy.kind.tokenize(Source("six", toy.train.texts[:6]), backbone, 32).ids
     arrays = [np.asarray(row, dtype=np.int32) for row in rows]
     model = PooledModel(backbone.fresh(torch.device("cpu")), nn.Identity(), "mean").eval()
     batches = PairBatches(

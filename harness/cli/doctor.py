@@ -63,22 +63,24 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
 
 def _check_suite(suite: str, mirror: Path | None, row: Callable[[str, str], None]) -> list[str]:
     from harness.backbones.locate import locate_backbone
-    from harness.data.source import load_splits
     from harness.suites import load_suite
+    from harness.tasks import kinds
 
     loaded = load_suite(suite)
     missing = []
-    for name in loaded.tasks:
+    for name, spec in loaded.tasks.items():
         try:
-            splits = load_splits(loaded.task(name), mirror)
-            row(f"task {name}", f"{splits.provenance.get('from')}: {len(splits.train)} + {len(splits.test)} rows")
+            task = kinds.get(spec.kind).prepare(spec, mirror)
+            row(f"task {name}", f"{task.provenance.get('from')}: {len(task.train)} + {task.n_test_available} rows")
         except HarnessError as error:
             missing.append(str(error))
-    try:
-        files = locate_backbone(loaded.backbone, mirror)
-        row("suite's backbone", f"{files.name}: {files.origin}")
-    except HarnessError as error:
-        missing.append(str(error))
+    for backbone in dict.fromkeys(loaded.backbone_of(name) for name in loaded.tasks):
+        tasks = ", ".join(name for name in loaded.tasks if loaded.backbone_of(name) == backbone)
+        try:
+            files = locate_backbone(backbone, mirror)
+            row(f"backbone of {tasks}", f"{files.name}: {files.origin}")
+        except HarnessError as error:
+            missing.append(f"{error} (Of {tasks}.)")
     return missing
 
 

@@ -172,6 +172,8 @@ class TaskSpec(_Frozen):
         citation: the publication to cite.
         content: fingerprint (`rows.content_fingerprint`) of the copy that the task was checked on. Another copy is
             noted and not refused, since mirrors may hold subsets.
+        backbone: the pretrained transformer that a run takes where nobody names one; None takes the kind's. No part of
+            the task's identity.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
         seen_by: backbones that are known to have been trained on this data set; reports say so.
@@ -197,6 +199,7 @@ class TaskSpec(_Frozen):
     licence: str = "not stated"
     citation: str | None = None
     content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    backbone: str | None = Field(default=None, min_length=1)
     chosen_on: bool = False
     seen_by: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()

@@ -1,14 +1,16 @@
 """What the methods in context share: settings, the language model, the fitted prompt.
 
-A class's probability is the normalised likelihood of its words behind a prompt; nothing is trained. A method of this
-family says which training rows a prompt shows (`FittedPrompt.demonstrations`, or those nearest to each text).
+Nothing is trained. The probability of a class, or of a choice, is the normalised likelihood of its words behind a
+prompt; an answer that is a text, or a part of one, is written after it. A method of this family says which training
+rows a prompt shows (`FittedPrompt.demonstrations`, or those nearest to each text).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +19,21 @@ from pydantic import Field, field_validator
 from harness.errors import UnsupportedError, UsageError
 from harness.measure.device import PrecisionPolicy
 from harness.measure.memory import MemoryMeter
-from harness.methods._frozen import unit_length
+from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
-from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter
+from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
 from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks.base import FORMS, Answers, Floats, Form, Ints, Rows
+from harness.training.forms.text import answer
 
 if TYPE_CHECKING:
     import torch
 
     from harness.backbones.model import Backbone, LanguageModel
+    from harness.training.language import LanguageModel as AskedModel
+
+TEMPLATE = "Input: {text}\nLabel:"
+"""How a text is shown where neither the task nor the method says."""
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Texts that say nothing (Zhao et al., 2021, section 5)."""
@@ -36,7 +43,8 @@ class InContextMethod(Method):
     """Settings of every method that asks a language model for the words of a class.
 
     Attributes:
-        template: a text as prompts show it; `{text}` once in it.
+        template: a text as prompts show it; `{text}` once in it. Where it is the default, a task that words its own
+            question (`prompt` in its suite) is asked in that.
         separator: between instruction, demonstrations and text.
         instruction: begins every prompt.
         normalise: the mean log-probability of a label's tokens instead of their sum, so that classes of many tokens
@@ -47,8 +55,9 @@ class InContextMethod(Method):
     family = "in context"
     trains = "nothing"
     serves = LANGUAGE_MODEL
+    forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
 
-    template: str = "Input: {text}\nLabel:"
+    template: str = TEMPLATE
     separator: str = "\n\n"
     instruction: str = ""
     normalise: bool = False
@@ -61,6 +70,10 @@ class InContextMethod(Method):
             raise ValueError(f"expected {PLACE} once in the template, where the text goes; got {template!r}")
         return template
 
+    def asks_as_the_task_does(self, bench: Bench) -> bool:
+        """Whether prompts are worded by the task."""
+        return bench.prompt is not None and self.template == TEMPLATE
+
     def warm_up(self) -> None:
         """Import what the first prompt imports."""
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, cache_utils  # noqa: F401
@@ -72,6 +85,8 @@ class DemonstratingMethod(InContextMethod):
     Attributes:
         k: how many, at most; all training rows where there are fewer.
     """
+
+    finds_likelihood: ClassVar[bool] = False
 
     k: int = Field(default=8, ge=1)
 
@@ -104,14 +119,18 @@ class FittedPrompt(Fitted):
         backbone = bench.some_backbone
         loaded = load_language_model(bench)
         self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+        self._model = loaded.model
+        self._method = method
         self._label_words = tuple(bench.label_words if label_words is None else label_words)
+        self._is_whole = method.asks_as_the_task_does(bench)
         self._writer = PromptWriter(
             backbone,
-            self._label_words,
-            template=method.template,
+            Wording(bench.prompt, is_whole=True) if self._is_whole and bench.prompt else Wording(method.template),
             separator=method.separator,
             instruction=method.instruction,
             max_text_tokens=bench.max_length,
+            answers=self._label_words if bench.kind.form == "classes" else (),
+            n_answer_tokens=bench.reply.max_new_tokens if bench.reply is not None else 0,
         )
         self.likelihood = LabelLikelihood(
             loaded.model,
@@ -121,32 +140,36 @@ class FittedPrompt(Fitted):
             device=bench.device,
             precision=bench.precision(method.precision),
         )
-        self.demonstrations = [Demonstration(self._writer.shorten(shown.text), shown.label) for shown in demonstrations]
+        self.demonstrations = [
+            Demonstration(self._writer.shorten(shown.text), shown.answer) for shown in demonstrations
+        ]
         self._nearest = nearest
         self.calibration = calibration
 
-    def predict(self, rows: Rows, bench: Bench) -> Floats:
-        """Classes by the likelihood of their words; what was left out of prompts is noted in the ledger."""
+    def predict(self, rows: Rows, bench: Bench) -> Answers:
+        """What the language model says; what was left out of prompts is noted in the ledger."""
+        if bench.reply is not None and bench.reply.wants_likelihood:  # of the text as such: nothing is asked
+            tokens = bench.token_rows(rows, "predict")
+            with bench.working("predict"):
+                return answer(self._asked_model(bench), tokens, bench, bench.precision(self._method.precision))
         positions = self._nearest.positions(rows, bench) if self._nearest is not None else None
         with bench.working("predict"):
             shown = [self.demonstrations] * len(rows)
             if positions is not None:
                 shown = [[self.demonstrations[position] for position in row] for row in positions]
-            prompts = [self._writer.write(text, these) for text, these in zip(rows.texts, shown, strict=True)]
-            scores = np.empty((len(rows), len(self._label_words)), dtype=np.float32)
-            if positions is not None:  # each prompt begins in its own way
-                scores[:] = self.likelihood.score([prompt.ids for prompt in prompts], _NOTHING)
-            else:
-                for n_dropped in sorted({prompt.n_dropped for prompt in prompts}):
-                    members = [row for row, prompt in enumerate(prompts) if prompt.n_dropped == n_dropped]
-                    scores[members] = self._scores([prompts[row] for row in members], n_dropped)
+            texts = asked(rows, whole=self._is_whole)
+            if bench.kind.form == "choices":
+                return self._choose(texts, shown, rows, bench)
+            prompts = [self._writer.write(text, these) for text, these in zip(texts, shown, strict=True)]
             _note(prompts, len(shown[0]) if shown else 0, rows, bench)
-            return _normalised(scores)
+            if bench.kind.form == "classes":
+                return self._classify(prompts, share=positions is None)
+            return self._write(prompts, bench)
 
     def content_free(self, n_dropped: int = 0) -> Floats:
         """Log of the mean probability of each class over the content-free texts, shape (classes,)."""
         shown = self.demonstrations[n_dropped:]
-        prompts = [self._writer.write(text, shown) for text in CONTENT_FREE]
+        prompts = [self._writer.write_probe(text, shown) for text in CONTENT_FREE]
         shared = self._writer.shared(shown[prompts[0].n_dropped :])
         scores = self.likelihood.score([prompt.ids for prompt in prompts], shared)
         mean = _normalised(scores).mean(axis=0, dtype=np.float64)
@@ -161,8 +184,18 @@ class FittedPrompt(Fitted):
         """Demonstrations and the words of the classes: predicting needs neither the training rows nor the task's."""
         return {
             "label_words": list(self._label_words),
-            "demonstrations": [[shown.text, shown.label] for shown in self.demonstrations],
+            "demonstrations": [[shown.text, shown.answer] for shown in self.demonstrations],
         }
+
+    def _classify(self, prompts: Sequence[Prompt], *, share: bool) -> Floats:
+        """Classes by the likelihood of their words; `share` where prompts show the same demonstrations."""
+        if not share:  # each prompt begins in its own way
+            return _normalised(self.likelihood.score([prompt.ids for prompt in prompts], _NOTHING))
+        scores = np.empty((len(prompts), len(self._label_words)), dtype=np.float32)
+        for n_dropped in sorted({prompt.n_dropped for prompt in prompts}):
+            members = [row for row, prompt in enumerate(prompts) if prompt.n_dropped == n_dropped]
+            scores[members] = self._scores([prompts[row] for row in members], n_dropped)
+        return _normalised(scores)
 
     def _scores(self, prompts: Sequence[Prompt], n_dropped: int) -> Floats:
         """Scores of prompts that show the same demonstrations, shape (prompts, classes)."""
@@ -173,6 +206,48 @@ class FittedPrompt(Fitted):
         # Where the positions leave out demonstrations the context is another, and so is what it makes of no content.
         content_free = self.calibration if n_dropped == 0 else self.content_free(n_dropped)
         return np.asarray(_log_softmax(scores) - content_free, dtype=np.float32)
+
+    def _choose(
+        self, texts: Sequence[str], shown: Sequence[Sequence[Demonstration]], rows: Rows, bench: Bench
+    ) -> Floats:
+        """One of each row's own choices, by the likelihood of its words."""
+        from harness.training.language import reply_nll
+
+        choices = [rows.source.fields["choices"][position] for position in rows.index]
+        written = [
+            self._writer.write_with(text, these, words)
+            for text, these, words in zip(texts, shown, choices, strict=True)
+        ]
+        _note([prompt for prompt, _ in written], len(shown[0]) if shown else 0, rows, bench)
+        replies = [reply for _, several in written for reply in several]
+        likelihoods = -reply_nll(
+            self._asked_model(bench),
+            [prompt.ids for prompt, several in written for _ in several],
+            replies,
+            pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
+            device=bench.device,
+            precision=bench.precision(self._method.precision),
+        )
+        if self._method.normalise:
+            likelihoods /= np.array([len(reply) for reply in replies])
+        counts = np.array([len(several) for several in choices], dtype=np.int64)
+        scores = np.full((len(rows), bench.n_outputs), -np.inf)
+        scores[np.arange(bench.n_outputs) < counts[:, None]] = likelihoods
+        return _normalised(scores)
+
+    def _write(self, prompts: Sequence[Prompt], bench: Bench) -> Answers:
+        """A text after each prompt; one that shows how rows follow each other ends where the next would begin."""
+        assert bench.reply is not None
+        if self.demonstrations and self._method.separator:
+            stop = tuple(dict.fromkeys([*bench.reply.stop, self._method.separator]))
+            bench = dataclasses.replace(bench, reply=dataclasses.replace(bench.reply, stop=stop))
+        ids = [prompt.ids.astype(np.int32) for prompt in prompts]
+        return answer(self._asked_model(bench), ids, bench, bench.precision(self._method.precision))
+
+    def _asked_model(self, bench: Bench) -> AskedModel:
+        from harness.training.language import LanguageModel as AskedModel
+
+        return AskedModel(self._model, is_causal=bench.some_backbone.files.architecture == "causal")
 
 
 def restored(
@@ -186,63 +261,11 @@ def restored(
     return FittedPrompt(
         method,
         bench,
-        [Demonstration(text, int(label)) for text, label in state["demonstrations"]],
+        [Demonstration(text, shown) for text, shown in state["demonstrations"]],
         nearest=nearest,
         calibration=tensors.get("calibration"),
         label_words=state["label_words"],
     )
-
-
-class Nearest:
-    """Chooses the training rows whose frozen features have the highest cosine with a text's (Liu et al., 2022).
-
-    Args:
-        embeddings: unit vectors of the rows to choose from, shape (rows, width).
-        k: how many.
-        precision: that they were encoded in.
-    """
-
-    def __init__(self, embeddings: Floats, k: int, precision: PrecisionPolicy) -> None:
-        self.embeddings = embeddings
-        self._k = k
-        self._precision = precision
-
-    def positions(self, rows: Rows, bench: Bench) -> Ints:
-        """Positions of the chosen for each row, the most similar last; shape (rows, at most k)."""
-        texts = unit_length(bench.pooled(rows, "predict", self._precision))
-        with bench.working("predict"):
-            order = np.argsort(-(texts @ self.embeddings.T), axis=1, kind="stable").astype(np.int64)
-            return order[:, : self._k][:, ::-1]
-
-
-def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"], seed: int) -> Ints:
-    """Positions of the rows that a prompt shows, in a random order; shape (at most k,).
-
-    Args:
-        labels: class index per row.
-        n_classes: of the task.
-        k: how many to choose.
-        how: `random` draws from all rows; `balanced` takes one class after another, in a random order of the classes,
-            as long as it has rows left, so that their counts differ by one at most.
-        seed: another gives another draw and order.
-    """
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(labels))
-    if how == "balanced":
-        turns = np.empty(len(labels), dtype=np.int64)  # a row's turn: how many of its class come before it
-        for label in range(n_classes):
-            members = order[labels[order] == label]
-            turns[members] = np.arange(len(members))
-        place = generator.permutation(n_classes)  # of each class within a turn
-        order = order[np.lexsort((place[labels[order]], turns[order]))]
-    return generator.permutation(order[:k]).astype(np.int64)
-
-
-def show(rows: Rows, positions: Ints, bench: Bench) -> list[Demonstration]:
-    """The rows at `positions` as demonstrations, noted in the ledger by their positions in the training pool."""
-    chosen = rows.take(positions)
-    bench.ledger.notes["demonstrations"] = " ".join(str(row) for row in chosen.index)
-    return [Demonstration(text, int(label)) for text, label in zip(chosen.texts, chosen.known_labels, strict=True)]
 
 
 def load_language_model(bench: Bench) -> LanguageModel:

@@ -25,7 +25,7 @@ from harness.measure.device import Device, Precision, PrecisionPolicy
 from harness.measure.memory import MemoryMeter
 from harness.records import Budget, CurvePoint
 from harness.registry import Registry
-from harness.tasks.base import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, kinds
+from harness.tasks.base import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, Task, kinds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +90,9 @@ class Bench:
     Attributes:
         kind, n_outputs, max_length: of the task; n_outputs scores of a row (classes, or most choices), max_length in
             tokens.
+        n_strata: groups that draws are stratified by: the classes, or one.
         label_words: each class in words that a person would use, in the order of the classes.
+        prompt: the template by which the task words what a language model is asked; None where it has none.
         reply: what is asked of a language model; None where answers are no texts.
         measure: the task's main metric of (answers, labels), turned so that higher is better.
         backbone: None for methods that need none.
@@ -105,8 +107,10 @@ class Bench:
 
     kind: Kind
     n_outputs: int
+    n_strata: int
     max_length: int
     label_words: tuple[str, ...]
+    prompt: str | None
     reply: Reply | None
     measure: Callable[[Answers, Labels], float]
     backbone: Backbone | None
@@ -174,8 +178,8 @@ class Bench:
             tokenised: whether the fit has been charged for the rows' token ids (`token_rows`) already.
 
         Returns:
-            Shape (rows, width); where answers are choices, one vector each: shape (rows, most choices, width), not a
-            number where a row has fewer.
+            Shape (rows, width), the mean over its windows where a row is read in several; where answers are choices,
+            one vector each: shape (rows, most choices, width), not a number where a row has fewer.
 
         Raises:
             UsageError: the backbone has no such block; the message says how many it has.
@@ -203,9 +207,12 @@ class Bench:
         if phase == "encode":
             self.ledger.train_flops += encoded.flops
             self.ledger.train_tokens += encoded.tokens
+        counts = tokens.n_sequences(rows.index)
+        if self.kind.form == "spans" and len(rows):
+            sums = np.add.reduceat(encoded.values, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
+            return np.asarray(sums / counts[:, None], dtype=np.float32)
         if self.kind.form != "choices":
             return encoded.values
-        counts = tokens.n_sequences(rows.index)
         packed = np.full((len(rows), self.n_outputs, encoded.values.shape[1]), np.nan, dtype=np.float32)
         packed[np.arange(self.n_outputs) < counts[:, None]] = encoded.values
         return packed
@@ -283,6 +290,7 @@ class Method(BaseModel, ABC):
         serves: architectures that it can adapt; empty for methods that use no backbone.
         forms: forms of answers that it can give: which kinds of task it serves follows from that.
         serves_pairs: whether it makes sense of two texts in one sequence.
+        finds_likelihood: whether it can be asked how likely a text is.
         uses_labels: False for methods that look at no label; they run once, at n_train 0.
         search_space: settings that `--tune` searches over, by name; empty where there is nothing to tune.
         newer_settings: settings that came after records of the method had been published: no part of its
@@ -304,6 +312,7 @@ class Method(BaseModel, ABC):
     serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
     forms: ClassVar[frozenset[Form]] = frozenset({"classes"})
     serves_pairs: ClassVar[bool] = True
+    finds_likelihood: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True
     search_space: ClassVar[SearchSpace] = {}
     newer_settings: ClassVar[frozenset[str]] = frozenset()
@@ -347,6 +356,13 @@ class Method(BaseModel, ABC):
         if form == "text" and self.serves and architecture == "encoder":
             return f"A {kind} task is answered by a language model; this backbone is an encoder, which is none."
         return None
+
+    def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:
+        """`why_unsupported`, and whether this very task asks for what the method cannot say."""
+        reason = self.why_unsupported(task.kind.name, files, device)
+        if reason is None and task.reply is not None and task.reply.wants_likelihood and not self.finds_likelihood:
+            return f"'{self.name}' shows questions with their answers; '{task.metric}' scores texts as such."
+        return reason
 
     def warm_up(self) -> None:
         """Import and start what `fit` uses for the first time; called once a process, before anything is measured."""

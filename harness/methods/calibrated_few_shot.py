@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, counted, draw, restored, show
+from harness.methods._demonstrations import draw, show
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, counted, restored
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
-from harness.tasks.base import Rows
+from harness.tasks.base import Form, Rows
 
 
 @method
@@ -27,14 +28,16 @@ class CalibratedFewShot(DemonstratingMethod):
     source = "Zhao et al., 2021, arXiv:2102.09690"
     search_space: ClassVar[SearchSpace] = {"k": Choice((2, 4, 8, 16)), "choose": Choice(("random", "balanced"))}
 
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes"})  # what is divided out is a class's own
+
     choose: Literal["random", "balanced"] = "balanced"
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose what prompts show, and run the content-free texts behind it."""
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
-            chosen = draw(rows.known_labels, bench.n_outputs, self.k, self.choose, seed)
-            demonstrations = show(rows, chosen, bench)
+            chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
+            demonstrations = show(rows, chosen, bench, whole=self.asks_as_the_task_does(bench))
         fitted = FittedPrompt(self, bench, demonstrations)
         fitted.calibration = counted(fitted.content_free, fitted.likelihood, bench)
         return fitted

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.methods._frozen import unit_length
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, Nearest, draw, restored, show
+from harness.methods._demonstrations import Nearest, draw, embed, show
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
 from harness.tasks.base import Rows
 
@@ -37,15 +37,16 @@ class FewShot(DemonstratingMethod):
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose what prompts show, or encode the rows to choose from."""
         if self.choose == "nearest":
-            embeddings = unit_length(bench.pooled(rows, "encode", self.precision))
+            embeddings = embed(rows, bench, "encode", self.precision)
             with bench.working("fit"):
-                demonstrations = show(rows, np.arange(len(rows), dtype=np.int64), bench)
+                everything = np.arange(len(rows), dtype=np.int64)
+                demonstrations = show(rows, everything, bench, whole=self.asks_as_the_task_does(bench))
             bench.ledger.notes["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
             return FittedPrompt(self, bench, demonstrations, nearest=Nearest(embeddings, self.k, self.precision))
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
-            chosen = draw(rows.known_labels, bench.n_outputs, self.k, self.choose, seed)
-            demonstrations = show(rows, chosen, bench)
+            chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
+            demonstrations = show(rows, chosen, bench, whole=self.asks_as_the_task_does(bench))
         return FittedPrompt(self, bench, demonstrations)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

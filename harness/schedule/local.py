@@ -67,8 +67,8 @@ def run_cells(
     listener.begin(len(prepared.cells), len(prepared.cells) - len(missing))
     remaining = RemainingTime()
     n_run = 0
-    if prepared.backbone is not None and any(planned.cell.backbone for planned in missing):
-        load_backbone(prepared.backbone)  # one clear refusal, and not a failed record a cell
+    for task in {planned.cell.task for planned in missing if planned.cell.backbone and planned.unsupported is None}:
+        load_backbone(prepared.backbones[task])  # one clear refusal, and not a failed record a cell
     worker = Worker(prepared.device, cache) if missing else None
     for position, planned in enumerate(missing):
         assert worker is not None
@@ -80,7 +80,7 @@ def run_cells(
         record = worker.run(
             planned,
             prepared.tasks[planned.cell.task],
-            prepared.backbone,
+            prepared.backbones.get(planned.cell.task),
             prepared.suite,
             listener.cell_goes_on,
             attempt=store.next_attempt(id_, prepared.device.name),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.data.sampling import Size, parse_size
 from harness.data.spec import TaskSpec
-from harness.errors import UsageError
+from harness.errors import MissingResourceError, UsageError
 from harness.measure.device import Device, find_device
 from harness.methods.configure import parse_methods, with_trials
 from harness.plan import PlannedCell, plan_cells
@@ -29,7 +29,7 @@ class Request:
         sizes: `32`, `8/class` or `all`.
         seeds: whole numbers from 0.
         budgets: what each fit may spend; several are an axis of the grid.
-        backbone: a hub id, `ID@REVISION` or a local folder.
+        backbone: a hub id, `ID@REVISION` or a local folder, for all tasks.
         mirror: folder in which hub ids are looked up first.
         device: `auto`, `cpu` or `cuda`.
         only_sizes_that_fit: leave out default sizes that the data cannot hold, and add all there is; sizes that were
@@ -59,7 +59,7 @@ class Prepared:
         suite: the suite's name, a label.
         cells: in the order to run them.
         tasks: by name.
-        backbone: None where no method uses one.
+        backbones: of each task by its name; empty where no method uses one.
         device: where cells run.
         notes: what of the request could not be followed, for the user.
     """
@@ -67,7 +67,7 @@ class Prepared:
     suite: str
     cells: tuple[PlannedCell, ...]
     tasks: dict[str, Task]
-    backbone: BackboneFiles | None
+    backbones: dict[str, BackboneFiles]
     device: Device
     notes: tuple[str, ...] = ()
 
@@ -100,22 +100,42 @@ def prepare(request: Request) -> Prepared:
         raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
     device = find_device(request.device)
-    backbone = None
+    backbones = {}
     if any(method.serves for method in methods):
-        backbone = locate_backbone(request.backbone or suite.backbone, request.mirror)
+        names = {spec.name: request.backbone or suite.backbone_of(spec.name) for spec in specs}
+        backbones = locate_backbones(names, request.mirror)
     tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
     if request.only_sizes_that_fit and request.sizes is None:
         sizes = _fitting(sizes, list(tasks.values()))
     cells = plan_cells(
         tasks=list(tasks.values()),
-        backbone=backbone,
+        backbones=backbones,
         methods=methods,
         sizes=sizes,
         seeds=seeds,
         budgets=budgets,
         device=device.kind,
     )
-    return Prepared(suite.name, tuple(cells), tasks, backbone, device, tuple(notes))
+    return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes))
+
+
+def locate_backbones(names: Mapping[str, str], mirror: Path | None) -> dict[str, BackboneFiles]:
+    """The backbone of each task, by the task's name; each is looked for once.
+
+    Raises:
+        MissingResourceError: some are not to be had; the message says of each how to supply it, and for which tasks.
+    """
+    found: dict[str, BackboneFiles] = {}
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(names.values()):
+        try:
+            found[name] = locate_backbone(name, mirror)
+        except MissingResourceError as error:
+            tasks = [task for task, wanted in names.items() if wanted == name]
+            missing[name] = str(error) if len(names) == len(tasks) else f"{error} (Asked for by {', '.join(tasks)}.)"
+    if missing:
+        raise MissingResourceError("\n".join(missing.values()))
+    return {task: found[name] for task, name in names.items()}
 
 
 _ALL_UP_TO = 8192

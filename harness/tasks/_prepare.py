@@ -6,17 +6,20 @@ import difflib
 import hashlib
 import json
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.raw import RawSplits
+from harness.data.raw import Origin, RawSplits
 from harness.data.rows import cap_test_rows, content_fingerprint, drop_overlap, order_fingerprint, row_digests
 from harness.data.spec import TaskSpec
 from harness.errors import DataError, UsageError
-from harness.tasks.base import Ints, Kind, Labels, Source, Task
+from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,8 @@ def assemble(
     *,
     label_names: Sequence[str] = (),
     n_outputs: int = 0,
+    prompt: str | None = None,
+    reply: Reply | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Task:
     """Give rows their identity, drop copies of test rows from training, order the pool, cap the test.
@@ -59,6 +64,8 @@ def assemble(
         test: the rows to score on.
         label_names: the classes, in order; none where labels are no classes.
         n_outputs: scores that are predicted for a row; 0 where answers are texts.
+        prompt: the template that made the prompts.
+        reply: how a language model answers, where it writes or finds texts.
         provenance: further notes of the kind.
     """
     assert spec.metric is not None
@@ -99,11 +106,14 @@ def assemble(
         test_labels=test.labels[capped],
         test_rows=order_fingerprint(test_digests[row] for row in capped),
         n_test_available=len(test.texts),
+        prompt=None if train.prompts is None else prompt,
+        reply=reply,
         provenance={
             **splits.provenance,
             "n_pool": len(pool),
             "n_dropped_from_training": n_dropped,
             **({"n_classes": len(label_names)} if label_names else {}),
+            "content": content,
             "content_as_pinned": None if spec.content is None else spec.content == content,
             "defaults_chosen_here": spec.chosen_on,
             **({"seen_by": list(spec.seen_by)} if spec.seen_by else {}),
@@ -177,6 +187,28 @@ def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
     if spec.prompt is not None:
         check_template(spec.prompt)
     return spec.model_copy(update={"metric": metric})
+
+
+def no_classes(
+    texts_of: Callable[[Dataset, Origin], list[str]],
+) -> Callable[[Dataset, Origin], tuple[list[str], list[str]]]:
+    """Keys by which a test is held out where rows have no class (`data.source.Reading`): all are of one."""
+
+    def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
+        texts = texts_of(data, origin)
+        if len(set(texts)) < 2:
+            raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
+        return texts, [""] * len(texts)
+
+    return keys
+
+
+def reply_of(spec: TaskSpec, default: Reply) -> Reply:
+    """How answers are generated: as the task says, or as the kind does."""
+    said = spec.decoding
+    if said is None:
+        return default
+    return replace(default, max_new_tokens=said.max_new_tokens, num_beams=said.num_beams, stop=said.stop)
 
 
 def columns_of(kind: Kind, spec: TaskSpec) -> dict[str, str]:

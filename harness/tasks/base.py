@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from harness.backbones.locate import DEFAULT as DEFAULT_BACKBONE
 from harness.data.spec import TaskSpec
 from harness.records import Predictions, Score
 from harness.registry import Registry
@@ -44,7 +45,9 @@ class Source:
     Attributes:
         key: identity of the split's content, for caches (`<data fingerprint>/train`).
         texts: one text per row: the whole input, for methods that read words.
-        fields: the inputs by the kind's roles, one value per row; just the texts where there is nothing else.
+        fields: the inputs by the kind's roles, one value per row; just the texts where there is nothing else. Where
+            answers are choices, `choices` has the texts of each row's; where they are spans, `context` the text that
+            they are parts of.
         prompts: what a language model is asked, one text per row; None where the task has no prompt of its own.
         cut: at which end of a text what is too long is cut off.
         characters: whether a backbone reads the characters of a text as words.
@@ -145,7 +148,8 @@ class Task:
         test_rows: fingerprint of the test rows and their order.
         n_test_available: test rows there were before the cap.
         provenance: where the rows come from, and what was dropped.
-        reply: what is asked of a language model; None where answers are no texts.
+        prompt: the template that made the sources' prompts; None where they have none.
+        reply: how a language model answers; None where it is not asked for a text.
     """
 
     spec: TaskSpec
@@ -162,6 +166,7 @@ class Task:
     test_rows: str
     n_test_available: int
     provenance: dict[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
     reply: Reply | None = None
 
     @property
@@ -251,6 +256,7 @@ class Kind(ABC):
         roles: what its columns are for, each with the column's default name; an empty name has to be given, None may
             be left out.
         metrics: names of the metrics that may be a task's main one, the default first.
+        backbone: a small pretrained transformer that serves it, where neither a task nor a user names one.
     """
 
     name: ClassVar[str]
@@ -258,6 +264,7 @@ class Kind(ABC):
     reads_pairs: ClassVar[bool] = False
     roles: ClassVar[Mapping[str, str | None]]
     metrics: ClassVar[tuple[str, ...]]
+    backbone: ClassVar[str] = DEFAULT_BACKBONE
 
     @abstractmethod
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -299,6 +306,10 @@ class Kind(ABC):
     @abstractmethod
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """The task's main metric of any rows, in its own direction."""
+
+    def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
+        """What is right for each row, as a language model would say it."""
+        return [label_words[label] for label in rows.known_labels]
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
         """Mean of minus the log-probability of what is right, in nats; None where answers have no probabilities."""

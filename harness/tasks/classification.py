@@ -53,6 +53,7 @@ class Classification(ProbabilityKind):
             parts["test"],
             label_names=rows.label_names,
             n_outputs=len(rows.label_names),
+            prompt=spec.prompt,
         )
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:

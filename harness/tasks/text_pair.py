@@ -27,6 +27,7 @@ class TextPair(ProbabilityKind):
     """Two texts, one of several classes; a backbone reads both in one sequence, and the one head reads that."""
 
     name = "text-pair"
+    reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"first": "", "second": "", "label": "label"}
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "macro_f1", "matthews")
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
@@ -75,6 +76,7 @@ class TextPair(ProbabilityKind):
             parts["test"],
             label_names=rows.label_names,
             n_outputs=len(rows.label_names),
+            prompt=spec.prompt,
         )
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:

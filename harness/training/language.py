@@ -283,9 +283,56 @@ def likelihoods(
     there = device.torch_device()
     batches = CausalBatches(sequences, given, pad_id=pad_id, batch_size=1, seed=0, device=there)
     lengths = np.fromiter((len(ids) for ids in sequences), dtype=np.int64, count=len(sequences))
-    nll = np.zeros(len(sequences))
+    nll = _summed(model, batches, lengths, device, precision)
+    return nll, np.maximum(lengths - given, 0)
+
+
+def reply_nll(
+    model: LanguageModel,
+    prompts: Sequence[npt.NDArray[Any]],
+    replies: Sequence[npt.NDArray[Any]],
+    *,
+    pad_id: int,
+    device: Device,
+    precision: Precision,
+) -> npt.NDArray[np.float64]:
+    """Minus the log-likelihood of each reply behind its prompt, in nats, shape (rows,).
+
+    Args:
+        model: of either kind.
+        prompts: token ids of each prompt, at least one.
+        replies: token ids of each reply.
+        pad_id: what pads.
+        device: where the model is.
+        precision: of the forward pass.
+    """
+    if model.is_causal:
+        wholes = [np.concatenate(both) for both in zip(prompts, replies, strict=True)]
+        given = np.fromiter((len(ids) for ids in prompts), dtype=np.int64, count=len(prompts))
+        return likelihoods(model, wholes, given, pad_id, device, precision)[0]
+    there = device.torch_device()
+    start_id = decoder_start_id(model)
+    batches = DecoderBatches(prompts, replies, start_id=start_id, pad_id=pad_id, batch_size=1, seed=0, device=there)
+    sizes = (len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True))
+    return _summed(model, batches, np.fromiter(sizes, dtype=np.int64, count=len(prompts)), device, precision)
+
+
+def decoder_start_id(model: LanguageModel) -> int:
+    """What a decoder begins with."""
+    transformer: Any = model.transformer
+    names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+    known = (getattr(transformer.config, name, None) for name in names)
+    return next(int(token) for token in known if token is not None)
+
+
+def _summed(
+    model: LanguageModel, batches: CausalBatches | DecoderBatches, lengths: Ints, device: Device, precision: Precision
+) -> npt.NDArray[np.float64]:
+    """Minus the log-likelihood of what is to be predicted of each item, added up in float64."""
+    nll = np.zeros(len(lengths))
     model.eval()
-    autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    kind = device.torch_device().type
+    autocast = torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
     with torch.inference_mode(), autocast:
         for members in _by_tokens(lengths, LIKELIHOOD_TOKENS[device.kind]):
             batch = batches.batch(members)
@@ -294,7 +341,7 @@ def likelihoods(
                 logits.transpose(1, 2), batch.targets, ignore_index=IGNORED, reduction="none"
             )
             nll[members] = each.double().sum(1).cpu().numpy()
-    return nll, np.maximum(lengths - given, 0)
+    return nll
 
 
 def _by_tokens(lengths: Ints, most: int) -> Iterator[Ints]:

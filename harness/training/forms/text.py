@@ -197,7 +197,7 @@ class LanguageInputs:
 
     def batches(self, positions: Ints, targets: Any, *, batch_size: int, seed: int) -> Batches:
         """Batches of the rows at `positions`."""
-        from harness.training.language import CausalBatches, DecoderBatches
+        from harness.training.language import CausalBatches, DecoderBatches, decoder_start_id
 
         sequences = [self._sequences[position] for position in positions]
         shape: dict[str, Any] = {
@@ -209,15 +209,10 @@ class LanguageInputs:
         if self._is_causal:
             causal: CausalBatches = CausalBatches(sequences, targets, **shape)
             return causal
-        decoder: DecoderBatches = DecoderBatches(sequences, targets, start_id=self._start_id(), **shape)
+        decoder: DecoderBatches = DecoderBatches(
+            sequences, targets, start_id=decoder_start_id(language_model(self._model)), **shape
+        )
         return decoder
-
-    def _start_id(self) -> int:
-        transformer: Any = self._model.transformer
-        config = transformer.config
-        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        known = (getattr(config, name, None) for name in names)
-        return next(int(token) for token in known if token is not None)
 
     def forward(self, batch: Any) -> torch.Tensor:
         """Logits of the places that are predicted, shape (rows, places, vocabulary)."""

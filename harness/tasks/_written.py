@@ -1,0 +1,97 @@
+"""What kinds whose answers are written by a language model share: from an input column to a target column."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from harness.backbones.model import Backbone
+from harness.data.classes import check_texts
+from harness.data.raw import Origin
+from harness.data.source import Reading, load_splits
+from harness.data.spec import TaskSpec
+from harness.tasks._prepare import Split, assemble, columns_of, fill, no_classes, reply_of, resolve_common
+from harness.tasks._texts import TextualKind
+from harness.tasks._tokenize import cutting
+from harness.tasks.base import Form, Reply, Rows, Sequences, Source, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class WrittenKind(TextualKind):
+    """Answers are written; a row without an input column is a text whose likelihood is asked for.
+
+    Class attributes:
+        prompt: template where the task has none of its own.
+        reply: how an answer is generated where the task does not say.
+        likelihood_metrics: main metrics by which a model is not asked to write, but how likely it finds the target.
+    """
+
+    form: ClassVar[Form] = "text"
+    prompt: ClassVar[str]
+    reply: ClassVar[Reply]
+    likelihood_metrics: ClassVar[frozenset[str]] = frozenset()
+    input_role: ClassVar[str]
+
+    def resolve(self, spec: TaskSpec) -> TaskSpec:
+        """Fill in the metric."""
+        return self.refuse(resolve_common(self, spec))
+
+    @abstractmethod
+    def refuse(self, spec: TaskSpec) -> TaskSpec:
+        """The spec, unless what it says does not go together.
+
+        Raises:
+            UsageError: it does not; the message names the key.
+        """
+
+    def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
+        """Load, check, drop copies of test inputs from training, cap the test rows."""
+        spec = self.resolve(spec)
+        columns = columns_of(self, spec)
+        reading = Reading(list(columns.values()), no_classes(lambda data, origin: self._read(data, origin, spec).texts))
+        splits = load_splits(spec, mirror, reading=reading)
+        train, test = (
+            self._read(data, splits.origins.get(part, Origin(part)), spec)
+            for part, data in (("train", splits.train), ("test", splits.test))
+        )
+        reply = reply_of(spec, self.reply)
+        if spec.metric in self.likelihood_metrics:
+            reply = Reply(wants_likelihood=True)
+        return assemble(self, spec, splits, train, test, prompt=spec.prompt or self.prompt, reply=reply)
+
+    def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:
+        columns = columns_of(self, spec)
+        read = {
+            role: check_texts(data.data.column(column).to_pylist(), column, origin) for role, column in columns.items()
+        }
+        targets = read["target"]
+        labels = np.empty(len(targets), dtype=object)
+        labels[:] = targets
+        inputs = read.get(self.input_role)
+        if inputs is None:  # the text itself is what is read
+            return Split(targets, labels, targets, {"text": targets})
+        column = columns[self.input_role]
+        fields = {self.input_role: inputs, column: inputs}
+        prompts = fill(spec.prompt or self.prompt, fields, len(inputs), [column])
+        return Split(inputs, labels, targets, {self.input_role: inputs}, prompts)
+
+    def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
+        """The targets."""
+        return [str(label) for label in rows.known_labels]
+
+    def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
+        """The prompts; where one is too long, a causal model is shown its end, which says what is asked."""
+        texts = list(source.texts if source.prompts is None else source.prompts)
+        if not texts:
+            return Sequences([], 0)
+        is_asked = source.prompts is not None and backbone.files.architecture == "causal"
+        with cutting(backbone.tokenizer, "left" if is_asked else source.cut):
+            encoded = backbone.tokenizer(texts, truncation=True, max_length=max_length, padding=False)
+        n_truncated = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+        return Sequences(encoded["input_ids"], n_truncated)

@@ -1,0 +1,40 @@
+"""Generation: a text in answer to another, or a text as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from harness.data.spec import TaskSpec
+from harness.errors import UsageError
+from harness.tasks._written import WrittenKind
+from harness.tasks.base import Reply, kinds
+
+
+class Generation(WrittenKind):
+    """A prompt and the text that answers it; or, scored by perplexity, a text alone."""
+
+    name = "generation"
+    roles: ClassVar[Mapping[str, str | None]] = {"prompt": None, "target": "target"}
+    metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "exact_number", "perplexity")
+    likelihood_metrics: ClassVar[frozenset[str]] = frozenset({"perplexity"})
+    prompt = "{prompt}\n"
+    reply = Reply(max_new_tokens=128)
+    input_role = "prompt"
+    backbone = "HuggingFaceTB/SmolLM2-135M"
+
+    def refuse(self, spec: TaskSpec) -> TaskSpec:
+        """A text is written in answer to a prompt, and has its likelihood without one."""
+        has_prompt = "prompt" in spec.columns.given
+        if spec.metric in self.likelihood_metrics and (has_prompt or spec.prompt):
+            key = "columns.prompt" if has_prompt else "prompt"
+            raise UsageError(f"{key}: '{spec.metric}' scores texts as such; leave it out, or name another metric")
+        if spec.metric not in self.likelihood_metrics and not has_prompt:
+            raise UsageError(
+                f"columns.prompt: missing; '{spec.metric}' scores what is written in answer to a prompt (only "
+                "perplexity scores texts as such)"
+            )
+        return spec
+
+
+kinds.add(Generation.name, Generation())

@@ -1,0 +1,182 @@
+"""Extractive question answering: the answer is a part of the context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from harness.backbones.model import Backbone
+from harness.data.classes import check_texts
+from harness.data.raw import Origin
+from harness.data.source import Reading, load_splits
+from harness.data.spec import TaskSpec
+from harness.errors import DataError
+from harness.tasks._prepare import Split, assemble, columns_of, fill, no_classes, reply_of, resolve_common
+from harness.tasks._texts import TextualKind
+from harness.tasks._tokenize import cutting, mark_segments, segments_of
+from harness.tasks.base import Form, Labels, Reply, Rows, Sequences, Source, Task, kinds
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROMPT = "{context}\nQuestion: {question}\nAnswer:"
+
+REPLY = Reply(max_new_tokens=32, stop=("\n",))
+"""Of a language model that is asked in words."""
+
+STRIDE = 1 / 3
+"""Part of a window that the next one repeats: BERT's 128 of 384 tokens."""
+
+LONGEST_QUESTION = 64
+"""Tokens of a question, at most (as in BERT's own evaluation on SQuAD)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is right for one question.
+
+    Attributes:
+        texts: any of these.
+        starts: where each begins in the context, in characters.
+    """
+
+    texts: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Where the first begins, and the character behind its end: what is trained on."""
+        return self.starts[0], self.starts[0] + len(self.texts[0])
+
+
+class QuestionAnswering(TextualKind):
+    """A question and a context in which its answer stands; long contexts are read in overlapping windows.
+
+    Answers are the hub's `{text: [...], answer_start: [...]}`, a text, or a list of texts; where a text comes without
+    its place, its first occurrence counts.
+    """
+
+    name = "question-answering"
+    form: ClassVar[Form] = "spans"
+    reads_pairs = True
+    roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "context": "context", "answers": "answers"}
+    metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
+    also: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
+
+    def references(self, labels: Labels) -> list[list[str]]:
+        """All answers that would be right."""
+        return [list(answer.texts) for answer in labels]
+
+    def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
+        """The first of the answers."""
+        return [answer.texts[0] for answer in rows.known_labels]
+
+    def resolve(self, spec: TaskSpec) -> TaskSpec:
+        """Fill in the metric."""
+        return resolve_common(self, spec)
+
+    def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
+        """Load, check, drop questions of the test from training, cap the test rows."""
+        spec = self.resolve(spec)
+        columns = columns_of(self, spec)
+        reading = Reading(list(columns.values()), no_classes(lambda data, origin: self._read(data, origin, spec).texts))
+        splits = load_splits(spec, mirror, reading=reading)
+        train, test = (
+            self._read(data, splits.origins.get(part, Origin(part)), spec)
+            for part, data in (("train", splits.train), ("test", splits.test))
+        )
+        return assemble(self, spec, splits, train, test, prompt=spec.prompt or PROMPT, reply=reply_of(spec, REPLY))
+
+    def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:
+        columns = columns_of(self, spec)
+        questions, contexts = (
+            check_texts(data.data.column(columns[role]).to_pylist(), columns[role], origin)
+            for role in ("question", "context")
+        )
+        values = data.data.column(columns["answers"]).to_pylist()
+        answers = np.empty(len(values), dtype=object)
+        for row, value in enumerate(values):
+            answers[row] = _answer(value, contexts[row], row, columns["answers"], origin)
+        fields = {"question": questions, "context": contexts}
+        by_column = {columns[role]: texts for role, texts in fields.items()}
+        return Split(
+            [f"{question}\n{context}" for question, context in zip(questions, contexts, strict=True)],
+            answers,
+            ["\n".join(f"{start} {text}" for start, text in zip(a.starts, a.texts, strict=True)) for a in answers],
+            fields,
+            fill(spec.prompt or PROMPT, {**fields, **by_column}, len(questions), list(by_column)),
+        )
+
+    def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
+        """Windows over the context, each behind the question; no part of a context is left out."""
+        tokenizer = backbone.tokenizer
+        most = min(LONGEST_QUESTION, max_length // 2)
+        asked = tokenizer(list(source.fields["question"]), add_special_tokens=False, return_offsets_mapping=True)
+        questions, n_cut = [], 0
+        for question, ids, offsets in zip(
+            source.fields["question"], asked["input_ids"], asked["offset_mapping"], strict=True
+        ):
+            is_long = len(ids) > most
+            questions.append(question[: offsets[most - 1][1]] if is_long else question)
+            n_cut += is_long
+        with cutting(tokenizer, "right"):
+            encoded = tokenizer(
+                questions,
+                list(source.fields["context"]),
+                truncation="only_second",
+                max_length=max_length,
+                stride=int(STRIDE * (max_length - most)),
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
+                padding=False,
+                **segments_of(backbone),
+            )
+        places = []
+        for window, offsets in enumerate(encoded["offset_mapping"]):
+            of_context = np.array([part == 1 for part in encoded.sequence_ids(window)])
+            place = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+            place[~of_context | (place[:, 0] == place[:, 1])] = -1
+            places.append(place)
+        n_windows = np.bincount(encoded["overflow_to_sample_mapping"], minlength=len(source))
+        first = np.concatenate([[0], np.cumsum(n_windows)]).astype(np.int64)
+        return Sequences(mark_segments(encoded), n_cut, first, places)
+
+
+def _answer(value: Any, context: str, row: int, column: str, origin: Origin) -> Answer:
+    """One row's answers, each where it stands in the context."""
+    texts, starts = value, None
+    if isinstance(value, dict):
+        texts, starts = value.get("text"), value.get("answer_start")
+    if isinstance(texts, str):
+        texts, starts = [texts], None if starts is None else [starts] if isinstance(starts, int) else starts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise DataError(
+            f"{origin.name}: {origin.at(row)}: column '{column}' has no answer; expected a text of the context, a list "
+            "of such, or {text: [...], answer_start: [...]}. Drop questions without an answer."
+        )
+    if starts is None:
+        starts = [context.find(text) for text in texts]
+    if not isinstance(starts, list) or len(starts) != len(texts):
+        raise DataError(
+            f"{origin.name}: {origin.at(row)}: column '{column}' has {len(texts)} answers and not as many places; "
+            "expected an answer_start for each."
+        )
+    for text, start in zip(texts, starts, strict=True):
+        if not isinstance(start, int) or start < 0 or context[start : start + len(text)] != text:
+            where = "in its context" if not isinstance(start, int) or start < 0 else f"at character {start} of it"
+            raise DataError(
+                f"{origin.name}: {origin.at(row)}: the answer '{_brief(text)}' in column '{column}' is not {where}; "
+                "expected a part of the context, letter by letter."
+            )
+    return Answer(tuple(texts), tuple(starts))
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+kinds.add(QuestionAnswering.name, QuestionAnswering())

@@ -1,0 +1,30 @@
+"""Translation from one language into another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from harness.data.spec import TaskSpec
+from harness.tasks._written import WrittenKind
+from harness.tasks.base import Reply, kinds
+
+
+class Translation(WrittenKind):
+    """A text and its translation, scored by sacrebleu on the whole corpus."""
+
+    name = "translation"
+    roles: ClassVar[Mapping[str, str | None]] = {"source": "source", "target": "target"}
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    also: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    prompt = "{source}\n"
+    reply = Reply(max_new_tokens=96, stop=("\n",))
+    input_role = "source"
+    backbone = "google-t5/t5-small"
+
+    def refuse(self, spec: TaskSpec) -> TaskSpec:
+        """Nothing more."""
+        return spec
+
+
+kinds.add(Translation.name, Translation())
