@@ -163,7 +163,7 @@ def test_cached_blocks_are_the_whole_model(
 
     class Whole(LastLayers):
         def make_inputs(self, model: Any, rows: Any, bench: Any) -> Any:
-            return TokenInputs(model, rows, pad_id=0, compact=False, device=torch.device("cpu"))
+            return TokenInputs(model, rows.sequences, pad_id=0, compact=False, device=torch.device("cpu"))
 
     for files in (tiny, tiny_llama):
         found = []
