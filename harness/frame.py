@@ -120,6 +120,18 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "whether default settings were chosen on the task's training and validation rows; null where it is not known",
         lambda record: _defaults_chosen_here(record),
     ),
+    Column(
+        "backbone_has_seen",
+        "boolean",
+        "whether the backbone is known to have been trained on the task's data",
+        lambda record: _backbone_has_seen(record),
+    ),
+    Column(
+        "overlaps",
+        "string",
+        "data sets that are known to share texts with the task's, separated by semicolons",
+        lambda record: "; ".join(map(str, record.provenance.dataset.get("overlaps") or ())) or None,
+    ),
 )
 """What reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
 
@@ -193,6 +205,11 @@ def labels_per_class(record: Record) -> int | None:
 def _defaults_chosen_here(record: Record) -> bool | None:
     said = record.provenance.dataset.get("defaults_chosen_here")
     return said if isinstance(said, bool) else None
+
+
+def _backbone_has_seen(record: Record) -> bool | None:
+    seen_by = record.provenance.dataset.get("seen_by")
+    return record.cell.backbone in seen_by if isinstance(seen_by, list) and record.cell.backbone else None
 
 
 def _canonical(value: Any) -> str:

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.run import make_console
-from harness.methods.base import Choice, Method, Range, methods
+from harness.errors import unknown_name
+from harness.methods.base import LANGUAGE_MODEL, Choice, Method, Range, methods
 from harness.records import Budget
 from harness.tasks import Kind, kinds
 
@@ -32,17 +33,28 @@ _LENGTH = ("learning_rate", "epochs")
 _SHORT = {"encoder": "encoder", "causal": "causal", "sequence-to-sequence": "seq2seq"}
 
 
-def show_methods(name: str | None) -> None:
-    """The methods by family, or one of them in full."""
+def show_methods(name: str | None, task: str | None = None) -> None:
+    """The methods by family, those that serve a task, or one of them in full.
+
+    Args:
+        name: of the method to explain.
+        task: a task of a shipped suite, or a kind of task, that those listed serve.
+
+    Raises:
+        UsageError: there is no such method, task or kind.
+    """
     console = make_console()
     if name is not None:
         _explain(console, methods.get(name))
         return
+    wanted = None if task is None else _kind_of(task)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     family = None
     for cls in sorted(methods, key=lambda cls: (*family_position(cls.family), cls.name)):
+        if wanted is not None and not serves_kind(cls, *wanted):
+            continue
         if cls.family != family:
             table.add_row(Text(f"{chr(10) if family else ''}{cls.family}", style="bold"))
             family = cls.family
@@ -52,6 +64,8 @@ def show_methods(name: str | None) -> None:
         if brief:
             about.append(f"\n{brief}")
         table.add_row(Text(f"  {cls.name}"), about)
+    if wanted is not None:
+        console.print(f"Methods that serve {task}, a {wanted[0].name} task:\n", markup=False, highlight=False)
     console.print(table)
     for line in (
         "\nOf each method: what it trains; the kinds of backbone it can adapt, and what else it needs; where it comes "
@@ -140,9 +154,26 @@ def setting_meanings(cls: type[Method]) -> dict[str, str]:
     return {name: meanings[name] for name in cls.model_fields if name in meanings}
 
 
-def serves_kind(cls: type[Method], kind: Kind) -> bool:
+def _kind_of(task: str) -> tuple[Kind, bool]:
+    """The kind of a task named by itself or by its kind, and whether it is scored by the likelihood of texts."""
+    from harness.suites import load_suite, suite_names
+
+    if task in kinds:
+        return kinds.get(task), False
+    known = {name: spec for suite in suite_names() for name, spec in load_suite(suite).tasks.items()}
+    if task not in known:
+        raise unknown_name("task", task, [*known, *kinds.names()])
+    spec = known[task]
+    return kinds.get(spec.kind), spec.metric == "perplexity"
+
+
+def serves_kind(cls: type[Method], kind: Kind, wants_likelihood: bool = False) -> bool:
     """Whether a method can answer tasks of a kind, on a backbone that it adapts."""
-    return kind.form in cls.forms and (cls.serves_pairs or not kind.reads_pairs)
+    if kind.form not in cls.forms or (wants_likelihood and not cls.finds_likelihood):
+        return False
+    if kind.form == "text" and cls.serves and not cls.serves & LANGUAGE_MODEL:
+        return False
+    return cls.serves_pairs or not (kind.reads_pairs and kind.form == "classes")
 
 
 def _explain(console: Console, cls: type[Method]) -> None:

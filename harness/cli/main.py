@@ -129,11 +129,15 @@ def export(
 @app.command()
 def methods(
     name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only those that serve this task of a shipped suite, this kind of task, or a suite's file."),
+    ] = None,
 ) -> None:
     """List the methods, or explain one."""
     from harness.cli.catalogue import show_methods
 
-    show_methods(name)
+    show_methods(name, task)
 
 
 @app.command()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.base import Bench, method
 from harness.methods.full import Full
 from harness.methods.linear_probe import LinearProbe
-from harness.tasks.base import Rows
+from harness.tasks.base import Form, Rows
 
 if TYPE_CHECKING:
     from harness.training.model import AdaptedModel
@@ -23,6 +23,7 @@ class ProbeThenFull(Full):
     name = "probe-then-full"
     trains = "everything, from the probe's output layer"
     source = "Kumar et al., 2022, arXiv:2202.10054"
+    forms: ClassVar[frozenset[Form]] = LinearProbe.forms
 
     def warm_up(self) -> None:
         """Start the probe's solver too."""

@@ -25,6 +25,10 @@ DAGGER = "†"
 CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/defaults.md)"
 """The footnote of tables whose task helped to choose the defaults: what is compared there is not all unseen."""
 
+DOUBLE_DAGGER = "‡"
+SEEN = f"{DOUBLE_DAGGER} the backbone is known to have been trained on this data set"
+"""The footnote of tables whose backbone knows the data: its scores say less of data that it does not know."""
+
 _GROUP = ("task", "data", "backbone", "weights", "device", "budget", "method", "family", "variant", "n_train", "draw")
 _PANEL = ("task", "data", "device", "budget", "backbone", "weights")
 _NOT_OK = {
@@ -49,6 +53,8 @@ _DTYPES: dict[str, Dtype] = {
     "memory": "string",
     **dict.fromkeys(("n_trainable", "n_parameters", "artifact_bytes"), "Int64"),
     "defaults_chosen_here": "boolean",
+    "backbone_has_seen": "boolean",
+    "overlaps": "string",
     **dict.fromkeys(("n_ok", "n_failed", "n_out_of_memory", "n_out_of_time", "n_unsupported", "n_missing"), "Int64"),
     "note": "string",
 }
@@ -94,6 +100,8 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     summary: Row = dict.fromkeys(_DTYPES)
     summary.update({name: first[name] for name in (*_GROUP, "n_per_class", "metric", "higher_is_better")})
     summary["defaults_chosen_here"] = _any(row["defaults_chosen_here"] for row in rows)
+    summary["backbone_has_seen"] = _any(row["backbone_has_seen"] for row in rows)
+    summary["overlaps"] = first["overlaps"]
     summary.update({f"n_{status}": counts[status] for status in ("ok", *_NOT_OK)})
     summary["n_missing"] = len(expected - {row["seed"] for row in rows})
     summary["n_seeds"] = len(ok)
@@ -156,6 +164,8 @@ class Panel:
         rows: its rows, best first (by the score at the largest size that a method has), then by size.
         metric: the task's main metric; None where nothing was scored.
         defaults_chosen_here: whether the methods' default settings were chosen on this task.
+        backbone_has_seen: whether the backbone is known to have been trained on the task's data.
+        overlaps: data sets that are known to share texts with the task's, in words; None where none are.
     """
 
     title: str
@@ -166,11 +176,20 @@ class Panel:
     rows: pd.DataFrame
     metric: str | None
     defaults_chosen_here: bool = False
+    backbone_has_seen: bool = False
+    overlaps: str | None = None
 
     @property
     def heading(self) -> str:
-        """The title as a table bears it: with a dagger where `CHOSEN_HERE` has to be said beneath."""
-        return f"{self.title} {DAGGER}" if self.defaults_chosen_here else self.title
+        """The title as a table bears it: with a mark for each of `footnotes` that has one."""
+        marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.backbone_has_seen else "")
+        return f"{self.title} {marks}".strip()
+
+    @property
+    def footnotes(self) -> list[str]:
+        """What has to be said of the task beneath its table, in sentences without a full stop."""
+        said = [CHOSEN_HERE] * self.defaults_chosen_here + [SEEN] * self.backbone_has_seen
+        return said + ([f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else [])
 
 
 def panels(source: Source | pd.DataFrame) -> list[Panel]:
@@ -215,6 +234,8 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
         rows=_best_first(rows),
         metric=None if metrics.empty else str(metrics.iloc[0]),
         defaults_chosen_here=bool(rows["defaults_chosen_here"].fillna(False).any()),
+        backbone_has_seen=bool(rows["backbone_has_seen"].fillna(False).any()),
+        overlaps=None if rows["overlaps"].dropna().empty else str(rows["overlaps"].dropna().iloc[0]),
     )
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.report import text
 from harness.report.observations import Source
-from harness.report.tables import CHOSEN_HERE, Entry, Panel, each, panels, pivot
+from harness.report.tables import Entry, Panel, each, panels, pivot
 
 _MAX_SIZES = 4  # more columns of scores than that do not fit beside the costs in 100 columns
 
@@ -46,8 +46,7 @@ def _table(panel: Panel, costs: str = "") -> Table:
     )
     if (panel.rows["basis"] == "test rows only").fillna(False).any():
         caption += ". With one seed the interval knows of test rows only"
-    if panel.defaults_chosen_here:
-        caption += f". {CHOSEN_HERE}"
+    caption = ". ".join([caption, *panel.footnotes])
     return Table(
         title=Text(panel.heading, style="bold"),
         caption=Text(caption + "."),

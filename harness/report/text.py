@@ -38,10 +38,10 @@ def present(value: Any) -> bool:
 
 
 def score(value: Any) -> str:
-    """A metric: three decimals within -1 to 1, one decimal on scales such as 0 to 100."""
+    """A metric: three decimals within -1 to 1, two up to 10, one decimal on scales such as 0 to 100."""
     if not present(value):
         return ABSENT
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
 
 
 def interval(low: Any, high: Any) -> str:

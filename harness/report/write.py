@@ -16,7 +16,6 @@ from harness.report.measured import HOW_TO_READ, how_it_was_measured, what_was_c
 from harness.report.observations import Source, observe
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import (
-    CHOSEN_HERE,
     Panel,
     comparison,
     each,
@@ -106,8 +105,7 @@ def _caption(panel: Panel) -> str:
         lines.append("Some intervals know of seeds only: see `basis` in comparison.csv.")
     if (panel.rows["n_missing"] > 0).any():
         lines.append("Some seeds are missing: those means are over fewer seeds than others at the same size.")
-    if panel.defaults_chosen_here:
-        lines.append(f"{CHOSEN_HERE}.")
+    lines += [f"{text.markdown(footnote)}." for footnote in panel.footnotes]
     return " ".join(lines)
 
 

@@ -91,6 +91,10 @@ def assemble(
     strata = train.labels[pool] if label_names else np.zeros(len(pool), dtype=np.int64)
     if label_names:
         _check_classes_left(strata, label_names, n_dropped, spec)
+        if spec.metric == "f1" and len(label_names) != 2:
+            raise UsageError(
+                f"metric: 'f1' is of two classes; this task has {len(label_names)}. Take macro_f1 or accuracy."
+            )
     capped = cap_test_rows(test_digests, spec.test_cap)
     return Task(
         spec=spec,

@@ -225,6 +225,8 @@ def write(
 
     Prompts of like length are batched, padded on the left (causal) or the right (sequence to sequence).
     """
+    from transformers import StoppingCriteriaList
+
     there = device.torch_device()
     pad_id = int(tokenizer.pad_token_id)
     lengths = np.fromiter((len(ids) for ids in prompts), dtype=np.int64, count=len(prompts))
@@ -240,7 +242,6 @@ def write(
         "use_cache": True,
         "pad_token_id": pad_id,
         **({} if eos is None else {"eos_token_id": int(eos)}),
-        **({"stop_strings": list(reply.stop), "tokenizer": tokenizer} if reply.stop else {}),
     }
     model.eval()
     autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
@@ -250,6 +251,9 @@ def write(
             members = order[at : at + GENERATE_ROWS[device.kind]]
             rows = [prompts[row] for row in members]
             ids, mask = _pad_left(rows, pad_id) if model.is_causal else pad(rows, pad_id)
+            if reply.stop:
+                n_given = ids.shape[1] if model.is_causal else 1
+                options["stopping_criteria"] = StoppingCriteriaList([_ends_at(reply.stop, tokenizer, n_given)])
             written = transformer.generate(
                 input_ids=torch.from_numpy(ids).to(there), attention_mask=torch.from_numpy(mask).to(there), **options
             )
@@ -260,6 +264,25 @@ def write(
                 answers[member] = text.strip()
                 n_cut += not ended and not stopped and len(tokens) >= reply.max_new_tokens
     return answers, n_cut
+
+
+def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int) -> Any:
+    """Says which rows have written one of the stops.
+
+    By decoding what is written: `transformers`' own criterion works on vocabularies, and fails on some tokenizers.
+
+    Args:
+        stops: texts.
+        tokenizer: decodes.
+        n_given: tokens of each row that are not the model's.
+    """
+
+    def criterion(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        texts = tokenizer.batch_decode(ids[:, n_given:], skip_special_tokens=True)
+        ended = [any(stop in text for stop in stops) for text in texts]
+        return torch.tensor(ended, dtype=torch.bool, device=ids.device)
+
+    return criterion
 
 
 def likelihoods(

@@ -1,0 +1,352 @@
+"""Every kind of task, end to end: rows in, score out; bad rows refused by name and rule before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.backbones.locate import BackboneFiles, locate_backbone
+from harness.errors import DataError, UsageError
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.methods import methods
+from harness.metrics import metrics
+from harness.records import Record
+from harness.store import Store
+from harness.suites import load_suite
+from harness.tasks import Rows, Task, kinds
+from tests.toy_kinds import TOYS, toy_rows, toy_spec, toy_task
+from tests.toys import make_bench, plan_one, run_one
+
+QUICK = {"full": {"epochs": 2, "min_steps": 8}, "lora": {"epochs": 2, "min_steps": 8}}
+LEARNS = {"epochs": 100, "min_steps": 1, "learning_rate": 2e-3, "dropout": 0.0, "transformer_dropout": 0.0}
+CLASSES_AND_CHOICES = ("text-pair", "multiple-choice")
+READ_BY_ENCODER = (*CLASSES_AND_CHOICES, "question-answering")
+WRITTEN = ("translation", "generation", "perplexity")
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
+    folder = tmp_path_factory.mktemp("kinds")
+    return {name: toy_task(name, folder) for name in TOYS}
+
+
+def backbones_of(name: str, tiny: BackboneFiles, tiny_llama: BackboneFiles, tiny_t5: BackboneFiles) -> list[Any]:
+    if name == "perplexity":
+        return [tiny_llama]
+    return [tiny_llama, tiny_t5] if name in WRITTEN else [tiny, tiny_llama, tiny_t5]
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_every_kind_runs_from_data_to_score(
+    name: str,
+    toys: dict[str, Task],
+    tiny: BackboneFiles,
+    tiny_llama: BackboneFiles,
+    tiny_t5: BackboneFiles,
+    cpu: Device,
+    tmp_path: Path,
+) -> None:
+    task = toys[name]
+    store = Store.open(str(tmp_path / "kinds.sqlite"))
+    worker = Worker(cpu, None)
+    for files in backbones_of(name, tiny, tiny_llama, tiny_t5):
+        wanted = ["full", "lora", "last-layers", "zero-shot", "few-shot", "linear-probe", "head", "majority"]
+        for method_name in wanted:
+            method: Any = methods.get(method_name)(**QUICK.get(method_name, {}))
+            planned = plan_one(task, files, method)
+            record = run_one(task, files, method, cpu, worker=worker)
+            assert (record.status == "unsupported") == (planned.unsupported is not None), record.error
+            if planned.unsupported is not None:
+                assert record.error == planned.unsupported
+                continue
+            assert record.status == "ok", record.error
+            check_record(record, task)
+            if store.done([record.id], record.device):
+                continue  # a method that uses no backbone, again
+            store.add(record)
+            [again] = store.records(with_predictions=True, ids={record.id})
+            assert again.predictions is not None
+            assert task.kind.score(task, again.predictions) == record.score  # all that the score rests on is stored
+
+
+def check_record(record: Record, task: Task) -> None:
+    assert record.score is not None
+    assert record.score.n_test == len(task.test)
+    assert record.score.metric == task.metric
+    spec = metrics.get(task.metric)
+    assert record.score.higher_is_better == spec.higher_is_better
+    assert record.predictions is not None
+    assert record.predictions.rows == task.test_rows
+    if record.cell.n_train:
+        assert record.train_score is not None
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_every_kind_overfits_its_training_rows(
+    name: str,
+    toys: dict[str, Task],
+    tiny: BackboneFiles,
+    tiny_llama: BackboneFiles,
+    tiny_t5: BackboneFiles,
+    cpu: Device,
+) -> None:
+    task = toys[name]
+    method: Any = methods.get("full")(**LEARNS)
+    for files in backbones_of(name, tiny, tiny_llama, tiny_t5)[:: -1 if name in WRITTEN else 1][:1]:
+        record = run_one(task, files, method, cpu, size="32")
+        assert record.train_score is not None, record.error
+        if name == "perplexity":
+            untrained = run_one(task, files, methods.get("zero-shot")(), cpu)
+            assert untrained.score is not None
+            assert record.train_score < untrained.score.value / 3
+        else:
+            most = 100.0 if task.metric == "bleu" else 1.0
+            assert record.train_score > 0.9 * most
+
+
+def test_perplexity_is_a_plain_scripts(toys: dict[str, Task], tiny_llama: BackboneFiles, cpu: Device) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    task = toys["perplexity"]
+    record = run_one(task, tiny_llama, methods.get("zero-shot")(precision="fp32"), cpu)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama.folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama.folder)
+    nll, n_tokens = 0.0, 0
+    for text in task.test.texts:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            nll += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+        n_tokens += ids.shape[1] - 1
+    assert record.score is not None
+    assert record.score.value == pytest.approx(math.exp(nll / n_tokens), rel=1e-4)
+
+
+def test_choices_are_scored_as_a_plain_script_scores_them(
+    toys: dict[str, Task], tiny_llama: BackboneFiles, tiny_t5: BackboneFiles, cpu: Device
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    task = toys["multiple-choice"]
+    rows = Rows(task.test, np.arange(12))
+    for files in (tiny_llama, tiny_t5):
+        bench = make_bench(task, files, cpu)
+        method = methods.get("few-shot")(precision="fp32", k=2)  # type: ignore[call-arg]
+        fitted: Any = method.fit(Worker(cpu, None).training_rows(task, 24, 0, "stratified"), bench)
+        found = fitted.predict(rows, bench)
+        tokenizer = AutoTokenizer.from_pretrained(files.folder)
+        is_causal = files is tiny_llama
+        loader = AutoModelForCausalLM if is_causal else AutoModelForSeq2SeqLM
+        model = loader.from_pretrained(files.folder).eval()
+        shown = [f"{shown.text} {shown.answer}" for shown in fitted.demonstrations]
+        for row, probabilities in enumerate(found):
+            prompt = "\n\n".join([*shown, f"Question: {task.test.fields['question'][row]}\nAnswer:"])
+            scores = []
+            for choice in task.test.fields["choices"][row]:
+                with torch.no_grad():
+                    if is_causal:
+                        n_given = len(tokenizer(prompt)["input_ids"])
+                        ids = torch.tensor([tokenizer(f"{prompt} {choice}")["input_ids"]])
+                        logs = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
+                        scores.append(float(logs[n_given - 1 :].sum()))
+                    else:
+                        targets = torch.tensor([tokenizer(choice)["input_ids"]])
+                        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+                        scores.append(-float(model(input_ids=ids, labels=targets).loss) * targets.shape[1])
+            expected = torch.tensor(scores).softmax(0).numpy()
+            np.testing.assert_allclose(probabilities[: len(scores)], expected, atol=1e-4)
+            assert not probabilities[len(scores) :].any()
+
+
+def test_what_is_written_is_what_generate_writes_row_by_row(
+    toys: dict[str, Task], tiny_llama: BackboneFiles, tiny_t5: BackboneFiles, cpu: Device
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    task = toys["translation"]
+    rows = Rows(task.test, np.arange(16))
+    for files in (tiny_llama, tiny_t5):
+        bench = make_bench(task, files, cpu)
+        fitted = methods.get("zero-shot")(precision="fp32").fit(rows.take(np.arange(0)), bench)  # type: ignore[call-arg]
+        answers: Any = fitted.predict(rows, bench)
+        is_causal = files is tiny_llama
+        loader = AutoModelForCausalLM if is_causal else AutoModelForSeq2SeqLM
+        model = loader.from_pretrained(files.folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(files.folder)
+        for row, text in enumerate(answers.texts):
+            ids = tokenizer(task.test.fields["source"][row] + "\n", return_tensors="pt")["input_ids"]
+            ids = ids[:, :-1] if is_causal and ids[0, -1] == tokenizer.eos_token_id else ids
+            new = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+            new = new[0, ids.shape[1] if is_causal else 1 :]
+            assert text == tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def test_a_long_context_is_read_in_windows_and_nothing_is_left_out(toys: dict[str, Task], tiny: BackboneFiles) -> None:
+    from harness.backbones.model import load_backbone
+
+    task = toys["question-answering"]
+    backbone = load_backbone(tiny)
+    read = task.kind.tokenize(task.train, backbone, 12)
+    assert read.first is not None
+    assert read.places is not None
+    assert max(len(ids) for ids in read.ids) <= 12
+    for row, context in enumerate(task.train.fields["context"]):
+        windows = range(read.first[row], read.first[row + 1])
+        assert len(windows) > 1
+        seen = {tuple(place) for window in windows for place in read.places[window].tolist() if place[0] >= 0}
+        letters = {at for first, last in seen for at in range(first, last)}
+        assert letters == {at for at, letter in enumerate(context) if letter != " "}
+
+
+def test_pairs_are_read_with_their_segments(toys: dict[str, Task], tiny: BackboneFiles) -> None:
+    from harness.backbones.model import load_backbone
+
+    backbone = load_backbone(tiny)
+    task = toys["text-pair"]
+    read = task.kind.tokenize(task.train, backbone, 64)
+    one, other = (backbone.tokenizer(task.train.fields[role][0])["input_ids"] for role in ("first", "second"))
+    ids = [token if token >= 0 else -1 - token for token in read.ids[0]]
+    assert ids == [*one, *other[1:]]
+    if backbone.reads_segments:
+        assert [token < 0 for token in read.ids[0]] == [False] * len(one) + [True] * (len(other) - 1)
+
+
+BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "an answer that is not in its context": (
+        "question-answering",
+        {"answers": {"text": ["nowhere"], "answer_start": [0]}},
+        "line 3.*'nowhere'.*is not at character 0 of it.*part of the context",
+    ),
+    "no answer": ("question-answering", {"answers": {"text": [], "answer_start": []}}, "line 3.*has no answer"),
+    "an answer key outside the choices": (
+        "multiple-choice",
+        {"answerKey": "Z"},
+        "line 3.*'Z'.*none of the row's choices.*A, B",
+    ),
+    "one choice": (
+        "multiple-choice",
+        {"choices": {"text": ["alone"], "label": ["A"]}, "answerKey": "A"},
+        "line 3.*at least two choices",
+    ),
+    "an empty target": ("translation", {"target": " "}, "line 3.*'target'"),
+    "an empty story": ("perplexity", {"text": ""}, "line 3.*'text'"),
+    "a missing label": ("text-pair", {"same": None}, "line 3.*'same'"),
+    "an empty second text": ("text-pair", {"other": ""}, "line 3.*'other'"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_row_is_named_with_the_rule_that_it_breaks(what: str, tmp_path: Path) -> None:
+    name, change, message = BAD[what]
+    rows = toy_rows(name, 12)
+    rows[2] = {**rows[2], **change}
+    spec = toy_spec(name, tmp_path, rows)
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        kinds.get(spec.kind).prepare(spec, None)
+
+
+def test_labels_missing_in_training_are_refused(tmp_path: Path) -> None:
+    rows = [{**row, "same": "is"} for row in toy_rows("text-pair", 30)]
+    spec = toy_spec("text-pair", tmp_path, rows)
+    with pytest.raises(DataError, match="'not'"):
+        kinds.get(spec.kind).prepare(spec, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("text-pair", {"prompt": "{one} {third}"}, r"prompt: \{third\} names no input column; accepted: one, other"),
+        ("translation", {"prompt": "{source.upper}"}, "prompt: the field .* is not plain"),
+        ("translation", {"prompt": "{source"}, "prompt: .* is no template"),
+        ("translation", {"metric": "accuracy"}, "metric: 'accuracy' does not score a translation task; accepted: bleu"),
+        ("generation", {"metric": "perplexity"}, "columns.prompt: 'perplexity' scores texts as such"),
+        ("perplexity", {"metric": "rouge_l"}, "columns.prompt: missing"),
+    ],
+)
+def test_a_spec_that_makes_no_sense_is_refused(name: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    spec = toy_spec(name, tmp_path, **change)
+    with pytest.raises(UsageError, match=message):
+        kinds.get(spec.kind).prepare(spec, None)
+
+
+def test_f1_needs_two_classes(tmp_path: Path) -> None:
+    rows = [{**row, "same": "maybe"} for row in toy_rows("text-pair", 30)] + toy_rows("text-pair", 60, seed=2)
+    spec = toy_spec("text-pair", tmp_path, rows, metric="f1")
+    with pytest.raises(UsageError, match="'f1' is of two classes; this task has 3"):
+        kinds.get(spec.kind).prepare(spec, None)
+
+
+def test_the_tasks_own_words_are_part_of_its_identity(tmp_path: Path, toys: dict[str, Task]) -> None:
+    plain = toys["translation"]
+    for change in ({"prompt": "reverse: {source}\n"}, {"decoding": None}):
+        other = toy_task("translation", tmp_path, **change)
+        assert other.data != plain.data
+        assert other.provenance["content"] == plain.provenance["content"]
+    assert toy_task("translation", tmp_path).data == plain.data
+
+
+def test_a_tasks_prompt_is_what_language_models_are_asked(
+    tmp_path: Path, tiny_llama: BackboneFiles, cpu: Device
+) -> None:
+    task = toy_task("text-pair", tmp_path, prompt="{one} and {other} is it", label_names=("not", "is"))
+    bench = make_bench(task, tiny_llama, cpu)
+    fitted: Any = methods.get("few-shot")(k=2).fit(  # type: ignore[call-arg]
+        Worker(cpu, None).training_rows(task, 24, 0, "stratified"), bench
+    )
+    assert all(shown.text.endswith(" is it") and " and " in shown.text for shown in fitted.demonstrations)
+    bench = dataclasses.replace(bench, max_length=4)  # a prompt that is too long keeps its end, which asks
+    cut: Any = methods.get("few-shot")(k=2).fit(  # type: ignore[call-arg]
+        Worker(cpu, None).training_rows(task, 24, 0, "stratified"), bench
+    )
+    assert all(shown.text.endswith("is it") for shown in cut.demonstrations)
+
+
+@pytest.fixture(scope="module")
+def stories(request: pytest.FixtureRequest) -> tuple[Task, BackboneFiles]:
+    mirror = request.getfixturevalue("mirror")
+    spec = load_suite("generation").task("tinystories")
+    files = locate_backbone("karpathy/tinyllamas-stories260K", mirror)
+    return kinds.get(spec.kind).prepare(spec, mirror), files
+
+
+def test_zero_shot_perplexity_of_a_real_model_is_a_plain_scripts(
+    stories: tuple[Task, BackboneFiles], cpu: Device
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    task, files = stories
+    record = run_one(task, files, methods.get("zero-shot")(), cpu)
+    model = AutoModelForCausalLM.from_pretrained(files.folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(files.folder)
+    nll, n_tokens = 0.0, 0
+    for text in task.test.texts:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :512]
+        with torch.no_grad():
+            nll += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+        n_tokens += ids.shape[1] - 1
+    assert record.score is not None
+    assert record.score.value == pytest.approx(math.exp(nll / n_tokens), rel=0.01)
+
+
+REAL = {
+    "pairs": ("mrpc", {"epochs": 30.0}),
+    "multiple-choice": ("arc_easy", {"epochs": 40.0}),
+    "question-answering": ("squad", {"epochs": 20.0}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", REAL)
+def test_every_kind_overfits_32_real_rows(suite: str, mirror: Path, minilm: BackboneFiles, cpu: Device) -> None:
+    name, settings = REAL[suite]
+    spec = load_suite(suite).task(name).model_copy(update={"test_cap": 100, "max_length": 192})
+    task = kinds.get(spec.kind).prepare(spec, mirror)
+    record = run_one(task, minilm, methods.get("full")(dropout=0.0, min_steps=1, **settings), cpu, size="32")  # type: ignore[call-arg]
+    assert record.train_score is not None, record.error
+    assert record.train_score > 0.9
