@@ -275,6 +275,13 @@ def test_a_spec_that_makes_no_sense_is_refused(name: str, change: dict[str, Any]
         kinds.get(spec.kind).prepare(spec, None)
 
 
+def test_how_translations_are_scored_is_recorded(toys: dict[str, Task]) -> None:
+    signatures = toys["translation"].provenance["signatures"]
+    assert signatures["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert signatures["chrf"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+    assert "signatures" not in toys["text-pair"].provenance
+
+
 def test_f1_needs_two_classes(tmp_path: Path) -> None:
     rows = [{**row, "same": "maybe"} for row in toy_rows("text-pair", 30)] + toy_rows("text-pair", 60, seed=2)
     spec = toy_spec("text-pair", tmp_path, rows, metric="f1")

@@ -218,6 +218,29 @@ def test_a_task_that_defaults_were_chosen_on_bears_a_dagger_and_says_why(tmp_pat
     assert shown.count("†") == 2
 
 
+def test_what_a_backbone_has_seen_and_what_overlaps_is_said_once_a_table(tmp_path):
+    grid = make_grid(sizes=(32,))
+    name = next(r.cell.backbone for r in grid if r.cell.backbone)
+    dataset = {"seen_by": [name], "overlaps": ["other/data: 653 of its texts are test texts here"]}
+    seen = [dataclasses.replace(r, provenance=dataclasses.replace(r.provenance, dataset=dataset)) for r in grid]
+    others = [
+        dataclasses.replace(r, provenance=dataclasses.replace(r.provenance, dataset={"seen_by": ["someone/else"]}))
+        for r in make_grid(sizes=(32,), task="sst2")
+    ]
+    assert {panel.task: panel.backbone_has_seen for panel in panels(seen + others)} == {
+        "docstrings": True,
+        "sst2": False,
+    }
+    page = write_report(seen + others, tmp_path).read_text("utf-8")
+    assert page.count("‡ the backbone is known to have been trained on this data set") == 1
+    assert page.count("Known overlap: other/data: 653 of its texts are test texts here") == 1
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(terminal_table(seen))
+    shown = " ".join(console.export_text().split())
+    assert "‡ the backbone is known" in shown
+    assert "Known overlap: other/data" in shown
+
+
 def test_a_choice_of_settings_is_counted_and_not_listed_cell_by_cell(tmp_path):
     records = [
         dataclasses.replace(

@@ -10,22 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.data.raw import Origin, RawSplits
-from harness.data.rows import content_fingerprint, overlap_key, row_digests
+from harness.data.rows import overlap_key
 from harness.data.spec import TaskSpec
 from harness.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-DEFAULT_METRIC = "accuracy"
-"""Of tasks whose labels are classes."""
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -47,28 +43,6 @@ class ClassRows:
     test_texts: list[str]
     test_labels: npt.NDArray[np.int64]
     label_names: tuple[str, ...]
-
-    @cached_property
-    def train_digests(self) -> list[bytes]:
-        """Identity of each training row."""
-        return row_digests(self.train_texts, [self.label_names[at] for at in self.train_labels])
-
-    @cached_property
-    def test_digests(self) -> list[bytes]:
-        """Identity of each test row."""
-        return row_digests(self.test_texts, [self.label_names[at] for at in self.test_labels])
-
-    def fingerprint(self, spec: TaskSpec) -> str:
-        """The data's fingerprint (`rows.content_fingerprint`): part of every cell's identity."""
-        return content_fingerprint(
-            kind=spec.kind,
-            label_names=self.label_names,
-            metric=spec.metric or DEFAULT_METRIC,
-            max_length=spec.max_length,
-            test_cap=spec.test_cap,
-            train=self.train_digests,
-            test=self.test_digests,
-        )
 
 
 def read_classes(

@@ -14,6 +14,7 @@ from harness.data.classes import check_texts
 from harness.data.raw import Origin
 from harness.data.source import Reading, load_splits
 from harness.data.spec import TaskSpec
+from harness.metrics import metrics
 from harness.tasks._prepare import Split, assemble, columns_of, fill, no_classes, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting
@@ -63,7 +64,23 @@ class WrittenKind(TextualKind):
         reply = reply_of(spec, self.reply)
         if spec.metric in self.likelihood_metrics:
             reply = Reply(wants_likelihood=True)
-        return assemble(self, spec, splits, train, test, prompt=spec.prompt or self.prompt, reply=reply)
+        return assemble(
+            self,
+            spec,
+            splits,
+            train,
+            test,
+            prompt=spec.prompt or self.prompt,
+            reply=reply,
+            provenance=self._signatures(test),
+        )
+
+    def _signatures(self, test: Split) -> dict[str, dict[str, str]]:
+        """How exactly the libraries compute the metrics, where they say so (sacrebleu's signatures)."""
+        names = dict.fromkeys([*self.metrics[:1], *self.also])
+        said = {name: metrics.get(name).signature(self.references(test.labels)) for name in names}
+        known = {name: signature for name, signature in said.items() if signature is not None}
+        return {"signatures": known} if known else {}
 
     def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:
         columns = columns_of(self, spec)
