@@ -217,6 +217,24 @@ def test_pairs_are_read_with_their_segments(toys: dict[str, Task], tiny: Backbon
         assert [token < 0 for token in read.ids[0]] == [False] * len(one) + [True] * (len(other) - 1)
 
 
+def test_the_last_blocks_of_a_translator_are_its_decoders(tiny_t5: BackboneFiles) -> None:
+    from harness.backbones.model import load_backbone
+    from harness.training.blocks import parameters_by_depth
+
+    model = load_backbone(tiny_t5).fresh_language_model(torch.device("cpu"))
+    groups = parameters_by_depth(model)
+    name_of = {id(value): name for name, value in model.named_parameters()}
+    listed = [name_of[id(value)] for group in groups for value in group]
+    assert sorted(listed) == sorted(name_of.values())
+    assert len(groups) == 1 + 2 + 2
+    assert any(name.startswith("shared") for name in (name_of[id(value)] for value in groups[0]))
+    for depth, stack, block in ((1, "encoder", 0), (2, "encoder", 1), (3, "decoder", 0), (4, "decoder", 1)):
+        names = [name_of[id(value)] for value in groups[depth]]
+        assert any(name.startswith(f"{stack}.block.{block}.") for name in names)
+        other = "decoder" if stack == "encoder" else "encoder"
+        assert not any(name.startswith(other) for name in names)
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "an answer that is not in its context": (
         "question-answering",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class GradualUnfreezing(Full):
     """Train the head alone at first, then let in one block after the other from the last down, the embeddings last.
 
+    Where answers are texts there is no new head, and the last block is let in from the start.
+
     Attributes:
         unfrozen_by: share of the budget after which everything trains; the stages before it are equally long.
     """
@@ -41,6 +43,7 @@ class GradualUnfreezing(Full):
 
         depths = parameters_by_depth(transformers_model(model.transformer))
         n_stages = len(depths)  # the stage before the last block is let in, then one a block; all follow the embeddings
+        at_least = 0 if list(model.head.parameters()) else 1  # a language model has no head of its own to begin with
         unfrozen_by = self.unfrozen_by
         base = self.flops_key(bench)
 
@@ -56,7 +59,7 @@ class GradualUnfreezing(Full):
             n_let_in = -1
 
             def before_step(self, fraction: float) -> Any:
-                wanted = min(n_stages, int(fraction / unfrozen_by * n_stages))
+                wanted = max(at_least, min(n_stages, int(fraction / unfrozen_by * n_stages)))
                 if wanted == self.n_let_in:
                     return None
                 self.n_let_in = wanted

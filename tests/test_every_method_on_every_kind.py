@@ -1,0 +1,94 @@
+"""Every method on every kind of task: it serves it, or says when planned that it does not; it never fails half-way.
+
+Slow: `test_kinds.py` runs a few methods of each family by default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.backbones.locate import BackboneFiles
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.methods import artifact, methods
+from harness.methods._fine_tuning import FineTuning, FittedModel
+from harness.tasks import Rows, Task
+from harness.tasks.base import Answers, Likelihoods, Texts
+from tests.test_method_contract import BRIEF, configured, state_hash
+from tests.toy_kinds import TOYS, toy_task
+from tests.toys import make_bench
+
+WRITTEN = ("translation", "generation", "perplexity")
+CASES = [
+    (name, architecture)
+    for name in TOYS
+    for architecture in ("encoder", "causal", "sequence-to-sequence")
+    if not (name in WRITTEN and architecture == "encoder")
+    and not (name == "perplexity" and architecture == "sequence-to-sequence")
+]
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
+    folder = tmp_path_factory.mktemp("every")
+    return {name: toy_task(name, folder) for name in TOYS}
+
+
+def plain(answers: Answers) -> Any:
+    """Answers as something that compares."""
+    if isinstance(answers, Texts):
+        return list(answers.texts)
+    return answers.nll if isinstance(answers, Likelihoods) else answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method_name", methods.names())
+@pytest.mark.parametrize(("name", "architecture"), CASES)
+def test_serves_or_says_that_it_does_not(
+    name: str,
+    architecture: str,
+    method_name: str,
+    toys: dict[str, Task],
+    tiny: BackboneFiles,
+    tiny_llama: BackboneFiles,
+    tiny_t5: BackboneFiles,
+    cpu: Device,
+    tmp_path: Path,
+) -> None:
+    task = toys[name]
+    files = {"encoder": tiny, "causal": tiny_llama, "sequence-to-sequence": tiny_t5}[architecture]
+    method = configured(method_name, **BRIEF)
+    reason = method.why_not(task, files, "cpu")
+    if reason is not None:
+        assert method_name in reason or "language model" in reason
+        return
+    bench = make_bench(task, files if method.serves else None, cpu)
+    start, trained = {}, set()
+    if isinstance(method, FineTuning):
+        before = method.build(bench)
+        start = state_hash(before)
+        trained = {key for key, value in before.named_parameters() if value.requires_grad}
+    rows = Worker(cpu, None).training_rows(task, 24 if method.uses_labels else 0, 0, "stratified")
+    fitted = method.fit(rows, bench)
+    test = Rows(task.test, np.arange(12))
+    answers = fitted.predict(test, bench)
+    task.kind.check(dataclasses.replace(task), answers, len(test))
+    if isinstance(fitted, FittedModel):
+        end = state_hash(fitted.model)
+        own = dict(fitted.model.named_parameters())  # each once: what is tied to another stands under one name
+        assert all(end[key] == start[key] for key, _ in fitted.model.named_buffers() if key in end)
+        moved = {key for key in own if end[key] != start[key]}
+        assert moved <= trained
+        assert moved
+        assert fitted.n_trainable == sum(
+            value.numel() for key, value in fitted.model.named_parameters() if key in trained
+        )
+    assert artifact.save(fitted, method, tmp_path / "saved") == artifact.size_bytes(fitted, method)
+    another = make_bench(task, files if method.serves else None, cpu, seed=7)
+    _, restored = artifact.load(tmp_path / "saved", another)
+    np.testing.assert_array_equal(plain(restored.predict(test, another)), plain(answers))
