@@ -16,6 +16,7 @@ from harness.data.spec import TaskSpec
 from harness.measure.device import Device, find_device
 from harness.tasks import Task, kinds
 from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
+from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_tiny_bert, write_toy_table
 
 
@@ -86,3 +87,16 @@ def sst2(mirror: Path) -> Task:
     from harness.suites import load_suite
 
     return kinds.get("classification").prepare(load_suite("sentiment").task("sst2"), mirror)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbones(tiny: BackboneFiles, tiny_llama: BackboneFiles, tiny_t5: BackboneFiles) -> dict[str, BackboneFiles]:
+    """The tiny ones by architecture."""
+    return {"encoder": tiny, "causal": tiny_llama, "sequence-to-sequence": tiny_t5}
+
+
+@pytest.fixture(scope="session")
+def toy_kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
+    """A toy task of every kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    return {name: toy_task(name, folder) for name in TOYS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +22,46 @@ from harness.records import Record
 from harness.store import Store
 from harness.suites import load_suite
 from harness.tasks import Rows, Task, kinds
-from tests.toy_kinds import TOYS, toy_rows, toy_spec, toy_task
+from tests.toy_kinds import TOYS, WRITTEN, architectures_of, toy_rows, toy_spec, toy_task
 from tests.toys import make_bench, plan_one, run_one
 
 QUICK = {"full": {"epochs": 2, "min_steps": 8}, "lora": {"epochs": 2, "min_steps": 8}}
 LEARNS = {"epochs": 100, "min_steps": 1, "learning_rate": 2e-3, "dropout": 0.0, "transformer_dropout": 0.0}
-CLASSES_AND_CHOICES = ("text-pair", "multiple-choice")
-READ_BY_ENCODER = (*CLASSES_AND_CHOICES, "question-answering")
-WRITTEN = ("translation", "generation", "perplexity")
 
 
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
-    folder = tmp_path_factory.mktemp("kinds")
-    return {name: toy_task(name, folder) for name in TOYS}
+def plain_model(files: BackboneFiles) -> tuple[Any, Any, bool]:
+    """The language model as transformers loads it, its tokenizer, and whether it is causal."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    is_causal = files.architecture == "causal"
+    loader = AutoModelForCausalLM if is_causal else AutoModelForSeq2SeqLM
+    return loader.from_pretrained(files.folder).eval(), AutoTokenizer.from_pretrained(files.folder), is_causal
 
 
-def backbones_of(name: str, tiny: BackboneFiles, tiny_llama: BackboneFiles, tiny_t5: BackboneFiles) -> list[Any]:
-    if name == "perplexity":
-        return [tiny_llama]
-    return [tiny_llama, tiny_t5] if name in WRITTEN else [tiny, tiny_llama, tiny_t5]
+def plain_perplexity(files: BackboneFiles, texts: Sequence[str], max_length: int) -> float:
+    """By the model's own loss, a text at a time."""
+    model, tokenizer, _ = plain_model(files)
+    nll, n_tokens = 0.0, 0
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :max_length]
+        with torch.no_grad():
+            nll += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+        n_tokens += ids.shape[1] - 1
+    return math.exp(nll / n_tokens)
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_every_kind_runs_from_data_to_score(
     name: str,
-    toys: dict[str, Task],
-    tiny: BackboneFiles,
-    tiny_llama: BackboneFiles,
-    tiny_t5: BackboneFiles,
+    toy_kinds: dict[str, Task],
+    tiny_backbones: dict[str, BackboneFiles],
     cpu: Device,
     tmp_path: Path,
 ) -> None:
-    task = toys[name]
+    task = toy_kinds[name]
     store = Store.open(str(tmp_path / "kinds.sqlite"))
     worker = Worker(cpu, None)
-    for files in backbones_of(name, tiny, tiny_llama, tiny_t5):
+    for files in (tiny_backbones[architecture] for architecture in architectures_of(name)):
         wanted = ["full", "lora", "last-layers", "zero-shot", "few-shot", "linear-probe", "head", "majority"]
         for method_name in wanted:
             method: Any = methods.get(method_name)(**QUICK.get(method_name, {}))
@@ -91,59 +96,42 @@ def check_record(record: Record, task: Task) -> None:
 @pytest.mark.parametrize("name", TOYS)
 def test_every_kind_overfits_its_training_rows(
     name: str,
-    toys: dict[str, Task],
-    tiny: BackboneFiles,
-    tiny_llama: BackboneFiles,
-    tiny_t5: BackboneFiles,
+    toy_kinds: dict[str, Task],
+    tiny_backbones: dict[str, BackboneFiles],
     cpu: Device,
 ) -> None:
-    task = toys[name]
+    task = toy_kinds[name]
     method: Any = methods.get("full")(**LEARNS)
-    for files in backbones_of(name, tiny, tiny_llama, tiny_t5)[:: -1 if name in WRITTEN else 1][:1]:
-        record = run_one(task, files, method, cpu, size="32")
-        assert record.train_score is not None, record.error
-        if name == "perplexity":
-            untrained = run_one(task, files, methods.get("zero-shot")(), cpu)
-            assert untrained.score is not None
-            assert record.train_score < untrained.score.value / 3
-        else:
-            most = 100.0 if task.metric == "bleu" else 1.0
-            assert record.train_score > 0.9 * most
+    files = tiny_backbones[architectures_of(name)[-1 if name in WRITTEN else 0]]
+    record = run_one(task, files, method, cpu, size="32")
+    assert record.train_score is not None, record.error
+    if name == "perplexity":
+        untrained = run_one(task, files, methods.get("zero-shot")(), cpu)
+        assert untrained.score is not None
+        assert record.train_score < untrained.score.value / 3
+    else:
+        most = 100.0 if task.metric == "bleu" else 1.0
+        assert record.train_score > 0.9 * most
 
 
-def test_perplexity_is_a_plain_scripts(toys: dict[str, Task], tiny_llama: BackboneFiles, cpu: Device) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    task = toys["perplexity"]
+def test_perplexity_is_a_plain_scripts(toy_kinds: dict[str, Task], tiny_llama: BackboneFiles, cpu: Device) -> None:
+    task = toy_kinds["perplexity"]
     record = run_one(task, tiny_llama, methods.get("zero-shot")(precision="fp32"), cpu)
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama.folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama.folder)
-    nll, n_tokens = 0.0, 0
-    for text in task.test.texts:
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
-        with torch.no_grad():
-            nll += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
-        n_tokens += ids.shape[1] - 1
     assert record.score is not None
-    assert record.score.value == pytest.approx(math.exp(nll / n_tokens), rel=1e-4)
+    assert record.score.value == pytest.approx(plain_perplexity(tiny_llama, task.test.texts, 128), rel=1e-4)
 
 
 def test_choices_are_scored_as_a_plain_script_scores_them(
-    toys: dict[str, Task], tiny_llama: BackboneFiles, tiny_t5: BackboneFiles, cpu: Device
+    toy_kinds: dict[str, Task], tiny_llama: BackboneFiles, tiny_t5: BackboneFiles, cpu: Device
 ) -> None:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-    task = toys["multiple-choice"]
+    task = toy_kinds["multiple-choice"]
     rows = Rows(task.test, np.arange(12))
     for files in (tiny_llama, tiny_t5):
         bench = make_bench(task, files, cpu)
         method = methods.get("few-shot")(precision="fp32", k=2)  # type: ignore[call-arg]
         fitted: Any = method.fit(Worker(cpu, None).training_rows(task, 24, 0, "stratified"), bench)
         found = fitted.predict(rows, bench)
-        tokenizer = AutoTokenizer.from_pretrained(files.folder)
-        is_causal = files is tiny_llama
-        loader = AutoModelForCausalLM if is_causal else AutoModelForSeq2SeqLM
-        model = loader.from_pretrained(files.folder).eval()
+        model, tokenizer, is_causal = plain_model(files)
         shown = [f"{shown.text} {shown.answer}" for shown in fitted.demonstrations]
         for row, probabilities in enumerate(found):
             prompt = "\n\n".join([*shown, f"Question: {task.test.fields['question'][row]}\nAnswer:"])
@@ -165,20 +153,15 @@ def test_choices_are_scored_as_a_plain_script_scores_them(
 
 
 def test_what_is_written_is_what_generate_writes_row_by_row(
-    toys: dict[str, Task], tiny_llama: BackboneFiles, tiny_t5: BackboneFiles, cpu: Device
+    toy_kinds: dict[str, Task], tiny_llama: BackboneFiles, tiny_t5: BackboneFiles, cpu: Device
 ) -> None:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-    task = toys["translation"]
+    task = toy_kinds["translation"]
     rows = Rows(task.test, np.arange(16))
     for files in (tiny_llama, tiny_t5):
         bench = make_bench(task, files, cpu)
         fitted = methods.get("zero-shot")(precision="fp32").fit(rows.take(np.arange(0)), bench)  # type: ignore[call-arg]
         answers: Any = fitted.predict(rows, bench)
-        is_causal = files is tiny_llama
-        loader = AutoModelForCausalLM if is_causal else AutoModelForSeq2SeqLM
-        model = loader.from_pretrained(files.folder).eval()
-        tokenizer = AutoTokenizer.from_pretrained(files.folder)
+        model, tokenizer, is_causal = plain_model(files)
         for row, text in enumerate(answers.texts):
             ids = tokenizer(task.test.fields["source"][row] + "\n", return_tensors="pt")["input_ids"]
             ids = ids[:, :-1] if is_causal and ids[0, -1] == tokenizer.eos_token_id else ids
@@ -187,10 +170,12 @@ def test_what_is_written_is_what_generate_writes_row_by_row(
             assert text == tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
-def test_a_long_context_is_read_in_windows_and_nothing_is_left_out(toys: dict[str, Task], tiny: BackboneFiles) -> None:
+def test_a_long_context_is_read_in_windows_and_nothing_is_left_out(
+    toy_kinds: dict[str, Task], tiny: BackboneFiles
+) -> None:
     from harness.backbones.model import load_backbone
 
-    task = toys["question-answering"]
+    task = toy_kinds["question-answering"]
     backbone = load_backbone(tiny)
     read = task.kind.tokenize(task.train, backbone, 12)
     assert read.first is not None
@@ -204,11 +189,11 @@ def test_a_long_context_is_read_in_windows_and_nothing_is_left_out(toys: dict[st
         assert letters == {at for at, letter in enumerate(context) if letter != " "}
 
 
-def test_pairs_are_read_with_their_segments(toys: dict[str, Task], tiny: BackboneFiles) -> None:
+def test_pairs_are_read_with_their_segments(toy_kinds: dict[str, Task], tiny: BackboneFiles) -> None:
     from harness.backbones.model import load_backbone
 
     backbone = load_backbone(tiny)
-    task = toys["text-pair"]
+    task = toy_kinds["text-pair"]
     read = task.kind.tokenize(task.train, backbone, 64)
     one, other = (backbone.tokenizer(task.train.fields[role][0])["input_ids"] for role in ("first", "second"))
     ids = [token if token >= 0 else -1 - token for token in read.ids[0]]
@@ -293,11 +278,11 @@ def test_a_spec_that_makes_no_sense_is_refused(name: str, change: dict[str, Any]
         kinds.get(spec.kind).prepare(spec, None)
 
 
-def test_how_translations_are_scored_is_recorded(toys: dict[str, Task]) -> None:
-    signatures = toys["translation"].provenance["signatures"]
+def test_how_translations_are_scored_is_recorded(toy_kinds: dict[str, Task]) -> None:
+    signatures = toy_kinds["translation"].provenance["signatures"]
     assert signatures["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert signatures["chrf"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
-    assert "signatures" not in toys["text-pair"].provenance
+    assert "signatures" not in toy_kinds["text-pair"].provenance
 
 
 def test_f1_needs_two_classes(tmp_path: Path) -> None:
@@ -307,8 +292,8 @@ def test_f1_needs_two_classes(tmp_path: Path) -> None:
         kinds.get(spec.kind).prepare(spec, None)
 
 
-def test_the_tasks_own_words_are_part_of_its_identity(tmp_path: Path, toys: dict[str, Task]) -> None:
-    plain = toys["translation"]
+def test_the_tasks_own_words_are_part_of_its_identity(tmp_path: Path, toy_kinds: dict[str, Task]) -> None:
+    plain = toy_kinds["translation"]
     for change in ({"prompt": "reverse: {source}\n"}, {"decoding": None}):
         other = toy_task("translation", tmp_path, **change)
         assert other.data != plain.data
@@ -343,20 +328,10 @@ def stories(request: pytest.FixtureRequest) -> tuple[Task, BackboneFiles]:
 def test_zero_shot_perplexity_of_a_real_model_is_a_plain_scripts(
     stories: tuple[Task, BackboneFiles], cpu: Device
 ) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     task, files = stories
     record = run_one(task, files, methods.get("zero-shot")(), cpu)
-    model = AutoModelForCausalLM.from_pretrained(files.folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(files.folder)
-    nll, n_tokens = 0.0, 0
-    for text in task.test.texts:
-        ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :512]
-        with torch.no_grad():
-            nll += float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
-        n_tokens += ids.shape[1] - 1
     assert record.score is not None
-    assert record.score.value == pytest.approx(math.exp(nll / n_tokens), rel=0.01)
+    assert record.score.value == pytest.approx(plain_perplexity(files, task.test.texts, 512), rel=0.01)
 
 
 REAL = {

@@ -42,11 +42,6 @@ REASONABLE_ON_RANDOM_WEIGHTS: dict[str, Any] = {"learning_rate": 3e-3, "head_lea
 """A pretrained model's rates hardly move a tiny random one; what is tested here is the machinery."""
 
 
-@pytest.fixture(scope="session")
-def tiny_backbones(tiny: BackboneFiles, tiny_llama: BackboneFiles, tiny_t5: BackboneFiles) -> dict[str, BackboneFiles]:
-    return {"encoder": tiny, "causal": tiny_llama, "sequence-to-sequence": tiny_t5}
-
-
 @pytest.fixture(scope="module")
 def worker(cpu: Device) -> Worker:
     return Worker(cpu, None)

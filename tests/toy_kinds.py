@@ -83,6 +83,17 @@ TOYS: dict[str, tuple[Callable[[random.Random], dict[str, Any]], dict[str, Any]]
 """How a row of each toy is made, and what its spec says besides; `perplexity` is the other way to generate."""
 
 
+WRITTEN = ("translation", "generation", "perplexity")
+"""Toys that only a language model answers."""
+
+
+def architectures_of(name: str) -> list[str]:
+    """The architectures that some method can answer a toy on; the likelihood of a text is a causal model's."""
+    if name == "perplexity":
+        return ["causal"]
+    return [*([] if name in WRITTEN else ["encoder"]), "causal", "sequence-to-sequence"]
+
+
 def toy_rows(name: str, n_rows: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of a toy."""
     generator = random.Random(seed)

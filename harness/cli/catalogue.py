@@ -163,17 +163,15 @@ def _kind_of(task: str) -> tuple[Kind, bool]:
     known = {name: spec for suite in suite_names() for name, spec in load_suite(suite).tasks.items()}
     if task not in known:
         raise unknown_name("task", task, [*known, *kinds.names()])
-    spec = known[task]
-    return kinds.get(spec.kind), spec.metric == "perplexity"
+    kind = kinds.get(known[task].kind)
+    return kind, known[task].metric in kind.likelihood_metrics
 
 
 def serves_kind(cls: type[Method], kind: Kind, wants_likelihood: bool = False) -> bool:
     """Whether a method can answer tasks of a kind, on a backbone that it adapts."""
-    if kind.form not in cls.forms or (wants_likelihood and not cls.finds_likelihood):
+    if cls.why_not_kind(kind) is not None or (wants_likelihood and not cls.finds_likelihood):
         return False
-    if kind.form == "text" and cls.serves and not cls.serves & LANGUAGE_MODEL:
-        return False
-    return cls.serves_pairs or not (kind.reads_pairs and kind.form == "classes")
+    return kind.form != "text" or not cls.serves or bool(cls.serves & LANGUAGE_MODEL)
 
 
 def _explain(console: Console, cls: type[Method]) -> None:

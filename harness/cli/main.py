@@ -131,7 +131,7 @@ def methods(
     name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
     task: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Only those that serve this task of a shipped suite, this kind of task, or a suite's file."),
+        typer.Option(help="Only those that serve this task of a shipped suite, or this kind of task."),
     ] = None,
 ) -> None:
     """List the methods, or explain one."""

@@ -9,7 +9,7 @@ import numpy as np
 from harness.measure.clock import Phase
 from harness.measure.device import PrecisionPolicy
 from harness.methods._frozen import unit_length
-from harness.methods._prompts import Demonstration
+from harness.methods._prompts import Demonstration, Wording
 from harness.methods.base import Bench
 from harness.tasks.base import Floats, Ints, Rows
 
@@ -65,24 +65,24 @@ def embed(rows: Rows, bench: Bench, phase: Phase, precision: PrecisionPolicy) ->
     return unit_length(pooled if pooled.ndim == 2 else np.nanmean(pooled, axis=1))
 
 
-def show(rows: Rows, positions: Ints, bench: Bench, *, whole: bool) -> list[Demonstration]:
+def show(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[Demonstration]:
     """The rows at `positions` as demonstrations, noted in the ledger by their positions in the training pool.
 
     Args:
         rows: to choose from, with their labels.
         positions: of the chosen.
         bench: of the cell.
-        whole: whether the task words what is asked itself.
+        wording: how they are put.
     """
     chosen = rows.take(positions)
     bench.ledger.notes["demonstrations"] = " ".join(str(row) for row in chosen.index)
     answers = bench.kind.in_words(chosen, bench.label_words)
-    return [Demonstration(*shown) for shown in zip(asked(chosen, whole=whole), answers, strict=True)]
+    return [Demonstration(*shown) for shown in zip(asked(chosen, wording), answers, strict=True)]
 
 
-def asked(rows: Rows, *, whole: bool) -> list[str]:
-    """What is asked of each row: its text, or the task's own prompt."""
-    if not whole:
+def asked(rows: Rows, wording: Wording) -> list[str]:
+    """What a wording is made of for each row: its text, or the task's own prompt."""
+    if not wording.is_whole:
         return rows.texts
     assert rows.source.prompts is not None
     return [rows.source.prompts[position] for position in rows.index]

@@ -70,9 +70,11 @@ class InContextMethod(Method):
             raise ValueError(f"expected {PLACE} once in the template, where the text goes; got {template!r}")
         return template
 
-    def asks_as_the_task_does(self, bench: Bench) -> bool:
-        """Whether prompts are worded by the task."""
-        return bench.prompt is not None and self.template == TEMPLATE
+    def wording(self, bench: Bench) -> Wording:
+        """How a row is put: as the task words it, unless a template was set."""
+        if bench.prompt is not None and self.template == TEMPLATE:
+            return Wording(bench.prompt, is_whole=True)
+        return Wording(self.template)
 
     def warm_up(self) -> None:
         """Import what the first prompt imports."""
@@ -122,10 +124,10 @@ class FittedPrompt(Fitted):
         self._model = loaded.model
         self._method = method
         self._label_words = tuple(bench.label_words if label_words is None else label_words)
-        self._is_whole = method.asks_as_the_task_does(bench)
+        self._wording = method.wording(bench)
         self._writer = PromptWriter(
             backbone,
-            Wording(bench.prompt, is_whole=True) if self._is_whole and bench.prompt else Wording(method.template),
+            self._wording,
             separator=method.separator,
             instruction=method.instruction,
             max_text_tokens=bench.max_length,
@@ -157,7 +159,7 @@ class FittedPrompt(Fitted):
             shown = [self.demonstrations] * len(rows)
             if positions is not None:
                 shown = [[self.demonstrations[position] for position in row] for row in positions]
-            texts = asked(rows, whole=self._is_whole)
+            texts = asked(rows, self._wording)
             if bench.kind.form == "choices":
                 return self._choose(texts, shown, rows, bench)
             prompts = [self._writer.write(text, these) for text, these in zip(texts, shown, strict=True)]

@@ -110,8 +110,10 @@ class LabelLikelihood:
             given = {}
             outputs = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only)
         else:
+            from harness.training.language import decoder_start_id
+
             given = {"encoder_outputs": self._model.get_encoder()(input_ids=ids)}
-            start = torch.full((len(ids), 1), self._start_id(), dtype=torch.long, device=ids.device)
+            start = torch.full((len(ids), 1), decoder_start_id(self._model), dtype=torch.long, device=ids.device)
             outputs = self._model(decoder_input_ids=start, use_cache=True, **given)
         first = outputs.logits[:, -1].float().log_softmax(-1)
         columns = []
@@ -133,12 +135,6 @@ class LabelLikelihood:
         logits = self._model(**{name: there[:, :-1]}, past_key_values=forked, use_cache=True, **given).logits
         each = logits.float().log_softmax(-1).gather(2, there[:, 1:].unsqueeze(2))
         return torch.sum(each, dim=(1, 2))
-
-    def _start_id(self) -> int:
-        """What the decoder begins with."""
-        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        known = (getattr(self._model.config, name, None) for name in names)
-        return next(int(token) for token in known if token is not None)
 
 
 def _batches(prompts: Sequence[Ints], shared: Ints, n_rows: int) -> Iterator[tuple[bool, list[int]]]:

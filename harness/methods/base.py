@@ -341,19 +341,27 @@ class Method(BaseModel, ABC):
                 del config[name]
         return config
 
+    @classmethod
+    def why_not_kind(cls, kind: Kind) -> str | None:
+        """The reason why this method serves no task of a kind, whatever the backbone; None if it serves some."""
+        if kind.form not in cls.forms:
+            answers = " and ".join(ANSWERS[known] for known in FORMS if known in cls.forms)
+            return f"'{cls.name}' gives {answers}; a {kind.name} task asks for {ANSWERS[kind.form]}."
+        if kind.reads_pairs and kind.form == "classes" and not cls.serves_pairs:
+            return f"'{cls.name}' compares single texts; a {kind.name} task is about two."
+        return None
+
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """The reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
-        form = kinds.get(kind).form
-        if form not in self.forms:
-            answers = " and ".join(ANSWERS[known] for known in FORMS if known in self.forms)
-            return f"'{self.name}' gives {answers}; a {kind} task asks for {ANSWERS[form]}."
-        if kinds.get(kind).reads_pairs and form == "classes" and not self.serves_pairs:
-            return f"'{self.name}' compares single texts; a {kind} task is about two."
+        asked = kinds.get(kind)
+        reason = self.why_not_kind(asked)
+        if reason is not None:
+            return reason
         architecture = files.architecture if files is not None else None
         if self.serves and architecture not in self.serves:
             given = architecture or "no backbone"
             return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."
-        if form == "text" and self.serves and architecture == "encoder":
+        if asked.form == "text" and self.serves and architecture == "encoder":
             return f"A {kind} task is answered by a language model; this backbone is an encoder, which is none."
         return None
 

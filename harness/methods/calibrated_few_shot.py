@@ -37,7 +37,7 @@ class CalibratedFewShot(DemonstratingMethod):
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
-            demonstrations = show(rows, chosen, bench, whole=self.asks_as_the_task_does(bench))
+            demonstrations = show(rows, chosen, bench, self.wording(bench))
         fitted = FittedPrompt(self, bench, demonstrations)
         fitted.calibration = counted(fitted.content_free, fitted.likelihood, bench)
         return fitted

@@ -40,13 +40,13 @@ class FewShot(DemonstratingMethod):
             embeddings = embed(rows, bench, "encode", self.precision)
             with bench.working("fit"):
                 everything = np.arange(len(rows), dtype=np.int64)
-                demonstrations = show(rows, everything, bench, whole=self.asks_as_the_task_does(bench))
+                demonstrations = show(rows, everything, bench, self.wording(bench))
             bench.ledger.notes["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
             return FittedPrompt(self, bench, demonstrations, nearest=Nearest(embeddings, self.k, self.precision))
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
-            demonstrations = show(rows, chosen, bench, whole=self.asks_as_the_task_does(bench))
+            demonstrations = show(rows, chosen, bench, self.wording(bench))
         return FittedPrompt(self, bench, demonstrations)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

@@ -26,7 +26,7 @@ class FourierFt(PeftMethod):
     trains = "spectral coefficients of additions to weight matrices, and the output layer"
     source = "Gao et al., 2024, arXiv:2405.03003; peft"
     search_space: ClassVar[SearchSpace] = {
-        "learning_rate": Range(1e-2, 3e-1, log=True),
+        "learning_rate": Range(3e-3, 1e-1, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),
         "n_frequencies": Choice((200, 1000)),
     }

@@ -6,14 +6,16 @@ import difflib
 import hashlib
 import json
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import cap_test_rows, content_fingerprint, drop_overlap, order_fingerprint, row_digests
+from harness.data.source import Reading, load_splits
 from harness.data.spec import TaskSpec
 from harness.errors import DataError, UsageError
 from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task
@@ -193,18 +195,34 @@ def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
     return spec.model_copy(update={"metric": metric})
 
 
-def no_classes(
-    texts_of: Callable[[Dataset, Origin], list[str]],
-) -> Callable[[Dataset, Origin], tuple[list[str], list[str]]]:
-    """Keys by which a test is held out where rows have no class (`data.source.Reading`): all are of one."""
+def read_parts(
+    spec: TaskSpec, mirror: Path | None, columns: Iterable[str], read: Callable[[Dataset, Origin], Split]
+) -> tuple[RawSplits, Split, Split]:
+    """Load and read the training and the test rows of a task whose rows have no class.
+
+    Args:
+        spec: resolved.
+        mirror: folder in which hub ids are looked up first.
+        columns: that have to be there.
+        read: checks every row of a split and reads it.
+
+    Returns:
+        Where they come from, the training rows, the test rows: a part held out by the rows' own texts where the data
+        set has none.
+    """
 
     def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
-        texts = texts_of(data, origin)
+        texts = read(data, origin).texts
         if len(set(texts)) < 2:
             raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
         return texts, [""] * len(texts)
 
-    return keys
+    splits = load_splits(spec, mirror, reading=Reading(list(columns), keys))
+    train, test = (
+        read(data, splits.origins.get(part, Origin(part)))
+        for part, data in (("train", splits.train), ("test", splits.test))
+    )
+    return splits, train, test
 
 
 def reply_of(spec: TaskSpec, default: Reply) -> Reply:

@@ -12,10 +12,9 @@ import numpy as np
 from harness.backbones.model import Backbone
 from harness.data.classes import check_texts
 from harness.data.raw import Origin
-from harness.data.source import Reading, load_splits
 from harness.data.spec import TaskSpec
 from harness.metrics import metrics
-from harness.tasks._prepare import Split, assemble, columns_of, fill, no_classes, reply_of, resolve_common
+from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting
 from harness.tasks.base import Form, Reply, Rows, Sequences, Source, Task
@@ -30,13 +29,11 @@ class WrittenKind(TextualKind):
     Class attributes:
         prompt: template where the task has none of its own.
         reply: how an answer is generated where the task does not say.
-        likelihood_metrics: main metrics by which a model is not asked to write, but how likely it finds the target.
     """
 
     form: ClassVar[Form] = "text"
     prompt: ClassVar[str]
     reply: ClassVar[Reply]
-    likelihood_metrics: ClassVar[frozenset[str]] = frozenset()
     input_role: ClassVar[str]
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -54,13 +51,8 @@ class WrittenKind(TextualKind):
     def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
         """Load, check, drop copies of test inputs from training, cap the test rows."""
         spec = self.resolve(spec)
-        columns = columns_of(self, spec)
-        reading = Reading(list(columns.values()), no_classes(lambda data, origin: self._read(data, origin, spec).texts))
-        splits = load_splits(spec, mirror, reading=reading)
-        train, test = (
-            self._read(data, splits.origins.get(part, Origin(part)), spec)
-            for part, data in (("train", splits.train), ("test", splits.test))
-        )
+        columns = columns_of(self, spec).values()
+        splits, train, test = read_parts(spec, mirror, columns, lambda data, origin: self._read(data, origin, spec))
         reply = reply_of(spec, self.reply)
         if spec.metric in self.likelihood_metrics:
             reply = Reply(wants_likelihood=True)

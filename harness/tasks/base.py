@@ -256,6 +256,7 @@ class Kind(ABC):
         roles: what its columns are for, each with the column's default name; an empty name has to be given, None may
             be left out.
         metrics: names of the metrics that may be a task's main one, the default first.
+        likelihood_metrics: main metrics by which a model is not asked to answer, but how likely it finds the text.
         backbone: a small pretrained transformer that serves it, where neither a task nor a user names one.
     """
 
@@ -264,6 +265,7 @@ class Kind(ABC):
     reads_pairs: ClassVar[bool] = False
     roles: ClassVar[Mapping[str, str | None]]
     metrics: ClassVar[tuple[str, ...]]
+    likelihood_metrics: ClassVar[frozenset[str]] = frozenset()
     backbone: ClassVar[str] = DEFAULT_BACKBONE
 
     @abstractmethod

@@ -12,10 +12,9 @@ import numpy as np
 from harness.backbones.model import Backbone
 from harness.data.classes import check_texts
 from harness.data.raw import Origin
-from harness.data.source import Reading, load_splits
 from harness.data.spec import TaskSpec
 from harness.errors import DataError
-from harness.tasks._prepare import Split, assemble, columns_of, fill, no_classes, reply_of, resolve_common
+from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, mark_segments, segments_of
 from harness.tasks.base import Form, Labels, Reply, Rows, Sequences, Source, Task, kinds
@@ -82,13 +81,8 @@ class QuestionAnswering(TextualKind):
     def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
         """Load, check, drop questions of the test from training, cap the test rows."""
         spec = self.resolve(spec)
-        columns = columns_of(self, spec)
-        reading = Reading(list(columns.values()), no_classes(lambda data, origin: self._read(data, origin, spec).texts))
-        splits = load_splits(spec, mirror, reading=reading)
-        train, test = (
-            self._read(data, splits.origins.get(part, Origin(part)), spec)
-            for part, data in (("train", splits.train), ("test", splits.test))
-        )
+        columns = columns_of(self, spec).values()
+        splits, train, test = read_parts(spec, mirror, columns, lambda data, origin: self._read(data, origin, spec))
         return assemble(self, spec, splits, train, test, prompt=spec.prompt or PROMPT, reply=reply_of(spec, REPLY))
 
     def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:

@@ -334,15 +334,14 @@ def reply_nll(
         given = np.fromiter((len(ids) for ids in prompts), dtype=np.int64, count=len(prompts))
         return likelihoods(model, wholes, given, pad_id, device, precision)[0]
     there = device.torch_device()
-    start_id = decoder_start_id(model)
+    start_id = decoder_start_id(model.transformer)
     batches = DecoderBatches(prompts, replies, start_id=start_id, pad_id=pad_id, batch_size=1, seed=0, device=there)
     sizes = (len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True))
     return _summed(model, batches, np.fromiter(sizes, dtype=np.int64, count=len(prompts)), device, precision)
 
 
-def decoder_start_id(model: LanguageModel) -> int:
-    """What a decoder begins with."""
-    transformer: Any = model.transformer
+def decoder_start_id(transformer: Any) -> int:
+    """What the decoder of a sequence-to-sequence model of `transformers` begins with."""
     names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
     known = (getattr(transformer.config, name, None) for name in names)
     return next(int(token) for token in known if token is not None)

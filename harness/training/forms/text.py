@@ -210,7 +210,7 @@ class LanguageInputs:
             causal: CausalBatches = CausalBatches(sequences, targets, **shape)
             return causal
         decoder: DecoderBatches = DecoderBatches(
-            sequences, targets, start_id=decoder_start_id(language_model(self._model)), **shape
+            sequences, targets, start_id=decoder_start_id(self._model.transformer), **shape
         )
         return decoder
 
