@@ -15,7 +15,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.errors import UsageError
 from harness.measure.clock import PhaseClock
-from harness.measure.device import Device, find_device
+from harness.measure.device import Device, find_device, processor_name
 from harness.measure.flops import FlopsModel, count_flops, fit_flops
 from harness.measure.memory import MemoryMeter
 
@@ -164,6 +164,19 @@ planned = plan_one(task, files, methods.get("full")(), size="192", budget=Budget
 record = Worker(find_device("cpu"), None).run(planned, task, files, "tests", lambda *_: None)
 print("PEAK", record.cost.peak_rss_bytes, flush=True)
 """
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n", "AMD EPYC (family 25, model 1)"),
+        ("cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n", "AMD EPYC (family 26, model 2)"),
+        ("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7763\n\nmodel name\t: other\n", "AMD EPYC 7763"),
+    ],
+)
+def test_processors_behind_one_name_are_told_apart(cpuinfo: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: cpuinfo)
+    assert processor_name() == name
 
 
 @pytest.mark.slow

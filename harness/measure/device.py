@@ -69,24 +69,31 @@ def available_threads() -> int:
 
 def processor_flags() -> frozenset[str]:
     """Instruction-set flags of the processor, lower case; empty where the system does not list them."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith(("flags", "features")):
-                return frozenset(line.partition(":")[2].lower().split())
-    except OSError:
-        pass
-    return frozenset()
+    fields = _cpuinfo()
+    return frozenset((fields.get("flags") or fields.get("features") or "").lower().split())
 
 
 def processor_name() -> str:
-    """The processor's model name."""
+    """The processor's model name.
+
+    Virtual machines may hide it behind its maker's ("AMD EPYC"), which stands for a decade of processors: then its
+    family and model numbers are added, so that figures of two generations are never taken for one device's.
+    """
+    fields = _cpuinfo()
+    name = fields.get("model name") or platform.processor() or platform.machine() or "unknown processor"
+    if any(character.isdigit() for character in name) or not {"cpu family", "model"} <= fields.keys():
+        return name
+    return f"{name} (family {fields['cpu family']}, model {fields['model']})"
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor, by lower-case name; empty elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown processor"
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 @functools.cache
