@@ -8,6 +8,8 @@ from pathlib import Path
 # Before anything imports the hub's client: no test may reach for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes whose threads wait for each other are slower than one
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

@@ -107,9 +107,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def toy_spec(name: str, folder: Path, rows: list[dict[str, Any]] | None = None, **more: Any) -> TaskSpec:
-    """The spec of a toy in files of its own: 160 training rows, or those given, and 40 of test."""
+    """The spec of a toy in files of its own: 160 training rows, or those given, and 24 of test."""
     train = write_rows(folder / f"{name}-train.jsonl", toy_rows(name, 160) if rows is None else rows)
-    test = write_rows(folder / f"{name}-test.jsonl", toy_rows(name, 40, seed=1))
+    test = write_rows(folder / f"{name}-test.jsonl", toy_rows(name, 24, seed=1))
     kind = "generation" if name == "perplexity" else name
     said = {**TOYS[name][1], **more}
     data = DataSource(files=Files(train=str(train), test=str(test)))

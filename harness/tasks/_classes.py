@@ -50,7 +50,7 @@ class ProbabilityKind(Kind):
             interval = binomtest(int((predicted == target).sum()), n_test).proportion_ci(0.95, method="wilson")
             low, high = float(interval.low), float(interval.high)
         others: dict[str, Any] = {
-            name: metrics.get(name).compute(predicted, target) for name in self.also if name != spec.name
+            name: metrics.get(name).compute(predicted, target) for name in self.also_of(task) if name != spec.name
         }
         if predictions.confidence is not None:
             others["calibration_error"] = metrics.get("calibration_error").compute(
@@ -66,6 +66,10 @@ class ProbabilityKind(Kind):
             n_test_available=task.n_test_available,
             others=others,
         )
+
+    def also_of(self, task: Task) -> tuple[str, ...]:
+        """Metrics that are kept beside the main one of this task."""
+        return self.also
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """The task's main metric of any rows."""

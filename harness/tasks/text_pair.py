@@ -32,6 +32,10 @@ class TextPair(ProbabilityKind):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "macro_f1", "matthews")
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
+    def also_of(self, task: Task) -> tuple[str, ...]:
+        """With two classes F1 too, that of the second class, as GLUE reports it (arXiv:1804.07461, section 3)."""
+        return (*self.also, "f1") if task.n_outputs == 2 else self.also
+
     def resolve(self, spec: TaskSpec) -> TaskSpec:
         """Fill in the metric."""
         return resolve_common(self, spec)

@@ -1,0 +1,72 @@
+"""Every shipped suite from its data to scores, with a tiny backbone of the class that each task asks for.
+
+Real rows, few and cut short: what is tested is that columns, templates, heads, decoding and metrics of each task fit
+together, not what a random model makes of them; and that the data are those that the suite pins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.backbones.locate import BackboneFiles
+from harness.data.sampling import class_counts, parse_size
+from harness.data.spec import TaskSpec
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.methods import methods
+from harness.methods.configure import parse_methods
+from harness.suites import load_suite, suite_names
+from harness.tasks import kinds
+from tests.toys import plan_one, run_one, shorten
+
+BORROWED = {"everything", "families", "defaults"}
+"""Suites of other suites' tasks, or of splits of them."""
+
+QUICK = {"epochs": 1.0, "min_steps": 1, "n_pairs": 1}
+
+
+def architecture_of(spec: TaskSpec) -> str:
+    """What the backbone that a run would take is."""
+    name = spec.backbone or kinds.get(spec.kind).backbone or ""
+    return "causal" if "SmolLM" in name else "sequence-to-sequence" if "t5" in name else "encoder"
+
+
+@pytest.mark.parametrize("suite_name", sorted({*suite_names()} - BORROWED))
+def test_from_data_to_score(
+    suite_name: str, request: pytest.FixtureRequest, tiny_backbones: dict[str, BackboneFiles], cpu: Device
+) -> None:
+    suite = load_suite(suite_name)
+    in_need = any(task.data.embedded is None for task in suite.tasks.values())
+    mirror: Path | None = request.getfixturevalue("mirror") if in_need else None
+    worker = Worker(cpu, None)
+    for task_name in suite.tasks:
+        spec = suite.task(task_name)
+        task = kinds.get(spec.kind).prepare(spec, mirror)
+        assert task.provenance["content"] == spec.content or spec.content is None
+        counts = class_counts(task.train_strata, task.n_strata)
+        assert all(parse_size(size).resolve(counts) for size in suite.sizes)
+        task = shorten(task)
+        files = tiny_backbones[architecture_of(spec)]
+        size = str(max(16, 2 * task.n_strata))
+        scored = []
+        for asked in parse_methods(suite.methods):
+            settings = {name: value for name, value in QUICK.items() if name in type(asked).model_fields}
+            method = asked.model_copy(update=settings)
+            planned = plan_one(task, files, method, size=size)
+            record = run_one(task, files, method, cpu, worker=worker, size=size)
+            expected = "ok" if planned.unsupported is None else "unsupported"
+            assert record.status == expected, f"{task_name}, {method.name}: {record.error}"
+            if record.score is not None:
+                assert record.score.metric == task.metric
+                assert record.score.n_test == len(task.test) <= 20
+                scored.append(method.name)
+        assert len(scored) >= 2, f"{task_name}: {scored}"
+        assert {"full", "zero-shot"} & set(scored)
+
+
+def test_everything_is_every_task_of_every_kind() -> None:
+    kinds_served = {task.kind for task in load_suite("everything").tasks.values()}
+    assert kinds_served == set(kinds.names())
+    assert len(methods.names()) > 30
