@@ -13,22 +13,26 @@ import contextlib
 import datetime
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import sqlalchemy as sa
 
+from harness.claims import LEASE_SECONDS, Owner, claims_table, stale_owners, take
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
 from harness.records import FINAL_STATUSES, Record
 
 __all__ = ["STORE_SCHEMA", "Store", "read_jsonl", "write_jsonl"]
 
-STORE_SCHEMA = 1
+STORE_SCHEMA = 2
 """Version of the tables; the record inside a payload has a schema of its own (`records.SCHEMA`)."""
 
-_UPGRADES: dict[int, Callable[[sa.Connection], None]] = {}
+_UPGRADES: dict[int, Callable[[sa.Connection], None]] = {
+    1: lambda connection: _claims.create(connection, checkfirst=True),  # version 2 has claims
+}
 """From a version of the tables to what brings them to the next, in the transaction that raises the version."""
 
 _CHUNK = 500  # identifiers per query: below every database's limit of parameters
@@ -64,6 +68,8 @@ _predictions = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),
     sa.ForeignKeyConstraint(["id", "device", "attempt"], ["records.id", "records.device", "records.attempt"]),
 )
+
+_claims: sa.Table = claims_table(_metadata)
 
 T = TypeVar("T")
 
@@ -117,8 +123,10 @@ class Store:
             raise
         return store
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, owner: Owner | None = None) -> None:
         """Commit one record with its predictions: both are in the store when this returns, or neither.
+
+        The claim of `owner` on the cell, if it has one, ends in the same transaction.
 
         Raises:
             StoreError: for a duplicate (id, device, attempt), a score that is no number, a store that is not writable.
@@ -140,6 +148,9 @@ class Store:
                 connection.execute(_records.insert().values(row))
                 if predictions is not None:
                     connection.execute(_predictions.insert().values({**key, "payload": dump(predictions)}))
+                if owner is not None:
+                    mine = (_claims.c.id == record.id) & (_claims.c.device == key["device"])
+                    connection.execute(_claims.delete().where(mine, _claims.c.owner == owner.name))
         except sa.exc.IntegrityError as error:
             raise DuplicateError(
                 f"Attempt {record.attempt} of cell {record.id} ({_column(record.cell.label())}) on '{key['device']}' "
@@ -162,6 +173,55 @@ class Store:
         """
         accepted = FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
         return {key.id for key in self._keys(ids, device) if key.status in accepted}
+
+    def claim(self, ids: Sequence[str], device: str, owner: Owner, *, retry_failed: bool = False) -> dict[str, int]:
+        """Claim those of `ids` that nobody else has claimed and that still need a run.
+
+        Returns:
+            The number that the next record of each should bear, by id, in the order given. They are the owner's until
+            its record is added, it releases them, or its lease ends unrenewed (`renew`).
+        """
+        if not ids:
+            return {}
+        device = _column(device)
+        with self._errors(), self._engine.begin() as connection:
+            stale = stale_owners(connection, _claims, ids, device)
+        with self._errors(), self._engine.begin() as connection:
+            taken = take(connection, _claims, ids, device, owner, stale)
+            if not taken:
+                return {}
+            # Read after the claims are made: who held one before has stored its record in the same transaction.
+            query = sa.select(_records.c.id, _records.c.attempt, _records.c.status)
+            known = connection.execute(query.where(_records.c.device == device, _records.c.id.in_(taken))).all()
+            latest = {row.id: row for row in sorted(known, key=lambda row: row.attempt)}
+            accepted = FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
+            done = [id_ for id_ in taken if id_ in latest and latest[id_].status in accepted]
+            if done:
+                mine = (_claims.c.device == device) & (_claims.c.owner == owner.name)
+                connection.execute(_claims.delete().where(mine, _claims.c.id.in_(done)))
+        return {id_: latest[id_].attempt + 1 if id_ in latest else 1 for id_ in taken if id_ not in done}
+
+    def renew(self, owner: Owner) -> None:
+        """Have all claims of `owner` hold for another `LEASE_SECONDS`."""
+        until = time.time() + LEASE_SECONDS
+        with self._errors(), self._engine.begin() as connection:
+            connection.execute(_claims.update().where(_claims.c.owner == owner.name).values(expires_at=until))
+
+    def release(self, owner: Owner, ids: Collection[str] | None = None) -> None:
+        """Give up the owner's claims on these cells; None is all of them."""
+        mine = _claims.c.owner == owner.name
+        with self._errors(), self._engine.begin() as connection:
+            for chunk in _chunks(sorted(ids), _CHUNK) if ids is not None else [None]:
+                chosen = mine if chunk is None else mine & _claims.c.id.in_(chunk)
+                connection.execute(_claims.delete().where(chosen))
+
+    def claimed(self, device: str | None = None) -> set[str]:
+        """Ids of cells that some run has claimed and not given up; leases that have expired are not looked at."""
+        query = sa.select(_claims.c.id)
+        if device is not None:
+            query = query.where(_claims.c.device == _column(device))
+        with self._errors(), self._engine.connect() as connection:
+            return set(connection.execute(query).scalars())
 
     def next_attempt(self, id: str, device: str) -> int:
         """The number that the next record of this cell on this device should bear; 1 for the first."""
@@ -298,9 +358,9 @@ class Store:
 
     def _create_tables(self) -> None:
         with self._engine.begin() as connection:
-            for table in (_meta, _records, _predictions):
+            for table in (_meta, _records, _predictions, _claims):
                 connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            for index in _records.indexes:
+            for index in (*_records.indexes, *_claims.indexes):
                 connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
     def _upgrade(self, version: int) -> None:

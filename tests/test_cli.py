@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -390,6 +391,29 @@ def test_kill_9_in_the_middle_loses_nothing_and_repeats_nothing(folder: Path, ti
     assert {key: after[key] for key in before} == before
     with Store.open(store, create=False) as opened:
         assert opened.count() == 30
+
+
+def test_two_runs_on_one_store_share_the_cells(folder: Path, tiny: BackboneFiles) -> None:
+    arguments = [*own_data(tiny, "majority,linear-probe,head[epochs=40]"), "--sizes", "12,48", "--seeds", "0,1,2,3,4"]
+    store = folder / "shared.sqlite"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "HARNESS_STORE": str(store)}
+    runs = [
+        subprocess.Popen(
+            [*command(*arguments), "--reports", str(folder / f"reports-{number}")],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    outputs = [run.communicate(timeout=200)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    n_run = [int(re.search(r"(\d+) cells run", output)[1]) for output in outputs]  # type: ignore[index]
+    assert sum(n_run) == 30
+    with Store.open(store, create=False) as opened:
+        assert opened.count() == 30
+        assert opened.claimed() == set()
 
 
 def stored(store: Path) -> dict[str, dict[str, object]]:

@@ -225,7 +225,7 @@ def test_a_store_that_is_missing_is_made_only_on_request(path):
         ("CREATE TABLE meta (key TEXT, value TEXT)", "not a store of records"),
         (
             "CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('schema', '99')",
-            r"newer version .*version 99; this one reads up to 1\).*Upgrade",
+            r"newer version .*version 99; this one reads up to 2\).*Upgrade",
         ),
         ("CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('schema', 'x')", "schema version 'x'"),
     ],
@@ -255,14 +255,15 @@ def test_a_creation_that_was_killed_is_finished(tmp_path):
 
 def test_older_tables_are_upgraded_step_by_step(path, monkeypatch):
     Store.open(path).close()
-    monkeypatch.setattr(store_module, "STORE_SCHEMA", 3)
+    now = STORE_SCHEMA
+    monkeypatch.setattr(store_module, "STORE_SCHEMA", now + 2)
     ran = []
-    steps = {version: lambda _, version=version: ran.append(version) for version in (1, 2)}
+    steps = {version: lambda _, version=version: ran.append(version) for version in (now, now + 1)}
     monkeypatch.setattr(store_module, "_UPGRADES", steps)
     Store.open(path).close()
     Store.open(path).close()
-    assert ran == [1, 2]
-    assert sqlite3.connect(path).execute("SELECT value FROM meta").fetchall() == [("3",)]
+    assert ran == [now, now + 1]
+    assert sqlite3.connect(path).execute("SELECT value FROM meta").fetchall() == [(str(now + 2),)]
 
 
 def test_a_store_that_may_only_be_read_can_be_read(path):

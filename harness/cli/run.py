@@ -80,11 +80,19 @@ def run_command(
     print_tables(console, records)
     written = write_report(records, reports / prepared.suite)
     console.print(
-        f"{outcome.n_run} cells run, {outcome.n_cells - outcome.n_run} were there already. Records: {store}",
+        f"{outcome.n_run} cells run, {outcome.n_cells - outcome.n_run - outcome.n_elsewhere} were there already. "
+        f"Records: {store}",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+    if outcome.n_elsewhere:
+        console.print(
+            f"{outcome.n_elsewhere} cells are being run by another run on this store. The same command again shows "
+            "them, and runs what that one leaves.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
     if outcome.n_failed:
         console.print(

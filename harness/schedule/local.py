@@ -13,6 +13,7 @@ from harness.errors import DuplicateError
 from harness.execute import Worker
 from harness.plan import PlannedCell
 from harness.records import FINAL_STATUSES, Record
+from harness.schedule.claiming import Claims
 from harness.schedule.prepare import Prepared
 from harness.schedule.remaining import RemainingTime
 from harness.store import Store
@@ -42,11 +43,13 @@ class Outcome:
         n_cells: cells of the grid.
         n_run: cells that this run recorded.
         n_failed: cells of the grid whose latest record is `failed`.
+        n_elsewhere: cells that another run on the same store was running, and that have no record yet.
     """
 
     n_cells: int
     n_run: int
     n_failed: int
+    n_elsewhere: int = 0
 
 
 def missing_cells(prepared: Prepared, store: Store, *, retry_failed: bool = False) -> list[PlannedCell]:
@@ -69,33 +72,38 @@ def run_cells(
     n_run = 0
     for task in {planned.cell.task for planned in missing if planned.cell.backbone and planned.unsupported is None}:
         load_backbone(prepared.backbones[task])  # one clear refusal, and not a failed record a cell
-    worker = Worker(prepared.device, cache) if missing else None
-    for position, planned in enumerate(missing):
-        assert worker is not None
-        id_ = planned.cell.id
-        if store.done([id_], prepared.device.name, retry_failed=retry_failed):
-            continue  # another run on this store has done it meanwhile
-        listener.cell_begins(planned)
-        started = time.perf_counter()
-        record = worker.run(
-            planned,
-            prepared.tasks[planned.cell.task],
-            prepared.backbones.get(planned.cell.task),
-            prepared.suite,
-            listener.cell_goes_on,
-            attempt=store.next_attempt(id_, prepared.device.name),
-        )
-        try:
-            store.add(record)
-        except DuplicateError:
-            continue  # the same, while this one ran: what is stored first stays
-        n_run += 1
-        cell = planned.cell
-        remaining.add(cell.task, cell.method, cell.n_train, time.perf_counter() - started)
-        left = missing[position + 1 :]
-        listener.cell_ends(record, remaining.estimate(_sizes(left)))
-    failed = _count_failed(prepared, store)
-    return Outcome(len(prepared.cells), n_run, failed)
+    if not missing:
+        return Outcome(len(prepared.cells), 0, _count_failed(prepared, store))
+    worker = Worker(prepared.device, cache)
+    passed_over: list[str] = []
+    with Claims(store, prepared.device.name, retry_failed=retry_failed) as claims:
+        for position, planned in enumerate(missing):
+            cell = planned.cell
+            attempts = claims.claim([cell.id])
+            if not attempts:
+                passed_over.append(cell.id)  # another run on this store has done it meanwhile, or is doing it
+                continue
+            listener.cell_begins(planned)
+            started = time.perf_counter()
+            record = worker.run(
+                planned,
+                prepared.tasks[cell.task],
+                prepared.backbones.get(cell.task),
+                prepared.suite,
+                listener.cell_goes_on,
+                attempt=attempts[cell.id],
+            )
+            try:
+                store.add(record, claims.owner)
+            except DuplicateError:
+                continue  # the lease had ended unrenewed, on a machine that was asleep, say: what is stored first stays
+            n_run += 1
+            remaining.add(cell.task, cell.method, cell.n_train, time.perf_counter() - started)
+            listener.cell_ends(record, remaining.estimate(_sizes(missing[position + 1 :])))
+    recorded = store.done(passed_over, prepared.device.name) if passed_over else set()
+    return Outcome(
+        len(prepared.cells), n_run, _count_failed(prepared, store), n_elsewhere=len(set(passed_over) - recorded)
+    )
 
 
 def _sizes(cells: Sequence[PlannedCell]) -> list[tuple[str, str, int]]:
