@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from harness.data.sampling import parse_size
 from harness.data.spec import Files, TaskSpec
 from harness.errors import UsageError, unknown_name
-from harness.records import MAX_SEED, Budget
+from harness.records import MAX_SEED, Budget, parse_budget
 from harness.resources import shipped
 from harness.tasks.base import kinds
 
@@ -41,12 +41,17 @@ def _read_size(value: object) -> str:
 
 
 def _read_budget(value: object) -> Budget | None:
-    """A mapping of what is capped; null for the methods' own defaults."""
+    """A mapping of what is capped, or the same as the command line has it; null for the methods' own defaults."""
     if value is None or isinstance(value, Budget):
         return value
+    if isinstance(value, str):
+        try:
+            return parse_budget(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
     accepted = [item.name for item in dataclasses.fields(Budget)]
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"expected a mapping of {', '.join(accepted)}, or null")
+        raise ValueError(f"expected a mapping of {', '.join(accepted)}, a text such as 'epochs=3', or null")
     strange = [str(name) for name in value if name not in accepted]
     if strange:
         raise ValueError(f"'{strange[0]}' is not a budget; accepted: {', '.join(accepted)}")
@@ -64,6 +69,21 @@ ReadBudget = Annotated[
 ]
 
 
+def _read_budgets(value: object) -> object:
+    """A budget by itself stands for a set of one."""
+    if isinstance(value, dict):
+        return {name: [item] if isinstance(item, (dict, Budget)) else item for name, item in value.items()}
+    return value
+
+
+BUDGET_SETS: Mapping[str, tuple[Budget, ...]] = {
+    "small": (Budget(train_seconds=10), Budget(train_seconds=60)),
+    "medium": (Budget(train_seconds=60), Budget(train_seconds=600)),
+    "large": (Budget(train_seconds=600), Budget(train_seconds=3600)),
+}
+"""Sets of budgets that every suite has, unless it has its own of that name."""
+
+
 class Suite(BaseModel):
     """Tasks, and the defaults that a run of them takes where the command line says nothing.
 
@@ -77,6 +97,8 @@ class Suite(BaseModel):
         sizes: training sizes as text: `32`, `8/class`, `all` (`data.sampling.parse_size`).
         seeds: of the draw, the initialisation and the order of batches.
         budget: what a fit may spend; None for the methods' own defaults.
+        budgets: sets of budgets by name, each an axis of a grid, for `--budget NAME`; beside or instead of
+            `BUDGET_SETS`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +112,10 @@ class Suite(BaseModel):
     sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
     budget: ReadBudget = None
+    budgets: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[ReadBudget, ...]],
+        BeforeValidator(_read_budgets),
+    ] = Field(default_factory=dict)
 
     @field_validator("methods", "sizes", "seeds", "include")
     @classmethod
@@ -105,6 +131,14 @@ class Suite(BaseModel):
             return self.tasks[name]
         except KeyError:
             raise unknown_name(f"task of suite '{self.name}'", name, self.tasks) from None
+
+    def budget_set(self, name: str) -> list[Budget]:
+        """The budgets of the set called `name`; raises `UsageError` with the nearest known name if there is none."""
+        known = {**BUDGET_SETS, **self.budgets}
+        try:
+            return [budget or Budget() for budget in known[name]]
+        except KeyError:
+            raise unknown_name(f"set of budgets of suite '{self.name}'", name, known) from None
 
     def backbone_of(self, name: str) -> str:
         """The backbone that a run of the task called `name` takes where the command line says nothing."""

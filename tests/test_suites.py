@@ -143,6 +143,17 @@ def test_defaults(tmp_path):
     assert (task.kind, task.metric, task.max_length, task.test_cap) == ("classification", "accuracy", 128, 2000)
 
 
+def test_sets_of_budgets(tmp_path):
+    text = MINIMAL + "budgets:\n  small: {epochs: 1}\n  both: ['train_seconds=5,peak_memory_bytes=2GB', null]\n"
+    suite = load_suite(write(tmp_path / "mine.yaml", text))
+    assert suite.budget_set("small") == [Budget(epochs=1)]
+    assert suite.budget_set("both") == [Budget(train_seconds=5, peak_memory_bytes=2 * 10**9), Budget()]
+    assert suite.budget_set("large") == [Budget(train_seconds=600), Budget(train_seconds=3600)]
+    with pytest.raises(UsageError, match=r"set of budgets of suite 'mine' 'smal'\. Did you mean 'small'"):
+        suite.budget_set("smal")
+    assert "budgets.both.0: 'hours' is not a budget" in refused(tmp_path, MINIMAL + "budgets: {both: [{hours: 1}]}\n")
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -203,7 +203,7 @@ def _explain(console: Console, cls: type[Method]) -> None:
 
 def show_suites(name: str | None) -> None:
     """The shipped suites, or one of them in full."""
-    from harness.suites import load_suite, suite_names
+    from harness.suites import BUDGET_SETS, load_suite, suite_names
 
     console = Console()
     if name is None:
@@ -228,6 +228,9 @@ def show_suites(name: str | None) -> None:
             f"Budget: {(suite.budget or Budget()).label()}"
         )
     )
+    for set_name in {**BUDGET_SETS, **suite.budgets}:
+        labels = "; ".join(budget.label() for budget in suite.budget_set(set_name))
+        console.print(Text(f"--budget {set_name}: {labels}"))
     for task_name in suite.tasks:
         spec = suite.task(task_name)
         console.print(Text(f"\nTask {spec.name} ({spec.kind}, {spec.metric}): {spec.description}", style="bold"))

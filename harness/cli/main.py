@@ -47,7 +47,10 @@ def run(
     seeds: Annotated[Optional[str], typer.Option(help="These seeds: 0,1,2")] = None,  # noqa: UP045
     budget: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="What each fit may spend: epochs=3,train_seconds=60. Repeat for several."),
+        typer.Option(
+            help="What each fit may spend: epochs=3,train_seconds=60,peak_memory_bytes=8GB; or a set of budgets: "
+            "small, medium, large. Repeat for several."
+        ),
     ] = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045

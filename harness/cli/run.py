@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.errors import UsageError
 from harness.methods.configure import split_top_level
-from harness.records import Record, parse_budget
+from harness.records import Budget, Record, parse_budget
 from harness.suites import Suite, load_suite
 
 
@@ -45,7 +45,7 @@ def run_command(
         methods=None if methods is None else split_top_level(methods),
         sizes=_names(sizes),
         seeds=_seeds(seeds),
-        budgets=None if not budgets else [parse_budget(budget) for budget in budgets],
+        budgets=None if not budgets else [found for budget in budgets for found in _budgets(budget, chosen)],
         backbone=backbone,
         mirror=mirror,
         device=device,
@@ -144,6 +144,11 @@ def _suite(suite: str | None, data: Path | None, text: str, label: str, test: Pa
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _budgets(text: str, suite: Suite) -> list[Budget]:
+    """What one `--budget` asks for: caps, or the name of a set of budgets."""
+    return [parse_budget(text)] if "=" in text else suite.budget_set(text.strip())
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -100,10 +100,17 @@ def prepare(request: Request) -> Prepared:
         raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
     device = find_device(request.device)
-    backbones = {}
+    backbones: dict[str, BackboneFiles] = {}
     if any(method.serves for method in methods):
         names = {spec.name: request.backbone or suite.backbone_of(spec.name) for spec in specs}
-        backbones = locate_backbones(names, request.mirror)
+        backbones, missing = _find_backbones(names, request.mirror)
+        if missing and (request.tasks is not None or request.backbone is not None or not backbones):
+            raise MissingResourceError("\n".join(missing))
+        if missing:  # what was not asked for by name need not keep the rest from running
+            left_out = [spec.name for spec in specs if spec.name not in backbones]
+            notes += [f"left out, for want of a backbone: {', '.join(left_out)}.", *missing]
+            specs = [spec for spec in specs if spec.name in backbones]
+            found_kinds = [kinds.get(spec.kind) for spec in specs]
     tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
     if request.only_sizes_that_fit and request.sizes is None:
         sizes = _fitting(sizes, list(tasks.values()))
@@ -125,17 +132,23 @@ def locate_backbones(names: Mapping[str, str], mirror: Path | None) -> dict[str,
     Raises:
         MissingResourceError: some are not to be had; the message says of each how to supply it, and for which tasks.
     """
+    found, missing = _find_backbones(names, mirror)
+    if missing:
+        raise MissingResourceError("\n".join(missing))
+    return found
+
+
+def _find_backbones(names: Mapping[str, str], mirror: Path | None) -> tuple[dict[str, BackboneFiles], list[str]]:
+    """The backbones that are to be had, by task, and of each that is not what is missing and how to supply it."""
     found: dict[str, BackboneFiles] = {}
-    missing: dict[str, str] = {}
+    missing: list[str] = []
     for name in dict.fromkeys(names.values()):
         try:
             found[name] = locate_backbone(name, mirror)
         except MissingResourceError as error:
             tasks = [task for task, wanted in names.items() if wanted == name]
-            missing[name] = str(error) if len(names) == len(tasks) else f"{error} (Asked for by {', '.join(tasks)}.)"
-    if missing:
-        raise MissingResourceError("\n".join(missing.values()))
-    return {task: found[name] for task, name in names.items()}
+            missing.append(str(error) if len(names) == len(tasks) else f"{error} (Asked for by {', '.join(tasks)}.)")
+    return {task: found[name] for task, name in names.items() if name in found}, missing
 
 
 _ALL_UP_TO = 8192

@@ -1,0 +1,44 @@
+"""From a request to a grid: what is left out for want of a backbone, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.backbones.locate import BackboneFiles
+from harness.errors import MissingResourceError
+from harness.schedule.prepare import Request, prepare
+from harness.suites import Suite
+from tests.toy_kinds import toy_spec
+
+
+@pytest.fixture
+def request_of_two(tmp_path: Path, tiny: BackboneFiles) -> Request:
+    """Pairs with a backbone that is there, translation with one that is not."""
+    pairs = toy_spec("text-pair", tmp_path).model_copy(update={"backbone": str(tiny.folder)})
+    translation = toy_spec("translation", tmp_path).model_copy(update={"backbone": "nobody/nowhere"})
+    suite = Suite(name="two", tasks={spec.name: spec for spec in (pairs, translation)})
+    return Request(suite=suite, methods=["majority", "full"], sizes=["32"], seeds=[0], device="cpu")
+
+
+def test_tasks_without_a_backbone_are_left_out_and_named(request_of_two: Request) -> None:
+    prepared = prepare(request_of_two)
+    assert list(prepared.tasks) == ["toy-text-pair"]
+    assert {planned.cell.task for planned in prepared.cells} == {"toy-text-pair"}
+    assert prepared.notes[0] == "left out, for want of a backbone: toy-translation."
+    assert "nobody/nowhere" in prepared.notes[1]
+
+
+def test_what_was_named_is_not_left_out(request_of_two: Request) -> None:
+    asked = dataclasses.replace(request_of_two, tasks=["toy-text-pair", "toy-translation"])
+    with pytest.raises(MissingResourceError, match="nobody/nowhere"):
+        prepare(asked)
+    with pytest.raises(MissingResourceError, match="nobody/elsewhere"):
+        prepare(dataclasses.replace(request_of_two, backbone="nobody/elsewhere"))
+
+
+def test_methods_that_need_no_backbone_run_without_one(request_of_two: Request) -> None:
+    prepared = prepare(dataclasses.replace(request_of_two, methods=["majority"]))
+    assert set(prepared.tasks) == {"toy-text-pair", "toy-translation"}
