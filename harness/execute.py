@@ -64,6 +64,7 @@ class Worker:
         self._loaded: set[str] = set()
         self._warm: set[type[Method]] = set()
         self._tuning_is_warm = False
+        self._running: _Run | None = None
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
     def run(
@@ -77,8 +78,7 @@ class Worker:
         attempt: int = 1,
     ) -> Record:
         """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through."""
-        run = _Run()
-        started_at = now()
+        run = self._running = _Run(planned, task, files, suite, attempt, started_at=now())
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
@@ -96,35 +96,25 @@ class Worker:
             else:
                 status = "failed"
                 run.error = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-12)}"
-        policy = planned.cell.config.get("precision", "fp32")
-        return Record(
-            suite=suite,
-            device=self.device.name,
-            kind=task.kind.name,
-            family=planned.method.family,
-            cell=planned.cell,
-            status=status,
-            score=run.score if status == "ok" else None,
-            train_score=run.train_score if status == "ok" else None,
-            cost=run.cost,
-            curve=tuple(run.ledger.curve),
-            provenance=describe(
-                self.device,
-                self.device.precision(policy),
-                started_at=started_at,
-                backbone={"origin": files.origin, "revision": files.revision}
-                if files and planned.cell.backbone
-                else {},
-                dataset=task.provenance,
-                measured={
-                    "peak_rss": run.memory.method,
-                    **{name: str(value) for name, value in run.ledger.notes.items()},
-                },
-            ),
-            error=run.error,
-            attempt=attempt,
-            predictions=run.predictions if status == "ok" else None,
-        )
+        finally:
+            self._running = None
+        return _record(run, status, self.device)
+
+    def overrun(self) -> Record | None:
+        """The record of the running cell, if its training has gone on for twice its budget's seconds; None otherwise.
+
+        For another thread to ask, while a fit runs that looks at no clock.
+        """
+        run = self._running
+        if run is None:
+            return None
+        try:
+            _check_time(run.clock, run.planned.cell.budget.train_seconds)
+        except OutOfTimeError as error:
+            run.error = str(error)
+            run.cost = _cost(run, None)
+            return _record(run, "out_of_time", self.device)
+        return None
 
     def _measure(
         self, run: _Run, planned: PlannedCell, task: Task, files: BackboneFiles | None, report: Report
@@ -206,10 +196,66 @@ class Worker:
         return Rows(task.train, index, task.train_labels[index], task.train_strata[index])
 
 
+def unrun(
+    planned: PlannedCell,
+    task: Task,
+    files: BackboneFiles | None,
+    suite: str,
+    device: Device,
+    status: Status,
+    why: str,
+    *,
+    attempt: int,
+    started_at: str | None = None,
+) -> Record:
+    """The record of a cell of which nothing was measured: it was refused, or whoever ran it died.
+
+    `status` is what became of it, `why` the record's error, `started_at` when it began (`provenance.now`; None is now).
+    """
+    run = _Run(planned, task, files, suite, attempt, started_at=started_at or now(), error=why)
+    return _record(run, status, device)
+
+
+def _record(run: _Run, status: Status, device: Device) -> Record:
+    cell, files, measured = run.planned.cell, run.files, dict[str, str]()
+    if run.memory.method:
+        measured["peak_rss"] = run.memory.method
+    measured.update({name: str(value) for name, value in run.ledger.notes.items()})
+    return Record(
+        suite=run.suite,
+        device=device.name,
+        kind=run.task.kind.name,
+        family=run.planned.method.family,
+        cell=cell,
+        status=status,
+        score=run.score if status == "ok" else None,
+        train_score=run.train_score if status == "ok" else None,
+        cost=run.cost,
+        curve=tuple(run.ledger.curve),
+        provenance=describe(
+            device,
+            device.precision(cell.config.get("precision", "fp32")),
+            started_at=run.started_at,
+            backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
+            dataset=run.task.provenance,
+            measured=measured,
+        ),
+        error=run.error,
+        attempt=run.attempt,
+        predictions=run.predictions if status == "ok" else None,
+    )
+
+
 @dataclass
 class _Run:
     """What is known of a cell while it runs."""
 
+    planned: PlannedCell
+    task: Task
+    files: BackboneFiles | None
+    suite: str
+    attempt: int
+    started_at: str
     clock: PhaseClock = field(default_factory=PhaseClock)
     memory: MemoryMeter = field(default_factory=MemoryMeter)
     ledger: Ledger = field(default_factory=Ledger)

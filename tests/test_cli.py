@@ -256,8 +256,12 @@ def test_interrupting_says_how_to_go_on(folder: Path, tiny: BackboneFiles) -> No
         time.sleep(0.05)
     time.sleep(0.5)
     running.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert running.poll() is None  # it lets the running cell finish
+    running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 130, output
+    assert "Stopping after the running cell; Ctrl-C again stops now." in output
     assert "Run the same command again to go on" in output
     assert "Traceback" not in output
     assert len(stored(folder / "interrupted.sqlite")) == 1

@@ -20,8 +20,8 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     """Print the findings; returns 1 if something that was asked for is missing, else 0."""
     import harness
     from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.cli.run import quiet_libraries
     from harness.features.disk import FeatureDisk, default_folder
+    from harness.libraries import quiet_libraries
     from harness.measure.device import find_device
     from harness.measure.memory import MemoryMeter
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.run import quiet_libraries
 from harness.errors import unknown_name
+from harness.libraries import quiet_libraries
 from harness.records import STATUSES, Record
 from harness.store import Store
 

@@ -65,6 +65,10 @@ def run(
     mirror: MirrorOption = None,
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells that failed again.")] = False,
+    cell_limit: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Stop a cell that takes longer than this, loading and predicting included: 90s, 30m, 2h."),
+    ] = None,
 ) -> None:
     """Run what is missing of a suite's grid, print the table, write the report."""
     from harness.cli.run import run_command
@@ -87,6 +91,7 @@ def run(
         reports=reports,
         retry_failed=retry_failed,
         tune=tune,
+        cell_limit=cell_limit,
     )
     raise typer.Exit(code)
 

@@ -82,6 +82,10 @@ class RunDisplay:
         if record.error and record.status != "ok":
             self._print(f"    {record.error.splitlines()[0]}", style="red" if record.status == "failed" else "yellow")
 
+    def remark(self, text: str) -> None:
+        """Something that the user should know of."""
+        self._print(text, style="yellow")
+
     def _print(self, text: str, style: str | None = None) -> None:
         self._progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from harness.durations import parse_duration
 from harness.errors import UsageError
+from harness.libraries import quiet_libraries
 from harness.methods.configure import split_top_level
 from harness.records import Budget, Record, parse_budget
 from harness.suites import Suite, load_suite
+
+if TYPE_CHECKING:
+    from harness.schedule.local import LocalWorkers
+    from harness.schedule.prepare import Request
 
 
 def run_command(
@@ -33,11 +40,13 @@ def run_command(
     reports: Path,
     retry_failed: bool,
     tune: int | None,
+    cell_limit: str | None,
 ) -> int:
     """Run, print the table, write the report; returns the exit code."""
     quiet_libraries()
     from harness.schedule.prepare import Request
 
+    seconds = None if cell_limit is None else parse_duration(cell_limit, "--cell-limit")
     chosen = _suite(suite, data, text, label, test)
     request = Request(
         suite=chosen,
@@ -53,26 +62,41 @@ def run_command(
         tune=tune,
     )
     console = make_console()
-    with console.status("Loading data and checking the backbone"):
-        from harness.schedule.prepare import prepare
+    from harness.features.disk import default_folder
+    from harness.schedule.local import Limits, LocalWorkers, host_limit_bytes
 
+    workers = LocalWorkers(device, default_folder(), limits=Limits(seconds, host_limit_bytes()))
+    with workers:
+        return _run(request, workers, console, store, reports, retry_failed=retry_failed)
+
+
+def _run(
+    request: Request, workers: LocalWorkers, console: Console, store: str, reports: Path, *, retry_failed: bool
+) -> int:
+    """Prepare while the worker starts; run; print and write what came of it."""
+    from harness.schedule.prepare import prepare
+
+    if request.device in ("auto", "cpu", "cuda"):  # else `prepare` says what is wrong with it
+        workers.warm_up()
+    with console.status("Loading data and checking the backbone"):
         prepared = prepare(request)
     of_tasks = [note for task in prepared.tasks.values() for note in _notes(task.name, task.provenance)]
     for note in [*prepared.notes, *of_tasks]:
         console.print(f"Note: {note}", highlight=False, markup=False)
 
     from harness.cli.progress import RunDisplay
-    from harness.features.disk import default_folder
     from harness.report.write import write_report
-    from harness.schedule.local import run_cells
+    from harness.schedule.drive import run_cells
     from harness.store import Store
 
     again = f"Run the same command again to go on; records are in {store}."
     with Store.open(store) as opened:
         try:
             with RunDisplay(console, prepared) as display:
-                outcome = run_cells(prepared, opened, display, cache=default_folder(), retry_failed=retry_failed)
+                outcome = run_cells(prepared, opened, display, workers, retry_failed=retry_failed)
         except KeyboardInterrupt:
+            outcome = None
+        if outcome is None or outcome.interrupted:
             console.print(f"Stopped. {again}", highlight=False, markup=False)
             return 130
         ids = {planned.cell.id for planned in prepared.cells}
@@ -110,21 +134,6 @@ def make_console() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 100
     return console
-
-
-def quiet_libraries() -> None:
-    """Keep what libraries print while loading out of the progress display; their warnings reach the log only."""
-    import logging
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that wait in a spin slow a busy machine down many times over; a short spin costs nothing on a quiet one.
-    # Read when torch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _suite(suite: str | None, data: Path | None, text: str, label: str, test: Path | None) -> Suite:

@@ -1,116 +1,305 @@
-"""Run the missing cells of a grid here, one at a time: timed cells never share the machine."""
+"""Worker processes on this machine: they run cells, they are watched, and they may die without taking a run along."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import re
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Protocol
 
-from harness.backbones.model import load_backbone
-from harness.errors import DuplicateError
-from harness.execute import Worker
-from harness.plan import PlannedCell
-from harness.records import FINAL_STATUSES, Record
-from harness.schedule.claiming import Claims
-from harness.schedule.prepare import Prepared
-from harness.schedule.remaining import RemainingTime
-from harness.store import Store
+import psutil
 
+from harness.backbones.locate import BackboneFiles
+from harness.schedule.job import Begun, Check, Checked, Cut, Done, Event, FromWorker, Give, Job, Lost, Ready
+from harness.schedule.worker_process import serve
+from harness.tasks.base import Task
 
-class Listener(Protocol):
-    """Who is told how a run goes on."""
+LOOK_SECONDS = 0.1
+"""How often limits are looked at."""
 
-    def begin(self, n_cells: int, n_done: int) -> None:
-        """The grid has `n_cells` cells, of which `n_done` need no run."""
+KEPT_LINES = 20
+"""Lines of a worker's output that are kept, to say what it said last."""
 
-    def cell_begins(self, planned: PlannedCell) -> None:
-        """A cell starts."""
-
-    def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None:
-        """What the running cell does, how much of its budget is spent, its latest loss."""
-
-    def cell_ends(self, record: Record, seconds_left: float | None) -> None:
-        """A cell has been recorded; about so many seconds are left for the others."""
+_HOST_SHARE = 0.95
+"""Of the memory that this process may use; above it the kernel chooses whom to kill, and it may choose the driver."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
+class Limits:
+    """What a cell may take, whatever its budget.
 
     Attributes:
-        n_cells: cells of the grid.
-        n_run: cells that this run recorded.
-        n_failed: cells of the grid whose latest record is `failed`.
-        n_elsewhere: cells that another run on the same store was running, and that have no record yet.
+        cell_seconds: from its beginning to its record; None is no limit.
+        host_bytes: resident memory of the worker; None is no limit.
     """
 
-    n_cells: int
-    n_run: int
-    n_failed: int
-    n_elsewhere: int = 0
+    cell_seconds: float | None = None
+    host_bytes: int | None = None
 
 
-def missing_cells(prepared: Prepared, store: Store, *, retry_failed: bool = False) -> list[PlannedCell]:
-    """Cells of the grid without a record that ends the matter, in the order to run them."""
-    ids = [planned.cell.id for planned in prepared.cells]
-    done = store.done(ids, prepared.device.name, retry_failed=retry_failed)
-    return [planned for planned, id_ in zip(prepared.cells, ids, strict=True) if id_ not in done]
+class LocalWorkers:
+    """One worker process or several; each runs one cell at a time and is started anew after it has died.
 
-
-def run_cells(
-    prepared: Prepared, store: Store, listener: Listener, *, cache: Path | None, retry_failed: bool = False
-) -> Outcome:
-    """Run what is missing; each record is stored the moment its cell ends.
-
-    Stopping at any moment, by whatever means, loses the running cell at most: run again to go on.
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        cache: folder of the feature cache; None keeps features in memory only.
+        n_workers: how many cells may run at the same time.
+        limits: what a cell may take.
     """
-    missing = missing_cells(prepared, store, retry_failed=retry_failed)
-    listener.begin(len(prepared.cells), len(prepared.cells) - len(missing))
-    remaining = RemainingTime()
-    n_run = 0
-    for task in {planned.cell.task for planned in missing if planned.cell.backbone and planned.unsupported is None}:
-        load_backbone(prepared.backbones[task])  # one clear refusal, and not a failed record a cell
-    if not missing:
-        return Outcome(len(prepared.cells), 0, _count_failed(prepared, store))
-    worker = Worker(prepared.device, cache)
-    passed_over: list[str] = []
-    with Claims(store, prepared.device.name, retry_failed=retry_failed) as claims:
-        for position, planned in enumerate(missing):
-            cell = planned.cell
-            attempts = claims.claim([cell.id])
-            if not attempts:
-                passed_over.append(cell.id)  # another run on this store has done it meanwhile, or is doing it
-                continue
-            listener.cell_begins(planned)
-            started = time.perf_counter()
-            record = worker.run(
-                planned,
-                prepared.tasks[cell.task],
-                prepared.backbones.get(cell.task),
-                prepared.suite,
-                listener.cell_goes_on,
-                attempt=attempts[cell.id],
+
+    def __init__(self, device: str, cache: Path | None, *, n_workers: int = 1, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._slots = [_Slot(device, cache) for _ in range(n_workers)]
+
+    @property
+    def n_free(self) -> int:
+        """How many cells could be started now."""
+        return sum(slot.job is None for slot in self._slots)
+
+    @property
+    def n_running(self) -> int:
+        """How many cells are running."""
+        return len(self._slots) - self.n_free
+
+    def warm_up(self) -> None:
+        """Start the workers now: they import what they need while the driver gets ready."""
+        for slot in self._slots:
+            slot.warm_up()
+
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
+        """Why backbones cannot be loaded, of those that cannot: found out before anything is trained."""
+        return [why for files in backbones if (why := self._slots[0].check(files)) is not None]
+
+    def start(self, job: Job, task: Task) -> None:
+        """Run a cell on a free worker; `events` tells what becomes of it."""
+        next(slot for slot in self._slots if slot.job is None).start(job, task)
+
+    def events(self, timeout: float) -> list[tuple[Job, Event]]:
+        """What has happened to running cells; waits up to `timeout` seconds for something to happen.
+
+        A cell ends with exactly one `Done`, `Lost` or `Cut`.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            running = [slot for slot in self._slots if slot.job is not None]
+            if not running:
+                return []
+            ready = wait(
+                [slot.connection for slot in running], timeout=max(0.0, min(LOOK_SECONDS, until - time.monotonic()))
             )
-            try:
-                store.add(record, claims.owner)
-            except DuplicateError:
-                continue  # the lease had ended unrenewed, on a machine that was asleep, say: what is stored first stays
-            n_run += 1
-            remaining.add(cell.task, cell.method, cell.n_train, time.perf_counter() - started)
-            listener.cell_ends(record, remaining.estimate(_sizes(missing[position + 1 :])))
-    recorded = store.done(passed_over, prepared.device.name) if passed_over else set()
-    return Outcome(
-        len(prepared.cells), n_run, _count_failed(prepared, store), n_elsewhere=len(set(passed_over) - recorded)
-    )
+            found: list[tuple[Job, Event]] = []
+            for slot in running:
+                job = slot.job
+                assert job is not None
+                if slot.connection in ready:
+                    found += [(job, event) for event in slot.receive()]
+                if slot.job is not None:
+                    cut = slot.over(self._limits)
+                    if cut is not None:
+                        slot.kill()
+                        found.append((job, cut))
+            if found or time.monotonic() >= until:
+                return found
+
+    def close(self) -> None:
+        """End all workers now; what they were running is lost."""
+        for slot in self._slots:
+            slot.kill()
+
+    def __enter__(self) -> LocalWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _sizes(cells: Sequence[PlannedCell]) -> list[tuple[str, str, int]]:
-    return [(planned.cell.task, planned.cell.method, planned.cell.n_train) for planned in cells]
+class _Slot:
+    """A place for one worker process."""
+
+    def __init__(self, device: str, cache: Path | None) -> None:
+        self._device = device
+        self._cache = cache
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._given: dict[str, Task] = {}
+        self._began_at: float | None = None
+        self._baseline_bytes = 0
+        self._kills_before = 0
+        self._said: deque[str] = deque(maxlen=KEPT_LINES)
+        self.connection: Connection
+        self.job: Job | None = None
+
+    def warm_up(self) -> None:
+        """Start the process, if there is none."""
+        if self._process is None or not self._process.is_alive():
+            self._spawn()
+
+    def check(self, files: BackboneFiles) -> str | None:
+        """Why a backbone cannot be loaded; None where it can."""
+        self.warm_up()
+        try:
+            self.connection.send(Check(files))
+            while True:
+                message: FromWorker = self.connection.recv()
+                if isinstance(message, Checked):
+                    return message.why
+        except (EOFError, OSError):
+            lost = self._death()
+            return f"Backbone '{files.name}' could not be loaded: the worker that tried {lost.how}. {lost.said}"
+
+    def start(self, job: Job, task: Task) -> None:
+        """Give the worker a cell; start one if there is none."""
+        self.warm_up()
+        self.job = job
+        self._began_at = None
+        self._kills_before = kills_for_memory() or 0
+        with suppress(OSError):  # it has just died: `receive` will find out
+            if self._given.get(task.name) is not task:
+                self.connection.send(Give(task))
+                self._given[task.name] = task
+            self.connection.send(job)
+
+    def receive(self) -> list[Event]:
+        """What the worker has sent; the end of the connection is its death."""
+        events: list[Event] = []
+        try:
+            while self.job is not None and self.connection.poll():
+                message: FromWorker = self.connection.recv()
+                if isinstance(message, Begun):
+                    self._began_at, self._baseline_bytes = time.monotonic(), message.rss_bytes
+                if not isinstance(message, (Ready, Checked)):
+                    events.append(message)
+                if isinstance(message, Done):
+                    self.job = None
+        except (EOFError, OSError):
+            events.append(self._death())
+            self.job = None
+        return events
+
+    def over(self, limits: Limits) -> Cut | None:
+        """Whether the running cell is over a limit."""
+        if self._began_at is None or self.job is None:
+            return None
+        seconds = time.monotonic() - self._began_at
+        if limits.cell_seconds is not None and seconds > limits.cell_seconds:
+            return Cut(
+                "out_of_time", f"The cell was stopped after {seconds:.0f} s; its limit is {limits.cell_seconds:g} s (--cell-limit)."
+            )
+        used = self._resident_bytes()
+        allowed = self.job.planned.cell.budget.peak_memory_bytes
+        above = used - self._baseline_bytes
+        if allowed is not None and above > allowed:
+            return Cut(
+                "out_of_memory", f"The cell needed {above:,} bytes above the baseline; its budget is {allowed:,}."
+            )
+        if limits.host_bytes is not None and used > limits.host_bytes:
+            return Cut(
+                "out_of_memory", f"The worker held {used:,} bytes of memory; this host gives it {limits.host_bytes:,}."
+            )
+        return None
+
+    def kill(self) -> None:
+        """End the worker now."""
+        self.job = None
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+        self._process = None
+
+    def _spawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        reading, writing = context.Pipe(duplex=False)
+        self._said = deque(maxlen=KEPT_LINES)
+        self._given = {}
+        cache = str(self._cache) if self._cache is not None else None
+        self._process = context.Process(
+            target=serve, args=(theirs, os.getpid(), writing, self._device, cache), name="harness worker", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        writing.close()
+        threading.Thread(target=_read_all, args=(reading, self._said.append), daemon=True).start()
+
+    def _death(self) -> Lost:
+        assert self._process is not None
+        self._process.join(10)
+        code = self._process.exitcode
+        of_memory = False
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+            how = f"was killed by signal {-code} ({name})"
+            of_memory = -code == signal.SIGKILL and (kills_for_memory() or 0) > self._kills_before
+        else:
+            how = f"exited with status {code}"
+        self.connection.close()
+        self._process = None
+        return Lost(how, of_memory, "\n".join(self._said))
+
+    def _resident_bytes(self) -> int:
+        assert self._process is not None
+        with suppress(psutil.Error):
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        return 0
 
 
-def _count_failed(prepared: Prepared, store: Store) -> int:
-    ids = {planned.cell.id for planned in prepared.cells}
-    latest = store.latest(ids, prepared.device.name)
-    return sum(record.status not in FINAL_STATUSES for record in latest.values())
+def _read_all(source: Connection, keep: Callable[[str], None]) -> None:
+    """Empty a worker's output, so that it never waits for a reader; keep its last lines."""
+    rest = b""
+    while True:
+        try:
+            chunk = os.read(source.fileno(), 65536)
+        except OSError:
+            return
+        if not chunk:
+            break
+        *lines, rest = (rest + chunk)[-65536:].split(b"\n")
+        for line in lines[-KEPT_LINES:]:
+            keep(line.decode("utf-8", "replace")[:500])
+    if rest:
+        keep(rest.decode("utf-8", "replace")[:500])
+
+
+def host_limit_bytes() -> int | None:
+    """What a worker may hold before it is stopped: nearly all that this process may use; None if nobody knows."""
+    available = psutil.virtual_memory().total
+    for path in _cgroup_files("memory.max", "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            available = min(available, int(path.read_text()))
+    return int(available * _HOST_SHARE)
+
+
+def kills_for_memory() -> int | None:
+    """How many processes the kernel has killed for want of memory in this process's control group; None if unknown."""
+    for path in _cgroup_files("memory.events", "memory.oom_control"):
+        with suppress(OSError):
+            found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
+            if found:
+                return int(found[1])
+    return None
+
+
+def _cgroup_files(version_2: str, version_1: str) -> list[Path]:
+    """Where a file of this process's control group for memory would be, under either version, nearest first."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    root = Path("/sys/fs/cgroup")
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            found += [root / path.lstrip("/") / version_2, root / version_2]
+        elif "memory" in controllers.split(","):
+            found += [root / "memory" / path.lstrip("/") / version_1, root / "memory" / version_1]
+    return found

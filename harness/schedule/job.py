@@ -1,0 +1,128 @@
+"""What a driver and its workers say to each other: plain types that any channel can carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from harness.backbones.locate import BackboneFiles
+from harness.measure.device import Device
+from harness.plan import PlannedCell
+from harness.records import Record
+from harness.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to run.
+
+    Attributes:
+        planned: the cell and its method.
+        files: its backbone; None for methods that use none.
+        suite: a label for the record.
+        attempt: number that the record bears.
+    """
+
+    planned: PlannedCell
+    files: BackboneFiles | None
+    suite: str
+    attempt: int
+
+    @property
+    def id(self) -> str:
+        """The cell's identity."""
+        return self.planned.cell.id
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has imported what it needs."""
+
+    device: Device
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A worker has everything that the cell needs from outside, and measures from here on.
+
+    Attributes:
+        rss_bytes: resident memory of the process: what a limit on memory is above.
+    """
+
+    rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a running cell does, how much of its budget is spent, its latest loss."""
+
+    doing: str
+    fraction: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A cell has come to its record, whatever it says."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker has died over a cell.
+
+    Attributes:
+        how: in words: `was killed by signal 11 (SIGSEGV)`, `exited with status 3`.
+        of_memory: whether the kernel killed it for want of memory.
+        said: the last lines that it wrote, for the record's error; empty for none.
+    """
+
+    how: str
+    of_memory: bool = False
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A worker was stopped over a cell that went over a limit.
+
+    Attributes:
+        status: `out_of_time` or `out_of_memory`.
+        why: what was the limit, and what was reached.
+    """
+
+    status: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether a backbone can be loaded.
+
+    Attributes:
+        why: why not; None where it can.
+    """
+
+    why: str | None
+
+
+FromWorker: TypeAlias = Ready | Checked | Begun | Progress | Done
+Event: TypeAlias = Begun | Progress | Done | Lost | Cut
+
+
+@dataclass(frozen=True)
+class Give:
+    """To a worker: a task, once, before the first cell of it."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class Check:
+    """To a worker: load a backbone, and say whether that can be done."""
+
+    files: BackboneFiles
+
+
+ToWorker: TypeAlias = Check | Give | Job

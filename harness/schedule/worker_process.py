@@ -1,0 +1,155 @@
+"""The process that cells run in: warm from one cell to the next, and expendable.
+
+It takes cells from a pipe and gives records back. It touches neither the store nor the terminal: what a method prints
+goes into a pipe that the driver empties, and Ctrl-C is the driver's to handle. It never outlives the driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from harness.schedule.job import Begun, Check, Checked, Done, FromWorker, Give, Progress, Ready, ToWorker
+from harness.tasks.base import Task
+
+if TYPE_CHECKING:
+    from harness.execute import Worker
+
+PROGRESS_SECONDS = 0.1
+"""No more than one message of progress in so many seconds: a step of a tiny model takes less than sending one."""
+
+WATCH_SECONDS = 0.25
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(connection: Connection, driver: int, output: Connection, device_name: str, cache: str | None) -> None:
+    """Run cells until the connection ends.
+
+    Args:
+        connection: to the driver.
+        driver: process number of the driver.
+        output: where everything printed goes.
+        device_name: `auto`, `cpu` or `cuda`.
+        cache: folder of the feature cache; None keeps features in memory only.
+    """
+    _end_with(driver)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _redirect(output.fileno())
+
+    from harness.backbones.model import load_backbone
+    from harness.errors import HarnessError
+    from harness.execute import Worker
+    from harness.libraries import quiet_libraries
+    from harness.measure.device import find_device
+
+    quiet_libraries()
+    device = find_device(device_name)
+    worker = Worker(device, Path(cache) if cache is not None else None)
+    channel = _Channel(connection)
+    channel.send(Ready(device))
+    threading.Thread(target=_watch, args=(worker, channel), name="watches the clock", daemon=True).start()
+    tasks: dict[str, Task] = {}
+    this = psutil.Process()
+    while True:
+        try:
+            message: ToWorker = connection.recv()
+        except EOFError:
+            return
+        if isinstance(message, Check):
+            try:
+                load_backbone(message.files)
+                channel.send(Checked(None))
+            except HarnessError as error:
+                channel.send(Checked(str(error)))
+            continue
+        if isinstance(message, Give):
+            tasks[message.task.name] = message.task
+            continue
+        channel.send(Begun(this.memory_info().rss))
+        record = worker.run(
+            message.planned,
+            tasks[message.planned.cell.task],
+            message.files,
+            message.suite,
+            channel.report,
+            attempt=message.attempt,
+        )
+        channel.send(Done(record))
+
+
+class _Channel:
+    """To the driver, from any thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._reported_at = 0.0
+
+    def send(self, message: FromWorker) -> None:
+        """Send a whole message; once the driver is gone there is nobody to tell, and no reason to live."""
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                os._exit(1)
+
+    def send_last(self, message: FromWorker) -> None:
+        """Send a message and end this process before another can follow it."""
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self._connection.send(message)
+            os._exit(0)
+
+    def report(self, doing: str, fraction: float | None, loss: float | None) -> None:
+        """Progress, now and then."""
+        now = time.monotonic()
+        if now - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = now
+            self.send(Progress(doing, fraction, loss))
+
+
+def _watch(worker: Worker, channel: _Channel) -> None:
+    """Cut off a fit that has gone on for twice its seconds and looks at no clock: nothing but the end stops it."""
+    while True:
+        time.sleep(WATCH_SECONDS)
+        record = worker.overrun()
+        if record is not None:
+            channel.send_last(Done(record))
+
+
+def _end_with(driver: int) -> None:
+    """Die when the driver does, however it dies: a cell that nobody waits for would disturb those of the next run."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != driver:  # it died before that was asked for
+        os._exit(1)
+
+    def watch() -> None:  # where the kernel has no such service
+        while os.getppid() == driver:
+            time.sleep(1.0)
+        os._exit(1)
+
+    if sys.platform != "linux":
+        threading.Thread(target=watch, name="ends with the driver", daemon=True).start()
+
+
+def _redirect(output: int) -> None:
+    """Have everything that is printed, by Python or by native code, go to `output`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)

@@ -1,0 +1,78 @@
+"""Methods with something wrong with them, for whoever has to survive them. A worker process imports them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+
+from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method
+from harness.tasks.base import Rows
+
+
+class Constant(Fitted):
+    """Answers the same of every row."""
+
+    n_parameters = 0
+    n_trainable = 0
+
+    def __init__(self, value: float = 0.5, columns: int = 0) -> None:
+        self.value = value
+        self.columns = columns
+
+    def predict(self, rows: Rows, bench: Bench) -> np.ndarray:
+        return np.full((len(rows), self.columns or bench.n_outputs), self.value, dtype=np.float32)
+
+    def tensors(self) -> dict[str, Any]:
+        return {}
+
+
+class Planted(Method):
+    """Does what `fault` says when it is fitted."""
+
+    name: ClassVar[str] = "planted"
+    family: ClassVar[str] = "baseline"
+    trains: ClassVar[str] = "nothing"
+    source: ClassVar[str] = "the tests"
+    serves = NO_BACKBONE
+
+    fault: str = "none"
+
+    def fit(self, rows: Rows, bench: Bench) -> Fitted:
+        with bench.working("fit"):
+            return self._fit()
+
+    def restore(self, tensors: dict[str, Any], state: dict[str, Any], bench: Bench) -> Fitted:
+        return Constant()
+
+    def _fit(self) -> Fitted:
+        if self.fault == "raise":
+            raise ValueError("planted")
+        if self.fault == "exit":
+            sys.exit(3)
+        if self.fault == "vanish":
+            os._exit(0)
+        if self.fault == "crash":
+            print("last words", flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.fault == "sleep":
+            time.sleep(1e6)
+        if self.fault == "leak":
+            held = []
+            while True:
+                held.append(np.ones(2_000_000))
+                time.sleep(0.01)
+        if self.fault == "chatter":
+            until = time.monotonic() + 1.0
+            while time.monotonic() < until:
+                print("x" * 100_000)
+                time.sleep(0.05)
+        if self.fault == "nan":
+            return Constant(float("nan"))
+        if self.fault == "shape":
+            return Constant(columns=99)
+        return Constant()

@@ -1,0 +1,121 @@
+"""Cells run in a worker process, which may die or be stopped: each comes to a record, and the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.durations import parse_duration
+from harness.errors import UsageError
+from harness.measure.device import Device
+from harness.plan import PlannedCell
+from harness.records import Budget, Record
+from harness.schedule.drive import run_cells
+from harness.schedule.local import Limits, LocalWorkers, host_limit_bytes
+from harness.schedule.prepare import Prepared
+from harness.store import Store
+from harness.tasks import Task
+from tests.planted import Planted
+from tests.toys import plan_one
+
+
+class Quiet:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+        self.ended: list[str] = []
+
+    def begin(self, n_cells: int, n_done: int) -> None: ...
+
+    def cell_begins(self, planned: PlannedCell) -> None: ...
+
+    def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None: ...
+
+    def cell_ends(self, record: Record, seconds_left: float | None) -> None:
+        self.ended.append(record.id)
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
+
+
+def run_planted(
+    faults: dict[str, Budget | None], toy: Task, cpu: Device, folder: Path, limits: Limits
+) -> tuple[dict[str, Record], Quiet]:
+    cells = [plan_one(toy, None, Planted(fault=fault), budget=budget) for fault, budget in faults.items()]
+    prepared = Prepared("planted", tuple(cells), {toy.name: toy}, {}, cpu)
+    listener = Quiet()
+    with Store.open(folder / "planted.sqlite") as store:
+        outcome = run_cells(prepared, store, listener, LocalWorkers("cpu", None, limits=limits))
+        assert outcome.n_run == len(cells)
+        records = {record.cell.config["fault"]: record for record in store.records()}
+        assert store.claimed() == set()
+        again = run_cells(prepared, store, listener, LocalWorkers("cpu", None, limits=limits))
+        assert again.n_run == 0
+    return records, listener
+
+
+def test_whatever_goes_wrong_is_a_record_and_the_run_goes_on(toy: Task, cpu: Device, tmp_path: Path) -> None:
+    faults: dict[str, Budget | None] = dict.fromkeys(
+        ["raise", "nan", "shape", "exit", "vanish", "crash", "chatter", "none", "sleep"]
+    )
+    faults["sleep"] = Budget(train_seconds=0.3)
+    records, listener = run_planted(faults, toy, cpu, tmp_path, Limits())
+    statuses = {fault: record.status for fault, record in records.items()}
+    assert statuses == {
+        "raise": "failed",
+        "nan": "failed",
+        "shape": "failed",
+        "exit": "failed",
+        "vanish": "failed",
+        "crash": "failed",
+        "chatter": "ok",
+        "none": "ok",
+        "sleep": "out_of_time",
+    }
+    assert "ValueError: planted" in str(records["raise"].error)
+    assert "not finite" in str(records["nan"].error)
+    assert "expected" in str(records["shape"].error)
+    assert "2 workers died over this cell; the last one exited with status 3" in str(records["exit"].error)
+    assert "exited with status 0" in str(records["vanish"].error)
+    assert "killed by signal 11 (SIGSEGV)" in str(records["crash"].error)
+    assert "last words" in str(records["crash"].error)
+    assert "0.3 s, and cannot be interrupted" in str(records["sleep"].error)
+    assert (records["sleep"].cost.fit_seconds or 0) > 0.6
+    assert sum("trying once more" in remark for remark in listener.remarks) == 3
+    assert len(listener.ended) == len(faults)
+    assert not [child for child in psutil.Process().children() if "serve" in " ".join(child.cmdline())]
+
+
+def test_limits_on_time_and_memory(toy: Task, cpu: Device, tmp_path: Path) -> None:
+    records, _ = run_planted({"sleep": None, "none": None}, toy, cpu, tmp_path, Limits(cell_seconds=1.0))
+    assert records["sleep"].status == "out_of_time"
+    assert "its limit is 1 s (--cell-limit)" in str(records["sleep"].error)
+    assert records["none"].status == "ok"
+
+
+@pytest.mark.parametrize("which", ["budget", "host"])
+def test_a_leak_is_stopped(which: str, toy: Task, cpu: Device, tmp_path: Path) -> None:
+    budget = Budget(peak_memory_bytes=200_000_000) if which == "budget" else None
+    limits = Limits(host_bytes=None if which == "budget" else 1_200_000_000)
+    records, _ = run_planted({"leak": budget, "none": None}, toy, cpu, tmp_path, limits)
+    assert records["leak"].status == "out_of_memory"
+    expected = "its budget is 200,000,000" if which == "budget" else "this host gives it 1,200,000,000"
+    assert expected in str(records["leak"].error)
+    assert records["none"].status == "ok"
+    assert (host_limit_bytes() or 0) <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400), (" 2 min ", 120)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text, "--within") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "3 parsecs", "-5m", "0", "1h-3m", "nan", "5mm"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--within was .*expected a duration such as 90s"):
+        parse_duration(text, "--within")
