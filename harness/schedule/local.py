@@ -190,7 +190,8 @@ class _Slot:
         seconds = time.monotonic() - self._began_at
         if limits.cell_seconds is not None and seconds > limits.cell_seconds:
             return Cut(
-                "out_of_time", f"The cell was stopped after {seconds:.0f} s; its limit is {limits.cell_seconds:g} s (--cell-limit)."
+                "out_of_time",
+                f"The cell was stopped after {seconds:.0f} s; its limit is {limits.cell_seconds:g} s (--cell-limit).",
             )
         used = self._resident_bytes()
         allowed = self.job.planned.cell.budget.peak_memory_bytes
