@@ -86,9 +86,7 @@ def stale_owners(connection: sa.Connection, table: sa.Table, ids: Sequence[str],
     query = sa.select(table.c.owner, table.c.host, table.c.pid, table.c.born, table.c.expires_at)
     found = connection.execute(query.where(table.c.device == device, table.c.id.in_(ids)).distinct()).all()
     now = time.time()
-    return {
-        row.owner for row in found if row.expires_at < now or Owner(row.owner, row.host, row.pid, row.born).is_dead()
-    }
+    return {row.owner for row in found if _is_stale(row, now)}
 
 
 def take(
@@ -103,9 +101,7 @@ def take(
     if dead:
         held = table.c.owner.in_(dead)
         rows = connection.execute(sa.select(table).where(held, table.c.device == device, table.c.id.in_(ids))).all()
-        gone = [
-            row.id for row in rows if row.expires_at < now or Owner(row.owner, row.host, row.pid, row.born).is_dead()
-        ]
+        gone = [row.id for row in rows if _is_stale(row, now)]
         connection.execute(table.delete().where(held, table.c.device == device, table.c.id.in_(gone)))
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     claim = {

@@ -131,6 +131,7 @@ class _Slot:
         self._given: dict[str, Task] = {}
         self._began_at: float | None = None
         self._baseline_bytes = 0
+        self._on_accelerator = False
         self._kills_before = 0
         self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self.connection: Connection
@@ -148,6 +149,8 @@ class _Slot:
             self.connection.send(Check(files))
             while True:
                 message: FromWorker = self.connection.recv()
+                if isinstance(message, Ready):
+                    self._on_accelerator = message.device.kind != "cpu"
                 if isinstance(message, Checked):
                     return message.why
         except (EOFError, OSError):
@@ -172,6 +175,8 @@ class _Slot:
         try:
             while self.job is not None and self.connection.poll():
                 message: FromWorker = self.connection.recv()
+                if isinstance(message, Ready):
+                    self._on_accelerator = message.device.kind != "cpu"
                 if isinstance(message, Begun):
                     self._began_at, self._baseline_bytes = time.monotonic(), message.rss_bytes
                 if not isinstance(message, (Ready, Checked)):
@@ -196,7 +201,7 @@ class _Slot:
         used = self._resident_bytes()
         allowed = self.job.planned.cell.budget.peak_memory_bytes
         above = used - self._baseline_bytes
-        if allowed is not None and above > allowed:
+        if allowed is not None and above > allowed and not self._on_accelerator:  # there the worker looks at its own
             return Cut(
                 "out_of_memory", f"The cell needed {above:,} bytes above the baseline; its budget is {allowed:,}."
             )
@@ -270,8 +275,8 @@ def _read_all(source: Connection, keep: Callable[[str], None]) -> None:
         keep(rest.decode("utf-8", "replace")[:500])
 
 
-def host_limit_bytes() -> int | None:
-    """What a worker may hold before it is stopped: nearly all that this process may use; None if nobody knows."""
+def host_limit_bytes() -> int:
+    """What a worker may hold before it is stopped: nearly all that this process may use."""
     available = psutil.virtual_memory().total
     for path in _cgroup_files("memory.max", "memory.limit_in_bytes"):
         with suppress(OSError, ValueError):

@@ -126,18 +126,6 @@ def prepare(request: Request) -> Prepared:
     return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes))
 
 
-def locate_backbones(names: Mapping[str, str], mirror: Path | None) -> dict[str, BackboneFiles]:
-    """The backbone of each task, by the task's name; each is looked for once.
-
-    Raises:
-        MissingResourceError: some are not to be had; the message says of each how to supply it, and for which tasks.
-    """
-    found, missing = _find_backbones(names, mirror)
-    if missing:
-        raise MissingResourceError("\n".join(missing))
-    return found
-
-
 def _find_backbones(names: Mapping[str, str], mirror: Path | None) -> tuple[dict[str, BackboneFiles], list[str]]:
     """The backbones that are to be had, by task, and of each that is not what is missing and how to supply it."""
     found: dict[str, BackboneFiles] = {}
