@@ -81,28 +81,19 @@ def claims_table(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def stale_owners(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device: str) -> set[str]:
-    """Names of owners of claims on these cells whose lease has expired, or who are dead."""
-    query = sa.select(table.c.owner, table.c.host, table.c.pid, table.c.born, table.c.expires_at)
-    found = connection.execute(query.where(table.c.device == device, table.c.id.in_(ids)).distinct()).all()
+def break_stale(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device: str, owner: Owner) -> None:
+    """Delete claims on these cells whose lease has expired, or whose owner is dead, in the caller's transaction."""
+    theirs = (table.c.device == device) & table.c.id.in_(ids) & (table.c.owner != owner.name)
     now = time.time()
-    return {row.owner for row in found if _is_stale(row, now)}
+    for row in connection.execute(sa.select(table).where(theirs)).all():
+        if _is_stale(row, now):
+            # As it was read: a lease that has been renewed since holds.
+            same = (table.c.owner == row.owner) & (table.c.expires_at == row.expires_at)
+            connection.execute(table.delete().where(table.c.id == row.id, table.c.device == device, same))
 
 
-def take(
-    connection: sa.Connection, table: sa.Table, ids: Sequence[str], device: str, owner: Owner, stale: set[str]
-) -> list[str]:
-    """Claim what is free or held by a stale owner, in a transaction that the caller commits; returns what was got.
-
-    Whatever is stale was found before the transaction began, so a lease that was renewed since is looked at again.
-    """
-    now = time.time()
-    dead = {name for name in stale if name != owner.name}
-    if dead:
-        held = table.c.owner.in_(dead)
-        rows = connection.execute(sa.select(table).where(held, table.c.device == device, table.c.id.in_(ids))).all()
-        gone = [row.id for row in rows if _is_stale(row, now)]
-        connection.execute(table.delete().where(held, table.c.device == device, table.c.id.in_(gone)))
+def take(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device: str, owner: Owner) -> list[str]:
+    """Claim what nobody holds, in a transaction that the caller commits; returns what was got."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     claim = {
         "device": device,
@@ -110,7 +101,7 @@ def take(
         "host": owner.host,
         "pid": owner.pid,
         "born": owner.born,
-        "expires_at": now + LEASE_SECONDS,
+        "expires_at": time.time() + LEASE_SECONDS,
     }
     taken = []
     for id_ in ids:

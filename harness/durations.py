@@ -1,4 +1,4 @@
-"""Durations as people type them."""
+"""Durations as people type and read them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def parse_duration(text: str, option: str) -> float:
     if whole != re.sub(r"\s+", "", text.strip().lower()) or not 0 < seconds < float("inf"):
         raise UsageError(f"{option} was '{text}'; expected a duration such as 90s, 30m, 1.5h or 1h30m.")
     return seconds
+
+
+def describe_duration(seconds: float | None) -> str:
+    """`45 s`, `2 min 05 s`, `3 h 20 min`; `?` where it is not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

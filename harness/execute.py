@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ class Worker:
         attempt: int = 1,
     ) -> Record:
         """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through."""
-        run = self._running = _Run(planned, task, files, suite, attempt, started_at=now())
+        run = self._running = _Run(planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter())
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
@@ -236,6 +237,7 @@ def _record(run: _Run, status: Status, device: Device) -> Record:
             device,
             device.precision(cell.config.get("precision", "fp32")),
             started_at=run.started_at,
+            wall_seconds=None if run.began is None else time.perf_counter() - run.began,
             backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
             dataset=run.task.provenance,
             measured=measured,
@@ -256,6 +258,7 @@ class _Run:
     suite: str
     attempt: int
     started_at: str
+    began: float | None = None
     clock: PhaseClock = field(default_factory=PhaseClock)
     memory: MemoryMeter = field(default_factory=MemoryMeter)
     ledger: Ledger = field(default_factory=Ledger)

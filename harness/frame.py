@@ -47,6 +47,11 @@ def _cost(name: str) -> Callable[[Record], Any]:
     return lambda record: getattr(record.cost, name)
 
 
+def _seconds(name: str) -> Callable[[Record], Any]:
+    """Seconds of a cell that had its device to itself; those of one that shared it are no method's."""
+    return lambda record: getattr(record.cost, name) if record.provenance.cells_at_a_time == 1 else None
+
+
 EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("id", "string", "identity of the cell", lambda record: record.id),
     Column("suite", "string", "label it was run under", lambda record: record.suite),
@@ -65,11 +70,11 @@ EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("score_high", "Float64", "upper end of the same", _score("high")),
     Column("n_test", "Int64", "test rows scored", _score("n_test")),
     Column("train_score", "Float64", "the metric on the training rows", lambda record: record.train_score),
-    Column("load_seconds", "Float64", "reading the backbone", _cost("load_seconds")),
-    Column("encode_seconds", "Float64", "encoding the training rows", _cost("encode_seconds")),
-    Column("fit_seconds", "Float64", "training", _cost("fit_seconds")),
-    Column("predict_seconds", "Float64", "encoding and predicting the test rows", _cost("predict_seconds")),
-    Column("total_seconds", "Float64", "all phases together", _cost("total_seconds")),
+    Column("load_seconds", "Float64", "reading the backbone", _seconds("load_seconds")),
+    Column("encode_seconds", "Float64", "encoding the training rows", _seconds("encode_seconds")),
+    Column("fit_seconds", "Float64", "training", _seconds("fit_seconds")),
+    Column("predict_seconds", "Float64", "encoding and predicting the test rows", _seconds("predict_seconds")),
+    Column("total_seconds", "Float64", "all phases together", _seconds("total_seconds")),
     Column("train_flops", "Float64", "operations of encoding training rows, tuning, fitting", _cost("train_flops")),
     Column("train_tokens", "Int64", "real tokens through the backbone for them", _cost("train_tokens")),
     Column("peak_device_bytes", "Int64", "peak memory of the accelerator", _cost("peak_device_bytes")),
@@ -103,8 +108,8 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "labels of each class, where the draw is balanced",
         lambda record: labels_per_class(record),
     ),
-    Column("tune_seconds", "Float64", "choosing settings on labels out of n_train", _cost("tune_seconds")),
-    Column("train_seconds", "Float64", "encoding training rows, tuning, fitting", _cost("train_seconds")),
+    Column("tune_seconds", "Float64", "choosing settings on labels out of n_train", _seconds("tune_seconds")),
+    Column("train_seconds", "Float64", "encoding training rows, tuning, fitting", _seconds("train_seconds")),
     Column("energy_joules", "Float64", "energy of the cell", _cost("energy_joules")),
     Column(
         "reused",
@@ -151,12 +156,17 @@ def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
     rows: list[list[Any]] = []
     configured: list[tuple[str, str]] = []
     settings: dict[tuple[str, str], dict[str, str]] = {}
+    known: dict[tuple[int, int, str], tuple[Any, tuple[str, str]]] = {}  # records share their configurations
     for record in records:  # a stream: each record's predictions are dropped as soon as its row is made
         rows.append([column.get(record) for column in columns])
-        flat = {**_flatten(record.cell.config), "version": str(record.cell.version)}
-        key = (record.cell.method, _canonical(flat))
-        settings[key] = flat
-        configured.append(key)
+        cell = record.cell
+        same = known.get((id(cell.config), cell.version, cell.method))
+        if same is None:
+            flat = {**_flatten(cell.config), "version": str(cell.version)}
+            key = (cell.method, _canonical(flat))
+            settings[key] = flat
+            same = known[id(cell.config), cell.version, cell.method] = (cell.config, key)
+        configured.append(same[1])
     labels = _variants(settings)
     frame = _build(columns, rows)
     frame["variant"] = pd.array([_storable(labels[key]) for key in configured], dtype="string")

@@ -69,13 +69,21 @@ def plan_cells(
             raise UsageError(f"No {name} was named; at least one is needed.")
     resolved = _resolve_sizes(tasks, sizes)
     planned: dict[str, PlannedCell] = {}
+    # Thousands of cells share a method, and hundreds a method and a task: what depends on those is worked out once.
+    configs = [method.config() for method in methods]
+    reasons = {
+        (task.name, i): method.why_not(task, backbones.get(task.name) if method.serves else None, device)
+        for task in tasks
+        for i, method in enumerate(methods)
+        if not method.serves or task.name in backbones
+    }
     by_size = sorted(range(len(sizes)), key=lambda position: resolved[tasks[0].name][position][0])
     for position in by_size:
         for seed in seeds:
             for task in tasks:
                 n_train, draw = resolved[task.name][position]
                 for budget in budgets:
-                    for method in methods:
+                    for i, method in enumerate(methods):
                         uses_backbone = bool(method.serves)
                         files = backbones.get(task.name) if uses_backbone else None
                         if uses_backbone and files is None:
@@ -87,14 +95,13 @@ def plan_cells(
                             weights=files.fingerprint if files else None,
                             method=method.name,
                             version=method.version,
-                            config=method.config(),
+                            config=configs[i],
                             n_train=n_train if method.uses_labels else 0,
                             draw=draw if method.uses_labels else "stratified",
                             budget=budget,
                             seed=seed if method.uses_labels else 0,
                         )
-                        reason = method.why_not(task, files, device)
-                        planned.setdefault(cell.id, PlannedCell(cell, method, reason))
+                        planned.setdefault(cell.id, PlannedCell(cell, method, reasons[task.name, i]))
     return list(planned.values())
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import re
 import zlib
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -35,6 +37,17 @@ Draw = Literal["stratified", "balanced"]
 """How the training rows are drawn: in the proportions of the pool, or the same number of each class (`8/class`)."""
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, as they are: `dataclasses.asdict` would copy whatever is inside them."""
+    of: Hashable = type(value)
+    return {name: getattr(value, name) for name in _names(of)}
+
+
+@functools.cache
+def _names(of: Any) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(of))
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a fit may spend. Progress is the largest fraction spent of the first four; training stops at 1.
@@ -54,7 +67,7 @@ class Budget:
     peak_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in _fields(self).items():
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
@@ -68,11 +81,46 @@ class Budget:
 
     def to_json(self) -> dict[str, float | int]:
         """Only what is set, so that a new kind of budget does not change old identities."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: value for name, value in _fields(self).items() if value is not None}
 
     def label(self) -> str:
         """A short text for tables: `train_seconds=60, epochs=3`; `default` where nothing is set."""
         return ", ".join(f"{name}={value:.15g}" for name, value in self.to_json().items()) or "default"
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _canonical(value: str | int | None) -> str:
+    return _encode(value)
+
+
+_texts: dict[int, tuple[Any, str]] = {}
+
+
+def _canonical_of(value: Any, to_json: Callable[[Any], Any]) -> str:
+    """Canonical JSON of a budget or configuration, once an object: a grid's thousands of cells share a few of them."""
+    known = _texts.get(id(value))
+    if known is None or known[0] is not value:
+        if len(_texts) >= _MOST_TEXTS:
+            _texts.clear()
+        known = _texts[id(value)] = (value, _encode(to_json(value)))  # the object is kept, so its number stays its own
+    return known[1]
+
+
+_MOST_TEXTS = 1024
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _shared_budget(items: tuple[tuple[str, float], ...]) -> Budget:
+    return Budget(**dict(items))  # type: ignore[arg-type]
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared_config(text: str) -> Any:
+    """One object for all cells with equal configurations: a hundred thousand records have a few."""
+    return json.loads(text)
 
 
 @dataclass(frozen=True)
@@ -107,17 +155,32 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, in the order of the protocol's example."""
-        return {**dataclasses.asdict(self), "budget": self.budget.to_json()}
+        return {**_fields(self), "budget": self.budget.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Cell:
         """The inverse of `to_json`."""
-        return cls(**{**value, "budget": Budget(**value["budget"])})
+        budget, config = value["budget"], value["config"]
+        shared = _shared_config(_encode(config)) if type(config) is dict else config
+        return cls(**{**value, "budget": _shared_budget(tuple(budget.items())), "config": shared})
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Identity: the first 32 hex digits of the SHA-256 of the cell's canonical JSON."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        parts = {
+            "backbone": _canonical(self.backbone),
+            "budget": _canonical_of(self.budget, Budget.to_json),
+            "config": _canonical_of(self.config, dict),
+            "data": _canonical(self.data),
+            "draw": _canonical(self.draw),
+            "method": _canonical(self.method),
+            "n_train": _canonical(self.n_train),
+            "seed": _canonical(self.seed),
+            "task": _canonical(self.task),
+            "version": _canonical(self.version),
+            "weights": _canonical(self.weights),
+        }
+        text = "{" + ",".join([f'"{name}":{part}' for name, part in parts.items()]) + "}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def label(self) -> str:
@@ -216,7 +279,13 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What produced the record: versions, commit, machine settings, and notes on backbone, data and measuring."""
+    """What produced the record: versions, commit, machine settings, and notes on backbone, data and measuring.
+
+    Attributes:
+        wall_seconds: from the cell's beginning to its record, with caches as warm as they were: what plans go by, and
+            no cost to compare methods by (that is `Cost`).
+        cells_at_a_time: how many cells shared the device; above 1 no seconds of the record are its method's.
+    """
 
     harness: str
     commit: str | None
@@ -227,6 +296,8 @@ class Provenance:
     python: str
     platform: str
     started_at: str
+    wall_seconds: float | None = None
+    cells_at_a_time: int = 1
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
@@ -339,11 +410,11 @@ class Record:
             value[name] = getattr(self, name)
         value["cell"] = self.cell.to_json()
         value["status"] = self.status
-        value["score"] = None if self.score is None else dataclasses.asdict(self.score)
+        value["score"] = None if self.score is None else _fields(self.score)
         value["train_score"] = self.train_score
-        value["cost"] = {**dataclasses.asdict(self.cost), "reused": list(self.cost.reused)}
-        value["curve"] = [dataclasses.asdict(point) for point in self.curve]
-        value["provenance"] = dataclasses.asdict(self.provenance)
+        value["cost"] = {**_fields(self.cost), "reused": list(self.cost.reused)}
+        value["curve"] = [_fields(point) for point in self.curve]
+        value["provenance"] = _fields(self.provenance)
         value["error"] = self.error
         value["predictions"] = None if self.predictions is None else self.predictions.to_json()
         return value

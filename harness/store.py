@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import sqlalchemy as sa
 
-from harness.claims import LEASE_SECONDS, Owner, claims_table, stale_owners, take
+from harness.claims import LEASE_SECONDS, Owner, break_stale, claims_table, take
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
 from harness.records import FINAL_STATUSES, Record
@@ -131,23 +133,13 @@ class Store:
         Raises:
             StoreError: for a duplicate (id, device, attempt), a score that is no number, a store that is not writable.
         """
-        payload = payload_of(record)
-        predictions = payload.pop("predictions")
-        key = {"id": record.id, "device": _column(record.device), "attempt": record.attempt}
-        row = {
-            **key,
-            "suite": _column(record.suite),
-            "task": _column(record.cell.task),
-            "method": _column(record.cell.method),
-            "status": record.status,
-            "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
-            "payload": dump(payload),
-        }
+        row, predictions = _rows_of(record)
+        key = {name: row[name] for name in ("id", "device", "attempt")}
         try:
             with self._errors(), self._engine.begin() as connection:
                 connection.execute(_records.insert().values(row))
                 if predictions is not None:
-                    connection.execute(_predictions.insert().values({**key, "payload": dump(predictions)}))
+                    connection.execute(_predictions.insert().values(predictions))
                 if owner is not None:
                     mine = (_claims.c.id == record.id) & (_claims.c.device == key["device"])
                     connection.execute(_claims.delete().where(mine, _claims.c.owner == owner.name))
@@ -156,6 +148,26 @@ class Store:
                 f"Attempt {record.attempt} of cell {record.id} ({_column(record.cell.label())}) on '{key['device']}' "
                 f"is in {self.name} already. Records are never overwritten: store the next attempt (`next_attempt`)."
             ) from error
+
+    def add_all(self, records: Iterable[Record]) -> int:
+        """Commit many records with their predictions, all or none; returns how many. For bringing results in.
+
+        Raises:
+            StoreError: as `add`; the message names no record where two bear one key.
+        """
+        n_added = 0
+        try:
+            with self._errors(), self._engine.begin() as connection:
+                for chunk in _batched(records, _CHUNK):
+                    rows = [_rows_of(record) for record in chunk]
+                    connection.execute(_records.insert(), [row for row, _ in rows])
+                    predictions = [found for _, found in rows if found is not None]
+                    if predictions:
+                        connection.execute(_predictions.insert(), predictions)
+                    n_added += len(chunk)
+        except sa.exc.IntegrityError as error:
+            raise DuplicateError(f"Some of these records are in {self.name} already; none was added.") from error
+        return n_added
 
     def latest(self, ids: Collection[str] | None = None, device: str | None = None) -> dict[tuple[str, str], Record]:
         """The latest attempt of each cell by (id, device), without predictions, in the order they were stored.
@@ -172,7 +184,32 @@ class Store:
         Reads no payload: 100,000 cells take well under a second.
         """
         accepted = FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
-        return {key.id for key in self._keys(ids, device) if key.status in accepted}
+        return {id_ for id_, status in self.statuses(ids, device).items() if status in accepted}
+
+    def statuses(self, ids: Collection[str], device: str) -> dict[str, str]:
+        """Status of the latest attempt on `device` of each of `ids` that has one; reads no payload."""
+        return {key.id: key.status for key in self._keys(ids, device)}
+
+    def summary(self) -> Counter[tuple[str, str, str, str]]:
+        """How many cells there are of each (suite, task, method, status), by their latest attempts; no payload is read.
+
+        They come in the order in which the first of each was stored.
+        """
+        names = ("id", "device", "attempt", "suite", "task", "method", "status", "created_at")
+        with self._errors(), self._engine.connect() as connection:
+            found = connection.execute(sa.select(*(_records.c[name] for name in names))).all()
+        latest: dict[tuple[str, str], Any] = {}
+        for row in found:
+            best = latest.get((row.id, row.device))
+            if best is None or row.attempt > best.attempt:
+                latest[row.id, row.device] = row
+        ordered = sorted(latest.values(), key=lambda row: row.created_at)
+        return Counter((row.suite, row.task, row.method, row.status) for row in ordered)
+
+    def failed(self) -> Iterator[Record]:
+        """Stream the records of cells whose latest attempt failed, in the order they were stored."""
+        keys = [key for key in self._keys(None, None) if key.status == "failed"]
+        yield from self._stream(keys, with_predictions=False)
 
     def claim(self, ids: Sequence[str], device: str, owner: Owner, *, retry_failed: bool = False) -> dict[str, int]:
         """Claim those of `ids` that nobody else has claimed and that still need a run.
@@ -185,9 +222,11 @@ class Store:
             return {}
         device = _column(device)
         with self._errors(), self._engine.begin() as connection:
-            stale = stale_owners(connection, _claims, ids, device)
-        with self._errors(), self._engine.begin() as connection:
-            taken = take(connection, _claims, ids, device, owner, stale)
+            taken = take(connection, _claims, ids, device, owner)
+            if len(taken) < len(ids):  # somebody holds the others: dead, perhaps
+                held = [id_ for id_ in ids if id_ not in taken]
+                break_stale(connection, _claims, held, device, owner)
+                taken += take(connection, _claims, held, device, owner)
             if not taken:
                 return {}
             # Read after the claims are made: who held one before has stored its record in the same transaction.
@@ -247,6 +286,9 @@ class Store:
             device: only this device.
         """
         keys = [key for key in self._keys(ids, device, latest_only=latest_only) if suite in (None, key.suite)]
+        yield from self._stream(keys, with_predictions=with_predictions)
+
+    def _stream(self, keys: list[_Key], *, with_predictions: bool) -> Iterator[Record]:
         keys.sort(key=lambda key: (key.created_at, key.id, key.device, key.attempt))
         for chunk in _chunks(keys, _CHUNK):
             wanted = {key[:3] for key in chunk}
@@ -452,6 +494,29 @@ def _set_pragmas(connection: Any, _: object) -> None:
 def _column(text: str) -> str:  # the payload keeps the original
     """A text that every database stores: no NUL, no lone surrogate."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def _rows_of(record: Record) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The row of a record, and that of its predictions if it has some."""
+    payload = payload_of(record)
+    predictions = payload.pop("predictions")
+    key = {"id": record.id, "device": _column(record.device), "attempt": record.attempt}
+    row = {
+        **key,
+        "suite": _column(record.suite),
+        "task": _column(record.cell.task),
+        "method": _column(record.cell.method),
+        "status": record.status,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        "payload": dump(payload),
+    }
+    return row, None if predictions is None else {**key, "payload": dump(predictions)}
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from harness.errors import OutOfMemoryError
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method
 from harness.tasks.base import Rows
 
@@ -61,6 +62,8 @@ class Planted(Method):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "sleep":
             time.sleep(1e6)
+        if self.fault.startswith("nap "):
+            time.sleep(float(self.fault.removeprefix("nap ")))
         if self.fault == "leak":
             held = []
             while True:
@@ -75,4 +78,25 @@ class Planted(Method):
             return Constant(float("nan"))
         if self.fault == "shape":
             return Constant(columns=99)
+        return Constant()
+
+
+class Hungry(Planted):
+    """Runs out of memory unless its steps are made in at least `fits` pieces."""
+
+    name: ClassVar[str] = "hungry"
+
+    batch_size: int = 8
+    accumulation: int = 1
+    fits: int = 4
+
+    def halved(self) -> Hungry | None:
+        """Twice the pieces."""
+        if self.accumulation >= self.batch_size:
+            return None
+        return self.model_copy(update={"accumulation": 2 * self.accumulation})
+
+    def _fit(self) -> Fitted:
+        if self.accumulation < self.fits:
+            raise OutOfMemoryError("planted: no more memory")
         return Constant()

@@ -10,10 +10,11 @@ import pytest
 from harness.durations import parse_duration
 from harness.errors import UsageError
 from harness.measure.device import Device
+from harness.measure.host import host_limit_bytes
 from harness.plan import PlannedCell
 from harness.records import Budget, Record
 from harness.schedule.drive import run_cells
-from harness.schedule.local import Limits, LocalWorkers, host_limit_bytes
+from harness.schedule.local import Limits, LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.store import Store
 from harness.tasks import Task
@@ -33,6 +34,8 @@ class Quiet:
     def cell_begins(self, planned: PlannedCell) -> None: ...
 
     def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None: ...
+
+    def cell_is_added(self) -> None: ...
 
     def cell_ends(self, record: Record, seconds_left: float | None) -> None:
         self.ended.append(record.id)

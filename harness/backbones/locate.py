@@ -72,13 +72,19 @@ class BackboneFiles:
     revision: str | None
     origin: str
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights are among the files; without them it can be planned with, and not run."""
+        return any(self.folder.glob("*.safetensors"))
 
-def locate_backbone(name: str, mirror: Path | None = None) -> BackboneFiles:
+
+def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = True) -> BackboneFiles:
     """Find and verify a backbone.
 
     Args:
         name: a local folder (anything with a path separator that exists), a hub id, or `ID@REVISION`.
         mirror: a folder with `models/<hub id>/`, looked up before anything else but a local folder.
+        weights: whether a folder without weights is refused; what cells cost can be planned from the rest.
 
     Raises:
         MissingResourceError: it is nowhere to be had; the message lists the ways to supply it.
@@ -95,16 +101,16 @@ def locate_backbone(name: str, mirror: Path | None = None) -> BackboneFiles:
                 f"Backbone folder '{name}' has no config.json. Expected a folder as transformers saves it: "
                 "config.json, model.safetensors and the tokenizer's files."
             )
-        return _verified(f"local:{folder.resolve().name}", folder.resolve(), None, "local folder")
+        return _verified(f"local:{folder.resolve().name}", folder.resolve(), None, "local folder", weights=weights)
     if not _HUB_ID.fullmatch(hub_id) or ".." in hub_id:
         raise UsageError(f"Backbone '{name}' is neither a folder that exists nor a hub id (OWNER/NAME or NAME).")
     if mirror is not None and (mirror / "models" / hub_id / "config.json").is_file():
-        return _verified(hub_id, mirror / "models" / hub_id, None, "mirror")
+        return _verified(hub_id, mirror / "models" / hub_id, None, "mirror", weights=weights)
     if hub_id in _INSTALLED:
         package, inside = _INSTALLED[hub_id]
         found = importlib.util.find_spec(package)  # finds without importing it
         if found is not None and found.origin is not None:
-            return _verified(hub_id, Path(found.origin).parent / inside, None, "installed package")
+            return _verified(hub_id, Path(found.origin).parent / inside, None, "installed package", weights=weights)
     return _from_hub(hub_id, revision, mirror)
 
 
@@ -132,16 +138,16 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
     return _verified(hub_id, Path(folder), Path(folder).name, "hub")
 
 
-def _verified(name: str, folder: Path, revision: str | None, origin: str) -> BackboneFiles:
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not weights:
+def _verified(name: str, folder: Path, revision: str | None, origin: str, *, weights: bool = True) -> BackboneFiles:
+    found_weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if weights and not found_weights:
         raise UsageError(
             f"Backbone '{name}' ({origin}) holds no .safetensors file; pickled weights are never loaded. "
             "Save it again with transformers: model.save_pretrained(FOLDER)."
         )
     pinned = _PINNED_WEIGHTS.get(name)
-    if pinned is not None:
-        found = _file_sha256(folder / "model.safetensors") if "model.safetensors" in weights else "no such file"
+    if pinned is not None and (weights or found_weights):
+        found = _file_sha256(folder / "model.safetensors") if "model.safetensors" in found_weights else "no such file"
         if found != pinned:
             raise UsageError(
                 f"Backbone '{name}' ({origin}): model.safetensors has SHA-256 {found}; expected {pinned}. "

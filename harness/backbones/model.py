@@ -154,9 +154,16 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
         build.from_config(backbone.pristine.config)  # importing its module is no cell's cost
     started = time.perf_counter()
     try:
-        model, loading = build.from_pretrained(
-            files.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        if files.has_weights:
+            model, loading = build.from_pretrained(
+                files.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        else:
+            model, loading = build.from_config(backbone.pristine.config, dtype=torch.float32), {"missing_keys": ()}
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(f"Backbone '{files.name}' could not be loaded as a language model: {first}") from error
@@ -197,9 +204,12 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(
-            files.folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        if files.has_weights:
+            model = AutoModel.from_pretrained(
+                files.folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+        else:  # to find out what cells cost, which does not depend on the values of weights
+            model = AutoModel.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from harness.errors import unknown_name
 from harness.libraries import quiet_libraries
-from harness.records import STATUSES, Record
+from harness.records import STATUSES
 from harness.store import Store
 
 
@@ -28,24 +27,23 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         from harness.suites import load_suite
 
         prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
-    records: Iterable[Record] = ()
+    known: dict[str, str] = {}
     if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
         with Store.open(store, create=False) as opened:
             if prepared is None:
-                records = list(opened.records())
+                for (label, task, method, status), n in opened.summary().items():
+                    counts.setdefault((label, task, method), Counter())[status] += n
+                failed = list(opened.failed())
             else:  # whichever suite ran them first
                 ids = {planned.cell.id for planned in prepared.cells}
-                records = list(opened.latest(ids, prepared.device.name).values())
-    for record in records:
-        key = (suite or record.suite, record.cell.task, record.cell.method)
-        counts.setdefault(key, Counter())[record.status] += 1
-        if record.status == "failed" and record.error:
-            errors.append(f"{record.cell.label()}: {record.error.splitlines()[0]}")
+                known = opened.statuses(ids, prepared.device.name)
+                wanted = [id_ for id_, status in known.items() if status == "failed"]
+                failed = list(opened.latest(wanted, prepared.device.name).values())
+        errors = [f"{r.cell.label()}: {r.error.splitlines()[0]}" for r in failed if r.error]
     if prepared is not None:
-        known = {record.id for record in records}
         for planned in prepared.cells:
-            if planned.cell.id not in known:
-                counts.setdefault((str(suite), planned.cell.task, planned.cell.method), Counter())["missing"] += 1
+            key = (str(suite), planned.cell.task, planned.cell.method)
+            counts.setdefault(key, Counter())[known.get(planned.cell.id, "missing")] += 1
     shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
     table = Table(title=f"Records in {store}", title_justify="left")
     for heading in ("suite", "task", "method"):

@@ -31,69 +31,115 @@ MirrorOption = Annotated[
 DEFAULT_STORE = "results/harness.sqlite"
 
 
+SuiteArgument = Annotated[Optional[str], typer.Argument(help="A suite's name, or a YAML file.")]  # noqa: UP045
+DataOption = Annotated[Optional[Path], typer.Option(help="Your own CSV, JSONL or Parquet file.")]  # noqa: UP045
+TextOption = Annotated[str, typer.Option(help="With --data: the column with the texts.")]
+LabelOption = Annotated[str, typer.Option(help="With --data: the column with the labels.")]
+TestOption = Annotated[Optional[Path], typer.Option(help="With --data: a file with the test rows.")]  # noqa: UP045
+TasksOption = Annotated[Optional[str], typer.Option(help="Only these tasks: sst2,imdb")]  # noqa: UP045
+MethodsOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'"),
+]
+SizesOption = Annotated[Optional[str], typer.Option(help="These training sizes: 32,8/class,all")]  # noqa: UP045
+SeedsOption = Annotated[Optional[str], typer.Option(help="These seeds: 0,1,2")]  # noqa: UP045
+BudgetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        help="What each fit may spend: epochs=3,train_seconds=60,peak_memory_bytes=8GB; or a set of budgets: "
+        "small, medium, large. Repeat for several."
+    ),
+]
+BackboneOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="A hub id, ID@REVISION, or a local folder."),
+]
+TuneOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+
+
 @app.command()
 def run(
-    suite: Annotated[Optional[str], typer.Argument(help="A suite's name, or a YAML file.")] = None,  # noqa: UP045
-    data: Annotated[Optional[Path], typer.Option(help="Your own CSV, JSONL or Parquet file.")] = None,  # noqa: UP045
-    text: Annotated[str, typer.Option(help="With --data: the column with the texts.")] = "text",
-    label: Annotated[str, typer.Option(help="With --data: the column with the labels.")] = "label",
-    test: Annotated[Optional[Path], typer.Option(help="With --data: a file with the test rows.")] = None,  # noqa: UP045
-    tasks: Annotated[Optional[str], typer.Option(help="Only these tasks: sst2,imdb")] = None,  # noqa: UP045
-    methods: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'"),
-    ] = None,
-    sizes: Annotated[Optional[str], typer.Option(help="These training sizes: 32,8/class,all")] = None,  # noqa: UP045
-    seeds: Annotated[Optional[str], typer.Option(help="These seeds: 0,1,2")] = None,  # noqa: UP045
-    budget: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            help="What each fit may spend: epochs=3,train_seconds=60,peak_memory_bytes=8GB; or a set of budgets: "
-            "small, medium, large. Repeat for several."
-        ),
-    ] = None,
-    backbone: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="A hub id, ID@REVISION, or a local folder."),
-    ] = None,
-    tune: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    suite: SuiteArgument = None,
+    data: DataOption = None,
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    test: TestOption = None,
+    tasks: TasksOption = None,
+    methods: MethodsOption = None,
+    sizes: SizesOption = None,
+    seeds: SeedsOption = None,
+    budget: BudgetOption = None,
+    backbone: BackboneOption = None,
+    tune: TuneOption = None,
+    device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells that failed again.")] = False,
+    within: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="End within this time, tables and report included, with the most useful cells: 30m, 2h."),
+    ] = None,
     cell_limit: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Stop a cell that takes longer than this, loading and predicting included: 90s, 30m, 2h."),
     ] = None,
+    on_oom: Annotated[
+        str,
+        typer.Option(
+            help="When a cell runs out of memory: record it, or record it and halve: run it again in pieces of half "
+            "the size."
+        ),
+    ] = "record",
+    throughput: Annotated[
+        int, typer.Option(help="Run so many cells at a time on one device. Their times are in no cost table.")
+    ] = 1,
+    executor: Annotated[str, typer.Option(help="Where cells run: local or ray")] = "local",
+    ray_address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --executor ray: auto or the cluster's address; none starts one on this machine."),
+    ] = None,
 ) -> None:
     """Run what is missing of a suite's grid, print the table, write the report."""
-    from harness.cli.run import run_command
+    from harness.cli.request import Asked
+    from harness.cli.run import RunOptions, run_command
 
-    code = run_command(
-        suite=suite,
-        data=data,
-        text=text,
-        label=label,
-        test=test,
-        tasks=tasks,
-        methods=methods,
-        sizes=sizes,
-        seeds=seeds,
-        budgets=budget,
-        backbone=backbone,
-        device=device,
-        store=store,
-        mirror=mirror,
-        reports=reports,
-        retry_failed=retry_failed,
-        tune=tune,
-        cell_limit=cell_limit,
-    )
-    raise typer.Exit(code)
+    asked = Asked(suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune)
+    options = RunOptions(store, reports, retry_failed, cell_limit, within, on_oom, throughput, executor, ray_address)
+    raise typer.Exit(run_command(asked, options))
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument = None,
+    data: DataOption = None,
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    test: TestOption = None,
+    tasks: TasksOption = None,
+    methods: MethodsOption = None,
+    sizes: SizesOption = None,
+    seeds: SeedsOption = None,
+    budget: BudgetOption = None,
+    backbone: BackboneOption = None,
+    tune: TuneOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    mirror: MirrorOption = None,
+    probe: Annotated[
+        bool, typer.Option(help="Measure a few steps of each method that no record tells of; else go by arithmetic.")
+    ] = True,
+) -> None:
+    """Say which cells a run would have, and what they would take: seconds, memory. Nothing is run but short probes."""
+    from harness.cli.plan import plan_command
+    from harness.cli.request import Asked
+
+    asked = Asked(suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune)
+    plan_command(asked, store, probe=probe)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from harness.durations import describe_duration
 from harness.plan import PlannedCell
 from harness.records import Record
 from harness.schedule.prepare import Prepared
@@ -72,15 +73,22 @@ class RunDisplay:
         score = record.score
         result = f"{score.metric} {score.value:.3f}" if score is not None else record.status
         took = time.perf_counter() - self._started
-        left = f" · about {_duration(seconds_left)} left" if seconds_left else ""
+        left = f" · about {describe_duration(seconds_left)} left" if seconds_left else ""
         line = f"[{self._n_done}/{self._n_cells}] {self._current} · {result} · {took:.1f} s"
         if self._live:
-            self._progress.update(self._bar, advance=1, left=f"about {_duration(seconds_left)} left" if left else "")
+            self._progress.update(
+                self._bar, advance=1, left=f"about {describe_duration(seconds_left)} left" if left else ""
+            )
             self._print(line, style="red" if record.status == "failed" else None)
         else:
             self._print(line + left)
         if record.error and record.status != "ok":
             self._print(f"    {record.error.splitlines()[0]}", style="red" if record.status == "failed" else "yellow")
+
+    def cell_is_added(self) -> None:
+        """The grid has one cell more."""
+        self._n_cells += 1
+        self._progress.update(self._bar, total=self._n_cells)
 
     def remark(self, text: str) -> None:
         """Something that the user should know of."""
@@ -88,13 +96,3 @@ class RunDisplay:
 
     def _print(self, text: str, style: str | None = None) -> None:
         self._progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

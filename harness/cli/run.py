@@ -3,129 +3,177 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 
+from harness.cli.request import Asked, read_request
 from harness.durations import parse_duration
 from harness.errors import UsageError
 from harness.libraries import quiet_libraries
-from harness.methods.configure import split_top_level
-from harness.records import Budget, Record, parse_budget
-from harness.suites import Suite, load_suite
+from harness.records import Record
 
 if TYPE_CHECKING:
-    from harness.schedule.local import LocalWorkers
-    from harness.schedule.prepare import Request
+    from harness.measure.device import Device
+    from harness.schedule.drive import Outcome
+    from harness.schedule.local import Limits
+    from harness.schedule.prepare import Prepared, Request
+
+EXECUTORS = ("local", "ray")
+ON_OOM = ("record", "halve")
 
 
-def run_command(
-    *,
-    suite: str | None,
-    data: Path | None,
-    text: str,
-    label: str,
-    test: Path | None,
-    tasks: str | None,
-    methods: str | None,
-    sizes: str | None,
-    seeds: str | None,
-    budgets: Sequence[str] | None,
-    backbone: str | None,
-    device: str,
-    store: str,
-    mirror: Path | None,
-    reports: Path,
-    retry_failed: bool,
-    tune: int | None,
-    cell_limit: str | None,
-) -> int:
+@dataclass(frozen=True)
+class RunOptions:
+    """How `harness run` goes about the cells that were asked for.
+
+    Attributes:
+        store: a path or URL.
+        reports: folder for the report.
+        retry_failed: run cells again that have failed.
+        cell_limit: longest that a cell may take, as text; None is no limit.
+        within: longest that the whole command may take, as text; None is no limit.
+        on_oom: `record`, or `halve`.
+        throughput: cells at a time on one device.
+        executor: `local` or `ray`.
+        ray_address: of a cluster; None starts one on this machine.
+    """
+
+    store: str
+    reports: Path
+    retry_failed: bool = False
+    cell_limit: str | None = None
+    within: str | None = None
+    on_oom: str = "record"
+    throughput: int = 1
+    executor: str = "local"
+    ray_address: str | None = None
+
+
+class _Executor(AbstractContextManager["_Executor"], Protocol):
+    """Workers that know their device and can be started ahead of the first cell."""
+
+    @property
+    def device(self) -> Device: ...
+
+    def warm_up(self) -> None: ...
+
+
+def run_command(asked: Asked, options: RunOptions) -> int:
     """Run, print the table, write the report; returns the exit code."""
+    began = time.monotonic()
     quiet_libraries()
-    from harness.schedule.prepare import Request
-
-    seconds = None if cell_limit is None else parse_duration(cell_limit, "--cell-limit")
-    chosen = _suite(suite, data, text, label, test)
-    request = Request(
-        suite=chosen,
-        tasks=_names(tasks),
-        methods=None if methods is None else split_top_level(methods),
-        sizes=_names(sizes),
-        seeds=_seeds(seeds),
-        budgets=None if not budgets else [found for budget in budgets for found in _budgets(budget, chosen)],
-        backbone=backbone,
-        mirror=mirror,
-        device=device,
-        only_sizes_that_fit=data is not None,
-        tune=tune,
-    )
+    seconds = None if options.cell_limit is None else parse_duration(options.cell_limit, "--cell-limit")
+    within = None if options.within is None else parse_duration(options.within, "--within")
+    if options.on_oom not in ON_OOM:
+        raise UsageError(f"--on-oom '{options.on_oom}' was given; expected {' or '.join(ON_OOM)}.")
+    if options.throughput < 1:
+        raise UsageError(f"--throughput {options.throughput} was given; expected how many cells to run at a time.")
+    request = read_request(asked)
     console = make_console()
-    from harness.features.disk import default_folder
-    from harness.schedule.local import Limits, LocalWorkers, host_limit_bytes
+    from harness.measure.host import host_limit_bytes
+    from harness.schedule.local import Limits
 
-    workers = LocalWorkers(device, default_folder(), limits=Limits(seconds, host_limit_bytes()))
-    with workers:
-        return _run(request, workers, console, store, reports, retry_failed=retry_failed)
+    with _workers(options, request.device, Limits(seconds, host_limit_bytes())) as workers:
+        return _run(request, workers, console, options, None if within is None else (began, within))
+
+
+def _workers(options: RunOptions, device: str, limits: Limits) -> _Executor:
+    from harness.features.disk import default_folder
+
+    if options.executor == "local":
+        if options.ray_address is not None:
+            raise UsageError("--ray-address goes with --executor ray.")
+        from harness.schedule.local import LocalWorkers
+
+        return LocalWorkers(device, default_folder(), n_workers=options.throughput, limits=limits)
+    if options.executor != "ray":
+        raise UsageError(f"--executor '{options.executor}' was given; expected {' or '.join(EXECUTORS)}.")
+    raise UsageError("--executor ray is not there yet.")
 
 
 def _run(
-    request: Request, workers: LocalWorkers, console: Console, store: str, reports: Path, *, retry_failed: bool
+    request: Request,
+    workers: _Executor,
+    console: Console,
+    options: RunOptions,
+    time_given: tuple[float, float] | None,
 ) -> int:
     """Prepare while the worker starts; run; print and write what came of it."""
+    from harness.measure.device import DEVICES
     from harness.schedule.prepare import prepare
 
-    if request.device in ("auto", "cpu", "cuda"):  # else `prepare` says what is wrong with it
+    if request.device in DEVICES:  # else `prepare` says what is wrong with it
         workers.warm_up()
     with console.status("Loading data and checking the backbone"):
-        prepared = prepare(request)
-    of_tasks = [note for task in prepared.tasks.values() for note in _notes(task.name, task.provenance)]
-    for note in [*prepared.notes, *of_tasks]:
-        console.print(f"Note: {note}", highlight=False, markup=False)
+        prepared = prepare(request, lambda _: workers.device)
+    print_notes(console, prepared)
 
     from harness.cli.progress import RunDisplay
-    from harness.report.write import write_report
-    from harness.schedule.drive import run_cells
+    from harness.schedule.drive import Policy, run_cells
     from harness.store import Store
 
-    again = f"Run the same command again to go on; records are in {store}."
-    with Store.open(store) as opened:
+    policy = Policy(
+        retry_failed=options.retry_failed,
+        deadline=None if time_given is None else _deadline(*time_given, prepared),
+        halve_on_oom=options.on_oom == "halve",
+    )
+    again = f"Run the same command again to go on; records are in {options.store}."
+    with Store.open(options.store) as opened:
         try:
             with RunDisplay(console, prepared) as display:
-                outcome = run_cells(prepared, opened, display, workers, retry_failed=retry_failed)
+                outcome = run_cells(prepared, opened, display, workers, policy)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             outcome = None
         if outcome is None or outcome.interrupted:
             console.print(f"Stopped. {again}", highlight=False, markup=False)
             return 130
-        ids = {planned.cell.id for planned in prepared.cells}
-        records = list(opened.records(with_predictions=True, ids=ids, device=prepared.device.name))
-    print_tables(console, records)
-    written = write_report(records, reports / prepared.suite)
-    console.print(
-        f"{outcome.n_run} cells run, {outcome.n_cells - outcome.n_run - outcome.n_elsewhere} were there already. "
-        f"Records: {store}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        records = list(opened.records(with_predictions=True, ids=outcome.ids, device=prepared.device.name))
+    return _conclude(console, prepared, outcome, records, options, again)
+
+
+def _conclude(
+    console: Console, prepared: Prepared, outcome: Outcome, records: list[Record], options: RunOptions, again: str
+) -> int:
+    from harness.report.write import write_report
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    if records:
+        print_tables(console, records)
+        written = write_report(records, options.reports / prepared.suite)
+    n_before = outcome.n_cells - outcome.n_run - outcome.n_elsewhere - outcome.n_left
+    say(f"{outcome.n_run} cells run, {n_before} were there already. Records: {options.store}")
+    if outcome.n_left:
+        say(f"{outcome.n_left} cells did not fit into {options.within}. {again}")
     if outcome.n_elsewhere:
-        console.print(
+        say(
             f"{outcome.n_elsewhere} cells are being run by another run on this store. The same command again shows "
-            "them, and runs what that one leaves.",
-            highlight=False,
-            soft_wrap=True,
+            "them, and runs what that one leaves."
         )
-    console.print(f"Report: {written}", highlight=False, markup=False, soft_wrap=True)
+    if records:
+        say(f"Report: {written}")
     if outcome.n_failed:
-        console.print(
-            f"{outcome.n_failed} cells failed; the report says why. --retry-failed runs them again.",
-            style="red",
-            highlight=False,
-        )
+        say(f"{outcome.n_failed} cells failed; the report says why. --retry-failed runs them again.", style="red")
         return 1
     return 0
+
+
+_REPORT_SECONDS = 5.0
+_REPORT_SECONDS_PER_TASK = 3.0
+_MOST_OF_TIME_FOR_REPORT = 0.3
+
+
+def _deadline(began: float, within: float, prepared: Prepared) -> float:
+    """When cells must have ended, so that tables and report are done in time too."""
+    reporting = _REPORT_SECONDS + _REPORT_SECONDS_PER_TASK * len(prepared.tasks)
+    return began + within - min(reporting, _MOST_OF_TIME_FOR_REPORT * within)
 
 
 def make_console() -> Console:
@@ -136,38 +184,11 @@ def make_console() -> Console:
     return console
 
 
-def _suite(suite: str | None, data: Path | None, text: str, label: str, test: Path | None) -> Suite:
-    if (suite is None) == (data is None):
-        raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
-    if data is None:
-        if test is not None or (text, label) != ("text", "label"):
-            raise UsageError("--text, --label and --test go with --data; a suite names its own columns and test rows.")
-        if str(suite).lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")):
-            raise UsageError(f"'{suite}' is a file of data: harness run --data {suite} --text COLUMN --label COLUMN.")
-        return load_suite(str(suite))
-    from harness.data.table import table_task
-
-    spec = table_task(data, text, label, test)
-    return Suite(name=spec.name, description=f"Your own data: {data.name}", tasks={spec.name: spec})
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _budgets(text: str, suite: Suite) -> list[Budget]:
-    """What one `--budget` asks for: caps, or the name of a set of budgets."""
-    return [parse_budget(text)] if "=" in text else suite.budget_set(text.strip())
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    names = _names(text)
-    if names is None:
-        return None
-    try:
-        return [int(name) for name in names]
-    except ValueError:
-        raise UsageError(f"Seeds '{text}' were given; expected whole numbers separated by commas: 0,1,2.") from None
+def print_notes(console: Console, prepared: Prepared) -> None:
+    """What of a request could not be followed, and what is to be known of the data."""
+    of_tasks = [note for task in prepared.tasks.values() for note in _notes(task.name, task.provenance)]
+    for note in [*prepared.notes, *of_tasks]:
+        console.print(f"Note: {note}", highlight=False, markup=False)
 
 
 def _notes(name: str, provenance: dict[str, object]) -> list[str]:

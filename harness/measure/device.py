@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 PrecisionPolicy = Literal["auto", "fp32", "bf16"]
 
+DEVICES = ("auto", "cpu", "cuda")
+"""What a device may be asked for by."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -27,12 +31,14 @@ class Device:
         name: as records carry it; figures of different names are never pooled.
         threads: threads that torch and BLAS use on the host.
         native_bf16: whether bfloat16 matrix products are done in hardware.
+        cells_at_a_time: how many share it; above 1 no time that is measured on it is any method's.
     """
 
     kind: Literal["cpu", "cuda"]
     name: str
     threads: int
     native_bf16: bool
+    cells_at_a_time: int = 1
 
     def torch_device(self) -> torch.device:
         """The `torch.device`."""
@@ -96,6 +102,13 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
+def shared(device: Device, n_cells: int) -> Device:
+    """The device when several cells run on it at a time: it bears another name, since its times are others."""
+    if n_cells == 1:
+        return device
+    return dataclasses.replace(device, name=f"{device.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
+
+
 @functools.cache
 def find_device(asked: str = "auto") -> Device:
     """The device called `auto`, `cpu` or `cuda`; `auto` is CUDA where there is a GPU.
@@ -105,7 +118,7 @@ def find_device(asked: str = "auto") -> Device:
     """
     import torch
 
-    if asked not in ("auto", "cpu", "cuda"):
+    if asked not in DEVICES:
         raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu or cuda.")
     threads = available_threads()
     if asked == "cuda" and not torch.cuda.is_available():

@@ -19,6 +19,8 @@ from pydantic import Field
 from harness.measure.device import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
+from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, Workload
+from harness.records import Budget
 from harness.tasks.base import FORMS, Answers, Form, Ints, Labels, Rows
 
 if TYPE_CHECKING:
@@ -47,6 +49,24 @@ class FineTuning(GradientMethod):
 
     compacts_embedding: ClassVar[bool] = True
     """Whether unused rows of a trained embedding may be left out while training; needs it to be trained throughout."""
+
+    passes_per_text: ClassVar[float] = FORWARD_AND_BACKWARD
+    """What a text of a step costs, in forward passes: less where weights that are fixed need no gradients."""
+
+    share_trained: ClassVar[float] = 1.0
+    """Of the transformer's parameters, roughly: what has gradients and an optimiser's state."""
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Steps of whole passes through an own copy of the transformer."""
+        return Workload(
+            steps=self.n_steps(n_train, budget),
+            texts_per_step=min(self.batch_size, max(1, n_train)),
+            pieces=self.accumulation,
+            passes_per_text=self.passes_per_text + (FORWARD if self.gradient_checkpointing else 0.0),
+            share_trained=self.share_trained,
+            copies=1.0,
+            texts_per_answer=1.0,
+        )
 
     def adapt(self, transformer: nn.Module, bench: Bench) -> nn.Module:
         """What is put in the transformer's place: itself, unless a method adds parameters to it."""

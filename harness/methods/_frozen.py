@@ -13,6 +13,8 @@ from harness.features.layers import Layer, declared_blocks, why_no_such_layer
 from harness.measure.clock import Phase
 from harness.measure.device import PrecisionPolicy
 from harness.methods.base import Bench, Fitted, Method
+from harness.methods.workload import Workload
+from harness.records import Budget
 from harness.tasks.base import Floats, Rows
 
 _LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
@@ -47,6 +49,10 @@ class FrozenFeatures(Method):
             return reason
         n_blocks = declared_blocks(files.folder)
         return None if n_blocks is None else why_no_such_layer(self.layer, n_blocks)
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Each text once."""
+        return Workload(encoded=n_train, texts_per_answer=1.0)
 
     def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
         """The vectors of these rows, shape (rows, width), charged to `phase`."""

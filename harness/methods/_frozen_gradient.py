@@ -13,6 +13,8 @@ from harness.measure.flops import FlopsModel
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._gradient import Evaluate, SupervisedMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
+from harness.methods.workload import Workload
+from harness.records import Budget
 from harness.tasks.base import Floats, Form, Ints, Rows
 
 if TYPE_CHECKING:
@@ -33,6 +35,14 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
 
     learning_rate: float = Field(default=3e-3, gt=0)
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Each text once; steps go through a small network alone."""
+        return Workload(encoded=n_train, steps=self.n_steps(n_train, budget), texts_per_answer=1.0)
+
+    def halved(self) -> None:
+        """None: what takes memory is encoding, which has batches of its own."""
+        return
 
     @abstractmethod
     def network(self, width: int, bench: Bench) -> nn.Module:

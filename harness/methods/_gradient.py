@@ -13,8 +13,9 @@ from pydantic import Field
 from harness.data.sampling import carve_validation
 from harness.measure.device import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Method
+from harness.records import Budget
 from harness.tasks.base import Ints, Rows
-from harness.training.budget import Schedule
+from harness.training.budget import Progress, Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,17 @@ class TrainedMethod(Method):
         (parameter * parameter).sum().backward()
         torch.nn.utils.clip_grad_norm_([parameter], 1.0)
         torch.optim.AdamW([parameter], fused=True).step()
+
+    def n_steps(self, n_items: int, budget: Budget) -> int:
+        """Optimiser steps of a fit to `n_items`, unless seconds or operations end it before."""
+        steps_per_epoch = max(1, math.ceil(n_items / self.batch_size))
+        return Progress(budget, self.default_steps(steps_per_epoch), steps_per_epoch, lambda: 0.0).step_limit
+
+    def halved(self) -> TrainedMethod | None:
+        """Twice the pieces of half the size; None where pieces are single rows already."""
+        if self.accumulation >= self.batch_size:
+            return None
+        return self.model_copy(update={"accumulation": min(2 * self.accumulation, self.batch_size)})
 
     def default_steps(self, steps_per_epoch: int) -> int:
         """Steps of a fit where the budget names none: small data needs enough steps, not only epochs."""

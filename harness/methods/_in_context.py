@@ -23,6 +23,8 @@ from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
 from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
+from harness.methods.workload import Workload
+from harness.records import Budget
 from harness.tasks.base import FORMS, Answers, Floats, Form, Ints, Rows
 from harness.training.forms.text import answer
 
@@ -75,6 +77,10 @@ class InContextMethod(Method):
         if bench.prompt is not None and self.template == TEMPLATE:
             return Wording(bench.prompt, is_whole=True)
         return Wording(self.template)
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Nothing is trained; every answer reads the whole prompt."""
+        return Workload(texts_per_answer=1.0 + min(n_train, int(getattr(self, "k", 0))))
 
     def warm_up(self) -> None:
         """Import what the first prompt imports."""

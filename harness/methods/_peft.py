@@ -12,6 +12,7 @@ from pydantic import Field
 from harness.errors import UnsupportedError
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Bench, Choice, Range, SearchSpace
+from harness.methods.workload import THROUGH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,9 @@ class PeftMethod(FineTuning):
     """Train what peft adds to the transformer, and the output layer; the transformer itself stays as it was."""
 
     search_space: ClassVar[SearchSpace] = RATE_AND_EPOCHS
+
+    passes_per_text: ClassVar[float] = THROUGH
+    share_trained: ClassVar[float] = 0.0
 
     learning_rate: float = Field(default=3e-3, gt=0)
     epochs: float = Field(default=6, gt=0)

@@ -23,6 +23,7 @@ from harness.errors import UsageError
 from harness.measure.clock import Phase, PhaseClock
 from harness.measure.device import Device, Precision, PrecisionPolicy
 from harness.measure.memory import MemoryMeter
+from harness.methods.workload import Workload
 from harness.records import Budget, CurvePoint
 from harness.registry import Registry
 from harness.tasks.base import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, Task, kinds
@@ -371,6 +372,14 @@ class Method(BaseModel, ABC):
         if reason is None and task.reply is not None and task.reply.wants_likelihood and not self.finds_likelihood:
             return f"'{self.name}' shows questions with their answers; '{task.metric}' scores texts as such."
         return reason
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """How much of a transformer of `n_blocks` blocks a cell runs, for plans; nothing, unless a method says more."""
+        return Workload()
+
+    def halved(self) -> Method | None:
+        """The same method in less memory, every step the same: for a cell that ran out; None where there is no such."""
+        return None
 
     def warm_up(self) -> None:
         """Import and start what `fit` uses for the first time; called once a process, before anything is measured."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from harness.backbones.locate import BackboneFiles, tensor_names
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Choice, Range, SearchSpace, method
+from harness.methods.workload import THROUGH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,8 @@ class BitFit(FineTuning):
     trains = "bias terms, and the output layer"
     source = "Ben Zaken et al., 2022, arXiv:2106.10199"
     needs = "biases"
+    passes_per_text: ClassVar[float] = THROUGH
+    share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(3e-4, 1e-2, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),
@@ -38,7 +41,12 @@ class BitFit(FineTuning):
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """A backbone without biases cannot be served."""
         reason = super().why_unsupported(kind, files, device)
-        if reason is None and files is not None and not any(name.endswith(".bias") for name in tensor_names(files)):
+        if (
+            reason is None
+            and files is not None
+            and files.has_weights
+            and not any(name.endswith(".bias") for name in tensor_names(files))
+        ):
             return f"'{self.name}' trains biases; backbone '{files.name}' has none."
         return reason
 

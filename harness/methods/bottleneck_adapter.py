@@ -10,6 +10,7 @@ from pydantic import Field
 from harness.methods._fine_tuning import FineTuning
 from harness.methods._peft import RATE_AND_EPOCHS
 from harness.methods.base import Bench, Choice, SearchSpace, method
+from harness.methods.workload import THROUGH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,8 @@ class BottleneckAdapter(FineTuning):
     family = "auxiliary parameters"
     trains = "two bottleneck networks a block, the norms, and the output layer"
     source = "Houlsby et al., 2019, arXiv:1902.00751"
+    passes_per_text: ClassVar[float] = THROUGH
+    share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "width": Choice((8, 32, 64))}
 
     width: int = Field(default=32, ge=1)

@@ -12,6 +12,8 @@ from pydantic import Field, field_validator
 from harness.measure.device import PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods.base import Bench, Fitted, Method, method
+from harness.methods.workload import Workload
+from harness.records import Budget
 from harness.tasks.base import Floats, Rows, Source
 
 _PLACE = "{label}"
@@ -44,6 +46,10 @@ class LabelSimilarity(Method):
         if description.count(_PLACE) != 1:
             raise ValueError(f"expected {_PLACE} once in the description; got {description!r}")
         return description
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Each test text once, and a few words a class."""
+        return Workload(texts_per_answer=1.0)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode the descriptions of the classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +12,8 @@ from harness.backbones.locate import BackboneFiles
 from harness.features.layers import declared_blocks
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.methods.workload import Workload
+from harness.records import Budget
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +55,17 @@ class LastLayers(FineTuning):
         if reason is None and files is not None and known is not None and self.k > known:
             return f"'{self.name}' was to train the last {self.k} blocks; backbone '{files.name}' has {known}."
         return reason
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """The lower blocks once a text, the last ones in every step."""
+        share = min(1.0, self.k / n_blocks)
+        whole = super().workload(n_train, budget, n_blocks)
+        return dataclasses.replace(
+            whole,
+            encoded=(1.0 - share) * n_train,
+            passes_per_text=share * whole.passes_per_text,
+            share_trained=share,
+        )
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """The parameters of the last k blocks, and of what follows them."""

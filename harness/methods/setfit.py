@@ -15,6 +15,8 @@ from harness.methods._gradient import TrainedMethod, trained_tensors
 from harness.methods._logistic import Logistic, logistic_tensors
 from harness.methods.base import ENCODER, Bench, Choice, Fitted, Range, SearchSpace, method
 from harness.methods.linear_probe import LinearProbe
+from harness.methods.workload import FORWARD_AND_BACKWARD, Workload
+from harness.records import Budget
 from harness.tasks.base import Floats, Ints, Rows
 
 if TYPE_CHECKING:
@@ -61,6 +63,19 @@ class SetFit(TrainedMethod):
     def default_steps(self, steps_per_epoch: int) -> int:
         """An epoch of pairs, or `max_steps`."""
         return min(super().default_steps(steps_per_epoch), self.max_steps)
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Steps of pairs, two texts each; then each training text once, for the classifier."""
+        return Workload(
+            encoded=n_train,
+            steps=self.n_steps(2 * self.n_pairs * n_train, budget),
+            texts_per_step=2 * self.batch_size,
+            pieces=self.accumulation,
+            passes_per_text=FORWARD_AND_BACKWARD,
+            share_trained=1.0,
+            copies=1.0,
+            texts_per_answer=1.0,
+        )
 
     def warm_up(self) -> None:
         """Start the logistic regression's solver too."""

@@ -72,8 +72,12 @@ def comparison(source: Source) -> pd.DataFrame:
     """
     observations = observe(source)
     groups: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in observations.frame.astype(object).where(observations.frame.notna(), None).to_dict("records"):
-        groups[tuple(row[name] for name in _GROUP)].append({str(name): value for name, value in row.items()})
+    names = [str(name) for name in observations.frame.columns]
+    frame = observations.frame.astype(object).where(observations.frame.notna(), None)
+    columns = [frame[name].tolist() for name in names]
+    for values in zip(*columns, strict=True):
+        row: Row = dict(zip(names, values, strict=True))
+        groups[tuple(row[name] for name in _GROUP)].append(row)
     seeds: defaultdict[tuple[Any, ...], set[int]] = defaultdict(set)
     for rows in groups.values():
         seeds[_setting(rows[0])].update(row["seed"] for row in rows)

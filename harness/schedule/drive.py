@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import dataclasses
+import math
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from harness.backbones.locate import BackboneFiles
+from harness.cost.estimate import Estimator
 from harness.errors import DuplicateError, UsageError
 from harness.execute import unrun
 from harness.measure.provenance import now
 from harness.plan import PlannedCell
 from harness.records import FINAL_STATUSES, Record, Status
 from harness.schedule.claiming import Claims
+from harness.schedule.interrupts import Interrupts
 from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress
+from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
-from harness.schedule.remaining import RemainingTime
 from harness.store import Store
 from harness.tasks.base import Task
 
@@ -41,6 +41,9 @@ class Listener(Protocol):
 
     def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None:
         """What the running cell does, how much of its budget is spent, its latest loss."""
+
+    def cell_is_added(self) -> None:
+        """The grid has one cell more."""
 
     def cell_ends(self, record: Record, seconds_left: float | None) -> None:
         """A cell has been recorded; about so many seconds are left for the others."""
@@ -74,33 +77,56 @@ class Workers(Protocol):
 
 
 @dataclass(frozen=True)
+class Policy:
+    """How a run goes about its cells.
+
+    Attributes:
+        retry_failed: whether cells that have failed are run again.
+        deadline: when the run must have ended, by `time.monotonic`; a cell that is running then is stopped, and is
+            missing like those that were not begun. None is never.
+        halve_on_oom: whether a cell that ran out of memory is run again in half of it: the same steps in twice as many
+            pieces, which is a configuration, and so a cell, of its own.
+    """
+
+    retry_failed: bool = False
+    deadline: float | None = None
+    halve_on_oom: bool = False
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
     Attributes:
-        n_cells: cells of the grid.
+        ids: of the cells of the grid, and of those that were added to it.
         n_run: cells that this run recorded.
         n_failed: cells of the grid whose latest record is `failed`.
         n_elsewhere: cells that another run on the same store was running, and that have no record yet.
+        n_left: cells that are still to be run, by nobody now.
         interrupted: whether it was asked to stop before it was through.
     """
 
-    n_cells: int
+    ids: frozenset[str]
     n_run: int
     n_failed: int
     n_elsewhere: int = 0
+    n_left: int = 0
     interrupted: bool = False
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the grid, those that were added to it included."""
+        return len(self.ids)
 
 
 def missing_cells(prepared: Prepared, store: Store, *, retry_failed: bool = False) -> list[PlannedCell]:
     """Cells of the grid without a record that ends the matter, in the order to run them."""
-    ids = [planned.cell.id for planned in prepared.cells]
-    done = store.done(ids, prepared.device.name, retry_failed=retry_failed)
-    return [planned for planned, id_ in zip(prepared.cells, ids, strict=True) if id_ not in done]
+    done = store.done([planned.cell.id for planned in prepared.cells], prepared.device.name, retry_failed=retry_failed)
+    return [planned for planned in prepared.cells if planned.cell.id not in done]
 
 
 def run_cells(
-    prepared: Prepared, store: Store, listener: Listener, workers: Workers, *, retry_failed: bool = False
+    prepared: Prepared, store: Store, listener: Listener, workers: Workers, policy: Policy | None = None
 ) -> Outcome:
     """Run what is missing; each record is stored the moment its cell ends.
 
@@ -110,34 +136,47 @@ def run_cells(
     Raises:
         HarnessError: a backbone that cannot be loaded, a store that cannot be written.
     """
-    missing = missing_cells(prepared, store, retry_failed=retry_failed)
-    listener.begin(len(prepared.cells), len(prepared.cells) - len(missing))
+    policy = policy or Policy()
+    device = prepared.device.name
+    statuses = store.statuses([planned.cell.id for planned in prepared.cells], device)
+    added = _halved_before(prepared, store, statuses) if policy.halve_on_oom else []
+    cells = [*prepared.cells, *added]
+    accepted = FINAL_STATUSES if policy.retry_failed else FINAL_STATUSES | {"failed"}
+    missing = [planned for planned in cells if statuses.get(planned.cell.id) not in accepted]
+    listener.begin(len(cells), len(cells) - len(missing))
+    ids = [planned.cell.id for planned in cells]
     if not missing:
-        return Outcome(len(prepared.cells), 0, _count_failed(prepared, store))
+        return Outcome(frozenset(ids), 0, _count(statuses.values(), "failed"))
+    estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
+    if policy.deadline is not None:  # what is expected of a cell decides whether it is begun
+        known = [id_ for id_ in ids if statuses.get(id_) == "ok"]
+        planned_by_id = {planned.cell.id: planned for planned in cells}
+        estimator.add_records(store.records(ids=known, device=device), planned_by_id)
     with (
-        Claims(store, prepared.device.name, retry_failed=retry_failed) as claims,
-        _Interrupts(listener) as interrupts,
+        Claims(store, device, retry_failed=policy.retry_failed) as claims,
+        Interrupts(listener.remark) as interrupts,
     ):
-        run = _Run(prepared, store, listener, workers, claims, deque(missing))
+        pending = Pending(missing, estimator, policy.deadline)
+        run = _Run(prepared, store, listener, workers, claims, pending, estimator, policy)
         try:
             # One clear refusal before anything is trained, and not a failed record a cell.
             refusals = workers.refusals(_backbones_of(missing, prepared))
             if refusals:
                 raise UsageError("\n".join(refusals))
-            while (run.pending and not interrupts.asked) or workers.n_running:
-                while run.pending and workers.n_free and not interrupts.asked:
-                    run.hand_out(run.pending.popleft())
-                for job, event in workers.events(_POLL_SECONDS):
-                    run.take(job, event)
+            run.go_on(interrupts)
         finally:
             workers.close()
-    recorded = store.done(run.passed_over, prepared.device.name) if run.passed_over else set()
+    ids += run.added
+    statuses = store.statuses(ids, device)
+    n_without = len(ids) - len(statuses)
+    n_elsewhere = len(set(run.passed_over) - statuses.keys())
     return Outcome(
-        len(prepared.cells),
+        frozenset(ids),
         run.n_run,
-        _count_failed(prepared, store),
-        n_elsewhere=len(set(run.passed_over) - recorded),
-        interrupted=interrupts.asked and bool(run.pending),
+        _count(statuses.values(), "failed"),
+        n_elsewhere=n_elsewhere,
+        n_left=n_without - n_elsewhere,
+        interrupted=interrupts.asked and n_without > n_elsewhere,
     )
 
 
@@ -146,7 +185,6 @@ class _Running:
     """A cell that has been handed out."""
 
     planned: PlannedCell
-    started: float
     started_at: str
     n_deaths: int = 0
 
@@ -161,18 +199,40 @@ class _Run:
         listener: Listener,
         workers: Workers,
         claims: Claims,
-        pending: deque[PlannedCell],
+        pending: Pending,
+        estimator: Estimator,
+        policy: Policy,
     ) -> None:
-        self.pending = pending
         self.passed_over: list[str] = []
+        self.added: list[str] = []
         self.n_run = 0
+        self._pending = pending
+        self._estimator = estimator
+        self._policy = policy
         self._prepared = prepared
         self._store = store
         self._listener = listener
         self._workers = workers
         self._claims = claims
         self._running: dict[str, _Running] = {}
-        self._remaining = RemainingTime()
+        self._halved: dict[str, str] = {}
+
+    def go_on(self, interrupts: Interrupts) -> None:
+        """Hand out cells and take what comes of them, until there are none, time is up, or the user asks to stop."""
+        while True:
+            left = math.inf if self._policy.deadline is None else self._policy.deadline - time.monotonic()
+            if left <= 0:
+                return
+            while self._workers.n_free and not interrupts.asked:
+                planned = self._pending.take()
+                if planned is None:
+                    break
+                self.hand_out(planned)
+            if not self._workers.n_running:
+                # Cells that cannot run come to their records at once; nothing running then means nothing to wait for.
+                return
+            for job, event in self._workers.events(min(_POLL_SECONDS, left)):
+                self.take(job, event)
 
     def hand_out(self, planned: PlannedCell) -> None:
         """Claim a cell and start it, or record at once why it cannot run."""
@@ -182,7 +242,7 @@ class _Run:
             self.passed_over.append(cell.id)  # another run on this store has done it meanwhile, or is doing it
             return
         job = Job(planned, prepared.backbones.get(cell.task), prepared.suite, attempts[cell.id])
-        self._running[cell.id] = _Running(planned, time.perf_counter(), now())
+        self._running[cell.id] = _Running(planned, now())
         if planned.unsupported is not None:
             self._listener.cell_begins(planned)
             self._end(job, self._unrun(job, "unsupported", planned.unsupported))
@@ -191,8 +251,7 @@ class _Run:
 
     def take(self, job: Job, event: Event) -> None:
         """Do what an event asks for."""
-        if isinstance(event, Begun):  # what came before was the worker's start, not the cell
-            self._running[job.id].started = time.perf_counter()
+        if isinstance(event, Begun):
             self._listener.cell_begins(job.planned)
         elif isinstance(event, Progress):
             self._listener.cell_goes_on(event.doing, event.fraction, event.loss)
@@ -233,53 +292,64 @@ class _Run:
         )
 
     def _end(self, job: Job, record: Record) -> None:
-        running = self._running.pop(job.id)
+        del self._running[job.id]
+        if job.id in self._halved:
+            noted = {**record.provenance.measured, "on_oom": self._halved.pop(job.id)}
+            record = dataclasses.replace(record, provenance=dataclasses.replace(record.provenance, measured=noted))
         try:
             self._store.add(record, self._claims.owner)
         except DuplicateError:
             return  # the lease had ended unrenewed, on a machine that was asleep, say: what is stored first stays
         self.n_run += 1
-        cell = job.planned.cell
-        self._remaining.add(cell.task, cell.method, cell.n_train, time.perf_counter() - running.started)
-        self._listener.cell_ends(record, self._remaining.estimate(_sizes(self.pending)))
+        self._estimator.add(record, job.planned)
+        if record.status == "out_of_memory" and self._policy.halve_on_oom:
+            self._halve(job.planned)
+        self._listener.cell_ends(record, self._pending.seconds_left())
+
+    def _halve(self, planned: PlannedCell) -> None:
+        """Have a cell that ran out of memory run again in twice as many pieces, where its method has pieces."""
+        again = halved(planned)
+        if again is None or self._store.done([again.cell.id], self._prepared.device.name):
+            return
+        settings = _pieces(planned), _pieces(again)
+        self._halved[again.cell.id] = f"{settings[1]}, after {settings[0]} ran out of memory"
+        self._listener.remark(f"{planned.label()}: ran out of memory; again with {settings[1]}.")
+        self._listener.cell_is_added()
+        self.added.append(again.cell.id)
+        self._pending.put_first(again)
 
 
-class _Interrupts:
-    """Ctrl-C once asks a run to end after the cells that are running; twice raises KeyboardInterrupt."""
+def halved(planned: PlannedCell) -> PlannedCell | None:
+    """The cell with the same steps in twice as many pieces; None where the method has no smaller ones."""
+    method = planned.method.halved()
+    if method is None or planned.unsupported is not None:
+        return None
+    return PlannedCell(dataclasses.replace(planned.cell, config=method.config()), method)
 
-    def __init__(self, listener: Listener) -> None:
-        self.asked = False
-        self._listener = listener
-        self._before: Any = None
 
-    def __enter__(self) -> _Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
+def _pieces(planned: PlannedCell) -> str:
+    config = planned.cell.config
+    return f"batch_size={config['batch_size']} in accumulation={config['accumulation']}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
 
-    def _handle(self, _: int, __: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        self._listener.remark("Stopping after the running cell; Ctrl-C again stops now.")
+def _halved_before(prepared: Prepared, store: Store, statuses: dict[str, str]) -> list[PlannedCell]:
+    """Cells that stand for those that have run out of memory before, added to the grid; `statuses` gets theirs."""
+    found: list[PlannedCell] = []
+    waiting = [planned for planned in prepared.cells if statuses.get(planned.cell.id) == "out_of_memory"]
+    ids = {planned.cell.id for planned in prepared.cells}
+    while waiting:
+        smaller = [again for planned in waiting if (again := halved(planned)) is not None and again.cell.id not in ids]
+        ids.update(again.cell.id for again in smaller)
+        statuses.update(store.statuses([again.cell.id for again in smaller], prepared.device.name))
+        found += smaller
+        waiting = [again for again in smaller if statuses.get(again.cell.id) == "out_of_memory"]
+    return found
+
+
+def _count(statuses: Iterable[str], status: str) -> int:
+    return sum(found == status for found in statuses)
 
 
 def _backbones_of(cells: Sequence[PlannedCell], prepared: Prepared) -> list[BackboneFiles]:
     used = {planned.cell.task for planned in cells if planned.cell.backbone and planned.unsupported is None}
     return list({prepared.backbones[task].fingerprint: prepared.backbones[task] for task in sorted(used)}.values())
-
-
-def _sizes(cells: Sequence[PlannedCell] | deque[PlannedCell]) -> list[tuple[str, str, int]]:
-    return [(planned.cell.task, planned.cell.method, planned.cell.n_train) for planned in cells]
-
-
-def _count_failed(prepared: Prepared, store: Store) -> int:
-    ids = {planned.cell.id for planned in prepared.cells}
-    latest = store.latest(ids, prepared.device.name)
-    return sum(record.status not in FINAL_STATUSES for record in latest.values())

@@ -63,9 +63,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """A cell has come to its record, whatever it says."""
+    """A cell has come to its record, whatever it says.
+
+    Attributes:
+        is_last: whether the worker has ended with it.
+    """
 
     record: Record
+    is_last: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import psutil
 
 from harness.backbones.locate import BackboneFiles
+from harness.errors import UsageError
+from harness.measure.device import Device
+from harness.measure.host import kills_for_memory
 from harness.schedule.job import Begun, Check, Checked, Cut, Done, Event, FromWorker, Give, Job, Lost, Ready
 from harness.schedule.worker_process import serve
 from harness.tasks.base import Task
@@ -27,9 +29,6 @@ LOOK_SECONDS = 0.1
 
 KEPT_LINES = 20
 """Lines of a worker's output that are kept, to say what it said last."""
-
-_HOST_SHARE = 0.95
-"""Of the memory that this process may use; above it the kernel chooses whom to kill, and it may choose the driver."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,23 @@ class LocalWorkers:
         device: `auto`, `cpu` or `cuda`.
         cache: folder of the feature cache; None keeps features in memory only.
         n_workers: how many cells may run at the same time.
-        limits: what a cell may take.
+        limits: what a cell may take; the memory of the host is shared evenly among workers.
     """
 
     def __init__(self, device: str, cache: Path | None, *, n_workers: int = 1, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._slots = [_Slot(device, cache) for _ in range(n_workers)]
+        if n_workers > 1 and self._limits.host_bytes is not None:
+            self._limits = replace(self._limits, host_bytes=self._limits.host_bytes // n_workers)
+        self._slots = [_Slot(device, cache, n_workers) for _ in range(n_workers)]
+
+    @property
+    def device(self) -> Device:
+        """Where cells run, as the first worker says; starts it, and waits for it.
+
+        Raises:
+            UsageError: it does not start.
+        """
+        return self._slots[0].device()
 
     @property
     def n_free(self) -> int:
@@ -124,14 +134,15 @@ class LocalWorkers:
 class _Slot:
     """A place for one worker process."""
 
-    def __init__(self, device: str, cache: Path | None) -> None:
-        self._device = device
+    def __init__(self, device: str, cache: Path | None, n_workers: int) -> None:
+        self._device_name = device
         self._cache = cache
+        self._n_workers = n_workers
         self._process: multiprocessing.process.BaseProcess | None = None
         self._given: dict[str, Task] = {}
         self._began_at: float | None = None
         self._baseline_bytes = 0
-        self._on_accelerator = False
+        self._device: Device | None = None
         self._kills_before = 0
         self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self.connection: Connection
@@ -142,6 +153,19 @@ class _Slot:
         if self._process is None or not self._process.is_alive():
             self._spawn()
 
+    def device(self) -> Device:
+        """The worker's device; waits for it to say."""
+        self.warm_up()
+        try:
+            while self._device is None:
+                message: FromWorker = self.connection.recv()
+                if isinstance(message, Ready):
+                    self._device = message.device
+        except (EOFError, OSError):
+            lost = self._death()
+            raise UsageError(f"The worker that runs cells did not start: it {lost.how}. {lost.said}") from None
+        return self._device
+
     def check(self, files: BackboneFiles) -> str | None:
         """Why a backbone cannot be loaded; None where it can."""
         self.warm_up()
@@ -150,7 +174,7 @@ class _Slot:
             while True:
                 message: FromWorker = self.connection.recv()
                 if isinstance(message, Ready):
-                    self._on_accelerator = message.device.kind != "cpu"
+                    self._device = message.device
                 if isinstance(message, Checked):
                     return message.why
         except (EOFError, OSError):
@@ -176,13 +200,15 @@ class _Slot:
             while self.job is not None and self.connection.poll():
                 message: FromWorker = self.connection.recv()
                 if isinstance(message, Ready):
-                    self._on_accelerator = message.device.kind != "cpu"
+                    self._device = message.device
                 if isinstance(message, Begun):
                     self._began_at, self._baseline_bytes = time.monotonic(), message.rss_bytes
                 if not isinstance(message, (Ready, Checked)):
                     events.append(message)
                 if isinstance(message, Done):
                     self.job = None
+                    if message.is_last:  # or the next cell would be given to a process that is about to end
+                        self.kill()
         except (EOFError, OSError):
             events.append(self._death())
             self.job = None
@@ -201,7 +227,7 @@ class _Slot:
         used = self._resident_bytes()
         allowed = self.job.planned.cell.budget.peak_memory_bytes
         above = used - self._baseline_bytes
-        if allowed is not None and above > allowed and not self._on_accelerator:  # there the worker looks at its own
+        if allowed is not None and above > allowed and not self._on_accelerator():  # there the worker looks at its own
             return Cut(
                 "out_of_memory", f"The cell needed {above:,} bytes above the baseline; its budget is {allowed:,}."
             )
@@ -210,6 +236,9 @@ class _Slot:
                 "out_of_memory", f"The worker held {used:,} bytes of memory; this host gives it {limits.host_bytes:,}."
             )
         return None
+
+    def _on_accelerator(self) -> bool:
+        return self._device is not None and self._device.kind != "cpu"
 
     def kill(self) -> None:
         """End the worker now."""
@@ -229,7 +258,10 @@ class _Slot:
         self._given = {}
         cache = str(self._cache) if self._cache is not None else None
         self._process = context.Process(
-            target=serve, args=(theirs, os.getpid(), writing, self._device, cache), name="harness worker", daemon=True
+            target=serve,
+            args=(theirs, os.getpid(), writing, self._device_name, cache, self._n_workers),
+            name="harness worker",
+            daemon=True,
         )
         self._process.start()
         theirs.close()
@@ -273,39 +305,3 @@ def _read_all(source: Connection, keep: Callable[[str], None]) -> None:
             keep(line.decode("utf-8", "replace")[:500])
     if rest:
         keep(rest.decode("utf-8", "replace")[:500])
-
-
-def host_limit_bytes() -> int:
-    """What a worker may hold before it is stopped: nearly all that this process may use."""
-    available = psutil.virtual_memory().total
-    for path in _cgroup_files("memory.max", "memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            available = min(available, int(path.read_text()))
-    return int(available * _HOST_SHARE)
-
-
-def kills_for_memory() -> int | None:
-    """How many processes the kernel has killed for want of memory in this process's control group; None if unknown."""
-    for path in _cgroup_files("memory.events", "memory.oom_control"):
-        with suppress(OSError):
-            found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
-            if found:
-                return int(found[1])
-    return None
-
-
-def _cgroup_files(version_2: str, version_1: str) -> list[Path]:
-    """Where a file of this process's control group for memory would be, under either version, nearest first."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    root = Path("/sys/fs/cgroup")
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            found += [root / path.lstrip("/") / version_2, root / version_2]
-        elif "memory" in controllers.split(","):
-            found += [root / "memory" / path.lstrip("/") / version_1, root / "memory" / version_1]
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.data.sampling import Size, parse_size
 from harness.data.spec import TaskSpec
 from harness.errors import MissingResourceError, UsageError
-from harness.measure.device import Device, find_device
+from harness.measure.device import DEVICES, Device, find_device
 from harness.methods.configure import parse_methods, with_trials
 from harness.plan import PlannedCell, plan_cells
 from harness.records import MAX_SEED, Budget
@@ -72,10 +72,15 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: Request, find: Callable[[str], Device] = find_device, *, weights: bool = True) -> Prepared:
     """Resolve every name, load every task, verify the backbone, plan the cells. Nothing is trained.
 
     Cheap refusals come first: a misspelt method is not found out after a minute of loading.
+
+    Args:
+        request: what was asked for.
+        find: from `auto`, `cpu` or `cuda` to the device; asked last, since whoever knows may still be starting.
+        weights: whether a backbone without weights is refused; to plan with, its configuration and tokenizer do.
 
     Raises:
         HarnessError: whatever is wrong with the request, the data or the backbone.
@@ -83,6 +88,8 @@ def prepare(request: Request) -> Prepared:
     suite = request.suite
     if request.mirror is not None and not request.mirror.is_dir():
         raise UsageError(f"Mirror '{request.mirror}' is no folder; expected one with datasets/ and models/ in it.")
+    if request.device not in DEVICES:
+        raise UsageError(f"Device '{request.device}' was asked for; expected auto, cpu or cuda.")
     methods = parse_methods(request.methods if request.methods is not None else suite.methods)
     notes = []
     if request.tune is not None:
@@ -99,11 +106,10 @@ def prepare(request: Request) -> Prepared:
     if not specs:
         raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
-    device = find_device(request.device)
     backbones: dict[str, BackboneFiles] = {}
     if any(method.serves for method in methods):
         names = {spec.name: request.backbone or suite.backbone_of(spec.name) for spec in specs}
-        backbones, missing = _find_backbones(names, request.mirror)
+        backbones, missing = _find_backbones(names, request.mirror, weights=weights)
         if missing and (request.tasks is not None or request.backbone is not None or not backbones):
             raise MissingResourceError("\n".join(missing))
         if missing:  # what was not asked for by name need not keep the rest from running
@@ -114,6 +120,7 @@ def prepare(request: Request) -> Prepared:
     tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
     if request.only_sizes_that_fit and request.sizes is None:
         sizes = _fitting(sizes, list(tasks.values()))
+    device = find(request.device)
     cells = plan_cells(
         tasks=list(tasks.values()),
         backbones=backbones,
@@ -126,13 +133,15 @@ def prepare(request: Request) -> Prepared:
     return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes))
 
 
-def _find_backbones(names: Mapping[str, str], mirror: Path | None) -> tuple[dict[str, BackboneFiles], list[str]]:
+def _find_backbones(
+    names: Mapping[str, str], mirror: Path | None, *, weights: bool
+) -> tuple[dict[str, BackboneFiles], list[str]]:
     """The backbones that are to be had, by task, and of each that is not what is missing and how to supply it."""
     found: dict[str, BackboneFiles] = {}
     missing: list[str] = []
     for name in dict.fromkeys(names.values()):
         try:
-            found[name] = locate_backbone(name, mirror)
+            found[name] = locate_backbone(name, mirror, weights=weights)
         except MissingResourceError as error:
             tasks = [task for task, wanted in names.items() if wanted == name]
             missing.append(str(error) if len(names) == len(tasks) else f"{error} (Asked for by {', '.join(tasks)}.)")

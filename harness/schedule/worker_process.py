@@ -33,7 +33,9 @@ WATCH_SECONDS = 0.25
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(connection: Connection, driver: int, output: Connection, device_name: str, cache: str | None) -> None:
+def serve(
+    connection: Connection, driver: int, output: Connection, device_name: str, cache: str | None, n_workers: int
+) -> None:
     """Run cells until the connection ends.
 
     Args:
@@ -42,6 +44,7 @@ def serve(connection: Connection, driver: int, output: Connection, device_name: 
         output: where everything printed goes.
         device_name: `auto`, `cpu` or `cuda`.
         cache: folder of the feature cache; None keeps features in memory only.
+        n_workers: how many share the device; the host's threads are divided among them.
     """
     _end_with(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -51,10 +54,12 @@ def serve(connection: Connection, driver: int, output: Connection, device_name: 
     from harness.errors import HarnessError
     from harness.execute import Worker
     from harness.libraries import quiet_libraries
-    from harness.measure.device import find_device
+    from harness.measure.device import available_threads, find_device, shared
 
     quiet_libraries()
-    device = find_device(device_name)
+    if n_workers > 1:  # before torch is imported, which reads it once
+        os.environ["OMP_NUM_THREADS"] = str(max(1, available_threads() // n_workers))
+    device = shared(find_device(device_name), n_workers)
     worker = Worker(device, Path(cache) if cache is not None else None)
     channel = _Channel(connection)
     channel.send(Ready(device))
@@ -125,7 +130,7 @@ def _watch(worker: Worker, channel: _Channel) -> None:
         time.sleep(WATCH_SECONDS)
         record = worker.overrun()
         if record is not None:
-            channel.send_last(Done(record))
+            channel.send_last(Done(record, is_last=True))
 
 
 def _end_with(driver: int) -> None:

@@ -1,0 +1,196 @@
+"""`harness plan`: what a run would have to do, and what that would take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.request import Asked, read_request
+from harness.durations import describe_duration
+from harness.libraries import quiet_libraries
+
+if TYPE_CHECKING:
+    from harness.cost.estimate import Estimator
+    from harness.measure.device import Device
+    from harness.plan import PlannedCell
+    from harness.schedule.prepare import Prepared
+
+_SAID = {
+    "records": "records of this device",
+    "probe": "a probe of a few steps",
+    "formula": "arithmetic alone: take it as an order of magnitude",
+}
+PROBE_SECONDS = 120.0
+
+
+def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
+    """Print the cells, the predicted seconds and memory of each method and task, and the total."""
+    quiet_libraries()
+    from harness.cli.run import make_console, print_notes
+    from harness.cost.estimate import Estimator
+    from harness.measure.host import host_limit_bytes
+    from harness.schedule.local import Limits, LocalWorkers
+    from harness.schedule.prepare import prepare
+    from harness.schedule.probing import run_probes
+
+    request = read_request(asked)
+    console = make_console()
+    with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_limit_bytes())) as workers:
+        workers.warm_up()
+        with console.status("Loading data and checking the backbone"):
+            prepared = prepare(request, lambda _: workers.device, weights=False)
+        print_notes(console, prepared)
+        estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
+        statuses = _learn(store, prepared, estimator)
+        to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
+        notes: list[str] = []
+        memory_bytes = _memory_bytes(prepared.device)
+        if probe and to_run:
+            with console.status("Probing") as shown:
+                notes = run_probes(
+                    to_run,
+                    prepared,
+                    estimator,
+                    workers,
+                    memory_bytes=memory_bytes,
+                    report=lambda name: shown.update(f"Probing {name}"),
+                )
+    n_done = len(prepared.cells) - len(to_run)
+    console.print(
+        f"{len(prepared.cells)} cells, {n_done} done already; on {prepared.device.name}.", highlight=False, markup=False
+    )
+    _print(console, prepared, to_run, estimator, memory_bytes)
+    for note in notes:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+
+
+def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, str]:
+    """Have the estimator learn from what the store holds of these tasks and this device; statuses of the cells.
+
+    Records of the same methods at other sizes and seeds than the plan's teach it too: they only have to be of its
+    tasks, as they are now, and of methods as they are configured here.
+    """
+    from harness.store import Store
+
+    if "://" not in store and not Path(store).exists():
+        return {}
+    device = prepared.device.name
+    by_configuration = {_key(planned.cell.task, planned): planned for planned in prepared.cells}
+    with Store.open(store, create=False) as opened:
+        statuses = opened.statuses([planned.cell.id for planned in prepared.cells], device)
+        for record in opened.records(device=device):
+            cell = record.cell
+            known = by_configuration.get(
+                (cell.task, cell.data, cell.method, cell.version, repr(sorted(cell.config.items())), cell.weights)
+            )
+            if known is not None:
+                estimator.add(record, _with_cell(known, record))
+    return statuses
+
+
+def _key(task: str, planned: PlannedCell) -> tuple[object, ...]:
+    cell = planned.cell
+    return task, cell.data, cell.method, cell.version, repr(sorted(cell.config.items())), cell.weights
+
+
+def _with_cell(planned: PlannedCell, record: object) -> PlannedCell:
+    import dataclasses
+
+    from harness.records import Record
+
+    assert isinstance(record, Record)
+    # The configuration is the plan's own object, so that it is the same to the estimator too.
+    cell = dataclasses.replace(record.cell, config=planned.cell.config)
+    return dataclasses.replace(planned, cell=cell)
+
+
+def _memory_bytes(device: Device) -> float:
+    from harness.measure.host import host_limit_bytes
+
+    if device.kind == "cpu":
+        return float(host_limit_bytes())
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _print(
+    console: Console,
+    prepared: Prepared,
+    to_run: Sequence[PlannedCell],
+    estimator: Estimator,
+    memory_bytes: float,
+) -> None:
+    from harness.cost.estimate import BASES
+    from harness.cost.total import total_seconds
+
+    runnable = [planned for planned in to_run if planned.unsupported is None]
+    title = "What it would take"
+    _print_table(console, title, "method", lambda p: p.label().split(" · ")[1], prepared, to_run, estimator)
+    if len(prepared.tasks) > 1:
+        _print_table(console, "The same by task", "task", lambda p: p.cell.task, prepared, to_run, estimator)
+    n_unsupported = len(to_run) - len(runnable)
+    if n_unsupported:
+        console.print(
+            f"{n_unsupported} cells cannot run here (the method does not serve the task or the backbone); they are "
+            "recorded as such.",
+            highlight=False,
+        )
+    total = total_seconds(runnable, estimator, prepared.backbones)
+    bases = Counter(estimator.estimate(planned).basis for planned in runnable)
+    console.print(f"In total about {describe_duration(total)}, one cell at a time.", highlight=False)
+    for basis in BASES:
+        if bases[basis]:
+            console.print(f"{basis}: {bases[basis]} cells are predicted from {_SAID[basis]}.", highlight=False)
+    too_large = sorted({p.label().split(" · ")[1] for p in runnable if estimator.estimate(p).peak_bytes > memory_bytes})
+    if too_large:
+        console.print(
+            f"Expected to need more than the {memory_bytes / 1e9:.1f} GB of memory there are: {', '.join(too_large)}.",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _print_table(
+    console: Console,
+    title: str,
+    heading: str,
+    name: Callable[[PlannedCell], str],
+    prepared: Prepared,
+    to_run: Sequence[PlannedCell],
+    estimator: Estimator,
+) -> None:
+    from harness.cost.total import total_seconds
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(heading)
+    for column in ("cells", "to run", "a cell", "train", "all", "peak memory", "from"):
+        table.add_column(column, justify="right")
+    for group in dict.fromkeys(name(planned) for planned in prepared.cells):
+        n_cells = sum(name(planned) == group for planned in prepared.cells)
+        left = [planned for planned in to_run if name(planned) == group and planned.unsupported is None]
+        found = [estimator.estimate(planned) for planned in left]
+        row = [group, str(n_cells), str(len(left))]
+        if found:
+            row += [
+                _span([estimate.seconds for estimate in found]),
+                _span([estimate.train_seconds for estimate in found]),
+                describe_duration(total_seconds(left, estimator, prepared.backbones)),
+                f"{max(estimate.peak_bytes for estimate in found) / 1e9:.2f} GB",
+                ", ".join(dict.fromkeys(estimate.basis for estimate in found)),
+            ]
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _span(seconds: Sequence[float]) -> str:
+    low, high = f"{min(seconds):.1f}", f"{max(seconds):.1f}"
+    return f"{low} s" if low == high else f"{low} to {high} s"

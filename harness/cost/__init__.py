@@ -1,0 +1,1 @@
+"""What cells will cost: from records, from probes, from a closed form."""

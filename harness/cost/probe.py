@@ -1,0 +1,143 @@
+"""Measured probes: a few steps of a method on a few rows, carried over to its whole cells by the closed form.
+
+A probe is a cell in small, run as any other by a worker and never stored. Where a backbone comes without weights it
+runs on random ones, and where it is too large for the device, on its first blocks alone: what a step costs depends on
+neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.backbones.locate import BackboneFiles
+from harness.cost.closed_form import Amount, amount
+from harness.cost.estimate import Figure
+from harness.cost.shape import BLOCKS, read_shape
+from harness.plan import PlannedCell
+from harness.records import Budget, Record
+from harness.tasks.base import Source, Task
+
+_FEW_STEPS, _MORE_STEPS = 2, 6
+_ROWS = 64
+_TEST_ROWS = 32
+_TEST_TEXTS = 4
+_KEPT_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Cells in small that stand for all cells of a method as configured.
+
+    Attributes:
+        planned: one of those that it stands for.
+        cells: to be run one after another; what the last takes more than the first is what more work takes.
+        task: theirs, with few test rows.
+        files: their backbone.
+        n_blocks: blocks of the backbone that they run on; None is all.
+    """
+
+    planned: PlannedCell
+    cells: tuple[PlannedCell, ...]
+    task: Task
+    files: BackboneFiles | None
+    n_blocks: int | None = None
+
+    def figure(self, records: list[Record]) -> Figure:
+        """What the records of the cells say; all are `ok`."""
+        amounts = [amount(cell, self.task, self.files) for cell in self.cells]
+        last = records[-1].cost
+        train, work = last.train_seconds or 0.0, amounts[-1]
+        if len(records) > 1:
+            more = train - (records[0].cost.train_seconds or 0.0)
+            if more > 0:  # what a fit takes before its first step is left out; else it is too short to be told apart
+                train, work = more, _difference(amounts[-1], amounts[0])
+        peak = last.peak_device_bytes if last.peak_device_bytes is not None else last.peak_rss_above_baseline_bytes
+        return Figure(
+            seconds=last.total_seconds or 0.0,
+            load_seconds=last.load_seconds or 0.0,
+            train_seconds=train,
+            predict_seconds=last.predict_seconds or 0.0,
+            peak_bytes=peak,
+            amount=work,
+            n_train=self.cells[-1].cell.n_train,
+            basis="probe",
+        )
+
+
+def make_probe(
+    planned: PlannedCell, task: Task, files: BackboneFiles | None, *, memory_bytes: float, folder: Path
+) -> Probe:
+    """The probe of a planned cell's method.
+
+    Args:
+        planned: the cell.
+        task: its task.
+        files: its backbone.
+        memory_bytes: of the device; a backbone that may not fit is probed on its first blocks.
+        folder: where such a backbone's configuration may be written.
+    """
+    method = planned.method.model_copy(update={"tune": None})
+    n_blocks = None
+    shape = read_shape(files.folder) if files is not None and planned.cell.backbone is not None else None
+    if files is not None and shape is not None:
+        needed = 4.0 * shape.n_parameters + amount(planned, task, files).peak_bytes
+        if needed > memory_bytes / 2 and shape.n_blocks > _KEPT_BLOCKS:
+            files, n_blocks = _shallower(files, folder), _KEPT_BLOCKS
+    batch = int(getattr(method, "batch_size", 0))
+    n_train = min(planned.cell.n_train, max(_ROWS, 4 * batch))
+    steps = method.workload(n_train, Budget(), 1 if shape is None else shape.n_blocks).steps
+    budgets = [Budget(steps=_FEW_STEPS), Budget(steps=_MORE_STEPS)] if steps else [Budget()]
+    cells = tuple(
+        PlannedCell(dataclasses.replace(planned.cell, n_train=n_train, budget=budget, config=method.config()), method)
+        for budget in budgets
+    )
+    return Probe(planned, cells, _with_few_test_rows(task), files, n_blocks)
+
+
+def _with_few_test_rows(task: Task) -> Task:
+    n = _TEST_TEXTS if task.kind.form == "text" else _TEST_ROWS
+    test = task.test
+    few = Source(
+        key=f"{test.key}/first {n}",
+        texts=test.texts[:n],
+        fields={role: values[:n] for role, values in test.fields.items()},
+        prompts=None if test.prompts is None else test.prompts[:n],
+        cut=test.cut,
+        characters=test.characters,
+    )
+    return dataclasses.replace(task, test=few, test_labels=task.test_labels[:n])
+
+
+def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
+    """The backbone's configuration with its first blocks alone, and its tokenizer, without weights."""
+    target = folder / f"{files.fingerprint[:16]}-{_KEPT_BLOCKS}"
+    if not target.exists():
+        target.mkdir(parents=True)
+        for path in files.folder.iterdir():
+            if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+                shutil.copy(path, target / path.name)
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        (target / "config.json").write_text(json.dumps(_cut(config)), encoding="utf-8")
+    return dataclasses.replace(files, folder=target, fingerprint=f"{files.fingerprint}/{_KEPT_BLOCKS}")
+
+
+def _cut(config: dict[str, Any]) -> dict[str, Any]:
+    cut = dict(config)
+    for name, value in config.items():
+        if name in (*BLOCKS, "num_decoder_layers", "encoder_layers", "decoder_layers"):
+            cut[name] = min(int(value), _KEPT_BLOCKS)
+        elif name == "layer_types" and isinstance(value, list):
+            cut[name] = value[:_KEPT_BLOCKS]
+        elif name == "text_config" and isinstance(value, dict):
+            cut[name] = _cut(value)
+    return cut
+
+
+def _difference(more: Amount, less: Amount) -> Amount:
+    flops = more.train_flops - less.train_flops
+    return dataclasses.replace(more, train_flops=flops) if flops > 0 else more

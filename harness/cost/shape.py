@@ -1,0 +1,88 @@
+"""The sizes of a transformer that its cost depends on, read from its configuration; nothing is loaded."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+_INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "n_inner", "hidden_dim")
+_HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads")
+_GATED = {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "smollm3", "modernbert"}
+"""Architectures whose blocks have three matrices between their inner layers instead of two."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a transformer; of a sequence-to-sequence one, of its encoder.
+
+    Attributes:
+        n_blocks: blocks.
+        width: of a hidden state.
+        n_heads: of attention.
+        block_parameters: weights of the matrices of one block.
+        vocabulary: tokens.
+    """
+
+    n_blocks: int
+    width: int
+    n_heads: int
+    block_parameters: int
+    vocabulary: int
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of all blocks and of the embedding."""
+        return self.n_blocks * self.block_parameters + self.vocabulary * self.width
+
+    def forward_flops(self, n_tokens: float, length: float) -> float:
+        """Operations of a forward pass of `n_tokens` in sequences of `length`; a multiply-add is two.
+
+        Each weight of a matrix is used once a token; scores and sums of attention take two products of `length` by
+        `width` (Kaplan et al., 2020, arXiv:2001.08361, table 1).
+        """
+        return n_tokens * self.n_blocks * (2.0 * self.block_parameters + 4.0 * length * self.width)
+
+    def activation_bytes(self, n_tokens: float, length: float) -> float:
+        """Bytes that a backward pass needs of a forward pass in float32.
+
+        `s b h (34 + 5 a s / h)` bytes a block in 16 bits (Korthikanti et al., 2022, arXiv:2205.05198), twice that here;
+        fused attention keeps no scores.
+        """
+        return n_tokens * self.n_blocks * 2.0 * 34.0 * self.width
+
+
+@functools.lru_cache(maxsize=64)
+def read_shape(folder: Path) -> Shape | None:
+    """The shape that a folder's `config.json` states; None where it does not say enough."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    nested = config.get("text_config")
+    config = {**config, **nested} if isinstance(nested, dict) else config
+    n_blocks, width = _first(config, BLOCKS), _first(config, _WIDTHS)
+    if n_blocks is None or width is None:
+        return None
+    n_heads = _first(config, _HEADS) or max(1, width // 64)
+    inner = _first(config, _INNER) or 4 * width
+    head_width = _first(config, ("head_dim", "d_kv")) or width // n_heads
+    n_keys = _first(config, ("num_key_value_heads",)) or n_heads
+    attention = 2 * width * head_width * n_heads + 2 * width * head_width * n_keys
+    gated = config.get("model_type") in _GATED or bool(config.get("is_gated_act"))
+    return Shape(
+        n_blocks, width, n_heads, attention + (3 if gated else 2) * width * inner, _first(config, ("vocab_size",)) or 0
+    )
+
+
+def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    found = (config.get(name) for name in names)
+    return next(
+        (value for value in found if isinstance(value, int) and not isinstance(value, bool) and value > 0), None
+    )

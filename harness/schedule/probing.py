@@ -1,0 +1,82 @@
+"""Run probes of the methods that no record tells of, so that a plan rests on this device's own seconds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.cost.estimate import Estimator
+from harness.cost.probe import Probe, make_probe
+from harness.plan import PlannedCell
+from harness.records import Record
+from harness.schedule.drive import Workers
+from harness.schedule.job import Cut, Done, Job, Lost
+from harness.schedule.prepare import Prepared
+
+
+def run_probes(
+    cells: Sequence[PlannedCell],
+    prepared: Prepared,
+    estimator: Estimator,
+    workers: Workers,
+    *,
+    memory_bytes: float,
+    report: Callable[[str], None],
+) -> list[str]:
+    """Probe each method of `cells` that the estimator knows nothing of, once, and tell the estimator.
+
+    Args:
+        cells: of the plan; those that cannot run are left out.
+        prepared: their tasks and backbones.
+        estimator: learns what the probes took.
+        workers: run them.
+        memory_bytes: of the device.
+        report: is told what is being probed.
+
+    Returns:
+        What could not be probed, and why.
+    """
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for planned in cells:
+            if planned.unsupported is not None or estimator.measured(planned):
+                continue
+            report(planned.cell.method)
+            name = planned.cell.task
+            probe = make_probe(
+                planned,
+                prepared.tasks[name],
+                prepared.backbones.get(name) if planned.cell.backbone is not None else None,
+                memory_bytes=memory_bytes,
+                folder=Path(folder),
+            )
+            records, why = _run(probe, workers)
+            if why is None:
+                estimator.add_figure(planned, probe.figure(records))
+                if probe.n_blocks is not None:
+                    notes.append(f"{planned.cell.method}: probed on {probe.n_blocks} blocks of its backbone.")
+            else:
+                estimator.give_up(planned)
+                notes.append(f"{planned.cell.method}: no probe of it, so by arithmetic: {why}")
+    return notes
+
+
+def _run(probe: Probe, workers: Workers) -> tuple[list[Record], str | None]:
+    """The records of a probe's cells; or why there are none."""
+    records: list[Record] = []
+    for planned in probe.cells:
+        workers.start(Job(planned, probe.files, "probe", 1), probe.task)
+        record: Record | None = None
+        while record is None:
+            for _, event in workers.events(1.0):
+                if isinstance(event, Done):
+                    record = event.record
+                elif isinstance(event, Lost):
+                    return records, f"the worker {event.how}."
+                elif isinstance(event, Cut):
+                    return records, event.why
+        if record.status != "ok":
+            return records, f"{record.status.replace('_', ' ')}: {(record.error or '').splitlines()[0]}"
+        records.append(record)
+    return records, None

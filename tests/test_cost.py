@@ -1,0 +1,219 @@
+"""What cells will cost: the closed form against what is counted, estimates against what records say."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from harness.backbones.locate import BackboneFiles, locate_backbone
+from harness.backbones.model import load_backbone
+from harness.cost.closed_form import amount
+from harness.cost.estimate import Estimator
+from harness.cost.probe import make_probe
+from harness.cost.shape import read_shape
+from harness.cost.total import total_seconds
+from harness.errors import UsageError
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.measure.flops import count_flops
+from harness.methods import methods
+from harness.methods.workload import Workload
+from harness.records import Budget, Record
+from harness.tasks import Task
+from tests.toys import plan_one, run_one
+
+
+@pytest.mark.parametrize("which", ["tiny", "tiny_llama", "tiny_t5", "minilm"])
+def test_operations_of_a_forward_pass_are_what_is_counted(which: str, request: pytest.FixtureRequest) -> None:
+    files: BackboneFiles = request.getfixturevalue(which)
+    shape = read_shape(files.folder)
+    assert shape is not None
+    model = load_backbone(files).pristine
+    ids = torch.randint(6, 20, (4, 24))
+    counted = count_flops(lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids)))
+    assert shape.forward_flops(4 * 24, 24) == pytest.approx(counted, rel=0.02)
+    left_out = ("position_embeddings", "token_type_embeddings", "relative_attention_bias")
+    matrices = [
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and not any(part in name for part in left_out)
+    ]
+    assert shape.n_parameters == sum(matrices)
+
+
+def test_sizes_that_transformers_knows_under_other_names(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("gpt2", n_layer=3, n_embd=32, n_head=2, vocab_size=50, n_positions=32)
+    config.save_pretrained(tmp_path)
+    shape = read_shape(tmp_path)
+    assert shape is not None
+    model = AutoModel.from_config(config)
+    ids = torch.randint(0, 50, (2, 16))
+    counted = count_flops(lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids)))
+    assert shape.forward_flops(2 * 16, 16) == pytest.approx(counted, rel=0.02)
+    (tmp_path / "config.json").write_text("{}")
+    read_shape.cache_clear()
+    assert read_shape(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "bitfit", "last-layers", "head"])
+def test_operations_of_training_are_near_what_records_count(
+    name: str, toy: Task, tiny: BackboneFiles, cpu: Device
+) -> None:
+    method = methods.get(name)()
+    planned = plan_one(toy, tiny, method, size="96", budget=Budget(epochs=2))
+    record = Worker(cpu, None).run(planned, toy, tiny, "tests", lambda *_: None)
+    expected = amount(planned, toy, tiny)
+    assert record.cost.train_flops is not None
+    # The texts' tokens are guessed from their characters, and padding is not: hence the width. On so small a model what
+    # methods add to it weighs more than on any real one.
+    assert 0.4 < expected.train_flops / record.cost.train_flops < 2.5
+
+
+def test_work_of_a_fit() -> None:
+    full, lora = methods.get("full")(), methods.get("lora")()
+    assert full.workload(64, Budget(epochs=3), 6) == Workload(
+        steps=12, texts_per_step=16, passes_per_text=3.0, share_trained=1.0, copies=1.0, texts_per_answer=1.0
+    )
+    assert full.workload(64, Budget(epochs=3, steps=5), 6).steps == 5
+    assert full.workload(64, Budget(), 6).steps == 120  # its least
+    assert lora.workload(64, Budget(epochs=3), 6).passes_per_text == 2.0
+    last = methods.get("last-layers")().workload(64, Budget(epochs=3), 6)
+    assert (last.encoded, last.passes_per_text) == (pytest.approx(64 * 4 / 6), pytest.approx(1.0))
+    assert methods.get("linear-probe")().workload(64, Budget(), 6).reads_features
+    assert not full.workload(64, Budget(), 6).reads_features
+    assert methods.get("majority")().workload(64, Budget(), 6) == Workload()
+    assert methods.get("few-shot")(k=4).workload(64, Budget(), 6).texts_per_answer == 5.0
+
+
+def test_halving_goes_down_to_single_rows() -> None:
+    method = methods.get("full")()
+    pieces = [method.accumulation]
+    while (smaller := method.halved()) is not None:
+        method = smaller
+        pieces.append(method.accumulation)
+    assert pieces == [1, 2, 4, 8, 16]
+    assert methods.get("head")().halved() is None
+    assert methods.get("majority")().halved() is None
+
+
+@pytest.fixture(scope="module")
+def measured(toy: Task, tiny: BackboneFiles, cpu: Device) -> Record:
+    return run_one(toy, tiny, methods.get("full")(), cpu, size="32", budget=Budget(epochs=2))
+
+
+def estimator_of(toy: Task, tiny: BackboneFiles, cpu: Device) -> Estimator:
+    return Estimator({toy.name: toy}, {toy.name: tiny}, cpu)
+
+
+def test_records_are_carried_over_by_the_closed_form(
+    measured: Record, toy: Task, tiny: BackboneFiles, cpu: Device
+) -> None:
+    estimator = estimator_of(toy, tiny, cpu)
+    full = methods.get("full")()
+    known = plan_one(toy, tiny, full, size="32", budget=Budget(epochs=2))
+    before = estimator.estimate(known)
+    assert before.basis == "formula"
+    assert not estimator.measured(known)
+    estimator.add(measured, known)
+    same = estimator.estimate(known)
+    cost = measured.cost
+    assert same.basis == "records"
+    assert same.seconds == pytest.approx(measured.provenance.wall_seconds)
+    assert same.train_seconds == pytest.approx(cost.train_seconds)
+    assert same.peak_bytes == pytest.approx(cost.peak_rss_above_baseline_bytes)
+    three_times = estimator.estimate(plan_one(toy, tiny, full, size="96", budget=Budget(epochs=2)))
+    assert three_times.train_seconds == pytest.approx(3 * same.train_seconds)
+    capped = estimator.estimate(plan_one(toy, tiny, full, size="96", budget=Budget(epochs=2, train_seconds=0.01)))
+    assert capped.train_seconds == 0.01
+    assert capped.seconds < three_times.seconds
+    other = estimator.estimate(plan_one(toy, tiny, full.model_copy(update={"learning_rate": 1e-3})))
+    assert other.basis == "formula"  # another configuration: nothing is known of it, but the device's speed
+    assert estimator.estimate(plan_one(toy, tiny, full, size="32", seed=7, budget=Budget(epochs=2))) == same
+
+
+def test_other_devices_and_failures_teach_nothing(
+    measured: Record, toy: Task, tiny: BackboneFiles, cpu: Device
+) -> None:
+    estimator = estimator_of(toy, tiny, cpu)
+    planned = plan_one(toy, tiny, methods.get("full")(), size="32", budget=Budget(epochs=2))
+    estimator.add(dataclasses.replace(measured, device="another"), planned)
+    estimator.add(dataclasses.replace(measured, status="failed", score=None, error="x"), planned)
+    assert estimator.estimate(planned).basis == "formula"
+
+
+def test_what_is_kept_of_many_records_is_bounded(measured: Record, toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+    estimator = estimator_of(toy, tiny, cpu)
+    planned = plan_one(toy, tiny, methods.get("full")(), size="32", budget=Budget(epochs=2))
+    for _ in range(1000):
+        estimator.add(measured, planned)
+    [by_task] = estimator._figures.values()
+    [by_size] = by_task.values()
+    assert sum(map(len, by_size.values())) < 100
+    assert len(estimator._rates) < 100
+
+
+def test_features_are_encoded_once_in_a_total(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+    estimator = estimator_of(toy, tiny, cpu)
+    probes = [plan_one(toy, tiny, methods.get("linear-probe")(), size=size) for size in ("24", "48", "96")]
+    alone = [estimator.estimate(planned).seconds for planned in probes]
+    assert total_seconds(probes, estimator, {toy.name: tiny}) == pytest.approx(max(alone) + 2 * 1.0)
+    full = [plan_one(toy, tiny, methods.get("full")(), size="24", seed=seed) for seed in (0, 1)]
+    assert total_seconds(full, estimator, {toy.name: tiny}) == pytest.approx(2 * estimator.estimate(full[0]).seconds)
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "linear-probe", "tfidf"])
+def test_a_probe_predicts_a_whole_cell(name: str, toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+    method = methods.get(name)()
+    files = tiny if method.serves else None
+    planned = plan_one(toy, files, method, size="96", budget=Budget(epochs=4) if method.serves else None)
+    probe = make_probe(planned, toy, files, memory_bytes=1e12, folder=tmp_path)
+    assert probe.n_blocks is None
+    assert len(probe.cells) == (2 if name in ("full", "lora") else 1)
+    worker = Worker(cpu, None)
+    records = [worker.run(cell, probe.task, files, "probe", lambda *_: None) for cell in probe.cells]
+    assert [record.status for record in records] == ["ok"] * len(records)
+    estimator = estimator_of(toy, tiny, cpu)
+    estimator.add_figure(planned, probe.figure(records))
+    found = estimator.estimate(planned)
+    assert found.basis == "probe"
+    actual = worker.run(planned, toy, files, "tests", lambda *_: None).cost
+    assert actual.train_seconds is not None
+    assert found.train_seconds < 20 * actual.train_seconds + 0.5
+    assert actual.train_seconds < 20 * found.train_seconds + 0.5
+
+
+def test_a_backbone_that_is_too_large_is_probed_on_its_first_blocks(
+    toy: Task, tmp_path: Path, cpu: Device, tiny: BackboneFiles
+) -> None:
+    from tests.toys import save_tiny_bert
+
+    deep = locate_backbone(str(save_tiny_bert(tmp_path / "deep", layers=12)))
+    planned = plan_one(toy, deep, methods.get("full")())
+    probe = make_probe(planned, toy, deep, memory_bytes=1e6, folder=tmp_path / "cut")
+    assert probe.n_blocks == 2
+    assert probe.files is not None
+    assert read_shape(probe.files.folder).n_blocks == 2  # type: ignore[union-attr]
+    record = Worker(cpu, None).run(probe.cells[0], probe.task, probe.files, "probe", lambda *_: None)
+    assert record.status == "ok", record.error
+    figure = probe.figure([record])
+    whole = amount(planned, toy, deep)
+    steps = planned.method.workload(24, Budget(), 12).steps
+    assert whole.train_flops / figure.amount.train_flops == pytest.approx(12 / 2 * steps / 6, rel=0.01)
+
+
+def test_a_backbone_without_weights_can_be_probed_and_not_run(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bare"
+    shutil.copytree(tiny.folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(UsageError, match=r"no \.safetensors file"):
+        locate_backbone(str(folder))
+    files = locate_backbone(str(folder), weights=False)
+    assert not files.has_weights
+    record = run_one(toy, files, methods.get("lora")(), cpu, budget=Budget(steps=2))
+    assert record.status == "ok", record.error
