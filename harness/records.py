@@ -14,7 +14,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -39,8 +39,7 @@ Draw = Literal["stratified", "balanced"]
 
 def _fields(value: Any) -> dict[str, Any]:
     """A dataclass's fields by name, as they are: `dataclasses.asdict` would copy whatever is inside them."""
-    of: Hashable = type(value)
-    return {name: getattr(value, name) for name in _names(of)}
+    return {name: getattr(value, name) for name in _names(type(value))}  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -94,6 +94,8 @@ def _workers(options: RunOptions, device: str, limits: Limits) -> _Executor:
         return LocalWorkers(device, default_folder(), n_workers=options.throughput, limits=limits)
     if options.executor != "ray":
         raise UsageError(f"--executor '{options.executor}' was given; expected {' or '.join(EXECUTORS)}.")
+    if options.throughput != 1:
+        raise UsageError("--throughput goes with --executor local; Ray runs one cell a worker.")
     raise UsageError("--executor ray is not there yet.")
 
 

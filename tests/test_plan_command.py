@@ -1,0 +1,72 @@
+"""`harness plan` and the options of `harness run` that say how cells are run, as a user types them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.backbones.locate import BackboneFiles
+from tests.test_cli import harness
+from tests.toys import write_toy_table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("plan")
+    write_toy_table(found / "tickets.csv")
+    return found
+
+
+def grid(backbone: Path | str) -> list[str]:
+    methods = "majority,tfidf,linear-probe,full[min_steps=4,epochs=1],few-shot"
+    return [
+        "--data",
+        "tickets.csv",
+        "--backbone",
+        str(backbone),
+        "--methods",
+        methods,
+        "--sizes",
+        "24",
+        "--seeds",
+        "0,1",
+    ]
+
+
+def test_a_plan_rests_on_probes_then_on_records_and_runs_nothing(folder: Path, tiny: BackboneFiles) -> None:
+    probed = harness("plan", *grid(tiny.folder), "--store", "p.sqlite", cwd=folder)
+    assert "10 cells, 0 done already" in probed
+    assert "8 cells are predicted from a probe of a few steps" in probed
+    assert "2 cells cannot run here" in probed
+    assert "In total about" in probed
+    assert not (folder / "p.sqlite").exists()
+    harness("run", *grid(tiny.folder), "--store", "p.sqlite", "--seeds", "0", "--within", "10m", cwd=folder)
+    known = harness("plan", *grid(tiny.folder), "--store", "p.sqlite", cwd=folder)
+    assert "10 cells, 5 done already" in known
+    assert "4 cells are predicted from records of this device" in known
+    assert "a probe of" not in known
+
+
+def test_a_plan_without_weights_and_without_probes(folder: Path, tiny: BackboneFiles, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny.folder, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    said = harness("plan", *grid(bare), "--no-probe", "--store", "none.sqlite", cwd=folder)
+    assert "8 cells are predicted from arithmetic alone" in said
+    assert "no .safetensors" in harness("run", *grid(bare), cwd=folder, code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--within", "soon"], "--within was 'soon'; expected a duration"),
+        (["--on-oom", "cry"], "--on-oom 'cry' was given; expected record or halve"),
+        (["--throughput", "0"], "--throughput 0 was given"),
+        (["--executor", "slurm"], "--executor 'slurm' was given; expected local or ray"),
+        (["--ray-address", "auto"], "--ray-address goes with --executor ray"),
+        (["--executor", "ray", "--throughput", "2"], "--throughput goes with --executor local"),
+    ],
+)
+def test_wrong_options_are_told_what_to_try(arguments: list[str], says: str, folder: Path, tiny: BackboneFiles) -> None:
+    assert says in harness("run", *grid(tiny.folder), *arguments, cwd=folder, code=2)
