@@ -56,7 +56,7 @@ class Pending:
         self._left = None
 
     def seconds_left(self) -> float | None:
-        """What the cells that wait are expected to take, one after another; None where none waits.
+        """What the cells that wait are expected to take, or what time there is; None where none waits.
 
         Worked out anew once a second at most, so that a run of very many, very short cells does not dwell on it.
         """
@@ -67,7 +67,7 @@ class Pending:
             groups = ((self._examples[group], count) for group, count in self._counts.items() if count)
             total = sum(count * self._estimator.estimate(planned).seconds for planned, count in groups)
             self._left = (total, now)
-        return self._left[0]
+        return self._left[0] if self._deadline is None else max(0.0, min(self._left[0], self._deadline - now))
 
     def _taken(self, planned: PlannedCell) -> PlannedCell:
         self._counts[self._estimator.group(planned)] -= 1
