@@ -103,12 +103,12 @@ def take(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device:
         "born": owner.born,
         "expires_at": time.time() + LEASE_SECONDS,
     }
-    taken = []
-    for id_ in ids:
-        done = connection.execute(insert(table).values(id=id_, **claim).on_conflict_do_nothing())
-        if done.rowcount == 1:
-            taken.append(id_)
-    return taken
+    taken: set[str] = set()
+    for id_ in sorted(ids):  # in one order, whoever asks: two that wait for each other's rows would be a deadlock
+        # What comes back is what was inserted: drivers need not say how many rows that was.
+        statement = insert(table).values(id=id_, **claim).on_conflict_do_nothing().returning(table.c.id)
+        taken.update(connection.execute(statement).scalars())
+    return [id_ for id_ in ids if id_ in taken]
 
 
 def _is_stale(row: Any, now: float) -> bool:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,7 +70,8 @@ class Budget:
         for name, value in _fields(self).items():
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 < value <= sys.float_info.max:  # neither infinite nor more than a float holds
                 raise UsageError(f"Budget '{name}' was {value!r}; expected a number above 0, or leave it out.")
             if name in ("steps", "peak_memory_bytes"):
                 if value != int(value):
@@ -468,7 +470,8 @@ def parse_budget(text: str) -> Budget:
         except ValueError:
             units = ", a plain number or one in MB, GB, MiB, GiB" if name == "peak_memory_bytes" else ""
             raise UsageError(f"Budget '{name}' was '{raw}'; expected a number above 0{units}.") from None
-        values[name] = round(number) if unit else number  # 0.1 GiB is no whole number of bytes
+        # 0.1 GiB is no whole number of bytes; what is infinite is refused below.
+        values[name] = round(number) if unit and math.isfinite(number) else number
     return Budget(**values)
 
 

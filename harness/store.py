@@ -107,13 +107,19 @@ class Store:
             StoreError: if it cannot be opened, is no store, or was written by a newer version of the harness.
         """
         url = _parse_url(url_or_path)
-        name = url.database or ":memory:" if url.drivername.startswith("sqlite") else url.render_as_string()
+        is_sqlite = url.drivername.startswith("sqlite")
+        # A password may stand in the query too; no message repeats either.
+        shown = url.difference_update_query(["password"]).render_as_string()
+        name = url.database or ":memory:" if is_sqlite else shown
         if _is_file(url):
             _check_file(Path(str(url.database)), create=create)
+        # A connection that has outlived a restart of the server is found out before a record is entrusted to it; and
+        # claims rely on each statement seeing what was committed last.
+        settings = {} if is_sqlite else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
         try:
-            engine = sa.create_engine(url)
+            engine = sa.create_engine(url, **settings)
         except (ImportError, sa.exc.ArgumentError) as error:
-            hint = " Try pip install 'psycopg[binary]'." if url.drivername.startswith("postgresql") else ""
+            hint = " Try pip install 'adaptation-harness[postgres]'." if url.drivername.startswith("postgresql") else ""
             raise StoreError(f"The store {name} needs a database driver that is missing: {error}.{hint}") from error
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _set_pragmas)
@@ -450,7 +456,12 @@ def _parse_url(url_or_path: str | Path) -> sa.URL:
             raise StoreError("The store's name is empty; expected a path or a URL such as sqlite:///records.sqlite.")
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
-        return sa.make_url(text)
+        url = sa.make_url(text)
+        if "@" in (url.host or ""):
+            raise StoreError(
+                "The store's URL has an '@' in its user name or password; expected it percent-encoded, as %40."
+            )
+        return url
     except sa.exc.ArgumentError:
         raise StoreError(
             f"The store's URL '{text.partition('://')[0]}://...' cannot be read; expected a path, sqlite:///FILE or "

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import types
 import typing
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from harness.data.sampling import parse_size
 from harness.data.spec import Files, TaskSpec
+from harness.data.yaml_reader import read_yaml, short
 from harness.errors import UsageError, unknown_name
 from harness.records import MAX_SEED, Budget, parse_budget
 from harness.resources import shipped
@@ -33,7 +36,7 @@ DEFAULT_SEEDS = (0, 1, 2)
 def _read_size(value: object) -> str:
     """A size as text, spelt as `parse_size` spells it."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{value!r} is not a training size; expected a number above 0 (32), '8/class' or 'all'")
+        raise ValueError(f"{short(value)} is not a training size; expected a number above 0 (32), '8/class' or 'all'")
     try:
         return str(parse_size(value))
     except UsageError as error:
@@ -103,7 +106,7 @@ class Suite(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)  # a folder of reports bears it
     description: str = ""
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     include: tuple[str, ...] = ()
@@ -120,7 +123,7 @@ class Suite(BaseModel):
     @field_validator("methods", "sizes", "seeds", "include")
     @classmethod
     def _each_once(cls, values: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-        twice = [value for value in values if values.count(value) > 1]
+        twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
             raise ValueError(f"'{twice[0]}' is named twice")
         return values
@@ -165,8 +168,12 @@ def load_suite(name_or_path: str | Path) -> Suite:
 def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
     """Read one suite and those it includes; `folder` is what relative paths start from."""
     if _is_path(name_or_path):
-        path = (folder / Path(name_or_path).expanduser()).absolute()
-        if not path.is_file():
+        try:
+            path = (folder / Path(name_or_path).expanduser()).absolute()
+            found = path.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be entered, an unknown user
+            raise UsageError(f"The suite file {short(name_or_path)} cannot be looked for ({error}).") from error
+        if not found:
             raise UsageError(f"There is no suite file {path}. Shipped suites: {', '.join(suite_names())}.")
         label, source, home, key = str(name_or_path), _read_text(path), path.parent, str(path)
     else:
@@ -217,27 +224,9 @@ def _read_text(path: Path) -> str:
         raise UsageError(f"{path}: the suite cannot be read ({error}).") from error
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain data only, and no key twice: YAML's parser would let the second silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As the parent does, after a look at the keys."""
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which the parent unfolds
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _parse_yaml(label: str, source: str) -> dict[str, Any]:
     try:
-        content = yaml.load(source, Loader=_UniqueKeys)  # a SafeLoader: it builds plain data and runs nothing
+        content = read_yaml(source)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UsageError(f"{label}: {line}{error.problem or 'not YAML'}.") from error
@@ -247,7 +236,7 @@ def _parse_yaml(label: str, source: str) -> dict[str, Any]:
         raise UsageError(f"{label}: expected a mapping; accepted keys: {', '.join(_file_keys(Suite))}.")
     strange = [key for key in content if not isinstance(key, str)]
     if strange:
-        raise UsageError(f"{label}: {strange[0]!r}: unknown key; accepted: {', '.join(_file_keys(Suite))}.")
+        raise UsageError(f"{label}: {short(strange[0])}: unknown key; accepted: {', '.join(_file_keys(Suite))}.")
     return content
 
 
@@ -258,15 +247,20 @@ def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
         for name, task in tasks.items():
             if isinstance(task, dict) and "name" in task:
                 raise UsageError(f"{label}: tasks.{name}.name: a task is named by its key; leave 'name' out.")
+        twice = [name for name, count in Counter(str(name) for name in tasks).items() if count > 1]
+        if twice:  # 1 and '1', say
+            raise UsageError(f"{label}: tasks.{twice[0]}: two tasks have this name.")
         content["tasks"] = {
             str(name): {**task, "name": str(name)} if isinstance(task, dict) else task for name, task in tasks.items()
         }
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:
-        raise UsageError("\n".join(f"{label}: {problem}" for problem in _problems(error))) from error
+        lines = [f"{label}: {problem}" for problem in itertools.islice(_problems(error), _MOST_PROBLEMS)]
+        more = error.error_count() - len(lines)
+        raise UsageError("\n".join([*lines, f"{label}: {more} more of the like."] if more else lines)) from error
     return suite.model_copy(
-        update={"tasks": {name: _resolved(label, _anchored(task, home)) for name, task in suite.tasks.items()}}
+        update={"tasks": {name: _resolved(label, _anchored(label, task, home)) for name, task in suite.tasks.items()}}
     )
 
 
@@ -281,14 +275,17 @@ def _resolved(label: str, task: TaskSpec) -> TaskSpec:
         raise UsageError(f"{where}.{str(error).rstrip('.')}.") from error
 
 
-def _anchored(task: TaskSpec, home: Path) -> TaskSpec:
+def _anchored(label: str, task: TaskSpec, home: Path) -> TaskSpec:
     """The task with the paths of its files made absolute."""
     files = task.data.files
     if files is None:
         return task
 
     def absolute(path: str) -> str:
-        return str((home / Path(path).expanduser()).absolute())
+        try:
+            return str((home / Path(path).expanduser()).absolute())
+        except RuntimeError as error:
+            raise UsageError(f"{label}: tasks.{task.name}.data.files: {short(path)}: {error}") from error
 
     found = Files(train=absolute(files.train), test=None if files.test is None else absolute(files.test))
     splits = task.splits.model_copy(update={"test": None}) if files.test is None else task.splits
@@ -312,22 +309,24 @@ def _problems(error: ValidationError) -> Iterator[str]:
                 yield f"{key or 'suite'}: {str(problem['ctx']['error']).rstrip('.')}"
             case "string_pattern_mismatch" if location[-1:] == ("name",):
                 where = key.removesuffix(".name")
-                yield f"{where}: {problem['input']!r} is not a name; accepted: letters, digits, '_', '.', '-'"
+                yield f"{where}: {short(problem['input'])} is not a name; accepted: letters, digits, '_', '.', '-'"
             case "literal_error":
-                yield f"{key}: {problem['input']!r} was given; accepted: {problem['ctx']['expected']}"
+                yield f"{key}: {short(problem['input'])} was given; accepted: {problem['ctx']['expected']}"
             case "model_type" | "model_attributes_type" | "dict_type":
                 model = _model_at(location)
                 keys = f" of {', '.join(_file_keys(model))}" if model else ""
-                yield f"{key}: {problem['input']!r} was given; expected a mapping{keys}"
+                yield f"{key}: {short(problem['input'])} was given; expected a mapping{keys}"
             case _:
                 expected = problem["msg"].removeprefix("Input should be ").removeprefix("a ").rstrip(".")
                 yield f"{key}: {_given(problem['input'])} was given; expected {expected}"
 
 
+_MOST_PROBLEMS = 20
+"""That a message names: beyond, nobody reads on."""
+
+
 def _given(value: object) -> str:
-    text = repr(value)
-    hint = " (YAML reads it so; put it in quotes)" if isinstance(value, bool) else ""
-    return (text if len(text) <= 60 else text[:57] + "...") + hint
+    return short(value) + (" (YAML reads it so; put it in quotes)" if isinstance(value, bool) else "")
 
 
 def _file_keys(model: type[BaseModel] | None) -> list[str]:

@@ -15,6 +15,7 @@ from harness.measure.device import Device, shared
 from harness.plan import PlannedCell, plan_cells
 from harness.records import Budget, Record
 from harness.schedule.drive import Policy, run_cells
+from harness.schedule.job import Job
 from harness.schedule.local import LocalWorkers
 from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
@@ -105,10 +106,12 @@ def test_a_run_ends_at_its_deadline_and_goes_on_another_time(toy: Task, cpu: Dev
     listener = Quiet()
     with Store.open(tmp_path / "within.sqlite") as store:
         workers = LocalWorkers("cpu", None)
-        assert workers.device.kind == "cpu"  # it has started: what is measured here is the run
+        workers.start(Job(cells[0], None, "warms up", 1), toy)  # imports: what is measured here is the run
+        while workers.n_running:
+            workers.events(1.0)
         began = time.monotonic()
-        outcome = run_cells(prepared, store, listener, workers, Policy(deadline=began + 12.0))
-        assert time.monotonic() - began < 14
+        outcome = run_cells(prepared, store, listener, workers, Policy(deadline=began + 5.0))
+        assert time.monotonic() - began < 8
         assert (outcome.n_cells, outcome.n_run, outcome.n_left, outcome.interrupted) == (2, 1, 1, False)
         assert store.claimed() == set()
         late = run_cells(prepared, store, listener, LocalWorkers("cpu", None), Policy(deadline=time.monotonic() - 1))
@@ -162,3 +165,8 @@ def test_cells_that_share_a_device_bear_no_seconds(toy: Task, cpu: Device, tmp_p
         assert frame[column].isna().all()
     assert frame["peak_rss_bytes"].notna().all()
     assert shared(cpu, 1) is cpu
+
+
+def test_cells_that_cannot_run_take_no_time(toy: Task, cpu: Device) -> None:
+    planned = PlannedCell(plan_one(toy, None, Planted()).cell, Planted(), unsupported="there is a reason")
+    assert Estimator({toy.name: toy}, {}, cpu).estimate(planned).seconds == 0.0

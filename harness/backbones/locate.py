@@ -93,10 +93,13 @@ def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = Tr
     hub_id, _, revision = name.partition("@")
     try:
         folder = Path(name).expanduser()
+        is_backbone = (folder / "config.json").is_file()
     except RuntimeError:
         raise UsageError(f"Backbone '{name}': there is no such user's folder.") from None
-    if name.startswith(("/", "./", "../", "~")) or (folder.is_dir() and (folder / "config.json").is_file()):
-        if not (folder / "config.json").is_file():
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UsageError(f"Backbone '{name}' cannot be looked for: {error.strerror or error}.") from None
+    if name.startswith(("/", "./", "../", "~")) or is_backbone:
+        if not is_backbone:
             raise MissingResourceError(
                 f"Backbone folder '{name}' has no config.json. Expected a folder as transformers saves it: "
                 "config.json, model.safetensors and the tokenizer's files."

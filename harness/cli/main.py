@@ -103,13 +103,33 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(help="With --executor ray: auto or the cluster's address; none starts one on this machine."),
     ] = None,
+    ray_workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="With --executor ray: how many workers; else one a GPU, or one a node."),
+    ] = None,
+    ray_cores: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="With --executor ray: cores of each worker."),
+    ] = None,
 ) -> None:
     """Run what is missing of a suite's grid, print the table, write the report."""
     from harness.cli.request import Asked
     from harness.cli.run import RunOptions, run_command
 
     asked = Asked(suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune)
-    options = RunOptions(store, reports, retry_failed, cell_limit, within, on_oom, throughput, executor, ray_address)
+    options = RunOptions(
+        store=store,
+        reports=reports,
+        retry_failed=retry_failed,
+        cell_limit=cell_limit,
+        within=within,
+        on_oom=on_oom,
+        throughput=throughput,
+        executor=executor,
+        ray_address=ray_address,
+        ray_workers=ray_workers,
+        ray_cores=ray_cores,
+    )
     raise typer.Exit(run_command(asked, options))
 
 
@@ -250,4 +270,5 @@ def main() -> None:
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)
     except KeyboardInterrupt:
+        typer.secho("Stopped.", err=True)
         sys.exit(130)

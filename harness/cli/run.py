@@ -42,6 +42,7 @@ class RunOptions:
         throughput: cells at a time on one device.
         executor: `local` or `ray`.
         ray_address: of a cluster; None starts one on this machine.
+        ray_workers, ray_cores: of a cluster: workers, and cores of each; None is what there is.
     """
 
     store: str
@@ -53,6 +54,8 @@ class RunOptions:
     throughput: int = 1
     executor: str = "local"
     ray_address: str | None = None
+    ray_workers: int | None = None
+    ray_cores: int | None = None
 
 
 class _Executor(AbstractContextManager["_Executor"], Protocol):
@@ -87,16 +90,30 @@ def _workers(options: RunOptions, device: str, limits: Limits) -> _Executor:
     from harness.features.disk import default_folder
 
     if options.executor == "local":
-        if options.ray_address is not None:
-            raise UsageError("--ray-address goes with --executor ray.")
+        of_ray = {"address": options.ray_address, "workers": options.ray_workers, "cores": options.ray_cores}
+        for name, value in of_ray.items():
+            if value is not None:
+                raise UsageError(f"--ray-{name} goes with --executor ray.")
         from harness.schedule.local import LocalWorkers
 
         return LocalWorkers(device, default_folder(), n_workers=options.throughput, limits=limits)
     if options.executor != "ray":
         raise UsageError(f"--executor '{options.executor}' was given; expected {' or '.join(EXECUTORS)}.")
     if options.throughput != 1:
-        raise UsageError("--throughput goes with --executor local; Ray runs one cell a worker.")
-    raise UsageError("--executor ray is not there yet.")
+        raise UsageError("--throughput goes with --executor local; Ray runs one cell a worker (--ray-workers).")
+    for name, value in (("--ray-workers", options.ray_workers), ("--ray-cores", options.ray_cores)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} was given; expected a whole number above 0.")
+    from harness.schedule.ray_workers import RayWorkers
+
+    return RayWorkers(
+        device,
+        default_folder(),
+        address=options.ray_address,
+        n_workers=options.ray_workers,
+        cores_per_worker=options.ray_cores,
+        limits=limits,
+    )
 
 
 def _run(
@@ -115,6 +132,7 @@ def _run(
     with console.status("Loading data and checking the backbone"):
         prepared = prepare(request, lambda _: workers.device)
     print_notes(console, prepared)
+    said = _print_remarks(console, workers, 0)
 
     from harness.cli.progress import RunDisplay
     from harness.schedule.drive import Policy, run_cells
@@ -125,22 +143,38 @@ def _run(
         deadline=None if time_given is None else _deadline(*time_given, prepared),
         halve_on_oom=options.on_oom == "halve",
     )
-    again = f"Run the same command again to go on; records are in {options.store}."
     with Store.open(options.store) as opened:
+        again = f"Run the same command again to go on; records are in {opened.name}."
         try:
             with RunDisplay(console, prepared) as display:
                 outcome = run_cells(prepared, opened, display, workers, policy)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             outcome = None
+        _print_remarks(console, workers, said)
         if outcome is None or outcome.interrupted:
             console.print(f"Stopped. {again}", highlight=False, markup=False)
             return 130
         records = list(opened.records(with_predictions=True, ids=outcome.ids, device=prepared.device.name))
-    return _conclude(console, prepared, outcome, records, options, again)
+        store = opened.name
+    return _conclude(console, prepared, outcome, records, options, store, again)
+
+
+def _print_remarks(console: Console, workers: _Executor, n_said: int) -> int:
+    """What an executor has to say of machines that it does not use, from the one after `n_said` on; how many in all."""
+    remarks: list[str] = getattr(workers, "remarks", [])
+    for remark in remarks[n_said:]:
+        console.print(f"Note: {remark}", highlight=False, markup=False)
+    return len(remarks)
 
 
 def _conclude(
-    console: Console, prepared: Prepared, outcome: Outcome, records: list[Record], options: RunOptions, again: str
+    console: Console,
+    prepared: Prepared,
+    outcome: Outcome,
+    records: list[Record],
+    options: RunOptions,
+    store: str,
+    again: str,
 ) -> int:
     from harness.report.write import write_report
 
@@ -151,7 +185,7 @@ def _conclude(
         print_tables(console, records)
         written = write_report(records, options.reports / prepared.suite)
     n_before = outcome.n_cells - outcome.n_run - outcome.n_elsewhere - outcome.n_left
-    say(f"{outcome.n_run} cells run, {n_before} were there already. Records: {options.store}")
+    say(f"{outcome.n_run} cells run, {n_before} were there already. Records: {store}")
     if outcome.n_left:
         say(f"{outcome.n_left} cells did not fit into {options.within}. {again}")
     if outcome.n_elsewhere:

@@ -152,6 +152,8 @@ class Estimator:
 
     def estimate(self, planned: PlannedCell) -> Estimate:
         """What a cell is expected to take. Cells that differ in their seeds alone share one estimate."""
+        if planned.unsupported is not None:  # recorded, and not run
+            return Estimate(0.0, 0.0, 0.0, "formula")
         made, cell = self._made[self._configured(planned)], planned.cell
         key = (cell.task, cell.n_train, cell.budget)
         if key not in made:
@@ -161,7 +163,7 @@ class Estimator:
     def group(self, planned: PlannedCell) -> tuple[object, ...]:
         """What cells of one estimate have in common: everything but the seed."""
         cell = planned.cell
-        return self._configured(planned), cell.task, cell.n_train, cell.budget
+        return self._configured(planned), cell.task, cell.n_train, cell.budget, planned.unsupported
 
     def _make(self, planned: PlannedCell) -> Estimate:
         wanted = self._amount(planned)

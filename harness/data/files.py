@@ -46,7 +46,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> FileRows:
             message names the file and the line, row or column.
     """
     ending = path.suffix.lower()
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise DataError(f"{path}: the file cannot be looked for ({error.strerror or error}).") from error
+    if not exists:
         near = _near_file(path)
         raise DataError(f"{path}: there is no such file.{near}")
     if not path.is_file():
@@ -65,6 +69,18 @@ def read_rows(path: Path, columns: Sequence[str]) -> FileRows:
     if not rows.columns[wanted[0]]:
         raise DataError(f"{path}: the file has no rows.")
     return rows
+
+
+def absolute_path(path: str | Path) -> Path:
+    """A path as a user types it, made absolute: a worker may run in another folder.
+
+    Raises:
+        DataError: `~NAME` of a user that this machine does not know.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise DataError(f"{path}: there is no such user's folder ({error}).") from error
 
 
 def missing_column(name: str, column: str, known: Iterable[str]) -> DataError:

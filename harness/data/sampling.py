@@ -87,7 +87,7 @@ def parse_size(text: str | int) -> Size:
     cleaned = str(text).strip().lower()
     if cleaned == "all":
         return Size(None)
-    matched = re.fullmatch(r"([0-9]+)(\s*/\s*class)?", cleaned)
+    matched = re.fullmatch(r"([0-9]{1,18})(\s*/\s*class)?", cleaned)
     if isinstance(text, bool) or matched is None or int(matched.group(1)) < 1:
         raise UsageError(f"Training size '{text}' was given; expected a number above 0 (32), '8/class' or 'all'.")
     return Size(int(matched.group(1)), per_class=matched.group(2) is not None)

@@ -6,6 +6,7 @@ Only pydantic is imported, so that suites can be listed without loading a data s
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -219,7 +220,7 @@ class TaskSpec(_Frozen):
     @field_validator("label_names")
     @classmethod
     def _labels_are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({name for name in value if value.count(name) > 1})
+        twice = sorted(name for name, count in Counter(value).items() if count > 1)
         if twice:
             raise ValueError(f"'{twice[0]}' is named twice")
         if len(value) == 1:

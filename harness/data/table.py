@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.classes import check_can_hold_out, check_known_to_training, check_labels, check_texts, sorted_labels
-from harness.data.files import read_rows
+from harness.data.files import absolute_path, read_rows
 from harness.data.raw import Origin
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
 from harness.errors import DataError, UsageError
@@ -59,10 +59,12 @@ def table_task(
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
-        UsageError: text and label are the same column.
+        UsageError: text and label are the same column, or one has no name.
     """
-    train_path = Path(path).expanduser().absolute()  # a worker may run in another folder
-    test_path = None if test is None else Path(test).expanduser().absolute()
+    if not text or not label:
+        raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
+    train_path = absolute_path(path)
+    test_path = None if test is None else absolute_path(test)
     files = Files(train=str(train_path), test=None if test_path is None else str(test_path))
     columns = Columns(text=text, label=label)
     table = read_table(files, columns)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ import numpy.typing as npt
 from harness.tasks.base import Floats, Ints
 
 DEFAULT_LIMIT_BYTES = 2 * 10**9
+
+_ABANDONED_SECONDS = 3600.0
+"""After so long an unfinished file is one that a killed run has left, and not another run's that is being written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,7 @@ class FeatureDisk:
                         peak_device_bytes=int(opened.metadata()["peak_device_bytes"]),
                     )
                     intact = opened.metadata()["sha256"] == _checksum(shard)
-            except (SafetensorError, OSError, KeyError, ValueError):
+            except (SafetensorError, OSError, KeyError, ValueError, TypeError):
                 intact = False
             if intact:
                 yield shard
@@ -94,9 +98,11 @@ class FeatureDisk:
 
     def write(self, name: str, key: str, shard: Shard) -> None:
         """Keep a shard. A full or read-only disk costs the cache, never the cell: it warns and goes on."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         folder = self._folder / name
+        temporary: str | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             about = folder / "key.json"
@@ -116,14 +122,20 @@ class FeatureDisk:
             )
             Path(temporary).replace(folder / f"{checksum[:16]}.safetensors")
             self._evict(keep=name)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the library has errors of its own for a disk that is full
             warnings.warn(f"Features could not be kept in {self._folder}: {error}", stacklevel=2)
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    Path(temporary).unlink(missing_ok=True)  # a full disk has no room for half a file
 
     def size_bytes(self) -> int:
         """Bytes that the cache takes now."""
         return sum(path.stat().st_size for path in self._folder.glob("*/*") if path.is_file())
 
     def _evict(self, keep: str) -> None:
+        for path in self._folder.glob("*/*.partial"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
         total = self.size_bytes()
         folders = sorted(
             (path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
@@ -138,7 +150,10 @@ class FeatureDisk:
 
 
 def _checksum(shard: Shard) -> str:
+    """Of everything that a record could depend on: a figure of memory, or the type of numbers, can be damaged too."""
     digest = hashlib.sha256()
+    digest.update(f"{shard.peak_rss_above_baseline_bytes} {shard.peak_device_bytes}".encode())
     for part in (shard.rows, shard.values, shard.seconds):
+        digest.update(f" {part.dtype.str} {part.shape} ".encode())
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

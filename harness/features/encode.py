@@ -36,7 +36,7 @@ BATCH_ROWS = {"cpu": 16, "cuda": 256}
 LENGTH_STEP = {"cpu": 4, "cuda": 16}
 """A row is padded to the next multiple of this many tokens."""
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)

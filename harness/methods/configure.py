@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.data.yaml_reader import read_yaml, short
 from harness.errors import UsageError, unknown_name
 from harness.methods.base import Method, methods
 
@@ -82,7 +83,7 @@ def parse_method(text: str) -> Method:
             if setting in settings:
                 raise UsageError(f"Setting '{setting}' of method '{cls.name}' was given twice in '{text}'.")
             try:
-                settings[setting] = None if value.lower() == "none" else yaml.safe_load(value)
+                settings[setting] = None if value.lower() == "none" else read_yaml(value)
             except yaml.YAMLError:
                 settings[setting] = value
     try:
@@ -91,5 +92,5 @@ def parse_method(text: str) -> Method:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"Setting '{where}' of method '{cls.name}' was {first['input']!r}; expected: {first['msg']}."
+            f"Setting '{where}' of method '{cls.name}' was {short(first['input'])}; expected: {first['msg']}."
         ) from None

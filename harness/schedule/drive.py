@@ -18,7 +18,7 @@ from harness.plan import PlannedCell
 from harness.records import FINAL_STATUSES, Record, Status
 from harness.schedule.claiming import Claims
 from harness.schedule.interrupts import Interrupts
-from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress
+from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress, Warned
 from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
 from harness.store import Store
@@ -253,6 +253,8 @@ class _Run:
         """Do what an event asks for."""
         if isinstance(event, Begun):
             self._listener.cell_begins(job.planned)
+        elif isinstance(event, Warned):
+            self._listener.remark(f"{job.planned.label()}: {event.text}")
         elif isinstance(event, Progress):
             self._listener.cell_goes_on(event.doing, event.fraction, event.loss)
         elif isinstance(event, Done):

@@ -53,6 +53,13 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A worker has something to say that the user should know of."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """What a running cell does, how much of its budget is spent, its latest loss."""
 
@@ -112,8 +119,8 @@ class Checked:
     why: str | None
 
 
-FromWorker: TypeAlias = Ready | Checked | Begun | Progress | Done
-Event: TypeAlias = Begun | Progress | Done | Lost | Cut
+FromWorker: TypeAlias = Ready | Checked | Begun | Warned | Progress | Done
+Event: TypeAlias = Begun | Warned | Progress | Done | Lost | Cut
 
 
 @dataclass(frozen=True)

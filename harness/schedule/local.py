@@ -27,6 +27,9 @@ from harness.tasks.base import Task
 LOOK_SECONDS = 0.1
 """How often limits are looked at."""
 
+MOST_STARTS = 2
+"""Workers that may die before their first cell: the first may have been an accident."""
+
 KEPT_LINES = 20
 """Lines of a worker's output that are kept, to say what it said last."""
 
@@ -155,31 +158,33 @@ class _Slot:
 
     def device(self) -> Device:
         """The worker's device; waits for it to say."""
-        self.warm_up()
-        try:
-            while self._device is None:
-                message: FromWorker = self.connection.recv()
-                if isinstance(message, Ready):
-                    self._device = message.device
-        except (EOFError, OSError):
-            lost = self._death()
-            raise UsageError(f"The worker that runs cells did not start: it {lost.how}. {lost.said}") from None
-        return self._device
+        for _ in range(MOST_STARTS):
+            self.warm_up()
+            try:
+                while self._device is None:
+                    message: FromWorker = self.connection.recv()
+                    if isinstance(message, Ready):
+                        self._device = message.device
+                return self._device
+            except (EOFError, OSError):
+                lost = self._death()
+        raise UsageError(f"The worker that runs cells did not start: it {lost.how}. {lost.said}")
 
     def check(self, files: BackboneFiles) -> str | None:
         """Why a backbone cannot be loaded; None where it can."""
-        self.warm_up()
-        try:
-            self.connection.send(Check(files))
-            while True:
-                message: FromWorker = self.connection.recv()
-                if isinstance(message, Ready):
-                    self._device = message.device
-                if isinstance(message, Checked):
-                    return message.why
-        except (EOFError, OSError):
-            lost = self._death()
-            return f"Backbone '{files.name}' could not be loaded: the worker that tried {lost.how}. {lost.said}"
+        for _ in range(MOST_STARTS):
+            self.warm_up()
+            try:
+                self.connection.send(Check(files))
+                while True:
+                    message: FromWorker = self.connection.recv()
+                    if isinstance(message, Ready):
+                        self._device = message.device
+                    if isinstance(message, Checked):
+                        return message.why
+            except (EOFError, OSError):
+                lost = self._death()
+        return f"Backbone '{files.name}' could not be loaded: the worker that tried {lost.how}. {lost.said}"
 
     def start(self, job: Job, task: Task) -> None:
         """Give the worker a cell; start one if there is none."""

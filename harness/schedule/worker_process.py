@@ -13,13 +13,15 @@ import signal
 import sys
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from harness.schedule.job import Begun, Check, Checked, Done, FromWorker, Give, Progress, Ready, ToWorker
+from harness.schedule.job import Begun, Check, Checked, Done, FromWorker, Give, Progress, Ready, ToWorker, Warned
 from harness.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ PROGRESS_SECONDS = 0.1
 WATCH_SECONDS = 0.25
 
 _PR_SET_PDEATHSIG = 1
+_SOURCE = Path(__file__).resolve().parent.parent
 
 
 def serve(
@@ -63,6 +66,7 @@ def serve(
     worker = Worker(device, Path(cache) if cache is not None else None)
     channel = _Channel(connection)
     channel.send(Ready(device))
+    pass_on_warnings(channel.send)
     threading.Thread(target=_watch, args=(worker, channel), name="watches the clock", daemon=True).start()
     tasks: dict[str, Task] = {}
     this = psutil.Process()
@@ -91,6 +95,20 @@ def serve(
             attempt=message.attempt,
         )
         channel.send(Done(record))
+
+
+def pass_on_warnings(send: Callable[[Warned], None]) -> None:
+    """Have the harness's own warnings reach the user; those of libraries stay in the output that nobody reads."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(_SOURCE):
+            send(Warned(str(message)))
+        else:
+            before(message, category, filename, lineno, *rest)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.filterwarnings("always", category=UserWarning, module=r"harness\.")
 
 
 class _Channel:

@@ -1,0 +1,202 @@
+"""One Ray actor as the driver knows it: greeted before it gets a cell, listened to, killed, greeted again."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import harness
+from harness.backbones.locate import BackboneFiles
+from harness.errors import UsageError
+from harness.measure.host import kills_for_memory
+from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost
+from harness.schedule.ray_actor import CellActor, Hello
+from harness.schedule.ray_cluster import Place
+from harness.tasks.base import Task
+
+PATIENCE_SECONDS = 120.0
+"""How long an actor's starting anew may fail before it is given up."""
+
+PAUSE_SECONDS = 0.5
+"""Before a greeting that failed is repeated."""
+
+
+class Slot:
+    """A place for one actor; Ray starts its process anew after it has died.
+
+    Args:
+        ray: the module, connected.
+        place: where it lives.
+        cache: folder of the feature cache there; None keeps features in memory only.
+        is_limited: whether a cell may hold no more than an even share of the node's memory.
+        is_local: whether the node is this machine, and ends with this process.
+
+    Attributes:
+        is_ready: whether it has answered, has all backbones, and has not died since.
+        refusals: why it cannot load backbones that it was asked about.
+        job: the running cell.
+        asked: the backbones that it was asked about last.
+    """
+
+    def __init__(self, ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_local: bool) -> None:
+        self.place = place
+        self.is_ready = False
+        self.refusals: tuple[str, ...] = ()
+        self.job: Job | None = None
+        self.asked: Sequence[BackboneFiles] = ()
+        self._ray = ray
+        self._is_local = is_local
+        self._actor = _start(ray, place, cache, is_limited=is_limited, is_local=is_local)
+        self._hello: Any = None
+        self._stream: Any = None
+        self._greet_at: float | None = None
+        self._fails_since: float | None = None
+        self._life = self._ended_life = ""
+        self._began_at: float | None = None
+        self._kills_before = 0
+
+    @property
+    def awaited(self) -> Any:
+        """What `ray.wait` can wait for: something that the actor is about to say, or None."""
+        return self._stream or self._hello
+
+    def greet(self, backbones: Sequence[BackboneFiles]) -> None:
+        """Have it say what it is and whether it can load the backbones; it is not ready before it has."""
+        self.is_ready, self.refusals, self._greet_at = False, (), None
+        self.asked = backbones
+        self._hello = self._actor.hello.remote([_from_anywhere(files) for files in backbones])
+
+    def answer(self) -> Hello | None:
+        """What it says of itself, if it has by now; greets it again where the time for that has come.
+
+        Raises:
+            UsageError: it has no device, has another version of the harness, or does not come back.
+        """
+        if self._greet_at is not None and time.monotonic() >= self._greet_at:
+            self.greet(self.asked)
+        if self._hello is None or not self._has_said(self._hello):
+            return None
+        exceptions, hello = self._ray.exceptions, self._hello
+        self._hello = None
+        try:
+            said: Hello = self._ray.get(hello)
+        except exceptions.ActorUnavailableError as error:  # it is being started anew
+            now = time.monotonic()
+            self._fails_since = self._fails_since or now
+            if now - self._fails_since > PATIENCE_SECONDS:
+                raise UsageError(f"it has not come back for {PATIENCE_SECONDS:g} s: {_reason(error)}") from None
+            self._greet_at = now + PAUSE_SECONDS
+            return None
+        except exceptions.ActorUnschedulableError:
+            raise UsageError("the node is gone") from None
+        except exceptions.RayError as error:
+            raise UsageError(_reason(error)) from None
+        if said.life == self._ended_life:  # killed, and not dead yet
+            self._greet_at = time.monotonic() + PAUSE_SECONDS
+            return None
+        self._life, self._fails_since = said.life, None
+        if said.version != harness.__version__:
+            raise UsageError(f"it has version {said.version} of the harness, not {harness.__version__}")
+        if said.device is None:
+            raise UsageError(" ".join(said.refusals))
+        return said
+
+    def start(self, job: Job, task: Any) -> None:
+        """Give it a cell; `task` is a reference to what `pickled` made."""
+        self.job = job
+        self._began_at, self._kills_before = None, kills_for_memory() or 0
+        files = None if job.files is None else _from_anywhere(job.files)
+        self._stream = self._actor.run.options(num_returns="streaming").remote(replace(job, files=files), [task])
+
+    def receive(self) -> list[Event]:
+        """What it has said of its running cell by now; its silence is its death."""
+        events: list[Event] = []
+        while self.job is not None and self._has_said(self._stream):
+            events.append(event := self._next_event())
+            if isinstance(event, Begun):
+                self._began_at = time.monotonic()
+            elif isinstance(event, Done) and not event.is_last:
+                self.job = self._stream = None
+            elif isinstance(event, (Done, Cut, Lost)):
+                self.renew()
+        return events
+
+    def over(self, cell_seconds: float | None) -> Cut | None:
+        """Whether the running cell is over its limit of time."""
+        if self.job is None or self._began_at is None or cell_seconds is None:
+            return None
+        seconds = time.monotonic() - self._began_at
+        if seconds <= cell_seconds:
+            return None
+        why = f"The cell was stopped after {seconds:.0f} s; its limit is {cell_seconds:g} s (--cell-limit)."
+        return Cut("out_of_time", why)
+
+    def renew(self) -> None:
+        """Have Ray start the process anew; what it was running is over."""
+        self.job = self._stream = None
+        self._ended_life = self._life
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor, no_restart=False)
+        self.greet(self.asked)
+
+    def end(self) -> None:
+        """End the actor for good."""
+        self.job = self._stream = None
+        with suppress(self._ray.exceptions.RayError, ValueError):  # a cluster that is gone has no actors either
+            self._ray.kill(self._actor)
+
+    def _has_said(self, source: Any) -> bool:
+        return bool(self._ray.wait([source], timeout=0)[0])
+
+    def _next_event(self) -> Event:
+        exceptions = self._ray.exceptions
+        try:
+            event: Event = self._ray.get(next(self._stream))
+        except (StopIteration, exceptions.RayError) as error:
+            of_memory = isinstance(error, exceptions.OutOfMemoryError)
+            if self._is_local:  # the kernel that kills is this machine's, and can be asked
+                of_memory = of_memory or (kills_for_memory() or 0) > self._kills_before
+            how = f"was lost on node {self.place.address} (Ray: {_reason(error)})"
+            if isinstance(error, exceptions.ActorUnavailableError):  # it is being started anew: no more is known
+                how = f"died on node {self.place.address}"
+            return Lost(how, of_memory)
+        return event
+
+
+def pickled(task: Task) -> bytes:
+    """A task as actors take it: arrays that Ray itself shares among processes could not be written to."""
+    return pickle.dumps(task)
+
+
+def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_local: bool) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    variables = {"OMP_NUM_THREADS": str(place.n_threads)}
+    if is_local:  # what the driver can import, its own children can
+        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    made = ray.remote(CellActor).options(
+        num_cpus=place.n_threads,
+        num_gpus=1 if place.device == "cuda" else 0,
+        max_restarts=-1,
+        max_task_retries=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+        runtime_env={"env_vars": variables},
+    )
+    return made.remote(place.device, cache, place.n_here, is_limited)
+
+
+def _from_anywhere(files: BackboneFiles) -> BackboneFiles:
+    """The same files by a path that does not depend on the folder that a process runs in."""
+    return replace(files, folder=files.folder.absolute())
+
+
+def _reason(error: BaseException) -> str:
+    """What Ray says last, which is what went wrong, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")[:500]

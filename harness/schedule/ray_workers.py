@@ -1,0 +1,238 @@
+"""Cells in Ray actors, on this machine or a cluster's: each may die, with its node, without taking a run along.
+
+The driver says on which node each actor lives, so that an actor knows how many share its node. A process that dies is
+started anew by Ray on that node; a node that dies takes its actors out of the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.backbones.locate import BackboneFiles
+from harness.errors import UsageError
+from harness.measure.device import Device
+from harness.schedule.job import Event, Job
+from harness.schedule.local import LOOK_SECONDS, Limits
+from harness.schedule.ray_actor import Hello
+from harness.schedule.ray_cluster import connect, plan_places
+from harness.schedule.ray_slot import PAUSE_SECONDS, Slot, pickled
+from harness.tasks.base import Task
+
+START_SECONDS = 600.0
+"""How long the first actor may take to start: a cluster that others use has to have room for it."""
+
+
+class RayWorkers:
+    """One Ray actor per GPU where there are GPUs, else one per node or per so many cores; each runs one cell at a time.
+
+    `Begun` is said by the actor when it has all that the cell needs. Of `limits`, the driver enforces `cell_seconds`;
+    where `host_bytes` is set, an actor is limited to its even share of its own node's memory, whatever the driver's.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`; `auto` uses nodes with GPUs only, where there are any.
+        cache: folder of the feature cache, on each node; None keeps features in memory only.
+        address: of a cluster: `auto` for one that this machine is part of, or `HOST:PORT`; None starts one here.
+        n_workers: how many cells may run at the same time, spread evenly over nodes; None is all there is room for.
+        cores_per_worker: cores of an actor; None divides a node's among the actors on it.
+        limits: what a cell may take.
+
+    Attributes:
+        remarks: what the user should know of nodes and actors that are not used.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        cache: Path | None,
+        *,
+        address: str | None = None,
+        n_workers: int | None = None,
+        cores_per_worker: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.remarks: list[str] = []
+        self._asked_for = (device, n_workers, cores_per_worker)
+        self._cache = None if cache is None else str(cache.absolute())
+        self._address = address
+        self._limits = limits or Limits()
+        self._ray: Any = None
+        self._is_ours = False
+        self._slots: list[Slot] = []
+        self._waiting: deque[tuple[Job, Any]] = deque()
+        self._given: dict[str, tuple[Task, Any]] = {}
+        self._backbones: tuple[BackboneFiles, ...] = ()
+        self._being_checked: list[Slot] = []
+        self._device: Device | None = None
+
+    @property
+    def device(self) -> Device:
+        """Where cells run, as the first actor to answer says; starts the actors, and waits for one.
+
+        Raises:
+            UsageError: there is no such cluster, it has no room, or no actor can be used.
+        """
+        if self._device is None:
+            self._await_first()
+        assert self._device is not None
+        return self._device
+
+    @property
+    def shares_machine(self) -> bool:
+        """Whether several cells run on one processor at a time, so that their times are no method's."""
+        return self.device.cells_at_a_time > 1
+
+    @property
+    def n_free(self) -> int:
+        """How many cells could be started now; an actor that is still starting counts, and the cell waits for it."""
+        self.warm_up()
+        return len(self._slots) - self.n_running
+
+    @property
+    def n_running(self) -> int:
+        """How many cells are running, or wait for an actor to start."""
+        return len(self._waiting) + sum(slot.job is not None for slot in self._slots)
+
+    def warm_up(self) -> None:
+        """Start the actors now: they import what they need while the driver gets ready."""
+        if self._slots:
+            return
+        self._ray, self._is_ours = connect(self._address)
+        try:
+            places, remarks = plan_places(self._ray.nodes(), *self._asked_for)
+        except UsageError:
+            self.close()
+            raise
+        self.remarks += remarks
+        is_limited, is_local = self._limits.host_bytes is not None, self._address is None
+        for place in places:
+            self._slots.append(Slot(self._ray, place, self._cache, is_limited=is_limited, is_local=is_local))
+            self._slots[-1].greet(self._backbones)
+
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
+        """Why backbones cannot be loaded, of those that cannot, on any node whose actors have started by now.
+
+        Nodes that come later and cannot load them are not used.
+        """
+        self._backbones = tuple(backbones)
+        self._await_first()
+        self._being_checked = [slot for slot in self._slots if slot.is_ready or slot.refusals]
+        for slot in self._being_checked:
+            slot.greet(self._backbones)
+        while any(slot in self._slots and not (slot.is_ready or slot.refusals) for slot in self._being_checked):
+            self._look(PAUSE_SECONDS)
+        checked, self._being_checked = self._being_checked, []
+        return list(dict.fromkeys(why for slot in checked for why in slot.refusals))
+
+    def start(self, job: Job, task: Task) -> None:
+        """Run a cell on the first actor that is free; `events` tells what becomes of it."""
+        self.warm_up()
+        given = self._given.get(task.name)
+        if given is None or given[0] is not task:
+            given = self._given[task.name] = (task, self._ray.put(pickled(task)))
+        self._waiting.append((job, given[1]))
+        self._hand_out()
+
+    def events(self, timeout: float) -> list[tuple[Job, Event]]:
+        """What has happened to running cells; waits up to `timeout` seconds for something to happen.
+
+        A cell ends with exactly one `Done`, `Lost` or `Cut`.
+
+        Raises:
+            UsageError: no actor is left.
+        """
+        until = time.monotonic() + timeout
+        while self.n_running:
+            found = self._look(max(0.0, min(LOOK_SECONDS, until - time.monotonic())))
+            if found or time.monotonic() >= until:
+                return found
+        return []
+
+    def close(self) -> None:
+        """End all actors now, and the cluster if it was started here; what they were running is lost."""
+        for slot in self._slots:
+            slot.end()
+        if self._is_ours:
+            self._ray.shutdown()
+        self._is_ours, self._slots = False, []
+        self._waiting.clear()
+        self._given.clear()
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _await_first(self) -> None:
+        """Start the actors if there are none, and wait until one has answered."""
+        self.warm_up()
+        until = time.monotonic() + START_SECONDS
+        while not any(slot.is_ready or slot.refusals for slot in self._slots):
+            self._look(PAUSE_SECONDS)
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"No worker started on the Ray cluster in {START_SECONDS:g} s. Are its cores taken? `ray status` "
+                    "says; fewer cores for each worker may be free."
+                )
+
+    def _hand_out(self) -> None:
+        for slot in self._slots:
+            if self._waiting and slot.is_ready and slot.job is None:
+                slot.start(*self._waiting.popleft())
+
+    def _look(self, timeout: float) -> list[tuple[Job, Event]]:
+        """Wait for an actor to say something, take in all that was said, give cells to those that are free."""
+        awaited = [slot.awaited for slot in self._slots if slot.awaited is not None]
+        if awaited:
+            self._ray.wait(awaited, timeout=timeout)
+        else:
+            time.sleep(timeout)
+        found: list[tuple[Job, Event]] = []
+        for slot in list(self._slots):
+            try:
+                hello = slot.answer()
+                if hello is not None:
+                    self._welcome(slot, hello)
+            except UsageError as error:
+                self._give_up(slot, str(error))
+                continue
+            job = slot.job
+            if job is None:
+                continue
+            found += [(job, event) for event in slot.receive()]
+            cut = slot.over(self._limits.cell_seconds)
+            if cut is not None:
+                slot.renew()
+                found.append((job, cut))
+        self._hand_out()
+        return found
+
+    def _welcome(self, slot: Slot, hello: Hello) -> None:
+        """Have an actor that has answered get cells.
+
+        Raises:
+            UsageError: it cannot be used.
+        """
+        assert hello.device is not None
+        self._device = self._device or hello.device
+        if hello.device.name != self._device.name:
+            raise UsageError(f"its device is '{hello.device.name}', and figures of '{self._device.name}' are not mixed")
+        if slot.asked is not self._backbones:
+            slot.greet(self._backbones)
+        elif not hello.refusals:
+            slot.is_ready = True
+        elif slot in self._being_checked:
+            slot.refusals = tuple(f"{why} (Node {slot.place.address}.)" for why in hello.refusals)
+        else:
+            raise UsageError(" ".join(hello.refusals))
+
+    def _give_up(self, slot: Slot, why: str) -> None:
+        self.remarks.append(f"A worker on node {slot.place.address} is not used: {why.rstrip('.')}.")
+        self._slots.remove(slot)
+        slot.end()
+        if not self._slots:
+            raise UsageError("\n".join(["No worker of the Ray cluster can be used.", *dict.fromkeys(self.remarks)]))

@@ -1,0 +1,252 @@
+"""`kill -9` at any moment: the same command again completes, and the records are those of an undisturbed run.
+
+Moments are spread over the whole of a run, from the first import to the report. Whatever dies, the driver or its
+worker, a cell is recorded once, with the same figures but for those of the clock and of memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing.resource_tracker
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.backbones.locate import BackboneFiles
+from harness.records import Record
+from harness.schedule.local import LocalWorkers
+from harness.store import Store
+from tests.test_cli import command, harness
+from tests.toys import write_toy_table
+
+FEW = "majority,tfidf,linear-probe[c=1.0],head"
+MORE = "majority,tfidf,linear-probe,head,lora,full"
+
+FIVE_KILLS = ([("driver", 0), ("driver", 2), ("worker", 3)], [("driver", 4), ("worker", 1)])
+"""One after another on one store, each in its own fifth of the run: to start a run is what takes the time here."""
+
+N_KILLS = 100
+
+MARK = "HARNESS_TEST_OF_KILLS"
+"""In the environment of all processes of one case, so that any that outlive it are found."""
+
+ENDS_IN_SECONDS = 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is run over and over, and what comes of it when nothing is killed."""
+
+    folder: Path
+    arguments: list[str]
+    seconds: float
+    records: dict[str, dict[str, Any]]
+
+    def command(self, folder: Path) -> list[str]:
+        """The arguments of `harness` for a run whose store and report are in a folder."""
+        return [*self.arguments, "--store", str(folder / "records.sqlite"), "--reports", str(folder / "reports")]
+
+
+def undisturbed(methods: str, folder: Path, tiny: BackboneFiles) -> Grid:
+    write_toy_table(folder / "tickets.csv", n_rows=120)
+    options = ["--backbone", str(tiny.folder), "--methods", methods, "--sizes", "12,24", "--seeds", "0,1"]
+    grid = Grid(folder, ["run", "--data", "tickets.csv", *options, "--budget", "steps=3"], 0.0, {})
+    multiprocessing.resource_tracker.ensure_running()  # it lives as long as this process: no case's to leave behind
+    whole = folder / "undisturbed"
+    whole.mkdir()
+    began = time.monotonic()
+    with started(grid, whole) as running:
+        assert running.wait(240) == 0, output_of(whole)
+    return dataclasses.replace(grid, seconds=time.monotonic() - began, records=essence(whole))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory, tiny: BackboneFiles) -> Grid:
+    return undisturbed(FEW, tmp_path_factory.mktemp("few"), tiny)
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory, tiny: BackboneFiles) -> Grid:
+    return undisturbed(MORE, tmp_path_factory.mktemp("more"), tiny)
+
+
+@pytest.mark.parametrize("case", range(len(FIVE_KILLS)))
+def test_kills_lose_nothing_and_change_nothing(case: int, few: Grid, tmp_path: Path) -> None:
+    draw = random.Random(case)
+    check_kills([(whom, (fifth + draw.random()) / 5) for whom, fifth in FIVE_KILLS[case]], few, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("case", range(N_KILLS))
+def test_a_hundred_kills_lose_nothing_and_change_nothing(case: int, more: Grid, tmp_path: Path) -> None:
+    """Even cases kill the driver and odd ones the worker."""
+    moment = (case + random.Random(case).random()) / N_KILLS
+    check_kills([(("driver", "worker")[case % 2], moment)], more, tmp_path)
+
+
+def check_kills(kills: Sequence[tuple[str, float]], grid: Grid, folder: Path) -> None:
+    """Run the command and kill it, over and over, each time at a fraction of an undisturbed run; then let it end."""
+    before: dict[str, dict[str, Any]] = {}
+    for whom, fraction in kills:
+        with started(grid, folder) as running:
+            {"driver": kill_driver, "worker": kill_worker}[whom](running, fraction * grid.seconds)
+            code = running.wait(240)
+        assert code in {"driver": (0, -signal.SIGKILL), "worker": (0, 2)}[whom], output_of(folder)
+        if code == 2:  # no cell has begun: nobody knows whether the backbone can be loaded
+            assert "was killed by signal 9" in output_of(folder)
+        found = essence(folder) if (folder / "records.sqlite").exists() else {}
+        assert found == {id_: grid.records[id_] for id_ in found}
+        assert set(before) <= set(found)
+        before = found
+    if code != 0:
+        output = harness(*grid.command(folder), cwd=grid.folder, **environment_of(folder))
+        assert f"{len(grid.records) - len(before)} cells run, {len(before)} were there already" in output
+        assert_nothing_is_left(folder)
+    assert essence(folder) == grid.records
+    with Store.open(folder / "records.sqlite", create=False) as store:
+        assert store.count() == len(grid.records)
+        assert store.claimed() == set()
+
+
+def kill_driver(running: subprocess.Popen[bytes], moment: float) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(moment)
+    running.kill()
+
+
+def kill_worker(running: subprocess.Popen[bytes], moment: float) -> None:
+    """Kill it at the moment, or as soon as there is one; a run that is over already has none."""
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(moment)
+    while running.poll() is None:
+        for child in worker_of(running):
+            child.kill()
+            return
+        time.sleep(0.01)
+
+
+def worker_of(running: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return [child for child in psutil.Process(running.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    return []
+
+
+def test_ctrl_c_once_ends_with_the_running_cell(few: Grid, tmp_path: Path) -> None:
+    """And twice ends at once: `test_cli.py`."""
+    arguments = [argument if argument != FEW else "head[epochs=1000]" for argument in few.arguments]
+    slower = dataclasses.replace(few, arguments=[*arguments[:-1], "epochs=1000"])
+    with started(slower, tmp_path) as running:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and "[1/4]" not in output_of(tmp_path):
+            time.sleep(0.02)
+        time.sleep(0.2)
+        running.send_signal(signal.SIGINT)  # the second cell is running
+        assert running.wait(120) == 130
+    output = output_of(tmp_path)
+    assert "Stopping after the running cell; Ctrl-C again stops now." in output
+    assert "Stopped. Run the same command again to go on" in output
+    assert "Traceback" not in output
+    n_ended = len(re.findall(r"^\[\d/4\]", output, re.MULTILINE))
+    assert n_ended in (2, 3)
+    with Store.open(tmp_path / "records.sqlite", create=False) as store:
+        assert [record.status for record in store.records()] == ["ok"] * n_ended
+        assert store.claimed() == set()
+
+
+def test_a_worker_that_is_killed_before_its_first_cell_is_no_fault_of_the_backbone(tiny: BackboneFiles) -> None:
+    with LocalWorkers("cpu", None) as workers:
+        workers.warm_up()
+        [worker] = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        threading.Timer(0.3, worker.kill).start()  # it imports for longer than that
+        assert workers.refusals([tiny]) == []
+
+
+# ---- processes
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    # One thread: two of each process would spend their time waiting for those of the others.
+    return {MARK: str(folder), "HARNESS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def started(grid: Grid, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, started; whatever it has started is over when this ends, or the test fails."""
+    root = Path(__file__).parent.parent
+    with (folder / "output.txt").open("wb") as output:
+        running = subprocess.Popen(
+            command(*grid.command(folder)),
+            cwd=grid.folder,
+            env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200", **environment_of(folder)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+    assert_nothing_is_left(folder)
+
+
+def output_of(folder: Path) -> str:
+    return (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+
+
+def assert_nothing_is_left(folder: Path) -> None:
+    until = time.monotonic() + ENDS_IN_SECONDS
+    while found := [process for process in psutil.process_iter() if _is_of(process, folder)]:
+        assert time.monotonic() < until, [process.cmdline() for process in found]
+        time.sleep(0.05)
+
+
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    with suppress(psutil.Error, OSError):
+        mark = process.environ().get(MARK)
+        return mark == str(folder) and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+# ---- records
+
+
+def essence(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the records in a folder's store say, by cell, but for what the clock, memory and caches have to do with."""
+    with Store.open(folder / "records.sqlite") as store:
+        records = list(store.records(with_predictions=True, latest_only=False))
+    found = {record.id: _essence_of(record) for record in records}
+    assert len(found) == len(records)
+    return found
+
+
+def _essence_of(record: Record) -> dict[str, Any]:
+    value = record.to_json()
+    assert value["status"] == "ok", value["error"]
+    # A checkout may be edited while the tests run.
+    measured = {"reused", "energy_joules", "started_at", "commit", "dirty"}
+
+    def kept(part: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: item
+            for name, item in part.items()
+            if name not in measured and not re.match(r"peak_.*bytes$|(.*_)?seconds$", name)
+        }
+
+    return {
+        **value,
+        "cost": kept(value["cost"]),
+        "curve": [kept(point) for point in value["curve"]],
+        "provenance": kept(value["provenance"]),
+    }
