@@ -13,16 +13,16 @@ import contextlib
 import datetime
 import itertools
 import json
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from harness.claims import LEASE_SECONDS, Owner, break_stale, claims_table, take
+from harness.database import check_file, is_file, parse_url, raise_translated, set_pragmas
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
 from harness.records import FINAL_STATUSES, Record
@@ -106,13 +106,13 @@ class Store:
         Raises:
             StoreError: if it cannot be opened, is no store, or was written by a newer version of the harness.
         """
-        url = _parse_url(url_or_path)
+        url = parse_url(url_or_path)
         is_sqlite = url.drivername.startswith("sqlite")
         # A password may stand in the query too; no message repeats either.
         shown = url.difference_update_query(["password"]).render_as_string()
         name = url.database or ":memory:" if is_sqlite else shown
-        if _is_file(url):
-            _check_file(Path(str(url.database)), create=create)
+        if is_file(url):
+            check_file(Path(str(url.database)), create=create)
         # A connection that has outlived a restart of the server is found out before a record is entrusted to it; and
         # claims rely on each statement seeing what was committed last.
         settings = {} if is_sqlite else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
@@ -122,7 +122,7 @@ class Store:
             hint = " Try pip install 'adaptation-harness[postgres]'." if url.drivername.startswith("postgresql") else ""
             raise StoreError(f"The store {name} needs a database driver that is missing: {error}.{hint}") from error
         if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", _set_pragmas)
+            sa.event.listen(engine, "connect", set_pragmas)
         store = cls(engine, name)
         try:
             store._prepare(create=create)
@@ -425,81 +425,7 @@ class Store:
         except sa.exc.IntegrityError:
             raise
         except sa.exc.DBAPIError as error:
-            _raise_translated(self.name, error)
-
-
-_ADVICE = {
-    "SQLITE_FULL": "the disk is full. Free some space and run the same command again: what was stored is safe.",
-    "SQLITE_READONLY": "it is read-only. Check its permissions, or name another store with --store.",
-    "SQLITE_CANTOPEN": "it cannot be opened. Check that its folder exists and can be written.",
-    "SQLITE_PERM": "access was denied. Check its permissions, or name another store with --store.",
-    "SQLITE_NOTADB": "it is not a SQLite database. Name another file with --store.",
-    "SQLITE_CORRUPT": "it is damaged. Restore a copy, or salvage it with `sqlite3 FILE .recover`.",
-    "SQLITE_BUSY": "another process has kept it locked for 60 s. Stop that process, or try again later.",
-    "SQLITE_IOERR": "the disk reports an error. Check the disk; a network file system may not lock files as needed.",
-}
-
-
-def _raise_translated(name: str, error: sa.exc.DBAPIError) -> NoReturn:
-    code = str(getattr(error.orig, "sqlite_errorname", ""))
-    for prefix, advice in _ADVICE.items():
-        if code.startswith(prefix):
-            raise StoreError(f"The store {name} cannot be used: {advice} ({error.orig})") from error
-    hint = "" if isinstance(error.orig, sqlite3.Error) else " Check that the server runs and the URL is right."
-    raise StoreError(f"The store {name} cannot be used: {reason_of(error.orig)}{hint}") from error
-
-
-def _parse_url(url_or_path: str | Path) -> sa.URL:
-    text = str(url_or_path)
-    if isinstance(url_or_path, Path) or "://" not in text:
-        if not text.strip():
-            raise StoreError("The store's name is empty; expected a path or a URL such as sqlite:///records.sqlite.")
-        return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
-    try:
-        url = sa.make_url(text)
-        if "@" in (url.host or ""):
-            raise StoreError(
-                "The store's URL has an '@' in its user name or password; expected it percent-encoded, as %40."
-            )
-        return url
-    except sa.exc.ArgumentError:
-        raise StoreError(
-            f"The store's URL '{text.partition('://')[0]}://...' cannot be read; expected a path, sqlite:///FILE or "
-            "postgresql+psycopg://USER@HOST/DATABASE."
-        ) from None
-
-
-def _is_file(url: sa.URL) -> bool:
-    """Whether the URL names a file by its plain path: neither a database in memory nor SQLite's own `file:` form."""
-    database = url.database or ""
-    return url.drivername.startswith("sqlite") and database not in ("", ":memory:") and not database.startswith("file:")
-
-
-def _check_file(path: Path, *, create: bool) -> None:
-    if path.is_dir():
-        raise StoreError(f"The store {path} is a folder; expected a file, such as {path / 'harness.sqlite'}.")
-    if create:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"The folder {path.parent} for the store cannot be made: {error.strerror}. Name another with --store."
-            ) from error
-    elif not path.exists():
-        raise StoreError(f"There is no store at {path}. Run something first, or name another with --store.")
-
-
-def _set_pragmas(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 60000")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    # A file that may only be read keeps the journal it has; so does one on a file system without shared memory.
-    with contextlib.suppress(sqlite3.OperationalError):
-        cursor.execute("PRAGMA journal_mode = WAL")
-    # NORMAL would survive kill -9, but may lose the last commits with the power. A cell takes seconds, one fsync
-    # milliseconds: FULL it is.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
+            raise_translated(self.name, error)
 
 
 def _column(text: str) -> str:  # the payload keeps the original

@@ -1,0 +1,47 @@
+"""Plain data of dataclasses, and the canonical JSON that identities are made of; both fast enough for huge grids."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+"""Canonical JSON of a value: keys sorted, no blanks, ASCII; ValueError for what is no number."""
+
+_MOST_TEXTS = 1024
+_texts: dict[int, tuple[Any, str]] = {}
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, as they are: `dataclasses.asdict` would copy whatever is inside them."""
+    return {name: getattr(value, name) for name in _names(type(value))}  # type: ignore[arg-type]
+
+
+@functools.cache
+def _names(of: Any) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(of))
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def canonical(value: str | int | None) -> str:
+    """`encode` of a plain value, remembered."""
+    return encode(value)
+
+
+def canonical_of(value: Any, to_json: Callable[[Any], Any]) -> str:
+    """`encode` of a budget or configuration, once an object: a grid's thousands of cells share a few of them."""
+    known = _texts.get(id(value))
+    if known is None or known[0] is not value:
+        if len(_texts) >= _MOST_TEXTS:
+            _texts.clear()
+        known = _texts[id(value)] = (value, encode(to_json(value)))  # the object is kept, so its number stays its own
+    return known[1]
+
+
+@functools.lru_cache(maxsize=1024)
+def shared_config(text: str) -> Any:
+    """One object for all cells with equal configurations: a hundred thousand records have a few."""
+    return json.loads(text)

@@ -1,0 +1,90 @@
+"""Databases as stores open them: by path or URL, with errors that say what to try."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+
+from harness.errors import StoreError
+from harness.jsonl import reason_of
+
+_ADVICE = {
+    "SQLITE_FULL": "the disk is full. Free some space and run the same command again: what was stored is safe.",
+    "SQLITE_READONLY": "it is read-only. Check its permissions, or name another store with --store.",
+    "SQLITE_CANTOPEN": "it cannot be opened. Check that its folder exists and can be written.",
+    "SQLITE_PERM": "access was denied. Check its permissions, or name another store with --store.",
+    "SQLITE_NOTADB": "it is not a SQLite database. Name another file with --store.",
+    "SQLITE_CORRUPT": "it is damaged. Restore a copy, or salvage it with `sqlite3 FILE .recover`.",
+    "SQLITE_BUSY": "another process has kept it locked for 60 s. Stop that process, or try again later.",
+    "SQLITE_IOERR": "the disk reports an error. Check the disk; a network file system may not lock files as needed.",
+}
+
+
+def raise_translated(name: str, error: sa.exc.DBAPIError) -> NoReturn:
+    """Raise a database's error as a `StoreError` that says what to try."""
+    code = str(getattr(error.orig, "sqlite_errorname", ""))
+    for prefix, advice in _ADVICE.items():
+        if code.startswith(prefix):
+            raise StoreError(f"The store {name} cannot be used: {advice} ({error.orig})") from error
+    hint = "" if isinstance(error.orig, sqlite3.Error) else " Check that the server runs and the URL is right."
+    raise StoreError(f"The store {name} cannot be used: {reason_of(error.orig)}{hint}") from error
+
+
+def parse_url(url_or_path: str | Path) -> sa.URL:
+    """The URL of a store that was named by a path or a URL; no message repeats a password."""
+    text = str(url_or_path)
+    if isinstance(url_or_path, Path) or "://" not in text:
+        if not text.strip():
+            raise StoreError("The store's name is empty; expected a path or a URL such as sqlite:///records.sqlite.")
+        return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
+    try:
+        url = sa.make_url(text)
+        if "@" in (url.host or ""):
+            raise StoreError(
+                "The store's URL has an '@' in its user name or password; expected it percent-encoded, as %40."
+            )
+        return url
+    except sa.exc.ArgumentError:
+        raise StoreError(
+            f"The store's URL '{text.partition('://')[0]}://...' cannot be read; expected a path, sqlite:///FILE or "
+            "postgresql+psycopg://USER@HOST/DATABASE."
+        ) from None
+
+
+def is_file(url: sa.URL) -> bool:
+    """Whether the URL names a file by its plain path: neither a database in memory nor SQLite's own `file:` form."""
+    database = url.database or ""
+    return url.drivername.startswith("sqlite") and database not in ("", ":memory:") and not database.startswith("file:")
+
+
+def check_file(path: Path, *, create: bool) -> None:
+    """Refuse a path that cannot be a store's; make its folder if it may be made."""
+    if path.is_dir():
+        raise StoreError(f"The store {path} is a folder; expected a file, such as {path / 'harness.sqlite'}.")
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"The folder {path.parent} for the store cannot be made: {error.strerror}. Name another with --store."
+            ) from error
+    elif not path.exists():
+        raise StoreError(f"There is no store at {path}. Run something first, or name another with --store.")
+
+
+def set_pragmas(connection: Any, _: object) -> None:
+    """Set up a new connection to SQLite: wait for locks, write ahead, lose nothing with the power."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 60000")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # A file that may only be read keeps the journal it has; so does one on a file system without shared memory.
+    with contextlib.suppress(sqlite3.OperationalError):
+        cursor.execute("PRAGMA journal_mode = WAL")
+    # NORMAL would survive kill -9, but may lose the last commits with the power. A cell takes seconds, one fsync
+    # milliseconds: FULL it is.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
