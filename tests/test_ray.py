@@ -135,6 +135,7 @@ def test_whatever_dies_is_a_record_and_the_records_are_those_of_any_executor(
         assert f"no folder {tmp_path / 'absent'}" in refusals[1]
         cells = [*planned[:2], real, *planned[2:]]
         records = run(cells, {toy.name: tiny}, toy, workers, listener, tmp_path / "ray.sqlite")
+        assert workers.remarks == []
     assert {fault: record.status for fault, record in records.items()} == {
         "sleep": "out_of_time",
         "nap 2": "ok",

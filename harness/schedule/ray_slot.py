@@ -23,6 +23,9 @@ from harness.tasks.base import Task
 PATIENCE_SECONDS = 120.0
 """How long an actor's starting anew may fail before it is given up."""
 
+MOST_DEATHS = 5
+"""In a row, of an actor that is greeted, before it is given up."""
+
 PAUSE_SECONDS = 0.5
 """Before a greeting that failed is repeated."""
 
@@ -57,6 +60,7 @@ class Slot:
         self._stream: Any = None
         self._greet_at: float | None = None
         self._fails_since: float | None = None
+        self._n_deaths = 0
         self._life = self._ended_life = ""
         self._began_at: float | None = None
         self._kills_before = 0
@@ -95,12 +99,19 @@ class Slot:
             return None
         except exceptions.ActorUnschedulableError:
             raise UsageError("the node is gone") from None
+        except exceptions.ActorDiedError as error:
+            # Ray may be starting it anew already when it is told to end it: then it dies once more, in this very call.
+            self._n_deaths += 1
+            if self._n_deaths > MOST_DEATHS:
+                raise UsageError(_reason(error)) from None
+            self._greet_at = time.monotonic() + PAUSE_SECONDS
+            return None
         except exceptions.RayError as error:
             raise UsageError(_reason(error)) from None
         if said.life == self._ended_life:  # killed, and not dead yet
             self._greet_at = time.monotonic() + PAUSE_SECONDS
             return None
-        self._life, self._fails_since = said.life, None
+        self._life, self._fails_since, self._n_deaths = said.life, None, 0
         if said.version != harness.__version__:
             raise UsageError(f"it has version {said.version} of the harness, not {harness.__version__}")
         if said.device is None:
