@@ -171,9 +171,12 @@ def test_a_probe_predicts_a_whole_cell(name: str, toy: Task, tiny: BackboneFiles
     method = methods.get(name)()
     files = tiny if method.serves else None
     planned = plan_one(toy, files, method, size="96", budget=Budget(epochs=4) if method.serves else None)
-    probe = make_probe(planned, toy, files, memory_bytes=1e12, folder=tmp_path)
+    probe = make_probe(planned, toy, files, memory_bytes=1e12, flops_per_second=1e10, folder=tmp_path)
     assert probe.n_blocks is None
-    assert len(probe.cells) == (2 if name in ("full", "lora") else 1)
+    steps = [cell.cell.budget.steps for cell in probe.cells]
+    assert steps == ([2, 6] if name in ("full", "lora") else [None])
+    slow = make_probe(planned, toy, files, memory_bytes=1e12, flops_per_second=1e4, folder=tmp_path)
+    assert [cell.cell.budget.steps for cell in slow.cells] == ([1, 2] if name in ("full", "lora") else [None])
     worker = Worker(cpu, None)
     records = [worker.run(cell, probe.task, files, "probe", lambda *_: None) for cell in probe.cells]
     assert [record.status for record in records] == ["ok"] * len(records)
@@ -194,7 +197,7 @@ def test_a_backbone_that_is_too_large_is_probed_on_its_first_blocks(
 
     deep = locate_backbone(str(save_tiny_bert(tmp_path / "deep", layers=12)))
     planned = plan_one(toy, deep, methods.get("full")())
-    probe = make_probe(planned, toy, deep, memory_bytes=1e6, folder=tmp_path / "cut")
+    probe = make_probe(planned, toy, deep, memory_bytes=1e6, flops_per_second=1e10, folder=tmp_path / "cut")
     assert probe.n_blocks == 2
     assert probe.files is not None
     assert read_shape(probe.files.folder).n_blocks == 2  # type: ignore[union-attr]

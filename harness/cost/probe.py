@@ -22,7 +22,11 @@ from harness.plan import PlannedCell
 from harness.records import Budget, Record
 from harness.tasks.base import Source, Task
 
-_FEW_STEPS, _MORE_STEPS = 2, 6
+_STEPS = (2, 6)
+_FEWEST_STEPS = (1, 2)
+_PATIENCE_SECONDS = 40.0
+"""A probe that would take longer than that by arithmetic makes do with the fewest steps."""
+
 _ROWS = 64
 _TEST_ROWS = 32
 _TEST_TEXTS = 4
@@ -70,7 +74,13 @@ class Probe:
 
 
 def make_probe(
-    planned: PlannedCell, task: Task, files: BackboneFiles | None, *, memory_bytes: float, folder: Path
+    planned: PlannedCell,
+    task: Task,
+    files: BackboneFiles | None,
+    *,
+    memory_bytes: float,
+    flops_per_second: float,
+    folder: Path,
 ) -> Probe:
     """The probe of a planned cell's method.
 
@@ -79,6 +89,7 @@ def make_probe(
         task: its task.
         files: its backbone.
         memory_bytes: of the device; a backbone that may not fit is probed on its first blocks.
+        flops_per_second: what the device is thought to do.
         folder: where such a backbone's configuration may be written.
     """
     method = planned.method.model_copy(update={"tune": None})
@@ -91,11 +102,17 @@ def make_probe(
     batch = int(getattr(method, "batch_size", 0))
     n_train = min(planned.cell.n_train, max(_ROWS, 4 * batch))
     steps = method.workload(n_train, Budget(), 1 if shape is None else shape.n_blocks).steps
-    budgets = [Budget(steps=_FEW_STEPS), Budget(steps=_MORE_STEPS)] if steps else [Budget()]
-    cells = tuple(
-        PlannedCell(dataclasses.replace(planned.cell, n_train=n_train, budget=budget, config=method.config()), method)
-        for budget in budgets
-    )
+
+    def small(budget: Budget) -> PlannedCell:
+        cell = dataclasses.replace(planned.cell, n_train=n_train, budget=budget, config=method.config())
+        return PlannedCell(cell, method)
+
+    if not steps:
+        cells: tuple[PlannedCell, ...] = (small(Budget()),)
+    else:
+        flops = sum(amount(small(Budget(steps=n)), task, files).train_flops for n in _STEPS)
+        chosen = _STEPS if flops / flops_per_second <= _PATIENCE_SECONDS else _FEWEST_STEPS
+        cells = tuple(small(Budget(steps=n)) for n in chosen)
     return Probe(planned, cells, _with_few_test_rows(task), files, n_blocks)
 
 

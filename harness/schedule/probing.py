@@ -49,6 +49,7 @@ def run_probes(
                 prepared.tasks[name],
                 prepared.backbones.get(name) if planned.cell.backbone is not None else None,
                 memory_bytes=memory_bytes,
+                flops_per_second=estimator.flops_per_second(),
                 folder=Path(folder),
             )
             records, why = _run(probe, workers)
