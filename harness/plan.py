@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.backbones.locate import BackboneFiles
+from harness.bulk import uncollected
 from harness.data.sampling import Size, class_counts
 from harness.errors import HarnessError, UsageError
 from harness.methods.base import Method
@@ -38,6 +39,7 @@ class PlannedCell:
         return " · ".join([*parts, cell.budget.label()] if with_budget else parts)
 
 
+@uncollected()
 def plan_cells(
     *,
     tasks: Sequence[Task],

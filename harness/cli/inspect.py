@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.bulk import uncollected
 from harness.errors import unknown_name
 from harness.libraries import quiet_libraries
 from harness.records import STATUSES
@@ -60,6 +61,7 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         console.print(f"failed: {line}", markup=False, highlight=False, style="red")
 
 
+@uncollected()
 def write_report_command(suite: str | None, out: Path | None, store: str) -> None:
     """Tables and plots of the latest records."""
     from harness.cli.run import make_console, print_tables

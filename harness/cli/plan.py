@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from harness.cost.estimate import Estimator
     from harness.measure.device import Device
     from harness.plan import PlannedCell
+    from harness.records import Record
     from harness.schedule.prepare import Prepared
 
 _SAID = {
@@ -100,15 +102,10 @@ def _key(task: str, planned: PlannedCell) -> tuple[object, ...]:
     return task, cell.data, cell.method, cell.version, repr(sorted(cell.config.items())), cell.weights
 
 
-def _with_cell(planned: PlannedCell, record: object) -> PlannedCell:
-    import dataclasses
-
-    from harness.records import Record
-
-    assert isinstance(record, Record)
+def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
+    """What was planned when a record was made, of the same method as configured."""
     # The configuration is the plan's own object, so that it is the same to the estimator too.
-    cell = dataclasses.replace(record.cell, config=planned.cell.config)
-    return dataclasses.replace(planned, cell=cell)
+    return dataclasses.replace(planned, cell=dataclasses.replace(record.cell, config=planned.cell.config))
 
 
 def _memory_bytes(device: Device) -> float:
