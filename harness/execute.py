@@ -317,6 +317,6 @@ def _check_time(clock: PhaseClock, limit: float | None) -> None:
 
 
 def _check_memory(cost: Cost, limit: int | None) -> None:
-    peak = cost.peak_device_bytes if cost.peak_device_bytes is not None else cost.peak_rss_above_baseline_bytes
+    peak = cost.peak_bytes
     if limit is not None and peak is not None and peak > limit:
         raise OutOfMemoryError(f"The cell needed {peak:,} bytes above the baseline; its budget is {limit:,}.")

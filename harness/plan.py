@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.backbones.locate import BackboneFiles
 from harness.bulk import uncollected
@@ -28,15 +30,24 @@ class PlannedCell:
     method: Method
     unsupported: str | None = None
 
+    @property
+    def method_label(self) -> str:
+        """The method, with settings only where they are not the defaults: `lora[rank=4]`."""
+        config, defaults = self.cell.config, _default_config(type(self.method))
+        settings = ",".join(f"{name}={value}" for name, value in config.items() if defaults.get(name) != value)
+        return f"{self.cell.method}[{settings}]" if settings else self.cell.method
+
     def label(self, *, with_budget: bool = False) -> str:
-        """A short text that tells this cell from the others; settings only where they are not the defaults."""
+        """A short text that tells this cell from the others."""
         cell = self.cell
-        defaults = type(self.method)().config()
-        settings = ",".join(f"{name}={value}" for name, value in cell.config.items() if defaults.get(name) != value)
-        method = f"{cell.method}[{settings}]" if settings else cell.method
         size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
-        parts = [cell.task, method, size, f"seed {cell.seed}"]
+        parts = [cell.task, self.method_label, size, f"seed {cell.seed}"]
         return " · ".join([*parts, cell.budget.label()] if with_budget else parts)
+
+
+@functools.cache
+def _default_config(method: type[Method]) -> dict[str, Any]:
+    return method().config()
 
 
 @uncollected()

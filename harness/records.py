@@ -32,6 +32,7 @@ __all__ = [
     "Score",
     "Status",
     "parse_budget",
+    "statuses_that_end",
 ]
 
 
@@ -44,6 +45,12 @@ MAX_SEED = 2**32 - 1
 
 FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
 """What the next run leaves alone; `failed` is tried again on request."""
+
+
+def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
+    """What the next run leaves alone, which may be asked to run again what has failed."""
+    return FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
+
 
 Draw = Literal["stratified", "balanced"]
 """How the training rows are drawn: in the proportions of the pool, or the same number of each class (`8/class`)."""
@@ -182,6 +189,11 @@ class Cost:
         """What a `train_seconds` budget counts: encoding training rows, tuning and fitting."""
         parts = (self.encode_seconds, self.tune_seconds, self.fit_seconds)
         return None if all(part is None for part in parts) else sum(part or 0.0 for part in parts)
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """What a limit on memory is about: of the accelerator where there is one, else of the host, above baseline."""
+        return self.peak_device_bytes if self.peak_device_bytes is not None else self.peak_rss_above_baseline_bytes
 
     @property
     def total_seconds(self) -> float | None:

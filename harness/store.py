@@ -25,7 +25,7 @@ from harness.claims import LEASE_SECONDS, Owner, break_stale, claims_table, take
 from harness.database import check_file, is_file, parse_url, raise_translated, set_pragmas
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
-from harness.records import FINAL_STATUSES, Record
+from harness.records import Record, statuses_that_end
 
 __all__ = ["STORE_SCHEMA", "Store", "read_jsonl", "write_jsonl"]
 
@@ -189,7 +189,7 @@ class Store:
 
         Reads no payload: 100,000 cells take well under a second.
         """
-        accepted = FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
+        accepted = statuses_that_end(retry_failed=retry_failed)
         return {id_ for id_, status in self.statuses(ids, device).items() if status in accepted}
 
     def statuses(self, ids: Collection[str], device: str) -> dict[str, str]:
@@ -239,7 +239,7 @@ class Store:
             query = sa.select(_records.c.id, _records.c.attempt, _records.c.status)
             known = connection.execute(query.where(_records.c.device == device, _records.c.id.in_(taken))).all()
             latest = {row.id: row for row in sorted(known, key=lambda row: row.attempt)}
-            accepted = FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
+            accepted = statuses_that_end(retry_failed=retry_failed)
             done = [id_ for id_ in taken if id_ in latest and latest[id_].status in accepted]
             if done:
                 mine = (_claims.c.device == device) & (_claims.c.owner == owner.name)

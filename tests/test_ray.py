@@ -23,7 +23,8 @@ from harness.plan import PlannedCell
 from harness.records import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Job, Lost
-from harness.schedule.local import Limits, LocalWorkers
+from harness.schedule.limits import Limits
+from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_actor import CellActor
 from harness.schedule.ray_cluster import connect, plan_places

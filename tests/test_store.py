@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 import harness.store as store_module
 from harness.errors import StoreError
-from harness.records import CurvePoint, Record, Score
+from harness.records import FINAL_STATUSES, CurvePoint, Record, Score
 from harness.store import STORE_SCHEMA, Store, read_jsonl, write_jsonl
 from tests.record_factory import DEVICE, make_record
 
@@ -58,7 +58,7 @@ def test_what_lies_on_disk_is_a_plain_sqlite_file_with_predictions_apart(path):
 
 
 def test_done_asks_for_the_latest_attempt_on_the_device(path):
-    ended = {status: make_record(seed=seed, status=status) for seed, status in enumerate(store_module.FINAL_STATUSES)}
+    ended = {status: make_record(seed=seed, status=status) for seed, status in enumerate(FINAL_STATUSES)}
     failed, mended, missing = make_record(seed=10, status="failed"), make_record(seed=11), make_record(seed=12)
     elsewhere = make_record(seed=13, device="H200")
     with Store.open(path) as store:

@@ -14,7 +14,8 @@ from harness.measure.host import host_limit_bytes
 from harness.plan import PlannedCell
 from harness.records import Budget, Record
 from harness.schedule.drive import run_cells
-from harness.schedule.local import Limits, LocalWorkers
+from harness.schedule.limits import Limits
+from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.store import Store
 from harness.tasks import Task

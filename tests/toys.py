@@ -25,7 +25,7 @@ from harness.measure.memory import MemoryMeter
 from harness.methods.base import Bench, Ledger, Method
 from harness.plan import PlannedCell, plan_cells
 from harness.records import Budget, Record
-from harness.tasks import Rows, Source, Task
+from harness.tasks import Rows, Task
 
 CLASS_WORDS = {
     "billing": ["invoice", "refund", "charge", "payment", "price"],
@@ -126,25 +126,16 @@ def make_bench(
 def shorten(task: Task, *, n_test: int = 20, n_pool: int = 1500, max_length: int = 48, max_new_tokens: int = 4) -> Task:
     """A task with its first test rows, the first rows of its training pool, and short texts and answers."""
 
-    def first(source: Source, n_rows: int) -> Source:
-        return dataclasses.replace(
-            source,
-            key=f"{source.key}-{n_rows}",
-            texts=source.texts[:n_rows],
-            fields={role: values[:n_rows] for role, values in source.fields.items()},
-            prompts=None if source.prompts is None else source.prompts[:n_rows],
-        )
-
     reply = task.reply
     return dataclasses.replace(
         task,
         spec=task.spec.model_copy(update={"max_length": min(max_length, task.spec.max_length)}),
         data=f"{task.data}-short",
-        train=first(task.train, n_pool),
+        train=task.train.first(n_pool),
         train_labels=task.train_labels[:n_pool],
         train_strata=task.train_strata[:n_pool],
         train_digests=task.train_digests[:n_pool],
-        test=first(task.test, n_test),
+        test=task.test.first(n_test),
         test_labels=task.test_labels[:n_test],
         test_rows=f"{task.test_rows}-{n_test}",
         reply=reply and dataclasses.replace(reply, max_new_tokens=min(max_new_tokens, reply.max_new_tokens)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.canonical import canonical_of
 from harness.cli.request import Asked, read_request
 from harness.durations import describe_duration
 from harness.libraries import quiet_libraries
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from harness.cost.estimate import Estimator
     from harness.measure.device import Device
     from harness.plan import PlannedCell
-    from harness.records import Record
+    from harness.records import Cell, Record
     from harness.schedule.prepare import Prepared
 
 _SAID = {
@@ -38,13 +39,15 @@ def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
     from harness.cli.run import make_console, print_notes
     from harness.cost.estimate import Estimator
     from harness.measure.host import host_limit_bytes
-    from harness.schedule.local import Limits, LocalWorkers
+    from harness.schedule.limits import Limits
+    from harness.schedule.local import LocalWorkers
     from harness.schedule.prepare import prepare
     from harness.schedule.probing import run_probes
 
     request = read_request(asked)
     console = make_console()
-    with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_limit_bytes())) as workers:
+    host_bytes = host_limit_bytes()
+    with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_bytes)) as workers:
         workers.warm_up()
         with console.status("Loading data and checking the backbone"):
             prepared = prepare(request, lambda _: workers.device, weights=False)
@@ -53,7 +56,7 @@ def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
         statuses = _learn(store, prepared, estimator)
         to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
         notes: list[str] = []
-        memory_bytes = _memory_bytes(prepared.device)
+        memory_bytes = _memory_bytes(prepared.device, host_bytes)
         if probe and to_run:
             with console.status("Probing") as shown:
                 notes = run_probes(
@@ -84,22 +87,19 @@ def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, st
     if "://" not in store and not Path(store).exists():
         return {}
     device = prepared.device.name
-    by_configuration = {_key(planned.cell.task, planned): planned for planned in prepared.cells}
+    by_configuration = {_configured(planned.cell): planned for planned in prepared.cells}
     with Store.open(store, create=False) as opened:
         statuses = opened.statuses([planned.cell.id for planned in prepared.cells], device)
         for record in opened.records(device=device):
-            cell = record.cell
-            known = by_configuration.get(
-                (cell.task, cell.data, cell.method, cell.version, repr(sorted(cell.config.items())), cell.weights)
-            )
+            known = by_configuration.get(_configured(record.cell))
             if known is not None:
                 estimator.add(record, _with_cell(known, record))
     return statuses
 
 
-def _key(task: str, planned: PlannedCell) -> tuple[object, ...]:
-    cell = planned.cell
-    return task, cell.data, cell.method, cell.version, repr(sorted(cell.config.items())), cell.weights
+def _configured(cell: Cell) -> tuple[object, ...]:
+    """All that tells a cell from others but its size, draw, budget and seed."""
+    return cell.task, cell.data, cell.method, cell.version, canonical_of(cell.config, dict), cell.weights
 
 
 def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
@@ -108,11 +108,10 @@ def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
     return dataclasses.replace(planned, cell=dataclasses.replace(record.cell, config=planned.cell.config))
 
 
-def _memory_bytes(device: Device) -> float:
-    from harness.measure.host import host_limit_bytes
-
+def _memory_bytes(device: Device, host_bytes: int) -> float:
+    """What a cell may take of the memory that plans speak of."""
     if device.kind == "cpu":
-        return float(host_limit_bytes())
+        return float(host_bytes)
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory)
@@ -130,7 +129,7 @@ def _print(
 
     runnable = [planned for planned in to_run if planned.unsupported is None]
     title = "What it would take"
-    _print_table(console, title, "method", lambda p: p.label().split(" · ")[1], prepared, to_run, estimator)
+    _print_table(console, title, "method", lambda p: p.method_label, prepared, to_run, estimator)
     if len(prepared.tasks) > 1:
         _print_table(console, "The same by task", "task", lambda p: p.cell.task, prepared, to_run, estimator)
     n_unsupported = len(to_run) - len(runnable)
@@ -146,7 +145,7 @@ def _print(
     for basis in BASES:
         if bases[basis]:
             console.print(f"{basis}: {bases[basis]} cells are predicted from {_SAID[basis]}.", highlight=False)
-    too_large = sorted({p.label().split(" · ")[1] for p in runnable if estimator.estimate(p).peak_bytes > memory_bytes})
+    too_large = sorted({p.method_label for p in runnable if estimator.estimate(p).peak_bytes > memory_bytes})
     if too_large:
         console.print(
             f"Expected to need more than the {memory_bytes / 1e9:.1f} GB of memory there are: {', '.join(too_large)}.",
@@ -171,11 +170,15 @@ def _print_table(
     table.add_column(heading)
     for column in ("cells", "to run", "a cell", "train", "all", "peak memory", "from"):
         table.add_column(column, justify="right")
-    for group in dict.fromkeys(name(planned) for planned in prepared.cells):
-        n_cells = sum(name(planned) == group for planned in prepared.cells)
-        left = [planned for planned in to_run if name(planned) == group and planned.unsupported is None]
+    n_cells = Counter(name(planned) for planned in prepared.cells)
+    runnable = defaultdict(list)
+    for planned in to_run:
+        if planned.unsupported is None:
+            runnable[name(planned)].append(planned)
+    for group, n in n_cells.items():
+        left = runnable[group]
         found = [estimator.estimate(planned) for planned in left]
-        row = [group, str(n_cells), str(len(left))]
+        row = [group, str(n), str(len(left))]
         if found:
             row += [
                 _span([estimate.seconds for estimate in found]),

@@ -42,8 +42,10 @@ def read_request(asked: Asked) -> Request:
     Raises:
         UsageError: a suite that does not exist, a text that cannot be read.
     """
+    from harness.measure.device import check_name
     from harness.schedule.prepare import Request
 
+    check_name(asked.device)
     suite = _suite(asked)
     return Request(
         suite=suite,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,9 +18,8 @@ from harness.libraries import quiet_libraries
 from harness.records import Record
 
 if TYPE_CHECKING:
-    from harness.measure.device import Device
-    from harness.schedule.drive import Outcome
-    from harness.schedule.local import Limits
+    from harness.schedule.drive import Executor, Outcome
+    from harness.schedule.limits import Limits
     from harness.schedule.prepare import Prepared, Request
 
 EXECUTORS = ("local", "ray")
@@ -58,15 +56,6 @@ class RunOptions:
     ray_cores: int | None = None
 
 
-class _Executor(AbstractContextManager["_Executor"], Protocol):
-    """Workers that know their device and can be started ahead of the first cell."""
-
-    @property
-    def device(self) -> Device: ...
-
-    def warm_up(self) -> None: ...
-
-
 def run_command(asked: Asked, options: RunOptions) -> int:
     """Run, print the table, write the report; returns the exit code."""
     began = time.monotonic()
@@ -80,13 +69,13 @@ def run_command(asked: Asked, options: RunOptions) -> int:
     request = read_request(asked)
     console = make_console()
     from harness.measure.host import host_limit_bytes
-    from harness.schedule.local import Limits
+    from harness.schedule.limits import Limits
 
     with _workers(options, request.device, Limits(seconds, host_limit_bytes())) as workers:
         return _run(request, workers, console, options, None if within is None else (began, within))
 
 
-def _workers(options: RunOptions, device: str, limits: Limits) -> _Executor:
+def _workers(options: RunOptions, device: str, limits: Limits) -> Executor:
     from harness.features.disk import default_folder
 
     if options.executor == "local":
@@ -118,17 +107,15 @@ def _workers(options: RunOptions, device: str, limits: Limits) -> _Executor:
 
 def _run(
     request: Request,
-    workers: _Executor,
+    workers: Executor,
     console: Console,
     options: RunOptions,
     time_given: tuple[float, float] | None,
 ) -> int:
     """Prepare while the worker starts; run; print and write what came of it."""
-    from harness.measure.device import DEVICES
     from harness.schedule.prepare import prepare
 
-    if request.device in DEVICES:  # else `prepare` says what is wrong with it
-        workers.warm_up()
+    workers.warm_up()
     with console.status("Loading data and checking the backbone"):
         prepared = prepare(request, lambda _: workers.device)
     print_notes(console, prepared)
@@ -144,27 +131,29 @@ def _run(
         halve_on_oom=options.on_oom == "halve",
     )
     with Store.open(options.store) as opened:
-        again = f"Run the same command again to go on; records are in {opened.name}."
         try:
             with RunDisplay(console, prepared) as display:
-                outcome = run_cells(prepared, opened, display, workers, policy)  # type: ignore[arg-type]
+                outcome = run_cells(prepared, opened, display, workers, policy)
         except KeyboardInterrupt:
             outcome = None
         _print_remarks(console, workers, said)
         if outcome is None or outcome.interrupted:
-            console.print(f"Stopped. {again}", highlight=False, markup=False)
+            console.print(f"Stopped. {_how_to_go_on(opened.name)}", highlight=False, markup=False)
             return 130
         records = list(opened.records(with_predictions=True, ids=outcome.ids, device=prepared.device.name))
         store = opened.name
-    return _conclude(console, prepared, outcome, records, options, store, again)
+    return _conclude(console, prepared, outcome, records, options, store)
 
 
-def _print_remarks(console: Console, workers: _Executor, n_said: int) -> int:
+def _print_remarks(console: Console, workers: Executor, n_said: int) -> int:
     """What an executor has to say of machines that it does not use, from the one after `n_said` on; how many in all."""
-    remarks: list[str] = getattr(workers, "remarks", [])
-    for remark in remarks[n_said:]:
+    for remark in workers.remarks[n_said:]:
         console.print(f"Note: {remark}", highlight=False, markup=False)
-    return len(remarks)
+    return len(workers.remarks)
+
+
+def _how_to_go_on(store: str) -> str:
+    return f"Run the same command again to go on; records are in {store}."
 
 
 def _conclude(
@@ -174,7 +163,6 @@ def _conclude(
     records: list[Record],
     options: RunOptions,
     store: str,
-    again: str,
 ) -> int:
     from harness.report.write import write_report
 
@@ -187,7 +175,7 @@ def _conclude(
     n_before = outcome.n_cells - outcome.n_run - outcome.n_elsewhere - outcome.n_left
     say(f"{outcome.n_run} cells run, {n_before} were there already. Records: {store}")
     if outcome.n_left:
-        say(f"{outcome.n_left} cells did not fit into {options.within}. {again}")
+        say(f"{outcome.n_left} cells did not fit into {options.within}. {_how_to_go_on(store)}")
     if outcome.n_elsewhere:
         say(
             f"{outcome.n_elsewhere} cells are being run by another run on this store. The same command again shows "

@@ -69,18 +69,18 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None) -> Amo
         predict_flops,
         float(max(1, cell.n_train)),
         float(n_test),
-        _peak_bytes(work.texts_per_step / max(1, work.pieces), work.share_trained, work.copies, shape, tokens, length),
+        _peak_bytes(work.texts_per_step / max(1, work.pieces), work.share_trained, work.copies, shape, tokens),
     )
 
 
-def _peak_bytes(rows: float, share: float, copies: float, shape: Shape, tokens: float, length: float) -> float:
+def _peak_bytes(rows: float, share: float, copies: float, shape: Shape, tokens: float) -> float:
     """Bytes at the moment that most are held.
 
     That is a copy of the weights, gradients and two moments of what is trained of it, and what the backward pass needs
     of a piece; or what encoding some rows at once takes.
     """
     weights = shape.n_parameters * _BYTES
-    held = copies * weights + 3.0 * share * weights + shape.activation_bytes(rows * tokens, length)
+    held = copies * weights + 3.0 * share * weights + shape.activation_bytes(rows * tokens)
     encoding = _PREDICTED_AT_ONCE * tokens * shape.width * 8.0 * _BYTES
     return 50e6 + max(held, encoding)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from harness.backbones.locate import BackboneFiles
+from harness.canonical import canonical_of
 from harness.cost.closed_form import Amount, amount
 from harness.measure.device import Device
 from harness.plan import PlannedCell
@@ -102,7 +102,6 @@ class Estimator:
         self._rates: deque[float] = deque(maxlen=_KEPT)
         self._made: defaultdict[_Configured, dict[tuple[object, ...], Estimate]] = defaultdict(dict)
         self._unmeasurable: set[_Configured] = set()
-        self._texts: dict[int, tuple[dict[str, Any], str]] = {}
 
     def add_records(self, records: Iterable[Record], planned: Mapping[str, PlannedCell]) -> None:
         """Learn from records of cells of the plan, by their ids."""
@@ -116,7 +115,6 @@ class Estimator:
         if record.status != "ok" or record.device != self._device.name or cost.total_seconds is None:
             return
         wall = record.provenance.wall_seconds
-        peak = cost.peak_device_bytes if cost.peak_device_bytes is not None else cost.peak_rss_above_baseline_bytes
         self.add_figure(
             planned,
             Figure(
@@ -124,7 +122,7 @@ class Estimator:
                 load_seconds=cost.load_seconds or 0.0,
                 train_seconds=cost.train_seconds or 0.0,
                 predict_seconds=cost.predict_seconds or 0.0,
-                peak_bytes=peak,
+                peak_bytes=cost.peak_bytes,
                 amount=self._amount(planned),
                 n_train=planned.cell.n_train,
                 basis="records",
@@ -233,12 +231,7 @@ class Estimator:
 
     def _configured(self, planned: PlannedCell) -> _Configured:
         cell = planned.cell
-        known = self._texts.get(id(cell.config))
-        if (
-            known is None
-        ):  # the cells of a plan share their methods' configurations; keeping one keeps its number its own
-            known = self._texts[id(cell.config)] = (cell.config, json.dumps(cell.config, sort_keys=True))
-        return _Configured(cell.method, cell.version, known[1], cell.weights)
+        return _Configured(cell.method, cell.version, canonical_of(cell.config, dict), cell.weights)
 
 
 def _nearest(by_size: Mapping[tuple[int, str], deque[Figure]], n_train: int, budget: str) -> list[Figure]:

@@ -17,10 +17,11 @@ from typing import Any
 from harness.backbones.locate import BackboneFiles
 from harness.cost.closed_form import Amount, amount
 from harness.cost.estimate import Figure
-from harness.cost.shape import BLOCKS, read_shape
+from harness.cost.shape import read_shape
+from harness.features.layers import COUNTS, ENCODER_COUNTS
 from harness.plan import PlannedCell
 from harness.records import Budget, Record
-from harness.tasks.base import Source, Task
+from harness.tasks.base import Task
 
 _STEPS = (2, 6)
 _FEWEST_STEPS = (1, 2)
@@ -60,13 +61,12 @@ class Probe:
             more = train - (records[0].cost.train_seconds or 0.0)
             if more > 0:  # what a fit takes before its first step is left out; else it is too short to be told apart
                 train, work = more, _difference(amounts[-1], amounts[0])
-        peak = last.peak_device_bytes if last.peak_device_bytes is not None else last.peak_rss_above_baseline_bytes
         return Figure(
             seconds=last.total_seconds or 0.0,
             load_seconds=last.load_seconds or 0.0,
             train_seconds=train,
             predict_seconds=last.predict_seconds or 0.0,
-            peak_bytes=peak,
+            peak_bytes=last.peak_bytes,
             amount=work,
             n_train=self.cells[-1].cell.n_train,
             basis="probe",
@@ -118,16 +118,7 @@ def make_probe(
 
 def _with_few_test_rows(task: Task) -> Task:
     n = _TEST_TEXTS if task.kind.form == "text" else _TEST_ROWS
-    test = task.test
-    few = Source(
-        key=f"{test.key}/first {n}",
-        texts=test.texts[:n],
-        fields={role: values[:n] for role, values in test.fields.items()},
-        prompts=None if test.prompts is None else test.prompts[:n],
-        cut=test.cut,
-        characters=test.characters,
-    )
-    return dataclasses.replace(task, test=few, test_labels=task.test_labels[:n])
+    return dataclasses.replace(task, test=task.test.first(n), test_labels=task.test_labels[:n])
 
 
 def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
@@ -146,7 +137,7 @@ def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
 def _cut(config: dict[str, Any]) -> dict[str, Any]:
     cut = dict(config)
     for name, value in config.items():
-        if name in (*BLOCKS, "num_decoder_layers", "encoder_layers", "decoder_layers"):
+        if name in (*COUNTS, *ENCODER_COUNTS, "num_decoder_layers", "decoder_layers"):
             cut[name] = min(int(value), _KEPT_BLOCKS)
         elif name == "layer_types" and isinstance(value, list):
             cut[name] = value[:_KEPT_BLOCKS]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+from harness.features.layers import blocks_of
+
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "n_inner", "hidden_dim")
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads")
@@ -23,14 +24,12 @@ class Shape:
     Attributes:
         n_blocks: blocks.
         width: of a hidden state.
-        n_heads: of attention.
         block_parameters: weights of the matrices of one block.
         vocabulary: tokens.
     """
 
     n_blocks: int
     width: int
-    n_heads: int
     block_parameters: int
     vocabulary: int
 
@@ -47,7 +46,7 @@ class Shape:
         """
         return n_tokens * self.n_blocks * (2.0 * self.block_parameters + 4.0 * length * self.width)
 
-    def activation_bytes(self, n_tokens: float, length: float) -> float:
+    def activation_bytes(self, n_tokens: float) -> float:
         """Bytes that a backward pass needs of a forward pass in float32.
 
         `s b h (34 + 5 a s / h)` bytes a block in 16 bits (Korthikanti et al., 2022, arXiv:2205.05198), twice that here;
@@ -67,8 +66,8 @@ def read_shape(folder: Path) -> Shape | None:
         return None
     nested = config.get("text_config")
     config = {**config, **nested} if isinstance(nested, dict) else config
-    n_blocks, width = _first(config, BLOCKS), _first(config, _WIDTHS)
-    if n_blocks is None or width is None:
+    n_blocks, width = blocks_of(config), _first(config, _WIDTHS)
+    if not n_blocks or width is None:
         return None
     n_heads = _first(config, _HEADS) or max(1, width // 64)
     inner = _first(config, _INNER) or 4 * width
@@ -76,9 +75,7 @@ def read_shape(folder: Path) -> Shape | None:
     n_keys = _first(config, ("num_key_value_heads",)) or n_heads
     attention = 2 * width * head_width * n_heads + 2 * width * head_width * n_keys
     gated = config.get("model_type") in _GATED or bool(config.get("is_gated_act"))
-    return Shape(
-        n_blocks, width, n_heads, attention + (3 if gated else 2) * width * inner, _first(config, ("vocab_size",)) or 0
-    )
+    return Shape(n_blocks, width, attention + (3 if gated else 2) * width * inner, _first(config, ("vocab_size",)) or 0)
 
 
 def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:

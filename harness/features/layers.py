@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +19,8 @@ Layer = int | Literal["last", "average"]
 end if it is negative (-1 is the last block); 0 is the output of the embeddings. `average`: the mean over the outputs
 of all blocks, without the embeddings."""
 
-_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_ENCODER_COUNTS = ("encoder_layers", "num_layers", "num_hidden_layers")
+COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+ENCODER_COUNTS = ("encoder_layers", "num_layers", "num_hidden_layers")
 """Names that configurations give the number of blocks; of the encoder where there is a decoder too."""
 
 
@@ -29,9 +30,12 @@ def declared_blocks(folder: Path) -> int | None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(config, dict):
-        return None
-    names = _ENCODER_COUNTS if config.get("is_encoder_decoder") else _COUNTS
+    return blocks_of(config) if isinstance(config, dict) else None
+
+
+def blocks_of(config: Mapping[str, Any]) -> int | None:
+    """How many blocks a configuration speaks of, of the encoder where there is a decoder too; None if it does not."""
+    names = ENCODER_COUNTS if config.get("is_encoder_decoder") else COUNTS
     found = (config.get(name) for name in names)
     return next((count for count in found if isinstance(count, int) and not isinstance(count, bool)), None)
 

@@ -109,6 +109,12 @@ def shared(device: Device, n_cells: int) -> Device:
     return dataclasses.replace(device, name=f"{device.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
 
 
+def check_name(asked: str) -> None:
+    """Refuse what no device may be asked for by, before anything is started on it; raises `UsageError`."""
+    if asked not in DEVICES:
+        raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu or cuda.")
+
+
 @functools.cache
 def find_device(asked: str = "auto") -> Device:
     """The device called `auto`, `cpu` or `cuda`; `auto` is CUDA where there is a GPU.
@@ -118,8 +124,7 @@ def find_device(asked: str = "auto") -> Device:
     """
     import torch
 
-    if asked not in DEVICES:
-        raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu or cuda.")
+    check_name(asked)
     threads = available_threads()
     if asked == "cuda" and not torch.cuda.is_available():
         raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")

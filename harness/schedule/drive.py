@@ -7,15 +7,16 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 from harness.backbones.locate import BackboneFiles
 from harness.cost.estimate import Estimator
 from harness.errors import DuplicateError, UsageError
 from harness.execute import unrun
+from harness.measure.device import Device
 from harness.measure.provenance import now
 from harness.plan import PlannedCell
-from harness.records import FINAL_STATUSES, Record, Status
+from harness.records import Record, Status, statuses_that_end
 from harness.schedule.claiming import Claims
 from harness.schedule.interrupts import Interrupts
 from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress, Warned
@@ -76,6 +77,27 @@ class Workers(Protocol):
         """End all workers now; what they were running is lost."""
 
 
+class Executor(Workers, Protocol):
+    """Workers as a command has them: started ahead of the first cell, and ended with it.
+
+    Attributes:
+        remarks: what the user should know of machines that are not used.
+    """
+
+    remarks: list[str]
+
+    @property
+    def device(self) -> Device:
+        """Where cells run; starts the workers, and waits for one."""
+
+    def warm_up(self) -> None:
+        """Start the workers now: they import what they need while the driver gets ready."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 @dataclass(frozen=True)
 class Policy:
     """How a run goes about its cells.
@@ -119,12 +141,6 @@ class Outcome:
         return len(self.ids)
 
 
-def missing_cells(prepared: Prepared, store: Store, *, retry_failed: bool = False) -> list[PlannedCell]:
-    """Cells of the grid without a record that ends the matter, in the order to run them."""
-    done = store.done([planned.cell.id for planned in prepared.cells], prepared.device.name, retry_failed=retry_failed)
-    return [planned for planned in prepared.cells if planned.cell.id not in done]
-
-
 def run_cells(
     prepared: Prepared, store: Store, listener: Listener, workers: Workers, policy: Policy | None = None
 ) -> Outcome:
@@ -141,7 +157,7 @@ def run_cells(
     statuses = store.statuses([planned.cell.id for planned in prepared.cells], device)
     added = _halved_before(prepared, store, statuses) if policy.halve_on_oom else []
     cells = [*prepared.cells, *added]
-    accepted = FINAL_STATUSES if policy.retry_failed else FINAL_STATUSES | {"failed"}
+    accepted = statuses_that_end(retry_failed=policy.retry_failed)
     missing = [planned for planned in cells if statuses.get(planned.cell.id) not in accepted]
     listener.begin(len(cells), len(cells) - len(missing))
     ids = [planned.cell.id for planned in cells]

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from harness.errors import UsageError
 from harness.measure.device import Device
 from harness.measure.host import kills_for_memory
 from harness.schedule.job import Begun, Check, Checked, Cut, Done, Event, FromWorker, Give, Job, Lost, Ready
+from harness.schedule.limits import Limits, over_memory, over_time
 from harness.schedule.worker_process import serve
 from harness.tasks.base import Task
 
@@ -34,19 +35,6 @@ KEPT_LINES = 20
 """Lines of a worker's output that are kept, to say what it said last."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a cell may take, whatever its budget.
-
-    Attributes:
-        cell_seconds: from its beginning to its record; None is no limit.
-        host_bytes: resident memory of the worker; None is no limit.
-    """
-
-    cell_seconds: float | None = None
-    host_bytes: int | None = None
-
-
 class LocalWorkers:
     """One worker process or several; each runs one cell at a time and is started anew after it has died.
 
@@ -55,6 +43,9 @@ class LocalWorkers:
         cache: folder of the feature cache; None keeps features in memory only.
         n_workers: how many cells may run at the same time.
         limits: what a cell may take; the memory of the host is shared evenly among workers.
+
+    Attributes:
+        remarks: none: all workers are on this machine, and all are used.
     """
 
     def __init__(self, device: str, cache: Path | None, *, n_workers: int = 1, limits: Limits | None = None) -> None:
@@ -62,6 +53,7 @@ class LocalWorkers:
         if n_workers > 1 and self._limits.host_bytes is not None:
             self._limits = replace(self._limits, host_bytes=self._limits.host_bytes // n_workers)
         self._slots = [_Slot(device, cache, n_workers) for _ in range(n_workers)]
+        self.remarks: list[str] = []
 
     @property
     def device(self) -> Device:
@@ -223,27 +215,15 @@ class _Slot:
         """Whether the running cell is over a limit."""
         if self._began_at is None or self.job is None:
             return None
-        seconds = time.monotonic() - self._began_at
-        if limits.cell_seconds is not None and seconds > limits.cell_seconds:
-            return Cut(
-                "out_of_time",
-                f"The cell was stopped after {seconds:.0f} s; its limit is {limits.cell_seconds:g} s (--cell-limit).",
-            )
-        used = self._resident_bytes()
-        allowed = self.job.planned.cell.budget.peak_memory_bytes
-        above = used - self._baseline_bytes
-        if allowed is not None and above > allowed and not self._on_accelerator():  # there the worker looks at its own
-            return Cut(
-                "out_of_memory", f"The cell needed {above:,} bytes above the baseline; its budget is {allowed:,}."
-            )
-        if limits.host_bytes is not None and used > limits.host_bytes:
-            return Cut(
-                "out_of_memory", f"The worker held {used:,} bytes of memory; this host gives it {limits.host_bytes:,}."
-            )
-        return None
-
-    def _on_accelerator(self) -> bool:
-        return self._device is not None and self._device.kind != "cpu"
+        late = over_time(time.monotonic() - self._began_at, limits.cell_seconds)
+        return late or over_memory(
+            self.job,
+            self._resident_bytes(),
+            self._baseline_bytes,
+            on_host=self._device is None or self._device.kind == "cpu",
+            host_bytes=limits.host_bytes,
+            giver="this host",
+        )
 
     def kill(self) -> None:
         """End the worker now."""

@@ -10,7 +10,7 @@ from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.data.sampling import Size, parse_size
 from harness.data.spec import TaskSpec
 from harness.errors import MissingResourceError, UsageError
-from harness.measure.device import DEVICES, Device, find_device
+from harness.measure.device import Device, check_name, find_device
 from harness.methods.configure import parse_methods, with_trials
 from harness.plan import PlannedCell, plan_cells
 from harness.records import MAX_SEED, Budget
@@ -88,8 +88,7 @@ def prepare(request: Request, find: Callable[[str], Device] = find_device, *, we
     suite = request.suite
     if request.mirror is not None and not request.mirror.is_dir():
         raise UsageError(f"Mirror '{request.mirror}' is no folder; expected one with datasets/ and models/ in it.")
-    if request.device not in DEVICES:
-        raise UsageError(f"Device '{request.device}' was asked for; expected auto, cpu or cuda.")
+    check_name(request.device)
     methods = parse_methods(request.methods if request.methods is not None else suite.methods)
     notes = []
     if request.tune is not None:

@@ -27,6 +27,7 @@ from harness.measure.device import Device, find_device, shared
 from harness.measure.host import host_limit_bytes
 from harness.records import Record
 from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress
+from harness.schedule.limits import over_memory
 from harness.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -139,18 +140,14 @@ class CellActor:
 
     def _over(self, job: Job, baseline: int) -> Cut | None:
         """Whether the running cell is over a limit of memory; an accelerator's is looked at by the worker."""
-        used = int(self._this.memory_info().rss)
-        allowed = job.planned.cell.budget.peak_memory_bytes
-        if allowed is not None and used - baseline > allowed and self._device_name == "cpu":
-            above = used - baseline
-            return Cut(
-                "out_of_memory", f"The cell needed {above:,} bytes above the baseline; its budget is {allowed:,}."
-            )
-        if self._host_bytes is not None and used > self._host_bytes:
-            return Cut(
-                "out_of_memory", f"The worker held {used:,} bytes of memory; its node gives it {self._host_bytes:,}."
-            )
-        return None
+        return over_memory(
+            job,
+            int(self._this.memory_info().rss),
+            baseline,
+            on_host=self._device_name == "cpu",
+            host_bytes=self._host_bytes,
+            giver="its node",
+        )
 
 
 class _Reporter:

@@ -16,6 +16,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.errors import UsageError
 from harness.measure.host import kills_for_memory
 from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost
+from harness.schedule.limits import over_time
 from harness.schedule.ray_actor import CellActor, Hello
 from harness.schedule.ray_cluster import Place
 from harness.tasks.base import Task
@@ -140,13 +141,9 @@ class Slot:
 
     def over(self, cell_seconds: float | None) -> Cut | None:
         """Whether the running cell is over its limit of time."""
-        if self.job is None or self._began_at is None or cell_seconds is None:
+        if self.job is None or self._began_at is None:
             return None
-        seconds = time.monotonic() - self._began_at
-        if seconds <= cell_seconds:
-            return None
-        why = f"The cell was stopped after {seconds:.0f} s; its limit is {cell_seconds:g} s (--cell-limit)."
-        return Cut("out_of_time", why)
+        return over_time(time.monotonic() - self._began_at, cell_seconds)
 
     def renew(self) -> None:
         """Have Ray start the process anew; what it was running is over."""

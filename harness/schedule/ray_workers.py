@@ -16,7 +16,8 @@ from harness.backbones.locate import BackboneFiles
 from harness.errors import UsageError
 from harness.measure.device import Device
 from harness.schedule.job import Event, Job
-from harness.schedule.local import LOOK_SECONDS, Limits
+from harness.schedule.limits import Limits
+from harness.schedule.local import LOOK_SECONDS
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_slot import PAUSE_SECONDS, Slot, pickled

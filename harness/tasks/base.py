@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -62,6 +62,16 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def first(self, n_rows: int) -> Source:
+        """The first rows alone, as a split of their own."""
+        return replace(
+            self,
+            key=f"{self.key}/first {n_rows}",
+            texts=self.texts[:n_rows],
+            fields={role: values[:n_rows] for role, values in self.fields.items()},
+            prompts=None if self.prompts is None else self.prompts[:n_rows],
+        )
 
 
 @dataclass(frozen=True, eq=False)
