@@ -121,7 +121,7 @@ def test_whatever_dies_is_a_record_and_the_records_are_those_of_any_executor(
         workers._limits = Limits(cell_seconds=1.0)
 
     listener = Acting("nap 2", lambda: kill_worker_of("nap 2", workers), len(faults), limit_cells)
-    with RayWorkers("cpu", None, n_workers=2) as workers:
+    with RayWorkers("cpu", None, n_workers=2, limits=Limits(cell_seconds=60.0)) as workers:
         workers.warm_up()
         with LocalWorkers("cpu", None, n_workers=2) as local:
             same = run([real], {toy.name: tiny}, toy, local, Quiet(), tmp_path / "local.sqlite")
@@ -164,7 +164,10 @@ def test_whatever_dies_is_a_record_and_the_records_are_those_of_any_executor(
 
 @needs_ray
 @pytest.mark.slow
-def test_a_node_that_dies_costs_the_cell_that_it_ran(toy: Task, tmp_path: Path) -> None:
+def test_a_node_that_dies_costs_the_cell_that_it_ran(
+    toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "3")
     from ray.cluster_utils import Cluster
 
     cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -180,8 +183,9 @@ def test_a_node_that_dies_costs_the_cell_that_it_ran(toy: Task, tmp_path: Path) 
                 workers._look(0.1)
             assert workers.n_free == 2
             records = run(cells, {}, toy, workers, listener, tmp_path / "ray.sqlite")
-            assert len(workers.remarks) == 1
-            assert "is not used: the node is gone." in workers.remarks[0]
+            low, gone = workers.remarks
+            assert "low priority (nice 3)" in low
+            assert "is not used: the node is gone." in gone
         assert {fault: record.status for fault, record in records.items()} == {
             "nap 4": "ok",
             "nap 4.5": "ok",

@@ -69,6 +69,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A worker that runs a cell has nothing new to say, and is there."""
+
+
+@dataclass(frozen=True)
 class Done:
     """A cell has come to its record, whatever it says.
 

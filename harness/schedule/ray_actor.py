@@ -26,7 +26,7 @@ from harness.errors import HarnessError
 from harness.measure.device import Device, find_device, shared
 from harness.measure.host import host_limit_bytes
 from harness.records import Record
-from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress
+from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost, Progress
 from harness.schedule.limits import over_memory
 from harness.tasks.base import Task
 
@@ -38,6 +38,9 @@ PROGRESS_SECONDS = 0.5
 
 WATCH_SECONDS = 0.1
 
+SIGN_SECONDS = 5.0
+"""How often an actor that runs a cell says that it is alive."""
+
 
 @dataclass(frozen=True)
 class Hello:
@@ -48,12 +51,14 @@ class Hello:
         version: of the harness that is installed there.
         device: where it runs cells; None where the one that was asked for is not there.
         refusals: why backbones cannot be loaded there, of those that cannot; or why there is no device.
+        niceness: above 0, what else runs on that machine comes first, and times are longer for it.
     """
 
     life: str
     version: str
     device: Device | None
     refusals: tuple[str, ...] = ()
+    niceness: int = 0
 
 
 class CellActor:
@@ -85,14 +90,15 @@ class CellActor:
         except HarnessError as error:
             return Hello(self._life, harness.__version__, None, (str(error),))
         refusals = [why for files in backbones if (why := self._thread.submit(_check, files).result()) is not None]
-        return Hello(self._life, harness.__version__, worker.device, tuple(refusals))
+        niceness = self._this.nice()
+        return Hello(self._life, harness.__version__, worker.device, tuple(refusals), niceness)
 
-    def run(self, job: Job, tasks: Sequence[Any]) -> Iterator[Event]:
+    def run(self, job: Job, tasks: Sequence[Any]) -> Iterator[Event | Alive]:
         """Run a cell; `tasks` holds the reference to its pickled task, which is fetched once.
 
         Yields:
-            `Begun` when the cell starts, `Progress` now and then, and one of `Done`, `Cut` and `Lost`. After all but a
-            `Done` that is not the last, this process is of no more use.
+            `Begun` when the cell starts, `Progress` and `Alive` now and then, and one of `Done`, `Cut` and `Lost`.
+            After all but a `Done` that is not the last, this process is of no more use.
         """
         assert self._worker is not None
         task, worker = self._task(tasks[0]), self._worker
@@ -103,6 +109,7 @@ class CellActor:
             worker.run, job.planned, task, job.files, job.suite, _Reporter(said), attempt=job.attempt
         )
         running.add_done_callback(lambda _: said.put(None))
+        sign_at = time.monotonic() + SIGN_SECONDS
         while not running.done():
             record = worker.overrun()
             if record is not None:
@@ -116,6 +123,9 @@ class CellActor:
                 event = said.get(timeout=WATCH_SECONDS)
                 if event is not None:
                     yield event
+            if time.monotonic() >= sign_at:
+                sign_at = time.monotonic() + SIGN_SECONDS
+                yield Alive()
         yield _end(running)
 
     def _start(self) -> Worker:

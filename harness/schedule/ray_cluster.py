@@ -16,6 +16,7 @@ CONNECT_SECONDS = 10.0
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anybody
     "RAY_memory_monitor_refresh_ms": "0",  # limits are the harness's; what the kernel kills can be told from a crash
+    "RAY_worker_niceness": "0",  # at Ray's own 15, whatever else the machine does comes first: cells would crawl
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed",  # the run says so itself
 }
 """What Ray is told before it is imported, where the user has said nothing else."""

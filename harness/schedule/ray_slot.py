@@ -15,7 +15,7 @@ import harness
 from harness.backbones.locate import BackboneFiles
 from harness.errors import UsageError
 from harness.measure.host import kills_for_memory
-from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost
+from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost
 from harness.schedule.limits import over_time
 from harness.schedule.ray_actor import CellActor, Hello
 from harness.schedule.ray_cluster import Place
@@ -25,7 +25,13 @@ PATIENCE_SECONDS = 120.0
 """How long an actor's starting anew may fail before it is given up."""
 
 MOST_DEATHS = 5
-"""In a row, of an actor that is greeted, before it is given up."""
+"""In a row, of an actor that is greeted, before it is given up, if they also took longer than `RESTART_SECONDS`."""
+
+RESTART_SECONDS = 30.0
+"""What a restart may take on a busy machine; until it is through, greetings may fail as if the actor were gone."""
+
+SILENCE_SECONDS = 120.0
+"""How long an actor that runs a cell may say nothing before it counts as lost; it says something much more often."""
 
 PAUSE_SECONDS = 0.5
 """Before a greeting that failed is repeated."""
@@ -64,6 +70,7 @@ class Slot:
         self._n_deaths = 0
         self._life = self._ended_life = ""
         self._began_at: float | None = None
+        self._heard_at = 0.0
         self._kills_before = 0
 
     @property
@@ -92,25 +99,26 @@ class Slot:
         try:
             said: Hello = self._ray.get(hello)
         except exceptions.ActorUnavailableError as error:  # it is being started anew
-            now = time.monotonic()
-            self._fails_since = self._fails_since or now
-            if now - self._fails_since > PATIENCE_SECONDS:
+            if self._fails_for() > PATIENCE_SECONDS:
                 raise UsageError(f"it has not come back for {PATIENCE_SECONDS:g} s: {_reason(error)}") from None
-            self._greet_at = now + PAUSE_SECONDS
+            self._greet_later()
             return None
         except exceptions.ActorUnschedulableError:
             raise UsageError("the node is gone") from None
         except exceptions.ActorDiedError as error:
             # Ray may be starting it anew already when it is told to end it: then it dies once more, in this very call.
             self._n_deaths += 1
-            if self._n_deaths > MOST_DEATHS:
+            if self._fails_for() > RESTART_SECONDS and self._n_deaths > MOST_DEATHS:
                 raise UsageError(_reason(error)) from None
-            self._greet_at = time.monotonic() + PAUSE_SECONDS
+            self._greet_later()
             return None
         except exceptions.RayError as error:
             raise UsageError(_reason(error)) from None
-        if said.life == self._ended_life:  # killed, and not dead yet
-            self._greet_at = time.monotonic() + PAUSE_SECONDS
+        if said.life == self._ended_life:  # killed, and not dead yet: or never told
+            if self._fails_for() > PATIENCE_SECONDS:
+                raise UsageError(f"it has not ended for {PATIENCE_SECONDS:g} s")
+            self._kill()
+            self._greet_later()
             return None
         self._life, self._fails_since, self._n_deaths = said.life, None, 0
         if said.version != harness.__version__:
@@ -122,7 +130,7 @@ class Slot:
     def start(self, job: Job, task: Any) -> None:
         """Give it a cell; `task` is a reference to what `pickled` made."""
         self.job = job
-        self._began_at, self._kills_before = None, kills_for_memory() or 0
+        self._began_at, self._heard_at, self._kills_before = None, time.monotonic(), kills_for_memory() or 0
         files = None if job.files is None else _from_anywhere(job.files)
         self._stream = self._actor.run.options(num_returns="streaming").remote(replace(job, files=files), [task])
 
@@ -130,13 +138,20 @@ class Slot:
         """What it has said of its running cell by now; its silence is its death."""
         events: list[Event] = []
         while self.job is not None and self._has_said(self._stream):
-            events.append(event := self._next_event())
+            event = self._next_event()
+            self._heard_at = time.monotonic()
+            if isinstance(event, Alive):
+                continue
+            events.append(event)
             if isinstance(event, Begun):
                 self._began_at = time.monotonic()
             elif isinstance(event, Done) and not event.is_last:
                 self.job = self._stream = None
             elif isinstance(event, (Done, Cut, Lost)):
                 self.renew()
+        if self.job is not None and time.monotonic() - self._heard_at > SILENCE_SECONDS:
+            events.append(Lost(f"said nothing for {SILENCE_SECONDS:g} s on node {self.place.address}"))
+            self.renew()
         return events
 
     def over(self, cell_seconds: float | None) -> Cut | None:
@@ -149,8 +164,7 @@ class Slot:
         """Have Ray start the process anew; what it was running is over."""
         self.job = self._stream = None
         self._ended_life = self._life
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.kill(self._actor, no_restart=False)
+        self._kill()
         self.greet(self.asked)
 
     def end(self) -> None:
@@ -159,13 +173,26 @@ class Slot:
         with suppress(self._ray.exceptions.RayError, ValueError):  # a cluster that is gone has no actors either
             self._ray.kill(self._actor)
 
+    def _kill(self) -> None:
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor, no_restart=False)
+
+    def _fails_for(self) -> float:
+        """Seconds since a greeting first failed, of those that have failed in a row."""
+        now = time.monotonic()
+        self._fails_since = self._fails_since or now
+        return now - self._fails_since
+
+    def _greet_later(self) -> None:
+        self._greet_at = time.monotonic() + PAUSE_SECONDS
+
     def _has_said(self, source: Any) -> bool:
         return bool(self._ray.wait([source], timeout=0)[0])
 
-    def _next_event(self) -> Event:
+    def _next_event(self) -> Event | Alive:
         exceptions = self._ray.exceptions
         try:
-            event: Event = self._ray.get(next(self._stream))
+            event: Event | Alive = self._ray.get(next(self._stream))
         except (StopIteration, exceptions.RayError) as error:
             of_memory = isinstance(error, exceptions.OutOfMemoryError)
             if self._is_local:  # the kernel that kills is this machine's, and can be asked

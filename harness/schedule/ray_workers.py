@@ -26,6 +26,11 @@ from harness.tasks.base import Task
 START_SECONDS = 600.0
 """How long the first actor may take to start: a cluster that others use has to have room for it."""
 
+_POLITE = (
+    "The Ray cluster runs its workers at a low priority (nice {niceness}): beside anything else on those machines, "
+    "cells take longer. Start it with RAY_worker_niceness=0 in the environment of `ray start`."
+)
+
 
 class RayWorkers:
     """One Ray actor per GPU where there are GPUs, else one per node or per so many cores; each runs one cell at a time.
@@ -222,6 +227,10 @@ class RayWorkers:
         self._device = self._device or hello.device
         if hello.device.name != self._device.name:
             raise UsageError(f"its device is '{hello.device.name}', and figures of '{self._device.name}' are not mixed")
+        if hello.niceness > 0:
+            remark = _POLITE.format(niceness=hello.niceness)
+            if remark not in self.remarks:
+                self.remarks.append(remark)
         if slot.asked is not self._backbones:
             slot.greet(self._backbones)
         elif not hello.refusals:
