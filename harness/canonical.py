@@ -41,7 +41,19 @@ def canonical_of(value: Any, to_json: Callable[[Any], Any]) -> str:
     return known[1]
 
 
-@functools.lru_cache(maxsize=1024)
-def shared_config(text: str) -> Any:
+def shared_config(config: dict[str, Any]) -> Any:
     """One object for all cells with equal configurations: a hundred thousand records have a few."""
+    try:
+        return _shared_flat(tuple(config), *config.values())
+    except TypeError:  # nested, so not hashable
+        return _shared_text(encode(config))
+
+
+@functools.lru_cache(maxsize=1024, typed=True)  # or a 1 would be the same as a true, and an identity another
+def _shared_flat(names: tuple[str, ...], *values: Any) -> Any:
+    return dict(zip(names, values, strict=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared_text(text: str) -> Any:
     return json.loads(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import pandas as pd
 
 from harness.errors import UsageError
 from harness.jsonl import replacing
-from harness.records import Record
+from harness.records import Cell, Record
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -147,19 +147,40 @@ def export_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a record: the columns of `export_frame`, then `EXTRA_COLUMNS`, then `variant`.
-
-    `variant` labels a configuration of a method by what tells it from the method's others among `records`, such as
-    `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own name.
-    """
+    """One row a record: the columns of `export_frame`, then `EXTRA_COLUMNS`, then `variant` (see `variants`)."""
     columns = EXPORT_COLUMNS + EXTRA_COLUMNS
     rows: list[list[Any]] = []
-    configured: list[tuple[str, str]] = []
-    settings: dict[tuple[str, str], dict[str, str]] = {}
-    known: dict[tuple[int, int, str], tuple[Any, tuple[str, str]]] = {}  # records share their configurations
+    cells: list[Cell] = []
     for record in records:  # a stream: each record's predictions are dropped as soon as its row is made
         rows.append([column.get(record) for column in columns])
-        cell = record.cell
+        cells.append(record.cell)
+    frame = _build(columns, rows)
+    frame["variant"] = pd.array(variants(cells), dtype="string")
+    return frame
+
+
+def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, list[Any]]:
+    """Some columns of `tidy_frame` as plain values, None for null: what a hundred thousand records have time for."""
+    by_name = {column.name: column for column in EXPORT_COLUMNS + EXTRA_COLUMNS}
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        if name == "variant":
+            found[name] = variants(record.cell for record in records)
+        else:
+            found[name] = _values(by_name[name], map(by_name[name].get, records))
+    return found
+
+
+def variants(cells: Iterable[Cell]) -> list[str]:
+    """A label for each cell's configuration of its method, by what tells it from the method's others among them.
+
+    Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
+    name.
+    """
+    configured: list[tuple[str, str]] = []
+    settings: dict[tuple[str, str], dict[str, str]] = {}
+    known: dict[tuple[int, int, str], tuple[Any, tuple[str, str]]] = {}  # cells share their configurations
+    for cell in cells:
         same = known.get((id(cell.config), cell.version, cell.method))
         if same is None:
             flat = {**_flatten(cell.config), "version": str(cell.version)}
@@ -167,10 +188,8 @@ def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
             settings[key] = flat
             same = known[id(cell.config), cell.version, cell.method] = (cell.config, key)
         configured.append(same[1])
-    labels = _variants(settings)
-    frame = _build(columns, rows)
-    frame["variant"] = pd.array([_storable(labels[key]) for key in configured], dtype="string")
-    return frame
+    labels = {key: _storable(label) for key, label in _variants(settings).items()}
+    return [labels[key] for key in configured]
 
 
 def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[str, str], str]:
@@ -227,15 +246,17 @@ def _canonical(value: Any) -> str:
 
 
 def _build(columns: tuple[Column, ...], rows: list[list[Any]]) -> pd.DataFrame:
-    series = {}
-    for i, column in enumerate(columns):
-        values = [row[i] for row in rows]
-        if column.dtype == "string":
-            values = [None if value is None else _storable(value) for value in values]
-        elif column.dtype == "Float64":
-            values = [None if value is None else float(value) for value in values]
-        series[column.name] = pd.array(values, dtype=column.dtype)
-    return pd.DataFrame(series)
+    by_column: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(columns)
+    pairs = zip(columns, by_column, strict=True)
+    return pd.DataFrame({column.name: pd.array(_values(column, found), dtype=column.dtype) for column, found in pairs})
+
+
+def _values(column: Column, found: Iterable[Any]) -> list[Any]:
+    if column.dtype == "string":
+        return [value if value is None or value.isascii() else _storable(value) for value in found]
+    if column.dtype == "Float64":
+        return [None if value is None else float(value) for value in found]
+    return list(found)
 
 
 def _storable(text: str) -> str:

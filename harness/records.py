@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from harness.budgets import Budget, parse_budget, shared_budget
-from harness.canonical import canonical, canonical_of, encode, fields_of, shared_config
+from harness.canonical import canonical, canonical_of, fields_of, shared_config
 from harness.errors import UsageError
 from harness.predictions import Predictions
 
@@ -94,26 +94,18 @@ class Cell:
     def from_json(cls, value: dict[str, Any]) -> Cell:
         """The inverse of `to_json`."""
         budget, config = value["budget"], value["config"]
-        shared = shared_config(encode(config)) if type(config) is dict else config
+        shared = shared_config(config) if type(config) is dict else config
         return cls(**{**value, "budget": shared_budget(tuple(budget.items())), "config": shared})
 
     @functools.cached_property
     def id(self) -> str:
         """Identity: the first 32 hex digits of the SHA-256 of the cell's canonical JSON."""
-        parts = {
-            "backbone": canonical(self.backbone),
-            "budget": canonical_of(self.budget, Budget.to_json),
-            "config": canonical_of(self.config, dict),
-            "data": canonical(self.data),
-            "draw": canonical(self.draw),
-            "method": canonical(self.method),
-            "n_train": canonical(self.n_train),
-            "seed": canonical(self.seed),
-            "task": canonical(self.task),
-            "version": canonical(self.version),
-            "weights": canonical(self.weights),
-        }
-        text = "{" + ",".join([f'"{name}":{part}' for name, part in parts.items()]) + "}"
+        text = (
+            f'{{"backbone":{canonical(self.backbone)},"budget":{canonical_of(self.budget, Budget.to_json)},'
+            f'"config":{canonical_of(self.config, dict)},"data":{canonical(self.data)},"draw":{canonical(self.draw)},'
+            f'"method":{canonical(self.method)},"n_train":{canonical(self.n_train)},"seed":{canonical(self.seed)},'
+            f'"task":{canonical(self.task)},"version":{canonical(self.version)},"weights":{canonical(self.weights)}}}'
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def label(self) -> str:

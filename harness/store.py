@@ -326,7 +326,7 @@ class Store:
         chunks = _chunks(sorted(ids), _CHUNK) if ids is not None and len(ids) <= _FETCH_ALL_ABOVE else None
         queries = [query] if chunks is None else [query.where(_records.c.id.in_(chunk)) for chunk in chunks]
         with self._errors(), self._engine.connect() as connection:
-            found = [_Key(*row) for query in queries for row in connection.execute(query)]
+            found = [_Key(*row) for query in queries for row in connection.execute(query).all()]
         if ids is not None:
             asked = frozenset(ids)
             found = [key for key in found if key.id in asked]
@@ -340,10 +340,11 @@ class Store:
         return list(latest.values())
 
     def _payloads(self, table: sa.Table, keys: Collection[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
-        query = sa.select(table).where(table.c.id.in_(sorted({key[0] for key in keys})))
+        columns = [table.c[name] for name in ("id", "device", "attempt", "payload")]
+        query = sa.select(*columns).where(table.c.id.in_(sorted({key[0] for key in keys})))
         with self._errors(), self._engine.connect() as connection:
-            rows = [((row.id, row.device, row.attempt), row.payload) for row in connection.execute(query)]
-        return {key: payload for key, payload in rows if key in keys}
+            rows = connection.execute(query).all()
+        return {(id_, device, attempt): payload for id_, device, attempt, payload in rows}
 
     def _read(self, key: _Key, payload: str, predictions: str | None) -> Record:
         try:

@@ -6,6 +6,7 @@ Predictions of many records do not fit in memory as they are stored; one boolean
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.frame import labels_per_class, tidy_frame
+from harness.frame import labels_per_class, tidy_columns, tidy_frame
 from harness.records import Record
 
 Key = tuple[str, str]
@@ -40,13 +41,25 @@ class Observations:
 
     Attributes:
         records: without predictions.
-        frame: `tidy_frame` of them, in the same order.
+        n_per_class: labels of each class in a balanced draw, of each record; None for other draws.
         correct: by (id, device), where predictions were given.
     """
 
     records: tuple[Record, ...]
-    frame: pd.DataFrame
+    n_per_class: tuple[int | None, ...]
     correct: dict[Key, Correctness]
+
+    @functools.cached_property
+    def frame(self) -> pd.DataFrame:
+        """`tidy_frame` of the records, in the same order."""
+        frame = tidy_frame(self.records)
+        frame["n_per_class"] = pd.array(self.n_per_class, dtype="Int64")
+        return frame
+
+    def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Some columns of the frame as plain values, None for null, without making it."""
+        found = tidy_columns(self.records, [name for name in names if name != "n_per_class"])
+        return {name: list(self.n_per_class) if name == "n_per_class" else found[name] for name in names}
 
 
 Source = Iterable[Record] | Observations
@@ -78,13 +91,10 @@ def observe(source: Source) -> Observations:
         if predictions is not None and scores is not None:
             correct[key] = Correctness(predictions.rows, scores)
         n_per_class[key] = labels_per_class(record)  # may need the predictions
-        latest[key] = dataclasses.replace(record, predictions=None)
+        latest[key] = record if predictions is None else dataclasses.replace(record, predictions=None)
     if not latest:
         raise UsageError("There is nothing to report: no record was given. Run something first, or name another store.")
-    records = tuple(latest.values())
-    frame = tidy_frame(records)
-    frame["n_per_class"] = pd.array([n_per_class[key] for key in latest], dtype="Int64")
-    return Observations(records, frame, correct)
+    return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), correct)
 
 
 def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLike) -> npt.NDArray[Any] | None:

@@ -59,6 +59,15 @@ _DTYPES: dict[str, Dtype] = {
     "note": "string",
 }
 
+_READ = (
+    *_GROUP,
+    *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
+    *("n_test", "n_test_available", "n_per_class", "fit_seconds", "train_seconds", "predict_seconds"),
+    *("peak_device_bytes", "peak_rss_above_baseline_bytes", "n_trainable", "n_parameters", "artifact_bytes"),
+    *("defaults_chosen_here", "backbone_has_seen", "overlaps"),
+)
+"""The columns of records that a comparison is made of."""
+
 
 def comparison(source: Source) -> pd.DataFrame:
     """One row per task, backbone, device, budget, configuration of a method, training size and draw.
@@ -72,11 +81,9 @@ def comparison(source: Source) -> pd.DataFrame:
     """
     observations = observe(source)
     groups: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    names = [str(name) for name in observations.frame.columns]
-    frame = observations.frame.astype(object).where(observations.frame.notna(), None)
-    columns = [frame[name].tolist() for name in names]
-    for values in zip(*columns, strict=True):
-        row: Row = dict(zip(names, values, strict=True))
+    columns = observations.columns(_READ)
+    for values in zip(*columns.values(), strict=True):
+        row: Row = dict(zip(_READ, values, strict=True))
         groups[tuple(row[name] for name in _GROUP)].append(row)
     seeds: defaultdict[tuple[Any, ...], set[int]] = defaultdict(set)
     for rows in groups.values():
