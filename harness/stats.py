@@ -78,7 +78,13 @@ def wilson_interval(correct: float, n: int, level: float = 0.95) -> tuple[float,
     return _wilson(correct / n, n, float(scipy.stats.norm.ppf((1 + level) / 2)))
 
 
-def summarise(scores: npt.ArrayLike, correct: npt.ArrayLike | None = None, level: float = 0.95) -> Summary:
+def summarise(
+    scores: npt.ArrayLike,
+    correct: npt.ArrayLike | None = None,
+    level: float = 0.95,
+    *,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> Summary:
     """The mean score over seeds with an interval over all that is known to vary.
 
     With a matrix and at least two seeds the interval is over seeds and test rows, crossed; with one seed it is over
@@ -88,8 +94,10 @@ def summarise(scores: npt.ArrayLike, correct: npt.ArrayLike | None = None, level
     Args:
         scores: one score a seed, shape (n_seeds,).
         correct: score of each seed on each test row, between 0 and 1 and the same rows in each, shape
-            (n_seeds, n_rows), or None. Its row means are `scores`.
+            (n_seeds, n_rows), or None. Its row means are `scores`. Where `bounds` is None, any contributions of rows
+            to a metric whose mean varies as the metric does: jackknife pseudo-values (Tukey, 1958), say.
         level: coverage, between 0 and 1.
+        bounds: what `correct` lies within, which makes its mean a proportion; None for contributions.
     """
     _check_level(level)
     values = np.asarray(scores, dtype=np.float64)
@@ -104,7 +112,9 @@ def summarise(scores: npt.ArrayLike, correct: npt.ArrayLike | None = None, level
     matrix = _matrix(correct)
     if matrix.shape[0] != n_seeds:
         raise ValueError(f"{n_seeds} scores and a matrix of {matrix.shape[0]} seeds were given; expected as many.")
-    if matrix.min() < 0 or matrix.max() > 1:
+    if bounds is None:
+        return _summarise_contributions(mean, matrix, level)
+    if matrix.min() < bounds[0] or matrix.max() > bounds[1]:
         raise ValueError("Scores per row must lie between 0 and 1.")
     mean, n_rows = float(matrix.mean()), matrix.shape[1]
     if n_seeds == 1:
@@ -120,7 +130,20 @@ def summarise(scores: npt.ArrayLike, correct: npt.ArrayLike | None = None, level
     return Summary(mean, low, high, n_seeds, "seeds and test rows")
 
 
-def paired_difference(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level: float = 0.95) -> Difference:
+def _summarise_contributions(mean: float, matrix: Floats, level: float) -> Summary:
+    n_seeds, n_rows = matrix.shape
+    if n_rows < 2:
+        return Summary(mean, None, None, n_seeds, "none")
+    if n_seeds == 1:
+        half = _half_width(float(matrix.var(ddof=1)) / n_rows, n_rows - 1, level)
+        return Summary(mean, mean - half, mean + half, 1, "test rows only")
+    half = _half_width(*crossed_variance(matrix), level)
+    return Summary(mean, mean - half, mean + half, n_seeds, "seeds and test rows")
+
+
+def paired_difference(
+    correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level: float = 0.95, *, mean: float | None = None
+) -> Difference:
     """How far `a` is ahead of `b`, with an interval over seeds and test rows, crossed, and a p-value.
 
     With one seed both are over test rows only. Pairing removes what makes a seed's draw or a row hard for both.
@@ -129,6 +152,7 @@ def paired_difference(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level:
         correct_a: score of each seed on each test row, shape (n_seeds, n_rows).
         correct_b: the same of the other method, on the same seeds and rows in the same order.
         level: coverage, between 0 and 1.
+        mean: of the differences of scores, where the matrices hold contributions to a metric that is no mean of them.
     """
     _check_level(level)
     a, b = _matrix(correct_a), _matrix(correct_b)
@@ -136,7 +160,7 @@ def paired_difference(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level:
         raise ValueError(f"Matrices of shapes {a.shape} and {b.shape} were given; expected the same seeds and rows.")
     difference = a - b
     n_seeds, n_rows = difference.shape
-    mean = float(difference.mean())
+    mean = float(difference.mean()) if mean is None else mean
     basis: Basis = "seeds and test rows"
     if n_seeds > 1 and n_rows > 1:
         variance, freedom = crossed_variance(difference)
@@ -146,11 +170,46 @@ def paired_difference(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level:
     else:
         return Difference(mean, None, None, None, n_seeds, n_rows, "none")
     half = _half_width(variance, freedom, level)
-    if variance > 0:
-        p_value = float(2 * scipy.stats.t.sf(abs(mean) / math.sqrt(variance), freedom))
+    return Difference(mean, mean - half, mean + half, _p_value(mean, variance, freedom), n_seeds, n_rows, basis)
+
+
+def unpaired_difference(
+    scores_a: npt.ArrayLike,
+    scores_b: npt.ArrayLike,
+    variances: tuple[float | None, float | None] = (None, None),
+    level: float = 0.95,
+) -> Difference:
+    """How far `a` is ahead of `b` where no test rows are known: Welch's t over seeds, or normal over test rows.
+
+    Args:
+        scores_a: one a seed, shape (n_seeds,).
+        scores_b: the same of the other method; seeds need not be the same.
+        variances: of each score over test rows, for methods with one seed; None where it is not known.
+        level: coverage, between 0 and 1.
+    """
+    _check_level(level)
+    a, b = (np.asarray(scores, dtype=np.float64) for scores in (scores_a, scores_b))
+    mean = float(a.mean() - b.mean())
+    n_seeds = min(a.size, b.size)
+    if n_seeds >= 2:
+        parts = [(float(x.var(ddof=1)) / x.size, x.size - 1) for x in (a, b)]
+        variance = sum(part for part, _ in parts)
+        spread = sum(part**2 / freedom for part, freedom in parts)
+        freedom = variance**2 / spread if spread > 0 else float(a.size + b.size - 2)
+        basis: Basis = "seeds only"
+    elif variances[0] is not None and variances[1] is not None:
+        # As if each had its own test rows: with the same ones the truth is surer than this says.
+        variance, freedom, basis = variances[0] + variances[1], math.inf, "test rows only"
     else:
-        p_value = 1.0 if mean == 0 else 0.0
-    return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_rows, basis)
+        return Difference(mean, None, None, None, n_seeds, 0, "none")
+    half = _half_width(variance, freedom, level)
+    return Difference(mean, mean - half, mean + half, _p_value(mean, variance, freedom), n_seeds, 0, basis)
+
+
+def _p_value(mean: float, variance: float, freedom: float) -> float:
+    if variance > 0:
+        return float(2 * scipy.stats.t.sf(abs(mean) / math.sqrt(variance), freedom))
+    return 1.0 if mean == 0 else 0.0
 
 
 def crossed_variance(matrix: npt.ArrayLike) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from harness.errors import StoreError, UsageError
 from harness.records import Budget, Cost
 from harness.report import plots, text
 from harness.report.observations import observe
-from harness.report.paired import paired_differences
+from harness.report.contrasts import paired_differences
 from harness.report.plots import learning_curves_data, score_against_seconds_data
 from harness.report.styles import styles
 from harness.report.tables import comparison, failures, markdown_pivot, panels, pivot

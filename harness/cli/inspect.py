@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bulk import uncollected
-from harness.errors import unknown_name
+from harness.errors import UsageError, unknown_name
+from harness.jsonl import read_jsonl
 from harness.libraries import quiet_libraries
-from harness.records import STATUSES
+from harness.records import STATUSES, Record
 from harness.store import Store
 
 
@@ -61,18 +62,38 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         console.print(f"failed: {line}", markup=False, highlight=False, style="red")
 
 
+def read_source(source: str) -> list[Record]:
+    """The latest records, with predictions, of a store, of a .jsonl file of records, or of all such files in a folder.
+
+    Raises:
+        StoreError: there is no such store, file or folder, or it holds something else.
+        UsageError: a folder without such files.
+    """
+    path = Path(source)
+    if "://" not in source and path.is_dir():
+        found = sorted(path.rglob("*.jsonl"))
+        if not found:
+            raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
+        return [record for file in found for record in read_jsonl(file)]
+    if "://" not in source and path.suffix == ".jsonl":
+        return list(read_jsonl(path))
+    with Store.open(source, create=False) as opened:
+        return list(opened.records(with_predictions=True))
+
+
 @uncollected()
 def write_report_command(suite: str | None, out: Path | None, store: str) -> None:
-    """Tables and plots of the latest records."""
+    """Page, tables and plots of the latest records."""
     from harness.cli.run import make_console, print_tables
     from harness.report.write import write_report
 
     console = make_console()
-    with Store.open(store, create=False) as opened:
-        records = list(opened.records(with_predictions=True, suite=suite))
-        if suite is not None and not records:
-            labels = {record.suite for record in opened.records()}
-            raise unknown_name("suite among this store's records", suite, labels)
+    records = read_source(store)
+    if suite is not None:
+        labels = {record.suite for record in records}
+        records = [record for record in records if record.suite == suite]
+        if not records:
+            raise unknown_name("suite among these records", suite, labels)
     written = write_report(records, out or Path("reports") / (suite or "all"))
     print_tables(console, records)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)

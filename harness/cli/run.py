@@ -171,7 +171,7 @@ def _conclude(
 
     if records:
         print_tables(console, records)
-        written = write_report(records, options.reports / prepared.suite)
+        written = write_report(records, options.reports / prepared.suite, formats=("png",))
     n_before = outcome.n_cells - outcome.n_run - outcome.n_elsewhere - outcome.n_left
     say(f"{outcome.n_run} cells run, {n_before} were there already. Records: {store}")
     if outcome.n_left:

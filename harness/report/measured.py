@@ -19,10 +19,12 @@ HOW_TO_READ = """\
 - **score** is the task's main metric on test rows that nothing has seen before the last prediction, as the mean over
   seeds. Test rows are capped by a fixed hash; the cap is stated above.
 - **interval** is a 95 % interval for that mean. With several seeds it treats seeds and test rows as crossed random
-  effects: it covers another draw of training rows and another initialisation as well as other test rows. With a single
-  seed it knows of test rows only, and with a metric that is no mean over rows it knows of seeds only: the column
-  `basis` of comparison.csv says which. Two intervals that overlap do not show that two methods are alike: methods are
-  compared by paired differences on the same seeds and rows.
+  effects: it covers another draw of training rows and another initialisation as well as other test rows. Metrics that
+  are no mean over rows (BLEU, Matthews' correlation) enter by their jackknife pseudo-values. With a single seed it
+  knows of test rows only and is too short; where no predictions are stored it knows of seeds only: the column `basis`
+  of comparison.csv says which. Two intervals that overlap do not show that two methods are alike.
+- **tied with the best** are methods that are not shown to be worse than the best on the same seeds and test rows: the
+  p-value of the paired difference is 0.05 or above after Holm's correction. That is no proof that they are as good.
 - **train score** is the same metric on the first 500 training rows; its distance to the score is the overfitting gap.
 - **fit** is seconds of training alone. **train** is what a `train_seconds` budget counts: encoding the training rows,
   tuning, fitting and validation. **predict** is tokenising, encoding and predicting the test rows. Loading the
@@ -38,59 +40,64 @@ HOW_TO_READ = """\
 """
 
 
-def what_was_compared(observations: Observations) -> str:
-    """A short list in Markdown: tasks, backbones, methods, sizes, budgets, seeds, devices, cells."""
+def compared(observations: Observations) -> list[tuple[str, list[str]]]:
+    """What was compared, by heading: tasks, backbones, methods, sizes, budgets, seeds, devices, cells; plain texts."""
     frame = observations.frame
     sizes = frame[["n_train", "draw", "n_per_class"]].drop_duplicates().sort_values(["n_train", "draw"])
     statuses = frame["status"].value_counts().sort_index()
     other = [f"{n} {str(status).replace('_', ' ')}" for status, n in statuses.items() if status != "ok"]
     ok = int(statuses.get("ok", 0))
-    rows = {
-        "suites": _names(frame["suite"]),
-        "tasks": _names(frame["task"]),
-        "backbones": _names(frame["backbone"].dropna()),
-        "methods": _names(frame["variant"]),
-        "training sizes": ", ".join(text.size(*row) for row in sizes.itertuples(index=False, name=None)),
-        "budgets": _names(frame["budget"]),
-        "seeds": ", ".join(str(seed) for seed in sorted(set(frame["seed"]))),
-        "devices": _names(frame["device"]),
-        "cells": ", ".join([f"{len(frame)} in all", f"{ok} ok", *other]),
-    }
-    return "\n".join(f"- {name}: {value or 'none'}" for name, value in rows.items())
+    return [
+        ("suites", _once(frame["suite"])),
+        ("tasks", _once(frame["task"])),
+        ("backbones", _once(frame["backbone"].dropna())),
+        ("methods", _once(frame["variant"])),
+        ("training sizes", [text.size(*row) for row in sizes.itertuples(index=False, name=None)]),
+        ("budgets", _once(frame["budget"])),
+        ("seeds", [str(seed) for seed in sorted(set(frame["seed"]))]),
+        ("devices", _once(frame["device"])),
+        ("cells", [f"{len(frame)} in all", f"{ok} ok", *other]),
+    ]
 
 
-def how_it_was_measured(observations: Observations) -> str:
-    """A list in Markdown of devices, precision, versions, commits, data fingerprints, the test cap and notes."""
+def what_was_compared(observations: Observations) -> str:
+    """`compared` as a list in Markdown."""
+    items = compared(observations)
+    return "\n".join(f"- {name}: {', '.join(map(text.markdown, values)) or 'none'}" for name, values in items)
+
+
+def measured(observations: Observations) -> list[tuple[str, str]]:
+    """How it was measured, as (heading, plain text): devices, versions, commits, fingerprints, test cap, notes."""
     records = observations.records
     made = [record.provenance for record in records]
-    lines = [f"- device: {text.markdown(device)}" for device in _once(record.device for record in records)]
+    items = [("device", device) for device in _once(record.device for record in records)]
     settings = _once(f"threads {p.threads}, precision {p.precision}, Python {p.python}, {p.platform}" for p in made)
-    lines += [f"- machine: {text.markdown(setting)}" for setting in settings]
-    sources = _once(f"harness {p.harness}, {_commit(p.commit, p.dirty)}" for p in made)
-    lines += [f"- code: {text.markdown(source)}" for source in sources]
+    items += [("machine", setting) for setting in settings]
+    items += [("code", source) for source in _once(f"harness {p.harness}, {_commit(p.commit, p.dirty)}" for p in made)]
     packages = _once(", ".join(f"{name} {version}" for name, version in sorted(p.packages.items())) for p in made)
-    lines += [f"- packages: {text.markdown(versions) or 'not recorded'}" for versions in packages]
-    lines += [f"- data: {text.markdown(data)}" for data in _once(_data(record) for record in records)]
-    lines += [f"- test rows: {text.markdown(rows)}" for rows in _once(_test_rows(record) for record in records) if rows]
+    items += [("packages", versions or "not recorded") for versions in packages]
+    items += [("data", data) for data in _once(_data(record) for record in records)]
+    items += [("test rows", rows) for rows in _once(_test_rows(record) for record in records) if rows]
     weights = _once(f"{r.cell.backbone}, weights {r.cell.weights}" for r in records if r.cell.backbone is not None)
-    lines += [f"- backbone: {text.markdown(one)}" for one in weights]
+    items += [("backbone", one) for one in weights]
     n_reused = sum(bool(record.cost.reused) for record in records)
-    if n_reused:
-        lines.append(f"- {n_reused} of {len(records)} cells took something from a cache, charged at its measured cost")
     n_tuned = sum(_SETTINGS in p.measured for p in made)
+    if n_reused:
+        said = f"{n_reused} of {len(records)} cells took something from a cache, charged at its measured cost"
+        items.append(("", said))
     if n_tuned:
-        lines.append(
-            f"- {n_tuned} of {len(records)} cells chose settings on rows set aside from n_train; the records say which"
-        )
+        said = f"{n_tuned} of {len(records)} cells chose settings on rows set aside from n_train; the records say which"
+        items.append(("", said))
     notes = _once(
         f"{name}: {note}" for p in made for name, note in sorted(p.measured.items()) if name not in _OF_ONE_CELL
     )
-    lines += [f"- note: {text.markdown(note)}" for note in notes]
-    return "\n".join(lines)
+    return items + [("note", note) for note in notes]
 
 
-def _names(values: Iterable[str]) -> str:
-    return ", ".join(text.markdown(value) for value in _once(values))
+def how_it_was_measured(observations: Observations) -> str:
+    """`measured` as a list in Markdown."""
+    items = measured(observations)
+    return "\n".join(f"- {name}: {text.markdown(said)}" if name else f"- {said}" for name, said in items)
 
 
 def _once(values: Iterable[str]) -> list[str]:

@@ -17,25 +17,30 @@ import pandas as pd
 
 from harness.errors import UsageError
 from harness.frame import labels_per_class, tidy_columns, tidy_frame
-from harness.records import Record
+from harness.metrics.rows import pseudo_values
+from harness.predictions import Predictions
+from harness.records import Record, Score
 
 Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Correctness:
-    """Which test rows a cell got right, or how well it did on each.
+    """Which test rows a cell got right, how well it did on each, or what each adds to a metric that is no mean.
 
     Attributes:
         rows: fingerprint of the test rows and their order.
-        correct: shape (n_test,), true and false, or between 0 and 1.
+        correct: shape (n_test,), true and false, or between 0 and 1, or contributions.
+        is_mean: whether the score is the mean of `correct`; they are contributions otherwise
+            (`metrics.rows.pseudo_values`).
     """
 
     rows: str
     correct: npt.NDArray[Any]
+    is_mean: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observations:
     """The latest attempt of each cell on each device.
 
@@ -83,13 +88,10 @@ def observe(source: Source) -> Observations:
             continue
         correct.pop(key, None)
         predictions = record.predictions
-        scores = None
         if predictions is not None and record.score is not None:
-            scores = predictions.row_scores(record.score.metric)
-            if scores is None and predictions.predicted is not None:  # a metric of classes that is no mean of rows
-                scores = predictions.row_scores("accuracy")
-        if predictions is not None and scores is not None:
-            correct[key] = Correctness(predictions.rows, scores)
+            found = _correctness(predictions, record.score)
+            if found is not None:
+                correct[key] = found
         n_per_class[key] = labels_per_class(record)  # may need the predictions
         latest[key] = record if predictions is None else dataclasses.replace(record, predictions=None)
     if not latest:
@@ -97,10 +99,40 @@ def observe(source: Source) -> Observations:
     return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), correct)
 
 
-def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLike) -> npt.NDArray[Any] | None:
-    """Which test rows each of some cells got right, shape (len(keys), n_test).
+def _correctness(predictions: Predictions, score: Score) -> Correctness | None:
+    scores = predictions.row_scores(score.metric)
+    if scores is not None:
+        return Correctness(predictions.rows, scores)
+    contributions = pseudo_values(score.metric, predictions)
+    if contributions is None:
+        return None
+    return Correctness(predictions.rows, contributions.astype(np.float32), is_mean=False)
 
-    None unless all were scored on the same rows by a metric that is the mean of being right: only then do the rows
+
+@dataclass(frozen=True)
+class Rows:
+    """Some cells on the same test rows.
+
+    Attributes:
+        values: shape (n_cells, n_test): of `Correctness.correct`.
+        is_mean: whether the scores are the means of their rows.
+        fingerprint: of the test rows.
+    """
+
+    values: npt.NDArray[Any]
+    is_mean: bool
+    fingerprint: str
+
+    def are_those_of(self, other: Rows) -> bool:
+        """Whether both may be compared row by row."""
+        same = self.fingerprint == other.fingerprint and self.is_mean == other.is_mean
+        return same and self.values.shape == other.values.shape
+
+
+def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLike) -> Rows | None:
+    """What is known of each test row for each of some cells.
+
+    None unless all were scored on the same rows by a metric that their rows tell something of: only then do the rows
     say how the score varies.
 
     Args:
@@ -110,7 +142,10 @@ def matrix(observations: Observations, keys: Sequence[Key], scores: npt.ArrayLik
     """
     found = [observations.correct.get(key) for key in keys]
     rows = [one for one in found if one is not None and one.correct.size]
-    if not rows or len(rows) < len(found) or len({one.rows for one in rows}) > 1:
+    if not rows or len(rows) < len(found) or len({(one.rows, one.is_mean) for one in rows}) > 1:
         return None
     stacked = np.stack([one.correct for one in rows])
-    return stacked if np.allclose(stacked.mean(axis=1), np.asarray(scores, dtype=float), atol=1e-6) else None
+    is_mean = rows[0].is_mean
+    if is_mean and not np.allclose(stacked.mean(axis=1), np.asarray(scores, dtype=float), atol=1e-6):
+        return None
+    return Rows(stacked, is_mean, rows[0].rows)

@@ -104,7 +104,7 @@ def draw_learning_curves(data: pd.DataFrame, drawn: dict[str, Style] | None = No
         drawn: the style of each line; by default made from `data`.
     """
     drawn = drawn or styles(lines_in(data))
-    with _look():
+    with look():
         figure, axes = _figure(data)
         labelled = data[data["n_train"] > 0]
         sizes = sorted(int(size) for size in labelled["n_train"].unique())
@@ -141,7 +141,7 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: dict[str, Style] | Non
         drawn: the style of each line; by default made from `data`.
     """
     drawn = drawn or styles(lines_in(data))
-    with _look():
+    with look():
         figure, axes = _figure(data)
         known = data[data["train_seconds"].notna()]
         sizes = sorted(int(size) for size in known["n_train"].unique())
@@ -170,19 +170,30 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: dict[str, Style] | Non
     return figure
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as STEM.png and STEM.svg, byte for byte the same for the same data; returns both paths."""
-    paths = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
-    with _look():
-        figure.savefig(paths[0], dpi=150, bbox_inches="tight", metadata={"Software": None})
-        figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None, "Creator": None})
+FORMATS: tuple[str, ...] = ("png", "svg", "pdf")
+
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""What would differ from one writing to the next."""
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write a figure as STEM.png and so on, byte for byte the same for the same data; returns the paths."""
+    paths = [stem.with_name(f"{stem.name}.{name}") for name in formats]
+    with look():
+        for path, name in zip(paths, formats, strict=True):
+            figure.savefig(path, dpi=150, bbox_inches="tight", metadata=_METADATA[name])
     return paths
 
 
 @contextmanager
-def _look() -> Iterator[None]:
-    look: Any = {**sns.axes_style("whitegrid"), **_RC}
-    with warnings.catch_warnings(), mpl.rc_context(look):
+def look() -> Iterator[None]:
+    """What all figures of a report share: to be drawn and saved within."""
+    settings: Any = {**sns.axes_style("whitegrid"), **_RC}
+    with warnings.catch_warnings(), mpl.rc_context(settings):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box: no harm
         yield
 

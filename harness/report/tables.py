@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ SEEN = f"{DOUBLE_DAGGER} the backbone is known to have been trained on this data
 """The footnote of tables whose backbone knows the data: its scores say less of data that it does not know."""
 
 _GROUP = ("task", "data", "backbone", "weights", "device", "budget", "method", "family", "variant", "n_train", "draw")
-_PANEL = ("task", "data", "device", "budget", "backbone", "weights")
+PANEL = ("task", "data", "device", "budget", "backbone", "weights")
 _NOT_OK = {
     "failed": "failed",
     "out_of_memory": "out of memory",
@@ -48,6 +49,7 @@ _DTYPES: dict[str, Dtype] = {
     "basis": "string",
     **dict.fromkeys(("n_seeds", "n_test", "n_test_available"), "Int64"),
     "train_score": "Float64",
+    **dict.fromkeys(("load_seconds", "encode_seconds", "tune_seconds"), "Float64"),
     **dict.fromkeys(("fit_seconds", "train_seconds", "predict_seconds"), "Float64"),
     "peak_bytes": "Int64",
     "memory": "string",
@@ -59,10 +61,12 @@ _DTYPES: dict[str, Dtype] = {
     "note": "string",
 }
 
+_SECONDS = ("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "train_seconds", "predict_seconds")
+
 _READ = (
     *_GROUP,
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
-    *("n_test", "n_test_available", "n_per_class", "fit_seconds", "train_seconds", "predict_seconds"),
+    *("n_test", "n_test_available", "n_per_class", *_SECONDS),
     *("peak_device_bytes", "peak_rss_above_baseline_bytes", "n_trainable", "n_parameters", "artifact_bytes"),
     *("defaults_chosen_here", "backbone_has_seen", "overlaps"),
 )
@@ -80,6 +84,17 @@ def comparison(source: Source) -> pd.DataFrame:
         UsageError: if there is no record.
     """
     observations = observe(source)
+    known = _MADE.get(observations)
+    if known is None:
+        known = _MADE[observations] = _compare(observations)
+    return known.copy()
+
+
+_MADE: WeakKeyDictionary[Observations, pd.DataFrame] = WeakKeyDictionary()
+"""Comparisons by what they were made of: a report asks for the same one many times."""
+
+
+def _compare(observations: Observations) -> pd.DataFrame:
     groups: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
     columns = observations.columns(_READ)
     for values in zip(*columns.values(), strict=True):
@@ -89,7 +104,7 @@ def comparison(source: Source) -> pd.DataFrame:
     for rows in groups.values():
         seeds[_setting(rows[0])].update(row["seed"] for row in rows)
     summarised = [_summarise(observations, rows, seeds[_setting(rows[0])]) for rows in groups.values()]
-    summarised.sort(key=lambda row: tuple((row[name] is not None, row[name]) for name in (*_PANEL, "variant", *_SIZE)))
+    summarised.sort(key=lambda row: tuple((row[name] is not None, row[name]) for name in (*PANEL, "variant", *_SIZE)))
     return pd.DataFrame(
         {name: pd.array([row[name] for row in summarised], dtype=dtype) for name, dtype in _DTYPES.items()}
     )
@@ -100,7 +115,7 @@ _SIZE = ("n_train", "draw")
 
 def _setting(row: Row) -> tuple[Any, ...]:
     """Where all methods are expected to have run the same seeds."""
-    return tuple(row[name] for name in (*_PANEL, *_SIZE))
+    return tuple(row[name] for name in (*PANEL, *_SIZE))
 
 
 def _summarise(observations: Observations, rows: list[Row], expected: set[int]) -> Row:
@@ -120,12 +135,16 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     if not ok:
         return summary
     scores = [row["score"] for row in ok]
-    found = stats.summarise(scores, matrix(observations, [(row["id"], row["device"]) for row in ok], scores))
+    rows_of = matrix(observations, [(row["id"], row["device"]) for row in ok], scores)
+    if rows_of is None:
+        found = stats.summarise(scores)
+    else:
+        found = stats.summarise(scores, rows_of.values, bounds=(0.0, 1.0) if rows_of.is_mean else None)
     low, high, basis = found.low, found.high, found.basis
     if basis == "none" and first["score_low"] is not None:  # the record's own, where rows tell nothing of the metric
         low, high, basis = first["score_low"], first["score_high"], "test rows only"
     summary.update(score=found.mean, score_low=low, score_high=high, basis=basis)
-    for name in ("fit_seconds", "train_seconds", "predict_seconds"):
+    for name in _SECONDS:
         summary[name] = _over(np.median, ok, name)
     summary["train_score"] = _over(np.mean, ok, "train_score")
     for name in ("n_trainable", "n_parameters", "artifact_bytes", "n_test", "n_test_available"):
@@ -174,6 +193,7 @@ class Panel:
         title: `docstrings · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with what else tells it from other panels.
         rows: its rows, best first (by the score at the largest size that a method has), then by size.
         metric: the task's main metric; None where nothing was scored.
+        higher_is_better: its direction.
         defaults_chosen_here: whether the methods' default settings were chosen on this task.
         backbone_has_seen: whether the backbone is known to have been trained on the task's data.
         overlaps: data sets that are known to share texts with the task's, in words; None where none are.
@@ -186,6 +206,7 @@ class Panel:
     budget: str
     rows: pd.DataFrame
     metric: str | None
+    higher_is_better: bool = True
     defaults_chosen_here: bool = False
     backbone_has_seen: bool = False
     overlaps: str | None = None
@@ -244,6 +265,7 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
         budget=first["budget"],
         rows=_best_first(rows),
         metric=None if metrics.empty else str(metrics.iloc[0]),
+        higher_is_better=bool(rows["higher_is_better"].dropna().all()),
         defaults_chosen_here=bool(rows["defaults_chosen_here"].fillna(False).any()),
         backbone_has_seen=bool(rows["backbone_has_seen"].fillna(False).any()),
         overlaps=None if rows["overlaps"].dropna().empty else str(rows["overlaps"].dropna().iloc[0]),

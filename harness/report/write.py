@@ -1,8 +1,8 @@
-"""The report as a folder: `report.md`, its figures and its tables as CSV."""
+"""The report as a folder: `report.html` to read and send on, `report.md`, figures, and tables as CSV and LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 from harness.errors import StoreError
 from harness.frame import EXPORT_COLUMNS, write_csv
 from harness.jsonl import replacing
-from harness.report import plots, text
+from harness.report import overview_plots, plots, text
+from harness.report.across import Standing, across_frame, across_tasks, overfitting_gaps
+from harness.report.contrasts import all_pairs, standings, tied_with_best, transfer_gains
+from harness.report.latex import latex_pivot
 from harness.report.measured import HOW_TO_READ, how_it_was_measured, what_was_compared
 from harness.report.observations import Source, observe
+from harness.report.page import write_page
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import (
     Panel,
@@ -26,19 +30,23 @@ from harness.report.tables import (
     panels,
 )
 
-_Draw = Callable[[pd.DataFrame, dict[str, Style]], Figure]
+_Draw = Callable[[Figure, str, str], str]
+"""Writes a figure under a stem and returns the Markdown that shows it under a name."""
 
 
-def write_report(source: Source, folder: Path) -> Path:
-    """Write a report of records into a folder and return the path of its index, `report.md`.
+def write_report(source: Source, folder: Path, formats: Sequence[str] = plots.FORMATS) -> Path:
+    """Write a report of records into a folder and return the path of its page, `report.html`.
 
-    Beside the index lie comparison.csv (one row per method, size, task, backbone, device and budget), cells.csv (one
-    row a cell, as `harness export` writes it), failures.csv where there are any, and figures/ (PNG and SVG). The same
-    records give the same bytes.
+    The page is one file and needs nothing beside it. Beside it lie report.md, comparison.csv (one row per method, size,
+    task, backbone, device and budget), cells.csv (one row a cell, as `harness export` writes it), standings.csv (who
+    is best and who is tied with the best at each size), pairs.csv (every two methods), across.csv (ranks over tasks),
+    gaps.csv (training less test score), transfer.csv (what pretraining buys) and failures.csv, each where there is
+    something in it, tables/ (LaTeX) and figures/ (PNG, SVG, PDF). The same records give the same bytes.
 
     Args:
         source: records with their predictions; without them, intervals over several seeds know of seeds only.
         folder: made where it is missing; files of the same names are replaced, others are left alone.
+        formats: of the figures; the first is the one that report.md shows.
 
     Raises:
         UsageError: if there is no record.
@@ -46,34 +54,56 @@ def write_report(source: Source, folder: Path) -> Path:
     """
     observations = observe(source)
     table = comparison(observations)
+    found = panels(table)
     failed = failures(observations)
+    ranked = standings(observations)
+    across = across_tasks(observations)
     figures = folder / "figures"
     try:
         figures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"The folder {folder} cannot be made: {error.strerror}. Name another one.") from error
-    write_csv(table, folder / "comparison.csv")
     cells = observations.frame[[column.name for column in EXPORT_COLUMNS]]
-    write_csv(cells.sort_values(["task", "method", "n_train", "seed", "id", "device"]), folder / "cells.csv")
-    if len(failed):
-        write_csv(failed, folder / "failures.csv")
-    else:
-        (folder / "failures.csv").unlink(missing_ok=True)  # an earlier report's would belie this one
+    tables = {
+        "comparison": table,
+        "cells": cells.sort_values(["task", "method", "n_train", "seed", "id", "device"]),
+        "standings": ranked,
+        "pairs": all_pairs(observations),
+        "across": across_frame(across),
+        "gaps": overfitting_gaps(table),
+        "transfer": transfer_gains(observations),
+        "failures": failed,
+    }
+    written = [name for name, frame in tables.items() if _write_table(frame, folder / f"{name}.csv")]
     sections = ["# Comparison of adaptation methods", "## What was compared", what_was_compared(observations)]
-    sections += _results(panels(table), figures)
+
+    def draw(figure: Figure, stem: str, name: str) -> str:
+        first, *others = (path.name for path in plots.save(figure, figures / stem, formats))
+        links = ", ".join(f"[as {Path(other).suffix[1:].upper()}]({figures.name}/{other})" for other in others)
+        return f"![{text.markdown(name)}]({figures.name}/{first})" + (f"\n\n{links}" if links else "")
+
+    sections += _results(found, draw, folder / "tables", ranked)
+    sections += _across(across, found, draw)
     sections += _failures(failed)
     sections += ["## How it was measured", how_it_was_measured(observations)]
-    files = "[comparison.csv](comparison.csv), [cells.csv](cells.csv)"
-    files += ", [failures.csv](failures.csv)" if len(failed) else ""
-    sections += [f"The same as files: {files}.", "## How to read these numbers", HOW_TO_READ.strip()]
-    index = folder / "report.md"
-    with replacing(index) as temporary:
+    links = ", ".join(f"[{name}.csv]({name}.csv)" for name in written)
+    sections += [f"The same as files: {links}.", "## How to read these numbers", HOW_TO_READ.strip()]
+    with replacing(folder / "report.md") as temporary:
         temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8", newline="\n")
-    return index
+    return write_page(observations, folder / "report.html")
 
 
-def _results(found: list[Panel], figures: Path) -> list[str]:
-    """The sections of all panels; draws their figures on the way."""
+def _write_table(frame: pd.DataFrame, path: Path) -> bool:
+    """Whether there was something to write; an earlier report's table would belie this one."""
+    if frame.empty:
+        path.unlink(missing_ok=True)
+        return False
+    write_csv(frame, path)
+    return True
+
+
+def _results(found: list[Panel], draw: _Draw, tables: Path, ranked: pd.DataFrame) -> list[str]:
+    """The sections of all panels; draws their figures and writes their tables on the way."""
     drawn = styles({pair for panel in found for pair in lines_in(plots.curves_of(panel))})
     taken: set[str] = set()
     sections = []
@@ -87,7 +117,10 @@ def _results(found: list[Panel], figures: Path) -> list[str]:
         if panel.metric is None:
             sections.append("Nothing was scored, so there is nothing to draw.")
             continue
-        sections += _figures(panel, figures, stem, drawn)
+        with replacing(tables / f"{stem}.tex") as temporary:
+            temporary.write_text(latex_pivot(panel, _tied(panel, ranked)) + "\n", encoding="utf-8", newline="\n")
+        sections += [_best(panel, ranked)]
+        sections += _figures(panel, draw, stem, drawn)
         sections += ["### Every size", markdown_comparison(panel)]
     return sections
 
@@ -109,16 +142,66 @@ def _caption(panel: Panel) -> str:
     return " ".join(lines)
 
 
-def _figures(panel: Panel, figures: Path, stem: str, drawn: dict[str, Style]) -> list[str]:
-    made: tuple[tuple[str, str, pd.DataFrame, _Draw], ...] = (
-        ("learning-curves", "Score against training size", plots.curves_of(panel), plots.draw_learning_curves),
-        ("seconds", "Score against seconds of training", plots.seconds_of(panel), plots.draw_score_against_seconds),
-    )
-    sections = []
-    for ending, name, data, draw in made:
-        png, svg = plots.save(draw(data, drawn), figures / f"{stem}-{ending}")
-        link = f"{figures.name}/{png.name}"
-        sections.append(f"![{name}: {text.markdown(panel.title)}]({link})\n\n[as SVG]({figures.name}/{svg.name})")
+def _tied(panel: Panel, ranked: pd.DataFrame) -> set[tuple[str, str]]:
+    own = ranked[(ranked["panel"] == panel.title) & ranked["is_tied"].fillna(False)]
+    per_class = {(row.n_train, row.draw): row.n_per_class for row in each(panel.rows)}
+    return {
+        (text.plain(row.variant), text.size(row.n_train, row.draw, per_class.get((row.n_train, row.draw))))
+        for row in each(own)
+    }
+
+
+def _best(panel: Panel, ranked: pd.DataFrame) -> str:
+    """A line a size: who is best, and who is not shown to be worse."""
+    own = ranked[ranked["panel"] == panel.title]
+    lines = []
+    for at_size in (group for _, group in own.groupby(["n_train", "draw"], sort=True)):
+        n_train, draw = at_size["n_train"].iloc[0], at_size["draw"].iloc[0]
+        best = at_size[at_size["is_best"]].iloc[0]
+        tied = [text.markdown(name) for name in tied_with_best(at_size)]
+        said = f"; tied with it: {', '.join(tied)}" if tied else "; nothing is tied with it" if len(at_size) > 1 else ""
+        lines.append(
+            f"- {text.size(int(n_train), str(draw))} labels: **{text.markdown(best['variant'])}** "
+            f"{text.score(best['score'])}{said}"
+        )
+    return "\n".join(["Best by number of labels (see below for what tied means):", "", *lines])
+
+
+def _figures(panel: Panel, draw: _Draw, stem: str, drawn: dict[str, Style]) -> list[str]:
+    seconds, memory, phases = plots.seconds_of(panel), overview_plots.memory_of(panel), overview_plots.phases_of(panel)
+    made: list[tuple[str, str, Callable[[], Figure]]] = [
+        (
+            "learning-curves",
+            "Score against training size",
+            lambda: plots.draw_learning_curves(plots.curves_of(panel), drawn),
+        ),
+        ("seconds", "Score against seconds of training", lambda: plots.draw_score_against_seconds(seconds, drawn)),
+    ]
+    if phases["seconds"].notna().any():
+        made.append(("phases", "Seconds by phase", lambda: overview_plots.draw_phases(phases, panel.title)))
+    if memory["peak_bytes"].notna().any():
+        made.append(("memory", "Peak memory against training size", lambda: overview_plots.draw_memory(memory, drawn)))
+    return [draw(make(), f"{stem}-{ending}", f"{name}: {panel.title}") for ending, name, make in made]
+
+
+def _across(found: list[Standing], of_panels: list[Panel], draw: _Draw) -> list[str]:
+    if not found:
+        return []
+    sections = ["## Across tasks"]
+    for i, standing in enumerate(found):
+        note = f"{text.markdown(standing.title)}: ranked on {len(standing.tasks)} of {standing.n_tasks_in_all} tasks"
+        note += f" ({', '.join(map(text.markdown, standing.tasks))})."
+        if standing.left_out:
+            missing = [f"{text.markdown(name)} (ran on {standing.n_tasks[name]})" for name in standing.left_out]
+            note += f" Not ranked, since they did not run on all of these: {', '.join(missing)}."
+        figure = overview_plots.draw_critical_differences(standing)
+        sections += [note, draw(figure, f"ranks-{i + 1}", f"Mean ranks: {standing.title}")]
+    sizes = sorted({int(n) for panel in of_panels for n in panel.rows["n_train"] if n > 0})
+    for n_train in sizes[-1:]:
+        data = overview_plots.heat_map_data(of_panels, n_train)
+        if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
+            title = f"Scores at {n_train:,} labels"
+            sections.append(draw(overview_plots.draw_heat_map(data, title), "heat-map", title))
     return sections
 
 

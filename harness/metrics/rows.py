@@ -1,0 +1,44 @@
+"""What each test row adds to a metric that is no mean of rows: its jackknife pseudo-value."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.metrics.base import MetricSpec, metrics
+from harness.predictions import Predictions
+
+
+def pseudo_values(metric: str, predictions: Predictions) -> npt.NDArray[np.float64] | None:
+    """N times the metric less N - 1 times the metric without the row, for each of N rows (Tukey, 1958).
+
+    Their mean is the metric but for a bias of the order of 1 / N, and their variance over N estimates the metric's over
+    test rows: with them BLEU or Matthews' correlation can be treated as a mean over rows.
+
+    Args:
+        metric: a name; None is returned for one that is not known here.
+        predictions: with the statistics that the metric rests on; None is returned where they are not there.
+
+    Returns:
+        Shape (n_test,).
+    """
+    if metric not in metrics:
+        return None
+    spec = metrics.get(metric)
+    given = {**predictions.statistics, "predicted": predictions.predicted, "target": predictions.target}
+    arrays = {name: np.asarray(given[name]) for name in spec.statistics if given.get(name) is not None}
+    if len(arrays) < len(spec.statistics):
+        return None
+    n_rows = len(next(iter(arrays.values())))
+    if n_rows < 2:
+        return None
+    whole = spec.from_statistics(arrays)
+    # Rows that are alike count alike: of classes there are few kinds of rows, however many rows.
+    table = np.column_stack([array.reshape(n_rows, -1) for array in arrays.values()])
+    _, first, kind = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    without = np.array([_without(spec, arrays, row) for row in first])
+    return n_rows * whole - (n_rows - 1) * without[kind.reshape(-1)]
+
+
+def _without(spec: MetricSpec, arrays: dict[str, npt.NDArray[np.generic]], row: int) -> float:
+    return spec.from_statistics({name: np.delete(array, row, axis=0) for name, array in arrays.items()})

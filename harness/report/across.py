@@ -1,0 +1,158 @@
+"""Methods across tasks: mean ranks with their critical difference, averages that say on how many tasks they rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness import ranks
+from harness.report import text
+from harness.report.contrasts import candidates
+from harness.report.observations import Source, observe
+from harness.report.tables import panels
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Methods ranked over the tasks that all of them ran on, at one size, on one device, by one backbone and budget.
+
+    Attributes:
+        title: `64 labels · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with the budget where it is not the default.
+        tasks: those that the ranking rests on.
+        methods: in order of their mean rank.
+        ranking: their ranks, in the same order, and how far apart two have to be.
+        means: mean score over `tasks` of each method; None where the tasks' metrics differ.
+        n_tasks: on how many of `n_tasks_in_all` tasks every method ran, those that are not ranked included.
+        n_tasks_in_all: tasks with a score of anybody at this size.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    ranking: ranks.Ranking
+    means: tuple[float, ...] | None
+    n_tasks: dict[str, int]
+    n_tasks_in_all: int
+
+    @property
+    def left_out(self) -> list[str]:
+        """Methods that are not ranked, since they did not run on all of `tasks`."""
+        return [name for name in self.n_tasks if name not in self.methods]
+
+
+def across_tasks(source: Source) -> list[Standing]:
+    """Rankings over tasks, one for each size, device, budget and backbone that has at least two tasks and two methods.
+
+    No score is made up: a method that is missing on a task is left out of the ranking, or the task is, whichever
+    keeps more scores; what was left out is named. Sizes in labels are compared with the same sizes only.
+
+    Raises:
+        UsageError: if there is no record.
+    """
+    table: dict[tuple[Any, ...], dict[str, dict[str, float]]] = {}
+    directions: dict[str, tuple[bool, str | None]] = {}
+    for panel in panels(observe(source)):
+        for n_train, draw, rivals in candidates(panel):
+            key = (n_train, draw, panel.device, panel.budget, panel.backbone or "")
+            by_task = table.setdefault(key, {})
+            # Two states of one task's data are two tasks.
+            task = panel.task if panel.task not in by_task else panel.title
+            by_task[task] = {str(row.variant): float(row.score) for row in rivals}
+            directions[task] = (panel.higher_is_better, panel.metric)
+    return [standing for key in sorted(table) for standing in _standing(key, table[key], directions)]
+
+
+def _standing(
+    key: tuple[Any, ...], by_task: dict[str, dict[str, float]], directions: dict[str, tuple[bool, str | None]]
+) -> Iterator[Standing]:
+    n_tasks: dict[str, int] = {}
+    for scores in by_task.values():
+        for method in scores:
+            n_tasks[method] = n_tasks.get(method, 0) + 1
+    chosen = _largest_block(by_task, n_tasks)
+    if chosen is None:
+        return
+    tasks, methods = chosen
+    rows = [[by_task[task][method] for method in methods] for task in tasks]
+    found = ranks.rank(rows, [directions[task][0] for task in tasks])
+    order = sorted(range(len(methods)), key=lambda i: (found.mean_ranks[i], methods[i]))
+    same_metric = len({directions[task][1] for task in tasks}) == 1
+    n_train, draw, device, budget, backbone = key
+    parts = [f"{text.size(n_train, draw)} labels", backbone.rsplit("/", 1)[-1], device]
+    parts += [f"budget {budget}"] if budget != "default" else []
+    yield Standing(
+        title=text.plain(" · ".join(part for part in parts if part)),
+        tasks=tuple(tasks),
+        methods=tuple(methods[i] for i in order),
+        ranking=ranks.Ranking(
+            tuple(found.mean_ranks[i] for i in order),
+            *(found.statistic, found.p_value, found.critical_difference, found.n_tasks, found.level),
+        ),
+        means=tuple(sum(row[i] for row in rows) / len(rows) for i in order) if same_metric else None,
+        n_tasks=dict(sorted(n_tasks.items(), key=lambda item: (-item[1], item[0]))),
+        n_tasks_in_all=len(by_task),
+    )
+
+
+def _largest_block(by_task: dict[str, dict[str, float]], n_tasks: dict[str, int]) -> tuple[list[str], list[str]] | None:
+    """Tasks and methods without gaps that hold the most scores; of several such, the one with the most methods."""
+    best: tuple[int, list[str], list[str]] | None = None
+    ordered = sorted(n_tasks, key=lambda method: (-n_tasks[method], method))
+    for n in range(2, len(ordered) + 1):
+        methods = ordered[:n]
+        tasks = sorted(task for task, scores in by_task.items() if all(method in scores for method in methods))
+        if len(tasks) >= 2 and (best is None or n * len(tasks) >= best[0]):
+            best = (n * len(tasks), tasks, methods)
+    return None if best is None else (best[1], best[2])
+
+
+def across_frame(standings: list[Standing]) -> pd.DataFrame:
+    """One row per ranking and method, those that were left out of it with null ranks.
+
+    Columns: title, variant, mean_rank, mean_score (null where metrics differ), n_tasks, n_tasks_in_all, n_ranked_on,
+    friedman_p, critical_difference.
+    """
+    rows = []
+    for standing in standings:
+        shared = {
+            "n_tasks_in_all": standing.n_tasks_in_all,
+            "n_ranked_on": len(standing.tasks),
+            "friedman_p": standing.ranking.p_value,
+            "critical_difference": standing.ranking.critical_difference,
+        }
+        for i, method in enumerate([*standing.methods, *standing.left_out]):
+            is_ranked = i < len(standing.methods)
+            rows.append(
+                {
+                    "title": standing.title,
+                    "variant": method,
+                    "mean_rank": standing.ranking.mean_ranks[i] if is_ranked else None,
+                    "mean_score": standing.means[i] if is_ranked and standing.means is not None else None,
+                    "n_tasks": standing.n_tasks[method],
+                    **shared,
+                }
+            )
+    dtypes = {
+        **dict.fromkeys(("title", "variant"), "string"),
+        **dict.fromkeys(("mean_rank", "mean_score"), "Float64"),
+        **dict.fromkeys(("n_tasks", "n_tasks_in_all", "n_ranked_on"), "Int64"),
+        **dict.fromkeys(("friedman_p", "critical_difference"), "Float64"),
+    }
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in dtypes}
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in dtypes.items()})
+
+
+def overfitting_gaps(comparison: pd.DataFrame) -> pd.DataFrame:
+    """How much better a method is on its training rows than on test rows: one row of `comparison` that has both.
+
+    Columns: task, backbone, device, budget, variant, n_train, draw, train_score, score, gap (positive where the
+    training rows are scored better, whatever the metric's direction), n_seeds.
+    """
+    known = comparison[comparison["train_score"].notna() & comparison["score"].notna()]
+    names = ["task", "backbone", "device", "budget", "variant", "n_train", "draw", "train_score", "score"]
+    sign = known["higher_is_better"].map({True: 1.0, False: -1.0}).astype("Float64")
+    gap = (known["train_score"] - known["score"]) * sign
+    return known[names].assign(gap=gap, n_seeds=known["n_seeds"]).reset_index(drop=True)

@@ -1,0 +1,281 @@
+"""Configurations compared two at a time, on the seeds and test rows that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import ranks, stats
+from harness.errors import unknown_name
+from harness.report.observations import Key, Observations, Source, matrix, observe
+from harness.report.tables import PANEL, Panel, each, panels
+
+GROUP = (*PANEL, "variant", "n_train", "draw")
+"""What the cells of one configuration at one size have in common, seeds apart."""
+
+LEVEL = 0.05
+"""Corrected p-values below it are called differences."""
+
+_NORMAL = 1.959964
+"""Half the width of a 95 % interval in standard errors."""
+
+
+@dataclass
+class Group:
+    """The scored cells of one configuration at one size.
+
+    Attributes:
+        n_train: labels; 0 for methods that need none, whose one cell stands for every seed and size.
+        keys: of the cell of each seed.
+        scores: of each seed.
+        variances: of each score over test rows, from its interval; None where it has none.
+    """
+
+    n_train: int
+    keys: dict[int, Key] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
+    variances: dict[int, float | None] = field(default_factory=dict)
+
+
+def groups(observations: Observations) -> dict[tuple[Any, ...], Group]:
+    """The scored cells by what `GROUP` names."""
+    names = (*GROUP, "id", "seed", "status", "score", "score_low", "score_high")
+    found: dict[tuple[Any, ...], Group] = {}
+    columns = observations.columns(names)
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(names, values, strict=True))
+        if row["status"] != "ok" or row["score"] is None:
+            continue
+        group = found.setdefault(tuple(row[name] for name in GROUP), Group(row["n_train"]))
+        seed, low, high = row["seed"], row["score_low"], row["score_high"]
+        group.keys[seed] = (row["id"], row["device"])
+        group.scores[seed] = row["score"]
+        group.variances[seed] = None if low is None or high is None else ((high - low) / (2 * _NORMAL)) ** 2
+    return found
+
+
+def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None = None) -> stats.Difference:
+    """How far `a` is ahead of `b`: paired where they share seeds and test rows, else unpaired.
+
+    Args:
+        a: the first.
+        b: the second.
+        of_a: what holds the cells of `a`.
+        of_b: what holds those of `b`; the same where it is None.
+    """
+    of_b = of_b or of_a
+    seeds_a, seeds_b = _shared(a, b)
+    if seeds_a:
+        scores_a = [a.scores[seed] for seed in seeds_a]
+        scores_b = [b.scores[seed] for seed in seeds_b]
+        rows_a = matrix(of_a, [a.keys[seed] for seed in seeds_a], scores_a)
+        rows_b = matrix(of_b, [b.keys[seed] for seed in seeds_b], scores_b)
+        if rows_a is not None and rows_b is not None and rows_a.are_those_of(rows_b):
+            mean = None if rows_a.is_mean else float(np.mean(scores_a) - np.mean(scores_b))
+            return stats.paired_difference(rows_a.values, rows_b.values, mean=mean)
+    variances = tuple(_variance(group) for group in (a, b))
+    return stats.unpaired_difference(list(a.scores.values()), list(b.scores.values()), variances)  # type: ignore[arg-type]
+
+
+def _shared(a: Group, b: Group) -> tuple[list[int], list[int]]:
+    """Seeds to pair, of each: the same ones; the one cell of a method without labels is paired with every seed."""
+    if a.n_train == 0 and b.n_train > 0 and a.keys:
+        return [min(a.keys)] * len(b.keys), sorted(b.keys)
+    if b.n_train == 0 and a.n_train > 0 and b.keys:
+        return sorted(a.keys), [min(b.keys)] * len(a.keys)
+    both = sorted(a.keys.keys() & b.keys.keys())
+    return both, both
+
+
+def _variance(group: Group) -> float | None:
+    known = [variance for variance in group.variances.values() if variance is not None]
+    return float(np.mean(known)) if known else None
+
+
+# ---- who is best, and who is tied with the best
+
+
+_STANDING: dict[str, Any] = {
+    **dict.fromkeys(("panel", "task", "backbone", "device", "budget"), "string"),
+    "n_train": "Int64",
+    **dict.fromkeys(("draw", "variant", "family"), "string"),
+    "score": "Float64",
+    **dict.fromkeys(("is_best", "is_tied"), "boolean"),
+    **dict.fromkeys(("behind", "low", "high", "p_value"), "Float64"),
+    "n_seeds": "Int64",
+    "basis": "string",
+}
+
+
+def standings(source: Source) -> pd.DataFrame:
+    """At each training size of each panel the methods in order, with what parts each from the best.
+
+    Methods that need no labels stand at every size. Columns: panel (its title), task, backbone, device, budget,
+    n_train, draw, variant, family, score, is_best (the highest mean), is_tied (not shown to be worse: its corrected
+    p-value is 0.05 or above; null where nothing tells), behind (the best's score less its own, positive where the
+    best is better), low and high (95 % interval of that), p_value (two-sided, Holm's correction over the methods of
+    that size), n_seeds (that it shares with the best) and basis ("test rows only" for one seed).
+
+    Raises:
+        UsageError: if there is no record.
+    """
+    observations = observe(source)
+    found = groups(observations)
+    rows = [row for panel in panels(observations) for row in _standings_of(panel, found, observations)]
+    return _framed(rows, _STANDING)
+
+
+def tied_with_best(at_size: pd.DataFrame) -> list[str]:
+    """Methods that are not shown to be worse than the best, of the rows of `standings` at one size."""
+    return [str(name) for name in at_size.loc[at_size["is_tied"].fillna(False) & ~at_size["is_best"], "variant"]]
+
+
+def candidates(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:
+    """Each size and draw of a panel with the rows that compete there, best first."""
+    scored = [row for row in each(panel.rows) if not pd.isna(row.score)]
+    sizes = sorted({(row.n_train, row.draw) for row in scored})
+    free = [row for row in scored if row.n_train == 0]
+    for n_train, draw in sizes:
+        if n_train == 0 and len(sizes) > 1:
+            continue  # they stand at every other size
+        own = [row for row in scored if (row.n_train, row.draw) == (n_train, draw)]
+        rivals = own if n_train == 0 else own + [row for row in free if row.variant not in {r.variant for r in own}]
+        sign = -1 if panel.higher_is_better else 1
+        yield n_train, draw, sorted(rivals, key=lambda row: (sign * row.score, row.variant))
+
+
+def _standings_of(
+    panel: Panel, found: dict[tuple[Any, ...], Group], observations: Observations
+) -> Iterator[dict[str, Any]]:
+    for n_train, draw, rivals in candidates(panel):
+        best = rivals[0]
+        differences = [contrast(found[_key(best)], found[_key(row)], observations) for row in rivals[1:]]
+        corrected = ranks.holm([difference.p_value for difference in differences])
+        shared = _setting(panel, n_train, draw)
+        first = {"is_best": True, "is_tied": True, "n_seeds": best.n_seeds}
+        yield {**shared, "variant": best.variant, "family": best.family, "score": best.score, **first}
+        sign = 1 if panel.higher_is_better else -1
+        for row, difference, p_value in zip(rivals[1:], differences, corrected, strict=True):
+            yield {
+                **shared,
+                **{"variant": row.variant, "family": row.family, "score": row.score, "is_best": False},
+                "is_tied": None if p_value is None else p_value >= LEVEL,
+                **_signed(difference, sign, "behind"),
+                "p_value": p_value,
+                **{"n_seeds": difference.n_seeds, "basis": difference.basis},
+            }
+
+
+def _signed(difference: stats.Difference, sign: int, name: str) -> dict[str, float | None]:
+    ends = (difference.low, difference.high)
+    low, high = ends if sign > 0 else (None if end is None else -end for end in reversed(ends))
+    return {name: sign * difference.mean, "low": low, "high": high}
+
+
+def _key(row: Any) -> tuple[Any, ...]:
+    return tuple(None if pd.isna(value) else value for value in (getattr(row, name) for name in GROUP))
+
+
+# ---- every pair
+
+
+_PAIR: dict[str, Any] = {
+    **dict.fromkeys(("panel", "task", "backbone", "device", "budget"), "string"),
+    "n_train": "Int64",
+    **dict.fromkeys(("draw", "variant", "baseline"), "string"),
+    **dict.fromkeys(("difference", "low", "high", "p_value", "p_corrected"), "Float64"),
+    **dict.fromkeys(("n_seeds", "n_rows"), "Int64"),
+    "basis": "string",
+}
+
+
+def all_pairs(source: Source) -> pd.DataFrame:
+    """Every pair of methods at each training size of each panel, one row each.
+
+    Columns: panel, task, backbone, device, budget, n_train, draw, variant, baseline, difference (score of the first
+    less that of the second), low and high (95 % interval), p_value (two-sided), p_corrected (Holm's correction over
+    the pairs of that panel and size), n_seeds and n_rows that both share (0 rows: not paired), basis.
+
+    Raises:
+        UsageError: if there is no record.
+    """
+    return _contrasts(source, lambda rivals: [list(combinations(rivals, 2))])
+
+
+def paired_differences(source: Source, variant: str, baseline: str) -> pd.DataFrame:
+    """How far `variant` is ahead of `baseline` wherever both were scored: the columns of `all_pairs`.
+
+    Args:
+        source: records with their predictions.
+        variant: a label of the column `variant`, such as `full` or `lora[rank=4]`.
+        baseline: another.
+
+    Raises:
+        UsageError: if there is no record, or none of such a label.
+    """
+    observations = observe(source)
+    known = set(observations.columns(["variant"])["variant"])
+    for name in (variant, baseline):
+        if name not in known:
+            raise unknown_name("method", name, known)
+
+    def chosen(rivals: list[Any]) -> list[list[tuple[Any, Any]]]:
+        named = {row.variant: row for row in rivals}
+        return [[(named[variant], named[baseline])]] if {variant, baseline} <= named.keys() else []
+
+    return _contrasts(observations, chosen)
+
+
+def transfer_gains(source: Source, baseline: str = "from-scratch") -> pd.DataFrame:
+    """What pretraining buys: each method less `from-scratch` at the same size; the columns of `all_pairs`.
+
+    Empty where nothing was trained from scratch. Baselines without a backbone have no pretraining to gain from.
+    """
+
+    def chosen(rivals: list[Any]) -> list[list[tuple[Any, Any]]]:
+        bases = [row for row in rivals if row.method == baseline]
+        others = [row for row in rivals if row.method != baseline and not pd.isna(row.backbone)]
+        return [[(row, base) for row in others] for base in bases]
+
+    return _contrasts(source, chosen)
+
+
+def _contrasts(source: Source, choose: Callable[[list[Any]], list[list[tuple[Any, Any]]]]) -> pd.DataFrame:
+    """The pairs that are chosen from the methods of each panel and size, corrected within each list of them."""
+    observations = observe(source)
+    found = groups(observations)
+    rows: list[dict[str, Any]] = []
+    for panel in panels(observations):
+        for n_train, draw, rivals in candidates(panel):
+            for pairs in choose(rivals):
+                differences = [contrast(found[_key(a)], found[_key(b)], observations) for a, b in pairs]
+                corrected = ranks.holm([difference.p_value for difference in differences])
+                for (a, b), difference, p_corrected in zip(pairs, differences, corrected, strict=True):
+                    rows.append(
+                        {
+                            **_setting(panel, n_train, draw),
+                            **{"variant": a.variant, "baseline": b.variant, "difference": difference.mean},
+                            **{name: getattr(difference, name) for name in _OF_DIFFERENCE},
+                            "p_corrected": p_corrected,
+                        }
+                    )
+    return _framed(rows, _PAIR)
+
+
+_OF_DIFFERENCE = ("low", "high", "p_value", "n_seeds", "n_rows", "basis")
+
+
+def _setting(panel: Panel, n_train: int, draw: str) -> dict[str, Any]:
+    of_panel = {name: getattr(panel, name) for name in ("task", "backbone", "device", "budget")}
+    return {"panel": panel.title, **of_panel, "n_train": n_train, "draw": draw}
+
+
+def _framed(rows: Sequence[dict[str, Any]], dtypes: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows], dtype=dtype) for name, dtype in dtypes.items()}
+    )
