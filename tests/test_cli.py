@@ -139,7 +139,7 @@ def test_your_own_data_end_to_end(first_run: str, folder: Path) -> None:
     assert "12 cells run, 0 were there already" in first_run
     assert "[12/12]" in first_run
     assert "linear-probe" in first_run
-    assert "Report: reports/tickets/report.md" in first_run
+    assert "Report: reports/tickets/report.html" in first_run
     report = (folder / "reports" / "tickets" / "report.md").read_text(encoding="utf-8")
     assert "8/class" in report
     assert list((folder / "reports" / "tickets").rglob("*.png"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from rich.console import Console
@@ -106,3 +106,53 @@ def export_command(file: Path, store: str) -> None:
     with Store.open(store, create=False) as opened:
         n_rows = export(opened.records(), file)
     Console().print(f"{n_rows} rows written to {file}.", markup=False, highlight=False, soft_wrap=True)
+
+
+def import_command(files: list[Path], form: str, mapping: list[str], store: str) -> None:
+    """Results that others measured, into the store."""
+    from harness.importing import read_results
+
+    named: dict[str, str] = {}
+    for part in mapping:
+        field, equals, column = part.partition("=")
+        if not equals or not column:
+            raise UsageError(
+                f"--map {part} was given; expected FIELD=COLUMN, or FIELD==VALUE for one value in all rows."
+            )
+        named[field.strip()] = column.strip()
+    records = read_results(files, form, named)
+    with Store.open(store) as opened:
+        by_device: defaultdict[str, list[str]] = defaultdict(list)
+        for record in records:
+            by_device[record.device].append(record.id)
+        known_ids = {(id_, device) for device, ids in by_device.items() for id_ in opened.statuses(ids, device)}
+        n_new = opened.add_all(record for record in records if (record.id, record.device) not in known_ids)
+    n_known = len(records) - n_new
+    known = f", {n_known} were there already" if n_known else ""
+    Console().print(f"{n_new} records imported into {store}{known}.", markup=False, highlight=False, soft_wrap=True)
+
+
+@uncollected()
+def compare_command(a: str, b: str, out: Path | None) -> int:
+    """What is better or worse in `b` than in `a`; 1 where something is worse."""
+    from harness.cli.run import make_console
+    from harness.frame import write_csv
+    from harness.report.compare import compare
+    from harness.report.terminal import terminal_compared
+
+    console = make_console()
+    found = compare(read_source(a), read_source(b))
+    console.print(terminal_compared(found))
+    counts = found.rows["verdict"].value_counts()
+    said = ", ".join(
+        f"{counts.get(name, 0)} {name}" for name in ("worse", "better", "no difference shown", "not known")
+    )
+    console.print(f"{len(found.rows)} in common: {said}.", markup=False, highlight=False, soft_wrap=True)
+    if found.only_a or found.only_b:
+        console.print(
+            f"Not compared: {found.only_a} that only {a} has, {found.only_b} that only {b} has.", markup=False
+        )
+    if out is not None:
+        write_csv(found.rows, out)
+        console.print(f"Written to {out}.", markup=False, highlight=False, soft_wrap=True)
+    return 1 if counts.get("worse", 0) else 0

@@ -181,9 +181,11 @@ def status(
 def report(
     suite: Annotated[Optional[str], typer.Argument(help="Only records that a run of this suite made.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Folder to write to.")] = None,  # noqa: UP045
-    store: StoreOption = DEFAULT_STORE,
+    store: Annotated[
+        str, typer.Option(help="Store, .jsonl file of records, or folder of such files.", envvar="HARNESS_STORE")
+    ] = DEFAULT_STORE,
 ) -> None:
-    """Write tables (Markdown, CSV) and plots (PNG, SVG) of what is in the store."""
+    """Write a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF) of what was measured."""
     from harness.cli.inspect import write_report_command
 
     write_report_command(suite, out, store)
@@ -198,6 +200,41 @@ def export(
     from harness.cli.inspect import export_command
 
     export_command(file, store)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files of results, or folders of such files.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="harness: what `export` writes; peft: results of the PEFT library's method comparison; table: any "
+            "tidy table.",
+        ),
+    ] = "harness",
+    mapping: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--map", help="For a table: FIELD=COLUMN, or FIELD==VALUE for one value in all rows."),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Take in results that others measured, or that another machine did."""
+    from harness.cli.inspect import import_command
+
+    import_command(files, form, mapping or [], store)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
+    b: Annotated[str, typer.Argument(help="Another: of a later commit, say, or of another machine.")],
+    out: Annotated[Optional[Path], typer.Option(help="Also write all rows to this .csv file.")] = None,  # noqa: UP045
+) -> None:
+    """Say what got better or worse from A to B, beyond noise; exit code 1 where something got worse."""
+    from harness.cli.inspect import compare_command
+
+    raise typer.Exit(compare_command(a, b, out))
 
 
 @app.command()

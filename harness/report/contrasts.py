@@ -107,7 +107,7 @@ _STANDING: dict[str, Any] = {
     "score": "Float64",
     **dict.fromkeys(("is_best", "is_tied"), "boolean"),
     **dict.fromkeys(("behind", "low", "high", "p_value"), "Float64"),
-    "n_seeds": "Int64",
+    **dict.fromkeys(("n_seeds", "n_rows"), "Int64"),
     "basis": "string",
 }
 
@@ -119,7 +119,8 @@ def standings(source: Source) -> pd.DataFrame:
     n_train, draw, variant, family, score, is_best (the highest mean), is_tied (not shown to be worse: its corrected
     p-value is 0.05 or above; null where nothing tells), behind (the best's score less its own, positive where the
     best is better), low and high (95 % interval of that), p_value (two-sided, Holm's correction over the methods of
-    that size), n_seeds (that it shares with the best) and basis ("test rows only" for one seed).
+    that size), n_seeds and n_rows (that it shares with the best; 0 rows: not paired) and basis ("test rows only" for
+    one seed).
 
     Raises:
         UsageError: if there is no record.
@@ -167,7 +168,7 @@ def _standings_of(
                 "is_tied": None if p_value is None else p_value >= LEVEL,
                 **_signed(difference, sign, "behind"),
                 "p_value": p_value,
-                **{"n_seeds": difference.n_seeds, "basis": difference.basis},
+                **{name: getattr(difference, name) for name in ("n_seeds", "n_rows", "basis")},
             }
 
 

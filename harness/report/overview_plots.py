@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from harness import ranks
 from harness.report import text
 from harness.report.across import Standing
-from harness.report.plots import curves_of, look
+from harness.report.plots import curves_of, height_for, look
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import Panel, each
 
@@ -192,7 +192,7 @@ def draw_memory(data: pd.DataFrame, drawn: dict[str, Style] | None = None) -> Fi
     drawn = drawn or styles(lines_in(data))
     known = data[data["peak_bytes"].notna() & (data["n_train"] > 0)]
     with look():
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = Figure(figsize=(7.2, height_for(known["line"].nunique(), 4.4)), layout="constrained")
         axes = figure.subplots()
         for line in known["line"].unique():
             own, style = known[known["line"] == line].sort_values("n_train"), drawn[str(line)]

@@ -101,6 +101,7 @@ def panels_data(found: Sequence[Panel], ranked: pd.DataFrame, observations: Obse
         panels_of.append(
             {
                 "title": panel.title,
+                "size": len(panel.rows),
                 "device": text.plain(panel.device),
                 "metric": text.plain(panel.metric or "score"),
                 "higher": panel.higher_is_better,
@@ -244,6 +245,8 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
         notes.append(
             "With one seed an interval knows of test rows only: another seed would differ by more than it says."
         )
+    if (own["n_rows"] == 0).fillna(False).any():
+        notes.append("Some of these have no predictions by test row here: they are compared without pairing.")
     notes += [COVERAGE[n] for n in sorted(few)]
     return (
         f'{shown}<div class="scroll" tabindex="0" role="region" aria-label="Best methods by number of labels">'
@@ -253,10 +256,10 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
 
 
 COVERAGE: dict[int, str] = {
-    2: "With two seeds an interval that says 95 % covers less where seeds differ much (docs/statistics.md).",
-    3: "With three seeds an interval that says 95 % covers about that (docs/statistics.md).",
+    2: "With two seeds an interval that says 95 % covers 89 to 97 %, the less the more seeds differ.",
+    3: "With three seeds an interval that says 95 % covers 93 to 97 %, the less the more seeds differ.",
 }
-"""What is said beside intervals of few seeds, by their number: measured by `tests/test_coverage.py`."""
+"""What is said beside intervals of few seeds, by their number (docs/statistics.md, tests/test_coverage.py)."""
 
 
 def _across(found: list[Standing], of_panels: Sequence[Panel]) -> str:

@@ -201,10 +201,15 @@ def look() -> Iterator[None]:
 def _figure(data: pd.DataFrame) -> tuple[Figure, Axes]:
     if data.empty or data["panel"].nunique() != 1:
         raise ValueError(f"Rows of {data['panel'].nunique()} panels were given; expected those of one.")
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.2, height_for(data["line"].nunique(), 4.6)), layout="constrained")
     axes = figure.subplots()
     sns.despine(ax=axes)
     return figure, axes
+
+
+def height_for(n_lines: int, least: float) -> float:
+    """Inches that a figure needs for a legend of so many lines beside it."""
+    return max(least, 1.4 + 0.22 * n_lines)
 
 
 def _errors(axes: Axes, x: Any, own: pd.DataFrame, style: Style, alpha: float = 0.75) -> None:

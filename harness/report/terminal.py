@@ -7,8 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report import text
+from harness.report.compare import Compared
 from harness.report.observations import Source
 from harness.report.tables import Entry, Panel, each, panels, pivot
+
+_MOST_COMPARED = 60
 
 _MAX_SIZES = 4  # more columns of scores than that do not fit beside the costs in 100 columns
 
@@ -110,4 +113,34 @@ def _long(panel: Panel) -> Table:
             Text(row.note if text.present(row.note) else ""),
         )
         previous = name
+    return table
+
+
+def terminal_compared(found: Compared) -> Table:
+    """What changed between two collections, worse first; at most `_MOST_COMPARED` rows of what did not."""
+    order = {"worse": 0, "better": 1, "not known": 2, "no difference shown": 3}
+    styled = {"worse": "red", "better": "green"}
+    table = Table(title=Text("b against a", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("task", "method"):
+        table.add_column(name, overflow="fold", max_width=22)
+    for name in ("labels", "a", "b", "b - a", "fit b/a"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict", overflow="fold", max_width=20)
+    rows = sorted(each(found.rows), key=lambda row: (order[row.verdict], row.task, row.method, row.n_train))
+    for row in rows[:_MOST_COMPARED]:
+        verdict = Text(row.verdict, style=styled.get(row.verdict, ""))
+        if text.present(row.note):
+            verdict.append(f"\n{row.note}", style="dim")
+        table.add_row(
+            Text(text.plain(row.task)),
+            Text(text.plain(row.method)),
+            text.size(row.n_train, row.draw),
+            text.score(row.score_a),
+            text.score(row.score_b),
+            Text(f"{row.difference:+.3f}\n").append(text.interval(row.low, row.high), style="dim"),
+            f"{row.fit_ratio:.2f}" if text.present(row.fit_ratio) else text.ABSENT,
+            verdict,
+        )
+    if len(rows) > _MOST_COMPARED:
+        table.caption = Text(f"{len(rows) - _MOST_COMPARED} more; --out FILE.csv has all of them.")
     return table

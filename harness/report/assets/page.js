@@ -400,6 +400,8 @@
 
   report.panels.forEach((one, i) => byId("panel").add(new Option(short(one.title, 120), i)));
   costs.forEach((cost, i) => byId("axis").add(new Option(cost.name, i)));
+  const largest = report.panels.reduce((best, one, i) => (one.size > report.panels[best].size ? i : best), 0);
+  byId("panel").value = String(largest);
   byId("axis").value = "1";
   byId("panel").addEventListener("change", show);
   byId("axis").addEventListener("change", drawCost);
