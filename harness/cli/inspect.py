@@ -82,19 +82,24 @@ def read_source(source: str) -> list[Record]:
 
 
 @uncollected()
-def write_report_command(suite: str | None, out: Path | None, store: str) -> None:
+def write_report_command(suite: str | None, out: Path | None, store: str, figures: str) -> None:
     """Page, tables and plots of the latest records."""
     from harness.cli.run import make_console, print_tables
+    from harness.report.plots import FORMATS
     from harness.report.write import write_report
 
     console = make_console()
+    formats = [name.strip().lower() for name in figures.split(",") if name.strip()]
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise UsageError(f"--figures {figures} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
     records = read_source(store)
     if suite is not None:
         labels = {record.suite for record in records}
         records = [record for record in records if record.suite == suite]
         if not records:
             raise unknown_name("suite among these records", suite, labels)
-    written = write_report(records, out or Path("reports") / (suite or "all"))
+    written = write_report(records, out or Path("reports") / (suite or "all"), formats)
     print_tables(console, records)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
 

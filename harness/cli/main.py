@@ -184,11 +184,12 @@ def report(
     store: Annotated[
         str, typer.Option(help="Store, .jsonl file of records, or folder of such files.", envvar="HARNESS_STORE")
     ] = DEFAULT_STORE,
+    figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
 ) -> None:
     """Write a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF) of what was measured."""
     from harness.cli.inspect import write_report_command
 
-    write_report_command(suite, out, store)
+    write_report_command(suite, out, store, figures)
 
 
 @app.command()

@@ -228,9 +228,9 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
         interval = text.interval(line["score_low"], line["score_high"])
         tied = [text.plain(name) for name in tied_with_best(at_size)]
         unknown = [text.plain(str(row.variant)) for row in each(at_size) if pd.isna(row.is_tied)]
-        said = ", ".join(name[:80] for name in tied) or "none"
+        said = ", ".join(_short(name) for name in tied) or "none"
         if unknown:
-            said += f" (not known: {', '.join(name[:80] for name in unknown)})"
+            said += f" (not known: {', '.join(_short(name) for name in unknown)})"
         rows.append(
             f'<tr><th scope="row">{_escape(text.size(int(n_train), str(draw), line["n_per_class"]))}</th>'
             f'<td class="name best">{_escape(text.plain(str(best["variant"]))[:120])}</td>'
@@ -347,6 +347,10 @@ def _reading(markdown: str) -> str:
         for line in lines
     ]
     return f"<ul>{''.join(f'<li>{line}</li>' for line in shown)}</ul>"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:79]}…"
 
 
 def _escape(value: str) -> str:
