@@ -32,12 +32,22 @@ def pseudo_values(metric: str, predictions: Predictions) -> npt.NDArray[np.float
     n_rows = len(next(iter(arrays.values())))
     if n_rows < 2:
         return None
+    try:
+        return _pseudo_values(spec, arrays, n_rows)
+    except ValueError:  # a record made elsewhere, under this metric's name, whose rows do not suit it
+        return None
+
+
+def _pseudo_values(
+    spec: MetricSpec, arrays: dict[str, npt.NDArray[np.generic]], n_rows: int
+) -> npt.NDArray[np.float64]:
     whole = spec.from_statistics(arrays)
     # Rows that are alike count alike: of classes there are few kinds of rows, however many rows.
     table = np.column_stack([array.reshape(n_rows, -1) for array in arrays.values()])
     _, first, kind = np.unique(table, axis=0, return_index=True, return_inverse=True)
     without = np.array([_without(spec, arrays, row) for row in first])
-    return n_rows * whole - (n_rows - 1) * without[kind.reshape(-1)]
+    values: npt.NDArray[np.float64] = n_rows * whole - (n_rows - 1) * without[kind.reshape(-1)]
+    return values
 
 
 def _without(spec: MetricSpec, arrays: dict[str, npt.NDArray[np.generic]], row: int) -> float:
