@@ -7,8 +7,7 @@ number, never -1 or 0.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ import pandas as pd
 from harness.errors import UsageError
 from harness.jsonl import replacing
 from harness.records import Cell, Record
+from harness.variants import canonical_text, storable, variants
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -100,7 +100,9 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column("data", "string", "fingerprint of the task's rows", lambda record: record.cell.data),
     Column("weights", "string", "fingerprint of the backbone's files", lambda record: record.cell.weights),
     Column("version", "Int64", "version of the method", lambda record: record.cell.version),
-    Column("config", "string", "the method's configuration, as JSON", lambda record: _canonical(record.cell.config)),
+    Column(
+        "config", "string", "the method's configuration, as JSON", lambda record: canonical_text(record.cell.config)
+    ),
     Column("draw", "string", "how training rows are drawn", lambda record: record.cell.draw),
     Column(
         "n_per_class",
@@ -171,53 +173,6 @@ def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, l
     return found
 
 
-def variants(cells: Iterable[Cell]) -> list[str]:
-    """A label for each cell's configuration of its method, by what tells it from the method's others among them.
-
-    Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
-    name.
-    """
-    configured: list[tuple[str, str]] = []
-    settings: dict[tuple[str, str], dict[str, str]] = {}
-    known: dict[tuple[int, int, str], tuple[Any, tuple[str, str]]] = {}  # cells share their configurations
-    for cell in cells:
-        same = known.get((id(cell.config), cell.version, cell.method))
-        if same is None:
-            flat = {**_flatten(cell.config), "version": str(cell.version)}
-            key = (cell.method, _canonical(flat))
-            settings[key] = flat
-            same = known[id(cell.config), cell.version, cell.method] = (cell.config, key)
-        configured.append(same[1])
-    labels = {key: _storable(label) for key, label in _variants(settings).items()}
-    return [labels[key] for key in configured]
-
-
-def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[str, str], str]:
-    by_method: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
-    for (method, _), flat in settings.items():
-        by_method[method].append(flat)
-    labels = {}
-    for key, flat in settings.items():
-        method = key[0]
-        others = by_method[method]
-        differing = [name for name in sorted(flat) if any(other.get(name) != flat[name] for other in others)]
-        inner = ", ".join(f"{name}={flat[name]}" for name in differing)
-        labels[key] = f"{method}[{inner}]" if inner else method
-    return labels
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted names, values as JSON without the quotes of a plain word."""
-    flat: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            text = _canonical(value)
-            flat[prefix + name] = value if isinstance(value, str) and value.isidentifier() else text
-    return flat
-
-
 def labels_per_class(record: Record) -> int | None:
     """Labels of each class in a balanced draw (the 8 of `8/class`); None for other draws or where it is not known."""
     if record.cell.draw != "balanced":
@@ -241,10 +196,6 @@ def _backbone_has_seen(record: Record) -> bool | None:
     return record.cell.backbone in seen_by if isinstance(seen_by, list) and record.cell.backbone else None
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def _build(columns: tuple[Column, ...], rows: list[list[Any]]) -> pd.DataFrame:
     by_column: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(columns)
     pairs = zip(columns, by_column, strict=True)
@@ -253,15 +204,10 @@ def _build(columns: tuple[Column, ...], rows: list[list[Any]]) -> pd.DataFrame:
 
 def _values(column: Column, found: Iterable[Any]) -> list[Any]:
     if column.dtype == "string":
-        return [value if value is None or value.isascii() else _storable(value) for value in found]
+        return [value if value is None or value.isascii() else storable(value) for value in found]
     if column.dtype == "Float64":
         return [None if value is None else float(value) for value in found]
     return list(found)
-
-
-def _storable(text: str) -> str:
-    """The text with lone surrogates spelt out: an undecodable file name in an error must not break a whole export."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # ---- to a file

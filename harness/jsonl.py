@@ -102,8 +102,12 @@ def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
     return n_written
 
 
-def read_jsonl(path: str | Path | Traversable) -> Iterator[Record]:
+def read_jsonl(path: str | Path | Traversable, *, with_predictions: bool = True) -> Iterator[Record]:
     """Stream the records that `write_jsonl` wrote; empty lines are skipped.
+
+    Args:
+        path: the file.
+        with_predictions: unpack the predictions too; `Record.predictions` is None otherwise.
 
     Raises:
         StoreError: naming the file and the line that is no record, while the stream is read.
@@ -113,16 +117,18 @@ def read_jsonl(path: str | Path | Traversable) -> Iterator[Record]:
         with source.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield _parse_line(line, f"{source}, line {number}")
+                    yield _parse_line(line, f"{source}, line {number}", with_predictions=with_predictions)
     except OSError as error:
         raise StoreError(f"{source} cannot be read: {error.strerror or error}.") from error
 
 
-def _parse_line(line: bytes, where: str) -> Record:
+def _parse_line(line: bytes, where: str, *, with_predictions: bool) -> Record:
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
         if not isinstance(value, dict):
             raise ValueError(f"it is a JSON {type(value).__name__}, not an object")
+        if not with_predictions:
+            value["predictions"] = None
         return Record.from_json(value)
     except Exception as error:  # whatever is wrong with a stranger's line, the answer is the same
         raise StoreError(

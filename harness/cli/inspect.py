@@ -62,8 +62,8 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         console.print(f"failed: {line}", markup=False, highlight=False, style="red")
 
 
-def read_source(source: str) -> list[Record]:
-    """The latest records, with predictions, of a store, of a .jsonl file of records, or of all such files in a folder.
+def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
+    """The latest records of a store, of a .jsonl file of records, or of all such files in a folder.
 
     Raises:
         StoreError: there is no such store, file or folder, or it holds something else.
@@ -74,11 +74,11 @@ def read_source(source: str) -> list[Record]:
         found = sorted(path.rglob("*.jsonl"))
         if not found:
             raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
-        return [record for file in found for record in read_jsonl(file)]
+        return [record for file in found for record in read_jsonl(file, with_predictions=with_predictions)]
     if "://" not in source and path.suffix == ".jsonl":
-        return list(read_jsonl(path))
+        return list(read_jsonl(path, with_predictions=with_predictions))
     with Store.open(source, create=False) as opened:
-        return list(opened.records(with_predictions=True))
+        return list(opened.records(with_predictions=with_predictions))
 
 
 @uncollected()

@@ -239,6 +239,49 @@ def compare(
 
 
 @app.command()
+def advise(
+    n_train: Annotated[int, typer.Option("--n-train", help="Labelled examples that there are.")],
+    kind: Annotated[str, typer.Option(help="Kind of task: classification, text-pair, ...")] = "classification",
+    classes: Annotated[Optional[int], typer.Option(help="How many classes there are.")] = None,  # noqa: UP045
+    tokens: Annotated[Optional[float], typer.Option(help="Tokens of a text, on average.")] = None,  # noqa: UP045
+    train_seconds: Annotated[Optional[str], typer.Option(help="Training may take: 600, 10m, 2h.")] = None,  # noqa: UP045
+    peak_memory: Annotated[Optional[str], typer.Option(help="Memory it may take: 8GB, 7.5GiB.")] = None,  # noqa: UP045
+    trainable_parameters: Annotated[Optional[float], typer.Option(help="Parameters it may train.")] = None,  # noqa: UP045
+    predict_milliseconds: Annotated[Optional[float], typer.Option(help="Predicting a text may take.")] = None,  # noqa: UP045
+    min_score: Annotated[Optional[float], typer.Option(help="Score to be reached as cheaply as can be.")] = None,  # noqa: UP045
+    backbone: Annotated[Optional[str], typer.Option(help="Only what was measured on it.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="Whose seconds and memory are asked for.")] = None,  # noqa: UP045
+    task: Annotated[Optional[str], typer.Option(help="A task that was measured.")] = None,  # noqa: UP045
+    store: StoreOption = DEFAULT_STORE,
+    reference: Annotated[bool, typer.Option(help="Count the reference results that come with the package.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="All of the answer, as JSON.")] = False,
+) -> None:
+    """Say which method fits a budget, from what was measured; runs nothing."""
+    from harness.advice import Question
+    from harness.budgets import parse_budget
+    from harness.cli.advise import advise_command
+    from harness.durations import parse_duration
+
+    memory = None if peak_memory is None else parse_budget(f"peak_memory_bytes={peak_memory}").peak_memory_bytes
+    seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
+    question = Question(
+        kind=kind,
+        n_train=n_train,
+        classes=classes,
+        tokens=tokens,
+        train_seconds=seconds,
+        peak_memory_bytes=memory,
+        trainable_parameters=trainable_parameters,
+        predict_milliseconds=predict_milliseconds,
+        min_score=min_score,
+        backbone=backbone,
+        device=device,
+        task=task,
+    )
+    raise typer.Exit(advise_command(question, store, reference=reference, as_json=as_json))
+
+
+@app.command()
 def methods(
     name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
     task: Annotated[

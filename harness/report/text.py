@@ -6,8 +6,6 @@ import re
 import unicodedata
 from typing import Any
 
-import pandas as pd
-
 ABSENT = "–"
 
 
@@ -34,7 +32,8 @@ def slug(text: str) -> str:
 
 def present(value: Any) -> bool:
     """Whether a frame's value is there at all."""
-    return value is not None and not pd.isna(value)
+    # Not by pandas.isna, which would have to be imported: null is not equal to itself, and pandas' own says nothing.
+    return value is not None and type(value).__name__ != "NAType" and bool(value == value)
 
 
 def score(value: Any) -> str:

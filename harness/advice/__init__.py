@@ -1,0 +1,8 @@
+"""Which method fits a budget, answered from what was measured. Runs nothing, and imports no torch."""
+
+from __future__ import annotations
+
+from harness.advice.answer import Advice, Choice, advise
+from harness.advice.question import Question
+
+__all__ = ["Advice", "Choice", "Question", "advise"]

@@ -1,0 +1,103 @@
+"""Partial pooling in closed form: levels and slopes of tasks and methods as one Gaussian process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """How far things differ, as standard deviations; all terms are normal and independent of each other.
+
+    Attributes:
+        level, slope: of the whole, and its change with `Where.x`.
+        covariate: the change with `Where.z`.
+        task, task_slope: of tasks around the whole.
+        family: of families of methods.
+        method, method_slope: of methods around their family.
+        both, both_slope: of a method on a task around what the two say apart.
+        noise: of a mean over many seeds around all that.
+    """
+
+    level: float
+    slope: float
+    covariate: float
+    task: float
+    task_slope: float
+    family: float
+    method: float
+    method_slope: float
+    both: float
+    both_slope: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where something was measured, or is asked for.
+
+    Attributes:
+        x: size, on the scale that curves are straight on.
+        z: what else is known of the task; 0 where nothing is.
+        task: its name; None is a task that nothing was measured on.
+        method: label of the configuration.
+        family: of methods.
+    """
+
+    x: float
+    z: float
+    task: str | None
+    method: str
+    family: str
+
+
+class Pooled:
+    """A linear model with crossed random levels and slopes, whose posterior is exact.
+
+    Args:
+        where: of each measurement, n of them.
+        values: shape (n,).
+        variances: of each measurement around what it measures, shape (n,).
+        spreads: of all terms.
+    """
+
+    def __init__(self, where: Sequence[Where], values: Floats, variances: Floats, spreads: Spreads) -> None:
+        self._where, self._spreads = list(where), spreads
+        self._mean = float(np.mean(values))
+        covariance = _kernel(self._where, self._where, spreads)
+        covariance[np.diag_indices_from(covariance)] += variances + spreads.noise**2
+        self._root = np.linalg.cholesky(covariance)
+        residual = values - self._mean
+        self._weights = np.linalg.solve(self._root.T, np.linalg.solve(self._root, residual))
+        self.log_likelihood = float(-0.5 * residual @ self._weights - np.log(np.diag(self._root)).sum())
+
+    def predict(self, where: Sequence[Where]) -> tuple[Floats, Floats]:
+        """Posterior mean, shape (m,), and covariance, shape (m, m), of what would be measured with endless seeds."""
+        across = _kernel(self._where, where, self._spreads)
+        half = np.linalg.solve(self._root, across)
+        return self._mean + across.T @ self._weights, _kernel(where, where, self._spreads) - half.T @ half
+
+
+def _kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
+    def column(points: Sequence[Where], name: str) -> npt.NDArray[np.generic]:
+        return np.array([getattr(point, name) for point in points])
+
+    def same(name: str) -> Floats:
+        codes = {value: i for i, value in enumerate(dict.fromkeys(getattr(point, name) for point in [*a, *b]))}
+        first, second = (np.array([codes[getattr(point, name)] for point in points]) for points in (a, b))
+        return np.asarray(first[:, None] == second[None, :], dtype=np.float64)
+
+    xx = np.multiply.outer(column(a, "x"), column(b, "x")).astype(np.float64)
+    zz = np.multiply.outer(column(a, "z"), column(b, "z")).astype(np.float64)
+    s = spreads
+    task, method = same("task"), same("method")
+    whole = s.level**2 + s.slope**2 * xx + s.covariate**2 * zz
+    of_task = task * (s.task**2 + s.task_slope**2 * xx)
+    of_method = same("family") * s.family**2 + method * (s.method**2 + s.method_slope**2 * xx)
+    return np.asarray(whole + of_task + of_method + task * method * (s.both**2 + s.both_slope**2 * xx))

@@ -1,0 +1,67 @@
+"""Labels of configurations: a method's name, and what tells one configuration of it from its others."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.records import Cell
+
+
+def variants(cells: Iterable[Cell]) -> list[str]:
+    """A label for each cell's configuration of its method, by what tells it from the method's others among them.
+
+    Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
+    name.
+    """
+    configured: list[tuple[str, str]] = []
+    settings: dict[tuple[str, str], dict[str, str]] = {}
+    known: dict[tuple[int, int, str], tuple[Any, tuple[str, str]]] = {}  # cells share their configurations
+    for cell in cells:
+        same = known.get((id(cell.config), cell.version, cell.method))
+        if same is None:
+            flat = {**_flatten(cell.config), "version": str(cell.version)}
+            key = (cell.method, canonical_text(flat))
+            settings[key] = flat
+            same = known[id(cell.config), cell.version, cell.method] = (cell.config, key)
+        configured.append(same[1])
+    labels = {key: storable(label) for key, label in _variants(settings).items()}
+    return [labels[key] for key in configured]
+
+
+def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[str, str], str]:
+    by_method: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    for (method, _), flat in settings.items():
+        by_method[method].append(flat)
+    labels = {}
+    for key, flat in settings.items():
+        method = key[0]
+        others = by_method[method]
+        differing = [name for name in sorted(flat) if any(other.get(name) != flat[name] for other in others)]
+        inner = ", ".join(f"{name}={flat[name]}" for name in differing)
+        labels[key] = f"{method}[{inner}]" if inner else method
+    return labels
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted names, values as JSON without the quotes of a plain word."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            text = canonical_text(value)
+            flat[prefix + name] = value if isinstance(value, str) and value.isidentifier() else text
+    return flat
+
+
+def canonical_text(value: Any) -> str:
+    """JSON of a value, keys sorted, letters as they are."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def storable(text: str) -> str:
+    """The text with lone surrogates spelt out: an undecodable file name in an error must not break a whole export."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
