@@ -1,3 +1,21 @@
 """Compare ways of adapting a pretrained transformer, and say which fits a budget."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.advice import ask as advise
+
+__all__ = ["__version__", "advise"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`harness.advise`, imported when it is first asked for: `import harness` itself imports nothing."""
+    if name == "advise":
+        from harness.advice import ask
+
+        return ask
+    raise AttributeError(f"module 'harness' has no attribute '{name}'")

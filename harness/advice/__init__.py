@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.advice.answer import Advice, Choice, advise
+from harness.advice.ask import ask
 from harness.advice.question import Question
 
-__all__ = ["Advice", "Choice", "Question", "advise"]
+__all__ = ["Advice", "Choice", "Question", "advise", "ask"]

@@ -21,20 +21,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES: Final = Spreads(
-    level=2.0, slope=0.6, covariate=0.6, task=0.8, task_slope=0.3, family=0.25, method=0.3, method_slope=0.2, both=0.2,
-    both_slope=0.15, noise=0.05,
+    level=2.0, slope=0.6, covariate=0.4, task=0.95, task_slope=0.45, family=0.45, method=0.12, method_slope=0.12,
+    both=0.28, both_slope=0.1, noise=0.06,
 )  # fmt: skip
 """On the scale of logits; x is 1 for eight times the labels, z the doublings of classes above two."""
 
 SECONDS: Final = Spreads(
-    level=5.0, slope=2.5, covariate=1.0, task=0.6, task_slope=0.3, family=2.0, method=1.0, method_slope=0.5, both=0.2,
-    both_slope=0.2, noise=0.1,
+    level=5.0, slope=1.4, covariate=0.7, task=1.2, task_slope=0.7, family=2.9, method=0.85, method_slope=0.5, both=0.28,
+    both_slope=0.14, noise=0.1,
 )  # fmt: skip
 MEMORY: Final = Spreads(
-    level=5.0, slope=0.5, covariate=0.5, task=0.3, task_slope=0.15, family=1.5, method=0.8, method_slope=0.3, both=0.1,
-    both_slope=0.1, noise=0.08,
+    level=5.0, slope=0.6, covariate=0.5, task=0.9, task_slope=0.6, family=1.0, method=0.75, method_slope=0.4, both=0.17,
+    both_slope=0.06, noise=0.08,
 )  # fmt: skip
-"""Logarithms of seconds and bytes; z is the doublings of tokens a text above 32."""
+"""Logarithms of seconds and bytes; z is the doublings of tokens a text above 32.
+
+All three are the most likely ones of the reference results (docs/advice.md), rounded.
+"""
 
 LEVEL_80: Final = 1.281552
 LEVEL_95: Final = 1.959964
@@ -137,36 +140,41 @@ def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
     by_method = {method: [point for point in points if point.method == method] for method in methods}
     mean, covariance = _expected_scores(question, points, by_method)
     scale = _Scale(metric, points[0].higher_is_better)
+    for i, method in enumerate(methods):  # what was measured of this very task and size is no matter of expectation
+        own = next((p for p in by_method[method] if (p.task, p.n_train) == (question.task, question.n_train)), None)
+        if own is not None:
+            mean[i], covariance[i], covariance[:, i] = scale.there(own.score), 0.0, 0.0
+            covariance[i, i] = scale.variance(own, seed_noise=0.0)
     seconds = _expected_costs(question, by_method, evidence, device, "seconds", SECONDS)
     memory = _expected_costs(question, by_method, evidence, device, "memory", MEMORY)
     predict = _expected_costs(question, by_method, evidence, device, "predict", MEMORY)
     choices = []
     for i, method in enumerate(methods):
-        own, spread = by_method[method], math.sqrt(max(float(covariance[i, i]), 0.0))
+        own_points, spread = by_method[method], math.sqrt(max(float(covariance[i, i]), 0.0))
         ends = sorted(scale.back(float(mean[i]) + sign * LEVEL_80 * spread) for sign in (-1, 1))
         costs = {
             "train_seconds": seconds.get(method),
             "peak_memory_bytes": memory.get(method),
             "predict_milliseconds": None if predict.get(method) is None else 1000 * predict[method],
-            "trainable_parameters": _median([point.trainable for point in own]),
+            "trainable_parameters": _median([point.trainable for point in own_points]),
         }
         score = scale.back(float(mean[i]))
         why_not = _why_not(question, costs, score, scale)
         choices.append(
             Choice(
                 method=method,
-                family=own[0].family,
+                family=own_points[0].family,
                 score=score,
                 low=ends[0],
                 high=ends[1],
                 **costs,
-                stored_bytes=_median([point.stored for point in own]),
+                stored_bytes=_median([point.stored for point in own_points]),
                 fits=not why_not,
                 why_not=why_not,
                 is_tied=False,
-                basis=_basis(question, own),
-                n_records=sum(point.n_records for point in own),
-                n_tasks=len({point.task for point in own}),
+                basis=_basis(question, own_points),
+                n_records=sum(point.n_records for point in own_points),
+                n_tasks=len({point.task for point in own_points}),
             )
         )
     ranked = _ranked(question, choices, mean, covariance)
@@ -263,12 +271,13 @@ class _Scale:
             return math.exp(-value)
         return 1 / (1 + math.exp(-value if self.higher_is_better else value))
 
-    def variance(self, point: Point) -> float:
+    def variance(self, point: Point, seed_noise: float | None = None) -> float:
         if self.metric == "perplexity":
             return 0.01**2
+        noise = SEED_NOISE if seed_noise is None else seed_noise
         right = (point.score * point.n_test + 2) / (point.n_test + 4)  # never 0 nor 1 (Agresti and Coull, 1998)
         chance = right * (1 - right)
-        return 1 / (point.n_test * chance) + point.seed_variance / chance**2 + SEED_NOISE**2 / point.n_seeds
+        return 1 / (point.n_test * chance) + point.seed_variance / chance**2 + noise**2 / point.n_seeds
 
 
 _LEAST: Final = 0.001
@@ -278,7 +287,11 @@ SEED_NOISE: Final = 0.08
 
 
 def _x(n_train: int) -> float:
-    return (math.log2(n_train) - 8) / 3 if n_train else 0.0
+    return (math.log2(n_train or LIKE_NO_LABELS) - 8) / 3
+
+
+LIKE_NO_LABELS: Final = 8
+"""What the words of the classes are worth in labels, as far as methods that need none are like others."""
 
 
 def _z(classes: int | None) -> float:
@@ -299,7 +312,7 @@ def _expected_scores(
         z = next((_z(point.classes) for point in points if point.task == question.task), 0.0)
     asked, middle = [], []
     for method, own in by_method.items():
-        x = 0.0 if all(point.n_train == 0 for point in own) else _x(question.n_train)
+        x = _x(0 if all(point.n_train == 0 for point in own) else question.n_train)
         centre = float(np.mean([_x(point.n_train) for point in own]))
         asked.append(Where(x, z, question.task, method, own[0].family))
         middle.append(Where(min(x, centre), z, question.task, method, own[0].family))

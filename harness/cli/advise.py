@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich import box
@@ -14,56 +12,29 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.advice import Advice, Choice, Question, advise
+from harness.advice.ask import own_records
 from harness.bulk import uncollected
-from harness.jsonl import read_jsonl
-from harness.records import Record
+from harness.errors import DataError
 from harness.report import text
-from harness.resources import shipped
+from harness.sources import reference_records
 
 MOST_SHOWN = 12
 
-SHARED = "-1-thread"
-"""Folders of reference results that were run by two processes of one thread side by side: not for timing."""
+TOKENS_A_WORD = 1.35
+"""Of English under a vocabulary of 30,000 pieces, about."""
 
 
 @uncollected()
 def advise_command(question: Question, store: str, *, reference: bool, as_json: bool) -> int:
     """Print the answer; 1 where nothing fits."""
-    own = list(_own(store))
-    records = [*own, *(_shipped() if reference else ())]
+    own = own_records(store)
+    records = [*own, *(reference_records() if reference else ())]
     answer = advise(question, records)
     if as_json:
         typer.echo(answer.to_json())
     else:
         _show(answer, len(own), store)
     return 0 if answer.best is not None else 1
-
-
-def _own(store: str) -> Iterator[Record]:
-    if "://" in store or Path(store).exists():
-        from harness.cli.inspect import read_source  # which imports the database's library
-
-        yield from read_source(store, with_predictions=False)
-
-
-def _shipped() -> Iterator[Record]:
-    """The reference results that come with the package; the seconds of those that shared a machine are no method's."""
-    for name, records in _files(shipped("results/reference")):
-        for record in records:
-            if name.endswith(SHARED):
-                shared = dataclasses.replace(record.provenance, cells_at_a_time=2)
-                yield dataclasses.replace(record, provenance=shared)
-            else:
-                yield record
-
-
-def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
-    """Name of the folder and records of each file of records."""
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if entry.is_dir():
-            yield from _files(entry)
-        elif entry.name.endswith(".jsonl") and entry.name != "defaults.jsonl":
-            yield folder.name, read_jsonl(entry, with_predictions=False)
 
 
 def _show(answer: Advice, n_own: int, store: str) -> None:
@@ -123,3 +94,51 @@ def _add(table: Table, choice: Choice) -> None:
         text.memory(choice.stored_bytes),
         Text(f"{records}, {choice.n_tasks} {'task' if choice.n_tasks == 1 else 'tasks'}, {choice.basis}", style="dim"),
     )
+
+
+@uncollected()
+def validate_command(kind: str, store: str, *, reference: bool) -> None:
+    """Leave each task out, advise for it from the others, and say how good that was."""
+    from harness.advice.validate import RULES, validate
+
+    found = validate([*own_records(store), *(reference_records() if reference else ())], kind)
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("rule", "mean regret, points", "95 % over tasks", "questions"):
+        table.add_column(name, justify="left" if name == "rule" else "right")
+    for rule in RULES:
+        mean, low, high = found.regret(rule)
+        n = sum(trial.regret[rule] is not None for trial in found.trials)
+        table.add_row(rule, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", f"{n} of {len(found.trials)}")
+    console.print(table)
+    mean, low, high = found.coverage()
+    console.print(
+        f"80 % intervals held what was measured: {mean:.0%} (95 % over tasks: {max(low, 0):.0%} to {min(high, 1):.0%})."
+    )
+    for name in ("seconds", "memory"):
+        error = found.error(name)
+        said = "not timed" if error is None else f"{error:.0%} off in the median"
+        console.print(f"Expected {name}: {said}.")
+    console.print(
+        f"{len(found.trials)} questions on {len(found.tasks)} tasks: {', '.join(found.tasks)}. A rule is not counted "
+        "where its method was not measured or does not fit.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def describe(path: Path, text: str, label: str) -> dict[str, Any]:
+    """What a file of labelled texts says of itself: `n_train`, `classes`, `tokens` (about), for a `Question`.
+
+    Raises:
+        DataError: it cannot be used: a column that is missing, labels that are identifiers, texts that are all the
+            same; with its row or column.
+    """
+    from harness.data.spec import Columns, Files
+    from harness.data.table import read_table
+
+    rows = read_table(Files(train=str(path.absolute()), test=None), Columns(text=text, label=label)).train
+    if len(set(rows.texts)) == 1:
+        raise DataError(f"{path}: all texts in column '{text}' are the same. Name the column that holds the texts.")
+    words = sum(len(one.split()) for one in rows.texts) / len(rows.texts)
+    return {"n_train": len(rows.texts), "classes": len(set(rows.labels)), "tokens": 2 + TOKENS_A_WORD * words}

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from harness.bulk import uncollected
 from harness.errors import UsageError, unknown_name
-from harness.jsonl import read_jsonl
 from harness.libraries import quiet_libraries
-from harness.records import STATUSES, Record
+from harness.records import STATUSES
+from harness.sources import read_source
 from harness.store import Store
 
 
@@ -60,25 +60,6 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         console.print(f"No records in {store} yet; `harness run quickstart` makes some.", markup=False)
     for line in errors:
         console.print(f"failed: {line}", markup=False, highlight=False, style="red")
-
-
-def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
-    """The latest records of a store, of a .jsonl file of records, or of all such files in a folder.
-
-    Raises:
-        StoreError: there is no such store, file or folder, or it holds something else.
-        UsageError: a folder without such files.
-    """
-    path = Path(source)
-    if "://" not in source and path.is_dir():
-        found = sorted(path.rglob("*.jsonl"))
-        if not found:
-            raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
-        return [record for file in found for record in read_jsonl(file, with_predictions=with_predictions)]
-    if "://" not in source and path.suffix == ".jsonl":
-        return list(read_jsonl(path, with_predictions=with_predictions))
-    with Store.open(source, create=False) as opened:
-        return list(opened.records(with_predictions=with_predictions))
 
 
 @uncollected()

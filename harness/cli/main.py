@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -240,7 +240,13 @@ def compare(
 
 @app.command()
 def advise(
-    n_train: Annotated[int, typer.Option("--n-train", help="Labelled examples that there are.")],
+    n_train: Annotated[Optional[int], typer.Option("--n-train", help="Labelled examples that there are.")] = None,  # noqa: UP045
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file of labelled texts, which says how many there are, of how many classes, how long."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="Its column of texts.")] = "text",
+    label: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
     kind: Annotated[str, typer.Option(help="Kind of task: classification, text-pair, ...")] = "classification",
     classes: Annotated[Optional[int], typer.Option(help="How many classes there are.")] = None,  # noqa: UP045
     tokens: Annotated[Optional[float], typer.Option(help="Tokens of a text, on average.")] = None,  # noqa: UP045
@@ -259,16 +265,19 @@ def advise(
     """Say which method fits a budget, from what was measured; runs nothing."""
     from harness.advice import Question
     from harness.budgets import parse_budget
-    from harness.cli.advise import advise_command
+    from harness.cli.advise import advise_command, describe
     from harness.durations import parse_duration
+    from harness.errors import UsageError
 
     memory = None if peak_memory is None else parse_budget(f"peak_memory_bytes={peak_memory}").peak_memory_bytes
     seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
+    told: dict[str, Any] = {} if data is None else describe(data, text, label)
+    told |= {k: v for k, v in {"n_train": n_train, "classes": classes, "tokens": tokens}.items() if v is not None}
+    if "n_train" not in told:
+        raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
     question = Question(
         kind=kind,
-        n_train=n_train,
-        classes=classes,
-        tokens=tokens,
+        **told,
         train_seconds=seconds,
         peak_memory_bytes=memory,
         trainable_parameters=trainable_parameters,
@@ -279,6 +288,18 @@ def advise(
         task=task,
     )
     raise typer.Exit(advise_command(question, store, reference=reference, as_json=as_json))
+
+
+@app.command("validate-advice")
+def validate_advice(
+    kind: Annotated[str, typer.Option(help="Kind of task.")] = "classification",
+    store: StoreOption = DEFAULT_STORE,
+    reference: Annotated[bool, typer.Option(help="Count the reference results that come with the package.")] = True,
+) -> None:
+    """Say how good the advice is: each task is left out and advised for from the others."""
+    from harness.cli.advise import validate_command
+
+    validate_command(kind, store, reference=reference)
 
 
 @app.command()

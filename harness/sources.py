@@ -1,0 +1,57 @@
+"""Where records are read from: a store, a file, a folder of files, or what comes with the package."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.jsonl import read_jsonl
+from harness.records import Record
+from harness.resources import shipped
+
+SHARED = "-1-thread"
+"""Folders of reference results that were run by two processes of one thread side by side: not for timing."""
+
+
+def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
+    """The latest records of a store, of a .jsonl file of records, or of all such files in a folder.
+
+    Raises:
+        StoreError: there is no such store, file or folder, or it holds something else.
+        UsageError: a folder without such files.
+    """
+    path = Path(source)
+    if "://" not in source and path.is_dir():
+        found = sorted(path.rglob("*.jsonl"))
+        if not found:
+            raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
+        return [record for file in found for record in read_jsonl(file, with_predictions=with_predictions)]
+    if "://" not in source and path.suffix == ".jsonl":
+        return list(read_jsonl(path, with_predictions=with_predictions))
+    from harness.store import Store  # which imports the database's library
+
+    with Store.open(source, create=False) as opened:
+        return list(opened.records(with_predictions=with_predictions))
+
+
+def reference_records() -> Iterator[Record]:
+    """The reference results, without predictions; the seconds of those that shared a machine are marked so."""
+    for name, records in _files(shipped("results/reference")):
+        for record in records:
+            if name.endswith(SHARED):
+                shared = dataclasses.replace(record.provenance, cells_at_a_time=2)
+                yield dataclasses.replace(record, provenance=shared)
+            else:
+                yield record
+
+
+def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
+    """Name of the folder and records of each file of records."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _files(entry)
+        elif entry.name.endswith(".jsonl") and entry.name != "defaults.jsonl":  # which chose default settings
+            yield folder.name, read_jsonl(entry, with_predictions=False)

@@ -1,0 +1,280 @@
+"""The advice: against regression by hand, against PEFT's published results, and on questions that make no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import harness
+from harness.advice import Question, advise
+from harness.advice.evidence import gather
+from harness.advice.pooled import Pooled, Spreads, Where
+from harness.advice.validate import RULES, validate
+from harness.cli.advise import describe
+from harness.errors import DataError, UsageError
+from harness.importing import read_results
+from harness.records import Budget, Cost
+from tests.record_factory import make_grid, make_record
+from tests.test_importing import evidence  # noqa: F401 - a fixture
+
+SPREADS = Spreads(
+    level=2.0, slope=0.5, covariate=0.3, task=0.8, task_slope=0.3, family=0.2, method=0.4, method_slope=0.2, both=0.2,
+    both_slope=0.1, noise=0.1,
+)  # fmt: skip
+
+
+def grids(tasks=("a", "b", "c", "d"), **changes):
+    return [r for task in tasks for r in make_grid(sizes=(32, 256, 2048), task=task, **changes)]
+
+
+def of(records, task, method, n_train):
+    return [r for r in records if (r.cell.task, r.cell.method, r.cell.n_train) == (task, method, n_train)]
+
+
+# ---- the model
+
+
+def test_pooling_is_the_posterior_of_the_linear_model_by_hand():
+    """Bayesian regression on explicit columns, one a random effect, gives the same means and covariances."""
+    rng = np.random.default_rng(0)
+    names = [("a", "m"), ("a", "n"), ("b", "m"), ("b", "n"), ("a", "o")]
+    where = [Where(x, z, t, m, m if m == "o" else "f") for t, m in names for x in (-1.0, 0.5) for z in (0.3,)]
+    asked = [Where(1.0, 0.3, None, "m", "f"), Where(1.0, 0.3, "a", "n", "f")]
+
+    def columns(points):
+        s, found = SPREADS, []
+        tasks, methods, families = ("a", "b", None), ("m", "n", "o"), ("f", "o")
+        for p in points:
+            row = [s.level, s.slope * p.x, s.covariate * p.z]
+            row += [v for t in tasks for v in ((p.task == t) * s.task, (p.task == t) * s.task_slope * p.x)]
+            row += [(p.family == f) * s.family for f in families]
+            row += [v for m in methods for v in ((p.method == m) * s.method, (p.method == m) * s.method_slope * p.x)]
+            for t in tasks:
+                for m in methods:
+                    same = p.task == t and p.method == m
+                    row += [same * s.both, same * s.both_slope * p.x]
+            found.append(row)
+        return np.array(found, dtype=float)
+
+    values, variances = rng.normal(size=len(where)), rng.uniform(0.01, 0.1, len(where))
+    design, noise = columns(where), variances + SPREADS.noise**2
+    precision = design.T @ (design / noise[:, None]) + np.eye(design.shape[1])
+    coefficients = np.linalg.solve(precision, design.T @ ((values - values.mean()) / noise))
+    at = columns(asked)
+    mean, covariance = Pooled(where, values, variances, SPREADS).predict(asked)
+    assert mean == pytest.approx(values.mean() + at @ coefficients)
+    assert covariance == pytest.approx(at @ np.linalg.solve(precision, at.T))
+
+
+def test_a_task_that_was_measured_is_expected_to_score_what_it_did():
+    records = grids()
+    answer = advise(Question(n_train=256, task="b"), records)
+    for choice in answer.choices:
+        own = [
+            r.score.value
+            for r in records
+            if r.cell.task == "b" and (r.cell.method, r.cell.n_train) == (choice.method, 256)
+        ]
+        assert choice.score == pytest.approx(np.mean(own), abs=0.02)
+        assert choice.low < choice.score < choice.high
+        assert choice.basis == "measured"
+
+
+def test_curves_do_not_fall_with_more_labels():
+    records = grids(methods=("full", "tfidf", "linear-probe"))
+    scores = [
+        {c.method: c.score for c in advise(Question(n_train=n), records).choices} for n in (16, 64, 256, 1024, 4096)
+    ]
+    for method in ("full", "tfidf", "linear-probe"):
+        curve = [found[method] for found in scores]
+        assert curve == sorted(curve)
+        assert all(0 < score < 1 for score in curve)
+
+
+# ---- limits
+
+
+def test_what_does_not_fit_says_by_how_much_and_what_more_would_buy():
+    records = grids()
+    free = advise(Question(n_train=2048, task="a"), records)
+    assert free.best.method in ("full", "lora")
+    tight = advise(Question(n_train=2048, task="a", train_seconds=100), records)
+    slow = {choice.method: choice for choice in tight.choices if not choice.fits}
+    assert set(slow) == {"full", "lora"}
+    own = [
+        r.cost.train_seconds
+        for r in records
+        if r.cell.task == "a" and (r.cell.method, r.cell.n_train) == ("full", 2048)
+    ]
+    assert slow["full"].train_seconds == pytest.approx(np.median(own))
+    assert slow["full"].why_not == (f"needs {np.median(own) / 60:.1f} min",)
+    assert tight.best.method not in slow
+    assert any("would fit" in line for line in tight.more)
+
+
+def test_a_fit_that_was_cut_short_is_a_method_of_its_own():
+    records = grids()
+    cut = [
+        dataclasses.replace(r, cell=dataclasses.replace(r.cell, budget=Budget(train_seconds=5)))
+        for r in records
+        if r.cell.method == "full"
+    ]
+    names = {choice.method for choice in advise(Question(n_train=256), records + cut).choices}
+    assert {"full", "full, cut at train_seconds=5"} <= names
+
+
+def test_a_configuration_from_before_a_setting_existed_is_the_same_one():
+    old = make_grid(methods=("lora",), sizes=(32,), config={"rank": 8})
+    new = make_grid(methods=("lora",), sizes=(128,), config={"rank": 8, "rslora": False})
+    other = make_grid(methods=("lora",), sizes=(64,), config={"rank": 4})
+    points = gather(old + new + other).points
+    assert len({point.method for point in points}) == 2
+    assert sorted(point.n_train for point in points if "4" not in point.method) == [32, 128]
+
+
+def test_a_limit_is_what_may_just_be_reached():
+    for n_bytes, fits in ((940_000_000, True), (939_000_000, False)):
+        answer = advise(Question(n_train=2048, task="a", peak_memory_bytes=n_bytes), grids())
+        assert {c.method: c.fits for c in answer.choices}["full"] is fits
+
+
+# ---- what others published
+
+
+@pytest.fixture(scope="module")
+def peft(evidence: Path):  # noqa: F811
+    return read_results([evidence], "peft")
+
+
+def test_within_19_5_gibibytes_miss_is_named_and_what_its_questions_cannot_tell_apart_is_tied(peft):
+    limit = 19.5 * 2**30
+    asked = Question(kind="generation", task="metamathqa-gsm8k", n_train=20_000, peak_memory_bytes=limit)
+    answer = advise(asked, peft)
+    fitting = [r for r in peft if r.cost.peak_device_bytes <= limit]
+    best = max(fitting, key=lambda r: r.score.value)
+    assert best.cell.method == "miss"
+    assert answer.best.method.startswith("miss[")
+    assert answer.best.score == pytest.approx(best.score.value, abs=0.003)
+    assert len([choice for choice in answer.choices if choice.fits]) == len(fitting)
+    for choice in answer.choices:
+        if not choice.fits or choice.score < 0.2:  # near 0 a normal interval says nothing
+            continue
+        a, b = best.score.value, choice.score
+        error = math.sqrt((a * (1 - a) + b * (1 - b)) / 1319)
+        if abs(abs(a - b) / error - 1.96) > 0.3:  # not on the edge
+            assert choice.is_tied == ((a - b) / error < 1.96), choice.method
+
+
+def test_for_half_of_the_questions_the_cheapest_come_first(peft):
+    answer = advise(Question(kind="generation", task="metamathqa-gsm8k", n_train=20_000, min_score=0.5), peft)
+    fitting = [choice for choice in answer.choices if choice.fits]
+    reached = sorted((r.cost.train_seconds, r.score.value) for r in peft if r.score.value >= 0.5)
+    assert [choice.train_seconds for choice in fitting] == pytest.approx([seconds for seconds, _ in reached])
+
+
+# ---- questions that make no sense
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"n_train": 0}, "expected a whole number"),
+        ({"n_train": 10, "classes": 1}, "expected 2 classes or more"),
+        ({"n_train": 10, "classes": 11}, "at least a label of each"),
+        ({"n_train": 10, "train_seconds": -1.0}, "expected a number above 0"),
+        ({"n_train": 10, "train_seconds": math.nan}, "expected a number"),
+        ({"n_train": 10, "min_score": 1.2}, "between 0 and 1"),
+        ({"n_train": 500, "kind": "clasification"}, "Did you mean 'classification'"),
+        ({"n_train": 500, "backbone": "bert"}, "Unknown backbone among what was measured 'bert'"),
+        ({"n_train": 500, "device": "abacus"}, "Unknown device among what was measured"),
+        ({"n_train": 500, "task": "z"}, "Unknown task among what was measured"),
+        ({"n_train": 10_000_000}, "lie more than 100 times beyond what was measured"),
+    ],
+)
+def test_bad_questions_are_refused(asked, message):
+    with pytest.raises(UsageError, match=message):
+        advise(Question(**asked), grids())
+
+
+def test_without_records_there_is_no_advice():
+    with pytest.raises(UsageError, match="no record with a score"):
+        advise(Question(n_train=100), [])
+    failed = [make_record(status="failed")]
+    with pytest.raises(UsageError, match="no record with a score"):
+        advise(Question(n_train=100), failed)
+
+
+def test_nothing_fits_is_an_answer():
+    answer = advise(Question(n_train=256, train_seconds=1e-6), grids())
+    assert answer.best is None
+    assert answer.tied == []
+    assert json.loads(answer.to_json())["choices"]
+
+
+def test_unknown_costs_do_not_fit_a_limit():
+    records = [dataclasses.replace(r, cost=Cost()) if r.cell.method == "full" else r for r in grids()]
+    answer = advise(Question(n_train=256, train_seconds=1e6), records)
+    (full,) = [choice for choice in answer.choices if choice.method == "full"]
+    assert full.why_not == ("its train_seconds is not known",)
+
+
+# ---- as people ask
+
+
+def test_a_file_says_how_many_labels_there_are(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + "".join(f"some words number {i},{'ab'[i % 2]}\n" for i in range(20)))
+    assert describe(path, "text", "label") == {"n_train": 20, "classes": 2, "tokens": pytest.approx(2 + 1.35 * 4)}
+    path.write_text("text,label\n" + "".join(f"word {i},{i}\n" for i in range(20)))
+    with pytest.raises(DataError, match="looks like an identifier"):
+        describe(path, "text", "label")
+    path.write_text("text,label\n" + "".join(f"word,{'ab'[i % 2]}\n" for i in range(20)))
+    with pytest.raises(DataError, match=r"texts .* are the same|the same text"):
+        describe(path, "text", "label")
+
+
+def test_the_reference_results_answer_on_a_fresh_install_without_torch():
+    code = (
+        "import sys; from harness import advise; a = advise(n_train=500, classes=6, train_seconds=600.0);"
+        "print(a.best.method, a.device, 'torch' in sys.modules, len(a.to_frame()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "False" in done.stdout
+    assert "AMD EPYC" in done.stdout
+    assert harness.advise is not None
+
+
+def test_ten_thousand_records_are_answered_at_once():
+    bare = [dataclasses.replace(r, predictions=None) for r in make_grid(seeds=(0,), n_test=40)]
+    cells = [(r, f"t{task}", seed) for r in bare for task in range(28) for seed in range(15)]
+    records = [dataclasses.replace(r, cell=dataclasses.replace(r.cell, task=t, seed=s)) for r, t, s in cells]
+    assert len(records) >= 10_000
+    began = time.process_time()
+    answer = advise(Question(n_train=500, train_seconds=60), records)
+    assert time.process_time() - began < 3  # 0.3 s on a quiet machine; only a bound that a busy one keeps
+    assert answer.best is not None
+
+
+# ---- how good it is
+
+
+def test_validation_leaves_each_task_out():
+    found = validate(grids(tasks=("a", "b", "c")))
+    assert found.tasks == ["a", "b", "c"]
+    assert {trial.n_train for trial in found.trials} == {32, 256, 2048}
+    for rule in RULES:
+        mean, low, high = found.regret(rule)
+        assert low <= mean <= high
+    assert found.regret("advice")[0] <= found.regret("always full")[0]
+    assert 0.5 <= found.coverage()[0] <= 1
+    assert found.error("seconds") < 0.25  # the same costs in all tasks
+    with pytest.raises(UsageError, match="cannot be validated"):
+        validate(grids(tasks=("a",)))
