@@ -173,6 +173,19 @@ def test_status_and_report(first_run: str, folder: Path) -> None:
     assert "expected some of png, svg, pdf" in harness("report", "--figures", "gif", cwd=folder, code=2)
 
 
+def test_advice_counts_the_users_own_records(first_run: str, folder: Path) -> None:
+    own = harness("advise", "--n-train", "12", "--classes", "3", "--no-reference", cwd=folder)
+    assert "is expected to reach accuracy" in own
+    assert "of your own records" in own
+    told = harness("advise", "--data", "tickets.csv", "--json", cwd=folder)
+    assert '"n_train": 400' in told
+    assert "Give --n-train NUMBER" in harness("advise", cwd=folder, code=2)
+    assert "Nothing that was measured fits" in harness(
+        "advise", "--n-train", "12", "--classes", "3", "--trainable-parameters", "0.5", "--no-reference",
+        "--min-score", "0.999", cwd=folder, code=1,
+    )  # fmt: skip
+
+
 def test_results_come_in_and_are_compared(first_run: str, folder: Path) -> None:
     store = "results/harness.sqlite"
     harness("export", "theirs.csv", cwd=folder)

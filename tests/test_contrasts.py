@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from harness import ranks, stats
+from harness.errors import UsageError
 from harness.metrics import metrics
 from harness.metrics.rows import pseudo_values
 from harness.predictions import Predictions
@@ -227,6 +228,28 @@ def test_what_got_worse_is_said_and_another_device_is_no_time():
     assert pd.isna(rows.loc["full", "fit_ratio"])
     assert rows.loc["tfidf", "verdict"] == "no difference shown"
     assert rows["n_rows"].tolist() == [200, 200]
+
+
+def test_devices_are_compared_with_themselves():
+    slow = make_grid(methods=("full",), sizes=(512,), device="slow")
+    fast = [dataclasses.replace(r, device="fast", cost=dataclasses.replace(r.cost, fit_seconds=0.1)) for r in slow]
+    found = compare(slow + fast, slow + fast)
+    assert len(found.rows) == 2
+    assert found.rows["fit_ratio"].tolist() == [1.0, 1.0]
+    assert found.rows["note"].isna().all()
+    (row,) = compare(slow, fast).rows.to_dict("records")
+    assert row["note"] == "another device"
+    with pytest.raises(UsageError, match="in common"):
+        compare(slow, [*fast, *(dataclasses.replace(r, device="third") for r in slow)])
+
+
+def test_panels_of_backbones_with_one_name_are_not_mixed():
+    records = [
+        r for name in ("a/bert", "b/bert") for r in make_grid(methods=("full", "lora"), sizes=(32,), backbone=name)
+    ]
+    table = standings(records)
+    assert table["panel"].nunique() == 2
+    assert table.groupby("panel")["is_best"].sum().tolist() == [1, 1]
 
 
 def test_a_mended_method_is_compared_with_what_it_was():

@@ -65,12 +65,12 @@ def compare(a: Source, b: Source) -> Compared:
     """
     observed = observe(a), observe(b)
     sides = tuple(_sides(observations) for observations in observed)
-    both = [key for key in sides[0] if key in sides[1]]
-    if not both:
+    pairs = _pairs(*sides)
+    if not pairs:
         raise UsageError(
             "The two have no scored cell of the same task, backbone, method, settings, size and budget in common."
         )
-    rows = [_row(key, sides[0][key], sides[1][key], *observed) for key in sorted(both, key=str)]
+    rows = [_row(key[0], sides[0][key], sides[1][other], *observed) for key, other in sorted(pairs, key=str)]
     corrected = ranks.holm([row["p_value"] for row in rows])
     for row, p_value in zip(rows, corrected, strict=True):
         row["p_corrected"] = p_value
@@ -78,22 +78,46 @@ def compare(a: Source, b: Source) -> Compared:
     frame = pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=dtype) for name, dtype in _DTYPES.items()}
     )
-    return Compared(frame, len(sides[0]) - len(both), len(sides[1]) - len(both))
+    return Compared(frame, len(sides[0]) - len(pairs), len(sides[1]) - len(pairs))
 
 
-def _sides(observations: Observations) -> dict[tuple[Any, ...], _Side]:
+_Key = tuple[tuple[Any, ...], str]
+"""What `_KEY` names, and the device."""
+
+
+def _sides(observations: Observations) -> dict[_Key, _Side]:
     columns = observations.columns(_KEY)
-    found: dict[tuple[Any, ...], _Side] = {}
+    found: dict[_Key, _Side] = {}
     for record, *key in zip(observations.records, *columns.values(), strict=True):
         if record.status != "ok" or record.score is None:
             continue
-        side = found.setdefault(tuple(key), _Side(Group(record.cell.n_train), []))
+        side = found.setdefault((tuple(key), record.device), _Side(Group(record.cell.n_train), []))
         seed, score = record.cell.seed, record.score
         side.group.keys[seed] = (record.id, record.device)
         side.group.scores[seed] = score.value
         spread = None if score.low is None or score.high is None else ((score.high - score.low) / 3.919928) ** 2
         side.group.variances[seed] = spread
         side.records.append(record)
+    return found
+
+
+def _pairs(a: dict[_Key, _Side], b: dict[_Key, _Side]) -> list[tuple[_Key, _Key]]:
+    """The same on the same device; then what is left where each side has it on one device only."""
+    pairs = [(key, key) for key in a if key in b]
+    left = [_by_configuration(side, {pair[i] for pair in pairs}) for i, side in enumerate((a, b))]
+    pairs += [
+        (keys[0], left[1][name][0])
+        for name, keys in left[0].items()
+        if len(keys) == 1 and len(left[1].get(name, ())) == 1
+    ]
+    return pairs
+
+
+def _by_configuration(side: dict[_Key, _Side], taken: set[_Key]) -> dict[tuple[Any, ...], list[_Key]]:
+    found: dict[tuple[Any, ...], list[_Key]] = {}
+    for key in side:
+        if key not in taken:
+            found.setdefault(key[0], []).append(key)
     return found
 
 

@@ -27,6 +27,18 @@ PHASES = ("encode_seconds", "tune_seconds", "fit_seconds", "predict_seconds")
 # ---- data
 
 
+def one_setting(panels: list[Panel], n_train: int) -> list[Panel]:
+    """The panels of the device, budget and backbone that the most tasks were scored with at a size; the first of such.
+
+    Scores of several machines or backbones have no place in one heat map.
+    """
+    settings: dict[tuple[str, str, str | None], list[Panel]] = {}
+    for panel in panels:
+        if (panel.rows.loc[panel.rows["score"].notna(), "n_train"] == n_train).any():
+            settings.setdefault((panel.device, panel.budget, panel.backbone), []).append(panel)
+    return max(settings.values(), key=lambda found: len({panel.task for panel in found}), default=[])
+
+
 def heat_map_data(panels: list[Panel], n_train: int, draw: str = "stratified") -> pd.DataFrame:
     """Method x task: the score less the best of the task at one size; rows in the order of their mean.
 

@@ -22,7 +22,7 @@ from harness.report.across import Standing, across_tasks
 from harness.report.contrasts import standings, tied_with_best
 from harness.report.measured import HOW_TO_READ, compared, measured
 from harness.report.observations import Observations, Source, observe
-from harness.report.overview_plots import draw_critical_differences, draw_heat_map, heat_map_data
+from harness.report.overview_plots import draw_critical_differences, draw_heat_map, heat_map_data, one_setting
 from harness.report.plots import curves_of, look
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import Panel, comparison, each, failures, panels
@@ -285,7 +285,7 @@ def _across(found: list[Standing], of_panels: Sequence[Panel]) -> str:
             parts.append(_picture(draw_critical_differences(standing), said))
     sizes = sorted({int(row) for panel in of_panels for row in panel.rows["n_train"] if row > 0})
     for n_train in sizes[-1:]:
-        data = heat_map_data(list(of_panels), n_train)
+        data = heat_map_data(one_setting(list(of_panels), n_train), n_train)
         if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
             title = f"Scores at {n_train:,} labels"
             parts += [

@@ -250,7 +250,7 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
     if same_task["data"].nunique() > 1:
         parts.append(f"data {first['data'][:8]}")
     if backbone is not None:
-        parts.append(backbone.rsplit("/", 1)[-1] or backbone)
+        parts.append(_short_name(backbone, set(frame["backbone"].dropna())))
         if frame.loc[(frame["backbone"] == backbone).fillna(False), "weights"].nunique() > 1:
             parts.append(f"weights {str(weights)[:8]}")
     parts.append(first["device"])
@@ -270,6 +270,12 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
         backbone_has_seen=bool(rows["backbone_has_seen"].fillna(False).any()),
         overlaps=None if rows["overlaps"].dropna().empty else str(rows["overlaps"].dropna().iloc[0]),
     )
+
+
+def _short_name(backbone: str, known: set[str]) -> str:
+    """What follows the last slash, where that tells it from the others."""
+    short = backbone.rsplit("/", 1)[-1]
+    return short if short and sum(name.rsplit("/", 1)[-1] == short for name in known) == 1 else backbone
 
 
 def _best_first(rows: pd.DataFrame) -> pd.DataFrame:

@@ -198,7 +198,7 @@ def _across(found: list[Standing], of_panels: list[Panel], draw: _Draw) -> list[
         sections += [note, draw(figure, f"ranks-{i + 1}", f"Mean ranks: {standing.title}")]
     sizes = sorted({int(n) for panel in of_panels for n in panel.rows["n_train"] if n > 0})
     for n_train in sizes[-1:]:
-        data = overview_plots.heat_map_data(of_panels, n_train)
+        data = overview_plots.heat_map_data(overview_plots.one_setting(of_panels, n_train), n_train)
         if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
             title = f"Scores at {n_train:,} labels"
             sections.append(draw(overview_plots.draw_heat_map(data, title), "heat-map", title))
