@@ -256,7 +256,7 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
 
 
 COVERAGE: dict[int, str] = {
-    2: "With two seeds an interval that says 95 % covers 89 to 97 %, the less the more seeds differ.",
+    2: "With two seeds an interval that says 95 % covers 88 to 97 %, the less the more seeds differ.",
     3: "With three seeds an interval that says 95 % covers 93 to 97 %, the less the more seeds differ.",
 }
 """What is said beside intervals of few seeds, by their number (docs/statistics.md, tests/test_coverage.py)."""
