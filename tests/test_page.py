@@ -10,9 +10,9 @@ import pytest
 
 from harness.errors import UsageError
 from harness.records import Provenance
-from harness.report import latex
+from harness.report import latex, text
 from harness.report.page import page_html, write_page
-from harness.report.tables import panels
+from harness.report.tables import comparison, panels
 from tests.record_factory import make_grid, make_record
 
 EVIL = [
@@ -129,6 +129,19 @@ def test_intervals_of_few_seeds_say_what_they_cover():
     assert "With three seeds" in outside_scripts(page_html(make_grid(sizes=(32,))))
     assert "With two seeds" in outside_scripts(page_html(make_grid(sizes=(32,), seeds=(0, 1))))
     assert "seeds an interval" not in outside_scripts(page_html(make_grid(sizes=(32,), seeds=range(5))))
+
+
+def test_the_interval_of_the_best_is_that_of_its_draw():
+    records = [
+        *(make_record("full", 48, seed, accuracy=0.9, draw="stratified") for seed in range(3)),
+        *(make_record("full", 48, seed, accuracy=0.6, draw="balanced") for seed in range(3)),
+    ]
+    table = comparison(records).set_index("draw")
+    shown = outside_scripts(page_html(records)).split('id="curves"')[0]
+    for draw in ("stratified", "balanced"):
+        row = table.loc[draw]
+        score, ends = text.score(row["score"]), text.interval(row["score_low"], row["score_high"])
+        assert f'<td>{score} <span class="interval">{ends}</span>' in shown
 
 
 def test_missing_cells_are_counted():

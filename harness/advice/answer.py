@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.advice.evidence import Evidence, Point, gather
+from harness.advice.evidence import Evidence, Point, gather, median_of
 from harness.advice.pooled import Floats, Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.errors import UsageError, unknown_name
@@ -156,7 +156,7 @@ def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
             "train_seconds": seconds.get(method),
             "peak_memory_bytes": memory.get(method),
             "predict_milliseconds": None if predict.get(method) is None else 1000 * predict[method],
-            "trainable_parameters": _median([point.trainable for point in own_points]),
+            "trainable_parameters": median_of([point.trainable for point in own_points]),
         }
         score = scale.back(float(mean[i]))
         why_not = _why_not(question, costs, score, scale)
@@ -168,7 +168,7 @@ def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
                 low=ends[0],
                 high=ends[1],
                 **costs,
-                stored_bytes=_median([point.stored for point in own_points]),
+                stored_bytes=median_of([point.stored for point in own_points]),
                 fits=not why_not,
                 why_not=why_not,
                 is_tied=False,
@@ -342,7 +342,7 @@ def _ranked(question: Question, choices: list[Choice], mean: Floats, covariance:
         i = position[choice.method]
         spread = math.sqrt(max(float(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top]), 0.0))
         is_tied = i == top or float(mean[top] - mean[i]) <= LEVEL_95 * spread
-        found.append(Choice(**{**choice.__dict__, "is_tied": is_tied}))
+        found.append(replace(choice, is_tied=is_tied))
     return (*found, *others)
 
 
@@ -412,11 +412,6 @@ def _why_not(question: Question, costs: dict[str, float | None], score: float, s
     return tuple(found)
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
-
-
 # ---- what more would buy
 
 
@@ -448,7 +443,7 @@ def _more(
     sizes = [point.n_train for point in points]
     larger = 4 * question.n_train
     if best is not None and larger <= max(sizes) * MOST_BEYOND:
-        asked = Question(**{**question.__dict__, "n_train": larger})
+        asked = replace(question, n_train=larger)
         mean, _ = _expected_scores(asked, points, by_method)
         methods = list(by_method)
         fitting = [methods.index(choice.method) for choice in ranked if choice.fits]

@@ -30,7 +30,6 @@ class Point:
         seed_variance: of that mean, over seeds; 0 for one seed.
         n_seeds: that it is the mean of, at least.
         n_test: test rows.
-        is_cut: whether a budget of seconds or FLOPs ended the fits.
         seconds, memory, predict: medians by device: seconds of training, peak bytes, seconds a text.
         trainable, stored: medians.
         classes: of the task, where it has any.
@@ -50,7 +49,6 @@ class Point:
     seed_variance: float
     n_seeds: int
     n_test: int
-    is_cut: bool
     seconds: dict[str, float]
     memory: dict[str, float]
     predict: dict[str, float]
@@ -156,12 +154,11 @@ def _point(name: str, records: list[Record]) -> Point:
         seed_variance=over_seeds,
         n_seeds=len(values),
         n_test=max(first.score.n_test, 1),
-        is_cut=any(record.cost.stopped_by in ("train_seconds", "train_flops") for record in records),
         seconds=_medians(by_device, lambda record: record.cost.train_seconds),
         memory=_medians(by_device, lambda record: record.cost.peak_bytes),
         predict=_medians(by_device, _predict_seconds),
-        trainable=_median(record.cost.n_trainable for record in records),
-        stored=_median(record.cost.artifact_bytes for record in records),
+        trainable=median_of(record.cost.n_trainable for record in records),
+        stored=median_of(record.cost.artifact_bytes for record in records),
         classes=classes if isinstance(classes, int) else None,
         n_records=len(records),
     )
@@ -184,10 +181,11 @@ def _predict_seconds(record: Record) -> float | None:
 
 
 def _medians(by_device: dict[str, list[Record]], get: Any) -> dict[str, float]:
-    found = {device: _median(get(record) for record in records) for device, records in by_device.items()}
+    found = {device: median_of(get(record) for record in records) for device, records in by_device.items()}
     return {device: value for device, value in found.items() if value is not None}
 
 
-def _median(values: Iterable[float | None]) -> float | None:
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return median(known) if known else None

@@ -92,11 +92,8 @@ def _sides(observations: Observations) -> dict[_Key, _Side]:
         if record.status != "ok" or record.score is None:
             continue
         side = found.setdefault((tuple(key), record.device), _Side(Group(record.cell.n_train), []))
-        seed, score = record.cell.seed, record.score
-        side.group.keys[seed] = (record.id, record.device)
-        side.group.scores[seed] = score.value
-        spread = None if score.low is None or score.high is None else ((score.high - score.low) / 3.919928) ** 2
-        side.group.variances[seed] = spread
+        score = record.score
+        side.group.add(record.cell.seed, (record.id, record.device), score.value, score.low, score.high)
         side.records.append(record)
     return found
 

@@ -41,6 +41,11 @@ class Group:
     scores: dict[int, float] = field(default_factory=dict)
     variances: dict[int, float | None] = field(default_factory=dict)
 
+    def add(self, seed: int, key: Key, score: float, low: float | None, high: float | None) -> None:
+        """Take in a cell with its score and the ends of the 95 % interval over test rows, where there is one."""
+        self.keys[seed], self.scores[seed] = key, score
+        self.variances[seed] = None if low is None or high is None else ((high - low) / (2 * _NORMAL)) ** 2
+
 
 def groups(observations: Observations) -> dict[tuple[Any, ...], Group]:
     """The scored cells by what `GROUP` names."""
@@ -52,10 +57,7 @@ def groups(observations: Observations) -> dict[tuple[Any, ...], Group]:
         if row["status"] != "ok" or row["score"] is None:
             continue
         group = found.setdefault(tuple(row[name] for name in GROUP), Group(row["n_train"]))
-        seed, low, high = row["seed"], row["score_low"], row["score_high"]
-        group.keys[seed] = (row["id"], row["device"])
-        group.scores[seed] = row["score"]
-        group.variances[seed] = None if low is None or high is None else ((high - low) / (2 * _NORMAL)) ** 2
+        group.add(row["seed"], (row["id"], row["device"]), row["score"], row["score_low"], row["score_high"])
     return found
 
 

@@ -220,9 +220,9 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
     for at_size in (group for _, group in own.groupby(["n_train", "draw"], sort=True)):
         n_train, draw = at_size["n_train"].iloc[0], at_size["draw"].iloc[0]
         best = at_size[at_size["is_best"]].iloc[0]
-        line = panel.rows[(panel.rows["variant"] == best["variant"]) & panel.rows["n_train"].isin([n_train, 0])].iloc[
-            -1
-        ]
+        of_best = panel.rows[panel.rows["variant"] == best["variant"]]
+        here = (of_best["n_train"] == n_train) & (of_best["draw"] == draw)
+        line = of_best[here if here.any() else of_best["n_train"] == 0].iloc[0]
         single |= line["basis"] == "test rows only"
         few |= {int(line["n_seeds"])} & {2, 3}
         interval = text.interval(line["score_low"], line["score_high"])
