@@ -8,36 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from harness.advice.costs import expected_costs
 from harness.advice.evidence import Evidence, Point, gather, median_of
-from harness.advice.pooled import Floats, Pooled, Spreads, Where
+from harness.advice.pooled import Floats
 from harness.advice.question import Question
+from harness.advice.scores import Scale, expected_scores
 from harness.errors import UsageError, unknown_name
 from harness.records import Record
 from harness.report import text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCORES: Final = Spreads(
-    level=2.0, slope=0.6, covariate=0.4, task=0.95, task_slope=0.45, family=0.45, method=0.12, method_slope=0.12,
-    both=0.28, both_slope=0.1, noise=0.06,
-)  # fmt: skip
-"""On the scale of logits; x is 1 for eight times the labels, z the doublings of classes above two."""
-
-SECONDS: Final = Spreads(
-    level=5.0, slope=1.4, covariate=0.7, task=1.2, task_slope=0.7, family=2.9, method=0.85, method_slope=0.5, both=0.28,
-    both_slope=0.14, noise=0.1,
-)  # fmt: skip
-MEMORY: Final = Spreads(
-    level=5.0, slope=0.6, covariate=0.5, task=0.9, task_slope=0.6, family=1.0, method=0.75, method_slope=0.4, both=0.17,
-    both_slope=0.06, noise=0.08,
-)  # fmt: skip
-"""Logarithms of seconds and bytes; z is the doublings of tokens a text above 32.
-
-All three are the most likely ones of the reference results (docs/advice.md), rounded.
-"""
 
 LEVEL_80: Final = 1.281552
 LEVEL_95: Final = 1.959964
@@ -138,16 +119,16 @@ def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
     device = _device(question, evidence, points)
     methods = list(dict.fromkeys(point.method for point in points))
     by_method = {method: [point for point in points if point.method == method] for method in methods}
-    mean, covariance = _expected_scores(question, points, by_method)
-    scale = _Scale(metric, points[0].higher_is_better)
+    mean, covariance = expected_scores(question, points, by_method)
+    scale = Scale(metric, points[0].higher_is_better)
     for i, method in enumerate(methods):  # what was measured of this very task and size is no matter of expectation
         own = next((p for p in by_method[method] if (p.task, p.n_train) == (question.task, question.n_train)), None)
         if own is not None:
             mean[i], covariance[i], covariance[:, i] = scale.there(own.score), 0.0, 0.0
             covariance[i, i] = scale.variance(own, seed_noise=0.0)
-    seconds = _expected_costs(question, by_method, evidence, device, "seconds", SECONDS)
-    memory = _expected_costs(question, by_method, evidence, device, "memory", MEMORY)
-    predict = _expected_costs(question, by_method, evidence, device, "predict", MEMORY)
+    seconds, memory, predict = (
+        expected_costs(question, by_method, evidence, device, name) for name in ("seconds", "memory", "predict")
+    )
     choices = []
     for i, method in enumerate(methods):
         own_points, spread = by_method[method], math.sqrt(max(float(covariance[i, i]), 0.0))
@@ -250,78 +231,6 @@ def _basis(question: Question, own: list[Point]) -> str:
     return "seen at one size" if len(set(sizes)) == 1 else "extrapolated"
 
 
-# ---- scores
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Scores on a scale that curves are straight on, where more is better."""
-
-    metric: str
-    higher_is_better: bool
-
-    def there(self, score: float) -> float:
-        if self.metric == "perplexity":
-            return -math.log(max(score, 1.0))
-        clipped = min(max(score, _LEAST), 1 - _LEAST)
-        return math.log(clipped / (1 - clipped)) * (1 if self.higher_is_better else -1)
-
-    def back(self, value: float) -> float:
-        if self.metric == "perplexity":
-            return math.exp(-value)
-        return 1 / (1 + math.exp(-value if self.higher_is_better else value))
-
-    def variance(self, point: Point, seed_noise: float | None = None) -> float:
-        if self.metric == "perplexity":
-            return 0.01**2
-        noise = SEED_NOISE if seed_noise is None else seed_noise
-        right = (point.score * point.n_test + 2) / (point.n_test + 4)  # never 0 nor 1 (Agresti and Coull, 1998)
-        chance = right * (1 - right)
-        return 1 / (point.n_test * chance) + point.seed_variance / chance**2 + noise**2 / point.n_seeds
-
-
-_LEAST: Final = 0.001
-
-SEED_NOISE: Final = 0.08
-"""Logits that a seed differs by at the least: three that agree by luck know less than they seem to."""
-
-
-def _x(n_train: int) -> float:
-    return (math.log2(n_train or LIKE_NO_LABELS) - 8) / 3
-
-
-LIKE_NO_LABELS: Final = 8
-"""What the words of the classes are worth in labels, as far as methods that need none are like others."""
-
-
-def _z(classes: int | None) -> float:
-    return math.log2(classes) - 1 if classes else 0.0
-
-
-def _expected_scores(
-    question: Question, points: list[Point], by_method: dict[str, list[Point]]
-) -> tuple[Floats, Floats]:
-    """Mean and covariance over methods of what the task's scores would be; a curve never falls with more labels."""
-    scale = _Scale(points[0].metric, points[0].higher_is_better)
-    where = [Where(_x(p.n_train), _z(p.classes), p.task, p.method, p.family) for p in points]
-    values = np.array([scale.there(point.score) for point in points])
-    variances = np.array([scale.variance(point) for point in points])
-    model = Pooled(where, values, variances, SCORES)
-    z = _z(question.classes)
-    if question.task is not None and question.classes is None:
-        z = next((_z(point.classes) for point in points if point.task == question.task), 0.0)
-    asked, middle = [], []
-    for method, own in by_method.items():
-        x = _x(0 if all(point.n_train == 0 for point in own) else question.n_train)
-        centre = float(np.mean([_x(point.n_train) for point in own]))
-        asked.append(Where(x, z, question.task, method, own[0].family))
-        middle.append(Where(min(x, centre), z, question.task, method, own[0].family))
-    at_size, _ = model.predict(asked)
-    at_middle, _ = model.predict(middle)
-    chosen = [late if a >= m else early for late, early, a, m in zip(asked, middle, at_size, at_middle, strict=True)]
-    return model.predict(chosen)
-
-
 def _ranked(question: Question, choices: list[Choice], mean: Floats, covariance: Floats) -> tuple[Choice, ...]:
     position = {choice.method: i for i, choice in enumerate(choices)}
 
@@ -346,49 +255,6 @@ def _ranked(question: Question, choices: list[Choice], mean: Floats, covariance:
     return (*found, *others)
 
 
-# ---- costs
-
-
-def _expected_costs(
-    question: Question,
-    by_method: dict[str, list[Point]],
-    evidence: Evidence,
-    device: str | None,
-    name: str,
-    spreads: Spreads,
-) -> dict[str, float]:
-    """Seconds or bytes of each method that was measured on the device; what was measured of this very cell as it is."""
-    if device is None:
-        return {}
-
-    def z_of(tokens: float | None) -> float:
-        return math.log2(tokens / 32) if tokens else 0.0
-
-    where, values, families = [], [], {}
-    exact: dict[str, float] = {}
-    for method, own in by_method.items():
-        for point in own:
-            value = getattr(point, name).get(device)
-            if value is None or value <= 0:
-                continue
-            families[method] = point.family
-            x = _x(point.n_train) if name != "predict" else 0.0
-            where.append(Where(x, z_of(evidence.tokens.get(point.task)), point.task, method, point.family))
-            values.append(math.log(value))
-            if point.task == question.task and point.n_train == question.n_train:
-                exact[method] = value
-    if not where:
-        return {}
-    model = Pooled(where, np.array(values), np.zeros(len(values)), spreads)
-    tokens = question.tokens or evidence.tokens.get(question.task or "")
-    if tokens is None and evidence.tokens:
-        tokens = float(np.median(list(evidence.tokens.values())))
-    x = _x(question.n_train) if name != "predict" else 0.0
-    asked = [Where(x, z_of(tokens), question.task, method, family) for method, family in families.items()]
-    mean, _ = model.predict(asked)
-    return {**{method: math.exp(float(m)) for method, m in zip(families, mean, strict=True)}, **exact}
-
-
 _SHOWN: Final[dict[str, Callable[[float], str]]] = {
     "train_seconds": text.seconds,
     "peak_memory_bytes": text.memory,
@@ -397,7 +263,7 @@ _SHOWN: Final[dict[str, Callable[[float], str]]] = {
 }
 
 
-def _why_not(question: Question, costs: dict[str, float | None], score: float, scale: _Scale) -> tuple[str, ...]:
+def _why_not(question: Question, costs: dict[str, float | None], score: float, scale: Scale) -> tuple[str, ...]:
     found = []
     for name, value in costs.items():
         limit = getattr(question, name)
@@ -420,7 +286,7 @@ def _more(
     ranked: tuple[Choice, ...],
     points: list[Point],
     by_method: dict[str, list[Point]],
-    scale: _Scale,
+    scale: Scale,
 ) -> tuple[str, ...]:
     """The best of what only one limit keeps out, and who overtakes with four times the labels."""
     best = next((choice for choice in ranked if choice.fits), None)
@@ -444,7 +310,7 @@ def _more(
     larger = 4 * question.n_train
     if best is not None and larger <= max(sizes) * MOST_BEYOND:
         asked = replace(question, n_train=larger)
-        mean, _ = _expected_scores(asked, points, by_method)
+        mean, _ = expected_scores(asked, points, by_method)
         methods = list(by_method)
         fitting = [methods.index(choice.method) for choice in ranked if choice.fits]
         top_i = max(fitting, key=lambda i: float(mean[i]))

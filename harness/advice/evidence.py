@@ -26,6 +26,8 @@ class Point:
     """What was measured of one configuration on one task at one size, seeds and devices together where they may be.
 
     Attributes:
+        method: label of the configuration, by which points are compared.
+        name, config: of the method, as its cells carry them.
         score: mean over seeds of `metric`.
         seed_variance: of that mean, over seeds; 0 for one seed.
         n_seeds: that it is the mean of, at least.
@@ -33,7 +35,6 @@ class Point:
         seconds, memory, predict: medians by device: seconds of training, peak bytes, seconds a text.
         trainable, stored: medians.
         classes: of the task, where it has any.
-        tokens: of a training text, where it is known.
         n_records: it rests on.
     """
 
@@ -41,6 +42,8 @@ class Point:
     kind: str
     backbone: str | None
     method: str
+    name: str
+    config: dict[str, Any]
     family: str
     n_train: int
     metric: str
@@ -146,6 +149,8 @@ def _point(name: str, records: list[Record]) -> Point:
         kind=first.kind,
         backbone=first.cell.backbone,
         method=name,
+        name=first.cell.method,
+        config=first.cell.config,
         family=first.family,
         n_train=first.cell.n_train,
         metric=metric,
