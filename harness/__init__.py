@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.advice import ask as advise
+    from harness.saved import load_model
 
-__all__ = ["__version__", "advise"]
+__all__ = ["__version__", "advise", "load_model"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`harness.advise`, imported when it is first asked for: `import harness` itself imports nothing."""
+    """What the package offers, imported when it is first asked for: `import harness` itself imports nothing."""
     if name == "advise":
         from harness.advice import ask
 
         return ask
+    if name == "load_model":
+        from harness.saved import load_model
+
+        return load_model
     raise AttributeError(f"module 'harness' has no attribute '{name}'")

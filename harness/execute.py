@@ -77,13 +77,24 @@ class Worker:
         report: Report,
         *,
         attempt: int = 1,
+        save_to: Path | None = None,
     ) -> Record:
-        """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through."""
+        """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through.
+
+        Args:
+            planned: the cell and its method.
+            task: its task.
+            files: its backbone; None for methods that use none.
+            suite: a label for the record.
+            report: is told how it goes on.
+            attempt: number that the record bears.
+            save_to: folder that the fitted method is written into (`saved.write_model`); None keeps its record alone.
+        """
         run = self._running = _Run(planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter())
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
-            self._measure(run, planned, task, files, report)
+            self._measure(run, planned, task, files, report, save_to)
             status: Status = "ok"
         except UnsupportedError as error:
             status, run.error = "unsupported", str(error)
@@ -118,7 +129,13 @@ class Worker:
         return None
 
     def _measure(
-        self, run: _Run, planned: PlannedCell, task: Task, files: BackboneFiles | None, report: Report
+        self,
+        run: _Run,
+        planned: PlannedCell,
+        task: Task,
+        files: BackboneFiles | None,
+        report: Report,
+        save_to: Path | None,
     ) -> None:
         from threadpoolctl import threadpool_limits
 
@@ -186,6 +203,11 @@ class Worker:
             run.predictions = task.kind.decode(task, answers)
             run.score = task.kind.score(task, run.predictions)
             run.train_score = _train_score(task, fitted, rows, bench)
+            if save_to is not None:
+                from harness.saved.write import write_model
+
+                report("saving", None, None)
+                write_model(save_to, fitted, chosen, planned, task, bench)
         run.cost = dataclasses.replace(run.cost, artifact_bytes=artifact.size_bytes(fitted, chosen))
 
     def training_rows(self, task: Task, n_train: int, seed: int, draw: Any) -> Rows:

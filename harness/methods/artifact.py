@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,31 @@ _TENSORS = "adapted.safetensors"
 _SETTINGS = "adapted.json"
 
 
-def save(fitted: Fitted, method: Method, folder: Path) -> int:
-    """Write what predicting again needs beside the backbone; returns the bytes written."""
+def save(fitted: Fitted, method: Method, folder: Path, *, without: Collection[str] = ()) -> int:
+    """Write what predicting again needs beside the backbone; returns the bytes written.
+
+    Args:
+        fitted: what is saved.
+        method: that it was fitted by.
+        folder: is made where it is missing.
+        without: names of tensors that are kept elsewhere.
+    """
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(value) for name, value in fitted.tensors().items()}, folder / _TENSORS)
+    kept = {name: np.ascontiguousarray(value) for name, value in fitted.tensors().items() if name not in without}
+    save_file(kept, folder / _TENSORS)
     (folder / _SETTINGS).write_bytes(_settings(fitted, method))
     return sum((folder / name).stat().st_size for name in (_TENSORS, _SETTINGS))
 
 
-def load(folder: Path, bench: Bench) -> tuple[Method, Fitted]:
+def load(folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None) -> tuple[Method, Fitted]:
     """Rebuild a saved method on the bench's backbone.
+
+    Args:
+        folder: that `save` has written.
+        bench: with the backbone that it was fitted on.
+        besides: tensors that were kept elsewhere, by name.
 
     Raises:
         UsageError: the folder does not hold one, or it was saved by another version of the method.
@@ -43,7 +57,8 @@ def load(folder: Path, bench: Bench) -> tuple[Method, Fitted]:
             f"'{folder}' was saved by version {settings['version']} of '{cls.name}'; this is version {cls.version}."
         )
     method = cls(**settings["config"])
-    return method, method.restore(load_file(folder / _TENSORS), settings["state"], bench)
+    tensors = {**(besides or {}), **load_file(folder / _TENSORS)}
+    return method, method.restore(tensors, settings["state"], bench)
 
 
 def size_bytes(fitted: Fitted, method: Method) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from harness.backbones.locate import BackboneFiles
@@ -21,12 +22,14 @@ class Job:
         files: its backbone; None for methods that use none.
         suite: a label for the record.
         attempt: number that the record bears.
+        save_to: folder that the fitted method is kept in; None keeps its record alone.
     """
 
     planned: PlannedCell
     files: BackboneFiles | None
     suite: str
     attempt: int
+    save_to: Path | None = None
 
     @property
     def id(self) -> str:

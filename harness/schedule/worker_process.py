@@ -93,6 +93,7 @@ def serve(
             message.suite,
             channel.report,
             attempt=message.attempt,
+            save_to=message.save_to,
         )
         channel.send(Done(record))
 

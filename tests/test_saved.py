@@ -1,0 +1,98 @@
+"""Saved models: they predict what the record says, in formats that transformers and peft read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import load_model
+from harness.backbones.locate import BackboneFiles
+from harness.data.sampling import parse_size
+from harness.errors import UsageError
+from harness.execute import Worker
+from harness.measure.device import Device
+from harness.methods.configure import parse_methods
+from harness.plan import plan_cells
+from harness.records import Budget, Record
+from harness.tasks.base import Task
+
+METHODS = (
+    "tfidf", "majority", "linear-probe", "knn", "mlp-probe", "head", "full", "from-scratch", "probe-then-full",
+    "last-layers", "bitfit", "lora", "bottleneck-adapter", "prompt-tuning", "vera", "setfit",
+)  # fmt: skip
+
+
+def saved(text: str, task: Task, files: BackboneFiles, device: Device, folder: Path) -> Record:
+    (planned,) = plan_cells(
+        tasks=[task],
+        backbones={task.name: files},
+        methods=parse_methods([text]),
+        sizes=[parse_size("12")],
+        seeds=[3],
+        budgets=[Budget(steps=4)],
+        device="cpu",
+    )
+    record = Worker(device, None).run(planned, task, files, "test", lambda *_: None, save_to=folder)
+    assert record.status == "ok", record.error
+    return record
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_predicts_what_was_measured(name: str, toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+    record = saved(name, toy, tiny, cpu, tmp_path / "model")
+    assert record.predictions is not None
+    assert record.predictions.confidence is not None
+    predicted, _ = record.predictions.classes
+    model = load_model(tmp_path / "model", "cpu")
+    probabilities = model.probabilities(list(toy.test.texts))
+    assert probabilities.shape == (len(toy.test), 3)
+    assert (probabilities.argmax(axis=1) == predicted).all()
+    assert np.allclose(probabilities.max(axis=1), record.predictions.confidence, atol=2e-3)
+    assert model.predict(list(toy.test.texts[:2])) == [toy.label_names[k] for k in predicted[:2]]
+    assert model.probabilities([]).shape == (0, 3)
+
+
+def test_no_weight_is_stored_twice_and_transformers_reads_it(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+    from transformers import AutoModel, AutoTokenizer
+
+    saved("full", toy, tiny, cpu, tmp_path / "model")
+    assert all(name.startswith("head.") for name in load_file(tmp_path / "model" / "adapted.safetensors"))
+    model = AutoModel.from_pretrained(tmp_path / "model" / "transformer")
+    before = AutoModel.from_pretrained(tiny.folder)
+    weights = dict(before.named_parameters())
+    moved = [name for name, value in model.named_parameters() if not (value == weights[name]).all()]
+    assert any("attention" in name for name in moved)
+    assert AutoTokenizer.from_pretrained(tmp_path / "model" / "transformer").is_fast
+
+
+def test_peft_reads_the_adapter(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    saved("lora[learning_rate=0.1]", toy, tiny, cpu, tmp_path / "model")
+    base = AutoModel.from_pretrained(tmp_path / "model" / "transformer")
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "model" / "adapter")).eval()
+    ours = load_model(tmp_path / "model", "cpu")._fitted.model.transformer  # type: ignore[attr-defined]
+    ids = torch.tensor([[2, 7, 8, 3]])
+    with torch.no_grad():
+        theirs = adapted(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        assert torch.allclose(ours(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state, theirs)
+
+
+def test_what_is_no_saved_model_is_refused(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no saved model: there is no model\.json"):
+        load_model(tmp_path)
+    saved("tfidf", toy, tiny, cpu, tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    with pytest.raises(UsageError, match="expected a list of texts"):
+        load_model(tmp_path / "model").predict("one text")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 7}))
+    with pytest.raises(UsageError, match="format"):
+        load_model(tmp_path / "model")
