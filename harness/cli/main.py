@@ -7,9 +7,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
+
+from harness.cli import answering
+from harness.cli.options import (
+    DEFAULT_STORE,
+    BackboneOption,
+    BudgetOption,
+    DataOption,
+    DeviceOption,
+    LabelOption,
+    MethodsOption,
+    MirrorOption,
+    SeedsOption,
+    SizesOption,
+    StoreOption,
+    SuiteArgument,
+    TasksOption,
+    TestOption,
+    TextOption,
+    TuneOption,
+)
 
 app = typer.Typer(
     name="harness",
@@ -20,45 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-StoreOption = Annotated[
-    str, typer.Option("--store", envvar="HARNESS_STORE", help="Where records are kept: a file or a database URL.")
-]
-MirrorOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
-    typer.Option("--mirror", envvar="HARNESS_MIRROR", help="Folder with datasets/ and models/, looked in first."),
-]
-DEFAULT_STORE = "results/harness.sqlite"
-
-
-SuiteArgument = Annotated[Optional[str], typer.Argument(help="A suite's name, or a YAML file.")]  # noqa: UP045
-DataOption = Annotated[Optional[Path], typer.Option(help="Your own CSV, JSONL or Parquet file.")]  # noqa: UP045
-TextOption = Annotated[str, typer.Option(help="With --data: the column with the texts.")]
-LabelOption = Annotated[str, typer.Option(help="With --data: the column with the labels.")]
-TestOption = Annotated[Optional[Path], typer.Option(help="With --data: a file with the test rows.")]  # noqa: UP045
-TasksOption = Annotated[Optional[str], typer.Option(help="Only these tasks: sst2,imdb")]  # noqa: UP045
-MethodsOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'"),
-]
-SizesOption = Annotated[Optional[str], typer.Option(help="These training sizes: 32,8/class,all")]  # noqa: UP045
-SeedsOption = Annotated[Optional[str], typer.Option(help="These seeds: 0,1,2")]  # noqa: UP045
-BudgetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        help="What each fit may spend: epochs=3,train_seconds=60,peak_memory_bytes=8GB; or a set of budgets: "
-        "small, medium, large. Repeat for several."
-    ),
-]
-BackboneOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="A hub id, ID@REVISION, or a local folder."),
-]
-TuneOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
 @app.command()
@@ -239,70 +220,6 @@ def compare(
 
 
 @app.command()
-def advise(
-    n_train: Annotated[Optional[int], typer.Option("--n-train", help="Labelled examples that there are.")] = None,  # noqa: UP045
-    data: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A file of labelled texts, which says how many there are, of how many classes, how long."),
-    ] = None,
-    text: Annotated[str, typer.Option(help="Its column of texts.")] = "text",
-    label: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
-    kind: Annotated[str, typer.Option(help="Kind of task: classification, text-pair, ...")] = "classification",
-    classes: Annotated[Optional[int], typer.Option(help="How many classes there are.")] = None,  # noqa: UP045
-    tokens: Annotated[Optional[float], typer.Option(help="Tokens of a text, on average.")] = None,  # noqa: UP045
-    train_seconds: Annotated[Optional[str], typer.Option(help="Training may take: 600, 10m, 2h.")] = None,  # noqa: UP045
-    peak_memory: Annotated[Optional[str], typer.Option(help="Memory it may take: 8GB, 7.5GiB.")] = None,  # noqa: UP045
-    trainable_parameters: Annotated[Optional[float], typer.Option(help="Parameters it may train.")] = None,  # noqa: UP045
-    predict_milliseconds: Annotated[Optional[float], typer.Option(help="Predicting a text may take.")] = None,  # noqa: UP045
-    min_score: Annotated[Optional[float], typer.Option(help="Score to be reached as cheaply as can be.")] = None,  # noqa: UP045
-    backbone: Annotated[Optional[str], typer.Option(help="Only what was measured on it.")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="Whose seconds and memory are asked for.")] = None,  # noqa: UP045
-    task: Annotated[Optional[str], typer.Option(help="A task that was measured.")] = None,  # noqa: UP045
-    store: StoreOption = DEFAULT_STORE,
-    reference: Annotated[bool, typer.Option(help="Count the reference results that come with the package.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="All of the answer, as JSON.")] = False,
-) -> None:
-    """Say which method fits a budget, from what was measured; runs nothing."""
-    from harness.advice import Question
-    from harness.budgets import parse_budget
-    from harness.cli.advise import advise_command, describe
-    from harness.durations import parse_duration
-    from harness.errors import UsageError
-
-    memory = None if peak_memory is None else parse_budget(f"peak_memory_bytes={peak_memory}").peak_memory_bytes
-    seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
-    told: dict[str, Any] = {} if data is None else describe(data, text, label)
-    told |= {k: v for k, v in {"n_train": n_train, "classes": classes, "tokens": tokens}.items() if v is not None}
-    if "n_train" not in told:
-        raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
-    question = Question(
-        kind=kind,
-        **told,
-        train_seconds=seconds,
-        peak_memory_bytes=memory,
-        trainable_parameters=trainable_parameters,
-        predict_milliseconds=predict_milliseconds,
-        min_score=min_score,
-        backbone=backbone,
-        device=device,
-        task=task,
-    )
-    raise typer.Exit(advise_command(question, store, reference=reference, as_json=as_json))
-
-
-@app.command("validate-advice")
-def validate_advice(
-    kind: Annotated[str, typer.Option(help="Kind of task.")] = "classification",
-    store: StoreOption = DEFAULT_STORE,
-    reference: Annotated[bool, typer.Option(help="Count the reference results that come with the package.")] = True,
-) -> None:
-    """Say how good the advice is: each task is left out and advised for from the others."""
-    from harness.cli.advise import validate_command
-
-    validate_command(kind, store, reference=reference)
-
-
-@app.command()
 def methods(
     name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
     task: Annotated[
@@ -339,6 +256,9 @@ def doctor(
     from harness.cli.doctor import diagnose
 
     raise typer.Exit(diagnose(suite, store, mirror))
+
+
+answering.add_to(app)
 
 
 def _version(asked: bool) -> None:

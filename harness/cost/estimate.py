@@ -115,6 +115,11 @@ class Estimator:
         if record.status != "ok" or record.device != self._device.name or cost.total_seconds is None:
             return
         wall = record.provenance.wall_seconds
+        work = self._amount(planned)
+        if cost.stopped_by in ("train_seconds", "train_flops") and record.curve:  # it did less than it was to do
+            steps = planned.method.workload(planned.cell.n_train, planned.cell.budget, 1).steps
+            done = min(1.0, record.curve[-1].step / steps) if steps else 1.0
+            work = dataclasses.replace(work, train_flops=done * work.train_flops)
         self.add_figure(
             planned,
             Figure(
@@ -123,7 +128,7 @@ class Estimator:
                 train_seconds=cost.train_seconds or 0.0,
                 predict_seconds=cost.predict_seconds or 0.0,
                 peak_bytes=cost.peak_bytes,
-                amount=self._amount(planned),
+                amount=work,
                 n_train=planned.cell.n_train,
                 basis="records",
             ),

@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,13 @@ class FileRows:
     origin: Origin
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> FileRows:
+def read_rows(path: Path, columns: Sequence[str], *, others: bool = False) -> FileRows:
     """Read `columns` of a file; the format follows from its ending.
+
+    Args:
+        path: the file.
+        columns: that have to be there.
+        others: whether all other columns are read too, in the file's order.
 
     Raises:
         DataError: the file is missing, empty, of another format, not UTF-8, or malformed, or lacks a column. The
@@ -60,15 +65,38 @@ def read_rows(path: Path, columns: Sequence[str]) -> FileRows:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
     wanted = list(dict.fromkeys(columns))
+    if others:
+        wanted = _all_columns(path, ending, wanted)
     if ending == ".parquet":
         rows = _read_parquet(path, wanted)
     elif ending == ".jsonl":
         rows = _read_jsonl(path, _decode(path), wanted)
     else:
         rows = _read_csv(path, _decode(path), wanted, ("\t",) if ending == ".tsv" else _DELIMITERS)
-    if not rows.columns[wanted[0]]:
+    if not rows.columns[columns[0]]:
         raise DataError(f"{path}: the file has no rows.")
     return rows
+
+
+def _all_columns(path: Path, ending: str, wanted: list[str]) -> list[str]:
+    """Every column of the file, in its order; those wanted, too, where they are missing: reading says so."""
+    if ending == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            found = pyarrow.parquet.read_schema(path).names
+        except (pyarrow.ArrowException, OSError):  # what is wrong with it is said when it is read
+            found = []
+    elif ending == ".jsonl":
+        rows = []
+        for line in _decode(path).split("\n"):
+            with suppress(ValueError, RecursionError):
+                rows.append(json.loads(line))
+        found = [name for row in rows if isinstance(row, dict) for name in row]
+    else:
+        found = _header(path, _decode(path), wanted, ("\t",) if ending == ".tsv" else _DELIMITERS)[1]
+    return list(dict.fromkeys([*found, *wanted]))
 
 
 def absolute_path(path: str | Path) -> Path:

@@ -1,0 +1,8 @@
+"""Spend a budget of time on a user's own data, and come back with the best method trained."""
+
+from __future__ import annotations
+
+from harness.choose.choosing import Chosen, choose
+from harness.choose.race import Tried
+
+__all__ = ["Chosen", "Tried", "choose"]

@@ -1,0 +1,131 @@
+"""Which methods enter, and what is known of them before anything has run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.advice.evidence import Point
+from harness.advice.pooled import Floats, Pooled, Where
+from harness.advice.scores import SCORES, SEED_NOISE, Scale, x_of, z_of
+from harness.backbones.locate import BackboneFiles
+from harness.methods.base import Method, methods
+from harness.records import Budget
+from harness.tasks.base import Task
+
+_LEFT_OUT = frozenset({"majority", "from-scratch"})
+"""What tells something of a task, or of pretraining, and is nothing that anybody would keep."""
+
+
+CUT_NOISE = 0.12
+"""Logits that a fit with half of its steps may be off, when it is taken for one with half of the labels."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method that could win.
+
+    Attributes:
+        method: as configured.
+        label: by which points are compared.
+        is_cheap: whether a fit takes no steps inside the transformer: nothing, or features that all such share.
+    """
+
+    method: Method
+    label: str
+    is_cheap: bool
+
+
+def candidates(asked: Sequence[Method] | None, task: Task, files: BackboneFiles | None, device: str) -> list[Candidate]:
+    """Methods that serve the task: those asked for, or all that learn from labels with their default settings."""
+    if asked is None:
+        known = [methods.get(name) for name in methods.names()]
+        asked = [cls() for cls in known if cls.uses_labels and cls.name not in _LEFT_OUT and cls.family != "in context"]
+    found = []
+    for method in asked:
+        needed = files if method.serves else None
+        if (method.serves and files is None) or method.why_not(task, needed, device) is not None:
+            continue
+        work = method.workload(100, Budget(), 12)
+        found.append(Candidate(method, _label(method), work.texts_per_step == 0))
+    return found
+
+
+def _label(method: Method) -> str:
+    defaults = type(method)().config()
+    settings = ",".join(f"{k}={v}" for k, v in method.config().items() if defaults.get(k) != v)
+    return f"{method.name}[{settings}]" if settings else method.name
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a candidate on validation rows.
+
+    Attributes:
+        n_train: labels that the fits made full use of.
+        n_folds: fits.
+        n_rows: validation rows of all of them.
+        score: accuracy over all these rows.
+        halvings: of its steps, by which a budget cut the fits short.
+    """
+
+    candidate: Candidate
+    n_train: float
+    n_folds: int
+    n_rows: int
+    score: float
+    halvings: float = 0.0
+
+
+class Belief:
+    """What each candidate would reach, from what others measured and from what has been tried so far.
+
+    Args:
+        prior: points of other tasks of the kind.
+        classes: of the task.
+    """
+
+    TASK = "\0yours"
+
+    def __init__(self, prior: Iterable[Point], classes: int) -> None:
+        self._prior = [point for point in prior if point.metric == "accuracy"]
+        self._z = z_of(classes)
+        self._scale = Scale("accuracy", higher_is_better=True)
+
+    def expect(
+        self,
+        entrants: Sequence[Candidate],
+        sizes: Sequence[float],
+        tried: Sequence[Measured],
+    ) -> tuple[Floats, Floats]:
+        """Mean and covariance of the logits of what they would reach.
+
+        Args:
+            entrants: asked about, m of them.
+            sizes: labels that the fit of each would make full use of.
+            tried: what was measured.
+        """
+        where, values, variances = [], [], []
+        for point in self._prior:
+            where.append(Where(x_of(point.n_train), z_of(point.classes), point.task, point.method, point.family))
+            values.append(self._scale.there(point.score))
+            variances.append(self._scale.variance(point))
+        for one in tried:
+            right = (one.score * one.n_rows + 2) / (one.n_rows + 4)  # never 0 nor 1 (Agresti and Coull, 1998)
+            where.append(self._at(one.candidate, one.n_train))
+            values.append(self._scale.there(right))
+            variances.append(1 / (one.n_rows * right * (1 - right)) + SEED_NOISE**2 / one.n_folds)
+            variances[-1] += (CUT_NOISE * one.halvings) ** 2
+        asked = [self._at(candidate, size) for candidate, size in zip(entrants, sizes, strict=True)]
+        if not where:
+            return np.zeros(len(asked)), np.eye(len(asked))
+        return Pooled(where, np.array(values), np.array(variances), SCORES).predict(asked)
+
+    def _at(self, candidate: Candidate, n_train: float) -> Where:
+        return Where(x_of(n_train), self._z, self.TASK, candidate.label, candidate.method.family)
+
+    def back(self, value: float) -> float:
+        """From a logit to an accuracy."""
+        return self._scale.back(value)

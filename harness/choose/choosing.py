@@ -1,0 +1,275 @@
+"""Choose a method for a user's own data within a time: split, race, fit the winner on everything, score it once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.advice.evidence import Point, gather
+from harness.bulk import uncollected
+from harness.choose.candidates import Belief, Candidate, candidates
+from harness.choose.folds import validation_folds
+from harness.choose.race import LEAST_SLICE, Race, Tried
+from harness.choose.runner import SUITE, Runner
+from harness.errors import HarnessError, UsageError
+from harness.plan import PlannedCell
+from harness.records import Budget, Record, Score
+from harness.saved.layout import CARD, card, read_description
+from harness.schedule.claiming import Claims
+from harness.store import Store
+from harness.tasks.base import Task
+
+if TYPE_CHECKING:
+    from harness.backbones.locate import BackboneFiles
+    from harness.methods.base import Method
+    from harness.schedule.drive import Executor
+
+LEAST_SECONDS: Final = 10.0
+"""Starting alone takes most of that: Python, the libraries, a process that trains."""
+
+SHARE_FOR_SAFETY: Final = 0.08
+"""Of the time left, that fitting a cheap method first may take: there is a model then, whatever comes."""
+
+CLOSING_SECONDS: Final = 1.0
+"""Kept for what comes after the last fit: the README, the table, ending the worker."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What came of it.
+
+    Attributes:
+        method: label of the winner.
+        score: of the saved model, on test rows that no decision has seen.
+        record: of the fit that was saved.
+        folder: the saved model.
+        tried: all that was fitted on the way.
+        seconds: that everything took, from `began`.
+    """
+
+    method: str
+    score: Score
+    record: Record
+    folder: Path
+    tried: tuple[Tried, ...]
+    seconds: float
+
+
+def check_time(seconds: float) -> None:
+    """Refuse a time that nothing can be trained in.
+
+    Raises:
+        UsageError: it is too short.
+    """
+    if seconds < LEAST_SECONDS:
+        raise UsageError(
+            f"Within {seconds:g} s nothing can be trained: starting alone takes about {LEAST_SECONDS:g} s. "
+            f"Give --within 20s or more."
+        )
+
+
+def choose(
+    task: Task,
+    files: BackboneFiles | None,
+    workers: Executor,
+    store: Store,
+    folder: Path,
+    *,
+    within: float,
+    began: float,
+    methods: Sequence[Method] | None = None,
+    most_bytes: int | None = None,
+    prior: Callable[[], list[Record]] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Chosen:
+    """Find the best method for a classification task within a time, and save it fitted.
+
+    Nothing is decided by the test rows: the race is run on folds of the training rows, the winner is fitted on all of
+    them, and then, once, scored.
+
+    Args:
+        task: prepared.
+        files: the backbone; None leaves methods that use none.
+        workers: where fits run.
+        store: where all that was tried is recorded.
+        folder: where the model is saved; must not exist, or be empty.
+        within: seconds that all of it may take.
+        began: when that time began, by `time.monotonic`.
+        methods: that may win; None is all that learn from labels.
+        most_bytes: of memory that a fit may need; None is no limit.
+        prior: gives records that say what methods reach on other tasks.
+        say: is told the reasoning.
+
+    Raises:
+        UsageError: too little time, no method that serves the task, a folder with something in it.
+        HarnessError: nothing could be fitted; the message says why.
+    """
+    check_time(within)
+    check_folder(folder)
+    end = began + within - CLOSING_SECONDS
+    folds = validation_folds(task)
+    if not folds:
+        raise UsageError(f"{len(task.train)} training rows leave none to choose by. Label a few more of each class.")
+    device = workers.device
+    entrants = candidates(methods, task, files, device.kind)
+    if not entrants:
+        raise UsageError("No method that was named serves this task and backbone; `harness methods` lists them.")
+    points = _prior(prior, files, task)
+    with Claims(store, device.name) as claims:
+        runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, files)
+        belief = Belief(points, len(task.label_names))
+        race = Race(runner, folds, entrants, belief, end, most_bytes, say)
+        say(
+            f"{len(task.train):,} rows to learn from, of which {len(folds[0].test):,} validate"
+            + (f", in {len(folds)} folds" if len(folds) > 1 else "")
+            + f"; {len(task.test):,} test rows that no decision sees"
+        )
+        last = _Last(race, task)
+        race.cheap()
+        if any(not candidate.is_cheap for candidate in entrants):
+            race.halving(last.seconds_of, last.predict_seconds())
+        record, winner = last.fit(folder)
+    assert record.score is not None
+    chosen = Chosen(winner.label, record.score, record, folder, tuple(race.tried), time.monotonic() - began)
+    _write_card(chosen, task)
+    return chosen
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that something is in.
+
+    Raises:
+        UsageError: it is a file, or is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--save '{folder}' exists already; name a folder that does not, or an empty one.")
+
+
+@uncollected()
+def _prior(prior: Callable[[], list[Record]] | None, files: BackboneFiles | None, task: Task) -> list[Point]:
+    if prior is None:
+        return []
+    records = [record for record in prior() if record.suite != SUITE]
+    points = [point for point in gather(records).points if point.kind == task.kind.name]
+    name = None if files is None else files.name
+    return [point for point in points if point.backbone in (None, name)] or points
+
+
+class _Last:
+    """The winner's own fit, on all training rows, in the time that is left."""
+
+    def __init__(self, race: Race, task: Task) -> None:
+        self._race = race
+        self._task = task
+
+    def seconds_of(self, candidate: Candidate) -> float:
+        """That fitting a candidate to all rows takes, uncut."""
+        return self._race.runner.estimate(self._race.runner.plan(self._task, candidate.method)).train_seconds
+
+    def predict_seconds(self) -> float:
+        """That predicting the test rows takes with a whole transformer, by what the features of the others took."""
+        rates = [
+            tried.record.cost.predict_seconds / tried.record.score.n_test
+            for tried in self._race.tried
+            if tried.record.score is not None and tried.record.cost.predict_seconds and tried.candidate.method.serves
+        ]
+        return 1.3 * float(np.median(rates)) * len(self._task.test) if rates else 0.0
+
+    def fit(self, folder: Path) -> tuple[Record, Candidate]:
+        """Fit and save the best by belief; what was made sure of before, where that does not come to an end."""
+        race = self._race
+        ranked = self._ranked()
+        if not ranked:
+            why = "; ".join(f"{label} {reason}" for label, reason in race.out.items()) or "there was no time"
+            raise HarnessError(f"Nothing could be fitted within the time: {why}.")
+        with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
+            safe = self._make_sure(ranked, Path(aside) / "model")
+            for candidate, expected in ranked:
+                if safe is not None and candidate is safe[1]:
+                    break
+                planned = self._plan(candidate)
+                if planned is None:
+                    continue
+                race.say(
+                    f"{candidate.label} is expected to reach {expected:.3f}: "
+                    f"fitting it to all {len(self._task.train):,} rows"
+                )
+                record = race.runner.run(planned, self._task, race.end, folder)
+                if record is not None and record.status == "ok":
+                    return record, candidate
+                race.say(f"{candidate.label}: {'no time' if record is None else record.status.replace('_', ' ')}")
+            if safe is None:
+                raise HarnessError("No fit to all rows came to an end within the time; give more of it.")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(Path(aside) / "model", folder, dirs_exist_ok=True)
+        return safe
+
+    def _make_sure(self, ranked: Sequence[tuple[Candidate, float]], folder: Path) -> tuple[Record, Candidate] | None:
+        """The best method that is fitted in no time, fitted and put aside, should a better one not come to an end."""
+        race = self._race
+        for candidate, expected in ranked:
+            is_best = candidate is ranked[0][0]
+            if not candidate.is_cheap:
+                continue
+            planned = race.runner.plan(self._task, candidate.method, None, Budget(peak_memory_bytes=race.most_bytes))
+            takes = race.runner.estimate(planned).seconds
+            if not is_best and takes > SHARE_FOR_SAFETY * race.left:
+                continue
+            if is_best:
+                race.say(
+                    f"{candidate.label} is expected to reach {expected:.3f}: "
+                    f"fitting it to all {len(self._task.train):,} rows"
+                )
+            record = race.runner.run(planned, self._task, race.end, folder)
+            if record is not None and record.status == "ok":
+                return record, candidate
+        return None
+
+    def _ranked(self) -> list[tuple[Candidate, float]]:
+        race = self._race
+        known = [candidate for candidate in race.entrants if race.measured(candidate)]
+        if not known:
+            return []
+        n_train = len(self._task.train)
+        sizes = []
+        for candidate in known:
+            whole, time_left = self.seconds_of(candidate), max(1.0, race.left - self.predict_seconds())
+            sizes.append(n_train if candidate.is_cheap else n_train * min(1.0, time_left / max(whole, 1e-9)))
+        mean, _ = race.believed(known, sizes)
+        return [(known[i], race.belief.back(float(mean[i]))) for i in np.argsort(-mean, kind="stable")]
+
+    def _plan(self, candidate: Candidate) -> PlannedCell | None:
+        """The cell; None where there is no time for it."""
+        race = self._race
+        if candidate.is_cheap:
+            return race.runner.plan(self._task, candidate.method, None, Budget(peak_memory_bytes=race.most_bytes))
+        seconds = race.left - self.predict_seconds() - race.overhead
+        if seconds < LEAST_SLICE / 2:
+            return None
+        budget = Budget(train_seconds=round(max(1.0, seconds), 1), peak_memory_bytes=race.most_bytes)
+        return race.runner.plan(self._task, candidate.method, None, budget)
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """The nearest folder above that is there: on the same file system, most likely."""
+    return next(parent for parent in folder.absolute().parents if parent.is_dir())
+
+
+def _write_card(chosen: Chosen, task: Task) -> None:
+    score, cost = chosen.score, chosen.record.cost
+    spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
+    facts = {
+        "task": task.spec.description,
+        "data": f"{task.spec.data.label()}; {len(task.train):,} training rows",
+        "score": f"{score.metric} {score.value:.3f}{spread} on {score.n_test:,} test rows that no decision has seen",
+        "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
+        f"{len({tried.candidate.label for tried in chosen.tried})} methods within {chosen.seconds:.0f} s",
+    }
+    (chosen.folder / CARD).write_text(card(read_description(chosen.folder), facts), encoding="utf-8")

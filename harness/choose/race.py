@@ -1,0 +1,302 @@
+"""The race: cheap methods first, then those that train inside the transformer, by halves, in ever longer fits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from harness.advice.pooled import Floats
+from harness.choose.candidates import Belief, Candidate, Measured
+from harness.choose.runner import Runner
+from harness.durations import describe_duration
+from harness.records import Budget, Record
+from harness.tasks.base import Task
+
+SHARE_FOR_FEATURES: Final = 0.2
+"""Of the time left, that encoding texts for the cheap methods may take: beyond, they see fewer rows."""
+
+SHARE_FOR_LAST_FIT: Final = 0.5
+"""Of the time left after the cheap methods, that is kept for the winner's own fit, where it can use so much."""
+
+SHARE_FOR_FOLD: Final = 0.06
+"""Of the time left, that running the cheap methods on another fold may take."""
+
+LEAST_SLICE: Final = 4.0
+"""Seconds of training that tell anything of a method that trains inside the transformer."""
+
+MOST_ENTRANTS: Final = 8
+DOUBT: Final = 1.281552
+"""A candidate is dropped when its chance to come out ahead of the leader is a tenth, by belief."""
+
+STARTING_SECONDS: Final = 2.0
+"""Of a fit, before its first step and after its last: importing, copying weights, predicting; until it is measured."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One fit of the race.
+
+    Attributes:
+        candidate: what was fitted.
+        record: what came of it.
+        n_train: labels that the fit made full use of: fewer than it was given, where its budget cut it short.
+        fold: of the validation rows.
+        seconds: by the clock.
+    """
+
+    candidate: Candidate
+    record: Record
+    n_train: float
+    fold: int
+    seconds: float
+
+    @property
+    def score(self) -> float | None:
+        """Accuracy on the validation rows; None where it came to none."""
+        return self.record.score.value if self.record.score is not None else None
+
+
+@dataclass
+class Race:
+    """What has been tried, and what is believed of it.
+
+    Args:
+        runner: runs the fits.
+        folds: tasks whose test rows are validation rows.
+        entrants: all that may win.
+        belief: of what they would reach.
+        end: by `time.monotonic`: of everything, the last fit and its prediction included.
+        most_bytes: of memory that a method may need; None is no limit.
+        say: is told the reasoning.
+    """
+
+    runner: Runner
+    folds: Sequence[Task]
+    entrants: list[Candidate]
+    belief: Belief
+    end: float
+    most_bytes: int | None
+    say: Callable[[str], None]
+    tried: list[Tried] = field(default_factory=list)
+    out: dict[str, str] = field(default_factory=dict)
+    overhead: float = STARTING_SECONDS
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.end - time.monotonic()
+
+    def measured(self, candidate: Candidate) -> list[Tried]:
+        """What was tried of a candidate and came to a score."""
+        return [tried for tried in self.tried if tried.candidate is candidate and tried.score is not None]
+
+    def run(
+        self,
+        candidate: Candidate,
+        fold: int,
+        until: float,
+        seconds: float | None = None,
+        *,
+        n: int | None = None,
+        quietly: bool = False,
+    ) -> bool:
+        """Fit a candidate on a fold, on `n` of its rows, within `seconds` of training; whether it came to a score."""
+        task = self.folds[fold]
+        budget = Budget(
+            train_seconds=None if seconds is None else max(1.0, round(seconds, 1)), peak_memory_bytes=self.most_bytes
+        )
+        planned = self.runner.plan(task, candidate.method, n, budget)
+        began = time.monotonic()
+        record = self.runner.run(planned, task, until)
+        took = time.monotonic() - began
+        if record is None:
+            self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
+            self.say(f"{candidate.label}: stopped after {describe_duration(took)}, to keep within the time")
+            return False
+        used = _labels_used(record, candidate)
+        self.tried.append(Tried(candidate, record, used, fold, took))
+        if record.status != "ok":
+            self.out[candidate.label] = record.status.replace("_", " ")
+            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}; out of the race")
+            return False
+        if not candidate.is_cheap:
+            self.overhead = max(1.0, took - (record.cost.fit_seconds or 0.0))
+        cut = "" if used >= 0.95 * planned.cell.n_train else f", cut short at {100 * used / planned.cell.n_train:.0f} %"
+        assert record.score is not None
+        if quietly:
+            return True
+        self.say(
+            f"{candidate.label}: {record.score.value:.3f} on {record.score.n_test:,} validation rows in "
+            f"{describe_duration(took) if took >= 10 else f'{took:.1f} s'}{cut}"
+        )
+        return True
+
+    # ---- cheap methods
+
+    def cheap(self) -> None:
+        """All cheap methods, features encoded once; on fewer rows where encoding all would take too long."""
+        cheap = [candidate for candidate in self.entrants if candidate.is_cheap]
+        cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
+        share = 0.6 * self.left
+        stop = time.monotonic() + share
+        n_train: int | None = None
+        for fold in range(len(self.folds)):
+            if fold and self._again(fold - 1) > SHARE_FOR_FOLD * self.left:
+                return  # what is left serves the others better
+            for candidate in cheap:
+                if candidate.label in self.out or time.monotonic() > stop:
+                    continue
+                if candidate.method.serves and n_train is None:
+                    n_train = self._affordable(candidate)
+                    if n_train == 0:
+                        self.say("encoding texts with the transformer would take too long: words alone")
+                        return
+                n = None if not candidate.method.serves or n_train == len(self.folds[0].train) else n_train
+                self.run(candidate, fold, min(stop + 1.0, self.end), n=n if fold == 0 else None, quietly=fold > 0)
+        if len(self.folds) > 1:
+            found = sorted((m for m in self._summary() if m.n_folds > 1), key=lambda m: -m.score)
+            if found:
+                said = ", ".join(f"{m.candidate.label} {m.score:.3f}" for m in found)
+                self.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
+
+    def _again(self, fold: int) -> float:
+        """Seconds that the same on another fold would take, with features shared and all libraries imported."""
+        costs = [tried.record.cost for tried in self.tried if tried.fold == fold]
+        features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in costs), default=0.0)
+        return features + sum((cost.fit_seconds or 0.0) + 0.1 for cost in costs)
+
+    def _affordable(self, candidate: Candidate) -> int:
+        """Rows that can be encoded, validation rows included; 0 where that is too few to learn from."""
+        task = self.folds[0]
+        needed = self.runner.estimate(self.runner.plan(task, candidate.method)).seconds
+        allowed = SHARE_FOR_FEATURES * self.left
+        if needed <= allowed:
+            return len(task.train)
+        everything = len(task.train) + len(task.test)
+        n = int(everything * allowed / needed) - len(task.test)
+        least = max(task.n_strata, 50)
+        return 0 if n < least else n
+
+    # ---- methods that train inside the transformer
+
+    def halving(self, last_fit: Callable[[Candidate], float], predict_seconds: float) -> None:
+        """Successive halving: all that are promising in short fits, then the better half in longer ones.
+
+        Args:
+            last_fit: seconds that a candidate's fit on all rows would take, uncut.
+            predict_seconds: that predicting the test rows takes.
+        """
+        left = self.left - predict_seconds
+        trained = self._promising(last_fit)
+        if not trained:
+            return
+        longest = max(last_fit(candidate) for candidate in trained)
+        left -= min(longest, SHARE_FOR_LAST_FIT * left)
+        n_folds = len(self.folds)
+        n = len(trained)
+        while n and left / (max(1, math.ceil(math.log2(n))) * n) < LEAST_SLICE + self.overhead:
+            n -= 1
+        if n == 0:
+            self.say("no time for a race: the cheap methods decide")
+            return
+        trained = trained[:n]
+        n_rungs = max(1, math.ceil(math.log2(n))) if n > 1 else 1
+        stop = time.monotonic() + left
+        self.say(
+            f"the race: {', '.join(candidate.label for candidate in trained)}; {describe_duration(left)} for it in "
+            f"{n_rungs} {'round' if n_rungs == 1 else 'rounds'}"
+        )
+        for rung in range(n_rungs):
+            until = time.monotonic() + (stop - time.monotonic()) / (n_rungs - rung)
+            for i, candidate in enumerate(trained):
+                slice_ = (until - time.monotonic()) / (len(trained) - i) - self.overhead
+                if slice_ < LEAST_SLICE / 2:
+                    continue
+                self._one(candidate, rung % n_folds, slice_, stop)
+            trained = self._better_half([c for c in trained if c.label not in self.out])
+            if len(trained) < 2 and n_folds == 1:
+                return
+
+    def _one(self, candidate: Candidate, fold: int, seconds: float, stop: float) -> None:
+        before = [t for t in self.measured(candidate) if t.fold == fold]
+        if any(t.n_train >= len(self.folds[fold].train) for t in before):
+            return  # it has had all that it can use here
+        grace = stop + self.overhead + 5.0
+        self.run(candidate, fold, min(self.end, grace), seconds)
+
+    def _promising(self, last_fit: Callable[[Candidate], float]) -> list[Candidate]:
+        """Those that may win, by belief at what each could make use of, and that fit into memory."""
+        found = []
+        for candidate in self.entrants:
+            if candidate.is_cheap or candidate.label in self.out:
+                continue
+            planned = self.runner.plan(self.folds[0], candidate.method)
+            needs = self.runner.estimate(planned).peak_bytes
+            if self.most_bytes is not None and needs > self.most_bytes:
+                self.out[candidate.label] = f"needs about {needs / 1e9:.1f} GB"
+                self.say(f"{candidate.label} needs about {needs / 1e9:.1f} GB: does not fit")
+                continue
+            found.append(candidate)
+        if not found:
+            return []
+        time_left = max(1.0, SHARE_FOR_LAST_FIT * self.left)
+        n_train = len(self.folds[0].train)
+        sizes = [n_train * min(1.0, time_left / max(last_fit(candidate), 1e-9)) for candidate in found]
+        mean, _ = self.believed(found, sizes)
+        order = np.argsort(-mean, kind="stable")
+        return [found[i] for i in order[:MOST_ENTRANTS]]
+
+    def _better_half(self, candidates: list[Candidate]) -> list[Candidate]:
+        """The better half, less those that will hardly come out ahead of the best of all."""
+        known = [candidate for candidate in candidates if self.measured(candidate)]
+        if len(known) < 2:
+            return known
+        rivals = [*known, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
+        n_train = len(self.folds[0].train)
+        mean, covariance = self.believed(rivals, [n_train] * len(rivals))
+        top = int(np.argmax(mean))
+        order = sorted(range(len(known)), key=lambda i: -mean[i])
+        kept = []
+        for i in order[: math.ceil(len(known) / 2)]:
+            spread = math.sqrt(max(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top], 0.0))
+            if mean[top] - mean[i] <= DOUBT * spread:
+                kept.append(known[i])
+        dropped = [c.label for c in known if c not in kept]
+        if dropped:
+            self.say(f"dropped: {', '.join(dropped)}")
+        return kept
+
+    def believed(self, candidates: Sequence[Candidate], sizes: Sequence[float]) -> tuple[Floats, Floats]:
+        """Mean and covariance of the logits of what they would reach at `sizes` labels."""
+        return self.belief.expect(candidates, sizes, self._summary())
+
+    def _summary(self) -> list[Measured]:
+        """Fits of one candidate that made use of the same number of labels, on several folds, as one measurement."""
+        groups: dict[tuple[int, int], list[Tried]] = {}
+        for tried in self.tried:
+            if tried.score is not None:
+                key = (id(tried.candidate), round(2 * math.log2(max(tried.n_train, 1.0))))
+                groups.setdefault(key, []).append(tried)
+        found = []
+        for members in groups.values():
+            rows = [tried.record.score.n_test for tried in members if tried.record.score is not None]
+            right = sum(n * (tried.score or 0.0) for n, tried in zip(rows, members, strict=True))
+            labels = sum(tried.n_train for tried in members) / len(members)
+            whole = max(tried.record.cell.n_train for tried in members)
+            short = max(0.0, math.log2(whole / max(labels, 1.0)))
+            found.append(Measured(members[0].candidate, labels, len(members), sum(rows), right / sum(rows), short))
+        return found
+
+
+def _labels_used(record: Record, candidate: Candidate) -> float:
+    """Labels that a fit made full use of: in proportion to its steps, where a budget of seconds cut it short."""
+    n_train = record.cell.n_train
+    if record.cost.stopped_by != "train_seconds" or not record.curve:
+        return n_train
+    whole = candidate.method.workload(n_train, Budget(), 12).steps
+    return n_train if whole <= 0 else n_train * min(1.0, record.curve[-1].step / whole)

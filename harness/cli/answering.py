@@ -1,0 +1,122 @@
+"""Commands that answer which method fits: `advise`, `validate-advice`, `choose`, `predict`. Imports typer alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from harness.cli.options import DEFAULT_STORE, BackboneOption, DeviceOption, MethodsOption, MirrorOption, StoreOption
+
+ReferenceOption = Annotated[bool, typer.Option(help="Count the reference results that come with the package.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(advise)
+    app.command("validate-advice")(validate_advice)
+    app.command()(choose)
+    app.command()(predict)
+
+
+def advise(
+    n_train: Annotated[Optional[int], typer.Option("--n-train", help="Labelled examples that there are.")] = None,  # noqa: UP045
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file of labelled texts, which says how many there are, of how many classes, how long."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="Its column of texts.")] = "text",
+    label: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
+    kind: Annotated[str, typer.Option(help="Kind of task: classification, text-pair, ...")] = "classification",
+    classes: Annotated[Optional[int], typer.Option(help="How many classes there are.")] = None,  # noqa: UP045
+    tokens: Annotated[Optional[float], typer.Option(help="Tokens of a text, on average.")] = None,  # noqa: UP045
+    train_seconds: Annotated[Optional[str], typer.Option(help="Training may take: 600, 10m, 2h.")] = None,  # noqa: UP045
+    peak_memory: Annotated[Optional[str], typer.Option(help="Memory it may take: 8GB, 7.5GiB.")] = None,  # noqa: UP045
+    trainable_parameters: Annotated[Optional[float], typer.Option(help="Parameters it may train.")] = None,  # noqa: UP045
+    predict_milliseconds: Annotated[Optional[float], typer.Option(help="Predicting a text may take.")] = None,  # noqa: UP045
+    min_score: Annotated[Optional[float], typer.Option(help="Score to be reached as cheaply as can be.")] = None,  # noqa: UP045
+    backbone: Annotated[Optional[str], typer.Option(help="Only what was measured on it.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="Whose seconds and memory are asked for.")] = None,  # noqa: UP045
+    task: Annotated[Optional[str], typer.Option(help="A task that was measured.")] = None,  # noqa: UP045
+    store: StoreOption = DEFAULT_STORE,
+    reference: ReferenceOption = True,
+    as_json: Annotated[bool, typer.Option("--json", help="All of the answer, as JSON.")] = False,
+) -> None:
+    """Say which method fits a budget, from what was measured; runs nothing."""
+    from harness.advice import Question
+    from harness.budgets import parse_budget
+    from harness.cli.advise import advise_command, describe
+    from harness.durations import parse_duration
+    from harness.errors import UsageError
+
+    memory = None if peak_memory is None else parse_budget(f"peak_memory_bytes={peak_memory}").peak_memory_bytes
+    seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
+    told: dict[str, Any] = {} if data is None else describe(data, text, label)
+    told |= {k: v for k, v in {"n_train": n_train, "classes": classes, "tokens": tokens}.items() if v is not None}
+    if "n_train" not in told:
+        raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
+    question = Question(
+        kind=kind,
+        **told,
+        train_seconds=seconds,
+        peak_memory_bytes=memory,
+        trainable_parameters=trainable_parameters,
+        predict_milliseconds=predict_milliseconds,
+        min_score=min_score,
+        backbone=backbone,
+        device=device,
+        task=task,
+    )
+    raise typer.Exit(advise_command(question, store, reference=reference, as_json=as_json))
+
+
+def validate_advice(
+    kind: Annotated[str, typer.Option(help="Kind of task.")] = "classification",
+    store: StoreOption = DEFAULT_STORE,
+    reference: ReferenceOption = True,
+) -> None:
+    """Say how good the advice is: each task is left out and advised for from the others."""
+    from harness.cli.advise import validate_command
+
+    validate_command(kind, store, reference=reference)
+
+
+def choose(
+    data: Annotated[Path, typer.Option(help="Your labelled texts: a CSV, JSONL or Parquet file.")],
+    within: Annotated[str, typer.Option(help="Time for all of it, start-up included: 10m, 1h.")],
+    save: Annotated[Path, typer.Option(help="Folder for the model; must not exist, or be empty.")],
+    text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    label: Annotated[str, typer.Option(help="The column with the labels.")] = "label",
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file with the test rows; else a quarter of each class is held out."),
+    ] = None,
+    peak_memory: Annotated[Optional[str], typer.Option(help="Memory that a fit may take: 8GB, 7.5GiB.")] = None,  # noqa: UP045
+    methods: MethodsOption = None,
+    backbone: BackboneOption = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    mirror: MirrorOption = None,
+    reference: ReferenceOption = True,
+) -> None:
+    """Spend a time on your own data: find the best method, fit it to all of them, score it once, save it."""
+    from harness.cli.choose import ChooseOptions, choose_command
+
+    options = ChooseOptions(
+        data, text, label, test, within, save, peak_memory, methods, backbone, device, store, mirror, reference
+    )
+    raise typer.Exit(choose_command(options))
+
+
+def predict(
+    model: Annotated[Path, typer.Option(help="Folder of a model that `harness choose` has saved.")],
+    data: Annotated[Path, typer.Option(help="A CSV, JSONL or Parquet file with texts.")],
+    out: Annotated[Path, typer.Option(help="A .csv or .tsv file: its rows, with `prediction` and `probability`.")],
+    text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    device: DeviceOption = "auto",
+) -> None:
+    """Predict the classes of new texts with a saved model."""
+    from harness.cli.predict import predict_command
+
+    raise typer.Exit(predict_command(model, data, text, out, device))

@@ -1,0 +1,151 @@
+"""`harness choose`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.durations import describe_duration, parse_duration
+from harness.errors import DataError
+from harness.libraries import quiet_libraries
+from harness.records import Record
+from harness.report import text as wording
+
+if TYPE_CHECKING:
+    from harness.choose import Chosen
+
+
+@dataclass(frozen=True)
+class ChooseOptions:
+    """What `harness choose` was asked for, as the command line says it."""
+
+    data: Path
+    text: str
+    label: str
+    test: Path | None
+    within: str
+    save: Path
+    peak_memory: str | None
+    methods: str | None
+    backbone: str | None
+    device: str
+    store: str
+    mirror: Path | None
+    reference: bool
+
+
+def choose_command(options: ChooseOptions) -> int:
+    """Choose, show the reasoning and the result; the exit code."""
+    began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+    from harness.budgets import parse_budget
+    from harness.choose.choosing import check_folder, check_time, choose
+    from harness.measure.device import check_name
+
+    within = parse_duration(options.within, "--within")
+    check_time(within)
+    check_folder(options.save)
+    check_name(options.device)
+    memory = options.peak_memory
+    most = None if memory is None else parse_budget(f"peak_memory_bytes={memory}").peak_memory_bytes
+    quiet_libraries()
+    from harness.backbones.locate import DEFAULT, locate_backbone
+    from harness.data.table import table_task
+    from harness.features.disk import default_folder
+    from harness.measure.host import host_limit_bytes
+    from harness.methods.configure import parse_methods, split_top_level
+    from harness.schedule.limits import Limits
+    from harness.schedule.local import LocalWorkers
+    from harness.sources import reference_records
+    from harness.store import Store
+    from harness.tasks.base import kinds
+
+    asked = None if options.methods is None else parse_methods(split_top_level(options.methods))
+    console = Console(highlight=False)
+    say = _teller(console, began)
+    with LocalWorkers(options.device, default_folder(), limits=Limits(None, host_limit_bytes())) as workers:
+        workers.warm_up()  # it imports what it needs while the data are read
+        spec = table_task(options.data, options.text, options.label, options.test)
+        files = None
+        if asked is None or any(method.serves for method in asked):
+            files = locate_backbone(options.backbone or DEFAULT, options.mirror)
+        task = kinds.get(spec.kind).prepare(spec, options.mirror)
+        if len(set(task.train.texts)) < 2:
+            raise DataError(f"{options.data}: all texts in column '{options.text}' are the same.")
+
+        def prior() -> list[Record]:
+            return list(reference_records()) if options.reference else []
+
+        with Store.open(options.store) as store:
+            chosen = choose(
+                task,
+                files,
+                workers,
+                store,
+                options.save,
+                within=within,
+                began=began,
+                methods=asked,
+                most_bytes=most,
+                prior=prior,
+                say=say,
+            )
+            name = store.name
+        _show(console, chosen, options, name)
+    return 0
+
+
+def _teller(console: Console, began: float) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        console.print(f"{time.monotonic() - began:6.1f} s  {line}", markup=False, soft_wrap=True)
+
+    return say
+
+
+def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("method", "validation", "fits", "labels used", "by the clock"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    by_label: dict[str, list[int]] = {}
+    for i, tried in enumerate(chosen.tried):
+        by_label.setdefault(tried.candidate.label, []).append(i)
+
+    def best(positions: list[int]) -> float:
+        return max(chosen.tried[i].score or 0.0 for i in positions)
+
+    for label, positions in sorted(by_label.items(), key=lambda item: -best(item[1])):
+        fits = [chosen.tried[i] for i in positions]
+        scores = [tried.score for tried in fits if tried.score is not None]
+        shown = f"{scores[-1]:.3f}" if scores else fits[-1].record.status.replace("_", " ")
+        seconds = sum(tried.seconds for tried in fits)
+        table.add_row(
+            Text(label, style="bold green" if label == chosen.method else ""),
+            shown,
+            str(len(fits)),
+            f"{max(tried.n_train for tried in fits):,.0f}",
+            wording.seconds(seconds),
+        )
+    console.print(table)
+    score = chosen.score
+    spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
+    console.print(
+        Text.assemble(
+            (chosen.method, "bold green"),
+            f": {score.metric} {score.value:.3f}{spread} on {score.n_test:,} test rows that no decision has seen.",
+        ),
+        soft_wrap=True,
+    )
+    console.print(
+        f"Model: {options.save}  All that was tried: {store}  Took {describe_duration(chosen.seconds)}.\n"
+        f"harness predict --model {options.save} --data new.csv --text {options.text} --out out.csv",
+        markup=False,
+        soft_wrap=True,
+    )
