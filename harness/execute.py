@@ -78,6 +78,7 @@ class Worker:
         *,
         attempt: int = 1,
         save_to: Path | None = None,
+        scores_training: bool = True,
     ) -> Record:
         """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through.
 
@@ -89,12 +90,13 @@ class Worker:
             report: is told how it goes on.
             attempt: number that the record bears.
             save_to: folder that the fitted method is written into (`saved.write_model`); None keeps its record alone.
+            scores_training: whether the training score is taken: no part of any cost, but it takes time.
         """
         run = self._running = _Run(planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter())
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
-            self._measure(run, planned, task, files, report, save_to)
+            self._measure(run, planned, task, files, report, save_to, scores_training=scores_training)
             status: Status = "ok"
         except UnsupportedError as error:
             status, run.error = "unsupported", str(error)
@@ -136,6 +138,8 @@ class Worker:
         files: BackboneFiles | None,
         report: Report,
         save_to: Path | None,
+        *,
+        scores_training: bool,
     ) -> None:
         from threadpoolctl import threadpool_limits
 
@@ -187,7 +191,7 @@ class Worker:
             report=report,
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
-        test = Rows(task.test, np.arange(len(task.test), dtype=np.int64))
+        test = task.test_rows_to_predict
         fitted: Fitted | None = None
         with threadpool_limits(self.device.threads):
             try:
@@ -202,7 +206,8 @@ class Worker:
             report("scoring", None, None)
             run.predictions = task.kind.decode(task, answers)
             run.score = task.kind.score(task, run.predictions)
-            run.train_score = _train_score(task, fitted, rows, bench)
+            if scores_training:
+                run.train_score = _train_score(task, fitted, rows, bench)
             if save_to is not None:
                 from harness.saved.write import write_model
 
@@ -216,7 +221,7 @@ class Worker:
         if key not in self._orders:
             self._orders[key] = training_order(task.train_strata, task.train_digests, seed, draw)
         index = self._orders[key][:n_train]
-        return Rows(task.train, index, task.train_labels[index], task.train_strata[index])
+        return Rows(task.train, task.pool_index[index], task.train_labels[index], task.train_strata[index])
 
 
 def unrun(

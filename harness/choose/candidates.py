@@ -11,6 +11,7 @@ from harness.advice.evidence import Point
 from harness.advice.pooled import Floats, Pooled, Where
 from harness.advice.scores import SCORES, SEED_NOISE, Scale, x_of, z_of
 from harness.backbones.locate import BackboneFiles
+from harness.methods._logistic import LogisticMethod
 from harness.methods.base import Method, methods
 from harness.records import Budget
 from harness.tasks.base import Task
@@ -38,11 +39,26 @@ class Candidate:
     is_cheap: bool
 
 
-def candidates(asked: Sequence[Method] | None, task: Task, files: BackboneFiles | None, device: str) -> list[Candidate]:
-    """Methods that serve the task: those asked for, or all that learn from labels with their default settings."""
+def candidates(
+    asked: Sequence[Method] | None, task: Task, files: BackboneFiles | None, device: str, *, in_a_hurry: bool = False
+) -> list[Candidate]:
+    """Methods that serve the task: those asked for, or all that learn from labels with their default settings.
+
+    Args:
+        asked: configured methods; None is all.
+        task: that they are to serve.
+        files: the backbone; None where there is none.
+        device: `cpu` or `cuda`.
+        in_a_hurry: whether penalties that would be chosen by folds of the training rows are set instead.
+    """
     if asked is None:
         known = [methods.get(name) for name in methods.names()]
         asked = [cls() for cls in known if cls.uses_labels and cls.name not in _LEFT_OUT and cls.family != "in context"]
+        if in_a_hurry:
+            asked = [
+                one.model_copy(update={"c": one.c_without_folds}) if isinstance(one, LogisticMethod) else one
+                for one in asked
+            ]
     found = []
     for method in asked:
         needed = files if method.serves else None

@@ -15,8 +15,9 @@ import numpy as np
 from harness.advice.evidence import Point, gather
 from harness.bulk import uncollected
 from harness.choose.candidates import Belief, Candidate, candidates
-from harness.choose.folds import validation_folds
-from harness.choose.race import LEAST_SLICE, Race, Tried
+from harness.choose.folds import validation_cap, validation_folds
+from harness.choose.race import LEAST_SECONDS as LEAST_FIT
+from harness.choose.race import Race, Tried
 from harness.choose.runner import SUITE, Runner
 from harness.errors import HarnessError, UsageError
 from harness.plan import PlannedCell
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS: Final = 10.0
 """Starting alone takes most of that: Python, the libraries, a process that trains."""
+
+A_HURRY_SECONDS: Final = 60.0
+"""Below, penalties of the cheap methods are not chosen by folds: that takes most of their time."""
 
 SHARE_FOR_SAFETY: Final = 0.08
 """Of the time left, that fitting a cheap method first may take: there is a model then, whatever comes."""
@@ -114,11 +118,13 @@ def choose(
     check_time(within)
     check_folder(folder)
     end = began + within - CLOSING_SECONDS
-    folds = validation_folds(task)
+    folds = validation_folds(task, validation_cap(within))
     if not folds:
-        raise UsageError(f"{len(task.train)} training rows leave none to choose by. Label a few more of each class.")
+        raise UsageError(
+            f"{len(task.train_labels)} training rows leave none to choose by. Label a few more of each class."
+        )
     device = workers.device
-    entrants = candidates(methods, task, files, device.kind)
+    entrants = candidates(methods, task, files, device.kind, in_a_hurry=within < A_HURRY_SECONDS)
     if not entrants:
         raise UsageError("No method that was named serves this task and backbone; `harness methods` lists them.")
     points = _prior(prior, files, task)
@@ -127,9 +133,9 @@ def choose(
         belief = Belief(points, len(task.label_names))
         race = Race(runner, folds, entrants, belief, end, most_bytes, say)
         say(
-            f"{len(task.train):,} rows to learn from, of which {len(folds[0].test):,} validate"
+            f"{len(task.train_labels):,} rows to learn from, of which {folds[0].n_test:,} validate"
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
-            + f"; {len(task.test):,} test rows that no decision sees"
+            + f"; {task.n_test:,} test rows that no decision sees"
         )
         last = _Last(race, task)
         race.cheap()
@@ -180,7 +186,7 @@ class _Last:
             for tried in self._race.tried
             if tried.record.score is not None and tried.record.cost.predict_seconds and tried.candidate.method.serves
         ]
-        return 1.3 * float(np.median(rates)) * len(self._task.test) if rates else 0.0
+        return 1.3 * float(np.median(rates)) * self._task.n_test if rates else 0.0
 
     def fit(self, folder: Path) -> tuple[Record, Candidate]:
         """Fit and save the best by belief; what was made sure of before, where that does not come to an end."""
@@ -199,7 +205,7 @@ class _Last:
                     continue
                 race.say(
                     f"{candidate.label} is expected to reach {expected:.3f}: "
-                    f"fitting it to all {len(self._task.train):,} rows"
+                    f"fitting it to all {len(self._task.train_labels):,} rows"
                 )
                 record = race.runner.run(planned, self._task, race.end, folder)
                 if record is not None and record.status == "ok":
@@ -225,7 +231,7 @@ class _Last:
             if is_best:
                 race.say(
                     f"{candidate.label} is expected to reach {expected:.3f}: "
-                    f"fitting it to all {len(self._task.train):,} rows"
+                    f"fitting it to all {len(self._task.train_labels):,} rows"
                 )
             record = race.runner.run(planned, self._task, race.end, folder)
             if record is not None and record.status == "ok":
@@ -237,7 +243,7 @@ class _Last:
         known = [candidate for candidate in race.entrants if race.measured(candidate)]
         if not known:
             return []
-        n_train = len(self._task.train)
+        n_train = len(self._task.train_labels)
         sizes = []
         for candidate in known:
             whole, time_left = self.seconds_of(candidate), max(1.0, race.left - self.predict_seconds())
@@ -251,7 +257,7 @@ class _Last:
         if candidate.is_cheap:
             return race.runner.plan(self._task, candidate.method, None, Budget(peak_memory_bytes=race.most_bytes))
         seconds = race.left - self.predict_seconds() - race.overhead
-        if seconds < LEAST_SLICE / 2:
+        if seconds < LEAST_FIT / 2:
             return None
         budget = Budget(train_seconds=round(max(1.0, seconds), 1), peak_memory_bytes=race.most_bytes)
         return race.runner.plan(self._task, candidate.method, None, budget)
@@ -267,7 +273,7 @@ def _write_card(chosen: Chosen, task: Task) -> None:
     spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
     facts = {
         "task": task.spec.description,
-        "data": f"{task.spec.data.label()}; {len(task.train):,} training rows",
+        "data": f"{task.spec.data.label()}; {len(task.train_labels):,} training rows",
         "score": f"{score.metric} {score.value:.3f}{spread} on {score.n_test:,} test rows that no decision has seen",
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
         f"{len({tried.candidate.label for tried in chosen.tried})} methods within {chosen.seconds:.0f} s",

@@ -10,13 +10,23 @@ import numpy as np
 
 from harness.data.rows import cap_test_rows, drop_overlap, order_fingerprint
 from harness.data.sampling import training_order
-from harness.tasks.base import Ints, Source, Task
+from harness.tasks.base import Ints, Task
 
 PERIOD: Final = 5
 """One row of so many of each class validates, in a fold."""
 
 VALIDATION_CAP: Final = 1000
 """Validation rows of a fold, at most: two methods that so many cannot tell apart differ by little."""
+
+_LEAST_CAP = 300
+_ROWS_A_SECOND = 1.5
+"""Of all the time there is: methods that train inside the transformer each read the validation rows anew."""
+
+
+def validation_cap(within: float) -> int:
+    """Validation rows of a fold that can be afforded within so many seconds."""
+    return int(min(VALIDATION_CAP, max(_LEAST_CAP, _ROWS_A_SECOND * within)))
+
 
 _FOLDS: Final = ((400, 5), (1500, 3))
 """Up to so many training rows, so many folds: few rows tell little, and are quickly fitted again."""
@@ -27,11 +37,15 @@ def n_folds(n_train: int) -> int:
     return next((n for most, n in _FOLDS if n_train <= most), 1)
 
 
-def validation_folds(task: Task) -> list[Task]:
+def validation_folds(task: Task, cap: int = VALIDATION_CAP) -> list[Task]:
     """The folds of a classification task, as tasks whose test rows are validation rows.
 
     Rows of a class are dealt to the folds in turn, in an order that follows from their content. Of a class with fewer
     rows than there are folds, one is always trained on. What has the text of a validation row is not trained on.
+
+    Args:
+        task: of classification.
+        cap: validation rows of a fold, at most.
     """
     order = training_order(task.train_strata, task.train_digests, 0, "stratified")
     fold = np.full(len(order), -1, dtype=np.int64)
@@ -39,12 +53,12 @@ def validation_folds(task: Task) -> list[Task]:
         members = order[task.train_strata[order] == label]
         rank = np.arange(len(members))
         fold[members] = rank % PERIOD if len(members) >= PERIOD else rank - 1
-    return [_fold(task, fold, k) for k in range(n_folds(len(order))) if (fold == k).any()]
+    return [_fold(task, fold, k, cap) for k in range(n_folds(len(order))) if (fold == k).any()]
 
 
-def _fold(task: Task, fold: Ints, k: int) -> Task:
+def _fold(task: Task, fold: Ints, k: int, cap: int) -> Task:
     outside = np.flatnonzero(fold == k).astype(np.int64)
-    capped = cap_test_rows([task.train_digests[int(row)] for row in outside], VALIDATION_CAP)
+    capped = cap_test_rows([task.train_digests[int(row)] for row in outside], cap)
     validates = outside[capped]
     inside = np.flatnonzero(fold != k).astype(np.int64)
     keep, _ = drop_overlap(
@@ -53,28 +67,19 @@ def _fold(task: Task, fold: Ints, k: int) -> Task:
     # A class whose every text is among the validation rows would be gone from training: its copies stay.
     lost = np.setdiff1d(task.train_strata[inside], task.train_strata[inside[keep]])
     fits = inside[keep | np.isin(task.train_strata[inside], lost)]
-    data = hashlib.sha256(f"{task.data}/validation {k} of {PERIOD}, at most {VALIDATION_CAP}".encode()).hexdigest()
+    data = hashlib.sha256(f"{task.data}/validation {k} of {PERIOD}, at most {cap}".encode()).hexdigest()
     return dataclasses.replace(
         task,
         spec=task.spec.model_copy(update={"name": f"{task.name}-validation-{k}"}),
         data=data,
-        train=_rows(task.train, fits, f"{data}/train"),
+        train_index=task.pool_index[fits],
         train_labels=task.train_labels[fits],
         train_strata=task.train_strata[fits],
         train_digests=[task.train_digests[row] for row in fits],
-        test=_rows(task.train, validates, f"{data}/test"),
+        test=task.train,  # the same split: what is encoded for one fold serves all, and the last fit
+        test_index=task.pool_index[validates],
         test_labels=task.train_labels[validates],
         test_rows=order_fingerprint(task.train_digests[row] for row in validates),
         n_test_available=len(outside),
         provenance={**task.provenance, "validation_fold": k, "n_pool": len(fits)},
-    )
-
-
-def _rows(source: Source, index: Ints, key: str) -> Source:
-    return dataclasses.replace(
-        source,
-        key=key,
-        texts=[source.texts[row] for row in index],
-        fields={role: [values[row] for row in index] for role, values in source.fields.items()},
-        prompts=None if source.prompts is None else [source.prompts[row] for row in index],
     )

@@ -26,8 +26,10 @@ SHARE_FOR_LAST_FIT: Final = 0.5
 SHARE_FOR_FOLD: Final = 0.06
 """Of the time left, that running the cheap methods on another fold may take."""
 
-LEAST_SLICE: Final = 4.0
-"""Seconds of training that tell anything of a method that trains inside the transformer."""
+LEAST_SECONDS: Final = 4.0
+LEAST_SHARE: Final = 0.08
+"""Seconds of training, and the share of what the last fit will have, that tell anything of a method that trains inside
+the transformer: fewer entrants in longer fits, where all of them cannot have so much."""
 
 MOST_ENTRANTS: Final = 8
 DOUBT: Final = 1.281552
@@ -156,7 +158,7 @@ class Race:
                     if n_train == 0:
                         self.say("encoding texts with the transformer would take too long: words alone")
                         return
-                n = None if not candidate.method.serves or n_train == len(self.folds[0].train) else n_train
+                n = None if not candidate.method.serves or n_train == len(self.folds[0].train_labels) else n_train
                 self.run(candidate, fold, min(stop + 1.0, self.end), n=n if fold == 0 else None, quietly=fold > 0)
         if len(self.folds) > 1:
             found = sorted((m for m in self._summary() if m.n_folds > 1), key=lambda m: -m.score)
@@ -176,9 +178,9 @@ class Race:
         needed = self.runner.estimate(self.runner.plan(task, candidate.method)).seconds
         allowed = SHARE_FOR_FEATURES * self.left
         if needed <= allowed:
-            return len(task.train)
-        everything = len(task.train) + len(task.test)
-        n = int(everything * allowed / needed) - len(task.test)
+            return len(task.train_labels)
+        everything = len(task.train_labels) + task.n_test
+        n = int(everything * allowed / needed) - task.n_test
         least = max(task.n_strata, 50)
         return 0 if n < least else n
 
@@ -196,10 +198,12 @@ class Race:
         if not trained:
             return
         longest = max(last_fit(candidate) for candidate in trained)
-        left -= min(longest, SHARE_FOR_LAST_FIT * left)
+        last = min(longest, SHARE_FOR_LAST_FIT * left)
+        left -= last
+        least = max(LEAST_SECONDS, LEAST_SHARE * last)
         n_folds = len(self.folds)
         n = len(trained)
-        while n and left / (max(1, math.ceil(math.log2(n))) * n) < LEAST_SLICE + self.overhead:
+        while n and left / (max(1, math.ceil(math.log2(n))) * n) < least + self.overhead:
             n -= 1
         if n == 0:
             self.say("no time for a race: the cheap methods decide")
@@ -215,7 +219,7 @@ class Race:
             until = time.monotonic() + (stop - time.monotonic()) / (n_rungs - rung)
             for i, candidate in enumerate(trained):
                 slice_ = (until - time.monotonic()) / (len(trained) - i) - self.overhead
-                if slice_ < LEAST_SLICE / 2:
+                if slice_ < LEAST_SECONDS / 2:
                     continue
                 self._one(candidate, rung % n_folds, slice_, stop)
             trained = self._better_half([c for c in trained if c.label not in self.out])
@@ -224,10 +228,23 @@ class Race:
 
     def _one(self, candidate: Candidate, fold: int, seconds: float, stop: float) -> None:
         before = [t for t in self.measured(candidate) if t.fold == fold]
-        if any(t.n_train >= len(self.folds[fold].train) for t in before):
+        if any(t.n_train >= len(self.folds[fold].train_labels) for t in before):
             return  # it has had all that it can use here
         grace = stop + self.overhead + 5.0
-        self.run(candidate, fold, min(self.end, grace), seconds)
+        self.run(candidate, fold, min(self.end, grace), seconds, n=self._readable(candidate, fold, seconds))
+
+    def _readable(self, candidate: Candidate, fold: int, seconds: float) -> int | None:
+        """Rows to give to a method that reads all of them before its first step, so that it gets to that; None is all."""
+        n_train = len(self.folds[fold].train_labels)
+        work = candidate.method.workload(n_train, Budget(), 12)
+        if not work.encoded:
+            return None
+        planned = self.runner.plan(self.folds[fold], candidate.method)
+        whole = self.runner.estimate(planned).train_seconds
+        passes = work.encoded + work.steps * work.texts_per_step * work.passes_per_text
+        reading = whole * work.encoded / passes
+        n = int(n_train * min(1.0, 0.4 * seconds / max(reading, 1e-9)))
+        return None if n >= n_train else max(n, self.folds[fold].n_strata, 32)
 
     def _promising(self, last_fit: Callable[[Candidate], float]) -> list[Candidate]:
         """Those that may win, by belief at what each could make use of, and that fit into memory."""
@@ -245,7 +262,7 @@ class Race:
         if not found:
             return []
         time_left = max(1.0, SHARE_FOR_LAST_FIT * self.left)
-        n_train = len(self.folds[0].train)
+        n_train = len(self.folds[0].train_labels)
         sizes = [n_train * min(1.0, time_left / max(last_fit(candidate), 1e-9)) for candidate in found]
         mean, _ = self.believed(found, sizes)
         order = np.argsort(-mean, kind="stable")
@@ -257,7 +274,7 @@ class Race:
         if len(known) < 2:
             return known
         rivals = [*known, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
-        n_train = len(self.folds[0].train)
+        n_train = len(self.folds[0].train_labels)
         mean, covariance = self.believed(rivals, [n_train] * len(rivals))
         top = int(np.argmax(mean))
         order = sorted(range(len(known)), key=lambda i: -mean[i])

@@ -79,7 +79,7 @@ class Runner:
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
         files = self._files if planned.cell.backbone is not None else None
-        job = Job(planned, files, SUITE, attempt, save_to)
+        job = Job(planned, files, SUITE, attempt, save_to, scores_training=False)
         self._workers.start(job, task)
         while (left := until - time.monotonic()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):

@@ -46,7 +46,7 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None) -> Amo
     """What a cell comes to by its method's workload, its backbone's shape and its task's texts."""
     cell, method = planned.cell, planned.method
     shape = read_shape(files.folder) if files is not None and cell.backbone is not None else None
-    n_test = len(task.test)
+    n_test = task.n_test
     if shape is None:
         return Amount(0.0, 0.0, float(max(1, cell.n_train)), float(n_test), 50e6)
     work = method.workload(cell.n_train, cell.budget, shape.n_blocks)

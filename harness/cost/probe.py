@@ -118,6 +118,8 @@ def make_probe(
 
 def _with_few_test_rows(task: Task) -> Task:
     n = _TEST_TEXTS if task.kind.form == "text" else _TEST_ROWS
+    if task.test_index is not None:
+        return dataclasses.replace(task, test_index=task.test_index[:n], test_labels=task.test_labels[:n])
     return dataclasses.replace(task, test=task.test.first(n), test_labels=task.test_labels[:n])
 
 

@@ -23,6 +23,7 @@ class Job:
         suite: a label for the record.
         attempt: number that the record bears.
         save_to: folder that the fitted method is kept in; None keeps its record alone.
+        scores_training: whether the training score is taken, which costs time and is nobody's.
     """
 
     planned: PlannedCell
@@ -30,6 +31,7 @@ class Job:
     suite: str
     attempt: int
     save_to: Path | None = None
+    scores_training: bool = True
 
     @property
     def id(self) -> str:

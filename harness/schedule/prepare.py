@@ -153,7 +153,7 @@ _ALL_UP_TO = 8192
 
 def _fitting(sizes: Sequence[Size], tasks: Sequence[Task]) -> list[Size]:
     """The sizes that every task can hold, and `all` where that is little."""
-    pool = min(len(task.train) for task in tasks)
+    pool = min(len(task.train_labels) for task in tasks)
     n_classes = max(task.n_strata for task in tasks)
     fitting = [size for size in sizes if size.n is not None and n_classes <= size.n < pool]
     return [*fitting, Size(None)] if pool <= _ALL_UP_TO else fitting

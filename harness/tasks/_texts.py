@@ -77,7 +77,7 @@ class TextualKind(Kind):
             low=low,
             high=high,
             higher_is_better=spec.higher_is_better,
-            n_test=len(task.test),
+            n_test=task.n_test,
             n_test_available=task.n_test_available,
             others=others,
         )

@@ -160,6 +160,8 @@ class Task:
         provenance: where the rows come from, and what was dropped.
         prompt: the template that made the sources' prompts; None where they have none.
         reply: how a language model answers; None where it is not asked for a text.
+        train_index, test_index: positions in `train` and `test` of the rows that are the task's; None is all. Tasks
+            that are made of one split's rows share what is computed of them.
     """
 
     spec: TaskSpec
@@ -178,6 +180,24 @@ class Task:
     provenance: dict[str, Any] = field(default_factory=dict)
     prompt: str | None = None
     reply: Reply | None = None
+    train_index: Ints | None = None
+    test_index: Ints | None = None
+
+    @property
+    def pool_index(self) -> Ints:
+        """Positions in `train` of the pool, in its order."""
+        return np.arange(len(self.train), dtype=np.int64) if self.train_index is None else self.train_index
+
+    @property
+    def test_rows_to_predict(self) -> Rows:
+        """The test rows, without labels."""
+        every = self.test_index is None
+        return Rows(self.test, np.arange(len(self.test), dtype=np.int64) if every else self.test_index)  # type: ignore[arg-type]
+
+    @property
+    def n_test(self) -> int:
+        """Test rows that are scored."""
+        return len(self.test_labels)
 
     @property
     def name(self) -> str:
