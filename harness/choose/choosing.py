@@ -137,11 +137,13 @@ def choose(
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
             + f"; {task.n_test:,} test rows that no decision sees"
         )
-        last = _Last(race, task)
-        race.cheap()
-        if any(not candidate.is_cheap for candidate in entrants):
-            race.halving(last.seconds_of, last.predict_seconds())
-        record, winner = last.fit(folder)
+        with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
+            last = _Last(race, task, Path(aside) / "model")
+            race.cheap()
+            last.make_sure()
+            if any(not candidate.is_cheap for candidate in entrants):
+                race.halving(last.seconds_of, last.predict_seconds())
+            record, winner = last.fit(folder)
     assert record.score is not None
     chosen = Chosen(winner.label, record.score, record, folder, tuple(race.tried), time.monotonic() - began)
     _write_card(chosen, task)
@@ -171,9 +173,11 @@ def _prior(prior: Callable[[], list[Record]] | None, files: BackboneFiles | None
 class _Last:
     """The winner's own fit, on all training rows, in the time that is left."""
 
-    def __init__(self, race: Race, task: Task) -> None:
+    def __init__(self, race: Race, task: Task, aside: Path) -> None:
         self._race = race
         self._task = task
+        self._aside = aside
+        self._safe: tuple[Record, Candidate] | None = None
 
     def seconds_of(self, candidate: Candidate) -> float:
         """That fitting a candidate to all rows takes, uncut."""
@@ -188,74 +192,63 @@ class _Last:
         ]
         return 1.3 * float(np.median(rates)) * self._task.n_test if rates else 0.0
 
-    def fit(self, folder: Path) -> tuple[Record, Candidate]:
-        """Fit and save the best by belief; what was made sure of before, where that does not come to an end."""
+    def make_sure(self) -> None:
+        """Fit and put aside the best of the cheap methods that takes next to no time: a model, whatever comes."""
         race = self._race
-        ranked = self._ranked()
-        if not ranked:
-            why = "; ".join(f"{label} {reason}" for label, reason in race.out.items()) or "there was no time"
-            raise HarnessError(f"Nothing could be fitted within the time: {why}.")
-        with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            safe = self._make_sure(ranked, Path(aside) / "model")
-            for candidate, expected in ranked:
-                if safe is not None and candidate is safe[1]:
-                    break
-                planned = self._plan(candidate)
-                if planned is None:
-                    continue
-                race.say(
-                    f"{candidate.label} is expected to reach {expected:.3f}: "
-                    f"fitting it to all {len(self._task.train_labels):,} rows"
-                )
-                record = race.runner.run(planned, self._task, race.end, folder)
-                if record is not None and record.status == "ok":
-                    return record, candidate
-                race.say(f"{candidate.label}: {'no time' if record is None else record.status.replace('_', ' ')}")
-            if safe is None:
-                raise HarnessError("No fit to all rows came to an end within the time; give more of it.")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(Path(aside) / "model", folder, dirs_exist_ok=True)
-        return safe
+        cheap = [(c, takes) for c, _ in self._ranked() if c.is_cheap and (takes := self._seconds_in_all(c)) < race.left]
+        if not cheap:
+            return
+        quick = [candidate for candidate, takes in cheap if takes <= SHARE_FOR_SAFETY * race.left]
+        candidate = quick[0] if quick else min(cheap, key=lambda one: one[1])[0]
+        record = race.runner.run(self._whole(candidate), self._task, race.end, self._aside)
+        if record is not None and record.status == "ok":
+            self._safe = record, candidate
 
-    def _make_sure(self, ranked: Sequence[tuple[Candidate, float]], folder: Path) -> tuple[Record, Candidate] | None:
-        """The best method that is fitted in no time, fitted and put aside, should a better one not come to an end."""
-        race = self._race
+    def fit(self, folder: Path) -> tuple[Record, Candidate]:
+        """Fit and save the best by belief; what was put aside before, where that does not come to an end."""
+        race, safe = self._race, self._safe
+        ranked = self._ranked()
         for candidate, expected in ranked:
-            is_best = candidate is ranked[0][0]
-            if not candidate.is_cheap:
+            hope = f"{candidate.label} is expected to reach {expected:.3f}"
+            if safe is not None and candidate is safe[1]:
+                race.say(f"{hope}, and was fitted to all {len(self._task.train_labels):,} rows before the race")
+                break
+            planned = self._whole(candidate) if candidate.is_cheap else self._in_time(candidate)
+            if planned is None:
                 continue
-            planned = race.runner.plan(self._task, candidate.method, None, Budget(peak_memory_bytes=race.most_bytes))
-            takes = race.runner.estimate(planned).seconds
-            if not is_best and takes > SHARE_FOR_SAFETY * race.left:
-                continue
-            if is_best:
-                race.say(
-                    f"{candidate.label} is expected to reach {expected:.3f}: "
-                    f"fitting it to all {len(self._task.train_labels):,} rows"
-                )
+            race.say(f"{hope}: fitting it to all {len(self._task.train_labels):,} rows")
             record = race.runner.run(planned, self._task, race.end, folder)
             if record is not None and record.status == "ok":
                 return record, candidate
-        return None
+            race.say(f"{candidate.label}: {'no time' if record is None else record.status.replace('_', ' ')}")
+        if safe is None:
+            why = "; ".join(f"{label} {reason}" for label, reason in race.out.items())
+            raise HarnessError(f"Nothing was fitted within the time{': ' + why if why else ''}. Give more of it.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(self._aside, folder, dirs_exist_ok=True)
+        return safe
 
     def _ranked(self) -> list[tuple[Candidate, float]]:
         race = self._race
         known = [candidate for candidate in race.entrants if race.measured(candidate)]
         if not known:
             return []
-        n_train = len(self._task.train_labels)
-        sizes = []
-        for candidate in known:
-            whole, time_left = self.seconds_of(candidate), max(1.0, race.left - self.predict_seconds())
-            sizes.append(n_train if candidate.is_cheap else n_train * min(1.0, time_left / max(whole, 1e-9)))
+        time_left = race.left - self.predict_seconds() - race.overhead
+        sizes = [race.labels_in_time(candidate, self.seconds_of, time_left) for candidate in known]
         mean, _ = race.believed(known, sizes)
         return [(known[i], race.belief.back(float(mean[i]))) for i in np.argsort(-mean, kind="stable")]
 
-    def _plan(self, candidate: Candidate) -> PlannedCell | None:
-        """The cell; None where there is no time for it."""
+    def _seconds_in_all(self, candidate: Candidate) -> float:
+        return self._race.runner.estimate(self._whole(candidate)).seconds
+
+    def _whole(self, candidate: Candidate) -> PlannedCell:
+        """The cell that fits a candidate to all rows, however long it takes."""
+        budget = Budget(peak_memory_bytes=self._race.most_bytes)
+        return self._race.runner.plan(self._task, candidate.method, None, budget)
+
+    def _in_time(self, candidate: Candidate) -> PlannedCell | None:
+        """The same, cut to the time that is left; None where that is none."""
         race = self._race
-        if candidate.is_cheap:
-            return race.runner.plan(self._task, candidate.method, None, Budget(peak_memory_bytes=race.most_bytes))
         seconds = race.left - self.predict_seconds() - race.overhead
         if seconds < LEAST_FIT / 2:
             return None

@@ -127,7 +127,7 @@ class Race:
             self.say(f"{candidate.label}: {record.status.replace('_', ' ')}; out of the race")
             return False
         if not candidate.is_cheap:
-            self.overhead = max(1.0, took - (record.cost.fit_seconds or 0.0))
+            self.overhead = max(1.0, took - (record.cost.train_seconds or 0.0))
         cut = "" if used >= 0.95 * planned.cell.n_train else f", cut short at {100 * used / planned.cell.n_train:.0f} %"
         assert record.score is not None
         if quietly:
@@ -218,11 +218,12 @@ class Race:
         for rung in range(n_rungs):
             until = time.monotonic() + (stop - time.monotonic()) / (n_rungs - rung)
             for i, candidate in enumerate(trained):
-                slice_ = (until - time.monotonic()) / (len(trained) - i) - self.overhead
-                if slice_ < LEAST_SECONDS / 2:
+                slice_ = max(least, (until - time.monotonic()) / (len(trained) - i) - self.overhead)
+                if time.monotonic() + slice_ + self.overhead > stop + 0.1 * left:
+                    self.say(f"{candidate.label}: no time left for it in the race")
                     continue
                 self._one(candidate, rung % n_folds, slice_, stop)
-            trained = self._better_half([c for c in trained if c.label not in self.out])
+            trained = self._better_half([c for c in trained if c.label not in self.out], last_fit)
             if len(trained) < 2 and n_folds == 1:
                 return
 
@@ -234,7 +235,7 @@ class Race:
         self.run(candidate, fold, min(self.end, grace), seconds, n=self._readable(candidate, fold, seconds))
 
     def _readable(self, candidate: Candidate, fold: int, seconds: float) -> int | None:
-        """Rows to give to a method that reads all of them before its first step, so that it gets to that; None is all."""
+        """Rows to give to a method that reads all of them before its first step, so that it gets there; None is all."""
         n_train = len(self.folds[fold].train_labels)
         work = candidate.method.workload(n_train, Budget(), 12)
         if not work.encoded:
@@ -261,21 +262,25 @@ class Race:
             found.append(candidate)
         if not found:
             return []
-        time_left = max(1.0, SHARE_FOR_LAST_FIT * self.left)
-        n_train = len(self.folds[0].train_labels)
-        sizes = [n_train * min(1.0, time_left / max(last_fit(candidate), 1e-9)) for candidate in found]
+        sizes = [self.labels_in_time(candidate, last_fit, SHARE_FOR_LAST_FIT * self.left) for candidate in found]
         mean, _ = self.believed(found, sizes)
         order = np.argsort(-mean, kind="stable")
         return [found[i] for i in order[:MOST_ENTRANTS]]
 
-    def _better_half(self, candidates: list[Candidate]) -> list[Candidate]:
+    def labels_in_time(self, candidate: Candidate, last_fit: Callable[[Candidate], float], seconds: float) -> float:
+        """Labels that a candidate's fit on all rows makes full use of within so many seconds."""
+        n_train = len(self.folds[0].train_labels)
+        return n_train * min(1.0, max(1.0, seconds) / max(last_fit(candidate), 1e-9))
+
+    def _better_half(self, candidates: list[Candidate], last_fit: Callable[[Candidate], float]) -> list[Candidate]:
         """The better half, less those that will hardly come out ahead of the best of all."""
         known = [candidate for candidate in candidates if self.measured(candidate)]
         if len(known) < 2:
             return known
         rivals = [*known, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
-        n_train = len(self.folds[0].train_labels)
-        mean, covariance = self.believed(rivals, [n_train] * len(rivals))
+        time_left = SHARE_FOR_LAST_FIT * self.left
+        sizes = [self.labels_in_time(candidate, last_fit, time_left) for candidate in rivals]
+        mean, covariance = self.believed(rivals, sizes)
         top = int(np.argmax(mean))
         order = sorted(range(len(known)), key=lambda i: -mean[i])
         kept = []

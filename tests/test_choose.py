@@ -1,0 +1,198 @@
+"""Choosing within a time: what is held out stays held out, what is saved is what is scored, and time is kept."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import load_model
+from harness.backbones.locate import BackboneFiles
+from harness.choose import Chosen, choose
+from harness.choose.candidates import Belief, Candidate, Measured, candidates
+from harness.choose.folds import PERIOD, validation_cap, validation_folds
+from harness.data.table import table_task
+from harness.errors import DataError, HarnessError, UsageError
+from harness.methods.configure import parse_methods
+from harness.schedule.local import LocalWorkers
+from harness.store import Store
+from harness.tasks.base import Task, kinds
+from tests.test_cli import harness
+from tests.toys import write_toy_table
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("choose")
+    write_toy_table(folder / "toy.csv")
+    return folder / "toy.csv"
+
+
+@pytest.fixture(scope="module")
+def chosen(table: Path, tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFactory) -> tuple[Chosen, Task, Path]:
+    """One choice among four methods, shared by the tests that look at what came of it."""
+    folder = tmp_path_factory.mktemp("chosen")
+    task = prepared(table)
+    began = time.monotonic()
+    with LocalWorkers("cpu", None) as workers, Store.open(folder / "store.sqlite") as store:
+        found = choose(
+            task, tiny, workers, store, folder / "model", within=40.0, began=began,
+            methods=parse_methods(["tfidf", "linear-probe", "full", "lora"]),
+        )  # fmt: skip
+    return found, task, folder
+
+
+def prepared(path: Path) -> Task:
+    return kinds.get("classification").prepare(table_task(path, "text", "label"), None)
+
+
+# ---- what is held out
+
+
+def test_folds_share_no_row_nor_text_and_none_of_the_test(toy: Task) -> None:
+    test = set(toy.test.texts)
+    folds = validation_folds(toy)
+    validated: list[int] = []
+    for fold in folds:
+        fits, validates = (set(index.tolist()) for index in (fold.train_index, fold.test_index))  # type: ignore[union-attr]
+        assert not fits & validates
+        texts = [{toy.train.texts[row] for row in rows} for rows in (fits, validates)]
+        assert not texts[0] & texts[1]
+        assert not (texts[0] | texts[1]) & test
+        assert set(fold.train_strata.tolist()) == set(toy.train_strata.tolist())
+        assert (fold.test_labels == toy.train_labels[fold.test_index]).all()
+        assert (fold.train_labels == toy.train_labels[fold.train_index]).all()
+        validated += validates
+    assert len(validated) == len(set(validated))
+    assert len(folds) == PERIOD
+    assert len({fold.data for fold in folds} | {toy.data}) == PERIOD + 1
+
+
+def test_a_rare_class_is_always_trained_on(tmp_path: Path) -> None:
+    rows = [(f"a text with number {i}", "often" if i % 2 else "also") for i in range(60)]
+    rows += [(f"odd one {i}", "rare") for i in range(3)]
+    with (tmp_path / "rare.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([("text", "label"), *rows])
+    task = prepared(tmp_path / "rare.csv")
+    for fold in validation_folds(task):
+        assert set(fold.train_strata.tolist()) == {0, 1, 2}
+
+
+def test_validation_rows_follow_the_time() -> None:
+    assert [validation_cap(seconds) for seconds in (20, 300, 3600)] == [300, 450, 1000]
+
+
+# ---- what is believed
+
+
+def test_belief_follows_what_was_measured_and_doubts_fits_that_were_cut() -> None:
+    entrants = [Candidate(method, method.name, False) for method in parse_methods(["full", "lora"])]
+    belief = Belief([], 2)
+    whole = [Measured(entrants[0], 1000, 1, 900, 0.9), Measured(entrants[1], 1000, 1, 900, 0.8)]
+    mean, covariance = belief.expect(entrants, [1000, 1000], whole)
+    assert belief.back(float(mean[0])) == pytest.approx(0.9, abs=0.01)
+    assert mean[0] > mean[1]
+    cut = [Measured(entrants[0], 1000, 1, 900, 0.9, halvings=4.0), whole[1]]
+    _, doubtful = belief.expect(entrants, [1000, 1000], cut)
+    assert doubtful[0, 0] > covariance[0, 0]
+
+
+def test_what_cannot_serve_is_no_candidate(toy: Task, tiny: BackboneFiles, tiny_llama: BackboneFiles) -> None:
+    names = {candidate.label for candidate in candidates(None, toy, tiny, "cpu")}
+    assert {"tfidf", "linear-probe", "setfit", "full", "lora"} <= names
+    assert not {"majority", "from-scratch", "zero-shot", "few-shot", "qlora"} & names
+    assert "setfit" not in {candidate.label for candidate in candidates(None, toy, tiny_llama, "cpu")}
+    assert {candidate.label for candidate in candidates(None, toy, None, "cpu")} == {"tfidf"}
+    hurried = {candidate.label for candidate in candidates(None, toy, tiny, "cpu", in_a_hurry=True)}
+    assert "tfidf[c=10.0]" in hurried
+
+
+# ---- what comes of it
+
+
+def test_the_score_is_the_saved_models(chosen: tuple[Chosen, Task, Path]) -> None:
+    found, task, folder = chosen
+    model = load_model(found.folder, "cpu")
+    right = [task.label_names[k] for k in task.test_labels]
+    predicted = model.predict(list(task.test.texts))
+    assert found.score.value == pytest.approx(np.mean([a == b for a, b in zip(predicted, right, strict=True)]))
+    assert found.score.value > 0.8  # words tell the classes apart
+    text = (found.folder / "README.md").read_text()
+    assert f"accuracy {found.score.value:.3f}" in text
+    assert found.method in text
+    assert not list(folder.glob(".*model*"))  # nothing half-written is left behind
+
+
+def test_it_keeps_within_its_time_and_tries_all(chosen: tuple[Chosen, Task, Path]) -> None:
+    found, _, _ = chosen
+    assert found.seconds <= 40 * 1.05
+    assert {tried.candidate.label for tried in found.tried} == {"tfidf", "linear-probe", "full", "lora"}
+
+
+def test_all_that_was_tried_is_in_the_store(chosen: tuple[Chosen, Task, Path]) -> None:
+    found, task, folder = chosen
+    with Store.open(folder / "store.sqlite", create=False) as store:
+        records = {record.id: record for record in store.records()}
+    assert {tried.record.id for tried in found.tried} <= set(records)
+    assert found.record.id in records
+    assert {record.suite for record in records.values()} == {"choose"}
+    scored_on_the_test = [record for record in records.values() if record.cell.task == task.name]
+    assert len(scored_on_the_test) <= 2  # the winner, and what was put aside in case it fails
+
+
+def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
+    table: Path, tiny: BackboneFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.choose.choosing import _Last
+
+    monkeypatch.setattr(_Last, "_in_time", lambda *_: None)
+    monkeypatch.setattr(_Last, "_ranked", lambda self: [(c, 0.5) for c in reversed(self._race.entrants)])
+    said: list[str] = []
+    with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
+        found = choose(
+            prepared(table), tiny, workers, store, tmp_path / "model", within=25.0, began=time.monotonic(),
+            methods=parse_methods(["tfidf", "full"]), say=said.append,
+        )  # fmt: skip
+    assert found.method == "tfidf"
+    assert load_model(tmp_path / "model", "cpu").description.method == "tfidf"
+
+
+# ---- what is refused
+
+
+def test_what_makes_no_sense_is_refused_before_anything_runs(table: Path, tmp_path: Path) -> None:
+    given = ("choose", "--data", str(table), "--save", str(tmp_path / "model"))
+    assert "nothing can be trained" in harness(*given, "--within", "1s", cwd=tmp_path, code=2)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    said = harness("choose", "--data", str(table), "--save", "full", "--within", "1m", cwd=tmp_path, code=2)
+    assert "exists already" in said
+    assert "Unknown method" in harness(*given, "--within", "1m", "--methods", "fool", cwd=tmp_path, code=2)
+    lines = ["text,label", *(f"the same text,{'ab'[i % 2]}" for i in range(40))]
+    (tmp_path / "same.csv").write_text("\n".join(lines))
+    with pytest.raises((DataError, UsageError, HarnessError)):
+        validation_folds(prepared(tmp_path / "same.csv"))
+
+
+def test_predict_adds_two_columns_and_overwrites_nothing(chosen: tuple[Chosen, Task, Path], tmp_path: Path) -> None:
+    found, task, _ = chosen
+    model = str(found.folder)
+    texts = list(task.test.texts[:5])
+    with (tmp_path / "new.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([("id", "body"), *((i, text) for i, text in enumerate(texts))])
+    said = harness("predict", "--model", model, "--data", "new.csv", "--text", "body", "--out", "out.csv", cwd=tmp_path)
+    assert "5 predictions" in said
+    with (tmp_path / "out.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["body"] for row in rows] == texts
+    assert list(rows[0]) == ["id", "body", "prediction", "probability"]
+    assert [row["prediction"] for row in rows] == load_model(model, "cpu").predict(texts)
+    again = ("predict", "--model", model, "--data", "out.csv", "--text", "body", "--out", "o.csv")
+    assert "has a column 'prediction' already" in harness(*again, cwd=tmp_path, code=2)
+    same = ("predict", "--model", model, "--data", "new.csv", "--text", "body", "--out", "new.csv")
+    assert "is the file that is read" in harness(*same, cwd=tmp_path, code=2)
+    other = ("predict", "--model", model, "--data", "new.csv", "--text", "bod", "--out", "o.csv")
+    assert "no column 'bod'" in harness(*other, cwd=tmp_path, code=2)
