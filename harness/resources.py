@@ -1,4 +1,4 @@
-"""Files that ship with the package: the suites and the reference results.
+"""Files that ship with the package (the suites and the reference results), and the folder for what is only kept.
 
 In the repository they lie at the top level (`suites/`, `results/reference/`), where people look for them; in a wheel
 they lie inside the package. Both are found here, so that `harness run NAME` works from any folder.
@@ -7,7 +7,9 @@ they lie inside the package. Both are found here, so that `harness run NAME` wor
 from __future__ import annotations
 
 import importlib.resources
+import os
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 
 def shipped(folder: str) -> Traversable:
@@ -18,3 +20,12 @@ def shipped(folder: str) -> Traversable:
         return inside
     with importlib.resources.as_file(package) as path:  # an editable install: the package lies in the checkout
         return path.parent.joinpath(*folder.split("/"))
+
+
+def cache_folder() -> Path:
+    """`HARNESS_CACHE`, else `adaptation-harness` in the user's cache folder."""
+    named = os.environ.get("HARNESS_CACHE")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "adaptation-harness"

@@ -278,3 +278,21 @@ def test_validation_leaves_each_task_out():
     assert found.error("seconds") < 0.25  # the same costs in all tasks
     with pytest.raises(UsageError, match="cannot be validated"):
         validate(grids(tasks=("a",)))
+
+
+# ---- work
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "last-layers", "prompt-tuning", "setfit", "linear-probe", "head"])
+def test_work_grows_as_the_methods_themselves_say(name):
+    """Advice reads settings and imports no method; what they say of steps is what the methods' own workload says."""
+    from harness.advice.work import texts_read
+    from harness.methods import methods
+
+    method = methods.get(name)()
+    for n_train in (3, 32, 500, 480, 5000):
+        work = method.workload(n_train, Budget(), 6)
+        expected = work.texts_per_step * work.steps
+        if name in ("setfit", "linear-probe", "head"):
+            expected += work.encoded
+        assert texts_read(method.config(), n_train) == pytest.approx(expected)

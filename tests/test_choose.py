@@ -39,7 +39,7 @@ def chosen(table: Path, tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFa
     began = time.monotonic()
     with LocalWorkers("cpu", None) as workers, Store.open(folder / "store.sqlite") as store:
         found = choose(
-            task, tiny, workers, store, folder / "model", within=40.0, began=began,
+            task, tiny, workers, store, folder / "model", within=120.0, began=began,
             methods=parse_methods(["tfidf", "linear-probe", "full", "lora"]),
         )  # fmt: skip
     return found, task, folder
@@ -128,7 +128,7 @@ def test_the_score_is_the_saved_models(chosen: tuple[Chosen, Task, Path]) -> Non
 
 def test_it_keeps_within_its_time_and_tries_all(chosen: tuple[Chosen, Task, Path]) -> None:
     found, _, _ = chosen
-    assert found.seconds <= 40 * 1.05
+    assert found.seconds <= 120 * 1.05
     assert {tried.candidate.label for tried in found.tried} == {"tfidf", "linear-probe", "full", "lora"}
 
 
@@ -153,7 +153,7 @@ def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
         found = choose(
-            prepared(table), tiny, workers, store, tmp_path / "model", within=25.0, began=time.monotonic(),
+            prepared(table), tiny, workers, store, tmp_path / "model", within=120.0, began=time.monotonic(),
             methods=parse_methods(["tfidf", "full"]), say=said.append,
         )  # fmt: skip
     assert found.method == "tfidf"

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.advice.costs import expected_costs
+from harness.advice.costs import expected_costs, scale_of
 from harness.advice.evidence import Evidence, Point, gather, median_of
 from harness.advice.pooled import Floats
 from harness.advice.question import Question
 from harness.advice.scores import Scale, expected_scores
+from harness.cost.calibration import Probed
 from harness.errors import UsageError, unknown_name
 from harness.records import Record
 from harness.report import text
@@ -103,12 +104,13 @@ class Advice:
         return json.dumps(asdict(self), indent=1)
 
 
-def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
+def advise(question: Question, records: Iterable[Record] | Evidence, probes: Sequence[Probed] = ()) -> Advice:
     """Answer from records; nothing is run, and nothing is invented.
 
     Args:
         question: what is asked.
         records: what was measured, predictions not needed; or what `gather` made of it.
+        probes: of devices that nothing, or little, was measured on.
 
     Raises:
         UsageError: nothing was measured that the answer could rest on: of this kind, on this backbone, near this size.
@@ -116,7 +118,7 @@ def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
     evidence = records if isinstance(records, Evidence) else gather(records)
     points, notes = _relevant(question, evidence)
     metric = points[0].metric
-    device = _device(question, evidence, points)
+    device, base = _device(question, evidence, points, probes)
     methods = list(dict.fromkeys(point.method for point in points))
     by_method = {method: [point for point in points if point.method == method] for method in methods}
     mean, covariance = expected_scores(question, points, by_method)
@@ -127,8 +129,18 @@ def advise(question: Question, records: Iterable[Record] | Evidence) -> Advice:
             mean[i], covariance[i], covariance[:, i] = scale.there(own.score), 0.0, 0.0
             covariance[i, i] = scale.variance(own, seed_noise=0.0)
     seconds, memory, predict = (
-        expected_costs(question, by_method, evidence, device, name) for name in ("seconds", "memory", "predict")
+        expected_costs(question, by_method, evidence, base, name) for name in ("seconds", "memory", "predict")
     )
+    if base is not None and device is not None and device != base:
+        ratio = scale_of(device, base, by_method, evidence, probes)
+        if ratio is None:
+            notes.append(f"The probe of {device} shares no method with what was measured: run it with others.")
+            if question.device is not None:  # nothing is known of what was asked for
+                seconds, predict = {}, {}
+            device = base if question.device is None else device
+        else:
+            seconds, predict = ({m: ratio * v for m, v in found.items()} for found in (seconds, predict))
+            notes.append(f"Seconds are those of {base} times {ratio:.2f}, by a probe of {device}.")
     choices = []
     for i, method in enumerate(methods):
         own_points, spread = by_method[method], math.sqrt(max(float(covariance[i, i]), 0.0))
@@ -211,15 +223,25 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def _device(question: Question, evidence: Evidence, points: list[Point]) -> str | None:
-    """The device that is asked for, else the one with the most timed points."""
+def _device(
+    question: Question, evidence: Evidence, points: list[Point], probes: Sequence[Probed]
+) -> tuple[str | None, str | None]:
+    """Whose costs are given, and who they are carried over from: itself, where it was measured.
+
+    That is the device that is asked for; else the last that was probed; else the one with the most timed points.
+    """
     timed = [device for point in points for device in point.seconds]
-    if question.device is not None:
-        known = set(timed) | set(evidence.devices)
+    most = max(sorted(set(timed)), key=timed.count) if timed else None
+    probed = [one.device for one in probes]
+    if question.device is None:
+        wanted = probed[-1] if probed and most is not None else most
+    else:
+        known = set(timed) | set(evidence.devices) | set(probed)
         if question.device not in known:
-            raise unknown_name("device among what was measured", question.device, known)
-        return question.device
-    return max(sorted(set(timed)), key=timed.count) if timed else None
+            raise unknown_name("device among what was measured or probed", question.device, known)
+        wanted = question.device
+    is_measured = wanted in timed or wanted not in probed
+    return wanted, wanted if is_measured else most
 
 
 def _basis(question: Question, own: list[Point]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from harness.advice.answer import Advice, advise
 from harness.advice.question import Question
 from harness.bulk import uncollected
+from harness.cost.calibration import probes
 from harness.records import Record
 from harness.sources import read_source, reference_records
 
@@ -25,7 +26,7 @@ def ask(store: str | None = None, *, reference: bool = True, **asked: Any) -> Ad
         UsageError: a field that makes no sense, or nothing was measured that an answer could rest on.
     """
     question = Question(**asked)
-    return advise(question, [*own_records(store), *(reference_records() if reference else ())])
+    return advise(question, [*own_records(store), *(reference_records() if reference else ())], probes())
 
 
 def own_records(store: str | None) -> list[Record]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from collections.abc import Sequence
+from statistics import median
+from typing import Final
 
 import numpy as np
 
@@ -11,7 +13,8 @@ from harness.advice.evidence import Evidence, Point
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.advice.scores import x_of
-from harness.records import Budget
+from harness.advice.work import log_work
+from harness.cost.calibration import Probed
 
 SECONDS: Final = Spreads(
     level=5.0, slope=1.4, covariate=0.7, task=1.2, task_slope=0.7, family=2.9, method=0.85, method_slope=0.5, both=0.28,
@@ -28,8 +31,29 @@ The most likely ones of the reference results (docs/advice.md), rounded.
 
 SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": MEMORY}
 
-_BLOCKS = 6
-"""Of a transformer, where it is asked how deep methods go: its depth is the same for all that is compared."""
+
+def scale_of(
+    device: str, base: str, by_method: dict[str, list[Point]], evidence: Evidence, probes: Sequence[Probed]
+) -> float | None:
+    """How many times as long a step takes on a device that was probed as on one that was measured.
+
+    The median over methods that both are known of, of seconds of a unit of work; None where there is no such method.
+    """
+    ratios = []
+    expected: dict[int, dict[str, float]] = {}
+    for probed in probes:
+        points = by_method.get(probed.method, [])  # the label of a method with its default settings is its name
+        if probed.device != device or not points or probed.backbone is None or probed.seconds <= 0:
+            continue
+        if probed.seq_len not in expected:
+            asked = Question(kind=points[0].kind, n_train=256, tokens=float(probed.seq_len))
+            expected[probed.seq_len] = expected_costs(asked, by_method, evidence, base, "seconds")
+        there = expected[probed.seq_len].get(probed.method)
+        if there is None:
+            continue
+        of_probe = math.log(probed.seconds) - math.log((probed.batch_size or 1) * probed.seq_len / 32)
+        ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], 256, float(probed.seq_len))))
+    return median(ratios) if ratios else None
 
 
 def expected_costs(
@@ -80,26 +104,7 @@ def _where(point: Point, task: str | None, n_train: int, tokens: float | None, n
 
 
 def _log_work(point: Point, n_train: int, tokens: float | None, name: str) -> float:
-    """Logarithm of the texts that a fit puts through a transformer, in forward passes, times their tokens.
-
-    A small fit has as many steps as a somewhat larger one, and a large one as many as its rows: work knows, where a
-    straight line in the number of labels does not.
-    """
-    if name == "predict":
-        return math.log((tokens or 32.0) / 32) if point.backbone is not None else 0.0
-    if name != "seconds":
-        return 0.0
-    passes = _passes(point.name, point.config, n_train) if point.backbone is not None else 0.0
-    return math.log(max(n_train, 1)) if passes <= 0 else math.log(passes * (tokens or 32.0) / 32)
-
-
-def _passes(name: str, config: dict[str, Any], n_train: int) -> float:
-    from harness.errors import HarnessError
-    from harness.methods.base import methods
-
-    try:
-        method = methods.get(name)(**config)
-    except (HarnessError, ValueError):  # measured elsewhere, or by another version of it
-        return 0.0
-    work = method.workload(n_train, Budget(), _BLOCKS)
-    return work.encoded + work.steps * work.texts_per_step * work.passes_per_text
+    """What values are carried over by: seconds by work, those of predicting by tokens, bytes by nothing."""
+    if name == "seconds":
+        return log_work(point, n_train, tokens)
+    return math.log((tokens or 32.0) / 32) if name == "predict" and point.backbone is not None else 0.0

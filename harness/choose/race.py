@@ -159,7 +159,8 @@ class Race:
                         self.say("encoding texts with the transformer would take too long: words alone")
                         return
                 n = None if not candidate.method.serves or n_train == len(self.folds[0].train_labels) else n_train
-                self.run(candidate, fold, min(stop + 1.0, self.end), n=n if fold == 0 else None, quietly=fold > 0)
+                until = min(stop + 1.0, self.end) if self.tried else self.end  # something is better than nothing
+                self.run(candidate, fold, until, n=n if fold == 0 else None, quietly=fold > 0)
         if len(self.folds) > 1:
             found = sorted((m for m in self._summary() if m.n_folds > 1), key=lambda m: -m.score)
             if found:
@@ -237,14 +238,13 @@ class Race:
     def _readable(self, candidate: Candidate, fold: int, seconds: float) -> int | None:
         """Rows to give to a method that reads all of them before its first step, so that it gets there; None is all."""
         n_train = len(self.folds[fold].train_labels)
-        work = candidate.method.workload(n_train, Budget(), 12)
-        if not work.encoded:
+        if not candidate.method.workload(n_train, Budget(), 12).encoded:
             return None
-        planned = self.runner.plan(self.folds[fold], candidate.method)
-        whole = self.runner.estimate(planned).train_seconds
-        passes = work.encoded + work.steps * work.texts_per_step * work.passes_per_text
-        reading = whole * work.encoded / passes
-        n = int(n_train * min(1.0, 0.4 * seconds / max(reading, 1e-9)))
+        frozen = [
+            t.record for t in self.tried if t.candidate.is_cheap and t.candidate.method.serves and t.record.cell.n_train
+        ]
+        each = max(((r.cost.encode_seconds or 0.0) / r.cell.n_train for r in frozen), default=0.0)
+        n = int(min(n_train, 0.4 * seconds / max(each, 1e-9)))
         return None if n >= n_train else max(n, self.folds[fold].n_strata, 32)
 
     def _promising(self, last_fit: Callable[[Candidate], float]) -> list[Candidate]:

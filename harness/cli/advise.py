@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.advice import Advice, Choice, Question, advise
 from harness.advice.ask import own_records
 from harness.bulk import uncollected
+from harness.cost.calibration import probes
 from harness.errors import DataError
 from harness.report import text
 from harness.sources import reference_records
@@ -29,7 +30,7 @@ def advise_command(question: Question, store: str, *, reference: bool, as_json: 
     """Print the answer; 1 where nothing fits."""
     own = own_records(store)
     records = [*own, *(reference_records() if reference else ())]
-    answer = advise(question, records)
+    answer = advise(question, records, probes())
     if as_json:
         typer.echo(answer.to_json())
     else:

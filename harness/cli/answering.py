@@ -1,4 +1,4 @@
-"""Commands that answer which method fits: `advise`, `validate-advice`, `choose`, `predict`. Imports typer alone."""
+"""Commands that answer which method fits, and what they rest on. Imports typer alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("validate-advice")(validate_advice)
     app.command()(choose)
     app.command()(predict)
+    app.command()(probe)
 
 
 def advise(
@@ -120,3 +121,28 @@ def predict(
     from harness.cli.predict import predict_command
 
     raise typer.Exit(predict_command(model, data, text, out, device))
+
+
+def probe(
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="A hub id, a local folder, or a shape: llama-3.2-1b-like, llama-3.2-3b-like, bert-base-like, "
+            "bert-large-like."
+        ),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="These methods: 'lora[rank=4],full'")] = "linear-probe,lora,full",
+    batch_size: Annotated[int, typer.Option(help="Texts of a step.")] = 16,
+    seq_len: Annotated[int, typer.Option(help="Tokens of a text.")] = 32,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Take the configuration alone: costs do not depend on weights.")
+    ] = False,
+    device: DeviceOption = "auto",
+    mirror: MirrorOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="What was found, as JSON.")] = False,
+) -> None:
+    """Measure what a step of each method takes on this device, in a minute, without data."""
+    from harness.cli.probe import ProbeOptions, probe_command
+
+    options = ProbeOptions(backbone, methods, batch_size, seq_len, random_weights, device, mirror, as_json)
+    raise typer.Exit(probe_command(options))

@@ -59,9 +59,9 @@ def choose_command(options: ChooseOptions) -> int:
     quiet_libraries()
     from harness.backbones.locate import DEFAULT, locate_backbone
     from harness.data.table import table_task
-    from harness.features.disk import default_folder
     from harness.measure.host import host_limit_bytes
     from harness.methods.configure import parse_methods, split_top_level
+    from harness.resources import cache_folder
     from harness.schedule.limits import Limits
     from harness.schedule.local import LocalWorkers
     from harness.sources import reference_records
@@ -71,7 +71,7 @@ def choose_command(options: ChooseOptions) -> int:
     asked = None if options.methods is None else parse_methods(split_top_level(options.methods))
     console = Console(highlight=False)
     say = _teller(console, began)
-    with LocalWorkers(options.device, default_folder(), limits=Limits(None, host_limit_bytes())) as workers:
+    with LocalWorkers(options.device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers:
         workers.warm_up()  # it imports what it needs while the data are read
         spec = table_task(options.data, options.text, options.label, options.test)
         files = None

@@ -20,10 +20,11 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     """Print the findings; returns 1 if something that was asked for is missing, else 0."""
     import harness
     from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.features.disk import FeatureDisk, default_folder
+    from harness.features.disk import FeatureDisk
     from harness.libraries import quiet_libraries
     from harness.measure.device import find_device
     from harness.measure.memory import MemoryMeter
+    from harness.resources import cache_folder
 
     quiet_libraries()
     console = Console()
@@ -43,7 +44,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     with MemoryMeter() as meter:
         pass
     row("peak memory by", meter.method)
-    folder = default_folder()
+    folder = cache_folder()
     row("feature cache", f"{folder}: {FeatureDisk(folder).size_bytes() / 1e6:.1f} MB")
     row("store", f"{store}: {'there' if '://' in store or Path(store).exists() else 'not made yet'}")
     row("mirror", f"{mirror}: {'there' if mirror.is_dir() else 'no such folder'}" if mirror else "none named")

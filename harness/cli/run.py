@@ -76,7 +76,7 @@ def run_command(asked: Asked, options: RunOptions) -> int:
 
 
 def _workers(options: RunOptions, device: str, limits: Limits) -> Executor:
-    from harness.features.disk import default_folder
+    from harness.resources import cache_folder
 
     if options.executor == "local":
         of_ray = {"address": options.ray_address, "workers": options.ray_workers, "cores": options.ray_cores}
@@ -85,7 +85,7 @@ def _workers(options: RunOptions, device: str, limits: Limits) -> Executor:
                 raise UsageError(f"--ray-{name} goes with --executor ray.")
         from harness.schedule.local import LocalWorkers
 
-        return LocalWorkers(device, default_folder(), n_workers=options.throughput, limits=limits)
+        return LocalWorkers(device, cache_folder(), n_workers=options.throughput, limits=limits)
     if options.executor != "ray":
         raise UsageError(f"--executor '{options.executor}' was given; expected {' or '.join(EXECUTORS)}.")
     if options.throughput != 1:
@@ -97,7 +97,7 @@ def _workers(options: RunOptions, device: str, limits: Limits) -> Executor:
 
     return RayWorkers(
         device,
-        default_folder(),
+        cache_folder(),
         address=options.ray_address,
         n_workers=options.ray_workers,
         cores_per_worker=options.ray_cores,

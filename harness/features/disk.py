@@ -48,15 +48,6 @@ class Shard:
     peak_device_bytes: int = 0
 
 
-def default_folder() -> Path:
-    """`HARNESS_CACHE`, else `adaptation-harness` in the user's cache folder."""
-    named = os.environ.get("HARNESS_CACHE")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "adaptation-harness"
-
-
 class FeatureDisk:
     """A bounded folder of features.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.base import Bench, method
 from harness.methods.full import Full
 from harness.methods.linear_probe import LinearProbe
+from harness.methods.workload import Workload
+from harness.records import Budget
 from harness.tasks.base import Form, Rows
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ class ProbeThenFull(Full):
         """Start the probe's solver too."""
         super().warm_up()
         LinearProbe().warm_up()
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Those of full fine-tuning, and each training text once before them."""
+        return replace(super().workload(n_train, budget, n_blocks), encoded=float(n_train))
 
     def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
         """Fit the probe on the rows that may be fitted to, and copy it into the head's linear layer."""

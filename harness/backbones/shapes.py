@@ -1,0 +1,88 @@
+"""Backbones that are only a shape: a published model's configuration and a stand-in tokenizer, without weights.
+
+What a step costs depends on neither the values of weights nor on which words tokens stand for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from harness.backbones.locate import BackboneFiles, locate_backbone
+
+_LLAMA: Final[dict[str, Any]] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": True,
+    "head_dim": 64,
+    "num_key_value_heads": 8,
+    "intermediate_size": 8192,
+}
+_BERT: Final[dict[str, Any]] = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+
+SHAPES: Final[dict[str, dict[str, Any]]] = {
+    "llama-3.2-1b-like": {**_LLAMA, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32},
+    "llama-3.2-3b-like": {
+        **_LLAMA, "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128,
+    },
+    "bert-base-like": {
+        **_BERT, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    },
+    "bert-large-like": {
+        **_BERT, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    },
+}  # fmt: skip
+"""By name; the sizes are those that the models' own configurations state."""
+
+WORDS: Final = (
+    *("the", "of", "and", "to", "in", "is", "for", "on", "with", "as", "by", "at", "from", "it", "an", "be", "this"),
+    *("that", "are", "was", "or", "not", "have", "has", "had", "but", "they", "you", "we", "which", "one", "all"),
+    *("can", "more", "when", "there", "their", "time", "will", "would", "about", "out", "up", "into", "than", "them"),
+    *("other", "some", "could", "make", "like", "then", "now", "people", "year", "good", "look", "work", "first"),
+)
+"""Common enough to be tokens of their own in most vocabularies."""
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def write_shape(name: str, folder: Path) -> BackboneFiles:
+    """A folder with the configuration and a tokenizer of `WORDS`.
+
+    Args:
+        name: in `SHAPES`.
+        folder: is made.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = SHAPES[name]
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=config["max_position_embeddings"],
+    ).save_pretrained(folder)
+    return locate_backbone(str(folder.absolute()), weights=False)

@@ -1,0 +1,73 @@
+"""What probes have found of devices, kept between commands: advice carries seconds over to a device by it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.resources import cache_folder
+
+_FILE = "probes.json"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One method on one device.
+
+    Attributes:
+        device: its name, as records carry it.
+        backbone: its name; None for methods that use none.
+        method, config: as cells carry them.
+        batch_size: rows of a step; None where seconds are those of a text.
+        seq_len: tokens of a row.
+        seconds: of a step, or of a text.
+        peak_bytes: of memory above the baseline.
+        made_at: when, in UTC.
+    """
+
+    device: str
+    backbone: str | None
+    method: str
+    config: dict[str, Any]
+    batch_size: int | None
+    seq_len: int
+    seconds: float
+    peak_bytes: float
+    made_at: str
+
+
+def probes(folder: Path | None = None) -> list[Probed]:
+    """All that were kept, the latest last; none where the file is missing or cannot be read."""
+    path = (folder or cache_folder()) / _FILE
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return [Probed(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    return []
+
+
+def keep(found: Iterable[Probed], folder: Path | None = None) -> Path:
+    """Add to what was kept; the same method on the same device and texts replaces what was found of it before.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    folder = folder or cache_folder()
+
+    def key(one: Probed) -> tuple[object, ...]:
+        return one.device, one.backbone, one.method, json.dumps(one.config, sort_keys=True), one.seq_len
+
+    merged = {key(one): one for one in probes(folder)}
+    for one in found:
+        merged.pop(key(one), None)
+        merged[key(one)] = one
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{_FILE}-")
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        json.dump([asdict(one) for one in merged.values()], opened, indent=1)
+    Path(name).replace(folder / _FILE)
+    return folder / _FILE

@@ -1,0 +1,150 @@
+"""What a step of each method takes on a device: seconds, memory, and the largest batch that fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.backbones.locate import BackboneFiles
+from harness.cost.estimate import Estimate, Estimator
+from harness.cost.synthetic import synthetic_task
+from harness.data.sampling import Size
+from harness.methods.base import Method
+from harness.plan import PlannedCell, plan_cells
+from harness.records import Budget
+from harness.schedule.drive import Executor
+from harness.schedule.prepare import Prepared
+from harness.schedule.probing import run_probes
+from harness.tasks.base import Task
+
+_STEPS = (10, 20)
+_TEST_ROWS = 32
+_LEAST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What was found of one method.
+
+    Attributes:
+        method: as configured, its batch size among the settings.
+        batch_size: rows of a step; None for methods that take none: their figures are those of a text.
+        seconds: of a step, or of a text.
+        tokens_per_second: that a step puts through.
+        peak_bytes: of memory above the baseline.
+        largest_batch: about, that fits into the memory there is: on the straight line through two batch sizes.
+        why_not: what kept it from being measured; None where nothing did.
+    """
+
+    method: Method
+    batch_size: int | None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_bytes: float | None = None
+    largest_batch: int | None = None
+    why_not: str | None = None
+
+
+def measure_steps(
+    methods: Sequence[Method],
+    files: BackboneFiles | None,
+    workers: Executor,
+    *,
+    batch_size: int,
+    seq_len: int,
+    memory_bytes: float,
+    report: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Stepped], list[str]]:
+    """Probe each method on texts of `seq_len` tokens; a few steps each, nothing is stored.
+
+    Args:
+        methods: configured; their batch sizes are replaced.
+        files: the backbone, with or without weights; None for methods that use none.
+        workers: where probes run.
+        batch_size: rows of a step.
+        seq_len: tokens of a row.
+        memory_bytes: what there is.
+        report: is told what is being probed.
+
+    Returns:
+        What was found, by method, in their order; and notes on how.
+    """
+    task = synthetic_task(max(_LEAST_ROWS, 4 * batch_size), _TEST_ROWS, seq_len)
+    found: list[Stepped] = []
+    notes: list[str] = []
+    for method in methods:
+        takes_steps = "batch_size" in type(method).model_fields and method.workload(64, Budget(), 1).texts_per_step > 0
+        halves = (batch_size, max(1, batch_size // 2)) if takes_steps else (batch_size,)
+        seen: list[tuple[int, Estimate, float]] = []
+        why = None
+        for size in dict.fromkeys(halves):
+            one = method.model_copy(update={"batch_size": size}) if takes_steps else method
+            estimate, rate, why = _probe(one, task, files, workers, memory_bytes, notes, report)
+            if why is not None or estimate is None:
+                break
+            seen.append((size, estimate, rate))
+        if not seen:
+            found.append(Stepped(method, batch_size if takes_steps else None, why_not=why))
+            continue
+        size, estimate, seconds = seen[0]
+        largest = _largest(seen, memory_bytes) if len(seen) > 1 else None
+        rows = size if takes_steps else 1
+        found.append(
+            Stepped(
+                method,
+                size if takes_steps else None,
+                seconds,
+                rows * seq_len / seconds if seconds > 0 else None,
+                estimate.peak_bytes,
+                largest,
+            )
+        )
+    return found, list(dict.fromkeys(notes))
+
+
+def _probe(
+    method: Method,
+    task: Task,
+    files: BackboneFiles | None,
+    workers: Executor,
+    memory_bytes: float,
+    notes: list[str],
+    report: Callable[[str], None],
+) -> tuple[Estimate | None, float, str | None]:
+    """The estimate of a fit, seconds of a step or of a text, and why there is none."""
+    backbones = {} if files is None or not method.serves else {task.name: files}
+    if method.serves and files is None:
+        return None, 0.0, "it needs a backbone"
+
+    def cell(budget: Budget) -> PlannedCell:
+        (planned,) = plan_cells(
+            tasks=[task], backbones=backbones, methods=[method], sizes=[Size(None)], seeds=[0], budgets=[budget],
+            device=workers.device.kind,
+        )  # fmt: skip
+        return planned
+
+    less, more = (cell(Budget(steps=steps)) for steps in _STEPS)
+    if less.unsupported is not None:
+        return None, 0.0, less.unsupported
+    estimator = Estimator({task.name: task}, backbones, workers.device)
+    prepared = Prepared("probe", (less,), {task.name: task}, backbones, workers.device)
+    said = run_probes([less], prepared, estimator, workers, memory_bytes=memory_bytes, report=report)
+    failed = [note for note in said if "no probe of it" in note]
+    if failed:
+        return None, 0.0, failed[0].partition("by arithmetic: ")[2]
+    notes += said
+    first = estimator.estimate(less)
+    if method.workload(64, Budget(), 1).texts_per_step > 0:
+        seconds = (estimator.estimate(more).train_seconds - first.train_seconds) / (_STEPS[1] - _STEPS[0])
+    else:
+        seconds = first.train_seconds / len(task.train_labels)
+    return dataclasses.replace(first), seconds, None
+
+
+def _largest(seen: Sequence[tuple[int, Estimate, float]], memory_bytes: float) -> int | None:
+    (large, at_large, _), (small, at_small, _) = seen
+    each = (at_large.peak_bytes - at_small.peak_bytes) / (large - small)
+    if each <= 0:
+        return None  # too little to be told apart
+    return max(0, int(large + (memory_bytes - at_large.peak_bytes) / each))
