@@ -23,11 +23,12 @@ from harness.measure.clock import PhaseClock
 from harness.measure.device import Device
 from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.provenance import describe, now
+from harness.measure.steadiness import Steadiness, unevenness
 from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Ledger, Method
 from harness.metrics import metrics
 from harness.plan import PlannedCell
-from harness.records import Cost, Predictions, Record, Score, Status
+from harness.records import UNSTEADY, Cost, Predictions, Record, Score, Status
 from harness.tasks.base import Answers, Ints, Labels, Rows, Task
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class Worker:
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
         test = task.test_rows_to_predict
         fitted: Fitted | None = None
+        steadiness = Steadiness()
         with threadpool_limits(self.device.threads):
             try:
                 with run.memory:
@@ -202,6 +204,7 @@ class Worker:
                     task.kind.check(task, answers, len(test))
             finally:
                 run.cost = _cost(run, fitted)
+                run.unsteady = steadiness.disturbance() or unevenness(run.ledger.curve)
             _check_memory(run.cost, cell.budget.peak_memory_bytes)
             report("scoring", None, None)
             run.predictions = task.kind.decode(task, answers)
@@ -248,6 +251,8 @@ def _record(run: _Run, status: Status, device: Device) -> Record:
     cell, files, measured = run.planned.cell, run.files, dict[str, str]()
     if run.memory.method:
         measured["peak_rss"] = run.memory.method
+    if run.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
+        measured[UNSTEADY] = run.unsteady
     measured.update({name: str(value) for name, value in run.ledger.notes.items()})
     return Record(
         suite=run.suite,
@@ -294,6 +299,7 @@ class _Run:
     train_score: float | None = None
     predictions: Predictions | None = None
     error: str | None = None
+    unsteady: str | None = None
 
 
 def _max_length(task: Task, backbone: Backbone | None) -> int:

@@ -47,6 +47,10 @@ FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"}
 """What the next run leaves alone; `failed` is tried again on request."""
 
 
+UNSTEADY = "unsteady"
+"""The note, among `Provenance.measured`, that says what disturbed a cell's measuring."""
+
+
 def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
     """What the next run leaves alone, which may be asked to run again what has failed."""
     return FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
@@ -256,6 +260,11 @@ class Record:
     attempt: int = 1
     predictions: Predictions | None = None
     schema: int = SCHEMA
+
+    @property
+    def unsteady(self) -> str | None:
+        """What disturbed the machine while the cell was measured, in words; None where nothing is known to have."""
+        return self.provenance.measured.get(UNSTEADY)
 
     @property
     def id(self) -> str:

@@ -217,8 +217,16 @@ class Store:
         keys = [key for key in self._keys(None, None) if key.status == "failed"]
         yield from self._stream(keys, with_predictions=False)
 
-    def claim(self, ids: Sequence[str], device: str, owner: Owner, *, retry_failed: bool = False) -> dict[str, int]:
-        """Claim those of `ids` that nobody else has claimed and that still need a run.
+    def claim(
+        self,
+        ids: Sequence[str],
+        device: str,
+        owner: Owner,
+        *,
+        retry_failed: bool = False,
+        again: Collection[str] = (),
+    ) -> dict[str, int]:
+        """Claim those of `ids` that nobody else has claimed and that still need a run; those of `again` always do.
 
         Returns:
             The number that the next record of each should bear, by id, in the order given. They are the owner's until
@@ -240,7 +248,7 @@ class Store:
             known = connection.execute(query.where(_records.c.device == device, _records.c.id.in_(taken))).all()
             latest = {row.id: row for row in sorted(known, key=lambda row: row.attempt)}
             accepted = statuses_that_end(retry_failed=retry_failed)
-            done = [id_ for id_ in taken if id_ in latest and latest[id_].status in accepted]
+            done = [i for i in taken if i in latest and i not in again and latest[i].status in accepted]
             if done:
                 mine = (_claims.c.device == device) & (_claims.c.owner == owner.name)
                 connection.execute(_claims.delete().where(mine, _claims.c.id.in_(done)))

@@ -61,6 +61,9 @@ def run(
     mirror: MirrorOption = None,
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells that failed again.")] = False,
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure", help="Run cells again during which the machine was disturbed.")
+    ] = False,
     within: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="End within this time, tables and report included, with the most useful cells: 30m, 2h."),
@@ -102,6 +105,7 @@ def run(
         store=store,
         reports=reports,
         retry_failed=retry_failed,
+        remeasure=remeasure,
         cell_limit=cell_limit,
         within=within,
         on_oom=on_oom,

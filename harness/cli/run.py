@@ -34,6 +34,7 @@ class RunOptions:
         store: a path or URL.
         reports: folder for the report.
         retry_failed: run cells again that have failed.
+        remeasure: run cells again that were disturbed.
         cell_limit: longest that a cell may take, as text; None is no limit.
         within: longest that the whole command may take, as text; None is no limit.
         on_oom: `record`, or `halve`.
@@ -46,6 +47,7 @@ class RunOptions:
     store: str
     reports: Path
     retry_failed: bool = False
+    remeasure: bool = False
     cell_limit: str | None = None
     within: str | None = None
     on_oom: str = "record"
@@ -129,6 +131,7 @@ def _run(
         retry_failed=options.retry_failed,
         deadline=None if time_given is None else _deadline(*time_given, prepared),
         halve_on_oom=options.on_oom == "halve",
+        remeasure=options.remeasure,
     )
     with Store.open(options.store) as opened:
         try:
@@ -183,6 +186,12 @@ def _conclude(
         )
     if records:
         say(f"Report: {written}")
+    disturbed = [record for record in records if record.unsteady is not None]
+    if disturbed:
+        say(
+            f"{len(disturbed)} cells are unsteady ({disturbed[0].unsteady}): their seconds are not to be trusted. "
+            "--remeasure runs them again."
+        )
     if outcome.n_failed:
         say(f"{outcome.n_failed} cells failed; the report says why. --retry-failed runs them again.", style="red")
         return 1

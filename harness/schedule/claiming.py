@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 
 from harness.claims import RENEW_SECONDS, Owner
@@ -19,19 +19,21 @@ class Claims:
         store: where claims are kept, beside the records.
         device: where cells run.
         retry_failed: whether a cell whose latest record is `failed` needs a run.
+        again: cells that need one whatever their records say.
     """
 
-    def __init__(self, store: Store, device: str, *, retry_failed: bool = False) -> None:
+    def __init__(self, store: Store, device: str, *, retry_failed: bool = False, again: Collection[str] = ()) -> None:
         self.owner = Owner()
         self._store = store
         self._device = device
         self._retry_failed = retry_failed
+        self._again = frozenset(again)
         self._over = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="renews claims", daemon=True)
 
     def claim(self, ids: Sequence[str]) -> dict[str, int]:
         """Those of `ids` that are this run's now, with the number of the attempt; the others are done or another's."""
-        return self._store.claim(ids, self._device, self.owner, retry_failed=self._retry_failed)
+        return self._store.claim(ids, self._device, self.owner, retry_failed=self._retry_failed, again=self._again)
 
     def __enter__(self) -> Claims:
         self._renewing.start()

@@ -108,11 +108,13 @@ class Policy:
             missing like those that were not begun. None is never.
         halve_on_oom: whether a cell that ran out of memory is run again in half of it: the same steps in twice as many
             pieces, which is a configuration, and so a cell, of its own.
+        remeasure: whether cells that were disturbed while they were measured (`Record.unsteady`) are run again.
     """
 
     retry_failed: bool = False
     deadline: float | None = None
     halve_on_oom: bool = False
+    remeasure: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def run_cells(
     added = _halved_before(prepared, store, statuses) if policy.halve_on_oom else []
     cells = [*prepared.cells, *added]
     accepted = statuses_that_end(retry_failed=policy.retry_failed)
-    missing = [planned for planned in cells if statuses.get(planned.cell.id) not in accepted]
+    again = _disturbed(store, [planned.cell.id for planned in cells], device) if policy.remeasure else frozenset()
+    missing = [p for p in cells if p.cell.id in again or statuses.get(p.cell.id) not in accepted]
     listener.begin(len(cells), len(cells) - len(missing))
     ids = [planned.cell.id for planned in cells]
     if not missing:
@@ -169,7 +172,7 @@ def run_cells(
         planned_by_id = {planned.cell.id: planned for planned in cells}
         estimator.add_records(store.records(ids=known, device=device), planned_by_id)
     with (
-        Claims(store, device, retry_failed=policy.retry_failed) as claims,
+        Claims(store, device, retry_failed=policy.retry_failed, again=again) as claims,
         Interrupts(listener.remark) as interrupts,
     ):
         pending = Pending(missing, estimator, policy.deadline)
@@ -362,6 +365,11 @@ def _halved_before(prepared: Prepared, store: Store, statuses: dict[str, str]) -
         found += smaller
         waiting = [again for again in smaller if statuses.get(again.cell.id) == "out_of_memory"]
     return found
+
+
+def _disturbed(store: Store, ids: Sequence[str], device: str) -> frozenset[str]:
+    """Cells whose latest record says that something disturbed the machine."""
+    return frozenset(record.id for record in store.records(ids=ids, device=device) if record.unsteady is not None)
 
 
 def _count(statuses: Iterable[str], status: str) -> int:

@@ -1,0 +1,83 @@
+"""What disturbs a measurement is noticed, and measured again when that is asked for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.measure.steadiness import Steadiness, describe, unevenness
+from harness.records import CurvePoint
+from harness.store import Store
+from tests.test_cli import harness
+
+
+def spin(until: float) -> None:
+    while time.time() < until:
+        pass
+
+
+def curve(rates: list[float]) -> list[CurvePoint]:
+    points, seconds = [CurvePoint(0, 0.0, 0.0, 1.0, None)], 0.0
+    for i, rate in enumerate(rates, start=1):
+        seconds += 1.0 / rate
+        points.append(CurvePoint(i, seconds, float(i), 1.0, None))
+    return points
+
+
+def test_words_follow_from_seconds() -> None:
+    assert describe(busy=20.0, stolen=0.0, own=19.0, there=20.0) is None
+    assert describe(busy=20.0, stolen=0.0, own=15.0, there=20.0) == "other processes took 25% of its processors' time"
+    assert describe(busy=18.0, stolen=2.0, own=18.0, there=20.0) == "the host took 10% of its processors' time"
+    assert describe(busy=10.0, stolen=0.0, own=11.0, there=20.0) is None  # counted in hundredths
+
+
+def test_a_fit_that_slows_down_is_uneven() -> None:
+    assert unevenness(curve([2.0] * 20)) is None
+    assert unevenness(curve([0.1, *[2.0] * 20])) is None  # the first window chooses kernels
+    assert unevenness(curve([2.0, 1.2] * 10)) is None
+    said = unevenness(curve([*[2.0] * 10, *[0.5] * 5, *[2.0] * 5]))
+    assert said == "59% of its fit went at less than half of its usual rate"  # 10 of 17 s, by hand
+    assert unevenness(curve([2.0] * 3)) is None  # too few to say
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat")
+def test_a_busy_neighbour_is_noticed() -> None:
+    meter = Steadiness()
+    if meter._all is None:
+        pytest.skip("/proc/stat does not show the processors of this process")
+    until = time.time() + 3.0
+    neighbours = [
+        multiprocessing.get_context("fork").Process(target=spin, args=(until,)) for _ in os.sched_getaffinity(0)
+    ]
+    for one in neighbours:
+        one.start()
+    spin(until - 0.5)
+    said = meter.disturbance()
+    for one in neighbours:
+        one.join()
+    assert said is not None
+    assert said.startswith("other processes took ")
+
+
+def test_remeasure_runs_again_what_was_disturbed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("run", "quickstart", "--methods", "majority,tfidf", "--sizes", "48", "--seeds", "0")
+    harness(*given, cwd=tmp_path)
+    with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
+        [disturbed] = [r for r in store.records(with_predictions=True) if r.cell.method == "tfidf"]
+        import dataclasses
+
+        noted = dataclasses.replace(disturbed.provenance, measured={"unsteady": "a neighbour"})
+        store.add(dataclasses.replace(disturbed, provenance=noted, attempt=2))
+    said = harness(*given, cwd=tmp_path)
+    assert "0 cells run" in said
+    assert "1 cells are unsteady (a neighbour)" in said
+    said = harness(*given, "--remeasure", cwd=tmp_path)
+    assert "1 cells run" in said
+    with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
+        assert {r.cell.method: r.attempt for r in store.records()} == {"majority": 1, "tfidf": 3}
