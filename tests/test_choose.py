@@ -106,7 +106,7 @@ def test_what_cannot_serve_is_no_candidate(toy: Task, tiny: BackboneFiles, tiny_
     assert not {"majority", "from-scratch", "zero-shot", "few-shot", "qlora"} & names
     assert "setfit" not in {candidate.label for candidate in candidates(None, toy, tiny_llama, "cpu")}
     assert {candidate.label for candidate in candidates(None, toy, None, "cpu")} == {"tfidf"}
-    hurried = {candidate.label for candidate in candidates(None, toy, tiny, "cpu", in_a_hurry=True)}
+    hurried = {candidate.label for candidate in candidates(None, toy, tiny, "cpu", within=30)}
     assert "tfidf[c=10.0]" in hurried
 
 

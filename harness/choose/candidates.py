@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,13 @@ from harness.tasks.base import Task
 _LEFT_OUT = frozenset({"majority", "from-scratch"})
 """What tells something of a task, or of pretraining, and is nothing that anybody would keep."""
 
+
+HURRY_SECONDS = 60.0
+"""Below, no penalty is chosen by folds."""
+
+PENALTY_SIZE = 100.0
+"""Rows times classes, for each second that there is, up to which TF-IDF's penalty is: many words of many classes take
+minutes."""
 
 CUT_NOISE = 0.12
 """Logits that a fit with half of its steps may be off, when it is taken for one with half of the labels."""
@@ -40,7 +48,12 @@ class Candidate:
 
 
 def candidates(
-    asked: Sequence[Method] | None, task: Task, files: BackboneFiles | None, device: str, *, in_a_hurry: bool = False
+    asked: Sequence[Method] | None,
+    task: Task,
+    files: BackboneFiles | None,
+    device: str,
+    *,
+    within: float = math.inf,
 ) -> list[Candidate]:
     """Methods that serve the task: those asked for, or all that learn from labels with their default settings.
 
@@ -49,16 +62,20 @@ def candidates(
         task: that they are to serve.
         files: the backbone; None where there is none.
         device: `cpu` or `cuda`.
-        in_a_hurry: whether penalties that would be chosen by folds of the training rows are set instead.
+        within: seconds that there are. Penalties that would be chosen by folds of the training rows are set instead
+            where that would take too large a part of them.
     """
     if asked is None:
         known = [methods.get(name) for name in methods.names()]
         asked = [cls() for cls in known if cls.uses_labels and cls.name not in _LEFT_OUT and cls.family != "in context"]
-        if in_a_hurry:
-            asked = [
-                one.model_copy(update={"c": one.c_without_folds}) if isinstance(one, LogisticMethod) else one
-                for one in asked
-            ]
+        size = len(task.train_labels) * max(1, task.n_outputs)
+
+        def hurries(one: Method) -> bool:
+            return within < HURRY_SECONDS or (not one.serves and size > PENALTY_SIZE * within)
+
+        for i, one in enumerate(asked):
+            if isinstance(one, LogisticMethod) and hurries(one):
+                asked[i] = one.model_copy(update={"c": one.c_without_folds})
     found = []
     for method in asked:
         needed = files if method.serves else None

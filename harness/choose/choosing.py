@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 LEAST_SECONDS: Final = 10.0
 """Starting alone takes most of that: Python, the libraries, a process that trains."""
 
-A_HURRY_SECONDS: Final = 60.0
-"""Below, penalties of the cheap methods are not chosen by folds: that takes most of their time."""
-
 SHARE_FOR_SAFETY: Final = 0.08
 """Of the time left, that fitting a cheap method first may take: there is a model then, whatever comes."""
 
@@ -124,7 +121,7 @@ def choose(
             f"{len(task.train_labels)} training rows leave none to choose by. Label a few more of each class."
         )
     device = workers.device
-    entrants = candidates(methods, task, files, device.kind, in_a_hurry=within < A_HURRY_SECONDS)
+    entrants = candidates(methods, task, files, device.kind, within=within)
     if not entrants:
         raise UsageError("No method that was named serves this task and backbone; `harness methods` lists them.")
     points = _prior(prior, files, task)
