@@ -17,12 +17,12 @@ from harness.advice.work import log_work
 from harness.cost.calibration import Probed
 
 SECONDS: Final = Spreads(
-    level=5.0, slope=1.4, covariate=0.7, task=1.2, task_slope=0.7, family=2.9, method=0.85, method_slope=0.5, both=0.28,
-    both_slope=0.14, noise=0.1,
+    level=2.3, slope=0.77, covariate=0.61, task=0.67, task_slope=0.44, family=0.73, method=0.79, method_slope=0.2,
+    both=0.14, both_slope=0.28, noise=0.15,
 )  # fmt: skip
 MEMORY: Final = Spreads(
-    level=5.0, slope=0.6, covariate=0.5, task=0.9, task_slope=0.6, family=1.0, method=0.75, method_slope=0.4, both=0.17,
-    both_slope=0.06, noise=0.08,
+    level=2.2, slope=0.49, covariate=0.42, task=1.0, task_slope=0.44, family=0.92, method=0.74, method_slope=0.39,
+    both=0.17, both_slope=0.05, noise=0.15,
 )  # fmt: skip
 """Logarithms of seconds of a unit of work, and of bytes; z is the doublings of tokens a text above 32.
 

@@ -14,8 +14,8 @@ from harness.advice.pooled import Floats, Pooled, Spreads, Where
 from harness.advice.question import Question
 
 SCORES: Final = Spreads(
-    level=2.0, slope=0.6, covariate=0.4, task=0.95, task_slope=0.45, family=0.45, method=0.12, method_slope=0.12,
-    both=0.28, both_slope=0.1, noise=0.06,
+    level=0.63, slope=0.86, covariate=0.22, task=0.83, task_slope=0.32, family=0.37, family_slope=0.13,
+    family_covariate=0.06, method=0.075, method_slope=0.05, both=0.22, both_slope=0.045, noise=0.08,
 )  # fmt: skip
 """On the scale of logits; x is 1 for eight times the labels, z the doublings of classes above two.
 

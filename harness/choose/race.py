@@ -27,7 +27,7 @@ SHARE_FOR_FOLD: Final = 0.06
 """Of the time left, that running the cheap methods on another fold may take."""
 
 LEAST_SECONDS: Final = 4.0
-LEAST_SHARE: Final = 0.08
+LEAST_SHARE: Final = 0.25
 """Seconds of training, and the share of what the last fit will have, that tell anything of a method that trains inside
 the transformer: fewer entrants in longer fits, where all of them cannot have so much."""
 
