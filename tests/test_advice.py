@@ -39,6 +39,10 @@ def of(records, task, method, n_train):
     return [r for r in records if (r.cell.task, r.cell.method, r.cell.n_train) == (task, method, n_train)]
 
 
+def of_method(records, method):
+    return [r for r in records if r.cell.method == method]
+
+
 # ---- the model
 
 
@@ -279,6 +283,30 @@ def test_validation_leaves_each_task_out():
     assert found.error("seconds") < 0.25  # the same costs in all tasks
     with pytest.raises(UsageError, match="cannot be validated"):
         validate(grids(tasks=("a",)))
+
+
+def test_methods_that_were_not_timed_on_a_device_are_carried_over_to_it():
+    """One method was timed on a device that is twice as slow: the others are expected to take twice as long there."""
+    records = grids(("a", "b", "c"))
+    slow = []
+    for record in of_method(records, "full"):
+        cost = record.cost
+        twice = {name: 2 * (getattr(cost, name) or 0.0) for name in ("encode_seconds", "fit_seconds")}
+        slow.append(dataclasses.replace(record, device="slow", cost=dataclasses.replace(cost, **twice)))
+    question = Question(n_train=256, classes=2, task="a")
+    here = {c.method: c.train_seconds for c in advise(question, records).choices}
+    there = {
+        c.method: c.train_seconds for c in advise(dataclasses.replace(question, device="slow"), records + slow).choices
+    }
+    assert there["lora"] / here["lora"] == pytest.approx(there["full"] / here["full"])
+    seconds = [float(np.median([r.cost.train_seconds for r in of(rows, "a", "full", 256)])) for rows in (slow, records)]
+    assert there["full"] / here["full"] == pytest.approx(seconds[0] / seconds[1])
+
+
+def test_what_choose_tried_is_no_evidence():
+    records = grids(("a", "b"))
+    tried = [dataclasses.replace(r, suite="choose", device="mine") for r in records]
+    assert gather(records + tried) == gather(records)
 
 
 # ---- work

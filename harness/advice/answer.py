@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.advice.costs import expected_costs, scale_of
+from harness.advice.costs import costs_on
 from harness.advice.evidence import Evidence, Point, gather, median_of
 from harness.advice.pooled import Floats
 from harness.advice.question import Question
@@ -118,7 +118,7 @@ def advise(question: Question, records: Iterable[Record] | Evidence, probes: Seq
     evidence = records if isinstance(records, Evidence) else gather(records)
     points, notes = _relevant(question, evidence)
     metric = points[0].metric
-    device, base = _device(question, evidence, points, probes)
+    device, most = _device(question, evidence, points, probes)
     methods = list(dict.fromkeys(point.method for point in points))
     by_method = {method: [point for point in points if point.method == method] for method in methods}
     mean, covariance = expected_scores(question, points, by_method)
@@ -128,27 +128,16 @@ def advise(question: Question, records: Iterable[Record] | Evidence, probes: Seq
         if own is not None:
             mean[i], covariance[i], covariance[:, i] = scale.there(own.score), 0.0, 0.0
             covariance[i, i] = scale.variance(own, seed_noise=0.0)
-    seconds, memory, predict = (
-        expected_costs(question, by_method, evidence, base, name) for name in ("seconds", "memory", "predict")
-    )
-    if base is not None and device is not None and device != base:
-        ratio = scale_of(device, base, by_method, evidence, probes)
-        if ratio is None:
-            notes.append(f"The probe of {device} shares no method with what was measured: run it with others.")
-            if question.device is not None:  # nothing is known of what was asked for
-                seconds, predict = {}, {}
-            device = base if question.device is None else device
-        else:
-            seconds, predict = ({m: ratio * v for m, v in found.items()} for found in (seconds, predict))
-            notes.append(f"Seconds are those of {base} times {ratio:.2f}, by a probe of {device}.")
+    found = costs_on(question, by_method, evidence, device, most, probes)
+    notes += found.notes
     choices = []
     for i, method in enumerate(methods):
         own_points, spread = by_method[method], math.sqrt(max(float(covariance[i, i]), 0.0))
         ends = sorted(scale.back(float(mean[i]) + sign * LEVEL_80 * spread) for sign in (-1, 1))
         costs = {
-            "train_seconds": seconds.get(method),
-            "peak_memory_bytes": memory.get(method),
-            "predict_milliseconds": None if predict.get(method) is None else 1000 * predict[method],
+            "train_seconds": found.seconds.get(method),
+            "peak_memory_bytes": found.memory.get(method),
+            "predict_milliseconds": _milliseconds(found.predict.get(method)),
             "trainable_parameters": median_of([point.trainable for point in own_points]),
         }
         score = scale.back(float(mean[i]))
@@ -226,9 +215,9 @@ def _listed(names: Sequence[str]) -> str:
 def _device(
     question: Question, evidence: Evidence, points: list[Point], probes: Sequence[Probed]
 ) -> tuple[str | None, str | None]:
-    """Whose costs are given, and who they are carried over from: itself, where it was measured.
+    """Whose costs are given, and the device with the most timed points.
 
-    That is the device that is asked for; else the last that was probed; else the one with the most timed points.
+    The former is the one that is asked for; else the last that was probed; else the latter.
     """
     timed = [device for point in points for device in point.seconds]
     most = max(sorted(set(timed)), key=timed.count) if timed else None
@@ -240,8 +229,11 @@ def _device(
         if question.device not in known:
             raise unknown_name("device among what was measured or probed", question.device, known)
         wanted = question.device
-    is_measured = wanted in timed or wanted not in probed
-    return wanted, wanted if is_measured else most
+    return wanted, most
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
 
 
 def _basis(question: Question, own: list[Point]) -> str:

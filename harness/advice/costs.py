@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
@@ -30,6 +31,61 @@ The most likely ones of the reference results (docs/advice.md), rounded.
 """
 
 SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": MEMORY}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Expected costs of methods on one device.
+
+    Attributes:
+        seconds, memory, predict: of training, peak bytes, and seconds a text, by method, where they are known.
+        notes: how they were carried over from another device, in words.
+    """
+
+    seconds: dict[str, float]
+    memory: dict[str, float]
+    predict: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def costs_on(
+    question: Question,
+    by_method: dict[str, list[Point]],
+    evidence: Evidence,
+    device: str | None,
+    most: str | None,
+    probes: Sequence[Probed],
+) -> Costs:
+    """What is expected on a device; what was not measured there is carried over from the one that most was measured on.
+
+    Args:
+        question: what is asked.
+        by_method: the points of each method.
+        evidence: what is known of tasks.
+        device: whose costs; None where nothing was timed.
+        most: the device with the most timed points.
+        probes: of devices, for those that nothing was measured on.
+    """
+    names = ("seconds", "memory", "predict")
+    own = {name: expected_costs(question, by_method, evidence, device, name) for name in names}
+    if device is None or most is None or device == most:
+        return Costs(own["seconds"], own["memory"], own["predict"])
+    there = {name: expected_costs(question, by_method, evidence, most, name) for name in names}
+    both = own["seconds"].keys() & there["seconds"].keys()
+    shared = [own["seconds"][method] / there["seconds"][method] for method in both]
+    ratio = median(shared) if shared else scale_of(device, most, by_method, evidence, probes)
+    if ratio is None:
+        said = f"Nothing that was measured or probed on {device} says how fast it is."
+        return Costs(own["seconds"], own["memory"], own["predict"], (said,))
+    by = "what both measured" if shared else f"a probe of {device}"
+    carried = {name: value for name, value in there["seconds"].items() if name not in own["seconds"]}
+    notes = (f"Seconds are those of {most} times {ratio:.2f}, by {by}.",) if carried else ()
+    return Costs(
+        {**{method: ratio * value for method, value in there["seconds"].items()}, **own["seconds"]},
+        {**there["memory"], **own["memory"]},
+        {**{method: ratio * value for method, value in there["predict"].items()}, **own["predict"]},
+        notes,
+    )
 
 
 def scale_of(

@@ -17,8 +17,8 @@ from harness.variants import variants
 CHANCE = frozenset({"majority"})
 """Methods that nobody would choose: what they reach says something of a task, and nothing of methods."""
 
-_SWEEPS = frozenset({"defaults"})
-"""Suites whose records chose default settings: many configurations of few methods, on validation rows."""
+NO_EVIDENCE = frozenset({"defaults", "choose"})
+"""Suites whose records chose something, on validation rows: default settings, or a method for a user's own data."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def gather(records: Iterable[Record]) -> Evidence:
 
     A configuration that lacks settings which a later one has is the same configuration, before those settings existed.
     """
-    kept = [r for r in records if r.status == "ok" and r.score is not None and r.suite not in _SWEEPS]
+    kept = [r for r in records if r.status == "ok" and r.score is not None and r.suite not in NO_EVIDENCE]
     latest: dict[str, int] = {}
     for record in kept:
         latest[record.cell.method] = max(latest.get(record.cell.method, 0), record.cell.version)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.advice import Advice, Choice, Question, advise
 from harness.advice.ask import own_records
+from harness.advice.evidence import NO_EVIDENCE
 from harness.bulk import uncollected
 from harness.cost.calibration import probes
 from harness.errors import DataError
@@ -34,7 +35,7 @@ def advise_command(question: Question, store: str, *, reference: bool, as_json: 
     if as_json:
         typer.echo(answer.to_json())
     else:
-        _show(answer, len(own), store)
+        _show(answer, sum(record.suite not in NO_EVIDENCE for record in own), store)
     return 0 if answer.best is not None else 1
 
 
