@@ -33,9 +33,7 @@ class PlannedCell:
     @property
     def method_label(self) -> str:
         """The method, with settings only where they are not the defaults: `lora[rank=4]`."""
-        config, defaults = self.cell.config, _default_config(type(self.method))
-        settings = ",".join(f"{name}={value}" for name, value in config.items() if defaults.get(name) != value)
-        return f"{self.cell.method}[{settings}]" if settings else self.cell.method
+        return label_of(type(self.method), self.cell.config)
 
     def label(self, *, with_budget: bool = False) -> str:
         """A short text that tells this cell from the others."""
@@ -43,6 +41,13 @@ class PlannedCell:
         size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
         parts = [cell.task, self.method_label, size, f"seed {cell.seed}"]
         return " · ".join([*parts, cell.budget.label()] if with_budget else parts)
+
+
+def label_of(method: type[Method], config: Mapping[str, Any]) -> str:
+    """A method's name, with those of its settings that are not the defaults: `lora[rank=4]`."""
+    defaults = _default_config(method)
+    settings = ",".join(f"{name}={value}" for name, value in config.items() if defaults.get(name) != value)
+    return f"{method.name}[{settings}]" if settings else method.name
 
 
 @functools.cache

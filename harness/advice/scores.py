@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,6 +52,12 @@ class Scale:
         chance = right * (1 - right)
         return 1 / (point.n_test * chance) + point.seed_variance / chance**2 + noise**2 / point.n_seeds
 
+    def measurements(self, points: Iterable[Point]) -> tuple[list[Where], list[float], list[float]]:
+        """Where each was measured, its score on the scale, and the variance of that."""
+        kept = list(points)
+        where = [Where(x_of(p.n_train), z_of(p.classes), p.task, p.method, p.family) for p in kept]
+        return where, [self.there(p.score) for p in kept], [self.variance(p) for p in kept]
+
 
 _LEAST: Final = 0.001
 
@@ -74,31 +80,18 @@ def z_of(classes: int | None) -> float:
 
 
 def expected_scores(
-    question: Question,
-    points: list[Point],
-    by_method: dict[str, list[Point]],
-    sizes: Mapping[str, float] | None = None,
+    question: Question, points: list[Point], by_method: dict[str, list[Point]]
 ) -> tuple[Floats, Floats]:
-    """Mean and covariance over methods of what the task's scores would be; a curve never falls with more labels.
-
-    Args:
-        question: what is asked.
-        points: all that was measured.
-        by_method: the same by method.
-        sizes: labels by method, where they are not the question's: what a fit that is cut short sees.
-    """
+    """Mean and covariance over methods of what the task's scores would be; a curve never falls with more labels."""
     scale = Scale(points[0].metric, points[0].higher_is_better)
-    where = [Where(x_of(p.n_train), z_of(p.classes), p.task, p.method, p.family) for p in points]
-    values = np.array([scale.there(point.score) for point in points])
-    variances = np.array([scale.variance(point) for point in points])
-    model = Pooled(where, values, variances, SCORES)
+    where, values, variances = scale.measurements(points)
+    model = Pooled(where, np.array(values), np.array(variances), SCORES)
     z = z_of(question.classes)
     if question.task is not None and question.classes is None:
         z = next((z_of(point.classes) for point in points if point.task == question.task), 0.0)
     asked, middle = [], []
     for method, own in by_method.items():
-        n_train = question.n_train if sizes is None else sizes.get(method, question.n_train)
-        x = x_of(0 if all(point.n_train == 0 for point in own) else n_train)
+        x = x_of(0 if all(point.n_train == 0 for point in own) else question.n_train)
         centre = float(np.mean([x_of(point.n_train) for point in own]))
         asked.append(Where(x, z, question.task, method, own[0].family))
         middle.append(Where(min(x, centre), z, question.task, method, own[0].family))

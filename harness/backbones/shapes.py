@@ -6,6 +6,7 @@ What a step costs depends on neither the values of weights nor on which words to
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,14 @@ WORDS: Final = (
 """Common enough to be tokens of their own in most vocabularies."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def copy_without_weights(files: BackboneFiles, target: Path) -> None:
+    """Copy a backbone's configuration and tokenizer into a new folder."""
+    target.mkdir(parents=True)
+    for path in files.folder.iterdir():
+        if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+            shutil.copy(path, target / path.name)
 
 
 def write_shape(name: str, folder: Path) -> BackboneFiles:

@@ -14,6 +14,7 @@ from harness.advice.scores import SCORES, SEED_NOISE, Scale, x_of, z_of
 from harness.backbones.locate import BackboneFiles
 from harness.methods._logistic import LogisticMethod
 from harness.methods.base import Method, methods
+from harness.plan import label_of
 from harness.records import Budget
 from harness.tasks.base import Task
 
@@ -82,14 +83,8 @@ def candidates(
         if (method.serves and files is None) or method.why_not(task, needed, device) is not None:
             continue
         work = method.workload(100, Budget(), 12)
-        found.append(Candidate(method, _label(method), work.texts_per_step == 0))
+        found.append(Candidate(method, label_of(type(method), method.config()), work.texts_per_step == 0))
     return found
-
-
-def _label(method: Method) -> str:
-    defaults = type(method)().config()
-    settings = ",".join(f"{k}={v}" for k, v in method.config().items() if defaults.get(k) != v)
-    return f"{method.name}[{settings}]" if settings else method.name
 
 
 @dataclass(frozen=True)
@@ -140,11 +135,7 @@ class Belief:
             sizes: labels that the fit of each would make full use of.
             tried: what was measured.
         """
-        where, values, variances = [], [], []
-        for point in self._prior:
-            where.append(Where(x_of(point.n_train), z_of(point.classes), point.task, point.method, point.family))
-            values.append(self._scale.there(point.score))
-            variances.append(self._scale.variance(point))
+        where, values, variances = self._scale.measurements(self._prior)
         for one in tried:
             right = (one.score * one.n_rows + 2) / (one.n_rows + 4)  # never 0 nor 1 (Agresti and Coull, 1998)
             where.append(self._at(one.candidate, one.n_train))

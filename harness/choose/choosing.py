@@ -18,7 +18,7 @@ from harness.choose.candidates import Belief, Candidate, candidates
 from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.race import LEAST_SECONDS as LEAST_FIT
 from harness.choose.race import Race, Tried
-from harness.choose.runner import SUITE, Runner
+from harness.choose.runner import Runner
 from harness.errors import HarnessError, UsageError
 from harness.plan import PlannedCell
 from harness.records import Budget, Record, Score
@@ -161,8 +161,7 @@ def check_folder(folder: Path) -> None:
 def _prior(prior: Callable[[], list[Record]] | None, files: BackboneFiles | None, task: Task) -> list[Point]:
     if prior is None:
         return []
-    records = [record for record in prior() if record.suite != SUITE]
-    points = [point for point in gather(records).points if point.kind == task.kind.name]
+    points = [point for point in gather(prior()).points if point.kind == task.kind.name]
     name = None if files is None else files.name
     return [point for point in points if point.backbone in (None, name)] or points
 

@@ -56,7 +56,7 @@ def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
         statuses = _learn(store, prepared, estimator)
         to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
         notes: list[str] = []
-        memory_bytes = _memory_bytes(prepared.device, host_bytes)
+        memory_bytes = memory_bytes_of(prepared.device, host_bytes)
         if probe and to_run:
             with console.status("Probing") as shown:
                 notes = run_probes(
@@ -108,7 +108,7 @@ def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
     return dataclasses.replace(planned, cell=dataclasses.replace(record.cell, config=planned.cell.config))
 
 
-def _memory_bytes(device: Device, host_bytes: int) -> float:
+def memory_bytes_of(device: Device, host_bytes: int) -> float:
     """What a cell may take of the memory that plans speak of."""
     if device.kind == "cpu":
         return float(host_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +49,7 @@ def probe_command(options: ProbeOptions) -> int:
         if value < 1:
             raise UsageError(f"{name} {value} was given; expected a whole number above 0.")
     quiet_libraries()
+    from harness.cli.plan import memory_bytes_of
     from harness.measure.host import host_limit_bytes
     from harness.methods.configure import parse_methods, split_top_level
     from harness.schedule.limits import Limits
@@ -66,11 +66,7 @@ def probe_command(options: ProbeOptions) -> int:
         workers.warm_up()
         files = _backbone(options, Path(folder)) if any(method.serves for method in methods) else None
         device = workers.device
-        memory = float(host_bytes)
-        if device.kind == "cuda":
-            import torch
-
-            memory = float(torch.cuda.get_device_properties(0).total_memory)
+        memory = memory_bytes_of(device, host_bytes)
         with console.status("Probing") as shown:
             found, notes = measure_steps(
                 methods,
@@ -96,7 +92,7 @@ def probe_command(options: ProbeOptions) -> int:
 
 def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
     from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.backbones.shapes import SHAPES, write_shape
+    from harness.backbones.shapes import SHAPES, copy_without_weights, write_shape
 
     name = options.backbone or DEFAULT
     if name in SHAPES:
@@ -105,10 +101,7 @@ def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
     if not options.random_weights or not files.has_weights:
         return files
     bare = folder / "bare"
-    bare.mkdir()
-    for path in files.folder.iterdir():
-        if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
-            shutil.copy(path, bare / path.name)
+    copy_without_weights(files, bare)
     return replace(files, folder=bare, fingerprint=f"{files.fingerprint}/random")
 
 

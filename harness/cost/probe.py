@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.backbones.locate import BackboneFiles
+from harness.backbones.shapes import copy_without_weights
 from harness.cost.closed_form import Amount, amount
 from harness.cost.estimate import Figure
 from harness.cost.shape import read_shape
@@ -127,10 +127,7 @@ def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
     """The backbone's configuration with its first blocks alone, and its tokenizer, without weights."""
     target = folder / f"{files.fingerprint[:16]}-{_KEPT_BLOCKS}"
     if not target.exists():
-        target.mkdir(parents=True)
-        for path in files.folder.iterdir():
-            if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
-                shutil.copy(path, target / path.name)
+        copy_without_weights(files, target)
         config = json.loads((target / "config.json").read_text(encoding="utf-8"))
         (target / "config.json").write_text(json.dumps(_cut(config)), encoding="utf-8")
     return dataclasses.replace(files, folder=target, fingerprint=f"{files.fingerprint}/{_KEPT_BLOCKS}")

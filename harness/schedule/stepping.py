@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -139,7 +138,7 @@ def _probe(
         seconds = (estimator.estimate(more).train_seconds - first.train_seconds) / (_STEPS[1] - _STEPS[0])
     else:
         seconds = first.train_seconds / len(task.train_labels)
-    return dataclasses.replace(first), seconds, None
+    return first, seconds, None
 
 
 def _largest(seen: Sequence[tuple[int, Estimate, float]], memory_bytes: float) -> int | None:
