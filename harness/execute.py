@@ -19,11 +19,13 @@ from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
-from harness.measure.clock import PhaseClock
-from harness.measure.device import Device
+from harness.measure.clock import CudaTimer, PhaseClock
+from harness.measure.device import Device, Precision
 from harness.measure.memory import MemoryMeter, settle_for_good
+from harness.measure.meters import Meters
 from harness.measure.provenance import describe, now
-from harness.measure.steadiness import Steadiness, unevenness
+from harness.measure.rate import matrix_rate
+from harness.measure.steadiness import unevenness
 from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Ledger, Method
 from harness.metrics import metrics
@@ -62,6 +64,8 @@ class Worker:
         self.device = device
         self._tokens = TokenStore()
         self._features = FeatureStore(device, FeatureDisk(cache) if cache is not None else None)
+        self._cache = cache
+        self._rates: dict[Precision, float] = {}
         self._flops_models: dict[str, FlopsModel] = {}
         self._loaded: set[str] = set()
         self._warm: set[type[Method]] = set()
@@ -148,28 +152,22 @@ class Worker:
 
         cell, method = planned.cell, planned.method
         tuning.seed_everything(cell.seed)
+        run.clock = self._clock()
         backbone = None
         if cell.backbone is not None and files is not None:
             report("loading", None, None)
-            backbone = load_backbone(files)
+            with run.clock.phase("warmup"):  # importing the architecture and reading its files
+                backbone = load_backbone(files)
             if files.fingerprint in self._loaded:
                 run.ledger.reused.add("backbone")
+            else:
+                run.clock.charge("warmup", -backbone.load_seconds)
             self._loaded.add(files.fingerprint)
-        run.clock = PhaseClock(self.device.synchronise if self.device.kind == "cuda" else None)
-        if backbone is not None:
             run.clock.charge("load", backbone.load_seconds)
             self._tokens.tokens(task.train, task.kind, backbone, _max_length(task, backbone))
-            self._features.warm_up(backbone)
-        if type(method) not in self._warm:  # importing a library is no method's cost
-            report("warming up", None, None)
-            method.warm_up()
-            self._warm.add(type(method))
-            settle_for_good()
-        if method.tune is not None and not self._tuning_is_warm:
-            tuning.warm_up()
-            self._tuning_is_warm = True
-            settle_for_good()
-        run.memory = MemoryMeter(self.device.torch_device())
+        with run.clock.phase("warmup"):
+            self._warm_up(method, backbone, report)
+        run.meters = Meters(self.device)
         bench = Bench(
             kind=task.kind,
             n_outputs=task.n_outputs,
@@ -184,7 +182,7 @@ class Worker:
             features=self._features,
             flops_models=self._flops_models,
             clock=run.clock,
-            memory=run.memory,
+            memory=run.meters.memory,
             ledger=run.ledger,
             budget=cell.budget,
             seed=cell.seed,
@@ -194,29 +192,62 @@ class Worker:
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
         test = task.test_rows_to_predict
         fitted: Fitted | None = None
-        steadiness = Steadiness()
         with threadpool_limits(self.device.threads):
             try:
-                with run.memory:
+                with run.meters:
                     fitted, chosen = tuning.fit(method, rows, bench)
+                    run.meters.end_fit()
                     _check_time(run.clock, cell.budget.train_seconds)
                     answers = fitted.predict(test, bench)
                     task.kind.check(task, answers, len(test))
             finally:
                 run.cost = _cost(run, fitted)
-                run.unsteady = steadiness.disturbance() or unevenness(run.ledger.curve)
+                run.unsteady = run.meters.disturbed_by or unevenness(run.ledger.curve)
             _check_memory(run.cost, cell.budget.peak_memory_bytes)
             report("scoring", None, None)
-            run.predictions = task.kind.decode(task, answers)
-            run.score = task.kind.score(task, run.predictions)
-            if scores_training:
-                run.train_score = _train_score(task, fitted, rows, bench)
+            with run.clock.phase("measure"):
+                run.predictions = task.kind.decode(task, answers)
+                run.score = task.kind.score(task, run.predictions)
+                if scores_training:
+                    run.train_score = _train_score(task, fitted, rows, bench)
             if save_to is not None:
                 from harness.saved.write import write_model
 
                 report("saving", None, None)
                 write_model(save_to, fitted, chosen, planned, task, bench)
-        run.cost = dataclasses.replace(run.cost, artifact_bytes=artifact.size_bytes(fitted, chosen))
+        with run.clock.phase("measure"):
+            size = artifact.size_bytes(fitted, chosen)
+            if run.ledger.train_flops:
+                run.matrix_rate = self._matrix_rate(self.device.precision(cell.config.get("precision", "fp32")))
+        measuring = run.clock.seconds("measure")
+        run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
+
+    def _clock(self) -> PhaseClock:
+        if self.device.kind == "cpu":
+            return PhaseClock()
+        return PhaseClock(self.device.synchronise, CudaTimer())
+
+    def _warm_up(self, method: Method, backbone: Backbone | None, report: Report) -> None:
+        """What a process does once: importing a library is no method's cost."""
+        if backbone is not None:
+            self._features.warm_up(backbone)
+        if type(method) not in self._warm:
+            report("warming up", None, None)
+            method.warm_up()
+            self._warm.add(type(method))
+            settle_for_good()
+        if method.tune is not None and not self._tuning_is_warm:
+            tuning.warm_up()
+            self._tuning_is_warm = True
+            settle_for_good()
+
+    def _matrix_rate(self, precision: Precision) -> float | None:
+        """What utilisation is measured against; None where cells share the device, and nothing can be."""
+        if self.device.cells_at_a_time > 1:
+            return None
+        if precision not in self._rates:
+            self._rates[precision] = matrix_rate(self.device, precision, self._cache)
+        return self._rates[precision]
 
     def training_rows(self, task: Task, n_train: int, seed: int, draw: Any) -> Rows:
         """The draw of a cell: the first n_train rows of the seed's order, so that sizes are nested."""
@@ -249,8 +280,10 @@ def unrun(
 
 def _record(run: _Run, status: Status, device: Device) -> Record:
     cell, files, measured = run.planned.cell, run.files, dict[str, str]()
-    if run.memory.method:
-        measured["peak_rss"] = run.memory.method
+    if run.meters.memory.method:
+        measured["peak_rss"] = run.meters.memory.method
+    if run.cost.energy_joules is not None and run.meters.energy_source is not None:
+        measured["energy"] = run.meters.energy_source
     if run.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
         measured[UNSTEADY] = run.unsteady
     measured.update({name: str(value) for name, value in run.ledger.notes.items()})
@@ -273,6 +306,7 @@ def _record(run: _Run, status: Status, device: Device) -> Record:
             backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
             dataset=run.task.provenance,
             measured=measured,
+            matrix_flops_per_second=run.matrix_rate,
         ),
         error=run.error,
         attempt=run.attempt,
@@ -292,7 +326,8 @@ class _Run:
     started_at: str
     began: float | None = None
     clock: PhaseClock = field(default_factory=PhaseClock)
-    memory: MemoryMeter = field(default_factory=MemoryMeter)
+    meters: Meters = field(default_factory=Meters)
+    matrix_rate: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
     cost: Cost = field(default_factory=Cost)
     score: Score | None = None
@@ -308,13 +343,20 @@ def _max_length(task: Task, backbone: Backbone | None) -> int:
 
 
 def _cost(run: _Run, fitted: Fitted | None) -> Cost:
+    memory = run.meters.memory
     return Cost(
         **run.clock.by_phase(),  # type: ignore[arg-type]
+        device_fit_seconds=run.clock.device_seconds("fit"),
         train_flops=run.ledger.train_flops,
         train_tokens=run.ledger.train_tokens,
-        peak_device_bytes=run.memory.peak_device_bytes,
-        peak_rss_bytes=run.memory.peak_rss_bytes,
-        peak_rss_above_baseline_bytes=run.memory.peak_rss_above_baseline_bytes,
+        peak_device_bytes=memory.peak_device_bytes,
+        peak_reserved_bytes=memory.peak_reserved_bytes,
+        peak_driver_bytes=run.meters.peak_driver_bytes,
+        peak_rss_bytes=memory.peak_rss_bytes,
+        peak_rss_above_baseline_bytes=memory.peak_rss_above_baseline_bytes,
+        fit_peak_bytes=memory.by_part.get("fit"),
+        predict_peak_bytes=memory.by_part.get("predict"),
+        energy_joules=run.meters.energy_joules if run.ledger.computed_all else None,
         n_parameters=fitted.n_parameters if fitted else None,
         n_trainable=fitted.n_trainable if fitted else None,
         stopped_by=run.ledger.stopped_by,

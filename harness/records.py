@@ -148,18 +148,27 @@ class Cost:
 
     Attributes:
         load_seconds: reading the backbone.
+        warmup_seconds: what is done once: importing what the method uses, choosing kernels, growing the allocator,
+            compiling. 0 where an earlier cell of the process has done it.
         encode_seconds: tokenising and encoding the training rows.
         tune_seconds: choosing settings (regularisation, say) on labels out of n_train.
         fit_seconds: training.
         predict_seconds: tokenising, encoding and predicting the test rows.
+        measure_seconds: what measuring itself took: counting operations, scoring, calibrating.
+        device_fit_seconds: `fit_seconds` by the accelerator's own clock, to check the host's; None on a CPU.
         train_flops: floating-point operations of encoding training rows, tuning and fitting.
         train_tokens: real (not padding) tokens that went through the backbone for them.
         peak_device_bytes: peak memory of the accelerator above the baseline; None on a CPU.
+        peak_reserved_bytes: the same of what torch's allocator held there, in use or not.
+        peak_driver_bytes: memory of the accelerator in use as its driver saw it, whoever by; None without nvidia-ml-py.
         peak_rss_bytes: peak resident memory of the process.
         peak_rss_above_baseline_bytes: the same, less what was resident before the cell.
+        fit_peak_bytes, predict_peak_bytes: `peak_bytes` of training and of predicting alone.
         n_parameters: all parameters of what predicts (backbone and head).
         n_trainable: those that the method trains.
         artifact_bytes: bytes of what is saved to reuse the result.
+        energy_joules: of training, by the device's own counter (NVML, RAPL): of the whole device, and only where the
+            cell had it to itself and computed everything itself; else None.
         stopped_by: the cap that ended training (`epochs`, `steps`, `train_seconds`, ...), None where nothing iterates.
     """
 
@@ -179,6 +188,13 @@ class Cost:
     energy_joules: float | None = None
     stopped_by: str | None = None
     reused: tuple[str, ...] = ()
+    warmup_seconds: float | None = None
+    measure_seconds: float | None = None
+    device_fit_seconds: float | None = None
+    peak_reserved_bytes: int | None = None
+    peak_driver_bytes: int | None = None
+    fit_peak_bytes: int | None = None
+    predict_peak_bytes: int | None = None
 
     @property
     def train_seconds(self) -> float | None:
@@ -192,8 +208,14 @@ class Cost:
         return self.peak_device_bytes if self.peak_device_bytes is not None else self.peak_rss_above_baseline_bytes
 
     @property
+    def train_tokens_per_second(self) -> float | None:
+        """Real tokens that went through the backbone in a second of training; None where none did."""
+        seconds = self.train_seconds
+        return self.train_tokens / seconds if self.train_tokens and seconds else None
+
+    @property
     def total_seconds(self) -> float | None:
-        """All phases together."""
+        """Loading, training and predicting together: what is paid for each cell. Warming up is paid once a process."""
         trained = self.train_seconds
         if trained is None:
             return None
@@ -219,6 +241,8 @@ class Provenance:
         wall_seconds: from the cell's beginning to its record, with caches as warm as they were: what plans go by, and
             no cost to compare methods by (that is `Cost`).
         cells_at_a_time: how many cells shared the device; above 1 no seconds of the record are its method's.
+        matrix_flops_per_second: what the device multiplies matrices at, at best, in the cell's precision, as measured.
+        price_per_hour: of the device, as whoever ran the cell stated it; in their currency.
     """
 
     harness: str
@@ -235,6 +259,8 @@ class Provenance:
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
+    matrix_flops_per_second: float | None = None
+    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +291,18 @@ class Record:
     def unsteady(self) -> str | None:
         """What disturbed the machine while the cell was measured, in words; None where nothing is known to have."""
         return self.provenance.measured.get(UNSTEADY)
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the device's measured matrix rate that training came to: operations counted, over seconds."""
+        rate, seconds, flops = self.provenance.matrix_flops_per_second, self.cost.train_seconds, self.cost.train_flops
+        return flops / seconds / rate if rate and seconds and flops and self.provenance.cells_at_a_time == 1 else None
+
+    @property
+    def price(self) -> float | None:
+        """Of loading, training and predicting, at the stated price of an hour."""
+        rate, seconds = self.provenance.price_per_hour, self.cost.total_seconds
+        return None if rate is None or seconds is None or self.provenance.cells_at_a_time > 1 else rate * seconds / 3600
 
     @property
     def id(self) -> str:

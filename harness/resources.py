@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import tempfile
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -29,3 +30,16 @@ def cache_folder() -> Path:
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "adaptation-harness"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file that other processes may read or write at the same time: all of it or nothing; makes folders.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    Path(name).replace(path)

@@ -16,16 +16,28 @@ import pytest
 from harness.backbones.locate import DEFAULT, BackboneFiles, locate_backbone
 from harness.data.spec import TaskSpec
 from harness.measure.device import Device, find_device
+from harness.measure.rate import matrix_rate
 from harness.tasks import Task, kinds
 from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
 from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_tiny_bert, write_toy_table
 
 
+@pytest.fixture(scope="session")
+def _rates(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The calibration of this machine, made once: each test's cache starts with it, or each would take its second."""
+    folder = tmp_path_factory.mktemp("rates")
+    for precision in ("fp32", "bf16"):
+        matrix_rate(find_device("cpu"), precision, folder)
+    return (folder / "matrix-rates.json").read_bytes()
+
+
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _rates: bytes) -> None:
     """No test reads or writes the user's cache or store."""
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "matrix-rates.json").write_bytes(_rates)
+    monkeypatch.setenv("HARNESS_CACHE", str(cache))
     monkeypatch.delenv("HARNESS_STORE", raising=False)
 
 

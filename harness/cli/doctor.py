@@ -23,7 +23,9 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     from harness.features.disk import FeatureDisk
     from harness.libraries import quiet_libraries
     from harness.measure.device import find_device
+    from harness.measure.energy import counter
     from harness.measure.memory import MemoryMeter
+    from harness.measure.rate import matrix_rate
     from harness.resources import cache_folder
 
     quiet_libraries()
@@ -41,10 +43,14 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     row("device", device.name)
     native = "native here" if device.native_bf16 else "not native here"
     row("precision", f"{device.precision('auto')} (bfloat16 is {native})")
+    folder = cache_folder()
+    rate = matrix_rate(device, device.precision("auto"), folder)
+    row("matrix products", f"{rate / 1e9:,.0f} GFLOP/s in {device.precision('auto')}: what utilisation is of")
+    energy = counter(device.kind)
+    row("energy by", energy.source if energy.joules() is not None else "no counter that can be read")
     with MemoryMeter() as meter:
         pass
     row("peak memory by", meter.method)
-    folder = cache_folder()
     row("feature cache", f"{folder}: {FeatureDisk(folder).size_bytes() / 1e6:.1f} MB")
     row("store", f"{store}: {'there' if '://' in store or Path(store).exists() else 'not made yet'}")
     row("mirror", f"{mirror}: {'there' if mirror.is_dir() else 'no such folder'}" if mirror else "none named")

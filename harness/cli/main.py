@@ -82,6 +82,10 @@ def run(
     throughput: Annotated[
         int, typer.Option(help="Run so many cells at a time on one device. Their times are in no cost table.")
     ] = 1,
+    price_per_hour: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="What an hour of the device costs, in your currency: records and tables show each cell's."),
+    ] = None,
     executor: Annotated[str, typer.Option(help="Where cells run: local or ray")] = "local",
     ray_address: Annotated[
         Optional[str],  # noqa: UP045
@@ -110,6 +114,7 @@ def run(
         within=within,
         on_oom=on_oom,
         throughput=throughput,
+        price_per_hour=price_per_hour,
         executor=executor,
         ray_address=ray_address,
         ray_workers=ray_workers,

@@ -137,6 +137,7 @@ def _plain(one: Stepped) -> dict[str, object]:
         "batch_size": one.batch_size,
         "seconds": one.seconds,
         "tokens_per_second": one.tokens_per_second,
+        "utilisation": one.utilisation,
         "peak_bytes": one.peak_bytes,
         "largest_batch": one.largest_batch,
         "why_not": one.why_not,
@@ -146,20 +147,23 @@ def _plain(one: Stepped) -> dict[str, object]:
 def _print(console: Console, found: list[Stepped], device: str, memory: float, options: ProbeOptions) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method")
-    for name in ("seconds", "tokens/s", "peak memory", "largest batch"):
+    for name in ("seconds", "tokens/s", "of the device", "peak memory", "largest batch"):
         table.add_column(name, justify="right")
     for one in found:
         if one.why_not is not None:
-            table.add_row(Text(one.method.name), Text(one.why_not.splitlines()[0], style="red"), "", "", "")
+            table.add_row(Text(one.method.name), Text(one.why_not.splitlines()[0], style="red"), "", "", "", "")
             continue
         each = "a step" if one.batch_size is not None else "a text"
         table.add_row(
             Text(one.method.name),
             f"{wording.seconds(one.seconds)} {each}",
             wording.number(one.tokens_per_second),
+            wording.percent(one.utilisation),
             wording.memory(one.peak_bytes),
             "" if one.largest_batch is None else f"about {one.largest_batch:,}",
         )
     console.print(f"On {device}, batches of {options.batch_size} texts of {options.seq_len} tokens:", markup=False)
     console.print(table)
+    said = "Of the device: operations counted, over the rate at which it was measured to multiply matrices."
+    console.print(said, markup=False)
     console.print(f"Largest batch: by the straight line through two sizes, in {memory / 1e9:.1f} GB.", markup=False)

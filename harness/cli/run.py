@@ -40,6 +40,7 @@ class RunOptions:
         on_oom: `record`, or `halve`.
         throughput: cells at a time on one device.
         executor: `local` or `ray`.
+        price_per_hour: of the device, for the records.
         ray_address: of a cluster; None starts one on this machine.
         ray_workers, ray_cores: of a cluster: workers, and cores of each; None is what there is.
     """
@@ -52,6 +53,7 @@ class RunOptions:
     within: str | None = None
     on_oom: str = "record"
     throughput: int = 1
+    price_per_hour: float | None = None
     executor: str = "local"
     ray_address: str | None = None
     ray_workers: int | None = None
@@ -68,6 +70,8 @@ def run_command(asked: Asked, options: RunOptions) -> int:
         raise UsageError(f"--on-oom '{options.on_oom}' was given; expected {' or '.join(ON_OOM)}.")
     if options.throughput < 1:
         raise UsageError(f"--throughput {options.throughput} was given; expected how many cells to run at a time.")
+    if options.price_per_hour is not None and not 0 <= options.price_per_hour < float("inf"):
+        raise UsageError(f"--price-per-hour {options.price_per_hour:g} was given; expected a number from 0 on.")
     request = read_request(asked)
     console = make_console()
     from harness.measure.host import host_limit_bytes
@@ -132,6 +136,7 @@ def _run(
         deadline=None if time_given is None else _deadline(*time_given, prepared),
         halve_on_oom=options.on_oom == "halve",
         remeasure=options.remeasure,
+        price_per_hour=options.price_per_hour,
     )
     with Store.open(options.store) as opened:
         try:

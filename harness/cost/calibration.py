@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.resources import cache_folder
+from harness.resources import cache_folder, write_whole
 
 _FILE = "probes.json"
 
@@ -65,9 +63,5 @@ def keep(found: Iterable[Probed], folder: Path | None = None) -> Path:
     for one in found:
         merged.pop(key(one), None)
         merged[key(one)] = one
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{_FILE}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as opened:
-        json.dump([asdict(one) for one in merged.values()], opened, indent=1)
-    Path(name).replace(folder / _FILE)
+    write_whole(folder / _FILE, json.dumps([asdict(one) for one in merged.values()], indent=1))
     return folder / _FILE

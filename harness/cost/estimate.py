@@ -63,6 +63,7 @@ class Figure:
         amount: by the closed form.
         n_train: labels.
         basis: `records` or `probe`.
+        utilisation: share of the device's measured matrix rate; None where it is not known.
     """
 
     seconds: float
@@ -73,6 +74,7 @@ class Figure:
     amount: Amount
     n_train: int
     basis: Basis
+    utilisation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,11 @@ class Estimator:
         """Whether anything has been measured of a cell's method as configured, on its backbone, or never can be."""
         configured = self._configured(planned)
         return configured in self._unmeasurable or bool(self._figures.get(configured))
+
+    def figures(self, planned: PlannedCell) -> list[Figure]:
+        """What was measured of a cell's method as configured, on its backbone and task, at any size."""
+        by_size = self._figures.get(self._configured(planned), {}).get(planned.cell.task, {})
+        return [figure for figures in by_size.values() for figure in figures]
 
     def give_up(self, planned: PlannedCell) -> None:
         """Nothing can be measured of a cell's method as configured: `measured` says so, and estimates go by formula."""

@@ -56,11 +56,13 @@ class Probe:
         """What the records of the cells say; all are `ok`."""
         amounts = [amount(cell, self.task, self.files) for cell in self.cells]
         last = records[-1].cost
-        train, work = last.train_seconds or 0.0, amounts[-1]
+        train, work, flops = last.train_seconds or 0.0, amounts[-1], last.train_flops or 0.0
         if len(records) > 1:
             more = train - (records[0].cost.train_seconds or 0.0)
             if more > 0:  # what a fit takes before its first step is left out; else it is too short to be told apart
                 train, work = more, _difference(amounts[-1], amounts[0])
+                flops -= records[0].cost.train_flops or 0.0
+        rate = records[-1].provenance.matrix_flops_per_second
         return Figure(
             seconds=last.total_seconds or 0.0,
             load_seconds=last.load_seconds or 0.0,
@@ -70,6 +72,7 @@ class Probe:
             amount=work,
             n_train=self.cells[-1].cell.n_train,
             basis="probe",
+            utilisation=flops / train / rate if rate and train > 0 and flops > 0 else None,
         )
 
 

@@ -8,6 +8,7 @@ who asks: a batch's measured seconds are shared out evenly over its places, whic
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -51,6 +52,10 @@ class Encoded:
         peak_rss_above_baseline_bytes: what encoding needed when it was done.
         peak_device_bytes: the same of the accelerator; 0 without one.
         reused: whether all of them came from the cache.
+        fresh: whether none of them did.
+        warmup_seconds: what choosing kernels for new shapes took just now.
+        spare_seconds: what else was spent just now and is no cost of these rows: places of a batch that others hold,
+            writing to the disk.
     """
 
     values: Floats
@@ -60,6 +65,9 @@ class Encoded:
     peak_rss_above_baseline_bytes: int
     peak_device_bytes: int
     reused: bool
+    fresh: bool
+    warmup_seconds: float = 0.0
+    spare_seconds: float = 0.0
 
 
 class FeatureStore:
@@ -130,13 +138,23 @@ class FeatureStore:
                 table.put(shard)
             self._tables[name] = table
         table = self._tables[name]
-        batches = table.batches_for(index, BATCH_ROWS[kind])
+        began = time.perf_counter()
+        missing = table.missing(index)
+        batches = table.batches_for(missing, BATCH_ROWS[kind])
+        warming = 0.0
         if batches:
-            shard = self._encode(table, batches, tokens, backbone, precision, pooling, layer)
+            shard, warming = self._encode(table, batches, tokens, backbone, precision, pooling, layer)
             table.put(shard)
             if self._disk is not None:
                 self._disk.write(name, key, shard)
-        return table.share(index, self._flops_model(backbone), reused=not batches)
+        found = table.share(index, self._flops_model(backbone))
+        return dataclasses.replace(
+            found,
+            reused=not batches,
+            fresh=len(missing) == len(np.unique(index)),
+            warmup_seconds=warming,
+            spare_seconds=time.perf_counter() - began - warming - table.seconds_of(missing),
+        )
 
     def warm_up(self, backbone: Backbone) -> None:
         """Put the frozen transformer where it encodes and count its FLOPs, before a cell is measured."""
@@ -152,7 +170,8 @@ class FeatureStore:
         precision: Precision,
         pooling: Pooling,
         layer: Layer,
-    ) -> Shard:
+    ) -> tuple[Shard, float]:
+        """Features of batches, and the seconds that choosing kernels took."""
         import torch
 
         device = self._device.torch_device()
@@ -161,7 +180,7 @@ class FeatureStore:
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
         seconds = np.empty(len(rows))
-        at = 0
+        at, warming = 0, 0.0
         with MemoryMeter(device) as meter, torch.inference_mode():
             for members in batches:
                 length = int(table.padded_lengths[members[0]])
@@ -171,15 +190,18 @@ class FeatureStore:
                 ids, mask = pad([tokens.row(int(row)) for row in placed], pad_id, length)
                 shape = (backbone.files.fingerprint, precision, length, pooling, layer)
                 if shape not in self._warm:  # kernels are chosen on a shape's first use: no row's cost
+                    started = time.perf_counter()
                     self._forward(model, ids, mask, precision, pooling, layer)
                     self._device.synchronise()
                     self._warm.add(shape)
+                    warming += time.perf_counter() - started
                 started = time.perf_counter()
                 pooled = self._forward(model, ids, mask, precision, pooling, layer)
                 values[at : at + len(members)] = pooled[: len(members)].cpu().numpy()
                 seconds[at : at + len(members)] = (time.perf_counter() - started) / size
                 at += len(members)
-        return Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0)
+        shard = Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0)
+        return shard, warming
 
     def _forward(
         self, model: torch.nn.Module, ids: Ints, mask: Ints, precision: Precision, pooling: Pooling, layer: Layer
@@ -225,13 +247,12 @@ class _Table:
         self._peak_bytes = 0
         self._peak_device_bytes = 0
 
-    def batches_for(self, index: Ints, batch_rows: int) -> list[Ints]:
-        """Rows to encode, batch by batch, so that all of `index` are known; none if they are already.
+    def batches_for(self, missing: Ints, batch_rows: int) -> list[Ints]:
+        """Rows to encode, batch by batch, so that all of `missing` are known.
 
         A batch's last places go to unknown rows of the same padded length: they cost nothing more there, and are
         likely to be asked for next.
         """
-        missing = np.unique(index[~self._known[index]])
         batches: list[Ints] = []
         for length in np.unique(self.padded_lengths[missing]):
             members = missing[self.padded_lengths[missing] == length]
@@ -242,6 +263,14 @@ class _Table:
             batches += [members[at : at + batch_rows] for at in range(0, len(members), batch_rows)]
         return batches
 
+    def missing(self, index: Ints) -> Ints:
+        """Those among `index` that have not been encoded, each once."""
+        return np.unique(index[~self._known[index]])
+
+    def seconds_of(self, index: Ints) -> float:
+        """What encoding these rows took."""
+        return float(self._seconds[index].sum())
+
     def put(self, shard: Shard) -> None:
         """Take in encoded rows."""
         self._values[shard.rows] = shard.values
@@ -250,14 +279,15 @@ class _Table:
         self._peak_bytes = max(self._peak_bytes, shard.peak_rss_above_baseline_bytes)
         self._peak_device_bytes = max(self._peak_device_bytes, shard.peak_device_bytes)
 
-    def share(self, index: Ints, flops: FlopsModel, *, reused: bool) -> Encoded:
+    def share(self, index: Ints, flops: FlopsModel) -> Encoded:
         """These rows and what they cost."""
         return Encoded(
             values=self._values[index],
-            seconds=float(self._seconds[index].sum()),
+            seconds=self.seconds_of(index),
             tokens=int(self._lengths[index].sum()),
             flops=float(sum(flops.batch(1, int(length)) for length in self.padded_lengths[index])),
             peak_rss_above_baseline_bytes=self._peak_bytes,
             peak_device_bytes=self._peak_device_bytes,
-            reused=reused,
+            reused=True,
+            fresh=False,
         )

@@ -53,7 +53,7 @@ class SharedFeatures:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._reused: dict[Any, bool] = {}
+        self._first: dict[Any, Encoded] = {}
         self.accounts: list[Account] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +68,8 @@ class SharedFeatures:
             if len(rows):
                 encoded = self._store.pooled(source, rows, *rest, **which)
                 # What this cell has encoded is known when it is asked for again, and that is no reuse.
-                self._reused.setdefault(key, encoded.reused)
+                self._first.setdefault(key, encoded)
                 account.add(key, rows, encoded)
         found = self._store.pooled(source, index, *rest, **which)
-        return dataclasses.replace(found, seconds=0.0, flops=0.0, tokens=0, reused=self._reused.get(key, found.reused))
+        first = self._first.get(key, found)
+        return dataclasses.replace(found, seconds=0.0, flops=0.0, tokens=0, reused=first.reused, fresh=first.fresh)

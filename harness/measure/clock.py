@@ -9,11 +9,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
-Phase = Literal["load", "encode", "tune", "fit", "predict"]
+Phase = Literal["load", "warmup", "encode", "tune", "fit", "predict", "measure"]
 TRAIN_PHASES: tuple[Phase, ...] = ("encode", "tune", "fit")
 """What a `train_seconds` budget counts."""
+
+
+class DeviceTimer(Protocol):
+    """Seconds of a device's own clock between marks in its queue: reading them waits for nothing but the marks."""
+
+    def mark(self) -> Any:
+        """Put a mark behind all that was asked of the device so far."""
+        ...
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Seconds between two marks, once the device has reached both."""
+        ...
+
+
+class CudaTimer:
+    """CUDA events."""
+
+    def mark(self) -> Any:
+        """An event in the current stream."""
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Waits for the later event."""
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1000.0
 
 
 class PhaseClock:
@@ -22,10 +51,14 @@ class PhaseClock:
     Args:
         synchronise: called at every boundary, so that work queued on an accelerator is counted where it was asked
             for; None on a CPU.
+        timer: the accelerator's own clock; None on a CPU.
     """
 
-    def __init__(self, synchronise: Callable[[], None] | None = None) -> None:
+    def __init__(self, synchronise: Callable[[], None] | None = None, timer: DeviceTimer | None = None) -> None:
         self._seconds: dict[Phase, float] = {}
+        self._timer = timer
+        self._mark: Any = None
+        self._marks: list[tuple[Phase, Any, Any]] = []
         self._stack: list[Phase | None] = []
         self._since = 0.0
         self._synchronise = synchronise
@@ -35,10 +68,13 @@ class PhaseClock:
         if self._synchronise is not None and self._stack:
             self._synchronise()
         now = time.perf_counter()
+        mark = None if self._timer is None else self._timer.mark()
         running = self._stack[-1] if self._stack else None
         if running is not None:
             self._seconds[running] = self._seconds.get(running, 0.0) + now - self._since
-        self._since = now
+            if mark is not None:
+                self._marks.append((running, self._mark, mark))
+        self._since, self._mark = now, mark
 
     @contextmanager
     def _running(self, phase: Phase | None) -> Iterator[None]:
@@ -72,6 +108,16 @@ class PhaseClock:
         if self._stack and self._stack[-1] == phase:
             return (known or 0.0) + time.perf_counter() - self._since
         return known
+
+    def device_seconds(self, phase: Phase) -> float | None:
+        """Seconds of `phase` by the accelerator's own clock, what was charged left out; None without one.
+
+        It runs on between two kernels: it checks the host's seconds, and is no measure of how busy the device was.
+        """
+        if self._timer is None:
+            return None
+        spans = [(start, end) for of, start, end in self._marks if of == phase]
+        return sum(self._timer.seconds(start, end) for start, end in spans) if spans else None
 
     @property
     def train_seconds(self) -> float:

@@ -35,6 +35,9 @@ class MemoryMeter:
         peak_rss_bytes: peak resident bytes of the process.
         peak_rss_above_baseline_bytes: the same, less what was resident on entering.
         peak_device_bytes: peak bytes allocated on the accelerator above those on entering; None without one.
+        peak_reserved_bytes: peak bytes that torch's allocator held there, in use or not, above those on entering.
+        by_part: peak of each part that was marked (`end_part`) above what was there on entering: of the accelerator
+            where there is one, else of the host.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -43,8 +46,13 @@ class MemoryMeter:
         self.baseline_rss_bytes = 0
         self.peak_rss_bytes = 0
         self.peak_device_bytes: int | None = None
+        self.peak_reserved_bytes: int | None = None
+        self.by_part: dict[str, int] = {}
+        self._reserved_baseline = 0
+        self._seen_reserved_bytes = 0
         self._noted_above = 0
         self._noted_device = 0
+        self._part_bytes = 0
         self._seen_bytes = 0
         self._seen_device_bytes = 0
         self._device_baseline = 0
@@ -59,14 +67,45 @@ class MemoryMeter:
         """Count the peaks that a reused result needed when it was computed, on the host and on the accelerator."""
         self._noted_above = max(self._noted_above, above_baseline_bytes)
         self._noted_device = max(self._noted_device, device_bytes)
+        self._part_bytes = max(self._part_bytes, above_baseline_bytes if self._device is None else device_bytes)
 
     def current_peak_above_baseline_bytes(self) -> int:
         """The host's peak so far above the baseline, while the meter runs."""
         return max(self._peak() - self.baseline_rss_bytes, 0)
 
+    def end_part(self, name: str) -> None:
+        """What was held since the last part ended, or since entering, at most, is the peak of part `name`."""
+        self._keep_seen()
+        self.by_part[name] = max(self._part_bytes, self.by_part.get(name, 0), 0)
+        self._part_bytes = 0
+        if self._sampler is not None:
+            self._sampler.peak = _resident_bytes()
+        else:
+            _reset_high_water()
+        if self._device is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def _keep_seen(self) -> None:
+        """Remember what the marks say before they are reset."""
+        self._seen_bytes = self._peak()
+        self._seen_device_bytes = self._device_peak()
+        self._seen_reserved_bytes = self._reserved_peak()
+        if self._device is None:
+            own = self._own_peak() - self.baseline_rss_bytes
+        else:
+            import torch
+
+            own = int(torch.cuda.max_memory_allocated(self._device)) - self._device_baseline
+        self._part_bytes = max(self._part_bytes, own)
+
+    def _own_peak(self) -> int:
+        """Since the marks were last reset."""
+        return self._sampler.peak if self._sampler is not None else _high_water_bytes() or _resident_bytes()
+
     def _peak(self) -> int:
-        own = self._sampler.peak if self._sampler is not None else _high_water_bytes() or _resident_bytes()
-        return max(own, self._seen_bytes)
+        return max(self._own_peak(), self._seen_bytes)
 
     def _device_peak(self) -> int:
         if self._device is None:
@@ -75,12 +114,22 @@ class MemoryMeter:
 
         return max(int(torch.cuda.max_memory_allocated(self._device)), self._seen_device_bytes)
 
+    def _reserved_peak(self) -> int:
+        if self._device is None:
+            return 0
+        import torch
+
+        return max(int(torch.cuda.max_memory_reserved(self._device)), self._seen_reserved_bytes)
+
     def __enter__(self) -> MemoryMeter:
         for outer in _running:  # resetting the mark would make an enclosing meter forget what it has seen
-            outer._seen_bytes = outer._peak()
-            outer._seen_device_bytes = outer._device_peak()
+            outer._keep_seen()
         if not _running:  # inside another meter nothing is left over from an earlier cell
             settle()
+            if self._device is not None:
+                import torch
+
+                torch.cuda.empty_cache()  # or what earlier cells made the allocator hold would hide what this one needs
         _running.append(self)
         self.baseline_rss_bytes = _resident_bytes()
         if _reset_high_water():
@@ -95,6 +144,7 @@ class MemoryMeter:
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
             self._device_baseline = torch.cuda.memory_allocated(self._device)
+            self._reserved_baseline = torch.cuda.memory_reserved(self._device)
         return self
 
     def __exit__(
@@ -109,6 +159,7 @@ class MemoryMeter:
 
             torch.cuda.synchronize(self._device)
             self.peak_device_bytes = max(self._device_peak() - self._device_baseline, self._noted_device)
+            self.peak_reserved_bytes = max(self._reserved_peak() - self._reserved_baseline, 0)
 
 
 def settle() -> None:

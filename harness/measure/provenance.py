@@ -85,6 +85,7 @@ def describe(
     backbone: dict[str, Any],
     dataset: dict[str, Any],
     measured: dict[str, str],
+    matrix_flops_per_second: float | None = None,
 ) -> Provenance:
     """The provenance of a cell that started at `started_at` (see `now`)."""
     commit, dirty = source_state()
@@ -103,4 +104,5 @@ def describe(
         backbone=backbone,
         dataset=dataset,
         measured=measured,
+        matrix_flops_per_second=matrix_flops_per_second,
     )

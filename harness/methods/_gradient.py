@@ -145,11 +145,18 @@ class TrainedMethod(Method):
         from harness.training.loop import Validation, train
 
         progress = bench.progress(self.default_steps(len(batches)), len(batches))
-        torch.manual_seed(bench.seeded("dropout"))
         model.train()
+        forward = forward or (lambda batch: model(*batch.inputs))
+        loss = loss or bench.form.loss
+        if bench.device.kind != "cpu":  # a processor chooses no kernels, and its allocator does not grow in steps
+            from harness.training.warmup import warm_up_steps
+
+            with bench.clock.phase("warmup"):
+                warm_up_steps(model, batches, forward, loss, self.accumulation, bench.device, precision)
+        torch.manual_seed(bench.seeded("dropout"))
         outcome = train(
-            forward=forward or (lambda batch: model(*batch.inputs)),
-            loss=loss or bench.form.loss,
+            forward=forward,
+            loss=loss,
             batches=batches,
             groups=groups,
             optimisation=self.optimisation(),

@@ -307,7 +307,7 @@ def counted(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench
     with bench.working("fit"):
         result = run()
     bench.ledger.train_tokens += likelihood.n_tokens - before
-    with bench.clock.paused():
+    with bench.clock.phase("measure"):
         bench.ledger.train_flops += count_flops(run)
     return result
 

@@ -74,13 +74,17 @@ SearchSpace = Mapping[str, Choice | Range]
 
 @dataclass
 class Ledger:
-    """What a fit spent that no clock shows; the bench writes it, the record shows it."""
+    """What a fit spent that no clock shows; the bench writes it, the record shows it.
+
+    `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
+    """
 
     train_flops: float = 0.0
     train_tokens: int = 0
     stopped_by: str | None = None
     curve: list[CurvePoint] = field(default_factory=list)
     reused: set[str] = field(default_factory=set)
+    computed_all: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -202,9 +206,13 @@ class Bench:
             )
         seconds = 0.0 if tokenised else tokens.seconds_of(rows.index)
         self.clock.charge(phase, seconds + encoded.seconds)
+        self.clock.charge("warmup", encoded.warmup_seconds)
+        self.clock.charge("measure", encoded.spare_seconds)
         self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
             self.ledger.reused.add("features")
+        if phase == "encode" and not encoded.fresh:
+            self.ledger.computed_all = False
         if phase == "encode":
             self.ledger.train_flops += encoded.flops
             self.ledger.train_tokens += encoded.tokens
@@ -233,7 +241,7 @@ class Bench:
     def flops_model(self, key: str, count: Callable[[], FlopsModel]) -> FlopsModel:
         """Operations of a batch, counted the first time that `key` is asked for; counting is no cell's time."""
         if key not in self.flops_models:
-            with self.clock.paused():
+            with self.clock.phase("measure"):
                 self.flops_models[key] = count()
         return self.flops_models[key]
 

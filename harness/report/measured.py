@@ -32,6 +32,10 @@ HOW_TO_READ = """\
   the seconds measured when it was computed.
 - **peak memory** is the accelerator's peak where there is one, else the resident memory of the process above what it
   held before the cell: what a budget of memory limits. Seconds and memory of different devices are never pooled.
+- **energy** is of training, by the device's own counter, and **price** of loading, training and predicting, at what was
+  stated an hour of the device to cost; columns that nobody has figures for are left out. comparison.csv has tokens a
+  second and `utilisation` besides: operations counted, over seconds, over the rate at which this very device was
+  measured to multiply matrices.
 - **trainable** counts the parameters that a method trains, its output layer included.
 - **missing** counts seeds without a score: `failed` (an exception, tried again on request), `out of memory`,
   `out of time`, `unsupported` (final on that device), and `missing` for what was not run or was interrupted.

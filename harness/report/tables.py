@@ -54,6 +54,7 @@ _DTYPES: dict[str, Dtype] = {
     "peak_bytes": "Int64",
     "memory": "string",
     **dict.fromkeys(("n_trainable", "n_parameters", "artifact_bytes"), "Int64"),
+    **dict.fromkeys(("train_tokens_per_second", "utilisation", "energy_joules", "price"), "Float64"),
     "defaults_chosen_here": "boolean",
     "backbone_has_seen": "boolean",
     "overlaps": "string",
@@ -63,10 +64,12 @@ _DTYPES: dict[str, Dtype] = {
 
 _SECONDS = ("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "train_seconds", "predict_seconds")
 
+_RATES = ("train_tokens_per_second", "utilisation", "energy_joules", "price")
+
 _READ = (
     *_GROUP,
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
-    *("n_test", "n_test_available", "n_per_class", *_SECONDS),
+    *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
     *("peak_device_bytes", "peak_rss_above_baseline_bytes", "n_trainable", "n_parameters", "artifact_bytes"),
     *("defaults_chosen_here", "backbone_has_seen", "overlaps"),
 )
@@ -144,7 +147,7 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     if basis == "none" and first["score_low"] is not None:  # the record's own, where rows tell nothing of the metric
         low, high, basis = first["score_low"], first["score_high"], "test rows only"
     summary.update(score=found.mean, score_low=low, score_high=high, basis=basis)
-    for name in _SECONDS:
+    for name in (*_SECONDS, *_RATES):
         summary[name] = _over(np.median, ok, name)
     summary["train_score"] = _over(np.mean, ok, "train_score")
     for name in ("n_trainable", "n_parameters", "artifact_bytes", "n_test", "n_test_available"):
@@ -383,7 +386,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left:
 def markdown_comparison(panel: Panel) -> str:
     """Every row of a panel: score, seeds, seconds of fitting and of training, memory, parameters, what is missing."""
     header = ["method", "labels", "score", "95 % interval", "train score", "seeds", "fit", "train", "predict"]
-    header += ["peak memory", "trainable", "missing"]
+    asked = [
+        (title, name, say)
+        for title, name, say in (("energy", "energy_joules", text.energy), ("price", "price", text.price))
+        if panel.rows[name].notna().any()
+    ]
+    header += ["peak memory", "trainable", *(title for title, _, _ in asked), "missing"]
     rows = [
         [
             text.markdown(row.variant),
@@ -397,6 +405,7 @@ def markdown_comparison(panel: Panel) -> str:
             text.seconds(row.predict_seconds),
             text.memory(row.peak_bytes),
             text.number(row.n_trainable),
+            *(say(getattr(row, name)) for _, name, say in asked),
             row.note if text.present(row.note) else "",
         ]
         for row in each(panel.rows)

@@ -68,6 +68,29 @@ def memory(value: Any) -> str:
     return f"{value / 1e6:.0f} MB" if value < 999.5e6 else f"{value / 1e9:.1f} GB"
 
 
+def energy(value: Any) -> str:
+    """Joules: `840 J`, `12.3 kJ`, `4.1 MJ`."""
+    if not present(value):
+        return ABSENT
+    if value < 999.5:
+        return f"{value:.0f} J" if value >= 9.95 else f"{value:.1f} J"
+    return f"{value / 1e3:.1f} kJ" if value < 999.5e3 else f"{value / 1e6:.1f} MJ"
+
+
+def price(value: Any) -> str:
+    """An amount of whichever currency: two figures that count, and all before the point."""
+    if not present(value):
+        return ABSENT
+    return f"{value:,.2f}" if value >= 0.995 or value == 0 else f"{value:.2g}" if value >= 1e-4 else "<0.0001"
+
+
+def percent(value: Any) -> str:
+    """A share: `42 %`, `0.8 %`."""
+    if not present(value):
+        return ABSENT
+    return f"{100 * value:.0f} %" if value >= 0.0995 else f"{100 * value:.1f} %"
+
+
 def number(value: Any) -> str:
     """A count of parameters: `0`, `4,620`, `78.3k`, `22.7M`."""
     if not present(value):

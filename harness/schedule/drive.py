@@ -109,12 +109,14 @@ class Policy:
         halve_on_oom: whether a cell that ran out of memory is run again in half of it: the same steps in twice as many
             pieces, which is a configuration, and so a cell, of its own.
         remeasure: whether cells that were disturbed while they were measured (`Record.unsteady`) are run again.
+        price_per_hour: of the device, for the records; None where it was not stated.
     """
 
     retry_failed: bool = False
     deadline: float | None = None
     halve_on_oom: bool = False
     remeasure: bool = False
+    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True)
@@ -317,6 +319,9 @@ class _Run:
         if job.id in self._halved:
             noted = {**record.provenance.measured, "on_oom": self._halved.pop(job.id)}
             record = dataclasses.replace(record, provenance=dataclasses.replace(record.provenance, measured=noted))
+        if self._policy.price_per_hour is not None:
+            priced = dataclasses.replace(record.provenance, price_per_hour=self._policy.price_per_hour)
+            record = dataclasses.replace(record, provenance=priced)
         try:
             self._store.add(record, self._claims.owner)
         except DuplicateError:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.backbones.locate import BackboneFiles
-from harness.cost.estimate import Estimate, Estimator
+from harness.cost.estimate import Estimator
 from harness.cost.synthetic import synthetic_task
 from harness.data.sampling import Size
 from harness.methods.base import Method
@@ -31,6 +31,7 @@ class Stepped:
         batch_size: rows of a step; None for methods that take none: their figures are those of a text.
         seconds: of a step, or of a text.
         tokens_per_second: that a step puts through.
+        utilisation: share of the device's measured matrix rate that steps came to.
         peak_bytes: of memory above the baseline.
         largest_batch: about, that fits into the memory there is: on the straight line through two batch sizes.
         why_not: what kept it from being measured; None where nothing did.
@@ -40,6 +41,7 @@ class Stepped:
     batch_size: int | None
     seconds: float | None = None
     tokens_per_second: float | None = None
+    utilisation: float | None = None
     peak_bytes: float | None = None
     largest_batch: int | None = None
     why_not: str | None = None
@@ -75,18 +77,19 @@ def measure_steps(
     for method in methods:
         takes_steps = "batch_size" in type(method).model_fields and method.workload(64, Budget(), 1).texts_per_step > 0
         halves = (batch_size, max(1, batch_size // 2)) if takes_steps else (batch_size,)
-        seen: list[tuple[int, Estimate, float]] = []
+        seen: list[tuple[int, _Steps]] = []
         why = None
         for size in dict.fromkeys(halves):
             one = method.model_copy(update={"batch_size": size}) if takes_steps else method
-            estimate, rate, why = _probe(one, task, files, workers, memory_bytes, notes, report)
-            if why is not None or estimate is None:
+            steps, why = _probe(one, task, files, workers, memory_bytes, notes, report)
+            if steps is None:
                 break
-            seen.append((size, estimate, rate))
+            seen.append((size, steps))
         if not seen:
             found.append(Stepped(method, batch_size if takes_steps else None, why_not=why))
             continue
-        size, estimate, seconds = seen[0]
+        size, steps = seen[0]
+        seconds = steps.seconds
         largest = _largest(seen, memory_bytes) if len(seen) > 1 else None
         rows = size if takes_steps else 1
         found.append(
@@ -95,11 +98,21 @@ def measure_steps(
                 size if takes_steps else None,
                 seconds,
                 rows * seq_len / seconds if seconds > 0 else None,
-                estimate.peak_bytes,
+                steps.utilisation,
+                steps.peak_bytes,
                 largest,
             )
         )
     return found, list(dict.fromkeys(notes))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Seconds of a step or of a text, peak bytes, and share of the matrix rate."""
+
+    seconds: float
+    peak_bytes: float
+    utilisation: float | None
 
 
 def _probe(
@@ -110,11 +123,11 @@ def _probe(
     memory_bytes: float,
     notes: list[str],
     report: Callable[[str], None],
-) -> tuple[Estimate | None, float, str | None]:
-    """The estimate of a fit, seconds of a step or of a text, and why there is none."""
+) -> tuple[_Steps | None, str | None]:
+    """What steps of a method take, or why that is not known."""
     backbones = {} if files is None or not method.serves else {task.name: files}
     if method.serves and files is None:
-        return None, 0.0, "it needs a backbone"
+        return None, "it needs a backbone"
 
     def cell(budget: Budget) -> PlannedCell:
         (planned,) = plan_cells(
@@ -125,24 +138,25 @@ def _probe(
 
     less, more = (cell(Budget(steps=steps)) for steps in _STEPS)
     if less.unsupported is not None:
-        return None, 0.0, less.unsupported
+        return None, less.unsupported
     estimator = Estimator({task.name: task}, backbones, workers.device)
     prepared = Prepared("probe", (less,), {task.name: task}, backbones, workers.device)
     said = run_probes([less], prepared, estimator, workers, memory_bytes=memory_bytes, report=report)
     failed = [note for note in said if "no probe of it" in note]
     if failed:
-        return None, 0.0, failed[0].partition("by arithmetic: ")[2]
+        return None, failed[0].partition("by arithmetic: ")[2]
     notes += said
     first = estimator.estimate(less)
     if method.workload(64, Budget(), 1).texts_per_step > 0:
         seconds = (estimator.estimate(more).train_seconds - first.train_seconds) / (_STEPS[1] - _STEPS[0])
     else:
         seconds = first.train_seconds / len(task.train_labels)
-    return first, seconds, None
+    known = [figure.utilisation for figure in estimator.figures(less) if figure.utilisation is not None]
+    return _Steps(seconds, first.peak_bytes, known[-1] if known else None), None
 
 
-def _largest(seen: Sequence[tuple[int, Estimate, float]], memory_bytes: float) -> int | None:
-    (large, at_large, _), (small, at_small, _) = seen
+def _largest(seen: Sequence[tuple[int, _Steps]], memory_bytes: float) -> int | None:
+    (large, at_large), (small, at_small) = seen
     each = (at_large.peak_bytes - at_small.peak_bytes) / (large - small)
     if each <= 0:
         return None  # too little to be told apart

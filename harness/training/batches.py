@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,16 @@ def shuffled(n_rows: int, batch_size: int, lengths: Ints | None, seed: int, epoc
     return [batches[position] for position in generator.permutation(len(batches))]
 
 
+def to_device(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
+    """Arrays as tensors on `device`; to an accelerator through pinned memory, so that nobody waits for the copy."""
+    import torch
+
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type == "cpu":
+        return tensors
+    return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+
+
 class TokenBatches:
     """Batches of token ids, padded to the longest row of each.
 
@@ -131,12 +141,9 @@ class TokenBatches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass over all rows."""
-        import torch
-
         for members in shuffled(len(self._rows), self._batch_size, self._lengths, self._seed, number):
             ids, mask = pad([self._rows[row] for row in members], self._pad_id)
-            tensors = (torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self._targets[members]))
-            ids_there, mask_there, targets = (tensor.to(self._device, non_blocking=True) for tensor in tensors)
+            ids_there, mask_there, targets = to_device((ids, mask, self._targets[members]), self._device)
             yield Batch(
                 inputs=(ids_there, mask_there),
                 targets=targets,

@@ -20,7 +20,7 @@ from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_language_flops
 from harness.tasks.base import Ints, Reply
-from harness.training.batches import Batch, shuffled
+from harness.training.batches import Batch, shuffled, to_device
 from harness.training.model import AdaptedModel
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class CausalBatches:
         places = np.arange(first, length)
         wanted = (places >= self._given[members, None] - 1) & (places < self._lengths[members, None] - 1)
         targets[~wanted] = IGNORED
-        tensors = [torch.from_numpy(values).to(self._device, non_blocking=True) for values in (ids, mask, targets)]
+        tensors = to_device((ids, mask, targets), self._device)
         return Batch(
             inputs=tuple(tensors),
             targets=tensors[2],
@@ -179,9 +179,7 @@ class DecoderBatches:
         written, real = pad(replies, self._pad_id)
         shifted = np.concatenate([np.full((len(members), 1), self._start_id, dtype=np.int64), written[:, :-1]], axis=1)
         written[real == 0] = IGNORED
-        tensors = [
-            torch.from_numpy(values).to(self._device, non_blocking=True) for values in (ids, mask, shifted, written)
-        ]
+        tensors = to_device((ids, mask, shifted, written), self._device)
         return Batch(
             inputs=tuple(tensors[:3]),
             targets=tensors[3],

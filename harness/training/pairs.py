@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from harness.features.tokens import pad
 from harness.tasks.base import Floats, Ints
-from harness.training.batches import Batch, shuffled
+from harness.training.batches import Batch, shuffled, to_device
 
 if TYPE_CHECKING:
     from harness.training.model import PooledModel
@@ -99,12 +99,12 @@ class PairBatches:
         longer = lengths[pairs].max(axis=1)
         for members in shuffled(len(pairs), self._batch_size, longer, self._seed, number):
             texts = self._positions[pairs[members].T.reshape(-1)]  # all first texts, then all second ones
-            ids, mask = (torch.from_numpy(part) for part in pad([self._rows[text] for text in texts], self._pad_id))
+            ids, mask = pad([self._rows[text] for text in texts], self._pad_id)
             n = len(members)
-            parts = (ids[:n], mask[:n], ids[n:], mask[n:])
+            there = to_device((ids[:n], mask[:n], ids[n:], mask[n:], similarities[members]), self._device)
             yield Batch(
-                inputs=tuple(part.to(self._device) for part in parts),
-                targets=torch.from_numpy(similarities[members]).to(self._device),
+                inputs=tuple(there[:4]),
+                targets=there[4],
                 n_rows=n,
                 length=ids.shape[1],
                 n_tokens=int(lengths[pairs[members]].sum()),

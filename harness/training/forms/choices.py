@@ -11,7 +11,7 @@ import numpy.typing as npt
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
 from harness.tasks.base import Answers, Floats, Ints, Labels, Rows
-from harness.training.batches import Batch, shuffled
+from harness.training.batches import Batch, shuffled, to_device
 from harness.training.forms.base import (
     AnswerForm,
     Examples,
@@ -185,16 +185,13 @@ class ChoiceBatches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass over all rows."""
-        import torch
-
         for members in shuffled(len(self._groups), self._batch_size, self._lengths, self._seed, number):
             groups = [self._groups[row] for row in members]
             most = max(len(group) for group in groups)
             exists = np.array([[at < len(group) for at in range(most)] for group in groups])
             placed = [ids for group in groups for ids in [*group, *[group[0]] * (most - len(group))]]
             ids, mask = (values.reshape(len(groups), most, -1) for values in pad(placed, self._pad_id))
-            tensors = (torch.from_numpy(values) for values in (ids, mask, exists, self._targets[members]))
-            there = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
+            there = to_device((ids, mask, exists, self._targets[members]), self._device)
             yield Batch(
                 inputs=tuple(there[:3]),
                 targets=there[3],

@@ -1,0 +1,88 @@
+"""How fast a device multiplies matrices at best: what utilisation is measured against.
+
+A second of products of large square matrices, kept per device, precision and version of torch. It is a measured rate
+and no data sheet's: what nothing can exceed for long on this very device, at its clocks and power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Final
+
+from harness.measure.device import Device, Precision
+from harness.resources import write_whole
+
+SECONDS: Final = 1.0
+"""What a calibration takes, about."""
+
+_SIDES: Final = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
+"""Of the matrices tried: the best of them counts."""
+
+_FILE = "matrix-rates.json"
+
+
+def matrix_rate(device: Device, precision: Precision, folder: Path | None) -> float:
+    """Floating-point operations per second of matrix products on `device`; a multiply-add is two.
+
+    Args:
+        device: what multiplies; its threads are those that torch is set to.
+        precision: of the factors.
+        folder: where rates are kept between processes; None keeps them in this one only.
+    """
+    if folder is None:
+        return _measured(device, precision)
+    import torch
+
+    key = f"{device.name} / {precision} / torch {torch.__version__}"
+    kept = _kept(folder)
+    if key not in kept:
+        kept[key] = measure_rate(device, precision)
+        with contextlib.suppress(OSError):  # it is measured again next time
+            _keep(folder, key, kept[key])
+    return kept[key]
+
+
+@functools.cache
+def _measured(device: Device, precision: Precision) -> float:
+    return measure_rate(device, precision)
+
+
+def measure_rate(device: Device, precision: Precision, seconds: float = SECONDS) -> float:
+    """The best rate of about `seconds` of products."""
+    import torch
+
+    kind, sides = device.torch_device(), _SIDES[device.kind]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    with torch.inference_mode():
+        for side in sides:
+            left, right = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
+            out = left @ right  # kernels are chosen
+            device.synchronise()
+            until = time.perf_counter() + seconds / len(sides)
+            while True:
+                began = time.perf_counter()
+                torch.mm(left, right, out=out)
+                device.synchronise()
+                ended = time.perf_counter()
+                best = max(best, 2.0 * side**3 / (ended - began))
+                if ended >= until:
+                    break
+    return best
+
+
+def _kept(folder: Path) -> dict[str, float]:
+    try:
+        found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        return {str(key): float(rate) for key, rate in found.items() if float(rate) > 0}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _keep(folder: Path, key: str, rate: float) -> None:
+    merged = {**_kept(folder), key: rate}  # what another process has added meanwhile stays
+    write_whole(folder / _FILE, json.dumps(merged, indent=1))
