@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,3 +150,16 @@ def make_grid(
                 }
                 records.append(make_record(method, size, seed, **made))
     return records
+
+
+def essence(record: Record) -> dict[str, Any]:
+    """A record, but for what the clock, memory and caches have to do with; a checkout may be edited meanwhile."""
+    left_out = {"reused", "energy_joules", "matrix_flops_per_second", "started_at", "commit", "dirty"}
+    pattern = re.compile(r"peak_.*bytes|.*_peak_bytes|(.*_)?seconds")
+
+    def kept(part: dict[str, Any]) -> dict[str, Any]:
+        return {name: item for name, item in part.items() if name not in left_out and not pattern.fullmatch(name)}
+
+    value = record.to_json()
+    parts = {name: kept(value[name]) for name in ("cost", "provenance")}
+    return {**value, **parts, "curve": [kept(point) for point in value["curve"]]}

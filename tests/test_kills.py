@@ -24,9 +24,9 @@ import psutil
 import pytest
 
 from harness.backbones.locate import BackboneFiles
-from harness.records import Record
 from harness.schedule.local import LocalWorkers
 from harness.store import Store
+from tests.record_factory import essence
 from tests.test_cli import command, harness
 from tests.toys import write_toy_table
 
@@ -68,7 +68,7 @@ def undisturbed(methods: str, folder: Path, tiny: BackboneFiles) -> Grid:
     began = time.monotonic()
     with started(grid, whole) as running:
         assert running.wait(240) == 0, output_of(whole)
-    return dataclasses.replace(grid, seconds=time.monotonic() - began, records=essence(whole))
+    return dataclasses.replace(grid, seconds=time.monotonic() - began, records=essence_by_cell(whole))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def check_kills(kills: Sequence[tuple[str, float]], grid: Grid, folder: Path) ->
         assert code in {"driver": (0, -signal.SIGKILL), "worker": (0, 2)}[whom], output_of(folder)
         if code == 2:  # no cell has begun: nobody knows whether the backbone can be loaded
             assert "was killed by signal 9" in output_of(folder)
-        found = essence(folder) if (folder / "records.sqlite").exists() else {}
+        found = essence_by_cell(folder) if (folder / "records.sqlite").exists() else {}
         assert found == {id_: grid.records[id_] for id_ in found}
         assert set(before) <= set(found)
         before = found
@@ -114,7 +114,7 @@ def check_kills(kills: Sequence[tuple[str, float]], grid: Grid, folder: Path) ->
         output = harness(*grid.command(folder), cwd=grid.folder, **environment_of(folder))
         assert f"{len(grid.records) - len(before)} cells run, {len(before)} were there already" in output
         assert_nothing_is_left(folder)
-    assert essence(folder) == grid.records
+    assert essence_by_cell(folder) == grid.records
     with Store.open(folder / "records.sqlite", create=False) as store:
         assert store.count() == len(grid.records)
         assert store.claimed() == set()
@@ -222,31 +222,11 @@ def _is_of(process: psutil.Process, folder: Path) -> bool:
 # ---- records
 
 
-def essence(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the records in a folder's store say, by cell, but for what the clock, memory and caches have to do with."""
+def essence_by_cell(folder: Path) -> dict[str, dict[str, Any]]:
+    """The essence of each record in a folder's store, by cell."""
     with Store.open(folder / "records.sqlite") as store:
         records = list(store.records(with_predictions=True, latest_only=False))
-    found = {record.id: _essence_of(record) for record in records}
+    found = {record.id: essence(record) for record in records}
     assert len(found) == len(records)
+    assert {record.status for record in records} <= {"ok"}, [record.error for record in records]
     return found
-
-
-def _essence_of(record: Record) -> dict[str, Any]:
-    value = record.to_json()
-    assert value["status"] == "ok", value["error"]
-    # A checkout may be edited while the tests run.
-    measured = {"reused", "energy_joules", "started_at", "commit", "dirty"}
-
-    def kept(part: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: item
-            for name, item in part.items()
-            if name not in measured and not re.match(r"peak_.*bytes$|(.*_)?seconds$", name)
-        }
-
-    return {
-        **value,
-        "cost": kept(value["cost"]),
-        "curve": [kept(point) for point in value["curve"]],
-        "provenance": kept(value["provenance"]),
-    }

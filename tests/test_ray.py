@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import re
 import signal
 import sys
 import time
@@ -32,6 +31,7 @@ from harness.schedule.ray_workers import RayWorkers
 from harness.store import Store
 from harness.tasks import Task
 from tests.planted import Planted
+from tests.record_factory import essence
 from tests.test_workers import Quiet
 from tests.toys import plan_one
 
@@ -92,19 +92,6 @@ def run(
     assert {record.id for record in records} == {planned.cell.id for planned in cells}
     assert sorted(listener.ended) == sorted(record.id for record in records)
     return {str(record.cell.config.get("fault", record.cell.method)): record for record in records}
-
-
-def essence(record: Record) -> dict[str, Any]:
-    """A record, but for what the clock, memory and caches have to do with; a checkout may be edited meanwhile."""
-    left_out = {"reused", "energy_joules", "started_at", "commit", "dirty"}
-
-    def kept(part: dict[str, Any]) -> dict[str, Any]:
-        pattern = re.compile(r"peak_.*bytes|(.*_)?seconds")
-        return {name: item for name, item in part.items() if name not in left_out and not pattern.fullmatch(name)}
-
-    value = record.to_json()
-    parts = {name: kept(value[name]) for name in ("cost", "provenance")}
-    return {**value, **parts, "curve": [kept(point) for point in value["curve"]]}
 
 
 @needs_ray

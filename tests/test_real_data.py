@@ -43,7 +43,8 @@ def test_the_probe_is_a_ten_line_script(precision: str, sst2: Task, minilm: Back
     theirs = LogisticRegression(C=1.0, max_iter=1000).fit(embed(rows.texts, minilm), rows.known_labels)
     expected = theirs.score(embed(list(some.test.texts), minilm), some.test_labels)
     assert record.score is not None
-    assert record.score.value == pytest.approx(expected, abs=0.005)
+    # In bfloat16 a text beside the boundary may fall on its other side.
+    assert record.score.value == pytest.approx(expected, abs=0.005 if precision == "fp32" else 0.01)
 
 
 def test_copies_of_test_rows_are_dropped(sst2: Task) -> None:

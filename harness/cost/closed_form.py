@@ -7,10 +7,15 @@ to another: most of its error cancels there.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from harness.backbones.locate import BackboneFiles
+from harness.cost.memory import Trained, encoding_memory, regime, training_memory
 from harness.cost.shape import Shape, read_shape
+from harness.features.encode import BATCH_ROWS
+from harness.measure.device import Device
+from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
 from harness.plan import PlannedCell
 from harness.tasks.base import Source, Task
 
@@ -19,8 +24,14 @@ _CHARACTERS_PER_TOKEN = 4.2
 """Of English under a vocabulary of some 30,000 pieces; another language's or vocabulary's ratio cancels out wherever
 something has been measured."""
 
-_PREDICTED_AT_ONCE = 64
-_BYTES = 4
+_ALWAYS_BYTES = 40e6
+"""Buffers of libraries, and what is not of any tensor."""
+
+_HEAPS = 27.0
+"""Of n tokens of English about 27 times the square root of n are different ones (Heaps' law; 10,000 tokens of SST-2
+have 2,700)."""
+
+_FLOAT_BYTES = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,11 @@ class Amount:
     peak_bytes: float
 
 
-def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None) -> Amount:
-    """What a cell comes to by its method's workload, its backbone's shape and its task's texts."""
+def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device: Device | None = None) -> Amount:
+    """What a cell comes to by its method's workload, its backbone's shape and its task's texts.
+
+    `device` is where it runs: its memory depends on that; None is a processor without bfloat16.
+    """
     cell, method = planned.cell, planned.method
     shape = read_shape(files.folder) if files is not None and cell.backbone is not None else None
     n_test = task.n_test
@@ -51,7 +65,7 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None) -> Amo
         return Amount(0.0, 0.0, float(max(1, cell.n_train)), float(n_test), 50e6)
     work = method.workload(cell.n_train, cell.budget, shape.n_blocks)
     trials = method.tune
-    tokens, length = _tokens(task.train, task)
+    tokens, length, longest = _tokens(task.train, task)
     each = shape.forward_flops(tokens, length)
     if task.reply is not None:  # every token's distribution over the vocabulary
         each += 2.0 * tokens * shape.width * shape.vocabulary
@@ -61,7 +75,8 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None) -> Amo
     train_flops = work.encoded * each + fitted
     if cell.budget.train_flops is not None:
         train_flops = min(train_flops, cell.budget.train_flops)
-    test_tokens, test_length = _tokens(task.test, task)
+    n_logits = 0.0 if task.reply is None else min(longest, float(task.reply.max_new_tokens))
+    test_tokens, test_length, _ = _tokens(task.test, task)
     n_read = work.texts_per_answer + (0.0 if task.reply is None else task.reply.max_new_tokens / max(1.0, test_tokens))
     predict_flops = n_test * n_read * shape.forward_flops(test_tokens, test_length)
     return Amount(
@@ -69,25 +84,54 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None) -> Amo
         predict_flops,
         float(max(1, cell.n_train)),
         float(n_test),
-        _peak_bytes(work.texts_per_step / max(1, work.pieces), work.share_trained, work.copies, shape, tokens),
+        _peak_bytes(planned, work, shape, tokens, longest, n_logits, device),
     )
 
 
-def _peak_bytes(rows: float, share: float, copies: float, shape: Shape, tokens: float) -> float:
-    """Bytes at the moment that most are held.
-
-    That is a copy of the weights, gradients and two moments of what is trained of it, and what the backward pass needs
-    of a piece; or what encoding some rows at once takes.
-    """
-    weights = shape.n_parameters * _BYTES
-    held = copies * weights + 3.0 * share * weights + shape.activation_bytes(rows * tokens)
-    encoding = _PREDICTED_AT_ONCE * tokens * shape.width * 8.0 * _BYTES
-    return 50e6 + max(held, encoding)
+def _peak_bytes(
+    planned: PlannedCell,
+    work: Workload,
+    shape: Shape,
+    tokens: float,
+    longest: float,
+    n_logits: float,
+    device: Device | None,
+) -> float:
+    """Bytes at the moment that most are held: of a training step on the longest texts, or of encoding."""
+    kind = device.kind if device is not None else "cpu"
+    bits16 = device is not None and device.precision(planned.cell.config.get("precision", "fp32")) == "bf16"
+    how = regime(shape, kind, bits16=bits16)
+    encoding = encoding_memory(shape, how, n_rows=BATCH_ROWS[kind], length=longest)
+    if not work.texts_per_step:
+        return _ALWAYS_BYTES + encoding
+    checkpoints = bool(planned.cell.config.get("gradient_checkpointing", False))
+    through = work.passes_per_text - (FORWARD if checkpoints else 0.0) - FORWARD_AND_BACKWARD * work.share_trained
+    parameters = work.share_trained * shape.n_blocks * shape.block_parameters
+    if work.share_trained >= 1.0:  # of the embedding, only what occurs is trained
+        n_words = min(float(shape.vocabulary), _HEAPS * math.sqrt(planned.cell.n_train * tokens))
+        parameters += n_words * shape.width
+    memory = training_memory(
+        shape,
+        Trained(
+            blocks=work.share_trained * shape.n_blocks,
+            blocks_through=max(0.0, through) / THROUGH * shape.n_blocks,
+            parameters=parameters,
+            additions=work.additions,
+            checkpoints=checkpoints,
+        ),
+        how,
+        n_rows=work.texts_per_step / max(1, work.pieces),
+        length=longest,
+        n_logits=n_logits,
+        pieces=work.pieces,
+    )
+    states = _FLOAT_BYTES * planned.cell.n_train * tokens * shape.width if work.encoded else 0.0
+    return _ALWAYS_BYTES + max(memory.peak_bytes + states, encoding)
 
 
 @functools.lru_cache(maxsize=256)
-def _tokens(source: Source, task: Task) -> tuple[float, float]:
-    """Mean tokens of a row, and mean length of the sequences that it is read in."""
+def _tokens(source: Source, task: Task) -> tuple[float, float, float]:
+    """Mean tokens of a row, mean length of the sequences that it is read in, and the longest of them."""
     limit = task.spec.max_length
     step = max(1, len(source) // _SAMPLED_TEXTS)
     counts = []
@@ -95,12 +139,12 @@ def _tokens(source: Source, task: Task) -> tuple[float, float]:
         text = str(source.texts[position])
         counts.append(2.0 + (len(text) if source.characters else len(text) / _CHARACTERS_PER_TOKEN))
     if not counts:
-        return 1.0, 1.0
+        return 1.0, 1.0, 1.0
     if task.kind.form == "spans":  # long contexts are read in windows, so that nothing is cut off
         mean = sum(counts) / len(counts)
-        return mean, min(mean, float(limit))
+        return mean, min(mean, float(limit)), min(max(counts), float(limit))
     cut = [min(count, float(limit)) for count in counts]
     mean = sum(cut) / len(cut)
     if task.kind.form == "choices":  # each choice is read with the question
-        return mean * max(1.0, 0.6 * task.n_outputs), mean
-    return mean, mean
+        return mean * max(1.0, 0.6 * task.n_outputs), mean, max(cut)
+    return mean, mean, max(cut)

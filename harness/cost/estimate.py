@@ -239,7 +239,7 @@ class Estimator:
 
     def _amount(self, planned: PlannedCell) -> Amount:
         name = planned.cell.task
-        return amount(planned, self._tasks[name], self._backbones.get(name))
+        return amount(planned, self._tasks[name], self._backbones.get(name), self._device)
 
     def _configured(self, planned: PlannedCell) -> _Configured:
         cell = planned.cell

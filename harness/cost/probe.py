@@ -19,6 +19,7 @@ from harness.cost.closed_form import Amount, amount
 from harness.cost.estimate import Figure
 from harness.cost.shape import read_shape
 from harness.features.layers import COUNTS, ENCODER_COUNTS
+from harness.measure.device import Device
 from harness.plan import PlannedCell
 from harness.records import Budget, Record
 from harness.tasks.base import Task
@@ -44,6 +45,7 @@ class Probe:
         task: theirs, with few test rows.
         files: their backbone.
         n_blocks: blocks of the backbone that they run on; None is all.
+        device: where they run.
     """
 
     planned: PlannedCell
@@ -51,10 +53,11 @@ class Probe:
     task: Task
     files: BackboneFiles | None
     n_blocks: int | None = None
+    device: Device | None = None
 
     def figure(self, records: list[Record]) -> Figure:
         """What the records of the cells say; all are `ok`."""
-        amounts = [amount(cell, self.task, self.files) for cell in self.cells]
+        amounts = [amount(cell, self.task, self.files, self.device) for cell in self.cells]
         last = records[-1].cost
         train, work, flops = last.train_seconds or 0.0, amounts[-1], last.train_flops or 0.0
         if len(records) > 1:
@@ -84,6 +87,7 @@ def make_probe(
     memory_bytes: float,
     flops_per_second: float,
     folder: Path,
+    device: Device | None = None,
 ) -> Probe:
     """The probe of a planned cell's method.
 
@@ -94,12 +98,13 @@ def make_probe(
         memory_bytes: of the device; a backbone that may not fit is probed on its first blocks.
         flops_per_second: what the device is thought to do.
         folder: where such a backbone's configuration may be written.
+        device: where it will run.
     """
     method = planned.method.model_copy(update={"tune": None})
     n_blocks = None
     shape = read_shape(files.folder) if files is not None and planned.cell.backbone is not None else None
     if files is not None and shape is not None:
-        needed = 4.0 * shape.n_parameters + amount(planned, task, files).peak_bytes
+        needed = 4.0 * shape.n_parameters + amount(planned, task, files, device).peak_bytes
         if needed > memory_bytes / 2 and shape.n_blocks > _KEPT_BLOCKS:
             files, n_blocks = _shallower(files, folder), _KEPT_BLOCKS
     batch = int(getattr(method, "batch_size", 0))
@@ -116,7 +121,7 @@ def make_probe(
         flops = sum(amount(small(Budget(steps=n)), task, files).train_flops for n in _STEPS)
         chosen = _STEPS if flops / flops_per_second <= _PATIENCE_SECONDS else _FEWEST_STEPS
         cells = tuple(small(Budget(steps=n)) for n in chosen)
-    return Probe(planned, cells, _with_few_test_rows(task), files, n_blocks)
+    return Probe(planned, cells, _with_few_test_rows(task), files, n_blocks, device)
 
 
 def _with_few_test_rows(task: Task) -> Task:

@@ -16,6 +16,10 @@ _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_atte
 _GATED = {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "smollm3", "modernbert"}
 """Architectures whose blocks have three matrices between their inner layers instead of two."""
 
+_USUAL_DROPOUT = 0.1
+_DROP_UNLESS_TOLD = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "mpnet"}
+"""Architectures that transformers gives dropout where a configuration says nothing of it."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -26,12 +30,24 @@ class Shape:
         width: of a hidden state.
         block_parameters: weights of the matrices of one block.
         vocabulary: tokens.
+        inner: width of a block's inner layer.
+        n_heads: of attention.
+        attention_width: of all its heads together.
+        gated: whether the inner layer is two layers, multiplied.
+        dropout: rate inside the blocks.
+        attention_dropout: rate of attention's scores.
     """
 
     n_blocks: int
     width: int
     block_parameters: int
     vocabulary: int
+    inner: int = 0
+    n_heads: int = 1
+    attention_width: int = 0
+    gated: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
 
     @property
     def n_parameters(self) -> int:
@@ -45,14 +61,6 @@ class Shape:
         `width` (Kaplan et al., 2020, arXiv:2001.08361, table 1).
         """
         return n_tokens * self.n_blocks * (2.0 * self.block_parameters + 4.0 * length * self.width)
-
-    def activation_bytes(self, n_tokens: float) -> float:
-        """Bytes that a backward pass needs of a forward pass in float32.
-
-        `s b h (34 + 5 a s / h)` bytes a block in 16 bits (Korthikanti et al., 2022, arXiv:2205.05198), twice that here;
-        fused attention keeps no scores.
-        """
-        return n_tokens * self.n_blocks * 2.0 * 34.0 * self.width
 
 
 @functools.lru_cache(maxsize=64)
@@ -75,7 +83,24 @@ def read_shape(folder: Path) -> Shape | None:
     n_keys = _first(config, ("num_key_value_heads",)) or n_heads
     attention = 2 * width * head_width * n_heads + 2 * width * head_width * n_keys
     gated = config.get("model_type") in _GATED or bool(config.get("is_gated_act"))
-    return Shape(n_blocks, width, attention + (3 if gated else 2) * width * inner, _first(config, ("vocab_size",)) or 0)
+    usual = _USUAL_DROPOUT if config.get("model_type") in _DROP_UNLESS_TOLD else 0.0
+    return Shape(
+        n_blocks,
+        width,
+        attention + (3 if gated else 2) * width * inner,
+        _first(config, ("vocab_size",)) or 0,
+        inner=inner,
+        n_heads=n_heads,
+        attention_width=head_width * n_heads,
+        gated=gated,
+        dropout=_rate(config, ("hidden_dropout_prob", "hidden_dropout", "dropout", "resid_pdrop"), usual),
+        attention_dropout=_rate(config, ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"), usual),
+    )
+
+
+def _rate(config: dict[str, Any], names: tuple[str, ...], otherwise: float) -> float:
+    found = (config.get(name) for name in names)
+    return next((float(rate) for rate in found if isinstance(rate, (int, float))), otherwise)
 
 
 def _first(config: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -56,6 +56,9 @@ class FineTuning(GradientMethod):
     share_trained: ClassVar[float] = 1.0
     """Of the transformer's parameters, roughly: what has gradients and an optimiser's state."""
 
+    additions: ClassVar[float] = 0.0
+    """What is kept for added parameters, see `Workload`."""
+
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Steps of whole passes through an own copy of the transformer."""
         return Workload(
@@ -64,6 +67,7 @@ class FineTuning(GradientMethod):
             pieces=self.accumulation,
             passes_per_text=self.passes_per_text + (FORWARD if self.gradient_checkpointing else 0.0),
             share_trained=self.share_trained,
+            additions=self.additions,
             copies=1.0,
             texts_per_answer=1.0,
         )

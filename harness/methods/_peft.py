@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pydantic import Field
 from harness.errors import UnsupportedError
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Bench, Choice, Range, SearchSpace
-from harness.methods.workload import THROUGH
+from harness.methods.workload import THROUGH, Workload
+from harness.records import Budget
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,6 +88,11 @@ class LowRankMethod(PeftMethod):
     rank: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
     targets: Literal["attention", "all-linear"] = "attention"
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """What enters each adapted matrix is kept for its addition: of two, or of all (one of which is wide)."""
+        whole = super().workload(n_train, budget, n_blocks)
+        return dataclasses.replace(whole, additions=2.0 if self.targets == "attention" else 9.0)
 
     def target_modules(self) -> str | None:
         """As peft reads it."""

@@ -25,6 +25,7 @@ class Workload:
         pieces: that a step's texts are put through in, one after another.
         passes_per_text: what a text of a step costs, in forward passes.
         share_trained: of the transformer's parameters, that have gradients and an optimiser's state.
+        additions: numbers a token and block that small additions keep of what enters them, in widths of the model.
         copies: the transformer's weights that a fit makes for itself: 1 where it adapts a copy.
         texts_per_answer: texts that are read to answer one test row: its own, and demonstrations.
     """
@@ -35,6 +36,7 @@ class Workload:
     pieces: int = 1
     passes_per_text: float = 0.0
     share_trained: float = 0.0
+    additions: float = 0.0
     copies: float = 0.0
     texts_per_answer: float = 0.0
 
