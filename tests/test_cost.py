@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
+from harness.backbones.shapes import write_shape
 from harness.cost.closed_form import amount
 from harness.cost.estimate import Estimator
 from harness.cost.probe import make_probe
@@ -44,6 +45,32 @@ def test_operations_of_a_forward_pass_are_what_is_counted(which: str, request: p
         if parameter.ndim == 2 and not any(part in name for part in left_out)
     ]
     assert shape.n_parameters == sum(matrices)
+
+
+# Of a block's matrices, written out from the models' own papers (multiply-adds a token), and attention's width.
+MATRICES = {
+    "bert-base-like": (12, 4 * 768**2 + 2 * 768 * 3072, 768),
+    "bert-large-like": (24, 4 * 1024**2 + 2 * 1024 * 4096, 1024),
+    "llama-3.2-1b-like": (16, 2 * 2048**2 + 2 * 2048 * 512 + 3 * 2048 * 8192, 2048),
+    "llama-3.2-3b-like": (28, 2 * 3072**2 + 2 * 3072 * 1024 + 3 * 3072 * 8192, 3072),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_step_of_a_published_shape_is_what_is_counted(name: str, tmp_path: Path) -> None:
+    """Forward and backward, on no device: nothing is computed, and all of it is counted."""
+    write_shape(name, tmp_path)
+    shape = read_shape(tmp_path)
+    assert shape is not None
+    n_blocks, matrices, width = MATRICES[name]
+    rows, length = 4, 128
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(tmp_path), attn_implementation="sdpa")
+        ids = torch.ones(rows, length, dtype=torch.long)
+        counted = count_flops(lambda: model(input_ids=ids).last_hidden_state.sum().backward())
+    expected = 3 * rows * length * n_blocks * (2 * matrices + 4 * length * width)
+    assert counted == pytest.approx(expected, rel=0.05)
+    assert 3 * shape.forward_flops(rows * length, length) == pytest.approx(counted, rel=0.05)
 
 
 def test_sizes_that_transformers_knows_under_other_names(tmp_path: Path) -> None:

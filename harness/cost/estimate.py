@@ -99,7 +99,7 @@ class Estimator:
     def __init__(self, tasks: Mapping[str, Task], backbones: Mapping[str, BackboneFiles], device: Device) -> None:
         self._tasks = tasks
         self._backbones = backbones
-        self._device = device
+        self.device = device
         self._figures: defaultdict[_Configured, dict[str, dict[tuple[int, str], deque[Figure]]]] = defaultdict(dict)
         self._rates: deque[float] = deque(maxlen=_KEPT)
         self._made: defaultdict[_Configured, dict[tuple[object, ...], Estimate]] = defaultdict(dict)
@@ -114,7 +114,7 @@ class Estimator:
     def add(self, record: Record, planned: PlannedCell) -> None:
         """Learn from the record of a planned cell; one that did not come to a score says nothing."""
         cost = record.cost
-        if record.status != "ok" or record.device != self._device.name or cost.total_seconds is None:
+        if record.status != "ok" or record.device != self.device.name or cost.total_seconds is None:
             return
         wall = record.provenance.wall_seconds
         work = self._amount(planned)
@@ -233,13 +233,13 @@ class Estimator:
         """What this device has done of other methods; where that is not known, what its like do."""
         if self._rates:
             return statistics.median(self._rates)
-        return _ASSUMED_FLOPS_PER_SECOND[self._device.kind] * (
-            self._device.threads if self._device.kind == "cpu" else 1
+        return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (
+            self.device.threads if self.device.kind == "cpu" else 1
         )
 
     def _amount(self, planned: PlannedCell) -> Amount:
         name = planned.cell.task
-        return amount(planned, self._tasks[name], self._backbones.get(name), self._device)
+        return amount(planned, self._tasks[name], self._backbones.get(name), self.device)
 
     def _configured(self, planned: PlannedCell) -> _Configured:
         cell = planned.cell

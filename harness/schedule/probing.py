@@ -51,7 +51,7 @@ def run_probes(
                 memory_bytes=memory_bytes,
                 flops_per_second=estimator.flops_per_second(),
                 folder=Path(folder),
-                device=workers.device,
+                device=estimator.device,
             )
             records, why = _run(probe, workers)
             if why is None:
