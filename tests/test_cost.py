@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from harness.backbones.model import load_backbone
 from harness.backbones.shapes import write_shape
 from harness.cost.closed_form import amount
 from harness.cost.estimate import Estimator
+from harness.cost.fitting import first_that_fits
 from harness.cost.probe import make_probe
 from harness.cost.shape import read_shape
 from harness.cost.total import total_seconds
@@ -117,15 +119,38 @@ def test_work_of_a_fit() -> None:
     assert methods.get("few-shot")(k=4).workload(64, Budget(), 6).texts_per_answer == 5.0
 
 
-def test_halving_goes_down_to_single_rows() -> None:
-    method = methods.get("full")()
-    pieces = [method.accumulation]
-    while (smaller := method.halved()) is not None:
-        method = smaller
-        pieces.append(method.accumulation)
-    assert pieces == [1, 2, 4, 8, 16]
+def test_halving_goes_down_to_single_rows_and_then_computes_blocks_again() -> None:
+    def forms(name: str) -> list[tuple[int, bool]]:
+        method: Any = methods.get(name)()
+        found = [(method.accumulation, method.gradient_checkpointing)]
+        while (method := method.halved()) is not None:
+            found.append((method.accumulation, method.gradient_checkpointing))
+            methods.get(name)(**method.config())  # what is refused when it is asked for is not tried either
+        return found
+
+    pieces = [(1, False), (2, False), (4, False), (8, False), (16, False)]
+    assert forms("full") == [*pieces, (16, True)]
+    assert forms("prefix-tuning") == pieces
     assert methods.get("head")().halved() is None
     assert methods.get("majority")().halved() is None
+
+
+def test_the_form_that_fits_is_the_least_changed(tmp_path: Path, toy: Task, cpu: Device) -> None:
+    files = write_shape("bert-base-like", tmp_path)
+    estimator = Estimator({toy.name: toy}, {toy.name: files}, cpu)
+    planned = plan_one(toy, files, methods.get("full")(batch_size=64, precision="fp32"), size="96")
+    whole = estimator.estimate(planned).peak_bytes
+    assert first_that_fits(planned, estimator, whole) is None
+    fits = first_that_fits(planned, estimator, 0.999 * whole)
+    assert fits is not None
+    assert fits.planned.method_label == "full[batch_size=64,accumulation=2,precision=fp32]"
+    assert fits.peak_bytes < whole
+    single = Estimator({toy.name: toy}, {toy.name: files}, cpu).estimate(
+        plan_one(toy, files, methods.get("full")(batch_size=64, accumulation=64, precision="fp32"), size="96")
+    )
+    least = first_that_fits(planned, estimator, 0.999 * single.peak_bytes)
+    assert least is None or "gradient_checkpointing=True" in least.planned.method_label
+    assert first_that_fits(planned, estimator, 4.0 * 85e6) is None  # its weights alone are more
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,6 +155,30 @@ def test_gradient_checkpointing_and_accumulation_change_memory_only(
     plain = probabilities()
     np.testing.assert_allclose(probabilities(gradient_checkpointing=True), plain, atol=1e-5)
     np.testing.assert_allclose(probabilities(accumulation=4), plain, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a compiler")
+@pytest.mark.parametrize("name", ["full", "lora", "last-layers"])
+def test_compiled_blocks_compute_the_same_and_are_gone_afterwards(
+    name: str, toy: Task, tiny: BackboneFiles, cpu: Device
+) -> None:
+    found, costs = [], []
+    for compiles in (False, True):
+        torch._dynamo.reset()
+        cls: Any = methods.get(name)
+        off = {"dropout": 0.0, "transformer_dropout": 0.0, "adapter_dropout": 0.0}
+        off = {setting: value for setting, value in off.items() if setting in cls.model_fields}
+        method = cls(min_steps=6, epochs=1, precision="fp32", compile=compiles, **off)
+        bench = make_bench(toy, tiny, cpu)
+        fitted = method.fit(Worker(cpu, None).training_rows(toy, 24, 0, "stratified"), bench)
+        assert not any("forward" in vars(module) for module in fitted.model.modules())
+        found.append(fitted.predict(Rows(toy.test, np.arange(20)), bench))
+        costs.append((bench.ledger.train_flops, bench.clock.seconds("warmup"), bench.clock.seconds("fit")))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    assert costs[1][0] == pytest.approx(costs[0][0])
+    assert costs[0][1] is None
+    assert costs[1][1] > costs[1][2]  # compiling is where the time went, and no training
 
 
 def test_cached_blocks_are_the_whole_model(

@@ -145,7 +145,7 @@ def _print(
     for basis in BASES:
         if bases[basis]:
             console.print(f"{basis}: {bases[basis]} cells are predicted from {_SAID[basis]}.", highlight=False)
-    too_large = sorted({p.method_label for p in runnable if estimator.estimate(p).peak_bytes > memory_bytes})
+    too_large = _too_large(runnable, estimator, memory_bytes)
     if too_large:
         console.print(
             f"Expected to need more than the {memory_bytes / 1e9:.1f} GB of memory there are: {', '.join(too_large)}.",
@@ -153,6 +153,24 @@ def _print(
             highlight=False,
             markup=False,
         )
+
+
+def _too_large(cells: Sequence[PlannedCell], estimator: Estimator, memory_bytes: float) -> list[str]:
+    """Methods whose largest cell is expected not to fit, and as what it would."""
+    from harness.cost.fitting import first_that_fits
+
+    largest: dict[str, PlannedCell] = {}
+    for planned in cells:
+        known = largest.setdefault(planned.method_label, planned)
+        if estimator.estimate(planned).peak_bytes > estimator.estimate(known).peak_bytes:
+            largest[planned.method_label] = planned
+    said = []
+    for label, planned in sorted(largest.items()):
+        if estimator.estimate(planned).peak_bytes > memory_bytes:
+            fits = first_that_fits(planned, estimator, memory_bytes)
+            instead = "" if fits is None else f" (`{fits.planned.method_label}` about {fits.peak_bytes / 1e9:.1f} GB)"
+            said.append(f"{label}{instead}")
+    return said
 
 
 def _print_table(

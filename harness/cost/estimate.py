@@ -117,7 +117,7 @@ class Estimator:
         if record.status != "ok" or record.device != self.device.name or cost.total_seconds is None:
             return
         wall = record.provenance.wall_seconds
-        work = self._amount(planned)
+        work = self.amount(planned)
         if cost.stopped_by in ("train_seconds", "train_flops") and record.curve:  # it did less than it was to do
             steps = planned.method.workload(planned.cell.n_train, planned.cell.budget, 1).steps
             done = min(1.0, record.curve[-1].step / steps) if steps else 1.0
@@ -176,7 +176,7 @@ class Estimator:
         return self._configured(planned), cell.task, cell.n_train, cell.budget, planned.unsupported
 
     def _make(self, planned: PlannedCell) -> Estimate:
-        wanted = self._amount(planned)
+        wanted = self.amount(planned)
         by_task = self._figures.get(self._configured(planned), {})
         cell = planned.cell
         near = _nearest(by_task.get(cell.task, {}), cell.n_train, cell.budget.label())
@@ -233,11 +233,10 @@ class Estimator:
         """What this device has done of other methods; where that is not known, what its like do."""
         if self._rates:
             return statistics.median(self._rates)
-        return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (
-            self.device.threads if self.device.kind == "cpu" else 1
-        )
+        return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (self.device.threads if self.device.kind == "cpu" else 1)
 
-    def _amount(self, planned: PlannedCell) -> Amount:
+    def amount(self, planned: PlannedCell) -> Amount:
+        """What a cell comes to by arithmetic."""
         name = planned.cell.task
         return amount(planned, self._tasks[name], self._backbones.get(name), self.device)
 

@@ -60,9 +60,14 @@ class FlopsModel:
 
 def count_flops(run: Callable[[], object]) -> float:
     """FLOPs of the matrix products that `run` dispatches, forward and backward (a multiply-add is two)."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False, custom_mapping=_attention_formulas()) as counter:
+    # What is compiled is counted as it is written.
+    with (
+        torch.compiler.set_stance("force_eager"),
+        FlopCounterMode(display=False, custom_mapping=_attention_formulas()) as counter,
+    ):
         run()
     return float(counter.get_total_flops())
 

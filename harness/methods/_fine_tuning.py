@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.measure.device import PrecisionPolicy
-from harness.methods._gradient import GradientMethod, trained_tensors
+from harness.methods._gradient import GradientMethod, TrainedMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
 from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, Workload
 from harness.records import Budget
@@ -39,12 +39,16 @@ class FineTuning(GradientMethod):
         l2_start: strength of an L2 pull of the transformer's parameters to where they started (L2-SP).
         transformer_dropout: replaces every dropout rate inside the transformer; None keeps the backbone's own.
         gradient_checkpointing: compute each block again in the backward pass instead of keeping what it computed.
+        compile: have torch compile the blocks while training: on a GPU a step may take less, after a minute of
+            compiling (counted as warm-up). What is computed is the same up to rounding.
     """
 
     l2_start: float = Field(default=0.0, ge=0)
     transformer_dropout: float | None = Field(default=None, ge=0, lt=1)
     gradient_checkpointing: bool = False
+    compile: bool = False
 
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
 
     compacts_embedding: ClassVar[bool] = True
@@ -59,6 +63,9 @@ class FineTuning(GradientMethod):
     additions: ClassVar[float] = 0.0
     """What is kept for added parameters, see `Workload`."""
 
+    can_be_checkpointed: ClassVar[bool] = True
+    """Whether blocks can be computed again."""
+
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Steps of whole passes through an own copy of the transformer."""
         return Workload(
@@ -71,6 +78,13 @@ class FineTuning(GradientMethod):
             copies=1.0,
             texts_per_answer=1.0,
         )
+
+    def halved(self) -> TrainedMethod | None:
+        """Pieces of half the size; where they are single rows, blocks are computed again in the backward pass."""
+        smaller = super().halved()
+        if smaller is None and self.can_be_checkpointed and not self.gradient_checkpointing:
+            return self.model_copy(update={"gradient_checkpointing": True})
+        return smaller
 
     def adapt(self, transformer: nn.Module, bench: Bench) -> nn.Module:
         """What is put in the transformer's place: itself, unless a method adds parameters to it."""
@@ -135,6 +149,8 @@ class FineTuning(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
+        from harness.training.compiled import compiled_blocks
+
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
         inside, outside = self.carve(rows, bench)
@@ -147,17 +163,19 @@ class FineTuning(GradientMethod):
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
                 groups = self.parameter_groups(model)
                 items = examples.items_of(inside)
-                outcome = self.optimise(
-                    model,
-                    inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
-                    bench,
-                    forward=inputs.forward,
-                    groups=groups,
-                    flops=flops,
-                    precision=bench.precision(self.precision),
-                    hooks=self.make_hooks(model, bench),
-                    evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
-                )
+                with compiled_blocks(model.transformer, wanted=self.compile):
+                    outcome = self.optimise(
+                        model,
+                        inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
+                        bench,
+                        forward=inputs.forward,
+                        groups=groups,
+                        flops=flops,
+                        precision=bench.precision(self.precision),
+                        hooks=self.make_hooks(model, bench),
+                        evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
+                        compiles=self.compile,
+                    )
                 inputs.close(outcome.decay[0])
                 inputs = None
         finally:
@@ -201,7 +219,8 @@ class FineTuning(GradientMethod):
 
     def flops_key(self, bench: Bench) -> str:
         """What the operations of a batch depend on: how fast parameters are moved does not change them."""
-        shape = {name: value for name, value in self.config().items() if name not in GradientMethod.model_fields}
+        same = {*GradientMethod.model_fields, "compile"}
+        shape = {name: value for name, value in self.config().items() if name not in same}
         return f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
 
 

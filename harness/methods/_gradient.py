@@ -125,6 +125,7 @@ class TrainedMethod(Method):
         loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] | None = None,
         hooks: Hooks | None = None,
         evaluate: Evaluate | None = None,
+        compiles: bool = False,
     ) -> Outcome:
         """Train `model` until the budget is spent, leave it in evaluation mode, and enter the spending in the ledger.
 
@@ -139,6 +140,7 @@ class TrainedMethod(Method):
             loss: None takes that of the kind of task.
             hooks: what the method does around steps.
             evaluate: scores the validation rows; None where there are none. Needs `patience`.
+            compiles: whether the first step compiles something, on a processor too.
         """
         import torch
 
@@ -148,7 +150,8 @@ class TrainedMethod(Method):
         model.train()
         forward = forward or (lambda batch: model(*batch.inputs))
         loss = loss or bench.form.loss
-        if bench.device.kind != "cpu":  # a processor chooses no kernels, and its allocator does not grow in steps
+        # A processor chooses no kernels, and its allocator does not grow in steps.
+        if bench.device.kind != "cpu" or compiles:
             from harness.training.warmup import warm_up_steps
 
             with bench.clock.phase("warmup"):

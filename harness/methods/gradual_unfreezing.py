@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.methods.base import Bench, Choice, SearchSpace, method
 from harness.methods.full import FULL_SEARCH_SPACE, Full
@@ -34,6 +34,12 @@ class GradualUnfreezing(Full):
 
     learning_rate: float = Field(default=3e-4, gt=0)
     unfrozen_by: float = Field(default=0.5, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _compiles_too_often(self) -> Self:
+        if self.compile:
+            raise ValueError("compile=false: what is trained changes as it goes, and every change would compile anew")
+        return self
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """The schedule."""

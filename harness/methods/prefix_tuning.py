@@ -23,6 +23,7 @@ class PrefixTuning(SoftPrompt):
     trains = "keys and values of virtual tokens in every block, and the output layer"
     source = "Li and Liang, 2021, arXiv:2101.00190; Liu et al., 2021, arXiv:2110.07602; peft"
     serves: ClassVar[frozenset[Architecture]] = frozenset({"encoder", "causal"})
+    can_be_checkpointed: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _cannot_be_checkpointed(self) -> Self:

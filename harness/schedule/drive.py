@@ -11,6 +11,7 @@ from typing import Protocol, Self, cast
 
 from harness.backbones.locate import BackboneFiles
 from harness.cost.estimate import Estimator
+from harness.cost.fitting import halved
 from harness.errors import DuplicateError, UsageError
 from harness.execute import unrun
 from harness.measure.device import Device
@@ -333,7 +334,7 @@ class _Run:
         self._listener.cell_ends(record, self._pending.seconds_left())
 
     def _halve(self, planned: PlannedCell) -> None:
-        """Have a cell that ran out of memory run again in twice as many pieces, where its method has pieces."""
+        """Have a cell that ran out of memory run again in less, where its method can."""
         again = halved(planned)
         if again is None or self._store.done([again.cell.id], self._prepared.device.name):
             return
@@ -345,17 +346,10 @@ class _Run:
         self._pending.put_first(again)
 
 
-def halved(planned: PlannedCell) -> PlannedCell | None:
-    """The cell with the same steps in twice as many pieces; None where the method has no smaller ones."""
-    method = planned.method.halved()
-    if method is None or planned.unsupported is not None:
-        return None
-    return PlannedCell(dataclasses.replace(planned.cell, config=method.config()), method)
-
-
 def _pieces(planned: PlannedCell) -> str:
     config = planned.cell.config
-    return f"batch_size={config['batch_size']} in accumulation={config['accumulation']}"
+    again = " and gradient_checkpointing" if config.get("gradient_checkpointing") else ""
+    return f"batch_size={config['batch_size']} in accumulation={config['accumulation']}{again}"
 
 
 def _halved_before(prepared: Prepared, store: Store, statuses: dict[str, str]) -> list[PlannedCell]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.backbones.locate import BackboneFiles
 from harness.cost.estimate import Estimator
+from harness.cost.fitting import first_that_fits
 from harness.cost.synthetic import synthetic_task
 from harness.data.sampling import Size
 from harness.methods.base import Method
@@ -143,6 +144,12 @@ def _probe(
     prepared = Prepared("probe", (less,), {task.name: task}, backbones, workers.device)
     said = run_probes([less], prepared, estimator, workers, memory_bytes=memory_bytes, report=report)
     failed = [note for note in said if "no probe of it" in note]
+    fits = first_that_fits(less, estimator, memory_bytes)
+    if fits is not None:
+        notes.append(
+            f"{less.method_label} is not expected to fit; `{fits.planned.method_label}`, the same steps, is: "
+            f"about {fits.peak_bytes / 1e9:.1f} GB."
+        )
     if failed:
         return None, failed[0].partition("by arithmetic: ")[2]
     notes += said

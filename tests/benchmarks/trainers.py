@@ -39,13 +39,26 @@ class _WithLoss(torch.nn.Module):
 
 
 def train_with_trainer(
-    task: Task, files: BackboneFiles, index: np.ndarray, seed: int, device: Device, *, epochs: int, tuned: bool
+    task: Task,
+    files: BackboneFiles,
+    index: np.ndarray,
+    seed: int,
+    device: Device,
+    *,
+    epochs: int,
+    tuned: bool,
+    batch_size: int = 16,
+    lora_rank: int | None = None,
+    learning_rate: float = 5e-5,
 ) -> Trained:
-    """Fine-tune everything with `transformers.Trainer`, at a batch size of 16.
+    """Fine-tune with `transformers.Trainer`.
 
     Args:
         tuned: False leaves its defaults (float32, random batches, padded to the longest of each); True adds bf16 and
             grouping by length.
+        batch_size: rows of a step.
+        lora_rank: of peft's LoRA, in the places that peft chooses; None trains everything.
+        learning_rate: its peak; the Trainer's own default unless it is given.
     """
     from datasets import Dataset
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
@@ -56,7 +69,13 @@ def train_with_trainer(
     set_seed(seed)
     backbone = load_backbone(files)
     head = answer_form("classes").head(backbone.hidden_size, task.n_outputs, 0.1)
-    model = PooledModel(backbone.fresh(device.torch_device()), head, files.pooling)
+    transformer = backbone.fresh(device.torch_device())
+    if lora_rank is not None:
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        config = LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=lora_rank, lora_alpha=16, lora_dropout=0.0)
+        transformer = get_peft_model(transformer, config)
+    model = PooledModel(transformer, head.to(device.torch_device()), files.pooling)
     encoded = backbone.tokenizer([task.train.texts[row] for row in index], truncation=True, max_length=128)
     rows = Dataset.from_dict(
         {
@@ -71,7 +90,8 @@ def train_with_trainer(
             model=_WithLoss(model),
             args=TrainingArguments(
                 output_dir=folder,
-                per_device_train_batch_size=16,
+                per_device_train_batch_size=batch_size,
+                learning_rate=learning_rate,
                 num_train_epochs=epochs,
                 seed=seed,
                 use_cpu=device.kind == "cpu",

@@ -1,0 +1,54 @@
+"""What is done where a cell does not fit into memory: the same steps in less of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.cost.estimate import Estimator
+from harness.plan import PlannedCell
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A cell in less memory.
+
+    Attributes:
+        planned: the cell.
+        peak_bytes: that it is expected to take.
+    """
+
+    planned: PlannedCell
+    peak_bytes: float
+
+
+def halved(planned: PlannedCell) -> PlannedCell | None:
+    """The cell with the same steps in about half the memory of one; None where the method knows of none."""
+    method = planned.method.halved()
+    if method is None or planned.unsupported is not None:
+        return None
+    return PlannedCell(dataclasses.replace(planned.cell, config=method.config()), method)
+
+
+def first_that_fits(planned: PlannedCell, estimator: Estimator, memory_bytes: float) -> Smaller | None:
+    """The least changed of a cell's smaller forms that is expected to fit; None where none is, or itself does.
+
+    What was measured or estimated of the cell itself is carried over by the closed form's ratio.
+    """
+    needed = estimator.estimate(planned).peak_bytes
+    if needed <= memory_bytes:
+        return None
+    whole = estimator.amount(planned).peak_bytes
+    for smaller in _ever_smaller(planned):
+        expected = needed * estimator.amount(smaller).peak_bytes / whole
+        if expected <= memory_bytes:
+            return Smaller(smaller, expected)
+    return None
+
+
+def _ever_smaller(planned: PlannedCell) -> Iterator[PlannedCell]:
+    smaller = halved(planned)
+    while smaller is not None:
+        yield smaller
+        smaller = halved(smaller)
