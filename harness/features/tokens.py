@@ -67,6 +67,10 @@ class Tokens:
             return np.ones(len(index), dtype=np.int64)
         return np.diff(self.first)[index]
 
+    def longest_of(self, index: Ints) -> int:
+        """Tokens of the longest sequence of these rows; 0 where there are none."""
+        return int(self.lengths[self.sequences(index)].max(initial=0))
+
     def seconds_of(self, index: Ints) -> float:
         """What tokenising these rows took: the split's seconds, prorated by tokens."""
         return self.seconds * float(self.lengths[self.sequences(index)].sum()) / max(1, len(self.flat))

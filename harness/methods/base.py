@@ -155,8 +155,11 @@ class Bench:
         """The tokens of the whole split that these rows are of, made once; nobody is charged here."""
         max_length = min(self.max_length, self.some_backbone.max_length - reserved)
         tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
+        part = rows.source.key.rpartition("/")[2]
+        longest = f"longest_{part}_tokens"
+        known = max(int(self.ledger.notes.get(longest, 0)), tokens.longest_of(rows.index))
+        self.ledger.notes[longest] = str(known)
         if tokens.n_truncated:  # never silent
-            part = rows.source.key.rpartition("/")[2]
             side = "" if rows.source.cut == "right" else ", on the left"
             self.ledger.notes[f"truncated_{part}_rows"] = f"{tokens.n_truncated} of {tokens.n_rows}{side}"
         return tokens
