@@ -237,7 +237,10 @@ def test_unknown_costs_do_not_fit_a_limit():
 def test_a_file_says_how_many_labels_there_are(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "".join(f"some words number {i},{'ab'[i % 2]}\n" for i in range(20)))
-    assert describe(path, "text", "label") == {"n_train": 20, "classes": 2, "tokens": pytest.approx(2 + 1.35 * 4)}
+    tokens = pytest.approx(2 + 1.35 * 4)
+    assert describe(path, "text", "label") == {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens}
+    path.write_text("text,label\n" + "".join(f"{'word ' * (i + 1) * 10},{'ab'[i % 2]}\n" for i in range(20)))
+    assert describe(path, "text", "label")["longest"] == 128.0  # longer texts are cut there
     path.write_text("text,label\n" + "".join(f"word {i},{i}\n" for i in range(20)))
     with pytest.raises(DataError, match="looks like an identifier"):
         describe(path, "text", "label")

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from harness.advice.evidence import Evidence, Point
+from harness.advice.evidence import Evidence, Point, nearest
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.advice.scores import x_of
-from harness.advice.work import log_work
+from harness.advice.work import log_work, takes_steps
 from harness.cost.calibration import Probed
 
 SECONDS: Final = Spreads(
@@ -29,6 +29,9 @@ MEMORY: Final = Spreads(
 
 The most likely ones of the reference results (docs/advice.md), rounded.
 """
+
+_USUAL: Final = 2.5
+"""How many times as long as the mean the longest text is, where nothing tells."""
 
 SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": MEMORY}
 
@@ -126,6 +129,7 @@ def expected_costs(
     """
     if device is None:
         return {}
+    lengths = _Lengths(evidence)
     where, values, measured = [], [], {}
     exact: dict[str, float] = {}
     for method, own in by_method.items():
@@ -135,7 +139,7 @@ def expected_costs(
                 continue
             measured[method] = point
             tokens = evidence.tokens.get(point.task)
-            where.append(_where(point, point.task, point.n_train, tokens, name))
+            where.append(_where(point, point.task, point.n_train, tokens, name, lengths.of_point(point)))
             values.append(math.log(value) - _log_work(point, point.n_train, tokens, name))
             if point.task == question.task and point.n_train == question.n_train:
                 exact[method] = value
@@ -145,7 +149,10 @@ def expected_costs(
     tokens = question.tokens or evidence.tokens.get(question.task or "")
     if tokens is None and evidence.tokens:
         tokens = float(np.median(list(evidence.tokens.values())))
-    asked = [_where(point, question.task, question.n_train, tokens, name) for point in measured.values()]
+    asked = [
+        _where(point, question.task, question.n_train, tokens, name, lengths.of_question(question, point, tokens))
+        for point in measured.values()
+    ]
     mean, _ = model.predict(asked)
     found = {
         method: math.exp(float(m) + _log_work(point, question.n_train, tokens, name))
@@ -154,9 +161,50 @@ def expected_costs(
     return {**found, **exact}
 
 
-def _where(point: Point, task: str | None, n_train: int, tokens: float | None, name: str) -> Where:
+class _Lengths:
+    """The longest texts that methods hold at a time: of those that are trained on, or of all that are read.
+
+    A step through the transformer and back takes more than predicting ever does; frozen features are encoded alike.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        ratios = [
+            (trained / evidence.tokens[task], max(trained, predicted) / evidence.tokens[task])
+            for task, by_size in evidence.longest.items()
+            if task in evidence.tokens
+            for trained, predicted in by_size.values()
+        ]
+        self._usual = [median(found) for found in zip(*ratios, strict=True)] if ratios else [_USUAL, _USUAL]
+
+    def of_point(self, point: Point) -> float | None:
+        """Of what was measured."""
+        return self._of_task(point.task, point, point.n_train, self._evidence.tokens.get(point.task))
+
+    def of_question(self, question: Question, point: Point, tokens: float | None) -> float | None:
+        """Of what is asked, for a method; its texts' mean length tells where nothing else does."""
+        if question.longest is None:
+            return self._of_task(question.task, point, question.n_train, tokens)
+        if takes_steps(point.config):
+            return question.longest
+        return max(question.longest, question.longest_predicted or 0.0)
+
+    def _of_task(self, task: str | None, point: Point, n_train: int, tokens: float | None) -> float | None:
+        known = self._evidence.longest.get(task or "")
+        if known:
+            pair = nearest(known, n_train)
+            return pair[0] if takes_steps(point.config) else max(pair)
+        return None if tokens is None else tokens * self._usual[0 if takes_steps(point.config) else 1]
+
+
+def _where(
+    point: Point, task: str | None, n_train: int, tokens: float | None, name: str, longest: float | None
+) -> Where:
     x = x_of(n_train) if name != "predict" else 0.0
-    return Where(x, math.log2(tokens / 32) if tokens else 0.0, task, point.method, point.family)
+    z = math.log2(tokens / 32) if tokens else 0.0
+    if name == "memory":
+        z = math.log2(longest / 64) if longest else 0.0
+    return Where(x, z, task, point.method, point.family)
 
 
 def _log_work(point: Point, n_train: int, tokens: float | None, name: str) -> float:

@@ -19,6 +19,8 @@ class Question:
         n_train: labelled examples that there are.
         classes: how many classes they have.
         tokens: of a text, on average.
+        longest: tokens of the longest text to train on: memory goes by it.
+        longest_predicted: of those to predict; None takes them to be as long.
         train_seconds: that training may take, encoding the training rows included.
         peak_memory_bytes: above what the process holds before.
         trainable_parameters: that may be trained.
@@ -33,6 +35,8 @@ class Question:
     n_train: int
     classes: int | None = None
     tokens: float | None = None
+    longest: float | None = None
+    longest_predicted: float | None = None
     train_seconds: float | None = None
     peak_memory_bytes: float | None = None
     trainable_parameters: float | None = None
@@ -54,7 +58,7 @@ class Question:
                 f"classes is {self.classes} and n_train {self.n_train}; expected 2 classes or more, and at least a "
                 "label of each."
             )
-        for name in ("tokens", *LIMITS):
+        for name in ("tokens", "longest", "longest_predicted", *LIMITS):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from harness.advice.answer import Advice, advise
-from harness.advice.evidence import Evidence, Point, gather
+from harness.advice.evidence import Evidence, Point, gather, nearest
 from harness.advice.question import Question
 from harness.errors import UsageError
 from harness.records import Record
@@ -126,6 +126,7 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
             n_train=n_train,
             classes=first.classes if first.classes and first.classes <= n_train else None,
             tokens=everything.tokens.get(task),
+            **_lengths(everything, task, n_train),
             train_seconds=limit,
             device=device or None,
         )
@@ -142,6 +143,15 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
         regret = {rule: None if method is None else _regret(method, fitting, split) for rule, method in chosen.items()}
         found.append(_trial(task, n_train, fraction, regret, measured, answer, device))
     return found
+
+
+def _lengths(evidence: Evidence, task: str, n_train: int) -> dict[str, float]:
+    """What anybody knows of their texts before anything is trained."""
+    known = evidence.longest.get(task)
+    if not known:
+        return {}
+    trained, predicted = nearest(known, n_train)
+    return {"longest": trained, "longest_predicted": predicted}
 
 
 def _trial(

@@ -136,11 +136,17 @@ def describe(path: Path, text: str, label: str) -> dict[str, Any]:
         DataError: it cannot be used: a column that is missing, labels that are identifiers, texts that are all the
             same; with its row or column.
     """
-    from harness.data.spec import Columns, Files
+    from harness.data.spec import Columns, Files, TaskSpec
     from harness.data.table import read_table
 
     rows = read_table(Files(train=str(path.absolute()), test=None), Columns(text=text, label=label)).train
     if len(set(rows.texts)) == 1:
         raise DataError(f"{path}: all texts in column '{text}' are the same. Name the column that holds the texts.")
-    words = sum(len(one.split()) for one in rows.texts) / len(rows.texts)
-    return {"n_train": len(rows.texts), "classes": len(set(rows.labels)), "tokens": 2 + TOKENS_A_WORD * words}
+    cut = float(TaskSpec.model_fields["max_length"].default)
+    tokens = [min(2 + TOKENS_A_WORD * len(one.split()), cut) for one in rows.texts]
+    return {
+        "n_train": len(tokens),
+        "classes": len(set(rows.labels)),
+        "tokens": sum(tokens) / len(tokens),
+        "longest": max(tokens),
+    }
