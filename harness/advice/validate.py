@@ -117,6 +117,9 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
     timed = [name for point in others.points for name in point.seconds]
     device = max(sorted(set(timed)), key=timed.count) if timed else ""
     slowest = max((point.seconds.get(device, 0.0) for point in measured.values()), default=0.0)
+    # What anybody knows of their texts before anything is trained.
+    lengths = everything.longest.get(task)
+    longest = nearest(lengths, n_train) if lengths else (None, None)
     for fraction in FRACTIONS:
         if fraction is not None and not slowest:
             continue
@@ -126,7 +129,8 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
             n_train=n_train,
             classes=first.classes if first.classes and first.classes <= n_train else None,
             tokens=everything.tokens.get(task),
-            **_lengths(everything, task, n_train),
+            longest=longest[0],
+            longest_predicted=longest[1],
             train_seconds=limit,
             device=device or None,
         )
@@ -143,15 +147,6 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
         regret = {rule: None if method is None else _regret(method, fitting, split) for rule, method in chosen.items()}
         found.append(_trial(task, n_train, fraction, regret, measured, answer, device))
     return found
-
-
-def _lengths(evidence: Evidence, task: str, n_train: int) -> dict[str, float]:
-    """What anybody knows of their texts before anything is trained."""
-    known = evidence.longest.get(task)
-    if not known:
-        return {}
-    trained, predicted = nearest(known, n_train)
-    return {"longest": trained, "longest_predicted": predicted}
 
 
 def _trial(
