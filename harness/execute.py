@@ -21,6 +21,7 @@ from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
 from harness.measure.clock import CudaTimer, PhaseClock
 from harness.measure.device import Device, Precision
+from harness.measure.energy import counter
 from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.meters import Meters
 from harness.measure.provenance import describe, now
@@ -156,12 +157,13 @@ class Worker:
         backbone = None
         if cell.backbone is not None and files is not None:
             report("loading", None, None)
+            n_read = load_backbone.cache_info().misses
             with run.clock.phase("warmup"):  # importing the architecture and reading its files
                 backbone = load_backbone(files)
+            if load_backbone.cache_info().misses > n_read:  # charged below, as to those who find it read
+                run.clock.charge("warmup", -backbone.load_seconds)
             if files.fingerprint in self._loaded:
                 run.ledger.reused.add("backbone")
-            else:
-                run.clock.charge("warmup", -backbone.load_seconds)
             self._loaded.add(files.fingerprint)
             run.clock.charge("load", backbone.load_seconds)
             self._tokens.tokens(task.train, task.kind, backbone, _max_length(task, backbone))
@@ -223,9 +225,11 @@ class Worker:
         run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
 
     def _clock(self) -> PhaseClock:
+        # Cells that share a device cannot tell whose energy it is.
+        energy = counter(self.device.kind) if self.device.cells_at_a_time == 1 else None
         if self.device.kind == "cpu":
-            return PhaseClock()
-        return PhaseClock(self.device.synchronise, CudaTimer())
+            return PhaseClock(energy=energy)
+        return PhaseClock(self.device.synchronise, CudaTimer(), energy)
 
     def _warm_up(self, method: Method, backbone: Backbone | None, report: Report) -> None:
         """What a process does once: importing a library is no method's cost."""
@@ -246,7 +250,10 @@ class Worker:
         if self.device.cells_at_a_time > 1:
             return None
         if precision not in self._rates:
-            self._rates[precision] = matrix_rate(self.device, precision, self._cache)
+            rate = matrix_rate(self.device, precision, self._cache)
+            if rate is None:  # another time, perhaps
+                return None
+            self._rates[precision] = rate
         return self._rates[precision]
 
     def training_rows(self, task: Task, n_train: int, seed: int, draw: Any) -> Rows:
@@ -282,8 +289,8 @@ def _record(run: _Run, status: Status, device: Device) -> Record:
     cell, files, measured = run.planned.cell, run.files, dict[str, str]()
     if run.meters.memory.method:
         measured["peak_rss"] = run.meters.memory.method
-    if run.cost.energy_joules is not None and run.meters.energy_source is not None:
-        measured["energy"] = run.meters.energy_source
+    if run.cost.energy_joules is not None and run.clock.energy_source is not None:
+        measured["energy"] = run.clock.energy_source
     if run.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
         measured[UNSTEADY] = run.unsteady
     measured.update({name: str(value) for name, value in run.ledger.notes.items()})
@@ -356,7 +363,7 @@ def _cost(run: _Run, fitted: Fitted | None) -> Cost:
         peak_rss_above_baseline_bytes=memory.peak_rss_above_baseline_bytes,
         fit_peak_bytes=memory.by_part.get("fit"),
         predict_peak_bytes=memory.by_part.get("predict"),
-        energy_joules=run.meters.energy_joules if run.ledger.computed_all else None,
+        energy_joules=run.clock.train_joules if run.ledger.computed_all else None,
         n_parameters=fitted.n_parameters if fitted else None,
         n_trainable=fitted.n_trainable if fitted else None,
         stopped_by=run.ledger.stopped_by,

@@ -25,7 +25,7 @@ import numpy as np
 from harness.data.sampling import carve_validation
 from harness.errors import OutOfMemoryError
 from harness.features.shared import Account, SharedFeatures
-from harness.measure.clock import Phase, PhaseClock
+from harness.measure.clock import Phase
 from harness.measure.memory import settle
 from harness.methods.base import Bench, Choice, Fitted, Ledger, Method, Range
 from harness.records import Budget
@@ -280,7 +280,7 @@ class _Tuning:
             return chosen.fit(rows, aside)
         finally:
             for phase in get_args(Phase):
-                self._charge(aside, phase, phase)
+                bench.clock.charge_all(aside.clock, phase, phase)
             self._add(aside.ledger)
             bench.ledger.stopped_by = aside.ledger.stopped_by
             bench.ledger.notes.update(aside.ledger.notes)
@@ -325,8 +325,9 @@ class _Tuning:
                 return None  # settings that cannot be fitted are the worst there are, and no reason to stop
             raise
         finally:
-            for phase in get_args(Phase):
-                self._charge(aside, phase, "load" if phase == "load" else "tune")
+            for phase in get_args(Phase):  # what is no training elsewhere is none here either
+                to: Phase = phase if phase in ("load", "warmup", "measure") else "tune"
+                bench.clock.charge_all(aside.clock, phase, to)
             self._add(aside.ledger)
         if isinstance(answers, np.ndarray) and not np.isfinite(answers).all():
             return None
@@ -334,10 +335,9 @@ class _Tuning:
 
     def _aside(self, budget: Budget, report: Callable[[str, float | None, float | None], None]) -> Bench:
         """A bench for one fit, which cannot tell that it is one of several."""
-        device = self._bench.device
         return dataclasses.replace(
             self._bench,
-            clock=PhaseClock(device.synchronise if device.kind == "cuda" else None),
+            clock=self._bench.clock.aside(),
             ledger=Ledger(),
             features=cast("FeatureStore", self._features),
             budget=budget,
@@ -368,15 +368,11 @@ class _Tuning:
                 return False
         return True
 
-    def _charge(self, aside: Bench, phase: Phase, to: Phase) -> None:
-        seconds = aside.clock.seconds(phase)
-        if seconds is not None:
-            self._bench.clock.charge(to, seconds)
-
     def _add(self, ledger: Ledger) -> None:
         self._bench.ledger.train_flops += ledger.train_flops
         self._bench.ledger.train_tokens += ledger.train_tokens
         self._bench.ledger.reused |= ledger.reused
+        self._bench.ledger.computed_all &= ledger.computed_all
 
     def _configured(self, settings: Mapping[str, Any]) -> Method:
         """The method with some settings replaced, checked like any that a user types."""

@@ -28,6 +28,7 @@ from tests.test_importing import evidence  # noqa: F401 - a fixture
 SPREADS = Spreads(
     level=2.0, slope=0.5, covariate=0.3, task=0.8, task_slope=0.3, family=0.2, method=0.4, method_slope=0.2, both=0.2,
     both_slope=0.1, noise=0.1, family_slope=0.15, family_covariate=0.25,
+    family_task=0.35,
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def test_pooling_is_the_posterior_of_the_linear_model_by_hand():
             row += [v for t in tasks for v in ((p.task == t) * s.task, (p.task == t) * s.task_slope * p.x)]
             for f in families:
                 row += [(p.family == f) * v for v in (s.family, s.family_slope * p.x, s.family_covariate * p.z)]
+            row += [(p.task == t and p.family == f) * s.family_task for t in tasks for f in families]
             row += [v for m in methods for v in ((p.method == m) * s.method, (p.method == m) * s.method_slope * p.x)]
             for t in tasks:
                 for m in methods:

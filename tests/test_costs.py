@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from harness.backbones.locate import BackboneFiles
+from harness.backbones.model import load_backbone
 from harness.execute import Worker
 from harness.frame import tidy_frame
 from harness.measure import nvml
@@ -42,6 +44,7 @@ def run_cell(name: str, task: Task, files: BackboneFiles, device: Device, *, ste
 def test_phases_add_up_to_what_a_clock_outside_saw(name: str, minilm: BackboneFiles, cpu: Device) -> None:
     """Within 2 %: of a cell that computes everything itself, on all training rows, so that nothing is prorated."""
     task = kinds.get("classification").prepare(load_suite("quickstart").task("docstrings"), None)
+    load_backbone.cache_clear()  # a backbone that is there already is charged at what reading it took
     began = time.perf_counter()
     record = run_cell(name, task, minilm, cpu, steps=12, size="all")
     wall = time.perf_counter() - began
@@ -103,6 +106,8 @@ def test_what_was_reused_counts_in_the_part_that_used_it() -> None:
 
 # ---- energy
 
+LIMIT = 262_143_328_850
+
 
 def rapl(folder: Path, *packages: int, limit: int = 1_000_000) -> None:
     for number, value in enumerate(packages):
@@ -110,20 +115,61 @@ def rapl(folder: Path, *packages: int, limit: int = 1_000_000) -> None:
         zone.mkdir(exist_ok=True)
         (zone / "energy_uj").write_text(f"{value}\n")
         (zone / "max_energy_range_uj").write_text(f"{limit}\n")
+        (zone / "name").write_text(f"package-{number}\n")
         part = folder / f"intel-rapl:{number}:0"  # counted in its package already
         part.mkdir(exist_ok=True)
         (part / "energy_uj").write_text("7\n")
 
 
 def test_rapl_adds_packages_and_survives_their_wrapping_around(tmp_path: Path) -> None:
-    rapl(tmp_path, 100_000, 200_000)
+    rapl(tmp_path, 100_000, 200_000, limit=LIMIT)
+    board = tmp_path / "intel-rapl:2"  # both packages once more
+    board.mkdir()
+    (board / "name").write_text("psys\n")
+    (board / "energy_uj").write_text("300000\n")
     counter = RaplCounter(tmp_path)
     assert counter.source == "RAPL, 2 packages"
     assert counter.joules() == pytest.approx(0.3)
-    rapl(tmp_path, 900_000, 250_000)
-    assert counter.joules() == pytest.approx(1.15)
-    rapl(tmp_path, 50_000, 300_000)  # the first has wrapped around
-    assert counter.joules() == pytest.approx(1.35)
+    rapl(tmp_path, LIMIT - 100_000, 250_000, limit=LIMIT)
+    assert counter.joules() == pytest.approx(LIMIT / 1e6 + 0.15)
+    rapl(tmp_path, 50_000, 300_000, limit=LIMIT)  # the first has wrapped around
+    assert counter.joules() == pytest.approx(LIMIT / 1e6 + 0.35)
+
+
+def test_what_may_have_wrapped_around_twice_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rapl(tmp_path, 100_000, limit=LIMIT)
+    counter = RaplCounter(tmp_path)
+    assert counter.joules() is not None
+    later = time.monotonic() + 3600.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert counter.joules() is None
+    assert counter.joules() is not None  # from here on it is known again
+
+
+class FakeCounter:
+    """A hundred watts."""
+
+    source = "made up"
+
+    def joules(self) -> float:
+        return 100.0 * time.perf_counter()
+
+
+def test_energy_is_that_of_training_and_of_nothing_else() -> None:
+    clock = PhaseClock(energy=FakeCounter())
+    with clock.phase("warmup"):
+        time.sleep(0.02)
+    with clock.phase("fit"):
+        time.sleep(0.02)
+        with clock.phase("measure"):
+            time.sleep(0.02)
+    aside = clock.aside()
+    with aside.phase("fit"):
+        time.sleep(0.02)
+    clock.charge_all(aside, "fit", "tune")
+    assert clock.train_joules == pytest.approx(100.0 * clock.train_seconds, rel=0.01)
+    assert clock.energy_source == "made up"
+    assert PhaseClock().train_joules is None
 
 
 def test_no_counter_is_no_energy(tmp_path: Path) -> None:
@@ -163,13 +209,12 @@ class FakeNvml:
 
 
 def test_what_the_driver_says_is_read_and_what_it_refuses_is_none() -> None:
-    import os
-
     gpu = nvml.Gpu(FakeNvml(millijoules=12_345, used=2**30, pids=[1, os.getpid()], reasons=0x4 | 0x20), None)
     assert gpu.energy_joules() == pytest.approx(12.345)
     assert gpu.used_bytes() == 2**30
     assert gpu.other_processes() == 1
     assert gpu.slowed_by() == ["heat"]  # its limit of power is its usual speed
+    assert nvml.Gpu(FakeNvml(pids=[1]), None).other_processes() is None  # in a container, this very one
     silent = nvml.Gpu(FakeNvml(), None)
     assert (silent.energy_joules(), silent.used_bytes(), silent.other_processes(), silent.slowed_by()) == (
         None, None, None, [],
@@ -185,7 +230,7 @@ def test_a_watch_keeps_the_peak_and_what_disturbed() -> None:
     assert watch.peak_bytes == 900
     assert watch.disturbance() is None
     with nvml.DriverWatch(nvml.Gpu(library, None)) as watch:
-        library.said.update(pids=[1, 2], reasons=0x40)
+        library.said.update(pids=[1, 2, os.getpid()], reasons=0x40)
     assert watch.disturbance() == "2 other processes computed on the GPU"
     with nvml.DriverWatch(None) as watch:
         pass

@@ -159,17 +159,19 @@ def test_gradient_checkpointing_and_accumulation_change_memory_only(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a compiler")
-@pytest.mark.parametrize("name", ["full", "lora", "last-layers"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("full", {}), ("lora", {}), ("last-layers", {"k": 1}), ("full", {"patience": 5, "validation_fraction": 0.4})],
+)
 def test_compiled_blocks_compute_the_same_and_are_gone_afterwards(
-    name: str, toy: Task, tiny: BackboneFiles, cpu: Device
+    name: str, settings: dict[str, Any], toy: Task, tiny: BackboneFiles, cpu: Device
 ) -> None:
     found, costs = [], []
     for compiles in (False, True):
-        torch._dynamo.reset()
         cls: Any = methods.get(name)
         off = {"dropout": 0.0, "transformer_dropout": 0.0, "adapter_dropout": 0.0}
         off = {setting: value for setting, value in off.items() if setting in cls.model_fields}
-        method = cls(min_steps=6, epochs=1, precision="fp32", compile=compiles, **off)
+        method = cls(min_steps=6, epochs=1, precision="fp32", compile=compiles, **off, **settings)
         bench = make_bench(toy, tiny, cpu)
         fitted = method.fit(Worker(cpu, None).training_rows(toy, 24, 0, "stratified"), bench)
         assert not any("forward" in vars(module) for module in fitted.model.modules())

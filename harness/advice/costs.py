@@ -18,12 +18,12 @@ from harness.advice.work import log_work, takes_steps
 from harness.cost.calibration import Probed
 
 SECONDS: Final = Spreads(
-    level=2.3, slope=0.77, covariate=0.61, task=0.67, task_slope=0.44, family=0.73, method=0.79, method_slope=0.2,
-    both=0.14, both_slope=0.28, noise=0.15,
+    level=0.77, slope=0.01, covariate=0.01, task=0.08, task_slope=0.24, family=0.89, family_slope=0.02,
+    family_covariate=0.16, family_task=0.47, method=0.26, method_slope=0.01, both=0.05, both_slope=0.43, noise=0.19,
 )  # fmt: skip
 MEMORY: Final = Spreads(
-    level=2.2, slope=0.49, covariate=0.42, task=1.0, task_slope=0.44, family=0.92, method=0.74, method_slope=0.39,
-    both=0.17, both_slope=0.05, noise=0.15,
+    level=0.31, slope=0.48, covariate=0.38, task=0.09, task_slope=0.14, family=1.7, family_slope=0.03,
+    family_covariate=0.04, family_task=0.56, method=0.08, method_slope=0.31, both=0.01, both_slope=0.19, noise=0.18,
 )  # fmt: skip
 """Logarithms of seconds of a unit of work, and of bytes; z is the doublings of tokens a text above 32.
 

@@ -20,6 +20,7 @@ class Spreads:
         covariate: the change with `Where.z`.
         task, task_slope: of tasks around the whole.
         family, family_slope, family_covariate: of families of methods, and their changes with `x` and `z`.
+        family_task: of a family on a task around what the two say apart: whether frozen features suit it, say.
         method, method_slope: of methods around their family.
         both, both_slope: of a method on a task around what the two say apart.
         noise: of a mean over many seeds around all that.
@@ -38,6 +39,7 @@ class Spreads:
     noise: float
     family_slope: float = 0.0
     family_covariate: float = 0.0
+    family_task: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
     task, method = same("task"), same("method")
     whole = s.level**2 + s.slope**2 * xx + s.covariate**2 * zz
     of_task = task * (s.task**2 + s.task_slope**2 * xx)
-    of_family = same("family") * (s.family**2 + s.family_slope**2 * xx + s.family_covariate**2 * zz)
+    of_family = same("family") * (
+        s.family**2 + s.family_slope**2 * xx + s.family_covariate**2 * zz + task * s.family_task**2
+    )
     of_method = of_family + method * (s.method**2 + s.method_slope**2 * xx)
     return np.asarray(whole + of_task + of_method + task * method * (s.both**2 + s.both_slope**2 * xx))

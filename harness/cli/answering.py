@@ -55,6 +55,8 @@ def advise(
     seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
     told: dict[str, Any] = {} if data is None else describe(data, text, label)
     told |= {k: v for k, v in {"n_train": n_train, "classes": classes, "tokens": tokens}.items() if v is not None}
+    if tokens is not None:  # then the file's own lengths are not what is asked about
+        told.pop("longest", None)
     if "n_train" not in told:
         raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
     question = Question(

@@ -45,7 +45,8 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     row("precision", f"{device.precision('auto')} (bfloat16 is {native})")
     folder = cache_folder()
     rate = matrix_rate(device, device.precision("auto"), folder)
-    row("matrix products", f"{rate / 1e9:,.0f} GFLOP/s in {device.precision('auto')}: what utilisation is of")
+    said = "could not be measured now" if rate is None else f"{rate / 1e9:,.0f} GFLOP/s in {device.precision('auto')}"
+    row("matrix products", f"{said}: what utilisation is of")
     energy = counter(device.kind)
     row("energy by", energy.source if energy.joules() is not None else "no counter that can be read")
     with MemoryMeter() as meter:

@@ -120,12 +120,14 @@ def _peak_bytes(
             checkpoints=checkpoints,
         ),
         how,
-        n_rows=work.texts_per_step / max(1, work.pieces),
+        n_rows=max(1.0, work.texts_per_step / max(1, work.pieces)),  # no piece is less than a row
         length=longest,
         n_logits=n_logits,
         pieces=work.pieces,
     )
-    states = _FLOAT_BYTES * planned.cell.n_train * tokens * shape.width if work.encoded else 0.0
+    # What frozen blocks gave of every training text; where all is trained, only vectors were encoded before.
+    keeps_states = bool(work.encoded) and work.share_trained < 1.0
+    states = _FLOAT_BYTES * planned.cell.n_train * tokens * shape.width if keeps_states else 0.0
     return _ALWAYS_BYTES + max(memory.peak_bytes + states, encoding)
 
 

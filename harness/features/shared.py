@@ -63,6 +63,7 @@ class SharedFeatures:
         """As `FeatureStore.pooled`, for nothing; the arguments after `index` are its own."""
         _tokens, _backbone, *form = rest
         key = (source.key, *form, *sorted(which.items()))
+        warmup = spare = 0.0  # no account is charged with them: whoever asks first, as of a store
         for account in self.accounts:
             rows = account.unpaid(key, index)
             if len(rows):
@@ -70,6 +71,16 @@ class SharedFeatures:
                 # What this cell has encoded is known when it is asked for again, and that is no reuse.
                 self._first.setdefault(key, encoded)
                 account.add(key, rows, encoded)
+                warmup, spare = warmup + encoded.warmup_seconds, spare + encoded.spare_seconds
         found = self._store.pooled(source, index, *rest, **which)
         first = self._first.get(key, found)
-        return dataclasses.replace(found, seconds=0.0, flops=0.0, tokens=0, reused=first.reused, fresh=first.fresh)
+        return dataclasses.replace(
+            found,
+            seconds=0.0,
+            flops=0.0,
+            tokens=0,
+            reused=first.reused,
+            fresh=first.fresh,
+            warmup_seconds=warmup + found.warmup_seconds,
+            spare_seconds=spare + found.spare_seconds,
+        )

@@ -28,6 +28,20 @@ class DeviceTimer(Protocol):
         ...
 
 
+class EnergyCounter(Protocol):
+    """Energy since some time in the past, in joules; None where it cannot be read (any more).
+
+    Attributes:
+        source: whose counter it is.
+    """
+
+    source: str
+
+    def joules(self) -> float | None:
+        """What the counter says now."""
+        ...
+
+
 class CudaTimer:
     """CUDA events."""
 
@@ -52,9 +66,18 @@ class PhaseClock:
         synchronise: called at every boundary, so that work queued on an accelerator is counted where it was asked
             for; None on a CPU.
         timer: the accelerator's own clock; None on a CPU.
+        energy: the device's counter, read at every boundary; None where it has none, or is shared.
     """
 
-    def __init__(self, synchronise: Callable[[], None] | None = None, timer: DeviceTimer | None = None) -> None:
+    def __init__(
+        self,
+        synchronise: Callable[[], None] | None = None,
+        timer: DeviceTimer | None = None,
+        energy: EnergyCounter | None = None,
+    ) -> None:
+        self._energy = energy
+        self._joules: dict[Phase, float | None] = {}
+        self._joules_before: float | None = None
         self._seconds: dict[Phase, float] = {}
         self._timer = timer
         self._mark: Any = None
@@ -69,12 +92,15 @@ class PhaseClock:
             self._synchronise()
         now = time.perf_counter()
         mark = None if self._timer is None else self._timer.mark()
+        joules = None if self._energy is None else self._energy.joules()
         running = self._stack[-1] if self._stack else None
         if running is not None:
             self._seconds[running] = self._seconds.get(running, 0.0) + now - self._since
+            before = self._joules_before
+            self._charge_joules(running, None if joules is None or before is None else joules - before)
             if mark is not None:
                 self._marks.append((running, self._mark, mark))
-        self._since, self._mark = now, mark
+        self._since, self._mark, self._joules_before = now, mark, joules
 
     @contextmanager
     def _running(self, phase: Phase | None) -> Iterator[None]:
@@ -101,6 +127,37 @@ class PhaseClock:
     def charge(self, phase: Phase, seconds: float) -> None:
         """Add seconds that were measured elsewhere: what a reused result cost when it was computed."""
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
+
+    def charge_all(self, other: PhaseClock, phase: Phase, to: Phase) -> None:
+        """Add what another clock counted for `phase`, in seconds and joules, to a phase of this one."""
+        seconds = other.seconds(phase)
+        if seconds is not None:
+            self.charge(to, seconds)
+            self._charge_joules(to, other.joules(phase))
+
+    def _charge_joules(self, phase: Phase, joules: float | None) -> None:
+        known = self._joules.get(phase, 0.0)
+        self._joules[phase] = None if known is None or joules is None else known + joules
+
+    def joules(self, phase: Phase) -> float | None:
+        """Energy of `phase` that was measured, what was charged left out; None where any of it is not known."""
+        return self._joules.get(phase)
+
+    def aside(self) -> PhaseClock:
+        """A clock of the same device that begins at nothing, for a fit within this one's cell."""
+        return PhaseClock(self._synchronise, self._timer, self._energy)
+
+    @property
+    def train_joules(self) -> float | None:
+        """Energy of what a `train_seconds` budget counts; None where any of it is not known."""
+        found = [self._joules[phase] for phase in TRAIN_PHASES if phase in self._joules]
+        known = [joules for joules in found if joules is not None]
+        return sum(known) if found and len(known) == len(found) else None
+
+    @property
+    def energy_source(self) -> str | None:
+        """Whose counter `train_joules` is by; None where it is None."""
+        return None if self._energy is None or self.train_joules is None else self._energy.source
 
     def seconds(self, phase: Phase) -> float | None:
         """Seconds of `phase` so far; None if nothing was ever counted for it."""

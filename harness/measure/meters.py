@@ -1,9 +1,8 @@
-"""Everything that is measured of one cell beside its phases: memory, energy, and what disturbed it."""
+"""What is measured of one cell beside its phases: memory, and what disturbed it."""
 
 from __future__ import annotations
 
 from harness.measure.device import Device
-from harness.measure.energy import Counter, counter
 from harness.measure.memory import MemoryMeter
 from harness.measure.nvml import DriverWatch, current_gpu
 from harness.measure.steadiness import Steadiness
@@ -17,8 +16,6 @@ class Meters:
 
     Attributes:
         memory: of the process and the accelerator, by part: `fit` and `predict`.
-        energy_joules: of training, by the device's counter; None where there is none.
-        energy_source: whose counter it was.
         peak_driver_bytes: of the accelerator as its driver saw it.
         disturbed_by: what disturbed the processors or the accelerator, in words.
     """
@@ -26,31 +23,19 @@ class Meters:
     def __init__(self, device: Device | None = None) -> None:
         self._on_gpu = device is not None and device.kind == "cuda"
         self.memory = MemoryMeter(device.torch_device() if device is not None else None)
-        self._counter: Counter | None = counter(device.kind) if device is not None else None
         self._watch = DriverWatch(current_gpu() if self._on_gpu else None)
-        self._before: float | None = None
-        self.energy_joules: float | None = None
         self.peak_driver_bytes: int | None = None
         self.disturbed_by: str | None = None
-
-    @property
-    def energy_source(self) -> str | None:
-        """Whose counter `energy_joules` is by; None where it is None."""
-        return self._counter.source if self._counter is not None and self.energy_joules is not None else None
 
     def __enter__(self) -> Meters:
         self._steadiness = Steadiness()
         self._watch.__enter__()
         self.memory.__enter__()
-        self._before = self._counter.joules() if self._counter is not None else None
         return self
 
     def end_fit(self) -> None:
         """Training has ended; predicting begins."""
         self.memory.end_part("fit")
-        after = self._counter.joules() if self._counter is not None else None
-        if after is not None and self._before is not None:
-            self.energy_joules = after - self._before
 
     def __exit__(self, *error: object) -> None:
         self.memory.end_part("predict" if "fit" in self.memory.by_part else "fit")

@@ -51,16 +51,21 @@ class Gpu:
         return self._ask(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def other_processes(self) -> int | None:
-        """Processes that compute on it, this one left out; containers may hide them, and each other's numbers."""
+        """Processes that compute on it, this one left out; None where it is not among them.
+
+        In a container the driver may know this process by another number: nobody can tell then which are others.
+        """
         found = self._ask(lambda: self._library.nvmlDeviceGetComputeRunningProcesses(self._handle))
-        return None if found is None else max(0, len(found) - int(any(one.pid == os.getpid() for one in found)))
+        if not found or not any(one.pid == os.getpid() for one in found):
+            return None
+        return len(found) - 1
 
     def slowed_by(self) -> list[str]:
         """Why its clocks are lower now than they could be, in words; nothing where it only draws its full power."""
-        ask = getattr(self._library, "nvmlDeviceGetCurrentClocksEventReasons", None)
-        if ask is None:  # its name before driver 535
-            ask = self._library.nvmlDeviceGetCurrentClocksThrottleReasons
-        bits = self._ask(lambda: int(ask(self._handle))) or 0
+        bits = self._ask(lambda: int(self._library.nvmlDeviceGetCurrentClocksEventReasons(self._handle)))
+        if bits is None:  # a library or a driver before 535, which has it under another name
+            bits = self._ask(lambda: int(self._library.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)))
+        bits = bits or 0
         return [words for bit, words in SLOWED_BY.items() if bits & bit and bit != _USUAL]
 
     def _ask(self, question: Callable[[], T]) -> T | None:

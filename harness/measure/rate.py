@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,16 +26,22 @@ _SIDES: Final = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
 _FILE = "matrix-rates.json"
 
 
-def matrix_rate(device: Device, precision: Precision, folder: Path | None) -> float:
+def matrix_rate(device: Device, precision: Precision, folder: Path | None) -> float | None:
     """Floating-point operations per second of matrix products on `device`; a multiply-add is two.
+
+    None where it cannot be measured now, for want of memory beside what the device holds, say.
 
     Args:
         device: what multiplies; its threads are those that torch is set to.
         precision: of the factors.
         folder: where rates are kept between processes; None keeps them in this one only.
     """
-    if folder is None:
-        return _measured(device, precision)
+    with contextlib.suppress(RuntimeError, MemoryError):  # torch's want of memory is one
+        return _measured(device, precision) if folder is None else _kept_or_measured(device, precision, folder)
+    return None
+
+
+def _kept_or_measured(device: Device, precision: Precision, folder: Path) -> float:
     import torch
 
     key = f"{device.name} / {precision} / torch {torch.__version__}"
@@ -58,7 +65,7 @@ def measure_rate(device: Device, precision: Precision, seconds: float = SECONDS)
     kind, sides = device.torch_device(), _SIDES[device.kind]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     best = 0.0
-    with torch.inference_mode():
+    with _threads(device), torch.inference_mode():
         for side in sides:
             left, right = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
             out = left @ right  # kernels are chosen
@@ -73,6 +80,19 @@ def measure_rate(device: Device, precision: Precision, seconds: float = SECONDS)
                 if ended >= until:
                     break
     return best
+
+
+@contextlib.contextmanager
+def _threads(device: Device) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    if device.kind == "cpu":
+        torch.set_num_threads(device.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _kept(folder: Path) -> dict[str, float]:

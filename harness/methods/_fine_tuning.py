@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy.typing as npt
 from pydantic import Field
 
+from harness.errors import UnsupportedError
 from harness.measure.device import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, trained_tensors
 from harness.methods.base import Bench, Fitted
@@ -127,6 +128,11 @@ class FineTuning(GradientMethod):
             if self.transformer_dropout is not None:
                 set_dropout(transformer, self.transformer_dropout)
             if self.gradient_checkpointing:
+                if not getattr(transformer, "supports_gradient_checkpointing", False):
+                    raise UnsupportedError(
+                        f"transformers computes no blocks of a {type(transformer).__name__} again: use "
+                        "gradient_checkpointing=false."
+                    )
                 with warnings.catch_warnings():  # transformers is renaming it; the old name serves all versions
                     warnings.simplefilter("ignore", FutureWarning)
                     transformer.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -149,7 +155,7 @@ class FineTuning(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
-        from harness.training.compiled import compiled_blocks
+        from harness.training.compiled import compiled, stacked_blocks
 
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
@@ -157,13 +163,14 @@ class FineTuning(GradientMethod):
         self.initialise(model, rows.take(inside), bench)
         model.train()
         inputs = None
+        blocks = stacked_blocks(model.transformer) if self.compile else []  # before a method takes some out
         try:
             with bench.working("fit"):
                 inputs = self.make_inputs(model, examples, bench)
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
                 groups = self.parameter_groups(model)
                 items = examples.items_of(inside)
-                with compiled_blocks(model.transformer, wanted=self.compile):
+                with compiled(blocks):
                     outcome = self.optimise(
                         model,
                         inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
@@ -206,6 +213,7 @@ class FineTuning(GradientMethod):
         """Scores the carved rows; None where there are none."""
         if len(rows) == 0:
             return None
+        from harness.training.compiled import as_written
         from harness.training.model import PREDICT_ROWS
 
         forward = bench.flops_model(f"{self.flops_key(bench)}/forward", lambda: inputs.count_flops(backward=False))
@@ -213,7 +221,8 @@ class FineTuning(GradientMethod):
         precision = bench.precision(self.precision)
 
         def evaluate() -> tuple[tuple[float, ...], float]:
-            return bench.form.validate(inputs, examples, rows, labels, bench, precision), spent
+            with as_written():
+                return bench.form.validate(inputs, examples, rows, labels, bench, precision), spent
 
         return evaluate
 

@@ -6,26 +6,43 @@ method enters the stack in the middle its blocks are compiled too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from harness.errors import UnsupportedError
+
+
+def stacked_blocks(transformer: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformer, of both stacks where it has two: members of the outermost lists of alike modules.
+
+    Raises:
+        UnsupportedError: there are none.
+    """
+    found: list[nn.Module] = []
+    inside: set[int] = set()
+    for module in transformer.modules():
+        if isinstance(module, nn.ModuleList) and id(module) not in inside:
+            inside.update(id(child) for child in module.modules())
+            if len(module) > 1 and len({type(block) for block in module}) == 1:
+                found += module
+    if not found:
+        raise UnsupportedError(f"No stack of blocks was found in a {type(transformer).__name__}: use compile=false.")
+    return found
+
 
 @contextmanager
-def compiled_blocks(transformer: nn.Module, *, wanted: bool) -> Iterator[None]:
-    """While the context lasts, `transformer`'s blocks run compiled, for any batch and length; parameters keep names.
+def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """While the context lasts, blocks run compiled, for any batch and length; parameters keep their names.
 
     Predicting is left to torch as it is: its shapes are others, and compiling for them would take longer than it saves.
+    What was compiled is forgotten with the fit, so that the next cell of a process starts where this one did.
 
     Args:
-        transformer: adapted or not, with one stack of blocks or two.
-        wanted: False does nothing.
+        blocks: none does nothing.
     """
-    n_blocks = int(getattr(transformer.config, "num_hidden_layers", 0))
-    stacks = [module for module in transformer.modules() if isinstance(module, nn.ModuleList)]
-    blocks = [block for stack in stacks if len(stack) == n_blocks for block in stack] if wanted else []
     for block in blocks:
         block.forward = torch.compile(block.forward, dynamic=True)
     try:
@@ -33,3 +50,12 @@ def compiled_blocks(transformer: nn.Module, *, wanted: bool) -> Iterator[None]:
     finally:
         for block in blocks:
             del block.forward
+        if blocks:
+            torch.compiler.reset()
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """While the context lasts, what is compiled runs as it is written."""
+    with torch.compiler.set_stance("force_eager"):
+        yield

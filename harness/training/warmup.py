@@ -6,7 +6,7 @@ Nothing of it is left: parameters have not moved, gradients are gone, random num
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +31,7 @@ def warm_up_steps(
     device: Device,
     precision: Precision,
 ) -> None:
-    """Run the largest batch and the first one forward and backward, as the training loop would, without a step.
+    """Run the largest batch, the first and that of fewest rows forward and backward, as the loop would, without a step.
 
     Args:
         model: what is trained, in training mode; has no gradients.
@@ -43,10 +43,9 @@ def warm_up_steps(
         precision: of the forward pass.
     """
     there = device.torch_device()
-    few = list(itertools.islice(batches.epoch(0), _LOOKED_AT))
-    largest = max(few, key=lambda batch: batch.n_rows * batch.texts_per_row * batch.length)
+    first, largest, fewest = _kinds_of(itertools.islice(batches.epoch(0), _LOOKED_AT))
     with torch.random.fork_rng(devices=[there] if there.type == "cuda" else []):
-        for batch in (largest, few[0]):
+        for batch in {id(batch): batch for batch in (largest, first, fewest)}.values():
             for part in batch.parts(accumulation):
                 with torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                     outputs = forward(part)
@@ -57,3 +56,14 @@ def warm_up_steps(
         nn.utils.clip_grad_norm_([parameter], 1.0)
         torch.optim.AdamW([parameter], fused=True).step()
     device.synchronise()
+
+
+def _kinds_of(batches: Iterator[Batch]) -> tuple[Batch, Batch, Batch]:
+    """The first batch, the largest and that of fewest rows; no others are kept: they may hold hidden states."""
+    first = largest = fewest = next(batches)
+    for batch in batches:
+        if batch.n_rows * batch.texts_per_row * batch.length > largest.n_rows * largest.texts_per_row * largest.length:
+            largest = batch
+        if batch.n_rows < fewest.n_rows:
+            fewest = batch
+    return first, largest, fewest
