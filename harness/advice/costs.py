@@ -10,25 +10,32 @@ from typing import Final
 
 import numpy as np
 
-from harness.advice.evidence import Evidence, Point, nearest
+from harness.advice.evidence import Evidence, Point
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.advice.scores import x_of
-from harness.advice.work import log_work, takes_steps
+from harness.advice.work import log_work
 from harness.cost.calibration import Probed
 
 SECONDS: Final = Spreads(
-    level=0.77, slope=0.01, covariate=0.01, task=0.08, task_slope=0.24, family=0.89, family_slope=0.02,
-    family_covariate=0.16, family_task=0.47, method=0.26, method_slope=0.01, both=0.05, both_slope=0.43, noise=0.19,
+    level=0.14, slope=0.11, covariate=0.18, task=0.045, task_slope=0.095, family=0.54, family_slope=0.025,
+    family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055, noise=0.13,
 )  # fmt: skip
 MEMORY: Final = Spreads(
-    level=0.31, slope=0.48, covariate=0.38, task=0.09, task_slope=0.14, family=1.7, family_slope=0.03,
-    family_covariate=0.04, family_task=0.56, method=0.08, method_slope=0.31, both=0.01, both_slope=0.19, noise=0.18,
+    level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
+    family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02, noise=0.12,
 )  # fmt: skip
-"""Logarithms of seconds of a unit of work, and of bytes; z is the doublings of tokens a text above 32.
+"""Logarithms of seconds of a unit of work, and of bytes; z is the doublings of tokens a text above 32, and for bytes of
+tokens of the longest text above 64.
 
 The most likely ones of the reference results (docs/advice.md), rounded.
 """
+
+WITHOUT_BACKBONE: Final = Spreads(
+    level=0.5, slope=0.6, covariate=0.1, task=0.1, task_slope=0.35, family=0.5, family_task=1.0, method=0.5,
+    method_slope=0.1, both=0.05, both_slope=0.6, noise=0.2,
+)  # fmt: skip
+"""Of methods that read no transformer: what they take goes by words and classes, and differs more between tasks."""
 
 _USUAL: Final = 2.5
 """How many times as long as the mean the longest text is, where nothing tells."""
@@ -120,6 +127,8 @@ def expected_costs(
 ) -> dict[str, float]:
     """Of each method that was measured on the device; what was measured of this very task and size as it is.
 
+    Methods that read no transformer are told apart from those that do: what one kind takes says nothing of the other.
+
     Args:
         question: what is asked.
         by_method: the points of each method.
@@ -127,74 +136,58 @@ def expected_costs(
         device: whose costs.
         name: `seconds` (of training), `memory` (bytes) or `predict` (seconds a text).
     """
+    found: dict[str, float] = {}
     if device is None:
-        return {}
-    lengths = _Lengths(evidence)
-    where, values, measured = [], [], {}
+        return found
+    for reads in (True, False):
+        own = {
+            method: [
+                p for p in points if (p.backbone is not None) == reads and (getattr(p, name).get(device) or 0.0) > 0
+            ]
+            for method, points in by_method.items()
+        }
+        known = {method: points for method, points in own.items() if points}
+        if known:
+            found |= _expected(question, known, evidence, device, name, SPREADS[name] if reads else WITHOUT_BACKBONE)
+    return found
+
+
+def _expected(
+    question: Question, known: dict[str, list[Point]], evidence: Evidence, device: str, name: str, spreads: Spreads
+) -> dict[str, float]:
+    where, values = [], []
     exact: dict[str, float] = {}
-    for method, own in by_method.items():
-        for point in own:
-            value = getattr(point, name).get(device)
-            if value is None or value <= 0:
-                continue
-            measured[method] = point
+    for method, points in known.items():
+        for point in points:
+            value = getattr(point, name)[device]
             tokens = evidence.tokens.get(point.task)
-            where.append(_where(point, point.task, point.n_train, tokens, name, lengths.of_point(point)))
+            longest = _longest(evidence, point.task, tokens)
+            where.append(_where(point, point.task, point.n_train, tokens, name, longest))
             values.append(math.log(value) - _log_work(point, point.n_train, tokens, name))
             if point.task == question.task and point.n_train == question.n_train:
                 exact[method] = value
-    if not where:
-        return {}
-    model = Pooled(where, np.array(values), np.zeros(len(values)), SPREADS[name])
+    model = Pooled(where, np.array(values), np.zeros(len(values)), spreads)
     tokens = question.tokens or evidence.tokens.get(question.task or "")
     if tokens is None and evidence.tokens:
         tokens = float(np.median(list(evidence.tokens.values())))
-    asked = [
-        _where(point, question.task, question.n_train, tokens, name, lengths.of_question(question, point, tokens))
-        for point in measured.values()
-    ]
+    longest = question.longest or _longest(evidence, question.task, tokens)
+    last = {method: points[-1] for method, points in known.items()}
+    asked = [_where(point, question.task, question.n_train, tokens, name, longest) for point in last.values()]
     mean, _ = model.predict(asked)
     found = {
         method: math.exp(float(m) + _log_work(point, question.n_train, tokens, name))
-        for (method, point), m in zip(measured.items(), mean, strict=True)
+        for (method, point), m in zip(last.items(), mean, strict=True)
     }
     return {**found, **exact}
 
 
-class _Lengths:
-    """The longest texts that methods hold at a time: of those that are trained on, or of all that are read.
-
-    A step through the transformer and back takes more than predicting ever does; frozen features are encoded alike.
-    """
-
-    def __init__(self, evidence: Evidence) -> None:
-        self._evidence = evidence
-        ratios = [
-            (trained / evidence.tokens[task], max(trained, predicted) / evidence.tokens[task])
-            for task, by_size in evidence.longest.items()
-            if task in evidence.tokens
-            for trained, predicted in by_size.values()
-        ]
-        self._usual = [median(found) for found in zip(*ratios, strict=True)] if ratios else [_USUAL, _USUAL]
-
-    def of_point(self, point: Point) -> float | None:
-        """Of what was measured."""
-        return self._of_task(point.task, point, point.n_train, self._evidence.tokens.get(point.task))
-
-    def of_question(self, question: Question, point: Point, tokens: float | None) -> float | None:
-        """Of what is asked, for a method; its texts' mean length tells where nothing else does."""
-        if question.longest is None:
-            return self._of_task(question.task, point, question.n_train, tokens)
-        if takes_steps(point.config):
-            return question.longest
-        return max(question.longest, question.longest_predicted or 0.0)
-
-    def _of_task(self, task: str | None, point: Point, n_train: int, tokens: float | None) -> float | None:
-        known = self._evidence.longest.get(task or "")
-        if known:
-            pair = nearest(known, n_train)
-            return pair[0] if takes_steps(point.config) else max(pair)
-        return None if tokens is None else tokens * self._usual[0 if takes_steps(point.config) else 1]
+def _longest(evidence: Evidence, task: str | None, tokens: float | None) -> float | None:
+    """Of a task that was measured; else as many times the mean as is usual."""
+    known = evidence.longest.get(task or "")
+    if known is not None or tokens is None:
+        return known
+    ratios = [longest / evidence.tokens[name] for name, longest in evidence.longest.items() if name in evidence.tokens]
+    return tokens * (median(ratios) if ratios else _USUAL)
 
 
 def _where(

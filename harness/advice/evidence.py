@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 from harness.canonical import encode
 from harness.records import Record
 from harness.variants import variants
-
-T = TypeVar("T")
 
 CHANCE = frozenset({"majority"})
 """Methods that nobody would choose: what they reach says something of a task, and nothing of methods."""
@@ -69,14 +67,14 @@ class Evidence:
 
     Attributes:
         tokens: of a training text by task, where a frozen backbone has counted them.
-        longest: tokens of the longest text that was trained on, and that was predicted, by task and labels.
+        longest: tokens of the longest text of each task that was trained on or predicted, where records say so.
         n_records: scored records that the points rest on.
         devices: scored records by device.
     """
 
     points: tuple[Point, ...]
     tokens: dict[str, float]
-    longest: dict[str, dict[int, tuple[float, float]]]
+    longest: dict[str, float]
     n_records: int
     devices: Counter[str]
 
@@ -117,17 +115,14 @@ def gather(records: Iterable[Record]) -> Evidence:
     )
 
 
-def _longest(records: Iterable[Record]) -> dict[str, dict[int, tuple[float, float]]]:
-    found: defaultdict[str, defaultdict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+def _longest(records: Iterable[Record]) -> dict[str, float]:
+    found: dict[str, float] = {}
     for record in records:
-        said = [record.provenance.measured.get(f"longest_{part}_tokens") for part in ("train", "test")]
-        known = [int(length) for length in said if length is not None]
-        if len(known) == 2:
-            found[record.cell.task][record.cell.n_train].append((known[0], known[1]))
-    return {
-        task: {n: (median(a for a, _ in pairs), median(b for _, b in pairs)) for n, pairs in by_size.items()}
-        for task, by_size in found.items()
-    }
+        for part in ("train", "test"):
+            length = float(record.provenance.measured.get(f"longest_{part}_tokens", 0.0))
+            if length:
+                found[record.cell.task] = max(length, found.get(record.cell.task, 0.0))
+    return found
 
 
 def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -214,8 +209,3 @@ def median_of(values: Iterable[float | None]) -> float | None:
     """Of those that are known; None where none is."""
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return median(known) if known else None
-
-
-def nearest(by_size: Mapping[int, T], n_train: int) -> T:
-    """What is known at the number of labels that is nearest, in times."""
-    return by_size[min(by_size, key=lambda n: (abs(math.log(max(n, 1) / max(n_train, 1))), n))]

@@ -19,8 +19,7 @@ class Question:
         n_train: labelled examples that there are.
         classes: how many classes they have.
         tokens: of a text, on average.
-        longest: tokens of the longest text to train on: memory goes by it.
-        longest_predicted: of those to predict; None takes them to be as long.
+        longest: tokens of the longest text: memory goes by it.
         train_seconds: that training may take, encoding the training rows included.
         peak_memory_bytes: above what the process holds before.
         trainable_parameters: that may be trained.
@@ -36,7 +35,6 @@ class Question:
     classes: int | None = None
     tokens: float | None = None
     longest: float | None = None
-    longest_predicted: float | None = None
     train_seconds: float | None = None
     peak_memory_bytes: float | None = None
     trainable_parameters: float | None = None
@@ -58,7 +56,7 @@ class Question:
                 f"classes is {self.classes} and n_train {self.n_train}; expected 2 classes or more, and at least a "
                 "label of each."
             )
-        for name in ("tokens", "longest", "longest_predicted", *LIMITS):
+        for name in ("tokens", "longest", *LIMITS):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(

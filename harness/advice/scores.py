@@ -14,8 +14,8 @@ from harness.advice.pooled import Floats, Pooled, Spreads, Where
 from harness.advice.question import Question
 
 SCORES: Final = Spreads(
-    level=0.15, slope=0.7, covariate=0.13, task=0.86, task_slope=0.31, family=0.32, family_slope=0.12,
-    family_covariate=0.02, family_task=0.23, method=0.095, method_slope=0.073, both=0.14, both_slope=0.1, noise=0.11,
+    level=0.1, slope=0.7, covariate=0.12, task=0.85, task_slope=0.31, family=0.32, family_slope=0.12,
+    family_covariate=0.015, family_task=0.23, method=0.096, method_slope=0.075, both=0.14, both_slope=0.11, noise=0.11,
 )  # fmt: skip
 """On the scale of logits; x is 1 for eight times the labels, z the doublings of classes above two.
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from harness.advice.answer import Advice, advise
-from harness.advice.evidence import Evidence, Point, gather, nearest
+from harness.advice.evidence import Evidence, Point, gather
 from harness.advice.question import Question
 from harness.errors import UsageError
 from harness.records import Record
@@ -117,9 +117,6 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
     timed = [name for point in others.points for name in point.seconds]
     device = max(sorted(set(timed)), key=timed.count) if timed else ""
     slowest = max((point.seconds.get(device, 0.0) for point in measured.values()), default=0.0)
-    # What anybody knows of their texts before anything is trained.
-    lengths = everything.longest.get(task)
-    longest = nearest(lengths, n_train) if lengths else (None, None)
     for fraction in FRACTIONS:
         if fraction is not None and not slowest:
             continue
@@ -129,8 +126,7 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
             n_train=n_train,
             classes=first.classes if first.classes and first.classes <= n_train else None,
             tokens=everything.tokens.get(task),
-            longest=longest[0],
-            longest_predicted=longest[1],
+            longest=everything.longest.get(task),
             train_seconds=limit,
             device=device or None,
         )

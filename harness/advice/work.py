@@ -27,7 +27,7 @@ def texts_read(config: dict[str, Any], n_train: int) -> float:
         config: as records carry it.
         n_train: labels.
     """
-    if not takes_steps(config):  # frozen features: each text once
+    if "batch_size" not in config or "pooling" in config:  # frozen features: each text once
         return float(max(n_train, 1))
     batch = int(config["batch_size"])
     n_pairs = config.get("n_pairs")
@@ -37,8 +37,3 @@ def texts_read(config: dict[str, Any], n_train: int) -> float:
     if n_pairs is not None:
         return n_train + 2.0 * batch * min(steps, int(config.get("max_steps", steps)))
     return float(steps * min(batch, max(n_train, 1)))
-
-
-def takes_steps(config: dict[str, Any]) -> bool:
-    """Whether a method with these settings trains inside a transformer; else it reads each text once."""
-    return "batch_size" in config and "pooling" not in config
