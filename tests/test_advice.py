@@ -308,6 +308,23 @@ def test_methods_that_were_not_timed_on_a_device_are_carried_over_to_it():
     assert there["full"] / here["full"] == pytest.approx(seconds[0] / seconds[1])
 
 
+def test_methods_that_only_another_device_timed_are_carried_over_from_it():
+    """The device that most was timed on lacks one method; a slower one has it, and one other that both timed."""
+    records = grids(("a", "b", "c"))
+    slow = []
+    for record in [*of_method(records, "full"), *of_method(records, "lora")]:
+        cost = record.cost
+        thrice = {name: 3 * (getattr(cost, name) or 0.0) for name in ("encode_seconds", "fit_seconds")}
+        slow.append(dataclasses.replace(record, device="slow", cost=dataclasses.replace(cost, **thrice)))
+    without = [record for record in records if record.cell.method != "full"]
+    question = Question(n_train=256, classes=2, task="a")
+    whole = {c.method: c.train_seconds for c in advise(question, records).choices}
+    answer = advise(question, [*without, *slow])
+    found = {c.method: c.train_seconds for c in answer.choices}
+    assert found["full"] == pytest.approx(whole["full"], rel=0.1)
+    assert [note for note in answer.notes if note.startswith("Seconds of full are those of slow times 0.")]
+
+
 def test_what_choose_tried_is_no_evidence():
     records = grids(("a", "b"))
     tried = [dataclasses.replace(r, suite="choose", device="mine") for r in records]

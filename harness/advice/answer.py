@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -118,7 +119,7 @@ def advise(question: Question, records: Iterable[Record] | Evidence, probes: Seq
     evidence = records if isinstance(records, Evidence) else gather(records)
     points, notes = _relevant(question, evidence)
     metric = points[0].metric
-    device, most = _device(question, evidence, points, probes)
+    device, timed = _device(question, evidence, points, probes)
     methods = list(dict.fromkeys(point.method for point in points))
     by_method = {method: [point for point in points if point.method == method] for method in methods}
     mean, covariance = expected_scores(question, points, by_method)
@@ -128,7 +129,7 @@ def advise(question: Question, records: Iterable[Record] | Evidence, probes: Seq
         if own is not None:
             mean[i], covariance[i], covariance[:, i] = scale.there(own.score), 0.0, 0.0
             covariance[i, i] = scale.variance(own, seed_noise=0.0)
-    found = costs_on(question, by_method, evidence, device, most, probes)
+    found = costs_on(question, by_method, evidence, device, timed, probes)
     notes += found.notes
     choices = []
     for i, method in enumerate(methods):
@@ -214,13 +215,14 @@ def _listed(names: Sequence[str]) -> str:
 
 def _device(
     question: Question, evidence: Evidence, points: list[Point], probes: Sequence[Probed]
-) -> tuple[str | None, str | None]:
-    """Whose costs are given, and the device with the most timed points.
+) -> tuple[str | None, list[str]]:
+    """Whose costs are given, and all devices that anything was timed on, those with the most points first.
 
-    The former is the one that is asked for; else the last that was probed; else the latter.
+    The former is the one that is asked for; else the last that was probed; else the first of the latter.
     """
-    timed = [device for point in points for device in point.seconds]
-    most = max(sorted(set(timed)), key=timed.count) if timed else None
+    counted = Counter(device for point in points for device in point.seconds)
+    timed = sorted(counted, key=lambda device: (-counted[device], device))
+    most = timed[0] if timed else None
     probed = [one.device for one in probes]
     if question.device is None:
         wanted = probed[-1] if probed and most is not None else most
@@ -229,7 +231,7 @@ def _device(
         if question.device not in known:
             raise unknown_name("device among what was measured or probed", question.device, known)
         wanted = question.device
-    return wanted, most
+    return wanted, timed
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -63,39 +63,44 @@ def costs_on(
     by_method: dict[str, list[Point]],
     evidence: Evidence,
     device: str | None,
-    most: str | None,
+    timed: Sequence[str],
     probes: Sequence[Probed],
 ) -> Costs:
-    """What is expected on a device; what was not measured there is carried over from the one that most was measured on.
+    """What is expected on a device; what was not measured there is carried over from where it was.
 
     Args:
         question: what is asked.
         by_method: the points of each method.
         evidence: what is known of tasks.
         device: whose costs; None where nothing was timed.
-        most: the device with the most timed points.
+        timed: devices, those with the most timed points first: the first that a method was timed on is asked.
         probes: of devices, for those that nothing was measured on.
     """
     names = ("seconds", "memory", "predict")
-    own = {name: expected_costs(question, by_method, evidence, device, name) for name in names}
-    if device is None or most is None or device == most:
-        return Costs(own["seconds"], own["memory"], own["predict"])
-    there = {name: expected_costs(question, by_method, evidence, most, name) for name in names}
-    both = own["seconds"].keys() & there["seconds"].keys()
-    shared = [own["seconds"][method] / there["seconds"][method] for method in both]
-    ratio = median(shared) if shared else scale_of(device, most, by_method, evidence, probes)
-    if ratio is None:
-        said = f"Nothing that was measured or probed on {device} says how fast it is."
-        return Costs(own["seconds"], own["memory"], own["predict"], (said,))
-    by = "what both measured" if shared else f"a probe of {device}"
-    carried = {name: value for name, value in there["seconds"].items() if name not in own["seconds"]}
-    notes = (f"Seconds are those of {most} times {ratio:.2f}, by {by}.",) if carried else ()
-    return Costs(
-        {**{method: ratio * value for method, value in there["seconds"].items()}, **own["seconds"]},
-        {**there["memory"], **own["memory"]},
-        {**{method: ratio * value for method, value in there["predict"].items()}, **own["predict"]},
-        notes,
-    )
+    found = {name: expected_costs(question, by_method, evidence, device, name) for name in names}
+    own, notes, unknown = dict(found["seconds"]), [], False
+    for other in timed:
+        if device is None or other == device:
+            continue
+        there = {name: expected_costs(question, by_method, evidence, other, name) for name in names}
+        missing = there["seconds"].keys() - found["seconds"].keys()
+        found["memory"] = {**there["memory"], **found["memory"]}
+        if not missing:
+            continue
+        shared = [own[method] / there["seconds"][method] for method in own.keys() & there["seconds"].keys()]
+        ratio = median(shared) if shared else scale_of(device, other, by_method, evidence, probes)
+        if ratio is None:
+            unknown = True
+            continue
+        by = "what both measured" if shared else f"a probe of {device}"
+        which = ", ".join(sorted(missing)) if len(missing) <= 3 else f"{len(missing)} methods"
+        whose = f"Seconds of {which}" if own else "Seconds"
+        notes.append(f"{whose} are those of {other} times {ratio:.2f}, by {by}.")
+        for name in ("seconds", "predict"):
+            found[name] = {**{method: ratio * value for method, value in there[name].items()}, **found[name]}
+    if unknown and not notes:
+        notes.append(f"Nothing that was measured or probed on {device} says how fast it is.")
+    return Costs(found["seconds"], found["memory"], found["predict"], tuple(notes))
 
 
 def scale_of(
