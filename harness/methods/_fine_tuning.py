@@ -155,7 +155,9 @@ class FineTuning(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
-        from harness.training.compiled import compiled, stacked_blocks
+        from harness.training.blocks import all_blocks
+        from harness.training.compiled import compiled
+        from harness.training.inputs import transformers_model
 
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
@@ -163,7 +165,8 @@ class FineTuning(GradientMethod):
         self.initialise(model, rows.take(inside), bench)
         model.train()
         inputs = None
-        blocks = stacked_blocks(model.transformer) if self.compile else []  # before a method takes some out
+        # Before a method takes some of them out.
+        blocks = all_blocks(transformers_model(model.transformer)) if self.compile else []
         try:
             with bench.working("fit"):
                 inputs = self.make_inputs(model, examples, bench)

@@ -26,6 +26,15 @@ def transformer_blocks(model: nn.Module) -> nn.ModuleList:
     )
 
 
+def all_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformer, of both stacks where it has two.
+
+    Raises:
+        UnsupportedError: as `transformer_blocks`.
+    """
+    return [block for stack in _encoder_and_decoder(model) or (model,) for block in transformer_blocks(stack)]
+
+
 def parameters_by_depth(model: nn.Module) -> list[list[nn.Parameter]]:
     """Every parameter once: the embeddings' first, then each block's, what follows the last block with the last.
 

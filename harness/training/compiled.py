@@ -12,26 +12,6 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from harness.errors import UnsupportedError
-
-
-def stacked_blocks(transformer: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer, of both stacks where it has two: members of the outermost lists of alike modules.
-
-    Raises:
-        UnsupportedError: there are none.
-    """
-    found: list[nn.Module] = []
-    inside: set[int] = set()
-    for module in transformer.modules():
-        if isinstance(module, nn.ModuleList) and id(module) not in inside:
-            inside.update(id(child) for child in module.modules())
-            if len(module) > 1 and len({type(block) for block in module}) == 1:
-                found += module
-    if not found:
-        raise UnsupportedError(f"No stack of blocks was found in a {type(transformer).__name__}: use compile=false.")
-    return found
-
 
 @contextmanager
 def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
