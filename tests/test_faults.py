@@ -125,7 +125,8 @@ except StoreError as error:
 with Store.open(folder / "records.sqlite", create=False) as reader:
     assert len(list(reader.records(with_predictions=True))) == n_stored
 store.close()
-FeatureDisk(folder).write("some", "{}", Shard(np.arange(9999), np.ones((9999, 8), np.float32), np.ones(9999), 1))
+shard = Shard(np.arange(9999), np.ones((9999, 8), np.float32), np.ones(9999), *np.ones((2, 9999), int))
+FeatureDisk(folder).write("some", "{}", shard)
 assert not list(folder.glob("features/*/*.partial"))
 with Store.open(folder / "records.sqlite", create=False) as reader:
     assert len(list(reader.records(with_predictions=True))) == n_stored
@@ -198,7 +199,7 @@ for name in ("old.sqlite", "new.sqlite"):
 with Store.open(f"sqlite:///file:{folder / 'new.sqlite'}?immutable=1&uri=true", create=False) as store:
     print(f"{len(list(store.records(with_predictions=True)))} readable")
 disk = FeatureDisk(folder)
-disk.write("some", "{}", Shard(np.arange(9), np.ones((9, 8), np.float32), np.ones(9), 1))
+disk.write("some", "{}", Shard(np.arange(9), np.ones((9, 8), np.float32), np.ones(9), *np.ones((2, 9), int)))
 assert list(disk.read("some")) == []
 """
 
@@ -266,11 +267,12 @@ def test_whoever_runs_cells_hears_of_a_rotten_cache(tiny: BackboneFiles, tmp_pat
 def some_shard(n_rows: int = 16) -> Shard:
     draw = np.random.default_rng(0)
     values = draw.normal(size=(n_rows, 8)).astype(np.float32)
-    return Shard(np.arange(n_rows), values, draw.random(n_rows), 123_456, 7_890)
+    peaks, device_peaks = draw.integers(10**9, size=(2, n_rows))
+    return Shard(np.arange(n_rows), values, draw.random(n_rows), peaks, device_peaks)
 
 
 def test_no_byte_of_a_shard_changes_unnoticed(tmp_path: Path) -> None:
-    """Not of its header either, which says what the numbers are and what memory they took."""
+    """Not of its header either, which says what the numbers are."""
     disk = FeatureDisk(tmp_path)
     disk.write("some", "{}", some_shard())
     [path] = tmp_path.glob("features/some/*.safetensors")

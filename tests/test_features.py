@@ -77,11 +77,24 @@ def test_what_was_measured_once_is_charged_ever_after(
     disk = FeatureDisk(tmp_path)
     [known] = disk.read(folder.name)
     path.unlink()
-    disk.write(folder.name, "{}", Shard(known.rows, known.values, np.full(len(known.rows), 7.0), 123_456_789))
+    peaks = np.where(known.rows == 9, 123_456_789, 5)
+    planted = Shard(known.rows, known.values, np.full(len(known.rows), 7.0), peaks, np.zeros_like(peaks))
+    disk.write(folder.name, "{}", planted)
     warm = encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, index)
     assert warm.reused
     assert warm.seconds == pytest.approx(21.0)
     assert warm.peak_rss_above_baseline_bytes == 123_456_789
+    assert encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, [3]).peak_rss_above_baseline_bytes == 5
+
+
+def test_memory_does_not_depend_on_what_else_was_encoded(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+    lengths = np.array([len(text.split()) for text in toy.train.texts])
+    short = np.flatnonzero(lengths == lengths.min())[:4].tolist()
+    store = FeatureStore(cpu, None)
+    alone = encode(store, toy, tiny, short).peak_rss_above_baseline_bytes
+    whole = encode(store, toy, tiny, list(range(len(toy.train)))).peak_rss_above_baseline_bytes
+    assert encode(store, toy, tiny, short).peak_rss_above_baseline_bytes == alone
+    assert whole >= alone
 
 
 def test_seconds_are_shared_out_by_tokens(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
@@ -94,7 +107,8 @@ def test_seconds_are_shared_out_by_tokens(toy: Task, tiny: BackboneFiles, cpu: D
 
 
 def shard(value: float, n_rows: int = 64) -> Shard:
-    return Shard(np.arange(n_rows), np.full((n_rows, 8), value, np.float32), np.ones(n_rows), 1000)
+    bytes_ = np.full((2, n_rows), 1000)
+    return Shard(np.arange(n_rows), np.full((n_rows, 8), value, np.float32), np.ones(n_rows), *bytes_)
 
 
 def test_a_damaged_file_is_dropped_with_a_warning(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ dropped and encoded again. The whole is bounded: the folder that was used longes
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +39,16 @@ class Shard:
         rows: which, positions in the split, shape (rows,).
         values: their features, shape (rows, width), float32.
         seconds: each row's share of what its batch took, shape (rows,).
-        peak_rss_above_baseline_bytes: what encoding them needed.
-        peak_device_bytes: the same of the accelerator; 0 without one.
+        peaks: resident bytes above the baseline that each row's batch needed, shape (rows,), int64: rows that are asked
+            for alone are not charged for the longer ones that were encoded with them.
+        device_peaks: the same of the accelerator; zeros without one.
     """
 
     rows: Ints
     values: Floats
     seconds: npt.NDArray[np.float64]
-    peak_rss_above_baseline_bytes: int
-    peak_device_bytes: int = 0
+    peaks: Ints
+    device_peaks: Ints
 
 
 class FeatureDisk:
@@ -72,8 +75,8 @@ class FeatureDisk:
                         rows=opened.get_tensor("rows"),
                         values=opened.get_tensor("values"),
                         seconds=opened.get_tensor("seconds"),
-                        peak_rss_above_baseline_bytes=int(opened.metadata()["peak_rss_above_baseline_bytes"]),
-                        peak_device_bytes=int(opened.metadata()["peak_device_bytes"]),
+                        peaks=opened.get_tensor("peaks"),
+                        device_peaks=opened.get_tensor("device_peaks"),
                     )
                     intact = opened.metadata()["sha256"] == _checksum(shard)
             except (SafetensorError, OSError, KeyError, ValueError, TypeError):
@@ -102,15 +105,7 @@ class FeatureDisk:
             handle, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
             os.close(handle)
             checksum = _checksum(shard)
-            save_file(
-                {"rows": shard.rows, "values": shard.values, "seconds": shard.seconds},
-                temporary,
-                metadata={
-                    "sha256": checksum,
-                    "peak_rss_above_baseline_bytes": str(shard.peak_rss_above_baseline_bytes),
-                    "peak_device_bytes": str(shard.peak_device_bytes),
-                },
-            )
+            save_file(_tensors(shard), temporary, metadata={"sha256": checksum})
             Path(temporary).replace(folder / f"{checksum[:16]}.safetensors")
             self._evict(keep=name)
         except (OSError, SafetensorError) as error:  # the library has errors of its own for a disk that is full
@@ -140,11 +135,14 @@ class FeatureDisk:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _tensors(shard: Shard) -> dict[str, npt.NDArray[Any]]:
+    return {field.name: getattr(shard, field.name) for field in dataclasses.fields(shard)}
+
+
 def _checksum(shard: Shard) -> str:
     """Of everything that a record could depend on: a figure of memory, or the type of numbers, can be damaged too."""
     digest = hashlib.sha256()
-    digest.update(f"{shard.peak_rss_above_baseline_bytes} {shard.peak_device_bytes}".encode())
-    for part in (shard.rows, shard.values, shard.seconds):
+    for part in _tensors(shard).values():
         digest.update(f" {part.dtype.str} {part.shape} ".encode())
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

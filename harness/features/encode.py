@@ -24,7 +24,7 @@ from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_flops
-from harness.measure.memory import MemoryMeter
+from harness.measure.memory import MemoryMeter, release
 from harness.measure.provenance import package_versions
 from harness.tasks.base import Floats, Ints, Source
 
@@ -37,7 +37,7 @@ BATCH_ROWS = {"cpu": 16, "cuda": 256}
 LENGTH_STEP = {"cpu": 4, "cuda": 16}
 """A row is padded to the next multiple of this many tokens."""
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ class FeatureStore:
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
         seconds = np.empty(len(rows))
+        peaks, device_peaks = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         at, warming = 0, 0.0
+        release()  # what the allocator keeps of a cell's fit would be counted for whoever happens to encode first
         with MemoryMeter(device) as meter, torch.inference_mode():
             for members in batches:
                 length = int(table.padded_lengths[members[0]])
@@ -198,10 +200,13 @@ class FeatureStore:
                 started = time.perf_counter()
                 pooled = self._forward(model, ids, mask, precision, pooling, layer)
                 values[at : at + len(members)] = pooled[: len(members)].cpu().numpy()
-                seconds[at : at + len(members)] = (time.perf_counter() - started) / size
+                its = slice(at, at + len(members))
+                seconds[its] = (time.perf_counter() - started) / size
+                # Batches grow longer: the highest so far is this one's, or as good as.
+                peaks[its] = meter.current_peak_above_baseline_bytes()
+                device_peaks[its] = meter.current_device_peak_bytes()
                 at += len(members)
-        shard = Shard(rows, values, seconds, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0)
-        return shard, warming
+        return Shard(rows, values, seconds, peaks, device_peaks), warming
 
     def _forward(
         self, model: torch.nn.Module, ids: Ints, mask: Ints, precision: Precision, pooling: Pooling, layer: Layer
@@ -244,8 +249,8 @@ class _Table:
         self._values = np.zeros((len(tokens), width), dtype=np.float32)
         self._seconds = np.zeros(len(tokens))
         self._known = np.zeros(len(tokens), dtype=bool)
-        self._peak_bytes = 0
-        self._peak_device_bytes = 0
+        self._peaks = np.zeros(len(tokens), dtype=np.int64)
+        self._device_peaks = np.zeros(len(tokens), dtype=np.int64)
 
     def batches_for(self, missing: Ints, batch_rows: int) -> list[Ints]:
         """Rows to encode, batch by batch, so that all of `missing` are known.
@@ -276,8 +281,8 @@ class _Table:
         self._values[shard.rows] = shard.values
         self._seconds[shard.rows] = shard.seconds
         self._known[shard.rows] = True
-        self._peak_bytes = max(self._peak_bytes, shard.peak_rss_above_baseline_bytes)
-        self._peak_device_bytes = max(self._peak_device_bytes, shard.peak_device_bytes)
+        self._peaks[shard.rows] = shard.peaks
+        self._device_peaks[shard.rows] = shard.device_peaks
 
     def share(self, index: Ints, flops: FlopsModel) -> Encoded:
         """These rows and what they cost."""
@@ -286,8 +291,8 @@ class _Table:
             seconds=self.seconds_of(index),
             tokens=int(self._lengths[index].sum()),
             flops=float(sum(flops.batch(1, int(length)) for length in self.padded_lengths[index])),
-            peak_rss_above_baseline_bytes=self._peak_bytes,
-            peak_device_bytes=self._peak_device_bytes,
+            peak_rss_above_baseline_bytes=int(self._peaks[index].max(initial=0)),
+            peak_device_bytes=int(self._device_peaks[index].max(initial=0)),
             reused=True,
             fresh=False,
         )

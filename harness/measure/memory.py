@@ -73,6 +73,10 @@ class MemoryMeter:
         """The host's peak so far above the baseline, while the meter runs."""
         return max(self._peak() - self.baseline_rss_bytes, 0)
 
+    def current_device_peak_bytes(self) -> int:
+        """The accelerator's peak so far above the baseline, while the meter runs; 0 without one."""
+        return max(self._device_peak() - self._device_baseline, 0)
+
     def end_part(self, name: str) -> None:
         """What was held since the last part ended, or since entering, at most, is the peak of part `name`."""
         self._keep_seen()
@@ -165,6 +169,11 @@ class MemoryMeter:
 def settle() -> None:
     """Give freed memory back to the system, so that what a cell left behind does not hide what the next one needs."""
     gc.collect()
+    release()
+
+
+def release() -> None:
+    """Give the system what the C library's allocator keeps of freed memory, for its next request."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
