@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from harness import ranks
 from harness.report import text
 from harness.report.across import Standing
-from harness.report.plots import curves_of, height_for, look
+from harness.report.plots import curves_of, height_for, look, wrapped
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import Panel, each
 
@@ -111,7 +111,7 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
         axes.set_xticklabels([text.plain(str(task))[:24] for task in scores.columns], rotation=30, ha="right")
         axes.set_xlabel("")
         axes.set_ylabel("")
-        axes.set_title(text.plain(title)[:90], loc="left", fontsize=11)
+        axes.set_title(wrapped(title), loc="left", fontsize=11)
     return figure
 
 
@@ -160,7 +160,7 @@ def draw_critical_differences(standing: Standing) -> Figure:
         axes.set_ylim(bottom + 0.42 * half, -1.15)
         tasks = len(standing.tasks)
         axes.set_title(
-            f"Mean rank over {tasks} tasks (Friedman p = {ranking.p_value:.2g})\n{standing.title[:90]}",
+            f"Mean rank over {tasks} tasks (Friedman p = {ranking.p_value:.2g})\n{wrapped(standing.title)}",
             loc="left",
             fontsize=11,
         )
@@ -194,7 +194,7 @@ def draw_phases(data: pd.DataFrame, title: str) -> Figure:
         axes.set_xlim(0, (left.max() or 1.0) * 1.14)
         axes.set_xlabel("seconds at the largest size of each method (median over seeds)")
         axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8)
-        axes.set_title(f"Seconds by phase\n{text.plain(title)[:90]}", loc="left", fontsize=11, pad=22)
+        axes.set_title(f"Seconds by phase\n{wrapped(title, 64)}", loc="left", fontsize=11, pad=22)
         sns.despine(ax=axes)
     return figure
 
@@ -227,6 +227,6 @@ def draw_memory(data: pd.DataFrame, drawn: dict[str, Style] | None = None) -> Fi
         axes.set_ylabel("peak memory above the baseline (median over seeds)")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0)
         title = str(data["panel"].iloc[0]) if len(data) else ""
-        axes.set_title(f"Peak memory against training size\n{text.plain(title)[:90]}", loc="left", fontsize=11)
+        axes.set_title(f"Peak memory against training size\n{wrapped(title, 64)}", loc="left", fontsize=11)
         sns.despine(ax=axes)
     return figure

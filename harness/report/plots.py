@@ -7,6 +7,7 @@ colour and marker through all figures of a report, configurations of a method sh
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,7 +129,7 @@ def draw_learning_curves(data: pd.DataFrame, drawn: dict[str, Style] | None = No
             _markers(axes, x, own["score"].to_numpy(float), style, filled=True)
         _size_axis(axes, sizes)
         axes.set_ylabel(text.plain(str(data["metric"].iloc[0])))
-        axes.set_title(f"Score against training size\n{_wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
+        axes.set_title(f"Score against training size\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
         _legend(axes, [(line, drawn[line], bool((data[data["line"] == line]["n_train"] == 0).all())) for line in lines])
     return figure
 
@@ -162,7 +163,7 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: dict[str, Style] | Non
                 _markers(axes, [at], [score], style, filled=bool(row.on_front), area=areas[int(row.n_train)])
         _seconds_axis(axes, known["x"])
         axes.set_ylabel(text.plain(str(data["metric"].iloc[0])))
-        axes.set_title(f"Score against seconds of training\n{_wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
+        axes.set_title(f"Score against seconds of training\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
         points = [(line, replace(drawn[line], dash="none"), False) for line in lines]
         _legend(axes, points, extra=_keys(areas))
         if n_unknown := len(data) - len(known):
@@ -308,5 +309,6 @@ def _shortened(name: str, width: int) -> str:
     return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
-def _wrapped(title: str) -> str:
-    return _shortened(text.plain(str(title)), 90)
+def wrapped(title: str, width: int = 72) -> str:
+    """A title on lines of at most `width` characters, two at most: no wider than the axes that it stands over."""
+    return "\n".join(textwrap.wrap(text.plain(str(title)), width, max_lines=2, placeholder=" …"))
