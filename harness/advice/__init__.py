@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from harness.advice.answer import Advice, Choice, advise
+from harness.advice.answer import Advice, advise
 from harness.advice.ask import ask
+from harness.advice.choice import Choice
 from harness.advice.question import Question
 
 __all__ = ["Advice", "Choice", "Question", "advise", "ask"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from harness.advice.answer import Advice, advise
+from harness.advice.evidence import usable
 from harness.advice.question import Question
 from harness.bulk import uncollected
 from harness.cost.calibration import probes
@@ -25,8 +27,22 @@ def ask(store: str | None = None, *, reference: bool = True, **asked: Any) -> Ad
     Raises:
         UsageError: a field that makes no sense, or nothing was measured that an answer could rest on.
     """
-    question = Question(**asked)
-    return advise(question, [*own_records(store), *(reference_records() if reference else ())], probes())
+    answer, _ = answer_from(Question(**asked), own_records(store), reference=reference)
+    return answer
+
+
+def answer_from(question: Question, own: list[Record], *, reference: bool) -> tuple[Advice, int]:
+    """The answer from the user's own records and the reference results, and how many of the former count.
+
+    Args:
+        question: what is asked.
+        own: the user's records.
+        reference: whether the reference results count too.
+    """
+    mine = [record for record in usable(own) if record.kind == question.kind]
+    devices = Counter(record.device for record in mine)
+    own_devices = [device for device, _ in devices.most_common()]
+    return advise(question, [*own, *(reference_records() if reference else ())], probes(), own_devices), len(mine)
 
 
 def own_records(store: str | None) -> list[Record]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from harness.advice.evidence import Evidence, Point
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
-from harness.advice.scores import x_of
+from harness.advice.scores import measured_of, x_of
 from harness.advice.work import log_work
 from harness.cost.calibration import Probed
 
@@ -43,6 +44,9 @@ _USUAL: Final = 2.5
 SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": MEMORY}
 
 
+NAMES: Final = ("seconds", "memory", "predict")
+
+
 @dataclass(frozen=True)
 class Costs:
     """Expected costs of methods on one device.
@@ -58,132 +62,195 @@ class Costs:
     notes: tuple[str, ...] = ()
 
 
-def costs_on(
-    question: Question,
-    by_method: dict[str, list[Point]],
-    evidence: Evidence,
-    device: str | None,
-    timed: Sequence[str],
-    probes: Sequence[Probed],
-) -> Costs:
+class CostModel:
     """What is expected on a device; what was not measured there is carried over from where it was.
 
     Args:
-        question: what is asked.
         by_method: the points of each method.
         evidence: what is known of tasks.
         device: whose costs; None where nothing was timed.
         timed: devices, those with the most timed points first: the first that a method was timed on is asked.
         probes: of devices, for those that nothing was measured on.
     """
-    names = ("seconds", "memory", "predict")
-    found = {name: expected_costs(question, by_method, evidence, device, name) for name in names}
-    own, notes, unknown = dict(found["seconds"]), [], False
-    for other in timed:
-        if device is None or other == device:
-            continue
-        there = {name: expected_costs(question, by_method, evidence, other, name) for name in names}
-        missing = there["seconds"].keys() - found["seconds"].keys()
-        found["memory"] = {**there["memory"], **found["memory"]}
-        if not missing:
-            continue
-        shared = [own[method] / there["seconds"][method] for method in own.keys() & there["seconds"].keys()]
-        ratio = median(shared) if shared else scale_of(device, other, by_method, evidence, probes)
-        if ratio is None:
-            unknown = True
-            continue
-        by = "what both measured" if shared else f"a probe of {device}"
-        which = ", ".join(sorted(missing)) if len(missing) <= 3 else f"{len(missing)} methods"
-        whose = f"Seconds of {which}" if own else "Seconds"
-        notes.append(f"{whose} are those of {other} times {ratio:.2f}, by {by}.")
-        for name in ("seconds", "predict"):
-            found[name] = {**{method: ratio * value for method, value in there[name].items()}, **found[name]}
-    if unknown and not notes:
-        notes.append(f"Nothing that was measured or probed on {device} says how fast it is.")
-    return Costs(found["seconds"], found["memory"], found["predict"], tuple(notes))
 
+    def __init__(
+        self,
+        by_method: dict[str, list[Point]],
+        evidence: Evidence,
+        device: str | None,
+        timed: Sequence[str],
+        probes: Sequence[Probed] = (),
+    ) -> None:
+        self._by_method = by_method
+        self._evidence = evidence
+        self._device = device
+        self._timed = timed
+        self._probes = probes
+        self._fitted: dict[tuple[str, str, bool], _Fitted] = {}
 
-def scale_of(
-    device: str, base: str, by_method: dict[str, list[Point]], evidence: Evidence, probes: Sequence[Probed]
-) -> float | None:
-    """How many times as long a step takes on a device that was probed as on one that was measured.
+    def expected(self, question: Question) -> Costs:
+        """Seconds, bytes and seconds a text of every method of which any device says something."""
+        device, points = self._device, self._by_method
+        found = {name: self._on(question, device, name) for name in NAMES}
+        here, notes, unknown = dict(found["seconds"]), [], False
+        for other in self._timed:
+            if device is None or other == device:
+                continue
+            missing = {name: _measured_on(other, points, name) - found[name].keys() for name in NAMES}
+            if self._is_accelerator(other) != self._is_accelerator(device):  # an accelerator's bytes are not a host's
+                missing["memory"] = set()
+            if missing["memory"]:
+                whose = f"Memory of {_named(missing['memory'])}" if found["memory"] else "Memory"
+                notes.append(f"{whose} is that of {other}.")
+                found["memory"] = {**_of(missing["memory"], self._on(question, other, "memory")), **found["memory"]}
+            late = missing["seconds"] | missing["predict"]
+            if not late:
+                continue
+            there = self._on(question, other, "seconds")
+            shared = [here[method] / there[method] for method in here.keys() & there.keys()]
+            ratio = median(shared) if shared else self._scale_of(device, other)
+            if ratio is None:
+                unknown = True
+                continue
+            by = "what both measured" if shared else f"a probe of {device}"
+            if missing["seconds"]:
+                whose = f"Seconds of {_named(missing['seconds'])}" if found["seconds"] else "Seconds"
+                notes.append(f"{whose} are those of {other} times {ratio:.2f}, by {by}.")
+            for name in ("seconds", "predict"):
+                if missing[name]:
+                    slow = _of(missing[name], self._on(question, other, name))
+                    found[name] |= {method: ratio * value for method, value in slow.items()}
+        if unknown and not found["seconds"]:
+            notes.append(f"Nothing that was measured or probed on {device} says how fast it is.")
+        if device is not None:
+            for method, own in points.items():
+                self._bound(method, own, found["seconds"])
+        return Costs(found["seconds"], found["memory"], found["predict"], tuple(notes))
 
-    The median over methods that both are known of, of seconds of a unit of work; None where there is no such method.
-    """
-    ratios = []
-    expected: dict[int, dict[str, float]] = {}
-    for probed in probes:
-        points = by_method.get(probed.method, [])  # the label of a method with its default settings is its name
-        if probed.device != device or not points or probed.backbone is None or probed.seconds <= 0:
-            continue
-        if probed.seq_len not in expected:
+    def _bound(self, method: str, own: list[Point], seconds: dict[str, float]) -> None:
+        """What trains nothing takes no time, and what is cut short takes no longer than that."""
+        if method not in seconds and all(point.n_train == 0 for point in own):
+            seconds[method] = 0.0
+        limits = [point.most_seconds for point in own if point.most_seconds is not None]
+        if limits and method in seconds:
+            seconds[method] = min(seconds[method], max(limits))
+
+    def _is_accelerator(self, device: str) -> bool:
+        if device in self._evidence.devices:
+            return device in self._evidence.accelerators
+        return _THREADS.search(device) is None  # only probed; a host's name ends with its threads
+
+    def _scale_of(self, device: str, base: str) -> float | None:
+        """How many times as long a step takes on a device that was probed as on one that was measured.
+
+        The median over what both are known of, of seconds of a unit of work; None where there is nothing. A probe of
+        another backbone, or of other settings, says nothing of it.
+        """
+        ratios = []
+        for probed in self._probes:
+            points = matching(probed, [point for own in self._by_method.values() for point in own])
+            if probed.device != device or not points or probed.seconds <= 0:
+                continue
             asked = Question(kind=points[0].kind, n_train=256, tokens=float(probed.seq_len))
-            expected[probed.seq_len] = expected_costs(asked, by_method, evidence, base, "seconds")
-        there = expected[probed.seq_len].get(probed.method)
-        if there is None:
-            continue
-        of_probe = math.log(probed.seconds) - math.log((probed.batch_size or 1) * probed.seq_len / 32)
-        ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], 256, float(probed.seq_len))))
-    return median(ratios) if ratios else None
+            there = self._on(asked, base, "seconds").get(points[0].method)
+            if there is None:
+                continue
+            of_probe = math.log(probed.seconds) - math.log((probed.batch_size or 1) * probed.seq_len / 32)
+            ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], 256, float(probed.seq_len))))
+        return median(ratios) if ratios else None
 
+    def _on(self, question: Question, device: str | None, name: str) -> dict[str, float]:
+        """Of each method that was measured on the device; what was measured of this very task and size as it is.
 
-def expected_costs(
-    question: Question, by_method: dict[str, list[Point]], evidence: Evidence, device: str | None, name: str
-) -> dict[str, float]:
-    """Of each method that was measured on the device; what was measured of this very task and size as it is.
-
-    Methods that read no transformer are told apart from those that do: what one kind takes says nothing of the other.
-
-    Args:
-        question: what is asked.
-        by_method: the points of each method.
-        evidence: what is known of tasks.
-        device: whose costs.
-        name: `seconds` (of training), `memory` (bytes) or `predict` (seconds a text).
-    """
-    found: dict[str, float] = {}
-    if device is None:
+        Methods that read no transformer are told apart from those that do: what one kind takes says nothing of the
+        other.
+        """
+        found: dict[str, float] = {}
+        for reads in (True, False):
+            if device is None:
+                continue
+            key = (device, name, reads)
+            if key not in self._fitted:
+                self._fitted[key] = _Fitted(self._by_method, self._evidence, device, name, reads=reads)
+            found |= self._fitted[key].expected(question)
         return found
-    for reads in (True, False):
+
+
+class _Fitted:
+    """Seconds of training, bytes or seconds a text on one device, fitted once."""
+
+    def __init__(
+        self, by_method: dict[str, list[Point]], evidence: Evidence, device: str, name: str, *, reads: bool
+    ) -> None:
+        self._evidence, self._device, self._name = evidence, device, name
         own = {
-            method: [
-                p for p in points if (p.backbone is not None) == reads and (getattr(p, name).get(device) or 0.0) > 0
-            ]
+            method: [p for p in points if (p.backbone is not None) == reads and (getattr(p, name).get(device) or 0) > 0]
             for method, points in by_method.items()
         }
-        known = {method: points for method, points in own.items() if points}
-        if known:
-            found |= _expected(question, known, evidence, device, name, SPREADS[name] if reads else WITHOUT_BACKBONE)
-    return found
+        self._known = {method: points for method, points in own.items() if points}
+        where, values = [], []
+        for points in self._known.values():
+            for point in points:
+                tokens = evidence.tokens.get(point.task)
+                longest = _longest(evidence, point.task, tokens)
+                where.append(_where(point, point.task, point.n_train, tokens, name, longest))
+                values.append(math.log(getattr(point, name)[device]) - _log_work(point, point.n_train, tokens, name))
+        spreads = SPREADS[name] if reads else WITHOUT_BACKBONE
+        self._model = Pooled(where, np.array(values), np.zeros(len(values)), spreads) if where else None
+
+    def expected(self, question: Question) -> dict[str, float]:
+        """By method."""
+        if self._model is None:
+            return {}
+        evidence = self._evidence
+        tokens = question.tokens or evidence.tokens.get(question.task or "")
+        if tokens is None and evidence.tokens:
+            tokens = float(np.median(list(evidence.tokens.values())))
+        longest = question.longest or _longest(evidence, question.task, tokens)
+        last = {method: points[-1] for method, points in self._known.items()}
+        means = self._model.means(
+            [_where(point, question.task, question.n_train, tokens, self._name, longest) for point in last.values()]
+        )
+        found = {
+            method: math.exp(float(mean) + _log_work(point, question.n_train, tokens, self._name))
+            for (method, point), mean in zip(last.items(), means, strict=True)
+        }
+        for method, points in self._known.items():
+            cell = measured_of(question, points)
+            if cell is not None:
+                found[method] = getattr(cell, self._name)[self._device]
+        return found
 
 
-def _expected(
-    question: Question, known: dict[str, list[Point]], evidence: Evidence, device: str, name: str, spreads: Spreads
-) -> dict[str, float]:
-    where, values = [], []
-    exact: dict[str, float] = {}
-    for method, points in known.items():
-        for point in points:
-            value = getattr(point, name)[device]
-            tokens = evidence.tokens.get(point.task)
-            longest = _longest(evidence, point.task, tokens)
-            where.append(_where(point, point.task, point.n_train, tokens, name, longest))
-            values.append(math.log(value) - _log_work(point, point.n_train, tokens, name))
-            if point.task == question.task and point.n_train == question.n_train:
-                exact[method] = value
-    model = Pooled(where, np.array(values), np.zeros(len(values)), spreads)
-    tokens = question.tokens or evidence.tokens.get(question.task or "")
-    if tokens is None and evidence.tokens:
-        tokens = float(np.median(list(evidence.tokens.values())))
-    longest = question.longest or _longest(evidence, question.task, tokens)
-    last = {method: points[-1] for method, points in known.items()}
-    asked = [_where(point, question.task, question.n_train, tokens, name, longest) for point in last.values()]
-    mean, _ = model.predict(asked)
-    found = {
-        method: math.exp(float(m) + _log_work(point, question.n_train, tokens, name))
-        for (method, point), m in zip(last.items(), mean, strict=True)
-    }
-    return {**found, **exact}
+def matching(probed: Probed, points: Iterable[Point]) -> list[Point]:
+    """Points of the configuration and the backbone that was probed, whatever their batches."""
+    if probed.backbone is None:
+        return []
+    return [
+        point
+        for point in points
+        if point.name == probed.method and point.backbone == probed.backbone and _same(point.config, probed.config)
+    ]
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether settings are equal as far as both have them: a probe fits its batch to what the device holds."""
+    return all(one[name] == other[name] for name in one.keys() & other.keys() - {"batch_size"})
+
+
+_THREADS: Final = re.compile(r"\d+ threads?$")
+
+
+def _measured_on(device: str, by_method: dict[str, list[Point]], name: str) -> set[str]:
+    return {method for method, own in by_method.items() if any((getattr(p, name).get(device) or 0) > 0 for p in own)}
+
+
+def _of(methods: set[str], values: dict[str, float]) -> dict[str, float]:
+    return {method: value for method, value in values.items() if method in methods}
+
+
+def _named(methods: set[str]) -> str:
+    return ", ".join(sorted(methods)) if len(methods) <= 3 else f"{len(methods)} methods"
 
 
 def _longest(evidence: Evidence, task: str | None, tokens: float | None) -> float | None:
@@ -202,7 +269,7 @@ def _where(
     z = math.log2(tokens / 32) if tokens else 0.0
     if name == "memory":
         z = math.log2(longest / 64) if longest else 0.0
-    return Where(x, z, task, point.method, point.family)
+    return Where(x, z, task, point.method, point.like)
 
 
 def _log_work(point: Point, n_train: int, tokens: float | None, name: str) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -26,6 +25,7 @@ class Point:
     """What was measured of one configuration on one task at one size, seeds and devices together where they may be.
 
     Attributes:
+        task: its name; of what bears the same name and holds other data, with the data's fingerprint.
         method: label of the configuration, by which points are compared.
         name, config: of the method, as its cells carry them.
         score: mean over seeds of `metric`.
@@ -36,6 +36,8 @@ class Point:
         trainable, stored: medians.
         classes: of the task, where it has any.
         n_records: it rests on.
+        is_cut: whether a budget set how far its fits go.
+        most_seconds: that they were ended at, where they were.
     """
 
     task: str
@@ -59,6 +61,13 @@ class Point:
     stored: float | None
     classes: int | None
     n_records: int
+    is_cut: bool = False
+    most_seconds: float | None = None
+
+    @property
+    def like(self) -> str:
+        """The methods it resembles: its family, or what of it was cut short, which says little of whole fits."""
+        return f"{self.family}, cut" if self.is_cut else self.family
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Evidence:
         longest: tokens of the longest text of each task that was trained on or predicted, where records say so.
         n_records: scored records that the points rest on.
         devices: scored records by device.
+        accelerators: devices whose memory is an accelerator's own, not the process's.
     """
 
     points: tuple[Point, ...]
@@ -77,6 +87,7 @@ class Evidence:
     longest: dict[str, float]
     n_records: int
     devices: Counter[str]
+    accelerators: frozenset[str] = frozenset()
 
     @property
     def kinds(self) -> list[str]:
@@ -88,41 +99,75 @@ def gather(records: Iterable[Record]) -> Evidence:
     """Points of scored records: the latest version of each method, default sweeps left out.
 
     A configuration that lacks settings which a later one has is the same configuration, before those settings existed.
+    A record that comes twice (a store that has imported the reference results) counts once.
     """
-    kept = [r for r in records if r.status == "ok" and r.score is not None and r.suite not in NO_EVIDENCE]
+    kept = usable(records)
+    kept = list({(r.id, r.device, r.attempt): r for r in kept}.values())
     latest: dict[str, int] = {}
     for record in kept:
         latest[record.cell.method] = max(latest.get(record.cell.method, 0), record.cell.version)
     kept = [r for r in kept if r.cell.version == latest[r.cell.method] and r.cell.method not in CHANCE]
-    cells = [dataclasses.replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
+    cells = [replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
+    tasks = task_names(kept)
     groups: defaultdict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record, cell, label in zip(kept, cells, variants(cells), strict=True):
-        budget = cell.budget
-        is_cut = budget.train_seconds is not None or budget.train_flops is not None
-        name = f"{label}, cut at {budget.label()}" if is_cut else label
-        groups[cell.task, cell.backbone, name, cell.n_train].append(record)
     tokens: defaultdict[str, list[float]] = defaultdict(list)
-    for record in kept:
-        if record.family == "frozen features" and record.cost.train_tokens and record.cell.n_train:
-            tokens[record.cell.task].append(record.cost.train_tokens / record.cell.n_train)
-    points = [_point(name, members) for (_, _, name, _), members in groups.items()]
+    longest: defaultdict[str, float] = defaultdict(float)
+    for record, cell, label in zip(kept, cells, variants(cells), strict=True):
+        name = f"{label}, cut at {cell.budget.label()}" if _is_cut(record) else label
+        task = tasks[cell.task, cell.data]
+        groups[task, cell.backbone, name, cell.n_train, cell.draw].append(record)
+        if record.family == "frozen features" and record.cost.train_tokens and cell.n_train:
+            tokens[task].append(record.cost.train_tokens / cell.n_train)
+        for part in ("train", "test"):
+            longest[task] = max(float(record.provenance.measured.get(f"longest_{part}_tokens", 0.0)), longest[task])
     return Evidence(
-        tuple(points),
+        tuple(_point(task, name, members) for (task, _, name, _, _), members in groups.items()),
         {task: median(values) for task, values in tokens.items()},
-        _longest(kept),
+        {task: most for task, most in longest.items() if most},
         len(kept),
         Counter(record.device for record in kept),
+        frozenset(record.device for record in kept if record.cost.peak_device_bytes),
     )
 
 
-def _longest(records: Iterable[Record]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def usable(records: Iterable[Record]) -> list[Record]:
+    """Those with a score that says what a method reaches."""
+    return [r for r in records if r.status == "ok" and r.score is not None and r.suite not in NO_EVIDENCE]
+
+
+def told_apart(points: Sequence[Point]) -> list[Point]:
+    """Points whose labels name the backbone too, where there are several: a method on another is another choice."""
+    names = sorted({point.backbone for point in points if point.backbone is not None})
+    if len(names) < 2:
+        return list(points)
+    last = [name.rpartition("/")[2] for name in names]
+    short = {name: name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)}
+    return [
+        point if point.backbone is None else replace(point, method=f"{point.method} on {short[point.backbone]}")
+        for point in points
+    ]
+
+
+def task_names(records: Iterable[Record]) -> dict[tuple[str, str], str]:
+    """What the tasks are called: of several data sets of one name, an edited table's say, the last keeps it."""
+    last: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
-        for part in ("train", "test"):
-            length = float(record.provenance.measured.get(f"longest_{part}_tokens", 0.0))
-            if length:
-                found[record.cell.task] = max(length, found.get(record.cell.task, 0.0))
+        of_task, data = last[record.cell.task], record.cell.data
+        of_task[data] = max(of_task.get(data, ""), record.provenance.started_at)
+    found = {}
+    for task, started in last.items():
+        newest = max(started, key=lambda data: (started[data], data))
+        for data in started:
+            found[task, data] = task if data == newest else f"{task} ({data[:8]})"
     return found
+
+
+def _is_cut(record: Record) -> bool:
+    """Whether its budget made the fit another than the method's own: ended it early, or set how far it goes."""
+    budget = record.cell.budget
+    if budget.epochs is not None or budget.steps is not None:
+        return True
+    return record.cost.stopped_by in ("train_seconds", "train_flops")
 
 
 def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -144,7 +189,7 @@ def _says(fuller: dict[str, Any], config: dict[str, Any]) -> bool:
     return all(name in fuller and fuller[name] == value for name, value in config.items())
 
 
-def _point(name: str, records: list[Record]) -> Point:
+def _point(task: str, name: str, records: list[Record]) -> Point:
     first = records[0]
     metric, values = _scores(records)
     mean = sum(values) / len(values)
@@ -160,7 +205,7 @@ def _point(name: str, records: list[Record]) -> Point:
         over_seeds = sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
     classes = first.provenance.dataset.get("n_classes")
     return Point(
-        task=first.cell.task,
+        task=task,
         kind=first.kind,
         backbone=first.cell.backbone,
         method=name,
@@ -181,17 +226,21 @@ def _point(name: str, records: list[Record]) -> Point:
         stored=median_of(record.cost.artifact_bytes for record in records),
         classes=classes if isinstance(classes, int) else None,
         n_records=len(records),
+        is_cut=_is_cut(first),
+        most_seconds=first.cell.budget.train_seconds if _is_cut(first) else None,
     )
 
 
 def _scores(records: list[Record]) -> tuple[str, list[float]]:
-    """Accuracy where all have it, so that tasks of one kind share a metric; else the main metric."""
-    scores = [record.score for record in records if record.score is not None]
-    accuracies = [s.value if s.metric == "accuracy" else s.others.get("accuracy") for s in scores]
+    """Of each seed: accuracy where all have it, so that tasks of one kind share a metric; else the main metric."""
+    scores = [(record.cell.seed, record.score) for record in records if record.score is not None]
+    accuracies = [s.value if s.metric == "accuracy" else s.others.get("accuracy") for _, s in scores]
     known = [value for value in accuracies if value is not None]
-    if len(known) == len(scores):
-        return "accuracy", known
-    return scores[0].metric, [score.value for score in scores]
+    metric = "accuracy" if len(known) == len(scores) else scores[0][1].metric
+    by_seed: defaultdict[int, list[float]] = defaultdict(list)  # on several devices, or measured again
+    for (seed, _), value in zip(scores, known if metric == "accuracy" else [s.value for _, s in scores], strict=True):
+        by_seed[seed].append(value)
+    return metric, [sum(values) / len(values) for values in by_seed.values()]
 
 
 def _predict_seconds(record: Record) -> float | None:

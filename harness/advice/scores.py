@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,32 +34,70 @@ class Scale:
         """From a score to the scale."""
         if self.metric == "perplexity":
             return -math.log(max(score, 1.0))
-        clipped = min(max(score, _LEAST), 1 - _LEAST)
+        clipped = min(max(score / self.best, _LEAST), 1 - _LEAST)
         return math.log(clipped / (1 - clipped)) * (1 if self.higher_is_better else -1)
 
     def back(self, value: float) -> float:
         """From the scale to a score."""
         if self.metric == "perplexity":
             return math.exp(-value)
-        return 1 / (1 + math.exp(-value if self.higher_is_better else value))
+        return self.best / (1 + math.exp(-value if self.higher_is_better else value))
 
-    def variance(self, point: Point, seed_noise: float | None = None) -> float:
+    @property
+    def best(self) -> float:
+        """The highest score there is; infinite for a perplexity."""
+        return math.inf if self.metric == "perplexity" else HIGHEST.get(self.metric, 1.0)
+
+    def variance(self, point: Point) -> float:
         """Of a measured mean, on the scale: by its test rows, and by its seeds."""
         if self.metric == "perplexity":
             return 0.01**2
-        noise = SEED_NOISE if seed_noise is None else seed_noise
-        right = (point.score * point.n_test + 2) / (point.n_test + 4)  # never 0 nor 1 (Agresti and Coull, 1998)
-        chance = right * (1 - right)
-        return 1 / (point.n_test * chance) + point.seed_variance / chance**2 + noise**2 / point.n_seeds
+        return self._of_rows(point) + self.over_seeds(point) / point.n_seeds + SEED_NOISE**2 / point.n_seeds
+
+    def over_seeds(self, point: Point) -> float:
+        """Between the seeds of a point, on the scale; 0 for one seed."""
+        if self.metric == "perplexity":
+            return 0.0
+        return point.seed_variance * point.n_seeds / (self.best * self._chance(point)) ** 2
+
+    def of_measured(self, point: Point, typical: float | None) -> float:
+        """Of the mean of a cell that was measured itself, which nothing is pooled with.
+
+        Args:
+            point: the cell.
+            typical: what seeds of such cells differ by (`typical_seed_variance`), which few seeds do not say
+                themselves; None where none has several.
+        """
+        if self.metric == "perplexity":
+            return 0.01**2
+        between = self.over_seeds(point)
+        if typical is not None:
+            own = point.n_seeds - 1
+            between = (TYPICAL_COUNTS * typical + own * between) / (TYPICAL_COUNTS + own)
+        return self._of_rows(point) + between / point.n_seeds
+
+    def _chance(self, point: Point) -> float:
+        """Derivative of the score, as a share of the highest, along the scale."""
+        right = (point.score / self.best * point.n_test + 2) / (point.n_test + 4)  # never 0 nor 1 (Agresti and Coull)
+        return right * (1 - right)
+
+    def _of_rows(self, point: Point) -> float:
+        return 1 / (point.n_test * self._chance(point))
 
     def measurements(self, points: Iterable[Point]) -> tuple[list[Where], list[float], list[float]]:
         """Where each was measured, its score on the scale, and the variance of that."""
         kept = list(points)
-        where = [Where(x_of(p.n_train), z_of(p.classes), p.task, p.method, p.family) for p in kept]
+        where = [Where(x_of(p.n_train), z_of(p.classes), p.task, p.method, p.like) for p in kept]
         return where, [self.there(p.score) for p in kept], [self.variance(p) for p in kept]
 
 
 _LEAST: Final = 0.001
+
+HIGHEST: Final = {"bleu": 100.0, "chrf": 100.0}
+"""Metrics whose best is another than 1, as `harness.metrics` declares them."""
+
+TYPICAL_COUNTS: Final = 4
+"""So many seeds' worth what seeds of other cells differ by counts, beside a cell's own."""
 
 SEED_NOISE: Final = 0.08
 """Logits that a seed differs by at the least: three that agree by luck know less than they seem to."""
@@ -79,23 +117,68 @@ def z_of(classes: int | None) -> float:
     return math.log2(classes) - 1 if classes else 0.0
 
 
-def expected_scores(
-    question: Question, points: list[Point], by_method: dict[str, list[Point]]
-) -> tuple[Floats, Floats]:
-    """Mean and covariance over methods of what the task's scores would be; a curve never falls with more labels."""
-    scale = Scale(points[0].metric, points[0].higher_is_better)
-    where, values, variances = scale.measurements(points)
-    model = Pooled(where, np.array(values), np.array(variances), SCORES)
-    z = z_of(question.classes)
-    if question.task is not None and question.classes is None:
-        z = next((z_of(point.classes) for point in points if point.task == question.task), 0.0)
-    asked, middle = [], []
-    for method, own in by_method.items():
-        x = x_of(0 if all(point.n_train == 0 for point in own) else question.n_train)
-        centre = float(np.mean([x_of(point.n_train) for point in own]))
-        asked.append(Where(x, z, question.task, method, own[0].family))
-        middle.append(Where(min(x, centre), z, question.task, method, own[0].family))
-    at_size, _ = model.predict(asked)
-    at_middle, _ = model.predict(middle)
-    chosen = [late if a >= m else early for late, early, a, m in zip(asked, middle, at_size, at_middle, strict=True)]
-    return model.predict(chosen)
+def typical_seed_variance(points: Iterable[Point], scale: Scale, n_train: int) -> float | None:
+    """What seeds differ by at about so many labels, on the scale; None where no cell has two.
+
+    The mean of the cells with several seeds that are nearest in size: few labels differ more by which they are.
+    """
+    several = [point for point in points if point.n_seeds > 1]
+    several.sort(key=lambda point: abs(x_of(point.n_train) - x_of(n_train)))
+    nearest = several[:_NEAREST]
+    return sum(scale.over_seeds(point) for point in nearest) / len(nearest) if nearest else None
+
+
+_NEAREST: Final = 40
+
+
+class Curves:
+    """Learning curves of all methods, fitted once.
+
+    Args:
+        points: one point or more, of one metric.
+    """
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.scale = Scale(points[0].metric, points[0].higher_is_better)
+        self._points = list(points)
+        self._by_method = by_method(points)
+        where, values, variances = self.scale.measurements(points)
+        self._model = Pooled(where, np.array(values), np.array(variances), SCORES)
+
+    def expected(self, question: Question) -> tuple[Floats, Floats]:
+        """Mean and covariance over methods of what the task's scores would be; a curve never falls with more labels.
+
+        What was measured of this very task and size is no matter of expectation.
+        """
+        z = z_of(question.classes)
+        if question.task is not None and question.classes is None:
+            z = next((z_of(point.classes) for point in self._points if point.task == question.task), 0.0)
+        asked, middle = [], []
+        for method, own in self._by_method.items():
+            x = x_of(0 if all(point.n_train == 0 for point in own) else question.n_train)
+            centre = float(np.mean([x_of(point.n_train) for point in own]))
+            asked.append(Where(x, z, question.task, method, own[0].like))
+            middle.append(Where(min(x, centre), z, question.task, method, own[0].like))
+        pairs = zip(asked, middle, self._model.means(asked), self._model.means(middle), strict=True)
+        mean, covariance = self._model.predict([late if a >= m else early for late, early, a, m in pairs])
+        typical = typical_seed_variance(self._points, self.scale, question.n_train)
+        for i, own in enumerate(self._by_method.values()):
+            cell = measured_of(question, own)
+            if cell is not None:
+                mean[i], covariance[i], covariance[:, i] = self.scale.there(cell.score), 0.0, 0.0
+                covariance[i, i] = self.scale.of_measured(cell, typical)
+        return mean, covariance
+
+
+def by_method(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """Points of each label, in the order in which they first come."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.method, []).append(point)
+    return found
+
+
+def measured_of(question: Question, own: Iterable[Point]) -> Point | None:
+    """The point of this very task and size that most records speak for; None where there is none."""
+    found = [point for point in own if (point.task, point.n_train) == (question.task, question.n_train)]
+    return max(found, key=lambda point: point.n_records, default=None)

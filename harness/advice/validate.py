@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from harness.advice.answer import Advice, advise
-from harness.advice.evidence import Evidence, Point, gather
+from harness.advice.evidence import Evidence, Point, gather, task_names, usable
 from harness.advice.question import Question
 from harness.errors import UsageError
 from harness.records import Record
@@ -31,7 +31,8 @@ class Trial:
 
     Attributes:
         regret: points of score (0 to 100) behind the best measured that fits, by rule; None where a rule's method was
-            not measured or does not fit.
+            not measured or does not fit, or advice names none that does.
+        is_over: whether the method that was advised takes longer than the limit, as measured.
         n_methods: that were measured.
         n_covered, n_intervals: 80 % intervals that held the measured score, of how many.
         seconds_errors, memory_errors: of each method, relative to what was measured.
@@ -41,6 +42,7 @@ class Trial:
     n_train: int
     fraction: float | None
     regret: dict[str, float | None]
+    is_over: bool
     n_methods: int
     n_covered: int
     n_intervals: int
@@ -67,6 +69,16 @@ class Validation:
         """Mean regret in points and its 95 % interval over tasks (Student's; NaN ends for a single task)."""
         return _over_tasks([(t.task, found) for t in self.trials if (found := t.regret[rule]) is not None])
 
+    def ahead(self, rule: str) -> tuple[float, float, float]:
+        """Points that the advice is ahead of a rule, over the questions that both could answer; and its interval."""
+        both = [(t.task, t.regret[rule], t.regret["advice"]) for t in self.trials]
+        return _over_tasks([(task, a - b) for task, a, b in both if a is not None and b is not None])
+
+    @property
+    def n_over(self) -> int:
+        """Questions whose advised method takes longer than the limit, as measured."""
+        return sum(trial.is_over for trial in self.trials)
+
     def coverage(self) -> tuple[float, float, float]:
         """Share of 80 % intervals that held what was measured, and its 95 % interval over tasks."""
         return _over_tasks([(t.task, t.n_covered / t.n_intervals) for t in self.trials if t.n_intervals])
@@ -86,7 +98,11 @@ def validate(records: Iterable[Record], kind: str = "classification") -> Validat
     Raises:
         UsageError: fewer than two tasks have a size that at least three methods were measured at.
     """
-    kept = [record for record in records if record.kind == kind]
+    kept = [record for record in usable(records) if record.kind == kind]
+    bases = Counter(record.cell.backbone for record in kept if record.cell.backbone is not None)
+    most = max(sorted(bases), key=lambda name: bases[name], default=None)
+    names = task_names(kept)
+    kept = [r for r in kept if r.cell.backbone in (None, most) and names[r.cell.task, r.cell.data] == r.cell.task]
     everything = gather(kept)
     halves = [gather([r for r in kept if r.cell.seed % 2 == parity]) for parity in (0, 1)]
     trials = []
@@ -134,14 +150,16 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
         fitting = {m: p for m, p in measured.items() if limit is None or p.seconds.get(device, math.inf) <= limit}
         if not fitting:
             continue
+        advised = next((c.method for c in answer.choices if c.fits and c.method in measured), None)
         chosen = {
-            "advice": next((c.method for c in answer.choices if c.fits and c.method in fitting), None),
+            "advice": advised if advised in fitting else None,
             "always full": "full" if "full" in fitting else None,
             "always lora": "lora" if "lora" in fitting else None,
             "best on average": _best_on_average(others, fitting),
         }
         regret = {rule: None if method is None else _regret(method, fitting, split) for rule, method in chosen.items()}
-        found.append(_trial(task, n_train, fraction, regret, measured, answer, device))
+        is_over = advised is not None and advised not in fitting
+        found.append(_trial(task, n_train, fraction, regret, measured, answer, device, is_over=is_over))
     return found
 
 
@@ -153,6 +171,8 @@ def _trial(
     measured: dict[str, Point],
     answer: Advice,
     device: str,
+    *,
+    is_over: bool,
 ) -> Trial:
     choices = {choice.method: choice for choice in answer.choices if choice.method in measured}
     covered = [choice.low <= measured[method].score <= choice.high for method, choice in choices.items()]
@@ -173,6 +193,7 @@ def _trial(
         n_train,
         fraction,
         regret,
+        is_over,
         len(measured),
         sum(covered) if once else 0,
         len(covered) if once else 0,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich import box
@@ -11,11 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, Choice, Question, advise
-from harness.advice.ask import own_records
-from harness.advice.evidence import NO_EVIDENCE
+from harness.advice import Advice, Choice, Question
+from harness.advice.ask import answer_from, own_records
 from harness.bulk import uncollected
-from harness.cost.calibration import probes
 from harness.errors import DataError
 from harness.report import text
 from harness.sources import reference_records
@@ -25,24 +25,26 @@ MOST_SHOWN = 12
 TOKENS_A_WORD = 1.35
 """Of English under a vocabulary of 30,000 pieces, about."""
 
+CHARACTERS_A_TOKEN = 4.2
+"""Of the same, the space after a word included."""
+
+_BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Characters of scripts without spaces (Chinese, Japanese, Korean), which tokenizers take one by one, about."""
+
 
 @uncollected()
 def advise_command(question: Question, store: str, *, reference: bool, as_json: bool) -> int:
     """Print the answer; 1 where nothing fits."""
-    own = own_records(store)
-    records = [*own, *(reference_records() if reference else ())]
-    answer = advise(question, records, probes())
+    answer, n_own = answer_from(question, own_records(store), reference=reference)
     if as_json:
         typer.echo(answer.to_json())
     else:
-        _show(answer, sum(record.suite not in NO_EVIDENCE for record in own), store)
+        _show(answer, n_own, store, reference=reference)
     return 0 if answer.best is not None else 1
 
 
-def _show(answer: Advice, n_own: int, store: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 110
+def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
+    console = _console()
     question = answer.question
     fitting = [choice for choice in answer.choices if choice.fits]
     if answer.best is None:
@@ -57,10 +59,10 @@ def _show(answer: Advice, n_own: int, store: str) -> None:
             more = f" and {len(answer.tied) - 8} more" if len(answer.tied) > 8 else ""
             console.print(f"Cannot be told from it: {names}{more}.", markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column("method", overflow="fold", max_width=30)
+    table.add_column("method", overflow="fold", min_width=18, max_width=30)
     for name in (f"{answer.metric} (80 %)", "train", "memory", "trainable", "stored"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("rests on", no_wrap=True)
+    table.add_column("rests on", overflow="fold")
     for choice in fitting[:MOST_SHOWN]:
         _add(table, choice)
     console.print(table)
@@ -73,16 +75,36 @@ def _show(answer: Advice, n_own: int, store: str) -> None:
         console.print(f"Does not fit: {listed}{more}.", markup=False, highlight=False)
     for line in answer.more:
         console.print(line, markup=False, highlight=False)
-    source = (
-        f"{n_own:,} of your own records ({store}) and the reference results"
-        if n_own
-        else ("the reference results that come with the package; your own records will count as soon as there are some")
-    )
-    console.print(f"\n{' '.join(answer.notes)} They are {source}.", markup=False, highlight=False, style="dim")
+    console.print(f"\n{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}", **_SAID)
     if answer.device is not None:
-        console.print(f"Seconds and memory are those of {answer.device}.", markup=False, highlight=False, style="dim")
+        but = ", but for what is said above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
+        console.print(f"Seconds and memory are those of {answer.device}{but}.", **_SAID)
     if question.min_score is not None and fitting:
         console.print("The cheapest that are expected to reach it come first.", style="dim")
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 110
+    return console
+
+
+_SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "style": "dim"}
+_CARRIED: Final = ("Seconds ", "Memory ")
+
+
+def _source(n_own: int, store: str, *, reference: bool) -> str:
+    """Whose records they are."""
+    own = f"{n_own:,} of your own records ({store})"
+    if not reference:
+        return f"They are {own}."
+    if n_own:
+        return f"They are {own} and the reference results."
+    return (
+        "They are the reference results that come with the package; your own records will count as soon as there are "
+        "some."
+    )
 
 
 def _add(table: Table, choice: Choice) -> None:
@@ -104,14 +126,16 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
     from harness.advice.validate import RULES, validate
 
     found = validate([*own_records(store), *(reference_records() if reference else ())], kind)
-    console = Console()
+    console = _console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("rule", "mean regret, points", "95 % over tasks", "questions"):
+    for name in ("rule", "mean regret, points", "95 % over tasks", "questions", "advice is ahead by"):
         table.add_column(name, justify="left" if name == "rule" else "right")
     for rule in RULES:
         mean, low, high = found.regret(rule)
         n = sum(trial.regret[rule] is not None for trial in found.trials)
-        table.add_row(rule, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", f"{n} of {len(found.trials)}")
+        ahead = "" if rule == "advice" else _with_interval(*found.ahead(rule))
+        questions = f"{n} of {len(found.trials)}"
+        table.add_row(rule, f"{mean:.2f}" if n else "–", f"{low:.2f} to {high:.2f}" if n else "–", questions, ahead)
     console.print(table)
     mean, low, high = found.coverage()
     console.print(
@@ -123,10 +147,19 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
         console.print(f"Expected {name}: {said}.")
     console.print(
         f"{len(found.trials)} questions on {len(found.tasks)} tasks: {', '.join(found.tasks)}. A rule is not counted "
-        "where its method was not measured or does not fit.",
+        "where its method was not measured or does not fit; the last column compares on the questions that both "
+        "answered.",
         markup=False,
         highlight=False,
     )
+    if found.n_over:
+        console.print(
+            f"What was advised took longer than its limit in {found.n_over} questions, which are not counted."
+        )
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    return "–" if math.isnan(mean) else f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
 def describe(path: Path, text: str, label: str) -> dict[str, Any]:
@@ -143,10 +176,18 @@ def describe(path: Path, text: str, label: str) -> dict[str, Any]:
     if len(set(rows.texts)) == 1:
         raise DataError(f"{path}: all texts in column '{text}' are the same. Name the column that holds the texts.")
     cut = float(TaskSpec.model_fields["max_length"].default)
-    tokens = [min(2 + TOKENS_A_WORD * len(one.split()), cut) for one in rows.texts]
+    tokens = [min(about_tokens(one), cut) for one in rows.texts]
     return {
         "n_train": len(tokens),
         "classes": len(set(rows.labels)),
         "tokens": sum(tokens) / len(tokens),
         "longest": max(tokens),
     }
+
+
+def about_tokens(text: str) -> float:
+    """How many tokens a text makes, about, without a tokenizer: by its words, or its characters where it has few."""
+    alone = len(_BY_THEMSELVES.findall(text))
+    by_words = TOKENS_A_WORD * len(_BY_THEMSELVES.sub(" ", text).split())
+    by_characters = (len(text) - alone) / CHARACTERS_A_TOKEN
+    return 2 + alone + max(by_words, by_characters)

@@ -1,0 +1,102 @@
+"""What an answer rests on: the points that say something of a question, and the device whose costs are given."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from harness.advice.costs import matching
+from harness.advice.evidence import Evidence, Point, told_apart
+from harness.advice.question import Question
+from harness.advice.scores import Scale
+from harness.cost.calibration import Probed
+from harness.errors import UsageError, unknown_name
+
+MOST_BEYOND: Final = 100
+"""How many times the largest measured size, or fraction of the smallest, an answer may be asked for."""
+
+MOST_POINTS: Final = 1500
+"""Points that are used: the nearest in size, where there are more."""
+
+
+def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[str]]:
+    """The points that count, and in words what they are.
+
+    Raises:
+        UsageError: there are none; or the score asked for is none of their metric.
+    """
+    if not evidence.points:
+        raise UsageError("There is no record with a score to advise from. Run a suite first, or name another store.")
+    points = [point for point in evidence.points if point.kind == question.kind]
+    if not points:
+        raise unknown_name("kind of task among what was measured", question.kind, evidence.kinds)
+    if question.task is not None:
+        tasks = {point.task for point in points}
+        if question.task not in tasks:
+            raise unknown_name("task among what was measured", question.task, tasks)
+    if question.backbone is not None:
+        backbones = {point.backbone for point in points if point.backbone is not None}
+        if question.backbone not in backbones:
+            raise unknown_name("backbone among what was measured", question.backbone, backbones)
+        points = [point for point in points if point.backbone in (None, question.backbone)]
+    own = [point.metric for point in points if question.task in (None, point.task)]
+    metric = max(sorted(set(own)), key=own.count)
+    points = [point for point in points if point.metric == metric]
+    highest = Scale(metric, points[0].higher_is_better).best
+    if question.min_score is not None and not question.min_score < highest:
+        raise UsageError(f"min_score is {question.min_score:g}; {metric} lies between 0 and {highest:g}.")
+    sizes = [point.n_train for point in points if point.n_train]
+    if sizes and not min(sizes) / MOST_BEYOND <= question.n_train <= max(sizes) * MOST_BEYOND:
+        raise UsageError(
+            f"{question.n_train:,} labels lie more than {MOST_BEYOND} times beyond what was measured of "
+            f"{question.kind} ({min(sizes):,} to {max(sizes):,} labels): nothing can be said. Measure something nearer "
+            "first."
+        )
+    if len(points) > MOST_POINTS:
+        points.sort(key=lambda point: abs(math.log(max(point.n_train, 1) / question.n_train)))
+        points = points[:MOST_POINTS]
+    named = sorted({point.task for point in points})
+    bases = sorted({point.backbone.rpartition("/")[2] for point in points if point.backbone})
+    n_records = sum(point.n_records for point in points)
+    notes = [
+        f"From {n_records:,} records of {len(named)} tasks ({_listed(named)}) on {_listed(bases) or 'no backbone'}."
+    ]
+    if question.task is None and len(named) < 4:
+        notes.append("So few tasks say little of another: intervals are wide for that.")
+    if sizes and not min(sizes) <= question.n_train <= max(sizes):
+        between = f"{min(sizes):,} to {max(sizes):,}"
+        notes.append(f"{question.n_train:,} labels lie outside what was measured ({between}): extrapolated.")
+    return told_apart(points), notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def device_of(
+    question: Question,
+    evidence: Evidence,
+    points: list[Point],
+    probes: Sequence[Probed],
+    own_devices: Sequence[str] = (),
+) -> tuple[str | None, list[str]]:
+    """Whose costs are given, and all devices that anything was timed on, those with the most points first.
+
+    The former is the one that is asked for; else the last that was probed with something that was measured; else the
+    user's own that most was timed on; else the first of the latter.
+    """
+    counted = Counter(device for point in points for device in point.seconds)
+    timed = sorted(counted, key=lambda device: (-counted[device], device))
+    most = timed[0] if timed else None
+    if question.device is None:
+        probed = [one.device for one in probes if matching(one, points)]
+        own = [device for device in own_devices if counted[device]]
+        wanted = next(iter([*probed[-1:], *own]), most)
+    else:
+        known = set(timed) | set(evidence.devices) | {one.device for one in probes}
+        if question.device not in known:
+            raise unknown_name("device among what was measured or probed", question.device, known)
+        wanted = question.device
+    return wanted, timed
