@@ -14,6 +14,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.choose import Chosen, choose
 from harness.choose.candidates import Belief, Candidate, Measured, candidates
 from harness.choose.folds import PERIOD, validation_cap, validation_folds
+from harness.choose.worth import Rivals, labels_worth
 from harness.data.table import table_task
 from harness.errors import DataError, HarnessError, UsageError
 from harness.methods.configure import parse_methods
@@ -81,8 +82,31 @@ def test_a_rare_class_is_always_trained_on(tmp_path: Path) -> None:
         assert set(fold.train_strata.tolist()) == {0, 1, 2}
 
 
+def test_copies_of_a_text_stay_together_and_cost_no_other_text(tmp_path: Path) -> None:
+    rows = [(f"text {i % 100}", f"class {i % 4}") for i in range(1000)]  # ten copies of each of a hundred texts
+    with (tmp_path / "copies.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([("text", "label"), *rows])
+    task = prepared(tmp_path / "copies.csv")
+    n_texts = len({task.train.texts[row] for row in task.pool_index})
+    folds = validation_folds(task)
+    assert len(folds) == PERIOD  # by its texts it is a small table
+    for fold in folds:
+        fits, validates = ({task.train.texts[row] for row in index} for index in (fold.pool_index, fold.test_index))  # type: ignore[union-attr]
+        assert not fits & validates
+        assert len(fits) + len(validates) == n_texts
+        assert len(fits) >= 0.75 * n_texts
+
+
+def test_rows_beyond_the_cap_are_trained_on(toy: Task) -> None:
+    fold = validation_folds(toy, cap=10)[0]
+    assert len(fold.test_labels) == 10
+    dropped = len(toy.train_labels) - len(fold.train_labels) - 10
+    texts = {toy.train.texts[row] for row in fold.test_index}  # type: ignore[union-attr]
+    assert dropped == sum(toy.train.texts[row] in texts for row in toy.pool_index) - 10
+
+
 def test_validation_rows_follow_the_time() -> None:
-    assert [validation_cap(seconds) for seconds in (20, 300, 3600)] == [300, 450, 1000]
+    assert [validation_cap(seconds) for seconds in (20, 300, 3600)] == [300, 750, 1000]
 
 
 # ---- what is believed
@@ -108,6 +132,33 @@ def test_what_cannot_serve_is_no_candidate(toy: Task, tiny: BackboneFiles, tiny_
     assert {candidate.label for candidate in candidates(None, toy, None, "cpu")} == {"tfidf"}
     hurried = {candidate.label for candidate in candidates(None, toy, tiny, "cpu", within=30)}
     assert "tfidf[c=10.0]" in hurried
+
+
+def test_what_a_race_is_worth_is_what_simulated_races_gain() -> None:
+    """Against draws of what candidates would reach, and of measurements, whose posteriors are worked out one by one."""
+    rng = np.random.default_rng(1)
+    mean, covariance = np.array([0.2, 0.1, 0.0]), 0.09 * np.eye(3) + 0.02
+    noises = [0.04, 0.02]
+    truths = rng.multivariate_normal(mean, covariance, 20_000)
+    seen = truths[:, [0, 2]] + rng.normal(size=(20_000, 2)) * np.sqrt(noises)
+    gain = covariance[:, [0, 2]] @ np.linalg.inv(covariance[np.ix_([0, 2], [0, 2])] + np.diag(noises))
+    picked = (mean + (seen - mean[[0, 2]]) @ gain.T).argmax(axis=1)
+    rivals = Rivals(mean, covariance)
+    assert rivals.best_of([0, 2], noises) == pytest.approx(truths[np.arange(20_000), picked].mean(), abs=0.01)
+    assert rivals.best_of([], []) == 0.2
+    assert rivals.best_of([0, 2], [1e9, 1e9]) == pytest.approx(0.2, abs=1e-3)
+
+
+def test_kin_of_one_who_races_come_later() -> None:
+    covariance = np.array([[0.1, 0.0999, 0.0], [0.0999, 0.1, 0.0], [0.0, 0.0, 0.1]])
+    assert Rivals(np.array([0.3, 0.29, 0.1]), covariance).order([0, 1, 2], 0.01, 2)[1] == 2
+
+
+def test_a_fit_that_reads_all_labels_once_is_worth_little_less() -> None:
+    assert labels_worth(1000, 1.0, 4) == 1000
+    assert labels_worth(1000, 3.0, 4) == 1000
+    assert 700 < labels_worth(1000, 0.25, 4) < 1000
+    assert labels_worth(1000, 0.025, 4) == pytest.approx(labels_worth(1000, 0.25, 4) / 10)
 
 
 # ---- what comes of it

@@ -23,6 +23,10 @@ SECONDS: Final = Spreads(
     family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055, noise=0.13,
 )  # fmt: skip
 MEMORY: Final = Spreads(
+    level=0.07, slope=0.37, covariate=0.52, task=0.15, task_slope=0.085, family=0.84, family_slope=0.21,
+    family_covariate=0.225, family_task=0.16, method=0.01, method_slope=0.01, both=0.005, both_slope=0.085, noise=0.115,
+)  # fmt: skip
+PREDICT: Final = Spreads(
     level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
     family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02, noise=0.12,
 )  # fmt: skip
@@ -41,7 +45,7 @@ WITHOUT_BACKBONE: Final = Spreads(
 _USUAL: Final = 2.5
 """How many times as long as the mean the longest text is, where nothing tells."""
 
-SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": MEMORY}
+SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": PREDICT}
 
 
 NAMES: Final = ("seconds", "memory", "predict")
@@ -194,7 +198,10 @@ class _Fitted:
                 tokens = evidence.tokens.get(point.task)
                 longest = _longest(evidence, point.task, tokens)
                 where.append(_where(point, point.task, point.n_train, tokens, name, longest))
-                values.append(math.log(getattr(point, name)[device]) - _log_work(point, point.n_train, tokens, name))
+                values.append(
+                    math.log(getattr(point, name)[device])
+                    - _log_work(point, point.n_train, tokens, name, point.classes)
+                )
         spreads = SPREADS[name] if reads else WITHOUT_BACKBONE
         self._model = Pooled(where, np.array(values), np.zeros(len(values)), spreads) if where else None
 
@@ -207,12 +214,14 @@ class _Fitted:
         if tokens is None and evidence.tokens:
             tokens = float(np.median(list(evidence.tokens.values())))
         longest = question.longest or _longest(evidence, question.task, tokens)
+        own = (p.classes for points in self._known.values() for p in points if p.task == question.task)
+        classes = question.classes or next(own, None)
         last = {method: points[-1] for method, points in self._known.items()}
         means = self._model.means(
             [_where(point, question.task, question.n_train, tokens, self._name, longest) for point in last.values()]
         )
         found = {
-            method: math.exp(float(mean) + _log_work(point, question.n_train, tokens, self._name))
+            method: math.exp(float(mean) + _log_work(point, question.n_train, tokens, self._name, classes))
             for (method, point), mean in zip(last.items(), means, strict=True)
         }
         for method, points in self._known.items():
@@ -272,8 +281,20 @@ def _where(
     return Where(x, z, task, point.method, point.like)
 
 
-def _log_work(point: Point, n_train: int, tokens: float | None, name: str) -> float:
-    """What values are carried over by: seconds by work, those of predicting by tokens, bytes by nothing."""
+def _log_work(point: Point, n_train: int, tokens: float | None, name: str, classes: int | None) -> float:
+    """What values are carried over by.
+
+    Seconds by work; those of predicting by tokens; bytes by nothing, but those of words alone by what is kept of them:
+    for each token (n-grams of words are about as many as words) and row of coefficients the ten pairs of vectors of
+    L-BFGS (scipy's `maxcor`), and about three times as much beside it.
+    """
     if name == "seconds":
         return log_work(point, n_train, tokens)
+    if name == "memory" and point.backbone is None:
+        rows = 1 if classes == 2 else classes or 1  # two classes share one row
+        return math.log(_LEAST_BYTES + 2 * 10 * 8 * n_train * (tokens or 32.0) * (rows + 3))
     return math.log((tokens or 32.0) / 32) if name == "predict" and point.backbone is not None else 0.0
+
+
+_LEAST_BYTES: Final = 2e6
+"""That a fit of anything takes."""

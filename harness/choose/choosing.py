@@ -38,6 +38,10 @@ LEAST_SECONDS: Final = 10.0
 SHARE_FOR_SAFETY: Final = 0.08
 """Of the time left, that fitting a cheap method first may take: there is a model then, whatever comes."""
 
+GRACE: Final = 0.03
+"""Of all the time, by which the last fit may be late before it is given up for what was put aside: its training ends in
+time, but predicting or saving may take longer than they were expected to."""
+
 CLOSING_SECONDS: Final = 1.0
 """Kept for what comes after the last fit: the README, the table, ending the worker."""
 
@@ -128,18 +132,22 @@ def choose(
     with Claims(store, device.name) as claims:
         runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, files)
         belief = Belief(points, len(task.label_names))
-        race = Race(runner, folds, entrants, belief, end, most_bytes, say)
+
+        def last_fit(candidate: Candidate) -> float:
+            return runner.estimate(runner.plan(task, candidate.method)).train_seconds
+
+        race = Race(runner, folds, entrants, belief, end, most_bytes, say, last_fit, len(task.train_labels))
         say(
             f"{len(task.train_labels):,} rows to learn from, of which {folds[0].n_test:,} validate"
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
             + f"; {task.n_test:,} test rows that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            last = _Last(race, task, Path(aside) / "model")
+            last = _Last(race, task, Path(aside) / "model", GRACE * within)
             race.cheap()
             last.make_sure()
             if any(not candidate.is_cheap for candidate in entrants):
-                race.halving(last.seconds_of, last.predict_seconds())
+                race.halving(last.predict_seconds())
             record, winner = last.fit(folder)
     assert record.score is not None
     chosen = Chosen(winner.label, record.score, record, folder, tuple(race.tried), time.monotonic() - began)
@@ -163,21 +171,20 @@ def _prior(prior: Callable[[], list[Record]] | None, files: BackboneFiles | None
         return []
     points = [point for point in gather(prior()).points if point.kind == task.kind.name]
     name = None if files is None else files.name
-    return [point for point in points if point.backbone in (None, name)] or points
+    if any(point.backbone == name for point in points):
+        points = [point for point in points if point.backbone in (None, name)]
+    return points
 
 
 class _Last:
     """The winner's own fit, on all training rows, in the time that is left."""
 
-    def __init__(self, race: Race, task: Task, aside: Path) -> None:
+    def __init__(self, race: Race, task: Task, aside: Path, grace: float) -> None:
         self._race = race
         self._task = task
         self._aside = aside
+        self._grace = grace
         self._safe: tuple[Record, Candidate] | None = None
-
-    def seconds_of(self, candidate: Candidate) -> float:
-        """That fitting a candidate to all rows takes, uncut."""
-        return self._race.runner.estimate(self._race.runner.plan(self._task, candidate.method)).train_seconds
 
     def predict_seconds(self) -> float:
         """That predicting the test rows takes with a whole transformer, by what the features of the others took."""
@@ -213,24 +220,26 @@ class _Last:
             if planned is None:
                 continue
             race.say(f"{hope}: fitting it to all {len(self._task.train_labels):,} rows")
-            record = race.runner.run(planned, self._task, race.end, folder)
+            record = race.runner.run(planned, self._task, race.end + self._grace, folder)
             if record is not None and record.status == "ok":
                 return record, candidate
             race.say(f"{candidate.label}: {'no time' if record is None else record.status.replace('_', ' ')}")
         if safe is None:
             why = "; ".join(f"{label} {reason}" for label, reason in race.out.items())
             raise HarnessError(f"Nothing was fitted within the time{': ' + why if why else ''}. Give more of it.")
+        if folder.exists():  # empty before, or what a fit that was late has just written
+            shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(self._aside, folder, dirs_exist_ok=True)
+        shutil.copytree(self._aside, folder)
         return safe
 
     def _ranked(self) -> list[tuple[Candidate, float]]:
         race = self._race
-        known = [candidate for candidate in race.entrants if race.measured(candidate)]
+        known = [c for c in race.entrants if race.measured(c) or (c is race.favourite and c.label not in race.out)]
         if not known:
             return []
         time_left = race.left - self.predict_seconds() - race.overhead
-        sizes = [race.labels_in_time(candidate, self.seconds_of, time_left) for candidate in known]
+        sizes = [race.labels_in_time(candidate, time_left) for candidate in known]
         mean, _ = race.believed(known, sizes)
         return [(known[i], race.belief.back(float(mean[i]))) for i in np.argsort(-mean, kind="stable")]
 

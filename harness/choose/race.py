@@ -11,8 +11,10 @@ from typing import Final
 import numpy as np
 
 from harness.advice.pooled import Floats
-from harness.choose.candidates import Belief, Candidate, Measured
+from harness.advice.scores import SEED_NOISE
+from harness.choose.candidates import CUT_NOISE, Belief, Candidate, Measured
 from harness.choose.runner import Runner
+from harness.choose.worth import Rivals, labels_worth, noise_of
 from harness.durations import describe_duration
 from harness.records import Budget, Record
 from harness.tasks.base import Task
@@ -35,6 +37,12 @@ MOST_ENTRANTS: Final = 8
 DOUBT: Final = 1.281552
 """A candidate is dropped when its chance to come out ahead of the leader is a tenth, by belief."""
 
+RESTART_SECONDS: Final = 8.0
+"""Of a fit that a new worker runs: it imports the libraries and reads the backbone and the data again."""
+
+FOLD_SHARE: Final = 0.8
+"""Of the rows that the race fits to, about."""
+
 STARTING_SECONDS: Final = 2.0
 """Of a fit, before its first step and after its last: importing, copying weights, predicting; until it is measured."""
 
@@ -46,7 +54,7 @@ class Tried:
     Attributes:
         candidate: what was fitted.
         record: what came of it.
-        n_train: labels that the fit made full use of: fewer than it was given, where its budget cut it short.
+        n_train: labels that the fit is worth: fewer than it was given, where its budget cut it short.
         fold: of the validation rows.
         seconds: by the clock.
     """
@@ -75,6 +83,11 @@ class Race:
         end: by `time.monotonic`: of everything, the last fit and its prediction included.
         most_bytes: of memory that a method may need; None is no limit.
         say: is told the reasoning.
+        last_fit: seconds that a candidate's fit on all rows would take, uncut.
+        n_rows: all of them.
+
+    Attributes:
+        favourite: who gets all of the time without a race, where none is worth it.
     """
 
     runner: Runner
@@ -84,6 +97,9 @@ class Race:
     end: float
     most_bytes: int | None
     say: Callable[[str], None]
+    last_fit: Callable[[Candidate], float]
+    n_rows: int
+    favourite: Candidate | None = None
     tried: list[Tried] = field(default_factory=list)
     out: dict[str, str] = field(default_factory=dict)
     overhead: float = STARTING_SECONDS
@@ -118,17 +134,22 @@ class Race:
         took = time.monotonic() - began
         if record is None:
             self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
+            self.overhead = max(self.overhead, RESTART_SECONDS)
             self.say(f"{candidate.label}: stopped after {describe_duration(took)}, to keep within the time")
             return False
         used = _labels_used(record, candidate)
+        share = _share_of_steps(record, candidate)
         self.tried.append(Tried(candidate, record, used, fold, took))
         if record.status != "ok":
             self.out[candidate.label] = record.status.replace("_", " ")
-            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}; out of the race")
+            why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
+            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out of the race")
+            self.overhead = max(self.overhead, RESTART_SECONDS)  # the worker may have gone with it
             return False
-        if not candidate.is_cheap:
-            self.overhead = max(1.0, took - (record.cost.train_seconds or 0.0))
-        cut = "" if used >= 0.95 * planned.cell.n_train else f", cut short at {100 * used / planned.cell.n_train:.0f} %"
+        spent = record.cost.train_seconds or 0.0
+        if not candidate.is_cheap and took > spent:  # not one that was recorded before
+            self.overhead = max(1.0, took - spent)
+        cut = "" if share >= 0.95 else f", cut short at {100 * share:.0f} % of its steps"
         assert record.score is not None
         if quietly:
             return True
@@ -187,31 +208,27 @@ class Race:
 
     # ---- methods that train inside the transformer
 
-    def halving(self, last_fit: Callable[[Candidate], float], predict_seconds: float) -> None:
-        """Successive halving: all that are promising in short fits, then the better half in longer ones.
+    def halving(self, predict_seconds: float) -> None:
+        """Successive halving: the promising in short fits, then the better half in longer ones; or no race at all.
+
+        As many enter as are expected to make the winner best, the time that the race takes from the last fit counted
+        in; where none is worth its time, whoever is expected to do best gets all of it (`favourite`).
 
         Args:
-            last_fit: seconds that a candidate's fit on all rows would take, uncut.
             predict_seconds: that predicting the test rows takes.
         """
-        left = self.left - predict_seconds
-        trained = self._promising(last_fit)
+        trained = self._that_fit()
         if not trained:
             return
-        longest = max(last_fit(candidate) for candidate in trained)
-        last = min(longest, SHARE_FOR_LAST_FIT * left)
+        left = self.left - predict_seconds
+        trained, last = self._entering(trained, left)
+        if not trained:
+            return
         left -= last
+        n_rungs = _rungs(len(trained))
+        stop = time.monotonic() + left
         least = max(LEAST_SECONDS, LEAST_SHARE * last)
         n_folds = len(self.folds)
-        n = len(trained)
-        while n and left / (max(1, math.ceil(math.log2(n))) * n) < least + self.overhead:
-            n -= 1
-        if n == 0:
-            self.say("no time for a race: the cheap methods decide")
-            return
-        trained = trained[:n]
-        n_rungs = max(1, math.ceil(math.log2(n))) if n > 1 else 1
-        stop = time.monotonic() + left
         self.say(
             f"the race: {', '.join(candidate.label for candidate in trained)}; {describe_duration(left)} for it in "
             f"{n_rungs} {'round' if n_rungs == 1 else 'rounds'}"
@@ -224,9 +241,47 @@ class Race:
                     self.say(f"{candidate.label}: no time left for it in the race")
                     continue
                 self._one(candidate, rung % n_folds, slice_, stop)
-            trained = self._better_half([c for c in trained if c.label not in self.out], last_fit)
+            last_seconds = self.end - max(stop, time.monotonic()) - predict_seconds - self.overhead
+            trained = self._better_half([c for c in trained if c.label not in self.out], last_seconds)
             if len(trained) < 2 and n_folds == 1:
                 return
+
+    def _entering(self, trained: list[Candidate], left: float) -> tuple[list[Candidate], float]:
+        """Who enters the race, and the seconds that are kept for the last fit; none where it is not worth its time."""
+        rivals = [*trained, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
+        places = range(len(trained))
+
+        def beliefs(seconds: float) -> Rivals:
+            return Rivals(*self.believed(rivals, [self.labels_in_time(c, seconds) for c in rivals]))
+
+        direct = beliefs(left - self.overhead)
+        favourite = int(np.argmax(direct.mean))
+        worth, entering, kept = direct.best_of([], []), [], left
+        n_rows = self.folds[0].n_test * min(2, len(self.folds))
+        first = beliefs(SHARE_FOR_LAST_FIT * left)
+        noise = noise_of(n_rows, float(first.mean.max())) + SEED_NOISE**2
+        order = first.order(places, noise, MOST_ENTRANTS)
+        for n in range(1, len(order) + 1):
+            chosen = order[:n]
+            last = min(max(self.last_fit(trained[i]) for i in chosen), SHARE_FOR_LAST_FIT * left)
+            slice_ = (left - last) / (_rungs(n) * n) - self.overhead
+            if slice_ < max(LEAST_SECONDS, LEAST_SHARE * last):
+                break
+            noises = []
+            for i in chosen:
+                share = min(1.0, slice_ / max(FOLD_SHARE * self.last_fit(trained[i]), 1e-9))
+                noises.append(noise + (CUT_NOISE * math.log2(1 / share)) ** 2)
+            found = beliefs(last - self.overhead).best_of(chosen, noises)
+            if found > worth:
+                worth, entering, kept = found, chosen, last
+        if not entering and favourite in places:
+            self.favourite = trained[favourite]
+            self.say(
+                f"no race: {self.favourite.label} is expected to do best, and a race would cost it more than it tells"
+            )
+        elif not entering:
+            self.say("no time for a race: the cheap methods decide")
+        return [trained[i] for i in entering], kept
 
     def _one(self, candidate: Candidate, fold: int, seconds: float, stop: float) -> None:
         before = [t for t in self.measured(candidate) if t.fold == fold]
@@ -247,8 +302,8 @@ class Race:
         n = int(min(n_train, 0.4 * seconds / max(each, 1e-9)))
         return None if n >= n_train else max(n, self.folds[fold].n_strata, 32)
 
-    def _promising(self, last_fit: Callable[[Candidate], float]) -> list[Candidate]:
-        """Those that may win, by belief at what each could make use of, and that fit into memory."""
+    def _that_fit(self) -> list[Candidate]:
+        """Those that train inside the transformer and fit into memory."""
         found = []
         for candidate in self.entrants:
             if candidate.is_cheap or candidate.label in self.out:
@@ -260,26 +315,25 @@ class Race:
                 self.say(f"{candidate.label} needs about {needs / 1e9:.1f} GB: does not fit")
                 continue
             found.append(candidate)
-        if not found:
-            return []
-        sizes = [self.labels_in_time(candidate, last_fit, SHARE_FOR_LAST_FIT * self.left) for candidate in found]
-        mean, _ = self.believed(found, sizes)
-        order = np.argsort(-mean, kind="stable")
-        return [found[i] for i in order[:MOST_ENTRANTS]]
+        return found
 
-    def labels_in_time(self, candidate: Candidate, last_fit: Callable[[Candidate], float], seconds: float) -> float:
-        """Labels that a candidate's fit on all rows makes full use of within so many seconds."""
-        n_train = len(self.folds[0].train_labels)
-        return n_train * min(1.0, max(1.0, seconds) / max(last_fit(candidate), 1e-9))
+    def labels_in_time(self, candidate: Candidate, seconds: float) -> float:
+        """Labels that a candidate's fit on all rows is worth within so many seconds."""
+        share = max(1.0, seconds) / max(self.last_fit(candidate), 1e-9)
+        return labels_worth(self.n_rows, share, _epochs(candidate))
 
-    def _better_half(self, candidates: list[Candidate], last_fit: Callable[[Candidate], float]) -> list[Candidate]:
-        """The better half, less those that will hardly come out ahead of the best of all."""
+    def _better_half(self, candidates: list[Candidate], last_seconds: float) -> list[Candidate]:
+        """The better half, less those that will hardly come out ahead of the best of all.
+
+        Args:
+            candidates: that were fitted in this round.
+            last_seconds: that the last fit will have.
+        """
         known = [candidate for candidate in candidates if self.measured(candidate)]
         if len(known) < 2:
             return known
         rivals = [*known, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
-        time_left = SHARE_FOR_LAST_FIT * self.left
-        sizes = [self.labels_in_time(candidate, last_fit, time_left) for candidate in rivals]
+        sizes = [self.labels_in_time(candidate, last_seconds) for candidate in rivals]
         mean, covariance = self.believed(rivals, sizes)
         top = int(np.argmax(mean))
         order = sorted(range(len(known)), key=lambda i: -mean[i])
@@ -309,16 +363,31 @@ class Race:
             rows = [tried.record.score.n_test for tried in members if tried.record.score is not None]
             right = sum(n * (tried.score or 0.0) for n, tried in zip(rows, members, strict=True))
             labels = sum(tried.n_train for tried in members) / len(members)
-            whole = max(tried.record.cell.n_train for tried in members)
-            short = max(0.0, math.log2(whole / max(labels, 1.0)))
+            share = sum(_share_of_steps(tried.record, tried.candidate) for tried in members) / len(members)
+            short = math.log2(1 / max(share, 1e-3))
             found.append(Measured(members[0].candidate, labels, len(members), sum(rows), right / sum(rows), short))
         return found
 
 
 def _labels_used(record: Record, candidate: Candidate) -> float:
-    """Labels that a fit made full use of: in proportion to its steps, where a budget of seconds cut it short."""
+    """Labels that a fit is worth, where a budget of seconds cut it short."""
     n_train = record.cell.n_train
     if record.cost.stopped_by != "train_seconds" or not record.curve:
         return n_train
-    whole = candidate.method.workload(n_train, Budget(), 12).steps
-    return n_train if whole <= 0 else n_train * min(1.0, record.curve[-1].step / whole)
+    return labels_worth(n_train, _share_of_steps(record, candidate), _epochs(candidate))
+
+
+def _share_of_steps(record: Record, candidate: Candidate) -> float:
+    """Of the steps that the fit would have taken uncut."""
+    if record.cost.stopped_by != "train_seconds" or not record.curve:
+        return 1.0
+    whole = candidate.method.workload(record.cell.n_train, Budget(), 12).steps
+    return 1.0 if whole <= 0 else min(1.0, record.curve[-1].step / whole)
+
+
+def _epochs(candidate: Candidate) -> float:
+    return float(candidate.method.config().get("epochs", 1.0))
+
+
+def _rungs(n: int) -> int:
+    return max(1, math.ceil(math.log2(n))) if n > 1 else 1

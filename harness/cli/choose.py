@@ -22,6 +22,7 @@ from harness.report import text as wording
 
 if TYPE_CHECKING:
     from harness.choose import Chosen
+    from harness.choose.race import Tried
 
 
 @dataclass(frozen=True)
@@ -114,32 +115,27 @@ def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "by the clock"):
         table.add_column(name, justify="left" if name == "method" else "right")
-    by_label: dict[str, list[int]] = {}
-    for i, tried in enumerate(chosen.tried):
-        by_label.setdefault(tried.candidate.label, []).append(i)
-
-    def best(positions: list[int]) -> float:
-        return max(chosen.tried[i].score or 0.0 for i in positions)
-
-    for label, positions in sorted(by_label.items(), key=lambda item: -best(item[1])):
-        fits = [chosen.tried[i] for i in positions]
-        scores = [tried.score for tried in fits if tried.score is not None]
-        shown = f"{scores[-1]:.3f}" if scores else fits[-1].record.status.replace("_", " ")
-        seconds = sum(tried.seconds for tried in fits)
+    by_label: dict[str, list[Tried]] = {}
+    for tried in chosen.tried:
+        by_label.setdefault(tried.candidate.label, []).append(tried)
+    shown = {label: _validation(fits) for label, fits in by_label.items()}
+    for label, fits in sorted(by_label.items(), key=lambda item: -(shown[item[0]] or 0.0)):
+        score = shown[label]
         table.add_row(
             Text(label, style="bold green" if label == chosen.method else ""),
-            shown,
+            fits[-1].record.status.replace("_", " ") if score is None else f"{score:.3f}",
             str(len(fits)),
             f"{max(tried.n_train for tried in fits):,.0f}",
-            wording.seconds(seconds),
+            wording.seconds(sum(tried.seconds for tried in fits)),
         )
     console.print(table)
-    score = chosen.score
-    spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
+    reached = chosen.score
+    spread = "" if reached.low is None else f" (95 %: {reached.low:.3f} to {reached.high:.3f})"
     console.print(
         Text.assemble(
             (chosen.method, "bold green"),
-            f": {score.metric} {score.value:.3f}{spread} on {score.n_test:,} test rows that no decision has seen.",
+            f": {reached.metric} {reached.value:.3f}{spread} on {reached.n_test:,} test rows that no decision has "
+            "seen.",
         ),
         soft_wrap=True,
     )
@@ -149,3 +145,14 @@ def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) 
         markup=False,
         soft_wrap=True,
     )
+
+
+def _validation(fits: list[Tried]) -> float | None:
+    """Accuracy over the validation rows of all folds, of the fits that made use of most labels; None without any."""
+    scored = [tried for tried in fits if tried.record.score is not None]
+    if not scored:
+        return None
+    most = max(tried.n_train for tried in scored)
+    scores = [tried.record.score for tried in scored if tried.record.score and tried.n_train >= 0.7 * most]
+    right = sum(score.n_test * score.value for score in scores)
+    return float(right / sum(score.n_test for score in scores))
