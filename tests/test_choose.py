@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +116,13 @@ def test_validation_rows_follow_the_time() -> None:
 def test_belief_follows_what_was_measured_and_doubts_fits_that_were_cut() -> None:
     entrants = [Candidate(method, method.name, False) for method in parse_methods(["full", "lora"])]
     belief = Belief([], 2)
-    whole = [Measured(entrants[0], 1000, 1, 900, 0.9), Measured(entrants[1], 1000, 1, 900, 0.8)]
-    mean, covariance = belief.expect(entrants, [1000, 1000], whole)
+    few = [Measured(entrants[0], 200, 1, 900, 0.9), Measured(entrants[1], 200, 1, 900, 0.8)]
+    mean, _ = belief.expect(entrants, [200, 200], few)
     assert belief.back(float(mean[0])) == pytest.approx(0.9, abs=0.01)
+    whole = [replace(one, n_train=1000) for one in few]
+    mean, covariance = belief.expect(entrants, [1000, 1000], whole)
+    # With many labels such methods are believed to differ by less than one validation says, the better by as much.
+    assert 0.87 < belief.back(float(mean[0])) < 0.9
     assert mean[0] > mean[1]
     cut = [Measured(entrants[0], 1000, 1, 900, 0.9, halvings=4.0), whole[1]]
     _, doubtful = belief.expect(entrants, [1000, 1000], cut)
@@ -208,6 +213,25 @@ def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
             methods=parse_methods(["tfidf", "full"]), say=said.append,
         )  # fmt: skip
     assert found.method == "tfidf"
+    assert load_model(tmp_path / "model", "cpu").description.method == "tfidf"
+
+
+def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.choose import race
+    from harness.choose.choosing import _Last
+
+    monkeypatch.setattr(race, "WORDS_A_SECOND", 0.0)
+    monkeypatch.setattr(_Last, "_seconds_in_all", lambda self, _: 2 * self._race.left)
+    task = prepared(table)
+    said: list[str] = []
+    with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
+        found = choose(
+            task, None, workers, store, tmp_path / "model", within=60.0, began=time.monotonic(),
+            methods=parse_methods(["tfidf"]), say=said.append,
+        )  # fmt: skip
+    assert found.record.cell.n_train == int(0.3 * len(task.train_labels))
+    assert found.tried[0].record.cell.n_train == max(50, 2 * task.n_strata)
+    assert any(f"fitted to {found.record.cell.n_train} of {len(task.train_labels)} rows" in line for line in said)
     assert load_model(tmp_path / "model", "cpu").description.method == "tfidf"
 
 

@@ -76,7 +76,7 @@ class Pooled:
     def __init__(self, where: Sequence[Where], values: Floats, variances: Floats, spreads: Spreads) -> None:
         self._where, self._spreads = list(where), spreads
         self._mean = float(np.mean(values))
-        covariance = _kernel(self._where, self._where, spreads)
+        covariance = kernel(self._where, self._where, spreads)
         covariance[np.diag_indices_from(covariance)] += variances + spreads.noise**2
         self._root = scipy.linalg.cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
         residual = values - self._mean
@@ -85,13 +85,13 @@ class Pooled:
 
     def predict(self, where: Sequence[Where]) -> tuple[Floats, Floats]:
         """Posterior mean, shape (m,), and covariance, shape (m, m), of what would be measured with endless seeds."""
-        across = _kernel(self._where, where, self._spreads)
+        across = kernel(self._where, where, self._spreads)
         half = self._solve(across)
-        return self._mean + across.T @ self._weights, _kernel(where, where, self._spreads) - half.T @ half
+        return self._mean + across.T @ self._weights, kernel(where, where, self._spreads) - half.T @ half
 
     def means(self, where: Sequence[Where]) -> Floats:
         """Posterior mean alone, shape (m,), for much less work."""
-        return np.asarray(self._mean + _kernel(self._where, where, self._spreads).T @ self._weights)
+        return np.asarray(self._mean + kernel(self._where, where, self._spreads).T @ self._weights)
 
     def _solve(self, right: Floats, *, transposed: bool = False) -> Floats:
         trans: Literal["N", "T"] = "T" if transposed else "N"
@@ -99,7 +99,9 @@ class Pooled:
         return np.asarray(found, dtype=np.float64)
 
 
-def _kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
+def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
+    """Covariance of what would be measured at `a` and at `b` before anything is, shape (len(a), len(b))."""
+
     def column(points: Sequence[Where], name: str) -> npt.NDArray[np.generic]:
         return np.array([getattr(point, name) for point in points])
 

@@ -42,6 +42,9 @@ GRACE: Final = 0.03
 """Of all the time, by which the last fit may be late before it is given up for what was put aside: its training ends in
 time, but predicting or saving may take longer than they were expected to."""
 
+LEAVES: Final = 0.6
+"""Of the time left, that a cheap method's fit may be expected to take: estimates from small fits are rough."""
+
 CLOSING_SECONDS: Final = 1.0
 """Kept for what comes after the last fit: the README, the table, ending the worker."""
 
@@ -198,12 +201,15 @@ class _Last:
     def make_sure(self) -> None:
         """Fit and put aside the best of the cheap methods that takes next to no time: a model, whatever comes."""
         race = self._race
-        cheap = [(c, takes) for c, _ in self._ranked() if c.is_cheap and (takes := self._seconds_in_all(c)) < race.left]
+        cheap = [(c, self._seconds_in_all(c)) for c, _ in self._ranked() if c.is_cheap]
         if not cheap:
             return
         quick = [candidate for candidate, takes in cheap if takes <= SHARE_FOR_SAFETY * race.left]
         candidate = quick[0] if quick else min(cheap, key=lambda one: one[1])[0]
-        record = race.runner.run(self._whole(candidate), self._task, race.end, self._aside)
+        planned = self._as_much_as_fits(candidate)
+        if planned is None:
+            return
+        record = race.runner.run(planned, self._task, race.end, self._aside)
         if record is not None and record.status == "ok":
             self._safe = record, candidate
 
@@ -214,12 +220,12 @@ class _Last:
         for candidate, expected in ranked:
             hope = f"{candidate.label} is expected to reach {expected:.3f}"
             if safe is not None and candidate is safe[1]:
-                race.say(f"{hope}, and was fitted to all {len(self._task.train_labels):,} rows before the race")
+                race.say(f"{hope}, and was fitted to {self._rows(safe[0].cell.n_train)} rows before the race")
                 break
-            planned = self._whole(candidate) if candidate.is_cheap else self._in_time(candidate)
+            planned = self._as_much_as_fits(candidate) if candidate.is_cheap else self._in_time(candidate)
             if planned is None:
                 continue
-            race.say(f"{hope}: fitting it to all {len(self._task.train_labels):,} rows")
+            race.say(f"{hope}: fitting it to {self._rows(planned.cell.n_train)} rows")
             record = race.runner.run(planned, self._task, race.end + self._grace, folder)
             if record is not None and record.status == "ok":
                 return record, candidate
@@ -250,6 +256,22 @@ class _Last:
         """The cell that fits a candidate to all rows, however long it takes."""
         budget = Budget(peak_memory_bytes=self._race.most_bytes)
         return self._race.runner.plan(self._task, candidate.method, None, budget)
+
+    def _as_much_as_fits(self, candidate: Candidate) -> PlannedCell | None:
+        """The cell that fits a cheap method to all rows, or to as many as the time allows; None where these are few."""
+        whole = self._whole(candidate)
+        allowed, needs = LEAVES * self._race.left, self._seconds_in_all(candidate)
+        if needs <= allowed:
+            return whole
+        n = int(len(self._task.train_labels) * allowed / needs)
+        if n < max(self._task.n_strata, 50):
+            return None
+        budget = Budget(peak_memory_bytes=self._race.most_bytes)
+        return self._race.runner.plan(self._task, candidate.method, n, budget)
+
+    def _rows(self, n: int) -> str:
+        everything = len(self._task.train_labels)
+        return f"all {n:,}" if n == everything else f"{n:,} of {everything:,}"
 
     def _in_time(self, candidate: Candidate) -> PlannedCell | None:
         """The same, cut to the time that is left; None where that is none."""

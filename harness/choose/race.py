@@ -22,6 +22,10 @@ from harness.tasks.base import Task
 SHARE_FOR_FEATURES: Final = 0.2
 """Of the time left, that encoding texts for the cheap methods may take: beyond, they see fewer rows."""
 
+WORDS_A_SECOND: Final = 20_000.0
+"""Rows times classes that a logistic regression on TF-IDF gets through, with a penalty that is set: half of what two
+cores of a server do (10,000 rows of 77 classes took them 20 s)."""
+
 SHARE_FOR_LAST_FIT: Final = 0.5
 """Of the time left after the cheap methods, that is kept for the winner's own fit, where it can use so much."""
 
@@ -179,7 +183,8 @@ class Race:
                     if n_train == 0:
                         self.say("encoding texts with the transformer would take too long: words alone")
                         return
-                n = None if not candidate.method.serves or n_train == len(self.folds[0].train_labels) else n_train
+                n = n_train if candidate.method.serves else self._words_affordable()
+                n = None if n == len(self.folds[0].train_labels) else n
                 until = min(stop + 1.0, self.end) if self.tried else self.end  # something is better than nothing
                 self.run(candidate, fold, until, n=n if fold == 0 else None, quietly=fold > 0)
         if len(self.folds) > 1:
@@ -193,6 +198,12 @@ class Race:
         costs = [tried.record.cost for tried in self.tried if tried.fold == fold]
         features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in costs), default=0.0)
         return features + sum((cost.fit_seconds or 0.0) + 0.1 for cost in costs)
+
+    def _words_affordable(self) -> int:
+        """Rows whose words can be learnt from within the same share: a row of coefficients a class takes its time."""
+        task = self.folds[0]
+        n = int(SHARE_FOR_FEATURES * self.left * WORDS_A_SECOND / max(1, task.n_outputs))
+        return min(len(task.train_labels), max(n, 2 * task.n_strata, 50))
 
     def _affordable(self, candidate: Candidate) -> int:
         """Rows that can be encoded, validation rows included; 0 where that is too few to learn from."""
