@@ -16,6 +16,11 @@ SHARED = "-1-thread"
 """Folders of reference results that were run by two processes of one thread side by side: not for timing."""
 
 
+_NO_PRIOR = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
+"""Files of reference results that advice must not rest on: what chose the default settings, and the whole fits that
+`choose` is measured against, of the very tasks that it chose for."""
+
+
 def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
     """The latest records of a store, of a .jsonl file of records, or of all such files in a folder.
 
@@ -53,5 +58,5 @@ def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _files(entry)
-        elif entry.name.endswith(".jsonl") and entry.name != "defaults.jsonl":  # which chose default settings
+        elif entry.name.endswith(".jsonl") and entry.name not in _NO_PRIOR:
             yield folder.name, read_jsonl(entry, with_predictions=False)

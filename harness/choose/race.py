@@ -285,7 +285,7 @@ class Race:
             found = beliefs(last - self.overhead).best_of(chosen, noises)
             if found > worth:
                 worth, entering, kept = found, chosen, last
-        if not entering and favourite in places:
+        if not entering and favourite in places and left - self.overhead >= LEAST_SECONDS:
             self.favourite = trained[favourite]
             self.say(
                 f"no race: {self.favourite.label} is expected to do best, and a race would cost it more than it tells"
