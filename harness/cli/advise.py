@@ -86,7 +86,7 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
 def _console() -> Console:
     console = Console()
     if not console.is_terminal:
-        console.width = 110
+        console.width = 120
     return console
 
 
