@@ -126,9 +126,10 @@ class Belief:
     TASK = "\0yours"
 
     def __init__(self, prior: Iterable[Point], classes: int) -> None:
-        self._prior = [point for point in prior if point.metric == "accuracy"]
         self._z = z_of(classes)
         self._scale = Scale("accuracy", higher_is_better=True)
+        where, values, variances = self._scale.measurements(point for point in prior if point.metric == "accuracy")
+        self._prior = Pooled(where, np.array(values), np.array(variances), SCORES) if where else None
 
     def expect(
         self,
@@ -143,12 +144,11 @@ class Belief:
             sizes: labels that the fit of each would make full use of.
             tried: what was measured.
         """
-        where, values, variances = self._scale.measurements(self._prior)
         asked = [self._at(candidate, size) for candidate, size in zip(entrants, sizes, strict=True)]
         at = [*asked, *(self._at(one.candidate, one.n_train) for one in tried)]
         mean, covariance = np.zeros(len(at)), kernel(at, at, SCORES)
-        if where:
-            mean, covariance = Pooled(where, np.array(values), np.array(variances), SCORES).predict(at)
+        if self._prior is not None:
+            mean, covariance = self._prior.predict(at)
         trained = np.array([not one.is_cheap for one in [*entrants, *(one.candidate for one in tried)]])
         alike = _draws_together(trained, [*sizes, *(one.n_train for one in tried)])
         covariance = alike @ covariance @ alike.T
@@ -161,7 +161,7 @@ class Belief:
             seen.append(self._scale.there(right))
             noise.append(1 / (one.n_rows * right * (1 - right)) + SEED_NOISE**2 / one.n_folds)
             noise[-1] += (CUT_NOISE * one.halvings) ** 2
-        if not where:
+        if self._prior is None:
             mean = np.full(len(at), np.mean(seen))
         weights = np.linalg.solve(covariance[n:, n:] + np.diag(noise), covariance[n:, :n]).T
         return mean[:n] + weights @ (np.array(seen) - mean[n:]), covariance[:n, :n] - weights @ covariance[n:, :n]

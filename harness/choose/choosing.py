@@ -252,22 +252,18 @@ class _Last:
     def _seconds_in_all(self, candidate: Candidate) -> float:
         return self._race.runner.estimate(self._whole(candidate)).seconds
 
-    def _whole(self, candidate: Candidate) -> PlannedCell:
-        """The cell that fits a candidate to all rows, however long it takes."""
+    def _whole(self, candidate: Candidate, n_train: int | None = None) -> PlannedCell:
+        """The cell that fits a candidate to all rows, or to `n_train` of them, however long it takes."""
         budget = Budget(peak_memory_bytes=self._race.most_bytes)
-        return self._race.runner.plan(self._task, candidate.method, None, budget)
+        return self._race.runner.plan(self._task, candidate.method, n_train, budget)
 
     def _as_much_as_fits(self, candidate: Candidate) -> PlannedCell | None:
         """The cell that fits a cheap method to all rows, or to as many as the time allows; None where these are few."""
-        whole = self._whole(candidate)
         allowed, needs = LEAVES * self._race.left, self._seconds_in_all(candidate)
         if needs <= allowed:
-            return whole
+            return self._whole(candidate)
         n = int(len(self._task.train_labels) * allowed / needs)
-        if n < max(self._task.n_strata, 50):
-            return None
-        budget = Budget(peak_memory_bytes=self._race.most_bytes)
-        return self._race.runner.plan(self._task, candidate.method, n, budget)
+        return None if n < max(self._task.n_strata, 50) else self._whole(candidate, n)
 
     def _rows(self, n: int) -> str:
         everything = len(self._task.train_labels)
