@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from harness.records import Cell
+
+LEFT_OUT_AT_DEFAULT: Final = frozenset({"tune", "analyzer", "compile"})
+"""Settings that configurations state only where they differ from the default (`Method.newer_settings`, and `tune`): a
+configuration without one is another than a configuration with it, not an older one."""
 
 
 def variants(cells: Iterable[Cell]) -> list[str]:

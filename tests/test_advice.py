@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 import harness
 from harness.advice import Question, advise
@@ -230,7 +231,9 @@ def test_a_file_says_how_many_labels_there_are(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "".join(f"some words number {i},{'ab'[i % 2]}\n" for i in range(20)))
     tokens = pytest.approx(2 + 1.35 * 4)
-    assert describe(path, "text", "label") == {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens}
+    found = describe(path, "text", "label")
+    terms = TfidfVectorizer(ngram_range=(1, 2)).fit([f"some words number {i}" for i in range(20)]).vocabulary_
+    assert found == {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens, "terms": len(terms)}
     path.write_text("text,label\n" + "".join(f"{'word ' * (i + 1) * 10},{'ab'[i % 2]}\n" for i in range(20)))
     assert describe(path, "text", "label")["longest"] == 128.0  # longer texts are cut there
     path.write_text("text,label\n" + "".join(f"word {i},{i}\n" for i in range(20)))

@@ -15,7 +15,8 @@ from harness.advice.evidence import Evidence, Point
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.advice.scores import measured_of, x_of
-from harness.advice.work import log_work
+from harness.advice.texts import Texts
+from harness.advice.work import log_bytes, log_work, longest_read
 from harness.cost.calibration import Probed
 
 SECONDS: Final = Spreads(
@@ -23,15 +24,15 @@ SECONDS: Final = Spreads(
     family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055, noise=0.13,
 )  # fmt: skip
 MEMORY: Final = Spreads(
-    level=0.07, slope=0.37, covariate=0.52, task=0.15, task_slope=0.085, family=0.84, family_slope=0.21,
-    family_covariate=0.225, family_task=0.16, method=0.01, method_slope=0.01, both=0.005, both_slope=0.085, noise=0.115,
+    level=0.05, slope=0.29, covariate=0.17, task=0.13, task_slope=0.045, family=0.38, family_slope=0.18,
+    family_covariate=0.05, family_task=0.12, method=0.01, method_slope=0.01, both=0.005, both_slope=0.025, noise=0.115,
 )  # fmt: skip
 PREDICT: Final = Spreads(
     level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
     family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02, noise=0.12,
 )  # fmt: skip
-"""Logarithms of seconds of a unit of work, and of bytes; z is the doublings of tokens a text above 32, and for bytes of
-tokens of the longest text above 64.
+"""Logarithms of seconds of a unit of work, of bytes of what is held, and of seconds a token; z is the doublings of
+tokens a text above 32, and for bytes of tokens of the longest text above 64.
 
 The most likely ones of the reference results (docs/advice.md), rounded.
 """
@@ -41,9 +42,6 @@ WITHOUT_BACKBONE: Final = Spreads(
     method_slope=0.1, both=0.05, both_slope=0.6, noise=0.2,
 )  # fmt: skip
 """Of methods that read no transformer: what they take goes by words and classes, and differs more between tasks."""
-
-_USUAL: Final = 2.5
-"""How many times as long as the mean the longest text is, where nothing tells."""
 
 SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": PREDICT}
 
@@ -195,13 +193,10 @@ class _Fitted:
         where, values = [], []
         for points in self._known.values():
             for point in points:
-                tokens = evidence.tokens.get(point.task)
-                longest = _longest(evidence, point.task, tokens)
-                where.append(_where(point, point.task, point.n_train, tokens, name, longest))
-                values.append(
-                    math.log(getattr(point, name)[device])
-                    - _log_work(point, point.n_train, tokens, name, point.classes)
-                )
+                texts = evidence.texts.of(point.task, point.n_train, point.classes)
+                where.append(_where(point, point.task, texts, name))
+                work = _log_work(point, texts, name, point.trainable)
+                values.append(math.log(getattr(point, name)[device]) - work)
         spreads = SPREADS[name] if reads else WITHOUT_BACKBONE
         self._model = Pooled(where, np.array(values), np.zeros(len(values)), spreads) if where else None
 
@@ -209,19 +204,12 @@ class _Fitted:
         """By method."""
         if self._model is None:
             return {}
-        evidence = self._evidence
-        tokens = question.tokens or evidence.tokens.get(question.task or "")
-        if tokens is None and evidence.tokens:
-            tokens = float(np.median(list(evidence.tokens.values())))
-        longest = question.longest or _longest(evidence, question.task, tokens)
         own = (p.classes for points in self._known.values() for p in points if p.task == question.task)
-        classes = question.classes or next(own, None)
+        texts = self._evidence.texts.asked(question, question.classes or next(own, None))
         last = {method: points[-1] for method, points in self._known.items()}
-        means = self._model.means(
-            [_where(point, question.task, question.n_train, tokens, self._name, longest) for point in last.values()]
-        )
+        means = self._model.means([_where(point, question.task, texts, self._name) for point in last.values()])
         found = {
-            method: math.exp(float(mean) + _log_work(point, question.n_train, tokens, self._name, classes))
+            method: math.exp(float(mean) + _log_work(point, texts, self._name))
             for (method, point), mean in zip(last.items(), means, strict=True)
         }
         for method, points in self._known.items():
@@ -262,39 +250,19 @@ def _named(methods: set[str]) -> str:
     return ", ".join(sorted(methods)) if len(methods) <= 3 else f"{len(methods)} methods"
 
 
-def _longest(evidence: Evidence, task: str | None, tokens: float | None) -> float | None:
-    """Of a task that was measured; else as many times the mean as is usual."""
-    known = evidence.longest.get(task or "")
-    if known is not None or tokens is None:
-        return known
-    ratios = [longest / evidence.tokens[name] for name, longest in evidence.longest.items() if name in evidence.tokens]
-    return tokens * (median(ratios) if ratios else _USUAL)
-
-
-def _where(
-    point: Point, task: str | None, n_train: int, tokens: float | None, name: str, longest: float | None
-) -> Where:
-    x = x_of(n_train) if name != "predict" else 0.0
-    z = math.log2(tokens / 32) if tokens else 0.0
+def _where(point: Point, task: str | None, texts: Texts, name: str) -> Where:
+    x = x_of(texts.n_train) if name != "predict" else 0.0
+    z = math.log2(texts.tokens / 32) if texts.tokens else 0.0
     if name == "memory":
+        longest = longest_read(point, texts)
         z = math.log2(longest / 64) if longest else 0.0
     return Where(x, z, task, point.method, point.like)
 
 
-def _log_work(point: Point, n_train: int, tokens: float | None, name: str, classes: int | None) -> float:
-    """What values are carried over by.
-
-    Seconds by work; those of predicting by tokens; bytes by nothing, but those of words alone by what is kept of them:
-    for each token (n-grams of words are about as many as words) and row of coefficients the ten pairs of vectors of
-    L-BFGS (scipy's `maxcor`), and about three times as much beside it.
-    """
+def _log_work(point: Point, texts: Texts, name: str, coefficients: float | None = None) -> float:
+    """What values are carried over by: seconds by work, bytes by what is held, those of predicting by tokens."""
     if name == "seconds":
-        return log_work(point, n_train, tokens)
-    if name == "memory" and point.backbone is None:
-        rows = 1 if classes == 2 else classes or 1  # two classes share one row
-        return math.log(_LEAST_BYTES + 2 * 10 * 8 * n_train * (tokens or 32.0) * (rows + 3))
-    return math.log((tokens or 32.0) / 32) if name == "predict" and point.backbone is not None else 0.0
-
-
-_LEAST_BYTES: Final = 2e6
-"""That a fit of anything takes."""
+        return log_work(point, texts.n_train, texts.tokens)
+    if name == "memory":
+        return log_bytes(point, texts, coefficients)
+    return math.log((texts.tokens or 32.0) / 32) if point.backbone is not None else 0.0

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from harness.advice.texts import KnownTexts
 from harness.canonical import encode
 from harness.records import Record
-from harness.variants import variants
+from harness.variants import LEFT_OUT_AT_DEFAULT, variants
 
 CHANCE = frozenset({"majority"})
 """Methods that nobody would choose: what they reach says something of a task, and nothing of methods."""
@@ -75,16 +76,14 @@ class Evidence:
     """All points, and what is known of tasks.
 
     Attributes:
-        tokens: of a training text by task, where a frozen backbone has counted them.
-        longest: tokens of the longest text of each task that was trained on or predicted, where records say so.
+        texts: of the tasks: how long they are.
         n_records: scored records that the points rest on.
         devices: scored records by device.
         accelerators: devices whose memory is an accelerator's own, not the process's.
     """
 
     points: tuple[Point, ...]
-    tokens: dict[str, float]
-    longest: dict[str, float]
+    texts: KnownTexts
     n_records: int
     devices: Counter[str]
     accelerators: frozenset[str] = frozenset()
@@ -110,20 +109,13 @@ def gather(records: Iterable[Record]) -> Evidence:
     cells = [replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
     tasks = task_names(kept)
     groups: defaultdict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    tokens: defaultdict[str, list[float]] = defaultdict(list)
-    longest: defaultdict[str, float] = defaultdict(float)
     for record, cell, label in zip(kept, cells, variants(cells), strict=True):
         name = f"{label}, cut at {cell.budget.label()}" if _is_cut(record) else label
         task = tasks[cell.task, cell.data]
         groups[task, cell.backbone, name, cell.n_train, cell.draw].append(record)
-        if record.family == "frozen features" and record.cost.train_tokens and cell.n_train:
-            tokens[task].append(record.cost.train_tokens / cell.n_train)
-        for part in ("train", "test"):
-            longest[task] = max(float(record.provenance.measured.get(f"longest_{part}_tokens", 0.0)), longest[task])
     return Evidence(
         tuple(_point(task, name, members) for (task, _, name, _, _), members in groups.items()),
-        {task: median(values) for task, values in tokens.items()},
-        {task: most for task, most in longest.items() if most},
+        KnownTexts.of_records(kept, tasks),
         len(kept),
         Counter(record.device for record in kept),
         frozenset(record.device for record in kept if record.cost.peak_device_bytes),
@@ -185,8 +177,12 @@ def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [fullest[record.cell.method, encode(record.cell.config)] for record in records]
 
 
+_NOTHING = object()
+
+
 def _says(fuller: dict[str, Any], config: dict[str, Any]) -> bool:
-    return all(name in fuller and fuller[name] == value for name, value in config.items())
+    more = fuller.keys() - config.keys()
+    return not more & LEFT_OUT_AT_DEFAULT and all(fuller.get(name, _NOTHING) == v for name, v in config.items())
 
 
 def _point(task: str, name: str, records: list[Record]) -> Point:

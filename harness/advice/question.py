@@ -19,7 +19,10 @@ class Question:
         n_train: labelled examples that there are.
         classes: how many classes they have.
         tokens: of a text, on average.
-        longest: tokens of the longest text: memory goes by it.
+        longest: tokens of the longest training text: memory goes by it.
+        longest_to_predict: tokens of the longest text that will be predicted, where there are longer ones.
+        terms: different words, and pairs of words that follow each other, in the training texts: the memory of TF-IDF
+            goes by them.
         train_seconds: that training may take, encoding the training rows included.
         peak_memory_bytes: above what the process holds before.
         trainable_parameters: that may be trained.
@@ -36,6 +39,8 @@ class Question:
     classes: int | None = None
     tokens: float | None = None
     longest: float | None = None
+    longest_to_predict: float | None = None
+    terms: float | None = None
     train_seconds: float | None = None
     peak_memory_bytes: float | None = None
     trainable_parameters: float | None = None
@@ -57,7 +62,7 @@ class Question:
                 f"classes is {self.classes} and n_train {self.n_train}; expected 2 classes or more, and at least a "
                 "label of each."
             )
-        for name in ("tokens", "longest", *LIMITS):
+        for name in ("tokens", "longest", "longest_to_predict", "terms", *LIMITS):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(

@@ -137,12 +137,15 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
         if fraction is not None and not slowest:
             continue
         limit = None if fraction is None else fraction * slowest
+        texts = everything.texts.of(task, n_train, first.classes)
         question = Question(
             kind=first.kind,
             n_train=n_train,
             classes=first.classes if first.classes and first.classes <= n_train else None,
-            tokens=everything.tokens.get(task),
-            longest=everything.longest.get(task),
+            tokens=texts.tokens,
+            longest=texts.longest,
+            longest_to_predict=texts.longest_read,
+            terms=texts.terms,
             train_seconds=limit,
             device=device or None,
         )

@@ -1,11 +1,24 @@
-"""How much a fit reads, by the settings that its record states: what its seconds grow with."""
+"""How much a fit reads and holds, by the settings that its record states: what its seconds and bytes grow with."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from harness.advice.evidence import Point
+from harness.advice.texts import WORDS, Texts
+
+STEADY_TOKENS: Final = 128.0
+"""What a fit inside the transformer holds however short its texts are (gradients, the optimiser's state, rounded copies
+of weights), in tokens of the longest text. The most likely one of 96, 128 and 192 for the reference results lies within
+1 of any of them."""
+
+_LEAST_BYTES: Final = 1.3e6
+"""That a fit of anything takes."""
+
+_COEFFICIENT_BYTES: Final = 330.0
+"""Of a coefficient of a logistic regression while L-BFGS looks for it: ten pairs of vectors (scipy's `maxcor`), five
+more, all in float64, and their copies."""
 
 
 def log_work(point: Point, n_train: int, tokens: float | None) -> float:
@@ -20,6 +33,44 @@ def log_work(point: Point, n_train: int, tokens: float | None) -> float:
     return math.log(texts_read(point.config, n_train) * (tokens or 32.0) / 32)
 
 
+def longest_read(point: Point, texts: Texts) -> float | None:
+    """Tokens of the longest text that a fit's bytes go by.
+
+    A step of training holds what its backward pass needs, more than predicting does; what trains on features holds most
+    while it encodes, of texts to predict too.
+    """
+    return texts.longest if trains_inside(point.config) else texts.longest_read
+
+
+def log_bytes(point: Point, texts: Texts, coefficients: float | None = None) -> float:
+    """Logarithm of what a fit holds at most, up to a factor of its method.
+
+    Args:
+        point: of the method.
+        texts: it is fitted to.
+        coefficients: of a method that reads no transformer, where they are known; else by the terms of the texts, or as
+            many a row as the point has.
+    """
+    if point.backbone is not None:
+        longest = longest_read(point, texts) or 64.0
+        return math.log((longest + STEADY_TOKENS if trains_inside(point.config) else longest) / 64)
+    if coefficients is None:
+        coefficients = _terms(point, texts) * texts.coefficients
+    return math.log(_LEAST_BYTES + _COEFFICIENT_BYTES * coefficients)
+
+
+def _terms(point: Point, texts: Texts) -> float:
+    counts_words = all(point.config.get(name, value) == value for name, value in WORDS.items())
+    if not counts_words and point.trainable:
+        return point.trainable / Texts(1, classes=point.classes).coefficients
+    return texts.terms or texts.n_train * (texts.tokens or 32.0)
+
+
+def trains_inside(config: dict[str, Any]) -> bool:
+    """Whether a method with these settings, as records carry them, takes steps inside the transformer."""
+    return "batch_size" in config and "pooling" not in config
+
+
 def texts_read(config: dict[str, Any], n_train: int) -> float:
     """Texts that go through the transformer in a fit of a method with these settings, at least 1.
 
@@ -27,7 +78,7 @@ def texts_read(config: dict[str, Any], n_train: int) -> float:
         config: as records carry it.
         n_train: labels.
     """
-    if "batch_size" not in config or "pooling" in config:  # frozen features: each text once
+    if not trains_inside(config):  # frozen features: each text once
         return float(max(n_train, 1))
     batch = int(config["batch_size"])
     n_pairs = config.get("n_pairs")

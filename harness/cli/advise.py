@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,9 @@ TOKENS_A_WORD = 1.35
 
 CHARACTERS_A_TOKEN = 4.2
 """Of the same, the space after a word included."""
+
+_WORDS = re.compile(r"\b\w\w+\b")
+"""As scikit-learn's vectorisers find them."""
 
 _BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 """Characters of scripts without spaces (Chinese, Japanese, Korean), which tokenizers take one by one, about."""
@@ -163,7 +168,7 @@ def _with_interval(mean: float, low: float, high: float) -> str:
 
 
 def describe(path: Path, text: str, label: str) -> dict[str, Any]:
-    """What a file of labelled texts says of itself: `n_train`, `classes`, `tokens` (about), for a `Question`.
+    """What a file of labelled texts says of itself, for a `Question`: `tokens` and `longest` about, `terms` exactly.
 
     Raises:
         DataError: it cannot be used: a column that is missing, labels that are identifiers, texts that are all the
@@ -182,7 +187,18 @@ def describe(path: Path, text: str, label: str) -> dict[str, Any]:
         "classes": len(set(rows.labels)),
         "tokens": sum(tokens) / len(tokens),
         "longest": max(tokens),
+        "terms": float(count_terms(rows.texts)),
     }
+
+
+def count_terms(texts: Iterable[str]) -> int:
+    """Different words of two letters or more, and pairs that follow each other: what TF-IDF keeps by default."""
+    found: set[str | tuple[str, str]] = set()
+    for one in texts:
+        words = _WORDS.findall(one.lower())
+        found.update(words)
+        found.update(itertools.pairwise(words))
+    return max(1, len(found))
 
 
 def about_tokens(text: str) -> float:

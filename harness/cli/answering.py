@@ -54,6 +54,8 @@ def advise(
     memory = None if peak_memory is None else parse_budget(f"peak_memory_bytes={peak_memory}").peak_memory_bytes
     seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
     told: dict[str, Any] = {} if data is None else describe(data, text, label)
+    if n_train is not None:  # of another number of texts they are others
+        told.pop("terms", None)
     told |= {k: v for k, v in {"n_train": n_train, "classes": classes, "tokens": tokens}.items() if v is not None}
     if tokens is not None:  # then the file's own lengths are not what is asked about
         told.pop("longest", None)
