@@ -6,22 +6,29 @@ import csv
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from harness import load_model
+from harness.advice.evidence import Point, gather
 from harness.backbones.locate import BackboneFiles
 from harness.choose import Chosen, choose
 from harness.choose.candidates import Belief, Candidate, Measured, candidates
 from harness.choose.folds import PERIOD, validation_cap, validation_folds
+from harness.choose.race import Race
+from harness.choose.runner import Runner
+from harness.choose.tried import Tried
 from harness.choose.worth import Rivals, labels_worth
 from harness.data.table import table_task
 from harness.errors import DataError, HarnessError, UsageError
 from harness.methods.configure import parse_methods
 from harness.schedule.local import LocalWorkers
+from harness.sources import reference_records
 from harness.store import Store
 from harness.tasks.base import Task, kinds
+from tests.record_factory import make_record
 from tests.test_cli import harness
 from tests.toys import write_toy_table
 
@@ -157,6 +164,37 @@ def test_what_a_race_is_worth_is_what_simulated_races_gain() -> None:
 def test_kin_of_one_who_races_come_later() -> None:
     covariance = np.array([[0.1, 0.0999, 0.0], [0.0999, 0.1, 0.0], [0.0, 0.0, 0.1]])
     assert Rivals(np.array([0.3, 0.29, 0.1]), covariance).order([0, 1, 2], 0.01, 2)[1] == 2
+
+
+def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
+    """By what others measured: on 5,000 labels of two classes class means are far behind what is trained inside."""
+    names = ["tfidf", "linear-probe", "head", "prototypes", "full"]
+    entrants = [Candidate(one, one.name, one.name != "full") for one in parse_methods(names)]
+    by_name = {one.label: one for one in entrants}
+    points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "sst2"]
+
+    def race(prior: list[Point], **reached: float) -> Race:
+        found = Race(
+            cast(Runner, None),
+            [],
+            entrants,
+            Belief(prior, 2),
+            time.monotonic() + 300,
+            None,
+            print,
+            lambda _: 400.0,
+            5000,
+        )
+        for name, score in reached.items():
+            record = make_record(name.replace("_", "-"), 5000, 0, accuracy=score, n_test=750)
+            found.tried.append(Tried(by_name[record.cell.method], record, 5000, 0, 1.0))
+        return found
+
+    known = race(points, tfidf=0.81, linear_probe=0.82)
+    assert known._is_behind(by_name["prototypes"])
+    assert not known._is_behind(by_name["head"])
+    assert not race(points, tfidf=0.81)._is_behind(by_name["prototypes"])  # too little is known of the task
+    assert not race([], tfidf=0.81, linear_probe=0.82)._is_behind(by_name["prototypes"])  # and here of the methods
 
 
 def test_a_fit_that_reads_all_labels_once_is_worth_little_less() -> None:

@@ -78,11 +78,11 @@ class Scale:
 
     def _chance(self, point: Point) -> float:
         """Derivative of the score, as a share of the highest, along the scale."""
-        right = (point.score / self.best * point.n_test + 2) / (point.n_test + 4)  # never 0 nor 1 (Agresti and Coull)
+        right = shrunk(point.score / self.best, point.n_test)
         return right * (1 - right)
 
     def _of_rows(self, point: Point) -> float:
-        return 1 / (point.n_test * self._chance(point))
+        return logit_variance(shrunk(point.score / self.best, point.n_test), point.n_test)
 
     def measurements(self, points: Iterable[Point]) -> tuple[list[Where], list[float], list[float]]:
         """Where each was measured, its score on the scale, and the variance of that."""
@@ -90,6 +90,18 @@ class Scale:
         where = [Where(x_of(p.n_train), z_of(p.classes), p.task, p.method, p.like) for p in kept]
         return where, [self.there(p.score) for p in kept], [self.variance(p) for p in kept]
 
+
+def shrunk(share: float, n_rows: float) -> float:
+    """A share of rows that are right, drawn a little to one half: never 0 nor 1 (Agresti and Coull, 1998)."""
+    return (share * n_rows + 2) / (n_rows + 4)
+
+
+def logit_variance(share: float, n_rows: float) -> float:
+    """Variance of the logit of an accuracy on so many rows; of an accuracy of 0 or 1, of one just inside."""
+    return 1 / (n_rows * max(share * (1 - share), _LEAST_CHANCE))
+
+
+_LEAST_CHANCE: Final = 1e-4
 
 _LEAST: Final = 0.001
 

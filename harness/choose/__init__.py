@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from harness.choose.choosing import Chosen, choose
-from harness.choose.race import Tried
+from harness.choose.tried import Tried
 
 __all__ = ["Chosen", "Tried", "choose"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.advice.evidence import Point
 from harness.advice.pooled import Floats, Pooled, Where, kernel
-from harness.advice.scores import SCORES, SEED_NOISE, Scale, x_of, z_of
+from harness.advice.scores import SCORES, SEED_NOISE, Scale, logit_variance, shrunk, x_of, z_of
 from harness.backbones.locate import BackboneFiles
 from harness.methods._logistic import LogisticMethod
 from harness.methods.base import Method, methods
@@ -157,9 +157,9 @@ class Belief:
         n = len(asked)
         seen, noise = [], []
         for one in tried:
-            right = (one.score * one.n_rows + 2) / (one.n_rows + 4)  # never 0 nor 1 (Agresti and Coull, 1998)
+            right = shrunk(one.score, one.n_rows)
             seen.append(self._scale.there(right))
-            noise.append(1 / (one.n_rows * right * (1 - right)) + SEED_NOISE**2 / one.n_folds)
+            noise.append(logit_variance(right, one.n_rows) + SEED_NOISE**2 / one.n_folds)
             noise[-1] += (CUT_NOISE * one.halvings) ** 2
         if self._prior is None:
             mean = np.full(len(at), np.mean(seen))

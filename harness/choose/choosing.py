@@ -17,8 +17,9 @@ from harness.bulk import uncollected
 from harness.choose.candidates import Belief, Candidate, candidates
 from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.race import LEAST_SECONDS as LEAST_FIT
-from harness.choose.race import Race, Tried
+from harness.choose.race import Race
 from harness.choose.runner import Runner
+from harness.choose.tried import Tried
 from harness.errors import HarnessError, UsageError
 from harness.plan import PlannedCell
 from harness.records import Budget, Record, Score

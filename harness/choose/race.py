@@ -11,12 +11,13 @@ from typing import Final
 import numpy as np
 
 from harness.advice.pooled import Floats
-from harness.advice.scores import SEED_NOISE
-from harness.choose.candidates import CUT_NOISE, Belief, Candidate, Measured
+from harness.advice.scores import SEED_NOISE, logit_variance
+from harness.choose.candidates import CUT_NOISE, Belief, Candidate
 from harness.choose.runner import Runner
-from harness.choose.worth import Rivals, labels_worth, noise_of
+from harness.choose.tried import Tried, epochs_of, labels_used, share_of_steps, summarised
+from harness.choose.worth import Rivals, labels_worth
 from harness.durations import describe_duration
-from harness.records import Budget, Record
+from harness.records import Budget
 from harness.tasks.base import Task
 
 SHARE_FOR_FEATURES: Final = 0.2
@@ -49,30 +50,6 @@ FOLD_SHARE: Final = 0.8
 
 STARTING_SECONDS: Final = 2.0
 """Of a fit, before its first step and after its last: importing, copying weights, predicting; until it is measured."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One fit of the race.
-
-    Attributes:
-        candidate: what was fitted.
-        record: what came of it.
-        n_train: labels that the fit is worth: fewer than it was given, where its budget cut it short.
-        fold: of the validation rows.
-        seconds: by the clock.
-    """
-
-    candidate: Candidate
-    record: Record
-    n_train: float
-    fold: int
-    seconds: float
-
-    @property
-    def score(self) -> float | None:
-        """Accuracy on the validation rows; None where it came to none."""
-        return self.record.score.value if self.record.score is not None else None
 
 
 @dataclass
@@ -141,8 +118,8 @@ class Race:
             self.overhead = max(self.overhead, RESTART_SECONDS)
             self.say(f"{candidate.label}: stopped after {describe_duration(took)}, to keep within the time")
             return False
-        used = _labels_used(record, candidate)
-        share = _share_of_steps(record, candidate)
+        used = labels_used(record, candidate)
+        share = share_of_steps(record, candidate)
         self.tried.append(Tried(candidate, record, used, fold, took))
         if record.status != "ok":
             self.out[candidate.label] = record.status.replace("_", " ")
@@ -166,17 +143,25 @@ class Race:
     # ---- cheap methods
 
     def cheap(self) -> None:
-        """All cheap methods, features encoded once; on fewer rows where encoding all would take too long."""
+        """Cheap methods, features encoded once; on fewer rows where encoding all would take too long.
+
+        Those that will hardly come out ahead, by what the first of them have reached, are left out.
+        """
         cheap = [candidate for candidate in self.entrants if candidate.is_cheap]
         cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
         share = 0.6 * self.left
         stop = time.monotonic() + share
         n_train: int | None = None
+        behind: list[str] = []
         for fold in range(len(self.folds)):
             if fold and self._again(fold - 1) > SHARE_FOR_FOLD * self.left:
                 return  # what is left serves the others better
             for candidate in cheap:
                 if candidate.label in self.out or time.monotonic() > stop:
+                    continue
+                if fold == 0 and self._is_behind(candidate):
+                    self.out[candidate.label] = "was not expected to come out ahead"
+                    behind.append(candidate.label)
                     continue
                 if candidate.method.serves and n_train is None:
                     n_train = self._affordable(candidate)
@@ -187,17 +172,37 @@ class Race:
                 n = None if n == len(self.folds[0].train_labels) else n
                 until = min(stop + 1.0, self.end) if self.tried else self.end  # something is better than nothing
                 self.run(candidate, fold, until, n=n if fold == 0 else None, quietly=fold > 0)
+            if fold == 0 and behind:
+                self.say(f"left out, being hardly able to come out ahead: {', '.join(behind)}")
         if len(self.folds) > 1:
-            found = sorted((m for m in self._summary() if m.n_folds > 1), key=lambda m: -m.score)
+            found = sorted((m for m in summarised(self.tried) if m.n_folds > 1), key=lambda m: -m.score)
             if found:
                 said = ", ".join(f"{m.candidate.label} {m.score:.3f}" for m in found)
                 self.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
 
+    def _is_behind(self, candidate: Candidate) -> bool:
+        """Whether a cheap method will hardly be better than whoever is expected to be best, once some are known."""
+        known = [c for c in self.entrants if c.is_cheap and self.measured(c)]
+        if len(known) < 2 or not any(c.method.serves for c in known):
+            return False
+        trained = [
+            c for c in self.entrants if not c.is_cheap and c.label not in self.out and self._too_large(c) is None
+        ]
+        rivals = [candidate, *known, *trained]
+        seconds = self.left - self.overhead
+        mean, covariance = self.believed(rivals, [self.labels_in_time(c, seconds) for c in rivals])
+        return _is_beaten(0, int(np.argmax(mean)), mean, covariance)
+
     def _again(self, fold: int) -> float:
-        """Seconds that the same on another fold would take, with features shared and all libraries imported."""
-        costs = [tried.record.cost for tried in self.tried if tried.fold == fold]
-        features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in costs), default=0.0)
-        return features + sum((cost.fit_seconds or 0.0) + 0.1 for cost in costs)
+        """Seconds that the same on another fold would take, with all libraries imported.
+
+        Folds are of the same texts: their features are there, unless too many to be encoded.
+        """
+        known = [tried.record for tried in self.tried if tried.fold == fold]
+        n_train = len(self.folds[fold].train_labels)
+        fewer = [r.cost for r in known if r.cell.backbone is not None and r.cell.n_train < n_train]
+        features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in fewer), default=0.0)
+        return features + sum((r.cost.fit_seconds or 0.0) + 0.1 for r in known)
 
     def _words_affordable(self) -> int:
         """Rows whose words can be learnt from within the same share: a row of coefficients a class takes its time."""
@@ -270,7 +275,7 @@ class Race:
         worth, entering, kept = direct.best_of([], []), [], left
         n_rows = self.folds[0].n_test * min(2, len(self.folds))
         first = beliefs(SHARE_FOR_LAST_FIT * left)
-        noise = noise_of(n_rows, float(first.mean.max())) + SEED_NOISE**2
+        noise = logit_variance(self.belief.back(float(first.mean.max())), n_rows) + SEED_NOISE**2
         order = first.order(places, noise, MOST_ENTRANTS)
         for n in range(1, len(order) + 1):
             chosen = order[:n]
@@ -319,19 +324,25 @@ class Race:
         for candidate in self.entrants:
             if candidate.is_cheap or candidate.label in self.out:
                 continue
-            planned = self.runner.plan(self.folds[0], candidate.method)
-            needs = self.runner.estimate(planned).peak_bytes
-            if self.most_bytes is not None and needs > self.most_bytes:
+            needs = self._too_large(candidate)
+            if needs is not None:
                 self.out[candidate.label] = f"needs about {needs / 1e9:.1f} GB"
                 self.say(f"{candidate.label} needs about {needs / 1e9:.1f} GB: does not fit")
                 continue
             found.append(candidate)
         return found
 
+    def _too_large(self, candidate: Candidate) -> float | None:
+        """Bytes that a method is expected to need, where these are too many; None where it fits."""
+        if self.most_bytes is None:
+            return None
+        needs = self.runner.estimate(self.runner.plan(self.folds[0], candidate.method)).peak_bytes
+        return needs if needs > self.most_bytes else None
+
     def labels_in_time(self, candidate: Candidate, seconds: float) -> float:
         """Labels that a candidate's fit on all rows is worth within so many seconds."""
         share = max(1.0, seconds) / max(self.last_fit(candidate), 1e-9)
-        return labels_worth(self.n_rows, share, _epochs(candidate))
+        return labels_worth(self.n_rows, share, epochs_of(candidate))
 
     def _better_half(self, candidates: list[Candidate], last_seconds: float) -> list[Candidate]:
         """The better half, less those that will hardly come out ahead of the best of all.
@@ -348,11 +359,8 @@ class Race:
         mean, covariance = self.believed(rivals, sizes)
         top = int(np.argmax(mean))
         order = sorted(range(len(known)), key=lambda i: -mean[i])
-        kept = []
-        for i in order[: math.ceil(len(known) / 2)]:
-            spread = math.sqrt(max(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top], 0.0))
-            if mean[top] - mean[i] <= DOUBT * spread:
-                kept.append(known[i])
+        half = order[: math.ceil(len(known) / 2)]
+        kept = [known[i] for i in half if not _is_beaten(i, top, mean, covariance)]
         dropped = [c.label for c in known if c not in kept]
         if dropped:
             self.say(f"dropped: {', '.join(dropped)}")
@@ -360,44 +368,13 @@ class Race:
 
     def believed(self, candidates: Sequence[Candidate], sizes: Sequence[float]) -> tuple[Floats, Floats]:
         """Mean and covariance of the logits of what they would reach at `sizes` labels."""
-        return self.belief.expect(candidates, sizes, self._summary())
-
-    def _summary(self) -> list[Measured]:
-        """Fits of one candidate that made use of the same number of labels, on several folds, as one measurement."""
-        groups: dict[tuple[int, int], list[Tried]] = {}
-        for tried in self.tried:
-            if tried.score is not None:
-                key = (id(tried.candidate), round(2 * math.log2(max(tried.n_train, 1.0))))
-                groups.setdefault(key, []).append(tried)
-        found = []
-        for members in groups.values():
-            rows = [tried.record.score.n_test for tried in members if tried.record.score is not None]
-            right = sum(n * (tried.score or 0.0) for n, tried in zip(rows, members, strict=True))
-            labels = sum(tried.n_train for tried in members) / len(members)
-            share = sum(_share_of_steps(tried.record, tried.candidate) for tried in members) / len(members)
-            short = math.log2(1 / max(share, 1e-3))
-            found.append(Measured(members[0].candidate, labels, len(members), sum(rows), right / sum(rows), short))
-        return found
+        return self.belief.expect(candidates, sizes, summarised(self.tried))
 
 
-def _labels_used(record: Record, candidate: Candidate) -> float:
-    """Labels that a fit is worth, where a budget of seconds cut it short."""
-    n_train = record.cell.n_train
-    if record.cost.stopped_by != "train_seconds" or not record.curve:
-        return n_train
-    return labels_worth(n_train, _share_of_steps(record, candidate), _epochs(candidate))
-
-
-def _share_of_steps(record: Record, candidate: Candidate) -> float:
-    """Of the steps that the fit would have taken uncut."""
-    if record.cost.stopped_by != "train_seconds" or not record.curve:
-        return 1.0
-    whole = candidate.method.workload(record.cell.n_train, Budget(), 12).steps
-    return 1.0 if whole <= 0 else min(1.0, record.curve[-1].step / whole)
-
-
-def _epochs(candidate: Candidate) -> float:
-    return float(candidate.method.config().get("epochs", 1.0))
+def _is_beaten(i: int, top: int, mean: Floats, covariance: Floats) -> bool:
+    """Whether the chance that one comes out ahead of the leader is less than a tenth."""
+    spread = math.sqrt(max(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top], 0.0))
+    return bool(mean[top] - mean[i] > DOUBT * spread)
 
 
 def _rungs(n: int) -> int:

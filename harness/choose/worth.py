@@ -76,9 +76,3 @@ class Rivals:
             rest = [i for i in eligible if i not in chosen]
             chosen.append(max(rest, key=lambda i: self.best_of([*chosen, i], [noise] * (len(chosen) + 1))))
         return chosen
-
-
-def noise_of(n_rows: int, logit: float) -> float:
-    """Variance of the logit of an accuracy on so many rows."""
-    right = 1 / (1 + math.exp(-logit))
-    return 1 / (n_rows * max(right * (1 - right), 1e-4))

@@ -22,7 +22,7 @@ from harness.report import text as wording
 
 if TYPE_CHECKING:
     from harness.choose import Chosen
-    from harness.choose.race import Tried
+    from harness.choose.tried import Tried
 
 
 @dataclass(frozen=True)
