@@ -18,7 +18,7 @@ def variants(cells: Iterable[Cell]) -> list[str]:
     """A label for each cell's configuration of its method, by what tells it from the method's others among them.
 
     Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
-    name.
+    name. What is stated only where it differs from the default (`tfidf[analyzer=char]`) is always told.
     """
     configured: list[tuple[str, str]] = []
     settings: dict[tuple[str, str], dict[str, str]] = {}
@@ -43,8 +43,12 @@ def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[
     for key, flat in settings.items():
         method = key[0]
         others = by_method[method]
-        differing = [name for name in sorted(flat) if any(other.get(name) != flat[name] for other in others)]
-        inner = ", ".join(f"{name}={flat[name]}" for name in differing)
+        told = [
+            name
+            for name in sorted(flat)
+            if name.partition(".")[0] in LEFT_OUT_AT_DEFAULT or any(other.get(name) != flat[name] for other in others)
+        ]
+        inner = ", ".join(f"{name}={flat[name]}" for name in told)
         labels[key] = f"{method}[{inner}]" if inner else method
     return labels
 

@@ -112,5 +112,6 @@ def test_a_default_that_is_not_stated_is_not_another_setting() -> None:
     points = gather(records + characters).points
     assert {p.method for p in points if p.name == "tfidf"} == {"tfidf", "tfidf[analyzer=char]"}
     assert all("analyzer" not in p.config for p in points if p.method == "tfidf")
+    assert {p.method for p in gather(characters).points} == {"tfidf[analyzer=char]"}  # told even where it is alone
     older = [replace(r, cell=replace(r.cell, config={})) for r in words]  # before it had any settings
     assert {p.method for p in gather(records + older).points if p.name == "tfidf"} == {"tfidf"}
