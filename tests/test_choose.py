@@ -174,17 +174,8 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
     points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "sst2"]
 
     def race(prior: list[Point], **reached: float) -> Race:
-        found = Race(
-            cast(Runner, None),
-            [],
-            entrants,
-            Belief(prior, 2),
-            time.monotonic() + 300,
-            None,
-            print,
-            lambda _: 400.0,
-            5000,
-        )
+        runner, end = cast(Runner, None), time.monotonic() + 300
+        found = Race(runner, [], entrants, Belief(prior, 2), end, None, print, lambda _: 400.0, 5000)
         for name, score in reached.items():
             record = make_record(name.replace("_", "-"), 5000, 0, accuracy=score, n_test=750)
             found.tried.append(Tried(by_name[record.cell.method], record, 5000, 0, 1.0))
@@ -195,6 +186,23 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
     assert not known._is_behind(by_name["head"])
     assert not race(points, tfidf=0.81)._is_behind(by_name["prototypes"])  # too little is known of the task
     assert not race([], tfidf=0.81, linear_probe=0.82)._is_behind(by_name["prototypes"])  # and here of the methods
+
+
+def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_yet(toy: Task) -> None:
+    (entrant,) = [Candidate(one, one.name, True) for one in parse_methods(["linear-probe"])]
+    folds = validation_folds(toy)
+    n_train = len(folds[0].train_labels)
+    runner, end = cast(Runner, None), time.monotonic() + 300
+    race = Race(runner, folds, [entrant], Belief([], 2), end, None, print, lambda _: 1.0, n_train)
+
+    def again(n: int) -> float:
+        record = make_record("linear-probe", n, 0)
+        cost = replace(record.cost, encode_seconds=50.0, predict_seconds=5.0, fit_seconds=2.0)
+        race.tried = [Tried(entrant, replace(record, cost=cost), n, 0, 57.0)]
+        return race._again(0)
+
+    assert again(n_train) == pytest.approx(2.1)  # the fit alone: folds are of the same texts
+    assert again(n_train - 1) == pytest.approx(57.1)
 
 
 def test_a_fit_that_reads_all_labels_once_is_worth_little_less() -> None:

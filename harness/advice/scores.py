@@ -78,11 +78,14 @@ class Scale:
 
     def _chance(self, point: Point) -> float:
         """Derivative of the score, as a share of the highest, along the scale."""
-        right = shrunk(point.score / self.best, point.n_test)
+        right = self._share(point)
         return right * (1 - right)
 
     def _of_rows(self, point: Point) -> float:
-        return logit_variance(shrunk(point.score / self.best, point.n_test), point.n_test)
+        return logit_variance(self._share(point), point.n_test)
+
+    def _share(self, point: Point) -> float:
+        return shrunk(point.score / self.best, point.n_test)
 
     def measurements(self, points: Iterable[Point]) -> tuple[list[Where], list[float], list[float]]:
         """Where each was measured, its score on the scale, and the variance of that."""
