@@ -84,7 +84,7 @@ class Worker:
         *,
         attempt: int = 1,
         save_to: Path | None = None,
-        scores_training: bool = True,
+        hurried: bool = False,
     ) -> Record:
         """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through.
 
@@ -96,13 +96,16 @@ class Worker:
             report: is told how it goes on.
             attempt: number that the record bears.
             save_to: folder that the fitted method is written into (`saved.write_model`); None keeps its record alone.
-            scores_training: whether the training score is taken: no part of any cost, but it takes time.
+            hurried: whether what is no part of any cost, but takes time, is left out: the training score, counting
+                operations, and the rate that utilisation is measured against.
         """
-        run = self._running = _Run(planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter())
+        run = self._running = _Run(
+            planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter(), hurried=hurried
+        )
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
-            self._measure(run, planned, task, files, report, save_to, scores_training=scores_training)
+            self._measure(run, planned, task, files, report, save_to)
             status: Status = "ok"
         except UnsupportedError as error:
             status, run.error = "unsupported", str(error)
@@ -144,8 +147,6 @@ class Worker:
         files: BackboneFiles | None,
         report: Report,
         save_to: Path | None,
-        *,
-        scores_training: bool,
     ) -> None:
         from threadpoolctl import threadpool_limits
 
@@ -190,6 +191,7 @@ class Worker:
             seed=cell.seed,
             device=self.device,
             report=report,
+            counts_flops=not run.hurried,
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
         test = task.test_rows_to_predict
@@ -210,7 +212,7 @@ class Worker:
             with run.clock.phase("measure"):
                 run.predictions = task.kind.decode(task, answers)
                 run.score = task.kind.score(task, run.predictions)
-                if scores_training:
+                if not run.hurried:
                     run.train_score = _train_score(task, fitted, rows, bench)
             if save_to is not None:
                 from harness.saved.write import write_model
@@ -219,7 +221,7 @@ class Worker:
                 write_model(save_to, fitted, chosen, planned, task, bench)
         with run.clock.phase("measure"):
             size = artifact.size_bytes(fitted, chosen)
-            if run.ledger.train_flops:
+            if run.ledger.train_flops and not run.hurried:
                 run.matrix_rate = self._matrix_rate(self.device.precision(cell.config.get("precision", "fp32")))
         measuring = run.clock.seconds("measure")
         run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
@@ -332,6 +334,7 @@ class _Run:
     attempt: int
     started_at: str
     began: float | None = None
+    hurried: bool = False
     clock: PhaseClock = field(default_factory=PhaseClock)
     meters: Meters = field(default_factory=Meters)
     matrix_rate: float | None = None
@@ -354,7 +357,7 @@ def _cost(run: _Run, fitted: Fitted | None) -> Cost:
     return Cost(
         **run.clock.by_phase(),  # type: ignore[arg-type]
         device_fit_seconds=run.clock.device_seconds("fit"),
-        train_flops=run.ledger.train_flops,
+        train_flops=None if run.hurried else run.ledger.train_flops,
         train_tokens=run.ledger.train_tokens,
         peak_device_bytes=memory.peak_device_bytes,
         peak_reserved_bytes=memory.peak_reserved_bytes,

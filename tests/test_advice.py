@@ -283,6 +283,28 @@ def test_validation_leaves_each_task_out():
         validate(grids(tasks=("a",)))
 
 
+def test_the_same_rows_under_other_labels_are_left_out_together():
+    """Tasks of one data set say of each other what no other task could: neither is evidence for the other's answer."""
+
+    def from_hub(task, hub, score=None):
+        return [
+            dataclasses.replace(
+                r,
+                score=r.score if score is None else dataclasses.replace(r.score, value=score),
+                provenance=dataclasses.replace(r.provenance, dataset={**r.provenance.dataset, "hub": hub}),
+            )
+            for r in grids(tasks=(task,))
+        ]
+
+    own = [*from_hub("a", "org/one"), *from_hub("b", "org/two"), *from_hub("c", "org/three")]
+    finer = from_hub("a_fine", "org/one", score=0.123)
+    found = {t.task: t for t in validate(own).trials if t.fraction is None and t.n_train == 256}
+    both = {t.task: t for t in validate(own + finer).trials if t.fraction is None and t.n_train == 256}
+    assert sorted(both) == ["a", "a_fine", "b", "c"]
+    assert both["a"] == found["a"]
+    assert both["b"] != found["b"]
+
+
 def test_methods_that_were_not_timed_on_a_device_are_carried_over_to_it():
     """One method was timed on a device that is twice as slow: the others are expected to take twice as long there."""
     records = grids(("a", "b", "c"))

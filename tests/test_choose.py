@@ -6,6 +6,7 @@ import csv
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -173,19 +174,24 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
     by_name = {one.label: one for one in entrants}
     points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "sst2"]
 
-    def race(prior: list[Point], **reached: float) -> Race:
-        runner, end = cast(Runner, None), time.monotonic() + 300
-        found = Race(runner, [], entrants, Belief(prior, 2), end, None, print, lambda _: 400.0, 5000)
+    def race(prior: list[Point], light_seconds: float = 0.1, **reached: float) -> Race:
+        runner = cast(Runner, SimpleNamespace(plan=lambda *_: None, light_seconds=lambda _: light_seconds))
+        folds, end = [cast(Task, SimpleNamespace(n_test=750))], time.monotonic() + 300
+        found = Race(runner, folds, entrants, Belief(prior, 2), end, None, print, lambda _: 400.0, 5000)
         for name, score in reached.items():
             record = make_record(name.replace("_", "-"), 5000, 0, accuracy=score, n_test=750)
             found.tried.append(Tried(by_name[record.cell.method], record, 5000, 0, 1.0))
         return found
 
     known = race(points, tfidf=0.81, linear_probe=0.82)
-    assert known._is_behind(by_name["prototypes"])
-    assert not known._is_behind(by_name["head"])
-    assert not race(points, tfidf=0.81)._is_behind(by_name["prototypes"])  # too little is known of the task
-    assert not race([], tfidf=0.81, linear_probe=0.82)._is_behind(by_name["prototypes"])  # and here of the methods
+    assert known._why_leave_out(by_name["prototypes"]) == "being hardly able to come out ahead"
+    assert known._why_leave_out(by_name["head"]) is None
+    few = race(points, tfidf=0.81)
+    assert few._why_leave_out(by_name["prototypes"]) is None  # too little is known of the task
+    unknown = race([], tfidf=0.81, linear_probe=0.82)
+    assert unknown._why_leave_out(by_name["prototypes"]) is None  # and here of the methods
+    slow = race(points, light_seconds=250.0, tfidf=0.81, linear_probe=0.82)
+    assert slow._why_leave_out(by_name["head"]) == "taking more from the last fit than they would tell"
 
 
 def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_yet(toy: Task) -> None:

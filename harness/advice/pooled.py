@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +79,8 @@ class Pooled:
         self._mean = float(np.mean(values))
         covariance = kernel(self._where, self._where, spreads)
         covariance[np.diag_indices_from(covariance)] += variances + spreads.noise**2
-        self._root = scipy.linalg.cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        # Symmetric: its transpose is laid out as LAPACK wants it, and is not copied.
+        self._root = scipy.linalg.cholesky(covariance.T, lower=True, overwrite_a=True, check_finite=False)
         residual = values - self._mean
         self._weights = self._solve(self._solve(residual), transposed=True)
         self.log_likelihood = float(-0.5 * residual @ self._weights - np.log(np.diag(self._root)).sum())
@@ -100,24 +102,45 @@ class Pooled:
 
 
 def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
-    """Covariance of what would be measured at `a` and at `b` before anything is, shape (len(a), len(b))."""
+    """Covariance of what would be measured at `a` and at `b` before anything is, shape (len(a), len(b)).
 
-    def column(points: Sequence[Where], name: str) -> npt.NDArray[np.generic]:
-        return np.array([getattr(point, name) for point in points])
+    It is a constant and a slope in each covariate that depend on nothing but what two measurements share.
+    """
+    shared = 4 * _same(a, b, "task") + 2 * _same(a, b, "family") + _same(a, b, "method")
+    constant, slope, covariate = (np.array(column) for column in zip(*_by_shared(spreads), strict=True))
+    found = slope.take(shared)
+    found *= np.multiply.outer(_column(a, "x"), _column(b, "x"))
+    found += constant.take(shared)
+    of_covariate = covariate.take(shared)
+    of_covariate *= np.multiply.outer(_column(a, "z"), _column(b, "z"))
+    found += of_covariate
+    return np.asarray(found)
 
-    def same(name: str) -> Floats:
-        codes = {value: i for i, value in enumerate(dict.fromkeys(getattr(point, name) for point in [*a, *b]))}
-        first, second = (np.array([codes[getattr(point, name)] for point in points]) for points in (a, b))
-        return np.asarray(first[:, None] == second[None, :], dtype=np.float64)
 
-    xx = np.multiply.outer(column(a, "x"), column(b, "x")).astype(np.float64)
-    zz = np.multiply.outer(column(a, "z"), column(b, "z")).astype(np.float64)
-    s = spreads
-    task, method = same("task"), same("method")
-    whole = s.level**2 + s.slope**2 * xx + s.covariate**2 * zz
-    of_task = task * (s.task**2 + s.task_slope**2 * xx)
-    of_family = same("family") * (
-        s.family**2 + s.family_slope**2 * xx + s.family_covariate**2 * zz + task * s.family_task**2
-    )
-    of_method = of_family + method * (s.method**2 + s.method_slope**2 * xx)
-    return np.asarray(whole + of_task + of_method + task * method * (s.both**2 + s.both_slope**2 * xx))
+def _by_shared(s: Spreads) -> Iterator[tuple[float, float, float]]:
+    """Constant, slope in `x` and slope in `z` where the task, the family and the method are others or the same."""
+    for task, family, method in itertools.product((0, 1), repeat=3):
+        both = task * method
+        yield (
+            s.level**2
+            + task * s.task**2
+            + family * (s.family**2 + task * s.family_task**2)
+            + method * s.method**2
+            + both * s.both**2,
+            s.slope**2
+            + task * s.task_slope**2
+            + family * s.family_slope**2
+            + method * s.method_slope**2
+            + both * s.both_slope**2,
+            s.covariate**2 + family * s.family_covariate**2,
+        )
+
+
+def _same(a: Sequence[Where], b: Sequence[Where], name: str) -> npt.NDArray[np.int8]:
+    codes: dict[str | None, int] = {}
+    first, second = ([codes.setdefault(getattr(point, name), len(codes)) for point in points] for points in (a, b))
+    return np.equal.outer(first, second).astype(np.int8)
+
+
+def _column(points: Sequence[Where], name: str) -> Floats:
+    return np.array([getattr(point, name) for point in points], dtype=np.float64)

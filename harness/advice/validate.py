@@ -90,7 +90,7 @@ class Validation:
 
 
 def validate(records: Iterable[Record], kind: str = "classification") -> Validation:
-    """Leave out each task of a kind in turn.
+    """Leave out each task of a kind in turn, and with it what is of the same rows under other labels.
 
     The best measured method is chosen on half of the seeds and scored on the other half, and the other way round, so
     that its luck is not counted against the advice.
@@ -105,9 +105,10 @@ def validate(records: Iterable[Record], kind: str = "classification") -> Validat
     kept = [r for r in kept if r.cell.backbone in (None, most) and names[r.cell.task, r.cell.data] == r.cell.task]
     everything = gather(kept)
     halves = [gather([r for r in kept if r.cell.seed % 2 == parity]) for parity in (0, 1)]
+    source = {record.cell.task: _source(record) for record in kept}
     trials = []
     for task in sorted({point.task for point in everything.points}):
-        others = gather([record for record in kept if record.cell.task != task])
+        others = gather([record for record in kept if source[record.cell.task] != source[task]])
         if not others.points:
             continue
         sizes = sorted({point.n_train for point in everything.points if point.task == task and point.n_train})
@@ -119,6 +120,13 @@ def validate(records: Iterable[Record], kind: str = "classification") -> Validat
             "size."
         )
     return Validation(tuple(trials))
+
+
+def _source(record: Record) -> tuple[str, ...]:
+    """The data set that a task's rows are of; the task itself where they are of files, of which records tell names."""
+    dataset = record.provenance.dataset
+    hub = dataset.get("hub")
+    return ("task", record.cell.task) if hub is None else ("hub", str(hub), str(dataset.get("config")))
 
 
 def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evidence], others: Evidence) -> list[Trial]:

@@ -20,6 +20,7 @@ from harness.choose.race import LEAST_SECONDS as LEAST_FIT
 from harness.choose.race import Race
 from harness.choose.runner import Runner
 from harness.choose.tried import Tried
+from harness.cost.estimate import FIXED_SECONDS
 from harness.errors import HarnessError, UsageError
 from harness.plan import PlannedCell
 from harness.records import Budget, Record, Score
@@ -251,7 +252,20 @@ class _Last:
         return [(known[i], race.belief.back(float(mean[i]))) for i in np.argsort(-mean, kind="stable")]
 
     def _seconds_in_all(self, candidate: Candidate) -> float:
-        return self._race.runner.estimate(self._whole(candidate)).seconds
+        """What fitting to all rows and predicting the test rows takes; validation rows are encoded already."""
+        measured = self._race.measured(candidate)
+        if not measured or not candidate.method.serves:
+            return self._race.runner.estimate(self._whole(candidate)).seconds
+        record = max((tried.record for tried in measured), key=lambda record: record.cell.n_train)
+        cost, n_test = record.cost, record.score.n_test if record.score is not None else 1
+        more = len(self._task.train_labels) / max(1, record.cell.n_train)
+        reading = (cost.predict_seconds or 0.0) / max(1, n_test)
+        n_unread = max(0, len(self._task.train_labels) - record.cell.n_train - n_test)
+        return (
+            more * ((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0))
+            + reading * (n_unread + self._task.n_test)
+            + FIXED_SECONDS
+        )
 
     def _whole(self, candidate: Candidate, n_train: int | None = None) -> PlannedCell:
         """The cell that fits a candidate to all rows, or to `n_train` of them, however long it takes."""

@@ -39,9 +39,6 @@ LEAST_SHARE: Final = 0.25
 the transformer: fewer entrants in longer fits, where all of them cannot have so much."""
 
 MOST_ENTRANTS: Final = 8
-DOUBT: Final = 1.281552
-"""A candidate is dropped when its chance to come out ahead of the leader is a tenth, by belief."""
-
 RESTART_SECONDS: Final = 8.0
 """Of a fit that a new worker runs: it imports the libraries and reads the backbone and the data again."""
 
@@ -145,23 +142,24 @@ class Race:
     def cheap(self) -> None:
         """Cheap methods, features encoded once; on fewer rows where encoding all would take too long.
 
-        Those that will hardly come out ahead, by what the first of them have reached, are left out.
+        Those that will hardly come out ahead, by what the first of them have reached, are left out, and those that take
+        more from the last fit than knowing them is worth.
         """
         cheap = [candidate for candidate in self.entrants if candidate.is_cheap]
         cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
         share = 0.6 * self.left
         stop = time.monotonic() + share
         n_train: int | None = None
-        behind: list[str] = []
+        left_out: dict[str, list[str]] = {}
         for fold in range(len(self.folds)):
             if fold and self._again(fold - 1) > SHARE_FOR_FOLD * self.left:
                 return  # what is left serves the others better
             for candidate in cheap:
                 if candidate.label in self.out or time.monotonic() > stop:
                     continue
-                if fold == 0 and self._is_behind(candidate):
-                    self.out[candidate.label] = "was not expected to come out ahead"
-                    behind.append(candidate.label)
+                if fold == 0 and (why := self._why_leave_out(candidate)):
+                    self.out[candidate.label] = f"was left out, {why}"
+                    left_out.setdefault(why, []).append(candidate.label)
                     continue
                 if candidate.method.serves and n_train is None:
                     n_train = self._affordable(candidate)
@@ -172,26 +170,50 @@ class Race:
                 n = None if n == len(self.folds[0].train_labels) else n
                 until = min(stop + 1.0, self.end) if self.tried else self.end  # something is better than nothing
                 self.run(candidate, fold, until, n=n if fold == 0 else None, quietly=fold > 0)
-            if fold == 0 and behind:
-                self.say(f"left out, being hardly able to come out ahead: {', '.join(behind)}")
+            for why, labels in left_out.items() if fold == 0 else ():
+                self.say(f"left out, {why}: {', '.join(labels)}")
         if len(self.folds) > 1:
             found = sorted((m for m in summarised(self.tried) if m.n_folds > 1), key=lambda m: -m.score)
             if found:
                 said = ", ".join(f"{m.candidate.label} {m.score:.3f}" for m in found)
                 self.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
 
-    def _is_behind(self, candidate: Candidate) -> bool:
-        """Whether a cheap method will hardly be better than whoever is expected to be best, once some are known."""
+    def _why_leave_out(self, candidate: Candidate) -> str | None:
+        """Why a cheap method is not worth trying, once some are known; None where it is."""
         known = [c for c in self.entrants if c.is_cheap and self.measured(c)]
         if len(known) < 2 or not any(c.method.serves for c in known):
-            return False
+            return None
         trained = [
             c for c in self.entrants if not c.is_cheap and c.label not in self.out and self._too_large(c) is None
         ]
         rivals = [candidate, *known, *trained]
         seconds = self.left - self.overhead
-        mean, covariance = self.believed(rivals, [self.labels_in_time(c, seconds) for c in rivals])
-        return _is_beaten(0, int(np.argmax(mean)), mean, covariance)
+        direct = self._rivals(rivals, seconds)
+        if direct.is_beaten(0):
+            return "being hardly able to come out ahead"
+        later = self._rivals(rivals, seconds - self._on_features(candidate))
+        if later.best_of([0], [self._noise(direct, self.folds[0].n_test)]) < direct.best_of([], []):
+            return "taking more from the last fit than they would tell"
+        return None
+
+    def _on_features(self, candidate: Candidate) -> float:
+        """Seconds that a method on frozen features takes on the first fold, now that its texts are encoded.
+
+        What is no network is taken for a logistic regression: the linear probe's seconds, or the longest so far.
+        """
+        light = self.runner.light_seconds(self.runner.plan(self.folds[0], candidate.method))
+        if light:
+            return light
+        costs = [t.record.cost for t in self.tried if t.candidate.method.serves and not t.record.curve]
+        return max(((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0) for cost in costs), default=0.0)
+
+    def _rivals(self, candidates: Sequence[Candidate], seconds: float) -> Rivals:
+        """What is believed of what they would reach in fits of so many seconds."""
+        return Rivals(*self.believed(candidates, [self.labels_in_time(c, seconds) for c in candidates]))
+
+    def _noise(self, rivals: Rivals, n_rows: int) -> float:
+        """Variance of the logit of what the best of them reaches on so many rows."""
+        return logit_variance(self.belief.back(float(rivals.mean.max())), n_rows) + SEED_NOISE**2
 
     def _again(self, fold: int) -> float:
         """Seconds that the same on another fold would take, with all libraries imported.
@@ -266,16 +288,12 @@ class Race:
         """Who enters the race, and the seconds that are kept for the last fit; none where it is not worth its time."""
         rivals = [*trained, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
         places = range(len(trained))
-
-        def beliefs(seconds: float) -> Rivals:
-            return Rivals(*self.believed(rivals, [self.labels_in_time(c, seconds) for c in rivals]))
-
-        direct = beliefs(left - self.overhead)
+        direct = self._rivals(rivals, left - self.overhead)
         favourite = int(np.argmax(direct.mean))
         worth, entering, kept = direct.best_of([], []), [], left
         n_rows = self.folds[0].n_test * min(2, len(self.folds))
-        first = beliefs(SHARE_FOR_LAST_FIT * left)
-        noise = logit_variance(self.belief.back(float(first.mean.max())), n_rows) + SEED_NOISE**2
+        first = self._rivals(rivals, SHARE_FOR_LAST_FIT * left)
+        noise = self._noise(first, n_rows)
         order = first.order(places, noise, MOST_ENTRANTS)
         for n in range(1, len(order) + 1):
             chosen = order[:n]
@@ -287,7 +305,7 @@ class Race:
             for i in chosen:
                 share = min(1.0, slice_ / max(FOLD_SHARE * self.last_fit(trained[i]), 1e-9))
                 noises.append(noise + (CUT_NOISE * math.log2(1 / share)) ** 2)
-            found = beliefs(last - self.overhead).best_of(chosen, noises)
+            found = self._rivals(rivals, last - self.overhead).best_of(chosen, noises)
             if found > worth:
                 worth, entering, kept = found, chosen, last
         if not entering and favourite in places and left - self.overhead >= LEAST_SECONDS:
@@ -355,12 +373,10 @@ class Race:
         if len(known) < 2:
             return known
         rivals = [*known, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
-        sizes = [self.labels_in_time(candidate, last_seconds) for candidate in rivals]
-        mean, covariance = self.believed(rivals, sizes)
-        top = int(np.argmax(mean))
-        order = sorted(range(len(known)), key=lambda i: -mean[i])
+        found = self._rivals(rivals, last_seconds)
+        order = sorted(range(len(known)), key=lambda i: -found.mean[i])
         half = order[: math.ceil(len(known) / 2)]
-        kept = [known[i] for i in half if not _is_beaten(i, top, mean, covariance)]
+        kept = [known[i] for i in half if not found.is_beaten(i)]
         dropped = [c.label for c in known if c not in kept]
         if dropped:
             self.say(f"dropped: {', '.join(dropped)}")
@@ -369,12 +385,6 @@ class Race:
     def believed(self, candidates: Sequence[Candidate], sizes: Sequence[float]) -> tuple[Floats, Floats]:
         """Mean and covariance of the logits of what they would reach at `sizes` labels."""
         return self.belief.expect(candidates, sizes, summarised(self.tried))
-
-
-def _is_beaten(i: int, top: int, mean: Floats, covariance: Floats) -> bool:
-    """Whether the chance that one comes out ahead of the leader is less than a tenth."""
-    spread = math.sqrt(max(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top], 0.0))
-    return bool(mean[top] - mean[i] > DOUBT * spread)
 
 
 def _rungs(n: int) -> int:

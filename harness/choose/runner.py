@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.backbones.locate import BackboneFiles
-from harness.cost.estimate import Estimate, Estimator
+from harness.cost.estimate import LIGHT_STEP_SECONDS, Estimate, Estimator
 from harness.data.sampling import Size
 from harness.errors import DuplicateError
 from harness.execute import unrun
@@ -67,6 +67,10 @@ class Runner:
         """What it is expected to take, by all that has run so far."""
         return self._estimator.estimate(planned)
 
+    def light_seconds(self, planned: PlannedCell) -> float:
+        """What the steps of a small network on frozen features are expected to take; 0 where there are none."""
+        return self._estimator.amount(planned).light_steps * LIGHT_STEP_SECONDS
+
     def run(self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None) -> Record | None:
         """The record of a cell; None where time was up (`time.monotonic`) before it had ended.
 
@@ -79,7 +83,7 @@ class Runner:
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
         files = self._files if planned.cell.backbone is not None else None
-        job = Job(planned, files, SUITE, attempt, save_to, scores_training=False)
+        job = Job(planned, files, SUITE, attempt, save_to, hurried=True)
         self._workers.start(job, task)
         while (left := until - time.monotonic()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):

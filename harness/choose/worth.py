@@ -13,6 +13,9 @@ from harness.advice.pooled import Floats
 
 _DRAWS: Final = 2000
 
+DOUBT: Final = 1.281552
+"""A candidate is dropped when its chance to come out ahead of the leader is a tenth, by belief."""
+
 CUT_EXPONENT: Final = 0.15
 """A fit that reads all labels at least once, with a share of its steps, is worth one on that share of its labels to
 this power: on TREC, SMS spam and SST-2 one epoch of four lost 0.0 to 1.5 points (docs/choosing.md)."""
@@ -62,6 +65,12 @@ class Rivals:
         draws = np.random.default_rng(0).standard_normal((_DRAWS, len(values)))
         draws = np.concatenate([draws, -draws])  # whoever cannot be told apart gains nothing by luck
         return float((self.mean + draws @ root.T).max(axis=1).mean())
+
+    def is_beaten(self, i: int) -> bool:
+        """Whether the chance that one comes out ahead of the leader is less than a tenth."""
+        top = int(np.argmax(self.mean))
+        variance = self.covariance[i, i] + self.covariance[top, top] - 2 * self.covariance[i, top]
+        return bool(self.mean[top] - self.mean[i] > DOUBT * math.sqrt(max(float(variance), 0.0)))
 
     def order(self, eligible: Sequence[int], noise: float, most: int) -> list[int]:
         """Whom to race first: each next is who adds most, so that kin of one who is in comes later.

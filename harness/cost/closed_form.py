@@ -44,6 +44,7 @@ class Amount:
         train_rows: the same without a transformer: rows that are read in training, however often.
         test_rows: rows that are predicted.
         peak_bytes: above what the process held before.
+        light_steps: steps of a small network on frozen features: seconds, and next to no operations.
     """
 
     train_flops: float
@@ -51,6 +52,7 @@ class Amount:
     train_rows: float
     test_rows: float
     peak_bytes: float
+    light_steps: float = 0.0
 
 
 def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device: Device | None = None) -> Amount:
@@ -85,6 +87,7 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
         float(max(1, cell.n_train)),
         float(n_test),
         _peak_bytes(planned, work, shape, tokens, longest, n_logits, device),
+        n_fits * work.steps if work.reads_features else 0.0,
     )
 
 

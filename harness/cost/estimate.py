@@ -14,6 +14,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.canonical import canonical_of
 from harness.cost.closed_form import Amount, amount
 from harness.measure.device import Device
+from harness.methods.workload import Workload
 from harness.plan import PlannedCell
 from harness.records import Record
 from harness.tasks.base import Task
@@ -27,6 +28,9 @@ _ASSUMED_FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1.5e13}
 
 _ASSUMED_ROWS_PER_SECOND = 2000.0
 """Of methods without a transformer."""
+
+LIGHT_STEP_SECONDS = 1.5e-3
+"""Of a step of a small network on frozen features, on a core of a server (1.1 to 1.7 ms were seen)."""
 
 _KEPT = 32
 """Figures of one method, task and size that are kept: a run of any length takes the same memory."""
@@ -64,6 +68,7 @@ class Figure:
         n_train: labels.
         basis: `records` or `probe`.
         utilisation: share of the device's measured matrix rate; None where it is not known.
+        reading_seconds: of `train_seconds`, that went through the transformer; None is all of them.
     """
 
     seconds: float
@@ -75,6 +80,7 @@ class Figure:
     n_train: int
     basis: Basis
     utilisation: float | None = None
+    reading_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class Estimator:
         wall = record.provenance.wall_seconds
         work = self.amount(planned)
         if cost.stopped_by in ("train_seconds", "train_flops") and record.curve:  # it did less than it was to do
-            steps = planned.method.workload(planned.cell.n_train, planned.cell.budget, 1).steps
+            steps = self._workload(planned).steps
             done = min(1.0, record.curve[-1].step / steps) if steps else 1.0
             work = dataclasses.replace(work, train_flops=done * work.train_flops)
         self.add_figure(
@@ -133,6 +139,8 @@ class Estimator:
                 amount=work,
                 n_train=planned.cell.n_train,
                 basis="records",
+                # What a method on frozen features does with them says nothing of the transformer's speed.
+                reading_seconds=cost.encode_seconds if self._workload(planned).reads_features else None,
             ),
         )
 
@@ -142,8 +150,9 @@ class Estimator:
         configured = self._configured(planned)
         by_size = self._figures[configured].setdefault(cell.task, {})
         by_size.setdefault((figure.n_train, cell.budget.label()), deque(maxlen=_KEPT)).append(figure)
-        if figure.amount.train_flops > 0 and figure.train_seconds > 0:
-            self._rates.append(figure.amount.train_flops / figure.train_seconds)
+        seconds = figure.train_seconds if figure.reading_seconds is None else figure.reading_seconds
+        if figure.amount.train_flops > 0 and seconds > 0:
+            self._rates.append(figure.amount.train_flops / seconds)
         self._made.pop(configured, None)
 
     def measured(self, planned: PlannedCell) -> bool:
@@ -226,7 +235,7 @@ class Estimator:
             train = wanted.train_rows / _ASSUMED_ROWS_PER_SECOND
             return Estimate(FIXED_SECONDS + train, train, wanted.peak_bytes, "formula")
         speed = self.flops_per_second()
-        train = wanted.train_flops / speed
+        train = wanted.train_flops / speed + wanted.light_steps * LIGHT_STEP_SECONDS
         return Estimate(FIXED_SECONDS + train + wanted.predict_flops / speed, train, wanted.peak_bytes, "formula")
 
     def flops_per_second(self) -> float:
@@ -234,6 +243,10 @@ class Estimator:
         if self._rates:
             return statistics.median(self._rates)
         return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (self.device.threads if self.device.kind == "cpu" else 1)
+
+    @staticmethod
+    def _workload(planned: PlannedCell) -> Workload:
+        return planned.method.workload(planned.cell.n_train, planned.cell.budget, 1)
 
     def amount(self, planned: PlannedCell) -> Amount:
         """What a cell comes to by arithmetic."""

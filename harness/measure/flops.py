@@ -58,6 +58,10 @@ class FlopsModel:
         return sum(each) + self.constant * -(-len(each) // rows_per_batch)
 
 
+UNCOUNTED = FlopsModel(0.0, 0.0, 0.0, 0.0)
+"""Stands for the operations of a batch where nobody asks for them."""
+
+
 def count_flops(run: Callable[[], object]) -> float:
     """FLOPs of the matrix products that `run` dispatches, forward and backward (a multiply-add is two)."""
     import torch

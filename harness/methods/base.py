@@ -108,6 +108,7 @@ class Bench:
         seed: of the cell.
         device: where it runs.
         report: called with (what, fraction of the budget spent, loss) as the fit goes on.
+        counts_flops: whether operations of batches are counted where no budget needs them; else they are taken for 0.
     """
 
     kind: Kind
@@ -129,6 +130,7 @@ class Bench:
     seed: int
     device: Device
     report: Callable[[str, float | None, float | None], None]
+    counts_flops: bool = True
 
     @property
     def some_backbone(self) -> Backbone:
@@ -243,6 +245,10 @@ class Bench:
 
     def flops_model(self, key: str, count: Callable[[], FlopsModel]) -> FlopsModel:
         """Operations of a batch, counted the first time that `key` is asked for; counting is no cell's time."""
+        if not self.counts_flops and self.budget.train_flops is None:
+            from harness.measure.flops import UNCOUNTED
+
+            return UNCOUNTED
         if key not in self.flops_models:
             with self.clock.phase("measure"):
                 self.flops_models[key] = count()

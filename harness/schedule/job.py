@@ -23,7 +23,7 @@ class Job:
         suite: a label for the record.
         attempt: number that the record bears.
         save_to: folder that the fitted method is kept in; None keeps its record alone.
-        scores_training: whether the training score is taken, which costs time and is nobody's.
+        hurried: whether what takes time and is no part of any cost is left out: `Worker.run`.
     """
 
     planned: PlannedCell
@@ -31,7 +31,7 @@ class Job:
     suite: str
     attempt: int
     save_to: Path | None = None
-    scores_training: bool = True
+    hurried: bool = False
 
     @property
     def id(self) -> str:

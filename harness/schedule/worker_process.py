@@ -94,7 +94,7 @@ def serve(
             channel.report,
             attempt=message.attempt,
             save_to=message.save_to,
-            scores_training=message.scores_training,
+            hurried=message.hurried,
         )
         channel.send(Done(record))
 
