@@ -24,7 +24,9 @@ from harness.choose.tried import Tried
 from harness.choose.worth import Rivals, labels_worth
 from harness.data.table import table_task
 from harness.errors import DataError, HarnessError, UsageError
+from harness.methods.base import Method
 from harness.methods.configure import parse_methods
+from harness.records import Record
 from harness.schedule.local import LocalWorkers
 from harness.sources import reference_records
 from harness.store import Store
@@ -192,6 +194,32 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
     assert unknown._why_leave_out(by_name["prototypes"]) is None  # and here of the methods
     slow = race(points, light_seconds=250.0, tfidf=0.81, linear_probe=0.82)
     assert slow._why_leave_out(by_name["head"]) == "taking more from the last fit than they would tell"
+
+
+def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
+    """And with nine seconds left none is, as it takes most of them to start: words alone."""
+    entrants = [Candidate(one, one.name, True) for one in parse_methods(["linear-probe", "tfidf"])]
+    folds = [cast(Task, SimpleNamespace(n_test=300, n_strata=2, n_outputs=2, train_labels=np.zeros(5000)))]
+
+    def steps(left: float, names: list[str]) -> list[str]:
+        done: list[str] = []
+
+        def run(planned: Method, *_: object) -> Record:
+            done.append(planned.name)
+            return make_record(planned.name, 5000, 0, accuracy=0.8)
+
+        estimate = SimpleNamespace(seconds=20.0)
+        stub = SimpleNamespace(plan=lambda _, method, *__: method, estimate=lambda _: estimate, run=run)
+        entering = [one for one in entrants if one.label in names]
+        end, belief = time.monotonic() + left, Belief([], 2)
+        race = Race(cast(Runner, stub), folds, entering, belief, end, None, done.append, lambda _: 1.0, 5000)
+        race.cheap(lambda: done.append("put aside"))
+        return [step for step in done if " on 200 " not in step]
+
+    assert steps(60, ["tfidf", "linear-probe"]) == ["tfidf", "put aside", "linear-probe"]
+    assert steps(9, ["tfidf", "linear-probe"])[:2] == ["tfidf", "put aside"]
+    assert "words alone" in steps(9, ["tfidf", "linear-probe"])[2]
+    assert steps(9, ["linear-probe"]) == ["linear-probe"]  # all that was asked for
 
 
 def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_yet(toy: Task) -> None:

@@ -15,7 +15,7 @@ from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.backbones.shapes import write_shape
 from harness.cost.closed_form import amount
-from harness.cost.estimate import Estimator
+from harness.cost.estimate import LIGHT_STEP_SECONDS, Estimator
 from harness.cost.fitting import first_that_fits
 from harness.cost.probe import make_probe
 from harness.cost.shape import read_shape
@@ -188,6 +188,22 @@ def test_records_are_carried_over_by_the_closed_form(
     other = estimator.estimate(plan_one(toy, tiny, full.model_copy(update={"learning_rate": 1e-3})))
     assert other.basis == "formula"  # another configuration: nothing is known of it, but the device's speed
     assert estimator.estimate(plan_one(toy, tiny, full, size="32", seed=7, budget=Budget(epochs=2))) == same
+
+
+def test_what_is_done_with_features_says_nothing_of_the_transformers_speed(
+    measured: Record, toy: Task, tiny: BackboneFiles, cpu: Device
+) -> None:
+    """A probe that spent 9 of 10 seconds on choosing its penalty read its texts in one."""
+    probe, full, head = (plan_one(toy, tiny, methods.get(name)()) for name in ("linear-probe", "full", "head"))
+    cost = dataclasses.replace(measured.cost, encode_seconds=1.0, tune_seconds=9.0, fit_seconds=0.0, stopped_by=None)
+    estimator = estimator_of(toy, tiny, cpu)
+    estimator.add(dataclasses.replace(measured, cost=cost), probe)
+    speed = amount(probe, toy, tiny).train_flops / 1.0
+    assert estimator.flops_per_second() == pytest.approx(speed)
+    assert estimator.estimate(full).train_seconds == pytest.approx(amount(full, toy, tiny).train_flops / speed)
+    steps = head.method.workload(head.cell.n_train, Budget(), 2).steps
+    assert amount(head, toy, tiny).light_steps == steps > 0
+    assert estimator.estimate(head).train_seconds == pytest.approx(1.0 + steps * LIGHT_STEP_SECONDS)
 
 
 def test_other_devices_and_failures_teach_nothing(

@@ -152,6 +152,18 @@ def test_importing_metrics_imports_no_library():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+def test_scoring_does_not_import_evaluate():
+    """Which takes seconds, as it imports the pipelines of transformers."""
+    code = (
+        "import sys; import numpy as np; from harness.metrics import metrics;"
+        "print(metrics.get('accuracy').compute(np.array([0, 1]), np.array([0, 0])));"
+        "assert round(metrics.get('bleu').compute(['a b c d e'], [['a b c d e']])) == 100;"
+        "print({'evaluate', 'transformers'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == ["0.5", "set()"]
+
+
 @settings(deadline=None, max_examples=25)
 @given(classes)
 def test_class_metrics_are_scikit_learns_to_the_bit(pairs):

@@ -19,8 +19,8 @@ SCORES: Final = Spreads(
 )  # fmt: skip
 """On the scale of logits; x is 1 for eight times the labels, z the doublings of classes above two.
 
-The most likely ones of the reference results (docs/advice.md), rounded; `family_covariate`, of which the likelihood says
-next to nothing, by what is lost on tasks that are left out.
+The most likely ones of the reference results (docs/advice.md), rounded; `family_covariate`, of which the likelihood
+says next to nothing, by what is lost on tasks that are left out.
 """
 
 

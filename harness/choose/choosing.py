@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.advice.evidence import Point, gather
 from harness.bulk import uncollected
-from harness.choose.candidates import Belief, Candidate, candidates
+from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, candidates
 from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.race import LEAST_SECONDS as LEAST_FIT
 from harness.choose.race import Race
@@ -148,8 +148,9 @@ def choose(
             + f"; {task.n_test:,} test rows that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            last = _Last(race, task, Path(aside) / "model", GRACE * within)
-            race.cheap()
+            last = _Last(race, task, Path(aside), GRACE * within)
+            # With little time a transformer may come to nothing: a model is put aside before.
+            race.cheap(last.make_sure if within < HURRY_SECONDS else None)
             last.make_sure()
             if any(not candidate.is_cheap for candidate in entrants):
                 race.halving(last.predict_seconds())
@@ -190,6 +191,8 @@ class _Last:
         self._aside = aside
         self._grace = grace
         self._safe: tuple[Record, Candidate] | None = None
+        self._safe_folder = aside
+        self._tries = 0
 
     def predict_seconds(self) -> float:
         """That predicting the test rows takes with a whole transformer, by what the features of the others took."""
@@ -208,12 +211,16 @@ class _Last:
             return
         quick = [candidate for candidate, takes in cheap if takes <= SHARE_FOR_SAFETY * race.left]
         candidate = quick[0] if quick else min(cheap, key=lambda one: one[1])[0]
+        if self._safe is not None and (candidate is self._safe[1] or not quick):
+            return
         planned = self._as_much_as_fits(candidate)
         if planned is None:
             return
-        record = race.runner.run(planned, self._task, race.end, self._aside)
+        self._tries += 1
+        folder = self._aside / f"model-{self._tries}"
+        record = race.runner.run(planned, self._task, race.end, folder)
         if record is not None and record.status == "ok":
-            self._safe = record, candidate
+            self._safe, self._safe_folder = (record, candidate), folder
 
     def fit(self, folder: Path) -> tuple[Record, Candidate]:
         """Fit and save the best by belief; what was put aside before, where that does not come to an end."""
@@ -238,7 +245,7 @@ class _Last:
         if folder.exists():  # empty before, or what a fit that was late has just written
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(self._aside, folder)
+        shutil.copytree(self._safe_folder, folder)
         return safe
 
     def _ranked(self) -> list[tuple[Candidate, float]]:

@@ -15,13 +15,19 @@ from harness.advice.scores import SEED_NOISE, logit_variance
 from harness.choose.candidates import CUT_NOISE, Belief, Candidate
 from harness.choose.runner import Runner
 from harness.choose.tried import Tried, epochs_of, labels_used, share_of_steps, summarised
-from harness.choose.worth import Rivals, labels_worth
+from harness.choose.worth import Rivals, labels_worth, rungs
 from harness.durations import describe_duration
 from harness.records import Budget
 from harness.tasks.base import Task
 
+SHARE_FOR_CHEAP: Final = 0.6
+"""Of the time left, that the cheap methods may take together."""
+
 SHARE_FOR_FEATURES: Final = 0.2
 """Of the time left, that encoding texts for the cheap methods may take: beyond, they see fewer rows."""
+
+FIRST_READING_SECONDS: Final = 6.0
+"""Before a worker encodes its first text: it imports the architecture and reads the backbone. 2 to 6 s were seen."""
 
 WORDS_A_SECOND: Final = 20_000.0
 """Rows times classes that a logistic regression on TF-IDF gets through, with a penalty that is set: half of what two
@@ -139,16 +145,18 @@ class Race:
 
     # ---- cheap methods
 
-    def cheap(self) -> None:
+    def cheap(self, after_words: Callable[[], None] | None = None) -> None:
         """Cheap methods, features encoded once; on fewer rows where encoding all would take too long.
 
         Those that will hardly come out ahead, by what the first of them have reached, are left out, and those that take
         more from the last fit than knowing them is worth.
+
+        Args:
+            after_words: is called when what needs no transformer is known, before anything is encoded.
         """
         cheap = [candidate for candidate in self.entrants if candidate.is_cheap]
         cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
-        share = 0.6 * self.left
-        stop = time.monotonic() + share
+        stop = time.monotonic() + SHARE_FOR_CHEAP * self.left
         n_train: int | None = None
         left_out: dict[str, list[str]] = {}
         for fold in range(len(self.folds)):
@@ -162,6 +170,8 @@ class Race:
                     left_out.setdefault(why, []).append(candidate.label)
                     continue
                 if candidate.method.serves and n_train is None:
+                    if after_words is not None and self.tried:
+                        after_words()
                     n_train = self._affordable(candidate)
                     if n_train == 0:
                         self.say("encoding texts with the transformer would take too long: words alone")
@@ -236,7 +246,8 @@ class Race:
         """Rows that can be encoded, validation rows included; 0 where that is too few to learn from."""
         task = self.folds[0]
         needed = self.runner.estimate(self.runner.plan(task, candidate.method)).seconds
-        allowed = SHARE_FOR_FEATURES * self.left
+        share = SHARE_FOR_FEATURES if self.tried else SHARE_FOR_CHEAP  # something is better than nothing
+        allowed = share * (self.left - FIRST_READING_SECONDS)
         if needed <= allowed:
             return len(task.train_labels)
         everything = len(task.train_labels) + task.n_test
@@ -263,7 +274,7 @@ class Race:
         if not trained:
             return
         left -= last
-        n_rungs = _rungs(len(trained))
+        n_rungs = rungs(len(trained))
         stop = time.monotonic() + left
         least = max(LEAST_SECONDS, LEAST_SHARE * last)
         n_folds = len(self.folds)
@@ -298,7 +309,7 @@ class Race:
         for n in range(1, len(order) + 1):
             chosen = order[:n]
             last = min(max(self.last_fit(trained[i]) for i in chosen), SHARE_FOR_LAST_FIT * left)
-            slice_ = (left - last) / (_rungs(n) * n) - self.overhead
+            slice_ = (left - last) / (rungs(n) * n) - self.overhead
             if slice_ < max(LEAST_SECONDS, LEAST_SHARE * last):
                 break
             noises = []
@@ -385,7 +396,3 @@ class Race:
     def believed(self, candidates: Sequence[Candidate], sizes: Sequence[float]) -> tuple[Floats, Floats]:
         """Mean and covariance of the logits of what they would reach at `sizes` labels."""
         return self.belief.expect(candidates, sizes, summarised(self.tried))
-
-
-def _rungs(n: int) -> int:
-    return max(1, math.ceil(math.log2(n))) if n > 1 else 1

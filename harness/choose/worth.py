@@ -35,6 +35,11 @@ def labels_worth(n_train: float, share: float, epochs: float) -> float:
     return n_train * whole * min(1.0, share / once)
 
 
+def rungs(n: int) -> int:
+    """Rounds of a race of n, whose better half goes on each time: 1 at least."""
+    return max(1, math.ceil(math.log2(n))) if n > 1 else 1
+
+
 @dataclass(frozen=True)
 class Rivals:
     """What is believed of candidates, as logits of what each would reach.
