@@ -21,7 +21,7 @@ from harness.choose.folds import PERIOD, validation_cap, validation_folds
 from harness.choose.race import Race
 from harness.choose.runner import Runner
 from harness.choose.tried import Tried
-from harness.choose.worth import Rivals, labels_worth
+from harness.choose.worth import Rivals, Uncut, labels_worth
 from harness.data.table import table_task
 from harness.errors import DataError, HarnessError, UsageError
 from harness.methods.base import Method
@@ -244,6 +244,37 @@ def test_a_fit_that_reads_all_labels_once_is_worth_little_less() -> None:
     assert labels_worth(1000, 3.0, 4) == 1000
     assert 700 < labels_worth(1000, 0.25, 4) < 1000
     assert labels_worth(1000, 0.025, 4) == pytest.approx(labels_worth(1000, 0.25, 4) / 10)
+
+
+def test_what_reads_all_texts_before_its_first_step_is_given_those_that_leave_it_time() -> None:
+    """40 s of 200 are reading; the rest are 400 steps of four epochs."""
+    whole = Uncut(n_rows=1600, seconds=200.0, reading=40.0, steps=400.0, epochs=4.0)
+    assert whole.rows_within(200) == 1600
+    assert whole.labels_within(200) == whole.labels_within(500) == 1600
+    assert whole.steps_within(200) == 400
+    assert whole.rows_within(50) == 800  # 20 s of reading, 30 s of steps of 0.4 s
+    assert whole.steps_within(50) == pytest.approx(75)
+    assert whole.labels_within(50) == pytest.approx(labels_worth(800, 75 / 200, 4))
+    at_once = Uncut(1600, 160.0, 0.0, 400.0, 4.0)
+    assert (at_once.rows_within(1), at_once.steps_within(40)) == (1600, 100)
+
+
+def test_who_would_not_get_going_is_no_favourite() -> None:
+    """Ten seconds of a fit of 400 are 40 steps: whatever is believed of `full`, that makes nothing of it."""
+    entrants = [Candidate(one, one.name, one.name == "tfidf") for one in parse_methods(["tfidf", "full"])]
+    points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "trec"]
+    folds = [cast(Task, SimpleNamespace(n_test=750))]
+    record = make_record("tfidf", 5000, 0, accuracy=0.7, n_test=750)
+
+    def favourite(left: float) -> Candidate | None:
+        runner, end = cast(Runner, None), time.monotonic() + left
+        race = Race(runner, folds, entrants, Belief(points, 6), end, None, lambda _: None, lambda _: 400.0, 5000)
+        race.tried.append(Tried(entrants[0], record, 5000, 0, 1.0))
+        assert race._entering(entrants[1:], left)[0] == []
+        return race.favourite
+
+    assert favourite(12) is None
+    assert favourite(100) is entrants[1]
 
 
 # ---- what comes of it

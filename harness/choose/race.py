@@ -14,8 +14,8 @@ from harness.advice.pooled import Floats
 from harness.advice.scores import SEED_NOISE, logit_variance
 from harness.choose.candidates import CUT_NOISE, Belief, Candidate
 from harness.choose.runner import Runner
-from harness.choose.tried import Tried, epochs_of, labels_used, share_of_steps, summarised
-from harness.choose.worth import Rivals, labels_worth, rungs
+from harness.choose.tried import Tried, labels_used, share_of_steps, summarised, uncut_fit
+from harness.choose.worth import LEAST_STEPS, Rivals, Uncut, rungs
 from harness.durations import describe_duration
 from harness.records import Budget
 from harness.tasks.base import Task
@@ -175,6 +175,7 @@ class Race:
                     n_train = self._affordable(candidate)
                     if n_train == 0:
                         self.say("encoding texts with the transformer would take too long: words alone")
+                        self.overhead = STARTING_SECONDS + FIRST_READING_SECONDS
                         return
                 n = n_train if candidate.method.serves else self._words_affordable()
                 n = None if n == len(self.folds[0].train_labels) else n
@@ -297,7 +298,10 @@ class Race:
 
     def _entering(self, trained: list[Candidate], left: float) -> tuple[list[Candidate], float]:
         """Who enters the race, and the seconds that are kept for the last fit; none where it is not worth its time."""
-        rivals = [*trained, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
+        cheap = [c for c in self.entrants if c.is_cheap and self.measured(c)]
+        if cheap:  # else something is better than nothing
+            trained = [c for c in trained if self.uncut(c).steps_within(left - self.overhead) >= LEAST_STEPS]
+        rivals = [*trained, *cheap]
         places = range(len(trained))
         direct = self._rivals(rivals, left - self.overhead)
         favourite = int(np.argmax(direct.mean))
@@ -337,15 +341,8 @@ class Race:
 
     def _readable(self, candidate: Candidate, fold: int, seconds: float) -> int | None:
         """Rows to give to a method that reads all of them before its first step, so that it gets there; None is all."""
-        n_train = len(self.folds[fold].train_labels)
-        if not candidate.method.workload(n_train, Budget(), 12).encoded:
-            return None
-        frozen = [
-            t.record for t in self.tried if t.candidate.is_cheap and t.candidate.method.serves and t.record.cell.n_train
-        ]
-        each = max(((r.cost.encode_seconds or 0.0) / r.cell.n_train for r in frozen), default=0.0)
-        n = int(min(n_train, 0.4 * seconds / max(each, 1e-9)))
-        return None if n >= n_train else max(n, self.folds[fold].n_strata, 32)
+        n = self.uncut(candidate).rows_within(seconds)
+        return None if n >= len(self.folds[fold].train_labels) else max(n, self.folds[fold].n_strata, 32)
 
     def _that_fit(self) -> list[Candidate]:
         """Those that train inside the transformer and fit into memory."""
@@ -370,8 +367,11 @@ class Race:
 
     def labels_in_time(self, candidate: Candidate, seconds: float) -> float:
         """Labels that a candidate's fit on all rows is worth within so many seconds."""
-        share = max(1.0, seconds) / max(self.last_fit(candidate), 1e-9)
-        return labels_worth(self.n_rows, share, epochs_of(candidate))
+        return self.uncut(candidate).labels_within(max(1.0, seconds))
+
+    def uncut(self, candidate: Candidate) -> Uncut:
+        """A candidate's fit on all rows."""
+        return uncut_fit(candidate, self.n_rows, self.last_fit(candidate))
 
     def _better_half(self, candidates: list[Candidate], last_seconds: float) -> list[Candidate]:
         """The better half, less those that will hardly come out ahead of the best of all.

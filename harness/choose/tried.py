@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.choose.candidates import Candidate, Measured
-from harness.choose.worth import labels_worth
+from harness.choose.worth import Uncut, labels_worth
 from harness.records import Budget, Record
 
 
@@ -72,3 +72,11 @@ def share_of_steps(record: Record, candidate: Candidate) -> float:
 def epochs_of(candidate: Candidate) -> float:
     """Passes over the labels that a whole fit makes."""
     return float(candidate.method.config().get("epochs", 1.0))
+
+
+def uncut_fit(candidate: Candidate, n_rows: int, seconds: float) -> Uncut:
+    """A candidate's fit to `n_rows`, that is expected to take so many seconds of training."""
+    work = candidate.method.workload(n_rows, Budget(), 12)
+    stepping = work.steps * work.texts_per_step * work.passes_per_text
+    reading = seconds * work.encoded / (work.encoded + stepping) if stepping else 0.0
+    return Uncut(n_rows, seconds, reading, float(work.steps) if stepping else 0.0, epochs_of(candidate))

@@ -35,6 +35,53 @@ def labels_worth(n_train: float, share: float, epochs: float) -> float:
     return n_train * whole * min(1.0, share / once)
 
 
+SHARE_FOR_READING: Final = 0.4
+"""Of a fit's time, that may go into reading all of its texts before its first step; else it is given fewer."""
+
+LEAST_STEPS: Final = 100
+"""Steps without which a fit inside the transformer comes to nothing: methods take 120 however few labels there are."""
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """The fit to all rows that nothing would cut short, and what of it is done within a time.
+
+    Attributes:
+        n_rows: training rows.
+        seconds: of training.
+        reading: of these, that go into encoding texts before the first step; 0 where features are there already.
+        steps: inside the transformer; 0 where there are none.
+        epochs: passes over the rows.
+    """
+
+    n_rows: int
+    seconds: float
+    reading: float
+    steps: float
+    epochs: float
+
+    def rows_within(self, seconds: float) -> int:
+        """Rows that it can be given."""
+        if self.reading <= 0:
+            return self.n_rows
+        return max(1, min(self.n_rows, int(SHARE_FOR_READING * seconds * self.n_rows / self.reading)))
+
+    def steps_within(self, seconds: float) -> float:
+        """Steps that it takes."""
+        n = self.rows_within(seconds)
+        return self.steps * min(self._share(n, seconds) * n / self.n_rows, 1.0)
+
+    def labels_within(self, seconds: float) -> float:
+        """Labels that it is worth."""
+        n = self.rows_within(seconds)
+        return labels_worth(n, self._share(n, seconds), self.epochs)
+
+    def _share(self, n: int, seconds: float) -> float:
+        """Of the steps of an uncut fit to n rows."""
+        of_rows = n / self.n_rows
+        return max(0.1, seconds - of_rows * self.reading) / max((self.seconds - self.reading) * of_rows, 1e-9)
+
+
 def rungs(n: int) -> int:
     """Rounds of a race of n, whose better half goes on each time: 1 at least."""
     return max(1, math.ceil(math.log2(n))) if n > 1 else 1
