@@ -298,11 +298,7 @@ class _Last:
         if seconds < LEAST_FIT / 2:
             return None
         budget = Budget(train_seconds=round(max(1.0, seconds), 1), peak_memory_bytes=race.most_bytes)
-        n = race.uncut(candidate).rows_within(seconds)
-        least = max(self._task.n_strata, 32)
-        return race.runner.plan(
-            self._task, candidate.method, None if n >= len(self._task.train_labels) else max(n, least), budget
-        )
+        return race.runner.plan(self._task, candidate.method, race.readable(candidate, self._task, seconds), budget)
 
 
 def _nearest_folder(folder: Path) -> Path:

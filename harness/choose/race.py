@@ -337,12 +337,12 @@ class Race:
         if any(t.n_train >= len(self.folds[fold].train_labels) for t in before):
             return  # it has had all that it can use here
         grace = stop + self.overhead + 5.0
-        self.run(candidate, fold, min(self.end, grace), seconds, n=self._readable(candidate, fold, seconds))
+        self.run(candidate, fold, min(self.end, grace), seconds, n=self.readable(candidate, self.folds[fold], seconds))
 
-    def _readable(self, candidate: Candidate, fold: int, seconds: float) -> int | None:
+    def readable(self, candidate: Candidate, task: Task, seconds: float) -> int | None:
         """Rows to give to a method that reads all of them before its first step, so that it gets there; None is all."""
         n = self.uncut(candidate).rows_within(seconds)
-        return None if n >= len(self.folds[fold].train_labels) else max(n, self.folds[fold].n_strata, 32)
+        return None if n >= len(task.train_labels) else max(n, task.n_strata, 32)
 
     def _that_fit(self) -> list[Candidate]:
         """Those that train inside the transformer and fit into memory."""
