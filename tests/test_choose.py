@@ -17,6 +17,7 @@ from harness.advice.evidence import Point, gather
 from harness.backbones.locate import BackboneFiles
 from harness.choose import Chosen, choose
 from harness.choose.candidates import Belief, Candidate, Measured, candidates
+from harness.choose.cheap import CheapMethods
 from harness.choose.folds import PERIOD, validation_cap, validation_folds
 from harness.choose.race import Race
 from harness.choose.runner import Runner
@@ -186,14 +187,14 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
         return found
 
     known = race(points, tfidf=0.81, linear_probe=0.82)
-    assert known._why_leave_out(by_name["prototypes"]) == "being hardly able to come out ahead"
-    assert known._why_leave_out(by_name["head"]) is None
+    assert CheapMethods(known)._why_leave_out(by_name["prototypes"]) == "being hardly able to come out ahead"
+    assert CheapMethods(known)._why_leave_out(by_name["head"]) is None
     few = race(points, tfidf=0.81)
-    assert few._why_leave_out(by_name["prototypes"]) is None  # too little is known of the task
+    assert CheapMethods(few)._why_leave_out(by_name["prototypes"]) is None  # too little is known of the task
     unknown = race([], tfidf=0.81, linear_probe=0.82)
-    assert unknown._why_leave_out(by_name["prototypes"]) is None  # and here of the methods
+    assert CheapMethods(unknown)._why_leave_out(by_name["prototypes"]) is None  # and here of the methods
     slow = race(points, light_seconds=250.0, tfidf=0.81, linear_probe=0.82)
-    assert slow._why_leave_out(by_name["head"]) == "taking more from the last fit than they would tell"
+    assert CheapMethods(slow)._why_leave_out(by_name["head"]) == "taking more from the last fit than they would tell"
 
 
 def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
@@ -213,13 +214,30 @@ def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
         entering = [one for one in entrants if one.label in names]
         end, belief = time.monotonic() + left, Belief([], 2)
         race = Race(cast(Runner, stub), folds, entering, belief, end, None, done.append, lambda _: 1.0, 5000)
-        race.cheap(lambda: done.append("put aside"))
+        CheapMethods(race).run(lambda: done.append("put aside"))
         return [step for step in done if " on 200 " not in step]
 
     assert steps(60, ["tfidf", "linear-probe"]) == ["tfidf", "put aside", "linear-probe"]
     assert steps(9, ["tfidf", "linear-probe"])[:2] == ["tfidf", "put aside"]
     assert "words alone" in steps(9, ["tfidf", "linear-probe"])[2]
     assert steps(9, ["linear-probe"]) == ["linear-probe"]  # all that was asked for
+
+
+def test_words_of_many_classes_are_learnt_from_fewer_rows_where_a_transformer_follows() -> None:
+    """10,000 rows of 77 classes take TF-IDF some forty seconds: of 300 it may have nine; of two classes one will do."""
+    words, probe = [Candidate(one, one.name, True) for one in parse_methods(["tfidf[c=10]", "linear-probe"])]
+
+    def rows(classes: int, entrants: list[Candidate], *, is_safe: bool = False) -> int | None:
+        labels = np.zeros(10_000)
+        fold = cast(Task, SimpleNamespace(n_strata=classes, n_outputs=classes, train_labels=labels))
+        runner, end = cast(Runner, None), time.monotonic() + 300
+        race = Race(runner, [fold], entrants, Belief([], classes), end, None, print, lambda _: 1.0, 10_000)
+        return CheapMethods(race)._words_affordable(words, fold, is_safe=is_safe)
+
+    assert rows(77, [words, probe]) == pytest.approx(0.03 * 300 * 20_000 / 77, rel=0.01)
+    assert rows(2, [words, probe]) is None
+    assert rows(77, [words]) is None  # it is all that there is
+    assert rows(77, [words, probe], is_safe=True) is None
 
 
 def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_yet(toy: Task) -> None:
@@ -231,11 +249,11 @@ def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_ye
 
     def again(n: int) -> float:
         record = make_record("linear-probe", n, 0)
-        cost = replace(record.cost, encode_seconds=50.0, predict_seconds=5.0, fit_seconds=2.0)
+        cost = replace(record.cost, encode_seconds=50.0, predict_seconds=5.0, tune_seconds=1.0, fit_seconds=1.0)
         race.tried = [Tried(entrant, replace(record, cost=cost), n, 0, 57.0)]
-        return race._again(0)
+        return CheapMethods(race)._again(0)
 
-    assert again(n_train) == pytest.approx(2.1)  # the fit alone: folds are of the same texts
+    assert again(n_train) == pytest.approx(2.1)  # choosing a penalty and the fit: folds are of the same texts
     assert again(n_train - 1) == pytest.approx(57.1)
 
 
@@ -328,10 +346,10 @@ def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
 
 
 def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.choose import race
+    from harness.choose import cheap
     from harness.choose.choosing import _Last
 
-    monkeypatch.setattr(race, "WORDS_A_SECOND", 0.0)
+    monkeypatch.setattr(cheap, "WORDS_A_SECOND", 0.0)
     monkeypatch.setattr(_Last, "_seconds_in_all", lambda self, _: 2 * self._race.left)
     task = prepared(table)
     said: list[str] = []

@@ -258,6 +258,24 @@ def test_the_matrix_rate_is_that_of_numpy_s_own_products(cpu: Device) -> None:
     assert 0.5 < found / best < 3
 
 
+def test_a_slow_precision_is_measured_on_small_matrices(cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 0.3 GFLOP/s, as bfloat16 has it where no hardware multiplies it, a product of 2,048 would take a minute."""
+    from harness.measure import rate
+
+    now, sides = 0.0, []
+
+    def multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+        nonlocal now
+        now += 2 * left.shape[0] ** 3 / 0.3e9
+        sides.append(left.shape[0])
+
+    monkeypatch.setattr(torch, "mm", multiply)
+    monkeypatch.setattr(rate.time, "perf_counter", lambda: now)
+    assert rate.measure_rate(cpu, "fp32") == pytest.approx(0.3e9)
+    assert set(sides) == {256, 512}
+    assert now < 3
+
+
 def test_a_rate_is_measured_once_a_device_and_precision(
     cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

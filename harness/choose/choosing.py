@@ -15,6 +15,7 @@ import numpy as np
 from harness.advice.evidence import Point, gather
 from harness.bulk import uncollected
 from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, candidates
+from harness.choose.cheap import CheapMethods
 from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.race import LEAST_SECONDS as LEAST_FIT
 from harness.choose.race import Race
@@ -150,7 +151,7 @@ def choose(
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
             last = _Last(race, task, Path(aside), GRACE * within)
             # With little time a transformer may come to nothing: a model is put aside before.
-            race.cheap(last.make_sure if within < HURRY_SECONDS else None)
+            CheapMethods(race).run(last.make_sure if within < HURRY_SECONDS else None)
             last.make_sure()
             if any(not candidate.is_cheap for candidate in entrants):
                 race.halving(last.predict_seconds())

@@ -1,4 +1,4 @@
-"""The race: cheap methods first, then those that train inside the transformer, by halves, in ever longer fits."""
+"""The race of the methods that train inside the transformer: by halves, in ever longer fits."""
 
 from __future__ import annotations
 
@@ -20,24 +20,8 @@ from harness.durations import describe_duration
 from harness.records import Budget
 from harness.tasks.base import Task
 
-SHARE_FOR_CHEAP: Final = 0.6
-"""Of the time left, that the cheap methods may take together."""
-
-SHARE_FOR_FEATURES: Final = 0.2
-"""Of the time left, that encoding texts for the cheap methods may take: beyond, they see fewer rows."""
-
-FIRST_READING_SECONDS: Final = 6.0
-"""Before a worker encodes its first text: it imports the architecture and reads the backbone. 2 to 6 s were seen."""
-
-WORDS_A_SECOND: Final = 20_000.0
-"""Rows times classes that a logistic regression on TF-IDF gets through, with a penalty that is set: half of what two
-cores of a server do (10,000 rows of 77 classes took them 20 s)."""
-
 SHARE_FOR_LAST_FIT: Final = 0.5
 """Of the time left after the cheap methods, that is kept for the winner's own fit, where it can use so much."""
-
-SHARE_FOR_FOLD: Final = 0.06
-"""Of the time left, that running the cheap methods on another fold may take."""
 
 LEAST_SECONDS: Final = 4.0
 LEAST_SHARE: Final = 0.25
@@ -143,121 +127,6 @@ class Race:
         )
         return True
 
-    # ---- cheap methods
-
-    def cheap(self, after_words: Callable[[], None] | None = None) -> None:
-        """Cheap methods, features encoded once; on fewer rows where encoding all would take too long.
-
-        Those that will hardly come out ahead, by what the first of them have reached, are left out, and those that take
-        more from the last fit than knowing them is worth.
-
-        Args:
-            after_words: is called when what needs no transformer is known, before anything is encoded.
-        """
-        cheap = [candidate for candidate in self.entrants if candidate.is_cheap]
-        cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
-        stop = time.monotonic() + SHARE_FOR_CHEAP * self.left
-        n_train: int | None = None
-        left_out: dict[str, list[str]] = {}
-        for fold in range(len(self.folds)):
-            if fold and self._again(fold - 1) > SHARE_FOR_FOLD * self.left:
-                return  # what is left serves the others better
-            for candidate in cheap:
-                if candidate.label in self.out or time.monotonic() > stop:
-                    continue
-                if fold == 0 and (why := self._why_leave_out(candidate)):
-                    self.out[candidate.label] = f"was left out, {why}"
-                    left_out.setdefault(why, []).append(candidate.label)
-                    continue
-                if candidate.method.serves and n_train is None:
-                    if after_words is not None and self.tried:
-                        after_words()
-                    n_train = self._affordable(candidate)
-                    if n_train == 0:
-                        self.say("encoding texts with the transformer would take too long: words alone")
-                        self.overhead = STARTING_SECONDS + FIRST_READING_SECONDS
-                        return
-                n = n_train if candidate.method.serves else self._words_affordable()
-                n = None if n == len(self.folds[0].train_labels) else n
-                until = min(stop + 1.0, self.end) if self.tried else self.end  # something is better than nothing
-                self.run(candidate, fold, until, n=n if fold == 0 else None, quietly=fold > 0)
-            for why, labels in left_out.items() if fold == 0 else ():
-                self.say(f"left out, {why}: {', '.join(labels)}")
-        if len(self.folds) > 1:
-            found = sorted((m for m in summarised(self.tried) if m.n_folds > 1), key=lambda m: -m.score)
-            if found:
-                said = ", ".join(f"{m.candidate.label} {m.score:.3f}" for m in found)
-                self.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
-
-    def _why_leave_out(self, candidate: Candidate) -> str | None:
-        """Why a cheap method is not worth trying, once some are known; None where it is."""
-        known = [c for c in self.entrants if c.is_cheap and self.measured(c)]
-        if len(known) < 2 or not any(c.method.serves for c in known):
-            return None
-        trained = [
-            c for c in self.entrants if not c.is_cheap and c.label not in self.out and self._too_large(c) is None
-        ]
-        rivals = [candidate, *known, *trained]
-        seconds = self.left - self.overhead
-        direct = self._rivals(rivals, seconds)
-        if direct.is_beaten(0):
-            return "being hardly able to come out ahead"
-        later = self._rivals(rivals, seconds - self._on_features(candidate))
-        if later.best_of([0], [self._noise(direct, self.folds[0].n_test)]) < direct.best_of([], []):
-            return "taking more from the last fit than they would tell"
-        return None
-
-    def _on_features(self, candidate: Candidate) -> float:
-        """Seconds that a method on frozen features takes on the first fold, now that its texts are encoded.
-
-        What is no network is taken for a logistic regression: the linear probe's seconds, or the longest so far.
-        """
-        light = self.runner.light_seconds(self.runner.plan(self.folds[0], candidate.method))
-        if light:
-            return light
-        costs = [t.record.cost for t in self.tried if t.candidate.method.serves and not t.record.curve]
-        return max(((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0) for cost in costs), default=0.0)
-
-    def _rivals(self, candidates: Sequence[Candidate], seconds: float) -> Rivals:
-        """What is believed of what they would reach in fits of so many seconds."""
-        return Rivals(*self.believed(candidates, [self.labels_in_time(c, seconds) for c in candidates]))
-
-    def _noise(self, rivals: Rivals, n_rows: int) -> float:
-        """Variance of the logit of what the best of them reaches on so many rows."""
-        return logit_variance(self.belief.back(float(rivals.mean.max())), n_rows) + SEED_NOISE**2
-
-    def _again(self, fold: int) -> float:
-        """Seconds that the same on another fold would take, with all libraries imported.
-
-        Folds are of the same texts: their features are there, unless too many to be encoded.
-        """
-        known = [tried.record for tried in self.tried if tried.fold == fold]
-        n_train = len(self.folds[fold].train_labels)
-        fewer = [r.cost for r in known if r.cell.backbone is not None and r.cell.n_train < n_train]
-        features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in fewer), default=0.0)
-        return features + sum((r.cost.fit_seconds or 0.0) + 0.1 for r in known)
-
-    def _words_affordable(self) -> int:
-        """Rows whose words can be learnt from within the same share: a row of coefficients a class takes its time."""
-        task = self.folds[0]
-        n = int(SHARE_FOR_FEATURES * self.left * WORDS_A_SECOND / max(1, task.n_outputs))
-        return min(len(task.train_labels), max(n, 2 * task.n_strata, 50))
-
-    def _affordable(self, candidate: Candidate) -> int:
-        """Rows that can be encoded, validation rows included; 0 where that is too few to learn from."""
-        task = self.folds[0]
-        needed = self.runner.estimate(self.runner.plan(task, candidate.method)).seconds
-        share = SHARE_FOR_FEATURES if self.tried else SHARE_FOR_CHEAP  # something is better than nothing
-        allowed = share * (self.left - FIRST_READING_SECONDS)
-        if needed <= allowed:
-            return len(task.train_labels)
-        everything = len(task.train_labels) + task.n_test
-        n = int(everything * allowed / needed) - task.n_test
-        least = max(task.n_strata, 50)
-        return 0 if n < least else n
-
-    # ---- methods that train inside the transformer
-
     def halving(self, predict_seconds: float) -> None:
         """Successive halving: the promising in short fits, then the better half in longer ones; or no race at all.
 
@@ -303,12 +172,12 @@ class Race:
             trained = [c for c in trained if self.uncut(c).steps_within(left - self.overhead) >= LEAST_STEPS]
         rivals = [*trained, *cheap]
         places = range(len(trained))
-        direct = self._rivals(rivals, left - self.overhead)
+        direct = self.rivals(rivals, left - self.overhead)
         favourite = int(np.argmax(direct.mean))
         worth, entering, kept = direct.best_of([], []), [], left
         n_rows = self.folds[0].n_test * min(2, len(self.folds))
-        first = self._rivals(rivals, SHARE_FOR_LAST_FIT * left)
-        noise = self._noise(first, n_rows)
+        first = self.rivals(rivals, SHARE_FOR_LAST_FIT * left)
+        noise = self.noise(first, n_rows)
         order = first.order(places, noise, MOST_ENTRANTS)
         for n in range(1, len(order) + 1):
             chosen = order[:n]
@@ -320,7 +189,7 @@ class Race:
             for i in chosen:
                 share = min(1.0, slice_ / max(FOLD_SHARE * self.last_fit(trained[i]), 1e-9))
                 noises.append(noise + (CUT_NOISE * math.log2(1 / share)) ** 2)
-            found = self._rivals(rivals, last - self.overhead).best_of(chosen, noises)
+            found = self.rivals(rivals, last - self.overhead).best_of(chosen, noises)
             if found > worth:
                 worth, entering, kept = found, chosen, last
         if not entering and favourite in places and left - self.overhead >= LEAST_SECONDS:
@@ -350,7 +219,7 @@ class Race:
         for candidate in self.entrants:
             if candidate.is_cheap or candidate.label in self.out:
                 continue
-            needs = self._too_large(candidate)
+            needs = self.too_large(candidate)
             if needs is not None:
                 self.out[candidate.label] = f"needs about {needs / 1e9:.1f} GB"
                 self.say(f"{candidate.label} needs about {needs / 1e9:.1f} GB: does not fit")
@@ -358,7 +227,7 @@ class Race:
             found.append(candidate)
         return found
 
-    def _too_large(self, candidate: Candidate) -> float | None:
+    def too_large(self, candidate: Candidate) -> float | None:
         """Bytes that a method is expected to need, where these are too many; None where it fits."""
         if self.most_bytes is None:
             return None
@@ -373,6 +242,14 @@ class Race:
         """A candidate's fit on all rows."""
         return uncut_fit(candidate, self.n_rows, self.last_fit(candidate))
 
+    def rivals(self, candidates: Sequence[Candidate], seconds: float) -> Rivals:
+        """What is believed of what they would reach in fits of so many seconds."""
+        return Rivals(*self.believed(candidates, [self.labels_in_time(c, seconds) for c in candidates]))
+
+    def noise(self, rivals: Rivals, n_rows: int) -> float:
+        """Variance of the logit of what the best of them reaches on so many rows."""
+        return logit_variance(self.belief.back(float(rivals.mean.max())), n_rows) + SEED_NOISE**2
+
     def _better_half(self, candidates: list[Candidate], last_seconds: float) -> list[Candidate]:
         """The better half, less those that will hardly come out ahead of the best of all.
 
@@ -384,7 +261,7 @@ class Race:
         if len(known) < 2:
             return known
         rivals = [*known, *(c for c in self.entrants if c.is_cheap and self.measured(c))]
-        found = self._rivals(rivals, last_seconds)
+        found = self.rivals(rivals, last_seconds)
         order = sorted(range(len(known)), key=lambda i: -found.mean[i])
         half = order[: math.ceil(len(known) / 2)]
         kept = [known[i] for i in half if not found.is_beaten(i)]
