@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.jsonl import replacing
+from harness.outputs import replacing
 from harness.records import Cell, Record
 from harness.variants import canonical_text, storable, variants
 

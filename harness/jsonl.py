@@ -5,10 +5,8 @@ Everything written is plain ASCII JSON without NaN, so that any reader takes it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from harness.errors import StoreError
+from harness.outputs import replacing
 from harness.records import Record
 
 
@@ -60,30 +59,6 @@ def reason_of(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0].rstrip(".") if lines else type(error).__name__
     return f"{type(error).__name__}: {text}." if isinstance(error, (KeyError, TypeError)) else f"{text}."
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a path beside `path` that takes its place when the block ends well.
-
-    Args:
-        path: the file to make or replace; its folder is made where it is missing.
-
-    Raises:
-        StoreError: if the folder or the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}. Name another file or folder."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_jsonl(records: Iterable[Record], path: str | Path) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.jsonl import replacing
+from harness.outputs import replacing
 from harness.report import text
 from harness.report.across import Standing, across_tasks
 from harness.report.contrasts import standings, tied_with_best

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.errors import StoreError
 from harness.frame import EXPORT_COLUMNS, write_csv
-from harness.jsonl import replacing
+from harness.outputs import replacing
 from harness.report import overview_plots, plots, text
 from harness.report.across import Standing, across_frame, across_tasks, overfitting_gaps
 from harness.report.contrasts import all_pairs, standings, tied_with_best, transfer_gains
