@@ -6,11 +6,13 @@ import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
 from harness.errors import StoreError
 from harness.jsonl import reason_of
+from harness.masking import MASK, is_secret_name, mask_text
 
 _ADVICE = {
     "SQLITE_FULL": "the disk is full. Free some space and run the same command again: what was stored is safe.",
@@ -24,14 +26,42 @@ _ADVICE = {
 }
 
 
-def raise_translated(name: str, error: sa.exc.DBAPIError) -> NoReturn:
-    """Raise a database's error as a `StoreError` that says what to try."""
+def raise_translated(name: str, error: sa.exc.DBAPIError, secrets: tuple[str, ...] = ()) -> NoReturn:
+    """Raise a database's error as a `StoreError` that says what to try.
+
+    Args:
+        name: of the store, without its password.
+        error: of the database.
+        secrets: passwords that a driver may repeat in its messages.
+    """
     code = str(getattr(error.orig, "sqlite_errorname", ""))
     for prefix, advice in _ADVICE.items():
         if code.startswith(prefix):
             raise StoreError(f"The store {name} cannot be used: {advice} ({error.orig})") from error
-    hint = "" if isinstance(error.orig, sqlite3.Error) else " Check that the server runs and the URL is right."
-    raise StoreError(f"The store {name} cannot be used: {reason_of(error.orig)}{hint}") from error
+    if isinstance(error.orig, sqlite3.Error):
+        raise StoreError(f"The store {name} cannot be used: {reason_of(error.orig)}") from error
+    reason = mask_text(reason_of(error.orig), secrets)
+    # Without its cause, which a driver may have given the password.
+    raise StoreError(
+        f"The store {name} cannot be used: {reason} Check that the server runs and the URL is right."
+    ) from None
+
+
+def secrets_of(url: sa.URL) -> tuple[str, ...]:
+    """Return the passwords of a URL, as they are and as a URL writes them."""
+    found = [str(url.password)] if url.password else []
+    for name, value in url.query.items():
+        if is_secret_name(name):
+            found += [value] if isinstance(value, str) else list(value)
+    return tuple(
+        dict.fromkeys(text for secret in found for text in (secret, quote(secret, safe=""), quote_plus(secret)))
+    )
+
+
+def shown_url(url: sa.URL) -> str:
+    """Return a URL as messages may show it, every password replaced by `***`."""
+    shown = {name: MASK if is_secret_name(name) else value for name, value in url.query.items()}
+    return url.set(query=shown).render_as_string(hide_password=True)
 
 
 def parse_url(url_or_path: str | Path) -> sa.URL:

@@ -17,6 +17,11 @@ _WHOLE = re.compile(r"(?s)^([A-Za-z][A-Za-z0-9+.-]*:/+[^/:@]*:).*@")
 """The same where the text is the URL and nothing else, so that a password may hold a blank too."""
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter of this name holds a secret."""
+    return re.search(_WORDS, name, re.IGNORECASE) is not None
+
+
 def mask_store(source: object) -> str:
     """Return the path or URL of a store as messages may show it, with every password replaced by `***`."""
     return _NAMED.sub(rf"\1{MASK}", _WHOLE.sub(rf"\1{MASK}@", str(source)))

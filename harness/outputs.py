@@ -111,8 +111,8 @@ def check_folder(
     if not clashes or overwrite or (folder / FOLDER_MARK).is_file() or (ours is not None and ours(folder)):
         return
     raise UsageError(
-        f"{option} '{folder}' was given, but it holds a {clashes[0].name} that this command did not write. Name another "
-        "folder, or add --overwrite to replace it."
+        f"{option} '{folder}' was given, but it holds a {clashes[0].name} that this command did not write. Name "
+        "another folder, or add --overwrite to replace it."
     )
 
 

@@ -38,7 +38,7 @@ def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
         return list(read_jsonl(path, with_predictions=with_predictions))
     from harness.store import Store  # which imports the database's library
 
-    with Store.open(source, create=False) as opened:
+    with Store.open(source, read_only=True) as opened:
         return list(opened.records(with_predictions=with_predictions))
 
 

@@ -21,57 +21,23 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from harness.claims import LEASE_SECONDS, Owner, break_stale, claims_table, take
-from harness.database import check_file, is_file, parse_url, raise_translated, set_pragmas
+from harness import tables
+from harness.claims import LEASE_SECONDS, Owner, break_stale, take
+from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
+from harness.masking import mask_text
+from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
+from harness.tables import STORE_SCHEMA
+from harness.tables import claims as _claims
+from harness.tables import predictions_table as _predictions
+from harness.tables import records_table as _records
 
 __all__ = ["STORE_SCHEMA", "Store", "read_jsonl", "write_jsonl"]
 
-STORE_SCHEMA = 2
-"""Version of the tables; the record inside a payload has a schema of its own (`records.SCHEMA`)."""
-
-_UPGRADES: dict[int, Callable[[sa.Connection], None]] = {
-    1: lambda connection: _claims.create(connection, checkfirst=True),  # version 2 has claims
-}
-"""From a version of the tables to what brings them to the next, in the transaction that raises the version."""
-
 _CHUNK = 500  # identifiers per query: below every database's limit of parameters
 _FETCH_ALL_ABOVE = 2000  # from here on one scan of the index costs less than many chunks
-_metadata = sa.MetaData()
-_meta = sa.Table(
-    "meta",
-    _metadata,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("value", sa.String, nullable=False),
-)
-_records = sa.Table(
-    "records",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("device", sa.String, primary_key=True),
-    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("suite", sa.String, nullable=False),
-    sa.Column("task", sa.String, nullable=False),
-    sa.Column("method", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("created_at", sa.String, nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
-    # Covers `_Key`, so that what is done is known without reading one payload.
-    sa.Index("records_keys", "device", "id", "attempt", "status", "suite", "created_at"),
-)
-_predictions = sa.Table(
-    "predictions",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("device", sa.String, primary_key=True),
-    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("payload", sa.Text, nullable=False),
-    sa.ForeignKeyConstraint(["id", "device", "attempt"], ["records.id", "records.device", "records.attempt"]),
-)
-
-_claims: sa.Table = claims_table(_metadata)
 
 T = TypeVar("T")
 
@@ -90,44 +56,43 @@ class _Key(NamedTuple):
 class Store:
     """Records, keyed by (id, device, attempt); `Store.open` makes one. Several processes may share a store."""
 
-    def __init__(self, engine: sa.Engine, name: str) -> None:
+    def __init__(self, engine: sa.Engine, name: str, *, file: ReadOnlyFile | None = None, version: int = 0) -> None:
         self._engine = engine
+        self._file = file
+        self._version = version
+        self._secrets: tuple[str, ...] = ()
         self.name = name
+        """The store's path or URL, without its password."""
 
     @classmethod
-    def open(cls, url_or_path: str | Path, *, create: bool = True) -> Store:
+    def open(cls, url_or_path: str | Path, *, create: bool = True, read_only: bool = False) -> Store:
         """Open the store at a path (SQLite) or a URL (`sqlite:///file`, `postgresql+psycopg://user@host/name`).
 
         Args:
-            url_or_path: where the records lie.
-            create: make the file, its folder and the tables where they are missing; otherwise their absence is an
-                error, as it should be for whoever only reads.
+            url_or_path: where the records are.
+            create: make the file, its folder and the tables where they are missing. Otherwise a missing store is an
+                error.
+            read_only: only read. Nothing is made, upgraded or written, so a read-only disk will do.
 
         Raises:
             StoreError: if it cannot be opened, is no store, or was written by a newer version of the harness.
         """
         url = parse_url(url_or_path)
+        create = create and not read_only
         is_sqlite = url.drivername.startswith("sqlite")
-        # A password may stand in the query too; no message repeats either.
-        shown = url.difference_update_query(["password"]).render_as_string()
-        name = url.database or ":memory:" if is_sqlite else shown
+        name = url.database or ":memory:" if is_sqlite else shown_url(url)
         if is_file(url):
             check_file(Path(str(url.database)), create=create)
-        # A connection that has outlived a restart of the server is found out before a record is entrusted to it; and
-        # claims rely on each statement seeing what was committed last.
-        settings = {} if is_sqlite else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+        if read_only and is_file(url):
+            file = ReadOnlyFile(Path(str(url.database)))
+            store = cls(file.engine, name, file=file)
+        else:
+            store = cls(_make_engine(url, name, read_only=read_only), name)
+        store._secrets = secrets_of(url)
         try:
-            engine = sa.create_engine(url, **settings)
-        except (ImportError, sa.exc.ArgumentError) as error:
-            hint = " Try pip install 'adaptation-harness[postgres]'." if url.drivername.startswith("postgresql") else ""
-            raise StoreError(f"The store {name} needs a database driver that is missing: {error}.{hint}") from error
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", set_pragmas)
-        store = cls(engine, name)
-        try:
-            store._prepare(create=create)
+            store._prepare(create=create, read_only=read_only)
         except BaseException:
-            engine.dispose()
+            store.close()
             raise
         return store
 
@@ -202,8 +167,8 @@ class Store:
         They come in the order in which the first of each was stored.
         """
         names = ("id", "device", "attempt", "suite", "task", "method", "status", "created_at")
-        with self._errors(), self._engine.connect() as connection:
-            found = connection.execute(sa.select(*(_records.c[name] for name in names))).all()
+        query = sa.select(*(_records.c[name] for name in names))
+        found = self._read(lambda connection: connection.execute(query).all())
         latest: dict[tuple[str, str], Any] = {}
         for row in found:
             best = latest.get((row.id, row.device))
@@ -273,8 +238,9 @@ class Store:
         query = sa.select(_claims.c.id)
         if device is not None:
             query = query.where(_claims.c.device == _column(device))
-        with self._errors(), self._engine.connect() as connection:
-            return set(connection.execute(query).scalars())
+        if self._version < tables.CLAIMS_SINCE:
+            return set()
+        return self._read(lambda connection: set(connection.execute(query).scalars()))
 
     def next_attempt(self, id: str, device: str) -> int:
         """The number that the next record of this cell on this device should bear; 1 for the first."""
@@ -309,16 +275,18 @@ class Store:
             payloads = self._payloads(_records, wanted)
             predictions = self._payloads(_predictions, wanted) if with_predictions else {}
             for key in chunk:
-                yield self._read(key, payloads[key[:3]], predictions.get(key[:3]))
+                yield self._parse(key, payloads[key[:3]], predictions.get(key[:3]))
 
     def count(self) -> int:
         """How many records there are, all attempts counted."""
-        with self._errors(), self._engine.connect() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(_records)).scalar_one()
+        query = sa.select(sa.func.count()).select_from(_records)
+        return self._read(lambda connection: connection.execute(query).scalar_one())
 
     def close(self) -> None:
         """Release the connections; SQLite folds its log back into the one file."""
         self._engine.dispose()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Store:
         return self
@@ -333,8 +301,9 @@ class Store:
             query = query.where(_records.c.device == _column(device))
         chunks = _chunks(sorted(ids), _CHUNK) if ids is not None and len(ids) <= _FETCH_ALL_ABOVE else None
         queries = [query] if chunks is None else [query.where(_records.c.id.in_(chunk)) for chunk in chunks]
-        with self._errors(), self._engine.connect() as connection:
-            found = [_Key(*row) for query in queries for row in connection.execute(query).all()]
+        found = self._read(
+            lambda connection: [_Key(*row) for query in queries for row in connection.execute(query).all()]
+        )
         if ids is not None:
             asked = frozenset(ids)
             found = [key for key in found if key.id in asked]
@@ -350,11 +319,10 @@ class Store:
     def _payloads(self, table: sa.Table, keys: Collection[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
         columns = [table.c[name] for name in ("id", "device", "attempt", "payload")]
         query = sa.select(*columns).where(table.c.id.in_(sorted({key[0] for key in keys})))
-        with self._errors(), self._engine.connect() as connection:
-            rows = connection.execute(query).all()
+        rows = self._read(lambda connection: connection.execute(query).all())
         return {(id_, device, attempt): payload for id_, device, attempt, payload in rows}
 
-    def _read(self, key: _Key, payload: str, predictions: str | None) -> Record:
+    def _parse(self, key: _Key, payload: str, predictions: str | None) -> Record:
         try:
             value = json.loads(payload)
             value["predictions"] = None if predictions is None else json.loads(predictions)
@@ -364,67 +332,25 @@ class Store:
             hint = "Upgrade the harness if a newer one wrote it; restore a copy if the store was damaged."
             raise StoreError(f"{where} cannot be read: {reason_of(error)} {hint}") from error
 
-    def _prepare(self, *, create: bool) -> None:
-        """Make the tables of a new store, bring old ones up to date, refuse what is newer or something else."""
+    def _prepare(self, *, create: bool, read_only: bool) -> None:
+        """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""
+        version = self._read(lambda connection: tables.find_version(connection, self.name))
+        if version is None and not create:
+            raise StoreError(f"{self.name} holds no records yet. Run something first, or name another store.")
         with self._errors():
-            inspector = sa.inspect(self._engine)
-            tables = set(inspector.get_table_names())
-            ours = "meta" in tables and {column["name"] for column in inspector.get_columns("meta")} == {
-                "name",
-                "value",
-            }
-            # A shared PostgreSQL database may well hold other tables; a file of SQLite is a store or it is not.
-            clash = tables if self._engine.dialect.name == "sqlite" else tables & set(_metadata.tables)
-            if clash and not ours:
-                raise StoreError(
-                    f"{self.name} is a database, but not a store of records: it holds {', '.join(sorted(clash)[:5])}. "
-                    "Name another file or database."
-                )
-            version = self._version() if ours else None
             if version is None:
-                if not create:
-                    raise StoreError(f"{self.name} holds no records yet. Run something first, or name another store.")
-                self._create()
-            elif version > STORE_SCHEMA:
-                raise StoreError(
-                    f"{self.name} was written by a newer version of the harness (tables of version {version}; this one "
-                    f"reads up to {STORE_SCHEMA}). Upgrade adaptation-harness, or name another store."
-                )
-            elif version < STORE_SCHEMA:
-                self._upgrade(version)
+                tables.create(self._engine)
+            elif version < tables.STORE_SCHEMA and not read_only:
+                tables.upgrade(self._engine, version)
+        self._version = version if version is not None and read_only else tables.STORE_SCHEMA
 
-    def _version(self) -> int | None:
-        with self._engine.connect() as connection:
-            value = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "schema")).scalar()
-        if value is None:
-            return None  # another process is making the tables, or was killed while it did
-        try:
-            return int(value)
-        except ValueError:
-            raise StoreError(f"{self.name} has the schema version {value!r}; expected a whole number.") from None
-
-    def _create(self) -> None:
-        # Each step leaves alone what is there, so that two processes may create one store at the same time and a
-        # creation that was killed half-way is finished by the next; the version comes last. PostgreSQL refuses the
-        # second of two simultaneous CREATE ... IF NOT EXISTS once the first has committed: then there is no more to do.
-        with contextlib.suppress(sa.exc.IntegrityError):
-            self._create_tables()
-        self._create_tables()
-        with contextlib.suppress(sa.exc.IntegrityError), self._engine.begin() as connection:
-            connection.execute(_meta.insert().values(name="schema", value=str(STORE_SCHEMA)))
-
-    def _create_tables(self) -> None:
-        with self._engine.begin() as connection:
-            for table in (_meta, _records, _predictions, _claims):
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            for index in (*_records.indexes, *_claims.indexes):
-                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-
-    def _upgrade(self, version: int) -> None:
-        with self._engine.begin() as connection:
-            for step in range(version, STORE_SCHEMA):
-                _UPGRADES[step](connection)
-            connection.execute(_meta.update().where(_meta.c.name == "schema").values(value=str(STORE_SCHEMA)))
+    def _read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what `work` reads through a connection, with the database's errors translated."""
+        with self._errors():
+            if self._file is not None:
+                return self._file.read(work)
+            with self._engine.connect() as connection:
+                return work(connection)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -434,7 +360,27 @@ class Store:
         except sa.exc.IntegrityError:
             raise
         except sa.exc.DBAPIError as error:
-            raise_translated(self.name, error)
+            raise_translated(self.name, error, self._secrets)
+
+
+def _make_engine(url: sa.URL, name: str, *, read_only: bool) -> sa.Engine:
+    """Return an engine whose connections are set up as stores need them."""
+    settings: dict[str, Any] = {}
+    if not url.drivername.startswith("sqlite"):
+        # A connection that has outlived a restart of the server is found out before a record is entrusted to it; and
+        # claims rely on each statement seeing what was committed last.
+        settings = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+    try:
+        engine = sa.create_engine(url, **settings)
+    except (ImportError, sa.exc.ArgumentError) as error:
+        hint = " Try pip install 'adaptation-harness[postgres]'." if url.drivername.startswith("postgresql") else ""
+        reason = mask_text(str(error), secrets_of(url))
+        raise StoreError(f"The store {name} needs a database driver that is missing: {reason}.{hint}") from None
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", set_pragmas)
+    if read_only and engine.dialect.name == "postgresql":
+        return engine.execution_options(postgresql_readonly=True)
+    return engine
 
 
 def _column(text: str) -> str:  # the payload keeps the original

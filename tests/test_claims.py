@@ -141,7 +141,7 @@ def test_a_store_from_before_claims_is_upgraded_on_opening(tmp_path: Path) -> No
         store.add(fresh)
     with Store.open(path) as store:
         assert store.count() == 10
-        assert store._version() == STORE_SCHEMA
+        assert store._version == STORE_SCHEMA
 
 
 def test_an_owner_elsewhere_is_never_called_dead() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-import harness.store as store_module
+from harness import tables
 from harness.errors import StoreError
 from harness.records import FINAL_STATUSES, CurvePoint, Record, Score
 from harness.store import STORE_SCHEMA, Store, read_jsonl, write_jsonl
@@ -256,10 +256,10 @@ def test_a_creation_that_was_killed_is_finished(tmp_path):
 def test_older_tables_are_upgraded_step_by_step(path, monkeypatch):
     Store.open(path).close()
     now = STORE_SCHEMA
-    monkeypatch.setattr(store_module, "STORE_SCHEMA", now + 2)
+    monkeypatch.setattr(tables, "STORE_SCHEMA", now + 2)
     ran = []
     steps = {version: lambda _, version=version: ran.append(version) for version in (now, now + 1)}
-    monkeypatch.setattr(store_module, "_UPGRADES", steps)
+    monkeypatch.setattr(tables, "UPGRADES", steps)
     Store.open(path).close()
     Store.open(path).close()
     assert ran == [now, now + 1]
@@ -312,7 +312,7 @@ def test_a_database_server_that_does_not_answer_is_named_without_its_password():
 def test_the_tables_and_queries_compile_for_postgresql():
     from sqlalchemy.dialects import postgresql
 
-    for table in store_module._metadata.sorted_tables:
+    for table in tables.metadata.sorted_tables:
         assert "CREATE TABLE" in str(sa.schema.CreateTable(table).compile(dialect=postgresql.dialect()))
 
 

@@ -31,7 +31,7 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
     known: dict[str, str] = {}
     if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
-        with Store.open(store, create=False) as opened:
+        with Store.open(store, read_only=True) as opened:
             if prepared is None:
                 for (label, task, method, status), n in opened.summary().items():
                     counts.setdefault((label, task, method), Counter())[status] += n
@@ -89,7 +89,7 @@ def export_command(file: Path, store: str) -> None:
     """One row a cell."""
     from harness.frame import export
 
-    with Store.open(store, create=False) as opened:
+    with Store.open(store, read_only=True) as opened:
         n_rows = export(opened.records(), file)
     Console().print(f"{n_rows} rows written to {file}.", markup=False, highlight=False, soft_wrap=True)
 

@@ -88,7 +88,7 @@ def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, st
         return {}
     device = prepared.device.name
     by_configuration = {_configured(planned.cell): planned for planned in prepared.cells}
-    with Store.open(store, create=False) as opened:
+    with Store.open(store, read_only=True) as opened:
         statuses = opened.statuses([planned.cell.id for planned in prepared.cells], device)
         for record in opened.records(device=device):
             known = by_configuration.get(_configured(record.cell))
