@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from harness.errors import StoreError
 from harness.jsonl import reason_of
-from harness.masking import MASK, is_secret_name, mask_text
+from harness.masking import MASK, is_secret_name, mask_store, mask_text
 
 _ADVICE = {
     "SQLITE_FULL": "the disk is full. Free some space and run the same command again: what was stored is safe.",
@@ -24,6 +25,10 @@ _ADVICE = {
     "SQLITE_BUSY": "another process has kept it locked for 60 s. Stop that process, or try again later.",
     "SQLITE_IOERR": "the disk reports an error. Check the disk; a network file system may not lock files as needed.",
 }
+
+
+_ALMOST_A_URL = re.compile(r"(?i)(postgres|mysql|sqlite|mariadb|oracle|mssql)[\w+]*:")
+"""The name of a database and a colon, which no path of a store begins with."""
 
 
 def raise_translated(name: str, error: sa.exc.DBAPIError, secrets: tuple[str, ...] = ()) -> NoReturn:
@@ -65,24 +70,33 @@ def shown_url(url: sa.URL) -> str:
 
 
 def parse_url(url_or_path: str | Path) -> sa.URL:
-    """The URL of a store that was named by a path or a URL; no message repeats a password."""
+    """Return the URL of a store that was named by a path or a URL.
+
+    Raises:
+        StoreError: the name is empty or is no URL that can be read. The message repeats no password.
+    """
     text = str(url_or_path)
-    if isinstance(url_or_path, Path) or "://" not in text:
+    if "://" not in text:
         if not text.strip():
             raise StoreError("The store's name is empty; expected a path or a URL such as sqlite:///records.sqlite.")
+        if _ALMOST_A_URL.match(text):
+            raise StoreError(
+                f"The store '{mask_store(text)}' looks like a URL with one slash; expected two, such as "
+                "postgresql+psycopg://USER@HOST/DATABASE. Begin the path of a file with ./ instead."
+            )
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         url = sa.make_url(text)
-        if "@" in (url.host or ""):
-            raise StoreError(
-                "The store's URL has an '@' in its user name or password; expected it percent-encoded, as %40."
-            )
-        return url
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # whose messages may hold a part of the password
         raise StoreError(
             f"The store's URL '{text.partition('://')[0]}://...' cannot be read; expected a path, sqlite:///FILE or "
-            "postgresql+psycopg://USER@HOST/DATABASE."
+            "postgresql+psycopg://USER@HOST/DATABASE, with signs such as @ : / in a password percent-encoded."
         ) from None
+    if "@" in (url.host or ""):
+        raise StoreError(
+            "The store's URL has an '@' in its user name or password; expected it percent-encoded, as %40."
+        )
+    return url
 
 
 def is_file(url: sa.URL) -> bool:
@@ -93,17 +107,18 @@ def is_file(url: sa.URL) -> bool:
 
 def check_file(path: Path, *, create: bool) -> None:
     """Refuse a path that cannot be a store's; make its folder if it may be made."""
+    name = mask_store(path)
     if path.is_dir():
-        raise StoreError(f"The store {path} is a folder; expected a file, such as {path / 'harness.sqlite'}.")
+        raise StoreError(f"The store {name} is a folder; expected a file, such as {name}/harness.sqlite.")
     if create:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"The folder {path.parent} for the store cannot be made: {error.strerror}. Name another with --store."
-            ) from error
+                f"The folder of the store {name} cannot be made: {error.strerror}. Name another with --store."
+            ) from None
     elif not path.exists():
-        raise StoreError(f"There is no store at {path}. Run something first, or name another with --store.")
+        raise StoreError(f"There is no store at {name}. Run something first, or name another with --store.")
 
 
 def set_pragmas(connection: Any, _: object) -> None:

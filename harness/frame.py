@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.outputs import replacing
+from harness.outputs import Recogniser, check_output, csv_starts_with, json_lines_hold, replacing
 from harness.records import Cell, Record
 from harness.variants import canonical_text, storable, variants
 
@@ -272,11 +272,53 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(temporary, engine="pyarrow", index=False)
 
 
+def _parquet_starts_with(path: Path, columns: Sequence[str]) -> bool:
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (OSError, ValueError):
+        return False
+    return list(names[: len(columns)]) == list(columns)
+
+
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": write_csv,
     ".jsonl": write_json_lines,
     ".parquet": write_parquet,
 }
+
+
+_FIRST_COLUMNS = tuple(column.name for column in EXPORT_COLUMNS[:11])
+"""First columns of an export, by which `harness export` knows its own; versions add columns after these."""
+
+
+def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
+    """Refuse a name that an export must not be written to (see `outputs.check_output`).
+
+    Raises:
+        UsageError: the ending is none of .csv, .jsonl and .parquet, or something would be lost.
+    """
+    writer_of(path)
+    ours: dict[str, Recogniser] = {
+        ".csv": csv_starts_with(*_FIRST_COLUMNS),
+        ".jsonl": json_lines_hold(_FIRST_COLUMNS, but=("cell",)),  # whole records have a cell
+        ".parquet": lambda file: _parquet_starts_with(file, _FIRST_COLUMNS),
+    }
+    check_output(path, inputs=inputs, ours=ours[path.suffix.lower()], overwrite=overwrite, option="The export")
+
+
+def writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
+    """Return what writes a frame to a file of this ending.
+
+    Raises:
+        UsageError: for any other ending than .csv, .jsonl and .parquet.
+    """
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        given = f"'{path.suffix}'" if path.suffix else "no ending"
+        raise UsageError(f"'{path}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+    return writer
 
 
 def export(records: Iterable[Record], path: str | Path) -> int:
@@ -289,10 +331,7 @@ def export(records: Iterable[Record], path: str | Path) -> int:
         StoreError: if the file cannot be written.
     """
     target = Path(path)
-    writer = _WRITERS.get(target.suffix.lower())
-    if writer is None:
-        given = f"'{target.suffix}'" if target.suffix else "no ending"
-        raise UsageError(f"'{target}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+    writer = writer_of(target)
     frame = export_frame(records)
     writer(frame, target)
     return len(frame)

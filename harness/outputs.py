@@ -36,7 +36,7 @@ def check_output(
     *,
     inputs: Iterable[str | Path] = (),
     ours: Recogniser | None = None,
-    overwrite: bool = False,
+    overwrite: bool | None = False,
     option: str = "--out",
 ) -> None:
     """Refuse to write to a path where something would be lost that this command did not write.
@@ -45,7 +45,8 @@ def check_output(
         path: the file to write.
         inputs: paths or URLs that the command reads. They are never replaced.
         ours: recognises an earlier output of the same command, which may be replaced. None recognises nothing.
-        overwrite: whether the user allowed replacing other files. Inputs, stores and folders stay refused.
+        overwrite: whether the user allowed replacing other files. Inputs, stores and folders stay refused. None
+            where the command has no option --overwrite.
         option: how the user named the path, for the message.
 
     Raises:
@@ -71,10 +72,7 @@ def check_output(
             return
     except OSError as error:
         raise UsageError(f"{found}, which cannot be read: {error.strerror or error}. {another}") from None
-    raise UsageError(
-        f"{found}, which exists and was not written by this command. Name another file, or add --overwrite to replace "
-        "it."
-    )
+    raise UsageError(f"{found}, which exists and was not written by this command. {_way_out('file', overwrite)}")
 
 
 def check_folder(
@@ -83,7 +81,7 @@ def check_folder(
     *,
     inputs: Iterable[str | Path] = (),
     ours: Recogniser | None = None,
-    overwrite: bool = False,
+    overwrite: bool | None = False,
     option: str = "--out",
 ) -> None:
     """Refuse a folder in which a command would replace files that it did not write.
@@ -93,7 +91,7 @@ def check_folder(
         names: files and folders that the command writes there.
         inputs: paths or URLs that the command reads. They are never replaced.
         ours: recognises a folder that the command wrote before it left marks (see `mark_folder`).
-        overwrite: whether the user allowed replacing other files.
+        overwrite: whether the user allowed replacing other files; None where the command has no such option.
         option: how the user named the folder, for the message.
 
     Raises:
@@ -111,9 +109,13 @@ def check_folder(
     if not clashes or overwrite or (folder / FOLDER_MARK).is_file() or (ours is not None and ours(folder)):
         return
     raise UsageError(
-        f"{option} '{folder}' was given, but it holds a {clashes[0].name} that this command did not write. Name "
-        "another folder, or add --overwrite to replace it."
+        f"{option} '{folder}' was given, but it holds a {clashes[0].name} that this command did not write. "
+        f"{_way_out('folder', overwrite)}"
     )
+
+
+def _way_out(what: str, overwrite: bool | None) -> str:
+    return f"Name another {what}." if overwrite is None else f"Name another {what}, or add --overwrite to replace it."
 
 
 def mark_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ from harness.claims import LEASE_SECONDS, Owner, break_stale, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
-from harness.masking import mask_text
+from harness.masking import mask_store, mask_text
 from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
 from harness.tables import STORE_SCHEMA
@@ -80,7 +80,7 @@ class Store:
         url = parse_url(url_or_path)
         create = create and not read_only
         is_sqlite = url.drivername.startswith("sqlite")
-        name = url.database or ":memory:" if is_sqlite else shown_url(url)
+        name = mask_store(url.database or ":memory:") if is_sqlite else shown_url(url)
         if is_file(url):
             check_file(Path(str(url.database)), create=create)
         if read_only and is_file(url):

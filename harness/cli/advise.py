@@ -19,6 +19,7 @@ from harness.advice import Advice, Choice, Question
 from harness.advice.ask import answer_from, own_records
 from harness.bulk import uncollected
 from harness.errors import DataError
+from harness.masking import mask_store
 from harness.report import text
 from harness.sources import reference_records
 
@@ -56,17 +57,19 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         console.print("Nothing that was measured fits.", style="red")
     else:
         best = answer.best
-        reach = f"{answer.metric} {text.score(best.score)} (80 %: {text.interval(best.low, best.high)})"
+        reach = f"{text.plain(answer.metric)} {text.score(best.score)} (80 %: {text.interval(best.low, best.high)})"
         takes = f"{text.seconds(best.train_seconds)} of training, {text.memory(best.peak_memory_bytes)} of memory"
-        console.print(Text.assemble((best.method, "bold green"), f" is expected to reach {reach}, with {takes}."))
+        console.print(
+            Text.assemble((text.plain(best.method), "bold green"), f" is expected to reach {reach}, with {takes}.")
+        )
         if answer.tied:
             names = ", ".join(choice.method for choice in answer.tied[:8])
             more = f" and {len(answer.tied) - 8} more" if len(answer.tied) > 8 else ""
-            console.print(f"Cannot be told from it: {names}{more}.", markup=False, highlight=False)
+            console.print(text.plain(f"Cannot be told from it: {names}{more}."), markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("method", overflow="fold", min_width=18, max_width=30)
     for name in (f"{answer.metric} (80 %)", "train", "memory", "trainable", "stored"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(text.plain(name)), justify="right", no_wrap=True)
     table.add_column("rests on", overflow="fold")
     for choice in fitting[:MOST_SHOWN]:
         _add(table, choice)
@@ -77,13 +80,14 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
     if outside:
         listed = "; ".join(f"{choice.method} {', '.join(choice.why_not)}" for choice in outside[:6])
         more = f"; and {len(outside) - 6} more" if len(outside) > 6 else ""
-        console.print(f"Does not fit: {listed}{more}.", markup=False, highlight=False)
+        console.print(text.plain(f"Does not fit: {listed}{more}."), markup=False, highlight=False)
     for line in answer.more:
-        console.print(line, markup=False, highlight=False)
-    console.print(f"\n{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}", **_SAID)
+        console.print(text.plain(line), markup=False, highlight=False)
+    said = text.plain(f"{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}")
+    console.print(f"\n{said}", **_SAID)
     if answer.device is not None:
         but = ", but for what is said above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
-        console.print(f"Seconds and memory are those of {answer.device}{but}.", **_SAID)
+        console.print(text.plain(f"Seconds and memory are those of {answer.device}{but}."), **_SAID)
     if question.min_score is not None and fitting:
         console.print("The cheapest that are expected to reach it come first.", style="dim")
 
@@ -101,7 +105,7 @@ _CARRIED: Final = ("Seconds ", "Memory ")
 
 def _source(n_own: int, store: str, *, reference: bool) -> str:
     """Whose records they are."""
-    own = f"{n_own:,} of your own records ({store})"
+    own = f"{n_own:,} of your own records ({mask_store(store)})"
     if not reference:
         return f"They are {own}."
     if n_own:
@@ -151,9 +155,9 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
         said = "not timed" if error is None else f"{error:.0%} off in the median"
         console.print(f"Expected {name}: {said}.")
     console.print(
-        f"{len(found.trials)} questions on {len(found.tasks)} tasks: {', '.join(found.tasks)}. A rule is not counted "
-        "where its method was not measured or does not fit; the last column compares on the questions that both "
-        "answered.",
+        f"{len(found.trials)} questions on {len(found.tasks)} tasks: {text.plain(', '.join(found.tasks))}. A rule is "
+        "not counted where its method was not measured or does not fit; the last column compares on the questions "
+        "that both answered.",
         markup=False,
         highlight=False,
     )

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import HarnessError
+from harness.masking import mask_store
+from harness.report.text import plain
 
 _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-learn", "pandas", "sqlalchemy", "seaborn")
 
@@ -35,7 +37,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     table.add_column(overflow="fold")
 
     def row(name: str, value: str) -> None:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(plain(name)), Text(plain(value)))
 
     row("harness", f"{harness.__version__}, Python {platform.python_version()}, {platform.system()}")
     row("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
@@ -53,7 +55,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
         pass
     row("peak memory by", meter.method)
     row("feature cache", f"{folder}: {FeatureDisk(folder).size_bytes() / 1e6:.1f} MB")
-    row("store", f"{store}: {'there' if '://' in store or Path(store).exists() else 'not made yet'}")
+    row("store", f"{mask_store(store)}: {'there' if '://' in store or Path(store).exists() else 'not made yet'}")
     row("mirror", f"{mirror}: {'there' if mirror.is_dir() else 'no such folder'}" if mirror else "none named")
     missing = []
     try:

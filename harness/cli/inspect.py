@@ -1,4 +1,4 @@
-"""`harness status`, `harness report` and `harness export`: what is in a store."""
+"""`harness status`, `report`, `export`, `import` and `compare`: what a store holds, and what goes into it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from rich.text import Text
 from harness.bulk import uncollected
 from harness.errors import UsageError, unknown_name
 from harness.libraries import quiet_libraries
+from harness.masking import mask_store
+from harness.outputs import check_output, csv_starts_with
 from harness.records import STATUSES
+from harness.report.text import plain
 from harness.sources import read_source
 from harness.store import Store
 
@@ -41,31 +44,34 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
                 known = opened.statuses(ids, prepared.device.name)
                 wanted = [id_ for id_, status in known.items() if status == "failed"]
                 failed = list(opened.latest(wanted, prepared.device.name).values())
-        errors = [f"{r.cell.label()}: {r.error.splitlines()[0]}" for r in failed if r.error]
+        errors = [f"{r.cell.label()}: {first_line(r.error)}" for r in failed if r.error]
     if prepared is not None:
         for planned in prepared.cells:
             key = (str(suite), planned.cell.task, planned.cell.method)
             counts.setdefault(key, Counter())[known.get(planned.cell.id, "missing")] += 1
     shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
-    table = Table(title=f"Records in {store}", title_justify="left")
+    table = Table(title=Text(plain(f"Records in {mask_store(store)}")), title_justify="left")
     for heading in ("suite", "task", "method"):
         table.add_column(heading)
     for heading in shown:
         table.add_column(heading, justify="right")
     for key, counter in counts.items():
-        table.add_row(*map(Text, key), *(str(counter[name] or "") for name in shown))
+        table.add_row(*(Text(plain(part)) for part in key), *(str(counter[name] or "") for name in shown))
     if counts:
         console.print(table)
     else:
-        console.print(f"No records in {store} yet; `harness run quickstart` makes some.", markup=False)
+        console.print(f"No records in {mask_store(store)} yet; `harness run quickstart` makes some.", markup=False)
     for line in errors:
-        console.print(f"failed: {line}", markup=False, highlight=False, style="red")
+        console.print(plain(f"failed: {line}"), markup=False, highlight=False, style="red")
 
 
 @uncollected()
-def write_report_command(suite: str | None, out: Path | None, store: str, figures: str) -> None:
-    """Page, tables and plots of the latest records."""
+def write_report_command(
+    suite: str | None, out: Path | None, store: str, figures: str, *, overwrite: bool = False
+) -> None:
+    """Write page, tables and figures of the latest records."""
     from harness.cli.run import make_console, print_tables
+    from harness.report.folder import check_report_folder
     from harness.report.plots import FORMATS
     from harness.report.write import write_report
 
@@ -74,24 +80,27 @@ def write_report_command(suite: str | None, out: Path | None, store: str, figure
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise UsageError(f"--figures {figures} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
+    folder = out or Path("reports") / (suite or "all")
+    check_report_folder(folder, inputs=[store], overwrite=overwrite)
     records = read_source(store)
     if suite is not None:
         labels = {record.suite for record in records}
         records = [record for record in records if record.suite == suite]
         if not records:
             raise unknown_name("suite among these records", suite, labels)
-    written = write_report(records, out or Path("reports") / (suite or "all"), formats)
+    written = write_report(records, folder, formats)
     print_tables(console, records)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
 
 
-def export_command(file: Path, store: str) -> None:
-    """One row a cell."""
-    from harness.frame import export
+def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
+    """Write one row per cell."""
+    from harness.frame import check_export, export
 
+    check_export(file, inputs=[store], overwrite=overwrite)
     with Store.open(store, read_only=True) as opened:
         n_rows = export(opened.records(), file)
-    Console().print(f"{n_rows} rows written to {file}.", markup=False, highlight=False, soft_wrap=True)
+    _say(f"{n_rows} rows written to {file}.")
 
 
 def import_command(files: list[Path], form: str, mapping: list[str], store: str) -> None:
@@ -119,13 +128,15 @@ def import_command(files: list[Path], form: str, mapping: list[str], store: str)
 
 
 @uncollected()
-def compare_command(a: str, b: str, out: Path | None) -> int:
-    """What is better or worse in `b` than in `a`; 1 where something is worse."""
+def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False) -> int:
+    """Print what is better or worse in `b` than in `a`; return 1 where something is worse."""
     from harness.cli.run import make_console
     from harness.frame import write_csv
     from harness.report.compare import compare
     from harness.report.terminal import terminal_compared
 
+    if out is not None:
+        check_output(out, inputs=[a, b], ours=csv_starts_with(*COMPARED), overwrite=overwrite)
     console = make_console()
     found = compare(read_source(a), read_source(b))
     console.print(terminal_compared(found))
@@ -133,12 +144,26 @@ def compare_command(a: str, b: str, out: Path | None) -> int:
     said = ", ".join(
         f"{counts.get(name, 0)} {name}" for name in ("worse", "better", "no difference shown", "not known")
     )
-    console.print(f"{len(found.rows)} in common: {said}.", markup=False, highlight=False, soft_wrap=True)
+    _say(f"{len(found.rows)} in common: {said}.")
     if found.only_a or found.only_b:
-        console.print(
-            f"Not compared: {found.only_a} that only {a} has, {found.only_b} that only {b} has.", markup=False
+        _say(
+            f"Not compared: {found.only_a} that only {mask_store(a)} has, {found.only_b} that only {mask_store(b)} has."
         )
     if out is not None:
         write_csv(found.rows, out)
-        console.print(f"Written to {out}.", markup=False, highlight=False, soft_wrap=True)
+        _say(f"Written to {out}.")
     return 1 if counts.get("worse", 0) else 0
+
+
+COMPARED = ("task", "backbone", "method", "variant", "draw", "budget", "n_train", "metric", "score_a", "score_b")
+"""First columns of the file that `harness compare --out` writes, by which it knows its own."""
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text; empty where it has none."""
+    return next(iter(text.splitlines()), "")
+
+
+def _say(line: str) -> None:
+    """Print one line as it is, without control characters and without wrapping."""
+    Console().print(plain(line), markup=False, highlight=False, soft_wrap=True)

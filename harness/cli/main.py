@@ -21,6 +21,7 @@ from harness.cli.options import (
     LabelOption,
     MethodsOption,
     MirrorOption,
+    OverwriteOption,
     SeedsOption,
     SizesOption,
     StoreOption,
@@ -30,9 +31,11 @@ from harness.cli.options import (
     TextOption,
     TuneOption,
 )
+from harness.cli.streams import MaskingGroup, make_streams_tolerant, print_masked_traceback
 
 app = typer.Typer(
     name="harness",
+    cls=MaskingGroup,
     help="Compare ways of adapting a pretrained transformer on your task, and learn which fits your budget.",
     no_args_is_help=True,
     add_completion=False,
@@ -175,22 +178,24 @@ def report(
         str, typer.Option(help="Store, .jsonl file of records, or folder of such files.", envvar="HARNESS_STORE")
     ] = DEFAULT_STORE,
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Write a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF) of what was measured."""
     from harness.cli.inspect import write_report_command
 
-    write_report_command(suite, out, store, figures)
+    write_report_command(suite, out, store, figures, overwrite=overwrite)
 
 
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="Ends in .csv, .jsonl or .parquet.")],
     store: StoreOption = DEFAULT_STORE,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Write one row a cell."""
+    """Write one row per cell."""
     from harness.cli.inspect import export_command
 
-    export_command(file, store)
+    export_command(file, store, overwrite=overwrite)
 
 
 @app.command("import")
@@ -221,11 +226,12 @@ def compare(
     a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
     b: Annotated[str, typer.Argument(help="Another: of a later commit, say, or of another machine.")],
     out: Annotated[Optional[Path], typer.Option(help="Also write all rows to this .csv file.")] = None,  # noqa: UP045
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Say what got better or worse from A to B, beyond noise; exit code 1 where something got worse."""
     from harness.cli.inspect import compare_command
 
-    raise typer.Exit(compare_command(a, b, out))
+    raise typer.Exit(compare_command(a, b, out, overwrite=overwrite))
 
 
 @app.command()
@@ -284,7 +290,8 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    del version  # its callback printed it
+    make_streams_tolerant()
 
 
 def main() -> None:
@@ -293,6 +300,8 @@ def main() -> None:
 
     from harness.errors import HarnessError
 
+    make_streams_tolerant()
+    sys.excepthook = print_masked_traceback
     if hasattr(signal, "SIGPIPE"):  # `harness methods | head`: end quietly, as other commands do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -45,3 +45,6 @@ TuneOption = Annotated[
     typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing file, even one that this command did not write.")
+]

@@ -65,7 +65,7 @@ def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
                     estimator,
                     workers,
                     memory_bytes=memory_bytes,
-                    report=lambda name: shown.update(f"Probing {name}"),
+                    report=lambda name: shown.update(Text(f"Probing {name}")),
                 )
     n_done = len(prepared.cells) - len(to_run)
     console.print(

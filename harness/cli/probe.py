@@ -75,7 +75,7 @@ def probe_command(options: ProbeOptions) -> int:
                 batch_size=options.batch_size,
                 seq_len=options.seq_len,
                 memory_bytes=memory,
-                report=lambda name: shown.update(f"Probing {name}"),
+                report=lambda name: shown.update(Text(f"Probing {name}")),
             )
     kept = _keep(found, files, device.name, options)
     if options.as_json:

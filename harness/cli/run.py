@@ -16,6 +16,7 @@ from harness.durations import parse_duration
 from harness.errors import UsageError
 from harness.libraries import quiet_libraries
 from harness.records import Record
+from harness.report.folder import check_report_folder
 
 if TYPE_CHECKING:
     from harness.schedule.drive import Executor, Outcome
@@ -73,6 +74,7 @@ def run_command(asked: Asked, options: RunOptions) -> int:
     if options.price_per_hour is not None and not 0 <= options.price_per_hour < float("inf"):
         raise UsageError(f"--price-per-hour {options.price_per_hour:g} was given; expected a number from 0 on.")
     request = read_request(asked)
+    check_report_folder(options.reports / request.suite.name, inputs=[options.store], option="--reports")
     console = make_console()
     from harness.measure.host import host_limit_bytes
     from harness.schedule.limits import Limits

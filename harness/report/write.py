@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.errors import StoreError
 from harness.frame import EXPORT_COLUMNS, write_csv
-from harness.outputs import replacing
+from harness.outputs import mark_folder, replacing
 from harness.report import overview_plots, plots, text
 from harness.report.across import Standing, across_frame, across_tasks, overfitting_gaps
 from harness.report.contrasts import all_pairs, standings, tied_with_best, transfer_gains
@@ -63,6 +63,7 @@ def write_report(source: Source, folder: Path, formats: Sequence[str] = plots.FO
         figures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"The folder {folder} cannot be made: {error.strerror}. Name another one.") from error
+    mark_folder(folder)
     cells = observations.frame[[column.name for column in EXPORT_COLUMNS]]
     tables = {
         "comparison": table,

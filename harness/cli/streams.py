@@ -1,0 +1,43 @@
+"""What every command's output has in common: no passwords, and no crash on text that the terminal cannot show."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from harness.errors import HarnessError
+from harness.masking import mask_text
+
+
+class MaskingGroup(TyperGroup):
+    """A group of commands whose errors show no password of a store."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; mask the message of an error that is meant for the user."""
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            error.args = (mask_text(str(error)),)
+            raise
+        except Exception as error:
+            # Errors of usage, which typer prints itself. Its class differs between versions of typer.
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = mask_text(message)  # type: ignore[attr-defined]
+            raise
+
+
+def make_streams_tolerant() -> None:
+    """Replace characters that standard output or standard error cannot encode, rather than crash on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def print_masked_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug as Python does, without passwords. For `sys.excepthook`."""
+    typer.echo(mask_text("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
