@@ -5,6 +5,7 @@ Everything written is plain ASCII JSON without NaN, so that any reader takes it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,10 @@ import numpy as np
 from harness.errors import StoreError
 from harness.outputs import replacing
 from harness.records import Record
+from harness.validation import check_predictions, check_record
+
+MAX_LINE_BYTES = 2**25
+"""Longest line that is read as a record."""
 
 
 def payload_of(record: Record) -> dict[str, Any]:
@@ -77,38 +82,57 @@ def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
     return n_written
 
 
-def read_jsonl(path: str | Path | Traversable, *, with_predictions: bool = True) -> Iterator[Record]:
+def read_jsonl(
+    path: str | Path | Traversable, *, with_predictions: bool = True, checked: bool = True
+) -> Iterator[Record]:
     """Stream the records that `write_jsonl` wrote; empty lines are skipped.
 
     Args:
         path: the file.
         with_predictions: unpack the predictions too; `Record.predictions` is None otherwise.
+        checked: check every field. Files that come with the package are checked when they are made.
 
     Raises:
-        StoreError: naming the file and the line that is no record, while the stream is read.
+        StoreError: naming the file, the line and the field that are wrong, while the stream is read.
     """
+    return (record for _, record in read_numbered(path, with_predictions=with_predictions, checked=checked))
+
+
+def read_numbered(
+    path: str | Path | Traversable, *, with_predictions: bool = True, checked: bool = True
+) -> Iterator[tuple[int, Record]]:
+    """Stream the records of a file like `read_jsonl`, each with the number of its line from 1."""
     source = Path(path) if isinstance(path, str) else path
     try:
         with source.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _parse_line(line, f"{source}, line {number}", with_predictions=with_predictions)
+            for number in itertools.count(1):
+                line = file.readline(MAX_LINE_BYTES + 1)
+                if not line:
+                    return
+                if not line.isspace():
+                    where = f"{source}, line {number}"
+                    yield number, _parse_line(line, where, with_predictions=with_predictions, checked=checked)
     except OSError as error:
         raise StoreError(f"{source} cannot be read: {error.strerror or error}.") from error
 
 
-def _parse_line(line: bytes, where: str, *, with_predictions: bool) -> Record:
+def _parse_line(line: bytes, where: str, *, with_predictions: bool, checked: bool) -> Record:
     try:
+        if len(line) > MAX_LINE_BYTES:
+            raise StoreError(f"it is longer than {MAX_LINE_BYTES:,} bytes")
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-        if not isinstance(value, dict):
-            raise ValueError(f"it is a JSON {type(value).__name__}, not an object")
+        if checked:
+            check_record(value)
         if not with_predictions:
             value["predictions"] = None
-        return Record.from_json(value)
+        record = Record.from_json(value)
+        if checked:
+            check_predictions(record)
+        return record
     except Exception as error:  # whatever is wrong with a stranger's line, the answer is the same
         raise StoreError(
             f"{where} is not a record: {reason_of(error)} Expected a line as `write_jsonl` writes it."
-        ) from error
+        ) from None
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import json
+import math
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError
+
+MAX_BYTES = 2**28
+"""Most bytes that the predictions of one record may take when they are unpacked."""
+
+MAX_STATISTICS = 64
+_DTYPES = frozenset({"|u1", "|b1", "|i1", "<u1", "<u2", "<u4", "<u8", "<i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"})
+"""Types of the arrays that `to_json` packs: little-endian numbers."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,20 @@ class Predictions:
             packed["texts"] = _pack_texts(self.texts)
         return packed
 
+    def lengths(self) -> dict[str, int]:
+        """Return the number of rows of each part that is there, by name."""
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("predicted", "target", "confidence", "texts")}
+        parts |= {f"statistics.{name}": values for name, values in self.statistics.items()}
+        return {name: len(part) if np.ndim(part) else 0 for name, part in parts.items() if part is not None}
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Predictions:
-        """The inverse of `to_json`."""
+        """Return the predictions of `to_json`.
+
+        Raises:
+            UsageError: a part is not what `to_json` makes, or all together would take more than `MAX_BYTES`.
+        """
+        _check_parts(value)
         confidence, texts = value.get("confidence"), value.get("texts")
         indices = {
             name: None if value.get(name) is None else _unpack(value[name]).astype(np.int64)
@@ -99,12 +119,65 @@ def _pack(values: npt.NDArray[Any]) -> dict[str, Any]:
     return {"dtype": values.dtype.str, "n": int(values.size), "data": data}
 
 
+def _check_parts(value: Any) -> None:
+    """Refuse packed predictions before anything is unpacked: a few bytes may stand for gigabytes."""
+    if not isinstance(value, dict) or not isinstance(value.get("rows"), str) or not 0 < len(value["rows"]) <= 1000:
+        raise UsageError("predictions is not an object with the fingerprint of its rows.")
+    if unknown := value.keys() - {"rows", "predicted", "target", "confidence", "statistics", "texts"}:
+        raise UsageError(f"predictions has the unknown part {min(unknown)[:80]!r}.")
+    statistics = value.get("statistics", {})
+    if not isinstance(statistics, dict) or len(statistics) > MAX_STATISTICS:
+        raise UsageError(f"predictions.statistics is not an object of at most {MAX_STATISTICS} arrays.")
+    n_bytes = 0
+    for name, part in (*value.items(), *((f"statistics.{key[:80]}", packed) for key, packed in statistics.items())):
+        if name in ("rows", "statistics") or (part is None and "." not in name):
+            continue
+        n_bytes += _check_part(part, f"predictions.{name}")
+    if n_bytes > MAX_BYTES:
+        raise UsageError(f"The predictions take {n_bytes:,} bytes; expected at most {MAX_BYTES:,}.")
+
+
+def _check_part(part: Any, where: str) -> int:
+    """Return how many bytes a packed part takes when it is unpacked; refuse what `_pack` does not make."""
+    if not isinstance(part, dict) or not isinstance(part.get("data"), str):
+        raise UsageError(f"{where} is not an object with packed data.")
+    n = part.get("n")
+    if type(n) is not int or not 0 <= n <= MAX_BYTES:
+        raise UsageError(f"{where}.n is not a whole number from 0 to {MAX_BYTES:,}.")
+    if where.endswith(".texts"):
+        return n
+    dtype = part.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise UsageError(f"{where}.dtype is not one of {', '.join(sorted(_DTYPES))}.")
+    if where.endswith((".predicted", ".target")) and np.dtype(dtype).kind not in "iu":
+        raise UsageError(f"{where}.dtype is '{dtype}'; expected whole numbers.")
+    if where.startswith("predictions.statistics."):
+        shape = part.get("shape")
+        plain = isinstance(shape, list) and 1 <= len(shape) <= 8 and all(type(k) is int and k >= 0 for k in shape)
+        if not plain or math.prod(part["shape"]) != n:
+            raise UsageError(f"{where}.shape is not a list of 1 to 8 sizes whose product is n = {n}.")
+    # Indices become 8 bytes wide.
+    return n * 8
+
+
+def _inflate(data: str, most: int, what: str) -> bytes:
+    """Return inflated bytes; refuse more than `most` of them before they take memory."""
+    try:
+        stream = zlib.decompressobj()
+        raw = stream.decompress(binascii.a2b_base64(data, strict_mode=True), most + 1)
+    except (ValueError, zlib.error) as error:
+        raise UsageError(f"Packed {what} cannot be unpacked: {error}.") from None
+    if len(raw) > most or stream.unconsumed_tail or not stream.eof:
+        raise UsageError(f"Packed {what} hold more or fewer bytes than they say.")
+    return raw
+
+
 def _unpack(value: dict[str, Any]) -> npt.NDArray[Any]:
-    raw = zlib.decompress(base64.b64decode(value["data"]))
-    values = np.frombuffer(raw, dtype=np.dtype(value["dtype"]))
-    if values.size != value["n"]:
-        raise UsageError(f"Packed predictions hold {values.size} values; expected {value['n']}.")
-    return values
+    dtype = np.dtype(value["dtype"])
+    raw = _inflate(value["data"], value["n"] * dtype.itemsize, "predictions")
+    if len(raw) != value["n"] * dtype.itemsize:
+        raise UsageError(f"Packed predictions hold {len(raw) // dtype.itemsize} values; expected {value['n']}.")
+    return np.frombuffer(raw, dtype=dtype)
 
 
 def _pack_any(values: npt.NDArray[Any]) -> dict[str, Any]:
@@ -126,7 +199,13 @@ def _pack_texts(texts: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _unpack_texts(value: dict[str, Any]) -> tuple[str, ...]:
-    texts = json.loads(zlib.decompress(base64.b64decode(value["data"])).decode("utf-8", "surrogatepass"))
+    raw = _inflate(value["data"], MAX_BYTES // 4, "texts")
+    try:
+        texts = json.loads(raw.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"Packed texts cannot be read: {error}.") from None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError("Packed texts are not a list of texts.")
     if len(texts) != value["n"]:
         raise UsageError(f"Packed texts hold {len(texts)} answers; expected {value['n']}.")
     return tuple(texts)

@@ -56,6 +56,19 @@ def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
     return FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
 
 
+MAX_ERROR = 10_000
+"""Most characters of a record's error; a longer one keeps its beginning and its end."""
+
+
+def bounded_error(text: str) -> str:
+    """Return the text of an error at most `MAX_ERROR` characters long, with its middle left out if need be."""
+    if len(text) <= MAX_ERROR:
+        return text
+    note = f"\n... {len(text) - MAX_ERROR:,} characters left out ...\n"
+    n_end = MAX_ERROR // 2
+    return text[: MAX_ERROR - len(note) - n_end] + note + text[-n_end:]
+
+
 Draw = Literal["stratified", "balanced"]
 """How the training rows are drawn: in the proportions of the pool, or the same number of each class (`8/class`)."""
 
@@ -268,7 +281,7 @@ class Record:
     """Everything known about a cell that was run, whatever became of it.
 
     `suite` is a label and no part of the identity. `error` is one or more lines, the first of which is enough for a
-    table; it is None for `ok`.
+    table; it is None for `ok`. An error longer than `MAX_ERROR` loses its middle.
     """
 
     suite: str
@@ -286,6 +299,10 @@ class Record:
     attempt: int = 1
     predictions: Predictions | None = None
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.error is not None and len(self.error) > MAX_ERROR:
+            object.__setattr__(self, "error", bounded_error(self.error))
 
     @property
     def unsteady(self) -> str | None:
@@ -341,7 +358,7 @@ class Record:
             status=value["status"],
             score=None if value["score"] is None else Score(**value["score"]),
             train_score=value["train_score"],
-            cost=Cost(**{**value["cost"], "reused": tuple(value["cost"]["reused"])}),
+            cost=Cost(**{**value["cost"], "reused": tuple(value["cost"].get("reused", ()))}),
             curve=tuple(CurvePoint(**point) for point in value["curve"]),
             provenance=Provenance(**value["provenance"]),
             error=value["error"],

@@ -59,4 +59,4 @@ def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
         if entry.is_dir():
             yield from _files(entry)
         elif entry.name.endswith(".jsonl") and entry.name not in _NO_PRIOR:
-            yield folder.name, read_jsonl(entry, with_predictions=False)
+            yield folder.name, read_jsonl(entry, with_predictions=False, checked=False)

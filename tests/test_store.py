@@ -333,10 +333,10 @@ def test_jsonl_holds_everything(tmp_path):
     ("line", "message"),
     [
         (b"{", "Expecting"),
-        (b"[1]", "list"),
+        (b"[1]", "it is an array of 1 entries; expected an object"),
         (b"\xff", "utf-8"),
-        (b'{"schema": 7}', "schema 7"),
-        (b'{"schema": 1}', "KeyError"),
+        (b'{"schema": 7}', "schema is 7; this version reads schema 1"),
+        (b'{"schema": 1}', "attempt is missing"),
         (b'{"schema": NaN}', "NaN"),
         (b"EDITED", "has been edited"),
     ],
