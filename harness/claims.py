@@ -86,7 +86,7 @@ def break_stale(connection: sa.Connection, table: sa.Table, ids: Sequence[str], 
     theirs = (table.c.device == device) & table.c.id.in_(ids) & (table.c.owner != owner.name)
     now = time.time()
     for row in connection.execute(sa.select(table).where(theirs)).all():
-        if _is_stale(row, now):
+        if is_stale(row, now):
             # As it was read: a lease that has been renewed since holds.
             same = (table.c.owner == row.owner) & (table.c.expires_at == row.expires_at)
             connection.execute(table.delete().where(table.c.id == row.id, table.c.device == device, same))
@@ -111,5 +111,6 @@ def take(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device:
     return [id_ for id_ in ids if id_ in taken]
 
 
-def _is_stale(row: Any, now: float) -> bool:
+def is_stale(row: Any, now: float) -> bool:
+    """Return whether a claim no longer holds: its lease has expired, or its owner is known to be dead."""
     return row.expires_at < now or Owner(row.owner, row.host, row.pid, row.born).is_dead()

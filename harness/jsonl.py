@@ -132,7 +132,7 @@ def _parse_line(line: bytes, where: str, *, with_predictions: bool, checked: boo
     except Exception as error:  # whatever is wrong with a stranger's line, the answer is the same
         raise StoreError(
             f"{where} is not a record: {reason_of(error)} Expected a line as `write_jsonl` writes it."
-        ) from None
+        ) from error
 
 
 def _refuse_constant(text: str) -> NoReturn:

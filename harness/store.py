@@ -10,8 +10,6 @@ no self-join: keys are small and lie in one covering index, so they are fetched 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import itertools
 import json
 import time
 from collections import Counter
@@ -25,10 +23,11 @@ from harness import tables
 from harness.claims import LEASE_SECONDS, Owner, break_stale, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
-from harness.jsonl import dump, payload_of, read_jsonl, reason_of, write_jsonl
+from harness.jsonl import read_jsonl, reason_of, write_jsonl
 from harness.masking import mask_store, mask_text
 from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
+from harness.rows import Packed, Row, column_text, rows_of
 from harness.tables import STORE_SCHEMA
 from harness.tables import claims as _claims
 from harness.tables import predictions_table as _predictions
@@ -51,6 +50,14 @@ class _Key(NamedTuple):
     status: str
     suite: str
     created_at: str
+
+
+class Added(NamedTuple):
+    """How many records `Store.add_new` added, had already, and met again among the new ones."""
+
+    n_added: int
+    n_known: int
+    n_repeated: int
 
 
 class Store:
@@ -104,7 +111,7 @@ class Store:
         Raises:
             StoreError: for a duplicate (id, device, attempt), a score that is no number, a store that is not writable.
         """
-        row, predictions = _rows_of(record)
+        row, predictions = rows_of(record)
         key = {name: row[name] for name in ("id", "device", "attempt")}
         try:
             with self._errors(), self._engine.begin() as connection:
@@ -116,29 +123,43 @@ class Store:
                     connection.execute(_claims.delete().where(mine, _claims.c.owner == owner.name))
         except sa.exc.IntegrityError as error:
             raise DuplicateError(
-                f"Attempt {record.attempt} of cell {record.id} ({_column(record.cell.label())}) on '{key['device']}' "
-                f"is in {self.name} already. Records are never overwritten: store the next attempt (`next_attempt`)."
+                f"Attempt {record.attempt} of cell {record.id} ({column_text(record.cell.label())}) on "
+                f"'{key['device']}' is in {self.name} already. Records are never overwritten: store the next "
+                "attempt (`next_attempt`)."
             ) from error
 
     def add_all(self, records: Iterable[Record]) -> int:
-        """Commit many records with their predictions, all or none; returns how many. For bringing results in.
+        """Commit many records with their predictions, all or none; returns how many.
 
         Raises:
             StoreError: as `add`; the message names no record where two bear one key.
         """
-        n_added = 0
+        return self._insert([rows_of(record) for record in records])
+
+    def add_new(self, packed: Packed) -> Added:
+        """Commit the records of cells that the store has nothing of on their device, all or none.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        by_device: dict[str, list[str]] = {}
+        for id_, device, _ in packed.rows:
+            by_device.setdefault(device, []).append(id_)
+        known = {(id_, device) for device, ids in by_device.items() for id_ in self.statuses(ids, device)}
+        n_added = self._insert([row for key, row in packed.rows.items() if key[:2] not in known])
+        return Added(n_added, len(packed.rows) - n_added, packed.n_repeated)
+
+    def _insert(self, rows: Sequence[tuple[Row, Row | None]]) -> int:
         try:
-            with self._errors(), self._engine.begin() as connection:
-                for chunk in _batched(records, _CHUNK):
-                    rows = [_rows_of(record) for record in chunk]
-                    connection.execute(_records.insert(), [row for row, _ in rows])
-                    predictions = [found for _, found in rows if found is not None]
+            with self.transaction() as connection:
+                for chunk in _chunks(rows, _CHUNK):
+                    connection.execute(_records.insert(), [row for row, _ in chunk])
+                    predictions = [found for _, found in chunk if found is not None]
                     if predictions:
                         connection.execute(_predictions.insert(), predictions)
-                    n_added += len(chunk)
         except sa.exc.IntegrityError as error:
             raise DuplicateError(f"Some of these records are in {self.name} already; none was added.") from error
-        return n_added
+        return len(rows)
 
     def latest(self, ids: Collection[str] | None = None, device: str | None = None) -> dict[tuple[str, str], Record]:
         """The latest attempt of each cell by (id, device), without predictions, in the order they were stored.
@@ -168,7 +189,7 @@ class Store:
         """
         names = ("id", "device", "attempt", "suite", "task", "method", "status", "created_at")
         query = sa.select(*(_records.c[name] for name in names))
-        found = self._read(lambda connection: connection.execute(query).all())
+        found = self.read(lambda connection: connection.execute(query).all())
         latest: dict[tuple[str, str], Any] = {}
         for row in found:
             best = latest.get((row.id, row.device))
@@ -199,7 +220,7 @@ class Store:
         """
         if not ids:
             return {}
-        device = _column(device)
+        device = column_text(device)
         with self._errors(), self._engine.begin() as connection:
             taken = take(connection, _claims, ids, device, owner)
             if len(taken) < len(ids):  # somebody holds the others: dead, perhaps
@@ -237,10 +258,10 @@ class Store:
         """Ids of cells that some run has claimed and not given up; leases that have expired are not looked at."""
         query = sa.select(_claims.c.id)
         if device is not None:
-            query = query.where(_claims.c.device == _column(device))
+            query = query.where(_claims.c.device == column_text(device))
         if self._version < tables.CLAIMS_SINCE:
             return set()
-        return self._read(lambda connection: set(connection.execute(query).scalars()))
+        return self.read(lambda connection: set(connection.execute(query).scalars()))
 
     def next_attempt(self, id: str, device: str) -> int:
         """The number that the next record of this cell on this device should bear; 1 for the first."""
@@ -280,7 +301,7 @@ class Store:
     def count(self) -> int:
         """How many records there are, all attempts counted."""
         query = sa.select(sa.func.count()).select_from(_records)
-        return self._read(lambda connection: connection.execute(query).scalar_one())
+        return self.read(lambda connection: connection.execute(query).scalar_one())
 
     def close(self) -> None:
         """Release the connections; SQLite folds its log back into the one file."""
@@ -298,10 +319,10 @@ class Store:
         """Keys of the records asked for; of each cell and device the latest attempt, or all attempts."""
         query = sa.select(*(_records.c[name] for name in _Key._fields))
         if device is not None:
-            query = query.where(_records.c.device == _column(device))
+            query = query.where(_records.c.device == column_text(device))
         chunks = _chunks(sorted(ids), _CHUNK) if ids is not None and len(ids) <= _FETCH_ALL_ABOVE else None
         queries = [query] if chunks is None else [query.where(_records.c.id.in_(chunk)) for chunk in chunks]
-        found = self._read(
+        found = self.read(
             lambda connection: [_Key(*row) for query in queries for row in connection.execute(query).all()]
         )
         if ids is not None:
@@ -319,7 +340,7 @@ class Store:
     def _payloads(self, table: sa.Table, keys: Collection[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
         columns = [table.c[name] for name in ("id", "device", "attempt", "payload")]
         query = sa.select(*columns).where(table.c.id.in_(sorted({key[0] for key in keys})))
-        rows = self._read(lambda connection: connection.execute(query).all())
+        rows = self.read(lambda connection: connection.execute(query).all())
         return {(id_, device, attempt): payload for id_, device, attempt, payload in rows}
 
     def _parse(self, key: _Key, payload: str, predictions: str | None) -> Record:
@@ -329,12 +350,12 @@ class Store:
             return Record.from_json(value)
         except (HarnessError, ValueError, KeyError, TypeError) as error:
             where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
-            hint = "Upgrade the harness if a newer one wrote it; restore a copy if the store was damaged."
+            hint = f"Upgrade the harness if a newer one wrote it, or remove it: harness forget --id {key.id}."
             raise StoreError(f"{where} cannot be read: {reason_of(error)} {hint}") from error
 
     def _prepare(self, *, create: bool, read_only: bool) -> None:
         """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""
-        version = self._read(lambda connection: tables.find_version(connection, self.name))
+        version = self.read(lambda connection: tables.find_version(connection, self.name))
         if version is None and not create:
             raise StoreError(f"{self.name} holds no records yet. Run something first, or name another store.")
         with self._errors():
@@ -344,7 +365,17 @@ class Store:
                 tables.upgrade(self._engine, version)
         self._version = version if version is not None and read_only else tables.STORE_SCHEMA
 
-    def _read(self, work: Callable[[sa.Connection], T]) -> T:
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yield a connection whose changes are committed together at the end, or not at all.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        with self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Return what `work` reads through a connection, with the database's errors translated."""
         with self._errors():
             if self._file is not None:
@@ -381,34 +412,6 @@ def _make_engine(url: sa.URL, name: str, *, read_only: bool) -> sa.Engine:
     if read_only and engine.dialect.name == "postgresql":
         return engine.execution_options(postgresql_readonly=True)
     return engine
-
-
-def _column(text: str) -> str:  # the payload keeps the original
-    """A text that every database stores: no NUL, no lone surrogate."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
-
-
-def _rows_of(record: Record) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The row of a record, and that of its predictions if it has some."""
-    payload = payload_of(record)
-    predictions = payload.pop("predictions")
-    key = {"id": record.id, "device": _column(record.device), "attempt": record.attempt}
-    row = {
-        **key,
-        "suite": _column(record.suite),
-        "task": _column(record.cell.task),
-        "method": _column(record.cell.method),
-        "status": record.status,
-        "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
-        "payload": dump(payload),
-    }
-    return row, None if predictions is None else {**key, "payload": dump(predictions)}
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -58,7 +58,10 @@ def test_all_of_pefts_results_come_in_and_their_front_is_that_of_brute_force(evi
 
 def test_a_file_that_is_no_such_result_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"run_info": {}}')
-    with pytest.raises(UsageError, match=r"a\.json is no result of PEFT's method comparison: KeyError"):
+    with pytest.raises(
+        UsageError,
+        match=r"a\.json is no result of PEFT's method comparison; expected an object with run_info, train_info",
+    ):
         read_results([tmp_path], "peft")
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read as JSON"):
@@ -98,23 +101,33 @@ def test_any_table_comes_in_by_the_names_of_its_columns(tmp_path):
     pd.DataFrame(columns).to_csv(path, index=False)
     mapping = {"task": "=sst2", "method": "how", "backbone": "Model", "score": "Acc", "metric": "=accuracy"}
     mapping |= {"fit_seconds": "sec", "n_train": "=1000", "device": "=somewhere"}
+    with pytest.raises(UsageError, match=r"No field takes .*|No column says n_test"):
+        read_results([path], "table", mapping)
+    mapping |= {"n_test": "=872"}
+    with pytest.raises(UsageError, match="rows 1, 3 are of the same task, backbone, method"):
+        read_results([path], "table", mapping)
+    mapping |= {"seed": "=row"}
     first, second, third = read_results([path], "table", mapping)
     assert (first.cell.method, first.cell.backbone, first.cell.n_train) == ("full", "BERT", 1000)
-    assert (first.cell.seed, third.cell.seed) == (0, 1)  # alike otherwise: another run of the same
+    assert (first.cell.seed, third.cell.seed, second.cell.seed) == (0, 1, 0)
+    assert first.score.n_test == 872
     assert (first.score.value, first.cost.fit_seconds) == (0.91, 60.0)
     assert third.cost.fit_seconds is None
     assert second.device == "somewhere (imported)"
+
+
+SIZES = {"n_train": "=8", "n_test": "=100"}
 
 
 @pytest.mark.parametrize(
     ("content", "mapping", "message"),
     [
         ("method,score\na,1\n", {}, "has no column for task"),
-        ("task,method,score\nt,a,x\n", {}, "row 1: score is 'x'; expected a number"),
-        ("task,method,score\nt,a,\n", {}, "row 1: there is no score"),
-        ("task,method,score\n,a,1\n", {}, "task and method must not be empty"),
-        ("task,method,score,n_train\nt,a,1,1.5\n", {}, "n_train is 1.5; expected a whole number"),
-        ("task,method,score,status\nt,a,1,fine\n", {}, "status is 'fine'; expected one of ok"),
+        ("task,method,score\nt,a,x\n", SIZES, "row 1: score is 'x'; expected a number"),
+        ("task,method,score\nt,a,\n", SIZES, "row 1: there is no score"),
+        ("task,method,score\n,a,1\n", SIZES, "task and method must not be empty"),
+        ("task,method,score,n_train\nt,a,1,1.5\n", {"n_test": "=9"}, "n_train is 1.5; expected a whole number"),
+        ("task,method,score,status\nt,a,1,fine\n", SIZES, "status is 'fine'; expected one of ok"),
         ("task,method,score\nt,a,1\n", {"scor": "x"}, "Did you mean 'score'"),
         ("task,method,acc\nt,a,1\n", {"score": "ac"}, "Did you mean 'acc'"),
     ],

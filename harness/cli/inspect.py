@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from harness.masking import mask_store
 from harness.outputs import check_output, csv_starts_with
 from harness.records import STATUSES
 from harness.report.text import plain
+from harness.rows import pack
 from harness.sources import read_source
 from harness.store import Store
 
@@ -103,28 +104,34 @@ def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
     _say(f"{n_rows} rows written to {file}.")
 
 
-def import_command(files: list[Path], form: str, mapping: list[str], store: str) -> None:
-    """Results that others measured, into the store."""
-    from harness.importing import read_results
+def import_command(
+    files: list[Path],
+    form: str,
+    mapping: list[str],
+    store: str,
+    *,
+    scale: str | None = None,
+    ignore: list[str] | None = None,
+) -> None:
+    """Store results that others measured, all of them or none."""
+    from harness.importing import locate_results
 
     named: dict[str, str] = {}
     for part in mapping:
-        field, equals, column = part.partition("=")
+        field, equals, column = (piece.strip() for piece in part.partition("="))
         if not equals or not column:
             raise UsageError(
                 f"--map {part} was given; expected FIELD=COLUMN, or FIELD==VALUE for one value in all rows."
             )
-        named[field.strip()] = column.strip()
-    records = read_results(files, form, named)
+        if field in named:
+            raise UsageError(f"--map {field} was given twice; expected one column, or several joined by '+'.")
+        named[field] = column
+    packed = pack(locate_results(files, form, named, scale=scale, ignore=ignore or ()))
     with Store.open(store) as opened:
-        by_device: defaultdict[str, list[str]] = defaultdict(list)
-        for record in records:
-            by_device[record.device].append(record.id)
-        known_ids = {(id_, device) for device, ids in by_device.items() for id_ in opened.statuses(ids, device)}
-        n_new = opened.add_all(record for record in records if (record.id, record.device) not in known_ids)
-    n_known = len(records) - n_new
-    known = f", {n_known} were there already" if n_known else ""
-    Console().print(f"{n_new} records imported into {store}{known}.", markup=False, highlight=False, soft_wrap=True)
+        added = opened.add_new(packed)
+        known = f", {added.n_known} were there already" if added.n_known else ""
+        repeated = f", {added.n_repeated} come twice and were taken once" if added.n_repeated else ""
+        _say(f"{added.n_added} records imported into {opened.name}{known}{repeated}.")
 
 
 @uncollected()

@@ -213,12 +213,45 @@ def import_(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--map", help="For a table: FIELD=COLUMN, or FIELD==VALUE for one value in all rows."),
     ] = None,
+    scale: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For a table: percent or fraction, how its scores are written."),
+    ] = None,
+    ignore: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="For a table: leave this column out. Repeat for several."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Take in results that others measured, or that another machine did."""
     from harness.cli.inspect import import_command
 
-    import_command(files, form, mapping or [], store)
+    import_command(files, form, mapping or [], store, scale=scale, ignore=ignore)
+
+
+@app.command()
+def forget(
+    task: Annotated[Optional[str], typer.Option(help="Records of this task.")] = None,  # noqa: UP045
+    method: Annotated[Optional[str], typer.Option(help="Records of this method.")] = None,  # noqa: UP045
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Records of this backbone; none for methods that use none."),
+    ] = None,
+    device: Annotated[Optional[str], typer.Option(help="Records of this device, by its full name.")] = None,  # noqa: UP045
+    suite: Annotated[Optional[str], typer.Option(help="Records with this label.")] = None,  # noqa: UP045
+    status: Annotated[Optional[str], typer.Option(help="Records of this status, such as failed.")] = None,  # noqa: UP045
+    id_: Annotated[Optional[str], typer.Option("--id", help="Cells whose id begins with this.")] = None,  # noqa: UP045
+    before: Annotated[Optional[str], typer.Option(help="Stored before this date or time, UTC.")] = None,  # noqa: UP045
+    after: Annotated[Optional[str], typer.Option(help="Stored at this date or time or later, UTC.")] = None,  # noqa: UP045
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Remove records from a store: those that match all that is given. Shows them and asks first."""
+    from harness.cli.forget import forget_command
+    from harness.forgetting import Wanted
+
+    wanted = Wanted(task, method, backbone, device, suite, status, id_, before, after)
+    raise typer.Exit(forget_command(wanted, store, yes=yes))
 
 
 @app.command()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.importing.read import FORMATS, read_results
+from harness.importing.read import FORMATS, locate_results, read_results
 
-__all__ = ["FORMATS", "read_results"]
+__all__ = ["FORMATS", "locate_results", "read_results"]

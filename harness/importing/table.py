@@ -1,184 +1,250 @@
-"""Any tidy table of results: one row a result, its columns named by the user."""
+"""Any tidy table of results: one row per result, its columns named by the user.
+
+A column that no field takes, a size that is not stated, or rows that nothing tells apart are refused: what such a
+column says would be averaged away.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pandas as pd
 
 from harness.errors import UsageError, unknown_name
+from harness.frame import EXPORT_COLUMNS
+from harness.importing import scales
+from harness.importing.fields import (
+    CELL_FIELDS,
+    COSTS_SECONDS,
+    COSTS_WHOLE,
+    FIELDS,
+    NEEDED,
+    SEED_BY_ROW,
+    UNKNOWN,
+    Row,
+    listed,
+)
 from harness.importing.made import imported
 from harness.records import STATUSES, Budget, Cell, Cost, Record, Score, Status
 
-_TEXTS: Final = (
-    "task",
-    "kind",
-    "backbone",
-    "method",
-    "family",
-    "variant",
-    "budget",
-    "status",
-    "metric",
-    "device",
-    "error",
-)
-_NUMBERS: Final = ("score", "score_low", "score_high", "train_score", "load_seconds", "encode_seconds", "tune_seconds")
-_NUMBERS_TOO: Final = ("fit_seconds", "predict_seconds", "train_flops")
-_WHOLE: Final = ("n_train", "seed", "n_test", "train_tokens", "peak_device_bytes", "peak_rss_bytes")
-_WHOLE_TOO: Final = ("peak_rss_above_baseline_bytes", "n_parameters", "n_trainable", "artifact_bytes")
-_FLAGS: Final = ("higher_is_better",)
-FIELDS: Final = (*_TEXTS, *_NUMBERS, *_NUMBERS_TOO, *_WHOLE, *_WHOLE_TOO, *_FLAGS)
-"""What a column can be named as; `task`, `method` and `score` are needed."""
+__all__ = ["EXPORT", "FIELDS", "read"]
 
 EXPORT: Final = {name: name for name in FIELDS if name not in ("variant", "higher_is_better")}
 """The columns of `harness export` by their own names."""
 
-_NEEDED: Final = ("task", "method", "score")
-_LOWER_IS_BETTER: Final = frozenset({"perplexity", "calibration_error", "loss", "error", "wer", "mae", "mse", "rmse"})
+_OWN_COLUMNS: Final = frozenset(column.name for column in EXPORT_COLUMNS)
 PROTOCOL: Final = "that of the table it was imported from; what its seconds and memory hold is not known here"
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A row by field, with a way to say where it stands."""
-
-    values: dict[str, Any]
-    where: str
-
-    def text(self, name: str) -> str | None:
-        value = self.values.get(name)
-        return None if value is None else str(value)
-
-    def number(self, name: str) -> float | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        try:
-            found = float(value)
-        except (TypeError, ValueError):
-            found = math.nan
-        if not math.isfinite(found):
-            raise UsageError(f"{self.where}: {name} is {value!r}; expected a number, or nothing.")
-        return found
-
-    def whole(self, name: str) -> int | None:
-        found = self.number(name)
-        if found is not None and (found < 0 or found != round(found)):
-            raise UsageError(f"{self.where}: {name} is {found:g}; expected a whole number of 0 or more.")
-        return None if found is None else round(found)
-
-
-def read(path: Path, mapping: Mapping[str, str]) -> Iterator[Record]:
-    """Records of the rows, in their order.
+def read(
+    path: Path, mapping: Mapping[str, str], *, scale: str | None = None, ignore: Sequence[str] = ()
+) -> Iterator[tuple[str, Record]]:
+    """Return the place and the record of each row, in their order.
 
     Args:
         path: a .csv, .tsv, .jsonl or .parquet file.
-        mapping: field (one of `FIELDS`) to the name of its column, or to `=VALUE`. Columns named like a field need no
-            mapping. Fields that are named nowhere are not known, but `seed`, which is then the number of the row
-            among those that are alike otherwise, and `n_train`, which is 0.
+        mapping: field (one of `FIELDS`) to the name of its column, to several joined by `+`, or to `=VALUE`. Columns
+            named like a field need no mapping. `n_train` may be `labels_per_class` times `classes` instead.
+            `n_test==unknown` and `seed==row` say that a table does not state them.
+        scale: `percent` or `fraction`: how scores between two fixed ends are written. None lets figures decide where
+            they can be fractions only, and asks otherwise.
+        ignore: columns that are left out on purpose.
 
     Raises:
-        UsageError: an unknown field or column, a field that is needed, or a value that is none of its kind, with its
-            row.
+        UsageError: an unknown field or column, a column that no field takes, a field that is needed, rows that nothing
+            tells apart, or a value that does not fit, with its row.
     """
     frame = _load(path)
+    is_export = mapping is EXPORT
+    columns = _columns(path, frame, mapping, ignore, is_export=is_export)
+    plain = frame.astype(object).where(frame.notna(), None)
+    rows = [
+        Row({field: _value(column, row) for field, column in columns.items()}, f"{path}, row {number}")
+        for number, row in enumerate(plain.to_dict("records"), start=1)
+    ]
+    if not is_export:
+        rows = scales.to_fractions(rows, scale, path)
+    ids = [str(value) for value in plain["id"]] if is_export and "id" in frame.columns else None
+    return _records(path, rows, columns, ids)
+
+
+def _columns(
+    path: Path, frame: pd.DataFrame, mapping: Mapping[str, str], ignore: Sequence[str], *, is_export: bool
+) -> dict[str, str]:
+    """Return the column of each field, or `=VALUE`; refuse what is missing or left over, all in one message."""
+    names = [str(name) for name in frame.columns]
     for field in mapping:
         if field not in FIELDS:
             raise unknown_name("field of --map", field, FIELDS)
-    columns = {field: field for field in FIELDS if field in frame.columns}
+    columns: dict[str, str] = {field: field for field in FIELDS if field in names and field not in ignore}
     for field, column in mapping.items():
-        if not column.startswith("=") and column not in frame.columns:
-            if mapping is EXPORT:
-                continue
-            raise unknown_name(f"column of {path.name}", column, [str(name) for name in frame.columns])
+        if is_export and column not in names:
+            continue
+        for part in [] if column.startswith("=") or column in names else column.split("+"):
+            if part not in names:
+                raise unknown_name(f"column of {path.name}", part, names)
         columns[field] = column
-    lacking = [field for field in _NEEDED if field not in columns]
-    if lacking:
-        raise UsageError(
-            f"{path} has no column for {', '.join(lacking)}. Its columns: {', '.join(map(str, frame.columns))}. Name "
-            f"them: --map {lacking[0]}=COLUMN, or --map {lacking[0]}==VALUE for one value in all rows."
+    for column in ignore:
+        if column not in names:
+            raise unknown_name(f"column of {path.name}", column, names)
+    problems = []
+    if lacking := [field for field in NEEDED if field not in columns]:
+        problems.append(
+            f"{path} has no column for {', '.join(lacking)}. Name it: --map {lacking[0]}=COLUMN, or --map "
+            f"{lacking[0]}==VALUE for one value in all rows."
         )
-    seen: dict[tuple[Any, ...], int] = {}
-    plain = frame.astype(object).where(frame.notna(), None)
-    for number, row in enumerate(plain.to_dict("records"), start=1):
-        values = {field: column[1:] if column.startswith("=") else row[column] for field, column in columns.items()}
-        yield _record(_Read(values, f"{path}, row {number}"), path, seen)
+    if "n_train" not in columns and not {"labels_per_class", "classes"} <= columns.keys():
+        problems.append(
+            "No column says n_train, the number of labels used. Give --map n_train=COLUMN; or, for labels (shots) per "
+            "class, --map labels_per_class=COLUMN and --map classes==NUMBER."
+        )
+    if "n_test" not in columns:
+        problems.append("No column says n_test, the test rows scored. Give --map n_test==NUMBER, or n_test==unknown.")
+    taken = {part for column in columns.values() for part in (column, *column.split("+"))}
+    left = [name for name in names if name not in taken and name not in ignore]
+    if left := [name for name in left if not (is_export and name in _OWN_COLUMNS)]:
+        problems.append(
+            f"No field takes {'the column' if len(left) == 1 else 'the columns'} {', '.join(left)}. Map each to a "
+            f"field (--map FIELD=COLUMN: {', '.join(FIELDS)}), or leave it out (--ignore {left[0]})."
+        )
+    if problems:
+        more = scales.problem_of_columns(frame, columns)
+        raise UsageError(" ".join([f"{path.name} cannot be imported as it is.", *problems, *more]))
+    return columns
+
+
+def _value(column: str, row: Mapping[Any, Any]) -> Any:
+    if column.startswith("="):
+        return column[1:]
+    if column in row:
+        return row[column]
+    parts = [(part, row[part]) for part in column.split("+")]
+    return ", ".join(f"{part}={value}" for part, value in parts if value is not None) or None
 
 
 def _load(path: Path) -> pd.DataFrame:
     ending = path.suffix.lower()
     try:
         if ending in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", keep_default_na=False, na_values=[""])
-        if ending == ".jsonl":
+            separator = "\t" if ending == ".tsv" else ","
+            # As texts: a number that pandas reads may lose leading zeros or its last digits.
+            found = pd.read_csv(
+                path, sep=separator, header=None, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
+            )
+            header = ["" if pd.isna(name) else str(name) for name in (found.iloc[0] if len(found) else [])]
+            frame = found.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)
+        elif ending == ".jsonl":
             # Not by read_json, whose numbers differ from those that were written in their last digit.
-            return pd.DataFrame([json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()])
-        if ending == ".parquet":
-            return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line is no JSON object")
+            frame = pd.DataFrame(rows, dtype=object)
+        elif ending == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            raise UsageError(f"{path} ends in '{ending}'; expected .csv, .tsv, .jsonl or .parquet.")
+    except (OSError, ValueError, RecursionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UsageError(f"{path} cannot be read: {reason}.") from None
-    raise UsageError(f"{path} ends in '{ending}'; expected .csv, .tsv, .jsonl or .parquet.")
+    names = [str(name) for name in frame.columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{path} has several columns named '{twice[0]}'. Rename or remove all but one.")
+    if not len(frame):
+        raise UsageError(f"{path} holds no rows.")
+    return frame
 
 
-def _record(row: _Read, path: Path, seen: dict[tuple[Any, ...], int]) -> Record:
+def _records(
+    path: Path, rows: Sequence[Row], columns: Mapping[str, str], ids: list[str] | None
+) -> Iterator[tuple[str, Record]]:
+    cells = [_cell(row, path) for row in rows]
+    numbered = columns.get("seed") == f"={SEED_BY_ROW}"
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for position, (cell, row) in enumerate(zip(cells, rows, strict=True)):
+        key = (cell["task"], cell["backbone"], cell["method"], str(cell["config"]), cell["n_train"], _device(row))
+        alike.setdefault((*key, None if numbered else cell["seed"]), []).append(position)
+    for positions in alike.values():
+        if numbered:
+            for seed, position in enumerate(positions):
+                cells[position]["seed"] = seed
+        elif len(positions) > 1 and ids is not None and len({ids[k] for k in positions}) == len(positions):
+            for position in positions:  # an export does not state settings; its ids tell configurations apart
+                cells[position]["config"]["variant"] = f"id {ids[position][:8]}"
+        elif len(positions) > 1:
+            raise UsageError(
+                f"{path}: rows {listed([k + 1 for k in positions])} are of the same {', '.join(CELL_FIELDS)}. Name the "
+                "columns that tell them apart: --map seed=COLUMN, --map variant=COLUMN or variant=COLUMN+COLUMN. Where "
+                f"they are repeated runs, --map seed=={SEED_BY_ROW} numbers them. Remove rows that are copies."
+            )
+    for row, cell in zip(rows, cells, strict=True):
+        yield row.where, _record(row, Cell(**cell), path)
+
+
+def _cell(row: Row, path: Path) -> dict[str, Any]:
+    """Return the fields of a row's cell; its seed is 0 where rows are numbered."""
     task, method = row.text("task"), row.text("method")
     if not task or not method:
         raise UsageError(f"{row.where}: task and method must not be empty.")
+    backbone = row.text("backbone")
+    config = {name: said for name in ("variant", "budget") if (said := row.text(name)) not in (None, "default")}
+    return {
+        "task": task,
+        "data": f"imported from {path.name}",
+        "backbone": backbone,
+        "weights": None if backbone is None else "imported",
+        "method": method,
+        "version": 1,
+        "config": config,
+        "n_train": row.n_train(),
+        "budget": Budget(),
+        "seed": 0 if row.values.get("seed") == SEED_BY_ROW else row.whole("seed") or 0,
+    }
+
+
+def _device(row: Row) -> str:
+    return row.text("device") or "unknown device"
+
+
+def _record(row: Row, cell: Cell, path: Path) -> Record:
     status = row.text("status") or "ok"
     if status not in STATUSES:
         raise UsageError(f"{row.where}: status is '{status}'; expected one of {', '.join(STATUSES)}.")
     value = row.number("score")
     if status == "ok" and value is None:
         raise UsageError(f"{row.where}: there is no score. Leave such rows out, or give them a status.")
-    metric = row.text("metric") or "score"
-    config = {name: said for name in ("variant", "budget") if (said := row.text(name)) not in (None, "default")}
-    n_train = row.whole("n_train") or 0
-    device = row.text("device") or "unknown device"
-    backbone = row.text("backbone")
-    key = (task, backbone, method, str(config), n_train, device)
-    seed = row.whole("seed")
-    if seed is None:
-        seed = seen[key] = seen.get(key, -1) + 1
     score = None
     if status == "ok" and value is not None:
-        flag = row.text("higher_is_better")
-        higher = metric.lower() not in _LOWER_IS_BETTER if flag is None else flag.lower() in ("1", "true", "yes")
-        n_test = row.whole("n_test") or 0
-        score = Score(metric, value, row.number("score_low"), row.number("score_high"), higher, n_test)
+        metric = row.text("metric") or "score"
+        low, high = row.number("score_low"), row.number("score_high")
+        if low is not None and high is not None and not low <= value <= high:
+            raise UsageError(f"{row.where}: score is {value:g}, outside score_low to score_high ({low:g} to {high:g}).")
+        score = Score(metric, value, low, high, row.higher_is_better(metric), _n_test(row))
     return imported(
-        cell=Cell(
-            task=task,
-            data=f"imported from {path.name}",
-            backbone=backbone,
-            weights=None if backbone is None else "imported",
-            method=method,
-            version=1,
-            config=config,
-            n_train=n_train,
-            budget=Budget(),
-            seed=seed,
-        ),
-        device=device,
+        cell=cell,
+        device=_device(row),
         kind=row.text("kind") or "unknown",
         family=row.text("family") or "unknown",
         status=cast("Status", status),
         source=path.name,
         protocol=PROTOCOL,
         score=score,
-        train_score=row.number("train_score"),
+        train_score=row.number("train_score") if score is not None else None,
         cost=Cost(
-            **cast("Any", {name: row.number(name) for name in _SECONDS}),
-            **cast("Any", {name: row.whole(name) for name in (*_WHOLE[3:], *_WHOLE_TOO)}),
+            **cast("Any", {name: row.number(name, least=0.0) for name in COSTS_SECONDS}),
+            **cast("Any", {name: row.whole(name) for name in COSTS_WHOLE}),
         ),
         error=None if status == "ok" else row.text("error") or f"{status} in {path.name}",
     )
 
 
-_SECONDS: Final = (*_NUMBERS[4:], *_NUMBERS_TOO)
+def _n_test(row: Row) -> int:
+    """Return the test rows scored; 0 where the user said that they are unknown."""
+    if row.values.get("n_test") == UNKNOWN:
+        return 0
+    found = row.whole("n_test")
+    if not found:
+        raise UsageError(f"{row.where}: n_test is {found}; expected the number of test rows, or --map n_test==unknown.")
+    return found
