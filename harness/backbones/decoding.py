@@ -9,6 +9,11 @@ from typing import Any, Final
 from harness.backbones.layout import read_object
 from harness.errors import UsageError
 
+GENERATION: Final = "generation_config.json"
+
+START: Final = "decoder_start_token_id"
+"""The one setting that is read from there, where config.json does not state it."""
+
 _NEUTRAL: Final[dict[str, object]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty", "guidance_scale"), 1),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
@@ -27,22 +32,25 @@ _NEUTRAL: Final[dict[str, object]] = {
 """Settings that change greedy answers or beams, with the value that changes nothing."""
 
 
-def changed_answers_in_version_0_1(folder: Path, config: Mapping[str, Any], name: str) -> bool:
-    """Return whether version 0.1 let a backbone's files change what a language model writes.
+def settings_in(path: Path, name: str) -> dict[str, Any]:
+    """Return the settings in a generation_config.json; none where transformers could not read them either.
 
     Args:
-        folder: the transformer's; its `generation_config.json` counts, else what `config.json` says.
-        config: content of `config.json`.
+        path: the file.
         name: the backbone, for messages.
     """
-    path = folder / "generation_config.json"
     try:
-        stated = read_object(path, name) if path.is_file() else config
-    except UsageError:  # transformers fell back on the configuration too
-        stated = config
-    start = stated.get("decoder_start_token_id")
-    if start is not None and start != config.get("decoder_start_token_id"):
-        return True
+        return read_object(path, name)
+    except UsageError:
+        return {}
+
+
+def changed_answers_in_version_0_1(stated: Mapping[str, Any]) -> bool:
+    """Return whether version 0.1 let these settings change what a language model writes.
+
+    Args:
+        stated: content of `generation_config.json`, or of `config.json`, from which transformers takes them otherwise.
+    """
     return any(_changes(stated.get(key), neutral) for key, neutral in _NEUTRAL.items())
 
 

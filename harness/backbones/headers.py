@@ -81,13 +81,14 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         absent = sorted(shard for shard in shards if not (folder / shard).is_file())
         if absent:
             raise UsageError(
-                f"Backbone '{name}': {INDEX} names {absent[0]}, which is missing ({len(absent)} of {len(shards)} shards "
-                "are). Copy the missing files into the folder."
+                f"Backbone '{name}': {INDEX} names {absent[0]}, which is missing ({len(absent)} of {len(shards)} "
+                "shards are). Copy the missing files into the folder."
             )
         return [_regular(folder / shard, name) for shard in sorted(shards)]
     if present:
         raise UsageError(
-            f"Backbone '{name}' has {', '.join(present[:3])}; expected {SINGLE}, or {INDEX} with its shards. {SAVE_AGAIN}"
+            f"Backbone '{name}' has {', '.join(present[:3])}; expected {SINGLE}, or {INDEX} with its shards. "
+            f"{SAVE_AGAIN}"
         )
     return []
 

@@ -120,8 +120,8 @@ def _by_modules(root: Path, name: str) -> Layout:
     kind, place = modules[1]
     if kind != "Pooling":
         raise UsageError(
-            f"Backbone '{name}': {MODULES} has {kind} behind the transformer; the harness reads Pooling alone. Expected "
-            "Transformer and Pooling; to pool by the mean instead, copy the folder without modules.json."
+            f"Backbone '{name}': {MODULES} has {kind} behind the transformer; the harness reads Pooling alone. "
+            "Expected Transformer and Pooling; to pool by the mean instead, copy the folder without modules.json."
         )
     pooling = _inside(root, place, name) / "config.json"
     if not pooling.is_file():
@@ -187,7 +187,9 @@ def read_json(path: Path, name: str) -> Any:
         if not path.is_file():  # a folder, a pipe, a link to nothing
             raise UsageError(f"Backbone '{name}': {path.name} is missing or no regular file.")
         if path.stat().st_size > _LARGEST_JSON:
-            raise UsageError(f"Backbone '{name}': {path.name} has {path.stat().st_size:,} bytes; expected a small file.")
+            raise UsageError(
+                f"Backbone '{name}': {path.name} has {path.stat().st_size:,} bytes; expected a small file."
+            )
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).strip().partition("\n")[0][:200]

@@ -11,7 +11,6 @@ from harness.backbones.locate import BackboneFiles
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _SPARE_BYTES: Final = 1 << 28
@@ -220,8 +219,8 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
     change = float((first - second).norm() / first.norm().clamp(min=1e-30))
     if files.architecture == "causal" and change > _CHANGES:
         raise UsageError(
-            f"Backbone '{files.name}' is taken for causal, but its states depend on later tokens. Expected a config.json "
-            "that says so: is_decoder, is_causal or use_bidirectional_attention."
+            f"Backbone '{files.name}' is taken for causal, but its states depend on later tokens. Expected a "
+            "config.json that says so: is_decoder, is_causal or use_bidirectional_attention."
         )
     if files.architecture == "encoder" and change < _SAME:
         raise UsageError(

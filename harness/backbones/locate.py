@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.backbones.architecture import Architecture, architecture_in_version_0_1, architecture_of
 from harness.backbones.checks import check_configuration, check_tensors, check_tokenizer, require_tokenizer
-from harness.backbones.decoding import changed_answers_in_version_0_1
+from harness.backbones.decoding import GENERATION, START, changed_answers_in_version_0_1, settings_in
 from harness.backbones.headers import SAVE_AGAIN, SINGLE, read_headers
 from harness.backbones.layout import (
     FETCHED,
@@ -68,6 +68,11 @@ class BackboneFiles:
     revision: str | None
     origin: str
     pooling_file: Path | None = None
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers, from config.json: `bert`, say."""
+        return str(read_object(self.folder / "config.json", self.name).get("model_type") or "")
 
     @property
     def has_weights(self) -> bool:
@@ -188,12 +193,12 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
     pooling = pooling_of(layout, architecture, name)
     # A reading that differs from version 0.1's gives another fingerprint, so that no record of its answers is reused.
     notes = []
-    before, pooled_before = legacy_reading(inside, config)
+    before, pooled_before = _reading_in_version_0_1(layout, config, name)
     if pooling != pooled_before or (architecture == "causal") != (before == "causal"):
         notes.append(f"read as {architecture}, pooled by {pooling}")
     if headers.wrapped:
         notes.append("wrappers' prefixes removed")
-    if architecture != "encoder" and changed_answers_in_version_0_1(inside, config, name):
+    if architecture != "encoder" and changed_answers_in_version_0_1(config):
         notes.append("generates as the task says")
     return BackboneFiles(
         name=name,
@@ -216,6 +221,13 @@ def _parts(layout: Layout, name: str) -> dict[str, Path]:
     }
     if layout.pooling_file is not None:
         paths[POOLING] = layout.pooling_file
+    settings = layout.transformer / GENERATION
+    if settings.is_file():
+        stated = settings_in(settings, name)
+        begins = stated.get(START) not in (None, read_object(layout.transformer / "config.json", name).get(START))
+        # Penalties are not read any more; version 0.1 let them change answers, which need another fingerprint.
+        if begins or changed_answers_in_version_0_1(stated):
+            paths[GENERATION] = settings
     irregular = sorted(inside for inside, path in paths.items() if not path.is_file())
     if irregular:
         raise UsageError(f"Backbone '{name}': {irregular[0]} is no regular file.")
@@ -227,12 +239,11 @@ def tensor_names(files: BackboneFiles) -> list[str]:
     return list(read_headers(files.folder, files.name).tensors)
 
 
-def legacy_reading(folder: Path, config: Mapping[str, object]) -> tuple[Architecture, Pooling]:
+def _reading_in_version_0_1(layout: Layout, config: Mapping[str, object], name: str) -> tuple[Architecture, Pooling]:
     """Return how version 0.1 read a backbone: it knew fewer architectures and three modes of pooling."""
     architecture = architecture_in_version_0_1(config)
-    declared = folder / POOLING
-    if declared.is_file():
-        modes = read_object(declared, folder.name)
+    if layout.pooling_file is not None:
+        modes = read_object(layout.pooling_file, name)
         for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
             if modes.get(f"pooling_mode_{key}"):
                 return architecture, pooling  # type: ignore[return-value]

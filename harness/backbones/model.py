@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.backbones.architecture import is_encoder_alone
+from harness.backbones.decoding import GENERATION, START, settings_in
 from harness.backbones.layout import read_object
 from harness.backbones.loading import check_behaviour, load_weights, longest_input, read_config, skeleton
 from harness.backbones.locate import BackboneFiles
@@ -87,8 +88,9 @@ class Backbone:
         """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
         import torch
 
-        model = _language_model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
-        return _to_adapt(_without_settings(model)).to(device)
+        config = _whole_config(self.files)
+        model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
+        return _to_adapt(model).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:
         """The same files with their language-modelling head, on `device`; read once per process and device.
@@ -166,7 +168,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
     build = _language_model_class(files)
     config = backbone.pristine.config
     if files.architecture == "sequence-to-sequence":
-        config = read_config(files)  # an encoder's own configuration says that it is one
+        config = _whole_config(files)  # an encoder's own configuration says that it is one
     skeleton(build, config, files)  # importing its module is no cell's cost
     started = time.perf_counter()
     if files.has_weights:
@@ -175,16 +177,17 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
         model = build.from_config(config, dtype=torch.float32)
     if files.architecture == "causal":
         _share_transformer(model, backbone.resident(device))
-    model = _without_settings(model).eval().requires_grad_(False).to(device)
+    model = model.eval().requires_grad_(False).to(device)
     return LanguageModel(model, time.perf_counter() - started)
 
 
-def _without_settings(model: Any) -> Any:
-    """Drop the settings of generation that come with a model's files: the task alone says how text is generated."""
-    from transformers import GenerationConfig
-
-    model.generation_config = GenerationConfig()
-    return model
+def _whole_config(files: BackboneFiles) -> Any:
+    """Return the configuration, with the token that answers begin with where only generation_config.json states it."""
+    config = read_config(files)
+    path = files.folder / GENERATION
+    if getattr(config, START, None) is None and files.architecture == "sequence-to-sequence" and path.is_file():
+        setattr(config, START, settings_in(path, files.name).get(START))
+    return config
 
 
 def _share_transformer(model: Any, transformer: nn.Module) -> None:
@@ -220,11 +223,14 @@ def load_backbone(files: BackboneFiles) -> Backbone:
         model = build.from_config(config, dtype=torch.float32)
     model = _without_extras(model, files).eval().requires_grad_(False)
     seconds = time.perf_counter() - started
-    n_rows = int(model.get_input_embeddings().weight.shape[0])
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    n_rows = int(embeddings.weight.shape[0])
     check_tokens(tokenizer, n_rows, files)
     width = getattr(config.get_text_config(), "hidden_size", None)
     if files.has_weights:
         width = check_behaviour(model, files, n_rows)
     if not isinstance(width, int):
-        raise UsageError(f"Backbone '{files.name}': config.json states no hidden_size; expected the width of its states.")
+        raise UsageError(
+            f"Backbone '{files.name}': config.json states no hidden_size; expected the width of its states."
+        )
     return Backbone(files=files, pristine=model, tokenizer=tokenizer, hidden_size=width, load_seconds=seconds)

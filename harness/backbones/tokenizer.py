@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from harness.backbones.checks import too_many_tokens
@@ -25,7 +26,7 @@ def read_tokenizer(files: BackboneFiles) -> Any:
         raise refusing(files, "given its tokenizer by transformers", error) from error
     if not is_fast:
         raise UsageError(f"Backbone '{files.name}' has no tokenizer.json; expected a fast tokenizer.")
-    if not isinstance(limit, int | float) or limit != limit:  # noqa: PLR0124 - not a number
+    if not isinstance(limit, int | float) or math.isnan(limit):
         raise UsageError(
             f"Backbone '{files.name}': model_max_length in tokenizer_config.json is {limit!r}; expected a number."
         )
@@ -48,7 +49,7 @@ def _is_made_up(tokenizer: Any) -> bool:
     """Return whether a tokenizer has the vocabulary that its class has without any file."""
     try:
         return bool(type(tokenizer)().get_vocab() == tokenizer.get_vocab())
-    except Exception:  # the class needs files
+    except Exception:  # noqa: BLE001 - the class needs files, and says so in its own way
         return False
 
 
