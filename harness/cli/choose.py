@@ -78,6 +78,7 @@ def choose_command(options: ChooseOptions) -> int:
         files = None
         if asked is None or any(method.serves for method in asked):
             files = locate_backbone(options.backbone or DEFAULT, options.mirror)
+            files.require_tokenizer()
         task = kinds.get(spec.kind).prepare(spec, options.mirror)
         if len(set(task.train.texts)) < 2:
             raise DataError(f"{options.data}: all texts in column '{options.text}' are the same.")
