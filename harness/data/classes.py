@@ -184,7 +184,8 @@ def check_known_to_training(train: Sequence[str], test: Sequence[str], origin: O
         guess = f" Did you mean '{near}'?" if near is not None else ""
         raise DataError(
             f"{origin.name}: {origin.at(*strange)}: the label '{test[strange[0]]}' occurs in the test rows only."
-            f"{guess} Add training rows of it, or drop these. Labels of the training rows: {some(sorted_labels(train))}."
+            f"{guess} Add training rows of it, or drop these. Labels of the training rows: "
+            f"{some(sorted_labels(train))}."
         )
 
 
