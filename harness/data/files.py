@@ -250,10 +250,9 @@ def _read_objects(path: Path, ending: str) -> tuple[list[dict[str, Any]], Origin
         try:
             row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            what = str(error) if isinstance(error, _DoubledKeyError) else f"is not JSON ({error}); {expected}"
-            raise DataError(
-                f"{path}: line {number}{': ' if isinstance(error, _DoubledKeyError) else ' '}{what}."
-            ) from None
+            if isinstance(error, _DoubledKeyError):
+                raise DataError(f"{path}: line {number}: {error}.") from None
+            raise DataError(f"{path}: line {number} is not JSON ({error}); {expected}.") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}: line {number} is not a JSON object; {expected}.")
         rows.append(row)

@@ -112,7 +112,7 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
     n_rows = sum(counts[label] for label in joined)
     return (
         f"column '{column}' has {len(joined):,} labels that look like several labels joined: "
-        f"{some(joined, _N_GROUPS)}; {n_rows:,} rows. Each combination is a class of its own here: one text has one label."
+        f"{some(joined, _N_GROUPS)}; {n_rows:,} rows. Each combination is a class of its own here."
     )
 
 

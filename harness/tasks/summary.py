@@ -78,7 +78,7 @@ class DataSummary:
         """Return all of it but the warnings, in one line."""
         parts = [f"{_rows(self.n_rows)} ({self.n_train:,} to learn from, {self._test()})"]
         if self.classes:
-            shown = ", ".join(f"{name} {count:,}" for name, count in self.classes[:_N_CLASSES])
+            shown = ", ".join(f"{_name(name)} ({count:,})" for name, count in self.classes[:_N_CLASSES])
             more = f" and {len(self.classes) - _N_CLASSES:,} more" if len(self.classes) > _N_CLASSES else ""
             parts.append(f"{len(self.classes):,} classes: {shown}{more}")
         if self.n_repeated:
@@ -179,10 +179,15 @@ def _cut(cut: Cut) -> str:
     return f"{about}{'less than 1' if share < 1 else f'{share:.0f}'} % of the texts are cut at {limit}"
 
 
+def _name(label: str) -> str:
+    """Return a label, in quotes where it has spaces at an end."""
+    return label if label == label.strip() else f"'{label}'"
+
+
 def _rows(n: int) -> str:
     return "1 row" if n == 1 else f"{n:,} rows"
 
 
 def _first(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - _N_UNSCORED:,} more" if len(names) > _N_UNSCORED else ""
-    return ", ".join(names[:_N_UNSCORED]) + more
+    return ", ".join(map(_name, names[:_N_UNSCORED])) + more
