@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,15 +123,17 @@ def _teller(console: Console, began: float) -> Callable[[str], None]:
 
 
 def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) -> None:
+    from harness.choose.tried import validated
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "by the clock"):
         table.add_column(name, justify="left" if name == "method" else "right")
     by_label: dict[str, list[Tried]] = {}
     for tried in chosen.tried:
         by_label.setdefault(tried.candidate.label, []).append(tried)
-    shown = {label: _validation(fits) for label, fits in by_label.items()}
-    for label, fits in sorted(by_label.items(), key=lambda item: -(shown[item[0]] or 0.0)):
-        score = shown[label]
+    shown = {label: score[0] for label, fits in by_label.items() if (score := validated(fits)) is not None}
+    for label in sorted(by_label, key=lambda label: -shown.get(label, -math.inf)):
+        fits, score = by_label[label], shown.get(label)
         table.add_row(
             Text(label, style="bold green" if label == chosen.method else ""),
             fits[-1].record.status.replace("_", " ") if score is None else f"{score:.3f}",
@@ -149,20 +152,11 @@ def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) 
         ),
         soft_wrap=True,
     )
+    if chosen.why is not None:
+        console.print(chosen.why, markup=False, soft_wrap=True)
     console.print(
         f"Model: {options.save}  All that was tried: {store}  Took {describe_duration(chosen.seconds)}.\n"
         f"harness predict --model {options.save} --data new.csv --text {options.text} --out out.csv",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _validation(fits: list[Tried]) -> float | None:
-    """Accuracy over the validation rows of all folds, of the fits that made use of most labels; None without any."""
-    scored = [tried for tried in fits if tried.record.score is not None]
-    if not scored:
-        return None
-    most = max(tried.n_train for tried in scored)
-    scores = [tried.record.score for tried in scored if tried.record.score and tried.n_train >= 0.7 * most]
-    right = sum(score.n_test * score.value for score in scores)
-    return float(right / sum(score.n_test for score in scores))
