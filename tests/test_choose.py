@@ -48,7 +48,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chosen(table: Path, tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFactory) -> tuple[Chosen, Task, Path]:
     """One choice among four methods, shared by the tests that look at what came of it."""
     folder = tmp_path_factory.mktemp("chosen")
-    task = prepared(table)
+    rows = list(csv.reader(table.open(newline="")))
+    wrong = {row: rows[row + 1][1] for row in range(10, len(rows) - 1, 10)}  # else words are right on every row
+    noisy = [(text, wrong.get(row, label)) for row, (text, label) in enumerate(rows)]
+    with (folder / "noisy.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows(noisy)
+    task = prepared(folder / "noisy.csv")
     began = time.monotonic()
     with LocalWorkers("cpu", None) as workers, Store.open(folder / "store.sqlite") as store:
         found = choose(

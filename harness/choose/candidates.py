@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.advice.evidence import Point
 from harness.advice.pooled import Floats, Pooled, Where, kernel
-from harness.advice.scores import SCORES, SEED_NOISE, Scale, logit_variance, shrunk, x_of, z_of
+from harness.advice.scores import SCORES, SEED_NOISE, Scale, shrunk, x_of, z_of
 from harness.backbones.locate import BackboneFiles
 from harness.methods._logistic import LogisticMethod
 from harness.methods.base import Method, methods
@@ -104,7 +104,7 @@ class Measured:
         n_train: labels that the fits made full use of.
         n_folds: fits.
         n_rows: validation rows of all of them.
-        score: accuracy over all these rows.
+        score: accuracy over all these rows, or the share of the way to the best value of another metric.
         halvings: of its steps, by which a budget cut the fits short.
     """
 
@@ -156,16 +156,15 @@ class Belief:
         if not tried:
             return mean, covariance
         n = len(asked)
-        seen, noise = [], []
-        for one in tried:
-            right = shrunk(one.score, one.n_rows)
-            seen.append(self._scale.there(right))
-            noise.append(logit_variance(right, one.n_rows) + SEED_NOISE**2 / one.n_folds)
-            noise[-1] += (CUT_NOISE * one.halvings) ** 2
+        seen = np.array([self._scale.there(shrunk(one.score, one.n_rows)) for one in tried])
         if self._prior is None:
             mean = np.full(len(at), np.mean(seen))
-        weights = np.linalg.solve(covariance[n:, n:] + np.diag(noise), covariance[n:, :n]).T
-        return mean[:n] + weights @ (np.array(seen) - mean[n:]), covariance[:n, :n] - weights @ covariance[n:, :n]
+        of_fits = np.array([SEED_NOISE**2 / one.n_folds + (CUT_NOISE * one.halvings) ** 2 for one in tried])
+        n_rows = np.array([float(one.n_rows) for one in tried])
+        right = n_rows * np.array([one.score for one in tried])
+        values, of_rows = counts_as_normal(right, n_rows, mean[n:], covariance[n:, n:] + np.diag(of_fits))
+        weights = np.linalg.solve(covariance[n:, n:] + np.diag(of_fits + of_rows), covariance[n:, :n]).T
+        return mean[:n] + weights @ (values - mean[n:]), covariance[:n, :n] - weights @ covariance[n:, :n]
 
     def _at(self, candidate: Candidate, n_train: float) -> Where:
         return Where(x_of(n_train), self._z, self.TASK, candidate.label, candidate.method.family)
@@ -173,6 +172,48 @@ class Belief:
     def back(self, value: float) -> float:
         """From a logit to an accuracy."""
         return self._scale.back(value)
+
+
+def counts_as_normal(right: Floats, n_rows: Floats, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+    """Return normal measurements of logits that stand for counts of right rows (Laplace's approximation).
+
+    With them, the normal posterior has the mode and the curvature of the exact one. The usual variance of a logit
+    would not do: it says next to nothing of a score of 1, and so lets the prior pull that far down.
+
+    Args:
+        right: rows that each was right on, shape (m,); may be fractions, for metrics that are no counts.
+        n_rows: rows that each was measured on, shape (m,).
+        mean: of the logits before, shape (m,).
+        covariance: of the logits before, shape (m, m).
+
+    Returns:
+        Values and variances, each of shape (m,).
+    """
+    precision = np.linalg.inv(covariance)
+
+    def log_posterior(logits: Floats) -> float:
+        likely = right @ logits - n_rows @ np.logaddexp(0.0, logits)
+        return float(likely - 0.5 * (logits - mean) @ precision @ (logits - mean))
+
+    def measured(logits: Floats) -> tuple[Floats, Floats]:
+        chance = 1 / (1 + np.exp(-logits))
+        curvature = np.maximum(n_rows * chance * (1 - chance), 1e-9)
+        return logits + (right - n_rows * chance) / curvature, 1 / curvature
+
+    logits = mean.copy()
+    for _ in range(_MOST_NEWTON_STEPS):
+        values, variances = measured(logits)
+        step = mean + covariance @ np.linalg.solve(covariance + np.diag(variances), values - mean) - logits
+        while log_posterior(logits + step) < log_posterior(logits) and np.abs(step).max() > _CONVERGED:
+            step = step / 2
+        logits = logits + step
+        if np.abs(step).max() <= _CONVERGED:
+            break
+    return measured(logits)
+
+
+_MOST_NEWTON_STEPS = 100
+_CONVERGED = 1e-9
 
 
 def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float]) -> Floats:

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.choose.candidates import Candidate
 from harness.choose.race import STARTING_SECONDS, Race
-from harness.choose.tried import summarised
+from harness.choose.tried import summarised, value_at
 from harness.methods._logistic import LogisticMethod
 from harness.tasks.base import Task
 
@@ -88,7 +88,8 @@ class CheapMethods:
         if len(race.folds) > 1:
             found = sorted((m for m in summarised(race.tried) if m.n_folds > 1), key=lambda m: -m.score)
             if found:
-                said = ", ".join(f"{m.candidate.label} {m.score:.3f}" for m in found)
+                metric = race.folds[0].metric
+                said = ", ".join(f"{m.candidate.label} {value_at(metric, m.score):.3f}" for m in found)
                 race.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
 
     def _why_leave_out(self, candidate: Candidate) -> str | None:

@@ -20,7 +20,8 @@ from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.race import LEAST_SECONDS as LEAST_FIT
 from harness.choose.race import Race
 from harness.choose.runner import Runner
-from harness.choose.tried import Tried
+from harness.choose.tried import Tried, value_at
+from harness.choose.why import why_not_the_best
 from harness.cost.estimate import FIXED_SECONDS
 from harness.errors import HarnessError, UsageError
 from harness.plan import PlannedCell
@@ -63,6 +64,7 @@ class Chosen:
         folder: the saved model.
         tried: all that was fitted on the way.
         seconds: that everything took, from `began`.
+        why: why another method is saved than the one that validated best; None where it is that one.
     """
 
     method: str
@@ -71,6 +73,7 @@ class Chosen:
     folder: Path
     tried: tuple[Tried, ...]
     seconds: float
+    why: str | None = None
 
 
 def check_time(seconds: float) -> None:
@@ -157,7 +160,8 @@ def choose(
                 race.halving(last.predict_seconds())
             record, winner = last.fit(folder)
     assert record.score is not None
-    chosen = Chosen(winner.label, record.score, record, folder, tuple(race.tried), time.monotonic() - began)
+    why = why_not_the_best(winner.label, race.tried, last.expected, last.missed, task.metric)
+    chosen = Chosen(winner.label, record.score, record, folder, tuple(race.tried), time.monotonic() - began, why)
     _write_card(chosen, task)
     return chosen
 
@@ -194,6 +198,8 @@ class _Last:
         self._safe: tuple[Record, Candidate] | None = None
         self._safe_folder = aside
         self._tries = 0
+        self.expected: dict[str, float] = {}
+        self.missed: dict[str, str] = {}
 
     def predict_seconds(self) -> float:
         """That predicting the test rows takes with a whole transformer, by what the features of the others took."""
@@ -227,6 +233,7 @@ class _Last:
         """Fit and save the best by belief; what was put aside before, where that does not come to an end."""
         race, safe = self._race, self._safe
         ranked = self._ranked()
+        self.expected = {candidate.label: expected for candidate, expected in ranked}
         for candidate, expected in ranked:
             hope = f"{candidate.label} is expected to reach {expected:.3f}"
             if safe is not None and candidate is safe[1]:
@@ -234,12 +241,15 @@ class _Last:
                 break
             planned = self._as_much_as_fits(candidate) if candidate.is_cheap else self._in_time(candidate)
             if planned is None:
+                self.missed[candidate.label] = "no time for its last fit was left"
                 continue
             race.say(f"{hope}: fitting it to {self._rows(planned.cell.n_train)} rows")
             record = race.runner.run(planned, self._task, race.end + self._grace, folder)
             if record is not None and record.status == "ok":
                 return record, candidate
-            race.say(f"{candidate.label}: {'no time' if record is None else record.status.replace('_', ' ')}")
+            ended = "no time" if record is None else record.status.replace("_", " ")
+            self.missed[candidate.label] = f"its last fit ended with '{ended}'"
+            race.say(f"{candidate.label}: {ended}")
         if safe is None:
             why = "; ".join(f"{label} {reason}" for label, reason in race.out.items())
             raise HarnessError(f"Nothing was fitted within the time{': ' + why if why else ''}. Give more of it.")
@@ -257,7 +267,9 @@ class _Last:
         time_left = race.left - self.predict_seconds() - race.overhead
         sizes = [race.labels_in_time(candidate, time_left) for candidate in known]
         mean, _ = race.believed(known, sizes)
-        return [(known[i], race.belief.back(float(mean[i]))) for i in np.argsort(-mean, kind="stable")]
+        metric = self._task.metric
+        expected = [value_at(metric, race.belief.back(float(value))) for value in mean]
+        return [(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")]
 
     def _seconds_in_all(self, candidate: Candidate) -> float:
         """What fitting to all rows and predicting the test rows takes; validation rows are encoded already."""
@@ -317,4 +329,6 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
         f"{len({tried.candidate.label for tried in chosen.tried})} methods within {chosen.seconds:.0f} s",
     }
+    if chosen.why is not None:
+        facts["choice"] = chosen.why
     (chosen.folder / CARD).write_text(card(read_description(chosen.folder), facts), encoding="utf-8")

@@ -179,12 +179,14 @@ class Race:
         first = self.rivals(rivals, SHARE_FOR_LAST_FIT * left)
         noise = self.noise(first, n_rows)
         order = first.order(places, noise, MOST_ENTRANTS)
+        has_time = False
         for n in range(1, len(order) + 1):
             chosen = order[:n]
             last = min(max(self.last_fit(trained[i]) for i in chosen), SHARE_FOR_LAST_FIT * left)
             slice_ = (left - last) / (rungs(n) * n) - self.overhead
             if slice_ < max(LEAST_SECONDS, LEAST_SHARE * last):
                 break
+            has_time = True
             noises = []
             for i in chosen:
                 share = min(1.0, slice_ / max(FOLD_SHARE * self.last_fit(trained[i]), 1e-9))
@@ -197,6 +199,9 @@ class Race:
             self.say(
                 f"no race: {self.favourite.label} is expected to do best, and a race would cost it more than it tells"
             )
+        elif not entering and has_time:
+            leader = rivals[favourite]
+            self.say(f"no race: {leader.label} is expected to do best, and a race would hardly change that")
         elif not entering:
             self.say("no time for a race: the cheap methods decide")
         return [trained[i] for i in entering], kept

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.choose.candidates import Candidate, Measured
 from harness.choose.worth import Uncut, labels_worth
+from harness.metrics import metrics
 from harness.records import Budget, Record
 
 
@@ -31,8 +32,40 @@ class Tried:
 
     @property
     def score(self) -> float | None:
-        """Accuracy on the validation rows; None where it came to none."""
-        return self.record.score.value if self.record.score is not None else None
+        """Share of the way from the metric's worst value to its best on the validation rows; None without a score."""
+        return share_of(self.record.score.metric, self.record.score.value) if self.record.score is not None else None
+
+
+def share_of(metric: str, value: float) -> float:
+    """Return a score as a share of the way from the metric's worst value to its best: an accuracy is its own."""
+    low, high = _ends(metric)
+    return (value - low) / (high - low)
+
+
+def value_at(metric: str, share: float) -> float:
+    """Return the score at a share of the way from the metric's worst value to its best."""
+    low, high = _ends(metric)
+    return low + share * (high - low)
+
+
+def _ends(metric: str) -> tuple[float, float]:
+    spec = metrics.get(metric)
+    assert spec.high is not None  # every metric of classes has two ends
+    return spec.low, spec.high
+
+
+def validated(fits: Iterable[Tried]) -> tuple[float, int] | None:
+    """Return the score over the validation rows of all folds, of the fits that made use of most labels, and the rows.
+
+    None where no fit came to a score.
+    """
+    scored = [tried for tried in fits if tried.record.score is not None]
+    if not scored:
+        return None
+    most = max(tried.n_train for tried in scored)
+    scores = [tried.record.score for tried in scored if tried.record.score and tried.n_train >= 0.7 * most]
+    n_rows = sum(score.n_test for score in scores)
+    return float(sum(score.n_test * score.value for score in scores) / n_rows), n_rows
 
 
 def summarised(fits: Iterable[Tried]) -> list[Measured]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.durations import describe_duration, parse_duration
-from harness.errors import DataError
 from harness.libraries import quiet_libraries
 from harness.records import Record
 from harness.report import text as wording
@@ -42,6 +42,9 @@ class ChooseOptions:
     store: str
     mirror: Path | None
     reference: bool
+    metric: str | None = None
+    max_length: int | None = None
+    strict: bool = False
 
 
 def choose_command(options: ChooseOptions) -> int:
@@ -59,7 +62,8 @@ def choose_command(options: ChooseOptions) -> int:
     most = None if memory is None else parse_budget(f"peak_memory_bytes={memory}").peak_memory_bytes
     quiet_libraries()
     from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.data.table import table_task
+    from harness.cli.request import own_task
+    from harness.cli.run import print_data
     from harness.measure.host import host_limit_bytes
     from harness.methods.configure import parse_methods, split_top_level
     from harness.resources import cache_folder
@@ -74,14 +78,21 @@ def choose_command(options: ChooseOptions) -> int:
     say = _teller(console, began)
     with LocalWorkers(options.device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers:
         workers.warm_up()  # it imports what it needs while the data are read
-        spec = table_task(options.data, options.text, options.label, options.test)
+        spec = own_task(
+            options.data,
+            options.text,
+            options.label,
+            options.test,
+            metric=options.metric,
+            max_length=options.max_length,
+            strict=options.strict,
+        )
         files = None
         if asked is None or any(method.serves for method in asked):
             files = locate_backbone(options.backbone or DEFAULT, options.mirror)
             files.require_tokenizer()
         task = kinds.get(spec.kind).prepare(spec, options.mirror)
-        if len(set(task.train.texts)) < 2:
-            raise DataError(f"{options.data}: all texts in column '{options.text}' are the same.")
+        print_data(console, task, files)
 
         def prior() -> list[Record]:
             return list(reference_records()) if options.reference else []
@@ -113,15 +124,17 @@ def _teller(console: Console, began: float) -> Callable[[str], None]:
 
 
 def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) -> None:
+    from harness.choose.tried import validated
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "by the clock"):
         table.add_column(name, justify="left" if name == "method" else "right")
     by_label: dict[str, list[Tried]] = {}
     for tried in chosen.tried:
         by_label.setdefault(tried.candidate.label, []).append(tried)
-    shown = {label: _validation(fits) for label, fits in by_label.items()}
-    for label, fits in sorted(by_label.items(), key=lambda item: -(shown[item[0]] or 0.0)):
-        score = shown[label]
+    shown = {label: score[0] for label, fits in by_label.items() if (score := validated(fits)) is not None}
+    for label in sorted(by_label, key=lambda label: -shown.get(label, -math.inf)):
+        fits, score = by_label[label], shown.get(label)
         table.add_row(
             Text(label, style="bold green" if label == chosen.method else ""),
             fits[-1].record.status.replace("_", " ") if score is None else f"{score:.3f}",
@@ -140,20 +153,11 @@ def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) 
         ),
         soft_wrap=True,
     )
+    if chosen.why is not None:
+        console.print(chosen.why, markup=False, soft_wrap=True)
     console.print(
         f"Model: {options.save}  All that was tried: {store}  Took {describe_duration(chosen.seconds)}.\n"
         f"harness predict --model {options.save} --data new.csv --text {options.text} --out out.csv",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _validation(fits: list[Tried]) -> float | None:
-    """Accuracy over the validation rows of all folds, of the fits that made use of most labels; None without any."""
-    scored = [tried for tried in fits if tried.record.score is not None]
-    if not scored:
-        return None
-    most = max(tried.n_train for tried in scored)
-    scores = [tried.record.score for tried in scored if tried.record.score and tried.n_train >= 0.7 * most]
-    right = sum(score.n_test * score.value for score in scores)
-    return float(right / sum(score.n_test for score in scores))
