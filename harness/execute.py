@@ -221,7 +221,7 @@ class Worker:
                 write_model(save_to, fitted, chosen, planned, task, bench)
         with run.clock.phase("measure"):
             size = artifact.size_bytes(fitted, chosen)
-            if run.ledger.train_flops and not run.hurried:
+            if run.ledger.counted_flops and not run.hurried:
                 run.matrix_rate = self._matrix_rate(self.device.precision(cell.config.get("precision", "fp32")))
         measuring = run.clock.seconds("measure")
         run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
@@ -357,7 +357,7 @@ def _cost(run: _Run, fitted: Fitted | None) -> Cost:
     return Cost(
         **run.clock.by_phase(),  # type: ignore[arg-type]
         device_fit_seconds=run.clock.device_seconds("fit"),
-        train_flops=None if run.hurried else run.ledger.train_flops,
+        train_flops=None if run.hurried else run.ledger.counted_flops,
         train_tokens=run.ledger.train_tokens,
         peak_device_bytes=memory.peak_device_bytes,
         peak_reserved_bytes=memory.peak_reserved_bytes,

@@ -26,6 +26,7 @@ from harness.data.sampling import carve_validation
 from harness.errors import OutOfMemoryError
 from harness.features.shared import Account, SharedFeatures
 from harness.measure.clock import Phase
+from harness.measure.flops import known_flops
 from harness.measure.memory import settle
 from harness.methods.base import Bench, Choice, Fitted, Ledger, Method, Range
 from harness.records import Budget
@@ -288,7 +289,7 @@ class _Tuning:
                 dataclasses.replace(
                     point,
                     seconds=point.seconds + seconds,
-                    flops=None if point.flops is None else point.flops + flops,
+                    flops=None if point.flops is None else known_flops(point.flops + flops),
                 )
                 for point in aside.ledger.curve
             ]

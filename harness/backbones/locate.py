@@ -73,6 +73,16 @@ class BackboneFiles:
     origin: str
 
     @property
+    def config(self) -> dict[str, object]:
+        """What config.json says, as its authors wrote it."""
+        return _read_json(self.folder / "config.json", self.name)
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers: `bert`, say; empty where config.json gives none."""
+        return str(self.config.get("model_type") or "")
+
+    @property
     def has_weights(self) -> bool:
         """Whether weights are among the files; without them it can be planned with, and not run."""
         return any(self.folder.glob("*.safetensors"))

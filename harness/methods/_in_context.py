@@ -301,14 +301,11 @@ def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int,
 
 def counted(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:
     """Run the language model as part of a fit: once on the clock, and once off it to count its operations."""
-    from harness.measure.flops import count_flops
-
     before = likelihood.n_tokens
     with bench.working("fit"):
         result = run()
     bench.ledger.train_tokens += likelihood.n_tokens - before
-    with bench.clock.phase("measure"):
-        bench.ledger.train_flops += count_flops(run)
+    bench.count_train_flops(run)
     return result
 
 

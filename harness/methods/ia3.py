@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.methods._peft import PeftMethod
-from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.methods._modules import feedforward_ends, projections
+from harness.methods._peft import PeftMethod, no_projections
+from harness.methods.base import Choice, Range, SearchSpace, method
 
-_LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+_MENDED = (
+    *("bart", "deberta", "deberta-v2", "gemma", "gemma2", "gemma3_text", "gpt_neo", "gptj", "llama4", "llama4_text"),
+    *("opt", "phi", "qwen2", "qwen3"),
+)
+"""Model types on which version 2 rescaled what peft names: queries in place of keys, or what attention puts out."""
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
 class Ia3(PeftMethod):
     """Learn vectors that rescale keys, values and the inner activations of the feed-forward layers.
 
-    Of BERT and its like these are named here: peft's own list would rescale what attention puts out, too. Elsewhere
-    modules are those that peft names for the architecture.
+    The layers are found in the architecture, since peft's own list names others for many. Where one matrix makes
+    queries, keys and values (GPT-2, BLOOM, ModernBERT), the queries are rescaled with them.
     """
 
     name = "ia3"
     version: ClassVar[int] = 2
+    mended: ClassVar[Mapping[str, int]] = dict.fromkeys(_MENDED, 3)
     family = "auxiliary parameters"
     trains = "three scaling vectors a block, and the output layer"
     source = "Liu et al., 2022, arXiv:2205.05638; peft"
@@ -32,12 +44,16 @@ class Ia3(PeftMethod):
 
     learning_rate: float = Field(default=3e-2, gt=0)
 
-    def peft_config(self, bench: Bench) -> Any:
-        """(IA)3."""
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
+        """Return (IA)3 on keys, values, and what enters the layers that end the feed-forward networks.
+
+        Raises:
+            UnsupportedError: the architecture has no such layers.
+        """
         from peft import IA3Config
 
-        model_type = getattr(bench.some_backbone.pristine.config, "model_type", "")
-        if model_type not in _LIKE_BERT:
-            return IA3Config()
-        feedforward = r".*\.layer\.\d+\.output\.dense"
-        return IA3Config(target_modules=rf"(.*\.(key|value))|({feedforward})", feedforward_modules=feedforward)
+        rescaled = projections(transformer, "kv")
+        ends = feedforward_ends(transformer)
+        if not rescaled or not ends:
+            raise no_projections(self, transformer, "keys, values and inner activations")
+        return IA3Config(target_modules=rescaled + ends, feedforward_modules=ends)
