@@ -22,6 +22,7 @@ from harness.features.tokens import TokenStore
 from harness.measure.clock import CudaTimer, PhaseClock
 from harness.measure.device import Device, Precision
 from harness.measure.energy import counter
+from harness.measure.exhausted import is_out_of_memory
 from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.meters import Meters
 from harness.measure.provenance import describe, now
@@ -114,7 +115,7 @@ class Worker:
         except (OutOfMemoryError, MemoryError) as error:
             status, run.error = "out_of_memory", str(error) or "The host had no more memory to give."
         except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
-            if tuning.is_out_of_memory(error):
+            if is_out_of_memory(error):
                 status, run.error = "out_of_memory", (str(error) or type(error).__name__).splitlines()[0]
             else:
                 status = "failed"

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.measure.exhausted import is_out_of_memory
+
 SHAPES = ((2, 8), (2, 16), (4, 8), (3, 24), (2, 40))
 """(rows, length) of the batches counted: one more than there are coefficients, and four lengths, so that a count that
 is not quadratic in the length shows."""
@@ -88,14 +90,10 @@ def counted(count: Callable[[], FlopsModel]) -> FlopsModel:
 
     A measurement that fails must not cost a cell its score. Running out of memory is raised as ever.
     """
-    import torch
-
     try:
         return count()
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # any architecture may break torch's counter
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise
         why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
         return FlopsModel(math.nan, math.nan, math.nan, math.nan, error=why)

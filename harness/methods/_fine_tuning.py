@@ -40,6 +40,15 @@ if TYPE_CHECKING:
 PLANNED_UNSEEN: Final = frozenset({"bert"})
 """Model types that every method adapts: planning with them need not build the architecture, which takes seconds."""
 
+_KEPT_A_RATE: Final = frozenset(
+    (
+        *("bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "fsmt", "led", "m2m_100", "marian"),
+        *("mbart", "mvp", "nllb-moe", "pegasus", "pegasus_x", "plbart", "prophetnet", "xglm"),
+        *("bloom", "falcon", "gpt_neox_japanese", "mpt", "funnel", "dbrx", "blt"),
+    )
+)
+"""Model types with a dropout that `transformer_dropout` did not reach in version 1."""
+
 _REFUSALS: dict[tuple[str, ...], str | None] = {}
 """Why a method cannot adapt an architecture, by all that it depends on; None where it can."""
 
@@ -127,6 +136,12 @@ class FineTuning(GradientMethod):
         if smaller is None and self.can_be_checkpointed and not self.gradient_checkpointing:
             return self.model_copy(update={"gradient_checkpointing": True})
         return smaller
+
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version where `transformer_dropout` reaches more rates than in version 1, too."""
+        version = super().version_on(files, form)
+        reaches_more = self.transformer_dropout is not None and files is not None and files.model_type in _KEPT_A_RATE
+        return max(version, self.version + 1) if reaches_more else version
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse an architecture, too, that the method cannot adapt: it is tried on modules without weights."""

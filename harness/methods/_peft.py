@@ -6,17 +6,19 @@ import dataclasses
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from harness.backbones.locate import BackboneFiles
 from harness.errors import UnsupportedError
+from harness.measure.exhausted import is_out_of_memory
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import projections
 from harness.methods.base import Bench, Choice, Range, SearchSpace
 from harness.methods.workload import THROUGH, Workload
 from harness.records import Budget
-from harness.tasks.base import Rows
+from harness.tasks.base import Form, Rows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,17 @@ RATE_AND_EPOCHS: SearchSpace = {
     "epochs": Choice((4.0, 8.0, 16.0)),
 }
 """What is searched over where a few parameters are trained: they bear, and need, larger steps than the transformer."""
+
+
+_NAMED_BY_PEFT: Final = frozenset(
+    (
+        *("t5", "mt5", "bart", "gpt2", "bloom", "blip-2", "opt", "gptj", "gpt_neox", "gpt_neo", "bert", "roberta"),
+        *("xlm-roberta", "electra", "deberta-v2", "deberta", "layoutlm", "llama", "llama4", "chatglm", "gpt_bigcode"),
+        *("mpt", "falcon", "codegen", "mistral", "mixtral", "stablelm", "phi", "gemma", "gemma2", "gemma3_text"),
+        *("gemma4", "qwen2", "qwen3", "nemotron_h", "rwkv", "rwkv7"),
+    )
+)
+"""Model types whose layers peft 0.21 names; version 1 refused the others where no setting named the layers."""
 
 
 class PeftMethod(FineTuning):
@@ -45,6 +58,17 @@ class PeftMethod(FineTuning):
         """Import peft too: that takes seconds."""
         super().warm_up()
         import peft  # noqa: F401
+
+    refused_without_names: ClassVar[bool] = True
+    """Whether version 1 refused the model types whose layers peft does not name."""
+
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version where version 1 refused: its records must not stand for cells that can be run."""
+        version = super().version_on(files, form)
+        names_layers = getattr(self, "targets", "attention") != "attention"
+        if files is None or names_layers or not self.refused_without_names or files.model_type in _NAMED_BY_PEFT:
+            return version
+        return max(version, self.version + 1)
 
     @abstractmethod
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
@@ -158,6 +182,7 @@ class SoftPrompt(PeftMethod):
         "epochs": Choice((6.0, 12.0, 24.0)),
         "n_virtual_tokens": Choice((5, 10, 20)),
     }
+    refused_without_names: ClassVar[bool] = False
 
     n_virtual_tokens: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=3e-2, gt=0)
@@ -189,7 +214,7 @@ class SoftPrompt(PeftMethod):
             with torch.no_grad():
                 model.eval().transformer(**short_text(inner, decodes=decodes))
         except (TypeError, ValueError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
+            if is_out_of_memory(error):
                 raise
             raise UnsupportedError(
                 f"A {type(inner).__name__} cannot read the virtual tokens of '{self.name}': {error}. Use lora, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -35,6 +35,10 @@ class BottleneckAdapter(FineTuning):
     family = "auxiliary parameters"
     trains = "two bottleneck networks a block, the norms, and the output layer"
     source = "Houlsby et al., 2019, arXiv:1902.00751"
+    # Version 1 did not know the names of their layers, and refused.
+    mended: ClassVar[Mapping[str, int]] = dict.fromkeys(
+        ("albert", "bloom", "falcon", "gpt_neox", "modernbert", "phi", "xlm", "flaubert"), 2
+    )
     passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "width": Choice((8, 32, 64))}
@@ -45,7 +49,7 @@ class BottleneckAdapter(FineTuning):
     epochs: float = Field(default=6, gt=0)
 
     def version_on(self, files: BackboneFiles | None, form: Form) -> int:
-        """Return a later version where texts are written: version 1 left the decoder without adapters."""
+        """Return a later version where version 1 left a decoder without adapters."""
         version = super().version_on(files, form)
         has_decoder = files is not None and files.architecture == "sequence-to-sequence"
         return max(version, 2) if has_decoder and form == "text" else version
@@ -66,9 +70,9 @@ class BottleneckAdapter(FineTuning):
             # A decoder's block attends twice: to itself, and to what the encoder has read.
             if len(feedforward) != n_blocks or len(attention) not in (n_blocks, 2 * n_blocks):
                 raise UnsupportedError(
-                    f"'{self.name}' expects one linear layer that ends attention and one that ends a feed-forward network "
-                    f"in each block. It found {len(attention)} and {len(feedforward)} in the {n_blocks} blocks of a "
-                    f"{type(stack).__name__}. Use lora, bitfit or full."
+                    f"'{self.name}' expects one linear layer that ends attention and one that ends a feed-forward "
+                    f"network in each block. It found {len(attention)} and {len(feedforward)} in the {n_blocks} blocks "
+                    f"of a {type(stack).__name__}. Use lora, bitfit or full."
                 )
             ends |= {place + name for name in (*attention, *feedforward)}
         for name in [name for name, _ in transformer.named_modules() if name in ends]:

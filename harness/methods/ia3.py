@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from harness.backbones.locate import BackboneFiles
+from harness.methods._fine_tuning import FineTuning
 from harness.methods._modules import feedforward_ends, projections
 from harness.methods._peft import PeftMethod, no_projections
 from harness.methods.base import Choice, Range, SearchSpace, method
-
-_MENDED = (
-    *("bart", "deberta", "deberta-v2", "gemma", "gemma2", "gemma3_text", "gpt_neo", "gptj", "llama4", "llama4_text"),
-    *("opt", "phi", "qwen2", "qwen3"),
-)
-"""Model types on which version 2 rescaled what peft names: queries in place of keys, or what attention puts out."""
+from harness.tasks.base import Form
 
 if TYPE_CHECKING:
     from torch import nn
 
     from harness.methods._fine_tuning import Surroundings
+
+_RIGHT_IN_2 = frozenset(
+    (
+        *("bert", "roberta", "xlm-roberta", "camembert", "electra"),
+        *("t5", "mt5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
+    )
+)
+"""Model types on which version 2 was right. On others it refused, rescaled queries, or what attention puts out."""
 
 
 @method
@@ -33,7 +37,6 @@ class Ia3(PeftMethod):
 
     name = "ia3"
     version: ClassVar[int] = 2
-    mended: ClassVar[Mapping[str, int]] = dict.fromkeys(_MENDED, 3)
     family = "auxiliary parameters"
     trains = "three scaling vectors a block, and the output layer"
     source = "Liu et al., 2022, arXiv:2205.05638; peft"
@@ -43,6 +46,11 @@ class Ia3(PeftMethod):
     }
 
     learning_rate: float = Field(default=3e-2, gt=0)
+
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version on the model types that version 2 did not handle as the paper does."""
+        version = FineTuning.version_on(self, files, form)
+        return version if files is None or files.model_type in _RIGHT_IN_2 else max(version, 3)
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return (IA)3 on keys, values, and what enters the layers that end the feed-forward networks.

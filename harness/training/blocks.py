@@ -26,8 +26,8 @@ def transformer_blocks(model: nn.Module) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == n_blocks > 0:
             return module
     raise UnsupportedError(
-        f"No list of {n_blocks} blocks was found in a {type(model).__name__} ({_why_no_blocks(model.config)}). Methods that "
-        "tell blocks apart cannot adapt it; use full, lora or linear-probe."
+        f"No list of {n_blocks} blocks was found in a {type(model).__name__} ({_why_no_blocks(model.config)}). Methods "
+        "that tell blocks apart cannot adapt it; use full, lora or linear-probe."
     )
 
 
