@@ -73,14 +73,9 @@ class BackboneFiles:
     origin: str
 
     @property
-    def config(self) -> dict[str, object]:
-        """What config.json says, as its authors wrote it."""
-        return _read_json(self.folder / "config.json", self.name)
-
-    @property
     def model_type(self) -> str:
-        """The architecture's name in transformers: `bert`, say; empty where config.json gives none."""
-        return str(self.config.get("model_type") or "")
+        """The architecture's name in transformers, from config.json: `bert`, say; empty where it gives none."""
+        return str(_read_json(self.folder / "config.json", self.name).get("model_type") or "")
 
     @property
     def has_weights(self) -> bool:

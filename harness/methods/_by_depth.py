@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -29,7 +30,7 @@ class ByDepth(FineTuning):
     def version_on(self, files: BackboneFiles | None, form: Form) -> int:
         """Return a later version for a DeBERTa whose convolution stands behind the first block, too."""
         version = super().version_on(files, form)
-        if files is not None and files.model_type == "deberta-v2" and files.config.get("conv_kernel_size"):
+        if files is not None and files.model_type == "deberta-v2" and _has_convolution(files):
             return max(version, 2)
         return version
 
@@ -39,3 +40,8 @@ class ByDepth(FineTuning):
 
         super().check(transformer)
         all_blocks(transformer)
+
+
+def _has_convolution(files: BackboneFiles) -> bool:
+    config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get("conv_kernel_size"))

@@ -90,7 +90,7 @@ class PeftMethod(FineTuning):
                 config.task_type = "CAUSAL_LM" if bench.files.architecture == "causal" else "SEQ_2_SEQ_LM"
             try:
                 wrapped: nn.Module = get_peft_model(transformer, config)
-            except (TypeError, ValueError, NotImplementedError) as error:  # a kind of layer that it does not know
+            except (TypeError, ValueError) as error:  # a kind of layer that it does not know
                 raise UnsupportedError(
                     f"peft cannot put '{self.name}' into a {type(transformer).__name__}: {str(error).rstrip('.')}. Try "
                     f"other settings of '{self.name}', or another method: lora, bitfit or full."

@@ -432,9 +432,15 @@ class Method(BaseModel, ABC):
         architecture = files.architecture if files is not None else None
         if self.serves and architecture not in self.serves:
             given = architecture or "no backbone"
-            return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."
+            return (
+                f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}. Name another "
+                "backbone, or another method (`harness methods` lists them)."
+            )
         if asked.form == "text" and self.serves and architecture == "encoder":
-            return f"A {kind} task is answered by a language model; this backbone is an encoder, which is none."
+            return (
+                f"A {kind} task is answered by a language model; this backbone is an encoder, which is none. Name a "
+                "causal or sequence-to-sequence backbone."
+            )
         return None
 
     def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:

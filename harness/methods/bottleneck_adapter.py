@@ -72,7 +72,7 @@ class BottleneckAdapter(FineTuning):
                 raise UnsupportedError(
                     f"'{self.name}' expects one linear layer that ends attention and one that ends a feed-forward "
                     f"network in each block. It found {len(attention)} and {len(feedforward)} in the {n_blocks} blocks "
-                    f"of a {type(stack).__name__}. Use lora, bitfit or full."
+                    f"of a {type(stack).__name__}. Use bitfit, prompt-tuning or full."
                 )
             ends |= {place + name for name in (*attention, *feedforward)}
         for name in [name for name, _ in transformer.named_modules() if name in ends]:

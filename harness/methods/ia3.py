@@ -63,5 +63,5 @@ class Ia3(PeftMethod):
         rescaled = projections(transformer, "kv")
         ends = feedforward_ends(transformer)
         if not rescaled or not ends:
-            raise no_projections(self, transformer, "keys, values and inner activations")
+            raise no_projections(self, transformer, "keys and values")
         return IA3Config(target_modules=rescaled + ends, feedforward_modules=ends)

@@ -45,7 +45,7 @@ class PrefixTuning(SoftPrompt):
         if "past_key_values" not in inspect.signature(transformer.forward).parameters:
             raise UnsupportedError(
                 f"'{self.name}' hands keys and values to attention; that of a {type(transformer).__name__} takes none. "
-                "Use prompt-tuning, p-tuning or lora."
+                "Use prompt-tuning, p-tuning or bitfit."
             )
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:

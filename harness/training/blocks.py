@@ -27,7 +27,7 @@ def transformer_blocks(model: nn.Module) -> nn.ModuleList:
             return module
     raise UnsupportedError(
         f"No list of {n_blocks} blocks was found in a {type(model).__name__} ({_why_no_blocks(model.config)}). Methods "
-        "that tell blocks apart cannot adapt it; use full, lora or linear-probe."
+        "that tell blocks apart cannot adapt it. Use full, lora or linear-probe."
     )
 
 
@@ -107,7 +107,7 @@ def _depths_by_computation(model: nn.Module, blocks: Sequence[nn.Module]) -> dic
     if [at for at, _ in seen] != list(range(len(blocks))):
         raise UnsupportedError(
             f"The blocks of a {type(model).__name__} do not run one after another, each once. Methods that tell blocks "
-            "apart cannot adapt it; use full, lora or linear-probe."
+            "apart cannot adapt it. Use full, lora or linear-probe."
         )
     # What a block's input depends on, and no earlier block's does, was computed by the block before it.
     boundaries = [(at, given) for at, given in seen[:n_lower]]
