@@ -95,7 +95,7 @@ def read(folder: Path) -> Artifact:
         raise UsageError(f"'{folder / SETTINGS}': config: {where}: {first['msg']}. {AGAIN}") from None
     if _canonical(method.config()) != _canonical(settings.config):
         raise UsageError(
-            f"'{folder / SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is missing, or has "
+            f"'{folder / SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is missing or of "
             f"another type. {AGAIN}"
         )
     tensors = read_tensors(folder / TENSORS)
@@ -152,10 +152,10 @@ def _check_restored(fitted: Fitted, saved: Artifact, besides: Collection[str], f
     for name, value in restored.items():
         if name not in saved.tensors and name not in besides:
             raise UsageError(f"'{folder / TENSORS}' lacks the tensor '{name}'. {AGAIN}")
-        read_value = saved.tensors[name] if name in saved.tensors else None
-        if read_value is not None and (read_value.shape != value.shape or read_value.dtype != value.dtype):
+        found = saved.tensors.get(name)
+        if found is not None and (found.shape != value.shape or found.dtype != value.dtype):
             raise UsageError(
-                f"'{folder / TENSORS}': the tensor '{name}' is {read_value.dtype} of shape {read_value.shape}; expected "
+                f"'{folder / TENSORS}': the tensor '{name}' is {found.dtype} of shape {found.shape}; expected "
                 f"{value.dtype} of shape {value.shape}. {AGAIN}"
             )
     if _canonical(fitted.state()) != _canonical(saved.state):

@@ -53,7 +53,7 @@ class GradualUnfreezing(Full):
             if any(name_of.get(id(parameter)) in names for parameter in group):
                 return
             for parameter in group:
-                parameter.requires_grad_(requires_grad=False)
+                parameter.requires_grad_(False)
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """The schedule."""

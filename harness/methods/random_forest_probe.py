@@ -155,7 +155,7 @@ def _is_sound(forest: Any, n_trees: int, width: int, n_classes: int) -> bool:
         np.issubdtype(classes.dtype, np.integer)
         and len(classes) > 0
         and (np.diff(classes) > 0).all()
-        and 0 <= classes[0]
+        and classes[0] >= 0
         and classes[-1] < n_classes
         and (forest.n_features_in_, forest.n_outputs_, forest.n_classes_) == (width, 1, len(classes))
         and len(forest.estimators_) == n_trees
