@@ -192,6 +192,7 @@ class Worker:
             device=self.device,
             report=report,
             counts_flops=not run.hurried,
+            lone_classes=task.lone_classes,
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
         test = task.test_rows_to_predict

@@ -196,6 +196,8 @@ def labels_per_class(record: Record) -> int | None:
     """Labels of each class in a balanced draw (the 8 of `8/class`); None for other draws or where it is not known."""
     if record.cell.draw != "balanced":
         return None
+    if record.provenance.dataset.get("n_classes_not_scored"):  # a rare class may have given fewer
+        return None
     n_classes = record.provenance.dataset.get("n_classes")
     target = record.predictions.target if record.predictions is not None else None
     if n_classes is None and target is not None and target.size:

@@ -132,7 +132,7 @@ def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, li
         resolved[task.name] = []
         for size in sizes:
             try:
-                resolved[task.name].append(size.resolve(counts, task.label_names or None))
+                resolved[task.name].append(size.resolve(counts, task.label_names or None, task.unscored))
             except HarnessError as error:
                 problems.append(f"Task '{task.name}': {error}")
     if problems:

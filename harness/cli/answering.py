@@ -7,7 +7,17 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from harness.cli.options import DEFAULT_STORE, BackboneOption, DeviceOption, MethodsOption, MirrorOption, StoreOption
+from harness.cli.options import (
+    DEFAULT_STORE,
+    BackboneOption,
+    DeviceOption,
+    MaxLengthOption,
+    MethodsOption,
+    MetricOption,
+    MirrorOption,
+    StoreOption,
+    StrictOption,
+)
 
 ReferenceOption = Annotated[bool, typer.Option(help="Count the reference results that come with the package.")]
 
@@ -97,6 +107,9 @@ def choose(
         Optional[Path],  # noqa: UP045
         typer.Option(help="A file with the test rows; else a quarter of each class is held out."),
     ] = None,
+    metric: MetricOption = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
     peak_memory: Annotated[Optional[str], typer.Option(help="Memory that a fit may take: 8GB, 7.5GiB.")] = None,  # noqa: UP045
     methods: MethodsOption = None,
     backbone: BackboneOption = None,
@@ -109,8 +122,9 @@ def choose(
     from harness.cli.choose import ChooseOptions, choose_command
 
     options = ChooseOptions(
-        data, text, label, test, within, save, peak_memory, methods, backbone, device, store, mirror, reference
-    )
+        data, text, label, test, within, save, peak_memory, methods, backbone, device, store, mirror, reference,
+        metric, max_length, strict,
+    )  # fmt: skip
     raise typer.Exit(choose_command(options))
 
 

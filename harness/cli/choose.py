@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.durations import describe_duration, parse_duration
-from harness.errors import DataError
 from harness.libraries import quiet_libraries
 from harness.records import Record
 from harness.report import text as wording
@@ -42,6 +41,9 @@ class ChooseOptions:
     store: str
     mirror: Path | None
     reference: bool
+    metric: str | None = None
+    max_length: int | None = None
+    strict: bool = False
 
 
 def choose_command(options: ChooseOptions) -> int:
@@ -59,7 +61,8 @@ def choose_command(options: ChooseOptions) -> int:
     most = None if memory is None else parse_budget(f"peak_memory_bytes={memory}").peak_memory_bytes
     quiet_libraries()
     from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.data.table import table_task
+    from harness.cli.request import own_task
+    from harness.cli.run import print_data
     from harness.measure.host import host_limit_bytes
     from harness.methods.configure import parse_methods, split_top_level
     from harness.resources import cache_folder
@@ -74,13 +77,20 @@ def choose_command(options: ChooseOptions) -> int:
     say = _teller(console, began)
     with LocalWorkers(options.device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers:
         workers.warm_up()  # it imports what it needs while the data are read
-        spec = table_task(options.data, options.text, options.label, options.test)
+        spec = own_task(
+            options.data,
+            options.text,
+            options.label,
+            options.test,
+            metric=options.metric,
+            max_length=options.max_length,
+            strict=options.strict,
+        )
         files = None
         if asked is None or any(method.serves for method in asked):
             files = locate_backbone(options.backbone or DEFAULT, options.mirror)
         task = kinds.get(spec.kind).prepare(spec, options.mirror)
-        if len(set(task.train.texts)) < 2:
-            raise DataError(f"{options.data}: all texts in column '{options.text}' are the same.")
+        print_data(console, task, files)
 
         def prior() -> list[Record]:
             return list(reference_records()) if options.reference else []

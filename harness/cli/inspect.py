@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -16,19 +17,22 @@ from harness.records import STATUSES
 from harness.sources import read_source
 from harness.store import Store
 
+if TYPE_CHECKING:
+    from harness.cli.request import Asked
 
-def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
-    """Counts by suite, task and method; with a suite, what is missing of its defaults on this device."""
+
+def show_status(asked: Asked, store: str) -> None:
+    """Print counts by suite, task and method; with a suite or a file, of the cells of that run on this device."""
     console = Console()
     quiet_libraries()
     counts: dict[tuple[str, str, str], Counter[str]] = {}
     errors: list[str] = []
     prepared = None
-    if suite is not None:
-        from harness.schedule.prepare import Request, prepare
-        from harness.suites import load_suite
+    if asked.names_a_run:
+        from harness.cli.request import read_request
+        from harness.schedule.prepare import prepare
 
-        prepared = prepare(Request(suite=load_suite(suite), mirror=mirror))
+        prepared = prepare(read_request(asked))
     known: dict[str, str] = {}
     if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
         with Store.open(store, create=False) as opened:
@@ -44,7 +48,7 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
         errors = [f"{r.cell.label()}: {r.error.splitlines()[0]}" for r in failed if r.error]
     if prepared is not None:
         for planned in prepared.cells:
-            key = (str(suite), planned.cell.task, planned.cell.method)
+            key = (prepared.suite, planned.cell.task, planned.cell.method)
             counts.setdefault(key, Counter())[known.get(planned.cell.id, "missing")] += 1
     shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
     table = Table(title=f"Records in {store}", title_justify="left")

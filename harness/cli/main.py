@@ -19,11 +19,14 @@ from harness.cli.options import (
     DataOption,
     DeviceOption,
     LabelOption,
+    MaxLengthOption,
     MethodsOption,
+    MetricOption,
     MirrorOption,
     SeedsOption,
     SizesOption,
     StoreOption,
+    StrictOption,
     SuiteArgument,
     TasksOption,
     TestOption,
@@ -49,6 +52,9 @@ def run(
     text: TextOption = "text",
     label: LabelOption = "label",
     test: TestOption = None,
+    metric: MetricOption = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
     tasks: TasksOption = None,
     methods: MethodsOption = None,
     sizes: SizesOption = None,
@@ -104,7 +110,10 @@ def run(
     from harness.cli.request import Asked
     from harness.cli.run import RunOptions, run_command
 
-    asked = Asked(suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune)
+    asked = Asked(
+        suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune,
+        metric, max_length, strict,
+    )  # fmt: skip
     options = RunOptions(
         store=store,
         reports=reports,
@@ -130,6 +139,9 @@ def plan(
     text: TextOption = "text",
     label: LabelOption = "label",
     test: TestOption = None,
+    metric: MetricOption = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
     tasks: TasksOption = None,
     methods: MethodsOption = None,
     sizes: SizesOption = None,
@@ -148,7 +160,10 @@ def plan(
     from harness.cli.plan import plan_command
     from harness.cli.request import Asked
 
-    asked = Asked(suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune)
+    asked = Asked(
+        suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune,
+        metric, max_length, strict,
+    )  # fmt: skip
     plan_command(asked, store, probe=probe)
 
 
@@ -158,13 +173,33 @@ def status(
         Optional[str],  # noqa: UP045
         typer.Argument(help="A suite: also say what is missing of its defaults."),
     ] = None,
+    data: DataOption = None,
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    test: TestOption = None,
+    metric: MetricOption = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
+    tasks: TasksOption = None,
+    methods: MethodsOption = None,
+    sizes: SizesOption = None,
+    seeds: SeedsOption = None,
+    budget: BudgetOption = None,
+    backbone: BackboneOption = None,
+    tune: TuneOption = None,
+    device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
 ) -> None:
-    """Show what is done, failed and missing."""
+    """Show what is done, failed and missing; with the options of a run, of that run."""
     from harness.cli.inspect import show_status
+    from harness.cli.request import Asked
 
-    show_status(suite, store, mirror)
+    asked = Asked(
+        suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune,
+        metric, max_length, strict,
+    )  # fmt: skip
+    show_status(asked, store)
 
 
 @app.command()

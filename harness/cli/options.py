@@ -18,7 +18,7 @@ DEFAULT_STORE = "results/harness.sqlite"
 
 
 SuiteArgument = Annotated[Optional[str], typer.Argument(help="A suite's name, or a YAML file.")]  # noqa: UP045
-DataOption = Annotated[Optional[Path], typer.Option(help="Your own CSV, JSONL or Parquet file.")]  # noqa: UP045
+DataOption = Annotated[Optional[Path], typer.Option(help="Your own CSV, TSV, JSON, JSONL or Parquet file.")]  # noqa: UP045
 TextOption = Annotated[str, typer.Option(help="With --data: the column with the texts.")]
 LabelOption = Annotated[str, typer.Option(help="With --data: the column with the labels.")]
 TestOption = Annotated[Optional[Path], typer.Option(help="With --data: a file with the test rows.")]  # noqa: UP045
@@ -43,5 +43,20 @@ BackboneOption = Annotated[
 TuneOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
+]
+MetricOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="With your own data: the main metric: accuracy, macro_f1, matthews or f1."),
+]
+MaxLengthOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="With your own data: tokens of a text that are read; what is beyond is cut off. Else 128."),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="With your own data: refuse rows without a text or a label, and classes that cannot be scored.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.data.files import is_data_file
+from harness.data.spec import TaskSpec
 from harness.errors import UsageError
 from harness.methods.configure import split_top_level
 from harness.records import Budget, parse_budget
@@ -20,20 +22,28 @@ if TYPE_CHECKING:
 class Asked:
     """What the command line says of a grid, as it says it; None where it says nothing. `Request` explains each."""
 
-    suite: str | None
-    data: Path | None
-    text: str
-    label: str
-    test: Path | None
-    tasks: str | None
-    methods: str | None
-    sizes: str | None
-    seeds: str | None
-    budgets: Sequence[str] | None
-    backbone: str | None
-    device: str
-    mirror: Path | None
-    tune: int | None
+    suite: str | None = None
+    data: Path | None = None
+    text: str = "text"
+    label: str = "label"
+    test: Path | None = None
+    tasks: str | None = None
+    methods: str | None = None
+    sizes: str | None = None
+    seeds: str | None = None
+    budgets: Sequence[str] | None = None
+    backbone: str | None = None
+    device: str = "auto"
+    mirror: Path | None = None
+    tune: int | None = None
+    metric: str | None = None
+    max_length: int | None = None
+    strict: bool = False
+
+    @property
+    def names_a_run(self) -> bool:
+        """Whether anything is asked for but the device and the mirror."""
+        return self != Asked(device=self.device, mirror=self.mirror)
 
 
 def read_request(asked: Asked) -> Request:
@@ -67,15 +77,66 @@ def _suite(asked: Asked) -> Suite:
     if (suite is None) == (data is None):
         raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
     if data is None:
-        if asked.test is not None or (asked.text, asked.label) != ("text", "label"):
-            raise UsageError("--text, --label and --test go with --data; a suite names its own columns and test rows.")
-        if str(suite).lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")):
+        own = (asked.test, asked.metric, asked.max_length) != (None, None, None) or asked.strict
+        if own or (asked.text, asked.label) != ("text", "label"):
+            raise UsageError(
+                "--text, --label, --test, --metric, --max-length and --strict go with --data; a suite names its own "
+                "columns, test rows, metric and length."
+            )
+        if is_data_file(str(suite)):
             raise UsageError(f"'{suite}' is a file of data: harness run --data {suite} --text COLUMN --label COLUMN.")
         return load_suite(str(suite))
-    from harness.data.table import table_task
-
-    spec = table_task(data, asked.text, asked.label, asked.test)
+    spec = own_task(
+        data,
+        asked.text,
+        asked.label,
+        asked.test,
+        metric=asked.metric,
+        max_length=asked.max_length,
+        strict=asked.strict,
+    )
     return Suite(name=spec.name, description=f"Your own data: {data.name}", tasks={spec.name: spec})
+
+
+def own_task(
+    data: Path,
+    text: str,
+    label: str,
+    test: Path | None,
+    *,
+    metric: str | None,
+    max_length: int | None,
+    strict: bool,
+) -> TaskSpec:
+    """Return the task of a user's own file; None takes the default of the task.
+
+    Raises:
+        UsageError: an unknown metric, or one of other kinds of task; a length that is too small.
+        DataError: the file cannot be used.
+    """
+    from harness.data.table import table_task
+    from harness.tasks.base import kinds
+
+    kind = kinds.get(TaskSpec.model_fields["kind"].default)
+    if metric is not None and metric not in kind.metrics:
+        raise UsageError(
+            f"--metric {metric} was given; expected one of {', '.join(kind.metrics)}, which score a {kind.name} task."
+        )
+    spec = table_task(
+        data,
+        text,
+        label,
+        test,
+        metric=kind.metrics[0] if metric is None else metric,
+        max_length=TaskSpec.model_fields["max_length"].default if max_length is None else max_length,
+        strict=strict,
+    )
+    if spec.metric == "f1" and len(spec.label_names) != 2:
+        raise UsageError(
+            f"--metric f1 is of two classes, and column '{label}' has {len(spec.label_names)}. Take macro_f1 or "
+            "accuracy."
+        )
+    return spec
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -18,9 +18,11 @@ from harness.libraries import quiet_libraries
 from harness.records import Record
 
 if TYPE_CHECKING:
+    from harness.backbones.locate import BackboneFiles
     from harness.schedule.drive import Executor, Outcome
     from harness.schedule.limits import Limits
     from harness.schedule.prepare import Prepared, Request
+    from harness.tasks.base import Task
 
 EXECUTORS = ("local", "ray")
 ON_OOM = ("record", "halve")
@@ -223,19 +225,34 @@ def make_console() -> Console:
 
 
 def print_notes(console: Console, prepared: Prepared) -> None:
-    """What of a request could not be followed, and what is to be known of the data."""
-    of_tasks = [note for task in prepared.tasks.values() for note in _notes(task.name, task.provenance)]
-    for note in [*prepared.notes, *of_tasks]:
+    """Print what each task's data are, and what of the request could not be followed."""
+    for task in prepared.tasks.values():
+        print_data(console, task, prepared.backbones.get(task.name))
+    differing = [task.name for task in prepared.tasks.values() if task.provenance.get("content_as_pinned") is False]
+    others = [
+        f"{name}: this copy of the data differs from the one that the suite was checked on." for name in differing
+    ]
+    for note in [*prepared.notes, *others]:
         console.print(f"Note: {note}", highlight=False, markup=False)
 
 
-def _notes(name: str, provenance: dict[str, object]) -> list[str]:
-    notes = []
-    if provenance.get("n_dropped_from_training"):
-        notes.append(f"{name}: {provenance['n_dropped_from_training']} training rows are copies of test rows: dropped.")
-    if provenance.get("content_as_pinned") is False:
-        notes.append(f"{name}: this copy of the data differs from the one that the suite was checked on.")
-    return notes
+def print_data(console: Console, task: Task, files: BackboneFiles | None) -> None:
+    """Print one line on a task's data, and what looks wrong with them to stderr.
+
+    Args:
+        console: for the line.
+        task: prepared.
+        files: the backbone that reads the texts; None where no method uses one.
+    """
+    from harness.report.text import plain
+    from harness.tasks.summary import summarise
+
+    with console.status("Reading the texts"):
+        summary = summarise(task, files)
+    console.print(plain(summary.line()), highlight=False, markup=False, soft_wrap=True)
+    problems = Console(stderr=True)
+    for warning in summary.warnings:
+        problems.print(plain(f"Warning: {warning}"), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_tables(console: Console, records: Sequence[Record]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.labels import nearest_label, some
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import overlap_key
 from harness.data.spec import TaskSpec
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_N_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,12 @@ def check_known_to_training(train: Sequence[str], test: Sequence[str], origin: O
     known = set(train)
     strange = [at for at, label in enumerate(test) if label not in known]
     if strange:
+        near = nearest_label(test[strange[0]], sorted_labels(train))
+        guess = f" Did you mean '{near}'?" if near is not None else ""
         raise DataError(
-            f"{origin.name}: {origin.at(*strange)}: the label '{test[strange[0]]}' occurs in the test rows only. Add "
-            f"training rows of it, or drop these. Labels of the training rows: {_some(sorted_labels(train))}."
+            f"{origin.name}: {origin.at(*strange)}: the label '{test[strange[0]]}' occurs in the test rows only."
+            f"{guess} Add training rows of it, or drop these. Labels of the training rows: "
+            f"{some(sorted_labels(train))}."
         )
 
 
@@ -195,16 +198,11 @@ def check_can_hold_out(texts: Sequence[str], labels: Sequence[str], origin: Orig
     if lonely:
         at = [row for row, label in enumerate(labels) if label == lonely[0]]
         what = "one example" if rows[lonely[0]] == 1 else f"{rows[lonely[0]]} examples of the same text"
-        others = f" So it is with {_some(lonely[1:])}." if len(lonely) > 1 else ""
+        others = f" So it is with {some(lonely[1:])}." if len(lonely) > 1 else ""
         raise DataError(
             f"{origin.name}: {origin.at(*at)}: the class '{lonely[0]}' has only {what}; a held-out test needs another. "
             f"Add examples, drop the class, or name a test file.{others}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
-    return ", ".join(f"'{name}'" for name in names[:_N_NAMED]) + more
 
 
 def _is_missing(value: object) -> bool:

@@ -32,6 +32,10 @@ class Origin:
         more = f" and {len(rows) - _N_NAMED} more" if len(rows) > _N_NAMED else ""
         return f"{self.unit}{'s' if len(rows) > 1 else ''} {', '.join(shown)}{more}"
 
+    def of(self, rows: Sequence[int]) -> Origin:
+        """Return the origin of some of the rows, given by their positions from 0, in that order."""
+        return Origin(self.name, self.unit, [row + 1 if self.numbers is None else self.numbers[row] for row in rows])
+
 
 @dataclass(frozen=True)
 class RawSplits:

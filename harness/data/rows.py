@@ -104,6 +104,12 @@ def overlap_key(text: str) -> str:
     return " ".join(text.split())
 
 
+def n_repeated(texts: Iterable[str]) -> int:
+    """Return how many rows have the text of an earlier one."""
+    seen: Counter[str] = Counter(map(overlap_key, texts))
+    return seen.total() - len(seen)
+
+
 def drop_overlap(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple[npt.NDArray[np.bool_], int]:
     """Which training rows to keep so that no test text is trained on, whatever its label.
 
@@ -135,19 +141,24 @@ def cap_test_rows(digests: Sequence[bytes], cap: int | None) -> npt.NDArray[np.i
     return np.asarray(order[:cap], dtype=np.int64)
 
 
-def hold_out(texts: Sequence[str], labels: Sequence[object], fraction: float = 0.25) -> npt.NDArray[np.bool_]:
-    """Which rows to hold out as the test, where a data set has no test split: stratified, by a hash of the text.
+def hold_out(
+    texts: Sequence[str], labels: Sequence[object], fraction: float = 0.25, *, keep_classes: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Return which rows to hold out as the test, where a data set has no test split: stratified, by a hash of the text.
 
     Within each class, the distinct texts are ordered by their hash and the first `fraction` of them (rounded, at least
-    one, not all) are held out with all their rows: duplicates stay on one side.
+    one, not all) are held out with all their rows: duplicates stay on one side. A class with one distinct text has no
+    test row.
 
     Args:
         texts: one text a row.
         labels: one label a row, same length.
         fraction: share of each class to hold out, above 0 and below 1.
+        keep_classes: whether a class all of whose training texts are held out under another label keeps them: these
+            texts are not held out then. Otherwise such a class has no training row left.
 
     Returns:
-        A mask, shape (n_rows,), True for test rows. A class with one distinct text has none: refuse it before.
+        A mask, shape (n_rows,), True for test rows.
     """
     keys = [overlap_key(text) for text in texts]
     by_class: dict[str, set[str]] = {}
@@ -158,5 +169,11 @@ def hold_out(texts: Sequence[str], labels: Sequence[object], fraction: float = 0
         ordered = sorted(distinct, key=lambda key: digest(key, key="held-out test"))
         n_held = min(max(round(fraction * len(ordered)), 1), len(ordered) - 1)
         held.update((key, label) for key in ordered[:n_held])
+    if keep_classes:
+        in_test = {key for key, _ in held}
+        for label, distinct in sorted(by_class.items()):
+            if distinct <= in_test:
+                in_test -= {key for key in distinct if (key, label) not in held}
+        held = {(key, label) for key, label in held if key in in_test}
     pairs = zip(keys, labels, strict=True)
     return np.fromiter(((key, str(value)) in held for key, value in pairs), dtype=np.bool_, count=len(keys))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,12 +40,16 @@ class Size:
             return "all"
         return f"{self.n}/class" if self.per_class else str(self.n)
 
-    def resolve(self, class_counts: Sequence[int], names: Sequence[str] | None = None) -> tuple[int, Draw]:
-        """Training rows and how they are drawn, given what there is.
+    def resolve(
+        self, class_counts: Sequence[int], names: Sequence[str] | None = None, unscored: Collection[int] = ()
+    ) -> tuple[int, Draw]:
+        """Return training rows and how they are drawn, given what there is.
 
         Args:
             class_counts: rows of the pool in each class, after overlaps with the test rows were dropped.
             names: the classes' names, for messages.
+            unscored: classes of which a number per class takes all rows where there are fewer, since no test row has
+                them.
 
         Returns:
             (n_train, draw).
@@ -54,7 +58,7 @@ class Size:
             DataError: a class has no row, the size does not hold one row of each class, or it is above what there is.
         """
         n_classes, available = len(class_counts), int(sum(class_counts))
-        smallest = min(range(n_classes), key=lambda at: class_counts[at])
+        smallest = min(range(n_classes), key=lambda at: (class_counts[at] > 0 and at in unscored, class_counts[at]))
         label = f"'{names[smallest]}'" if names else str(smallest)
         if class_counts[smallest] < 1:
             raise DataError(f"Class {label} has no training row; every class needs at least one.")
@@ -68,7 +72,7 @@ class Size:
                     f"Size '{self}' was asked for, but class {label} has only {class_counts[smallest]} training rows; "
                     f"ask for at most {class_counts[smallest]}/class."
                 )
-            return self.n * n_classes, "balanced"
+            return sum(min(self.n, count) for count in class_counts), "balanced"
         if self.n < n_classes:
             raise DataError(
                 f"Size {self.n} cannot hold one row of each of the {n_classes} classes; ask for at least {n_classes}."

@@ -29,24 +29,28 @@ class Reading:
         keys: the text and the class of each row of a split, by which a test is held out where there is none; refuses
             rows that have none.
         is_table: whether a user's file is a table of texts and labels, which is checked as such (`data.table`).
+        keep_classes: whether classes that cannot be held out are kept in training.
     """
 
     columns: Sequence[str]
     keys: Callable[[Dataset, Origin], tuple[list[str], list[str]]]
     is_table: bool = False
+    keep_classes: bool = False
 
 
 def reading_of_classes(spec: TaskSpec) -> Reading:
-    """One text and one label a row."""
+    """Return how one text and one label a row are read."""
     columns = spec.columns
+    keep_classes = spec.data.files is not None and not spec.strict
 
     def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
         texts = check_texts(data.data.column(columns.text).to_pylist(), columns.text, origin)
         labels = check_labels(data.data.column(columns.label).to_pylist(), columns.label, origin)
-        check_can_hold_out(texts, labels, origin)
+        if not keep_classes:
+            check_can_hold_out(texts, labels, origin)
         return texts, labels
 
-    return Reading((columns.text, columns.label), keys, is_table=True)
+    return Reading((columns.text, columns.label), keys, is_table=True, keep_classes=keep_classes)
 
 
 def load_splits(
@@ -108,7 +112,7 @@ def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
 
     files = spec.data.files
     assert files is not None
-    table = read_table(files, spec.columns)
+    table = read_table(files, spec.columns, strict=spec.strict)
     features = Features({spec.columns.text: Value("string"), spec.columns.label: Value("string")})
 
     def dataset(part: Part) -> Dataset:
@@ -118,7 +122,7 @@ def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
     origins = {"train": table.train.origin}
     if table.test is not None:
         parts["test"], origins["test"] = dataset(table.test), table.test.origin
-    return _assembled(reading, parts, _files_provenance(files), origins)
+    return _assembled(reading, parts, {**_files_provenance(files), **table.notes()}, origins)
 
 
 def _files_provenance(files: Files) -> dict[str, Any]:
@@ -164,11 +168,10 @@ def _assembled(
     if "test" not in parts:
         whole, origin = parts["train"], origins["train"]
         texts, labels = reading.keys(whole, origin)
-        held = hold_out(texts, labels)
+        held = hold_out(texts, labels, keep_classes=reading.keep_classes)
         for part, mask in (("train", ~held), ("test", held)):
             parts[part] = Dataset(whole.data.table.filter(mask))
-            numbers = [row + 1 if origin.numbers is None else origin.numbers[row] for row in mask.nonzero()[0].tolist()]
-            origins[part] = Origin(origin.name, origin.unit, numbers)
+            origins[part] = origin.of(mask.nonzero()[0].tolist())
         provenance = {**provenance, "held_out": "a quarter of each class, by a hash of the text"}
     fingerprints = {part: str(data._fingerprint) for part, data in sorted(parts.items())}
     counts = {part: len(data) for part, data in sorted(parts.items())}

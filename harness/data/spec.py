@@ -180,6 +180,9 @@ class TaskSpec(_Frozen):
         seen_by: backbones that are known to have been trained on this data set; reports say so.
         overlaps: data sets that are known to share texts with this one, with a word on how; reports say so.
         notes: what a reader of the results should know about the data.
+        strict: whether rows of the user's own files without a text or a label, and classes that cannot be scored, are
+            refused. Otherwise such rows are left out, and such classes are trained on and not scored. No part of the
+            task's identity: both ways of reading a file that has neither are the same.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -205,6 +208,7 @@ class TaskSpec(_Frozen):
     seen_by: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
     notes: str | None = None
+    strict: bool = False
 
     @model_validator(mode="after")
     def _words_for_every_label(self) -> TaskSpec:

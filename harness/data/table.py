@@ -1,29 +1,53 @@
 """The user's own data: a file with a text and a label column becomes a task, or an error that names the row.
 
-Everything that can be wrong with a file is found here, before anything is trained.
+Everything that can be wrong with a file is found here, before anything is trained. Rows without a text or a label are
+left out, and classes that cannot be held out are trained on and not scored, unless a task is strict about both.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.data.classes import check_can_hold_out, check_known_to_training, check_labels, check_texts, sorted_labels
-from harness.data.files import absolute_path, read_rows
+from harness.data.files import absolute_path, read_rows, stem_of
+from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
+from harness.data.rows import overlap_key
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
 from harness.errors import DataError, UsageError
+
+LEAST_MAX_LENGTH = 8
+"""Smallest number of tokens that a text may be cut to: two of them are mostly special tokens."""
+
+MOST_CLASSES = 10_000
+"""Largest number of classes of a table; a column with more holds identifiers or free text."""
+
+_MOST_ALONE = 0.5
+"""Share of rows whose label no other row has, above which a column holds identifiers or free text."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file's rows: a text and the name of a label each."""
+    """One file's rows: a text and the name of a label each.
+
+    Attributes:
+        texts, labels: one a row.
+        origin: where each row stands.
+        left_out: rows that are not among them, by reason.
+        warnings: what looks wrong with the rows.
+    """
 
     texts: list[str]
     labels: list[str]
     origin: Origin
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,18 @@ class Table:
 
     train: Part
     test: Part | None
+
+    def notes(self) -> dict[str, Any]:
+        """Return what a reader of the results should know of the file, as JSON values; nothing where all is well."""
+        parts = [part for part in (self.train, self.test) if part is not None]
+        left_out: Counter[str] = Counter()
+        for part in parts:
+            left_out.update(part.left_out)
+        warnings = [warning for part in parts for warning in part.warnings]
+        return {
+            **({"left_out": dict(sorted(left_out.items()))} if left_out else {}),
+            **({"warnings": warnings} if warnings else {}),
+        }
 
 
 def table_task(
@@ -44,11 +80,12 @@ def table_task(
     metric: str = "accuracy",
     max_length: int = 128,
     test_cap: int | None = 2000,
+    strict: bool = False,
 ) -> TaskSpec:
-    """A task of the user's own file, checked row by row.
+    """Return a task of the user's own file, checked row by row.
 
     Args:
-        path: a CSV, TSV, JSONL or Parquet file.
+        path: a CSV, TSV, JSON, JSONL or Parquet file.
         text: name of the column with the texts.
         label: name of the column with the labels: strings, whole numbers or booleans.
         test: a file of the same columns with the test rows; None holds out a quarter of each class by a fixed hash.
@@ -56,20 +93,23 @@ def table_task(
         metric: name of the main metric.
         max_length: tokens of a text that a method reads.
         test_cap: test rows to score at most; None for all.
+        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
-        UsageError: text and label are the same column, or one has no name.
+        UsageError: text and label are the same column, or one has no name; the length is too small.
     """
     if not text or not label:
         raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
+    if max_length < LEAST_MAX_LENGTH:
+        raise UsageError(f"Max length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
     train_path = absolute_path(path)
     test_path = None if test is None else absolute_path(test)
     files = Files(train=str(train_path), test=None if test_path is None else str(test_path))
     columns = Columns(text=text, label=label)
-    table = read_table(files, columns)
+    table = read_table(files, columns, strict=strict)
     return TaskSpec(
-        name=name or _task_name(train_path.stem),
+        name=name or _task_name(stem_of(train_path)),
         description=f"'{label}' of '{text}' in {train_path.name}",
         data=DataSource(files=files),
         columns=columns,
@@ -78,12 +118,18 @@ def table_task(
         metric=metric,
         max_length=max_length,
         test_cap=test_cap,
+        strict=strict,
         licence="the user's own data",
     )
 
 
-def read_table(files: Files, columns: Columns) -> Table:
+def read_table(files: Files, columns: Columns, *, strict: bool = False) -> Table:
     """Read and check the rows of `files`.
+
+    Args:
+        files: the file, and the file of test rows if there is one.
+        columns: which column holds what.
+        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
@@ -91,46 +137,99 @@ def read_table(files: Files, columns: Columns) -> Table:
     """
     if columns.text == columns.label:
         raise UsageError(f"Column '{columns.text}' was named for both text and label; expected two columns.")
-    train = _read_part(files.train, columns)
-    test = None if files.test is None else _read_part(files.test, columns)
-    _check_classes(train, test, columns.label)
+    train = _read_part(files.train, columns, strict=strict)
+    check_no_fractions(train.labels, columns.label, train.origin)
+    test = None if files.test is None else _read_part(files.test, columns, strict=strict)
+    _check_classes(train, test, columns, strict=strict)
     return Table(train, test)
 
 
-def _read_part(path: str, columns: Columns) -> Part:
+def _read_part(path: str, columns: Columns, *, strict: bool) -> Part:
     rows = read_rows(Path(path), [columns.text, columns.label])
-    return Part(
-        check_texts(rows.columns[columns.text], columns.text, rows.origin),
-        check_labels(rows.columns[columns.label], columns.label, rows.origin),
-        rows.origin,
-    )
+    texts, labels, origin = rows.columns[columns.text], rows.columns[columns.label], rows.origin
+    left_out: Counter[str] = Counter()
+    if not strict:
+        reasons = [_why_left_out(text, label) for text, label in zip(texts, labels, strict=True)]
+        left_out.update(reason for reason in reasons if reason is not None)
+        kept = [at for at, reason in enumerate(reasons) if reason is None]
+        if not kept:
+            said = f"a text in column '{columns.text}' and a label in column '{columns.label}'"
+            raise DataError(f"{origin.name}: none of the {len(texts):,} rows has {said}.")
+        if len(kept) < len(texts):
+            texts, labels = [texts[at] for at in kept], [labels[at] for at in kept]
+            origin = origin.of(kept)
+    texts = check_texts(texts, columns.text, origin)
+    labels = check_labels(labels, columns.label, origin)
+    warnings = label_warnings(texts, labels, columns.label, origin)
+    return Part(texts, labels, origin, left_out, tuple(f"{Path(path).name}: {warning}" for warning in warnings))
 
 
-def _check_classes(train: Part, test: Part | None, column: str) -> None:
-    name, counts = train.origin.name, Counter(train.labels)
+def _why_left_out(text: object, label: object) -> str | None:
+    missing = [name for name, value in (("text", text), ("label", label)) if _is_blank(value)]
+    return f"no {' and no '.join(missing)}" if missing else None
+
+
+def _is_blank(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _check_classes(train: Part, test: Part | None, columns: Columns, *, strict: bool) -> None:
+    name, counts, column = train.origin.name, Counter(train.labels), columns.label
+    keys = [overlap_key(text) for text in train.texts]
     if len(counts) == 1:
         raise DataError(
             f"{name}: every row has the label '{train.labels[0]}' in column '{column}'; expected at least two classes."
         )
+    if len(set(keys)) == 1:
+        raise DataError(
+            f"{name}: all {len(keys):,} texts in column '{columns.text}' are the same. Name the column that holds the "
+            "texts."
+        )
+    alone = sum(count == 1 for count in counts.values())
     if len(counts) == len(train.labels) > 2:
         raise DataError(
             f"{name}: each of the {len(counts)} rows has another label in column '{column}'. It looks like an "
             "identifier; name the column that holds the classes."
         )
+    if len(counts) > MOST_CLASSES:
+        raise DataError(
+            f"{name}: column '{column}' has {len(counts):,} different labels; expected at most {MOST_CLASSES:,} "
+            "classes. It looks like an identifier or free text; name the column that holds the classes."
+        )
+    if test is not None:
+        check_known_to_training(train.labels, test.labels, test.origin)
+    if strict:
+        _check_each_class_is_scored(train, test)
+    elif alone > _MOST_ALONE * len(train.labels):
+        raise DataError(
+            f"{name}: {alone:,} of the {len(train.labels):,} rows have a label in column '{column}' that no other row "
+            "has. It looks like an identifier or free text; name the column that holds the classes."
+        )
+    elif test is None:
+        texts_of = Counter(label for _, label in set(zip(keys, train.labels, strict=True)))
+        if sum(count > 1 for count in texts_of.values()) < 2:
+            raise DataError(
+                f"{name}: fewer than two classes in column '{column}' have two different texts; a held-out test needs "
+                "them. Add examples, or name a test file."
+            )
+
+
+def _check_each_class_is_scored(train: Part, test: Part | None) -> None:
     if test is None:
         check_can_hold_out(train.texts, train.labels, train.origin)
         return
-    check_known_to_training(train.labels, test.labels, test.origin)
-    both = counts + Counter(test.labels)
+    both = Counter(train.labels) + Counter(test.labels)
     single = [label for label in sorted_labels(train.labels) if both[label] == 1]
     if single:
         at = train.labels.index(single[0])
         raise DataError(
-            f"{name}: {train.origin.at(at)}: the class '{single[0]}' has a single example, and none among the test "
-            "rows. Add examples or drop the class."
+            f"{train.origin.name}: {train.origin.at(at)}: the class '{single[0]}' has a single example, and none among "
+            "the test rows. Add examples or drop the class."
         )
 
 
 def _task_name(stem: str) -> str:
-    """A file's name as the name of a task: letters, digits, `_`, `.` and `-`."""
+    """Return a file's name as the name of a task: letters, digits, `_`, `.` and `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "data"

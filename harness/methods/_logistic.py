@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -142,21 +143,29 @@ class Choice:
 
 
 def choose_penalty(
-    features: Any, labels: Ints, n_classes: int, grid: tuple[float, ...], n_folds: int, default: float
+    features: Any,
+    labels: Ints,
+    n_classes: int,
+    grid: tuple[float, ...],
+    n_folds: int,
+    default: float,
+    lone_classes: Collection[int] = (),
 ) -> Choice:
-    """The C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
+    """Return the C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
 
     The log loss and not the accuracy: it tells penalties apart on a few dozen rows. With a single row of some class
-    there is nothing to hold out, and `default` is taken. Penalties are tried from the strongest down, each fold
+    there is nothing to hold out, and `default` is taken; folds never hold out rows of
+    `lone_classes`, which no test row has either. Penalties are tried from the strongest down, each fold
     starting from its last solution; the first that makes the loss worse ends the search, since the loss has one
     valley along the path and weak penalties take most of the time.
     """
     strata = labels if features.ndim == 2 else np.zeros_like(labels)  # which choice is right is no class
-    counts = np.bincount(strata, minlength=n_classes)
-    n_folds = min(n_folds, int(counts[counts > 0].min()))
-    if n_folds < 2:
+    may_validate = ~np.isin(strata, list(lone_classes))
+    counts = np.bincount(strata[may_validate], minlength=n_classes)
+    n_folds = min(n_folds, int(counts[counts > 0].min(initial=n_folds)))
+    if n_folds < 2 or not may_validate.any():
         return Choice(default, 0.0)
-    fold_of = folds(strata, n_folds)
+    fold_of = np.where(may_validate, folds(strata, n_folds), -1)
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
     best, best_loss, iterations = default, math.inf, 0.0
@@ -228,7 +237,13 @@ class LogisticMethod(Method):
         if chosen is None:
             with bench.working("tune"), one_blas_thread():
                 choice = choose_penalty(
-                    features, labels, bench.n_outputs, self.c_grid, self.folds, default=self.c_without_folds
+                    features,
+                    labels,
+                    bench.n_outputs,
+                    self.c_grid,
+                    self.folds,
+                    default=self.c_without_folds,
+                    lone_classes=bench.lone_classes,
                 )
             chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
         with bench.working("fit"), one_blas_thread():

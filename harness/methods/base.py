@@ -109,6 +109,7 @@ class Bench:
         device: where it runs.
         report: called with (what, fraction of the budget spent, loss) as the fit goes on.
         counts_flops: whether operations of batches are counted where no budget needs them; else they are taken for 0.
+        lone_classes: classes with a single training row and no test row: folds of the training rows never hold it out.
     """
 
     kind: Kind
@@ -131,6 +132,7 @@ class Bench:
     device: Device
     report: Callable[[str, float | None, float | None], None]
     counts_flops: bool = True
+    lone_classes: tuple[int, ...] = ()
 
     @property
     def some_backbone(self) -> Backbone:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data.raw import Origin, RawSplits
-from harness.data.rows import cap_test_rows, content_fingerprint, drop_overlap, order_fingerprint, row_digests
+from harness.data.rows import (
+    cap_test_rows,
+    content_fingerprint,
+    drop_overlap,
+    n_repeated,
+    order_fingerprint,
+    row_digests,
+)
 from harness.data.source import Reading, load_splits
 from harness.data.spec import TaskSpec
 from harness.errors import DataError, UsageError
@@ -98,6 +105,13 @@ def assemble(
                 f"metric: 'f1' is of two classes; this task has {len(label_names)}. Take macro_f1 or accuracy."
             )
     capped = cap_test_rows(test_digests, spec.test_cap)
+    class_rows = np.zeros(0, dtype=np.int64)
+    unscored: list[int] = []
+    if label_names:
+        in_test = np.bincount(test.labels, minlength=len(label_names))
+        class_rows = np.bincount(train.labels, minlength=len(label_names)) + in_test
+        if spec.data.files is not None and not spec.strict:
+            unscored = [int(label) for label in np.flatnonzero(in_test == 0)]
     return Task(
         spec=spec,
         kind=kind,
@@ -114,10 +128,14 @@ def assemble(
         n_test_available=len(test.texts),
         prompt=None if train.prompts is None else prompt,
         reply=reply,
+        class_rows=tuple(int(count) for count in class_rows),
+        unscored=tuple(unscored),
         provenance={
             **splits.provenance,
             "n_pool": len(pool),
             "n_dropped_from_training": n_dropped,
+            "n_repeated_texts": n_repeated(train.texts) + n_repeated(test.texts),
+            **({"n_classes_not_scored": len(unscored)} if unscored else {}),
             **({"n_classes": len(label_names)} if label_names else {}),
             "content": content,
             "content_as_pinned": None if spec.content is None else spec.content == content,

@@ -162,6 +162,8 @@ class Task:
         reply: how a language model answers; None where it is not asked for a text.
         train_index, test_index: positions in `train` and `test` of the rows that are the task's; None is all. Tasks
             that are made of one split's rows share what is computed of them.
+        class_rows: rows of each class in the source, test rows included, before copies are dropped and the cap.
+        unscored: indices of the classes of a user's table that no test row has; they are trained on.
     """
 
     spec: TaskSpec
@@ -182,6 +184,8 @@ class Task:
     reply: Reply | None = None
     train_index: Ints | None = None
     test_index: Ints | None = None
+    class_rows: tuple[int, ...] = ()
+    unscored: tuple[int, ...] = ()
 
     @property
     def pool_index(self) -> Ints:
@@ -209,6 +213,12 @@ class Task:
         """Name of the main metric."""
         assert self.spec.metric is not None  # `Kind.resolve` fills it in
         return self.spec.metric
+
+    @property
+    def lone_classes(self) -> tuple[int, ...]:
+        """Indices of the unscored classes with a single training row, which is trained on in every fold."""
+        counts = np.bincount(self.train_strata, minlength=self.n_strata)
+        return tuple(label for label in self.unscored if counts[label] == 1)
 
     @property
     def n_strata(self) -> int:

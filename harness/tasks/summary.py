@@ -1,0 +1,188 @@
+"""What a task's data are, in plain figures and one line, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.tasks.base import Source, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.backbones.locate import BackboneFiles
+
+MOST_READ: Final = 2000
+"""Largest number of texts that are tokenized to find the share of those that are cut."""
+
+_N_CLASSES = 4
+_N_UNSCORED = 3
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How many texts a backbone does not read to their end.
+
+    Attributes:
+        n_cut: texts that are cut, of those looked at.
+        n_read: texts looked at, training and test rows.
+        n_texts: texts there are.
+        max_length: tokens of a text that are read: the task's limit or, if it is smaller, the backbone's.
+        asked: the task's limit.
+    """
+
+    n_cut: int
+    n_read: int
+    n_texts: int
+    max_length: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What a task's data are.
+
+    Attributes:
+        task: its name.
+        n_rows: rows that were read, those left out not counted.
+        n_train: rows to learn from.
+        n_test: test rows that are scored, and n_test_available: before the cap.
+        classes: name and rows of each class, the largest first; empty where labels are no classes.
+        n_repeated: rows with the text of an earlier row of their part.
+        n_copies_of_test: training rows left out because a test row has their text.
+        left_out: further rows that are left out, by reason.
+        unscored: classes that are trained on and not scored.
+        cut: texts that are cut; None where no backbone reads them.
+        warnings: what looks wrong with the data, one sentence or two each.
+    """
+
+    task: str
+    n_rows: int
+    n_train: int
+    n_test: int
+    n_test_available: int
+    classes: tuple[tuple[str, int], ...] = ()
+    n_repeated: int = 0
+    n_copies_of_test: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    unscored: tuple[str, ...] = ()
+    cut: Cut | None = None
+    warnings: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return all of it but the warnings, in one line."""
+        parts = [f"{_rows(self.n_rows)} ({self.n_train:,} to learn from, {self._test()})"]
+        if self.classes:
+            shown = ", ".join(f"{name} {count:,}" for name, count in self.classes[:_N_CLASSES])
+            more = f" and {len(self.classes) - _N_CLASSES:,} more" if len(self.classes) > _N_CLASSES else ""
+            parts.append(f"{len(self.classes):,} classes: {shown}{more}")
+        if self.n_repeated:
+            parts.append(f"{_rows(self.n_repeated)} with a repeated text")
+        left_out = [f"{_rows(count)} left out ({reason})" for reason, count in self.left_out.items()]
+        if self.n_copies_of_test:
+            left_out.append(f"{_rows(self.n_copies_of_test)} left out of training (copies of test rows)")
+        parts += left_out
+        if self.unscored:
+            parts.append(f"trained on and not scored: {_first(self.unscored)}")
+        if self.cut is not None:
+            parts.append(_cut(self.cut))
+        return f"{self.task}: {'; '.join(parts)}."
+
+    def _test(self) -> str:
+        of = "" if self.n_test == self.n_test_available else f" of {self.n_test_available:,}"
+        return f"{self.n_test:,}{of} to test on"
+
+
+def summarise(task: Task, files: BackboneFiles | None = None) -> DataSummary:
+    """Return what a task's data are.
+
+    Args:
+        task: prepared.
+        files: the backbone that reads the texts; None where no method uses one.
+
+    Raises:
+        UsageError: the backbone's tokenizer cannot be read.
+    """
+    notes = task.provenance
+    order = np.argsort(-np.asarray(task.class_rows, dtype=np.int64), kind="stable")
+    read: dict[str, int] = notes.get("n_rows") or {}
+    return DataSummary(
+        task=task.name,
+        n_rows=sum(count for part, count in read.items() if part in ("train", "test")),
+        n_train=len(task.train_labels),
+        n_test=task.n_test,
+        n_test_available=task.n_test_available,
+        classes=tuple((task.label_names[at], task.class_rows[at]) for at in order),
+        n_repeated=int(notes.get("n_repeated_texts") or 0),
+        n_copies_of_test=int(notes.get("n_dropped_from_training") or 0),
+        left_out=dict(notes.get("left_out") or {}),
+        unscored=tuple(task.label_names[at] for at in task.unscored),
+        cut=None if files is None else count_cut(task, files),
+        warnings=tuple(notes.get("warnings") or ()),
+    )
+
+
+def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
+    """Return how many texts are longer than a backbone reads; None where a row is read in windows or written.
+
+    Counted on the first `MOST_READ` texts of the training and the test rows, which stand in an order by their hash.
+    The backbone's weights are not read.
+    """
+    if task.kind.form not in ("classes", "choices"):
+        return None
+    from harness.backbones.model import Backbone
+
+    config, tokenizer = _configuration(files)
+    reader = Backbone(files, cast("nn.Module", SimpleNamespace(config=config)), tokenizer, 0, 0.0)
+    limit = min(task.spec.max_length, reader.max_length)
+    sources = (task.train, task.test)
+    n_texts = sum(map(len, sources))
+    n_cut = n_read = 0
+    for source in sources:
+        some = _first_rows(source, round(MOST_READ * len(source) / max(n_texts, MOST_READ)))
+        n_cut += task.kind.tokenize(some, reader, limit).n_truncated
+        n_read += len(some)
+    return Cut(n_cut, n_read, n_texts, limit, task.spec.max_length)
+
+
+def _configuration(files: BackboneFiles) -> tuple[Any, Any]:
+    """Return a backbone's configuration and tokenizer, as transformers reads them."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        return (
+            AutoConfig.from_pretrained(files.folder, trust_remote_code=False),
+            AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False),
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"Backbone '{files.name}' ({files.origin}): its tokenizer cannot be read: {first}") from error
+
+
+def _first_rows(source: Source, n_rows: int) -> Source:
+    return source if n_rows >= len(source) else source.first(n_rows)
+
+
+def _cut(cut: Cut) -> str:
+    about = "" if cut.n_read == cut.n_texts else "about "
+    limit = f"{cut.max_length:,} tokens"
+    if cut.max_length < cut.asked:
+        limit += f", the most that the backbone reads (not {cut.asked:,})"
+    if cut.n_cut == 0:
+        return f"{'no text is' if not about else 'hardly any text is'} cut at {limit}"
+    share = 100 * cut.n_cut / cut.n_read
+    return f"{about}{'less than 1' if share < 1 else f'{share:.0f}'} % of the texts are cut at {limit}"
+
+
+def _rows(n: int) -> str:
+    return "1 row" if n == 1 else f"{n:,} rows"
+
+
+def _first(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _N_UNSCORED:,} more" if len(names) > _N_UNSCORED else ""
+    return ", ".join(names[:_N_UNSCORED]) + more
