@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from harness.csv_fields import csv_field
 from harness.errors import UsageError
 from harness.outputs import Recogniser, check_output, csv_starts_with, json_lines_hold, replacing
 from harness.records import Cell, Record
@@ -240,19 +241,9 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     A text that begins with one of = + - @, a tab or a carriage return gets a leading apostrophe.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(",".join(_csv_field(str(name)) for name in frame.columns) + "\n")
+        file.write(",".join(csv_field(str(name)) for name in frame.columns) + "\n")
         for row in _plain(frame).itertuples(index=False, name=None):
-            file.write(",".join(_csv_field(value) for value in row) + "\n")
-
-
-def _csv_field(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return repr(value)  # the shortest digits that read back as the same number
-    guarded = f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    # Not by the csv module: before Python 3.13 it leaves a lone carriage return bare, and readers break the row there.
-    return '"{}"'.format(guarded.replace('"', '""')) if any(sign in guarded for sign in ',"\r\n') else guarded
+            file.write(",".join(csv_field(value) for value in row) + "\n")
 
 
 def write_json_lines(frame: pd.DataFrame, path: Path) -> None:

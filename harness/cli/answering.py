@@ -130,15 +130,25 @@ def choose(
 
 def predict(
     model: Annotated[Path, typer.Option(help="Folder of a model that `harness choose` has saved.")],
-    data: Annotated[Path, typer.Option(help="A CSV, JSONL or Parquet file with texts.")],
-    out: Annotated[Path, typer.Option(help="A .csv or .tsv file: its rows, with `prediction` and `probability`.")],
+    data: Annotated[Path, typer.Option(help="A CSV, TSV, JSON, JSONL or Parquet file with texts.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write, .csv or .tsv: the rows of --data with the columns `prediction` and `probability`. "
+            "Both are empty where a text is blank or not valid Unicode."
+        ),
+    ],
     text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
     device: DeviceOption = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
 ) -> None:
-    """Predict the classes of new texts with a saved model."""
+    """Predict the classes of new texts with a saved model.
+
+    The model is checked before anything is predicted: every file, every tensor. The output appears whole or not at all.
+    """
     from harness.cli.predict import predict_command
 
-    raise typer.Exit(predict_command(model, data, text, out, device))
+    raise typer.Exit(predict_command(model, data, text, out, device, overwrite=overwrite))
 
 
 def probe(

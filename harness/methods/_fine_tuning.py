@@ -12,7 +12,7 @@ import json
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -22,8 +22,9 @@ from pydantic import Field
 from harness.backbones.locate import BackboneFiles
 from harness.errors import UnsupportedError
 from harness.measure.device import PrecisionPolicy
-from harness.methods._gradient import GradientMethod, TrainedMethod, trained_tensors
+from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Bench, Fitted
+from harness.methods.restoring import check_tensors
 from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, Workload
 from harness.records import Budget
 from harness.tasks.base import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
@@ -276,18 +277,23 @@ class FineTuning(GradientMethod):
         return FittedModel(model, self.precision, bench.seed, self.reserved_tokens())
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """The pretrained weights with the saved tensors in their places."""
+        """Return the pretrained weights with the saved tensors in the places of those that the method trains."""
         import torch
 
         # What is drawn and never trained (VeRA's matrices) is drawn again, from the seed of the cell that was saved.
         bench = dataclasses.replace(bench, seed=int(state["seed"]))
         model = self.build(bench)
+        self.select_saved(model, tensors)
+        expected = expected_parameters(model)
+        check_tensors(tensors, expected)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name in tensors:
+                if name in expected:
                     parameter.copy_(torch.from_numpy(tensors[name]))
-                parameter.requires_grad_(name in tensors)
         return self.fitted(model.eval(), bench)
+
+    def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
+        """Freeze what a fit may have ended without training; `names` are those of the saved tensors."""
 
     def _evaluation(self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Bench) -> Any:
         """Scores the carved rows; None where there are none."""

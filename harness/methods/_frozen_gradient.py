@@ -11,8 +11,9 @@ from pydantic import Field
 
 from harness.measure.flops import FlopsModel
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
-from harness.methods._gradient import Evaluate, SupervisedMethod, trained_tensors
+from harness.methods._gradient import Evaluate, SupervisedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Bench, Fitted
+from harness.methods.restoring import check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
 from harness.tasks.base import Floats, Form, Ints, Rows
@@ -83,10 +84,11 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         return _FittedNetwork(self, bench, model)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """The saved network; features come from the same backbone."""
+        """Return the saved network; features come from the same backbone."""
         import torch
 
         model = self._build(bench)
+        check_tensors(tensors, expected_parameters(model))
         model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
         return _FittedNetwork(self, bench, model.eval())
 

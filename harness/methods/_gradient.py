@@ -15,6 +15,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import carve_validation
 from harness.measure.device import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Method
+from harness.methods.restoring import Expected
 from harness.records import Budget
 from harness.tasks.base import Form, Ints, Rows
 from harness.training.budget import Progress, Schedule
@@ -223,6 +224,15 @@ def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
     """Every parameter that requires a gradient, on the host."""
     return {
         name: np.asarray(parameter.detach().cpu().numpy())
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def expected_parameters(model: nn.Module) -> dict[str, Expected]:
+    """Return the types and shapes of every parameter that requires a gradient."""
+    return {
+        name: Expected(tuple(parameter.shape), str(parameter.dtype).removeprefix("torch."))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }

@@ -25,6 +25,7 @@ from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
 from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
+from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
 from harness.tasks.base import FORMS, Answers, Floats, Form, Ints, Rows, kinds
@@ -286,11 +287,29 @@ class FittedPrompt(Fitted):
 
 
 def restored(
-    method: InContextMethod, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench
+    method: InContextMethod,
+    tensors: dict[str, npt.NDArray[Any]],
+    state: dict[str, Any],
+    bench: Bench,
+    *,
+    calibrated: bool = False,
 ) -> FittedPrompt:
-    """A fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved."""
+    """Return a fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved.
+
+    Raises:
+        UsageError: a tensor or an entry of the state is missing, or of another shape.
+    """
     embeddings = tensors.get("embeddings")
     nearest = None
+    expected = {}
+    if getattr(method, "choose", None) == "nearest":
+        expected["embeddings"] = Expected((len(state["demonstrations"]), bench.some_backbone.hidden_size))
+    if calibrated:
+        expected["calibration"] = Expected((bench.n_outputs,))
+    check_tensors(tensors, expected)
+    if bench.kind.form == "classes" and len(state["label_words"]) != bench.n_outputs:
+        n_saved = len(state["label_words"])
+        raise UsageError(f"The saved state has words for {n_saved} classes; expected {bench.n_outputs}. {AGAIN}")
     if embeddings is not None and isinstance(method, DemonstratingMethod):
         nearest = Nearest(embeddings, method.k, method.precision)
     return FittedPrompt(

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveFloat
 
 from harness.data.sampling import folds
 from harness.methods.base import Bench, Method
+from harness.methods.restoring import Expected
 from harness.tasks.base import Floats, Ints
 
 
@@ -258,3 +259,8 @@ class LogisticMethod(Method):
 def logistic_tensors(model: Logistic) -> dict[str, npt.NDArray[Any]]:
     """What is saved of it."""
     return {"weights": model.weights, "bias": model.bias}
+
+
+def expected_logistic(n_rows: int, width: int) -> dict[str, Expected]:
+    """Return the shapes of what is saved of it: one row of weights for each class, or one for all choices."""
+    return {"weights": Expected((n_rows, width)), "bias": Expected((n_rows,))}

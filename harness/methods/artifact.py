@@ -4,83 +4,222 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.methods.base import Bench, Fitted, Method, methods
+from harness.methods.restoring import AGAIN, not_finite
 
-_TENSORS = "adapted.safetensors"
-_SETTINGS = "adapted.json"
+TENSORS = "adapted.safetensors"
+SETTINGS = "adapted.json"
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+_DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8"}
+"""Types of saved tensors: as numpy names them, and as safetensors does."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The files of a saved method, read and checked on their own.
+
+    Attributes:
+        method: the configured method.
+        tensors: the saved tensors, by name. All numbers are finite.
+        state: what the method saved beside them.
+    """
+
+    method: Method
+    tensors: Tensors
+    state: dict[str, Any]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    method: str
+    version: int
+    config: dict[str, Any]
+    state: dict[str, Any]
 
 
 def save(fitted: Fitted, method: Method, folder: Path, *, without: Collection[str] = ()) -> int:
-    """Write what predicting again needs beside the backbone; returns the bytes written.
+    """Write what predicting again needs beside the backbone; return the bytes written.
 
     Args:
         fitted: what is saved.
-        method: that it was fitted by.
+        method: the method that it was fitted by.
         folder: is made where it is missing.
         without: names of tensors that are kept elsewhere.
+
+    Raises:
+        FloatingPointError: a tensor is not finite.
     """
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: np.ascontiguousarray(value) for name, value in fitted.tensors().items() if name not in without}
-    save_file(kept, folder / _TENSORS)
-    (folder / _SETTINGS).write_bytes(_settings(fitted, method))
-    return sum((folder / name).stat().st_size for name in (_TENSORS, _SETTINGS))
+    broken = not_finite(kept)
+    if broken is not None:
+        raise FloatingPointError(f"The fitted tensor '{broken}' is not finite: such a model is not saved.")
+    save_file(kept, folder / TENSORS)
+    (folder / SETTINGS).write_bytes(_settings(fitted, method))
+    return sum((folder / name).stat().st_size for name in (TENSORS, SETTINGS))
+
+
+def read(folder: Path) -> Artifact:
+    """Read what `save` has written, and check all of it that can be checked without a backbone.
+
+    Raises:
+        UsageError: a file is missing or damaged, a tensor is not finite, or another version of the method saved it.
+    """
+    if not (folder / SETTINGS).is_file() or not (folder / TENSORS).is_file():
+        raise UsageError(f"'{folder}' holds no saved method; expected the files {SETTINGS} and {TENSORS} in it.")
+    settings = _read_settings(folder / SETTINGS)
+    cls = methods.get(settings.method)
+    if cls.version != settings.version:
+        raise UsageError(
+            f"'{folder}' was saved by version {settings.version} of '{cls.name}'; this is version {cls.version}."
+        )
+    try:
+        method = cls(**settings.config)
+    except (ValidationError, TypeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
+        where = ".".join(str(part) for part in first["loc"]) or "config"
+        raise UsageError(f"'{folder / SETTINGS}': config: {where}: {first['msg']}. {AGAIN}") from None
+    if _canonical(method.config()) != _canonical(settings.config):
+        raise UsageError(
+            f"'{folder / SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is missing or of "
+            f"another type. {AGAIN}"
+        )
+    tensors = read_tensors(folder / TENSORS)
+    broken = not_finite(tensors)
+    if broken is not None:
+        raise UsageError(f"'{folder / TENSORS}': the tensor '{broken}' is not finite. {AGAIN}")
+    return Artifact(method, tensors, settings.state)
 
 
 def load(folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None) -> tuple[Method, Fitted]:
     """Rebuild a saved method on the bench's backbone.
 
     Args:
-        folder: that `save` has written.
+        folder: the folder that `save` has written.
         bench: with the backbone that it was fitted on.
-        besides: tensors that were kept elsewhere, by name.
+        besides: tensors that are kept elsewhere, by name; those that the method does not train are passed over.
 
     Raises:
-        UsageError: the folder does not hold one, or it was saved by another version of the method.
+        UsageError: the folder does not hold exactly what the method needs, or the method cannot run on this backbone
+            or device. The message names the file or the tensor.
     """
-    from safetensors.numpy import load_file
+    return rebuild(read(folder), folder, bench, besides=besides)
 
-    if not (folder / _SETTINGS).is_file() or not (folder / _TENSORS).is_file():
-        raise UsageError(f"'{folder}' holds no saved method; expected {_SETTINGS} and {_TENSORS} in it.")
-    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-    cls = methods.get(settings["method"])
-    if cls.version != settings["version"]:
+
+def rebuild(
+    saved: Artifact, folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None
+) -> tuple[Method, Fitted]:
+    """Rebuild a method from its files, already read; see `load`."""
+    besides = besides or {}
+    files = bench.backbone.files if bench.backbone is not None else None
+    reason = saved.method.why_unsupported(bench.kind.name, files, bench.device.kind)
+    if reason is not None:
+        raise UsageError(f"'{folder}' cannot be used: {reason}")
+    try:
+        fitted = saved.method.restore({**besides, **saved.tensors}, saved.state, bench)
+    except HarnessError as error:
+        raise type(error)(f"'{folder}': {error}") from None
+    except Exception as error:  # a damaged file can break a method anywhere
         raise UsageError(
-            f"'{folder}' was saved by version {settings['version']} of '{cls.name}'; this is version {cls.version}."
-        )
-    method = cls(**settings["config"])
-    tensors = {**(besides or {}), **load_file(folder / _TENSORS)}
-    return method, method.restore(tensors, settings["state"], bench)
+            f"'{folder}': '{saved.method.name}' could not be restored ({reason_of(error)}). {AGAIN}"
+        ) from error
+    _check_restored(fitted, saved, besides, folder)
+    return saved.method, fitted
+
+
+def _check_restored(fitted: Fitted, saved: Artifact, besides: Collection[str], folder: Path) -> None:
+    """Refuse a restored method that does not consist of exactly what was read."""
+    restored = fitted.tensors()
+    for name in saved.tensors:
+        if name not in restored:
+            raise UsageError(f"'{folder / TENSORS}' holds the tensor '{name}', which is unexpected. {AGAIN}")
+        if name in besides:
+            raise UsageError(f"'{folder}' holds the tensor '{name}' twice. {AGAIN}")
+    for name, value in restored.items():
+        if name not in saved.tensors and name not in besides:
+            raise UsageError(f"'{folder / TENSORS}' lacks the tensor '{name}'. {AGAIN}")
+        found = saved.tensors.get(name)
+        if found is not None and (found.shape != value.shape or found.dtype != value.dtype):
+            raise UsageError(
+                f"'{folder / TENSORS}': the tensor '{name}' is {found.dtype} of shape {found.shape}; expected "
+                f"{value.dtype} of shape {value.shape}. {AGAIN}"
+            )
+    if _canonical(fitted.state()) != _canonical(saved.state):
+        raise UsageError(f"'{folder / SETTINGS}': state is not what '{saved.method.name}' saves. {AGAIN}")
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read every tensor of a safetensors file.
+
+    Raises:
+        UsageError: the file is damaged, or holds a tensor of a type that no method saves.
+    """
+    from safetensors import safe_open
+
+    known = set(_DTYPES.values())
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no dict
+                found = opened.get_slice(name).get_dtype()
+                if found not in known:
+                    raise UsageError(
+                        f"'{path}': the tensor '{name}' is {found}; expected one of {', '.join(sorted(known))}. {AGAIN}"
+                    )
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except HarnessError:
+        raise
+    except Exception as error:  # the library raises errors of its own, of the system, and of numpy
+        raise UsageError(f"'{path}' cannot be read as safetensors ({reason_of(error)}). {AGAIN}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's type and the first line of its text, for a message of one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')[:300]}" if lines else type(error).__name__
 
 
 def size_bytes(fitted: Fitted, method: Method) -> int:
-    """What `save` would write, in bytes, without writing it."""
+    """Return the bytes that `save` would write, without writing them."""
     return _safetensors_bytes(fitted.tensors()) + len(_settings(fitted, method))
 
 
 def _settings(fitted: Fitted, method: Method) -> bytes:
-    settings = {
-        "method": method.name,
-        "version": method.version,
-        "config": method.config(),
-        "state": fitted.state(),
-    }
-    return json.dumps(settings, ensure_ascii=False).encode()
+    settings = _Settings(method=method.name, version=method.version, config=method.config(), state=fitted.state())
+    return json.dumps(settings.model_dump(), ensure_ascii=False).encode()
 
 
-_DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8"}
+def _read_settings(path: Path) -> _Settings:
+    try:
+        return _Settings.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsageError(f"'{path}': {where}: {first['msg']}. {AGAIN}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"'{path}' cannot be read as JSON ({reason_of(error)}). {AGAIN}") from None
 
 
-def _safetensors_bytes(tensors: dict[str, npt.NDArray[Any]]) -> int:
-    """Size of the file: 8 bytes, a JSON header padded to a multiple of 8, the data (the format's own description).
+def _canonical(value: Any) -> str:
+    """Return JSON that tells 1 from 1.0 and from true."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _safetensors_bytes(tensors: Tensors) -> int:
+    """Return the size of the file: 8 bytes, a JSON header padded to a multiple of 8, the data.
 
     The header's offsets are those of safetensors' order: by falling alignment, then by name.
     """

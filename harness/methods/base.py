@@ -207,6 +207,7 @@ class Bench:
 
         Raises:
             UsageError: the backbone has no such block; the message says how many it has.
+            FloatingPointError: a feature is not finite.
         """
         backbone = self.some_backbone
         precision = self.precision(policy)
@@ -223,6 +224,9 @@ class Bench:
                 pooling=pooling,
                 layer=layer,
             )
+        # A nearest neighbour or a tree would answer from NaN as from any number.
+        if not np.isfinite(encoded.values).all():
+            raise FloatingPointError(f"Backbone '{backbone.files.name}' gives features that are not finite.")
         seconds = 0.0 if tokenised else tokens.seconds_of(rows.index)
         self.clock.charge(phase, seconds + encoded.seconds)
         self.clock.charge("warmup", encoded.warmup_seconds)

@@ -43,5 +43,5 @@ class CalibratedFewShot(DemonstratingMethod):
         return fitted
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved demonstrations and probabilities."""
-        return restored(self, tensors, state, bench)
+        """Return what predicts from the saved demonstrations and probabilities."""
+        return restored(self, tensors, state, bench, calibrated=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -41,6 +42,19 @@ class GradualUnfreezing(ByDepth, Full):
         if self.compile:
             raise ValueError("compile=false: what is trained changes as it goes, and every change would compile anew")
         return self
+
+    def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
+        """Freeze the groups that a short fit never let in: those below the lowest one with a saved tensor."""
+        from harness.training.blocks import parameters_by_depth
+        from harness.training.inputs import transformers_model
+
+        name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+        for parameters in parameters_by_depth(transformers_model(model.transformer)):
+            group = list(parameters)
+            if any(name_of.get(id(parameter)) in names for parameter in group):
+                return
+            for parameter in group:
+                parameter.requires_grad_(False)
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """The schedule."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.methods.restoring import Expected, check_range, check_tensors
 from harness.tasks.base import Floats, Ints, Rows
 
 _CHUNK_DISTANCES = 2**22
@@ -45,7 +46,11 @@ class NearestNeighbours(FrozenFeatures):
         return _Neighbours(self, bench, self.features(rows, bench, "encode"), rows.known_labels)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved features and labels."""
+        """Return what predicts from the saved features and labels."""
+        n_rows = len(tensors["labels"])
+        width = bench.some_backbone.hidden_size
+        check_tensors(tensors, {"features": Expected((n_rows, width)), "labels": Expected((None,), "int64")})
+        check_range("labels", tensors["labels"], bench.n_outputs)
         return _Neighbours(self, bench, tensors["features"], tensors["labels"])
 
     def neighbours(self, features: Floats, stored: Floats) -> tuple[Ints, npt.NDArray[np.float64]]:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from harness.measure.device import PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods.base import Bench, Fitted, Method, method
+from harness.methods.restoring import Expected, check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
 from harness.tasks.base import Floats, Rows, Source
@@ -60,7 +61,8 @@ class LabelSimilarity(Method):
         return _Descriptions(unit_length(features), self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the encoded descriptions."""
+        """Return what predicts from the encoded descriptions."""
+        check_tensors(tensors, {"descriptions": Expected((bench.n_outputs, bench.some_backbone.hidden_size))})
         return _Descriptions(tensors["descriptions"], self, bench)
 
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
-from harness.methods._logistic import Logistic, LogisticMethod, logistic_tensors
+from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
 from harness.methods.base import Bench, Fitted, method
+from harness.methods.restoring import check_tensors
 from harness.tasks.base import Floats, Form, Rows
 
 
@@ -33,7 +34,9 @@ class LinearProbe(FrozenFeatures, LogisticMethod):
         return _Probe(self, bench, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved weights; features come from the same backbone."""
+        """Return what predicts from the saved weights; features come from the same backbone."""
+        n_rows = 1 if bench.kind.form == "choices" else bench.n_outputs
+        check_tensors(tensors, expected_logistic(n_rows, bench.some_backbone.hidden_size))
         return _Probe(self, bench, Logistic(tensors["weights"], tensors["bias"], 0))
 
 

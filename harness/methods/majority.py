@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
+from harness.methods.restoring import Expected, check_tensors
 from harness.tasks.base import Floats, Rows
 
 
@@ -28,7 +29,8 @@ class Majority(Method):
             return _Frequencies((counts / counts.sum()).astype(np.float32))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved frequencies."""
+        """Return what predicts from the saved frequencies."""
+        check_tensors(tensors, {"frequencies": Expected((bench.n_outputs,))})
         return _Frequencies(tensors["frequencies"])
 
 

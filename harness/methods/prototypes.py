@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from harness.errors import UsageError
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.methods.restoring import AGAIN, Expected, check_range, check_tensors
 from harness.tasks.base import Floats, Rows
 
 
@@ -49,7 +51,12 @@ class Prototypes(FrozenFeatures):
         return _Means(self, bench, means.astype(np.float32), counts.astype(np.int64))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved means."""
+        """Return what predicts from the saved means."""
+        shape = (bench.n_outputs, bench.some_backbone.hidden_size)
+        check_tensors(tensors, {"means": Expected(shape), "counts": Expected(shape[:1], "int64")})
+        check_range("counts", tensors["counts"], 2**62)
+        if not tensors["counts"].any():
+            raise UsageError(f"The saved tensor 'counts' is all 0; expected a class with rows. {AGAIN}")
         return _Means(self, bench, tensors["means"], tensors["counts"])
 
     def similarities(self, features: Floats, means: Floats) -> npt.NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import zipfile
 from typing import Any, ClassVar
 
@@ -13,11 +14,15 @@ from pydantic import Field
 from harness.errors import UsageError
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.tasks.base import Floats, Ints, Rows
 
 _TRUSTED = ["sklearn.tree._tree.Tree"]
 """What skops does not load unless it is named: scikit-learn follows a tree's node numbers without checking them, so
-they are checked here (`_check_trees`)."""
+they are checked here (`_is_sound`)."""
+
+_MOST_UNPACKED = 200
+"""Largest size of an unpacked forest, in sizes of the packed one: more is no forest."""
 
 
 @method
@@ -62,12 +67,16 @@ class RandomForestProbe(FrozenFeatures):
         return _Forest(self, bench, forest)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved trees.
+        """Return what predicts from the saved trees.
 
         Raises:
             UsageError: they are not a forest for these features and classes, or they are damaged.
         """
-        return _Forest(self, bench, _load(tensors["forest"], bench.some_backbone.hidden_size, bench.n_outputs))
+        check_tensors(tensors, {"forest": Expected((None,), "uint8")})
+        forest = _load(tensors["forest"], self.n_trees, bench.some_backbone.hidden_size, bench.n_outputs)
+        fitted = _Forest(self, bench, forest)
+        fitted._dumped = tensors["forest"]  # written again, it would be other bytes
+        return fitted
 
     def _grow(self, features: Floats, labels: Ints, n_trees: int, seed: int, n_threads: int) -> Any:
         from sklearn.ensemble import RandomForestClassifier
@@ -109,35 +118,65 @@ def _dump(forest: Any) -> npt.NDArray[np.uint8]:
     return np.frombuffer(written, dtype=np.uint8)
 
 
-def _load(written: npt.NDArray[np.uint8], width: int, n_classes: int) -> Any:
+def _load(written: npt.NDArray[np.uint8], n_trees: int, width: int, n_classes: int) -> Any:
     import skops.io
     from sklearn.ensemble import RandomForestClassifier
-    from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
+        with zipfile.ZipFile(io.BytesIO(written.tobytes())) as packed:
+            n_bytes = sum(member.file_size for member in packed.infolist())
+        if n_bytes > _MOST_UNPACKED * max(len(written), 2**16):
+            raise UsageError(f"The saved forest claims {n_bytes:,} bytes, unpacked from {len(written):,}. {AGAIN}")
         forest = skops.io.loads(written.tobytes(), trusted=_TRUSTED)
-    except (UntrustedTypesFoundException, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"The saved forest cannot be read: {str(error).splitlines()[0]} Fit it again.") from error
-    if not isinstance(forest, RandomForestClassifier):
-        raise UsageError(f"A saved RandomForestClassifier was expected; this is a {type(forest).__name__}.")
-    _check_trees(forest, width, n_classes)
+        if type(forest) is not RandomForestClassifier:
+            raise UsageError(f"A saved RandomForestClassifier was expected; this is a {type(forest).__name__}. {AGAIN}")
+        sound = _is_sound(forest, n_trees, width, n_classes)
+    except UsageError:
+        raise
+    except Exception as error:  # skops and scikit-learn raise whatever a damaged file leads them to
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"The saved forest cannot be read: {first} Fit it again.") from error
+    if not sound:
+        raise UsageError(
+            f"The saved forest is damaged, or not of {n_trees} trees for {width} features and {n_classes} classes."
+        )
     return forest
 
 
-def _check_trees(forest: Any, width: int, n_classes: int) -> None:
-    """Every node number must point further into its tree and every feature must exist: else predicting could crash."""
+def _is_sound(forest: Any, n_trees: int, width: int, n_classes: int) -> bool:
+    """Return whether every node number points further into its tree and every feature exists.
+
+    Predicting with a damaged tree could read memory that is not the tree's, or never end.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
     classes = np.asarray(forest.classes_)
-    sound = bool(forest.n_features_in_ == width and classes.min() >= 0 and classes.max() < n_classes)
+    if not (
+        np.issubdtype(classes.dtype, np.integer)
+        and len(classes) > 0
+        and (np.diff(classes) > 0).all()
+        and classes[0] >= 0
+        and classes[-1] < n_classes
+        and (forest.n_features_in_, forest.n_outputs_, forest.n_classes_) == (width, 1, len(classes))
+        and len(forest.estimators_) == n_trees
+    ):
+        return False
     for estimator in forest.estimators_:
+        if type(estimator) is not DecisionTreeClassifier:
+            return False
         tree = estimator.tree_
+        if (estimator.n_outputs_, tree.n_outputs, tree.n_features) != (1, 1, width):
+            return False
         inner = tree.children_left != -1
         positions = np.arange(tree.node_count)
         for children in (tree.children_left, tree.children_right):
-            sound = sound and bool(((children > positions) & (children < tree.node_count) | ~inner).all())
-        sound = sound and bool(((tree.feature >= 0) & (tree.feature < width) | ~inner).all())
-        sound = sound and tree.value.shape == (tree.node_count, 1, len(classes))
-    if not sound:
-        raise UsageError(f"The saved forest is damaged, or not for {width} features and {n_classes} classes.")
+            if not ((children > positions) & (children < tree.node_count) | ~inner).all():
+                return False
+        if not ((tree.feature >= 0) & (tree.feature < width) | ~inner).all():
+            return False
+        if tree.value.shape != (tree.node_count, 1, len(classes)) or not np.isfinite(tree.value).all():
+            return False
+    return True
 
 
 def _comparisons(forest: Any) -> float:

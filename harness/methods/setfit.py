@@ -11,10 +11,11 @@ from pydantic import Field
 from harness.backbones.locate import Architecture
 from harness.measure.device import PrecisionPolicy
 from harness.methods._frozen import unit_length
-from harness.methods._gradient import TrainedMethod, trained_tensors
-from harness.methods._logistic import Logistic, logistic_tensors
+from harness.methods._gradient import TrainedMethod, expected_parameters, trained_tensors
+from harness.methods._logistic import Logistic, expected_logistic, logistic_tensors
 from harness.methods.base import ENCODER, Bench, Choice, Fitted, Range, SearchSpace, method
 from harness.methods.linear_probe import LinearProbe
+from harness.methods.restoring import check_tensors
 from harness.methods.workload import FORWARD_AND_BACKWARD, Workload
 from harness.records import Budget
 from harness.tasks.base import Floats, Ints, Rows
@@ -136,10 +137,12 @@ class SetFit(TrainedMethod):
         return _Fitted(model, probe.fit_penalised(features, labels, bench), self.precision)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """The saved transformer and classifier."""
+        """Return the saved transformer and classifier."""
         import torch
 
         model = self._build(bench)
+        classifier = expected_logistic(bench.n_outputs, bench.some_backbone.hidden_size)
+        check_tensors(tensors, {**expected_parameters(model), **classifier})
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.from_numpy(tensors[name]))

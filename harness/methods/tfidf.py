@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
-from harness.methods._logistic import Logistic, LogisticMethod, logistic_tensors
+from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, method
+from harness.methods.restoring import Expected, check_tensors
 from harness.tasks.base import Floats, Rows
 
 
@@ -48,8 +49,9 @@ class Tfidf(LogisticMethod):
         return _Tfidf(vectoriser, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved vocabulary and weights."""
+        """Return what predicts from the saved vocabulary and weights."""
         words = state["words"]
+        check_tensors(tensors, {**expected_logistic(bench.n_outputs, len(words)), "idf": Expected((len(words),))})
         vectoriser = self._vectoriser(vocabulary={word: position for position, word in enumerate(words)})
         vectoriser.idf_ = tensors["idf"]
         return _Tfidf(vectoriser, Logistic(tensors["weights"], tensors["bias"], 0))

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.canonical import encode
 from harness.data.yaml_reader import short
 from harness.errors import UsageError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 DESCRIPTION: Final = "model.json"
 TRANSFORMER: Final = "transformer"
 ADAPTER: Final = "adapter"
 WEIGHTS: Final = "model.safetensors"
 CARD: Final = "README.md"
 IN_MODEL: Final = "transformer."
-"""What names of the transformer's parameters begin with, inside of an adapted model."""
+"""Prefix of the transformer's parameters in an adapted model."""
+
+_MOST_BYTES: Final = 2**26
+"""Size of a description at most: 100,000 classes need less."""
+
+
+class SavedFile(BaseModel):
+    """A file of a saved model, as it was written.
+
+    Attributes:
+        bytes: its size.
+        sha256: SHA-256 of its contents.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class Description(BaseModel):
-    """The file that tells what a folder holds.
+    """The file that says what a folder holds. Every key must be there: a missing one is damage, not a default.
 
     Attributes:
-        format: version of the layout.
+        format: version of the layout. Version 1 has neither `files` nor `digest`.
         kind: of the task.
         task: its name.
         labels: names of the classes, in the order of their indices.
@@ -35,63 +54,110 @@ class Description(BaseModel):
         characters: whether a backbone reads the characters of a text as words.
         method: label of the configured method.
         backbone: name of the backbone that was adapted; None for methods without one.
-        weights: fingerprint of its files, before it was adapted.
+        weights: fingerprint of the backbone's files, before it was adapted.
         merged: whether trained parameters of the transformer lie among its own weights, in `transformer/`.
-        prefix: what their names begin with there.
+        prefix: prefix of their names there.
         seed: of the fit.
+        files: every file that predicting reads, by its path in the folder.
+        digest: SHA-256 of this description without `digest`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2]
     kind: str
     task: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = Field(min_length=1)
     label_words: tuple[str, ...]
-    max_length: int
-    truncation_side: Literal["right", "left"] = "right"
-    characters: bool = False
+    max_length: int = Field(ge=1)
+    truncation_side: Literal["right", "left"]
+    characters: bool
     method: str
     backbone: str | None
     weights: str | None
-    merged: bool = False
-    prefix: str = ""
-    seed: int = 0
+    merged: bool
+    prefix: str
+    seed: int
+    files: dict[str, SavedFile] | None = None
+    digest: str | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("two classes have the same name")
+        if len(self.label_words) != len(self.labels):
+            raise ValueError(f"there are {len(self.labels)} labels and {len(self.label_words)} label_words")
+        if (self.backbone is None) != (self.weights is None) or (self.merged and self.backbone is None):
+            raise ValueError("backbone, weights and merged contradict each other")
+        if self.format == 1 and (self.files is not None or self.digest is not None):
+            raise ValueError("format 1 has neither files nor digest")
+        if self.format == 2 and self.digest != self.digest_of_the_rest():
+            raise ValueError("digest is not that of the other keys: the file was changed after it was saved")
+        if self.format == 2 and not self.files:
+            raise ValueError("files is missing")
+        return self
+
+    def digest_of_the_rest(self) -> str:
+        """Return the SHA-256 of everything but `digest`."""
+        return hashlib.sha256(encode(self.model_dump(mode="json", exclude={"digest"})).encode()).hexdigest()
+
+    def sealed(self) -> Description:
+        """Return the same description with its `digest`."""
+        return Description.model_validate({**dict(self), "digest": self.digest_of_the_rest()})
+
+
+def describe(**facts: Any) -> Description:
+    """Return a description of the present format, with its digest.
+
+    Args:
+        facts: values of all attributes but `format` and `digest`.
+    """
+    unsealed = Description.model_construct(format=FORMAT, digest=None, **facts)
+    return unsealed.sealed()
 
 
 def read_description(folder: Path) -> Description:
-    """The description of a saved model.
+    """Read the description of a saved model.
 
     Raises:
         UsageError: the folder holds none, or one that makes no sense.
     """
     path = folder / DESCRIPTION
     try:
-        return Description.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"'{path}' is not a regular file. It is not a description of a saved model.")
+        if path.exists() and path.stat().st_size > _MOST_BYTES:
+            raise UsageError(f"'{path}' has {path.stat().st_size:,} bytes. It is not a description of a saved model.")
+        return Description.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"'{folder}' holds no saved model: there is no {DESCRIPTION} in it. Expected a folder that "
             "`harness choose --save FOLDER` has written."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"'{path}' cannot be read: {error}.") from None
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror or error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"'{path}': {where}: {short(first['msg'])}. It is no description of a saved model.") from None
+        hint = ""
+        if where == "format" and first["type"] == "literal_error":
+            hint = f" This version of the harness reads formats 1 to {FORMAT}: a newer one may have saved the model."
+        raise UsageError(
+            f"'{path}': {where}: {short(first['msg'])}. It is not a valid description of a saved model.{hint}"
+        ) from None
 
 
 def three_lines(folder: str) -> str:
-    """How a saved model is used from Python."""
+    """Return the Python code that uses a saved model."""
     return f'from harness import load_model\nmodel = load_model("{folder}")\nmodel.predict(["a text", "another"])'
 
 
 def card(description: Description, facts: Mapping[str, Any]) -> str:
-    """A README for people who find the folder: what it is, how good, what it took, how it is used.
+    """Return a README for people who find the folder: what it is, how good, what it took, how to use it.
 
     Args:
         description: of the model.
-        facts: in words, by what they are of (`data`, `score`, `training`).
+        facts: in words, by what they are about (`data`, `score`, `training`).
     """
     lines = [f"# {description.task}: {description.method}", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]

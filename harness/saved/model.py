@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import UsageError
-from harness.saved.layout import IN_MODEL, TRANSFORMER, WEIGHTS, Description, read_description
-from harness.tasks.base import Floats, Rows, Source
+from harness.errors import HarnessError, UsageError
+from harness.saved.layout import Description, read_description
+from harness.tasks.base import Floats, Kind, Rows, Source
 
 if TYPE_CHECKING:
     from harness.methods.base import Bench, Fitted
 
 _ROWS = 8192
-"""Texts that are predicted at a time: what is kept of them does not grow with the data."""
+"""Number of texts that are predicted at a time: memory does not grow with the data."""
+
+_NAMED = 5
+"""Maximum number of texts listed in one error message."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,27 +42,34 @@ class SavedModel:
         """Names of the classes, in the order of `probabilities`."""
         return self.description.labels
 
-    def probabilities(self, texts: Sequence[str]) -> Floats:
-        """Of each class, shape (texts, classes), float32.
+    def probabilities(self, texts: Iterable[str]) -> Floats:
+        """Return the probability of each class for each text, shape (texts, classes), float32.
+
+        Args:
+            texts: a list of texts. Training refuses blank texts, so they are refused here too.
 
         Raises:
-            UsageError: something among them is no text.
+            UsageError: a text is not a string, is blank, or is not valid Unicode; the message names its index.
+            HarnessError: the model fails, or gives a probability that is not finite.
         """
-        if isinstance(texts, str):
+        if isinstance(texts, str | bytes):
             raise UsageError("predict was given one text; expected a list of texts.")
-        wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise UsageError(f"Text {wrong} is a {type(texts[wrong]).__name__}; expected a string.")
-        parts = [self._some(texts[at : at + _ROWS]) for at in range(0, len(texts), _ROWS)]
+        given = list(texts)
+        wrong = [(at, reason) for at, text in enumerate(given) if (reason := why_not_text(text)) is not None]
+        if wrong:
+            listed = ", ".join(f"text {at} is {reason}" for at, reason in wrong[:_NAMED])
+            more = f" ({len(wrong):,} such texts in all)" if len(wrong) > _NAMED else ""
+            raise UsageError(f"Nothing was predicted: {listed}{more}. Indices count from 0. Leave these texts out.")
+        parts = [self._some(given[at : at + _ROWS]) for at in range(0, len(given), _ROWS)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The most probable class of each text."""
+    def predict(self, texts: Iterable[str]) -> list[str]:
+        """Return the most probable class of each text; arguments and errors are those of `probabilities`."""
         return [self.labels[at] for at in self.probabilities(texts).argmax(axis=1)]
 
     def _some(self, texts: Sequence[str]) -> Floats:
         described = self.description
-        key = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        key = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
         source = Source(
             key=f"{key}/predict",
             texts=list(texts),
@@ -68,49 +78,99 @@ class SavedModel:
             characters=described.characters,
         )
         bench = _fresh(self._bench)
-        with _threads(bench):
-            answers = self._fitted.predict(Rows(source, np.arange(len(texts), dtype=np.int64)), bench)
-        assert isinstance(answers, np.ndarray)
-        return answers
+        try:
+            with _threads(bench):
+                answers = self._fitted.predict(Rows(source, np.arange(len(texts), dtype=np.int64)), bench)
+        except HarnessError:
+            raise
+        except FloatingPointError as error:
+            raise HarnessError(f"{_broken(described)}: {error}") from error
+        except Exception as error:  # the model's files may be damaged in a way that only predicting shows
+            from harness.methods.artifact import reason_of
+
+            raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
+        return _checked(answers, len(texts), described)
+
+
+def why_not_text(value: Any) -> str | None:
+    """Return the reason why no class can be predicted for a value; None for a text."""
+    if value is None:
+        return "missing"
+    if not isinstance(value, str):
+        return f"a {type(value).__name__}, not a string"
+    if not value.strip():
+        return "blank"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "not valid Unicode (it holds half a surrogate pair)"
+    return None
+
+
+def _checked(answers: Any, n_texts: int, described: Description) -> Floats:
+    """Refuse answers that are not one finite probability a class."""
+    expected = (n_texts, len(described.labels))
+    if not isinstance(answers, np.ndarray) or answers.shape != expected:
+        found = getattr(answers, "shape", type(answers).__name__)
+        raise HarnessError(f"{_broken(described)}: probabilities of shape {found}; expected {expected}.")
+    if not np.isfinite(answers).all():
+        raise HarnessError(f"{_broken(described)}: probabilities that are not finite.")
+    return answers
+
+
+def _broken(described: Description) -> str:
+    return f"Nothing was predicted. The model '{described.method}' is damaged or has diverged, and gives"
 
 
 def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
-    """Load what `harness choose --save FOLDER` has written.
+    """Load what `harness choose --save FOLDER` has written, after checking every file of it.
 
     Args:
         folder: the folder.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        UsageError: there is no saved model in it, or it was saved by another version of its method.
+        UsageError: the folder holds no saved model, a file of it is missing, changed or damaged, or another version of
+            the method saved it. The message names the file or the tensor.
     """
-    from harness.backbones.locate import locate_backbone
-    from harness.backbones.model import load_backbone
     from harness.libraries import quiet_libraries
     from harness.methods import artifact
+    from harness.saved.files import check_files
+    from harness.saved.transformer import load_transformer
 
     folder = Path(folder).expanduser()
     described = read_description(folder)
+    check_files(folder, described)
+    kind = check_kind(described.kind)
     quiet_libraries()
-    backbone = None
-    if described.backbone is not None:
-        backbone = load_backbone(locate_backbone(str((folder / TRANSFORMER).absolute())))
-    bench = _bench(described, backbone, device)
-    merged = _merged(folder, described) if described.merged else {}
-    _, fitted = artifact.load(folder, bench, besides=merged)
+    saved = artifact.read(folder)
+    if saved.method.name != described.method.partition("[")[0]:
+        raise UsageError(
+            f"'{folder}': model.json is about '{described.method}', adapted.json about a '{saved.method.name}'."
+        )
+    backbone, merged = load_transformer(folder, described)
+    bench = _bench(described, kind, backbone, device)
+    _, fitted = artifact.rebuild(saved, folder, bench, besides=merged)
     return SavedModel(described, fitted, bench)
 
 
-def _merged(folder: Path, described: Description) -> dict[str, Any]:
-    """The transformer's parameters, under their names in an adapted model."""
-    from safetensors.numpy import load_file
+def check_kind(name: str) -> Kind:
+    """Return the kind of task of a saved model.
 
-    weights = load_file(folder / TRANSFORMER / WEIGHTS)
-    prefix = described.prefix
-    return {IN_MODEL + name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    Raises:
+        UsageError: there is no such kind, or its tasks are not about the class of one text.
+    """
+    from harness.tasks.base import kinds
+
+    kind = kinds.get(name)
+    if kind.form != "classes" or kind.reads_pairs:
+        raise UsageError(
+            f"A saved model says the class of one text; tasks of the kind '{name}' ask for something else."
+        )
+    return kind
 
 
-def _bench(described: Description, backbone: Any, device_name: str) -> Bench:
+def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) -> Bench:
     import torch
 
     from harness.features.encode import FeatureStore
@@ -120,13 +180,12 @@ def _bench(described: Description, backbone: Any, device_name: str) -> Bench:
     from harness.measure.memory import MemoryMeter
     from harness.methods.base import Bench, Ledger
     from harness.records import Budget
-    from harness.tasks.base import kinds
 
     device = find_device(device_name)
     torch.set_num_threads(device.threads)
     limits = [described.max_length, *([backbone.max_length] if backbone is not None else [])]
     return Bench(
-        kind=kinds.get(described.kind),
+        kind=kind,
         n_outputs=len(described.labels),
         n_strata=len(described.labels),
         max_length=min(limits),
@@ -149,7 +208,7 @@ def _bench(described: Description, backbone: Any, device_name: str) -> Bench:
 
 
 def _fresh(bench: Bench) -> Bench:
-    """The bench without what was made for other texts."""
+    """Return the bench without what was made for other texts."""
     from harness.features.encode import FeatureStore
     from harness.features.tokens import TokenStore
 

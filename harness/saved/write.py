@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.backbones.locate import READ
+import numpy as np
+
+from harness.errors import HarnessError
 from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Method
 from harness.plan import PlannedCell
-from harness.saved.layout import ADAPTER, DESCRIPTION, IN_MODEL, TRANSFORMER, WEIGHTS, Description
+from harness.saved.files import check_files, list_files
+from harness.saved.layout import (
+    ADAPTER,
+    DESCRIPTION,
+    IN_MODEL,
+    TRANSFORMER,
+    WEIGHTS,
+    describe,
+    read_description,
+)
+from harness.saved.model import check_kind
+from harness.saved.transformer import Tensors, check_written, write_transformer
 from harness.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -22,7 +35,8 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
     """Write everything that predicting again needs; the folder appears whole or not at all.
 
     Besides the harness's own files there is `transformer/`, as transformers saves one, with the trained weights where
-    the method trains its own; and `adapter/`, as peft saves one, where peft added what was trained.
+    the method trains its own; and `adapter/`, as peft saves one, where peft added what was trained. All of it is read
+    back before the folder appears.
 
     Args:
         folder: must not exist, or be empty.
@@ -31,31 +45,39 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         planned: the cell that it was fitted in.
         task: its task.
         bench: of the cell.
+
+    Raises:
+        UsageError: the task is not about the class of one text.
+        FloatingPointError: a trained number is not finite.
+        HarnessError: the files that were written are not what was fitted.
     """
+    check_kind(task.kind.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as inside:
         made = Path(inside) / "model"
         made.mkdir()
-        _write(made, fitted, method, planned, task, bench)
+        tensors = fitted.tensors()
+        _write(made, fitted, tensors, method, planned, task, bench)
+        _read_back(made, fitted, tensors, method)
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
 
 
-def _write(folder: Path, fitted: Fitted, method: Method, planned: PlannedCell, task: Task, bench: Bench) -> None:
-    merged, prefix = False, ""
-    tensors = fitted.tensors()
+def _write(
+    folder: Path, fitted: Fitted, tensors: Tensors, method: Method, planned: PlannedCell, task: Task, bench: Bench
+) -> None:
+    prefix: str | None = None
     if bench.backbone is not None:
         transformer = getattr(getattr(fitted, "model", None), "transformer", None)
         added = hasattr(transformer, "peft_config")
-        found = None if added else _prefix(tensors, bench.backbone.files)
-        merged, prefix = found is not None, found or ""
-        _copy_backbone(bench.backbone.files, folder / TRANSFORMER, tensors if merged else {}, prefix)
+        prefix = None if added else _prefix(tensors, bench.backbone.files)
+        write_transformer(bench.backbone.files, folder / TRANSFORMER, {} if prefix is None else tensors, prefix or "")
         if added:
             transformer.save_pretrained(folder / ADAPTER)  # type: ignore[union-attr]
-    left_out = {name for name in tensors if merged and name.startswith(IN_MODEL)}
-    artifact.save(fitted, method, folder, without=left_out)
-    described = Description(
+    merged = prefix is not None
+    artifact.save(fitted, method, folder, without={name for name in tensors if merged and name.startswith(IN_MODEL)})
+    described = describe(
         kind=task.kind.name,
         task=task.name,
         labels=task.label_names,
@@ -67,16 +89,34 @@ def _write(folder: Path, fitted: Fitted, method: Method, planned: PlannedCell, t
         backbone=planned.cell.backbone,
         weights=planned.cell.weights,
         merged=merged,
-        prefix=prefix,
+        prefix=prefix or "",
         seed=planned.cell.seed,
+        files=list_files(folder),
     )
     (folder / DESCRIPTION).write_text(described.model_dump_json(indent=1), encoding="utf-8")
 
 
-def _prefix(tensors: dict[str, Any], files: BackboneFiles) -> str | None:
-    """What names of trained parameters begin with in the backbone's one file of weights; None where they are not in it.
+def _read_back(folder: Path, fitted: Fitted, tensors: Tensors, method: Method) -> None:
+    """Refuse a folder that does not give back what was fitted, read as `load_model` reads it."""
+    described = read_description(folder)
+    check_files(folder, described)
+    saved = artifact.read(folder)
+    elsewhere: Tensors = {name: value for name, value in tensors.items() if name not in saved.tensors}
+    if elsewhere:
+        check_written(folder, described, elsewhere)
+    for name, value in saved.tensors.items():
+        if value.dtype != tensors[name].dtype or not np.array_equal(value, tensors[name]):
+            raise HarnessError(
+                f"The tensor '{name}' was not written to '{folder / artifact.TENSORS}' as it was fitted."
+            )
+    if saved.method.config() != method.config() or json.dumps(saved.state) != json.dumps(fitted.state()):
+        raise HarnessError(f"The settings were not written to '{folder / artifact.SETTINGS}' as they were fitted.")
 
-    The base of a language model is saved under `model.`, say.
+
+def _prefix(tensors: Tensors, files: BackboneFiles) -> str | None:
+    """Return the prefix of the trained parameters' names in the backbone's one file of weights.
+
+    The base of a language model is saved under `model.`, for example. None if a parameter is not in that file.
     """
     from safetensors import safe_open
 
@@ -88,25 +128,3 @@ def _prefix(tensors: dict[str, Any], files: BackboneFiles) -> str | None:
         there = set(opened.keys())
     candidates = {"", *(name[: -len(trained[0])] for name in there if name.endswith(f".{trained[0]}"))}
     return next((p for p in sorted(candidates) if all(p + name in there for name in trained)), None)
-
-
-def _copy_backbone(files: BackboneFiles, target: Path, tensors: dict[str, Any], prefix: str) -> None:
-    """The backbone's files; those of `tensors` that are the transformer's in the places of what they were."""
-    for pattern in READ:
-        for path in files.folder.glob(pattern):
-            copy = target / path.relative_to(files.folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if not (tensors and path.name == WEIGHTS):
-                shutil.copyfile(path, copy)
-    if not tensors:
-        return
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(files.folder / WEIGHTS)
-    for name, value in tensors.items():
-        if name.startswith(IN_MODEL):
-            weights[prefix + name.removeprefix(IN_MODEL)] = torch.from_numpy(value)
-    save_file(
-        {name: value.contiguous() for name, value in weights.items()}, target / WEIGHTS, metadata={"format": "pt"}
-    )

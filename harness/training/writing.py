@@ -34,8 +34,11 @@ def write(
 
     `transformers` generates, with the settings of `decoding` alone. Prompts of like length are batched, padded on the
     left (causal) or the right (sequence to sequence).
+
+    Raises:
+        FloatingPointError: a score of a token is not a number; generation would take the first of the vocabulary.
     """
-    from transformers import StoppingCriteriaList
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
     there = device.torch_device()
     pad_id = int(tokenizer.pad_token_id)
@@ -48,6 +51,13 @@ def write(
     options: dict[str, Any] = {"generation_config": decoding(model, tokenizer, reply)}
     _forget_settings(transformer)
     model.eval()
+    is_broken = torch.zeros((), dtype=torch.bool, device=there)
+
+    def watch(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        is_broken.logical_or_(scores.isnan().any())  # read at the end: each reading would wait for the accelerator
+        return scores
+
+    options["logits_processor"] = LogitsProcessorList([watch])
     autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with torch.no_grad(), autocast, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers, about lengths
@@ -67,6 +77,8 @@ def write(
                 text, stopped = _until(str(tokenizer.decode(tokens, skip_special_tokens=True)), reply.stop)
                 answers[member] = text.strip()
                 n_cut += not ended and not stopped and len(tokens) >= reply.max_new_tokens
+    if bool(is_broken):
+        raise FloatingPointError("The language model gives scores that are not a number.")
     return answers, n_cut
 
 

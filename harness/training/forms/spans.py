@@ -173,7 +173,11 @@ def best_span(scores: npt.NDArray[Any], places: npt.NDArray[np.int32]) -> tuple[
 def window_scores(
     model: AdaptedModel, sequences: list[npt.NDArray[np.int32]], pad_id: int, device: Device, precision: Precision
 ) -> list[npt.NDArray[np.float32]]:
-    """Scores of each window's tokens, shape (2, tokens) each."""
+    """Return the scores of each window's tokens, shape (2, tokens) each.
+
+    Raises:
+        FloatingPointError: a score is not finite: no span would be the likeliest.
+    """
     import torch
 
     from harness.training.model import PREDICT_ROWS
@@ -188,6 +192,8 @@ def window_scores(
             members = order[at : at + size]
             ids, mask = pad([sequences[row] for row in members], pad_id)
             scores = model(torch.from_numpy(ids).to(there), torch.from_numpy(mask).to(there)).float().cpu().numpy()
+            if not np.isfinite(scores).all():
+                raise FloatingPointError("The model gives scores that are not finite.")
             for place, member in enumerate(members):
                 found[member] = scores[place, :, : len(sequences[member])].copy()
     return found

@@ -1,0 +1,146 @@
+"""The transformer of a saved model: its own trained weights, or the backbone as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.backbones.locate import READ, BackboneFiles
+from harness.errors import HarnessError, UsageError
+from harness.methods.artifact import reason_of
+from harness.methods.restoring import AGAIN
+from harness.saved.layout import IN_MODEL, TRANSFORMER, WEIGHTS, Description
+
+if TYPE_CHECKING:
+    from harness.backbones.model import Backbone
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+_TRAINED_IN = "F32"
+"""Type of every trained parameter, as safetensors names it, whatever type the backbone's files have."""
+
+_HALF = ("float16", "bfloat16")
+
+
+def load_transformer(folder: Path, described: Description) -> tuple[Backbone | None, Tensors]:
+    """Load a saved model's transformer; return it, and those of its parameters that the method may have trained.
+
+    Args:
+        folder: of the saved model; its files have been checked (`files.check_files`).
+        described: its description.
+
+    Returns:
+        The backbone, None for methods without one; and, where the method trained the backbone's own weights, its
+        float32 parameters by their names in an adapted model.
+
+    Raises:
+        UsageError: it is not the backbone that was adapted, it cannot be loaded, or a weight is missing or not finite.
+    """
+    from harness.backbones.locate import locate_backbone
+    from harness.backbones.model import load_backbone
+
+    if described.backbone is None:
+        return None, {}
+    inside = (folder / TRANSFORMER).absolute()
+    try:
+        files = locate_backbone(str(inside))
+        if not described.merged and files.fingerprint != described.weights:
+            raise UsageError(
+                f"'{inside}' is not the backbone '{described.backbone}' that the model was fitted on: its fingerprint "
+                f"is {files.fingerprint[:12]}..., expected {str(described.weights)[:12]}... {AGAIN}"
+            )
+        merged = _check_merged(inside, described.prefix) if described.merged else {}
+        backbone = load_backbone(files)
+    except HarnessError as error:
+        raise UsageError(f"'{folder}': {error}") from None
+    except Exception as error:  # damaged files can break transformers and tokenizers anywhere
+        raise UsageError(f"'{inside}' cannot be loaded ({reason_of(error)}). {AGAIN}") from error
+    if described.merged:
+        for name, parameter in backbone.pristine.named_parameters():
+            if not parameter.isfinite().all():
+                raise UsageError(f"'{inside}': the weight '{name}' is not finite. {AGAIN}")
+    return backbone, merged
+
+
+def _check_merged(inside: Path, prefix: str) -> Tensors:
+    """Return the float32 tensors of the one file of weights, by their names in an adapted model."""
+    from safetensors import safe_open
+
+    path = inside / WEIGHTS
+    if [found.name for found in inside.glob("*.safetensors")] != [WEIGHTS]:
+        raise UsageError(f"'{inside}' should hold one file of weights, {WEIGHTS}. {AGAIN}")
+    tensors: Tensors = {}
+    with safe_open(path, framework="pt") as opened:
+        names = list(opened.keys())
+        _check_depth(inside, len(names))
+        for name in names:
+            if name.startswith(prefix) and opened.get_slice(name).get_dtype() == _TRAINED_IN:
+                tensors[IN_MODEL + name.removeprefix(prefix)] = opened.get_tensor(name).numpy()
+    return tensors
+
+
+def _check_depth(inside: Path, n_tensors: int) -> None:
+    """Refuse a configuration with more layers than there are tensors: building it might never end."""
+    config = json.loads((inside / "config.json").read_text(encoding="utf-8"))
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if "layer" in name and isinstance(value, int) and value > n_tensors:
+            raise UsageError(f"'{inside}': config.json says {name} {value}; there are {n_tensors} tensors. {AGAIN}")
+
+
+def write_transformer(files: BackboneFiles, target: Path, tensors: Tensors, prefix: str) -> None:
+    """Write a backbone's files, with trained parameters in the places of what they were.
+
+    Trained parameters are written in float32 whatever type the backbone's weights have, so that nothing is rounded.
+    Where those are of 16 bits, the configuration then says float32 too, so that transformers rounds nothing either.
+
+    Args:
+        files: of the backbone.
+        target: folder to write to.
+        tensors: trained parameters by their names in an adapted model; empty for a plain copy.
+        prefix: prefix of their names in the backbone's file.
+    """
+    for pattern in READ:
+        for path in files.folder.glob(pattern):
+            copy = target / path.relative_to(files.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if not (tensors and path.name == WEIGHTS):
+                shutil.copyfile(path, copy)
+    trained = {prefix + name.removeprefix(IN_MODEL): v for name, v in tensors.items() if name.startswith(IN_MODEL)}
+    if not trained:
+        return
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(files.folder / WEIGHTS)
+    for name, value in trained.items():
+        weights[name] = torch.from_numpy(value)
+    save_file(
+        {name: value.contiguous() for name, value in weights.items()}, target / WEIGHTS, metadata={"format": "pt"}
+    )
+    config_path = target / "config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    half = [key for key in ("dtype", "torch_dtype") if config.get(key) in _HALF]
+    if half:
+        config_path.write_text(json.dumps({**config, **dict.fromkeys(half, "float32")}, indent=2), encoding="utf-8")
+
+
+def check_written(folder: Path, described: Description, tensors: Tensors) -> None:
+    """Read the trained parameters back from `transformer/` and refuse any that is not bit for bit what was fitted.
+
+    Args:
+        folder: of the saved model.
+        described: its description.
+        tensors: those of the fitted method that are kept in `transformer/`.
+
+    Raises:
+        UsageError: one is missing, or differs.
+    """
+    written = _check_merged(folder / TRANSFORMER, described.prefix)
+    for name, value in tensors.items():
+        if name not in written or not np.array_equal(written[name], value):
+            raise UsageError(f"The tensor '{name}' was not written to {TRANSFORMER}/{WEIGHTS} as it was fitted.")
