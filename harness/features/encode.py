@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,11 @@ from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
 from harness.measure.device import Device, Precision
+from harness.measure.failures import Failures
 from harness.measure.flops import FlopsModel, fit_flops
-from harness.measure.memory import MemoryMeter, release
+from harness.measure.memory import UNKNOWN_BYTES, MemoryMeter, release
 from harness.measure.provenance import package_versions
+from harness.measure.signs import show_progress
 from harness.tasks.base import Floats, Ints, Source
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ LENGTH_STEP = {"cpu": 4, "cuda": 16}
 """A row is padded to the next multiple of this many tokens."""
 
 _FORMAT = 4
+
+_UNKNOWN_FLOPS = FlopsModel(math.nan, math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class FeatureStore:
         self._disk = disk
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
+        self._failures = Failures()
         self._warm: set[tuple[str, str, int, Pooling, Layer]] = set()
 
     def pooled(
@@ -161,6 +167,10 @@ class FeatureStore:
         backbone.resident(self._device.torch_device())
         self._flops_model(backbone)
 
+    def flops_failure(self, backbone: Backbone) -> str | None:
+        """Return why the FLOPs of encoding with a backbone could not be counted; None where they were."""
+        return self._failures.get(backbone.files.fingerprint)
+
     def _encode(
         self,
         table: _Table,
@@ -206,6 +216,7 @@ class FeatureStore:
                 peaks[its] = meter.current_peak_above_baseline_bytes()
                 device_peaks[its] = meter.current_device_peak_bytes()
                 at += len(members)
+                show_progress()
         return Shard(rows, values, seconds, peaks, device_peaks), warming
 
     def _forward(
@@ -224,7 +235,7 @@ class FeatureStore:
         return pool_layer(outputs, on_device, pooling, layer)
 
     def _flops_model(self, backbone: Backbone) -> FlopsModel:
-        """FLOPs of encoding one batch, counted once per backbone."""
+        """FLOPs of encoding one batch, counted once per backbone; not a number where counting fails."""
         import torch
 
         known = self._flops.get(backbone.files.fingerprint)
@@ -236,7 +247,8 @@ class FeatureStore:
                 with torch.inference_mode():
                     backbone.resident(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-            known = self._flops[backbone.files.fingerprint] = fit_flops(run)
+            counted = self._failures.guard(backbone.files.fingerprint, lambda: fit_flops(run))
+            known = self._flops[backbone.files.fingerprint] = counted or _UNKNOWN_FLOPS
         return known
 
 
@@ -291,8 +303,13 @@ class _Table:
             seconds=self.seconds_of(index),
             tokens=int(self._lengths[index].sum()),
             flops=float(sum(flops.batch(1, int(length)) for length in self.padded_lengths[index])),
-            peak_rss_above_baseline_bytes=int(self._peaks[index].max(initial=0)),
-            peak_device_bytes=int(self._device_peaks[index].max(initial=0)),
+            peak_rss_above_baseline_bytes=_highest(self._peaks[index]),
+            peak_device_bytes=_highest(self._device_peaks[index]),
             reused=True,
             fresh=False,
         )
+
+
+def _highest(peaks: Ints) -> int:
+    """Return the highest peak, 0 for none; `UNKNOWN_BYTES` where one of them could not be measured."""
+    return UNKNOWN_BYTES if (peaks < 0).any() else int(peaks.max(initial=0))

@@ -292,7 +292,7 @@ def load_language_model(bench: Bench) -> LanguageModel:
 
 
 @functools.cache
-def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int, int]:
+def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int | None, int]:
     """The language model, and what reading it took at its peak on the host and on the accelerator."""
     with MemoryMeter(device) as meter:
         loaded = backbone.language_model(device)

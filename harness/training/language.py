@@ -6,6 +6,7 @@ is put on top.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import nn
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_language_flops
+from harness.measure.signs import show_progress
 from harness.tasks.base import Ints, Reply
 from harness.training.batches import Batch, shuffled, to_device
 from harness.training.model import AdaptedModel
@@ -243,7 +245,7 @@ def write(
     }
     model.eval()
     autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with torch.no_grad(), autocast, warnings.catch_warnings():
+    with torch.no_grad(), autocast, warnings.catch_warnings(), _showing_progress(transformer):
         warnings.simplefilter("ignore")  # generation settings of a checkpoint that are not used here
         for at in range(0, len(order), GENERATE_ROWS[device.kind]):
             members = order[at : at + GENERATE_ROWS[device.kind]]
@@ -262,6 +264,16 @@ def write(
                 answers[member] = text.strip()
                 n_cut += not ended and not stopped and len(tokens) >= reply.max_new_tokens
     return answers, n_cut
+
+
+@contextlib.contextmanager
+def _showing_progress(module: nn.Module) -> Iterator[None]:
+    """Show progress with each forward pass: a batch of long texts takes hundreds."""
+    hook = module.register_forward_hook(lambda *_: show_progress())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int) -> Any:
@@ -361,6 +373,7 @@ def _summed(
                 logits.transpose(1, 2), batch.targets, ignore_index=IGNORED, reduction="none"
             )
             nll[members] = each.double().sum(1).cpu().numpy()
+            show_progress()
     return nll
 
 
