@@ -31,8 +31,8 @@ A worker reports every second, from a thread of its own. Only a call that holds 
 process, keeps it silent. Such calls are legitimate and may take minutes; no known one takes ten.
 """
 
-_SILENT_SECONDS: Final = 3.0
-"""Silence that a message calls silence: a busy machine delays a report by less."""
+_MOSTLY: Final = 0.5
+"""Share of a time without progress that a worker may have been silent and still counts as heard."""
 
 _MOST_PER_LOOK: Final = 2.0
 
@@ -124,18 +124,24 @@ class Watch:
                 late = spent + now - self._progress_at > most
             else:
                 late = silent + spent > most and is_stopped()
-            if late and silent <= _SILENT_SECONDS:
-                return self._no_progress(now, doing)
+            if late and standing is not None and self._is_heard(now, standing):
+                return self._no_progress(now, standing)
             if late:
                 return self._silent(silent, doing, is_stopped())
         return self._silent(silent, doing, is_stopped()) if silent > self._silence else None
 
-    def _no_progress(self, now: float, doing: str) -> str:
-        assert self._limit is not None and self._standing is not None  # noqa: PT018
-        if self._standing.activity == "counted":
-            return too_long(self._standing.train_seconds, self._limit)
+    def _is_heard(self, now: float, standing: Standing) -> bool:
+        """Return whether the worker itself reports what makes the cell late."""
+        if standing.activity == "counted":
+            return standing.train_seconds > 2 * (self._limit or 0.0)
+        return now - self._heard_at < _MOSTLY * (now - self._progress_at)
+
+    def _no_progress(self, now: float, standing: Standing) -> str:
+        limit = self._limit or 0.0
+        if standing.activity == "counted":
+            return too_long(standing.train_seconds, limit)
         return (
-            f"No progress for {now - self._progress_at:.0f} s while {doing}; the budget is {self._limit:g} s "
+            f"No progress for {now - self._progress_at:.0f} s while {standing.doing}; the budget is {limit:g} s "
             "(train_seconds). Raise it, or have the method call bench.report as it goes on."
         )
 
