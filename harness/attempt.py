@@ -18,7 +18,7 @@ from harness.measure.signs import is_in_long_step, n_signs
 from harness.measure.watch import Activity, Standing
 from harness.methods.base import Fitted, Ledger
 from harness.plan import PlannedCell
-from harness.records import MAX_ERROR_CHARACTERS, UNSTEADY, Cost, Predictions, Record, Score, Status
+from harness.records import MAX_ERROR, UNSTEADY, Cost, Predictions, Record, Score, Status
 from harness.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Attempt:
             cost=self.cost,
             curve=tuple(self.ledger.curve),
             provenance=dataclasses.replace(provenance, measured=measured),
-            error=None if self.error is None else shortened(self.error, MAX_ERROR_CHARACTERS),
+            error=None if self.error is None else shortened(self.error, MAX_ERROR),
             attempt=self.attempt,
             predictions=self.predictions if is_ok else None,
         )

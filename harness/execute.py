@@ -35,7 +35,7 @@ from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Ledger, Method
 from harness.metrics import metrics
 from harness.plan import PlannedCell
-from harness.records import MAX_ERROR_CHARACTERS, Cost, Record, Score, Status
+from harness.records import MAX_ERROR, Cost, Record, Score, Status
 from harness.tasks.base import Answers, Ints, Labels, Rows, Task
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class Worker:
             if tuning.is_out_of_memory(error):
                 status, run.error = "out_of_memory", (said or type(error).__name__).splitlines()[0]
             else:
-                said = shortened(said, MAX_ERROR_CHARACTERS // 2)  # the trace repeats it, and is worth keeping
-                trace = shortened(traceback.format_exc(limit=-12), MAX_ERROR_CHARACTERS // 2)
+                said = shortened(said, MAX_ERROR // 2)  # the trace repeats it, and is worth keeping
+                trace = shortened(traceback.format_exc(limit=-12), MAX_ERROR // 2)
                 status, run.error = "failed", f"{type(error).__name__}: {said}\n{trace}"
         finally:
             self._running = None
