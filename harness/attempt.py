@@ -158,11 +158,3 @@ class Attempt:
             attempt=self.attempt,
             predictions=self.predictions if is_ok else None,
         )
-
-
-def text_of(error: BaseException) -> str:
-    """Return an exception's text; an exception that cannot say what it is gives none."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the exception is a method's own class
-        return ""

@@ -45,6 +45,14 @@ class OutOfMemoryError(HarnessError):
     """The cell went over its budget's `peak_memory_bytes`, or the device or the host had no more to give."""
 
 
+def text_of(error: BaseException) -> str:
+    """Return an exception's text; an exception that cannot say what it is gives none."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the exception is a method's own class
+        return ""
+
+
 def shortened(text: str, most: int) -> str:
     """Return a text of at most `most` characters: its beginning and its end, and how much lies between them."""
     if len(text) <= most:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import tuning
-from harness.attempt import Attempt, text_of
+from harness.attempt import Attempt
 from harness.data.sampling import training_order
-from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened
+from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore

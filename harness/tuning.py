@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import numpy as np
 
 from harness.data.sampling import carve_validation
-from harness.errors import OutOfMemoryError
+from harness.errors import OutOfMemoryError, text_of
 from harness.features.shared import Account, SharedFeatures
 from harness.measure.clock import Phase
 from harness.measure.memory import settle
@@ -103,7 +103,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error)
+    text = text_of(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 

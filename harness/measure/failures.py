@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness.errors import shortened
+from harness.errors import shortened, text_of
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Failures(dict[str, str]):
 
     def note(self, name: str, error: BaseException | str) -> None:
         """Keep why a figure is missing; the first reason stays."""
-        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
         self.setdefault(name, shortened(" ".join(text.split()), MOST_CHARACTERS))
 
     def notes(self) -> dict[str, str]:

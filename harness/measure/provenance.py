@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -34,13 +35,14 @@ _PACKAGES = (
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that a figure can depend on."""
+    """Return the installed versions of the packages that a figure can depend on.
+
+    A package that is missing, or whose metadata cannot be read, is left out.
+    """
     versions: dict[str, str] = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(Exception):  # damaged metadata raises whatever its parser does
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
