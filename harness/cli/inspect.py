@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bulk import uncollected
-from harness.errors import UsageError, unknown_name
+from harness.errors import UsageError
 from harness.libraries import quiet_libraries
 from harness.records import STATUSES
-from harness.sources import read_source
+from harness.sources import of_suite, stream_source
 from harness.store import Store
 
 
@@ -66,6 +66,7 @@ def show_status(suite: str | None, store: str, mirror: Path | None) -> None:
 def write_report_command(suite: str | None, out: Path | None, store: str, figures: str) -> None:
     """Page, tables and plots of the latest records."""
     from harness.cli.run import make_console, print_tables
+    from harness.report.observations import observe
     from harness.report.plots import FORMATS
     from harness.report.write import write_report
 
@@ -74,12 +75,7 @@ def write_report_command(suite: str | None, out: Path | None, store: str, figure
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise UsageError(f"--figures {figures} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
-    records = read_source(store)
-    if suite is not None:
-        labels = {record.suite for record in records}
-        records = [record for record in records if record.suite == suite]
-        if not records:
-            raise unknown_name("suite among these records", suite, labels)
+    records = observe(of_suite(stream_source(store), suite))
     written = write_report(records, out or Path("reports") / (suite or "all"), formats)
     print_tables(console, records)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
@@ -127,7 +123,7 @@ def compare_command(a: str, b: str, out: Path | None) -> int:
     from harness.report.terminal import terminal_compared
 
     console = make_console()
-    found = compare(read_source(a), read_source(b))
+    found = compare(stream_source(a), stream_source(b))
     console.print(terminal_compared(found))
     counts = found.rows["verdict"].value_counts()
     said = ", ".join(
