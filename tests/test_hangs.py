@@ -21,7 +21,9 @@ import pytest
 
 from harness.execute import Worker
 from harness.measure.device import Device
+from harness.measure.signs import n_signs
 from harness.measure.watch import AttentiveClock, Presence, Standing, Watch
+from harness.methods import _label_likelihood, methods
 from harness.methods.base import Bench
 from harness.plan import PlannedCell
 from harness.records import Budget, Record
@@ -33,10 +35,11 @@ from harness.schedule.ray_workers import RayWorkers
 from harness.store import Store
 from harness.tasks import Task
 from harness.tasks.base import Rows
+from harness.training import model
 from tests.planted import Constant, Planted
 from tests.test_ray import needs_ray
 from tests.test_workers import Quiet
-from tests.toys import plan_one
+from tests.toys import make_bench, plan_one, test_rows
 
 SAYS = {
     "hold": "The worker was silent for .* while fitting: a call holds Python's interpreter lock",
@@ -280,3 +283,40 @@ def test_a_process_that_stands_still_notices(monkeypatch: pytest.MonkeyPatch) ->
     for seconds, busy, still in ((0.25, 0.2, 0.0), (30.0, 0.0, 30.0), (30.0, 29.0, 0.0), (0.3, 0.0, 0.0)):
         wall[0], used[0] = wall[0] + seconds, used[0] + busy
         assert presence.look() == pytest.approx(still)
+
+
+# ---- what shows progress
+
+
+@pytest.mark.parametrize(
+    ("name", "which", "kind", "least"),
+    [
+        ("linear-probe", "tiny", "text-pair", 2),
+        ("full", "tiny", "text-pair", 6),
+        ("full", "tiny", "question-answering", 6),
+        ("zero-shot", "tiny_llama", "text-pair", 6),
+        ("zero-shot", "tiny_llama", "perplexity", 1),
+        ("zero-shot", "tiny_llama", "generation", 9),  # with each token that is written
+    ],
+)
+def test_predicting_shows_progress_batch_by_batch(
+    name: str,
+    which: str,
+    kind: str,
+    least: int,
+    toy_kinds: dict[str, Task],
+    request: pytest.FixtureRequest,
+    cpu: Device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or else a long prediction would be taken for one that hangs."""
+    task, files = toy_kinds[kind], request.getfixturevalue(which)
+    for module, size in ((model, "PREDICT_ROWS"), (_label_likelihood, "BATCH_ROWS")):
+        monkeypatch.setattr(module, size, {"cpu": 4})
+    method = methods.get(name)()
+    bench = make_bench(task, files, cpu, budget=Budget(steps=1))
+    rows = Worker(cpu, None).training_rows(task, 12 if method.uses_labels else 0, 0, "stratified")
+    fitted = method.fit(rows, bench)
+    before = n_signs()
+    fitted.predict(test_rows(task), bench)
+    assert n_signs() - before >= least, len(task.test)
