@@ -45,6 +45,24 @@ class OutOfMemoryError(HarnessError):
     """The cell went over its budget's `peak_memory_bytes`, or the device or the host had no more to give."""
 
 
+def text_of(error: BaseException) -> str:
+    """Return an exception's text; an exception that cannot say what it is gives none."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the exception is a method's own class
+        return ""
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: its beginning and its end, and how much lies between them."""
+    if len(text) <= most:
+        return text
+    marker = f" [... {len(text) - most:,} or more characters left out ...] "
+    kept = max(0, most - len(marker))
+    end = kept // 3
+    return (text[: kept - end] + marker + text[len(text) - end :])[:most]
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not known: names the nearest one, then all of them.
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness import tuning
+from harness.attempt import Attempt
 from harness.data.sampling import training_order
-from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError
+from harness.errors import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
@@ -23,16 +24,19 @@ from harness.measure.clock import CudaTimer, PhaseClock
 from harness.measure.device import Device, Precision
 from harness.measure.energy import counter
 from harness.measure.exhausted import is_out_of_memory
+from harness.measure.leftovers import Leftovers
 from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.meters import Meters
-from harness.measure.provenance import describe, now
+from harness.measure.provenance import now
 from harness.measure.rate import matrix_rate
+from harness.measure.signs import show_progress
 from harness.measure.steadiness import unevenness
+from harness.measure.watch import AttentiveClock, Presence, Standing, Watch, too_long
 from harness.methods import artifact
 from harness.methods.base import Bench, Fitted, Ledger, Method
 from harness.metrics import metrics
 from harness.plan import PlannedCell
-from harness.records import UNSTEADY, Cost, Predictions, Record, Score, Status
+from harness.records import MAX_ERROR, Cost, Record, Score, Status
 from harness.tasks.base import Answers, Ints, Labels, Rows, Task
 
 if TYPE_CHECKING:
@@ -57,6 +61,10 @@ class Worker:
     Args:
         device: where cells run.
         cache: folder of the feature cache; None keeps features in memory only.
+
+    Attributes:
+        is_spoilt: whether a method has left threads running, which would disturb the cells after it.
+        on_change: called when the running cell enters another stage or phase, in no phase's time.
     """
 
     def __init__(self, device: Device, cache: Path | None) -> None:
@@ -72,7 +80,12 @@ class Worker:
         self._loaded: set[str] = set()
         self._warm: set[type[Method]] = set()
         self._tuning_is_warm = False
-        self._running: _Run | None = None
+        self._running: Attempt | None = None
+        self._presence = Presence()
+        self._attention = AttentiveClock()
+        self._watched: tuple[Attempt, Watch] | None = None
+        self.is_spoilt = False
+        self.on_change: Callable[[], None] = _nothing
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
     def run(
@@ -100,49 +113,80 @@ class Worker:
             hurried: whether what is no part of any cost, but takes time, is left out: the training score, counting
                 operations, and the rate that utilisation is measured against.
         """
-        run = self._running = _Run(
+        run = self._running = Attempt(
             planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter(), hurried=hurried
         )
+        leftovers = run.failures.guard("left_behind", Leftovers)
         try:
             if planned.unsupported is not None:
                 raise UnsupportedError(planned.unsupported)
             self._measure(run, planned, task, files, report, save_to)
             status: Status = "ok"
         except UnsupportedError as error:
-            status, run.error = "unsupported", str(error)
+            status, run.error = "unsupported", text_of(error)
         except OutOfTimeError as error:
-            status, run.error = "out_of_time", str(error)
+            status, run.error = "out_of_time", text_of(error)
         except (OutOfMemoryError, MemoryError) as error:
-            status, run.error = "out_of_memory", str(error) or "The host had no more memory to give."
+            status, run.error = "out_of_memory", text_of(error) or "The host had no more memory to give."
         except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
+            said = text_of(error)
             if is_out_of_memory(error):
-                status, run.error = "out_of_memory", (str(error) or type(error).__name__).splitlines()[0]
+                status, run.error = "out_of_memory", (said or type(error).__name__).splitlines()[0]
             else:
-                status = "failed"
-                run.error = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-12)}"
+                said = shortened(said, MAX_ERROR // 2)  # the trace repeats it, and is worth keeping
+                trace = shortened(traceback.format_exc(limit=-12), MAX_ERROR // 2)
+                status, run.error = "failed", f"{type(error).__name__}: {said}\n{trace}"
         finally:
             self._running = None
-        return _record(run, status, self.device)
+        if leftovers is not None:
+            run.left_behind = run.failures.guard("left_behind", leftovers.end)
+            self.is_spoilt = leftovers.are_threads
+        return run.record(status, self.device)
 
-    def overrun(self) -> Record | None:
-        """The record of the running cell, if its training has gone on for twice its budget's seconds; None otherwise.
-
-        For another thread to ask, while a fit runs that looks at no clock.
-        """
+    def standing(self) -> Standing | None:
+        """Return where the running cell stands; None where none runs. For another thread to ask."""
         run = self._running
+        return None if run is None else run.standing()
+
+    def look(self, grace: float) -> Record | None:
+        """Judge the running cell; for another thread to call, a few times a second.
+
+        Args:
+            grace: seconds without progress, beyond twice the cell's budget, after which it is cut.
+
+        Returns:
+            The record of a cell that is to be cut: its fit has gone on for twice its budget's seconds, or it has shown
+            no progress for longer. A cell that has its score keeps it. None where the cell may go on.
+        """
+        run, still = self._running, self._presence.look()
         if run is None:
+            self._watched = None
             return None
-        try:
-            _check_time(run.clock, run.planned.cell.budget.train_seconds)
-        except OutOfTimeError as error:
-            run.error = str(error)
-            run.cost = _cost(run, None)
-            return _record(run, "out_of_time", self.device)
-        return None
+        now = self._attention.look()
+        if self._watched is None or self._watched[0] is not run:
+            limit = run.planned.cell.budget.train_seconds
+            self._watched = (run, Watch(now, limit, grace=grace, silence=math.inf))
+        run.stood_still(still)
+        standing, watch = run.standing(), self._watched[1]
+        watch.hear(now, standing)
+        why = watch.overdue(now)
+        if standing.activity == "counted":
+            try:
+                _check_time(run)
+            except OutOfTimeError as error:
+                why = str(error)
+        if why is None:
+            return None
+        if run.score is not None:  # measuring hangs, and must not cost the score
+            run.failures.note("train_score", why)
+            return run.record("ok", self.device)
+        run.error = why
+        run.measure_cost(None)
+        return run.record("out_of_time", self.device)
 
     def _measure(
         self,
-        run: _Run,
+        run: Attempt,
         planned: PlannedCell,
         task: Task,
         files: BackboneFiles | None,
@@ -155,7 +199,7 @@ class Worker:
 
         cell, method = planned.cell, planned.method
         tuning.seed_everything(cell.seed)
-        run.clock = self._clock()
+        run.clock = self._clock(run)
         backbone = None
         if cell.backbone is not None and files is not None:
             report("loading", None, None)
@@ -169,6 +213,7 @@ class Worker:
             self._loaded.add(files.fingerprint)
             run.clock.charge("load", backbone.load_seconds)
             self._tokens.tokens(task.train, task.kind, backbone, _max_length(task, backbone))
+        run.doing = "warming up"
         with run.clock.phase("warmup"):
             self._warm_up(method, backbone, report)
         run.meters = Meters(self.device)
@@ -191,7 +236,7 @@ class Worker:
             budget=cell.budget,
             seed=cell.seed,
             device=self.device,
-            report=report,
+            report=_counted(report),
             counts_flops=not run.hurried,
             lone_classes=task.lone_classes,
         )
@@ -201,39 +246,60 @@ class Worker:
         with threadpool_limits(self.device.threads):
             try:
                 with run.meters:
+                    self._enter(run, "fitting")
                     fitted, chosen = tuning.fit(method, rows, bench)
                     run.meters.end_fit()
-                    _check_time(run.clock, cell.budget.train_seconds)
+                    _check_time(run)
+                    self._enter(run, "predicting")
                     answers = fitted.predict(test, bench)
                     task.kind.check(task, answers, len(test))
             finally:
-                run.cost = _cost(run, fitted)
-                run.unsteady = run.meters.disturbed_by or unevenness(run.ledger.curve)
+                run.measure_cost(fitted)
+                uneven = run.failures.guard("steadiness", lambda: unevenness(run.ledger.curve))
+                run.unsteady = run.meters.disturbed_by or uneven
+                run.judge_steadiness()
             _check_memory(run.cost, cell.budget.peak_memory_bytes)
+            self._enter(run, "scoring")
             report("scoring", None, None)
             with run.clock.phase("measure"):
                 run.predictions = task.kind.decode(task, answers)
-                run.score = task.kind.score(task, run.predictions)
-                if not run.hurried:
-                    run.train_score = _train_score(task, fitted, rows, bench)
+                score = task.kind.score(task, run.predictions)
+            check_score(score)
             if save_to is not None:
                 from harness.saved.write import write_model
 
+                self._enter(run, "saving")
                 report("saving", None, None)
                 write_model(save_to, fitted, chosen, planned, task, bench)
+            run.score = score
+            with run.clock.phase("measure"):
+                if not run.hurried:
+                    self._enter(run, "scoring training rows")
+                    measure = functools.partial(_train_score, task, fitted, rows, bench)
+                    run.train_score = run.failures.guard("train_score", measure)
+        self._enter(run, "measuring")
         with run.clock.phase("measure"):
-            size = artifact.size_bytes(fitted, chosen)
+            size = run.failures.guard("artifact_bytes", lambda: artifact.size_bytes(fitted, chosen))
             if run.ledger.counted_flops and not run.hurried:
-                run.matrix_rate = self._matrix_rate(self.device.precision(cell.config.get("precision", "fp32")))
+                precision = self.device.precision(cell.config.get("precision", "fp32"))
+                run.matrix_rate = run.failures.guard("matrix_rate", lambda: self._matrix_rate(precision))
         measuring = run.clock.seconds("measure")
         run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
 
-    def _clock(self) -> PhaseClock:
+    def _enter(self, run: Attempt, doing: str) -> None:
+        """Take note of the cell's next stage, and say so where somebody watches."""
+        run.doing = doing
+        show_progress()
+        self.on_change()
+
+    def _clock(self, run: Attempt) -> PhaseClock:
         # Cells that share a device cannot tell whose energy it is.
-        energy = counter(self.device.kind) if self.device.cells_at_a_time == 1 else None
+        energy = None
+        if self.device.cells_at_a_time == 1:
+            energy = run.failures.guard("energy", lambda: counter(self.device.kind))
         if self.device.kind == "cpu":
-            return PhaseClock(energy=energy)
-        return PhaseClock(self.device.synchronise, CudaTimer(), energy)
+            return PhaseClock(energy=energy, on_change=self.on_change)
+        return PhaseClock(self.device.synchronise, CudaTimer(), energy, self.on_change)
 
     def _warm_up(self, method: Method, backbone: Backbone | None, report: Report) -> None:
         """What a process does once: importing a library is no method's cost."""
@@ -285,95 +351,37 @@ def unrun(
 
     `status` is what became of it, `why` the record's error, `started_at` when it began (`provenance.now`; None is now).
     """
-    run = _Run(planned, task, files, suite, attempt, started_at=started_at or now(), error=why)
-    return _record(run, status, device)
+    run = Attempt(planned, task, files, suite, attempt, started_at=started_at or now(), error=why)
+    return run.record(status, device)
 
 
-def _record(run: _Run, status: Status, device: Device) -> Record:
-    cell, files, measured = run.planned.cell, run.files, dict[str, str]()
-    if run.meters.memory.method:
-        measured["peak_rss"] = run.meters.memory.method
-    if run.cost.energy_joules is not None and run.clock.energy_source is not None:
-        measured["energy"] = run.clock.energy_source
-    if run.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
-        measured[UNSTEADY] = run.unsteady
-    measured.update({name: str(value) for name, value in run.ledger.notes.items()})
-    return Record(
-        suite=run.suite,
-        device=device.name,
-        kind=run.task.kind.name,
-        family=run.planned.method.family,
-        cell=cell,
-        status=status,
-        score=run.score if status == "ok" else None,
-        train_score=run.train_score if status == "ok" else None,
-        cost=run.cost,
-        curve=tuple(run.ledger.curve),
-        provenance=describe(
-            device,
-            device.precision(cell.config.get("precision", "fp32")),
-            started_at=run.started_at,
-            wall_seconds=None if run.began is None else time.perf_counter() - run.began,
-            backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
-            dataset=run.task.provenance,
-            measured=measured,
-            matrix_flops_per_second=run.matrix_rate,
-        ),
-        error=run.error,
-        attempt=run.attempt,
-        predictions=run.predictions if status == "ok" else None,
-    )
+def check_score(score: Score) -> None:
+    """Refuse a score that is no number.
+
+    Raises:
+        FloatingPointError: the main metric is not finite.
+    """
+    if not math.isfinite(score.value):
+        raise FloatingPointError(f"The metric {score.metric} of the predictions is {score.value}; expected a number.")
 
 
-@dataclass
-class _Run:
-    """What is known of a cell while it runs."""
+def _counted(report: Report) -> Report:
+    """Return a report that counts as a sign of progress."""
 
-    planned: PlannedCell
-    task: Task
-    files: BackboneFiles | None
-    suite: str
-    attempt: int
-    started_at: str
-    began: float | None = None
-    hurried: bool = False
-    clock: PhaseClock = field(default_factory=PhaseClock)
-    meters: Meters = field(default_factory=Meters)
-    matrix_rate: float | None = None
-    ledger: Ledger = field(default_factory=Ledger)
-    cost: Cost = field(default_factory=Cost)
-    score: Score | None = None
-    train_score: float | None = None
-    predictions: Predictions | None = None
-    error: str | None = None
-    unsteady: str | None = None
+    def reporting(doing: str, fraction: float | None, loss: float | None) -> None:
+        show_progress()
+        report(doing, fraction, loss)
+
+    return reporting
+
+
+def _nothing() -> None:
+    """Do nothing: nobody watches."""
 
 
 def _max_length(task: Task, backbone: Backbone | None) -> int:
     """Tokens of a text that are read: the task's limit, or the backbone's where that is lower."""
     return min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length
-
-
-def _cost(run: _Run, fitted: Fitted | None) -> Cost:
-    memory = run.meters.memory
-    return Cost(
-        **run.clock.by_phase(),  # type: ignore[arg-type]
-        device_fit_seconds=run.clock.device_seconds("fit"),
-        train_flops=None if run.hurried else run.ledger.counted_flops,
-        train_tokens=run.ledger.train_tokens,
-        peak_device_bytes=memory.peak_device_bytes,
-        peak_reserved_bytes=memory.peak_reserved_bytes,
-        peak_driver_bytes=run.meters.peak_driver_bytes,
-        peak_rss_bytes=memory.peak_rss_bytes,
-        peak_rss_above_baseline_bytes=memory.peak_rss_above_baseline_bytes,
-        fit_peak_bytes=memory.by_part.get("fit"),
-        predict_peak_bytes=memory.by_part.get("predict"),
-        energy_joules=run.clock.train_joules if run.ledger.computed_all else None,
-        n_parameters=fitted.n_parameters if fitted else None,
-        n_trainable=fitted.n_trainable if fitted else None,
-        stopped_by=run.ledger.stopped_by,
-        reused=tuple(sorted(run.ledger.reused)),
-    )
 
 
 def _train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float | None:
@@ -383,7 +391,7 @@ def _train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float 
     most = TRAIN_SCORE_ROWS if task.kind.form != "text" else TRAIN_SCORE_TEXTS
     some = rows.take(np.arange(min(len(rows), most)))
     aside = dataclasses.replace(
-        bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=lambda *_: None
+        bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=_counted(lambda *_: None)
     )
     answers = fitted.predict(some.without_labels(), aside)
     task.kind.check(task, answers, len(some))
@@ -396,11 +404,11 @@ def measure_upwards(task: Task, answers: Answers, labels: Labels) -> float:
     return value if metrics.get(task.metric).higher_is_better else -value
 
 
-def _check_time(clock: PhaseClock, limit: float | None) -> None:
-    if limit is not None and clock.train_seconds > 2 * limit:
-        raise OutOfTimeError(
-            f"Training took {clock.train_seconds:.1f} s against a budget of {limit:g} s, and cannot be interrupted."
-        )
+def _check_time(run: Attempt) -> None:
+    limit = run.planned.cell.budget.train_seconds
+    seconds = run.standing().train_seconds
+    if limit is not None and seconds > 2 * limit:
+        raise OutOfTimeError(too_long(seconds, limit))
 
 
 def _check_memory(cost: Cost, limit: int | None) -> None:

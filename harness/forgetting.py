@@ -6,14 +6,13 @@ import dataclasses
 import datetime
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from harness.claims import is_stale
+from harness.claims import current_time, is_stale
 from harness.errors import UsageError
 from harness.records import STATUSES
 from harness.rows import column_text
@@ -123,7 +122,7 @@ def forget(store: Store, keys: Sequence[Key]) -> tuple[int, int]:
     """
     n_deleted = n_claimed = 0
     with store.transaction() as connection:
-        now = time.time()
+        now = current_time(connection)
         held = {(row.id, row.device) for row in connection.execute(sa.select(claims)).all() if not is_stale(row, now)}
         for chunk in _chunks(keys):
             free = [key for key in chunk if (key.id, key.device) not in held]

@@ -18,6 +18,7 @@ from harness.predictions import Predictions
 
 __all__ = [
     "FINAL_STATUSES",
+    "MAX_ERROR",
     "MAX_SEED",
     "SCHEMA",
     "STATUSES",
@@ -42,6 +43,9 @@ Status = Literal["ok", "unsupported", "out_of_memory", "out_of_time", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy's and torch's generators both take."""
+
+MAX_ERROR = 10_000
+"""Most characters of a record's error; a longer one keeps its beginning and its end."""
 
 FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
 """What the next run leaves alone; `failed` is tried again on request."""

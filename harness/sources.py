@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import UsageError, unknown_name
 from harness.jsonl import read_jsonl
 from harness.records import Record
 from harness.resources import shipped
@@ -22,24 +22,48 @@ _NO_PRIOR = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
 
 
 def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
-    """The latest records of a store, of a .jsonl file of records, or of all such files in a folder.
+    """Return the latest records of a store, of a .jsonl file of records, or of all such files in a folder.
+
+    With predictions, `stream_source` needs far less memory.
 
     Raises:
         StoreError: there is no such store, file or folder, or it holds something else.
         UsageError: a folder without such files.
     """
+    return list(stream_source(source, with_predictions=with_predictions))
+
+
+def stream_source(source: str, *, with_predictions: bool = True) -> Iterator[Record]:
+    """Yield what `read_source` lists, one record after another: predictions of many do not fit in memory."""
     path = Path(source)
     if "://" not in source and path.is_dir():
         found = sorted(path.rglob("*.jsonl"))
         if not found:
             raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
-        return [record for file in found for record in read_jsonl(file, with_predictions=with_predictions)]
-    if "://" not in source and path.suffix == ".jsonl":
-        return list(read_jsonl(path, with_predictions=with_predictions))
-    from harness.store import Store  # which imports the database's library
+        for file in found:
+            yield from read_jsonl(file, with_predictions=with_predictions)
+    elif "://" not in source and path.suffix == ".jsonl":
+        yield from read_jsonl(path, with_predictions=with_predictions)
+    else:
+        from harness.store import Store  # which imports the database's library
 
-    with Store.open(source, read_only=True) as opened:
-        return list(opened.records(with_predictions=with_predictions))
+        with Store.open(source, read_only=True) as opened:
+            yield from opened.records(with_predictions=with_predictions)
+
+
+def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
+    """Yield the records that bear the label of a suite; None is all of them.
+
+    Raises:
+        UsageError: no record bears the label.
+    """
+    labels: set[str] = set()
+    for record in records:
+        labels.add(record.suite)
+        if suite in (None, record.suite):
+            yield record
+    if suite is not None and suite not in labels:
+        raise unknown_name("suite among these records", suite, labels)
 
 
 def reference_records() -> Iterator[Record]:

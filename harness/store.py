@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from harness import tables
-from harness.claims import LEASE_SECONDS, Owner, break_stale, take
+from harness.claims import Owner, break_stale, renew, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
 from harness.jsonl import read_jsonl, reason_of, write_jsonl
@@ -242,9 +241,8 @@ class Store:
 
     def renew(self, owner: Owner) -> None:
         """Have all claims of `owner` hold for another `LEASE_SECONDS`."""
-        until = time.time() + LEASE_SECONDS
         with self._errors(), self._engine.begin() as connection:
-            connection.execute(_claims.update().where(_claims.c.owner == owner.name).values(expires_at=until))
+            renew(connection, _claims, owner)
 
     def release(self, owner: Owner, ids: Collection[str] | None = None) -> None:
         """Give up the owner's claims on these cells; None is all of them."""

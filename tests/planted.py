@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from typing import Any, ClassVar
 
@@ -30,6 +33,59 @@ class Constant(Fitted):
 
     def tensors(self) -> dict[str, Any]:
         return {}
+
+
+def hold_the_interpreter(seconds: float) -> None:
+    """Sleep without letting any other thread of this process run Python, as a bad extension does."""
+    library = ctypes.PyDLL(None)  # keeps the lock, unlike CDLL
+    library.usleep.argtypes = [ctypes.c_uint]
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        library.usleep(500_000_000)
+
+
+class Hanging(Constant):
+    """Never answers, and says nothing of its phase."""
+
+    def predict(self, rows: Rows, bench: Bench) -> np.ndarray:
+        time.sleep(1e6)
+        return super().predict(rows, bench)
+
+
+class Spinning(Constant):
+    """Never answers, and keeps a processor busy."""
+
+    def predict(self, rows: Rows, bench: Bench) -> np.ndarray:
+        with bench.working("predict"):
+            while True:
+                pass
+
+
+class Slower(Constant):
+    """Answers after 20 s, and shows that it gets on."""
+
+    def predict(self, rows: Rows, bench: Bench) -> np.ndarray:
+        for row in range(200):
+            time.sleep(0.1)
+            bench.report("predicting", row / 200, None)
+        return super().predict(rows, bench)
+
+
+SPAWN = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1e6)"], start_new_session=True)
+time.sleep(1e6)
+"""
+"""A process that starts another, in a session of its own, and goes on as long."""
+
+
+def _burn() -> None:
+    while True:
+        pass
+
+
+PREDICTING: dict[str, type[Constant]] = {"hang": Hanging, "spin": Spinning, "slower": Slower}
+"""What goes wrong while predicting, by the fault that plants it."""
 
 
 class Planted(Method):
@@ -62,6 +118,12 @@ class Planted(Method):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "sleep":
             time.sleep(1e6)
+        if self.fault == "hold":
+            hold_the_interpreter(1e6)
+        if self.fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.fault in PREDICTING:
+            return PREDICTING[self.fault]()
         if self.fault.startswith("nap "):
             time.sleep(float(self.fault.removeprefix("nap ")))
         if self.fault == "leak":
@@ -74,6 +136,13 @@ class Planted(Method):
             while time.monotonic() < until:
                 print("x" * 100_000)
                 time.sleep(0.05)
+        if self.fault == "children":
+            subprocess.Popen([sys.executable, "-c", SPAWN])
+            time.sleep(0.5)
+        if self.fault == "threads":
+            threading.Thread(target=_burn, daemon=True).start()
+        if self.fault == "essay":
+            raise ValueError("x" * 5_000_000)
         if self.fault == "nan":
             return Constant(float("nan"))
         if self.fault == "shape":

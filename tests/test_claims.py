@@ -70,7 +70,7 @@ def test_the_claims_of_the_dead_are_broken_at_once(store: Store) -> None:
 
 def test_a_number_that_is_used_again_is_another_process(store: Store) -> None:
     record = make_record()
-    reborn = Owner(born=psutil.Process().create_time() - 100)
+    reborn = Owner(born=Owner().born - 100)
     assert store.claim([record.id], DEVICE, reborn)
     assert store.claim([record.id], DEVICE, Owner()) == {record.id: 1}
 
@@ -80,12 +80,12 @@ def test_a_claim_from_elsewhere_holds_until_its_lease_ends(store: Store, monkeyp
     record = make_record()
     store.claim([record.id], DEVICE, theirs)
     later = time.time() + 0.9 * claims_module.LEASE_SECONDS
-    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setattr(claims_module, "_now", lambda _: later)
     assert store.claim([record.id], DEVICE, Owner()) == {}
     store.renew(theirs)
-    monkeypatch.setattr(time, "time", lambda: later + 0.9 * claims_module.LEASE_SECONDS)
+    monkeypatch.setattr(claims_module, "_now", lambda _: later + 0.9 * claims_module.LEASE_SECONDS)
     assert store.claim([record.id], DEVICE, Owner()) == {}
-    monkeypatch.setattr(time, "time", lambda: later + 1.1 * claims_module.LEASE_SECONDS)
+    monkeypatch.setattr(claims_module, "_now", lambda _: later + 1.1 * claims_module.LEASE_SECONDS)
     assert store.claim([record.id], DEVICE, Owner()) == {record.id: 1}
 
 

@@ -53,7 +53,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     row("energy by", energy.source if energy.joules() is not None else "no counter that can be read")
     with MemoryMeter() as meter:
         pass
-    row("peak memory by", meter.method)
+    row("peak memory by", meter.method or "nothing that works here")
     row("feature cache", f"{folder}: {FeatureDisk(folder).size_bytes() / 1e6:.1f} MB")
     row("store", f"{mask_store(store)}: {'there' if '://' in store or Path(store).exists() else 'not made yet'}")
     row("mirror", f"{mirror}: {'there' if mirror.is_dir() else 'no such folder'}" if mirror else "none named")

@@ -11,14 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bulk import uncollected
-from harness.errors import UsageError, unknown_name
+from harness.errors import UsageError
 from harness.libraries import quiet_libraries
 from harness.masking import mask_store
 from harness.outputs import check_output, csv_starts_with
 from harness.records import STATUSES
 from harness.report.text import plain
 from harness.rows import pack
-from harness.sources import read_source
+from harness.sources import of_suite, stream_source
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def write_report_command(
     """Write page, tables and figures of the latest records."""
     from harness.cli.run import make_console, print_tables
     from harness.report.folder import check_report_folder
+    from harness.report.observations import observe
     from harness.report.plots import FORMATS
     from harness.report.write import write_report
 
@@ -87,12 +88,7 @@ def write_report_command(
         raise UsageError(f"--figures {figures} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
     folder = out or Path("reports") / (suite or "all")
     check_report_folder(folder, inputs=[store], overwrite=overwrite)
-    records = read_source(store)
-    if suite is not None:
-        labels = {record.suite for record in records}
-        records = [record for record in records if record.suite == suite]
-        if not records:
-            raise unknown_name("suite among these records", suite, labels)
+    records = observe(of_suite(stream_source(store), suite))
     written = write_report(records, folder, formats)
     print_tables(console, records)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
@@ -149,7 +145,7 @@ def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False
     if out is not None:
         check_output(out, inputs=[a, b], ours=csv_starts_with(*COMPARED), overwrite=overwrite)
     console = make_console()
-    found = compare(read_source(a), read_source(b))
+    found = compare(stream_source(a), stream_source(b))
     console.print(terminal_compared(found))
     counts = found.rows["verdict"].value_counts()
     said = ", ".join(

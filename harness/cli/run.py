@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ from harness.cli.request import Asked, read_request
 from harness.durations import parse_duration
 from harness.errors import UsageError
 from harness.libraries import quiet_libraries
-from harness.records import Record
 from harness.report.folder import check_report_folder
 
 if TYPE_CHECKING:
     from harness.backbones.locate import BackboneFiles
+    from harness.report.observations import Observations, Source
     from harness.schedule.drive import Executor, Outcome
     from harness.schedule.limits import Limits
     from harness.schedule.prepare import Prepared, Request
@@ -152,9 +152,14 @@ def _run(
         if outcome is None or outcome.interrupted:
             console.print(f"Stopped. {_how_to_go_on(opened.name)}", highlight=False, markup=False)
             return 130
-        records = list(opened.records(with_predictions=True, ids=outcome.ids, device=prepared.device.name))
+        from harness.report.observations import observe
+
+        # Read as a stream: predictions of many cells do not fit in memory.
+        stream = opened.records(with_predictions=True, ids=outcome.ids, device=prepared.device.name)
+        first = next(stream, None)
+        observed = None if first is None else observe(itertools.chain([first], stream))
         store = opened.name
-    return _conclude(console, prepared, outcome, records, options, store)
+    return _conclude(console, prepared, outcome, observed, options, store)
 
 
 def _print_remarks(console: Console, workers: Executor, n_said: int) -> int:
@@ -172,7 +177,7 @@ def _conclude(
     console: Console,
     prepared: Prepared,
     outcome: Outcome,
-    records: list[Record],
+    observed: Observations | None,
     options: RunOptions,
     store: str,
 ) -> int:
@@ -181,9 +186,9 @@ def _conclude(
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    if records:
-        print_tables(console, records)
-        written = write_report(records, options.reports / prepared.suite, formats=("png",))
+    if observed is not None:
+        print_tables(console, observed)
+        written = write_report(observed, options.reports / prepared.suite, formats=("png",))
     n_before = outcome.n_cells - outcome.n_run - outcome.n_elsewhere - outcome.n_left
     say(f"{outcome.n_run} cells run, {n_before} were there already. Records: {store}")
     if outcome.n_left:
@@ -193,9 +198,9 @@ def _conclude(
             f"{outcome.n_elsewhere} cells are being run by another run on this store. The same command again shows "
             "them, and runs what that one leaves."
         )
-    if records:
+    if observed is not None:
         say(f"Report: {written}")
-    disturbed = [record for record in records if record.unsteady is not None]
+    disturbed = [record for record in observed.records if record.unsteady is not None] if observed is not None else []
     if disturbed:
         say(
             f"{len(disturbed)} cells are unsteady ({disturbed[0].unsteady}): their seconds are not to be trusted. "
@@ -257,7 +262,7 @@ def print_data(console: Console, task: Task, files: BackboneFiles | None) -> Non
         problems.print(plain(f"Warning: {warning}"), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def print_tables(console: Console, records: Sequence[Record]) -> None:
+def print_tables(console: Console, records: Source) -> None:
     """The comparison, one table for each task, backbone and device."""
     from harness.report.terminal import terminal_tables
 

@@ -24,8 +24,9 @@ from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, counted, fit_flops
-from harness.measure.memory import MemoryMeter, release
+from harness.measure.memory import UNKNOWN_BYTES, MemoryMeter, release
 from harness.measure.provenance import package_versions
+from harness.measure.signs import show_progress
 from harness.tasks.base import Floats, Ints, Source
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ class FeatureStore:
                 peaks[its] = meter.current_peak_above_baseline_bytes()
                 device_peaks[its] = meter.current_device_peak_bytes()
                 at += len(members)
+                show_progress()
         return Shard(rows, values, seconds, peaks, device_peaks), warming
 
     def _forward(
@@ -226,7 +228,7 @@ class FeatureStore:
         return pool_layer(outputs, on_device, pooling, layer)
 
     def _flops_model(self, backbone: Backbone) -> FlopsModel:
-        """FLOPs of encoding one batch, counted once per backbone."""
+        """FLOPs of encoding one batch, counted once per backbone; not a number where counting fails."""
         import torch
 
         known = self._flops.get(backbone.files.fingerprint)
@@ -295,8 +297,13 @@ class _Table:
             tokens=int(self._lengths[index].sum()),
             flops=float(sum(flops.share(int(length), self._batch_rows) for length in self.padded_lengths[index])),
             flops_error=flops.error,
-            peak_rss_above_baseline_bytes=int(self._peaks[index].max(initial=0)),
-            peak_device_bytes=int(self._device_peaks[index].max(initial=0)),
+            peak_rss_above_baseline_bytes=_highest(self._peaks[index]),
+            peak_device_bytes=_highest(self._device_peaks[index]),
             reused=True,
             fresh=False,
         )
+
+
+def _highest(peaks: Ints) -> int:
+    """Return the highest peak, 0 for none; `UNKNOWN_BYTES` where one of them could not be measured."""
+    return UNKNOWN_BYTES if (peaks < 0).any() else int(peaks.max(initial=0))

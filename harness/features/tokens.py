@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backbones.model import Backbone
+from harness.measure.signs import long_step
 from harness.tasks.base import Ints, Kind, Source
 
 
@@ -87,7 +88,8 @@ class TokenStore:
         key = (source.key, backbone.files.fingerprint, max_length)
         if key not in self._known:
             started = time.perf_counter()
-            made = kind.tokenize(source, backbone, max_length)
+            with long_step():  # one call for the whole split
+                made = kind.tokenize(source, backbone, max_length)
             rows, n_truncated = made.ids, made.n_truncated
             lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
             flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.empty(0, np.int32)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, get_args
 
+from harness.measure.failures import Failures
+
 Phase = Literal["load", "warmup", "encode", "tune", "fit", "predict", "measure"]
 TRAIN_PHASES: tuple[Phase, ...] = ("encode", "tune", "fit")
 """What a `train_seconds` budget counts."""
@@ -67,6 +69,9 @@ class PhaseClock:
             for; None on a CPU.
         timer: the accelerator's own clock; None on a CPU.
         energy: the device's counter, read at every boundary; None where it has none, or is shared.
+        on_change: called after every boundary, in no phase's time; None calls nothing.
+
+    A timer or a counter that fails is not read again: its figures are None, and `failures` says why.
     """
 
     def __init__(
@@ -74,7 +79,11 @@ class PhaseClock:
         synchronise: Callable[[], None] | None = None,
         timer: DeviceTimer | None = None,
         energy: EnergyCounter | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
+        self.failures = Failures()
+        self._on_change = on_change
+        self._aside: PhaseClock | None = None
         self._energy = energy
         self._joules: dict[Phase, float | None] = {}
         self._joules_before: float | None = None
@@ -91,8 +100,12 @@ class PhaseClock:
         if self._synchronise is not None and self._stack:
             self._synchronise()
         now = time.perf_counter()
-        mark = None if self._timer is None else self._timer.mark()
-        joules = None if self._energy is None else self._energy.joules()
+        mark = None if self._timer is None else self.failures.guard("device_fit_seconds", self._timer.mark)
+        joules = None if self._energy is None else self.failures.guard("energy", self._energy.joules)
+        if self._timer is not None and mark is None:
+            self._timer = None
+        if self._energy is not None and "energy" in self.failures:
+            self._energy = None
         running = self._stack[-1] if self._stack else None
         if running is not None:
             self._seconds[running] = self._seconds.get(running, 0.0) + now - self._since
@@ -106,11 +119,18 @@ class PhaseClock:
     def _running(self, phase: Phase | None) -> Iterator[None]:
         self._settle()
         self._stack.append(phase)
+        self._tell()
         try:
             yield
         finally:
             self._settle()
             self._stack.pop()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
+            self._since = time.perf_counter()
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
@@ -130,6 +150,8 @@ class PhaseClock:
 
     def charge_all(self, other: PhaseClock, phase: Phase, to: Phase) -> None:
         """Add what another clock counted for `phase`, in seconds and joules, to a phase of this one."""
+        self._aside = None  # its seconds are this clock's from now on
+        self.failures.update(other.failures)
         seconds = other.seconds(phase)
         if seconds is not None:
             self.charge(to, seconds)
@@ -145,7 +167,20 @@ class PhaseClock:
 
     def aside(self) -> PhaseClock:
         """A clock of the same device that begins at nothing, for a fit within this one's cell."""
-        return PhaseClock(self._synchronise, self._timer, self._energy)
+        self._aside = PhaseClock(self._synchronise, self._timer, self._energy, self._on_change)
+        return self._aside
+
+    def standing(self) -> tuple[float, Phase | None]:
+        """Return the train seconds so far, and the phase that runs now; for another thread to ask.
+
+        The seconds of a fit on a clock aside are included. The phase is None between phases.
+        """
+        aside = self._aside
+        seconds, phase = self.train_seconds, next(iter(self._stack[-1:]), None)
+        if aside is None:
+            return seconds, phase
+        other, inner = aside.standing()
+        return seconds + other, inner
 
     @property
     def train_joules(self) -> float | None:
@@ -174,7 +209,12 @@ class PhaseClock:
         if self._timer is None:
             return None
         spans = [(start, end) for of, start, end in self._marks if of == phase]
-        return sum(self._timer.seconds(start, end) for start, end in spans) if spans else None
+        timer = self._timer
+
+        def total() -> float:
+            return sum(timer.seconds(start, end) for start, end in spans)
+
+        return self.failures.guard("device_fit_seconds", total) if spans else None
 
     @property
     def train_seconds(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.errors import OutOfMemoryError
+from harness.errors import OutOfMemoryError, text_of
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -11,5 +11,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error)
+    text = text_of(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.measure.device import Device
+from harness.measure.failures import Failures
 from harness.measure.memory import MemoryMeter
 from harness.measure.nvml import DriverWatch, current_gpu
 from harness.measure.steadiness import Steadiness
@@ -11,6 +12,8 @@ from harness.measure.steadiness import Steadiness
 class Meters:
     """Runs around a cell's training and predicting; figures are there on leaving.
 
+    A meter that fails leaves its figure None, and `failures` says why; entering and leaving never raise.
+
     Args:
         device: where the cell runs; None measures nothing but what `memory` is told.
 
@@ -18,18 +21,22 @@ class Meters:
         memory: of the process and the accelerator, by part: `fit` and `predict`.
         peak_driver_bytes: of the accelerator as its driver saw it.
         disturbed_by: what disturbed the processors or the accelerator, in words.
+        failures: why figures are missing.
     """
 
     def __init__(self, device: Device | None = None) -> None:
-        self._on_gpu = device is not None and device.kind == "cuda"
+        self.failures = Failures()
         self.memory = MemoryMeter(device.torch_device() if device is not None else None)
-        self._watch = DriverWatch(current_gpu() if self._on_gpu else None)
+        self.memory.failures = self.failures
+        gpu = self.failures.guard("driver", current_gpu) if device is not None and device.kind == "cuda" else None
+        self._watch = DriverWatch(gpu)
+        self._steadiness: Steadiness | None = None
         self.peak_driver_bytes: int | None = None
         self.disturbed_by: str | None = None
 
     def __enter__(self) -> Meters:
-        self._steadiness = Steadiness()
-        self._watch.__enter__()
+        self._steadiness = self.failures.guard("steadiness", Steadiness)
+        self.failures.guard("driver", self._watch.__enter__)
         self.memory.__enter__()
         return self
 
@@ -40,6 +47,11 @@ class Meters:
     def __exit__(self, *error: object) -> None:
         self.memory.end_part("predict" if "fit" in self.memory.by_part else "fit")
         self.memory.__exit__(None, None, None)
-        self._watch.__exit__()
-        self.peak_driver_bytes = self._watch.peak_bytes
-        self.disturbed_by = self._watch.disturbance() or self._steadiness.disturbance()
+        self.failures.guard("driver", self._watch.__exit__)
+        if self._watch.failure is not None:
+            self.failures.note("driver", self._watch.failure)
+        if "driver" not in self.failures:
+            self.peak_driver_bytes = self._watch.peak_bytes
+            self.disturbed_by = self._watch.disturbance()
+        if self.disturbed_by is None and self._steadiness is not None:
+            self.disturbed_by = self.failures.guard("steadiness", self._steadiness.disturbance)

@@ -102,6 +102,7 @@ class DriverWatch:
         peak_bytes: None where nothing was watched.
         slowed_by: reasons for lower clocks.
         others: most processes that computed on it beside this one; None where it is not known.
+        failure: why watching ended early; None where it did not.
     """
 
     def __init__(self, gpu: Gpu | None) -> None:
@@ -111,6 +112,7 @@ class DriverWatch:
         self.peak_bytes: int | None = None
         self.slowed_by: set[str] = set()
         self.others: int | None = None
+        self.failure: Exception | None = None
 
     def __enter__(self) -> DriverWatch:
         if self._gpu is not None:
@@ -126,8 +128,11 @@ class DriverWatch:
             self._look()
 
     def _watch(self) -> None:
-        while not self._over.wait(WATCH_SECONDS):
-            self._look()
+        try:
+            while not self._over.wait(WATCH_SECONDS):
+                self._look()
+        except Exception as error:  # noqa: BLE001 - whatever the driver's library raises; figures are None then
+            self.failure = error
 
     def _look(self) -> None:
         assert self._gpu is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -13,6 +14,7 @@ from typing import Any
 
 import harness
 from harness.measure.device import Device
+from harness.measure.failures import Failures
 from harness.records import Provenance
 
 _PACKAGES = (
@@ -33,13 +35,14 @@ _PACKAGES = (
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that a figure can depend on."""
+    """Return the installed versions of the packages that a figure can depend on.
+
+    A package that is missing, or whose metadata cannot be read, is left out.
+    """
     versions: dict[str, str] = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(Exception):  # damaged metadata raises whatever its parser does
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -86,14 +89,19 @@ def describe(
     dataset: dict[str, Any],
     measured: dict[str, str],
     matrix_flops_per_second: float | None = None,
+    failures: Failures | None = None,
 ) -> Provenance:
-    """The provenance of a cell that started at `started_at` (see `now`)."""
-    commit, dirty = source_state()
+    """Return the provenance of a cell that started at `started_at` (see `now`).
+
+    What cannot be found out is null or left out, and `failures` says why.
+    """
+    failures = Failures() if failures is None else failures
+    commit, dirty = failures.guard("commit", source_state) or (None, None)
     return Provenance(
         harness=harness.__version__,
         commit=commit,
         dirty=dirty,
-        packages=package_versions(),
+        packages=failures.guard("packages", package_versions) or {},
         threads=device.threads,
         precision=precision,
         python=platform.python_version(),

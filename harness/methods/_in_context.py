@@ -21,6 +21,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.errors import UnsupportedError, UsageError
 from harness.measure.device import PrecisionPolicy
 from harness.measure.memory import MemoryMeter
+from harness.measure.signs import long_step
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
@@ -325,7 +326,7 @@ def restored(
 def load_language_model(bench: Bench) -> LanguageModel:
     """The backbone with its language-modelling head, charged to "load" at what it cost when it was read."""
     known = _load.cache_info().hits
-    with bench.clock.paused():
+    with bench.clock.paused(), long_step():
         try:
             loaded, peak_rss_bytes, peak_device_bytes = _load(bench.some_backbone, bench.device.torch_device())
         except UsageError as error:  # the files hold no language-modelling head: no fault of the cell
@@ -338,7 +339,7 @@ def load_language_model(bench: Bench) -> LanguageModel:
 
 
 @functools.cache
-def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int, int]:
+def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int | None, int]:
     """The language model, and what reading it took at its peak on the host and on the accelerator."""
     with MemoryMeter(device) as meter:
         loaded = backbone.language_model(device)

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.errors import UnsupportedError
 from harness.measure.device import Device, Precision
+from harness.measure.signs import show_progress
 from harness.tasks.base import Floats, Ints
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class LabelLikelihood:
                 use = prefix is not None and begins
                 ids = self._tensor([prompts[row][len(shared) if use else 0 :] for row in members])
                 scores[members] = self._score_batch(ids, prefix if use else None).cpu().numpy()
+                show_progress()
         return scores
 
     @contextlib.contextmanager

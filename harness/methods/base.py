@@ -295,7 +295,7 @@ class Bench:
 
     def _flops_are_unknown(self, why: str | None) -> None:
         """Note that operations cannot be counted; refuse a budget that limits them."""
-        self.ledger.notes["train_flops"] = f"not counted: {why}"
+        self.ledger.notes["train_flops_missing"] = str(why)
         if self.budget.train_flops is not None:
             raise UnsupportedError(
                 f"The budget limits train_flops, and the operations of backbone '{self.files.name}' cannot be counted "

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from harness.backbones.locate import BackboneFiles
 from harness.features.layers import declared_blocks
+from harness.measure.signs import long_step
 from harness.methods._by_depth import ByDepth
 from harness.methods.base import Bench, Choice, Range, SearchSpace, method
 from harness.methods.workload import Workload
@@ -84,7 +85,7 @@ class LastLayers(ByDepth):
             return super().make_inputs(model, examples, bench)
         rows = examples.sequences
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
-        with bench.clock.paused():
+        with bench.clock.paused(), long_step():
             fits = BlockInputs.fits(model, rows, self.k, pad_id, bench.device)
         model.train()
         if not fits:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
+from harness.measure.watch import Standing
 from harness.plan import PlannedCell
 from harness.records import Record
 from harness.tasks.base import Task
@@ -75,7 +76,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Alive:
-    """A worker that runs a cell has nothing new to say, and is there."""
+    """A worker is there.
+
+    Attributes:
+        standing: where its cell stands; None where it runs none now.
+    """
+
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class Checked:
     why: str | None
 
 
-FromWorker: TypeAlias = Ready | Checked | Begun | Warned | Progress | Done
+FromWorker: TypeAlias = Ready | Checked | Begun | Warned | Progress | Alive | Done
 Event: TypeAlias = Begun | Warned | Progress | Done | Lost | Cut
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.measure.watch import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Watch
 from harness.schedule.job import Cut, Job
 
 
@@ -14,10 +15,24 @@ class Limits:
     Attributes:
         cell_seconds: from its beginning to its record; None is no limit.
         host_bytes: resident memory of the worker; None is no limit.
+        grace_seconds: beyond twice a cell's `train_seconds`, until it is cut where it does not end by itself.
+        silence_seconds: that a worker may say nothing where no budget of seconds is running out.
     """
 
     cell_seconds: float | None = None
     host_bytes: int | None = None
+    grace_seconds: float = GRACE_SECONDS
+    silence_seconds: float = SILENCE_SECONDS
+
+    def watch(self, now: float, job: Job) -> Watch:
+        """Return a watch over a cell that is handed out now."""
+        budget = job.planned.cell.budget.train_seconds
+        return Watch(now, budget, grace=self.grace_seconds, silence=self.silence_seconds)
+
+    @property
+    def own_grace_seconds(self) -> float:
+        """Seconds after which a worker cuts its own cell, so that the driver need not."""
+        return OWN_SHARE * self.grace_seconds
 
 
 def over_time(seconds: float, limit: float | None) -> Cut | None:

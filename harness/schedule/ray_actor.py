@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.errors import HarnessError
 from harness.measure.device import Device, find_device, shared
 from harness.measure.host import host_limit_bytes
+from harness.measure.watch import GRACE_SECONDS, OWN_SHARE
 from harness.records import Record
 from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost, Progress
 from harness.schedule.limits import over_memory
@@ -38,8 +40,11 @@ PROGRESS_SECONDS = 0.5
 
 WATCH_SECONDS = 0.1
 
-SIGN_SECONDS = 5.0
+SIGN_SECONDS = 1.0
 """How often an actor that runs a cell says that it is alive."""
+
+_HEARD_SECONDS = 0.5
+"""How long a cell waits, in no phase's time, until its next stage is on its way to the driver."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,20 @@ class CellActor:
         cache: folder of the feature cache; None keeps features in memory only.
         n_here: how many actors live on this node: they share its memory and, without GPUs, its processor.
         is_limited: whether a cell may hold no more than an even share of this node's memory.
+        grace: seconds without progress, beyond twice its budget, after which a cell is cut.
     """
 
-    def __init__(self, device: str, cache: str | None, n_here: int, is_limited: bool) -> None:
+    def __init__(
+        self,
+        device: str,
+        cache: str | None,
+        n_here: int,
+        is_limited: bool,
+        grace: float = OWN_SHARE * GRACE_SECONDS,
+    ) -> None:
+        self._grace = grace
+        self._told: tuple[str, str] | None = None
+        self._heard = threading.Event()
         self._life = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._device_name = device
         self._cache = cache
@@ -80,7 +96,7 @@ class CellActor:
         self._thread = ThreadPoolExecutor(1, "runs cells")
         self._worker: Worker | None = None
         self._tasks: dict[str, Task] = {}
-        self._said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[Event | Alive | None] = queue.SimpleQueue()
         self._this = psutil.Process()
 
     def hello(self, backbones: Sequence[BackboneFiles]) -> Hello:
@@ -105,13 +121,14 @@ class CellActor:
         baseline = int(self._this.memory_info().rss)
         yield Begun(baseline)
         said = self._said = queue.SimpleQueue()
+        self._told = None
         running = self._thread.submit(
             worker.run, job.planned, task, job.files, job.suite, _Reporter(said), attempt=job.attempt
         )
         running.add_done_callback(lambda _: said.put(None))
         sign_at = time.monotonic() + SIGN_SECONDS
         while not running.done():
-            record = worker.overrun()
+            record = worker.look(self._grace)
             if record is not None:
                 yield Done(record, is_last=True)
                 return
@@ -123,10 +140,21 @@ class CellActor:
                 event = said.get(timeout=WATCH_SECONDS)
                 if event is not None:
                     yield event
+                if isinstance(event, Alive):  # Ray has taken it once it asks for the next
+                    self._heard.set()
             if time.monotonic() >= sign_at:
                 sign_at = time.monotonic() + SIGN_SECONDS
-                yield Alive()
-        yield _end(running)
+                yield Alive(worker.standing())
+        yield _end(running, is_last=worker.is_spoilt)
+
+    def _tell(self) -> None:
+        """Say at once when the cell enters another stage: the very next call may keep this process silent."""
+        standing = None if self._worker is None else self._worker.standing()
+        if standing is not None and self._told != (standing.doing, standing.activity):
+            self._told = (standing.doing, standing.activity)
+            self._heard.clear()
+            self._said.put(Alive(standing))
+            self._heard.wait(_HEARD_SECONDS)
 
     def _start(self) -> Worker:
         from harness.execute import Worker
@@ -138,6 +166,7 @@ class CellActor:
             pass_on_warnings(lambda warned: self._said.put(warned))  # each cell has a queue of its own
             device = shared(find_device(self._device_name), self._n_sharing)
             self._worker = Worker(device, None if self._cache is None else Path(self._cache))
+            self._worker.on_change = self._tell
         return self._worker
 
     def _task(self, reference: Any) -> Task:
@@ -163,7 +192,7 @@ class CellActor:
 class _Reporter:
     """Passes progress on to the main thread, now and then."""
 
-    def __init__(self, said: queue.SimpleQueue[Event | None]) -> None:
+    def __init__(self, said: queue.SimpleQueue[Event | Alive | None]) -> None:
         self._said = said
         self._reported_at = 0.0
 
@@ -174,9 +203,9 @@ class _Reporter:
             self._said.put(Progress(doing, fraction, loss))
 
 
-def _end(running: Future[Record]) -> Done | Lost:
+def _end(running: Future[Record], *, is_last: bool) -> Done | Lost:
     try:
-        return Done(running.result())
+        return Done(running.result(), is_last)
     except SystemExit as error:  # what would have ended a process of the cell's own
         return Lost(f"exited with status {error.code}")
     except KeyboardInterrupt:

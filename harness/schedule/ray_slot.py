@@ -15,8 +15,9 @@ import harness
 from harness.backbones.locate import BackboneFiles
 from harness.errors import UsageError
 from harness.measure.host import kills_for_memory
+from harness.measure.watch import Watch
 from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost
-from harness.schedule.limits import over_time
+from harness.schedule.limits import Limits, over_time
 from harness.schedule.ray_actor import CellActor, Hello
 from harness.schedule.ray_cluster import Place
 from harness.tasks.base import Task
@@ -29,9 +30,6 @@ MOST_DEATHS = 5
 
 RESTART_SECONDS = 30.0
 """What a restart may take on a busy machine; until it is through, greetings may fail as if the actor were gone."""
-
-SILENCE_SECONDS = 120.0
-"""How long an actor that runs a cell may say nothing before it counts as lost; it says something much more often."""
 
 PAUSE_SECONDS = 0.5
 """Before a greeting that failed is repeated."""
@@ -46,6 +44,7 @@ class Slot:
         cache: folder of the feature cache there; None keeps features in memory only.
         is_limited: whether a cell may hold no more than an even share of the node's memory.
         is_local: whether the node is this machine, and ends with this process.
+        limits: what a cell may take.
 
     Attributes:
         is_ready: whether it has answered, has all backbones, and has not died since.
@@ -54,7 +53,16 @@ class Slot:
         asked: the backbones that it was asked about last.
     """
 
-    def __init__(self, ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_local: bool) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        place: Place,
+        cache: str | None,
+        *,
+        is_limited: bool,
+        is_local: bool,
+        limits: Limits | None = None,
+    ) -> None:
         self.place = place
         self.is_ready = False
         self.refusals: tuple[str, ...] = ()
@@ -62,7 +70,9 @@ class Slot:
         self.asked: Sequence[BackboneFiles] = ()
         self._ray = ray
         self._is_local = is_local
-        self._actor = _start(ray, place, cache, is_limited=is_limited, is_local=is_local)
+        self._limits = limits or Limits()
+        grace = self._limits.own_grace_seconds
+        self._actor = _start(ray, place, cache, is_limited=is_limited, is_local=is_local, grace=grace)
         self._hello: Any = None
         self._stream: Any = None
         self._greet_at: float | None = None
@@ -70,7 +80,7 @@ class Slot:
         self._n_deaths = 0
         self._life = self._ended_life = ""
         self._began_at: float | None = None
-        self._heard_at = 0.0
+        self._watch: Watch | None = None
         self._kills_before = 0
 
     @property
@@ -127,38 +137,40 @@ class Slot:
             raise UsageError(" ".join(said.refusals))
         return said
 
-    def start(self, job: Job, task: Any) -> None:
+    def start(self, job: Job, task: Any, now: float) -> None:
         """Give it a cell; `task` is a reference to what `pickled` made."""
         self.job = job
-        self._began_at, self._heard_at, self._kills_before = None, time.monotonic(), kills_for_memory() or 0
+        self._began_at, self._watch, self._kills_before = None, self._limits.watch(now, job), kills_for_memory() or 0
         files = None if job.files is None else _from_anywhere(job.files)
         self._stream = self._actor.run.options(num_returns="streaming").remote(replace(job, files=files), [task])
 
-    def receive(self) -> list[Event]:
-        """What it has said of its running cell by now; its silence is its death."""
+    def receive(self, now: float) -> list[Event]:
+        """Return what it has said of its running cell by now."""
         events: list[Event] = []
         while self.job is not None and self._has_said(self._stream):
             event = self._next_event()
-            self._heard_at = time.monotonic()
+            if self._watch is not None:
+                self._watch.hear(now, event.standing if isinstance(event, Alive) else None)
             if isinstance(event, Alive):
                 continue
             events.append(event)
             if isinstance(event, Begun):
-                self._began_at = time.monotonic()
+                self._began_at = now
             elif isinstance(event, Done) and not event.is_last:
                 self.job = self._stream = None
             elif isinstance(event, (Done, Cut, Lost)):
                 self.renew()
-        if self.job is not None and time.monotonic() - self._heard_at > SILENCE_SECONDS:
-            events.append(Lost(f"said nothing for {SILENCE_SECONDS:g} s on node {self.place.address}"))
-            self.renew()
         return events
 
-    def over(self, cell_seconds: float | None) -> Cut | None:
-        """Whether the running cell is over its limit of time."""
-        if self.job is None or self._began_at is None:
+    def over(self, now: float, cell_seconds: float | None) -> Cut | Lost | None:
+        """Return what is to become of the running cell if it is over its time or its actor hangs; None otherwise."""
+        if self.job is None or self._watch is None:
             return None
-        return over_time(time.monotonic() - self._began_at, cell_seconds)
+        why = self._watch.overdue(now)
+        if self._began_at is None:  # no cell has begun, so none is at fault: another process tries
+            return None if why is None else Lost(f"did not begin the cell on node {self.place.address} ({why})")
+        late = over_time(now - self._began_at, cell_seconds)
+        return late if late is not None or why is None else Cut("out_of_time", why)
 
     def renew(self) -> None:
         """Have Ray start the process anew; what it was running is over."""
@@ -176,6 +188,10 @@ class Slot:
     def _kill(self) -> None:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._actor, no_restart=False)
+        number = self._ended_life.partition("-")[0]
+        if number:  # a stopped process hears nothing, Ray included
+            with suppress(self._ray.exceptions.RayError):
+                _process_ender(self._ray, self.place).remote(int(number))
 
     def _fails_for(self) -> float:
         """Seconds since a greeting first failed, of those that have failed in a row."""
@@ -209,7 +225,23 @@ def pickled(task: Task) -> bytes:
     return pickle.dumps(task)
 
 
-def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_local: bool) -> Any:
+def _process_ender(ray: Any, place: Place) -> Any:
+    """Return a task on the actor's own node that kills one of its processes by number."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def end_process(pid: int) -> None:  # defined here, so that Ray sends its code and the node need not import it
+        import pathlib
+        import signal
+
+        with suppress(OSError):
+            if b"CellActor" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():  # else another has its number now
+                os.kill(pid, signal.SIGKILL)
+
+    here = NodeAffinitySchedulingStrategy(place.node, soft=False)
+    return ray.remote(end_process).options(num_cpus=0, scheduling_strategy=here)
+
+
+def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_local: bool, grace: float) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     variables = {"OMP_NUM_THREADS": str(place.n_threads)}
@@ -223,7 +255,7 @@ def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_lo
         scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
         runtime_env={"env_vars": variables},
     )
-    return made.remote(place.device, cache, place.n_here, is_limited)
+    return made.remote(place.device, cache, place.n_here, is_limited, grace)
 
 
 def _from_anywhere(files: BackboneFiles) -> BackboneFiles:

@@ -15,6 +15,7 @@ from typing import Any
 from harness.backbones.locate import BackboneFiles
 from harness.errors import UsageError
 from harness.measure.device import Device
+from harness.measure.watch import AttentiveClock
 from harness.schedule.job import Event, Job
 from harness.schedule.limits import Limits
 from harness.schedule.local import LOOK_SECONDS
@@ -73,6 +74,7 @@ class RayWorkers:
         self._backbones: tuple[BackboneFiles, ...] = ()
         self._being_checked: list[Slot] = []
         self._device: Device | None = None
+        self._attention = AttentiveClock()
 
     @property
     def device(self) -> Device:
@@ -115,7 +117,8 @@ class RayWorkers:
         self.remarks += remarks
         is_limited, is_local = self._limits.host_bytes is not None, self._address is None
         for place in places:
-            self._slots.append(Slot(self._ray, place, self._cache, is_limited=is_limited, is_local=is_local))
+            slot = Slot(self._ray, place, self._cache, is_limited=is_limited, is_local=is_local, limits=self._limits)
+            self._slots.append(slot)
             self._slots[-1].greet(self._backbones)
 
     def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
@@ -188,7 +191,7 @@ class RayWorkers:
     def _hand_out(self) -> None:
         for slot in self._slots:
             if self._waiting and slot.is_ready and slot.job is None:
-                slot.start(*self._waiting.popleft())
+                slot.start(*self._waiting.popleft(), self._attention.look())
 
     def _look(self, timeout: float) -> list[tuple[Job, Event]]:
         """Wait for an actor to say something, take in all that was said, give cells to those that are free."""
@@ -197,6 +200,7 @@ class RayWorkers:
             self._ray.wait(awaited, timeout=timeout)
         else:
             time.sleep(timeout)
+        now = self._attention.look()
         found: list[tuple[Job, Event]] = []
         for slot in list(self._slots):
             try:
@@ -209,11 +213,11 @@ class RayWorkers:
             job = slot.job
             if job is None:
                 continue
-            found += [(job, event) for event in slot.receive()]
-            cut = slot.over(self._limits.cell_seconds)
-            if cut is not None:
+            found += [(job, event) for event in slot.receive(now)]
+            over = slot.over(now, self._limits.cell_seconds)
+            if over is not None:
                 slot.renew()
-                found.append((job, cut))
+                found.append((job, over))
         self._hand_out()
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -21,7 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from harness.schedule.job import Begun, Check, Checked, Done, FromWorker, Give, Progress, Ready, ToWorker, Warned
+from harness.measure.watch import Standing
+from harness.schedule.job import (
+    Alive,
+    Begun,
+    Check,
+    Checked,
+    Done,
+    FromWorker,
+    Give,
+    Progress,
+    Ready,
+    ToWorker,
+    Warned,
+)
 from harness.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -32,12 +46,22 @@ PROGRESS_SECONDS = 0.1
 
 WATCH_SECONDS = 0.25
 
+BEAT_SECONDS = 1.0
+"""How often a worker that is busy says that it is there."""
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _SOURCE = Path(__file__).resolve().parent.parent
 
 
 def serve(
-    connection: Connection, driver: int, output: Connection, device_name: str, cache: str | None, n_workers: int
+    connection: Connection,
+    driver: int,
+    output: Connection,
+    device_name: str,
+    cache: str | None,
+    n_workers: int,
+    grace: float,
 ) -> None:
     """Run cells until the connection ends.
 
@@ -48,8 +72,10 @@ def serve(
         device_name: `auto`, `cpu` or `cuda`.
         cache: folder of the feature cache; None keeps features in memory only.
         n_workers: how many share the device; the host's threads are divided among them.
+        grace: seconds without progress, beyond twice its budget, after which a cell is cut.
     """
     _end_with(driver)
+    _lead_a_group()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _redirect(output.fileno())
 
@@ -67,7 +93,8 @@ def serve(
     channel = _Channel(connection)
     channel.send(Ready(device))
     pass_on_warnings(channel.send)
-    threading.Thread(target=_watch, args=(worker, channel), name="watches the clock", daemon=True).start()
+    worker.on_change = lambda: channel.tell(worker.standing())
+    threading.Thread(target=_watch, args=(worker, channel, grace), name="watches the clock", daemon=True).start()
     tasks: dict[str, Task] = {}
     this = psutil.Process()
     while True:
@@ -76,16 +103,19 @@ def serve(
         except EOFError:
             return
         if isinstance(message, Check):
+            channel.is_busy = True
             try:
                 load_backbone(message.files)
                 channel.send(Checked(None))
             except HarnessError as error:
                 channel.send(Checked(str(error)))
+            channel.is_busy = False
             continue
         if isinstance(message, Give):
             tasks[message.task.name] = message.task
             continue
         channel.send(Begun(this.memory_info().rss))
+        channel.is_busy = True
         record = worker.run(
             message.planned,
             tasks[message.planned.cell.task],
@@ -96,6 +126,9 @@ def serve(
             save_to=message.save_to,
             hurried=message.hurried,
         )
+        channel.is_busy = False
+        if worker.is_spoilt:
+            channel.send_last(Done(record, is_last=True))
         channel.send(Done(record))
 
 
@@ -114,12 +147,18 @@ def pass_on_warnings(send: Callable[[Warned], None]) -> None:
 
 
 class _Channel:
-    """To the driver, from any thread."""
+    """To the driver, from any thread.
+
+    Attributes:
+        is_busy: whether the driver waits for something, and should hear that this process is there.
+    """
 
     def __init__(self, connection: Connection) -> None:
+        self.is_busy = False
         self._connection = connection
         self._lock = threading.Lock()
         self._reported_at = 0.0
+        self._told: tuple[str, str] | None = None
 
     def send(self, message: FromWorker) -> None:
         """Send a whole message; once the driver is gone there is nobody to tell, and no reason to live."""
@@ -136,21 +175,67 @@ class _Channel:
                 self._connection.send(message)
             os._exit(0)
 
+    def offer(self, message: FromWorker) -> None:
+        """Send a message that may as well be lost, unless that would mean to wait.
+
+        A driver that is stopped reads nothing. Waiting for it would count as the method's time.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._has_room():
+                self._connection.send(message)
+        except OSError:
+            os._exit(1)
+        finally:
+            self._lock.release()
+
     def report(self, doing: str, fraction: float | None, loss: float | None) -> None:
         """Progress, now and then."""
         now = time.monotonic()
         if now - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = now
-            self.send(Progress(doing, fraction, loss))
+            self.offer(Progress(doing, fraction, loss))
+
+    def tell(self, standing: Standing | None) -> None:
+        """Say at once when the cell enters another stage: the very next call may keep this process silent."""
+        if standing is not None and self._told != (standing.doing, standing.activity):
+            self._told = (standing.doing, standing.activity)
+            self.offer(Alive(standing))
+
+    def _has_room(self) -> bool:
+        if not hasattr(select, "poll"):  # Windows: its pipes cannot be asked
+            return True
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
 
 
-def _watch(worker: Worker, channel: _Channel) -> None:
-    """Cut off a fit that has gone on for twice its seconds and looks at no clock: nothing but the end stops it."""
+def _watch(worker: Worker, channel: _Channel, grace: float) -> None:
+    """Say that this process is there, and cut off a cell that is over its time and ends by nothing else."""
+    beat_at = 0.0
     while True:
         time.sleep(WATCH_SECONDS)
-        record = worker.overrun()
+        record = worker.look(grace)
         if record is not None:
             channel.send_last(Done(record, is_last=True))
+        if channel.is_busy and time.monotonic() >= beat_at:
+            beat_at = time.monotonic() + BEAT_SECONDS
+            channel.offer(Alive(worker.standing()))
+
+
+def _lead_a_group() -> None:
+    """Lead a process group, so that the driver ends this process with all that its methods start.
+
+    On Linux, also become the parent of those whose own parent ends. A stop from the terminal (Ctrl-Z) then reaches the
+    driver alone, and the running cell goes on to its end.
+    """
+    if hasattr(os, "setpgid"):
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _end_with(driver: int) -> None:

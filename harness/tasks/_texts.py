@@ -26,7 +26,7 @@ class TextualKind(Kind):
         return [[str(label)] for label in labels]
 
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
-        """One text a row; or one likelihood a row, finite."""
+        """Refuse anything but one text a row with a finite confidence, if any, or one finite likelihood a row."""
         wants_likelihood = task.reply is not None and task.reply.wants_likelihood
         expected = Likelihoods if wants_likelihood else Texts
         if not isinstance(answers, expected):
@@ -36,6 +36,9 @@ class TextualKind(Kind):
             raise ValueError(f"The method returned {found} answers; expected {n_rows}.")
         if isinstance(answers, Likelihoods) and not np.isfinite(answers.nll).all():
             raise FloatingPointError("The method returned likelihoods that are not finite.")
+        confidence = answers.confidence if isinstance(answers, Texts) else None
+        if confidence is not None and not np.isfinite(confidence).all():
+            raise FloatingPointError("The method returned confidences that are not finite.")
 
     def decode(self, task: Task, answers: Answers) -> Predictions:
         """The texts, and what the metrics rest on."""

@@ -18,6 +18,7 @@ from torch import nn
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_language_flops
+from harness.measure.signs import show_progress
 from harness.tasks.base import Ints
 from harness.training.batches import Batch, shuffled, to_device
 from harness.training.model import AdaptedModel
@@ -282,6 +283,7 @@ def _summed(
                 logits.transpose(1, 2), batch.targets, ignore_index=IGNORED, reduction="none"
             )
             nll[members] = each.double().sum(1).cpu().numpy()
+            show_progress()
     return nll
 
 

@@ -18,6 +18,7 @@ from harness.backbones.model import pool
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_flops
+from harness.measure.signs import show_progress
 from harness.tasks.base import Floats
 
 NO_SCORE = -1e4
@@ -155,6 +156,7 @@ def predict_logits(
             ids, mask = pad([rows[row] for row in members], pad_id)
             outputs = model(torch.from_numpy(ids).to(there), torch.from_numpy(mask).to(there))
             logits[members] = outputs.float().cpu().numpy()
+            show_progress()
     return logits
 
 

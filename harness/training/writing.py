@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
+from harness.measure.signs import show_progress
 from harness.tasks.base import Ints, Reply
 from harness.training.inputs import transformers_model
 from harness.training.language import LanguageModel, TokenIds, decoder_start_id
@@ -59,7 +62,7 @@ def write(
 
     options["logits_processor"] = LogitsProcessorList([watch])
     autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with torch.no_grad(), autocast, warnings.catch_warnings():
+    with torch.no_grad(), autocast, warnings.catch_warnings(), _showing_progress(transformer):
         warnings.simplefilter("ignore")  # of transformers, about lengths
         for at in range(0, len(order), GENERATE_ROWS[device.kind]):
             members = order[at : at + GENERATE_ROWS[device.kind]]
@@ -118,6 +121,16 @@ def _forget_settings(transformer: Any) -> None:
 
     for part in (transformer, transformers_model(transformer)):  # peft keeps settings of its own
         part.generation_config = GenerationConfig()
+
+
+@contextlib.contextmanager
+def _showing_progress(module: nn.Module) -> Iterator[None]:
+    """Show progress with each forward pass: a batch of long texts takes hundreds."""
+    hook = module.register_forward_hook(lambda *_: show_progress())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int) -> Any:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
+from harness.measure.signs import show_progress
 from harness.tasks.base import Answers, Ints, Labels, Rows, Texts
 from harness.training.forms.base import (
     AnswerForm,
@@ -196,4 +197,5 @@ def window_scores(
                 raise FloatingPointError("The model gives scores that are not finite.")
             for place, member in enumerate(members):
                 found[member] = scores[place, :, : len(sequences[member])].copy()
+            show_progress()
     return found
