@@ -17,7 +17,7 @@ from harness.report.overview_plots import (
     phases_of,
 )
 from harness.report.plots import save
-from harness.report.tables import panels
+from harness.report.panels import panels
 from tests.record_factory import make_grid, make_record
 
 
