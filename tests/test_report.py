@@ -16,10 +16,10 @@ from harness.records import Budget, Cost
 from harness.report import plots, text
 from harness.report.contrasts import paired_differences
 from harness.report.observations import observe
-from harness.report.plots import learning_curves_data, score_against_seconds_data
-from harness.report.styles import styles
 from harness.report.panels import panels
 from harness.report.pivot import markdown_pivot, pivot
+from harness.report.plots import learning_curves_data, score_against_seconds_data
+from harness.report.styles import styles
 from harness.report.tables import comparison, failures
 from harness.report.terminal import terminal_table, terminal_tables
 from harness.report.write import write_report

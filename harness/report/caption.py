@@ -26,6 +26,7 @@ COSTS = (
 """The meaning of the columns of costs beside several sizes."""
 
 _MOST_NAMED = 6
+_LONGEST_NAME = 60
 
 
 def scores_said(panel: Panel) -> str:
@@ -67,9 +68,7 @@ def _of_intervals(panel: Panel) -> list[str]:
     bases = set(panel.rows["basis"].dropna())
     said = []
     if "test rows only" in bases:
-        said.append(
-            "With one seed an interval knows of test rows only: another seed would differ by more than it says"
-        )
+        said.append("With one seed an interval knows of test rows only: another seed would differ by more than it says")
     if "seeds only" in bases:
         said.append("Some intervals know of seeds only: no predictions by test row are stored (`basis`)")
     if "none" in bases:
@@ -135,8 +134,11 @@ def _cut(
     known = sorted(limit for limit in limits if limit is not None)
     at = f"at {known[0]:,} tokens" if len(limits) == len(known) == 1 else "to the longest length that was allowed"
     side = ", on the left" if sides == {"left"} else ""
+    scored = panel.rows[panel.rows["score"].notna() & panel.rows["backbone"].notna()]
+    readers = {text.plain(variant) for variant in scored["variant"]}
+    who = "all methods that read the backbone" if readers == set(methods) and len(methods) > 1 else _named(methods)
     return (
-        f"On task {text.plain(panel.task)}, {' and '.join(parts)} were cut {at}{side} for {_named(methods)}; "
+        f"On task {text.plain(panel.task)}, {' and '.join(parts)} were cut {at}{side} for {who}; "
         "--max-length N sets another limit"
     )
 
@@ -150,6 +152,8 @@ def _share(share: float) -> str:
 
 
 def _named(names: Iterable[str]) -> str:
-    told = [text.plain(name) for name in names]
+    told = [
+        plain if len(plain) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 1]}…" for plain in map(text.plain, names)
+    ]
     more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
     return ", ".join(told[:_MOST_NAMED]) + more

@@ -35,10 +35,11 @@ def write_report(source: Source, folder: Path, formats: Sequence[str] = plots.FO
     """Write a report of records into a folder and return the path of its page, `report.html`.
 
     The page is one file and needs nothing beside it. Beside it lie report.md, comparison.csv (one row per method, size,
-    task, backbone, device and budget), cells.csv (one row a cell: the columns of `harness export` and `_OF_CELLS`), standings.csv (who
-    is best and who is tied with the best at each size), pairs.csv (every two methods), across.csv (ranks over tasks),
-    gaps.csv (training less test score), transfer.csv (what pretraining buys) and failures.csv, each where there is
-    something in it, tables/ (LaTeX) and figures/ (PNG, SVG, PDF). The same records give the same bytes.
+    task, backbone, device and budget), cells.csv (one row a cell: the columns of
+    `harness export` and `_OF_CELLS`), standings.csv (who is best and who is tied with the best at each size), pairs.csv
+    (every two methods), across.csv (ranks over tasks), gaps.csv (training less test score), transfer.csv (what
+    pretraining buys) and failures.csv, each where there is something in it, tables/ (LaTeX) and figures/ (PNG, SVG,
+    PDF). The same records give the same bytes.
 
     Args:
         source: records with their predictions; without them, intervals over several seeds know of seeds only.
