@@ -58,14 +58,16 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         best = answer.best
         reach = f"{answer.metric} {text.score(best.score)} (80 %: {text.interval(best.low, best.high)})"
         takes = f"{text.seconds(best.train_seconds)} of training, {text.memory(best.peak_memory_bytes)} of memory"
-        console.print(Text.assemble((best.method, "bold green"), f" is expected to reach {reach}, with {takes}."))
+        console.print(
+            Text.assemble((text.plain(best.method), "bold green"), f" is expected to reach {reach}, with {takes}.")
+        )
         if answer.tied:
-            names = ", ".join(choice.method for choice in answer.tied[:8])
+            names = ", ".join(text.plain(choice.method) for choice in answer.tied[:8])
             more = f" and {len(answer.tied) - 8} more" if len(answer.tied) > 8 else ""
             console.print(f"Cannot be told from it: {names}{more}.", markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("method", overflow="fold", min_width=18, max_width=30)
-    for name in (f"{answer.metric} (80 %)", "train", "memory", "trainable", "stored"):
+    for name in (f"{text.plain(answer.metric)} (80 %)", "train", "memory", "trainable", "stored"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("rests on", overflow="fold")
     for choice in fitting[:MOST_SHOWN]:
@@ -75,15 +77,15 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         console.print(f"{len(fitting) - MOST_SHOWN} more fit; --json has all of them.", markup=False)
     outside = [choice for choice in answer.choices if not choice.fits]
     if outside:
-        listed = "; ".join(f"{choice.method} {', '.join(choice.why_not)}" for choice in outside[:6])
+        listed = "; ".join(f"{text.plain(choice.method)} {', '.join(choice.why_not)}" for choice in outside[:6])
         more = f"; and {len(outside) - 6} more" if len(outside) > 6 else ""
         console.print(f"Does not fit: {listed}{more}.", markup=False, highlight=False)
     for line in answer.more:
-        console.print(line, markup=False, highlight=False)
-    console.print(f"\n{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}", **_SAID)
+        console.print(text.plain(line), markup=False, highlight=False)
+    console.print(f"\n{text.plain(' '.join(answer.notes))} {_source(n_own, store, reference=reference)}", **_SAID)
     if answer.device is not None:
         but = ", but for what is said above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
-        console.print(f"Seconds and memory are those of {answer.device}{but}.", **_SAID)
+        console.print(f"Seconds and memory are those of {text.plain(answer.device)}{but}.", **_SAID)
     if question.min_score is not None and fitting:
         console.print("The cheapest that are expected to reach it come first.", style="dim")
 
@@ -95,7 +97,7 @@ def _console() -> Console:
     return console
 
 
-_SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "style": "dim"}
+_SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "emoji": False, "style": "dim"}
 _CARRIED: Final = ("Seconds ", "Memory ")
 
 

@@ -115,21 +115,19 @@ def _of_cut_texts(panel: Panel) -> list[str]:
                 own[part] = max(share, own.get(part, 0.0))
         own["tokens"].add(int(row.cut_at_tokens) if text.present(row.cut_at_tokens) else None)
         own["side"].add(row.cut_side)
-    alike: dict[tuple[Any, ...], list[str]] = {}
+    alike: dict[_How, list[str]] = {}
     for variant, own in shares.items():
         key = (own.get("test"), own.get("training"), frozenset(own["tokens"]), frozenset(own["side"]))
         alike.setdefault(key, []).append(variant)
-    return [_cut(panel, *key, methods) for key, methods in alike.items()]
+    return [_cut(panel, key, methods) for key, methods in alike.items()]
 
 
-def _cut(
-    panel: Panel,
-    test: float | None,
-    train: float | None,
-    limits: frozenset[int | None],
-    sides: frozenset[str],
-    methods: list[str],
-) -> str:
+_How = tuple[float | None, float | None, frozenset[int | None], frozenset[str]]
+"""Shares of test and training texts that were cut, the limits in tokens, and the sides."""
+
+
+def _cut(panel: Panel, how: _How, methods: list[str]) -> str:
+    test, train, limits, sides = how
     parts = [f"{_share(share)} of the {part} texts" for part, share in (("test", test), ("training", train)) if share]
     known = sorted(limit for limit in limits if limit is not None)
     at = f"at {known[0]:,} tokens" if len(limits) == len(known) == 1 else "to the longest length that was allowed"

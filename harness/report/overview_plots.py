@@ -46,7 +46,7 @@ def heat_map_data(panels: list[Panel], n_train: int, draw: str = "stratified") -
     Columns: task, variant, score, behind (0 for the best, positive for the others, in the metric's own unit divided
     by the task's range of scores at that size, so that tasks of different metrics share one scale).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for panel in panels:
         at_size = panel.rows[
             ((panel.rows["n_train"] == n_train) & (panel.rows["draw"] == draw)) | (panel.rows["n_train"] == 0)
