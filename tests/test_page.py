@@ -102,8 +102,8 @@ def test_a_table_for_a_paper_is_exact_to_the_letter():
             r"\caption{docstrings \textperiodcentered{} all-MiniLM-L6-v2 \textperiodcentered{} AMD EPYC, 2 threads. "
             r"accuracy: mean over 1 seed with its 95 \% interval. bold is best, $\ast$ is tied with it. "
             r"Seconds of training (train: encoding, tuning and fitting), peak memory and trainable parameters are "
-            r"those at the largest size that a method has. With one seed an interval knows of test rows only: another seed "
-            r"would differ by more than it says. Not all cells have a score (1 out of memory).}",
+            r"those at the largest size that a method has. With one seed an interval knows of test rows only: another "
+            r"seed would differ by more than it says. Not all cells have a score (1 out of memory).}",
             r"\begin{tabular}{lrrrr}",
             r"\toprule",
             r"method & 32 & train & peak memory & trainable \\",

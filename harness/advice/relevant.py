@@ -51,8 +51,8 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     points = [point for point in points if point not in beyond]
     if not points:
         raise UsageError(
-            f"All scores of {metric} lie above {highest:g}, which is its highest: they seem to be percents. Import them "
-            "again as fractions."
+            f"All scores of {metric} lie above {highest:g}, the highest there is: they seem to be percents. Import "
+            "them again as fractions."
         )
     if question.min_score is not None and not question.min_score < highest:
         raise UsageError(f"min_score is {question.min_score:g}; {metric} lies between 0 and {highest:g}.")
@@ -74,9 +74,8 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     ]
     if beyond:
         of_tasks = _listed(sorted({point.task for point in beyond}))
-        notes.append(
-            f"{sum(point.n_records for point in beyond):,} records of {of_tasks} are left out: {metric} above {highest:g}."
-        )
+        n_left_out = sum(point.n_records for point in beyond)
+        notes.append(f"{n_left_out:,} records of {of_tasks} are left out: their {metric} is above {highest:g}.")
     if question.task is None and len(named) < 4:
         notes.append("So few tasks say little of another: intervals are wide for that.")
     if sizes and not min(sizes) <= question.n_train <= max(sizes):

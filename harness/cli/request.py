@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.budgets import parse_bytes
+from harness.canonical import fields_of
 from harness.durations import parse_duration
 from harness.errors import UsageError
 from harness.methods.configure import split_top_level
@@ -87,7 +88,7 @@ def _names(text: str | None) -> list[str] | None:
 
 def _budgets(text: str, suite: Suite) -> list[Budget]:
     """What one `--budget` asks for: caps, or the name of a set of budgets."""
-    if "=" in text:
+    if "=" in text or text.strip() in fields_of(Budget()):
         return [parse_budget(text)]
     name = text.strip()
     if not name[:1].isalpha():  # no name: a duration, a size or nothing
