@@ -80,11 +80,11 @@ def panels(source: Source | pd.DataFrame) -> list[Panel]:
     found = []
     for _, of_setting in frame.groupby(["task", "data", "device", "budget"], sort=True, dropna=False):
         bare = of_setting["backbone"].isna()
+        backbones = of_setting.loc[~bare, ["backbone", "weights"]].drop_duplicates()
         twice = bare & of_setting["variant"].isin(of_setting.loc[~bare, "variant"])
         if twice.any():  # with and without a backbone: one table cannot hold both under one name
             found += _by_metric(frame, of_setting[twice], None, None)
             bare &= ~twice
-        backbones = of_setting.loc[~bare, ["backbone", "weights"]].drop_duplicates()
         if backbones.empty:
             found += _by_metric(frame, of_setting, None, None)
         for backbone, weights in backbones.itertuples(index=False, name=None):
