@@ -30,6 +30,12 @@ from tests.test_report_numbers import noted
 ALL_CUT = {"truncated_train_rows": "300 of 360", "truncated_test_rows": "40 of 40", "longest_test_tokens": "128"}
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn and not saved, which takes most of a report's time."""
+    monkeypatch.setattr("harness.report.plots.save", lambda _, stem, __: [stem.with_suffix(".png")])
+
+
 def terminal(records: list[Record]) -> str:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(terminal_table(records))
@@ -64,6 +70,7 @@ def test_the_notes_on_cut_texts_are_read_into_numbers(notes: dict[str, str], exp
     assert cut(noted(make_record(), **notes)) == expected
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_every_rendering_says_how_many_texts_were_cut(tmp_path: Path) -> None:
     records = [noted(record, **ALL_CUT) for record in make_grid(methods=("linear-probe", "lora"), sizes=(32,))]
     records += make_grid(methods=("tfidf",), sizes=(32,))
@@ -119,6 +126,7 @@ def facts_of_latex(table: str) -> list[list[str]]:
     return [re.sub(r"[\[\],(){}\\–-]", " ", field).split() for field in body.split("&") if field.strip()]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_latex_says_what_markdown_says(tmp_path: Path) -> None:
     records = make_grid(methods=("full", "lora", "tfidf"), sizes=(32, 2048))
     records = [r for r in records if (r.cell.method, r.cell.n_train, r.cell.seed) != ("lora", 32, 0)]
@@ -141,6 +149,7 @@ def test_latex_says_what_markdown_says(tmp_path: Path) -> None:
     assert table.count(r"$^\ast$") == len(tied)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_is_not_known_to_be_tied_is_not_shown_as_worse(tmp_path: Path) -> None:
     records = [dataclasses.replace(make_record(name, accuracy=at), predictions=None) for name, at in
                (("lora", 0.9), ("full", 0.8))]  # fmt: skip
