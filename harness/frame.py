@@ -7,6 +7,7 @@ number, never -1 or 0.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,17 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "data sets that are known to share texts with the task's, separated by semicolons",
         lambda record: "; ".join(map(str, record.provenance.dataset.get("overlaps") or ())) or None,
     ),
+    Column("train_rows_cut", "Float64", "share of the training texts that were cut", lambda record: cut(record).train),
+    Column("test_rows_cut", "Float64", "share of the test texts that were cut", lambda record: cut(record).test),
+    Column("cut_at_tokens", "Int64", "tokens that were kept of them", lambda record: cut(record).tokens),
+    Column("cut_side", "string", "end of the text that was cut off: left or right", lambda record: cut(record).side),
+    Column(
+        "imported",
+        "boolean",
+        "whether others measured it",
+        lambda record: "imported_from" in record.provenance.measured,
+    ),
+    Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )
 """What reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
 
@@ -191,6 +203,43 @@ def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, l
         else:
             found[name] = _values(by_name[name], map(by_name[name].get, records))
     return found
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Texts of one cell that were longer than the method could read, from the notes of its record.
+
+    Attributes:
+        train, test: shares of the texts that were cut, between 0 and 1; None where no note says so.
+        tokens: tokens that were kept of a cut text; None where it is not known.
+        side: end that was cut off, "right" or "left"; None where nothing was cut.
+    """
+
+    train: float | None = None
+    test: float | None = None
+    tokens: int | None = None
+    side: str | None = None
+
+
+_CUT = re.compile(r"(\d+) of (\d+)(, on the left)?")
+_WHOLE = Cut()
+
+
+def cut(record: Record) -> Cut:
+    """Read how many texts were cut from a record's notes (`12 of 400`, `12 of 400, on the left`).
+
+    Notes of another form are passed over. All test texts are read, so a cut one shows the limit; the training texts
+    that a cell draws may all be shorter than the limit.
+    """
+    notes = record.provenance.measured
+    found = {part: _CUT.fullmatch(notes.get(f"truncated_{part}_rows", "")) for part in ("train", "test")}
+    known = {part: match for part, match in found.items() if match and 0 < int(match[1]) <= int(match[2])}
+    if not known:
+        return _WHOLE
+    shares = {part: int(match[1]) / int(match[2]) for part, match in known.items()}
+    longest = notes.get("longest_test_tokens", "")
+    side = "left" if any(match[3] for match in known.values()) else "right"
+    return Cut(**shares, tokens=int(longest) if "test" in known and longest.isdecimal() else None, side=side)
 
 
 def labels_per_class(record: Record) -> int | None:

@@ -89,7 +89,7 @@ def summarise(
 
     With a matrix and at least two seeds the interval is over seeds and test rows, crossed; with one seed it is over
     test rows only (and narrower than it should be, since another seed would differ too: `basis` says so); without a
-    matrix it is Student's over seeds only.
+    matrix it is Student's over seeds only, and there is none where all seeds have the same score.
 
     Args:
         scores: one score a seed, shape (n_seeds,).
@@ -108,6 +108,8 @@ def summarise(
         if n_seeds == 1:
             return Summary(mean, None, None, 1, "none")
         half = _half_width(float(values.var(ddof=1)) / n_seeds, n_seeds - 1, level)
+        if half == 0:  # equal scores (rounded, or of a method without chance) do not tell how others would vary
+            return Summary(mean, None, None, n_seeds, "none")
         return Summary(mean, mean - half, mean + half, n_seeds, "seeds only")
     matrix = _matrix(correct)
     if matrix.shape[0] != n_seeds:
@@ -169,6 +171,9 @@ def paired_difference(
         basis = "test rows only"
     else:
         return Difference(mean, None, None, None, n_seeds, n_rows, "none")
+    if mean != 0 and np.ptp(difference) == 0:
+        # The same difference on every row leaves no variance to go by: the sign test over rows remains.
+        return Difference(mean, None, None, min(1.0, 2 * 0.5**n_rows), n_seeds, n_rows, "test rows only")
     half = _half_width(variance, freedom, level)
     return Difference(mean, mean - half, mean + half, _p_value(mean, variance, freedom), n_seeds, n_rows, basis)
 
@@ -184,14 +189,15 @@ def unpaired_difference(
     Args:
         scores_a: one a seed, shape (n_seeds,).
         scores_b: the same of the other method; seeds need not be the same.
-        variances: of each score over test rows, for methods with one seed; None where it is not known.
+        variances: of each score over test rows, where there is one seed or seeds do not differ; None where it is not
+            known.
         level: coverage, between 0 and 1.
     """
     _check_level(level)
     a, b = (np.asarray(scores, dtype=np.float64) for scores in (scores_a, scores_b))
     mean = float(a.mean() - b.mean())
     n_seeds = min(a.size, b.size)
-    if n_seeds >= 2:
+    if n_seeds >= 2 and (np.ptp(a) > 0 or np.ptp(b) > 0):
         parts = [(float(x.var(ddof=1)) / x.size, x.size - 1) for x in (a, b)]
         variance = sum(part for part, _ in parts)
         spread = sum(part**2 / freedom for part, freedom in parts)

@@ -212,7 +212,7 @@ def test_a_collection_is_no_better_than_itself():
     assert (found.rows["difference"] == 0).all()
     assert set(found.rows["verdict"]) == {"no difference shown"}
     assert (found.only_a, found.only_b) == (0, 0)
-    assert (found.rows["fit_ratio"] == 1).all()
+    assert (found.rows["train_ratio"] == 1).all()
 
 
 def test_what_got_worse_is_said_and_another_device_is_no_time():
@@ -225,7 +225,7 @@ def test_what_got_worse_is_said_and_another_device_is_no_time():
     rows = compare(before, after).rows.set_index("method")
     assert rows.loc["full", "verdict"] == "worse"
     assert rows.loc["full", "note"] == "another device"
-    assert pd.isna(rows.loc["full", "fit_ratio"])
+    assert pd.isna(rows.loc["full", "train_ratio"])
     assert rows.loc["tfidf", "verdict"] == "no difference shown"
     assert rows["n_rows"].tolist() == [200, 200]
 
@@ -235,7 +235,7 @@ def test_devices_are_compared_with_themselves():
     fast = [dataclasses.replace(r, device="fast", cost=dataclasses.replace(r.cost, fit_seconds=0.1)) for r in slow]
     found = compare(slow + fast, slow + fast)
     assert len(found.rows) == 2
-    assert found.rows["fit_ratio"].tolist() == [1.0, 1.0]
+    assert found.rows["train_ratio"].tolist() == [1.0, 1.0]
     assert found.rows["note"].isna().all()
     (row,) = compare(slow, fast).rows.to_dict("records")
     assert row["note"] == "another device"

@@ -26,7 +26,8 @@ from harness.measure.memory import MemoryMeter
 from harness.measure.rate import matrix_rate, measure_rate
 from harness.methods import methods
 from harness.records import Budget, Record
-from harness.report.tables import markdown_comparison, panels
+from harness.report.panels import panels
+from harness.report.pivot import markdown_comparison
 from harness.store import Store
 from harness.suites import load_suite
 from harness.tasks import Task, kinds

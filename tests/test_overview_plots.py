@@ -16,8 +16,8 @@ from harness.report.overview_plots import (
     one_setting,
     phases_of,
 )
+from harness.report.panels import panels
 from harness.report.plots import save
-from harness.report.tables import panels
 from tests.record_factory import make_grid, make_record
 
 

@@ -115,7 +115,7 @@ def test_another_task_is_another_answer(browser):
     browser.execute_script(choose, "0")
 
 
-@pytest.mark.parametrize(("axis", "key"), list(enumerate(("fit", "train", "memory", "trainable", "stored", "predict"))))
+@pytest.mark.parametrize(("axis", "key"), list(enumerate(("train", "memory", "trainable", "stored", "predict"))))
 def test_the_front_of_every_cost_is_the_one_that_is_computed_here(browser, page, axis, key):
     choose = "const s = document.getElementById('axis'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))"
     browser.execute_script(choose, str(axis))

@@ -114,13 +114,13 @@ def test_a_leak_is_stopped(which: str, toy: Task, cpu: Device, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400), (" 2 min ", 120)]
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400), (" 2 min ", 120)]
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text, "--within") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "3 parsecs", "-5m", "0", "1h-3m", "nan", "5mm"])
+@pytest.mark.parametrize("text", ["", "h", "3 parsecs", "-5m", "0", "1h-3m", "nan", "5mm", "90", "1h30", "5m1h"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--within was .*expected a duration such as 90s"):
         parse_duration(text, "--within")

@@ -17,6 +17,8 @@ from harness.errors import UsageError, unknown_name
 MOST_BEYOND: Final = 100
 """How many times the largest measured size, or fraction of the smallest, an answer may be asked for."""
 
+_ROUNDING: Final = 1e-6
+
 MOST_POINTS: Final = 1500
 """Points that are used: the nearest in size, where there are more."""
 
@@ -45,6 +47,13 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     metric = max(sorted(set(own)), key=own.count)
     points = [point for point in points if point.metric == metric]
     highest = Scale(metric, points[0].higher_is_better).best
+    beyond = [point for point in points if point.score > highest * (1 + _ROUNDING)]
+    points = [point for point in points if point not in beyond]
+    if not points:
+        raise UsageError(
+            f"All scores of {metric} lie above {highest:g}, the highest there is: they seem to be percents. Import "
+            "them again as fractions."
+        )
     if question.min_score is not None and not question.min_score < highest:
         raise UsageError(f"min_score is {question.min_score:g}; {metric} lies between 0 and {highest:g}.")
     sizes = [point.n_train for point in points if point.n_train]
@@ -63,6 +72,10 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     notes = [
         f"From {n_records:,} records of {len(named)} tasks ({_listed(named)}) on {_listed(bases) or 'no backbone'}."
     ]
+    if beyond:
+        of_tasks = _listed(sorted({point.task for point in beyond}))
+        n_left_out = sum(point.n_records for point in beyond)
+        notes.append(f"{n_left_out:,} records of {of_tasks} are left out: their {metric} is above {highest:g}.")
     if question.task is None and len(named) < 4:
         notes.append("So few tasks say little of another: intervals are wide for that.")
     if sizes and not min(sizes) <= question.n_train <= max(sizes):

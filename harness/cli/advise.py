@@ -63,7 +63,7 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
             Text.assemble((text.plain(best.method), "bold green"), f" is expected to reach {reach}, with {takes}.")
         )
         if answer.tied:
-            names = ", ".join(choice.method for choice in answer.tied[:8])
+            names = ", ".join(text.plain(choice.method) for choice in answer.tied[:8])
             more = f" and {len(answer.tied) - 8} more" if len(answer.tied) > 8 else ""
             console.print(text.plain(f"Cannot be told from it: {names}{more}."), markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
@@ -78,7 +78,7 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         console.print(f"{len(fitting) - MOST_SHOWN} more fit; --json has all of them.", markup=False)
     outside = [choice for choice in answer.choices if not choice.fits]
     if outside:
-        listed = "; ".join(f"{choice.method} {', '.join(choice.why_not)}" for choice in outside[:6])
+        listed = "; ".join(f"{text.plain(choice.method)} {', '.join(choice.why_not)}" for choice in outside[:6])
         more = f"; and {len(outside) - 6} more" if len(outside) > 6 else ""
         console.print(text.plain(f"Does not fit: {listed}{more}."), markup=False, highlight=False)
     for line in answer.more:
@@ -99,7 +99,7 @@ def _console() -> Console:
     return console
 
 
-_SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "style": "dim"}
+_SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "emoji": False, "style": "dim"}
 _CARRIED: Final = ("Seconds ", "Memory ")
 
 

@@ -42,7 +42,7 @@ def advise(
     kind: Annotated[str, typer.Option(help="Kind of task: classification, text-pair, ...")] = "classification",
     classes: Annotated[Optional[int], typer.Option(help="How many classes there are.")] = None,  # noqa: UP045
     tokens: Annotated[Optional[float], typer.Option(help="Tokens of a text, on average.")] = None,  # noqa: UP045
-    train_seconds: Annotated[Optional[str], typer.Option(help="Training may take: 600, 10m, 2h.")] = None,  # noqa: UP045
+    train_seconds: Annotated[Optional[str], typer.Option(help="Training may take: 10m, 2h, or seconds: 600.")] = None,  # noqa: UP045
     peak_memory: Annotated[Optional[str], typer.Option(help="Memory it may take: 8GB, 7.5GiB.")] = None,  # noqa: UP045
     trainable_parameters: Annotated[Optional[float], typer.Option(help="Parameters it may train.")] = None,  # noqa: UP045
     predict_milliseconds: Annotated[Optional[float], typer.Option(help="Predicting a text may take.")] = None,  # noqa: UP045
@@ -56,13 +56,13 @@ def advise(
 ) -> None:
     """Say which method fits a budget, from what was measured; runs nothing."""
     from harness.advice import Question
-    from harness.budgets import parse_budget
+    from harness.budgets import parse_bytes
     from harness.cli.advise import advise_command, describe
     from harness.durations import parse_duration
     from harness.errors import UsageError
 
-    memory = None if peak_memory is None else parse_budget(f"peak_memory_bytes={peak_memory}").peak_memory_bytes
-    seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds")
+    memory = None if peak_memory is None else parse_bytes(peak_memory, "--peak-memory")
+    seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds", bare=True)
     told: dict[str, Any] = {} if data is None else describe(data, text, label)
     if n_train is not None:  # of another number of texts they are others
         told.pop("terms", None)

@@ -50,7 +50,7 @@ class ChooseOptions:
 def choose_command(options: ChooseOptions) -> int:
     """Choose, show the reasoning and the result; the exit code."""
     began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
-    from harness.budgets import parse_budget
+    from harness.budgets import parse_bytes
     from harness.choose.choosing import check_folder, check_time, choose
     from harness.measure.device import check_name
 
@@ -59,7 +59,7 @@ def choose_command(options: ChooseOptions) -> int:
     check_folder(options.save)
     check_name(options.device)
     memory = options.peak_memory
-    most = None if memory is None else parse_budget(f"peak_memory_bytes={memory}").peak_memory_bytes
+    most = None if memory is None else parse_bytes(memory, "--peak-memory")
     quiet_libraries()
     from harness.backbones.locate import DEFAULT, locate_backbone
     from harness.cli.request import own_task

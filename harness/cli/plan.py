@@ -17,6 +17,7 @@ from harness.canonical import canonical_of
 from harness.cli.request import Asked, read_request
 from harness.durations import describe_duration
 from harness.libraries import quiet_libraries
+from harness.report import text
 
 if TYPE_CHECKING:
     from harness.cost.estimate import Estimator
@@ -90,10 +91,15 @@ def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, st
     by_configuration = {_configured(planned.cell): planned for planned in prepared.cells}
     with Store.open(store, read_only=True) as opened:
         statuses = opened.statuses([planned.cell.id for planned in prepared.cells], device)
+        kept: defaultdict[tuple[object, ...], list[Record]] = defaultdict(list)
         for record in opened.records(device=device):
-            known = by_configuration.get(_configured(record.cell))
-            if known is not None:
-                estimator.add(record, _with_cell(known, record))
+            configured = _configured(record.cell)
+            # Seconds of cells that shared their device say nothing of one cell at a time.
+            if configured in by_configuration and record.provenance.cells_at_a_time == 1:
+                kept[(*configured, record.cell.n_train, record.cell.budget)].append(record)
+        for records in kept.values():
+            for record in [record for record in records if record.unsteady is None] or records:
+                estimator.add(record, _with_cell(by_configuration[_configured(record.cell)], record))
     return statuses
 
 
@@ -205,7 +211,7 @@ def _print_table(
                 f"{max(estimate.peak_bytes for estimate in found) / 1e9:.2f} GB",
                 ", ".join(dict.fromkeys(estimate.basis for estimate in found)),
             ]
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(text.plain(field)) for field in row))
     console.print(table)
 
 

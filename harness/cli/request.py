@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.budgets import parse_bytes
+from harness.canonical import fields_of
 from harness.data.files import is_data_file
 from harness.data.spec import TaskSpec
+from harness.durations import parse_duration
 from harness.errors import UsageError
 from harness.methods.configure import split_top_level
 from harness.records import Budget, parse_budget
-from harness.suites import Suite, load_suite
+from harness.suites import BUDGET_SETS, Suite, load_suite
 
 if TYPE_CHECKING:
     from harness.schedule.prepare import Request
@@ -145,7 +149,25 @@ def _names(text: str | None) -> list[str] | None:
 
 def _budgets(text: str, suite: Suite) -> list[Budget]:
     """What one `--budget` asks for: caps, or the name of a set of budgets."""
-    return [parse_budget(text)] if "=" in text else suite.budget_set(text.strip())
+    if "=" in text or text.strip() in fields_of(Budget()):
+        return [parse_budget(text)]
+    name = text.strip()
+    if not name[:1].isalpha():  # no name: a duration, a size or nothing
+        sets = ", ".join({**BUDGET_SETS, **suite.budgets})
+        raise UsageError(
+            f"--budget was '{text}'; expected NAME=NUMBER or a set of budgets ({sets}): --budget {_meant(name)}."
+        )
+    return suite.budget_set(name)
+
+
+def _meant(text: str) -> str:
+    """The budget that a duration or a size without a name stands for; an example for anything else."""
+    with contextlib.suppress(UsageError):
+        return f"train_seconds={parse_duration(text, '--budget', bare=True):g}"
+    with contextlib.suppress(UsageError):
+        parse_bytes(text, "--budget")
+        return f"peak_memory_bytes={text}"
+    return "train_seconds=60"
 
 
 def _seeds(text: str | None) -> list[int] | None:
@@ -155,4 +177,4 @@ def _seeds(text: str | None) -> list[int] | None:
     try:
         return [int(name) for name in names]
     except ValueError:
-        raise UsageError(f"Seeds '{text}' were given; expected whole numbers separated by commas: 0,1,2.") from None
+        raise UsageError(f"--seeds was '{text}'; expected whole numbers separated by commas, such as 0,1,2.") from None

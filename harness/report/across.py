@@ -12,7 +12,7 @@ from harness import ranks
 from harness.report import text
 from harness.report.contrasts import candidates
 from harness.report.observations import Source, observe
-from harness.report.tables import panels
+from harness.report.panels import panels
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Standing:
         tasks: those that the ranking rests on.
         methods: in order of their mean rank.
         ranking: their ranks, in the same order, and how far apart two have to be.
-        means: mean score over `tasks` of each method; None where the tasks' metrics differ.
+        means: mean score over `tasks` of each method; None where the tasks' metrics or scales differ.
         n_tasks: on how many of `n_tasks_in_all` tasks every method ran, those that are not ranked included.
         n_tasks_in_all: tasks with a score of anybody at this size.
+        fewer_seeds: (method, task) of ranked scores that are means over fewer seeds than were asked of the method.
     """
 
     title: str
@@ -36,11 +37,24 @@ class Standing:
     means: tuple[float, ...] | None
     n_tasks: dict[str, int]
     n_tasks_in_all: int
+    fewer_seeds: tuple[tuple[str, str], ...] = ()
 
     @property
     def left_out(self) -> list[str]:
         """Methods that are not ranked, since they did not run on all of `tasks`."""
         return [name for name in self.n_tasks if name not in self.methods]
+
+    @property
+    def said(self) -> str:
+        """On what the ranking rests, what it leaves out, and which of its scores lack seeds; plain text."""
+        said = f"Ranked on {len(self.tasks)} of {self.n_tasks_in_all} tasks: {', '.join(self.tasks)}."
+        if self.left_out:
+            missing = [f"{name} (ran on {self.n_tasks[name]})" for name in self.left_out]
+            said += f" Not ranked, since they did not run on all of these: {', '.join(missing)}."
+        if self.fewer_seeds:
+            fewer = ", ".join(f"{method} on {task}" for method, task in self.fewer_seeds)
+            said += f" Means over fewer seeds than others: {fewer}."
+        return text.plain(said)
 
 
 def across_tasks(source: Source) -> list[Standing]:
@@ -53,7 +67,8 @@ def across_tasks(source: Source) -> list[Standing]:
         UsageError: if there is no record.
     """
     table: dict[tuple[Any, ...], dict[str, dict[str, float]]] = {}
-    directions: dict[str, tuple[bool, str | None]] = {}
+    directions: dict[tuple[Any, ...], dict[str, tuple[bool, str | None]]] = {}
+    fewer: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for panel in panels(observe(source)):
         for n_train, draw, rivals in candidates(panel):
             key = (n_train, draw, panel.device, panel.budget, panel.backbone or "")
@@ -61,12 +76,17 @@ def across_tasks(source: Source) -> list[Standing]:
             # Two states of one task's data are two tasks.
             task = panel.task if panel.task not in by_task else panel.title
             by_task[task] = {str(row.variant): float(row.score) for row in rivals}
-            directions[task] = (panel.higher_is_better, panel.metric)
-    return [standing for key in sorted(table) for standing in _standing(key, table[key], directions)]
+            directions.setdefault(key, {})[task] = (panel.higher_is_better, panel.metric)
+            fewer.setdefault(key, {})[task] = [str(row.variant) for row in rivals if text.present(row.note)]
+    made = (_standing(key, table[key], directions[key], fewer[key]) for key in sorted(table))
+    return [standing for found in made for standing in found]
 
 
 def _standing(
-    key: tuple[Any, ...], by_task: dict[str, dict[str, float]], directions: dict[str, tuple[bool, str | None]]
+    key: tuple[Any, ...],
+    by_task: dict[str, dict[str, float]],
+    directions: dict[str, tuple[bool, str | None]],
+    fewer: dict[str, list[str]],
 ) -> Iterator[Standing]:
     n_tasks: dict[str, int] = {}
     for scores in by_task.values():
@@ -79,7 +99,8 @@ def _standing(
     rows = [[by_task[task][method] for method in methods] for task in tasks]
     found = ranks.rank(rows, [directions[task][0] for task in tasks])
     order = sorted(range(len(methods)), key=lambda i: (found.mean_ranks[i], methods[i]))
-    same_metric = len({directions[task][1] for task in tasks}) == 1
+    # A mean of fractions and percents, or of two metrics, is none.
+    one_scale = len({(directions[task], max(map(abs, row)) > 1) for task, row in zip(tasks, rows, strict=True)}) == 1
     n_train, draw, device, budget, backbone = key
     parts = [f"{text.size(n_train, draw)} labels", backbone.rsplit("/", 1)[-1], device]
     parts += [f"budget {budget}"] if budget != "default" else []
@@ -91,9 +112,10 @@ def _standing(
             tuple(found.mean_ranks[i] for i in order),
             *(found.statistic, found.p_value, found.critical_difference, found.n_tasks, found.level),
         ),
-        means=tuple(sum(row[i] for row in rows) / len(rows) for i in order) if same_metric else None,
+        means=tuple(sum(row[i] for row in rows) / len(rows) for i in order) if one_scale else None,
         n_tasks=dict(sorted(n_tasks.items(), key=lambda item: (-item[1], item[0]))),
         n_tasks_in_all=len(by_task),
+        fewer_seeds=tuple((methods[i], task) for i in order for task in tasks if methods[i] in fewer[task]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness.errors import UsageError
 from harness.records import Record
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, Source, observe
+from harness.stats import Difference
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
 _DTYPES: dict[str, Any] = {
@@ -23,7 +25,7 @@ _DTYPES: dict[str, Any] = {
     "verdict": "string",
     **dict.fromkeys(("n_seeds", "n_rows"), "Int64"),
     "basis": "string",
-    **dict.fromkeys(("fit_ratio", "predict_ratio", "memory_ratio"), "Float64"),
+    **dict.fromkeys(("train_ratio", "predict_ratio", "memory_ratio"), "Float64"),
     "note": "string",
 }
 
@@ -44,21 +46,50 @@ class Compared:
 
 @dataclass
 class _Side:
-    """The scored cells of one configuration at one size, on one side."""
+    """The scored cells of one configuration at one size, on one side.
+
+    Attributes:
+        group: their scores by seed.
+        by_seed: their records.
+        left_out: whether there are others, of an earlier version, of other data or of other weights.
+    """
 
     group: Group
-    records: list[Record]
+    by_seed: dict[int, Record]
+    left_out: bool = False
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, by seed."""
+        return [self.by_seed[seed] for seed in sorted(self.by_seed)]
+
+    def only(self, seeds: Collection[int]) -> _Side:
+        """The same without other seeds."""
+        found = _Side(Group(self.group.n_train), {}, self.left_out)
+        for seed in seeds:
+            found.add(self.by_seed[seed])
+        return found
+
+    def add(self, record: Record) -> None:
+        """Take in a scored record."""
+        score = record.score
+        assert score is not None
+        self.group.add(record.cell.seed, (record.id, record.device), score.value, score.low, score.high)
+        self.by_seed[record.cell.seed] = record
 
 
 def compare(a: Source, b: Source) -> Compared:
     """Compare each configuration at each size in `b` with the same in `a`: another commit, another machine.
 
     Cells are the same when task, backbone, method, settings, size and budget are: not the method's version, not the
-    data's fingerprint, not the device, which are what may have changed; `note` says which did. Columns: task,
-    backbone, method, variant (with its settings), draw, budget, n_train, metric, score_a, score_b, difference (b less
-    a), low and high (95 % interval, paired where seeds and test rows are the same), p_value, p_corrected (Holm, over
-    all rows), verdict ("better", "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median
-    seconds and memory divided by a's: null where the devices differ, since those are not compared.
+    data's fingerprint, not the device, which are what may have changed; `note` says which did. Where one collection has
+    several versions or fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant
+    (with its settings), draw, budget, n_train, metric, score_a, score_b, difference (b less a), low and high (95 %
+    interval, paired where seeds and test rows are the same), p_value, p_corrected (Holm, over all rows), verdict
+    ("better", "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median seconds of training,
+    seconds of predicting and memory divided by a's: null where the devices differ, since those are not compared.
+    Scores, seconds and memory are over the seeds that both have, or over all where they share none; `note` says where
+    seeds were left out. Scores of two metrics have no difference.
 
     Raises:
         UsageError: one of them has no record, or they have nothing in common.
@@ -81,6 +112,9 @@ def compare(a: Source, b: Source) -> Compared:
     return Compared(frame, len(sides[0]) - len(pairs), len(sides[1]) - len(pairs))
 
 
+_NOTHING = Difference(0.0, None, None, None, 0, 0, "none")
+"""Between scores of two metrics."""
+
 _Key = tuple[tuple[Any, ...], str]
 """What `_KEY` names, and the device."""
 
@@ -88,14 +122,23 @@ _Key = tuple[tuple[Any, ...], str]
 def _sides(observations: Observations) -> dict[_Key, _Side]:
     columns = observations.columns(_KEY)
     found: dict[_Key, _Side] = {}
+    by_state: dict[_Key, dict[tuple[int, str, str | None], list[Record]]] = {}
     for record, *key in zip(observations.records, *columns.values(), strict=True):
         if record.status != "ok" or record.score is None:
             continue
-        side = found.setdefault((tuple(key), record.device), _Side(Group(record.cell.n_train), []))
-        score = record.score
-        side.group.add(record.cell.seed, (record.id, record.device), score.value, score.low, score.high)
-        side.records.append(record)
+        of_state = by_state.setdefault((tuple(key), record.device), {})
+        cell = record.cell
+        of_state.setdefault((cell.version, cell.data, cell.weights), []).append(record)
+    for name, states in by_state.items():
+        latest = max(states, key=lambda state: (state[0], max(_started(r) for r in states[state]), str(state)))
+        side = found[name] = _Side(Group(name[0][_KEY.index("n_train")]), {}, left_out=len(states) > 1)
+        for record in states[latest]:
+            side.add(record)
     return found
+
+
+def _started(record: Record) -> str:
+    return record.provenance.started_at
 
 
 def _pairs(a: dict[_Key, _Side], b: dict[_Key, _Side]) -> list[tuple[_Key, _Key]]:
@@ -119,27 +162,36 @@ def _by_configuration(side: dict[_Key, _Side], taken: set[_Key]) -> dict[tuple[A
 
 
 def _row(key: tuple[Any, ...], a: _Side, b: _Side, of_a: Observations, of_b: Observations) -> dict[str, Any]:
-    found = contrast(b.group, a.group, of_b, of_a)
+    shared = a.by_seed.keys() & b.by_seed.keys()
+    differ = a.by_seed.keys() != b.by_seed.keys()
+    if shared:
+        a, b = a.only(shared), b.only(shared)
     named = dict(zip(_KEY, key, strict=True))
-    score = a.records[0].score
-    assert score is not None
+    metrics = sorted({(r.score.metric, r.score.higher_is_better) for r in (*a.records, *b.records) if r.score})
+    found = contrast(b.group, a.group, of_b, of_a) if len(metrics) == 1 else _NOTHING
     changed = {
+        "metric": len(metrics) > 1,
         "data": {record.cell.data for record in a.records} != {record.cell.data for record in b.records},
         "version": {record.cell.version for record in a.records} != {record.cell.version for record in b.records},
         "device": {record.device for record in a.records} != {record.device for record in b.records},
     }
-    names = {"fit_ratio": "fit_seconds", "predict_ratio": "predict_seconds", "memory_ratio": "peak_bytes"}
+    names = {"train_ratio": "train_seconds", "predict_ratio": "predict_seconds", "memory_ratio": "peak_bytes"}
+    notes = [f"another {name}" for name, is_other in changed.items() if is_other]
+    if differ:
+        notes.append(f"over the {len(shared)} seeds that both have" if shared else "over different seeds")
+    if a.left_out or b.left_out:
+        notes.append("the latest of several versions or fingerprints")
     return {
         **{name: named[name] for name in ("task", "backbone", "method", "draw", "budget", "n_train")},
         "variant": _variant(named["method"], named["config"]),
-        "metric": score.metric,
+        "metric": " / ".join(metric for metric, _ in metrics),
         "score_a": float(np.mean(list(a.group.scores.values()))),
         "score_b": float(np.mean(list(b.group.scores.values()))),
-        "difference": found.mean,
+        "difference": found.mean if len(metrics) == 1 else None,
         **{name: getattr(found, name) for name in ("low", "high", "p_value", "n_seeds", "n_rows", "basis")},
-        "higher": score.higher_is_better,
+        "higher": metrics[0][1],
         **{name: None if changed["device"] else _ratio(a.records, b.records, cost) for name, cost in names.items()},
-        "note": "; ".join(f"another {name}" for name, is_other in changed.items() if is_other) or None,
+        "note": "; ".join(notes) or None,
     }
 
 
@@ -150,6 +202,8 @@ def _variant(method: str, config: str) -> str:
 def _ratio(a: list[Record], b: list[Record], cost: str) -> float | None:
     medians = []
     for records in (a, b):
+        if cost != "peak_bytes":  # those that nothing disturbed, where there are any
+            records = [record for record in records if record.unsteady is None] or records
         values = [value for record in records if (value := getattr(record.cost, cost)) is not None]
         alone = all(record.provenance.cells_at_a_time == 1 for record in records)
         if not values or (cost != "peak_bytes" and not alone):
@@ -158,8 +212,8 @@ def _ratio(a: list[Record], b: list[Record], cost: str) -> float | None:
     return medians[1] / medians[0] if medians[0] > 0 else None
 
 
-def _verdict(difference: float, p_value: float | None, higher_is_better: bool) -> str:
-    if p_value is None:
+def _verdict(difference: float | None, p_value: float | None, higher_is_better: bool) -> str:
+    if p_value is None or difference is None:
         return "not known"
     if p_value >= LEVEL:
         return "no difference shown"

@@ -13,9 +13,10 @@ import pandas as pd
 from harness import ranks, stats
 from harness.errors import unknown_name
 from harness.report.observations import Key, Observations, Source, matrix, observe
-from harness.report.tables import PANEL, Panel, each, panels
+from harness.report.panels import Panel, panels
+from harness.report.tables import PANEL, each
 
-GROUP = (*PANEL, "variant", "n_train", "draw")
+GROUP = (*PANEL, "variant", "n_train", "draw", "metric")
 """What the cells of one configuration at one size have in common, seeds apart."""
 
 LEVEL = 0.05
@@ -118,11 +119,11 @@ def standings(source: Source) -> pd.DataFrame:
     """At each training size of each panel the methods in order, with what parts each from the best.
 
     Methods that need no labels stand at every size. Columns: panel (its title), task, backbone, device, budget,
-    n_train, draw, variant, family, score, is_best (the highest mean), is_tied (not shown to be worse: its corrected
-    p-value is 0.05 or above; null where nothing tells), behind (the best's score less its own, positive where the
-    best is better), low and high (95 % interval of that), p_value (two-sided, Holm's correction over the methods of
-    that size), n_seeds and n_rows (that it shares with the best; 0 rows: not paired) and basis ("test rows only" for
-    one seed).
+    n_train, draw, variant, family, score, is_best (the best mean), is_tied (not shown to be worse: its corrected
+    p-value is 0.05 or above, or it is ahead on the seeds that both have; null where nothing tells), behind (the best's
+    score less its own on the seeds that both have, positive where the best is better), low and high (95 % interval of
+    that), p_value (two-sided, Holm's correction over the methods of that size), n_seeds and n_rows (that it shares with
+    the best; 0 rows: not paired) and basis ("test rows only" for one seed).
 
     Raises:
         UsageError: if there is no record.
@@ -136,6 +137,11 @@ def standings(source: Source) -> pd.DataFrame:
 def tied_with_best(at_size: pd.DataFrame) -> list[str]:
     """Methods that are not shown to be worse than the best, of the rows of `standings` at one size."""
     return [str(name) for name in at_size.loc[at_size["is_tied"].fillna(False) & ~at_size["is_best"], "variant"]]
+
+
+def not_known(at_size: pd.DataFrame) -> list[str]:
+    """Methods of which nothing tells whether they are worse than the best, of the rows of `standings` at one size."""
+    return [str(name) for name in at_size.loc[at_size["is_tied"].isna(), "variant"]]
 
 
 def candidates(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:
@@ -167,7 +173,7 @@ def _standings_of(
             yield {
                 **shared,
                 **{"variant": row.variant, "family": row.family, "score": row.score, "is_best": False},
-                "is_tied": None if p_value is None else p_value >= LEVEL,
+                "is_tied": None if p_value is None else p_value >= LEVEL or sign * difference.mean <= 0,
                 **_signed(difference, sign, "behind"),
                 "p_value": p_value,
                 **{name: getattr(difference, name) for name in ("n_seeds", "n_rows", "basis")},

@@ -1,4 +1,4 @@
-"""Tables for papers: LaTeX with booktabs, the best and what is tied with it marked."""
+"""Tables for papers: LaTeX with booktabs, with the marks and cautions of the other renderings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection
 
 from harness.report import text
-from harness.report.tables import Panel, pivot
+from harness.report.caption import COSTS, cautions, coverage, scores_said
+from harness.report.panels import Panel
+from harness.report.pivot import pivot
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -26,6 +28,8 @@ _ESCAPES = {
     "–": "--",
     "·": r"\textperiodcentered{}",
     "…": r"\ldots{}",
+    "--": "-{}-",
+    "`": r"\textasciigrave{}",
     "†": r"\textdagger{}",
     "‡": r"\textdaggerdbl{}",
 }
@@ -37,14 +41,16 @@ def escape(value: str) -> str:
     return _ESCAPED.sub(lambda found: _ESCAPES[found[0]], text.plain(value))
 
 
-def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = ()) -> str:
-    r"""Method x training size as a `table` for booktabs: bold is best, a dagger is not shown to be worse than it.
+def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = (), unknown: Collection[tuple[str, str]] = ()) -> str:
+    r"""Method x training size as a `table` for booktabs: bold is best, an asterisk is not shown to be worse than it.
 
-    Needs `\usepackage{booktabs}`.
+    It says what the Markdown table says: missing seeds stand beside the scores, and the caption holds the number of
+    seeds and all cautions. Needs `\usepackage{booktabs}`.
 
     Args:
         panel: what to show.
         tied: (method, label of the size) of what is tied with the best there.
+        unknown: the same of what nothing tells whether it is.
     """
     labels, lines = pivot(panel)
     rows = []
@@ -52,19 +58,23 @@ def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = ()) -> str:
         cells = []
         for label, entry in zip(labels, line.entries, strict=True):
             score = rf"\textbf{{{escape(entry.score)}}}" if entry.is_best else escape(entry.score)
-            mark = r"$^\dagger$" if not entry.is_best and (line.variant, label) in tied else ""
+            at = (line.variant, label)
+            mark = "" if entry.is_best else r"$^\ast$" if at in tied else "$^?$" if at in unknown else ""
             interval = rf" {{\scriptsize [{escape(entry.interval)}]}}" if entry.interval else ""
-            cells.append(f"{score}{mark}{interval}")
-        rows.append(" & ".join([escape(line.variant), *cells, *map(escape, (line.fit, line.memory, line.trainable))]))
-    header = " & ".join(["method", *map(escape, labels), "fit", "memory", "trainable"])
-    metric = escape(panel.metric or "score")
-    notes = [rf"{metric}: mean over seeds with its 95\,\% interval", r"bold is best, $\dagger$ is tied with it"]
-    notes += [escape(footnote) for footnote in panel.footnotes]
+            note = rf" {{\scriptsize ({escape(entry.note)})}}" if entry.note else ""
+            cells.append(f"{score}{mark}{interval}{note}")
+        costs = map(escape, (line.train, line.memory, line.trainable))
+        rows.append(" & ".join([_first(escape(line.variant)), *cells, *costs]))
+    header = " & ".join(["method", *map(escape, labels), "train", "peak memory", "trainable"])
+    notes = [escape(scores_said(panel)), r"bold is best, $\ast$ is tied with it"]
+    if unknown:
+        notes.append("? is not known to be tied or worse")
+    notes += [escape(said) for said in (COSTS, *coverage(panel), *cautions(panel))]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escape(panel.title)}. {'. '.join(notes)}.}}",
+            rf"\caption{{{escape(panel.heading)}. {'. '.join(notes)}.}}",
             rf"\begin{{tabular}}{{l{'r' * (len(labels) + 3)}}}",
             r"\toprule",
             rf"{header} \\",
@@ -75,3 +85,8 @@ def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = ()) -> str:
             r"\end{table}",
         ]
     )
+
+
+def _first(field: str) -> str:
+    r"""The first field of a row: after `\\`, LaTeX reads an opening bracket or an asterisk as its argument."""
+    return f"{{}}{field}" if field.startswith(("[", "*")) else field

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from harness.records import Record
+from harness.records import UNSTEADY, Record
 from harness.report import text
 from harness.report.observations import Observations
 
 _SETTINGS = "tuned_settings"
-_OF_ONE_CELL = (_SETTINGS, "tuned_trials")
+_OF_ONE_CELL = (_SETTINGS, "tuned_trials", UNSTEADY)
 """Notes that differ from cell to cell: hundreds of them would bury the others."""
+
+_OF_TEXTS = re.compile(r"truncated_(train|test)_rows|longest_(train|test)_tokens")
+"""Notes on the lengths of texts, which the tables tell by task and method."""
 
 HOW_TO_READ = """\
 - **labels** (n_train) counts every label that a method may look at, those that it sets aside for validation, tuning or
@@ -26,10 +30,11 @@ HOW_TO_READ = """\
 - **tied with the best** are methods that are not shown to be worse than the best on the same seeds and test rows: the
   p-value of the paired difference is 0.05 or above after Holm's correction. That is no proof that they are as good.
 - **train score** is the same metric on the first 500 training rows; its distance to the score is the overfitting gap.
-- **fit** is seconds of training alone. **train** is what a `train_seconds` budget counts: encoding the training rows,
-  tuning, fitting and validation. **predict** is tokenising, encoding and predicting the test rows. Loading the
-  backbone counts in none of them, nor does scoring. All are medians over seeds. What came from a cache is charged at
-  the seconds measured when it was computed.
+- **train** is seconds of training, and what a `train_seconds` budget counts: encoding the training rows, tuning,
+  fitting and validation. cells.csv has the parts. **predict** is tokenising, encoding and predicting the test rows.
+  Loading the backbone counts in neither of them, nor does scoring. All are medians over seeds. Seconds of a cell that
+  was disturbed count only where all seeds were disturbed. What came from a cache is charged at the seconds measured
+  when it was computed.
 - **peak memory** is the accelerator's peak where there is one, else the resident memory of the process above what it
   held before the cell: what a budget of memory limits. Seconds and memory of different devices are never pooled.
 - **energy** is of training, by the device's own counter, and **price** of loading, training and predicting, at what was
@@ -85,6 +90,7 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
     weights = _once(f"{r.cell.backbone}, weights {r.cell.weights}" for r in records if r.cell.backbone is not None)
     items += [("backbone", one) for one in weights]
     n_reused = sum(bool(record.cost.reused) for record in records)
+    n_unsteady = sum(record.unsteady is not None for record in records)
     n_tuned = sum(_SETTINGS in p.measured for p in made)
     if n_reused:
         said = f"{n_reused} of {len(records)} cells took something from a cache, charged at its measured cost"
@@ -92,8 +98,14 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
     if n_tuned:
         said = f"{n_tuned} of {len(records)} cells chose settings on rows set aside from n_train; the records say which"
         items.append(("", said))
+    if n_unsteady:
+        said = f"{n_unsteady} of {len(records)} cells were disturbed by other processes: their seconds are unreliable"
+        items.append(("", said))
     notes = _once(
-        f"{name}: {note}" for p in made for name, note in sorted(p.measured.items()) if name not in _OF_ONE_CELL
+        f"{name}: {note}"
+        for p in made
+        for name, note in sorted(p.measured.items())
+        if name not in _OF_ONE_CELL and not _OF_TEXTS.fullmatch(name)
     )
     return items + [("note", note) for note in notes]
 

@@ -16,9 +16,10 @@ from matplotlib.ticker import FuncFormatter
 from harness import ranks
 from harness.report import text
 from harness.report.across import Standing
+from harness.report.panels import Panel
 from harness.report.plots import curves_of, height_for, look, wrapped
 from harness.report.styles import Style, lines_in, styles
-from harness.report.tables import Panel, each
+from harness.report.tables import each
 
 PHASES = ("encode_seconds", "tune_seconds", "fit_seconds", "predict_seconds")
 """What a cell's seconds are spent on, in order; loading a backbone is a cost of the session, not of a method."""
@@ -45,7 +46,7 @@ def heat_map_data(panels: list[Panel], n_train: int, draw: str = "stratified") -
     Columns: task, variant, score, behind (0 for the best, positive for the others, in the metric's own unit divided
     by the task's range of scores at that size, so that tasks of different metrics share one scale).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for panel in panels:
         at_size = panel.rows[
             ((panel.rows["n_train"] == n_train) & (panel.rows["draw"] == draw)) | (panel.rows["n_train"] == 0)
@@ -53,13 +54,23 @@ def heat_map_data(panels: list[Panel], n_train: int, draw: str = "stratified") -
         scored = at_size[at_size["score"].notna()]
         if len(scored) < 2 or not (scored["n_train"] == n_train).any():
             continue
+        # Two states of one task's data, or two metrics, are two columns.
+        name = panel.task if panel.task not in {row["task"] for row in rows} else panel.title
         scores = scored["score"].astype(float)
         gain = scores if panel.higher_is_better else -scores
         spread = float(gain.max() - gain.min())
         for row, value in zip(each(scored), gain, strict=True):
             behind = 0.0 if spread == 0 else (float(gain.max()) - float(value)) / spread
-            rows.append({"task": panel.task, "variant": str(row.variant), "score": float(row.score), "behind": behind})
+            rows.append({"task": name, "variant": str(row.variant), "score": float(row.score), "behind": behind})
     return pd.DataFrame(rows, columns=["task", "variant", "score", "behind"]).drop_duplicates(["task", "variant"])
+
+
+def heat_map_title(panels: list[Panel], n_train: int) -> str:
+    """Name the size, backbone, device and budget whose scores the heat map of `one_setting` shows."""
+    first = panels[0]
+    parts = [f"Scores at {n_train:,} labels", (first.backbone or "").rsplit("/", 1)[-1], first.device]
+    parts += [f"budget {first.budget}"] if first.budget != "default" else []
+    return text.plain(" · ".join(part for part in parts if part))
 
 
 def phases_of(panel: Panel) -> pd.DataFrame:
@@ -173,7 +184,9 @@ def draw_phases(data: pd.DataFrame, title: str) -> Figure:
     Methods that take a hundred times another's seconds leave that one's bar too short to see: its seconds stand beside.
     """
     wide = data.pivot_table(index="variant", columns="phase", values="seconds", sort=False, dropna=False)
-    wide = wide.reindex(columns=list(PHASES)).astype(float).fillna(0.0)
+    wide = wide.reindex(columns=list(PHASES)).astype(float)
+    is_known = wide.notna().any(axis=1).to_numpy()
+    wide = wide.fillna(0.0)
     names = [text.plain(str(name))[:40] for name in wide.index]
     palette = sns.color_palette("colorblind").as_hex()
     colours = dict(zip(PHASES, (palette[9], palette[1], palette[0], palette[7]), strict=True))
@@ -186,8 +199,9 @@ def draw_phases(data: pd.DataFrame, title: str) -> Figure:
             label = phase.removesuffix("_seconds")
             axes.barh(at, wide[phase], left=left, color=colours[phase], label=label, height=0.7)
             left += wide[phase].to_numpy()
-        for y, total in zip(at, left, strict=True):
-            axes.text(float(total), float(y), f" {text.seconds(float(total))}", va="center", fontsize=8)
+        for y, total, known in zip(at, left, is_known, strict=True):
+            said = text.seconds(float(total)) if known else "not known"
+            axes.text(float(total), float(y), f" {said}", va="center", fontsize=8)
         axes.set_yticks(at, names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -19,13 +19,21 @@ from matplotlib.figure import Figure
 from harness.outputs import replacing
 from harness.report import text
 from harness.report.across import Standing, across_tasks
-from harness.report.contrasts import standings, tied_with_best
+from harness.report.caption import cautions, coverage, scores_said
+from harness.report.contrasts import not_known, standings, tied_with_best
 from harness.report.measured import HOW_TO_READ, compared, measured
 from harness.report.observations import Observations, Source, observe
-from harness.report.overview_plots import draw_critical_differences, draw_heat_map, heat_map_data, one_setting
+from harness.report.overview_plots import (
+    draw_critical_differences,
+    draw_heat_map,
+    heat_map_data,
+    heat_map_title,
+    one_setting,
+)
+from harness.report.panels import Panel, panels
 from harness.report.plots import curves_of, look
 from harness.report.styles import Style, lines_in, styles
-from harness.report.tables import Panel, comparison, each, failures, panels
+from harness.report.tables import comparison, each, failures
 
 MOST_FAILURES = 200
 MOST_CURVE_POINTS = 40
@@ -97,7 +105,8 @@ def panels_data(found: Sequence[Panel], ranked: pd.DataFrame, observations: Obse
     for panel in found:
         rows = _rows(panel, ranked[ranked["panel"] == panel.title])
         names = list(dict.fromkeys(rows["line"]))
-        key = (panel.task, panel.device, panel.budget)
+        key = (panel.task, panel.data, panel.device, panel.budget)
+        shown = [*curves.get((*key, None, None), []), *curves.get((*key, panel.backbone, panel.weights), [])]
         panels_of.append(
             {
                 "title": panel.title,
@@ -107,9 +116,7 @@ def panels_data(found: Sequence[Panel], ranked: pd.DataFrame, observations: Obse
                 "higher": panel.higher_is_better,
                 "rows": rows,
                 "styles": {line: _style(drawn[line]) for line in names if line in drawn},
-                "anytime": [
-                    curve for curve in curves.get(key, []) if curve["line"] in drawn and curve["line"] in names
-                ],
+                "anytime": _own_curves(shown, [name for name in names if name in drawn]),
             }
         )
     return panels_of
@@ -139,7 +146,6 @@ def _rows(panel: Panel, ranked: pd.DataFrame) -> dict[str, list[Any]]:
             "n_seeds": row.n_seeds,
             "basis": row.basis,
             "gap": gap,
-            "fit": row.fit_seconds,
             "train": row.train_seconds,
             "predict": predict,
             "memory": row.peak_bytes,
@@ -169,21 +175,40 @@ def _style(style: Style) -> dict[str, str]:
     return {"colour": style.colour, "symbol": _SYMBOLS[style.marker], "dash": _DASHES[style.dash]}
 
 
-def _anytime(observations: Observations) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    """Validation scores as training went on, of each method's lowest seed at its largest size, by panel."""
-    names = ("variant", "task", "device", "budget", "n_train", "draw", "seed", "status")
+_Setting = tuple[str, str, str, str, str | None, str | None]
+"""Task, data, device, budget, backbone and weights."""
+
+
+def _own_curves(curves: list[dict[str, Any]], lines: Sequence[str]) -> list[dict[str, Any]]:
+    """Curves of these lines, each once: a panel without a backbone finds its own under both of its keys."""
+    found: dict[str, dict[str, Any]] = {}
+    for curve in curves:
+        if curve["line"] in lines:
+            found.setdefault(curve["line"], curve)
+    return list(found.values())
+
+
+def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]:
+    """Validation scores as training went on, of each method's lowest seed at its largest size, by setting.
+
+    Cells that shared their device are left out: their seconds are no method's.
+    """
+    names = ("variant", "task", "data", "device", "budget", "backbone", "weights", "n_train", "draw", "seed", "status")
     columns = observations.columns(names)
-    chosen: dict[tuple[Any, ...], tuple[int, int, int]] = {}
+    chosen: dict[tuple[_Setting, str], tuple[int, int, int]] = {}
     for i, values in enumerate(zip(*columns.values(), strict=True)):
         row = dict(zip(names, values, strict=True))
-        points = [point for point in observations.records[i].curve if point.validation is not None]
-        if row["status"] != "ok" or len(points) < 2 or row["draw"] == "balanced":
+        record = observations.records[i]
+        points = [point for point in record.curve if point.validation is not None]
+        shared = record.provenance.cells_at_a_time > 1
+        if row["status"] != "ok" or len(points) < 2 or row["draw"] == "balanced" or shared:
             continue
-        key = (row["task"], row["device"], row["budget"], row["variant"])
+        setting = (row["task"], row["data"], row["device"], row["budget"], row["backbone"], row["weights"])
         rank = (-row["n_train"], row["seed"], i)
+        key = (setting, row["variant"])
         chosen[key] = min(rank, chosen.get(key, rank))
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for (task, device, budget, variant), (n_train, _, i) in sorted(chosen.items()):
+    found: dict[_Setting, list[dict[str, Any]]] = {}
+    for (setting, variant), (n_train, _, i) in sorted(chosen.items(), key=str):
         points = [point for point in observations.records[i].curve if point.validation is not None]
         kept = points[:: max(1, len(points) // MOST_CURVE_POINTS)]
         curve = {
@@ -192,7 +217,7 @@ def _anytime(observations: Observations) -> dict[tuple[str, str, str], list[dict
             "seconds": [_rounded(point.seconds) for point in kept],
             "validation": [_rounded(point.validation) for point in kept],
         }
-        found.setdefault((task, device, budget), []).append(curve)
+        found.setdefault(setting, []).append(curve)
     return found
 
 
@@ -216,18 +241,15 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
     if own.empty:
         return f"{shown}<p>Nothing was scored.</p>\n</div>"
     rows = []
-    single, few = False, set()
     for at_size in (group for _, group in own.groupby(["n_train", "draw"], sort=True)):
         n_train, draw = at_size["n_train"].iloc[0], at_size["draw"].iloc[0]
         best = at_size[at_size["is_best"]].iloc[0]
         of_best = panel.rows[panel.rows["variant"] == best["variant"]]
         here = (of_best["n_train"] == n_train) & (of_best["draw"] == draw)
         line = of_best[here if here.any() else of_best["n_train"] == 0].iloc[0]
-        single |= line["basis"] == "test rows only"
-        few |= {int(line["n_seeds"])} & {2, 3}
         interval = text.interval(line["score_low"], line["score_high"])
         tied = [text.plain(name) for name in tied_with_best(at_size)]
-        unknown = [text.plain(str(row.variant)) for row in each(at_size) if pd.isna(row.is_tied)]
+        unknown = [text.plain(name) for name in not_known(at_size)]
         said = ", ".join(_short(name) for name in tied) or "none"
         if unknown:
             said += f" (not known: {', '.join(_short(name) for name in unknown)})"
@@ -240,26 +262,14 @@ def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
     columns = {"labels": "", "best": "name", f"{_escape(panel.metric or 'score')}, 95 % interval": ""}
     columns |= {"tied with it": "words", "compared": ""}
     head = "".join(f'<th scope="col" class="{of}">{name}</th>' for name, of in columns.items())
-    notes = [f"{footnote}." for footnote in panel.footnotes]
-    if single:
-        notes.append(
-            "With one seed an interval knows of test rows only: another seed would differ by more than it says."
-        )
+    notes = [scores_said(panel), *coverage(panel), *cautions(panel)]
     if (own["n_rows"] == 0).fillna(False).any():
-        notes.append("Some of these have no predictions by test row here: they are compared without pairing.")
-    notes += [COVERAGE[n] for n in sorted(few)]
+        notes.append("Some of these have no predictions by test row here: they are compared without pairing")
     return (
         f'{shown}<div class="scroll" tabindex="0" role="region" aria-label="Best methods by number of labels">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>\n"
-        f'<p class="notes">{_escape(" ".join(notes))}</p>\n</div>'
+        f'<p class="notes">{_escape(" ".join(f"{note}." for note in notes))}</p>\n</div>'
     )
-
-
-COVERAGE: dict[int, str] = {
-    2: "With two seeds an interval that says 95 % covers 88 to 97 %, the less the more seeds differ.",
-    3: "With three seeds an interval that says 95 % covers 93 to 97 %, the less the more seeds differ.",
-}
-"""What is said beside intervals of few seeds, by their number (docs/statistics.md, tests/test_coverage.py)."""
 
 
 def _across(found: list[Standing], of_panels: Sequence[Panel]) -> str:
@@ -272,11 +282,7 @@ def _across(found: list[Standing], of_panels: Sequence[Panel]) -> str:
     ]
     pictures = 0
     for standing in found:
-        note = f"Ranked on {len(standing.tasks)} of {standing.n_tasks_in_all} tasks: {', '.join(standing.tasks)}."
-        if standing.left_out:
-            missing = [f"{name} (ran on {standing.n_tasks[name]})" for name in standing.left_out]
-            note += f" Not ranked, since they did not run on all of these: {', '.join(missing)}."
-        parts.append(f"<h3>{_escape(standing.title)}</h3>\n<p class='notes'>{_escape(note)}</p>")
+        parts.append(f"<h3>{_escape(standing.title)}</h3>\n<p class='notes'>{_escape(standing.said)}</p>")
         if pictures < MOST_PICTURES and len(standing.methods) <= 24:
             pictures += 1
             ranks = zip(standing.methods, standing.ranking.mean_ranks, strict=True)
@@ -285,11 +291,12 @@ def _across(found: list[Standing], of_panels: Sequence[Panel]) -> str:
             parts.append(_picture(draw_critical_differences(standing), said))
     sizes = sorted({int(row) for panel in of_panels for row in panel.rows["n_train"] if row > 0})
     for n_train in sizes[-1:]:
-        data = heat_map_data(one_setting(list(of_panels), n_train), n_train)
+        shown = one_setting(list(of_panels), n_train)
+        data = heat_map_data(shown, n_train)
         if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
-            title = f"Scores at {n_train:,} labels"
+            title = heat_map_title(shown, n_train)
             parts += [
-                f"<h3>{title}</h3>",
+                f"<h3>{_escape(title)}</h3>",
                 _picture(draw_heat_map(data, title), f"{title}, a method a row, a task a column"),
             ]
     return "\n".join(parts)

@@ -28,8 +28,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from harness import stats
 from harness.report import text
 from harness.report.observations import Source
+from harness.report.panels import Panel, panels
 from harness.report.styles import Style, lines_in, styles
-from harness.report.tables import Panel, each, panels
+from harness.report.tables import each
 
 _RC = {
     "text.parse_math": False,  # a name with dollar signs in it is a name, not mathematics

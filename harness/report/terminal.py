@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from harness.report import text
+from harness.report.caption import cautions, scores_said
 from harness.report.compare import Compared
 from harness.report.observations import Source
-from harness.report.tables import Entry, Panel, each, panels, pivot
+from harness.report.panels import Panel, panels
+from harness.report.pivot import Entry, pivot
+from harness.report.tables import each
 
 _MOST_COMPARED = 60
 
@@ -17,7 +22,7 @@ _MAX_SIZES = 4  # more columns of scores than that do not fit beside the costs i
 
 
 def terminal_table(source: Source) -> Table:
-    """Method x training size: score with interval; seconds to fit, peak memory and trainable parameters.
+    """Method x training size: score with interval; seconds of training, peak memory and trainable parameters.
 
     A single panel is a table; several stand one below the other.
 
@@ -44,12 +49,7 @@ def _n_sizes(panel: Panel) -> int:
 
 def _table(panel: Panel, costs: str = "") -> Table:
     # Text, not str: a method's name may hold square brackets, which rich would take for its markup.
-    caption = (
-        f"{panel.metric or 'score'}: mean over seeds, with its 95 % interval; the best at each size is bold{costs}"
-    )
-    if (panel.rows["basis"] == "test rows only").fillna(False).any():
-        caption += ". With one seed the interval knows of test rows only"
-    caption = ". ".join([caption, *panel.footnotes])
+    caption = ". ".join([f"{scores_said(panel)}; the best at each size is bold{costs}", *cautions(panel)])
     return Table(
         title=Text(panel.heading, style="bold"),
         caption=Text(caption + "."),
@@ -64,14 +64,14 @@ def _table(panel: Panel, costs: str = "") -> Table:
 def _wide(panel: Panel) -> Table:
     """Sizes side by side; what a method costs is shown at its largest size."""
     labels, lines = pivot(panel)
-    table = _table(panel, "" if len(labels) == 1 else "; fit, memory and trainable parameters at the largest size")
+    table = _table(panel, "" if len(labels) == 1 else "; train, memory and trainable parameters at the largest size")
     table.add_column(Text("method"), overflow="fold", max_width=24)
     for label in labels:
         table.add_column(Text(label), justify="right", min_width=11, overflow="fold")
-    for name, width in (("fit", 7), ("peak memory", 6), ("trainable", 9)):
+    for name, width in (("train", 7), ("peak memory", 6), ("trainable", 9)):
         table.add_column(Text(name), justify="right", overflow="fold", min_width=width, max_width=9)
     for line in lines:
-        costs = [Text(line.fit), Text(line.memory), Text(line.trainable)]
+        costs = [Text(line.train), Text(line.memory), Text(line.trainable)]
         table.add_row(Text(line.variant), *(_shown(entry) for entry in line.entries), *costs)
     return table
 
@@ -93,7 +93,7 @@ def _long(panel: Panel) -> Table:
     position = {row: i for i, row in enumerate(sizes.itertuples(index=False, name=None))}
     table = _table(panel)
     table.add_column(Text("method"), overflow="fold", max_width=24)
-    for name in ("labels", "score", "interval", "fit", "peak memory", "trainable"):
+    for name in ("labels", "score", "interval", "train", "peak memory", "trainable"):
         table.add_column(Text(name), justify="right", overflow="fold")
     table.add_column(Text("missing"), style="yellow", overflow="fold", max_width=18)
     previous = None
@@ -107,13 +107,19 @@ def _long(panel: Panel) -> Table:
             Text(text.size(row.n_train, row.draw, row.n_per_class)),
             Text(text.score(row.score), style="bold" if is_best else ""),
             Text(text.interval(row.score_low, row.score_high), style="dim"),
-            Text(text.seconds(row.fit_seconds)),
+            Text(text.seconds(row.train_seconds)),
             Text(text.memory(row.peak_bytes)),
             Text(text.number(row.n_trainable)),
             Text(row.note if text.present(row.note) else ""),
         )
         previous = name
     return table
+
+
+def _difference(row: Any) -> Text:
+    if not text.present(row.difference):
+        return Text(text.ABSENT)
+    return Text(f"{row.difference:+.3f}\n").append(text.interval(row.low, row.high), style="dim")
 
 
 def terminal_compared(found: Compared) -> Table:
@@ -123,7 +129,7 @@ def terminal_compared(found: Compared) -> Table:
     table = Table(title=Text("b against a", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "method"):
         table.add_column(name, overflow="fold", max_width=22)
-    for name in ("labels", "a", "b", "b - a", "fit b/a"):
+    for name in ("labels", "a", "b", "b - a", "train b/a"):
         table.add_column(name, justify="right")
     table.add_column("verdict", overflow="fold", max_width=20)
     rows = sorted(each(found.rows), key=lambda row: (order[row.verdict], row.task, row.method, row.n_train))
@@ -137,8 +143,8 @@ def terminal_compared(found: Compared) -> Table:
             text.size(row.n_train, row.draw),
             text.score(row.score_a),
             text.score(row.score_b),
-            Text(f"{row.difference:+.3f}\n").append(text.interval(row.low, row.high), style="dim"),
-            f"{row.fit_ratio:.2f}" if text.present(row.fit_ratio) else text.ABSENT,
+            _difference(row),
+            f"{row.train_ratio:.2f}" if text.present(row.train_ratio) else text.ABSENT,
             verdict,
         )
     if len(rows) > _MOST_COMPARED:

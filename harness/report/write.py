@@ -13,22 +13,19 @@ from harness.frame import EXPORT_COLUMNS, write_csv
 from harness.outputs import mark_folder, replacing
 from harness.report import overview_plots, plots, text
 from harness.report.across import Standing, across_frame, across_tasks, overfitting_gaps
-from harness.report.contrasts import all_pairs, standings, tied_with_best, transfer_gains
+from harness.report.caption import COSTS, cautions, coverage, scores_said
+from harness.report.contrasts import all_pairs, not_known, standings, tied_with_best, transfer_gains
 from harness.report.latex import latex_pivot
 from harness.report.measured import HOW_TO_READ, how_it_was_measured, what_was_compared
 from harness.report.observations import Source, observe
 from harness.report.page import write_page
+from harness.report.panels import Panel, panels
+from harness.report.pivot import markdown_comparison, markdown_pivot, markdown_table
 from harness.report.styles import Style, lines_in, styles
-from harness.report.tables import (
-    Panel,
-    comparison,
-    each,
-    failures,
-    markdown_comparison,
-    markdown_pivot,
-    markdown_table,
-    panels,
-)
+from harness.report.tables import comparison, each, failures
+
+_OF_CELLS = ("tune_seconds", "train_seconds", "train_rows_cut", "test_rows_cut", "unsteady")
+"""Columns of cells.csv beyond those of `harness export`."""
 
 _Draw = Callable[[Figure, str, str], str]
 """Writes a figure under a stem and returns the Markdown that shows it under a name."""
@@ -38,10 +35,11 @@ def write_report(source: Source, folder: Path, formats: Sequence[str] = plots.FO
     """Write a report of records into a folder and return the path of its page, `report.html`.
 
     The page is one file and needs nothing beside it. Beside it lie report.md, comparison.csv (one row per method, size,
-    task, backbone, device and budget), cells.csv (one row a cell, as `harness export` writes it), standings.csv (who
-    is best and who is tied with the best at each size), pairs.csv (every two methods), across.csv (ranks over tasks),
-    gaps.csv (training less test score), transfer.csv (what pretraining buys) and failures.csv, each where there is
-    something in it, tables/ (LaTeX) and figures/ (PNG, SVG, PDF). The same records give the same bytes.
+    task, backbone, device and budget), cells.csv (one row a cell: the columns of
+    `harness export` and `_OF_CELLS`), standings.csv (who is best and who is tied with the best at each size), pairs.csv
+    (every two methods), across.csv (ranks over tasks), gaps.csv (training less test score), transfer.csv (what
+    pretraining buys) and failures.csv, each where there is something in it, tables/ (LaTeX) and figures/ (PNG, SVG,
+    PDF). The same records give the same bytes.
 
     Args:
         source: records with their predictions; without them, intervals over several seeds know of seeds only.
@@ -64,7 +62,7 @@ def write_report(source: Source, folder: Path, formats: Sequence[str] = plots.FO
     except OSError as error:
         raise StoreError(f"The folder {folder} cannot be made: {error.strerror}. Name another one.") from error
     mark_folder(folder)
-    cells = observations.frame[[column.name for column in EXPORT_COLUMNS]]
+    cells = observations.frame[[*(column.name for column in EXPORT_COLUMNS), *_OF_CELLS]]
     tables = {
         "comparison": table,
         "cells": cells.sort_values(["task", "method", "n_train", "seed", "id", "device"]),
@@ -119,7 +117,8 @@ def _results(found: list[Panel], draw: _Draw, tables: Path, ranked: pd.DataFrame
             sections.append("Nothing was scored, so there is nothing to draw.")
             continue
         with replacing(tables / f"{stem}.tex") as temporary:
-            temporary.write_text(latex_pivot(panel, _tied(panel, ranked)) + "\n", encoding="utf-8", newline="\n")
+            marked = (_at_sizes(panel, ranked, "tied"), _at_sizes(panel, ranked, "not known"))
+            temporary.write_text(latex_pivot(panel, *marked) + "\n", encoding="utf-8", newline="\n")
         sections += [_best(panel, ranked)]
         sections += _figures(panel, draw, stem, drawn)
         sections += ["### Every size", markdown_comparison(panel)]
@@ -127,24 +126,14 @@ def _results(found: list[Panel], draw: _Draw, tables: Path, ranked: pd.DataFrame
 
 
 def _caption(panel: Panel) -> str:
-    metric = text.markdown(panel.metric or "score")
-    lines = [f"{metric}: mean over seeds [95 % interval]; the best at each size is bold."]
-    lines.append("Fit, peak memory and trainable parameters are those at the largest size that a method has.")
-    bases = set(panel.rows["basis"].dropna())
-    if "test rows only" in bases:
-        lines.append(
-            "Where there is one seed, the interval knows of test rows only, and is narrower than it should be."
-        )
-    if "seeds only" in bases:
-        lines.append("Some intervals know of seeds only: see `basis` in comparison.csv.")
-    if (panel.rows["n_missing"] > 0).any():
-        lines.append("Some seeds are missing: those means are over fewer seeds than others at the same size.")
-    lines += [f"{text.markdown(footnote)}." for footnote in panel.footnotes]
-    return " ".join(lines)
+    said = [f"{scores_said(panel)}, in brackets; the best at each size is bold", COSTS]
+    return " ".join(f"{text.markdown(line)}." for line in (*said, *coverage(panel), *cautions(panel)))
 
 
-def _tied(panel: Panel, ranked: pd.DataFrame) -> set[tuple[str, str]]:
-    own = ranked[(ranked["panel"] == panel.title) & ranked["is_tied"].fillna(False)]
+def _at_sizes(panel: Panel, ranked: pd.DataFrame, mark: str) -> set[tuple[str, str]]:
+    """(method, label of the size) of what is "tied" with the best, or of which that is "not known"."""
+    tied = ranked["is_tied"]
+    own = ranked[(ranked["panel"] == panel.title) & (tied.isna() if mark == "not known" else tied.fillna(False))]
     per_class = {(row.n_train, row.draw): row.n_per_class for row in each(panel.rows)}
     return {
         (text.plain(row.variant), text.size(row.n_train, row.draw, per_class.get((row.n_train, row.draw))))
@@ -160,7 +149,10 @@ def _best(panel: Panel, ranked: pd.DataFrame) -> str:
         n_train, draw = at_size["n_train"].iloc[0], at_size["draw"].iloc[0]
         best = at_size[at_size["is_best"]].iloc[0]
         tied = [text.markdown(name) for name in tied_with_best(at_size)]
+        unknown = [text.markdown(name) for name in not_known(at_size)]
         said = f"; tied with it: {', '.join(tied)}" if tied else "; nothing is tied with it" if len(at_size) > 1 else ""
+        if unknown:
+            said = f"{said if tied else ''}; not known: {', '.join(unknown)}"
         lines.append(
             f"- {text.size(int(n_train), str(draw))} labels: **{text.markdown(best['variant'])}** "
             f"{text.score(best['score'])}{said}"
@@ -190,18 +182,15 @@ def _across(found: list[Standing], of_panels: list[Panel], draw: _Draw) -> list[
         return []
     sections = ["## Across tasks"]
     for i, standing in enumerate(found):
-        note = f"{text.markdown(standing.title)}: ranked on {len(standing.tasks)} of {standing.n_tasks_in_all} tasks"
-        note += f" ({', '.join(map(text.markdown, standing.tasks))})."
-        if standing.left_out:
-            missing = [f"{text.markdown(name)} (ran on {standing.n_tasks[name]})" for name in standing.left_out]
-            note += f" Not ranked, since they did not run on all of these: {', '.join(missing)}."
+        note = f"{text.markdown(standing.title)}: {text.markdown(standing.said)}"
         figure = overview_plots.draw_critical_differences(standing)
         sections += [note, draw(figure, f"ranks-{i + 1}", f"Mean ranks: {standing.title}")]
     sizes = sorted({int(n) for panel in of_panels for n in panel.rows["n_train"] if n > 0})
     for n_train in sizes[-1:]:
-        data = overview_plots.heat_map_data(overview_plots.one_setting(of_panels, n_train), n_train)
+        shown = overview_plots.one_setting(of_panels, n_train)
+        data = overview_plots.heat_map_data(shown, n_train)
         if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
-            title = f"Scores at {n_train:,} labels"
+            title = overview_plots.heat_map_title(shown, n_train)
             sections.append(draw(overview_plots.draw_heat_map(data, title), "heat-map", title))
     return sections
 

@@ -35,8 +35,7 @@
   };
 
   const costs = [
-    { key: "fit", name: "seconds to fit", shown: seconds, least: 0.001 },
-    { key: "train", name: "seconds of training (encoding, tuning, fitting)", shown: seconds, least: 0.001 },
+    { key: "train", name: "train: seconds of encoding, tuning and fitting", shown: seconds, least: 0.001 },
     { key: "memory", name: "peak memory above the baseline, bytes", shown: bytes, least: 1000 },
     { key: "trainable", name: "trainable parameters", shown: counted, least: 1 },
     { key: "stored", name: "bytes to store", shown: bytes, least: 100 },
@@ -105,7 +104,7 @@
     `<b>${plain(short(row.line, 60))}</b><br>${plain(row.label)} labels, ${row.n_seeds} seed${row.n_seeds === 1 ? "" : "s"}` +
     `<br>${plain(panel.metric)} ${scoreOf(row.score)}` +
     (row.low === null ? "" : ` [${scoreOf(row.low)}, ${scoreOf(row.high)}]`) +
-    costs.map(({ key, name, shown }) => `<br>${name.replace(/ \(.*| above.*|, bytes/g, "")}: ${shown(row[key])}`).join("");
+    costs.map(({ key, name, shown }) => `<br>${name.replace(/: .*| above.*|, bytes/g, "")}: ${shown(row[key])}`).join("");
   const errorsOf = (rows) => ({
     type: "data",
     symmetric: false,
@@ -224,8 +223,10 @@
     }
     draw("cost-figure", traces, layout);
     const unknown = rows.length - known.length;
+    const least = known.filter((row) => row[cost.key] < cost.least).length;
     byId("cost-notes").textContent =
       "Filled points are on the Pareto front of what fits: nothing at least as good costs no more. Larger points have more labels." +
+      (least ? ` ${least} points of less are drawn at ${cost.shown(cost.least)}, since the axis has no 0.` : "") +
       (unknown ? ` ${unknown} of ${rows.length} points are not drawn: this cost is not known of them.` : "");
   };
 
@@ -313,7 +314,6 @@
     { key: "n_seeds", name: "seeds", shown: (row) => String(row.n_seeds) },
     { key: "basis", name: "interval over", shown: (row) => row.basis || "–", text: true },
     { key: "gap", name: "train − test", shown: (row) => scoreOf(row.gap) },
-    { key: "fit", name: "fit", shown: (row) => seconds(row.fit) },
     { key: "train", name: "train", shown: (row) => seconds(row.train) },
     { key: "predict", name: "predict 1,000", shown: (row) => seconds(row.predict) },
     { key: "memory", name: "memory", shown: (row) => bytes(row.memory) },
@@ -402,7 +402,7 @@
   costs.forEach((cost, i) => byId("axis").add(new Option(cost.name, i)));
   const largest = report.panels.reduce((best, one, i) => (one.size > report.panels[best].size ? i : best), 0);
   byId("panel").value = String(largest);
-  byId("axis").value = "1";
+  byId("axis").value = "0";
   byId("panel").addEventListener("change", show);
   byId("axis").addEventListener("change", drawCost);
   byId("filter").addEventListener("input", drawTable);

@@ -1,0 +1,176 @@
+"""Panels: the rows of a comparison that may stand in one table.
+
+Rows are comparable within a panel only: one task and fingerprint, one metric, one device, one budget, one backbone
+(with the methods that use none). Nothing is pooled across panels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from harness.report import text
+from harness.report.observations import Source
+from harness.report.tables import comparison
+
+DAGGER = "†"
+CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/defaults.md)"
+"""The footnote of tables whose task helped to choose the defaults: what is compared there is not all unseen."""
+
+DOUBLE_DAGGER = "‡"
+SEEN = f"{DOUBLE_DAGGER} the backbone is known to have been trained on this data set"
+"""The footnote of tables whose backbone knows the data: its scores say less of data that it does not know."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows of `comparison` that may be compared with each other.
+
+    Attributes:
+        title: `docstrings · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with what else tells it from other panels.
+        rows: its rows, best first (by the score at the largest size that a method has), then by size.
+        metric: the metric of all scores; None where nothing was scored.
+        higher_is_better: its direction.
+        data: fingerprint of the task's data.
+        weights: fingerprint of the backbone; None where no method uses one.
+        defaults_chosen_here: whether the methods' default settings were chosen on this task.
+        backbone_has_seen: whether the backbone is known to have been trained on the task's data.
+        overlaps: data sets that are known to share texts with the task's, in words; None where none are.
+    """
+
+    title: str
+    task: str
+    device: str
+    backbone: str | None
+    budget: str
+    rows: pd.DataFrame
+    metric: str | None
+    higher_is_better: bool = True
+    data: str = ""
+    weights: str | None = None
+    defaults_chosen_here: bool = False
+    backbone_has_seen: bool = False
+    overlaps: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """The title as a table bears it: with a mark for each of `footnotes` that has one."""
+        marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.backbone_has_seen else "")
+        return f"{self.title} {marks}".strip()
+
+    @property
+    def footnotes(self) -> list[str]:
+        """What has to be said of the task beneath its table, in sentences without a full stop."""
+        said = [CHOSEN_HERE] * self.defaults_chosen_here + [SEEN] * self.backbone_has_seen
+        return said + ([f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else [])
+
+
+def panels(source: Source | pd.DataFrame) -> list[Panel]:
+    """The comparison cut into panels; methods without a backbone stand in the panel of each backbone.
+
+    No two panels share a title.
+
+    Args:
+        source: records, or what `comparison` made of them.
+    """
+    frame = source if isinstance(source, pd.DataFrame) else comparison(source)
+    found = []
+    for _, of_setting in frame.groupby(["task", "data", "device", "budget"], sort=True, dropna=False):
+        bare = of_setting["backbone"].isna()
+        backbones = of_setting.loc[~bare, ["backbone", "weights"]].drop_duplicates()
+        twice = bare & of_setting["variant"].isin(of_setting.loc[~bare, "variant"])
+        if twice.any():  # with and without a backbone: one table cannot hold both under one name
+            found += _by_metric(frame, of_setting[twice], None, None)
+            bare &= ~twice
+        if backbones.empty:
+            found += _by_metric(frame, of_setting, None, None)
+        for backbone, weights in backbones.itertuples(index=False, name=None):
+            mine = (of_setting["backbone"] == backbone).fillna(False) & (of_setting["weights"] == weights).fillna(False)
+            found += _by_metric(frame, of_setting[bare | mine], backbone, weights)
+    return _with_own_titles(found)
+
+
+def _by_metric(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weights: str | None) -> list[Panel]:
+    """One panel for each metric. Rows without a score have no metric, and stand in all of them."""
+    metrics = sorted(rows["metric"].dropna().unique())
+    if len(metrics) < 2:
+        return [_panel(frame, rows, backbone, weights)]
+    own = [rows[(rows["metric"] == metric).fillna(False) | rows["metric"].isna()] for metric in metrics]
+    made = [_panel(frame, of_metric, backbone, weights) for of_metric in own]
+    return [replace(panel, title=f"{panel.title} · {text.plain(str(panel.metric))}") for panel in made]
+
+
+def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weights: str | None) -> Panel:
+    first = rows.iloc[0]
+    same_task = frame[frame["task"] == first["task"]]
+    parts = [first["task"]]
+    if same_task["data"].nunique() > 1:
+        parts.append(f"data {_start_of(first['data'], same_task['data'])}")
+    if backbone is not None:
+        parts.append(_short_name(backbone, set(frame["backbone"].dropna())))
+        own_weights = frame.loc[(frame["backbone"] == backbone).fillna(False), "weights"]
+        if own_weights.nunique() > 1:
+            parts.append(f"weights {_start_of(str(weights), own_weights)}")
+    parts.append(first["device"])
+    if first["budget"] != "default" or same_task["budget"].nunique() > 1:
+        parts.append(f"budget {first['budget']}")
+    metrics = rows["metric"].dropna()
+    return Panel(
+        title=text.plain(" · ".join(parts)),
+        task=first["task"],
+        device=first["device"],
+        backbone=backbone,
+        budget=first["budget"],
+        rows=_best_first(rows),
+        metric=None if metrics.empty else str(metrics.iloc[0]),
+        higher_is_better=bool(rows["higher_is_better"].dropna().all()),
+        data=first["data"],
+        weights=weights,
+        defaults_chosen_here=bool(rows["defaults_chosen_here"].fillna(False).any()),
+        backbone_has_seen=bool(rows["backbone_has_seen"].fillna(False).any()),
+        overlaps=None if rows["overlaps"].dropna().empty else str(rows["overlaps"].dropna().iloc[0]),
+    )
+
+
+def _start_of(fingerprint: str, among: Iterable[str]) -> str:
+    """The first 8 letters, or as many as tell it from the others."""
+    others = {str(other) for other in among if not pd.isna(other)} - {fingerprint}
+    n = next((n for n in range(8, len(fingerprint)) if not any(o.startswith(fingerprint[:n]) for o in others)), None)
+    return fingerprint[:n]
+
+
+def _with_own_titles(found: list[Panel]) -> list[Panel]:
+    """The same panels; a number tells apart titles that differ in invisible characters only."""
+    met: Counter[str] = Counter()
+    told = []
+    for panel in found:
+        met[panel.title] += 1
+        n = met[panel.title]
+        told.append(panel if n == 1 else replace(panel, title=f"{panel.title} ({n})"))
+    return told
+
+
+def _short_name(backbone: str, known: set[str]) -> str:
+    """The part after the last slash, where that tells it from the others."""
+    short = backbone.rsplit("/", 1)[-1]
+    return short if short and sum(name.rsplit("/", 1)[-1] == short for name in known) == 1 else backbone
+
+
+def _best_first(rows: pd.DataFrame) -> pd.DataFrame:
+    higher = bool(rows["higher_is_better"].dropna().all())
+    keys: dict[str, tuple[bool, int, float, str]] = {}
+    for variant, own in rows.groupby("variant"):
+        scored = own.dropna(subset=["score"]).sort_values("n_train")
+        best = float(scored["score"].iloc[-1]) if len(scored) else 0.0
+        size = int(scored["n_train"].iloc[-1]) if len(scored) else 0
+        keys[str(variant)] = (not len(scored), -size, -best if higher else best, str(variant))
+    order = {variant: i for i, variant in enumerate(sorted(keys, key=lambda variant: keys[variant]))}
+    return (
+        rows.assign(_order=rows["variant"].map(order).astype(int))
+        .sort_values(["_order", "n_train", "draw"], kind="stable")
+        .drop(columns="_order")
+        .reset_index(drop=True)
+    )

@@ -1,0 +1,122 @@
+"""The comparison of a panel as methods x training sizes, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.report import text
+from harness.report.panels import Panel
+from harness.report.tables import each
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One field of the pivot: the score of a method at a size, or why there is none."""
+
+    score: str
+    interval: str
+    note: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method of the pivot: its entries by size, and its cost at the largest size where it has one."""
+
+    variant: str
+    entries: tuple[Entry, ...]
+    train: str
+    memory: str
+    trainable: str
+
+
+def pivot(panel: Panel) -> tuple[list[str], list[Line]]:
+    """Labels of the training sizes, and one line per configuration with its score at each of them."""
+    rows = panel.rows
+    sizes = (
+        rows[["n_train", "draw", "n_per_class"]].drop_duplicates(["n_train", "draw"]).sort_values(["n_train", "draw"])
+    )
+    labels = [text.size(*row) for row in sizes.itertuples(index=False, name=None)]
+    keys = [(n_train, draw) for n_train, draw, _ in sizes.itertuples(index=False, name=None)]
+    found = {(row.variant, row.n_train, row.draw): row for row in each(rows)}
+    best: dict[tuple[Any, Any], float] = {}
+    for key in keys:
+        at_size = rows[(rows["n_train"] == key[0]) & (rows["draw"] == key[1])]
+        scores = at_size["score"].dropna()
+        if len(scores) > 1:
+            best[key] = scores.max() if at_size["higher_is_better"].dropna().all() else scores.min()
+    lines = []
+    for variant in rows["variant"].drop_duplicates():
+        own = [found.get((variant, *key)) for key in keys]
+        costed = [row for row in own if row is not None and text.present(row.score)]
+        last: Any = costed[-1] if costed else None
+        lines.append(
+            Line(
+                variant=text.plain(variant),
+                entries=tuple(_entry(row, best.get(key)) for row, key in zip(own, keys, strict=True)),
+                train=text.seconds(last.train_seconds if last else None),
+                memory=text.memory(last.peak_bytes if last else None),
+                trainable=text.number(last.n_trainable if last else None),
+            )
+        )
+    return labels, lines
+
+
+def _entry(row: Any, best: float | None) -> Entry:
+    if row is None:
+        return Entry(text.ABSENT, "", "", False)
+    note = row.note if text.present(row.note) else ""
+    if not text.present(row.score):
+        return Entry(text.ABSENT, "", note or "not run", False)
+    return Entry(text.score(row.score), text.interval(row.score_low, row.score_high), note, row.score == best)
+
+
+def markdown_pivot(panel: Panel) -> str:
+    """Method x training size: score [interval]; seconds of training, peak memory, parameters at the largest size."""
+    labels, lines = pivot(panel)
+    rows = []
+    for line in lines:
+        cells = []
+        for entry in line.entries:
+            score = f"**{entry.score}**" if entry.is_best else entry.score
+            shown = f"{score} [{entry.interval.replace('–', ', ')}]" if entry.interval else score
+            cells.append(f"{shown} ({entry.note})" if entry.note else shown)
+        rows.append([text.markdown(line.variant), *cells, line.train, line.memory, line.trainable])
+    return markdown_table(["method", *labels, "train", "peak memory", "trainable"], rows, n_left=1)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int) -> str:
+    """A Markdown table of fields that are escaped already; the first `n_left` columns are set left, the rest right."""
+    rule = [":--" if i < n_left else "--:" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def markdown_comparison(panel: Panel) -> str:
+    """Every row of a panel: score, seeds, seconds of training and predicting, memory, parameters, what is missing."""
+    header = ["method", "labels", "score", "95 % interval", "train score", "seeds", "train", "predict"]
+    asked = [
+        (title, name, say)
+        for title, name, say in (("energy", "energy_joules", text.energy), ("price", "price", text.price))
+        if panel.rows[name].notna().any()
+    ]
+    header += ["peak memory", "trainable", *(title for title, _, _ in asked), "missing"]
+    rows = [
+        [
+            text.markdown(row.variant),
+            text.size(row.n_train, row.draw, row.n_per_class),
+            text.score(row.score),
+            text.interval(row.score_low, row.score_high) or text.ABSENT,
+            text.score(row.train_score),
+            str(row.n_seeds),
+            text.seconds(row.train_seconds),
+            text.seconds(row.predict_seconds),
+            text.memory(row.peak_bytes),
+            text.number(row.n_trainable),
+            *(say(getattr(row, name)) for _, name, say in asked),
+            row.note if text.present(row.note) else "",
+        ]
+        for row in each(panel.rows)
+    ]
+    return markdown_table(header, rows, n_left=1)
