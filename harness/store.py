@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from harness import tables
+import harness.tables as tables
 from harness.claims import Owner, break_stale, renew, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
