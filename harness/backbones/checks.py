@@ -141,8 +141,8 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> None:
 def too_many_tokens(name: str, largest: int, n_rows: int, file: str) -> UsageError:
     """Return the error for a tokenizer whose ids go beyond the embeddings."""
     return UsageError(
-        f"Backbone '{name}': {file} has a token with the id {largest}, and the backbone has embeddings for the ids 0 to "
-        f"{n_rows - 1}. The tokenizer is another model's, or the embeddings were not resized: "
+        f"Backbone '{name}': {file} has a token with the id {largest}, and the backbone has embeddings for the ids 0 "
+        f"to {n_rows - 1}. The tokenizer is another model's, or the embeddings were not resized: "
         "model.resize_token_embeddings(len(tokenizer)), then save both."
     )
 
