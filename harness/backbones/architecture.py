@@ -51,6 +51,11 @@ def architecture_of(config: Mapping[str, object], name: str) -> Architecture:
     if is_encoder_alone(config):
         return "encoder"
     if config.get("is_encoder_decoder", kind in known[_TWO_STACKS]):
+        if kind not in known[_TWO_STACKS]:
+            raise UsageError(
+                f"Backbone '{name}': config.json states is_encoder_decoder, and {kind} is no sequence-to-sequence "
+                "language model. Expected false, or another model_type."
+            )
         return "sequence-to-sequence"
     if kind in known[_TWO_STACKS]:
         raise UsageError(

@@ -157,6 +157,9 @@ def bare_name(tensor: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without its full stop; its type if it has no message."""
+    """Return an error's message in one line, without its full stop; its type if it has no message."""
+    if isinstance(error, KeyError):
+        return f"there is no entry {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300].rstrip(".") if lines else type(error).__name__
+    n_read = next((count for count, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:n_read])[:300].rstrip(".") if lines else type(error).__name__

@@ -132,6 +132,12 @@ def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files
             f"({len(other)} tensors differ). The configuration and the weights are of different models."
         )
     missing = sorted(names & set(found["missing_keys"]))
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    if missing and hasattr(model, prefix) and not any(name.startswith(f"{prefix}.") for name in missing):
+        raise UsageError(
+            f"Backbone '{files.name}' has no weights for {_listed(missing)}: its files were saved without the "
+            "language-modelling head. Expected them as save_pretrained of the whole model."
+        )
     if missing:
         raise UsageError(
             f"Backbone '{files.name}' has no weights for {_listed(missing)}. The files are incomplete, hold another "
