@@ -58,10 +58,7 @@ def test_all_of_pefts_results_come_in_and_their_front_is_that_of_brute_force(evi
 
 def test_a_file_that_is_no_such_result_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"run_info": {}}')
-    with pytest.raises(
-        UsageError,
-        match=r"a\.json is no result of PEFT's method comparison; expected an object with run_info, train_info",
-    ):
+    with pytest.raises(UsageError, match=r"a\.json is no result of PEFT's method comparison; expected an object"):
         read_results([tmp_path], "peft")
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read as JSON"):
