@@ -40,6 +40,7 @@ def test_all_of_pefts_results_come_in_and_their_front_is_that_of_brute_force(evi
         accuracy = steps[-1]["test accuracy"]
         memory = value["train_info"]["accelerator_memory_max"]
         assert record.score.value == accuracy
+        assert record.score.others == {"forgetting": steps[-1]["forgetting"]}
         assert record.cost.peak_device_bytes == memory
         assert record.cost.n_trainable == value["train_info"]["num_trainable_params"]
         own = sum(step.get("train time", 0.0) for step in steps)

@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from harness.records import Record
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, Source, observe
+from harness.variants import storable
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
 _DTYPES: dict[str, Any] = {
@@ -132,7 +133,7 @@ def _row(key: tuple[Any, ...], a: _Side, b: _Side, of_a: Observations, of_b: Obs
     return {
         **{name: named[name] for name in ("task", "backbone", "method", "draw", "budget", "n_train")},
         "variant": _variant(named["method"], named["config"]),
-        "metric": score.metric,
+        "metric": storable(score.metric),
         "score_a": float(np.mean(list(a.group.scores.values()))),
         "score_b": float(np.mean(list(b.group.scores.values()))),
         "difference": found.mean,
