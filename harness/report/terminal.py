@@ -51,8 +51,8 @@ def _table(panel: Panel, costs: str = "") -> Table:
         caption += ". With one seed the interval knows of test rows only"
     caption = ". ".join([caption, *panel.footnotes])
     return Table(
-        title=Text(panel.heading, style="bold"),
-        caption=Text(caption + "."),
+        title=Text(text.plain(panel.heading), style="bold"),
+        caption=Text(text.plain(caption + ".")),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
