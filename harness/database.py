@@ -79,9 +79,9 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
     if "://" not in text:
         if not text.strip():
             raise StoreError("The store's name is empty; expected a path or a URL such as sqlite:///records.sqlite.")
-        if _ALMOST_A_URL.match(text):
+        if _ALMOST_A_URL.match(text) or mask_store(text) != text:
             raise StoreError(
-                f"The store '{mask_store(text)}' looks like a URL with one slash; expected two, such as "
+                f"The store '{mask_store(text)}' is neither a path nor a URL; expected a URL with two slashes, such as "
                 "postgresql+psycopg://USER@HOST/DATABASE. Begin the path of a file with ./ instead."
             )
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))

@@ -70,7 +70,12 @@ EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("score", "Float64", "the metric on the test rows", _score("value")),
     Column("score_low", "Float64", "lower end of the 95 % interval over test rows", _score("low")),
     Column("score_high", "Float64", "upper end of the same", _score("high")),
-    Column("n_test", "Int64", "test rows scored", _score("n_test")),
+    Column(
+        "n_test",
+        "Int64",
+        "test rows scored; null where an imported table does not say",
+        lambda record: (record.score.n_test or None) if record.score is not None else None,
+    ),
     Column("train_score", "Float64", "the metric on the training rows", lambda record: record.train_score),
     Column("load_seconds", "Float64", "reading the backbone", _seconds("load_seconds")),
     Column("encode_seconds", "Float64", "encoding the training rows", _seconds("encode_seconds")),

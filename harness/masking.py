@@ -6,8 +6,8 @@ import re
 
 MASK = "***"
 
-_WORDS = "pass|pwd|secret|token|api_?key"
-_NAMED = re.compile(rf"(?i)((?:^|[?&;,\s\"'(])[\w.%+-]*(?:{_WORDS})[\w.%+-]*=)[^&;\s\"'#)]+")
+_WORDS = "password|passwd|passphrase|pwd|secret"
+_NAMED = re.compile(rf"(?i)((?:^|[?&;,\s\"'(])[\w.%+-]*(?:{_WORDS})=)[^&;\s\"'#)]+")
 """A secret that has a name: `?password=...`, `password=...` in a connection string."""
 
 _IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/+[^/\s:@]*:)[^\s]*@")
@@ -19,7 +19,7 @@ _WHOLE = re.compile(r"(?s)^([A-Za-z][A-Za-z0-9+.-]*:/+[^/:@]*:).*@")
 
 def is_secret_name(name: str) -> bool:
     """Return whether a parameter of this name holds a secret."""
-    return re.search(_WORDS, name, re.IGNORECASE) is not None
+    return re.search(f"(?:{_WORDS})$", name, re.IGNORECASE) is not None
 
 
 def mask_store(source: object) -> str:

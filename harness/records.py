@@ -141,7 +141,7 @@ class Score:
     Attributes:
         value: in the metric's own range (accuracy: 0 to 1).
         low, high: ends of the interval; None where the metric has none yet.
-        n_test: test rows scored.
+        n_test: test rows scored; 0 where an imported result does not say.
         n_test_available: test rows there were before the cap.
         others: further metrics by name.
     """

@@ -205,7 +205,7 @@ assert list(disk.read("some")) == []
 
 
 def test_a_disk_that_may_only_be_read(tmp_path: Path) -> None:
-    """SQLite needs a writable folder even to read a store by its path; what it says then is what to do."""
+    """Whoever writes hears what to do; whoever reads can (see also tests/test_read_only.py)."""
     kept, disk = tmp_path / "kept", tmp_path / "disk"
     kept.mkdir()
     disk.mkdir()

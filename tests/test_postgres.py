@@ -22,11 +22,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from harness.backbones.locate import BackboneFiles
 from harness.claims import Owner
+from harness.cli.main import app
 from harness.errors import DuplicateError, StoreError
 from harness.execute import unrun
+from harness.jsonl import write_jsonl
 from harness.measure.device import Device
 from harness.records import Record
 from harness.schedule.drive import run_cells
@@ -34,9 +37,10 @@ from harness.schedule.job import Begun, Done, Event, Job
 from harness.schedule.prepare import Prepared
 from harness.store import STORE_SCHEMA, Store
 from harness.tasks import Task
-from tests import test_claims, test_store
+from tests import test_claims, test_forget, test_store
 from tests.planted import Planted
-from tests.record_factory import DEVICE, make_record
+from tests.record_factory import DEVICE, make_grid, make_record
+from tests.test_secrets import everything_said
 from tests.test_workers import Quiet
 from tests.toys import plan_one
 
@@ -171,6 +175,8 @@ def store(url: str) -> Iterator[Store]:
         test_store.test_side_figures_that_are_no_numbers_become_null_and_a_score_that_is_none_is_refused,
         test_store.test_hostile_text_is_stored_unchanged,
         test_store.test_two_processes_may_create_and_fill_one_store,
+        test_forget.check_filters,
+        test_forget.check_claims,
     ],
 )
 def test_a_store_works_as_on_sqlite(check: Callable[[str], None], url: str) -> None:
@@ -359,3 +365,64 @@ def test_no_message_says_the_password(server: Server, url: str) -> None:
             store.add(make_record(seed=1))
         assert PASSWORD not in str(caught.value)
         assert "predictions" in str(caught.value)
+
+
+# ---- reading
+
+
+def test_a_reader_writes_nothing_and_upgrades_nothing(server: Server, url: str) -> None:
+    with pytest.raises(StoreError, match="holds no records yet"):
+        Store.open(url, read_only=True)
+    engine = sa.create_engine(url)
+    assert sa.inspect(engine).get_table_names() == []
+    with Store.open(url) as store:
+        store.add(make_record())
+    with engine.begin() as connection:  # as version 0.1 left it
+        connection.exec_driver_sql("DROP TABLE claims")
+        connection.exec_driver_sql("UPDATE meta SET value = '1'")
+    with Store.open(url, read_only=True) as reader:
+        assert len(list(reader.records(with_predictions=True))) == 1
+        assert reader.claimed() == set()
+        with pytest.raises(StoreError, match="read-only"):
+            reader.add(make_record(seed=1))
+    assert "claims" not in sa.inspect(engine).get_table_names()
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT value FROM meta").scalar_one() == "1"
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["import", "records.jsonl"],
+        ["status"],
+        ["export", "out.csv"],
+        pytest.param(["report", "--out", "report", "--figures", "png"], marks=pytest.mark.slow),
+        ["advise", "--n-train", "64"],
+        ["doctor"],
+        ["forget", "--method", "full", "--yes"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_command_shows_the_password_of_a_store_that_works(
+    url: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl([make_record("full", seed=3)], tmp_path / "records.jsonl")
+    with Store.open(url) as store:
+        store.add_all(make_grid(methods=("full", "tfidf"), sizes=(32, 128), seeds=(0,)))
+    result = CliRunner().invoke(app, command, env={"HARNESS_STORE": url})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert PASSWORD not in everything_said(result, tmp_path)
+    with Store.open(url) as store:
+        assert all(PASSWORD not in str(record.to_json()) for record in store.records())
+
+
+def test_two_stores_with_passwords_are_compared_without_showing_them(url: str, tmp_path: Path) -> None:
+    with Store.open(url) as store:
+        store.add_all(make_grid(methods=("full", "tfidf"), sizes=(32,), seeds=(0,)))
+    write_jsonl([make_record("full"), make_record("head")], tmp_path / "b.jsonl")
+    for pair in ([url, str(tmp_path / "b.jsonl")], [str(tmp_path / "b.jsonl"), url]):
+        result = CliRunner().invoke(app, ["compare", *pair, "--out", str(tmp_path / "out.csv")])
+        assert "Not compared" in result.output
+        assert PASSWORD not in everything_said(result, tmp_path)

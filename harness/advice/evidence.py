@@ -130,8 +130,8 @@ def _mended(record: Record) -> tuple[Any, ...]:
 
 
 def usable(records: Iterable[Record]) -> list[Record]:
-    """Those with a score that says what a method reaches."""
-    return [r for r in records if r.status == "ok" and r.score is not None and r.suite not in NO_EVIDENCE]
+    """Return the records with a score on a known number of test rows that says what a method reaches."""
+    return [r for r in records if r.status == "ok" and r.score and r.score.n_test and r.suite not in NO_EVIDENCE]
 
 
 def told_apart(points: Sequence[Point]) -> list[Point]:

@@ -15,6 +15,7 @@ from harness.records import Record
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, Source, observe
 from harness.stats import Difference
+from harness.variants import storable
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
 _DTYPES: dict[str, Any] = {
@@ -184,7 +185,7 @@ def _row(key: tuple[Any, ...], a: _Side, b: _Side, of_a: Observations, of_b: Obs
     return {
         **{name: named[name] for name in ("task", "backbone", "method", "draw", "budget", "n_train")},
         "variant": _variant(named["method"], named["config"]),
-        "metric": " / ".join(metric for metric, _ in metrics),
+        "metric": " / ".join(storable(metric) for metric, _ in metrics),
         "score_a": float(np.mean(list(a.group.scores.values()))),
         "score_b": float(np.mean(list(b.group.scores.values()))),
         "difference": found.mean if len(metrics) == 1 else None,

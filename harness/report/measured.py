@@ -133,7 +133,7 @@ def _data(record: Record) -> str:
 
 
 def _test_rows(record: Record) -> str:
-    if record.score is None:
+    if record.score is None or not record.score.n_test:
         return ""
     available = record.score.n_test_available
     of = "" if available is None else f" of {available:,}"

@@ -51,8 +51,8 @@ def _table(panel: Panel, costs: str = "") -> Table:
     # Text, not str: a method's name may hold square brackets, which rich would take for its markup.
     caption = ". ".join([f"{scores_said(panel)}; the best at each size is bold{costs}", *cautions(panel)])
     return Table(
-        title=Text(panel.heading, style="bold"),
-        caption=Text(caption + "."),
+        title=Text(text.plain(panel.heading), style="bold"),
+        caption=Text(text.plain(caption + ".")),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
