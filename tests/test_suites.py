@@ -216,9 +216,10 @@ def test_anchors_are_read(tmp_path):
     assert (suite.task("b").max_length, suite.task("b").test_cap) == (7, 5)
 
 
-def test_suites_are_read_without_heavy_imports():
+def test_suites_and_backbones_are_found_without_heavy_imports():
     code = (
         "import sys; from harness.suites import load_suite, suite_names; [load_suite(n) for n in suite_names()];"
+        "from harness.backbones.locate import DEFAULT, locate_backbone; locate_backbone(DEFAULT);"
         "print([n for n in ('torch', 'datasets', 'pandas', 'transformers', 'sklearn') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -93,7 +93,7 @@ def load_weights(build: Any, config: Any, files: BackboneFiles, part: Callable[[
         part: the part of the model that is read; weights may be missing outside it.
 
     Raises:
-        UsageError: weights are missing, superfluous, of another shape or not finite.
+        UsageError: weights are missing, superfluous or of another shape.
     """
     import torch
 
@@ -116,7 +116,6 @@ def load_weights(build: Any, config: Any, files: BackboneFiles, part: Callable[[
     except Exception as error:
         raise refusing(files, "loaded by transformers", error) from error
     _check_names(model, part(model), found, files)
-    _check_finite(part(model), files)
     return model
 
 
@@ -179,7 +178,12 @@ def _header_of(name: str, files: BackboneFiles) -> Any:
     return tensors.get(name) or next((tensors[known] for known in endings), None)
 
 
-def _check_finite(model: nn.Module, files: BackboneFiles) -> None:
+def check_finite(model: nn.Module, files: BackboneFiles) -> None:
+    """Refuse weights that are not finite numbers.
+
+    Raises:
+        UsageError: one is NaN or infinite.
+    """
     import torch
 
     for name, value in model.state_dict().items():

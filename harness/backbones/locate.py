@@ -174,10 +174,8 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
     check_configuration(layout, config, name)
     headers = read_headers(inside, name)
     if weights and not headers.tensors:
-        raise UsageError(
-            f"Backbone '{name}' ({origin}) holds no weights in a .safetensors file; pickled weights are never loaded. "
-            f"{SAVE_AGAIN}"
-        )
+        what = "a .safetensors file without tensors" if any(inside.glob("*.safetensors")) else "no .safetensors file"
+        raise UsageError(f"Backbone '{name}' ({origin}) holds {what}; pickled weights are never loaded. {SAVE_AGAIN}")
     pinned = _PINNED_WEIGHTS.get(name)
     if pinned is not None and (weights or headers.tensors):
         path = inside / SINGLE

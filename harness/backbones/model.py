@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.backbones.architecture import is_encoder_alone
 from harness.backbones.decoding import GENERATION, START, settings_in
 from harness.backbones.layout import read_object
-from harness.backbones.loading import check_behaviour, load_weights, longest_input, read_config, skeleton
+from harness.backbones.loading import check_behaviour, check_finite, load_weights, longest_input, read_config, skeleton
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.pooling import pool as pool
 from harness.backbones.tokenizer import check_tokens, read_tokenizer
@@ -175,6 +175,9 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
         model = load_weights(build, config, files, lambda whole: whole)
     else:
         model = build.from_config(config, dtype=torch.float32)
+    checking = time.perf_counter()
+    check_finite(model, files)
+    started += time.perf_counter() - checking  # checks are no cell's cost
     if files.architecture == "causal":
         _share_transformer(model, backbone.resident(device))
     model = model.eval().requires_grad_(False).to(device)
@@ -228,6 +231,7 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     check_tokens(tokenizer, n_rows, files)
     width = getattr(config.get_text_config(), "hidden_size", None)
     if files.has_weights:
+        check_finite(model, files)
         width = check_behaviour(model, files, n_rows)
     if not isinstance(width, int):
         raise UsageError(
