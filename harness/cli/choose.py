@@ -131,7 +131,7 @@ def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) 
     by_label: dict[str, list[Tried]] = {}
     for tried in chosen.tried:
         by_label.setdefault(tried.candidate.label, []).append(tried)
-    shown = {label: score[0] for label, fits in by_label.items() if (score := validated(fits)) is not None}
+    shown = {label: found[0] for label, fits in by_label.items() if (found := validated(fits)) is not None}
     for label in sorted(by_label, key=lambda label: -shown.get(label, -math.inf)):
         fits, score = by_label[label], shown.get(label)
         table.add_row(
