@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from harness.advice.evidence import gather
 from harness.choose.candidates import Belief, Candidate, Measured, counts_as_normal
-from harness.choose.tried import Tried, share_of, summarised, validated, value_at
+from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
 from harness.choose.why import why_not_the_best
 from harness.methods.configure import parse_methods
 from harness.sources import reference_records
@@ -119,3 +119,20 @@ def test_a_perfect_score_of_words_is_not_passed_over_for_one_that_is_not_measure
     belief = Belief(points, 150)
     mean, _ = belief.expect(names, [300, 300, 300], tried)
     assert belief.back(float(mean[0])) > 0.97
+
+
+def test_what_validated_clearly_better_is_told_from_chance() -> None:
+    """143 of 150 against 150 is no chance: Fisher's exact test, one-sided, says 0.7 %; of 148 it says 25 %."""
+    from scipy.stats import fisher_exact
+
+    for right, clear in ((143, True), (148, False)):
+        by_name = {fit.candidate.label: [fit] for fit in fits(tfidf=1.0, last_layers=right / 150)}
+        table = [[150, 0], [right, 150 - right]]
+        assert (fisher_exact(table, alternative="greater").pvalue < 0.05) == clear
+        assert is_clearly_better(by_name["tfidf"], by_name["last-layers"]) == clear
+        assert not is_clearly_better(by_name["last-layers"], by_name["tfidf"])
+    cut_short = [replace(fit, n_train=100.0) for fit in by_name["last-layers"]]
+    (poor,) = (replace(fit, n_train=100.0) for fit in fits(last_layers=0.5))
+    assert not is_clearly_better(by_name["tfidf"], [poor])  # it made use of fewer labels
+    assert not is_clearly_better(by_name["tfidf"], [])
+    assert not is_clearly_better([], cut_short)
