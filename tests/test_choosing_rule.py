@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +13,13 @@ from scipy.optimize import minimize
 
 from harness.advice.evidence import gather
 from harness.choose.candidates import Belief, Candidate, Measured, counts_as_normal
+from harness.choose.race import STARTING_SECONDS, Race
+from harness.choose.runner import Runner
 from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
 from harness.choose.why import why_not_the_best
 from harness.methods.configure import parse_methods
 from harness.sources import reference_records
+from harness.tasks.base import Task
 from tests.record_factory import make_record
 
 
@@ -136,3 +142,23 @@ def test_what_validated_clearly_better_is_told_from_chance() -> None:
     assert not is_clearly_better(by_name["tfidf"], [poor])  # it made use of fewer labels
     assert not is_clearly_better(by_name["tfidf"], [])
     assert not is_clearly_better([], cut_short)
+
+
+def test_a_favourite_is_validated_where_that_takes_nothing_from_its_last_fit() -> None:
+    """Eighty seconds are left and a fit takes four: nothing is saved unseen. With six left there is no time to see."""
+    points = [p for p in gather(reference_records()).points if p.kind == "classification"]
+    entrants = [candidate("tfidf"), candidate("last-layers")]
+    folds = [cast(Task, SimpleNamespace(n_test=150))]
+
+    def entering(seconds: float) -> tuple[list[str], float]:
+        end, belief, runner = time.monotonic() + seconds, Belief(points, 150), cast(Runner, None)
+        race = Race(runner, folds, entrants, belief, end, None, lambda _: None, lambda _: 4.0, 300)
+        record = make_record("tfidf", 150, 0, accuracy=0.9, n_test=150)
+        race.tried.append(Tried(entrants[0], record, 150, 0, 1.0))
+        found, kept = race._entering([entrants[1]], seconds)
+        return [one.label for one in found], kept
+
+    names, kept = entering(80)
+    assert names == ["last-layers"]
+    assert kept >= 4.0 + STARTING_SECONDS  # the last fit is not cut short for it
+    assert entering(6)[0] == []
