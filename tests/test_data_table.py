@@ -181,7 +181,7 @@ BAD = {
         b"\xef\xbb\xbfbody,queue\n\xff,x\n",
         r"line 2 is not UTF-8: byte 0xff at offset 14",
     ),
-    "UTF-16": ("a.csv", GOOD.encode("utf-16"), r"line 1 is not UTF-8"),
+    "UTF-16 without a mark": ("a.csv", GOOD.encode("utf-16-le"), r"UTF-16LE without a byte-order mark"),
     "empty file": ("a.csv", "", r"a.csv: the file is empty"),
     "header only": ("a.csv", "body,queue\n", r"the file has no rows"),
     "blank lines only": ("a.jsonl", "\n\n", r"the file has no rows"),
@@ -192,7 +192,7 @@ BAD = {
     "broken JSON": ("a.jsonl", '{"body": "x", "queue": 1}\n{"body": \n', r"line 2 is not JSON"),
     "a JSON array": ("a.jsonl", "[1, 2]\n", r"line 1 is not a JSON object"),
     "not Parquet": ("a.parquet", "hello", r"a.parquet: the file cannot be read"),
-    "ending": ("a.xlsx", "x", r"end in '.xlsx' are not read; expected one of .csv, .tsv, .jsonl, .parquet"),
+    "ending": ("a.xlsx", "x", r"end in '.xlsx' are not read; expected one of .csv, .tsv, .jsonl, .json, .parquet"),
 }
 
 
@@ -200,13 +200,13 @@ BAD = {
 def test_bad_input_is_named(tmp_path, what):
     name, content, message = BAD[what]
     with pytest.raises(DataError, match=message):
-        table_task(write(tmp_path / name, content), "body", "queue")
+        table_task(write(tmp_path / name, content), "body", "queue", strict=True)
 
 
 def test_bad_parquet_rows_are_named(tmp_path):
     rows = [*ROWS, (None, "post")]
     with pytest.raises(DataError, match=r"a.parquet: row 13: the text in column 'body' is empty"):
-        table_task(tickets(tmp_path / "a.parquet", rows), "body", "queue")
+        table_task(tickets(tmp_path / "a.parquet", rows), "body", "queue", strict=True)
     with pytest.raises(DataError, match=r"a.parquet: there is no column 'text'.* Columns: 'body', 'queue'"):
         table_task(tmp_path / "a.parquet", "text", "queue")
     dated = [(text, pd.Timestamp("2024-01-01")) for text, _ in ROWS]
@@ -237,12 +237,12 @@ def test_bad_test_files_are_named(tmp_path):
         ([], r"test.csv: the file has no rows"),
     ):
         with pytest.raises(DataError, match=message):
-            table_task(train, "body", "queue", test=tickets(tmp_path / "test.csv", rows))
+            table_task(train, "body", "queue", test=tickets(tmp_path / "test.csv", rows), strict=True)
     with pytest.raises(DataError, match=r"test.csv: there is no column 'queue'"):
         table_task(train, "body", "queue", test=tickets(tmp_path / "test.csv", ROWS, ("body", "label")))
     train = tickets(tmp_path / "train.csv", [*ROWS, ("z", "rare")])
     with pytest.raises(DataError, match=r"train.csv: line 14: the class 'rare' has a single example"):
-        table_task(train, "body", "queue", test=tickets(tmp_path / "test.csv"))
+        table_task(train, "body", "queue", test=tickets(tmp_path / "test.csv"), strict=True)
 
 
 def test_names_of_files_become_names_of_tasks(tmp_path):

@@ -20,7 +20,7 @@ from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.race import LEAST_SECONDS as LEAST_FIT
 from harness.choose.race import Race
 from harness.choose.runner import Runner
-from harness.choose.tried import Tried, value_at
+from harness.choose.tried import Tried, is_clearly_better, validated, value_at
 from harness.choose.why import why_not_the_best
 from harness.cost.estimate import FIXED_SECONDS
 from harness.errors import HarnessError, UsageError
@@ -269,7 +269,20 @@ class _Last:
         mean, _ = race.believed(known, sizes)
         metric = self._task.metric
         expected = [value_at(metric, race.belief.back(float(value))) for value in mean]
-        return [(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")]
+        ranked = [(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")]
+        return self._with_what_is_clear(ranked)
+
+    def _with_what_is_clear(self, ranked: list[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
+        """Return the ranking with what validated best in front, where that is clearly better than the expected best.
+
+        Other tasks may say little of this one: what its own rows say beyond chance overrules them.
+        """
+        fits = {candidate.label: self._race.measured(candidate) for candidate, _ in ranked}
+        scores = {label: found[0] for label, own in fits.items() if (found := validated(own)) is not None}
+        best = max(scores, key=lambda label: scores[label], default=None)
+        if best is None or not is_clearly_better(fits[best], fits[ranked[0][0].label]):
+            return ranked
+        return sorted(ranked, key=lambda one: one[0].label != best)
 
     def _seconds_in_all(self, candidate: Candidate) -> float:
         """What fitting to all rows and predicting the test rows takes; validation rows are encoded already."""

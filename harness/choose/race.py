@@ -174,7 +174,8 @@ class Race:
         places = range(len(trained))
         direct = self.rivals(rivals, left - self.overhead)
         favourite = int(np.argmax(direct.mean))
-        worth, entering, kept = direct.best_of([], []), [], left
+        entering: list[int] = []
+        worth, kept = direct.best_of([], []), left
         n_rows = self.folds[0].n_test * min(2, len(self.folds))
         first = self.rivals(rivals, SHARE_FOR_LAST_FIT * left)
         noise = self.noise(first, n_rows)
@@ -182,7 +183,8 @@ class Race:
         has_time = False
         for n in range(1, len(order) + 1):
             chosen = order[:n]
-            last = min(max(self.last_fit(trained[i]) for i in chosen), SHARE_FOR_LAST_FIT * left)
+            uncut = max(self.last_fit(trained[i]) for i in chosen) + self.overhead
+            last = min(uncut, SHARE_FOR_LAST_FIT * left)
             slice_ = (left - last) / (rungs(n) * n) - self.overhead
             if slice_ < max(LEAST_SECONDS, LEAST_SHARE * last):
                 break
@@ -192,7 +194,8 @@ class Race:
                 share = min(1.0, slice_ / max(FOLD_SHARE * self.last_fit(trained[i]), 1e-9))
                 noises.append(noise + (CUT_NOISE * math.log2(1 / share)) ** 2)
             found = self.rivals(rivals, last - self.overhead).best_of(chosen, noises)
-            if found > worth:
+            # What has not been measured is not saved unseen where measuring it takes nothing from the last fit.
+            if found > worth or (found == worth and favourite in places and not entering):
                 worth, entering, kept = found, chosen, last
         if not entering and favourite in places and left - self.overhead >= LEAST_SECONDS:
             self.favourite = trained[favourite]

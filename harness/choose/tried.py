@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from harness.choose.candidates import Candidate, Measured
 from harness.choose.worth import Uncut, labels_worth
@@ -66,6 +67,36 @@ def validated(fits: Iterable[Tried]) -> tuple[float, int] | None:
     scores = [tried.record.score for tried in scored if tried.record.score and tried.n_train >= 0.7 * most]
     n_rows = sum(score.n_test for score in scores)
     return float(sum(score.n_test * score.value for score in scores) / n_rows), n_rows
+
+
+CLEARLY: Final = 1.644854
+"""Standard errors by which one score must be above another to be clearly better: one-sided, at a level of 5 %."""
+
+_LIKE_LABELS: Final = 0.9
+"""Share of the labels of one fit that another must have made use of, for their scores to be comparable."""
+
+
+def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
+    """Return whether one method validated better than another by more than chance, on as many labels or fewer.
+
+    The scores are compared as shares of independent rows (Agresti and Caffo, 2000). The rows are in fact the same, so
+    the test errs on the side of no difference.
+
+    Args:
+        one: fits of one method.
+        other: fits of another.
+    """
+    found = [validated(fits) for fits in (one, other)]
+    labels = [max((tried.n_train for tried in fits), default=0.0) for fits in (one, other)]
+    if None in found or labels[1] < _LIKE_LABELS * labels[0]:
+        return False
+    metric = next(tried.record.score.metric for tried in one if tried.record.score is not None)
+    shares, variances = [], []
+    for value, n_rows in (score for score in found if score is not None):
+        share = (share_of(metric, value) * n_rows + 1) / (n_rows + 2)
+        shares.append(share)
+        variances.append(share * (1 - share) / (n_rows + 2))
+    return shares[0] - shares[1] > CLEARLY * math.sqrt(sum(variances))
 
 
 def summarised(fits: Iterable[Tried]) -> list[Measured]:

@@ -165,7 +165,7 @@ def _long_fields() -> Iterator[None]:
 def _read_csv(path: Path, columns: list[str], delimiters: Sequence[str], *, others: bool) -> FileRows:
     text, skipped = read_text(path), 0
     first = re.match(r"[^\r\n]*", text)
-    said = _SAYS_DELIMITER.fullmatch(first.group().rstrip()) if first else None
+    said = _SAYS_DELIMITER.fullmatch(first.group()) if first else None
     if said is not None:
         text = re.sub(r"\A[^\r\n]*(\r\n|\n|\r|\Z)", "", text)
         delimiters, skipped = (said.group(1),), 1
