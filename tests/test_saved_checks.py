@@ -211,7 +211,8 @@ def test_scores_of_spans_and_tokens_that_are_not_finite_are_errors(
     import torch
 
     from harness.training.forms.spans import window_scores
-    from harness.training.language import LanguageModel, write
+    from harness.training.language import LanguageModel
+    from harness.training.writing import write
 
     class Broken(torch.nn.Module):
         def forward(self, ids: torch.Tensor, _: torch.Tensor) -> torch.Tensor:

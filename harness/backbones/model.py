@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.backbones.locate import BackboneFiles, Pooling
+from harness.backbones.architecture import is_encoder_alone
+from harness.backbones.decoding import GENERATION, START, settings_in
+from harness.backbones.layout import read_object
+from harness.backbones.loading import check_behaviour, load_weights, longest_input, read_config, skeleton
+from harness.backbones.locate import BackboneFiles
+from harness.backbones.pooling import pool as pool
+from harness.backbones.tokenizer import check_tokens, read_tokenizer
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+_NO_LIMIT = 10**6
+"""Lengths from here on say that there is no limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +48,9 @@ class Backbone:
 
     @property
     def max_length(self) -> int:
-        """Longest input in tokens that the positions allow; where any would do (T5), what the tokenizer says or 512."""
-        config: Any = self.pristine.config
-        positions = int(getattr(config, "max_position_embeddings", 0) or 0)
-        if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
-            positions -= 2  # RoBERTa's positions start behind the padding index
-        limits = [limit for limit in (positions, int(self.tokenizer.model_max_length)) if 0 < limit < 10**6]
-        return min(limits, default=512)
+        """Longest input in tokens that positions and tokenizer allow; 512 where neither states a limit."""
+        stated = (longest_input(self.pristine), int(self.tokenizer.model_max_length))
+        return min((limit for limit in stated if limit is not None and 0 < limit < _NO_LIMIT), default=512)
 
     @property
     def reads_segments(self) -> bool:
@@ -65,10 +70,8 @@ class Backbone:
     def random(self, device: torch.device) -> nn.Module:
         """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
         import torch
-        from transformers import AutoConfig, AutoModel
 
-        config = AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False)
-        model = AutoModel.from_config(config, dtype=torch.float32)  # whatever type the files were saved in
+        model = _model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
         return _to_adapt(_without_extras(model, self.files)).to(device)
 
     def fresh_language_model(self, device: torch.device) -> nn.Module:
@@ -84,9 +87,8 @@ class Backbone:
     def random_language_model(self, device: torch.device) -> nn.Module:
         """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
         import torch
-        from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self.files.folder, trust_remote_code=False)
+        config = _whole_config(self.files)
         model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
         return _to_adapt(model).to(device)
 
@@ -121,11 +123,25 @@ def _to_adapt(model: nn.Module) -> nn.Module:
 
 
 def _without_extras(model: Any, files: BackboneFiles) -> nn.Module:
-    """The part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
+    """Return the part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    stack: nn.Module = model.get_encoder() if files.architecture == "sequence-to-sequence" else model
+    stack: nn.Module = model.get_encoder() if _has_two_stacks(files) else model
     return stack
+
+
+def _has_two_stacks(files: BackboneFiles) -> bool:
+    return files.architecture == "sequence-to-sequence" or is_encoder_alone(_stated(files))
+
+
+def _stated(files: BackboneFiles) -> dict[str, Any]:
+    return read_object(files.folder / "config.json", files.name)
+
+
+def _model_class(files: BackboneFiles) -> Any:
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    return AutoModelForTextEncoding if is_encoder_alone(_stated(files)) else AutoModel
 
 
 @functools.cache
@@ -150,32 +166,28 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
 
     files = backbone.files
     build = _language_model_class(files)
-    with contextlib.suppress(ValueError, TypeError), torch.device("meta"):
-        build.from_config(backbone.pristine.config)  # importing its module is no cell's cost
+    config = backbone.pristine.config
+    if files.architecture == "sequence-to-sequence":
+        config = _whole_config(files)  # an encoder's own configuration says that it is one
+    skeleton(build, config, files)  # importing its module is no cell's cost
     started = time.perf_counter()
-    try:
-        if files.has_weights:
-            model, loading = build.from_pretrained(
-                files.folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        else:
-            model, loading = build.from_config(backbone.pristine.config, dtype=torch.float32), {"missing_keys": ()}
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"Backbone '{files.name}' could not be loaded as a language model: {first}") from error
-    if loading["missing_keys"]:  # transformers would fill them with random numbers
-        raise UsageError(
-            f"Backbone '{files.name}' has no weights for {', '.join(sorted(loading['missing_keys'])[:3])}: its files "
-            "were saved without the language-modelling head. Expected them as save_pretrained of the whole model."
-        )
+    if files.has_weights:
+        model = load_weights(build, config, files, lambda whole: whole)
+    else:
+        model = build.from_config(config, dtype=torch.float32)
     if files.architecture == "causal":
         _share_transformer(model, backbone.resident(device))
     model = model.eval().requires_grad_(False).to(device)
     return LanguageModel(model, time.perf_counter() - started)
+
+
+def _whole_config(files: BackboneFiles) -> Any:
+    """Return the configuration, with the token that answers begin with where only generation_config.json states it."""
+    config = read_config(files)
+    path = files.folder / GENERATION
+    if getattr(config, START, None) is None and files.architecture == "sequence-to-sequence" and path.is_file():
+        setattr(config, START, settings_in(path, files.name).get(START))
+    return config
 
 
 def _share_transformer(model: Any, transformer: nn.Module) -> None:
@@ -191,78 +203,34 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     """Load a backbone with transformers; once per process.
 
     Raises:
-        UsageError: transformers cannot build it, or it has no fast tokenizer.
+        UsageError: transformers cannot build it; its weights are not those of its architecture; or its tokenizer is
+            missing, slow, or another model's.
     """
     import torch
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    _import_architecture(files)
+    files.require_tokenizer()
+    build, config = _model_class(files), read_config(files)
+    skeleton(build, config, files)  # importing a library is no cell's cost
+    read_tokenizer(files)
     started = time.perf_counter()
-    try:
-        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-        if files.has_weights:
-            model = AutoModel.from_pretrained(
-                files.folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            )
-        else:  # to find out what cells cost, which does not depend on the values of weights
-            model = AutoModel.from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    tokenizer = read_tokenizer(files)
+    if files.has_weights:
+        model = load_weights(build, config, files, lambda whole: _without_extras(whole, files))
+    else:  # to find out what cells cost, which does not depend on the values of weights
+        model = build.from_config(config, dtype=torch.float32)
+    model = _without_extras(model, files).eval().requires_grad_(False)
+    seconds = time.perf_counter() - started
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    n_rows = int(embeddings.weight.shape[0])
+    check_tokens(tokenizer, n_rows, files)
+    width = getattr(config.get_text_config(), "hidden_size", None)
+    if files.has_weights:
+        width = check_behaviour(model, files, n_rows)
+    if not isinstance(width, int):
         raise UsageError(
-            f"Backbone '{files.name}' ({files.origin}) could not be loaded by transformers: {first}"
-        ) from error
-    if not tokenizer.is_fast:
-        raise UsageError(f"Backbone '{files.name}' has no tokenizer.json; expected a fast tokenizer.")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # decoders often have none; padding is masked everywhere
-    model = _without_extras(model, files)
-    model.eval().requires_grad_(False)
-    return Backbone(
-        files=files,
-        pristine=model,
-        tokenizer=tokenizer,
-        hidden_size=int(config.hidden_size),
-        load_seconds=time.perf_counter() - started,
-    )
-
-
-def _import_architecture(files: BackboneFiles) -> None:
-    """Have transformers import the model's and the tokenizer's modules: importing a library is no cell's cost."""
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    with contextlib.suppress(OSError, ValueError, KeyError, ImportError, TypeError), torch.device("meta"):
-        AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-        AutoModel.from_config(AutoConfig.from_pretrained(files.folder, trust_remote_code=False))
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One float32 vector per row from the hidden states of its real tokens.
-
-    Args:
-        hidden: last hidden states, shape (rows, length, width).
-        mask: 1 for real tokens and 0 for padding, shape (rows, length).
-        pooling: which tokens are read.
-
-    Returns:
-        Shape (rows, width).
-    """
-    states = hidden.float()  # sums over tokens are made in full precision, whatever the transformer ran in
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-    if pooling == "cls":
-        first = mask.argmax(1)  # the first real token, wherever the padding is
-        return states[_row_index(states), first]
-    last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-    return states[_row_index(states), last]
-
-
-def _row_index(states: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return torch.arange(states.shape[0], device=states.device)
+            f"Backbone '{files.name}': config.json states no hidden_size; expected the width of its states."
+        )
+    return Backbone(files=files, pristine=model, tokenizer=tokenizer, hidden_size=width, load_seconds=seconds)

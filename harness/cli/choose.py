@@ -89,6 +89,7 @@ def choose_command(options: ChooseOptions) -> int:
         files = None
         if asked is None or any(method.serves for method in asked):
             files = locate_backbone(options.backbone or DEFAULT, options.mirror)
+            files.require_tokenizer()
         task = kinds.get(spec.kind).prepare(spec, options.mirror)
         print_data(console, task, files)
 

@@ -86,6 +86,7 @@ def _check_suite(suite: str, mirror: Path | None, row: Callable[[str, str], None
         tasks = ", ".join(name for name in loaded.tasks if loaded.backbone_of(name) == backbone)
         try:
             files = locate_backbone(backbone, mirror)
+            files.require_tokenizer()
             row(f"backbone of {tasks}", f"{files.name}: {files.origin}")
         except HarnessError as error:
             missing.append(f"{error} (Of {tasks}.)")

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.backbones.locate import Pooling
-from harness.backbones.model import pool
+from harness.backbones.pooling import Pooling, pool
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,8 +86,11 @@ def pool_layer(outputs: Any, mask: torch.Tensor, pooling: Pooling, layer: Layer)
         return pool(outputs.last_hidden_state, mask, pooling)
     states = outputs.hidden_states  # of the embeddings, then of each block
     if layer == "average":
-        # Pooling is linear, so vectors are averaged and not states: less memory, and the same. Whether the last entry
-        # lies before or behind the final norm differs between architectures; the last output is what it should be.
+        # Whether the last entry lies before or behind the final norm differs between architectures; the last output
+        # is always behind it.
         blocks = [*states[1:-1], outputs.last_hidden_state]
+        if pooling == "max":  # the one mode that is not linear: the states are averaged first
+            return pool(torch.stack([block.float() for block in blocks]).mean(0), mask, pooling)
+        # The mean of the pooled vectors is the pooled mean of the states, and takes less memory.
         return torch.stack([pool(block, mask, pooling) for block in blocks]).mean(0)
     return pool(states[layer], mask, pooling)

@@ -140,7 +140,9 @@ def _find_backbones(
     missing: list[str] = []
     for name in dict.fromkeys(names.values()):
         try:
-            found[name] = locate_backbone(name, mirror, weights=weights)
+            located = locate_backbone(name, mirror, weights=weights)
+            located.require_tokenizer()
+            found[name] = located
         except MissingResourceError as error:
             tasks = [task for task, wanted in names.items() if wanted == name]
             missing.append(str(error) if len(names) == len(tasks) else f"{error} (Asked for by {', '.join(tasks)}.)")

@@ -1,4 +1,4 @@
-"""Language models in training and use: the model, its batches, its operations, what it writes, how likely it finds.
+"""Language models in training and use: the model, its batches, its operations, the likelihoods that it gives.
 
 Everything is read through `transformers`' own language model, adapted or not: its head is the backbone's, and nothing
 is put on top.
@@ -7,9 +7,8 @@ is put on top.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +18,12 @@ from torch import nn
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
 from harness.measure.flops import FlopsModel, fit_language_flops
-from harness.tasks.base import Ints, Reply
+from harness.tasks.base import Ints
 from harness.training.batches import Batch, shuffled, to_device
 from harness.training.model import AdaptedModel
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 IGNORED = -100
 """The target of a token that is not to be predicted."""
-
-GENERATE_ROWS = {"cpu": 16, "cuda": 64}
-"""Rows of a batch when writing: each keeps its keys and values."""
 
 LIKELIHOOD_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Padded tokens of a batch whose likelihood is computed: a row of the vocabulary is kept for each."""
@@ -211,90 +204,6 @@ def count_language_flops(model: LanguageModel, device: torch.device, *, backward
     return counted
 
 
-def write(
-    model: LanguageModel,
-    prompts: Sequence[TokenIds],
-    tokenizer: PreTrainedTokenizerBase,
-    reply: Reply,
-    device: Device,
-    precision: Precision,
-) -> tuple[list[str], int]:
-    """Return what the model writes after each prompt, by `transformers`' own generation, and how many were cut off.
-
-    Prompts of like length are batched, padded on the left (causal) or the right (sequence to sequence).
-
-    Raises:
-        FloatingPointError: a score of a token is not a number: generation would take the first of the vocabulary.
-    """
-    from transformers import LogitsProcessorList, StoppingCriteriaList
-
-    there = device.torch_device()
-    pad_id = int(tokenizer.pad_token_id)
-    lengths = np.fromiter((len(ids) for ids in prompts), dtype=np.int64, count=len(prompts))
-    order: Ints = np.argsort(lengths, kind="stable")
-    answers = [""] * len(prompts)
-    n_cut = 0
-    transformer: Any = model.transformer
-    eos = tokenizer.eos_token_id
-    options: dict[str, Any] = {
-        "max_new_tokens": reply.max_new_tokens,
-        "num_beams": reply.num_beams,
-        "do_sample": False,
-        "use_cache": True,
-        "pad_token_id": pad_id,
-        **({} if eos is None else {"eos_token_id": int(eos)}),
-    }
-    model.eval()
-    is_broken = torch.zeros((), dtype=torch.bool, device=there)
-
-    def watch(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        is_broken.logical_or_(scores.isnan().any())  # read at the end: each reading would wait for the accelerator
-        return scores
-
-    options["logits_processor"] = LogitsProcessorList([watch])
-    autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with torch.no_grad(), autocast, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # generation settings of a checkpoint that are not used here
-        for at in range(0, len(order), GENERATE_ROWS[device.kind]):
-            members = order[at : at + GENERATE_ROWS[device.kind]]
-            rows = [prompts[row] for row in members]
-            ids, mask = _pad_left(rows, pad_id) if model.is_causal else pad(rows, pad_id)
-            if reply.stop:
-                n_given = ids.shape[1] if model.is_causal else 1
-                options["stopping_criteria"] = StoppingCriteriaList([_ends_at(reply.stop, tokenizer, n_given)])
-            written = transformer.generate(
-                input_ids=torch.from_numpy(ids).to(there), attention_mask=torch.from_numpy(mask).to(there), **options
-            )
-            new = written[:, ids.shape[1] if model.is_causal else 1 :].cpu().numpy()
-            for member, tokens in zip(members, new, strict=True):
-                ended = eos is not None and bool((tokens == eos).any())
-                text, stopped = _until(str(tokenizer.decode(tokens, skip_special_tokens=True)), reply.stop)
-                answers[member] = text.strip()
-                n_cut += not ended and not stopped and len(tokens) >= reply.max_new_tokens
-    if bool(is_broken):
-        raise FloatingPointError("The language model gives scores that are not a number.")
-    return answers, n_cut
-
-
-def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int) -> Any:
-    """Says which rows have written one of the stops.
-
-    By decoding what is written: `transformers`' own criterion works on vocabularies, and fails on some tokenizers.
-
-    Args:
-        stops: texts.
-        tokenizer: decodes.
-        n_given: tokens of each row that are not the model's.
-    """
-
-    def criterion(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        texts = tokenizer.batch_decode(ids[:, n_given:], skip_special_tokens=True)
-        ended = [any(stop in text for stop in stops) for text in texts]
-        return torch.tensor(ended, dtype=torch.bool, device=ids.device)
-
-    return criterion
-
-
 def likelihoods(
     model: LanguageModel,
     sequences: Sequence[TokenIds],
@@ -384,19 +293,3 @@ def _by_tokens(lengths: Ints, most: int) -> Iterator[Ints]:
         if at == len(order) or (at - start + 1) * int(lengths[order[at]]) > most:
             yield order[start:at]
             start = at
-
-
-def _pad_left(rows: Sequence[TokenIds], pad_id: int) -> tuple[Ints, Ints]:
-    width = max(len(row) for row in rows)
-    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.int64)
-    for position, row in enumerate(rows):
-        ids[position, width - len(row) :] = row
-        mask[position, width - len(row) :] = 1
-    return ids, mask
-
-
-def _until(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first of the stops, and whether there was one."""
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return (text[: min(found)], True) if found else (text, False)

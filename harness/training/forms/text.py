@@ -138,7 +138,8 @@ def is_causal(bench: Workbench) -> bool:
 
 def answer(model: LanguageModel, prompts: Sequence[TokenIds], bench: Workbench, precision: Precision) -> Answers:
     """What a language model says to prompts: a text each, or the likelihood of each."""
-    from harness.training.language import likelihoods, write
+    from harness.training.language import likelihoods
+    from harness.training.writing import write
 
     assert bench.reply is not None
     tokenizer = bench.some_backbone.tokenizer

@@ -1,0 +1,83 @@
+"""Language models write what the task says, whatever settings of generation a backbone comes with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.backbones.locate import BackboneFiles, locate_backbone
+from harness.backbones.model import load_backbone
+from harness.measure.device import Device
+from harness.tasks.base import Reply
+from harness.training.language import LanguageModel
+from harness.training.writing import write
+
+CPU = torch.device("cpu")
+PROMPTS = ["my refund", "a crash with the screen", "parcel", "label : billing"]
+PENALTIES = {
+    "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_length": 4, "bad_words_ids": [[7], [9]],
+    "do_sample": True, "temperature": 3.0, "num_beams": 3, "suppress_tokens": [5, 6, 8], "max_length": 2,
+}  # fmt: skip
+
+
+def with_settings(source: BackboneFiles, folder: Path, settings: dict[str, Any]) -> BackboneFiles:
+    shutil.copytree(source.folder, folder)
+    path = folder / "generation_config.json"
+    stated = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**stated, **settings}))
+    return locate_backbone(str(folder))
+
+
+def greedy(model: Any, ids: list[int], n_new: int, end: int, *, is_causal: bool) -> list[int]:
+    """Write token by token, without a cache: the most likely one each time, until the end."""
+    written = [] if is_causal else [model.config.decoder_start_token_id]
+    given = torch.tensor([ids])
+    n_begun = len(written)
+    while len(written) - n_begun < n_new and (len(written) == n_begun or written[-1] != end):
+        with torch.no_grad():
+            if is_causal:
+                logits = model(input_ids=torch.tensor([ids + written])).logits
+            else:
+                logits = model(input_ids=given, decoder_input_ids=torch.tensor([written])).logits
+        written.append(int(logits[0, -1].argmax()))
+    return written[n_begun:]
+
+
+@pytest.mark.parametrize("architecture", ["causal", "sequence-to-sequence"])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_answers_are_those_of_a_greedy_loop(
+    architecture: str, pretrained: bool, tiny_backbones: dict[str, BackboneFiles], cpu: Device, tmp_path: Path
+) -> None:
+    backbone = load_backbone(with_settings(tiny_backbones[architecture], tmp_path / "b", PENALTIES))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = backbone.language_model(CPU).model if pretrained else backbone.random_language_model(CPU).eval()
+    tokenizer = backbone.tokenizer
+    is_causal = architecture == "causal"
+    prompts = [np.asarray(ids, dtype=np.int32) for ids in tokenizer(PROMPTS)["input_ids"]]
+    reply = Reply(max_new_tokens=9, num_beams=1, stop=())
+    answers, _ = write(LanguageModel(model, is_causal=is_causal), prompts, tokenizer, reply, cpu, "fp32")
+    expected = [greedy(model, ids.tolist(), 9, tokenizer.eos_token_id, is_causal=is_causal) for ids in prompts]
+    assert any(len(set(ids)) < len(ids) for ids in expected)  # something repeats, which the file's penalties forbid
+    assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
+
+
+def test_settings_that_changed_answers_give_another_fingerprint(tiny_llama: BackboneFiles, tmp_path: Path) -> None:
+    """Version 0.1 generated with them; those that never changed a greedy answer change nothing."""
+    for at, (settings, changes) in enumerate(
+        (
+            ({"temperature": 0.6, "top_p": 0.9, "do_sample": True, "max_length": 9, "eos_token_id": [3, 4]}, False),
+            ({"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "bad_words_ids": None}, False),
+            ({"repetition_penalty": 1.1}, True),
+            ({"forced_bos_token_id": 0}, True),
+            ({"min_length": 2}, True),
+        )
+    ):
+        files = with_settings(tiny_llama, tmp_path / str(at), settings)
+        assert (files.fingerprint != tiny_llama.fingerprint) == changes
