@@ -22,6 +22,7 @@ from harness.features.tokens import TokenStore
 from harness.measure.clock import CudaTimer, PhaseClock
 from harness.measure.device import Device, Precision
 from harness.measure.energy import counter
+from harness.measure.exhausted import is_out_of_memory
 from harness.measure.memory import MemoryMeter, settle_for_good
 from harness.measure.meters import Meters
 from harness.measure.provenance import describe, now
@@ -114,7 +115,7 @@ class Worker:
         except (OutOfMemoryError, MemoryError) as error:
             status, run.error = "out_of_memory", str(error) or "The host had no more memory to give."
         except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
-            if tuning.is_out_of_memory(error):
+            if is_out_of_memory(error):
                 status, run.error = "out_of_memory", (str(error) or type(error).__name__).splitlines()[0]
             else:
                 status = "failed"
@@ -222,7 +223,7 @@ class Worker:
                 write_model(save_to, fitted, chosen, planned, task, bench)
         with run.clock.phase("measure"):
             size = artifact.size_bytes(fitted, chosen)
-            if run.ledger.train_flops and not run.hurried:
+            if run.ledger.counted_flops and not run.hurried:
                 run.matrix_rate = self._matrix_rate(self.device.precision(cell.config.get("precision", "fp32")))
         measuring = run.clock.seconds("measure")
         run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
@@ -358,7 +359,7 @@ def _cost(run: _Run, fitted: Fitted | None) -> Cost:
     return Cost(
         **run.clock.by_phase(),  # type: ignore[arg-type]
         device_fit_seconds=run.clock.device_seconds("fit"),
-        train_flops=None if run.hurried else run.ledger.train_flops,
+        train_flops=None if run.hurried else run.ledger.counted_flops,
         train_tokens=run.ledger.train_tokens,
         peak_device_bytes=memory.peak_device_bytes,
         peak_reserved_bytes=memory.peak_reserved_bytes,

@@ -95,6 +95,11 @@ def plan_cells(
         for i, method in enumerate(methods)
         if not method.serves or task.name in backbones
     }
+    versions = {
+        (task.name, i): method.version_on(backbones.get(task.name) if method.serves else None, task.kind.form)
+        for task in tasks
+        for i, method in enumerate(methods)
+    }
     by_size = sorted(range(len(sizes)), key=lambda position: resolved[tasks[0].name][position][0])
     for position in by_size:
         for seed in seeds:
@@ -112,7 +117,7 @@ def plan_cells(
                             backbone=files.name if files else None,
                             weights=files.fingerprint if files else None,
                             method=method.name,
-                            version=method.version,
+                            version=versions[task.name, i],
                             config=configs[i],
                             n_train=n_train if method.uses_labels else 0,
                             draw=draw if method.uses_labels else "stratified",

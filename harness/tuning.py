@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import numpy as np
 
 from harness.data.sampling import carve_validation
-from harness.errors import OutOfMemoryError
 from harness.features.shared import Account, SharedFeatures
 from harness.measure.clock import Phase
+from harness.measure.exhausted import is_out_of_memory
+from harness.measure.flops import known_flops
 from harness.measure.memory import settle
 from harness.methods.base import Bench, Choice, Fitted, Ledger, Method, Range
 from harness.records import Budget
@@ -95,16 +96,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device or the host had no more memory."""
-    import torch
-
-    if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 # ---- what is tried
@@ -288,7 +279,7 @@ class _Tuning:
                 dataclasses.replace(
                     point,
                     seconds=point.seconds + seconds,
-                    flops=None if point.flops is None else point.flops + flops,
+                    flops=None if point.flops is None else known_flops(point.flops + flops),
                 )
                 for point in aside.ledger.curve
             ]

@@ -95,17 +95,17 @@ class Evidence:
 
 
 def gather(records: Iterable[Record]) -> Evidence:
-    """Points of scored records: the latest version of each method, default sweeps left out.
+    """Return points of scored records: the latest version of each method on each backbone, default sweeps left out.
 
     A configuration that lacks settings which a later one has is the same configuration, before those settings existed.
     A record that comes twice (a store that has imported the reference results) counts once.
     """
     kept = usable(records)
     kept = list({(r.id, r.device, r.attempt): r for r in kept}.values())
-    latest: dict[str, int] = {}
+    latest: dict[tuple[Any, ...], int] = {}
     for record in kept:
-        latest[record.cell.method] = max(latest.get(record.cell.method, 0), record.cell.version)
-    kept = [r for r in kept if r.cell.version == latest[r.cell.method] and r.cell.method not in CHANCE]
+        latest[_mended(record)] = max(latest.get(_mended(record), 0), record.cell.version)
+    kept = [r for r in kept if r.cell.version == latest[_mended(r)] and r.cell.method not in CHANCE]
     cells = [replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
     tasks = task_names(kept)
     groups: defaultdict[tuple[Any, ...], list[Record]] = defaultdict(list)
@@ -120,6 +120,13 @@ def gather(records: Iterable[Record]) -> Evidence:
         Counter(record.device for record in kept),
         frozenset(record.device for record in kept if record.cost.peak_device_bytes),
     )
+
+
+def _mended(record: Record) -> tuple[Any, ...]:
+    """Return what a mended fault is confined to: a method on a backbone, with settings mended on their own."""
+    cell = record.cell
+    settings = (cell.config.get("validation_fraction"), cell.config.get("transformer_dropout"))
+    return cell.method, cell.backbone, *settings
 
 
 def usable(records: Iterable[Record]) -> list[Record]:

@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -142,8 +143,8 @@ def training_order(labels: npt.ArrayLike, digests: Sequence[bytes], seed: int, d
 def carve_validation(labels: npt.ArrayLike, fraction: float = 0.2) -> tuple[Positions, Positions]:
     """Split the drawn rows into those to fit on and those to validate on, by a fixed rule.
 
-    Of each class, in the order drawn, the last row of every `1 / fraction` (every fifth) is for validation; so what a
-    smaller size validates on, a larger one does too. A tiny draw may have none.
+    In each class, the first n rows in the order drawn hold `floor(n * fraction)` rows for validation: at 0.2, each
+    fifth row is one. So a larger size validates on all rows that a smaller one does. A tiny draw may have none.
 
     Args:
         labels: class index of each drawn row, in the order drawn, shape (n_train,).
@@ -154,8 +155,10 @@ def carve_validation(labels: npt.ArrayLike, fraction: float = 0.2) -> tuple[Posi
     """
     if not 0 < fraction <= 0.5:
         raise ValueError(f"A validation fraction of {fraction} was given; expected above 0 and at most 0.5.")
-    period = round(1 / fraction)
-    validates = _rank_in_class(labels) % period == period - 1
+    share = Fraction(fraction).limit_denominator(1_000_000)  # 0.29 is a little less than 29/100 in binary
+    rank = _rank_in_class(labels)
+    before, after = (np.asarray(n * share.numerator // share.denominator) for n in (rank, rank + 1))
+    validates = after > before
     return np.flatnonzero(~validates).astype(np.int64), np.flatnonzero(validates).astype(np.int64)
 
 

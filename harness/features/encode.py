@@ -23,7 +23,7 @@ from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
 from harness.measure.device import Device, Precision
-from harness.measure.flops import FlopsModel, fit_flops
+from harness.measure.flops import FlopsModel, counted, fit_flops
 from harness.measure.memory import MemoryMeter, release
 from harness.measure.provenance import package_versions
 from harness.tasks.base import Floats, Ints, Source
@@ -48,7 +48,7 @@ class Encoded:
         values: shape (rows, width), float32.
         seconds: measured when they were computed; a row's share of its batch.
         tokens: real tokens of these rows.
-        flops: operations of encoding them, as padded.
+        flops: operations of encoding them, as padded; not a number where they cannot be counted.
         peak_rss_above_baseline_bytes: what encoding needed when it was done.
         peak_device_bytes: the same of the accelerator; 0 without one.
         reused: whether all of them came from the cache.
@@ -56,6 +56,7 @@ class Encoded:
         warmup_seconds: what choosing kernels for new shapes took just now.
         spare_seconds: what else was spent just now and is no cost of these rows: places of a batch that others hold,
             writing to the disk.
+        flops_error: why the operations cannot be counted; None where they are.
     """
 
     values: Floats
@@ -68,6 +69,7 @@ class Encoded:
     fresh: bool
     warmup_seconds: float = 0.0
     spare_seconds: float = 0.0
+    flops_error: str | None = None
 
 
 class FeatureStore:
@@ -133,7 +135,7 @@ class FeatureStore:
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         if name not in self._tables:
-            table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length)
+            table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length, BATCH_ROWS[kind])
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
             self._tables[name] = table
@@ -236,14 +238,15 @@ class FeatureStore:
                 with torch.inference_mode():
                     backbone.resident(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-            known = self._flops[backbone.files.fingerprint] = fit_flops(run)
+            known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
         return known
 
 
 class _Table:
     """Features of one split as they become known, and each row's share of their cost."""
 
-    def __init__(self, tokens: Tokens, width: int, length_step: int, max_length: int) -> None:
+    def __init__(self, tokens: Tokens, width: int, length_step: int, max_length: int, batch_rows: int) -> None:
+        self._batch_rows = batch_rows
         self._lengths = tokens.lengths
         self.padded_lengths = np.minimum(-(-self._lengths // length_step) * length_step, max_length)
         self._values = np.zeros((len(tokens), width), dtype=np.float32)
@@ -290,7 +293,8 @@ class _Table:
             values=self._values[index],
             seconds=self.seconds_of(index),
             tokens=int(self._lengths[index].sum()),
-            flops=float(sum(flops.batch(1, int(length)) for length in self.padded_lengths[index])),
+            flops=float(sum(flops.share(int(length), self._batch_rows) for length in self.padded_lengths[index])),
+            flops_error=flops.error,
             peak_rss_above_baseline_bytes=int(self._peaks[index].max(initial=0)),
             peak_device_bytes=int(self._device_peaks[index].max(initial=0)),
             reused=True,

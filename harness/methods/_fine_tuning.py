@@ -6,16 +6,20 @@ A method of this family says which parameters are trained (`select_trainable`), 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import numpy.typing as npt
 from pydantic import Field
 
+from harness.backbones.locate import BackboneFiles
 from harness.errors import UnsupportedError
 from harness.measure.device import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
@@ -23,7 +27,7 @@ from harness.methods.base import Bench, Fitted
 from harness.methods.restoring import check_tensors
 from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, Workload
 from harness.records import Budget
-from harness.tasks.base import FORMS, Answers, Form, Ints, Labels, Rows
+from harness.tasks.base import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +36,52 @@ if TYPE_CHECKING:
     from harness.training.inputs import Inputs
     from harness.training.loop import Hooks, ParameterGroup
     from harness.training.model import AdaptedModel
+
+
+PLANNED_UNSEEN: Final = frozenset({"bert"})
+"""Model types that every method adapts: planning with them need not build the architecture, which takes seconds."""
+
+_KEPT_A_RATE: Final = frozenset(
+    (
+        *("bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "fsmt", "led", "m2m_100", "marian"),
+        *("mbart", "mvp", "nllb-moe", "pegasus", "pegasus_x", "plbart", "prophetnet", "xglm"),
+        *("bloom", "falcon", "gpt_neox_japanese", "mpt", "funnel", "dbrx", "blt"),
+    )
+)
+"""Model types with a dropout that `transformer_dropout` did not reach in version 1."""
+
+_REFUSALS: dict[tuple[str, ...], str | None] = {}
+"""Why a method cannot adapt an architecture, by all that it depends on; None where it can."""
+
+
+class Surroundings(Protocol):
+    """What a method may ask when it adapts a transformer: part of `Bench`, and known before anything is loaded."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the task."""
+        ...
+
+    @property
+    def files(self) -> BackboneFiles:
+        """The files of the backbone."""
+        ...
+
+    def seeded(self, purpose: str) -> int:
+        """Return a seed for what is drawn."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """Surroundings of a cell that is only planned."""
+
+    kind: Kind
+    files: BackboneFiles
+
+    def seeded(self, purpose: str) -> int:
+        """Return the same seed for everything: nothing that is drawn is used."""
+        return 0
 
 
 class FineTuning(GradientMethod):
@@ -88,8 +138,37 @@ class FineTuning(GradientMethod):
             return self.model_copy(update={"gradient_checkpointing": True})
         return smaller
 
-    def adapt(self, transformer: nn.Module, bench: Bench) -> nn.Module:
-        """What is put in the transformer's place: itself, unless a method adds parameters to it."""
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version where `transformer_dropout` reaches more rates than in version 1, too."""
+        version = super().version_on(files, form)
+        reaches_more = self.transformer_dropout is not None and files is not None and files.model_type in _KEPT_A_RATE
+        return max(version, self.version + 1) if reaches_more else version
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """Refuse an architecture, too, that the method cannot adapt: it is tried on modules without weights."""
+        reason = super().why_unsupported(kind, files, device)
+        if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
+            return reason
+        asked = kinds.get(kind)
+        key = (self.name, json.dumps(self._shape(), sort_keys=True), asked.form, files.fingerprint)
+        if key not in _REFUSALS:
+            _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
+        return _REFUSALS[key]
+
+    def check(self, transformer: nn.Module) -> None:
+        """Refuse a transformer whose modules are not what the method needs; called before it is adapted.
+
+        Raises:
+            UnsupportedError: the reason, and what to try instead.
+        """
+        if self.gradient_checkpointing and not getattr(transformer, "supports_gradient_checkpointing", False):
+            raise UnsupportedError(
+                f"transformers computes no blocks of a {type(transformer).__name__} again: use "
+                "gradient_checkpointing=false."
+            )
+
+    def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
+        """Return what is put in the transformer's place: itself, unless a method adds parameters to it."""
         return transformer
 
     @abstractmethod
@@ -128,12 +207,8 @@ class FineTuning(GradientMethod):
             head = bench.form.head(bench.some_backbone.hidden_size, bench.n_outputs, self.dropout)
             if self.transformer_dropout is not None:
                 set_dropout(transformer, self.transformer_dropout)
+            self.check(transformer)
             if self.gradient_checkpointing:
-                if not getattr(transformer, "supports_gradient_checkpointing", False):
-                    raise UnsupportedError(
-                        f"transformers computes no blocks of a {type(transformer).__name__} again: use "
-                        "gradient_checkpointing=false."
-                    )
                 with warnings.catch_warnings():  # transformers is renaming it; the old name serves all versions
                     warnings.simplefilter("ignore", FutureWarning)
                     transformer.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -144,6 +219,8 @@ class FineTuning(GradientMethod):
             if bench.device.kind == "cpu":
                 quicken_dropout(model)
             trained = {id(parameter) for parameter in self.select_trainable(model.transformer)}
+            if not trained:
+                raise UnsupportedError(self._nothing_to_train(transformer))
             for parameter in model.transformer.parameters():
                 if parameter.is_floating_point():
                     parameter.requires_grad_(id(parameter) in trained)
@@ -237,9 +314,39 @@ class FineTuning(GradientMethod):
 
     def flops_key(self, bench: Bench) -> str:
         """What the operations of a batch depend on: how fast parameters are moved does not change them."""
+        return f"{self.name}/{self._shape()}/{bench.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
+
+    def _shape(self) -> dict[str, Any]:
+        """Return the settings that decide what the adapted transformer is made of."""
         same = {*GradientMethod.model_fields, "compile"}
-        shape = {name: value for name, value in self.config().items() if name not in same}
-        return f"{self.name}/{shape}/{bench.some_backbone.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
+        return {name: value for name, value in self.config().items() if name not in same}
+
+    def _why_not_adapted(self, planned: _Planned) -> str | None:
+        """Return why the architecture cannot be adapted; None if it can, or if only running it tells."""
+        import torch
+
+        from harness.backbones.outline import outline
+
+        known = outline(planned.files, language_model=planned.kind.form == "text")
+        if known is None:
+            return None
+        transformer = copy.deepcopy(known)
+        try:
+            with torch.device("meta"), torch.random.fork_rng(devices=[]):
+                self.check(transformer)
+                adapted = self.adapt(transformer, planned)
+                trains_something = any(True for _ in self.select_trainable(adapted))
+        except UnsupportedError as error:
+            return str(error)
+        except Exception:  # noqa: BLE001 - what needs numbers cannot be planned; the run finds it out, and says so
+            return None
+        return None if trains_something else self._nothing_to_train(known)
+
+    def _nothing_to_train(self, transformer: nn.Module) -> str:
+        return (
+            f"'{self.name}' trains {self.trains}; inside a {type(transformer).__name__} there is nothing of that kind. "
+            "Use another method: full, lora or linear-probe."
+        )
 
 
 class FittedModel(Fitted):

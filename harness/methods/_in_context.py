@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from harness.backbones.locate import BackboneFiles
 from harness.errors import UnsupportedError, UsageError
 from harness.measure.device import PrecisionPolicy
 from harness.measure.memory import MemoryMeter
@@ -26,7 +28,7 @@ from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
-from harness.tasks.base import FORMS, Answers, Floats, Form, Ints, Rows
+from harness.tasks.base import FORMS, Answers, Floats, Form, Ints, Rows, kinds
 from harness.training.forms.text import answer
 
 if TYPE_CHECKING:
@@ -40,6 +42,24 @@ TEMPLATE = "Input: {text}\nLabel:"
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Texts that say nothing (Zhao et al., 2021, section 5)."""
+
+
+KEEPS_KEYS: Final = frozenset({"llama", "gpt2", "opt", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text"})
+"""Causal model types that are known to keep keys and values: planning with them need not build the architecture."""
+
+
+@functools.lru_cache(maxsize=64)
+def _why_no_keys(files: BackboneFiles) -> str | None:
+    """Return why the classes of a task cannot be scored; None if they can, or if only running the model tells."""
+    from harness.backbones.outline import outline
+
+    model = outline(files, language_model=True)
+    if model is None or "past_key_values" in inspect.signature(model.forward).parameters:
+        return None
+    return (
+        f"Classes are scored behind the keys and values of a prompt, which a {type(model).__name__} does not keep. Use "
+        "linear-probe, head or full."
+    )
 
 
 class InContextMethod(Method):
@@ -72,6 +92,13 @@ class InContextMethod(Method):
         if template.count(PLACE) != 1:
             raise ValueError(f"expected {PLACE} once in the template, where the text goes; got {template!r}")
         return template
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """Refuse a model for classes, too, that keeps no keys and values of a prompt: Mamba keeps states."""
+        reason = super().why_unsupported(kind, files, device)
+        if reason is not None or files is None or kinds.get(kind).form != "classes" or files.architecture != "causal":
+            return reason
+        return None if files.model_type in KEEPS_KEYS else _why_no_keys(files)
 
     def wording(self, bench: Bench) -> Wording:
         """How a row is put: as the task words it, unless a template was set."""
@@ -320,14 +347,11 @@ def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int,
 
 def counted(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:
     """Run the language model as part of a fit: once on the clock, and once off it to count its operations."""
-    from harness.measure.flops import count_flops
-
     before = likelihood.n_tokens
     with bench.working("fit"):
         result = run()
     bench.ledger.train_tokens += likelihood.n_tokens - before
-    with bench.clock.phase("measure"):
-        bench.ledger.train_flops += count_flops(run)
+    bench.count_train_flops(run)
     return result
 
 

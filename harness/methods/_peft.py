@@ -6,24 +6,41 @@ import dataclasses
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from harness.backbones.locate import BackboneFiles
 from harness.errors import UnsupportedError
-from harness.methods._fine_tuning import FineTuning
+from harness.measure.exhausted import is_out_of_memory
+from harness.methods._fine_tuning import FineTuning, Surroundings
+from harness.methods._modules import projections
 from harness.methods.base import Bench, Choice, Range, SearchSpace
 from harness.methods.workload import THROUGH, Workload
 from harness.records import Budget
+from harness.tasks.base import Form, Rows
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from harness.training.model import AdaptedModel
 
 RATE_AND_EPOCHS: SearchSpace = {
     "learning_rate": Range(3e-4, 1e-1, log=True),
     "epochs": Choice((4.0, 8.0, 16.0)),
 }
 """What is searched over where a few parameters are trained: they bear, and need, larger steps than the transformer."""
+
+
+_NAMED_BY_PEFT: Final = frozenset(
+    (
+        *("t5", "mt5", "bart", "gpt2", "bloom", "blip-2", "opt", "gptj", "gpt_neox", "gpt_neo", "bert", "roberta"),
+        *("xlm-roberta", "electra", "deberta-v2", "deberta", "layoutlm", "llama", "llama4", "chatglm", "gpt_bigcode"),
+        *("mpt", "falcon", "codegen", "mistral", "mixtral", "stablelm", "phi", "gemma", "gemma2", "gemma3_text"),
+        *("gemma4", "qwen2", "qwen3", "nemotron_h", "rwkv", "rwkv7"),
+    )
+)
+"""Model types whose layers peft 0.21 names; version 1 refused the others where no setting named the layers."""
 
 
 class PeftMethod(FineTuning):
@@ -42,35 +59,89 @@ class PeftMethod(FineTuning):
         super().warm_up()
         import peft  # noqa: F401
 
-    @abstractmethod
-    def peft_config(self, bench: Bench) -> Any:
-        """The `peft.PeftConfig` of what is added."""
+    refused_without_names: ClassVar[bool] = True
+    """Whether version 1 refused the model types whose layers peft does not name."""
 
-    def adapt(self, transformer: nn.Module, bench: Bench) -> nn.Module:
-        """The transformer wrapped by peft."""
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version where version 1 refused: its records must not stand for cells that can be run."""
+        version = super().version_on(files, form)
+        names_layers = getattr(self, "targets", "attention") != "attention"
+        if files is None or names_layers or not self.refused_without_names or files.model_type in _NAMED_BY_PEFT:
+            return version
+        return max(version, self.version + 1)
+
+    @abstractmethod
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
+        """Return the `peft.PeftConfig` of what is added.
+
+        Where its `target_modules` is None, they become those of `default_targets`.
+        """
+
+    def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
+        """Return the transformer wrapped by peft."""
         from peft import get_peft_model
 
         with warnings.catch_warnings():  # peft asks transformers by a name that it is renaming
             warnings.simplefilter("ignore")
+            config = self.peft_config(transformer, bench)
+            if getattr(config, "target_modules", ()) is None:
+                config.target_modules = self.default_targets(transformer, str(config.peft_type.value))
+            if bench.kind.form == "text":
+                config.task_type = "CAUSAL_LM" if bench.files.architecture == "causal" else "SEQ_2_SEQ_LM"
             try:
-                config = self.peft_config(bench)
-                if bench.kind.form == "text":
-                    is_causal = bench.some_backbone.files.architecture == "causal"
-                    config.task_type = "CAUSAL_LM" if is_causal else "SEQ_2_SEQ_LM"
                 wrapped: nn.Module = get_peft_model(transformer, config)
-            except (TypeError, ValueError) as error:  # a kind of layer, or an architecture, that it does not know
-                if isinstance(error, ValueError) and "target_modules" not in str(error):
-                    raise
+            except (TypeError, ValueError) as error:  # a kind of layer that it does not know
                 raise UnsupportedError(
-                    f"peft does not know which modules of a {type(transformer).__name__} '{self.name}' adapts: {error}"
+                    f"peft cannot put '{self.name}' into a {type(transformer).__name__}: {str(error).rstrip('.')}. Try "
+                    f"other settings of '{self.name}', or another method: lora, bitfit or full."
                 ) from None
         return wrapped
+
+    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | None:
+        """Return the modules that are adapted where no setting names them.
+
+        They are peft's own where it knows the architecture; else the layers of attention that make queries and values.
+
+        Returns:
+            Names of modules; None has peft take its own.
+
+        Raises:
+            UnsupportedError: peft does not know the architecture, and attention has no such layers.
+        """
+        from peft.utils import constants
+
+        known: dict[str, Any] = getattr(constants, f"TRANSFORMERS_MODELS_TO_{peft_type}_TARGET_MODULES_MAPPING", {})
+        theirs = known.get(model_type_of(transformer))
+        if isinstance(theirs, str):
+            return None
+        names = [name for name, _ in transformer.named_modules()]
+        if theirs and any(f".{name}".endswith(f".{end}") for end in theirs for name in names):
+            return None
+        found = projections(transformer, "qv")
+        if not found:
+            raise no_projections(self, transformer, "queries and values")
+        return found
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """What peft added and marked as trained."""
         for parameter in transformer.parameters():
             if parameter.requires_grad:
                 yield parameter
+
+
+def model_type_of(transformer: nn.Module) -> str:
+    """Return the name that transformers gives the architecture."""
+    return str(getattr(transformer.config, "model_type", ""))
+
+
+def no_projections(method: PeftMethod, transformer: nn.Module, which: str) -> UnsupportedError:
+    """Return the error for attention without linear layers, as XLNet's and Mamba's, and what to try instead."""
+    others = "bitfit, prompt-tuning or full"
+    instead = f"targets=all-linear, or {others}" if "targets" in type(method).model_fields else others
+    return UnsupportedError(
+        f"'{method.name}' adapts the linear layers that make {which} in attention; a {type(transformer).__name__} has "
+        f"no such layers. Use {instead}."
+    )
 
 
 class LowRankMethod(PeftMethod):
@@ -111,11 +182,43 @@ class SoftPrompt(PeftMethod):
         "epochs": Choice((6.0, 12.0, 24.0)),
         "n_virtual_tokens": Choice((5, 10, 20)),
     }
+    refused_without_names: ClassVar[bool] = False
 
     n_virtual_tokens: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=3e-2, gt=0)
     epochs: float = Field(default=10, gt=0)
 
     def reserved_tokens(self) -> int:
-        """As many as there are virtual ones."""
+        """Return the number of virtual tokens."""
         return self.n_virtual_tokens
+
+    def sizes(self, transformer: nn.Module) -> dict[str, Any]:
+        """Return the sizes that peft's configuration needs; its own reading of configurations knows few names.
+
+        Only the width of the embeddings matters to virtual tokens that are put before the text's.
+        """
+        embedding: Any = transformer.get_input_embeddings()  # type: ignore[operator]
+        return {"token_dim": int(embedding.embedding_dim), "num_layers": 1, "num_attention_heads": 1}
+
+    def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
+        """Refuse a transformer that does not take the virtual tokens, before anything is trained."""
+        import torch
+
+        from harness.training.blocks import short_text
+        from harness.training.inputs import transformers_model
+
+        inner = transformers_model(model.transformer)
+        decodes = bench.kind.form == "text" and bench.files.architecture == "sequence-to-sequence"
+        training = model.training
+        try:
+            with torch.no_grad():
+                model.eval().transformer(**short_text(inner, decodes=decodes))
+        except (TypeError, ValueError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise UnsupportedError(
+                f"A {type(inner).__name__} cannot read the virtual tokens of '{self.name}': {error}. Use lora, "
+                "bitfit or full."
+            ) from None
+        finally:
+            model.train(training)

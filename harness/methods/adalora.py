@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from harness.methods._peft import RATE_AND_EPOCHS, LowRankMethod
+from harness.methods._peft import RATE_AND_EPOCHS, LowRankMethod, model_type_of
 from harness.methods.base import Bench, Choice, SearchSpace, method
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from harness.methods._fine_tuning import Surroundings
     from harness.training.loop import Hooks
     from harness.training.model import AdaptedModel
 
@@ -55,26 +57,29 @@ class AdaLora(LowRankMethod):
             raise ValueError(f"rank={self.rank} is to be below initial_rank={self.initial_rank}: there is to be pruned")
         return self
 
-    def peft_config(self, bench: Bench) -> Any:
-        """AdaLoRA over a thousand ticks of the budget, on the matrices that LoRA takes: peft's own list is longer."""
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
+        """Return AdaLoRA over a thousand ticks of the budget."""
         from peft import AdaLoraConfig
-        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-
-        model_type = getattr(bench.some_backbone.pristine.config, "model_type", "")
-        attention = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type)
 
         return AdaLoraConfig(
             init_r=self.initial_rank,
             target_r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.adapter_dropout,
-            target_modules=self.target_modules() or (list(attention) if attention else None),
+            target_modules=self.target_modules(),
             total_step=_TICKS,
             tinit=round(self.pruning_starts * _TICKS),
             tfinal=round((1 - self.pruning_ends) * _TICKS),
             deltaT=1,
             orth_reg_weight=self.orthogonality,
         )
+
+    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | None:
+        """Return the matrices that LoRA takes: peft's own list for AdaLoRA is longer."""
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+        found = super().default_targets(transformer, "LORA")
+        return found or list(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type_of(transformer)])
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """Prunes after each step, and keeps the vectors orthogonal."""
@@ -107,6 +112,8 @@ class AdaLora(LowRankMethod):
                     tick = max(tick, last_tick + 1)
                 elif tick >= last_tick:
                     tick, self.is_final = last_tick, True  # the tick that fixes the ranks comes once, and always
+                    if not adalora.rankallocator.ipt:  # it is the first, and no importance has been computed yet
+                        adalora.rankallocator.update_ipt(adalora.model)
                 adalora.update_and_allocate(tick)
 
         return Pruning()

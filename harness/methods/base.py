@@ -19,9 +19,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.backbones.locate import Architecture, BackboneFiles, Pooling
-from harness.errors import UsageError
+from harness.errors import UnsupportedError, UsageError
 from harness.measure.clock import Phase, PhaseClock
 from harness.measure.device import Device, Precision, PrecisionPolicy
+from harness.measure.flops import known_flops
 from harness.measure.memory import MemoryMeter
 from harness.methods.workload import Workload
 from harness.records import Budget, CurvePoint
@@ -76,6 +77,7 @@ SearchSpace = Mapping[str, Choice | Range]
 class Ledger:
     """What a fit spent that no clock shows; the bench writes it, the record shows it.
 
+    `train_flops` is not a number where a part of the operations could not be counted; `counted_flops` is None then.
     `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
     """
 
@@ -86,6 +88,11 @@ class Ledger:
     reused: set[str] = field(default_factory=set)
     computed_all: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted_flops(self) -> float | None:
+        """The operations of the fit; None where they could not be counted."""
+        return known_flops(self.train_flops)
 
 
 @dataclass
@@ -140,6 +147,11 @@ class Bench:
         if self.backbone is None:
             raise RuntimeError("This method uses a backbone and must say so in `serves`.")
         return self.backbone
+
+    @property
+    def files(self) -> BackboneFiles:
+        """The files of the backbone, for methods that need one."""
+        return self.some_backbone.files
 
     def precision(self, policy: PrecisionPolicy) -> Precision:
         """What the policy comes to on this device."""
@@ -225,6 +237,8 @@ class Bench:
         if phase == "encode" and not encoded.fresh:
             self.ledger.computed_all = False
         if phase == "encode":
+            if encoded.flops_error is not None:
+                self._flops_are_unknown(encoded.flops_error)
             self.ledger.train_flops += encoded.flops
             self.ledger.train_tokens += encoded.tokens
         counts = tokens.n_sequences(rows.index)
@@ -250,15 +264,43 @@ class Bench:
             return self.some_backbone.fresh(self.device.torch_device())
 
     def flops_model(self, key: str, count: Callable[[], FlopsModel]) -> FlopsModel:
-        """Operations of a batch, counted the first time that `key` is asked for; counting is no cell's time."""
-        if not self.counts_flops and self.budget.train_flops is None:
-            from harness.measure.flops import UNCOUNTED
+        """Return the operations of a batch, counted the first time that `key` is asked for.
 
+        Counting is no cell's time. Where it fails, the operations are not a number, and the record says why.
+
+        Raises:
+            UnsupportedError: the operations cannot be counted, and the budget limits them.
+        """
+        from harness.measure.flops import UNCOUNTED, counted
+
+        if not self.counts_flops and self.budget.train_flops is None:
             return UNCOUNTED
         if key not in self.flops_models:
             with self.clock.phase("measure"):
-                self.flops_models[key] = count()
-        return self.flops_models[key]
+                self.flops_models[key] = counted(count)
+        found = self.flops_models[key]
+        if found.error is not None:
+            self._flops_are_unknown(found.error)
+        return found
+
+    def count_train_flops(self, run: Callable[[], object]) -> None:
+        """Count the operations of `run`, which is run once more for it, and enter them in the ledger."""
+        from harness.measure.flops import FlopsModel, count_flops, counted
+
+        with self.clock.phase("measure"):
+            found = counted(lambda: FlopsModel(0.0, 0.0, 0.0, count_flops(run)))
+        if found.error is not None:
+            self._flops_are_unknown(found.error)
+        self.ledger.train_flops += found.constant
+
+    def _flops_are_unknown(self, why: str | None) -> None:
+        """Note that operations cannot be counted; refuse a budget that limits them."""
+        self.ledger.notes["train_flops"] = f"not counted: {why}"
+        if self.budget.train_flops is not None:
+            raise UnsupportedError(
+                f"The budget limits train_flops, and the operations of backbone '{self.files.name}' cannot be counted "
+                f"({why}). Give a budget of seconds, steps or epochs instead."
+            )
 
     def seeded(self, purpose: str) -> int:
         """A 63-bit seed from the cell's seed and what it is for, the same for every method."""
@@ -307,7 +349,9 @@ class Method(BaseModel, ABC):
 
     Class attributes:
         name: as the command line, suites and records carry it.
-        version: part of a cell's identity; raise it when a bug is mended.
+        version: part of a cell's identity; raise it when a fault is mended that made cells wrong on every backbone.
+        mended: where a fault made cells wrong on some architectures only: the version there, by transformers' model
+            type. Cells on other architectures keep their identity.
         family: the group it is listed under.
         trains: what it trains, in a phrase.
         source: where it comes from (paper, arXiv id).
@@ -330,6 +374,7 @@ class Method(BaseModel, ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    mended: ClassVar[Mapping[str, int]] = {}
     family: ClassVar[str]
     trains: ClassVar[str]
     source: ClassVar[str]
@@ -352,6 +397,15 @@ class Method(BaseModel, ABC):
                 "(`harness methods NAME` shows what a method searches over)."
             )
         return self
+
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return the version that a cell carries: `version`, or a later one where a fault has been mended.
+
+        Args:
+            files: the cell's backbone; None for methods that use none.
+            form: the form of the answers.
+        """
+        return self.version if files is None else max(self.version, self.mended.get(files.model_type, 0))
 
     def config(self) -> dict[str, Any]:
         """The fully resolved configuration, as JSON values; part of a cell's identity.
@@ -384,9 +438,15 @@ class Method(BaseModel, ABC):
         architecture = files.architecture if files is not None else None
         if self.serves and architecture not in self.serves:
             given = architecture or "no backbone"
-            return f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}."
+            return (
+                f"'{self.name}' adapts {', '.join(sorted(self.serves))} backbones; this one is {given}. Name another "
+                "backbone, or another method (`harness methods` lists them)."
+            )
         if asked.form == "text" and self.serves and architecture == "encoder":
-            return f"A {kind} task is answered by a language model; this backbone is an encoder, which is none."
+            return (
+                f"A {kind} task is answered by a language model; this backbone is an encoder, which is none. Name a "
+                "causal or sequence-to-sequence backbone."
+            )
         return None
 
     def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:

@@ -47,7 +47,7 @@ class BitFit(FineTuning):
             and files.has_weights
             and not any(name.endswith(".bias") for name in tensor_names(files))
         ):
-            return f"'{self.name}' trains biases; backbone '{files.name}' has none."
+            return f"'{self.name}' trains biases; backbone '{files.name}' has none. Use layer-norm or lora."
         return reason
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.methods._fine_tuning import FineTuning
+from harness.backbones.locate import BackboneFiles
+from harness.errors import UnsupportedError
+from harness.methods._fine_tuning import FineTuning, Surroundings
+from harness.methods._modules import attention_ends, feedforward_ends
 from harness.methods._peft import RATE_AND_EPOCHS
-from harness.methods.base import Bench, Choice, SearchSpace, method
+from harness.methods.base import Choice, SearchSpace, method
 from harness.methods.workload import THROUGH
+from harness.tasks.base import Form
 
 if TYPE_CHECKING:
     from torch import nn
-
-_ENDS = ("output.dense", "o_proj", "down_proj", ".o", ".wo", "out_lin", "lin2", "out_proj", "fc2", "c_proj")
-"""Names of the linear layers that end a sub-layer: BERT's, Llama's, T5's, DistilBERT's, OPT's and BART's, GPT-2's."""
 
 
 @method
@@ -34,6 +35,10 @@ class BottleneckAdapter(FineTuning):
     family = "auxiliary parameters"
     trains = "two bottleneck networks a block, the norms, and the output layer"
     source = "Houlsby et al., 2019, arXiv:1902.00751"
+    # Version 1 did not know the names of their layers, and refused.
+    mended: ClassVar[Mapping[str, int]] = dict.fromkeys(
+        ("albert", "bloom", "falcon", "gpt_neox", "modernbert", "phi", "xlm", "flaubert"), 2
+    )
     passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "width": Choice((8, 32, 64))}
@@ -43,27 +48,37 @@ class BottleneckAdapter(FineTuning):
     learning_rate: float = Field(default=1e-3, gt=0)
     epochs: float = Field(default=6, gt=0)
 
-    def adapt(self, transformer: nn.Module, bench: Bench) -> nn.Module:
-        """The transformer with an adapter behind every linear layer that ends a sub-layer."""
-        from harness.errors import UnsupportedError
-        from harness.training.adapter import WithAdapter
-        from harness.training.blocks import transformer_blocks
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version where version 1 left a decoder without adapters."""
+        version = super().version_on(files, form)
+        has_decoder = files is not None and files.architecture == "sequence-to-sequence"
+        return max(version, 2) if has_decoder and form == "text" else version
 
-        n_added = 0
-        blocks = transformer_blocks(transformer)
-        for block in blocks:
-            ends = [name for name, _ in block.named_modules() if f".{name}".endswith(_ENDS)]
-            for name in ends:
-                parent = block.get_submodule(name.rpartition(".")[0])
-                child = getattr(parent, name.rpartition(".")[2])
-                setattr(parent, name.rpartition(".")[2], WithAdapter(child, self.width))
-                n_added += 1
-        if n_added != 2 * len(blocks):
-            raise UnsupportedError(
-                f"'{self.name}' found {n_added} places for adapters in the {len(blocks)} blocks of a "
-                f"{type(transformer).__name__}; expected two a block, behind layers called one of "
-                f"{', '.join(end.lstrip('.') for end in _ENDS)}."
-            )
+    def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
+        """Return the transformer with an adapter behind every linear layer that ends a sub-layer.
+
+        Raises:
+            UnsupportedError: not every block has such layers.
+        """
+        from harness.training.adapter import WithAdapter
+        from harness.training.blocks import stacks
+
+        ends: set[str] = set()
+        for place, stack in stacks(transformer):
+            attention, feedforward = attention_ends(stack), feedforward_ends(stack)
+            n_blocks = _own_blocks(stack)
+            # A decoder's block attends twice: to itself, and to what the encoder has read.
+            if len(feedforward) != n_blocks or len(attention) not in (n_blocks, 2 * n_blocks):
+                raise UnsupportedError(
+                    f"'{self.name}' expects one linear layer that ends attention and one that ends a feed-forward "
+                    f"network in each block. It found {len(attention)} and {len(feedforward)} in the {n_blocks} blocks "
+                    f"of a {type(stack).__name__}. Use bitfit, prompt-tuning or full."
+                )
+            ends |= {place + name for name in (*attention, *feedforward)}
+        for name in [name for name, _ in transformer.named_modules() if name in ends]:
+            parent = transformer.get_submodule(name.rpartition(".")[0])
+            last = name.rpartition(".")[2]
+            setattr(parent, last, WithAdapter(getattr(parent, last), self.width))
         return transformer
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
@@ -75,3 +90,12 @@ class BottleneckAdapter(FineTuning):
                 yield from module.adapter.parameters()
             elif self.train_norms and type(module).__name__.endswith("Norm"):
                 yield from module.parameters(recurse=False)
+
+
+def _own_blocks(stack: nn.Module) -> int:
+    """Return how many blocks have weights of their own; ALBERT's share those of a few."""
+    from harness.training.blocks import n_blocks_of
+
+    config: Any = stack.config
+    shared = getattr(config, "num_hidden_groups", None)
+    return int(shared) * int(config.inner_group_num) if shared else n_blocks_of(stack)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from harness.methods._by_depth import ByDepth
 from harness.methods.base import Range, SearchSpace, method
 from harness.methods.full import FULL_SEARCH_SPACE, Full
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @method
-class Discriminative(Full):
+class Discriminative(ByDepth, Full):
     """Full fine-tuning in which each block learns more slowly than the one above it.
 
     Attributes:

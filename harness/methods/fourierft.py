@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from harness.methods._peft import PeftMethod
-from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.methods.base import Choice, Range, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -35,7 +40,7 @@ class FourierFt(PeftMethod):
     scaling: float = Field(default=150.0, gt=0)
     learning_rate: float = Field(default=1e-1, gt=0)
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """FourierFT."""
         from peft import FourierFTConfig
 

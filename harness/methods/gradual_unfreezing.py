@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from harness.methods._by_depth import ByDepth
 from harness.methods.base import Bench, Choice, SearchSpace, method
 from harness.methods.full import FULL_SEARCH_SPACE, Full
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @method
-class GradualUnfreezing(Full):
+class GradualUnfreezing(ByDepth, Full):
     """Train the head alone at first, then let in one block after the other from the last down, the embeddings last.
 
     Where answers are texts there is no new head, and the last block is let in from the start.

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.methods._peft import PeftMethod
-from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.backbones.locate import BackboneFiles
+from harness.methods._fine_tuning import FineTuning
+from harness.methods._modules import feedforward_ends, projections
+from harness.methods._peft import PeftMethod, no_projections
+from harness.methods.base import Choice, Range, SearchSpace, method
+from harness.tasks.base import Form
 
-_LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
+
+_RIGHT_IN_2 = frozenset(
+    (
+        *("bert", "roberta", "xlm-roberta", "camembert", "electra"),
+        *("t5", "mt5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
+    )
+)
+"""Model types on which version 2 was right. On others it refused, rescaled queries, or what attention puts out."""
 
 
 @method
 class Ia3(PeftMethod):
     """Learn vectors that rescale keys, values and the inner activations of the feed-forward layers.
 
-    Of BERT and its like these are named here: peft's own list would rescale what attention puts out, too. Elsewhere
-    modules are those that peft names for the architecture.
+    The layers are found in the architecture, since peft's own list names others for many. Where one matrix makes
+    queries, keys and values (GPT-2, BLOOM, ModernBERT), the queries are rescaled with them.
     """
 
     name = "ia3"
@@ -32,12 +47,21 @@ class Ia3(PeftMethod):
 
     learning_rate: float = Field(default=3e-2, gt=0)
 
-    def peft_config(self, bench: Bench) -> Any:
-        """(IA)3."""
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version on the model types that version 2 did not handle as the paper does."""
+        version = FineTuning.version_on(self, files, form)
+        return version if files is None or files.model_type in _RIGHT_IN_2 else max(version, 3)
+
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
+        """Return (IA)3 on keys, values, and what enters the layers that end the feed-forward networks.
+
+        Raises:
+            UnsupportedError: the architecture has no such layers.
+        """
         from peft import IA3Config
 
-        model_type = getattr(bench.some_backbone.pristine.config, "model_type", "")
-        if model_type not in _LIKE_BERT:
-            return IA3Config()
-        feedforward = r".*\.layer\.\d+\.output\.dense"
-        return IA3Config(target_modules=rf"(.*\.(key|value))|({feedforward})", feedforward_modules=feedforward)
+        rescaled = projections(transformer, "kv")
+        ends = feedforward_ends(transformer)
+        if not rescaled or not ends:
+            raise no_projections(self, transformer, "keys and values")
+        return IA3Config(target_modules=rescaled + ends, feedforward_modules=ends)

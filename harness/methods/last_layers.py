@@ -10,7 +10,7 @@ from pydantic import Field
 
 from harness.backbones.locate import BackboneFiles
 from harness.features.layers import declared_blocks
-from harness.methods._fine_tuning import FineTuning
+from harness.methods._by_depth import ByDepth
 from harness.methods.base import Bench, Choice, Range, SearchSpace, method
 from harness.methods.workload import Workload
 from harness.records import Budget
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @method
-class LastLayers(FineTuning):
+class LastLayers(ByDepth):
     """Train the last `k` blocks of the transformer (and a norm that follows them), and the new output layer.
 
     What the blocks below compute never changes, so each training text goes through them once and every step starts

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.methods._peft import LowRankMethod
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -17,7 +22,7 @@ class LoHa(LowRankMethod):
     trains = "Hadamard products of low-rank matrices, and the output layer"
     source = "Hyeon-Woo et al., 2021, arXiv:2108.06098; peft"
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """LoHa."""
         from peft import LoHaConfig
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from harness.methods._peft import LowRankMethod
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -21,7 +26,7 @@ class LoKr(LowRankMethod):
 
     learning_rate: float = Field(default=1e-2, gt=0)
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """LoKr."""
         from peft import LoKrConfig
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from harness.methods._peft import LowRankMethod
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -25,7 +30,7 @@ class Lora(LowRankMethod):
 
     adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """LoRA."""
         from peft import LoraConfig
 

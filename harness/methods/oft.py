@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from harness.methods._peft import RATE_AND_EPOCHS, PeftMethod
-from harness.methods.base import Bench, Choice, SearchSpace, method
+from harness.methods.base import Choice, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -29,7 +34,7 @@ class Oft(PeftMethod):
     block_size: int = Field(default=32, ge=2)
     targets: Literal["attention", "all-linear"] = "attention"
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """OFT."""
         from peft import OFTConfig
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from harness.methods._peft import SoftPrompt
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -26,7 +31,7 @@ class PTuning(SoftPrompt):
     encoder_width: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """P-tuning with peft's default encoder, a multi-layer perceptron."""
         from peft import PromptEncoderConfig
 
@@ -35,4 +40,5 @@ class PTuning(SoftPrompt):
             num_virtual_tokens=self.n_virtual_tokens,
             num_transformer_submodules=1,
             encoder_hidden_size=self.encoder_width,
+            **self.sizes(transformer),
         )

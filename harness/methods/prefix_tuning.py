@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
 from harness.backbones.locate import Architecture
-from harness.methods._peft import SoftPrompt
-from harness.methods.base import Bench, method
+from harness.errors import UnsupportedError
+from harness.methods._peft import SoftPrompt, model_type_of
+from harness.methods.base import method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
 class PrefixTuning(SoftPrompt):
     """Learn keys and values that every block attends to before the text's own.
 
-    T5's encoder reads no keys and values from outside, so sequence-to-sequence backbones are not served.
+    An architecture is served if its attention reads keys and values from outside. That of DistilBERT, DeBERTa,
+    ModernBERT and MPNet does not. T5's encoder does not either, so sequence-to-sequence backbones are not served.
     """
 
     name = "prefix-tuning"
@@ -31,8 +39,26 @@ class PrefixTuning(SoftPrompt):
             raise ValueError("gradient_checkpointing=false: keys and values from outside cannot be computed again")
         return self
 
-    def peft_config(self, bench: Bench) -> Any:
+    def check(self, transformer: nn.Module) -> None:
+        """Refuse a transformer that takes no keys and values from outside."""
+        super().check(transformer)
+        if "past_key_values" not in inspect.signature(transformer.forward).parameters:
+            raise UnsupportedError(
+                f"'{self.name}' hands keys and values to attention; that of a {type(transformer).__name__} takes none. "
+                "Use prompt-tuning, p-tuning or bitfit."
+            )
+
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Prefix tuning, without the reparametrisation (as in P-tuning v2)."""
         from peft import PrefixTuningConfig
 
-        return PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=self.n_virtual_tokens)
+        return PrefixTuningConfig(
+            task_type="FEATURE_EXTRACTION", num_virtual_tokens=self.n_virtual_tokens, **self.sizes(transformer)
+        )
+
+    def sizes(self, transformer: nn.Module) -> dict[str, Any]:
+        """Return the heads and width of keys where peft's reading of a configuration does not give them: Falcon's."""
+        config: Any = transformer.config
+        if model_type_of(transformer) != "falcon" or config.new_decoder_architecture or not config.multi_query:
+            return {}
+        return {"num_attention_heads": 1, "token_dim": config.hidden_size // config.num_attention_heads}

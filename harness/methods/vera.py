@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from harness.methods._peft import LowRankMethod
-from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.methods.base import Choice, Range, SearchSpace, method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
 
 
 @method
@@ -35,7 +40,7 @@ class Vera(LowRankMethod):
     adapter_dropout: float = Field(default=0.0, ge=0, lt=1)
     learning_rate: float = Field(default=3e-2, gt=0)
 
-    def peft_config(self, bench: Bench) -> Any:
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """VeRA; its random matrices are made from the cell's seed and need not be saved."""
         from peft import VeraConfig
 

@@ -48,15 +48,23 @@ def quicken_dropout(model: nn.Module) -> None:
 
 
 def set_dropout(transformer: nn.Module, p: float) -> None:
-    """Give every dropout inside a transformer the rate `p`, attention's too, which some architectures keep as a number.
+    """Give every dropout inside a transformer the rate `p`.
+
+    Architectures keep rates in modules, as numbers of their layers (BART's `activation_dropout`), and in configurations
+    that are read in every pass (Falcon's `hidden_dropout`). Rates at which whole layers are left out stay as they are.
 
     Args:
-        transformer: changed in place.
+        transformer: changed in place, and its configuration with it.
         p: share of elements to drop, 0 <= p < 1.
     """
     for module in transformer.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = p
-        for name in ("attention_dropout", "dropout", "dropout_prob"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, p)
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in list(vars(holder).items()) if holder is not None else ():
+                if _is_rate(name) and isinstance(value, (int, float)) and not isinstance(value, bool):
+                    setattr(holder, name, p)
+
+
+def _is_rate(name: str) -> bool:
+    return ("dropout" in name or name.endswith("pdrop")) and "layer" not in name

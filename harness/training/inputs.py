@@ -16,6 +16,7 @@ from torch import nn
 
 from harness.features.tokens import pad
 from harness.measure.device import Device, Precision
+from harness.measure.exhausted import is_out_of_memory
 from harness.measure.flops import FlopsModel, fit_flops
 from harness.tasks.base import Floats, Ints
 from harness.training.batches import Batch, TokenBatches, shuffled
@@ -195,12 +196,16 @@ class BlockInputs:
             expected = model(ids, mask)
             try:
                 inputs = BlockInputs(model, few, n_trained=n_trained, pad_id=pad_id, device=device, precision="fp32")
-            except (TypeError, AttributeError, RuntimeError):
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 return False
             try:
                 batch = inputs._batch(np.arange(len(few)), np.zeros(len(few), dtype=np.int64))
                 found = inputs.forward(batch)
-            except (TypeError, AttributeError, RuntimeError, IndexError):
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 return False
             finally:
                 inputs.close(1.0)

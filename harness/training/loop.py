@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from harness.errors import UnsupportedError
 from harness.measure.device import Precision
-from harness.measure.flops import FlopsModel
+from harness.measure.flops import FlopsModel, known_flops
 from harness.records import CurvePoint
 from harness.training.batches import Batch
 from harness.training.budget import Progress, Schedule, learning_rate_factor
@@ -158,6 +159,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss is no longer finite.
+        UnsupportedError: the loss does not depend on any parameter of a group: nothing of it would be trained.
     """
     hooks = hooks or Hooks()
     optimiser = _optimiser(groups)
@@ -186,6 +188,8 @@ def train(
             share = part.share_of(batch)
             running += value.detach() * share
             (value if part is batch else value * share).backward()
+        if progress.step == 0:
+            _check_gradients(groups)
         penalty = hooks.penalty()
         if penalty is not None:
             penalty.backward()
@@ -228,7 +232,7 @@ def train(
                 CurvePoint(
                     step=progress.step,
                     seconds=progress.train_seconds(),
-                    flops=progress.flops,
+                    flops=known_flops(progress.flops),
                     train_loss=mean,
                     validation=score[0] if score is not None else None,
                 )
@@ -240,6 +244,17 @@ def train(
     if stopper is not None:
         stopper.restore(outcome)
     return outcome
+
+
+def _check_gradients(groups: Sequence[ParameterGroup]) -> None:
+    for group in groups:
+        moving = [parameter for parameter in group.parameters if parameter.requires_grad]
+        if moving and all(parameter.grad is None for parameter in moving):
+            raise UnsupportedError(
+                f"The loss does not depend on any of {len(moving)} tensors that were to be trained together "
+                f"({sum(parameter.numel() for parameter in moving):,} numbers), so that they would stay as they are. "
+                "This method does not fit this backbone; use another one: full, lora or linear-probe."
+            )
 
 
 def _optimiser(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:

@@ -1,0 +1,47 @@
+"""What methods share that treat the blocks of a transformer by their depth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from harness.backbones.locate import BackboneFiles
+from harness.methods._fine_tuning import FineTuning
+from harness.tasks.base import Form
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MISORDERED: Final = (
+    *("bart", "mbart", "mvp", "plbart", "blenderbot-small", "led", "prophetnet"),  # a norm of the embeddings
+    *("opt", "cpmant"),  # a final norm
+    *("xlm", "flaubert"),  # feed-forward layers and norms in lists of their own
+    "layoutlmv3",  # relative positions
+)
+"""Model types whose parameters version 1 ordered by registration, which is not the order of computation there."""
+
+
+class ByDepth(FineTuning):
+    """A method that trains the parameters of some depths earlier, faster or alone."""
+
+    mended: ClassVar[Mapping[str, int]] = dict.fromkeys(MISORDERED, 2)
+
+    def version_on(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return a later version for a DeBERTa whose convolution stands behind the first block, too."""
+        version = super().version_on(files, form)
+        if files is not None and files.model_type == "deberta-v2" and _has_convolution(files):
+            return max(version, 2)
+        return version
+
+    def check(self, transformer: nn.Module) -> None:
+        """Refuse a transformer whose blocks cannot be told apart."""
+        from harness.training.blocks import all_blocks
+
+        super().check(transformer)
+        all_blocks(transformer)
+
+
+def _has_convolution(files: BackboneFiles) -> bool:
+    config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get("conv_kernel_size"))

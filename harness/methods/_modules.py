@@ -1,0 +1,113 @@
+"""Which linear layers of a transformer make queries, keys and values, and which end a sub-layer, read off its modules.
+
+Architectures give these layers names of their own. A layer is told by what it stands in (attention or not) and by its
+last name; nothing is run.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_ATTENTION: Final = re.compile(r"attn|attention", re.IGNORECASE)
+_FUSED: Final = re.compile(r"(w?qkv|query_key_value|c_attn|in_proj)(_?(proj|lin))?", re.IGNORECASE)
+"""One matrix that makes queries, keys and values: ModernBERT's, BLOOM's, GPT-2's, DeBERTa's."""
+
+_ONE: Final = {
+    letter: re.compile(rf"((to_|w)?{letter}|{name})(_?(proj|lin))?", re.IGNORECASE)
+    for letter, name in (("q", "query"), ("k", "key"), ("v", "value"))
+}
+
+
+def linear_layers(transformer: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers inside the transformer's lists of modules, by name, in the order of registration.
+
+    Layers outside of lists (a pooler, a language-modelling head) belong to no block.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return {
+        name: module
+        for name, module in transformer.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and any(part.isdigit() for part in name.split("."))
+    }
+
+
+def projections(transformer: nn.Module, letters: str) -> list[str]:
+    """Return the names of the layers of attention that make what `letters` stand for.
+
+    Args:
+        transformer: a transformers model.
+        letters: of `q`, `k` and `v`: queries, keys and values. One matrix that makes all three stands for any of them.
+
+    Returns:
+        Names of modules; empty where attention has no such layers.
+    """
+    found: list[str] = []
+    for name in linear_layers(transformer):
+        place, _, last = name.rpartition(".")
+        fused = _FUSED.fullmatch(last) is not None
+        if _in_attention(place) and (fused or any(_ONE[letter].fullmatch(last) for letter in letters)):
+            found.append(name)
+    return found
+
+
+def attention_ends(transformer: nn.Module) -> list[str]:
+    """Return the names of the layers that end attention: in each attention, the last layer that makes no q, k or v."""
+    ends: dict[str, str] = {}
+    for name in linear_layers(transformer):
+        place, _, last = name.rpartition(".")
+        makes_input = _FUSED.fullmatch(last) or any(pattern.fullmatch(last) for pattern in _ONE.values())
+        if _in_attention(place) and not makes_input:
+            ends[_outermost_attention(name)] = name
+    with_inputs = {_outermost_attention(name) for name in projections(transformer, "q")}
+    return [end for attention, end in ends.items() if attention in with_inputs]
+
+
+def feedforward_ends(transformer: nn.Module) -> list[str]:
+    """Return the names of the layers that end a feed-forward network: in each block, the last one outside attention.
+
+    It leads back to the width of the model; a router, which leads to experts, does not.
+    """
+    width = int(getattr(transformer.config, "hidden_size", 0))
+    outside = [
+        name
+        for name, layer in linear_layers(transformer).items()
+        if not _in_attention(name) and _width_out(layer) == width
+    ]
+    last_of_block = {_block_of(name): name for name in outside}
+    patterns = {_without_numbers(name) for name in last_of_block.values()}
+    return [name for name in outside if _without_numbers(name) in patterns]
+
+
+def _width_out(layer: nn.Module) -> int:
+    """Return the size of what a linear layer puts out; GPT-2's layers call it otherwise."""
+    size: Any = layer.out_features if hasattr(layer, "out_features") else layer.nf
+    return int(size)
+
+
+def _in_attention(name: str) -> bool:
+    return _ATTENTION.search(name) is not None
+
+
+def _outermost_attention(name: str) -> str:
+    """Return the name down to the first part that speaks of attention, and the number behind it, if there is one."""
+    parts = name.split(".")
+    at = next(at for at, part in enumerate(parts) if _in_attention(part))
+    while at + 1 < len(parts) and parts[at + 1].isdigit():
+        at += 1
+    return ".".join(parts[: at + 1])
+
+
+def _block_of(name: str) -> str:
+    """Return the name down to its first number: `encoder.layer.3` of all layers of the fourth block."""
+    parts = name.split(".")
+    return ".".join(parts[: next(at for at, part in enumerate(parts) if part.isdigit()) + 1])
+
+
+def _without_numbers(name: str) -> str:
+    return ".".join("#" if part.isdigit() else part for part in name.split("."))
