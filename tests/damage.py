@@ -25,7 +25,7 @@ def make_format_1(folder: Path) -> None:
     """Turn a folder into one as version 0.1 wrote it: without a manifest."""
     path = folder / "model.json"
     described = json.loads(path.read_text())
-    del described["files"], described["digest"]
+    del described["transformer"], described["files"], described["digest"]
     path.write_text(json.dumps({**described, "format": 1}))
 
 

@@ -75,11 +75,6 @@ class BackboneFiles:
         return str(read_object(self.folder / "config.json", self.name).get("model_type") or "")
 
     @property
-    def model_type(self) -> str:
-        """The architecture's name in transformers, from config.json: `bert`, say; empty where it gives none."""
-        return str(_read_json(self.folder / "config.json", self.name).get("model_type") or "")
-
-    @property
     def has_weights(self) -> bool:
         """Whether weights are among the files; without them cells can be planned and not run."""
         return any(self.folder.glob("*.safetensors"))
