@@ -124,7 +124,7 @@ def write_pickle(folder: Path, chance: random.Random, _: Path) -> str:
 # ---- tensors
 
 
-def rewrite_tensors(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def rewrite_tensors(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Read all tensors, change them, and write them."""
     from safetensors.torch import load_file, save_file
 
@@ -154,7 +154,7 @@ def _is_trained(name: str, folder: Path) -> bool:
 
 def drop_tensor(folder: Path, chance: random.Random, _: Path) -> str:
     path, name = trained_file(folder, chance)
-    rewrite_tensors(path, lambda tensors: tensors.__delitem__(name))
+    rewrite_tensors(path, lambda tensors: tensors.pop(name))
     return f"{path.name}: {name} dropped"
 
 
@@ -176,7 +176,7 @@ def rename_tensor(folder: Path, chance: random.Random, _: Path) -> str:
 
 def reshape_tensor(folder: Path, chance: random.Random, _: Path) -> str:
     path, name = trained_file(folder, chance)
-    changes = [
+    changes: list[Callable[[Any], Any]] = [
         lambda value: value.unsqueeze(0),
         lambda value: value[:-1] if value.ndim and len(value) > 1 else value.unsqueeze(0),
         lambda value: value[:1].squeeze(0) if value.ndim and len(value) > 1 else value.unsqueeze(0),

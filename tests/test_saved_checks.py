@@ -100,7 +100,7 @@ def saved(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path_factory: pytest.
 def test_a_missing_head_is_refused_by_name(name: str, saved: dict[str, Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(saved[name], tmp_path / "model"))
     damage.make_format_1(copy)
-    damage.rewrite_tensors(copy / "adapted.safetensors", lambda tensors: tensors.__delitem__("head.1.weight"))
+    damage.rewrite_tensors(copy / "adapted.safetensors", lambda tensors: tensors.pop("head.1.weight"))
     with pytest.raises(UsageError, match=r"lacks the tensor 'head\.1\.weight'; expected float32 of shape \(3, 32\)"):
         load_model(copy, "cpu")
 
@@ -190,17 +190,22 @@ def test_texts_that_are_none_are_refused_by_index(saved: dict[str, Path]) -> Non
 
 
 def test_features_that_are_not_finite_fail_the_cell(
-    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A vote of neighbours or a tree is finite whatever the features are."""
-    shutil.copytree(tiny.folder, tmp_path / "broken")
-    damage.rewrite_tensors(  # the last word of the vocabulary alone
-        tmp_path / "broken" / "model.safetensors",
-        lambda tensors: tensors["embeddings.word_embeddings.weight"][-1].fill_(float("nan")),
-    )
-    broken = locate_backbone(str(tmp_path / "broken"))
+    """A vote of neighbours or of trees is finite whatever the features are."""
+    from harness.features.encode import FeatureStore
+
+    pooled = FeatureStore.pooled
+
+    def broken(*given: Any, **more: Any) -> Any:
+        encoded = pooled(*given, **more)
+        values = encoded.values.copy()
+        values[-1, 0] = np.nan
+        return dataclasses.replace(encoded, values=values)
+
+    monkeypatch.setattr(FeatureStore, "pooled", broken)
     for text in ("knn[weights=uniform]", "random-forest-probe[n_trees=3]"):
-        record = run_one(toy, broken, parse_methods([text])[0], cpu)
+        record = run_one(toy, tiny, parse_methods([text])[0], cpu)
         assert record.status == "failed"
         assert "features that are not finite" in str(record.error)
 
