@@ -80,12 +80,12 @@ def test_a_claim_from_elsewhere_holds_until_its_lease_ends(store: Store, monkeyp
     record = make_record()
     store.claim([record.id], DEVICE, theirs)
     later = time.time() + 0.9 * claims_module.LEASE_SECONDS
-    monkeypatch.setattr(claims_module, "_now", lambda _: later)
+    monkeypatch.setattr(claims_module, "current_time", lambda _: later)
     assert store.claim([record.id], DEVICE, Owner()) == {}
     store.renew(theirs)
-    monkeypatch.setattr(claims_module, "_now", lambda _: later + 0.9 * claims_module.LEASE_SECONDS)
+    monkeypatch.setattr(claims_module, "current_time", lambda _: later + 0.9 * claims_module.LEASE_SECONDS)
     assert store.claim([record.id], DEVICE, Owner()) == {}
-    monkeypatch.setattr(claims_module, "_now", lambda _: later + 1.1 * claims_module.LEASE_SECONDS)
+    monkeypatch.setattr(claims_module, "current_time", lambda _: later + 1.1 * claims_module.LEASE_SECONDS)
     assert store.claim([record.id], DEVICE, Owner()) == {record.id: 1}
 
 

@@ -23,6 +23,7 @@ from harness.measure.clock import PhaseClock
 from harness.measure.device import Device
 from harness.measure.memory import MemoryMeter
 from harness.methods.base import Bench, Ledger, Method
+from harness.methods.configure import parse_methods
 from harness.plan import PlannedCell, plan_cells
 from harness.records import Budget, Record
 from harness.tasks import Rows, Task
@@ -186,3 +187,11 @@ def run_one(
     """The record of one cell."""
     planned = plan_one(task, files, method, size=size, seed=seed, budget=budget)
     return (worker or Worker(device, None)).run(planned, task, files, "tests", lambda *_: None)
+
+
+def save_one(text: str, task: Task, files: BackboneFiles, device: Device, folder: Path, steps: int = 4) -> Record:
+    """Fit a method, given as on the command line, to a few rows and save it; return its record."""
+    planned = plan_one(task, files, parse_methods([text])[0], size="12", seed=3, budget=Budget(steps=steps))
+    record = Worker(device, None).run(planned, task, files, "tests", lambda *_: None, save_to=folder, hurried=True)
+    assert record.status == "ok", record.error
+    return record

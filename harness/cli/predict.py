@@ -75,7 +75,8 @@ def predict_command(model: Path, data: Path, text: str, out: Path, device: str, 
     console.print(f"{len(usable):,} predictions: {out}", markup=False, soft_wrap=True)
     if skipped:
         found = _in_words(skipped, rows.origin)
-        console.print(f"{len(left_out):,} rows have no prediction: {found}.", markup=False, soft_wrap=True)
+        rows_have = "row has" if len(left_out) == 1 else "rows have"
+        console.print(f"{len(left_out):,} {rows_have} no prediction: {found}.", markup=False, soft_wrap=True)
     return 0
 
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.backbones.locate import READ
+from harness.backbones.layout import MODULES, READ
 from harness.errors import UsageError
 from harness.methods import artifact
 from harness.methods.restoring import AGAIN
@@ -38,6 +38,8 @@ def check_files(folder: Path, described: Description) -> None:
     needed = {artifact.SETTINGS, artifact.TENSORS}
     if described.backbone is not None:
         needed.add(f"{TRANSFORMER}/config.json")
+    if (folder / MODULES).exists():  # it would say where the transformer's pooling is declared
+        raise UsageError(f"'{folder}' holds {MODULES}, which is not part of the saved model. Remove it.")
     there = set(_walk(folder / TRANSFORMER, folder))
     if described.files is None:
         allowed = {name for name in there if any(PurePosixPath(name).match(f"{TRANSFORMER}/{p}") for p in READ)}

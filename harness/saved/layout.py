@@ -44,7 +44,7 @@ class Description(BaseModel):
     """The file that says what a folder holds. Every key must be there: a missing one is damage, not a default.
 
     Attributes:
-        format: version of the layout. Version 1 has neither `files` nor `digest`.
+        format: version of the layout. Version 1 has none of `transformer`, `files` and `digest`.
         kind: of the task.
         task: its name.
         labels: names of the classes, in the order of their indices.
@@ -58,6 +58,7 @@ class Description(BaseModel):
         merged: whether trained parameters of the transformer lie among its own weights, in `transformer/`.
         prefix: prefix of their names there.
         seed: of the fit.
+        transformer: fingerprint of the folder `transformer/` as a backbone; None for methods without one.
         files: every file that predicting reads, by its path in the folder.
         digest: SHA-256 of this description without `digest`.
     """
@@ -78,6 +79,7 @@ class Description(BaseModel):
     merged: bool
     prefix: str
     seed: int
+    transformer: str | None = None
     files: dict[str, SavedFile] | None = None
     digest: str | None = None
 
@@ -89,8 +91,10 @@ class Description(BaseModel):
             raise ValueError(f"there are {len(self.labels)} labels and {len(self.label_words)} label_words")
         if (self.backbone is None) != (self.weights is None) or (self.merged and self.backbone is None):
             raise ValueError("backbone, weights and merged contradict each other")
-        if self.format == 1 and (self.files is not None or self.digest is not None):
-            raise ValueError("format 1 has neither files nor digest")
+        if self.format == 1 and (self.transformer, self.files, self.digest) != (None, None, None):
+            raise ValueError("format 1 has none of transformer, files and digest")
+        if self.format == 2 and (self.transformer is None) != (self.backbone is None):
+            raise ValueError("backbone and transformer contradict each other")
         if self.format == 2 and self.digest != self.digest_of_the_rest():
             raise ValueError("digest is not that of the other keys: the file was changed after it was saved")
         if self.format == 2 and not self.files:

@@ -97,7 +97,7 @@ def why_not_text(value: Any) -> str | None:
     if value is None:
         return "missing"
     if not isinstance(value, str):
-        return f"a {type(value).__name__}, not a string"
+        return f"of type {type(value).__name__}, not text"
     if not value.strip():
         return "blank"
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.backbones.locate import READ, BackboneFiles
+from harness.backbones.locate import BackboneFiles
 from harness.errors import HarnessError, UsageError
 from harness.methods.artifact import reason_of
 from harness.methods.restoring import AGAIN
@@ -49,10 +49,12 @@ def load_transformer(folder: Path, described: Description) -> tuple[Backbone | N
     inside = (folder / TRANSFORMER).absolute()
     try:
         files = locate_backbone(str(inside))
-        if not described.merged and files.fingerprint != described.weights:
+        expected = described.transformer or (None if described.merged else described.weights)
+        if expected is not None and files.fingerprint != expected:
+            what = "transformer that was saved" if described.merged else f"backbone '{described.backbone}'"
             raise UsageError(
-                f"'{inside}' is not the backbone '{described.backbone}' that the model was fitted on: its fingerprint "
-                f"is {files.fingerprint[:12]}..., expected {str(described.weights)[:12]}... {AGAIN}"
+                f"'{inside}' is not the {what}: its fingerprint is {files.fingerprint[:12]}..., expected "
+                f"{expected[:12]}... {AGAIN}"
             )
         merged = _check_merged(inside, described.prefix) if described.merged else {}
         backbone = load_backbone(files)
@@ -92,8 +94,8 @@ def _check_depth(inside: Path, n_tensors: int) -> None:
             raise UsageError(f"'{inside}': config.json says {name} {value}; there are {n_tensors} tensors. {AGAIN}")
 
 
-def write_transformer(files: BackboneFiles, target: Path, tensors: Tensors, prefix: str) -> None:
-    """Write a backbone's files, with trained parameters in the places of what they were.
+def write_transformer(files: BackboneFiles, target: Path, tensors: Tensors, prefix: str) -> str:
+    """Write a backbone's files, with trained parameters in the places of what they were; return their fingerprint.
 
     Trained parameters are written in float32 whatever type the backbone's weights have, so that nothing is rounded.
     Where those are of 16 bits, the configuration then says float32 too, so that transformers rounds nothing either.
@@ -103,13 +105,28 @@ def write_transformer(files: BackboneFiles, target: Path, tensors: Tensors, pref
         target: folder to write to.
         tensors: trained parameters by their names in an adapted model; empty for a plain copy.
         prefix: prefix of their names in the backbone's file.
+
+    Raises:
+        UsageError: what was written is not read as the backbone was: by another pooling, say.
     """
-    for pattern in READ:
-        for path in files.folder.glob(pattern):
-            copy = target / path.relative_to(files.folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if not (tensors and path.name == WEIGHTS):
-                shutil.copyfile(path, copy)
+    from harness.backbones.locate import locate_backbone
+
+    _copy(files, target, tensors, prefix)
+    written = locate_backbone(str(target.absolute()))
+    if (written.architecture, written.pooling) != (files.architecture, files.pooling):
+        raise UsageError(
+            f"Backbone '{files.name}' is read as {files.architecture} and pooled by {files.pooling}; its copy would be "
+            f"read as {written.architecture} and pooled by {written.pooling}. Such a model cannot be saved."
+        )
+    return written.fingerprint
+
+
+def _copy(files: BackboneFiles, target: Path, tensors: Tensors, prefix: str) -> None:
+    for name, path in files.parts().items():
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not (tensors and name == WEIGHTS):
+            shutil.copyfile(path, copy)
     trained = {prefix + name.removeprefix(IN_MODEL): v for name, v in tensors.items() if name.startswith(IN_MODEL)}
     if not trained:
         return

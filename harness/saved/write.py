@@ -67,12 +67,13 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
 def _write(
     folder: Path, fitted: Fitted, tensors: Tensors, method: Method, planned: PlannedCell, task: Task, bench: Bench
 ) -> None:
-    prefix: str | None = None
+    prefix, fingerprint = None, None
     if bench.backbone is not None:
         transformer = getattr(getattr(fitted, "model", None), "transformer", None)
         added = hasattr(transformer, "peft_config")
         prefix = None if added else _prefix(tensors, bench.backbone.files)
-        write_transformer(bench.backbone.files, folder / TRANSFORMER, {} if prefix is None else tensors, prefix or "")
+        trained = {} if prefix is None else tensors
+        fingerprint = write_transformer(bench.backbone.files, folder / TRANSFORMER, trained, prefix or "")
         if added:
             transformer.save_pretrained(folder / ADAPTER)  # type: ignore[union-attr]
     merged = prefix is not None
@@ -91,6 +92,7 @@ def _write(
         merged=merged,
         prefix=prefix or "",
         seed=planned.cell.seed,
+        transformer=fingerprint,
         files=list_files(folder),
     )
     (folder / DESCRIPTION).write_text(described.model_dump_json(indent=1), encoding="utf-8")
