@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.execute import Worker
 from harness.measure.device import Device
-from harness.methods import Method, methods
+from harness.methods import Method, artifact, methods
 from harness.methods._fine_tuning import FineTuning
 from harness.records import Budget
 from harness.tasks import Task
@@ -154,7 +155,9 @@ def own_name(name: str, known: frozenset[str]) -> str | None:
     return next((candidate for candidate in candidates if candidate in known), None)
 
 
-def check_cell(architecture: str, name: str, find: Find, toy: Task, cpu: Device, worker: Worker) -> None:
+def check_cell(
+    architecture: str, name: str, find: Find, toy: Task, cpu: Device, worker: Worker, tmp_path: Path
+) -> None:
     files = find(architecture)
     cls = methods.get(name)
     method: Method = cls(**{key: value for key, value in SETTINGS.items() if key in cls.model_fields})
@@ -187,6 +190,11 @@ def check_cell(architecture: str, name: str, find: Find, toy: Task, cpu: Device,
             for key in added:
                 assert torch.equal(after[key], before[key]) == (not before[key].requires_grad), key
     together = fitted.predict(test_rows(toy), bench())
+    if isinstance(method, FineTuning):
+        artifact.save(fitted, method, tmp_path / name)
+        restored = artifact.load(tmp_path / name, bench())[1]
+        np.testing.assert_array_equal(restored.predict(test_rows(toy), bench()), together)
+        assert restored.n_trainable == fitted.n_trainable
     assert np.isfinite(together).all()
     few = test_rows(toy).take(np.arange(6))
     alone = np.concatenate([fitted.predict(few.take(np.array([row])), bench()) for row in range(len(few))])
@@ -195,16 +203,18 @@ def check_cell(architecture: str, name: str, find: Find, toy: Task, cpu: Device,
 
 
 @pytest.mark.parametrize(("architecture", "name"), SAMPLE)
-def test_a_sample_of_cells(architecture: str, name: str, find: Find, toy: Task, cpu: Device, worker: Worker) -> None:
-    check_cell(architecture, name, find, toy, cpu, worker)
+def test_a_sample_of_cells(
+    architecture: str, name: str, find: Find, toy: Task, cpu: Device, worker: Worker, tmp_path: Path
+) -> None:
+    check_cell(architecture, name, find, toy, cpu, worker, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_method(
-    architecture: str, find: Find, toy: Task, cpu: Device, worker: Worker, subtests: pytest.Subtests
+    architecture: str, find: Find, toy: Task, cpu: Device, worker: Worker, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     for name in methods.names():
         with subtests.test(name):
-            check_cell(architecture, name, find, toy, cpu, worker)
+            check_cell(architecture, name, find, toy, cpu, worker, tmp_path)

@@ -49,6 +49,7 @@ def test_only_cells_that_were_wrong_have_another_identity(find: Any, tiny: Backb
         cls = methods.get(name)
         if cls.serves:
             assert version(name, tiny, toy) == cls.version, name
+    assert version("bitfit", find("modernbert"), toy) == 2  # version 1 trained nothing there
     assert version("last-layers", find("bart"), toy) == 2
     assert version("lora", find("bart"), toy) == 1
     assert version("last-layers", find("deberta-v2"), toy) == 1
