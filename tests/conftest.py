@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports the hub's client: no test may reach for a network.
@@ -18,6 +20,7 @@ from harness.data.spec import TaskSpec
 from harness.measure.device import Device, find_device
 from harness.measure.rate import matrix_rate
 from harness.tasks import Task, kinds
+from tests.tiny_architectures import save_tiny
 from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
 from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_tiny_bert, write_toy_table
@@ -114,3 +117,14 @@ def toy_kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
     """A toy task of every kind."""
     folder = tmp_path_factory.mktemp("kinds")
     return {name: toy_task(name, folder) for name in TOYS}
+
+
+@pytest.fixture(scope="session")
+def find(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BackboneFiles]:
+    """Finds a tiny backbone of `tiny_architectures` by its name; each is made once."""
+
+    @functools.cache
+    def made(name: str) -> BackboneFiles:
+        return locate_backbone(str(save_tiny(name, tmp_path_factory.mktemp("architectures") / name)))
+
+    return made

@@ -72,15 +72,12 @@ class TrainedMethod(Method):
         return max(version, self.version + 1) if self.patience is not None and was_another else version
 
     def warm_up(self) -> None:
-        """Import what the first step of an optimiser imports, and take one."""
-        import torch
+        """Import what training imports, and take a step with a small transformer."""
+        from harness.measure.device import find_device
+        from harness.training import batches, blocks, inputs, model, vocabulary  # noqa: F401
+        from harness.training.exercise import exercise
 
-        from harness.training import batches, blocks, inputs, loop, model, vocabulary  # noqa: F401
-
-        parameter = torch.nn.Parameter(torch.zeros(8, 8))
-        (parameter * parameter).sum().backward()
-        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
-        torch.optim.AdamW([parameter], fused=True).step()
+        exercise(bf16=find_device("cpu").precision(self.precision) == "bf16")
 
     def n_steps(self, n_items: int, budget: Budget) -> int:
         """Optimiser steps of a fit to `n_items`, unless seconds or operations end it before."""

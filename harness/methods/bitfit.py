@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -28,6 +28,8 @@ class BitFit(FineTuning):
     trains = "bias terms, and the output layer"
     source = "Ben Zaken et al., 2022, arXiv:2106.10199"
     needs = "biases"
+    # Version 1 took the bias of the language-modelling head for one of the transformer's, and trained nothing.
+    mended: ClassVar[Mapping[str, int]] = {"modernbert": 2, "modernbert-decoder": 2}
     passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {

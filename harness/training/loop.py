@@ -162,7 +162,7 @@ def train(
         UnsupportedError: the loss does not depend on any parameter of a group: nothing of it would be trained.
     """
     hooks = hooks or Hooks()
-    optimiser = _optimiser(groups)
+    optimiser = optimiser_of(groups)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     anchor = _Anchor(groups, optimisation.l2_start) if optimisation.l2_start > 0 else None
     outcome = Outcome(decay=[1.0] * len(groups))
@@ -257,7 +257,8 @@ def _check_gradients(groups: Sequence[ParameterGroup]) -> None:
             )
 
 
-def _optimiser(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+def optimiser_of(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+    """Return AdamW over the groups; only matrices are decayed."""
     split = []
     for group in groups:
         for decayed in (True, False):
