@@ -202,6 +202,19 @@ def _share_transformer(model: Any, transformer: nn.Module) -> None:
 
 
 @functools.cache
+def read_without_weights(files: BackboneFiles) -> Backbone:
+    """Return a backbone that tokenizes and states its limits, whose transformer holds no numbers.
+
+    Raises:
+        UsageError: transformers cannot build it, or its tokenizer is missing, slow or another model's.
+    """
+    started = time.perf_counter()
+    files.require_tokenizer()
+    model = skeleton(_model_class(files), read_config(files), files)
+    return Backbone(files, model, read_tokenizer(files), 0, time.perf_counter() - started)
+
+
+@functools.cache
 def load_backbone(files: BackboneFiles) -> Backbone:
     """Load a backbone with transformers; once per process.
 

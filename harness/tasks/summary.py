@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.errors import UsageError
 from harness.tasks.base import Source, Task
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from harness.backbones.locate import BackboneFiles
 
 MOST_READ: Final = 2000
@@ -135,10 +131,9 @@ def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
     """
     if task.kind.form not in ("classes", "choices"):
         return None
-    from harness.backbones.model import Backbone
+    from harness.backbones.model import read_without_weights
 
-    config, tokenizer = _configuration(files)
-    reader = Backbone(files, cast("nn.Module", SimpleNamespace(config=config)), tokenizer, 0, 0.0)
+    reader = read_without_weights(files)
     limit = min(task.spec.max_length, reader.max_length)
     sources = (task.train, task.test)
     n_texts = sum(map(len, sources))
@@ -148,20 +143,6 @@ def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
         n_cut += task.kind.tokenize(some, reader, limit).n_truncated
         n_read += len(some)
     return Cut(n_cut, n_read, n_texts, limit, task.spec.max_length)
-
-
-def _configuration(files: BackboneFiles) -> tuple[Any, Any]:
-    """Return a backbone's configuration and tokenizer, as transformers reads them."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        return (
-            AutoConfig.from_pretrained(files.folder, trust_remote_code=False),
-            AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False),
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"Backbone '{files.name}' ({files.origin}): its tokenizer cannot be read: {first}") from error
 
 
 def _first_rows(source: Source, n_rows: int) -> Source:
