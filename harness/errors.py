@@ -21,6 +21,10 @@ class DataError(HarnessError):
     """The data given cannot be used as asked; the message names the row or the column."""
 
 
+class DataWarning(UserWarning):
+    """Something looks wrong with the data given; it can be used, and may not mean what its owner thinks."""
+
+
 class MissingResourceError(HarnessError):
     """A model or a data set is neither installed, nor mirrored, nor reachable; the message says how to supply it."""
 

@@ -18,7 +18,7 @@ from harness.data.rows import overlap_key
 from harness.data.sampling import parse_size
 from harness.data.source import load_splits
 from harness.data.table import table_task
-from harness.errors import DataError, UsageError
+from harness.errors import DataError, DataWarning, UsageError
 from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods._logistic import choose_penalty
@@ -431,3 +431,10 @@ def test_a_real_table_with_injected_faults(tmp_path: Path, mirror: Path) -> None
     assert (
         load_splits(table_task(tmp_path / "clean.csv", "body", "queue", strict=True)).provenance.get("left_out") is None
     )
+
+
+def test_python_code_gets_the_warnings_of_a_table(tmp_path: Path) -> None:
+    rows = [(f"text number {at}", "1" if at % 3 else "1.0") for at in range(24)]
+    (tmp_path / "t.csv").write_text("body,queue\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    with pytest.warns(DataWarning, match="2 labels that differ only in case, spaces or the format of a number"):
+        table_task(tmp_path / "t.csv", "body", "queue")

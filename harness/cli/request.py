@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from harness.canonical import fields_of
 from harness.data.files import is_data_file
 from harness.data.spec import TaskSpec
 from harness.durations import parse_duration
-from harness.errors import UsageError
+from harness.errors import DataWarning, UsageError
 from harness.methods.configure import split_top_level
 from harness.records import Budget, parse_budget
 from harness.suites import BUDGET_SETS, Suite, load_suite
@@ -126,15 +127,17 @@ def own_task(
         raise UsageError(
             f"--metric {metric} was given; expected one of {', '.join(kind.metrics)}, which score a {kind.name} task."
         )
-    spec = table_task(
-        data,
-        text,
-        label,
-        test,
-        metric=kind.metrics[0] if metric is None else metric,
-        max_length=TaskSpec.model_fields["max_length"].default if max_length is None else max_length,
-        strict=strict,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # the summary of the data prints them
+        spec = table_task(
+            data,
+            text,
+            label,
+            test,
+            metric=kind.metrics[0] if metric is None else metric,
+            max_length=TaskSpec.model_fields["max_length"].default if max_length is None else max_length,
+            strict=strict,
+        )
     if spec.metric == "f1" and len(spec.label_names) != 2:
         raise UsageError(
             f"--metric f1 is of two classes, and column '{label}' has {len(spec.label_names)}. Take macro_f1 or "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
-from harness.errors import DataError, UsageError
+from harness.errors import DataError, DataWarning, UsageError
 
 LEAST_MAX_LENGTH = 8
 """Smallest number of tokens that a text may be cut to: two of them are mostly special tokens."""
@@ -63,10 +64,10 @@ class Table:
         left_out: Counter[str] = Counter()
         for part in parts:
             left_out.update(part.left_out)
-        warnings = [warning for part in parts for warning in part.warnings]
+        found = [warning for part in parts for warning in part.warnings]
         return {
             **({"left_out": dict(sorted(left_out.items()))} if left_out else {}),
-            **({"warnings": warnings} if warnings else {}),
+            **({"warnings": found} if found else {}),
         }
 
 
@@ -98,6 +99,9 @@ def table_task(
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
         UsageError: text and label are the same column, or one has no name; the length is too small.
+
+    Warns:
+        DataWarning: labels or texts look wrong, in `Table.notes()`'s words.
     """
     if not text or not label:
         raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
@@ -108,6 +112,8 @@ def table_task(
     files = Files(train=str(train_path), test=None if test_path is None else str(test_path))
     columns = Columns(text=text, label=label)
     table = read_table(files, columns, strict=strict)
+    for warning in table.notes().get("warnings", ()):
+        warnings.warn(warning, DataWarning, stacklevel=2)
     return TaskSpec(
         name=name or _task_name(stem_of(train_path)),
         description=f"'{label}' of '{text}' in {train_path.name}",
@@ -160,8 +166,8 @@ def _read_part(path: str, columns: Columns, *, strict: bool) -> Part:
             origin = origin.of(kept)
     texts = check_texts(texts, columns.text, origin)
     labels = check_labels(labels, columns.label, origin)
-    warnings = label_warnings(texts, labels, columns.label, origin)
-    return Part(texts, labels, origin, left_out, tuple(f"{Path(path).name}: {warning}" for warning in warnings))
+    found = label_warnings(texts, labels, columns.label, origin)
+    return Part(texts, labels, origin, left_out, tuple(f"{Path(path).name}: {warning}" for warning in found))
 
 
 def _why_left_out(text: object, label: object) -> str | None:
