@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from harness import tables
 from harness.claims import LEASE_SECONDS, Owner, break_stale, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
@@ -28,7 +27,7 @@ from harness.masking import mask_store, mask_text
 from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
 from harness.rows import Packed, Row, column_text, rows_of
-from harness.tables import STORE_SCHEMA
+from harness.tables import CLAIMS_SINCE, STORE_SCHEMA, create_tables, find_version, is_old, upgrade_tables
 from harness.tables import claims as _claims
 from harness.tables import predictions_table as _predictions
 from harness.tables import records_table as _records
@@ -259,7 +258,7 @@ class Store:
         query = sa.select(_claims.c.id)
         if device is not None:
             query = query.where(_claims.c.device == column_text(device))
-        if self._version < tables.CLAIMS_SINCE:
+        if self._version < CLAIMS_SINCE:
             return set()
         return self.read(lambda connection: set(connection.execute(query).scalars()))
 
@@ -355,15 +354,15 @@ class Store:
 
     def _prepare(self, *, create: bool, read_only: bool) -> None:
         """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""
-        version = self.read(lambda connection: tables.find_version(connection, self.name))
+        version = self.read(lambda connection: find_version(connection, self.name))
         if version is None and not create:
             raise StoreError(f"{self.name} holds no records yet. Run something first, or name another store.")
         with self._errors():
             if version is None:
-                tables.create(self._engine)
-            elif version < tables.STORE_SCHEMA and not read_only:
-                tables.upgrade(self._engine, version)
-        self._version = version if version is not None and read_only else tables.STORE_SCHEMA
+                create_tables(self._engine)
+            elif is_old(version) and not read_only:
+                upgrade_tables(self._engine, version)
+        self._version = version if version is not None and read_only else STORE_SCHEMA
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
