@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.advice import ask as advise
+    from harness.advice.ask import ask as advise
     from harness.saved import load_model
 
 __all__ = ["__version__", "advise", "load_model"]

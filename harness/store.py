@@ -26,12 +26,10 @@ from harness.masking import mask_store, mask_text
 from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
 from harness.rows import Packed, Row, column_text, rows_of
-from harness.tables import CLAIMS_SINCE, STORE_SCHEMA, find_version
+from harness.tables import CLAIMS_SINCE, STORE_SCHEMA, create_tables, find_version, is_old, upgrade_tables
 from harness.tables import claims as _claims
-from harness.tables import create as create_tables
 from harness.tables import predictions_table as _predictions
 from harness.tables import records_table as _records
-from harness.tables import upgrade as upgrade_tables
 
 __all__ = ["STORE_SCHEMA", "Store", "read_jsonl", "write_jsonl"]
 
@@ -360,7 +358,7 @@ class Store:
         with self._errors():
             if version is None:
                 create_tables(self._engine)
-            elif version < STORE_SCHEMA and not read_only:
+            elif is_old(version) and not read_only:
                 upgrade_tables(self._engine, version)
         self._version = version if version is not None and read_only else STORE_SCHEMA
 

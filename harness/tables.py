@@ -93,7 +93,7 @@ def find_version(connection: sa.Connection, name: str) -> int | None:
     return version
 
 
-def create(engine: sa.Engine) -> None:
+def create_tables(engine: sa.Engine) -> None:
     """Make the tables of a new store."""
     # Each step leaves alone what is there, so that two processes may create one store at the same time and a
     # creation that was killed half-way is finished by the next; the version comes last. PostgreSQL refuses the
@@ -113,7 +113,12 @@ def _create_tables(engine: sa.Engine) -> None:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
 
-def upgrade(engine: sa.Engine, version: int) -> None:
+def is_old(version: int) -> bool:
+    """Return whether tables of this version need an upgrade before they are written to."""
+    return version < STORE_SCHEMA
+
+
+def upgrade_tables(engine: sa.Engine, version: int) -> None:
     """Bring tables of an older version up to date, in one transaction."""
     with engine.begin() as connection:
         for step in range(version, STORE_SCHEMA):

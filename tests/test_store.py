@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from harness import store as store_module
 from harness import tables
 from harness.errors import StoreError
 from harness.records import FINAL_STATUSES, CurvePoint, Record, Score
@@ -257,8 +256,7 @@ def test_a_creation_that_was_killed_is_finished(tmp_path):
 def test_older_tables_are_upgraded_step_by_step(path, monkeypatch):
     Store.open(path).close()
     now = STORE_SCHEMA
-    for module in (tables, store_module):
-        monkeypatch.setattr(module, "STORE_SCHEMA", now + 2)
+    monkeypatch.setattr(tables, "STORE_SCHEMA", now + 2)
     ran = []
     steps = {version: lambda _, version=version: ran.append(version) for version in (now, now + 1)}
     monkeypatch.setattr(tables, "UPGRADES", steps)
