@@ -51,7 +51,8 @@ class QLora(Lora):
         super().check(transformer)
         if not any("Linear" in type(module).__name__ for module in transformer_blocks(transformer).modules()):
             raise UnsupportedError(
-                f"'{self.name}' quantises linear layers; the blocks of a {type(transformer).__name__} have none. Use lora."
+                f"'{self.name}' quantises linear layers; the blocks of a {type(transformer).__name__} have none. "
+                "Use lora."
             )
 
     def start(self, bench: Bench) -> nn.Module:
