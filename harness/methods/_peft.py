@@ -97,13 +97,13 @@ class PeftMethod(FineTuning):
                 ) from None
         return wrapped
 
-    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | None:
+    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
         """Return the modules that are adapted where no setting names them.
 
         They are peft's own where it knows the architecture; else the layers of attention that make queries and values.
 
         Returns:
-            Names of modules; None has peft take its own.
+            Names of modules, or a pattern of names; None has peft take its own.
 
         Raises:
             UnsupportedError: peft does not know the architecture, and attention has no such layers.

@@ -74,12 +74,15 @@ class AdaLora(LowRankMethod):
             orth_reg_weight=self.orthogonality,
         )
 
-    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | None:
+    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
         """Return the matrices that LoRA takes: peft's own list for AdaLoRA is longer."""
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
         found = super().default_targets(transformer, "LORA")
-        return found or list(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type_of(transformer)])
+        if found is not None:
+            return found
+        theirs = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type_of(transformer)]
+        return theirs if isinstance(theirs, str) else list(theirs)
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """Prunes after each step, and keeps the vectors orthogonal."""

@@ -33,3 +33,15 @@ class PromptTuning(SoftPrompt):
             prompt_tuning_init="SAMPLE_VOCAB",
             **self.sizes(transformer),
         )
+
+    def sizes(self, transformer: nn.Module) -> dict[str, Any]:
+        """Return the sizes, but for a width that peft reads itself.
+
+        It decides what is drawn where embeddings are narrower than hidden states (ELECTRA). The tokens are as wide as
+        embeddings in any case.
+        """
+        sizes = super().sizes(transformer)
+        config: Any = transformer.config
+        if {"hidden_size", "n_embd", "d_model"} & set(config.to_dict()):
+            del sizes["token_dim"]
+        return sizes

@@ -44,6 +44,17 @@ class QLora(Lora):
             return f"'{self.name}' needs the package bitsandbytes, which is not installed; pip install bitsandbytes."
         return None
 
+    def check(self, transformer: nn.Module) -> None:
+        """Refuse blocks without linear layers: GPT-2's are of another kind."""
+        from harness.training.blocks import transformer_blocks
+
+        super().check(transformer)
+        if not any("Linear" in type(module).__name__ for module in transformer_blocks(transformer).modules()):
+            raise UnsupportedError(
+                f"'{self.name}' quantises linear layers; the blocks of a {type(transformer).__name__} have none. "
+                "Use lora."
+            )
+
     def start(self, bench: Bench) -> nn.Module:
         """The pretrained transformer with its blocks' linear layers in four bits; norms and embeddings stay float32.
 
