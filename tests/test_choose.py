@@ -402,6 +402,6 @@ def test_predict_adds_two_columns_and_overwrites_nothing(chosen: tuple[Chosen, T
     again = ("predict", "--model", model, "--data", "out.csv", "--text", "body", "--out", "o.csv")
     assert "has a column 'prediction' already" in harness(*again, cwd=tmp_path, code=2)
     same = ("predict", "--model", model, "--data", "new.csv", "--text", "body", "--out", "new.csv")
-    assert "is the file that is read" in harness(*same, cwd=tmp_path, code=2)
+    assert "is a file that this command reads" in harness(*same, cwd=tmp_path, code=2)
     other = ("predict", "--model", model, "--data", "new.csv", "--text", "bod", "--out", "o.csv")
     assert "no column 'bod'" in harness(*other, cwd=tmp_path, code=2)

@@ -57,7 +57,7 @@ def test_a_backbone_of_16_bits_is_saved_and_predicts_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", [name for name in methods if name not in ("qlora", "majority", "tfidf")])
+@pytest.mark.parametrize("name", [name for name in methods.names() if name not in ("qlora", "majority", "tfidf")])
 def test_every_method_saves_on_16_bits(
     name: str, dtype: str, halves: dict[str, BackboneFiles], toy: Task, cpu: Device, tmp_path: Path
 ) -> None:
@@ -76,6 +76,7 @@ def check_round_trip(
         damage.make_format_1(folder)
     found = load_model(folder, "cpu").probabilities(task.test.texts)
     assert record.predictions is not None
+    assert record.predictions.confidence is not None
     np.testing.assert_array_equal(found.argmax(axis=1), record.predictions.predicted)
     np.testing.assert_allclose(found.max(axis=1), record.predictions.confidence, atol=1e-3)
     if json.loads((folder / "model.json").read_text())["merged"]:  # as transformers reads it: nothing is rounded
@@ -228,7 +229,7 @@ def test_scores_of_spans_and_tokens_that_are_not_finite_are_errors(
         window_scores(Broken(), rows, 0, cpu, "fp32")  # type: ignore[arg-type]
     task = next(task for task in toy_kinds.values() if task.reply is not None and not task.reply.wants_likelihood)
     bench = make_bench(task, tiny_llama, cpu)
-    model = bench.some_backbone.fresh_language_model(torch.device("cpu"))
+    model: Any = bench.some_backbone.fresh_language_model(torch.device("cpu"))
     with torch.no_grad():
         model.get_output_embeddings().weight.fill_(float("nan"))
     assert task.reply is not None
