@@ -136,7 +136,7 @@ def test_operations_that_cannot_be_counted_cost_no_score(
     assert record.status == "ok", record.error
     assert record.score is not None
     assert record.cost.train_flops is None
-    assert record.provenance.measured["train_flops"] == "not counted: ValueError: no such operation"
+    assert record.provenance.measured["train_flops_missing"] == "ValueError: no such operation"
     assert all(point.flops is None for point in record.curve)
     refused = run_one(toy, tiny, method, cpu, worker=Worker(cpu, None), budget=Budget(train_flops=1e9))
     assert refused.status == "unsupported"
