@@ -75,7 +75,7 @@ def test_no_option_of_these_kinds_is_left_out() -> None:
             if re.search(r"\b\d+(s|m|h|GB)\b|\d/class|\bepochs=", shown):
                 found.add((name, option.opts[0]))
     tested = {(command[0], option) for command, option, _, _ in WRONG}
-    shared = {(name, option) for name in ("plan", "status") for option in ("--budget", "--sizes")}  # parsed as for `run`
+    shared = {(name, option) for name in ("plan", "status") for option in ("--budget", "--sizes")}  # as for `run`
     assert found - shared <= tested
     assert found >= {("run", "--within"), ("run", "--cell-limit"), ("choose", "--peak-memory")}
 
