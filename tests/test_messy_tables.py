@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.backbones.locate import BackboneFiles
+from harness.backbones.tokenizer import token_counts
 from harness.data.files import read_rows
 from harness.data.rows import overlap_key
 from harness.data.sampling import parse_size
@@ -344,6 +345,8 @@ def test_cut_texts_are_counted_as_a_run_counts_them(toy: Task, tiny: BackboneFil
     whole = [len(backbone.tokenizer(text)["input_ids"]) for text in [*toy.train.texts, *toy.test.texts]]
     assert found is not None
     assert (found.n_cut, found.n_read) == (sum(length > 9 for length in whole), len(whole))
+    assert token_counts(tiny, toy.train.texts, 9) == whole[: len(toy.train.texts)]  # without the model
+    assert token_counts(tiny, toy.train.texts, backbone.max_length) is None
     long = count_cut(replace(toy, spec=toy.spec.model_copy(update={"max_length": 1000})), tiny)
     assert long is not None
     assert (long.n_cut, long.max_length, long.asked) == (0, backbone.max_length, 1000)

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from harness.backbones.checks import too_many_tokens
+from harness.backbones.layout import read_object
 from harness.backbones.loading import refusing
 from harness.backbones.locate import BackboneFiles
 from harness.errors import UsageError
+
+_RESERVED: Final = 16
+"""Positions that a table may have beside those of tokens: RoBERTa's has 2. A longer text needs the model to know."""
+
+
+def token_counts(files: BackboneFiles, texts: Sequence[str], max_length: int) -> list[int] | None:
+    """Return how many tokens each text has, without importing torch or transformers, which takes seconds.
+
+    Args:
+        files: the backbone.
+        texts: whole texts.
+        max_length: tokens of a text that are to be read.
+
+    Returns:
+        Tokens of each text, special ones included; None where the files do not say for certain that the backbone
+        reads `max_length` tokens, or have no tokenizer.json.
+
+    Raises:
+        UsageError: tokenizer.json cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    path, settings = files.folder / "tokenizer.json", files.folder / "tokenizer_config.json"
+    positions = read_object(files.folder / "config.json", files.name).get("max_position_embeddings")
+    stated = read_object(settings, files.name).get("model_max_length") if settings.is_file() else None
+    is_certain = isinstance(positions, int) and max_length + _RESERVED <= positions
+    if not (path.is_file() and is_certain and isinstance(stated, int | float) and max_length <= stated):
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+    except Exception as error:  # a library's parsers raise all kinds on files of the user
+        raise refusing(files, "given its tokenizer by tokenizers", error) from error
 
 
 def read_tokenizer(files: BackboneFiles) -> Any:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from harness.backbones.tokenizer import token_counts
+from harness.tasks._tokenize import as_read
 from harness.tasks.base import Source, Task
 
 if TYPE_CHECKING:
@@ -124,25 +126,30 @@ def summarise(task: Task, files: BackboneFiles | None = None) -> DataSummary:
 
 
 def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
-    """Return how many texts are longer than a backbone reads; None where a row is read in windows or written.
+    """Return how many texts are longer than a backbone reads; None where rows are pairs, windows or written.
 
     Counted on the first `MOST_READ` texts of the training and the test rows, which stand in an order by their hash.
     The backbone's weights are not read.
+
+    Raises:
+        UsageError: the backbone's tokenizer cannot be read.
     """
-    if task.kind.form not in ("classes", "choices"):
+    if task.kind.name != "classification":
         return None
+    asked = task.spec.max_length
+    sources = (task.train, task.test)
+    n_texts = sum(map(len, sources))
+    parts = [_first_rows(source, round(MOST_READ * len(source) / max(n_texts, MOST_READ))) for source in sources]
+    texts = [as_read(text, source) for source in parts for text in source.texts]
+    lengths = token_counts(files, texts, asked)
+    if lengths is not None:
+        return Cut(sum(length > asked for length in lengths), len(texts), n_texts, asked, asked)
     from harness.backbones.model import read_without_weights
 
     reader = read_without_weights(files)
-    limit = min(task.spec.max_length, reader.max_length)
-    sources = (task.train, task.test)
-    n_texts = sum(map(len, sources))
-    n_cut = n_read = 0
-    for source in sources:
-        some = _first_rows(source, round(MOST_READ * len(source) / max(n_texts, MOST_READ)))
-        n_cut += task.kind.tokenize(some, reader, limit).n_truncated
-        n_read += len(some)
-    return Cut(n_cut, n_read, n_texts, limit, task.spec.max_length)
+    limit = min(asked, reader.max_length)
+    n_cut = sum(task.kind.tokenize(source, reader, limit).n_truncated for source in parts)
+    return Cut(n_cut, len(texts), n_texts, limit, asked)
 
 
 def _first_rows(source: Source, n_rows: int) -> Source:
