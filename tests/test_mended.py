@@ -317,7 +317,8 @@ cpu = find_device("cpu")
 task = kinds.get("classification").prepare(write_toy_table(Path(sys.argv[1])), None)
 worker, files = Worker(cpu, None), locate_backbone(DEFAULT)
 for _ in range(2):
-    record = run_one(task, files, methods.get(sys.argv[2])(precision="fp32"), cpu, worker=worker, budget=Budget(steps=6))
+    method = methods.get(sys.argv[2])(precision="fp32")
+    record = run_one(task, files, method, cpu, worker=worker, budget=Budget(steps=6))
     print("BYTES", record.cost.fit_peak_bytes)
 """
 
