@@ -317,7 +317,8 @@ cpu = find_device("cpu")
 task = kinds.get("classification").prepare(write_toy_table(Path(sys.argv[1])), None)
 worker, files = Worker(cpu, None), locate_backbone(DEFAULT)
 for _ in range(2):
-    record = run_one(task, files, methods.get(sys.argv[2])(), cpu, worker=worker, budget=Budget(steps=6))
+    method = methods.get(sys.argv[2])(precision="fp32")
+    record = run_one(task, files, method, cpu, worker=worker, budget=Budget(steps=6))
     print("BYTES", record.cost.fit_peak_bytes)
 """
 
@@ -331,4 +332,4 @@ def test_the_first_cell_of_a_process_counts_as_much_memory_as_the_second(name: s
         capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     first, second = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("BYTES"))
-    assert abs(first - second) < 20e6
+    assert abs(first - second) < 15e6
