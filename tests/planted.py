@@ -76,7 +76,7 @@ import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1e6)"], start_new_session=True)
 time.sleep(1e6)
 """
-"""A process that starts another, in a session of its own, and goes on as long."""
+"""A process that starts another, detached from it, and goes on as long."""
 
 
 def _burn() -> None:

@@ -154,6 +154,19 @@ def drive_a_slow_cell(folder: Path) -> None:
     print(record.status if record.status == "ok" else record.error, flush=True)
 
 
+@pytest.mark.slow
+def test_what_a_method_leaves_running_ends_with_its_cell(toy: Task, cpu: Device, tmp_path: Path) -> None:
+    """Processes at once; busy threads with their worker, which another replaces."""
+    before = {process.pid for process in psutil.process_iter()}
+    budgets: dict[str, Budget | None] = dict.fromkeys(("children", "threads", "none"))
+    records, _ = run_all(budgets, toy, cpu, tmp_path, LocalWorkers("cpu", None))
+    assert {record.status for record in records.values()} == {"ok"}
+    left = {fault: record.provenance.measured.get("left_behind") for fault, record in records.items()}
+    assert left == {"children": "2 processes, ended", "threads": "1 busy thread", "none": None}
+    new = [process for process in psutil.process_iter() if process.pid not in before]
+    assert not [process for process in new if "time.sleep(1e6)" in " ".join(process.cmdline())]
+
+
 # ---- a worker judges its own cell
 
 

@@ -276,7 +276,7 @@ def test_an_exception_that_cannot_say_what_it_is_still_makes_a_record(
 
 
 def test_processes_that_a_method_leaves_behind_are_ended(toy: Task, cpu: Device) -> None:
-    """Its child, and that child's own in a session of its own; what was there before stays."""
+    """Its child, and that child's own, which is detached; what was there before stays."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     record = run_one(toy, None, Planted(fault="children"), cpu)
     assert record.status == "ok"

@@ -10,9 +10,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from harness.durations import describe_duration
+from harness.errors import shortened
 from harness.plan import PlannedCell
 from harness.records import Record
 from harness.schedule.prepare import Prepared
+
+_ERROR_CHARACTERS = 500
+"""Longest error that a line of progress shows; the record has more of it."""
 
 
 class RunDisplay:
@@ -83,7 +87,8 @@ class RunDisplay:
         else:
             self._print(line + left)
         if record.error and record.status != "ok":
-            self._print(f"    {record.error.splitlines()[0]}", style="red" if record.status == "failed" else "yellow")
+            first = shortened(record.error.splitlines()[0], _ERROR_CHARACTERS)
+            self._print(f"    {first}", style="red" if record.status == "failed" else "yellow")
 
     def cell_is_added(self) -> None:
         """The grid has one cell more."""
