@@ -53,6 +53,7 @@ def test_coverage_by_seeds_rows_and_spread_is_what_is_documented(n_seeds, low, h
     assert low - 0.012 <= found <= high + 0.012
 
 
+@pytest.mark.slow
 def test_an_interval_of_matthews_correlation_covers_too():
     """By jackknife pseudo-values: 95 % within five standard errors of 300 trials."""
     rng = np.random.default_rng(7)
