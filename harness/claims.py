@@ -74,7 +74,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class _Process:
-    """What the system says of a process; `is_known` is False where it may not be asked."""
+    """State of a process; `is_known` is False where the system does not tell."""
 
     born: float = math.nan
     has_ended: bool = False

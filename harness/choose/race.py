@@ -194,7 +194,7 @@ class Race:
                 share = min(1.0, slice_ / max(FOLD_SHARE * self.last_fit(trained[i]), 1e-9))
                 noises.append(noise + (CUT_NOISE * math.log2(1 / share)) ** 2)
             found = self.rivals(rivals, last - self.overhead).best_of(chosen, noises)
-            # What has not been measured is not saved unseen where measuring it takes nothing from the last fit.
+            # Validate the favourite where that takes no time from the last fit.
             if found > worth or (found == worth and favourite in places and not entering):
                 worth, entering, kept = found, chosen, last
         if not entering and favourite in places and left - self.overhead >= LEAST_SECONDS:

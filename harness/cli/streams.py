@@ -1,4 +1,4 @@
-"""What every command's output has in common: no passwords, and no crash on text that the terminal cannot show."""
+"""Output handling shared by all commands: no passwords, and no crash on text that the terminal cannot show."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def read(
         ignore: columns that are left out on purpose.
 
     Raises:
-        UsageError: an unknown field or column, a column that no field takes, a field that is needed, rows that nothing
-            tells apart, or a value that does not fit, with its row.
+        UsageError: a field or column is unknown or missing, no field takes a column, nothing tells two rows apart, or a
+            value does not fit. The message names the rows.
     """
     frame = _load(path)
     is_export = mapping is EXPORT

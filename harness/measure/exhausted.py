@@ -1,4 +1,4 @@
-"""Whether an error says that there was no more memory: such an error is a result of its own, and never passed over."""
+"""Recognise out-of-memory errors: each is a result of its own, and none is passed over."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def known_flops(flops: float) -> float | None:
 def counted(count: Callable[[], FlopsModel]) -> FlopsModel:
     """Return what `count` finds; where that fails, figures that are not a number, and the `error`.
 
-    A measurement that fails must not cost a cell its score. Running out of memory is raised as ever.
+    A measurement that fails must not cost a cell its score. Out-of-memory errors are raised.
     """
     try:
         return count()

@@ -1,4 +1,4 @@
-"""What a method has started and not ended: processes are ended after its cell, busy threads are reported.
+"""End processes that a method left running, and report its busy threads.
 
 Otherwise they would take processor time from the cells that follow. Processes and threads that were there before the
 cell are left alone, and so are those that libraries start once and keep.
@@ -63,7 +63,7 @@ def _children() -> set[int]:
 
 
 def _end(pid: int) -> int:
-    """End a child and all that it has started; return how many processes that were, 0 for one that is to be kept."""
+    """End a child and its descendants; return the number of processes ended, 0 if the child is kept."""
     try:
         child = psutil.Process(pid)
         if child.status() == psutil.STATUS_ZOMBIE:

@@ -93,7 +93,7 @@ def describe(
 ) -> Provenance:
     """Return the provenance of a cell that started at `started_at` (see `now`).
 
-    What cannot be found out is null or left out, and `failures` says why.
+    Unknown facts are null or left out; `failures` gives the reason.
     """
     failures = Failures() if failures is None else failures
     commit, dirty = failures.guard("commit", source_state) or (None, None)

@@ -1,4 +1,4 @@
-"""What every rendering of a table says beneath it: seeds, intervals, missing cells, cut texts.
+"""Captions shared by all renderings of a table: seeds, intervals, missing cells, cut texts.
 
 The page, Markdown, LaTeX and the terminal all take these sentences, so that none of them leaves out what another says.
 All are plain text without a full stop at the end.
@@ -30,14 +30,14 @@ _LONGEST_NAME = 60
 
 
 def scores_said(panel: Panel) -> str:
-    """What the scores of a panel are: metric, direction, mean, number of seeds, interval."""
+    """Return metric, direction, number of seeds and interval of a panel's scores."""
     metric = text.plain(panel.metric or "score")
     direction = "" if panel.higher_is_better else " (lower is better)"
     return f"{metric}{direction}: mean over {_seeds(panel)} with its 95 % interval"
 
 
 def cautions(panel: Panel) -> list[str]:
-    """What a reader has to know of a panel's numbers before using them."""
+    """Return the cautions that a reader of a panel needs."""
     return [
         *_of_intervals(panel),
         *_of_missing(panel),
@@ -48,7 +48,7 @@ def cautions(panel: Panel) -> list[str]:
 
 
 def coverage(panel: Panel) -> list[str]:
-    """What intervals of two or three seeds cover, where a panel has any."""
+    """Return the coverage of intervals over two or three seeds, where a panel has any."""
     rows = panel.rows[panel.rows["basis"] == "seeds and test rows"]
     return [COVERAGE[n] for n in sorted(set(rows["n_seeds"]) & COVERAGE.keys())]
 

@@ -65,7 +65,7 @@ class _Side:
         return [self.by_seed[seed] for seed in sorted(self.by_seed)]
 
     def only(self, seeds: Collection[int]) -> _Side:
-        """The same without other seeds."""
+        """Return only these seeds."""
         found = _Side(Group(self.group.n_train), {}, self.left_out)
         for seed in seeds:
             found.add(self.by_seed[seed])

@@ -140,7 +140,7 @@ def tied_with_best(at_size: pd.DataFrame) -> list[str]:
 
 
 def not_known(at_size: pd.DataFrame) -> list[str]:
-    """Methods of which nothing tells whether they are worse than the best, of the rows of `standings` at one size."""
+    """Return methods that may or may not be worse than the best, from rows of `standings` at one size."""
     return [str(name) for name in at_size.loc[at_size["is_tied"].isna(), "variant"]]
 
 

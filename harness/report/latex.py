@@ -88,5 +88,5 @@ def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = (), unknown: C
 
 
 def _first(field: str) -> str:
-    r"""The first field of a row: after `\\`, LaTeX reads an opening bracket or an asterisk as its argument."""
+    r"""Return the first field of a row: after `\\`, LaTeX reads an opening bracket or an asterisk as its argument."""
     return f"{{}}{field}" if field.startswith(("[", "*")) else field

@@ -180,7 +180,7 @@ _Setting = tuple[str, str, str, str, str | None, str | None]
 
 
 def _own_curves(curves: list[dict[str, Any]], lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Curves of these lines, each once: a panel without a backbone finds its own under both of its keys."""
+    """Return curves of these lines, each once: a panel without a backbone finds its own under both of its keys."""
     found: dict[str, dict[str, Any]] = {}
     for curve in curves:
         if curve["line"] in lines:

@@ -22,7 +22,7 @@ CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training an
 
 DOUBLE_DAGGER = "‡"
 SEEN = f"{DOUBLE_DAGGER} the backbone is known to have been trained on this data set"
-"""The footnote of tables whose backbone knows the data: its scores say less of data that it does not know."""
+"""Footnote of tables whose backbone was trained on the data: its scores tell less about other data."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Panel:
 
     @property
     def footnotes(self) -> list[str]:
-        """What has to be said of the task beneath its table, in sentences without a full stop."""
+        """Return the footnotes on the task, without full stops."""
         said = [CHOSEN_HERE] * self.defaults_chosen_here + [SEEN] * self.backbone_has_seen
         return said + ([f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else [])
 
 
 def panels(source: Source | pd.DataFrame) -> list[Panel]:
-    """The comparison cut into panels; methods without a backbone stand in the panel of each backbone.
+    """Return the comparison, cut into panels; methods without a backbone stand in the panel of each backbone.
 
     No two panels share a title.
 
@@ -94,7 +94,7 @@ def panels(source: Source | pd.DataFrame) -> list[Panel]:
 
 
 def _by_metric(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weights: str | None) -> list[Panel]:
-    """One panel for each metric. Rows without a score have no metric, and stand in all of them."""
+    """Return one panel for each metric. Rows without a score have no metric, and stand in all of them."""
     metrics = sorted(rows["metric"].dropna().unique())
     if len(metrics) < 2:
         return [_panel(frame, rows, backbone, weights)]
@@ -136,14 +136,14 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
 
 
 def _start_of(fingerprint: str, among: Iterable[str]) -> str:
-    """The first 8 letters, or as many as tell it from the others."""
+    """Return the first 8 letters, or as many as tell it from the others."""
     others = {str(other) for other in among if not pd.isna(other)} - {fingerprint}
     n = next((n for n in range(8, len(fingerprint)) if not any(o.startswith(fingerprint[:n]) for o in others)), None)
     return fingerprint[:n]
 
 
 def _with_own_titles(found: list[Panel]) -> list[Panel]:
-    """The same panels; a number tells apart titles that differ in invisible characters only."""
+    """Return the same panels; a number tells apart titles that differ in invisible characters only."""
     met: Counter[str] = Counter()
     told = []
     for panel in found:
@@ -154,7 +154,7 @@ def _with_own_titles(found: list[Panel]) -> list[Panel]:
 
 
 def _short_name(backbone: str, known: set[str]) -> str:
-    """The part after the last slash, where that tells it from the others."""
+    """Return the part after the last slash, where that tells it from the others."""
     short = backbone.rsplit("/", 1)[-1]
     return short if short and sum(name.rsplit("/", 1)[-1] == short for name in known) == 1 else backbone
 

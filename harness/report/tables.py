@@ -115,7 +115,7 @@ def _compare(observations: Observations) -> pd.DataFrame:
 _SIZE = ("n_train", "draw")
 
 _SHARED = ("task", "data", "device", "budget", *_SIZE)
-"""What rows of one table have in common at one size, but for the backbone."""
+"""Columns that rows of one table share at one size, but for the backbone."""
 
 
 def _by_metric(rows: list[Row]) -> list[list[Row]]:

@@ -15,7 +15,7 @@ from harness.tasks.base import Source, Task
 if TYPE_CHECKING:
     from harness.backbones.locate import BackboneFiles
 
-MOST_READ: Final = 2000
+MOST_READ: Final = 1000
 """Largest number of texts that are tokenized to find the share of those that are cut."""
 
 _N_CLASSES = 4

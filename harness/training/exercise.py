@@ -1,4 +1,4 @@
-"""What a process does once on its first training step, done before anything is measured.
+"""One training step before anything is measured, for what a process does once.
 
 The first step reads tens of megabytes of torch's libraries into memory: the code of its backward passes, of the matrix
 products for each type, of the optimiser. They stay, and belong to no cell. A small transformer is trained for a step
