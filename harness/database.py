@@ -118,7 +118,7 @@ def check_file(path: Path, *, create: bool) -> None:
                 f"The folder of the store {name} cannot be made: {error.strerror}. Name another with --store."
             ) from None
     elif not path.exists():
-        raise StoreError(f"There is no store at {name}. Run something first, or name another with --store.")
+        raise StoreError(f"There is no store at {name}. Run something first, or name another one.")
 
 
 def set_pragmas(connection: Any, _: object) -> None:

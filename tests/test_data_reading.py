@@ -81,6 +81,7 @@ def test_the_command_that_a_refusal_names_gives_back_the_texts(
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "shift_jis"])
 def test_no_command_is_named_that_would_garble_texts(tmp_path: Path, encoding: str) -> None:
     rows = [("返金してください、荷物はどこ", "billing")] * 6 if encoding == "shift_jis" else RUSSIAN
+    rows = [*rows, *[("a long text in plain English letters, as most of this table's", "post")] * 20]
     path = write(tmp_path / "t.csv", table_text(rows).encode(encoding))
     with pytest.raises(DataError, match=r"not clear.*iconv -f ENCODING"):
         read(path)

@@ -90,6 +90,7 @@ def test_an_exported_table_comes_in_as_figures_of_elsewhere(tmp_path, ending):
         if one.score is not None:
             assert other.score.value == one.score.value
             assert other.cost.fit_seconds == one.cost.fit_seconds
+            assert other.cost.train_seconds == pytest.approx(one.cost.train_seconds)  # `tune_seconds` is no column
     assert len(comparison(records + back)) == 2 * len(comparison(records))  # nothing is pooled
 
 

@@ -261,6 +261,8 @@ def test_methods_and_folds_serve_a_rare_class(rare: Task, tiny: BackboneFiles, c
         (["a", "b", "b, a"], r"several labels joined: 'b, a'"),
         (["a;b", "a;c", "b;c"], r"3 labels that look like several"),
         ([str(at * at) for at in range(25)], r"25 different whole numbers from 0 to 576.*regression"),
+        (["['a', 'b']", "a", "b"], r"1 labels that look like several"),
+        (["nan", "a", "b"], r"stand for a missing value: 'nan' \(27\)"),
         (["Food, drink and tobacco", "Health", "Food"], None),
         (["3.9", "3.10", "unknown"], None),
         ([str(at) for at in range(30)], None),
@@ -284,7 +286,9 @@ def test_one_text_with_several_labels_is_named_by_its_rows(tmp_path: Path) -> No
     assert "5 texts have several labels (lines 2, 82; lines 3, 83; lines 4, 84)." in warning
 
 
-@pytest.mark.parametrize("labels", [["0.0", "0.2", "5.0"], ["0,5", "1", "1,5"], ["1", "2", "2.5e0"], [0.5, 1.0, 2.0]])
+@pytest.mark.parametrize(
+    "labels", [["0.0", "0.2", "5.0"], ["0,5", "1", "1,5"], ["3,3", "4,5", "3"], ["1", "2", "2.5e0"], [0.5, 1.0, 2.0]]
+)
 @pytest.mark.parametrize("strict", [False, True])
 def test_quantities_are_refused_in_every_format(tmp_path: Path, labels: list[object], strict: bool) -> None:
     rows = [(f"text {at}", labels[at % 3]) for at in range(30)]

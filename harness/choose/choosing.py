@@ -30,6 +30,7 @@ from harness.saved.layout import CARD, card, read_description
 from harness.schedule.claiming import Claims
 from harness.store import Store
 from harness.tasks.base import Task
+from harness.tasks.summary import summarise
 
 if TYPE_CHECKING:
     from harness.backbones.locate import BackboneFiles
@@ -344,4 +345,8 @@ def _write_card(chosen: Chosen, task: Task) -> None:
     }
     if chosen.why is not None:
         facts["choice"] = chosen.why
+    summary = summarise(task)
+    facts["rows"] = summary.line()
+    if summary.warnings:
+        facts["warnings about the data"] = " ".join(summary.warnings)
     (chosen.folder / CARD).write_text(card(read_description(chosen.folder), facts), encoding="utf-8")

@@ -34,7 +34,7 @@ def why_not_the_best(
     if expected.get(saved, 0.0) >= expected.get(best, 0.0):
         return (
             f"{said}, because it is expected to do better on new rows: {expected[saved]:.3f}, against "
-            f"{expected[best]:.3f} of {best}. The estimate uses other tasks, the number of validation rows and the labels "
-            "available."
+            f"{expected[best]:.3f} of {best}. The estimate uses other tasks, the number of validation rows and the "
+            "labels available."
         )
     return f"{said}, because it was fitted before the race and no better method was fitted in time."

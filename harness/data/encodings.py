@@ -37,6 +37,10 @@ _LEAST_PLAUSIBLE = 0.9
 _MOST_ACCENTED = 0.4
 """Share of letters outside of ASCII above which a text is in no Western European language."""
 
+_LONG_RUN = 3
+_MOST_IN_RUNS = 0.1
+"""Share of accented letters in runs of `_LONG_RUN` above which a text is in another alphabet: Cyrillic, say."""
+
 _CHUNK = 2**20
 _LOOKED_AT = 2**20
 
@@ -162,6 +166,7 @@ def _cure(path: Path, raw: bytes) -> str:
 def _is_plausible(text: str) -> bool:
     """Whether the characters outside of ASCII are those of a Western European text, and few."""
     letters = accented = others = odd = 0
+    run = in_runs = 0
     before = " "
     for c in text[:_LOOKED_AT]:
         if c.isascii():
@@ -169,14 +174,20 @@ def _is_plausible(text: str) -> bool:
         elif c.isalpha() and unicodedata.name(c, "").startswith("LATIN ") and c not in "ªº":
             accented += 1
             odd += c.isupper() and before.islower()  # as in `cafŽ`
+            run += 1
+            in_runs += _LONG_RUN if run == _LONG_RUN else run > _LONG_RUN
+            before = c
+            continue
         else:
             others += 1
             odd += c not in _PLAUSIBLE
+        run = 0
         before = c
     if accented + others == 0:
         return True
     fits = odd <= (1 - _LEAST_PLAUSIBLE) * (accented + others)
-    return fits and accented <= _MOST_ACCENTED * max(1, letters + accented)
+    is_latin = in_runs <= _MOST_IN_RUNS * accented
+    return fits and is_latin and accented <= _MOST_ACCENTED * max(1, letters + accented)
 
 
 def _converted(path: Path) -> str:

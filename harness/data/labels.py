@@ -17,6 +17,9 @@ _SEPARATORS = ("|", ";", ",")
 _TRUTH = {"true": "1", "false": "0"}
 _N_GROUPS = 3
 _N_NAMED = 4
+_NO_LABEL = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "null", "none", "nil", "-", "--", "?"})
+"""Texts that tools write where a value is missing."""
+
 _MANY_NUMBERS = 20
 """Distinct whole numbers above which a column of labels may be one of quantities."""
 
@@ -46,13 +49,17 @@ def check_no_fractions(labels: Sequence[str], column: str, origin: Origin) -> No
     distinct = dict.fromkeys(labels)
     numbers = {label: _number(label.strip()) for label in distinct}
     fractions = [label for label, number in numbers.items() if number is not None and not number.is_integer()]
-    if not fractions or None in numbers.values() or _joined(list(distinct)):
+    if not fractions or None in numbers.values():
         return
+    joined = _joined(list(distinct))
+    if joined and not all("," in label for label in joined):
+        return  # `1;2`, say, which `_joined_labels` warns of
     at = [row for row, label in enumerate(labels) if label in set(fractions)]
+    or_joined = ", or several labels joined by a comma" if joined else ""
     raise DataError(
-        f"{origin.name}: {origin.at(*at)}: the label in column '{column}' is {fractions[0]}, a number with a fraction; "
-        f"expected classes. The {len(distinct)} labels are all numbers, which looks like a quantity (regression). Name "
-        "the column that holds the classes, or give the classes names that are no numbers."
+        f"{origin.name}: {origin.at(*at)}: the label in column '{column}' is {fractions[0]}, a number with a fraction"
+        f"{or_joined}; expected classes. The {len(distinct)} labels are all numbers, which looks like a quantity "
+        "(regression). Name the column that holds the classes, or give the classes names that are no numbers."
     )
 
 
@@ -69,6 +76,7 @@ def label_warnings(texts: Sequence[str], labels: Sequence[str], column: str, ori
     found = [
         _alike(counts, column),
         _joined_labels(counts, column),
+        _missing(counts, column),
         _quantities(counts, column),
         _several_labels(texts, labels, origin),
         _misread(texts, origin),
@@ -105,6 +113,17 @@ def _alike(counts: Counter[str], column: str) -> str | None:
     )
 
 
+def _missing(counts: Counter[str], column: str) -> str | None:
+    found = [label for label in counts if label.strip().casefold() in _NO_LABEL]
+    if not found:
+        return None
+    said = ", ".join(f"'{label}' ({counts[label]:,})" for label in found[:_N_NAMED])
+    return (
+        f"column '{column}' has labels that often stand for a missing value: {said}. Each is a class of its own here. "
+        "Empty the cells of rows that have no label."
+    )
+
+
 def _joined_labels(counts: Counter[str], column: str) -> str | None:
     joined = _joined(list(counts))
     if not joined:
@@ -119,7 +138,8 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
 def _joined(labels: Sequence[str]) -> list[str]:
     """Return labels whose parts are labels themselves, or parts of another label that is joined in the same way."""
     known = {same_label(label) for label in labels}
-    found: dict[str, None] = {}
+    # A column of lists, as pandas writes one.
+    found: dict[str, None] = {label: None for label in labels if re.fullmatch(r"\s*\[.*,.*\]\s*", label)}
     for separator in _SEPARATORS:
         parts_of = {
             label: [same_label(part) for part in label.split(separator)] for label in labels if separator in label
@@ -168,7 +188,7 @@ def _misread(texts: Sequence[str], origin: Origin) -> str | None:
     if not at:
         return None
     what = f"{'1 text holds' if len(at) == 1 else f'{len(at):,} texts hold'} control characters (U+0080 to U+009F)"
-    warning = f"{what}, on {origin.at(*at)}."
+    warning = f"{what}, on {origin.at(*at)}. Such characters usually come from a wrong conversion."
     if origin.unit == "line" and all(text.isascii() or repaired(text) is not None for text in texts):
         warning += (
             " Windows-1252 has quotes, dashes and the euro sign there: the file was converted as ISO-8859-1. Convert "

@@ -36,6 +36,10 @@ EXPORT: Final = {name: name for name in FIELDS if name not in ("variant", "highe
 """The columns of `harness export` by their own names."""
 
 _OWN_COLUMNS: Final = frozenset(column.name for column in EXPORT_COLUMNS)
+_TOTAL: Final = "total_seconds"
+_ROUNDING: Final = 1e-6
+"""Share of a total below which a difference of seconds is a rounding error."""
+
 PROTOCOL: Final = "that of the table it was imported from; what its seconds and memory hold is not known here"
 
 
@@ -61,8 +65,9 @@ def read(
     is_export = mapping is EXPORT
     columns = _columns(path, frame, mapping, ignore, is_export=is_export)
     plain = frame.astype(object).where(frame.notna(), None)
+    read_from = {**columns, _TOTAL: _TOTAL} if is_export and _TOTAL in frame.columns else columns
     rows = [
-        Row({field: _value(column, row) for field, column in columns.items()}, f"{path}, row {number}")
+        Row({field: _value(column, row) for field, column in read_from.items()}, f"{path}, row {number}")
         for number, row in enumerate(plain.to_dict("records"), start=1)
     ]
     if not is_export:
@@ -222,6 +227,9 @@ def _record(row: Row, cell: Cell, path: Path) -> Record:
         if low is not None and high is not None and not low <= value <= high:
             raise UsageError(f"{row.where}: score is {value:g}, outside score_low to score_high ({low:g} to {high:g}).")
         score = Score(metric, value, low, high, row.higher_is_better(metric), _n_test(row))
+    seconds = {name: row.number(name, least=0.0) for name in COSTS_SECONDS}
+    if seconds["tune_seconds"] is None:
+        seconds["tune_seconds"] = _rest(row, seconds)
     return imported(
         cell=cell,
         device=_device(row),
@@ -233,11 +241,19 @@ def _record(row: Row, cell: Cell, path: Path) -> Record:
         score=score,
         train_score=row.number("train_score") if score is not None else None,
         cost=Cost(
-            **cast("Any", {name: row.number(name, least=0.0) for name in COSTS_SECONDS}),
+            **cast("Any", seconds),
             **cast("Any", {name: row.whole(name) for name in COSTS_WHOLE}),
         ),
         error=None if status == "ok" else row.text("error") or f"{status} in {path.name}",
     )
+
+
+def _rest(row: Row, seconds: Mapping[str, float | None]) -> float | None:
+    """Return the seconds of tuning in an export, which states them in `total_seconds` alone; None if there are none."""
+    parts = [seconds[name] for name in ("load_seconds", "encode_seconds", "fit_seconds", "predict_seconds")]
+    total = row.number(_TOTAL, least=0.0)
+    rest = 0.0 if total is None else total - sum(part or 0.0 for part in parts)
+    return rest if rest > _ROUNDING * (total or 0.0) else None
 
 
 def _n_test(row: Row) -> int:

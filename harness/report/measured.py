@@ -66,7 +66,22 @@ def compared(observations: Observations) -> list[tuple[str, list[str]]]:
         ("seeds", [str(seed) for seed in sorted(set(frame["seed"]))]),
         ("devices", _once(frame["device"])),
         ("cells", [f"{len(frame)} in all", f"{ok} ok", *other]),
+        *([("remarks on the data", remarks)] if (remarks := _remarks(observations)) else []),
     ]
+
+
+def _remarks(observations: Observations) -> list[str]:
+    """Return what a reader of the scores should know of the data: rows left out, classes not scored, warnings."""
+    found: dict[str, None] = {}
+    for record in observations.records:
+        data, task = record.provenance.dataset, record.cell.task
+        left_out = data.get("left_out") or {}
+        said = [f"{count:,} rows left out ({reason})" for reason, count in sorted(left_out.items())]
+        if unscored := data.get("n_classes_not_scored"):
+            said.append(f"{unscored:,} of {data.get('n_classes')} classes are trained on and not scored")
+        said += [str(warning).rstrip(".") for warning in data.get("warnings") or ()]
+        found.update(dict.fromkeys(f"{task}: {one}" for one in said))
+    return list(found)
 
 
 def what_was_compared(observations: Observations) -> str:

@@ -239,7 +239,8 @@ def draw_memory(data: pd.DataFrame, drawn: dict[str, Style] | None = None) -> Fi
         axes.set_ylim(bottom=0)
         axes.set_xlabel("training labels (n_train)")
         axes.set_ylabel("peak memory above the baseline (median over seeds)")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0)
         title = str(data["panel"].iloc[0]) if len(data) else ""
         axes.set_title(f"Peak memory against training size\n{wrapped(title, 64)}", loc="left", fontsize=11)
         sns.despine(ax=axes)

@@ -74,7 +74,7 @@ def _entry(row: Any, best: float | None) -> Entry:
 
 
 def markdown_pivot(panel: Panel) -> str:
-    """Return a table of method x training size: score [interval]; seconds of training, peak memory, parameters at the largest size."""
+    """Return a table of method x training size: score [interval]; train, memory, parameters at the largest size."""
     labels, lines = pivot(panel)
     rows = []
     for line in lines:
@@ -94,7 +94,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left:
 
 
 def markdown_comparison(panel: Panel) -> str:
-    """Return a table of every row of a panel: score, seeds, seconds of training and predicting, memory, parameters, what is missing."""
+    """Return a table of every row of a panel: score, seeds, train, predict, memory, parameters, missing cells."""
     header = ["method", "labels", "score", "95 % interval", "train score", "seeds", "train", "predict"]
     asked = [
         (title, name, say)
