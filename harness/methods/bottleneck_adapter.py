@@ -35,9 +35,14 @@ class BottleneckAdapter(FineTuning):
     family = "auxiliary parameters"
     trains = "two bottleneck networks a block, the norms, and the output layer"
     source = "Houlsby et al., 2019, arXiv:1902.00751"
-    # Version 1 did not know the names of their layers, and refused.
     mended: ClassVar[Mapping[str, int]] = dict.fromkeys(
-        ("albert", "bloom", "falcon", "gpt_neox", "modernbert", "phi", "xlm", "flaubert"), 2
+        (
+            # Version 1 did not know the names of their layers, and refused.
+            *("albert", "bloom", "codegen", "falcon", "flaubert", "gpt_neox", "gptj", "modernbert"),
+            *("modernbert-decoder", "phi", "xlm", "bigbird_pegasus", "led", "prophetnet"),
+            "xmod",  # version 1 put adapters behind other layers
+        ),
+        2,
     )
     passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _RIGHT_IN_2 = frozenset(
     (
         *("bert", "roberta", "xlm-roberta", "camembert", "electra"),
-        *("t5", "mt5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
+        *("t5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
     )
 )
-"""Model types on which version 2 was right. On others it refused, rescaled queries, or what attention puts out."""
+"""Model types on which version 2 was right. On others it refused, or rescaled queries, what attention puts out, or what a feed-forward layer does (mT5)."""
 
 
 @method
