@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +76,14 @@ def test_every_model_type_of_the_tables_is_one_of_transformers() -> None:
     assert len(_NAMED_BY_PEFT & set(CONFIG_MAPPING.keys())) > 20  # peft names some that transformers lacks
 
 
+def test_a_method_says_where_a_later_version_applies() -> None:
+    assert methods.get("full").later_versions() == ""
+    assert methods.get("bitfit").later_versions().startswith("version 2 on ")
+    assert "; version 2 on sequence-to-sequence" in methods.get("bottleneck-adapter").later_versions()
+    assert "modernbert-decoder" in methods.get("bottleneck-adapter").later_versions()
+    assert methods.get("prompt-tuning").later_versions() == ""
+
+
 # ---- evidence and labels
 
 
@@ -145,10 +152,10 @@ class Fails(nn.Module):
 
 
 @pytest.fixture
-def bert(find: Any) -> Iterator[Any]:
+def bert(find: Any) -> Any:
     from transformers import AutoModel
 
-    yield AutoModel.from_pretrained(find("bert").folder)
+    return AutoModel.from_pretrained(find("bert").folder)
 
 
 def test_a_model_that_cannot_be_run_on_a_short_text_is_refused(bert: Any) -> None:

@@ -59,6 +59,11 @@ class BottleneckAdapter(FineTuning):
         has_decoder = files is not None and files.architecture == "sequence-to-sequence"
         return max(version, 2) if has_decoder and form == "text" else version
 
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says where the version is a later one."""
+        return f"{super().later_versions()}; version 2 on sequence-to-sequence backbones that write texts"
+
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
         """Return the transformer with an adapter behind every linear layer that ends a sub-layer.
 
