@@ -17,20 +17,21 @@ configuration without one is another than a configuration with it, not an older 
 def variants(cells: Iterable[Cell]) -> list[str]:
     """Return a label for each cell's configuration of its method, by what tells it from the method's others.
 
-    A version tells cells apart only where one backbone has cells of one configuration in several versions: a fault that
-    is mended on some backbones raises the version there, and a method is still one method.
+    A version tells cells apart only where a task and a backbone have cells of one configuration in several versions. A
+    fault that is mended on some backbones, or for some kinds of task, raises the version there only, and a method is
+    still one method.
 
     Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
     name. What is stated only where it differs from the default (`tfidf[analyzer=char]`) is always told.
     """
     cells = list(cells)
-    versions: defaultdict[str, set[int]] = defaultdict(set)
+    versions: defaultdict[tuple[str | None, ...], set[int]] = defaultdict(set)
     told: dict[int, str] = {}
     for cell in cells:
         if id(cell.config) not in told:
             told[id(cell.config)] = canonical_text(cell.config)
-        versions[f"{cell.method}/{cell.backbone}/{told[id(cell.config)]}"].add(cell.version)
-    several = {key.partition("/")[0] for key, found in versions.items() if len(found) > 1}
+        versions[cell.method, cell.task, cell.backbone, told[id(cell.config)]].add(cell.version)
+    several = {key[0] for key, found in versions.items() if len(found) > 1}
     configured: list[tuple[str, str]] = []
     settings: dict[tuple[str, str], dict[str, str]] = {}
     known: dict[tuple[int, int, str], tuple[Any, tuple[str, str]]] = {}  # cells share their configurations

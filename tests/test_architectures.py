@@ -191,7 +191,7 @@ def check_cell(
                 assert torch.equal(after[key], before[key]) == (not before[key].requires_grad), key
     together = fitted.predict(test_rows(toy), bench())
     if isinstance(method, FineTuning):
-        artifact.save(fitted, method, tmp_path / name)
+        artifact.save(fitted, method, tmp_path / name, bench())
         restored = artifact.load(tmp_path / name, bench())[1]
         np.testing.assert_array_equal(restored.predict(test_rows(toy), bench()), together)
         assert restored.n_trainable == fitted.n_trainable

@@ -71,7 +71,7 @@ def test_serves_or_says_that_it_does_not(
         assert fitted.n_trainable == sum(
             value.numel() for key, value in fitted.model.named_parameters() if key in trained
         )
-    assert artifact.save(fitted, method, tmp_path / "saved") == artifact.size_bytes(fitted, method)
+    assert artifact.save(fitted, method, tmp_path / "saved", bench) == artifact.size_bytes(fitted, method)
     another = make_bench(task, files if method.serves else None, cpu, seed=7)
     _, restored = artifact.load(tmp_path / "saved", another)
     np.testing.assert_array_equal(plain(restored.predict(test, another)), plain(answers))

@@ -287,7 +287,7 @@ def test_saved_without_the_training_rows_predicts_the_same(
         rows = some_test_rows(toy, 12)
         expected = fitted.predict(rows, bench)
         folder = tmp_path / files.architecture
-        assert artifact.save(fitted, method, folder) == artifact.size_bytes(fitted, method)
+        assert artifact.save(fitted, method, folder, bench) == artifact.size_bytes(fitted, method)
         elsewhere = make_bench(toy, files, cpu, seed=7)  # the words of the classes come from the artifact
         _, restored = artifact.load(folder, elsewhere)
         np.testing.assert_array_equal(restored.predict(rows, elsewhere), expected)

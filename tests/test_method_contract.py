@@ -180,7 +180,7 @@ def test_saved_and_restored_predicts_the_same(
     bench = make_bench(toy, files if method.serves else None, cpu)
     fitted = method.fit(draw(toy, method, 48, cpu), bench)
     expected = fitted.predict(test_rows(toy), bench)
-    written = artifact.save(fitted, method, tmp_path / "saved")
+    written = artifact.save(fitted, method, tmp_path / "saved", bench)
     assert written == artifact.size_bytes(fitted, method)
     assert {path.suffix for path in (tmp_path / "saved").iterdir()} == {".json", ".safetensors"}
     another = make_bench(toy, files if method.serves else None, cpu, seed=7)  # what is saved needs no seed
@@ -289,7 +289,7 @@ def test_another_process_gives_the_same(
         method = configured(name, **BRIEF)
         bench = make_bench(toy, files if method.serves else None, cpu, like=worker)
         fitted = method.fit(draw(toy, method, 24, cpu), bench)
-        artifact.save(fitted, method, tmp_path / "saved" / architecture / name)
+        artifact.save(fitted, method, tmp_path / "saved" / architecture / name, bench)
         expected = fitted.predict(test_rows(toy), bench)
         predictions = toy.kind.decode(toy, expected).to_json()
         here[name, architecture] = (plan_one(toy, files, method).cell.id, predictions, expected)

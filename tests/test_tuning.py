@@ -373,7 +373,7 @@ def test_every_search_space_holds_settings_that_the_method_takes(name: str) -> N
 def test_what_was_chosen_can_be_saved_and_restored(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Any) -> None:
     bench = make_bench(toy, tiny, cpu)
     fitted, chosen = tuning.fit(NearestNeighbours(k=3, tune=4), rows_of(toy, cpu, 60), bench)
-    assert artifact.save(fitted, chosen, tmp_path) == artifact.size_bytes(fitted, chosen)
+    assert artifact.save(fitted, chosen, tmp_path, bench) == artifact.size_bytes(fitted, chosen)
     method, restored = artifact.load(tmp_path, make_bench(toy, tiny, cpu))
     assert method == chosen
     np.testing.assert_array_equal(

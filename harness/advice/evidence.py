@@ -123,10 +123,13 @@ def gather(records: Iterable[Record]) -> Evidence:
 
 
 def _mended(record: Record) -> tuple[Any, ...]:
-    """Return what a mended fault is confined to: a method on a backbone, with settings mended on their own."""
+    """Return what a mended fault is confined to: a method on a backbone, for a kind of task and some settings.
+
+    The version of a method on one backbone may be another where it writes text than where it names classes.
+    """
     cell = record.cell
     settings = (cell.config.get("validation_fraction"), cell.config.get("transformer_dropout"))
-    return cell.method, cell.backbone, *settings
+    return cell.method, cell.backbone, record.kind, *settings
 
 
 def usable(records: Iterable[Record]) -> list[Record]:

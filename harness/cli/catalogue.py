@@ -181,6 +181,9 @@ def _explain(console: Console, cls: type[Method]) -> None:
     console.print(Text(f"Trains: {cls.trains}\nNeeds: {needs_of(cls)}"))
     served = [kind.name for kind in kinds if serves_kind(cls, kind)]
     console.print(Text(f"Kinds of task: {', '.join(served)}\nSource: {cls.source}"))
+    later = cls.later_versions()
+    if later:
+        console.print(Text(f"Later versions: {later}"))
     meanings = setting_meanings(cls)
     defaults = cls().model_dump(mode="json")
     if not cls.search_space:

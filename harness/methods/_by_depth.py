@@ -34,6 +34,11 @@ class ByDepth(FineTuning):
             return max(version, 2)
         return version
 
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says on which model types the version is a later one."""
+        return f"{super().later_versions()}; version 2 on a deberta-v2 with a convolution"
+
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer whose blocks cannot be told apart."""
         from harness.training.blocks import all_blocks

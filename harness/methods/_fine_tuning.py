@@ -46,6 +46,7 @@ _KEPT_A_RATE: Final = frozenset(
         *("bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "fsmt", "led", "m2m_100", "marian"),
         *("mbart", "mvp", "nllb-moe", "pegasus", "pegasus_x", "plbart", "prophetnet", "xglm"),
         *("bloom", "falcon", "gpt_neox_japanese", "mpt", "funnel", "dbrx", "blt"),
+        *("starcoder2", "gpt_bigcode"),
     )
 )
 """Model types with a dropout that `transformer_dropout` did not reach in version 1."""

@@ -70,6 +70,16 @@ class PeftMethod(FineTuning):
             return version
         return max(version, self.version + 1)
 
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says on which model types the version is a later one."""
+        named = super().later_versions()
+        if not cls.refused_without_names:
+            return named
+        by_default = " with the default targets" if "targets" in cls.model_fields else ""
+        where = f"version {cls.version + 1}{by_default} on model types whose layers peft does not name"
+        return f"{named}; {where}" if named else where
+
     @abstractmethod
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return the `peft.PeftConfig` of what is added.

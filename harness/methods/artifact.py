@@ -31,11 +31,13 @@ class Artifact:
 
     Attributes:
         method: the configured method.
+        version: the version of the method that saved it, on its backbone.
         tensors: the saved tensors, by name. All numbers are finite.
         state: what the method saved beside them.
     """
 
     method: Method
+    version: int
     tensors: Tensors
     state: dict[str, Any]
 
@@ -49,13 +51,14 @@ class _Settings(BaseModel):
     state: dict[str, Any]
 
 
-def save(fitted: Fitted, method: Method, folder: Path, *, without: Collection[str] = ()) -> int:
+def save(fitted: Fitted, method: Method, folder: Path, bench: Bench, *, without: Collection[str] = ()) -> int:
     """Write what predicting again needs beside the backbone; return the bytes written.
 
     Args:
         fitted: what is saved.
         method: the method that it was fitted by.
         folder: is made where it is missing.
+        bench: of the cell; its backbone and kind of task decide which version of the method is saved.
         without: names of tensors that are kept elsewhere.
 
     Raises:
@@ -69,7 +72,7 @@ def save(fitted: Fitted, method: Method, folder: Path, *, without: Collection[st
     if broken is not None:
         raise FloatingPointError(f"The fitted tensor '{broken}' is not finite: such a model is not saved.")
     save_file(kept, folder / TENSORS)
-    (folder / SETTINGS).write_bytes(_settings(fitted, method))
+    (folder / SETTINGS).write_bytes(_settings(fitted, method, _version(method, bench)))
     return sum((folder / name).stat().st_size for name in (TENSORS, SETTINGS))
 
 
@@ -77,16 +80,14 @@ def read(folder: Path) -> Artifact:
     """Read what `save` has written, and check all of it that can be checked without a backbone.
 
     Raises:
-        UsageError: a file is missing or damaged, a tensor is not finite, or another version of the method saved it.
+        UsageError: a file is missing or damaged, a tensor is not finite, or an earlier version of the method saved it.
     """
     if not (folder / SETTINGS).is_file() or not (folder / TENSORS).is_file():
         raise UsageError(f"'{folder}' holds no saved method; expected the files {SETTINGS} and {TENSORS} in it.")
     settings = _read_settings(folder / SETTINGS)
     cls = methods.get(settings.method)
-    if cls.version != settings.version:
-        raise UsageError(
-            f"'{folder}' was saved by version {settings.version} of '{cls.name}'; this is version {cls.version}."
-        )
+    if settings.version < cls.version:  # a later one may be right: that depends on the backbone, see `rebuild`
+        raise _another_version(folder, settings.method, settings.version, cls.version)
     try:
         method = cls(**settings.config)
     except (ValidationError, TypeError) as error:
@@ -102,7 +103,7 @@ def read(folder: Path) -> Artifact:
     broken = not_finite(tensors)
     if broken is not None:
         raise UsageError(f"'{folder / TENSORS}': the tensor '{broken}' is not finite. {AGAIN}")
-    return Artifact(method, tensors, settings.state)
+    return Artifact(method, settings.version, tensors, settings.state)
 
 
 def load(folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None) -> tuple[Method, Fitted]:
@@ -125,6 +126,9 @@ def rebuild(
 ) -> tuple[Method, Fitted]:
     """Rebuild a method from its files, already read; see `load`."""
     besides = besides or {}
+    version = _version(saved.method, bench)
+    if saved.version != version:
+        raise _another_version(folder, saved.method.name, saved.version, version)
     files = bench.backbone.files if bench.backbone is not None else None
     reason = saved.method.why_unsupported(bench.kind.name, files, bench.device.kind)
     if reason is not None:
@@ -139,6 +143,19 @@ def rebuild(
         ) from error
     _check_restored(fitted, saved, besides, folder)
     return saved.method, fitted
+
+
+def _version(method: Method, bench: Bench) -> int:
+    """Return the version of a method that the cells on a backbone and a kind of task carry."""
+    files = bench.backbone.files if bench.backbone is not None and method.serves else None
+    return method.version_on(files, bench.kind.form)
+
+
+def _another_version(folder: Path, name: str, saved: int, expected: int) -> UsageError:
+    return UsageError(
+        f"'{folder}' was saved by version {saved} of '{name}'; this is version {expected}. Load it with the release of "
+        "the harness that saved it, or fit and save the model again."
+    )
 
 
 def _check_restored(fitted: Fitted, saved: Artifact, besides: Collection[str], folder: Path) -> None:
@@ -194,11 +211,12 @@ def reason_of(error: BaseException) -> str:
 
 def size_bytes(fitted: Fitted, method: Method) -> int:
     """Return the bytes that `save` would write, without writing them."""
-    return _safetensors_bytes(fitted.tensors()) + len(_settings(fitted, method))
+    # The version on the backbone has as many digits.
+    return _safetensors_bytes(fitted.tensors()) + len(_settings(fitted, method, method.version))
 
 
-def _settings(fitted: Fitted, method: Method) -> bytes:
-    settings = _Settings(method=method.name, version=method.version, config=method.config(), state=fitted.state())
+def _settings(fitted: Fitted, method: Method, version: int) -> bytes:
+    settings = _Settings(method=method.name, version=version, config=method.config(), state=fitted.state())
     return json.dumps(settings.model_dump(), ensure_ascii=False).encode()
 
 

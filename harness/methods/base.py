@@ -407,6 +407,13 @@ class Method(BaseModel, ABC):
         """
         return self.version if files is None else max(self.version, self.mended.get(files.model_type, 0))
 
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says on which model types the version is a later one; empty for none."""
+        numbers = sorted(set(cls.mended.values()))
+        named = {number: sorted(name for name, known in cls.mended.items() if known == number) for number in numbers}
+        return "; ".join(f"version {number} on {', '.join(names)}" for number, names in named.items())
+
     def config(self) -> dict[str, Any]:
         """The fully resolved configuration, as JSON values; part of a cell's identity.
 

@@ -35,9 +35,14 @@ class BottleneckAdapter(FineTuning):
     family = "auxiliary parameters"
     trains = "two bottleneck networks a block, the norms, and the output layer"
     source = "Houlsby et al., 2019, arXiv:1902.00751"
-    # Version 1 did not know the names of their layers, and refused.
     mended: ClassVar[Mapping[str, int]] = dict.fromkeys(
-        ("albert", "bloom", "falcon", "gpt_neox", "modernbert", "phi", "xlm", "flaubert"), 2
+        (
+            # Version 1 did not know the names of their layers, and refused.
+            *("albert", "bloom", "codegen", "falcon", "flaubert", "gpt_neox", "gptj", "modernbert"),
+            *("modernbert-decoder", "phi", "xlm", "bigbird_pegasus", "led", "prophetnet"),
+            "xmod",  # version 1 put adapters behind other layers
+        ),
+        2,
     )
     passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
@@ -53,6 +58,11 @@ class BottleneckAdapter(FineTuning):
         version = super().version_on(files, form)
         has_decoder = files is not None and files.architecture == "sequence-to-sequence"
         return max(version, 2) if has_decoder and form == "text" else version
+
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says where the version is a later one."""
+        return f"{super().later_versions()}; version 2 on sequence-to-sequence backbones that write texts"
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
         """Return the transformer with an adapter behind every linear layer that ends a sub-layer.

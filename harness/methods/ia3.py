@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _RIGHT_IN_2 = frozenset(
     (
         *("bert", "roberta", "xlm-roberta", "camembert", "electra"),
-        *("t5", "mt5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
+        *("t5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
     )
 )
-"""Model types on which version 2 was right. On others it refused, rescaled queries, or what attention puts out."""
+"""Model types on which version 2 was right. On others it refused, or rescaled something else: queries, for example."""
 
 
 @method
@@ -51,6 +51,11 @@ class Ia3(PeftMethod):
         """Return a later version on the model types that version 2 did not handle as the paper does."""
         version = FineTuning.version_on(self, files, form)
         return version if files is None or files.model_type in _RIGHT_IN_2 else max(version, 3)
+
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says where the version is a later one."""
+        return f"version 3 on all model types but {', '.join(sorted(_RIGHT_IN_2))}"
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return (IA)3 on keys, values, and what enters the layers that end the feed-forward networks.

@@ -77,7 +77,8 @@ def _write(
         if added:
             transformer.save_pretrained(folder / ADAPTER)  # type: ignore[union-attr]
     merged = prefix is not None
-    artifact.save(fitted, method, folder, without={name for name in tensors if merged and name.startswith(IN_MODEL)})
+    elsewhere = {name for name in tensors if merged and name.startswith(IN_MODEL)}
+    artifact.save(fitted, method, folder, bench, without=elsewhere)
     described = describe(
         kind=task.kind.name,
         task=task.name,

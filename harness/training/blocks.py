@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.errors import UnsupportedError
+from harness.errors import UnsupportedError, text_of
+from harness.measure.exhausted import is_out_of_memory
 
-_LENGTH = 4
-"""Tokens of the text by which the order of computation is found."""
+_LENGTH = 16
+"""Tokens of the text by which the order of computation is found: a Funnel halves them after each stage."""
 
 
 def transformer_blocks(model: nn.Module) -> nn.ModuleList:
@@ -90,16 +91,19 @@ def _depths_by_computation(model: nn.Module, blocks: Sequence[nn.Module]) -> dic
 
         return hook
 
-    hooks = [block.register_forward_pre_hook(note(at), with_kwargs=True) for at, block in enumerate(blocks)]
+    hooks = [_entry(block).register_forward_pre_hook(note(at), with_kwargs=True) for at, block in enumerate(blocks)]
     if both is not None:
         hooks.append(both[0].register_forward_hook(lambda _, __, output: encoded.extend(_tensors(output))))
     try:
         with _differentiable(model):
             output = list(_tensors(model(**short_text(model, decodes=both is not None))))
-    except (TypeError, ValueError, IndexError, AttributeError, AssertionError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
+        # Without weights (on the meta device) some operations fail only for want of numbers; a run tells.
+        if is_out_of_memory(error) or (isinstance(error, RuntimeError) and "meta" in text_of(error)):
+            raise
         raise UnsupportedError(
             f"A {type(model).__name__} could not be run on a text of {_LENGTH} tokens to find the order of its blocks: "
-            f"{error}. Use full, lora or linear-probe."
+            f"{text_of(error).rstrip('.')}. Use full, lora or linear-probe."
         ) from None
     finally:
         for handle in hooks:
@@ -120,6 +124,11 @@ def _depths_by_computation(model: nn.Module, blocks: Sequence[nn.Module]) -> dic
         for leaf in _leaves(tensors, walked):
             depth_of.setdefault(leaf, depth)
     return depth_of
+
+
+def _entry(block: nn.Module) -> nn.Module:
+    """Return the module that is given the block's input: a stage of a Funnel is a list of layers."""
+    return block[0] if isinstance(block, nn.ModuleList) else block
 
 
 def _leaves(tensors: Iterable[torch.Tensor], walked: set[Any]) -> Iterator[int]:
