@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -130,7 +131,7 @@ def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files
             f"Backbone '{files.name}': {name} has the shape {tuple(given)}; config.json makes it {tuple(expected)} "
             f"({len(other)} tensors differ). The configuration and the weights are of different models."
         )
-    missing = sorted(names & set(found["missing_keys"]))
+    missing = sorted(name for name in names & set(found["missing_keys"]) if not _is_computed(name, model))
     prefix = str(getattr(model, "base_model_prefix", ""))
     if missing and hasattr(model, prefix) and not any(name.startswith(f"{prefix}.") for name in missing):
         raise UsageError(
@@ -156,6 +157,35 @@ def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED:,} more"
+
+
+def _is_computed(name: str, model: Any) -> bool:
+    """Return whether a missing tensor is a table that transformers computes from the configuration and never saves."""
+    owner, _, own = name.rpartition(".")
+    module = model.get_submodule(owner)
+    prefix = f"{model.base_model_prefix}." if model.base_model_prefix else ""
+    ignored = {*(model._keys_to_ignore_on_load_missing or ()), *(model._keys_to_ignore_on_save or ())}
+    # A base class may inherit a list whose names begin with the prefix that only the whole model has.
+    spellings = (name, prefix + name, name.removeprefix(prefix))
+    is_ignored = any(re.search(pattern, spelling) for pattern in ignored for spelling in spellings)
+    return (is_ignored or "Sinusoid" in type(module).__name__) and _is_the_same_always(model, module, own)
+
+
+def _is_the_same_always(model: Any, module: nn.Module, own: str) -> bool:
+    """Return whether transformers gives a module's tensor its present value whatever the seed."""
+    import torch
+
+    for seed in (0, 1):
+        made = copy.deepcopy(module)
+        tensor = getattr(made, own)
+        vars(tensor).pop("_is_hf_initialized", None)  # transformers' mark of a tensor that it leaves as it is
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tensor.fill_(seed)  # also where nothing is initialised, the two differ
+            model._init_weights(made)
+        if not torch.equal(getattr(made, own), getattr(module, own)):
+            return False
+    return True
 
 
 def _is_of_body(name: str, model: nn.Module, files: BackboneFiles) -> bool:

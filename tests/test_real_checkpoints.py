@@ -1,0 +1,83 @@
+"""Backbones that are saved as those on the hub are: without computed tables, or with tokens beyond the embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.backbones import loading
+from harness.backbones.locate import locate_backbone
+from harness.backbones.model import load_backbone
+from harness.errors import UsageError
+from tests.tiny_backbones import WORDS, word_tokenizer
+
+CPU = torch.device("cpu")
+IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 0}
+SIZES: dict[str, Any] = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
+    "init_std": 0.2,
+}  # fmt: skip
+
+
+def saved(name: str, folder: Path, **settings: Any) -> Any:
+    """Save a tiny model of two stacks with its tokenizer, and return the model."""
+    import transformers
+
+    word_tokenizer(WORDS, "$A </s>", 64).save_pretrained(folder)
+    config_class = getattr(transformers, name.replace("MTModel", "Config").replace("ForConditionalGeneration", "Config"))
+    config = config_class(vocab_size=len(WORDS), **IDS, **SIZES, **settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = getattr(transformers, name)(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def without(folder: Path, chosen: Callable[[str], bool]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if not chosen(name)}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["MarianMTModel", "PegasusForConditionalGeneration"])
+def test_sinusoids_that_are_not_saved_are_computed(name: str, tmp_path: Path) -> None:
+    model = saved(name, tmp_path)
+    without(tmp_path, lambda tensor: "embed_positions" in tensor)  # a Marian's are not saved in the first place
+    backbone = load_backbone(locate_backbone(str(tmp_path)))
+    encoder = model.get_encoder().state_dict()
+    found = backbone.pristine.state_dict()
+    assert found.keys() == encoder.keys()
+    assert all(torch.equal(value, encoder[key]) for key, value in found.items())
+    expected = model.state_dict()
+    written = backbone.language_model(CPU).model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in written.items())
+
+
+@pytest.mark.parametrize("name", ["MarianMTModel", "BartForConditionalGeneration"])
+@pytest.mark.parametrize("part", ["layers.1.fc1.weight", "layers.1.fc1.bias", "layernorm_embedding.weight"])
+def test_other_missing_weights_are_refused(name: str, part: str, tmp_path: Path) -> None:
+    """Random, zeros, ones: what a weight begins with is not what it was trained to."""
+    saved(name, tmp_path)
+    if not any(part in tensor for tensor in load_file(tmp_path / "model.safetensors")):
+        pytest.skip("the architecture has no such weight")
+    without(tmp_path, lambda tensor: part in tensor)
+    with pytest.raises(UsageError, match="has no weights for encoder"):
+        load_backbone(locate_backbone(str(tmp_path)))
+
+
+def test_a_random_weight_on_a_list_of_transformers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import BartPreTrainedModel
+
+    saved("BartForConditionalGeneration", tmp_path)
+    without(tmp_path, lambda tensor: tensor == "model.encoder.embed_positions.weight")
+    patterns = ["model.encoder.embed_positions.weight"]
+    monkeypatch.setattr(BartPreTrainedModel, "_keys_to_ignore_on_load_missing", patterns)
+    with pytest.raises(UsageError, match="no weights for encoder.embed_positions.weight"):
+        load_backbone(locate_backbone(str(tmp_path)))
