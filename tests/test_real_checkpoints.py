@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.backbones import loading
 from harness.backbones.locate import locate_backbone
 from harness.backbones.model import load_backbone
+from harness.backbones.tokenizer import token_counts
 from harness.errors import UsageError
 from tests.tiny_backbones import WORDS, word_tokenizer
 
@@ -80,4 +80,40 @@ def test_a_random_weight_on_a_list_of_transformers_is_refused(tmp_path: Path, mo
     patterns = ["model.encoder.embed_positions.weight"]
     monkeypatch.setattr(BartPreTrainedModel, "_keys_to_ignore_on_load_missing", patterns)
     with pytest.raises(UsageError, match="no weights for encoder.embed_positions.weight"):
+        load_backbone(locate_backbone(str(tmp_path)))
+
+
+def with_special_token(folder: Path, role: str) -> None:
+    """Add a token that has no embedding, in the vocabulary as well, as bart-large-cnn has its `<mask>`."""
+    path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    content, names = json.loads(path.read_text()), json.loads(settings.read_text())
+    entry = {**content["added_tokens"][0], "id": len(WORDS), "content": "<mask>", "special": True}
+    content["added_tokens"].append(entry)
+    content["model"]["vocab"]["<mask>"] = len(WORDS)
+    path.write_text(json.dumps(content))
+    settings.write_text(json.dumps({**names, role: "<mask>"}))
+
+
+def test_a_special_token_without_an_embedding_is_read_as_text(tmp_path: Path) -> None:
+    saved("BartForConditionalGeneration", tmp_path)
+    plain = load_backbone(locate_backbone(str(tmp_path)))
+    with_special_token(tmp_path, "mask_token")
+    files = locate_backbone(str(tmp_path))
+    load_backbone.cache_clear()
+    backbone = load_backbone(files)
+    texts = ["my refund", "my <mask> refund", "<mask>", "<s> my <pad>"]
+    encoded = backbone.tokenizer(texts, ["a <mask>"] * 4, return_tensors="pt", padding=True)
+    as_text = plain.tokenizer(texts, ["a <mask>"] * 4, return_tensors="pt", padding=True)
+    assert torch.equal(encoded["input_ids"], as_text["input_ids"])
+    assert int(encoded["input_ids"].max()) < len(WORDS)
+    backbone.pristine(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+    expected = [len(ids) for ids in plain.tokenizer(texts)["input_ids"]]
+    assert token_counts(files, texts, 40) == expected
+
+
+@pytest.mark.parametrize("role", ["pad_token", "eos_token", "unk_token", "bos_token", "cls_token", "sep_token"])
+def test_a_special_token_in_use_without_an_embedding_is_refused(role: str, tmp_path: Path) -> None:
+    saved("BartForConditionalGeneration", tmp_path)
+    with_special_token(tmp_path, role)
+    with pytest.raises(UsageError, match=f"{role} '<mask>' has no embedding"):
         load_backbone(locate_backbone(str(tmp_path)))
