@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from harness.backbones.locate import locate_backbone
 from harness.backbones.model import load_backbone
+from harness.backbones.outline import ALIKE, shorten
 from harness.backbones.tokenizer import token_counts
 from harness.errors import UsageError
+from tests.tiny_architectures import ARCHITECTURES
 from tests.tiny_backbones import WORDS, word_tokenizer
 
 CPU = torch.device("cpu")
@@ -60,13 +63,17 @@ def test_sinusoids_that_are_not_saved_are_computed(name: str, tmp_path: Path) ->
     assert all(torch.equal(value, expected[key]) for key, value in written.items())
 
 
-@pytest.mark.parametrize("name", ["MarianMTModel", "BartForConditionalGeneration"])
-@pytest.mark.parametrize("part", ["layers.1.fc1.weight", "layers.1.fc1.bias", "layernorm_embedding.weight"])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("MarianMTModel", "layers.1.fc1.weight"),
+        ("MarianMTModel", "layers.1.fc1.bias"),
+        ("BartForConditionalGeneration", "layernorm_embedding.weight"),
+    ],
+)
 def test_other_missing_weights_are_refused(name: str, part: str, tmp_path: Path) -> None:
     """Random, zeros, ones: what a weight begins with is not what it was trained to."""
     saved(name, tmp_path)
-    if not any(part in tensor for tensor in load_file(tmp_path / "model.safetensors")):
-        pytest.skip("the architecture has no such weight")
     without(tmp_path, lambda tensor: part in tensor)
     with pytest.raises(UsageError, match="has no weights for encoder"):
         load_backbone(locate_backbone(str(tmp_path)))
@@ -117,3 +124,37 @@ def test_a_special_token_in_use_without_an_embedding_is_refused(role: str, tmp_p
     with_special_token(tmp_path, role)
     with pytest.raises(UsageError, match=f"{role} '<mask>' has no embedding"):
         load_backbone(locate_backbone(str(tmp_path)))
+
+
+def test_planning_builds_a_few_blocks_of_a_large_model(tmp_path: Path) -> None:
+    from harness.backbones.outline import outline
+
+    stated = {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128_256, "hidden_size": 4096,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14_336,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    files = locate_backbone(str(tmp_path), weights=False)
+    shown: Any = outline(files, language_model=False)
+    assert len(shown.layers) == shown.config.num_hidden_layers < 5
+    projection = shown.layers[0].self_attn.k_proj.weight
+    assert (tuple(projection.shape), projection.is_meta) == ((1024, 4096), True)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) & ALIKE))
+def test_a_few_blocks_show_the_modules_of_all(name: str) -> None:
+    """The blocks left out have modules and parameters that the blocks shown have too."""
+    import transformers
+
+    def kinds(n_blocks: int | None) -> set[tuple[str, str]]:
+        sizes = {**ARCHITECTURES[name][3], **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), 8)}
+        config = getattr(transformers, ARCHITECTURES[name][2])(vocab_size=40, pad_token_id=0, **sizes)
+        if n_blocks is not None:
+            shorten(config)
+            assert config.num_hidden_layers == n_blocks
+        with torch.device("meta"):
+            model = transformers.AutoModel.from_config(config)
+        named = [*model.named_modules(), *model.named_parameters()]
+        return {(re.sub(r"\.\d+\.", ".N.", key), type(part).__name__) for key, part in named if key[-1:].isalpha()}
+
+    assert kinds(3) == kinds(None)

@@ -71,8 +71,8 @@ class Backbone:
         """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
         import torch
 
-        model = _model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
-        return _to_adapt(_without_extras(model, self.files)).to(device)
+        model = model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
+        return _to_adapt(without_extras(model, self.files)).to(device)
 
     def fresh_language_model(self, device: torch.device) -> nn.Module:
         """A copy of the pretrained language model to adapt: float32, on `device`, all parameters requiring gradients.
@@ -89,7 +89,7 @@ class Backbone:
         import torch
 
         config = _whole_config(self.files)
-        model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
+        model: nn.Module = language_model_class(self.files).from_config(config, dtype=torch.float32)
         return _to_adapt(model).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:
@@ -122,7 +122,7 @@ def _to_adapt(model: nn.Module) -> nn.Module:
     return model.requires_grad_(True)
 
 
-def _without_extras(model: Any, files: BackboneFiles) -> nn.Module:
+def without_extras(model: Any, files: BackboneFiles) -> nn.Module:
     """Return the part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
@@ -138,7 +138,7 @@ def _stated(files: BackboneFiles) -> dict[str, Any]:
     return read_object(files.folder / "config.json", files.name)
 
 
-def _model_class(files: BackboneFiles) -> Any:
+def model_class(files: BackboneFiles) -> Any:
     from transformers import AutoModel, AutoModelForTextEncoding
 
     return AutoModelForTextEncoding if is_encoder_alone(_stated(files)) else AutoModel
@@ -149,7 +149,7 @@ def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
     return copy.deepcopy(backbone.pristine).to(device)
 
 
-def _language_model_class(files: BackboneFiles) -> Any:
+def language_model_class(files: BackboneFiles) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if files.architecture == "encoder":
@@ -165,7 +165,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
     import torch
 
     files = backbone.files
-    build = _language_model_class(files)
+    build = language_model_class(files)
     config = backbone.pristine.config
     if files.architecture == "sequence-to-sequence":
         config = _whole_config(files)  # an encoder's own configuration says that it is one
@@ -210,7 +210,7 @@ def read_without_weights(files: BackboneFiles) -> Backbone:
     """
     started = time.perf_counter()
     files.require_tokenizer()
-    model = skeleton(_model_class(files), read_config(files), files)
+    model = skeleton(model_class(files), read_config(files), files)
     return Backbone(files, model, read_tokenizer(files), 0, time.perf_counter() - started)
 
 
@@ -228,16 +228,16 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     files.require_tokenizer()
-    build, config = _model_class(files), read_config(files)
+    build, config = model_class(files), read_config(files)
     skeleton(build, config, files)  # importing a library is no cell's cost
     read_tokenizer(files)
     started = time.perf_counter()
     tokenizer = read_tokenizer(files)
     if files.has_weights:
-        model = load_weights(build, config, files, lambda whole: _without_extras(whole, files))
+        model = load_weights(build, config, files, lambda whole: without_extras(whole, files))
     else:  # to find out what cells cost, which does not depend on the values of weights
         model = build.from_config(config, dtype=torch.float32)
-    model = _without_extras(model, files).eval().requires_grad_(False)
+    model = without_extras(model, files).eval().requires_grad_(False)
     seconds = time.perf_counter() - started
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     n_rows = int(embeddings.weight.shape[0])
