@@ -34,7 +34,9 @@ def saved(name: str, folder: Path, **settings: Any) -> Any:
     import transformers
 
     word_tokenizer(WORDS, "$A </s>", 64).save_pretrained(folder)
-    config_class = getattr(transformers, name.replace("MTModel", "Config").replace("ForConditionalGeneration", "Config"))
+    config_class = getattr(
+        transformers, name.replace("MTModel", "Config").replace("ForConditionalGeneration", "Config")
+    )
     config = config_class(vocab_size=len(WORDS), **IDS, **SIZES, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -86,7 +88,7 @@ def test_a_random_weight_on_a_list_of_transformers_is_refused(tmp_path: Path, mo
     without(tmp_path, lambda tensor: tensor == "model.encoder.embed_positions.weight")
     patterns = ["model.encoder.embed_positions.weight"]
     monkeypatch.setattr(BartPreTrainedModel, "_keys_to_ignore_on_load_missing", patterns)
-    with pytest.raises(UsageError, match="no weights for encoder.embed_positions.weight"):
+    with pytest.raises(UsageError, match=r"no weights for encoder\.embed_positions\.weight"):
         load_backbone(locate_backbone(str(tmp_path)))
 
 
@@ -158,3 +160,45 @@ def test_a_few_blocks_show_the_modules_of_all(name: str) -> None:
         return {(re.sub(r"\.\d+\.", ".N.", key), type(part).__name__) for key, part in named if key[-1:].isalpha()}
 
     assert kinds(3) == kinds(None)
+
+
+def saved_encoder(name: str, folder: Path, **settings: Any) -> Any:
+    """Save a tiny encoder with its tokenizer, and return the model."""
+    import transformers
+
+    word_tokenizer(WORDS, "<s> $A </s>", 64).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    stated = {**sizes, "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.2, **settings}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(vocab_size=len(WORDS), **stated)
+        model = getattr(transformers, f"{name}Model")(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (
+            "SqueezeBert",
+            {"embedding_size": 32, **dict.fromkeys((f"{part}_groups" for part in ("q", "k", "v", "intermediate")), 2)},
+        ),
+        ("LayoutLM", {}),
+    ],
+)
+def test_a_pooler_that_is_always_called_is_passed_by(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    model = saved_encoder(name, tmp_path, **settings)
+    pristine = load_backbone(locate_backbone(str(tmp_path))).pristine
+    ids = torch.arange(4, 12)[None]
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        assert torch.equal(pristine(**given).last_hidden_state, model(**given).last_hidden_state)
+    assert not any("pooler" in key for key in pristine.state_dict())
+
+
+def test_a_backbone_that_looks_at_no_other_token_is_refused(tmp_path: Path) -> None:
+    """An MRA computes nothing without kernels for a GPU: transformers puts zeros in place of its attention."""
+    saved_encoder("Mra", tmp_path)
+    with pytest.raises(UsageError, match="depend on no other token, neither before nor after it"):
+        load_backbone(locate_backbone(str(tmp_path)))

@@ -21,10 +21,10 @@ _NAMED: Final = 3
 """Tensors that a message names."""
 
 _PROBED: Final = 6
-"""Tokens of the two short inputs that a loaded model is run on."""
+"""Tokens of the short inputs that a loaded model is run on."""
 
 _SHARED: Final = 2
-"""Tokens that the two inputs begin with alike."""
+"""Tokens that the first two inputs begin with alike; the third differs from the first in these."""
 
 _CHANGES: Final = 1e-3
 _SAME: Final = 1e-6
@@ -243,7 +243,8 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
     import torch
 
     spread = torch.linspace(0, n_tokens - 1, 2 * _PROBED - _SHARED).long()
-    ids = torch.stack([spread[:_PROBED], torch.cat([spread[:_SHARED], spread[_PROBED:]])])
+    start, first, second = spread[:_SHARED], spread[_SHARED:_PROBED], spread[_PROBED:]
+    ids = torch.stack([torch.cat(parts) for parts in ((start, first), (start, second), (second[:_SHARED], first))])
     try:
         with torch.inference_mode():
             states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
@@ -255,8 +256,13 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
             f"Backbone '{files.name}' turns {_PROBED} tokens into hidden states of shape {tuple(states.shape)}, some "
             "of them NaN or infinite; expected finite states for each token."
         )
-    first, second = states[:, :_SHARED]
-    change = float((first - second).norm() / first.norm().clamp(min=1e-30))
+    change = _change(states[0, :_SHARED], states[1, :_SHARED])
+    if max(change, _change(states[0, _SHARED:], states[2, _SHARED:])) < _SAME:
+        raise UsageError(
+            f"Backbone '{files.name}': its states of a token depend on no other token, neither before nor after it. "
+            "Its weights are zeros, or transformers computes its attention with kernels that are not here, as for MRA."
+            " Use another backbone."
+        )
     if files.architecture == "causal" and change > _CHANGES:
         raise UsageError(
             f"Backbone '{files.name}' is taken for causal, but its states depend on later tokens. Expected a "
@@ -268,6 +274,11 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
             "causal. Expected a config.json that says so: is_decoder, or no is_causal and use_bidirectional_attention."
         )
     return width
+
+
+def _change(states: Any, others: Any) -> float:
+    """Return by how much hidden states differ, relative to their size."""
+    return float((states - others).norm() / states.norm().clamp(min=1e-30))
 
 
 def longest_input(model: nn.Module) -> int | None:

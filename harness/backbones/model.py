@@ -6,7 +6,7 @@ import copy
 import functools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.backbones.architecture import is_encoder_alone
 from harness.backbones.decoding import GENERATION, START, settings_in
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 10**6
 """Lengths from here on say that there is no limit."""
+
+_ALWAYS_POOLED: Final = frozenset({"squeezebert", "layoutlm"})
+"""Model types that call their pooler without looking whether they have one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +127,10 @@ def _to_adapt(model: nn.Module) -> nn.Module:
 
 def without_extras(model: Any, files: BackboneFiles) -> nn.Module:
     """Return the part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
+    from torch import nn
+
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None
+        model.pooler = nn.Identity() if files.model_type in _ALWAYS_POOLED else None
     stack: nn.Module = model.get_encoder() if _has_two_stacks(files) else model
     return stack
 
@@ -139,6 +144,7 @@ def _stated(files: BackboneFiles) -> dict[str, Any]:
 
 
 def model_class(files: BackboneFiles) -> Any:
+    """Return transformers' class for the backbone without a language-modelling head."""
     from transformers import AutoModel, AutoModelForTextEncoding
 
     return AutoModelForTextEncoding if is_encoder_alone(_stated(files)) else AutoModel
@@ -150,6 +156,11 @@ def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
 
 
 def language_model_class(files: BackboneFiles) -> Any:
+    """Return transformers' class for the backbone with its language-modelling head.
+
+    Raises:
+        UsageError: the backbone is an encoder.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if files.architecture == "encoder":
