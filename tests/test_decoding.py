@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
-from harness.tasks.base import Reply
+from harness.methods import Method, methods
+from harness.tasks.base import FORMS, Reply, Task
 from harness.training.language import LanguageModel
 from harness.training.writing import write
+from tests.toys import plan_one
 
 CPU = torch.device("cpu")
 PROMPTS = ["my refund", "a crash with the screen", "parcel", "label : billing"]
@@ -68,8 +71,10 @@ def test_answers_are_those_of_a_greedy_loop(
     assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
 
 
-def test_settings_that_changed_answers_give_another_fingerprint(tiny_llama: BackboneFiles, tmp_path: Path) -> None:
-    """Version 0.1 generated with them; those that never changed a greedy answer change nothing."""
+def test_cells_that_were_written_with_other_settings_have_another_identity(
+    tiny_llama: BackboneFiles, toy: Task, tmp_path: Path
+) -> None:
+    """Version 0.1 wrote with some of them; others never changed a greedy answer, and none changed another answer."""
     for at, (settings, changes) in enumerate(
         (
             ({"temperature": 0.6, "top_p": 0.9, "do_sample": True, "max_length": 9, "eos_token_id": [3, 4]}, False),
@@ -80,4 +85,22 @@ def test_settings_that_changed_answers_give_another_fingerprint(tiny_llama: Back
         )
     ):
         files = with_settings(tiny_llama, tmp_path / str(at), settings)
-        assert (files.fingerprint != tiny_llama.fingerprint) == changes
+        assert files.fingerprint == tiny_llama.fingerprint
+        for name in ("full", "lora", "few-shot"):
+            method: Method = methods.get(name)()
+            for form in FORMS:
+                before, after = (method.version_on(each, form) for each in (tiny_llama, files))
+                is_written = form == "text" or (form == "spans" and name == "few-shot")
+                assert after == before + (changes and is_written), (name, form, settings)
+    probe = plan_one(toy, tiny_llama, methods.get("linear-probe")()).cell  # type: ignore[call-arg]
+    renamed = replace(files, name=tiny_llama.name)
+    assert plan_one(toy, renamed, methods.get("linear-probe")()).cell.id == probe.id  # type: ignore[call-arg]
+
+
+def test_forced_tokens_of_a_configuration_change_an_identity_too(tmp_path: Path, tiny_t5: BackboneFiles) -> None:
+    shutil.copytree(tiny_t5.folder, tmp_path / "b")
+    path = tmp_path / "b" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "forced_eos_token_id": 3}))
+    files = locate_backbone(str(tmp_path / "b"))
+    versions = [methods.get("full")().version_on(files, form) for form in ("classes", "text")]
+    assert versions == [1, 2]

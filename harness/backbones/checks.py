@@ -124,6 +124,8 @@ def vocabulary_size(config: Mapping[str, Any]) -> int | None:
 def check_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> None:
     """Refuse a folder whose tokenizer has more tokens than the backbone has embeddings.
 
+    Special tokens of tokenizer.json may lie beyond: they are removed as it is loaded.
+
     Args:
         folder: the transformer's.
         config: content of its `config.json`.
@@ -170,7 +172,7 @@ def require_tokenizer(folder: Path, name: str) -> None:
 
 
 def largest_token(folder: Path, name: str) -> tuple[int, str]:
-    """Return the largest id in a tokenizer's files and the file that holds it; -1 where no file says."""
+    """Return the largest id of a token that is not special, and the file that holds it; -1 where no file says."""
     found = (-1, "")
     for file in ("tokenizer.json", "vocab.json", "vocab.txt"):
         path = folder / file
@@ -198,6 +200,8 @@ def _largest_id(path: Path, size: int, modified_ns: int, name: str) -> int:  # n
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict | list) or not vocabulary or not isinstance(added, list):
         raise UsageError(f"Backbone '{name}': tokenizer.json has no vocabulary; expected model.vocab in it.")
-    largest = [entry.get("id") for entry in added if isinstance(entry, dict)]
-    largest += list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    return max((value for value in largest if isinstance(value, int)), default=-1)
+    entries = [entry for entry in added if isinstance(entry, dict)]
+    special = {entry.get("id") for entry in entries if entry.get("special") is True}
+    ids = {entry.get("id") for entry in entries}
+    ids |= set(vocabulary.values()) if isinstance(vocabulary, dict) else set(range(len(vocabulary)))
+    return max((value for value in ids - special if isinstance(value, int)), default=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -20,10 +21,10 @@ _NAMED: Final = 3
 """Tensors that a message names."""
 
 _PROBED: Final = 6
-"""Tokens of the two short inputs that a loaded model is run on."""
+"""Tokens of the short inputs that a loaded model is run on."""
 
 _SHARED: Final = 2
-"""Tokens that the two inputs begin with alike."""
+"""Tokens that the first two inputs begin with alike; the third differs from the first in these."""
 
 _CHANGES: Final = 1e-3
 _SAME: Final = 1e-6
@@ -130,7 +131,7 @@ def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files
             f"Backbone '{files.name}': {name} has the shape {tuple(given)}; config.json makes it {tuple(expected)} "
             f"({len(other)} tensors differ). The configuration and the weights are of different models."
         )
-    missing = sorted(names & set(found["missing_keys"]))
+    missing = sorted(name for name in names & set(found["missing_keys"]) if not _is_computed(name, model))
     prefix = str(getattr(model, "base_model_prefix", ""))
     if missing and hasattr(model, prefix) and not any(name.startswith(f"{prefix}.") for name in missing):
         raise UsageError(
@@ -156,6 +157,35 @@ def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED:,} more"
+
+
+def _is_computed(name: str, model: Any) -> bool:
+    """Return whether a missing tensor is a table that transformers computes from the configuration and never saves."""
+    owner, _, own = name.rpartition(".")
+    module = model.get_submodule(owner)
+    prefix = f"{model.base_model_prefix}." if model.base_model_prefix else ""
+    ignored = {*(model._keys_to_ignore_on_load_missing or ()), *(model._keys_to_ignore_on_save or ())}
+    # A base class may inherit a list whose names begin with the prefix that only the whole model has.
+    spellings = (name, prefix + name, name.removeprefix(prefix))
+    is_ignored = any(re.search(pattern, spelling) for pattern in ignored for spelling in spellings)
+    return (is_ignored or "Sinusoid" in type(module).__name__) and _is_the_same_always(model, module, own)
+
+
+def _is_the_same_always(model: Any, module: nn.Module, own: str) -> bool:
+    """Return whether transformers gives a module's tensor its present value whatever the seed."""
+    import torch
+
+    for seed in (0, 1):
+        made = copy.deepcopy(module)
+        tensor = getattr(made, own)
+        vars(tensor).pop("_is_hf_initialized", None)  # transformers' mark of a tensor that it leaves as it is
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tensor.fill_(seed)  # also where nothing is initialised, the two differ
+            model._init_weights(made)
+        if not torch.equal(getattr(made, own), getattr(module, own)):
+            return False
+    return True
 
 
 def _is_of_body(name: str, model: nn.Module, files: BackboneFiles) -> bool:
@@ -213,7 +243,8 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
     import torch
 
     spread = torch.linspace(0, n_tokens - 1, 2 * _PROBED - _SHARED).long()
-    ids = torch.stack([spread[:_PROBED], torch.cat([spread[:_SHARED], spread[_PROBED:]])])
+    start, first, second = spread[:_SHARED], spread[_SHARED:_PROBED], spread[_PROBED:]
+    ids = torch.stack([torch.cat(parts) for parts in ((start, first), (start, second), (second[:_SHARED], first))])
     try:
         with torch.inference_mode():
             states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
@@ -225,8 +256,13 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
             f"Backbone '{files.name}' turns {_PROBED} tokens into hidden states of shape {tuple(states.shape)}, some "
             "of them NaN or infinite; expected finite states for each token."
         )
-    first, second = states[:, :_SHARED]
-    change = float((first - second).norm() / first.norm().clamp(min=1e-30))
+    change = _change(states[0, :_SHARED], states[1, :_SHARED])
+    if max(change, _change(states[0, _SHARED:], states[2, _SHARED:])) < _SAME:
+        raise UsageError(
+            f"Backbone '{files.name}': its states of a token depend on no other token, neither before nor after it. "
+            "Its weights are zeros, or transformers computes its attention with kernels that are not here, as for MRA."
+            " Use another backbone."
+        )
     if files.architecture == "causal" and change > _CHANGES:
         raise UsageError(
             f"Backbone '{files.name}' is taken for causal, but its states depend on later tokens. Expected a "
@@ -238,6 +274,11 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
             "causal. Expected a config.json that says so: is_decoder, or no is_causal and use_bidirectional_attention."
         )
     return width
+
+
+def _change(states: Any, others: Any) -> float:
+    """Return by how much hidden states differ, relative to their size."""
+    return float((states - others).norm() / states.norm().clamp(min=1e-30))
 
 
 def longest_input(model: nn.Module) -> int | None:

@@ -58,6 +58,7 @@ class BackboneFiles:
         revision: the hub's commit, if the hub itself stated it; None for a mirror, whose commit cannot be verified.
         origin: `local folder`, `mirror`, `installed package` or `hub`.
         pooling_file: the file that declares the pooling; None if no file does.
+        wrote_otherwise: whether version 0.1 let its settings of generation change what it writes.
     """
 
     name: str
@@ -68,6 +69,7 @@ class BackboneFiles:
     revision: str | None
     origin: str
     pooling_file: Path | None = None
+    wrote_otherwise: bool = False
 
     @property
     def model_type(self) -> str:
@@ -196,8 +198,6 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
         notes.append(f"read as {architecture}, pooled by {pooling}")
     if headers.wrapped:
         notes.append("wrappers' prefixes removed")
-    if architecture != "encoder" and changed_answers_in_version_0_1(config):
-        notes.append("generates as the task says")
     return BackboneFiles(
         name=name,
         folder=inside,
@@ -207,7 +207,15 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
         revision=revision,
         origin=origin,
         pooling_file=layout.pooling_file,
+        wrote_otherwise=architecture != "encoder" and _wrote_otherwise(inside, config, name),
     )
+
+
+def _wrote_otherwise(folder: Path, config: Mapping[str, object], name: str) -> bool:
+    """Return whether version 0.1 read penalties or forced tokens from either file; they are not read any more."""
+    settings = folder / GENERATION
+    stated = settings_in(settings, name) if settings.is_file() else {}
+    return changed_answers_in_version_0_1(stated) or changed_answers_in_version_0_1(config)
 
 
 def _parts(layout: Layout, name: str) -> dict[str, Path]:
@@ -221,10 +229,8 @@ def _parts(layout: Layout, name: str) -> dict[str, Path]:
         paths[POOLING] = layout.pooling_file
     settings = layout.transformer / GENERATION
     if settings.is_file():
-        stated = settings_in(settings, name)
-        begins = stated.get(START) not in (None, read_object(layout.transformer / "config.json", name).get(START))
-        # Penalties are not read any more; version 0.1 let them change answers, which need another fingerprint.
-        if begins or changed_answers_in_version_0_1(stated):
+        begins = settings_in(settings, name).get(START)
+        if begins not in (None, read_object(layout.transformer / "config.json", name).get(START)):
             paths[GENERATION] = settings
     irregular = sorted(inside for inside, path in paths.items() if not path.is_file())
     if irregular:

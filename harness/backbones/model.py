@@ -6,7 +6,7 @@ import copy
 import functools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.backbones.architecture import is_encoder_alone
 from harness.backbones.decoding import GENERATION, START, settings_in
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 10**6
 """Lengths from here on say that there is no limit."""
+
+_ALWAYS_POOLED: Final = frozenset({"squeezebert", "layoutlm"})
+"""Model types that call their pooler without looking whether they have one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +74,8 @@ class Backbone:
         """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
         import torch
 
-        model = _model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
-        return _to_adapt(_without_extras(model, self.files)).to(device)
+        model = model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
+        return _to_adapt(without_extras(model, self.files)).to(device)
 
     def fresh_language_model(self, device: torch.device) -> nn.Module:
         """A copy of the pretrained language model to adapt: float32, on `device`, all parameters requiring gradients.
@@ -89,7 +92,7 @@ class Backbone:
         import torch
 
         config = _whole_config(self.files)
-        model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
+        model: nn.Module = language_model_class(self.files).from_config(config, dtype=torch.float32)
         return _to_adapt(model).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:
@@ -122,10 +125,12 @@ def _to_adapt(model: nn.Module) -> nn.Module:
     return model.requires_grad_(True)
 
 
-def _without_extras(model: Any, files: BackboneFiles) -> nn.Module:
+def without_extras(model: Any, files: BackboneFiles) -> nn.Module:
     """Return the part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
+    from torch import nn
+
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None
+        model.pooler = nn.Identity() if files.model_type in _ALWAYS_POOLED else None
     stack: nn.Module = model.get_encoder() if _has_two_stacks(files) else model
     return stack
 
@@ -138,7 +143,8 @@ def _stated(files: BackboneFiles) -> dict[str, Any]:
     return read_object(files.folder / "config.json", files.name)
 
 
-def _model_class(files: BackboneFiles) -> Any:
+def model_class(files: BackboneFiles) -> Any:
+    """Return transformers' class for the backbone without a language-modelling head."""
     from transformers import AutoModel, AutoModelForTextEncoding
 
     return AutoModelForTextEncoding if is_encoder_alone(_stated(files)) else AutoModel
@@ -149,7 +155,12 @@ def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
     return copy.deepcopy(backbone.pristine).to(device)
 
 
-def _language_model_class(files: BackboneFiles) -> Any:
+def language_model_class(files: BackboneFiles) -> Any:
+    """Return transformers' class for the backbone with its language-modelling head.
+
+    Raises:
+        UsageError: the backbone is an encoder.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if files.architecture == "encoder":
@@ -165,7 +176,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
     import torch
 
     files = backbone.files
-    build = _language_model_class(files)
+    build = language_model_class(files)
     config = backbone.pristine.config
     if files.architecture == "sequence-to-sequence":
         config = _whole_config(files)  # an encoder's own configuration says that it is one
@@ -210,7 +221,7 @@ def read_without_weights(files: BackboneFiles) -> Backbone:
     """
     started = time.perf_counter()
     files.require_tokenizer()
-    model = skeleton(_model_class(files), read_config(files), files)
+    model = skeleton(model_class(files), read_config(files), files)
     return Backbone(files, model, read_tokenizer(files), 0, time.perf_counter() - started)
 
 
@@ -228,16 +239,16 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     files.require_tokenizer()
-    build, config = _model_class(files), read_config(files)
+    build, config = model_class(files), read_config(files)
     skeleton(build, config, files)  # importing a library is no cell's cost
     read_tokenizer(files)
     started = time.perf_counter()
     tokenizer = read_tokenizer(files)
     if files.has_weights:
-        model = load_weights(build, config, files, lambda whole: _without_extras(whole, files))
+        model = load_weights(build, config, files, lambda whole: without_extras(whole, files))
     else:  # to find out what cells cost, which does not depend on the values of weights
         model = build.from_config(config, dtype=torch.float32)
-    model = _without_extras(model, files).eval().requires_grad_(False)
+    model = without_extras(model, files).eval().requires_grad_(False)
     seconds = time.perf_counter() - started
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     n_rows = int(embeddings.weight.shape[0])

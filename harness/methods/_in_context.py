@@ -80,6 +80,7 @@ class InContextMethod(Method):
     trains = "nothing"
     serves = LANGUAGE_MODEL
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
+    writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans"})
 
     template: str = TEMPLATE
     separator: str = "\n\n"

@@ -357,6 +357,7 @@ class Method(BaseModel, ABC):
         source: where it comes from (paper, arXiv id).
         serves: architectures that it can adapt; empty for methods that use no backbone.
         forms: forms of answers that it can give: which kinds of task it serves follows from that.
+        writes: forms of answers for which the language model writes a text.
         serves_pairs: whether it makes sense of two texts in one sequence.
         finds_likelihood: whether it can be asked how likely a text is.
         uses_labels: False for methods that look at no label; they run once, at n_train 0.
@@ -380,6 +381,7 @@ class Method(BaseModel, ABC):
     source: ClassVar[str]
     serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
     forms: ClassVar[frozenset[Form]] = frozenset({"classes"})
+    writes: ClassVar[frozenset[Form]] = frozenset({"text"})
     serves_pairs: ClassVar[bool] = True
     finds_likelihood: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True
@@ -405,7 +407,11 @@ class Method(BaseModel, ABC):
             files: the cell's backbone; None for methods that use none.
             form: the form of the answers.
         """
-        return self.version if files is None else max(self.version, self.mended.get(files.model_type, 0))
+        if files is None:
+            return self.version
+        # Version 0.1 wrote with the backbone's own penalties and forced tokens.
+        is_rewritten = files.wrote_otherwise and form in self.writes
+        return max(self.version + is_rewritten, self.mended.get(files.model_type, 0))
 
     @classmethod
     def later_versions(cls) -> str:
