@@ -77,7 +77,8 @@ class Attempt:
                 activity = "exempt"
         elif self.doing != "scoring training rows" or is_in_long_step():
             activity = "exempt"
-        return Standing(self.doing, activity, max(0.0, seconds - self.still_train_seconds), n_signs())
+        counted = max(0.0, seconds - self.still_train_seconds)
+        return Standing(self.doing, activity, counted, n_signs(), (self.planned.cell.id, self.attempt))
 
     def stood_still(self, seconds: float) -> None:
         """Take in that the process did not run for a while: nobody's method took that long."""
