@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from harness.claims import Owner, break_stale, renew, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
-from harness.jsonl import read_jsonl, reason_of, write_jsonl
+from harness.jsonl import read_jsonl, sentence_of, write_jsonl
 from harness.masking import mask_store, mask_text
 from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
@@ -348,7 +348,7 @@ class Store:
         except (HarnessError, ValueError, KeyError, TypeError) as error:
             where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
             hint = f"Upgrade the harness if a newer one wrote it, or remove it: harness forget --id {key.id}."
-            raise StoreError(f"{where} cannot be read: {reason_of(error)} {hint}") from error
+            raise StoreError(f"{where} cannot be read: {sentence_of(error)} {hint}") from error
 
     def _prepare(self, *, create: bool, read_only: bool) -> None:
         """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""
