@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -125,14 +125,6 @@ class Store:
                 f"'{key['device']}' is in {self.name} already. Records are never overwritten: store the next "
                 "attempt (`next_attempt`)."
             ) from error
-
-    def add_all(self, records: Iterable[Record]) -> int:
-        """Commit many records with their predictions, all or none; returns how many.
-
-        Raises:
-            StoreError: as `add`; the message names no record where two bear one key.
-        """
-        return self._insert([rows_of(record) for record in records])
 
     def add_new(self, packed: Packed) -> Added:
         """Commit the records of cells that the store has nothing of on their device, all or none.
