@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.errors import shortened
 from harness.measure.clock import TRAIN_PHASES, PhaseClock
 from harness.measure.device import Device
 from harness.measure.failures import Failures
@@ -17,7 +16,7 @@ from harness.measure.signs import is_in_long_step, n_signs
 from harness.measure.watch import Activity, Standing
 from harness.methods.base import Fitted, Ledger
 from harness.plan import PlannedCell
-from harness.records import MAX_ERROR, UNSTEADY, Cost, Predictions, Record, Score, Status
+from harness.records import UNSTEADY, Cost, Predictions, Record, Score, Status
 from harness.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ class Attempt:
                 activity = "exempt"
         elif self.doing != "scoring training rows" or is_in_long_step():
             activity = "exempt"
-        return Standing(self.doing, activity, max(0.0, seconds - self.still_train_seconds), n_signs())
+        counted = max(0.0, seconds - self.still_train_seconds)
+        return Standing(self.doing, activity, counted, n_signs(), (self.planned.cell.id, self.attempt))
 
     def stood_still(self, seconds: float) -> None:
         """Take in that the process did not run for a while: nobody's method took that long."""
@@ -152,7 +152,7 @@ class Attempt:
             cost=self.cost,
             curve=tuple(self.ledger.curve),
             provenance=dataclasses.replace(provenance, measured=measured),
-            error=None if self.error is None else shortened(self.error, MAX_ERROR),
+            error=self.error,
             attempt=self.attempt,
             predictions=self.predictions if is_ok else None,
         )

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import sqlalchemy as sa
 
 from harness.errors import StoreError
-from harness.jsonl import reason_of
+from harness.jsonl import sentence_of
 from harness.masking import MASK, is_secret_name, mask_store, mask_text
 
 _ADVICE = {
@@ -44,8 +44,8 @@ def raise_translated(name: str, error: sa.exc.DBAPIError, secrets: tuple[str, ..
         if code.startswith(prefix):
             raise StoreError(f"The store {name} cannot be used: {advice} ({error.orig})") from error
     if isinstance(error.orig, sqlite3.Error):
-        raise StoreError(f"The store {name} cannot be used: {reason_of(error.orig)}") from error
-    reason = mask_text(reason_of(error.orig), secrets)
+        raise StoreError(f"The store {name} cannot be used: {sentence_of(error.orig)}") from error
+    reason = mask_text(sentence_of(error.orig), secrets)
     # Without its cause, which a driver may have given the password.
     raise StoreError(
         f"The store {name} cannot be used: {reason} Check that the server runs and the URL is right."

@@ -57,6 +57,17 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a text that holds more than white space; empty where it has none."""
+    return next(iter(text.strip().splitlines()), "")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's type and the first line of its text, without a full stop, for a message of one line."""
+    line = first_line(text_of(error)).rstrip(".")[:300]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def shortened(text: str, most: int) -> str:
     """Return a text of at most `most` characters: its beginning and its end, and how much lies between them."""
     if len(text) <= most:

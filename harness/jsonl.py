@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from harness.errors import StoreError
+from harness.errors import StoreError, first_line, reason_of, text_of
 from harness.outputs import replacing
 from harness.records import Record
 from harness.validation import check_predictions, check_record
@@ -59,11 +59,11 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def reason_of(error: BaseException | None) -> str:
-    """The first line of an error's message, as a sentence."""
-    lines = str(error).strip().splitlines()
-    text = lines[0].rstrip(".") if lines else type(error).__name__
-    return f"{type(error).__name__}: {text}." if isinstance(error, (KeyError, TypeError)) else f"{text}."
+def sentence_of(error: BaseException | None) -> str:
+    """Return the first line of an error's message as a sentence; with its type where the message needs it."""
+    if error is None or isinstance(error, (KeyError, TypeError)):
+        return f"{'None' if error is None else reason_of(error)}."
+    return f"{first_line(text_of(error)).rstrip('.') or type(error).__name__}."
 
 
 def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
@@ -131,7 +131,7 @@ def _parse_line(line: bytes, where: str, *, with_predictions: bool, checked: boo
         return record
     except Exception as error:  # whatever is wrong with a stranger's line, the answer is the same
         raise StoreError(
-            f"{where} is not a record: {reason_of(error)} Expected a line as `write_jsonl` writes it."
+            f"{where} is not a record: {sentence_of(error)} Expected a line as `write_jsonl` writes it."
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from harness.budgets import Budget, parse_budget, shared_budget
 from harness.canonical import canonical, canonical_of, fields_of, shared_config
-from harness.errors import UsageError
+from harness.errors import UsageError, shortened
 from harness.predictions import Predictions
 
 __all__ = [
@@ -58,19 +58,6 @@ UNSTEADY = "unsteady"
 def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
     """What the next run leaves alone, which may be asked to run again what has failed."""
     return FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
-
-
-MAX_ERROR = 10_000
-"""Most characters of a record's error; a longer one keeps its beginning and its end."""
-
-
-def bounded_error(text: str) -> str:
-    """Return the text of an error at most `MAX_ERROR` characters long, with its middle left out if need be."""
-    if len(text) <= MAX_ERROR:
-        return text
-    note = f"\n... {len(text) - MAX_ERROR:,} characters left out ...\n"
-    n_end = MAX_ERROR // 2
-    return text[: MAX_ERROR - len(note) - n_end] + note + text[-n_end:]
 
 
 Draw = Literal["stratified", "balanced"]
@@ -305,8 +292,8 @@ class Record:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.error is not None and len(self.error) > MAX_ERROR:
-            object.__setattr__(self, "error", bounded_error(self.error))
+        if self.error is not None:
+            object.__setattr__(self, "error", shortened(self.error, MAX_ERROR))
 
     @property
     def unsteady(self) -> str | None:

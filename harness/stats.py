@@ -107,9 +107,10 @@ def summarise(
     if correct is None:
         if n_seeds == 1:
             return Summary(mean, None, None, 1, "none")
-        half = _half_width(float(values.var(ddof=1)) / n_seeds, n_seeds - 1, level)
-        if half == 0:  # equal scores (rounded, or of a method without chance) do not tell how others would vary
+        # Equal scores do not tell how others would vary. Their computed variance need not be 0: the mean is rounded.
+        if np.ptp(values) == 0:
             return Summary(mean, None, None, n_seeds, "none")
+        half = _half_width(float(values.var(ddof=1)) / n_seeds, n_seeds - 1, level)
         return Summary(mean, mean - half, mean + half, n_seeds, "seeds only")
     matrix = _matrix(correct)
     if matrix.shape[0] != n_seeds:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from harness.claims import Owner, break_stale, renew, take
 from harness.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.errors import DuplicateError, HarnessError, StoreError
-from harness.jsonl import read_jsonl, reason_of, write_jsonl
+from harness.jsonl import read_jsonl, sentence_of, write_jsonl
 from harness.masking import mask_store, mask_text
 from harness.readonly import ReadOnlyFile
 from harness.records import Record, statuses_that_end
@@ -125,14 +125,6 @@ class Store:
                 f"'{key['device']}' is in {self.name} already. Records are never overwritten: store the next "
                 "attempt (`next_attempt`)."
             ) from error
-
-    def add_all(self, records: Iterable[Record]) -> int:
-        """Commit many records with their predictions, all or none; returns how many.
-
-        Raises:
-            StoreError: as `add`; the message names no record where two bear one key.
-        """
-        return self._insert([rows_of(record) for record in records])
 
     def add_new(self, packed: Packed) -> Added:
         """Commit the records of cells that the store has nothing of on their device, all or none.
@@ -348,7 +340,7 @@ class Store:
         except (HarnessError, ValueError, KeyError, TypeError) as error:
             where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
             hint = f"Upgrade the harness if a newer one wrote it, or remove it: harness forget --id {key.id}."
-            raise StoreError(f"{where} cannot be read: {reason_of(error)} {hint}") from error
+            raise StoreError(f"{where} cannot be read: {sentence_of(error)} {hint}") from error
 
     def _prepare(self, *, create: bool, read_only: bool) -> None:
         """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""

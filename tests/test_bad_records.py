@@ -22,7 +22,7 @@ from harness.errors import HarnessError, StoreError, UsageError
 from harness.frame import tidy_frame
 from harness.importing import locate_results
 from harness.jsonl import MAX_LINE_BYTES, dump, payload_of, read_jsonl
-from harness.records import MAX_ERROR, Cell, Cost, CurvePoint, Provenance, Record, Score, bounded_error
+from harness.records import MAX_ERROR, Cell, Cost, CurvePoint, Provenance, Record, Score
 from harness.resources import shipped
 from harness.rows import pack
 from harness.store import Store
@@ -289,4 +289,4 @@ def test_an_error_is_bounded_when_its_record_is_made() -> None:
     assert record.error.startswith("first line\n")
     assert record.error.endswith("\nlast line")
     assert "characters left out" in record.error
-    assert bounded_error("short") == "short"
+    assert make_record(status="failed", error="short").error == "short"

@@ -38,7 +38,8 @@ def hostile(text: str) -> list:
 @pytest.fixture(params=TEXTS, ids=[ascii(text) for text in TEXTS])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     with Store.open(tmp_path / "s.sqlite") as store:
-        store.add_all(hostile(request.param))
+        for record in hostile(request.param):
+            store.add(record)
     write_jsonl(hostile(request.param), tmp_path / "r.jsonl")
     return tmp_path
 

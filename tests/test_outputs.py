@@ -23,7 +23,8 @@ RECORDS = make_grid(methods=("full", "tfidf"), sizes=(32,), seeds=(0, 1))
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     with Store.open(tmp_path / "a.sqlite") as store:
-        store.add_all(RECORDS)
+        for record in RECORDS:
+            store.add(record)
     shutil.copy(tmp_path / "a.sqlite", tmp_path / "b.sqlite")
     write_jsonl(RECORDS, tmp_path / "records.jsonl")
     (tmp_path / "mine.csv").write_text("day,hours\n1,2\n")

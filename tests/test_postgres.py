@@ -410,7 +410,8 @@ def test_no_command_shows_the_password_of_a_store_that_works(
     monkeypatch.chdir(tmp_path)
     write_jsonl([make_record("full", seed=3)], tmp_path / "records.jsonl")
     with Store.open(url) as store:
-        store.add_all(make_grid(methods=("full", "tfidf"), sizes=(32, 128), seeds=(0,)))
+        for record in make_grid(methods=("full", "tfidf"), sizes=(32, 128), seeds=(0,)):
+            store.add(record)
     result = CliRunner().invoke(app, command, env={"HARNESS_STORE": url})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert PASSWORD not in everything_said(result, tmp_path)
@@ -420,7 +421,8 @@ def test_no_command_shows_the_password_of_a_store_that_works(
 
 def test_two_stores_with_passwords_are_compared_without_showing_them(url: str, tmp_path: Path) -> None:
     with Store.open(url) as store:
-        store.add_all(make_grid(methods=("full", "tfidf"), sizes=(32,), seeds=(0,)))
+        for record in make_grid(methods=("full", "tfidf"), sizes=(32,), seeds=(0,)):
+            store.add(record)
     write_jsonl([make_record("full"), make_record("head")], tmp_path / "b.jsonl")
     for pair in ([url, str(tmp_path / "b.jsonl")], [str(tmp_path / "b.jsonl"), url]):
         result = CliRunner().invoke(app, ["compare", *pair, "--out", str(tmp_path / "out.csv")])

@@ -28,7 +28,8 @@ def folder(tmp_path: Path) -> Path:
     kept = tmp_path / "kept"
     kept.mkdir()
     with Store.open(kept / "new.sqlite") as store:
-        store.add_all(make_grid(methods=("full", "tfidf"), sizes=(32, 128), seeds=(0,)))
+        for record in make_grid(methods=("full", "tfidf"), sizes=(32, 128), seeds=(0,)):
+            store.add(record)
     shutil.copy(OLD_STORE, kept / "old.sqlite")
     return kept
 

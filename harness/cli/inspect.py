@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bulk import uncollected
-from harness.errors import UsageError
+from harness.errors import UsageError, first_line
 from harness.libraries import quiet_libraries
 from harness.masking import mask_store
 from harness.outputs import check_output, csv_starts_with
@@ -164,11 +164,6 @@ def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False
 
 COMPARED = ("task", "backbone", "method", "variant", "draw", "budget", "n_train", "metric", "score_a", "score_b")
 """First columns of the file that `harness compare --out` writes, by which it knows its own."""
-
-
-def first_line(text: str) -> str:
-    """Return the first line of a text; empty where it has none."""
-    return next(iter(text.splitlines()), "")
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from harness.durations import describe_duration
-from harness.errors import shortened
+from harness.errors import first_line, shortened
 from harness.plan import PlannedCell
 from harness.records import Record
 from harness.schedule.prepare import Prepared
@@ -87,7 +87,7 @@ class RunDisplay:
         else:
             self._print(line + left)
         if record.error and record.status != "ok":
-            first = shortened(record.error.splitlines()[0], _ERROR_CHARACTERS)
+            first = shortened(first_line(record.error), _ERROR_CHARACTERS)
             self._print(f"    {first}", style="red" if record.status == "failed" else "yellow")
 
     def cell_is_added(self) -> None:

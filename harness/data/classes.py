@@ -118,7 +118,7 @@ def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str
 
     Refuses missing labels, labels of another type, and two that would get the same name (1 and "1").
     """
-    missing = [at for at, value in enumerate(values) if _is_missing(value)]
+    missing = [at for at, value in enumerate(values) if is_missing(value)]
     if missing:
         raise DataError(
             f"{origin.name}: {origin.at(*missing)}: the label in column '{column}' is missing. Fill it in or drop the "
@@ -205,7 +205,8 @@ def check_can_hold_out(texts: Sequence[str], labels: Sequence[str], origin: Orig
         )
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
+    """Return whether a cell of a table is empty: null, not a number, or a text of white space."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import DataError, MissingResourceError
+from harness.errors import DataError, MissingResourceError, reason_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,7 +52,7 @@ def load_file(path: Path, cache: str | None = None) -> Dataset:
             # Made anew from the rows, so that the library's fingerprint is one of content, not of path and time.
             return Dataset(loaded.data)
         except (DatasetsError, OSError, ValueError, TypeError, StopIteration) as error:
-            raise DataError(f"{path}: the file cannot be read ({_first_line(error)}).") from error
+            raise DataError(f"{path}: the file cannot be read ({_root_reason(error)}).") from error
 
 
 def load_arrow_folder(path: Path) -> Dataset:
@@ -63,7 +63,7 @@ def load_arrow_folder(path: Path) -> Dataset:
         try:
             return Dataset(Dataset.load_from_disk(str(path), keep_in_memory=True).data)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not a folder of `Dataset.save_to_disk` ({_first_line(error)}).") from error
+            raise DataError(f"{path}: not a folder of `Dataset.save_to_disk` ({_root_reason(error)}).") from error
 
 
 def load_from_hub(
@@ -90,11 +90,11 @@ def load_from_hub(
         try:
             builder = datasets.load_dataset_builder(hub, config, revision=revision)
         except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-            raise MissingResourceError(reason or _first_line(error)) from error
+            raise MissingResourceError(reason or _root_reason(error)) from error
         except Exception as error:
             if reason:  # and the cache does not serve it either
-                raise MissingResourceError(f"{reason}; {_first_line(error)}") from error
-            raise DataError(f"{where}: {_first_line(error)}") from error
+                raise MissingResourceError(f"{reason}; {_root_reason(error)}") from error
+            raise DataError(f"{where}: {_root_reason(error)}") from error
         commit = builder.hash if _is_commit(builder.hash) else None
         if reason and revision and commit != revision:
             raise MissingResourceError(f"{reason}, and the cached copy is not known to be of revision {revision}")
@@ -104,9 +104,9 @@ def load_from_hub(
         try:
             return [datasets.load_dataset(hub, config, split=split, revision=revision) for split in splits], commit
         except ConnectionError as error:
-            raise MissingResourceError(reason or _first_line(error)) from error
+            raise MissingResourceError(reason or _root_reason(error)) from error
         except Exception as error:
-            raise DataError(f"{where}: {_first_line(error)}") from error
+            raise DataError(f"{where}: {_root_reason(error)}") from error
 
 
 @contextmanager
@@ -183,9 +183,8 @@ def _is_commit(value: object) -> bool:
     return isinstance(value, str) and len(value) == 40 and all(digit in "0123456789abcdef" for digit in value)
 
 
-def _first_line(error: BaseException) -> str:
-    """What went wrong at the root, in one line without a full stop."""
+def _root_reason(error: BaseException) -> str:
+    """Return what went wrong at the root, in one line without a full stop."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return reason_of(error)

@@ -6,7 +6,6 @@ left out, and classes that cannot be held out are trained on and not scored, unl
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections import Counter
@@ -15,7 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.data.classes import check_can_hold_out, check_known_to_training, check_labels, check_texts, sorted_labels
+from harness.data.classes import (
+    check_can_hold_out,
+    check_known_to_training,
+    check_labels,
+    check_texts,
+    is_missing,
+    sorted_labels,
+)
 from harness.data.files import absolute_path, read_rows, stem_of
 from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
@@ -171,14 +177,8 @@ def _read_part(path: str, columns: Columns, *, strict: bool) -> Part:
 
 
 def _why_left_out(text: object, label: object) -> str | None:
-    missing = [name for name, value in (("text", text), ("label", label)) if _is_blank(value)]
+    missing = [name for name, value in (("text", text), ("label", label)) if is_missing(value)]
     return f"no {' and no '.join(missing)}" if missing else None
-
-
-def _is_blank(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _check_classes(train: Part, test: Part | None, columns: Columns, *, strict: bool) -> None:

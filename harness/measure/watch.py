@@ -46,12 +46,14 @@ class Standing:
         activity: how its seconds are judged.
         train_seconds: seconds counted against the budget so far.
         n_signs: signs of progress so far.
+        cell: identity and attempt of the cell; None where the worker does not say.
     """
 
     doing: str
     activity: Activity
     train_seconds: float
     n_signs: int
+    cell: tuple[str, int] | None = None
 
 
 class AttentiveClock:

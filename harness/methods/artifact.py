@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, UsageError, reason_of
 from harness.methods.base import Bench, Fitted, Method, methods
 from harness.methods.restoring import AGAIN, not_finite
 
@@ -201,12 +201,6 @@ def read_tensors(path: Path) -> Tensors:
         raise
     except Exception as error:  # the library raises errors of its own, of the system, and of numpy
         raise UsageError(f"'{path}' cannot be read as safetensors ({reason_of(error)}). {AGAIN}") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an error's type and the first line of its text, for a message of one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')[:300]}" if lines else type(error).__name__
 
 
 def size_bytes(fitted: Fitted, method: Method) -> int:

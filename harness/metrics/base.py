@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class MetricSpec:
         measure: (predictions, references), as `inputs` says and checked, to the arrays that `statistics` names.
         statistics: names of these arrays; for the mean of one value per row the metric's own name.
         combine: these arrays to the metric; None for the mean of that one.
+        combine_over: these arrays and the classes to average over to the metric; None where classes are not averaged.
         sign: references to a text that says how exactly the library computed it; None where the name says all.
     """
 
@@ -65,11 +66,31 @@ class MetricSpec:
     measure: Callable[[Any, Any], Statistics]
     statistics: tuple[str, ...]
     combine: Callable[[Statistics], float] | None = None
+    combine_over: Callable[[Statistics, npt.NDArray[np.int64]], float] | None = None
     sign: Callable[[list[list[str]]], str] | None = None
 
     def __post_init__(self) -> None:
         if self.combine is None and not (self.mean_over_rows and self.statistics == (self.name,)):
             raise ValueError(f"{self.name} is not the mean of one array called like it: say how it is combined.")
+
+    def without_classes(self, unscored: Collection[int] = ()) -> MetricSpec:
+        """Return the metric averaged over the classes of the references alone, those in `unscored` left out.
+
+        A prediction of any other class is still wrong for its row, but adds no class to the average. The classes are
+        then the same for every method. A metric that averages no classes is returned as it is.
+
+        Args:
+            unscored: class indices that are left out though references have them: validation rows may.
+        """
+        combine_over, whole = self.combine_over, self.combine
+        if combine_over is None or whole is None:
+            return self
+
+        def combine(indices: Statistics) -> float:
+            classes = np.setdiff1d(indices["target"], list(unscored))
+            return combine_over(indices, classes) if classes.size else whole(indices)
+
+        return replace(self, combine=combine)
 
     def compute(self, predictions: Values, references: Values) -> float:
         """The metric: what its `evaluate.Metric` gives, without the five seconds that importing `evaluate` takes.

@@ -31,6 +31,13 @@ def _macro_f1(indices: Statistics) -> float:
     return float(f1_score(indices["target"], indices["predicted"], average="macro", zero_division=0))
 
 
+def _macro_f1_over(indices: Statistics, classes: npt.NDArray[np.int64]) -> float:
+    from sklearn.metrics import f1_score
+
+    target, predicted = indices["target"], indices["predicted"]
+    return float(f1_score(target, predicted, labels=classes, average="macro", zero_division=0))
+
+
 def _f1(indices: Statistics) -> float:
     from sklearn.metrics import f1_score
 
@@ -89,12 +96,14 @@ metrics.add(
         low=0.0,
         high=1.0,
         mean_over_rows=False,
-        description="F1 of each class, averaged over the classes that occur; 0 for one that is never right.",
+        description="F1 of each class, averaged over the classes that occur; 0 for one that is never right. Where a "
+        "task has classes without test rows, only classes that test rows have are averaged.",
         source=_SCIKIT_LEARN,
         inputs=("class", "class"),
         measure=_indices,
         statistics=_INDICES,
         combine=_macro_f1,
+        combine_over=_macro_f1_over,
     ),
 )
 metrics.add(

@@ -9,7 +9,9 @@ from harness.metrics.base import MetricSpec, metrics
 from harness.predictions import Predictions
 
 
-def pseudo_values(metric: str, predictions: Predictions) -> npt.NDArray[np.float64] | None:
+def pseudo_values(
+    metric: str, predictions: Predictions, *, has_unscored: bool = False
+) -> npt.NDArray[np.float64] | None:
     """N times the metric less N - 1 times the metric without the row, for each of N rows (Tukey, 1958).
 
     Their mean is the metric but for a bias of the order of 1 / N, and their variance over N estimates the metric's over
@@ -18,13 +20,14 @@ def pseudo_values(metric: str, predictions: Predictions) -> npt.NDArray[np.float
     Args:
         metric: a name; None is returned for one that is not known here.
         predictions: with the statistics that the metric rests on; None is returned where they are not there.
+        has_unscored: whether the task has classes that no test row has; averages over classes then leave them out.
 
     Returns:
         Shape (n_test,).
     """
     if metric not in metrics:
         return None
-    spec = metrics.get(metric)
+    spec = metrics.get(metric).without_classes() if has_unscored else metrics.get(metric)
     given = {**predictions.statistics, "predicted": predictions.predicted, "target": predictions.target}
     arrays = {name: np.asarray(given[name]) for name in spec.statistics if given.get(name) is not None}
     if len(arrays) < len(spec.statistics):

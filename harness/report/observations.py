@@ -89,7 +89,8 @@ def observe(source: Source) -> Observations:
         correct.pop(key, None)
         predictions = record.predictions
         if predictions is not None and record.score is not None:
-            found = _correctness(predictions, record.score)
+            has_unscored = bool(record.provenance.dataset.get("n_classes_not_scored"))
+            found = _correctness(predictions, record.score, has_unscored)
             if found is not None:
                 correct[key] = found
         n_per_class[key] = labels_per_class(record)  # may need the predictions
@@ -99,11 +100,11 @@ def observe(source: Source) -> Observations:
     return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), correct)
 
 
-def _correctness(predictions: Predictions, score: Score) -> Correctness | None:
+def _correctness(predictions: Predictions, score: Score, has_unscored: bool) -> Correctness | None:
     scores = predictions.row_scores(score.metric)
     if scores is not None:
         return Correctness(predictions.rows, scores)
-    contributions = pseudo_values(score.metric, predictions)
+    contributions = pseudo_values(score.metric, predictions, has_unscored=has_unscored)
     if contributions is None:
         return None
     return Correctness(predictions.rows, contributions.astype(np.float32), is_mean=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, UsageError, reason_of
 from harness.saved.layout import Description, read_description
 from harness.tasks.base import Floats, Kind, Rows, Source
 
@@ -86,8 +86,6 @@ class SavedModel:
         except FloatingPointError as error:
             raise HarnessError(f"{_broken(described)}: {error}") from error
         except Exception as error:  # the model's files may be damaged in a way that only predicting shows
-            from harness.methods.artifact import reason_of
-
             raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
         return _checked(answers, len(texts), described)
 

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backbones.locate import BackboneFiles
-from harness.errors import HarnessError, UsageError
-from harness.methods.artifact import reason_of
+from harness.errors import HarnessError, UsageError, reason_of
 from harness.methods.restoring import AGAIN
 from harness.saved.layout import IN_MODEL, TRANSFORMER, WEIGHTS, Description
 
@@ -62,10 +61,6 @@ def load_transformer(folder: Path, described: Description) -> tuple[Backbone | N
         raise UsageError(f"'{folder}': {error}") from None
     except Exception as error:  # damaged files can break transformers and tokenizers anywhere
         raise UsageError(f"'{inside}' cannot be loaded ({reason_of(error)}). {AGAIN}") from error
-    if described.merged:
-        for name, parameter in backbone.pristine.named_parameters():
-            if not parameter.isfinite().all():
-                raise UsageError(f"'{inside}': the weight '{name}' is not finite. {AGAIN}")
     return backbone, merged
 
 

@@ -39,6 +39,15 @@ class Job:
         """The cell's identity."""
         return self.planned.cell.id
 
+    def standing_in(self, message: object) -> Standing | None:
+        """Return where this cell stands, if a message says it; None for a message about another cell or attempt."""
+        standing = message.standing if isinstance(message, Alive) else None
+        return standing if standing is not None and standing.cell == (self.id, self.attempt) else None
+
+    def is_ended_by(self, done: Done) -> bool:
+        """Return whether a record is of this cell and attempt: a worker's last words may be about the one before."""
+        return (done.record.id, done.record.attempt) == (self.id, self.attempt)
+
 
 @dataclass(frozen=True)
 class Ready:

@@ -121,7 +121,9 @@ class Slot:
         try:
             while self.job is not None and (message := self._next()) is not None:
                 if self._watch is not None:
-                    self._watch.hear(now, message.standing if isinstance(message, Alive) else None)
+                    self._watch.hear(now, self.job.standing_in(message))
+                if isinstance(message, Done) and not self.job.is_ended_by(message):
+                    continue
                 if isinstance(message, Begun):
                     self._began_at, self._baseline_bytes = now, message.rss_bytes
                 if not isinstance(message, (Ready, Checked, Alive)):
@@ -233,7 +235,7 @@ class Slot:
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
             how = f"was killed by signal {-code} ({name})"
-            of_memory = -code == signal.SIGKILL and (kills_for_memory() or 0) > self._kills_before
+            of_memory = name == "SIGKILL" and (kills_for_memory() or 0) > self._kills_before
         else:
             how = f"exited with status {code}"
         self._forget()

@@ -150,7 +150,7 @@ class Slot:
         while self.job is not None and self._has_said(self._stream):
             event = self._next_event()
             if self._watch is not None:
-                self._watch.hear(now, event.standing if isinstance(event, Alive) else None)
+                self._watch.hear(now, self.job.standing_in(event))
             if isinstance(event, Alive):
                 continue
             events.append(event)

@@ -31,6 +31,7 @@ from harness.schedule.job import (
     Done,
     FromWorker,
     Give,
+    Job,
     Progress,
     Ready,
     ToWorker,
@@ -114,7 +115,7 @@ def serve(
         if isinstance(message, Give):
             tasks[message.task.name] = message.task
             continue
-        channel.send(Begun(this.memory_info().rss))
+        channel.begin(message, this.memory_info().rss)
         channel.is_busy = True
         record = worker.run(
             message.planned,
@@ -127,9 +128,7 @@ def serve(
             hurried=message.hurried,
         )
         channel.is_busy = False
-        if worker.is_spoilt:
-            channel.send_last(Done(record, is_last=True))
-        channel.send(Done(record))
+        channel.end(Done(record, is_last=worker.is_spoilt))
 
 
 def pass_on_warnings(send: Callable[[Warned], None]) -> None:
@@ -158,7 +157,8 @@ class _Channel:
         self._connection = connection
         self._lock = threading.Lock()
         self._reported_at = 0.0
-        self._told: tuple[str, str] | None = None
+        self._told: tuple[object, ...] | None = None
+        self._open: tuple[str, int] | None = None
 
     def send(self, message: FromWorker) -> None:
         """Send a whole message; once the driver is gone there is nobody to tell, and no reason to live."""
@@ -168,12 +168,28 @@ class _Channel:
             except OSError:
                 os._exit(1)
 
-    def send_last(self, message: FromWorker) -> None:
-        """Send a message and end this process before another can follow it."""
+    def begin(self, job: Job, rss_bytes: int) -> None:
+        """Say that a cell begins; one record of it can follow."""
         with self._lock:
-            with contextlib.suppress(OSError):
-                self._connection.send(message)
-            os._exit(0)
+            self._open = (job.id, job.attempt)
+        self.send(Begun(rss_bytes))
+
+    def end(self, done: Done) -> None:
+        """Send a cell's record, and end this process with it if it is the last message.
+
+        Two threads may have a record of one cell: the one that ran it, and the one that cut it. The first counts.
+        """
+        cell = (done.record.id, done.record.attempt)
+        with self._lock:
+            if self._open != cell:
+                return
+            self._open = None
+            try:
+                self._connection.send(done)
+            except OSError:
+                os._exit(1)
+            if done.is_last:
+                os._exit(0)
 
     def offer(self, message: FromWorker) -> None:
         """Send a message that may as well be lost, unless that would mean to wait.
@@ -199,8 +215,9 @@ class _Channel:
 
     def tell(self, standing: Standing | None) -> None:
         """Say at once when the cell enters another stage: the very next call may keep this process silent."""
-        if standing is not None and self._told != (standing.doing, standing.activity):
-            self._told = (standing.doing, standing.activity)
+        told = None if standing is None else (standing.cell, standing.doing, standing.activity)
+        if told is not None and self._told != told:
+            self._told = told
             self.offer(Alive(standing))
 
     def _has_room(self) -> bool:
@@ -218,7 +235,7 @@ def _watch(worker: Worker, channel: _Channel, grace: float) -> None:
         time.sleep(WATCH_SECONDS)
         record = worker.look(grace)
         if record is not None:
-            channel.send_last(Done(record, is_last=True))
+            channel.end(Done(record, is_last=True))
         if channel.is_busy and time.monotonic() >= beat_at:
             beat_at = time.monotonic() + BEAT_SECONDS
             channel.offer(Alive(worker.standing()))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.metrics import metrics
+from harness.metrics import MetricSpec, metrics
 from harness.records import Predictions, Score
 from harness.tasks.base import Answers, Form, Kind, Labels, Task
 
@@ -40,7 +40,7 @@ class ProbabilityKind(Kind):
 
     def score(self, task: Task, predictions: Predictions) -> Score:
         """The main metric with its interval over test rows (Wilson's, for accuracy), and further metrics."""
-        spec = metrics.get(task.metric)
+        spec = _metric(task.metric, task)
         predicted, target = predictions.classes
         n_test = len(target)
         low = high = None
@@ -50,7 +50,7 @@ class ProbabilityKind(Kind):
             interval = binomtest(int((predicted == target).sum()), n_test).proportion_ci(0.95, method="wilson")
             low, high = float(interval.low), float(interval.high)
         others: dict[str, Any] = {
-            name: metrics.get(name).compute(predicted, target) for name in self.also_of(task) if name != spec.name
+            name: _metric(name, task).compute(predicted, target) for name in self.also_of(task) if name != spec.name
         }
         if predictions.confidence is not None:
             others["calibration_error"] = metrics.get("calibration_error").compute(
@@ -73,12 +73,18 @@ class ProbabilityKind(Kind):
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """The task's main metric of any rows."""
-        return metrics.get(task.metric).compute(_probabilities(answers).argmax(axis=1).astype(np.int64), labels)
+        return _metric(task.metric, task).compute(_probabilities(answers).argmax(axis=1).astype(np.int64), labels)
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
         """Mean of minus the log-probability of what is right, which is taken to be 1e-7 at least."""
         right = _probabilities(answers)[np.arange(len(labels)), labels].astype(np.float64)
         return -float(np.log(np.clip(right, 1e-7, 1.0)).mean())
+
+
+def _metric(name: str, task: Task) -> MetricSpec:
+    """Return a metric as the task scores it: classes that no test row has are not averaged."""
+    spec = metrics.get(name)
+    return spec.without_classes(task.unscored) if task.unscored else spec
 
 
 def _probabilities(answers: Answers) -> Any:

@@ -77,6 +77,8 @@ def assemble(
         reply: how a language model answers, where it writes or finds texts.
         provenance: further notes of the kind.
     """
+    from harness.metrics import metrics
+
     assert spec.metric is not None
     train_digests, test_digests = (row_digests(part.texts, part.label_texts) for part in (train, test))
     content = content_fingerprint(
@@ -88,7 +90,16 @@ def assemble(
         train=train_digests,
         test=test_digests,
     )
-    data = _with_what_is_read(content, spec)
+    class_rows = np.zeros(0, dtype=np.int64)
+    unscored: list[int] = []
+    if label_names:
+        in_test = np.bincount(test.labels, minlength=len(label_names))
+        class_rows = np.bincount(train.labels, minlength=len(label_names)) + in_test
+        if spec.data.files is not None and not spec.strict:
+            unscored = [int(label) for label in np.flatnonzero(in_test == 0)]
+    # Version 0.1 averaged F1 over predicted classes that no test row has; its records must not be reused.
+    scored_alone = bool(unscored) and metrics.get(spec.metric).combine_over is not None
+    data = _with_what_is_read(content, spec, **({"averaged": "classes with test rows"} if scored_alone else {}))
     keep, n_dropped = drop_overlap(train.texts, test.texts)
     # By content and not by position, so that a re-ordered file gives the same draws, batches and caches.
     pool = np.array(sorted(np.flatnonzero(keep), key=lambda row: train_digests[row]), dtype=np.int64)
@@ -105,13 +116,6 @@ def assemble(
                 f"metric: 'f1' is of two classes; this task has {len(label_names)}. Take macro_f1 or accuracy."
             )
     capped = cap_test_rows(test_digests, spec.test_cap)
-    class_rows = np.zeros(0, dtype=np.int64)
-    unscored: list[int] = []
-    if label_names:
-        in_test = np.bincount(test.labels, minlength=len(label_names))
-        class_rows = np.bincount(train.labels, minlength=len(label_names)) + in_test
-        if spec.data.files is not None and not spec.strict:
-            unscored = [int(label) for label in np.flatnonzero(in_test == 0)]
     return Task(
         spec=spec,
         kind=kind,
@@ -158,8 +162,14 @@ def _source(key: str, split: Split, rows: Ints, spec: TaskSpec) -> Source:
     )
 
 
-def _with_what_is_read(content: str, spec: TaskSpec) -> str:
-    """The fingerprint of rows, and of what else a method reads of the task; what is left out changes nothing."""
+def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
+    """Return the fingerprint of rows, and of what else a method reads of the task; what is left out changes nothing.
+
+    Args:
+        content: fingerprint of the rows.
+        spec: of the task.
+        further: what else tells this task's scores from those of a task with the same rows.
+    """
     data = content
     if spec.label_words:
         data = hashlib.sha256("\n".join([content, *spec.label_words]).encode()).hexdigest()
@@ -168,7 +178,7 @@ def _with_what_is_read(content: str, spec: TaskSpec) -> str:
         name: value
         for name in ("prompt", "decoding", "characters", "truncation_side")
         if (value := getattr(spec, name)) != plain[name].default
-    }
+    } | further
     if read:
         if spec.decoding is not None:
             read["decoding"] = spec.decoding.model_dump(mode="json")

@@ -27,6 +27,7 @@ from harness.measure.device import Device
 from harness.methods import methods
 from harness.plan import PlannedCell, plan_cells
 from harness.records import Budget, Record, Score
+from harness.rows import pack
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Done, Event, Job
 from harness.schedule.prepare import Prepared
@@ -157,7 +158,8 @@ def test_status_and_a_table_of_a_hundred_thousand_records(
 ) -> None:
     path = tmp_path / "large.sqlite"
     with Store.open(path) as store:
-        assert store.add_all(scored(planned, toy, cpu) for planned in planted(toy, N_RECORDS)) == N_RECORDS
+        records = (("made", scored(planned, toy, cpu)) for planned in planted(toy, N_RECORDS))
+        assert store.add_new(pack(records)).n_added == N_RECORDS
     started = time.perf_counter()
     show_status(None, str(path), None)
     status_seconds = time.perf_counter() - started

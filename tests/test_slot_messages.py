@@ -1,0 +1,136 @@
+"""Messages of a worker about another cell than the one it runs now, simulated without processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import threading
+from collections import deque
+from typing import Any
+
+import pytest
+
+from harness.measure.watch import Standing
+from harness.methods import methods
+from harness.records import Budget, Record
+from harness.schedule import local_slot, worker_process
+from harness.schedule.job import Alive, Begun, Cut, Done, Job
+from harness.schedule.limits import Limits
+from harness.tasks import Task
+from tests.record_factory import make_record
+from tests.toys import plan_one
+
+
+class Wire:
+    """Stands for a worker's connection: messages that came are put in by the test."""
+
+    def __init__(self) -> None:
+        self.came: deque[Any] = deque()
+        self.sent: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def next(self) -> Any:
+        return self.came.popleft() if self.came else None
+
+
+class Process:
+    """Stands for a worker's process."""
+
+    pid = None
+    exitcode: int | None = None
+
+    def is_alive(self) -> bool:
+        return True
+
+    def join(self, seconds: float) -> None:
+        """Return at once."""
+
+
+def job_of(task: Task, n_train: int, seconds: float | None = None) -> Job:
+    budget = Budget(train_seconds=seconds)
+    return Job(plan_one(task, None, methods.get("majority")(), size=str(n_train), budget=budget), None, "suite", 1)
+
+
+def record_of(job: Job) -> Record:
+    return dataclasses.replace(make_record(), cell=job.planned.cell, attempt=job.attempt)
+
+
+@pytest.fixture
+def slot() -> tuple[local_slot.Slot, Wire]:
+    made = local_slot.Slot("cpu", None, 1, Limits(), threading.Event())
+    wire = Wire()
+    made._line, made._process = wire, Process()  # type: ignore[assignment]
+    return made, wire
+
+
+def test_a_second_record_of_the_cell_before_is_not_that_of_the_next(
+    slot: tuple[local_slot.Slot, Wire], toy: Task
+) -> None:
+    made, wire = slot
+    first, second = job_of(toy, 8), job_of(toy, 16)
+    made.start(first, toy, 0.0)
+    wire.came += [Begun(0), Done(record_of(first)), Done(record_of(first))]
+    assert [type(event) for event in made.receive(1.0)] == [Begun, Done]
+    made.start(second, toy, 2.0)
+    wire.came += [Begun(0), Done(record_of(first)), Done(record_of(second))]
+    events = made.receive(3.0)
+    assert [type(event) for event in events] == [Begun, Done]
+    assert events[1].record.id == second.id  # type: ignore[union-attr]
+    assert made.job is None
+    again = dataclasses.replace(second, attempt=2)
+    made.start(again, toy, 4.0)
+    wire.came += [Begun(0), Done(record_of(second))]
+    assert [type(event) for event in made.receive(5.0)] == [Begun]
+    assert made.job is again
+
+
+def test_seconds_of_the_cell_before_are_not_counted_against_the_next(
+    slot: tuple[local_slot.Slot, Wire], toy: Task
+) -> None:
+    made, wire = slot
+    job = job_of(toy, 8, seconds=1.0)
+    made.start(job, toy, 0.0)
+    wire.came.append(Alive(Standing("fitting", "counted", 100.0, 1, ("f" * 32, 1))))
+    assert made.receive(1.0) == []
+    assert made.over(1.1) is None
+    wire.came.append(Begun(0))
+    made.receive(1.2)
+    wire.came.append(Alive(Standing("fitting", "counted", 100.0, 1, (job.id, job.attempt))))
+    made.receive(1.3)
+    assert isinstance(made.over(1.4), Cut)
+
+
+def test_a_worker_sends_one_record_of_each_cell(toy: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that cuts a cell may have its record ready when the cell ends by itself."""
+    codes: list[int] = []
+    monkeypatch.setattr(worker_process.os, "_exit", codes.append)
+    ours, theirs = multiprocessing.Pipe()
+    channel = worker_process._Channel(theirs)
+    first, second = job_of(toy, 8), job_of(toy, 16)
+    for job in (first, second, second):  # one cell may be run twice, for two stores
+        channel.begin(job, 0)
+        channel.end(Done(record_of(job)))
+        channel.end(Done(record_of(job), is_last=True))
+    channel.begin(second, 0)
+    channel.end(Done(record_of(first), is_last=True))
+    assert codes == []
+    channel.end(Done(record_of(second), is_last=True))
+    assert codes == [0]
+    came = []
+    while ours.poll():
+        came.append(ours.recv())
+    ended = [message.record.id for message in came if isinstance(message, Done)]
+    assert ended == [first.id, second.id, second.id, second.id]
+
+
+def test_a_death_is_told_where_there_is_no_sigkill(
+    slot: tuple[local_slot.Slot, Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = slot
+    made._process.exitcode = -11  # type: ignore[union-attr]
+    monkeypatch.setattr(made, "_forget", lambda: None)
+    monkeypatch.setattr(local_slot, "end_group_of", lambda _: None)
+    monkeypatch.delattr("signal.SIGKILL")
+    assert made._death().how == "was killed by signal 11 (SIGSEGV)"
