@@ -234,7 +234,7 @@ def test_the_report_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
     records = make_grid(methods=("full",), sizes=(32,))
     dataset = {"left_out": {"no text": 11}, "n_classes_not_scored": 4, "n_classes": 7, "warnings": ["a | b."]}
     records = [dataclasses.replace(r, provenance=dataclasses.replace(r.provenance, dataset=dataset)) for r in records]
-    write_report(records, tmp_path, ())
+    write_report(records, tmp_path)
     told = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     for page in told:
         assert "11 rows left out (no text)" in page
