@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.backbones.locate import BackboneFiles
@@ -96,7 +96,7 @@ def plan_cells(
         if not method.serves or task.name in backbones
     }
     versions = {
-        (task.name, i): method.version_on(backbones.get(task.name) if method.serves else None, task.kind.form)
+        (task.name, i): method.version_on(_asked(task, backbones) if method.serves else None, task.kind.form)
         for task in tasks
         for i, method in enumerate(methods)
     }
@@ -126,6 +126,13 @@ def plan_cells(
                         )
                         planned.setdefault(cell.id, PlannedCell(cell, method, reasons[task.name, i]))
     return list(planned.values())
+
+
+def _asked(task: Task, backbones: Mapping[str, BackboneFiles]) -> BackboneFiles | None:
+    """Return a task's backbone; how it wrote in version 0.1 does not matter where it finds likelihoods instead."""
+    files = backbones.get(task.name)
+    finds_likelihoods = task.reply is not None and task.reply.wants_likelihood
+    return replace(files, wrote_otherwise=False) if files is not None and finds_likelihoods else files
 
 
 def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, Draw]]]:

@@ -104,3 +104,11 @@ def test_forced_tokens_of_a_configuration_change_an_identity_too(tmp_path: Path,
     files = locate_backbone(str(tmp_path / "b"))
     versions = [methods.get("full")().version_on(files, form) for form in ("classes", "text")]
     assert versions == [1, 2]
+
+
+def test_likelihoods_keep_their_identity(toy_kinds: dict[str, Task], tiny_llama: BackboneFiles, tmp_path: Path) -> None:
+    files = with_settings(tiny_llama, tmp_path / "b", {"repetition_penalty": 1.1})
+    for name, n_versions in (("perplexity", 0), ("generation", 1)):
+        full: Method = methods.get("full")()
+        before, after = (plan_one(toy_kinds[name], each, full).cell.version for each in (tiny_llama, files))
+        assert after - before == n_versions
