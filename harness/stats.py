@@ -135,7 +135,7 @@ def summarise(
 
 def _summarise_contributions(mean: float, matrix: Floats, level: float) -> Summary:
     n_seeds, n_rows = matrix.shape
-    if n_rows < 2:
+    if n_rows < 2 or np.ptp(matrix) == 0:  # equal contributions do not tell how those of other rows would vary
         return Summary(mean, None, None, n_seeds, "none")
     if n_seeds == 1:
         half = _half_width(float(matrix.var(ddof=1)) / n_rows, n_rows - 1, level)
@@ -232,6 +232,8 @@ def crossed_variance(matrix: npt.ArrayLike) -> tuple[float, float]:
     n_seeds, n_rows = values.shape
     if n_seeds < 2 or n_rows < 2:
         raise ValueError(f"A matrix of {n_seeds} seeds and {n_rows} rows was given; expected at least 2 of each.")
+    if np.ptp(values) == 0:  # rounding of the mean would leave a variance that is not quite 0
+        return 0.0, float((n_seeds - 1) * (n_rows - 1))
     grand = values.mean()
     seed_effect, row_effect = values.mean(axis=1) - grand, values.mean(axis=0) - grand
     rest = values - grand - seed_effect[:, None] - row_effect[None, :]

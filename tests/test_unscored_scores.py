@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from harness.metrics.rows import pseudo_values
 from harness.predictions import Predictions
 from harness.report.observations import observe
-from harness.stats import summarise
+from harness.stats import crossed_variance, summarise, wilson_interval
 from harness.tasks.base import Task
 from tests.record_factory import make_record
 from tests.test_data_table import tickets
@@ -23,6 +23,15 @@ def test_seeds_of_equal_scores_have_no_interval(score: float, n_seeds: int) -> N
     found = summarise([score] * n_seeds)
     assert (found.low, found.high, found.basis) == (None, None, "none")
     assert found.mean == pytest.approx(score)
+
+
+@pytest.mark.parametrize("score", [0.1, 0.7, 0.83])
+def test_rows_of_equal_scores_tell_no_more_than_one_seed_would(score: float) -> None:
+    assert crossed_variance(np.full((3, 50), score))[0] == 0
+    found = summarise([score] * 3, np.full((3, 50), score))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(score * 50, 50))
+    alike = summarise([score] * 3, np.full((3, 50), score), bounds=None)
+    assert (alike.low, alike.high, alike.basis) == (None, None, "none")
 
 
 def probabilities(predicted: np.ndarray, n_classes: int) -> np.ndarray:
