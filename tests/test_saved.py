@@ -69,6 +69,8 @@ def test_no_weight_is_stored_twice_and_transformers_reads_it(
     moved = [name for name, value in model.named_parameters() if not (value == weights[name]).all()]
     assert any("attention" in name for name in moved)
     assert AutoTokenizer.from_pretrained(tmp_path / "model" / "transformer").is_fast
+    modes = {path.stat().st_mode for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert len(modes) == 1  # a service may read what the user may share
 
 
 def test_peft_reads_the_adapter(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:

@@ -59,9 +59,18 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         tensors = fitted.tensors()
         _write(made, fitted, tensors, method, planned, task, bench)
         _read_back(made, fitted, tensors, method)
+        _share(made)
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
+
+
+def _share(folder: Path) -> None:
+    """Give every file the mode of a file that the user makes: safetensors makes its own for the user alone."""
+    mode = (folder / DESCRIPTION).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _write(
