@@ -76,7 +76,7 @@ def test_every_rendering_says_how_many_texts_were_cut(tmp_path: Path) -> None:
     records += make_grid(methods=("tfidf",), sizes=(32,))
     said = (
         "On task docstrings, all of the test texts and 83 % of the training texts were cut at 128 tokens for all "
-        "methods that read the backbone; --max-length N sets another limit"
+        "methods that read the backbone; max_length of the task (--max-length of your own table) sets the limit"
     )
     write_report(records, tmp_path, formats=("png",))
     for shown in (

@@ -137,7 +137,7 @@ def _cut(panel: Panel, how: _How, methods: list[str]) -> str:
     who = "all methods that read the backbone" if readers == set(methods) and len(methods) > 1 else _named(methods)
     return (
         f"On task {text.plain(panel.task)}, {' and '.join(parts)} were cut {at}{side} for {who}; "
-        "--max-length N sets another limit"
+        "max_length of the task (--max-length of your own table) sets the limit"
     )
 
 
