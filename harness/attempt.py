@@ -30,7 +30,7 @@ _LEFT_BEHIND = "left_behind"
 
 @dataclass
 class Attempt:
-    """What is known of a cell while it runs.
+    """A cell while it runs.
 
     Attributes:
         began: when it began, by `time.perf_counter`; None where it never ran.

@@ -85,7 +85,7 @@ def _burn() -> None:
 
 
 PREDICTING: dict[str, type[Constant]] = {"hang": Hanging, "spin": Spinning, "slower": Slower}
-"""What goes wrong while predicting, by the fault that plants it."""
+"""Faults while predicting, by the name that plants them."""
 
 
 class Planted(Method):

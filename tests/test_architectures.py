@@ -99,7 +99,7 @@ def worker(cpu: Device) -> Worker:
 
 @dataclass(frozen=True)
 class Reach:
-    """What depends on each parameter of a backbone: its output, and the input of its last blocks but one."""
+    """Names of the parameters on which the output, and the input of the last two blocks, depend."""
 
     output: frozenset[str]
     below_the_last_two: frozenset[str]

@@ -1,4 +1,4 @@
-"""What is believed of a score on few rows, and what is said where another method is saved than the best validated."""
+"""Beliefs about scores on few rows, and the reason given where another method is saved than validated best."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ assert list(disk.read("some")) == []
 
 
 def test_a_disk_that_may_only_be_read(tmp_path: Path) -> None:
-    """Whoever writes hears what to do; whoever reads can (see also tests/test_read_only.py)."""
+    """A writer is told what to do, and a reader can read (see also tests/test_read_only.py)."""
     kept, disk = tmp_path / "kept", tmp_path / "disk"
     kept.mkdir()
     disk.mkdir()

@@ -253,7 +253,7 @@ IA3 = {
     "t5": ({"k", "v"}, "DenseReluDense.wo"),
     "modernbert": ({"Wqkv"}, "mlp.Wo"),
 }
-"""By the paper: keys, values, and what enters the layer that ends the feed-forward network."""
+"""Modules that the paper names: keys, values, and the input of the last layer of the feed-forward network."""
 
 
 @pytest.mark.parametrize("name", IA3)

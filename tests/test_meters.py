@@ -64,7 +64,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, Callable[[Record], An
     "training score": (execute, "_train_score", breaks, "train_score", lambda r: r.train_score),
     "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.provenance.measured.get("left_behind")),
 }
-"""By meter: what is replaced, by what, the figure's name in the note, and the figure of a record."""
+"""Meters: what is replaced, by what, the figure's name in the note, and the figure of a record."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a user names as an output: nothing that the command did not write is lost, and files are written whole."""
+"""Outputs that a user names: no file of others is lost, and files are written whole."""
 
 from __future__ import annotations
 

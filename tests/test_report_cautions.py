@@ -1,4 +1,4 @@
-"""What stands beneath the tables: cut texts, seeds and missing cells, alike in all renderings; and hostile names."""
+"""Captions of tables: cut texts, seeds and missing cells, alike in all renderings; and hostile names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saved model promises: it predicts what was fitted, on backbones of any type, or says what is wrong."""
+"""A saved model predicts what was fitted, on backbones of any type, or says what is wrong."""
 
 from __future__ import annotations
 

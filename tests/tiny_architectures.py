@@ -108,7 +108,7 @@ ARCHITECTURES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "bart": ("roberta", "BartForConditionalGeneration", "BartConfig", _BART),
     "mbart": ("roberta", "MBartForConditionalGeneration", "MBartConfig", _BART),
 }
-"""By name: the style of the tokenizer, the classes of the model and its configuration, and its sizes."""
+"""Architectures by name: the style of the tokenizer, the classes of model and configuration, and the sizes."""
 
 _TEMPLATES = {"bert": "<s> $A </s>", "roberta": "<s> $A </s>", "llama": "<s> $A", "t5": "$A </s>", "gpt": "$A"}
 

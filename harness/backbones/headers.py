@@ -26,7 +26,7 @@ SAVE_AGAIN: Final = "Save the backbone again with transformers: model.save_pretr
 
 
 class Header(NamedTuple):
-    """What a file states about one tensor.
+    """The header of one tensor.
 
     Attributes:
         shape: its size in each dimension.
@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 class Headers(NamedTuple):
-    """What a backbone's files state about its tensors.
+    """The headers of all tensors of a backbone.
 
     Attributes:
         tensors: the header of each, under its name without the prefixes of wrappers.
@@ -146,7 +146,7 @@ def _read_headers(stamps: tuple[tuple[Path, int, int], ...], name: str) -> Heade
                     found[bare] = Header(tuple(part.get_shape()), str(part.get_dtype()))
         except (OSError, ValueError, SafetensorError) as error:
             raise UsageError(
-                f"Backbone '{name}': {path.name} is damaged or incomplete: {first_line(error)}. Copy it again."
+                f"Backbone '{name}': {path.name} is damaged or incomplete: {message_of(error)}. Copy it again."
             ) from None
     return Headers(found, wrapped)
 
@@ -156,7 +156,7 @@ def bare_name(tensor: str) -> str:
     return re.sub(WRAPPERS, "", tensor)
 
 
-def first_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error's message in one line, without its full stop; its type if it has no message."""
     if isinstance(error, KeyError):
         return f"there is no entry {error}"

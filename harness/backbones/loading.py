@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.backbones.headers import SAVE_AGAIN, WRAPPERS, first_line, read_headers
+from harness.backbones.headers import SAVE_AGAIN, WRAPPERS, message_of, read_headers
 from harness.backbones.locate import BackboneFiles
 from harness.errors import HarnessError, UsageError
 
@@ -36,7 +36,7 @@ _POSITIONS: Final = re.compile(r"^(?!.*rel).*(position|embed_pos|wpe)")
 
 def refusing(files: BackboneFiles, what: str, error: BaseException) -> UsageError:
     """Return the error for a backbone that a library could not read."""
-    reason = first_line(error)
+    reason = message_of(error)
     return UsageError(f"Backbone '{files.name}' ({files.origin}) could not be {what}: {reason}.")
 
 

@@ -71,7 +71,7 @@ class BackboneFiles:
     pooling_file: Path | None = None
     wrote_otherwise: bool = False
 
-    @property
+    @functools.cached_property
     def model_type(self) -> str:
         """The architecture's name in transformers, from config.json: `bert`, say."""
         return str(read_object(self.folder / "config.json", self.name).get("model_type") or "")

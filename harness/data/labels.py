@@ -1,4 +1,4 @@
-"""What looks wrong with a column of labels, or with the texts that bear them: warnings, and one refusal."""
+"""Warnings about labels and texts, and one refusal."""
 
 from __future__ import annotations
 

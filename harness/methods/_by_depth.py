@@ -1,4 +1,4 @@
-"""What methods share that treat the blocks of a transformer by their depth."""
+"""Base class of methods that treat the blocks of a transformer by their depth."""
 
 from __future__ import annotations
 

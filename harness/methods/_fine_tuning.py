@@ -56,7 +56,7 @@ _REFUSALS: dict[tuple[str, ...], str | None] = {}
 
 
 class Surroundings(Protocol):
-    """What a method may ask when it adapts a transformer: part of `Bench`, and known before anything is loaded."""
+    """The part of `Bench` that is available when planning: a method may ask it while it adapts a transformer."""
 
     @property
     def kind(self) -> Kind:

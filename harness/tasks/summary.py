@@ -1,4 +1,4 @@
-"""What a task's data are, in plain figures and one line, before anything runs."""
+"""Summary of a task's data before anything runs: plain figures, and one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What a task's data are.
+    """Summary of a task's data.
 
     Attributes:
         task: its name.

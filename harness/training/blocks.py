@@ -57,8 +57,8 @@ def parameters_by_depth(model: nn.Module) -> list[list[nn.Parameter]]:
     first block behind whose input it is read. What reads the input of no block belongs to the last block: a final norm.
     A parameter that no output depends on belongs to the block that holds it, or else to the embeddings.
 
-    Of an encoder with a decoder, the encoder's blocks come first, then the decoder's. The embeddings of both come below
-    the first block, and the language-modelling head belongs to the last block, unless it is the embeddings'.
+    In a sequence-to-sequence model the encoder's blocks come first, then the decoder's. The embeddings of both come
+    below the first block. The language-modelling head belongs to the last block, unless it is the embeddings'.
 
     Args:
         model: a transformers model, on its device. Its weights, gradients and mode stay as they are.
