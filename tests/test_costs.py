@@ -312,7 +312,9 @@ def test_utilisation_is_operations_over_seconds_over_the_rate(minilm: BackboneFi
     [row] = tidy_frame([record]).to_dict("records")
     assert row["train_tokens_per_second"] == pytest.approx((cost.train_tokens or 0) / cost.train_seconds)
     assert row["utilisation"] == record.utilisation
-    assert (cost.fit_peak_bytes or 0) >= (cost.predict_peak_bytes or 0) > 0
+    # A fit holds gradients and two moments of AdamW, in float32. Predicting may hold as much in its larger batches.
+    assert (cost.fit_peak_bytes or 0) >= 3 * 4 * (cost.n_trainable or 0) > 0
+    assert (cost.predict_peak_bytes or 0) > 0
     assert cost.peak_bytes == max(cost.fit_peak_bytes or 0, cost.predict_peak_bytes or 0)
 
 
