@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes whose threads wait for 
 
 import pytest
 
-from harness.backbones.locate import DEFAULT, BackboneFiles, locate_backbone
+from harness.backbones.locate import DEFAULT_BACKBONE, BackboneFiles, locate_backbone
 from harness.data.spec import TaskSpec
 from harness.measure.device import Device, find_device
 from harness.measure.rate import matrix_rate
@@ -59,7 +59,7 @@ def mirror() -> Path:
 @pytest.fixture(scope="session")
 def minilm() -> BackboneFiles:
     """The embedded backbone, from the installed package."""
-    return locate_backbone(DEFAULT)
+    return locate_backbone(DEFAULT_BACKBONE)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +101,7 @@ def cpu() -> Device:
 @pytest.fixture(scope="session")
 def sst2(mirror: Path) -> Task:
     """SST-2 from the mirror."""
-    from harness.suites import load_suite
+    from harness.planning.suites import load_suite
 
     return kinds.get("classification").prepare(load_suite("sentiment").task("sst2"), mirror)
 

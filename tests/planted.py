@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.errors import OutOfMemoryError
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method
+from harness.support.errors import OutOfMemoryError
 from harness.tasks.base import Rows
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.records import Budget, Cell, Cost, CurvePoint, Predictions, Provenance, Record, Score
+from harness.records.record import Budget, Cell, Cost, CurvePoint, Predictions, Provenance, Record, Score
 
 DEVICE = "AMD EPYC, 2 threads"
 BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"

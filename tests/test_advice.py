@@ -15,14 +15,15 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import harness
-from harness.advice import Question, advise
+from harness.advice import Question
+from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.pooled import Pooled, Spreads, Where
-from harness.advice.validate import RULES, validate
+from harness.advice.validate import RULES, validate_advice
 from harness.cli.advise import describe
-from harness.errors import DataError, UsageError
-from harness.importing import read_results
-from harness.records import Budget, Cost
+from harness.records.record import Budget, Cost
+from harness.store.importing import read_results
+from harness.support.errors import DataError, UsageError
 from tests.record_factory import make_grid, make_record
 from tests.test_importing import evidence  # noqa: F401 - a fixture
 
@@ -84,7 +85,7 @@ def test_pooling_is_the_posterior_of_the_linear_model_by_hand():
 
 def test_a_task_that_was_measured_is_expected_to_score_what_it_did():
     records = grids()
-    answer = advise(Question(n_train=256, task="b"), records)
+    answer = answer_question(Question(n_train=256, task="b"), records)
     for choice in answer.choices:
         own = [
             r.score.value
@@ -99,7 +100,8 @@ def test_a_task_that_was_measured_is_expected_to_score_what_it_did():
 def test_curves_do_not_fall_with_more_labels():
     records = grids(methods=("full", "tfidf", "linear-probe"))
     scores = [
-        {c.method: c.score for c in advise(Question(n_train=n), records).choices} for n in (16, 64, 256, 1024, 4096)
+        {c.method: c.score for c in answer_question(Question(n_train=n), records).choices}
+        for n in (16, 64, 256, 1024, 4096)
     ]
     for method in ("full", "tfidf", "linear-probe"):
         curve = [found[method] for found in scores]
@@ -112,9 +114,9 @@ def test_curves_do_not_fall_with_more_labels():
 
 def test_what_does_not_fit_says_by_how_much_and_what_more_would_buy():
     records = grids()
-    free = advise(Question(n_train=2048, task="a"), records)
+    free = answer_question(Question(n_train=2048, task="a"), records)
     assert free.best.method in ("full", "lora")
-    tight = advise(Question(n_train=2048, task="a", train_seconds=100), records)
+    tight = answer_question(Question(n_train=2048, task="a", train_seconds=100), records)
     slow = {choice.method: choice for choice in tight.choices if not choice.fits}
     assert set(slow) == {"full", "lora"}
     own = [
@@ -139,7 +141,7 @@ def test_a_configuration_from_before_a_setting_existed_is_the_same_one():
 
 def test_a_limit_is_what_may_just_be_reached():
     for n_bytes, fits in ((940_000_000, True), (939_000_000, False)):
-        answer = advise(Question(n_train=2048, task="a", peak_memory_bytes=n_bytes), grids())
+        answer = answer_question(Question(n_train=2048, task="a", peak_memory_bytes=n_bytes), grids())
         assert {c.method: c.fits for c in answer.choices}["full"] is fits
 
 
@@ -154,7 +156,7 @@ def peft(evidence: Path):  # noqa: F811
 def test_within_19_5_gibibytes_miss_is_named_and_what_its_questions_cannot_tell_apart_is_tied(peft):
     limit = 19.5 * 2**30
     asked = Question(kind="generation", task="metamathqa-gsm8k", n_train=20_000, peak_memory_bytes=limit)
-    answer = advise(asked, peft)
+    answer = answer_question(asked, peft)
     fitting = [r for r in peft if r.cost.peak_device_bytes <= limit]
     best = max(fitting, key=lambda r: r.score.value)
     assert best.cell.method == "miss"
@@ -171,7 +173,7 @@ def test_within_19_5_gibibytes_miss_is_named_and_what_its_questions_cannot_tell_
 
 
 def test_for_half_of_the_questions_the_cheapest_come_first(peft):
-    answer = advise(Question(kind="generation", task="metamathqa-gsm8k", n_train=20_000, min_score=0.5), peft)
+    answer = answer_question(Question(kind="generation", task="metamathqa-gsm8k", n_train=20_000, min_score=0.5), peft)
     fitting = [choice for choice in answer.choices if choice.fits]
     reached = sorted((r.cost.train_seconds, r.score.value) for r in peft if r.score.value >= 0.5)
     assert [choice.train_seconds for choice in fitting] == pytest.approx([seconds for seconds, _ in reached])
@@ -199,19 +201,19 @@ def test_for_half_of_the_questions_the_cheapest_come_first(peft):
 )
 def test_bad_questions_are_refused(asked, message):
     with pytest.raises(UsageError, match=message):
-        advise(Question(**asked), grids())
+        answer_question(Question(**asked), grids())
 
 
 def test_without_records_there_is_no_advice():
     with pytest.raises(UsageError, match="no record with a score"):
-        advise(Question(n_train=100), [])
+        answer_question(Question(n_train=100), [])
     failed = [make_record(status="failed")]
     with pytest.raises(UsageError, match="no record with a score"):
-        advise(Question(n_train=100), failed)
+        answer_question(Question(n_train=100), failed)
 
 
 def test_nothing_fits_is_an_answer():
-    answer = advise(Question(n_train=256, train_seconds=1e-6), grids())
+    answer = answer_question(Question(n_train=256, train_seconds=1e-6), grids())
     assert answer.best is None
     assert answer.tied == []
     assert json.loads(answer.to_json())["choices"]
@@ -219,7 +221,7 @@ def test_nothing_fits_is_an_answer():
 
 def test_unknown_costs_do_not_fit_a_limit():
     records = [dataclasses.replace(r, cost=Cost()) if r.cell.method == "full" else r for r in grids()]
-    answer = advise(Question(n_train=256, train_seconds=1e6), records)
+    answer = answer_question(Question(n_train=256, train_seconds=1e6), records)
     (full,) = [choice for choice in answer.choices if choice.method == "full"]
     assert full.why_not == ("its train_seconds is not known",)
 
@@ -261,7 +263,7 @@ def test_ten_thousand_records_are_answered_at_once():
     records = [dataclasses.replace(r, cell=dataclasses.replace(r.cell, task=t, seed=s)) for r, t, s in cells]
     assert len(records) >= 10_000
     began = time.process_time()
-    answer = advise(Question(n_train=500, train_seconds=60), records)
+    answer = answer_question(Question(n_train=500, train_seconds=60), records)
     assert time.process_time() - began < 3  # 0.3 s on a quiet machine; only a bound that a busy one keeps
     assert answer.best is not None
 
@@ -270,7 +272,7 @@ def test_ten_thousand_records_are_answered_at_once():
 
 
 def test_validation_leaves_each_task_out():
-    found = validate(grids(tasks=("a", "b", "c")))
+    found = validate_advice(grids(tasks=("a", "b", "c")))
     assert found.tasks == ["a", "b", "c"]
     assert {trial.n_train for trial in found.trials} == {32, 256, 2048}
     for rule in RULES:
@@ -280,7 +282,7 @@ def test_validation_leaves_each_task_out():
     assert 0.5 <= found.coverage()[0] <= 1
     assert found.error("seconds") < 0.25  # the same costs in all tasks
     with pytest.raises(UsageError, match="cannot be validated"):
-        validate(grids(tasks=("a",)))
+        validate_advice(grids(tasks=("a",)))
 
 
 def test_the_same_rows_under_other_labels_are_left_out_together():
@@ -298,8 +300,8 @@ def test_the_same_rows_under_other_labels_are_left_out_together():
 
     own = [*from_hub("a", "org/one"), *from_hub("b", "org/two"), *from_hub("c", "org/three")]
     finer = from_hub("a_fine", "org/one", score=0.123)
-    found = {t.task: t for t in validate(own).trials if t.fraction is None and t.n_train == 256}
-    both = {t.task: t for t in validate(own + finer).trials if t.fraction is None and t.n_train == 256}
+    found = {t.task: t for t in validate_advice(own).trials if t.fraction is None and t.n_train == 256}
+    both = {t.task: t for t in validate_advice(own + finer).trials if t.fraction is None and t.n_train == 256}
     assert sorted(both) == ["a", "a_fine", "b", "c"]
     assert both["a"] == found["a"]
     assert both["b"] != found["b"]
@@ -314,9 +316,10 @@ def test_methods_that_were_not_timed_on_a_device_are_carried_over_to_it():
         twice = {name: 2 * (getattr(cost, name) or 0.0) for name in ("encode_seconds", "fit_seconds")}
         slow.append(dataclasses.replace(record, device="slow", cost=dataclasses.replace(cost, **twice)))
     question = Question(n_train=256, classes=2, task="a")
-    here = {c.method: c.train_seconds for c in advise(question, records).choices}
+    here = {c.method: c.train_seconds for c in answer_question(question, records).choices}
     there = {
-        c.method: c.train_seconds for c in advise(dataclasses.replace(question, device="slow"), records + slow).choices
+        c.method: c.train_seconds
+        for c in answer_question(dataclasses.replace(question, device="slow"), records + slow).choices
     }
     assert there["lora"] / here["lora"] == pytest.approx(there["full"] / here["full"])
     seconds = [float(np.median([r.cost.train_seconds for r in of(rows, "a", "full", 256)])) for rows in (slow, records)]
@@ -333,8 +336,8 @@ def test_methods_that_only_another_device_timed_are_carried_over_from_it():
         slow.append(dataclasses.replace(record, device="slow", cost=dataclasses.replace(cost, **thrice)))
     without = [record for record in records if record.cell.method != "full"]
     question = Question(n_train=256, classes=2, task="a")
-    whole = {c.method: c.train_seconds for c in advise(question, records).choices}
-    answer = advise(question, [*without, *slow])
+    whole = {c.method: c.train_seconds for c in answer_question(question, records).choices}
+    answer = answer_question(question, [*without, *slow])
     found = {c.method: c.train_seconds for c in answer.choices}
     assert found["full"] == pytest.approx(whole["full"], rel=0.1)
     assert [note for note in answer.notes if note.startswith("Seconds of full are those of slow times 0.")]

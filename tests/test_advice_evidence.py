@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.advice import Advice, Choice, Question, advise
+from harness.advice import Advice, Choice, Question
+from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.scores import HIGHEST
-from harness.advice.validate import validate
+from harness.advice.validate import validate_advice
 from harness.cli.advise import about_tokens
 from harness.cost.calibration import Probed
 from harness.methods.configure import parse_methods
 from harness.metrics import metrics
-from harness.records import Budget, Record, Score
-from harness.sources import reference_records
+from harness.records.record import Budget, Record, Score
+from harness.store.reading import reference_records
 from tests.record_factory import BACKBONE, DEVICE, make_grid, make_record
 
 TASKS = ("a", "b", "c", "d")
@@ -47,47 +48,50 @@ def row(answer: Advice, method: str) -> Choice:
 def test_a_method_on_another_backbone_is_another_choice() -> None:
     small = grids()
     large = changed(of_method(small, "full"), seconds=10.0, score=0.97, backbone="org/large", weights="other")
-    answer = advise(Question(n_train=256, task="a"), small + large)
-    alone = [advise(Question(n_train=256, task="a", backbone=name), small + large) for name in (BACKBONE, "org/large")]
+    answer = answer_question(Question(n_train=256, task="a"), small + large)
+    alone = [
+        answer_question(Question(n_train=256, task="a", backbone=name), small + large)
+        for name in (BACKBONE, "org/large")
+    ]
     for name, own in zip((BACKBONE, "org/large"), alone, strict=True):
         one, other = row(answer, f"full on {name.rpartition('/')[2]}"), row(own, "full")
         assert one.score == pytest.approx(other.score)
         assert one.train_seconds == pytest.approx(other.train_seconds)
     assert row(answer, "tfidf")
     assert not any(choice.method == "full" for choice in answer.choices)
-    assert validate(small + large).tasks == list(TASKS)
+    assert validate_advice(small + large).tasks == list(TASKS)
 
 
 def test_fits_that_a_budget_ended_are_a_method_of_their_own() -> None:
     records = grids()
     full = of_method(records, "full")
-    before = row(advise(Question(n_train=256), records), "full")
+    before = row(answer_question(Question(n_train=256), records), "full")
     cut = [replace(r, cost=replace(r.cost, stopped_by="train_seconds")) for r in full]
     cut = changed(cut, seconds=0.01, score=0.3, budget=Budget(train_seconds=5))
     ended = changed(full, budget=Budget(train_seconds=500))  # ended by itself: as without a budget
     stepped = changed(full, seconds=0.01, score=0.2, budget=Budget(steps=1))
-    answer = advise(Question(n_train=256), records + cut + ended + stepped)
+    answer = answer_question(Question(n_train=256), records + cut + ended + stepped)
     assert {c.method for c in answer.choices if c.method.startswith("full")} == {
         "full",
         "full, cut at train_seconds=5",
         "full, cut at steps=1",
     }
     for others in (cut, ended, stepped):
-        found = row(advise(Question(n_train=256), records + others), "full")
+        found = row(answer_question(Question(n_train=256), records + others), "full")
         assert found.score == pytest.approx(before.score, abs=0.02)
-    late = advise(Question(n_train=100_000, train_seconds=6), records + cut)
+    late = answer_question(Question(n_train=100_000, train_seconds=6), records + cut)
     assert row(late, "full, cut at train_seconds=5").fits
     assert row(late, "full, cut at train_seconds=5").train_seconds <= 5
 
 
 def test_other_data_under_the_same_name_are_another_task() -> None:
     records = grids()
-    before = row(advise(Question(n_train=256, task="a"), records), "full")
+    before = row(answer_question(Question(n_train=256, task="a"), records), "full")
     old = changed([r for r in records if r.cell.task == "a"], score=0.5, data="e" * 32)
     old = [replace(r, provenance=replace(r.provenance, started_at="2024-01-01T00:00:00+00:00")) for r in old]
-    assert row(advise(Question(n_train=256, task="a"), records + old), "full").score == before.score
+    assert row(answer_question(Question(n_train=256, task="a"), records + old), "full").score == before.score
     assert {p.task for p in gather(records + old).points} == {*TASKS, "a (eeeeeeee)"}
-    assert validate(records + old).tasks == list(TASKS)
+    assert validate_advice(records + old).tasks == list(TASKS)
 
 
 def test_a_record_counts_once_and_a_seed_once() -> None:
@@ -104,11 +108,11 @@ def test_a_probe_of_another_backbone_says_nothing() -> None:
     same = replace(large, backbone=BACKBONE, seconds=0.1)
     other = replace(same, config={**config, "rank": 99}, seconds=60.0)
     question = Question(n_train=256, tokens=32.0)
-    assert advise(question, records, [large, other]).device == DEVICE
-    alone = advise(replace(question, device="box"), records, [same])
-    both = advise(replace(question, device="box"), records, [same, large, other])
+    assert answer_question(question, records, [large, other]).device == DEVICE
+    alone = answer_question(replace(question, device="box"), records, [same])
+    both = answer_question(replace(question, device="box"), records, [same, large, other])
     assert row(both, "full").train_seconds == row(alone, "full").train_seconds is not None
-    neither = advise(replace(question, device="box"), records, [large])
+    neither = answer_question(replace(question, device="box"), records, [large])
     assert row(neither, "full").train_seconds is None
     assert any("says how fast it is" in note for note in neither.notes)
 
@@ -116,8 +120,8 @@ def test_a_probe_of_another_backbone_says_nothing() -> None:
 def test_costs_are_those_of_the_users_own_machine() -> None:
     records = grids()
     mine = [replace(r, device="my laptop") for r in changed(make_grid(methods=("full",), task="mine"), seconds=3.0)]
-    assert advise(Question(n_train=256), records + mine).device == DEVICE
-    answer = advise(Question(n_train=256), records + mine, own_devices=["my laptop"])
+    assert answer_question(Question(n_train=256), records + mine).device == DEVICE
+    answer = answer_question(Question(n_train=256), records + mine, own_devices=["my laptop"])
     assert answer.device == "my laptop"
     assert any(note.startswith("Memory of") and note.endswith(f"is that of {DEVICE}.") for note in answer.notes)
 
@@ -125,7 +129,7 @@ def test_costs_are_those_of_the_users_own_machine() -> None:
 def test_bytes_of_an_accelerator_are_not_a_processors() -> None:
     records = grids()
     gpu = [replace(r, device="GPU", cost=replace(r.cost, peak_device_bytes=10**9)) for r in of_method(records, "full")]
-    answer = advise(Question(n_train=256, device="GPU"), records + gpu)
+    answer = answer_question(Question(n_train=256, device="GPU"), records + gpu)
     assert row(answer, "full").peak_memory_bytes == pytest.approx(1e9, rel=0.1)
     assert row(answer, "lora").peak_memory_bytes is None
     assert row(answer, "lora").train_seconds is not None
@@ -139,11 +143,11 @@ def test_scores_of_0_to_100_stay_what_they_are() -> None:
             value = wanted[r.cell.method]
             score = Score("bleu", value, value - 1, value + 1, True, 200, 200)
             records.append(replace(r, kind="translation", score=score))
-    answer = advise(Question(kind="translation", n_train=256, min_score=20), records)
+    answer = answer_question(Question(kind="translation", n_train=256, min_score=20), records)
     for method, value in wanted.items():
         assert row(answer, method).score == pytest.approx(value, rel=0.4)  # drawn towards the others
     assert [choice.method for choice in answer.choices if choice.fits] == ["lora"]
-    exact = advise(Question(kind="translation", n_train=256, task="a"), records)
+    exact = answer_question(Question(kind="translation", n_train=256, task="a"), records)
     assert row(exact, "lora").score == pytest.approx(34)
 
 
@@ -170,7 +174,7 @@ def test_one_seed_does_not_know_what_seeds_differ_by() -> None:
             if task >= "i":
                 others[task, method] = means
     for (task, method), mean in others.items():
-        choice = row(advise(Question(n_train=32, task=task), records), method)
+        choice = row(answer_question(Question(n_train=32, task=task), records), method)
         assert choice.basis == "measured"
         held.append(choice.low <= mean <= choice.high)
     assert 0.55 <= np.mean(held) <= 1.0
@@ -183,19 +187,21 @@ def test_what_trains_nothing_takes_no_time() -> None:
         for task in TASKS
         if (r := make_record("zero-shot", 0, task=task))
     ]
-    choice = row(advise(Question(n_train=256, train_seconds=1.0), records + shots), "zero-shot")
+    choice = row(answer_question(Question(n_train=256, train_seconds=1.0), records + shots), "zero-shot")
     assert choice.train_seconds == 0
     assert choice.fits
 
 
 def test_more_labels_are_within_the_same_limits() -> None:
     records = grids()
-    free = advise(Question(n_train=512, task="a"), records)
-    later = {c.method: c for c in advise(Question(n_train=2048, task="a"), records).choices}
+    free = answer_question(Question(n_train=512, task="a"), records)
+    later = {c.method: c for c in answer_question(Question(n_train=2048, task="a"), records).choices}
     limit = 1.5 * row(free, "full").train_seconds
     assert later["full"].train_seconds > limit
     [line] = [
-        one for one in advise(Question(n_train=512, task="a", train_seconds=limit), records).more if "2,048" in one
+        one
+        for one in answer_question(Question(n_train=512, task="a", train_seconds=limit), records).more
+        if "2,048" in one
     ]
     assert "full needs" in line or "full (" not in line
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.advice import Question, advise
+from harness.advice import Question
+from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.texts import KnownTexts
 from harness.advice.work import log_bytes, longest_read
 from harness.methods.base import methods
-from harness.records import Record
-from harness.variants import LEFT_OUT_AT_DEFAULT
+from harness.records.labels import LEFT_OUT_AT_DEFAULT
+from harness.records.record import Record
 from tests.record_factory import make_grid
 
 SIZES = (32, 256, 2048)
@@ -97,7 +98,7 @@ def test_longer_texts_at_one_size_take_more_memory() -> None:
         for task, scale in (("a", 1.0), ("b", 2.0), ("c", 3.0))
         for r in counted(make_grid(sizes=SIZES, task=task), dict.fromkeys(SIZES, 32 * scale), 32 * scale)
     ]
-    short, long = (advise(Question(n_train=256, tokens=20.0, longest=at), records) for at in (40.0, 120.0))
+    short, long = (answer_question(Question(n_train=256, tokens=20.0, longest=at), records) for at in (40.0, 120.0))
     before = {c.method: c.peak_memory_bytes for c in short.choices}
     assert all(c.peak_memory_bytes > before[c.method] for c in long.choices if c.method != "tfidf")
 

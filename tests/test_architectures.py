@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 import torch
 
-from harness import tuning
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.execute import Worker
 from harness.measure.device import Device
-from harness.methods import Method, artifact, methods
+from harness.methods import Method, methods
 from harness.methods._fine_tuning import FineTuning
-from harness.records import Budget
+from harness.methods.artifact import load_artifact, save_artifact
+from harness.records.record import Budget
+from harness.running import tuning
+from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.tiny_architectures import ARCHITECTURES
 from tests.toys import make_bench, test_rows
@@ -191,8 +192,8 @@ def check_cell(
                 assert torch.equal(after[key], before[key]) == (not before[key].requires_grad), key
     together = fitted.predict(test_rows(toy), bench())
     if isinstance(method, FineTuning):
-        artifact.save(fitted, method, tmp_path / name, bench())
-        restored = artifact.load(tmp_path / name, bench())[1]
+        save_artifact(fitted, method, tmp_path / name, bench())
+        restored = load_artifact(tmp_path / name, bench())[1]
         np.testing.assert_array_equal(restored.predict(test_rows(toy), bench()), together)
         assert restored.n_trainable == fitted.n_trainable
     assert np.isfinite(together).all()

@@ -13,7 +13,7 @@ import torch
 from harness.backbones.architecture import architecture_of
 from harness.backbones.locate import locate_backbone
 from harness.backbones.model import load_backbone
-from harness.errors import UsageError
+from harness.support.errors import UsageError
 from tests.tiny_backbones import WORDS, save_tiny_t5, word_tokenizer
 
 N = len(WORDS)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
-from harness.errors import UsageError
+from harness.support.errors import UsageError
 from tests.tiny_backbones import WORDS, save_tiny_llama, save_tiny_t5, word_tokenizer
 
 Tensors = dict[str, torch.Tensor]

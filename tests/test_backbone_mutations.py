@@ -15,7 +15,7 @@ from safetensors import safe_open
 from harness.backbones.headers import bare_name, weight_files
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
-from harness.errors import MissingResourceError, UsageError
+from harness.support.errors import MissingResourceError, UsageError
 from tests.backbone_mutations import mutated
 
 TIED = {"embed_tokens.weight": "shared.weight"}

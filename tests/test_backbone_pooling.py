@@ -14,8 +14,8 @@ import torch
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.backbones.pooling import Pooling, pool
-from harness.errors import UsageError
 from harness.features.layers import pool_layer
+from harness.support.errors import UsageError
 
 MODES: dict[str, tuple[str, Pooling]] = {
     "mean": ("pooling_mode_mean_tokens", "mean"),

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from harness.backbones.locate import DEFAULT, BackboneFiles, locate_backbone
+from harness.backbones.locate import DEFAULT_BACKBONE, BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
-from harness.errors import MissingResourceError, UsageError
+from harness.support.errors import MissingResourceError, UsageError
 
 
 def test_the_embedded_backbone_is_what_it_says(minilm: BackboneFiles) -> None:
-    assert minilm.name == DEFAULT
+    assert minilm.name == DEFAULT_BACKBONE
     assert minilm.architecture == "encoder"
     assert minilm.pooling == "mean"
     assert minilm.origin == "installed package"
@@ -44,10 +44,10 @@ def test_the_embedded_backbone_embeds_as_sentence_transformers_does(minilm: Back
 
 
 def test_other_weights_under_the_pinned_name_are_refused(tmp_path: Path, tiny: BackboneFiles) -> None:
-    folder = tmp_path / "models" / DEFAULT
+    folder = tmp_path / "models" / DEFAULT_BACKBONE
     shutil.copytree(tiny.folder, folder)
     with pytest.raises(UsageError, match="expected 53aa51172d142c89"):
-        locate_backbone(DEFAULT, tmp_path)
+        locate_backbone(DEFAULT_BACKBONE, tmp_path)
 
 
 def test_the_mirror_comes_first(tmp_path: Path, tiny: BackboneFiles) -> None:

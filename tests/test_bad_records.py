@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 
 from harness.advice import Question
-from harness.advice.ask import answer_from
-from harness.errors import HarnessError, StoreError, UsageError
-from harness.frame import tidy_frame
-from harness.importing import locate_results
-from harness.jsonl import MAX_LINE_BYTES, dump, payload_of, read_jsonl
-from harness.records import MAX_ERROR, Cell, Cost, CurvePoint, Provenance, Record, Score
-from harness.resources import shipped
-from harness.rows import pack
-from harness.store import Store
-from harness.validation import check_record
+from harness.advice.asking import answer_from
+from harness.analysis.frame import tidy_frame
+from harness.records.jsonl import MAX_LINE_BYTES, dump, payload_of, read_jsonl
+from harness.records.record import MAX_ERROR, Cell, Cost, CurvePoint, Provenance, Record, Score
+from harness.records.validation import check_record
+from harness.store.importing import locate_results
+from harness.store.rows import pack
+from harness.store.store import Store
+from harness.support.errors import HarnessError, StoreError, UsageError
+from harness.support.resources import shipped
 from tests.record_factory import make_grid, make_record
 
 JUNK: list[Any] = [

@@ -24,13 +24,13 @@ from harness.choose.runner import Runner
 from harness.choose.tried import Tried
 from harness.choose.worth import Rivals, Uncut, labels_worth
 from harness.data.table import table_task
-from harness.errors import DataError, HarnessError, UsageError
 from harness.methods.base import Method
 from harness.methods.configure import parse_methods
-from harness.records import Record
+from harness.records.record import Record
 from harness.schedule.local import LocalWorkers
-from harness.sources import reference_records
-from harness.store import Store
+from harness.store.reading import reference_records
+from harness.store.store import Store
+from harness.support.errors import DataError, HarnessError, UsageError
 from harness.tasks.base import Task, kinds
 from tests.record_factory import make_record
 from tests.test_cli import harness

@@ -18,7 +18,7 @@ from harness.choose.runner import Runner
 from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
 from harness.choose.why import why_not_the_best
 from harness.methods.configure import parse_methods
-from harness.sources import reference_records
+from harness.store.reading import reference_records
 from harness.tasks.base import Task
 from tests.record_factory import make_record
 

@@ -15,9 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import claims
-from harness.claims import LEASE_SECONDS, Owner
-from harness.store import Store
+from harness.store.claims import LEASE_SECONDS, Owner
+from harness.store.store import Store, claims
 from tests.record_factory import DEVICE, make_record
 
 STEPS = (10.0, -10.0, 7200.0, -7200.0)

@@ -20,7 +20,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.cli.catalogue import FAMILIES, setting_meanings, split_docstring
 from harness.cli.main import main
 from harness.methods import methods
-from harness.store import Store
+from harness.store.store import Store
 from tests.toys import write_toy_table
 
 COLUMNS = [

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from harness import ranks, stats
-from harness.errors import UsageError
+from harness.analysis import ranks, stats
 from harness.metrics import metrics
 from harness.metrics.rows import pseudo_values
-from harness.predictions import Predictions
-from harness.records import Score
+from harness.records.predictions import Predictions
+from harness.records.record import Score
 from harness.report.across import across_frame, across_tasks, overfitting_gaps
-from harness.report.compare import compare
+from harness.report.compare import compare_methods
 from harness.report.contrasts import all_pairs, standings, tied_with_best, transfer_gains
 from harness.report.tables import comparison
+from harness.support.errors import UsageError
 from tests.record_factory import make_grid, make_predictions, make_record
 
 # ---- many comparisons
@@ -208,7 +208,7 @@ def test_means_over_tasks_are_made_of_one_metric_only():
 
 def test_a_collection_is_no_better_than_itself():
     records = make_grid(methods=("full", "tfidf"), sizes=(32, 128))
-    found = compare(records, records)
+    found = compare_methods(records, records)
     assert (found.rows["difference"] == 0).all()
     assert set(found.rows["verdict"]) == {"no difference shown"}
     assert (found.only_a, found.only_b) == (0, 0)
@@ -222,7 +222,7 @@ def test_what_got_worse_is_said_and_another_device_is_no_time():
         for r in before
         for seed in [r.cell.seed]
     ]
-    rows = compare(before, after).rows.set_index("method")
+    rows = compare_methods(before, after).rows.set_index("method")
     assert rows.loc["full", "verdict"] == "worse"
     assert rows.loc["full", "note"] == "another device"
     assert pd.isna(rows.loc["full", "train_ratio"])
@@ -233,14 +233,14 @@ def test_what_got_worse_is_said_and_another_device_is_no_time():
 def test_devices_are_compared_with_themselves():
     slow = make_grid(methods=("full",), sizes=(512,), device="slow")
     fast = [dataclasses.replace(r, device="fast", cost=dataclasses.replace(r.cost, fit_seconds=0.1)) for r in slow]
-    found = compare(slow + fast, slow + fast)
+    found = compare_methods(slow + fast, slow + fast)
     assert len(found.rows) == 2
     assert found.rows["train_ratio"].tolist() == [1.0, 1.0]
     assert found.rows["note"].isna().all()
-    (row,) = compare(slow, fast).rows.to_dict("records")
+    (row,) = compare_methods(slow, fast).rows.to_dict("records")
     assert row["note"] == "another device"
     with pytest.raises(UsageError, match="in common"):
-        compare(slow, [*fast, *(dataclasses.replace(r, device="third") for r in slow)])
+        compare_methods(slow, [*fast, *(dataclasses.replace(r, device="third") for r in slow)])
 
 
 def test_panels_of_backbones_with_one_name_are_not_mixed():
@@ -255,7 +255,7 @@ def test_panels_of_backbones_with_one_name_are_not_mixed():
 def test_a_mended_method_is_compared_with_what_it_was():
     before = [make_record("full", 512, seed, accuracy=0.5) for seed in range(3)]
     after = [make_record("full", 512, seed, accuracy=0.8, version=2) for seed in range(3)]
-    (row,) = compare(before, after).rows.to_dict("records")
+    (row,) = compare_methods(before, after).rows.to_dict("records")
     assert (row["verdict"], row["note"]) == ("better", "another version")
 
 

@@ -20,13 +20,13 @@ from harness.cost.fitting import first_that_fits
 from harness.cost.probe import make_probe
 from harness.cost.shape import read_shape
 from harness.cost.total import total_seconds
-from harness.errors import UsageError
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.measure.flops import count_flops
 from harness.methods import methods
 from harness.methods.workload import Workload
-from harness.records import Budget, Record
+from harness.records.record import Budget, Record
+from harness.running.worker import Worker
+from harness.support.errors import UsageError
 from harness.tasks import Task
 from tests.toys import plan_one, run_one
 

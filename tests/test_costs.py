@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.analysis.frame import tidy_frame
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.execute import Worker
-from harness.frame import tidy_frame
 from harness.measure import nvml
 from harness.measure.clock import PhaseClock
 from harness.measure.device import Device
@@ -25,11 +24,12 @@ from harness.measure.energy import RaplCounter
 from harness.measure.memory import MemoryMeter
 from harness.measure.rate import matrix_rate, measure_rate
 from harness.methods import methods
-from harness.records import Budget, Record
+from harness.planning.suites import load_suite
+from harness.records.record import Budget, Record
 from harness.report.panels import panels
 from harness.report.pivot import markdown_comparison
-from harness.store import Store
-from harness.suites import load_suite
+from harness.running.worker import Worker
+from harness.store.store import Store
 from harness.tasks import Task, kinds
 from tests.record_factory import make_record
 from tests.test_cli import harness

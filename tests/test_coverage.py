@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import stats
+from harness.analysis import stats
 from harness.metrics import metrics
 from harness.metrics.rows import pseudo_values
-from harness.predictions import Predictions
+from harness.records.predictions import Predictions
 
 ROW_SPREAD = 1.2
 

@@ -10,7 +10,7 @@ from harness.data.classes import ClassRows, check_labels, check_texts, class_ind
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import row_digests
 from harness.data.spec import DataSource, TaskSpec
-from harness.errors import DataError
+from harness.support.errors import DataError
 
 ORIGIN = Origin("rows.jsonl", "line", [2, 3, 5, 8])
 

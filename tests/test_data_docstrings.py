@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.data.docstrings import MIN_CHARACTERS, PACKAGES, load_docstrings, mask_names, read_docstrings
-from harness.errors import MissingResourceError
+from harness.support.errors import MissingResourceError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from harness.data import encodings
 from harness.data.files import read_rows
 from harness.data.source import load_splits
 from harness.data.table import table_task
-from harness.errors import DataError
+from harness.support.errors import DataError
 from tests.test_data_table import ROWS, fingerprint, loaded, tickets, write
 
 WESTERN = [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.data.rows import row_digests
 from harness.data.sampling import Size, carve_validation, class_counts, folds, parse_size, training_order
-from harness.errors import DataError, UsageError
+from harness.support.errors import DataError, UsageError
 
 pools = st.lists(st.integers(0, 4), min_size=1, max_size=120)
 

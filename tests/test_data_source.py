@@ -19,7 +19,7 @@ from harness.data import loading
 from harness.data.classes import read_classes
 from harness.data.source import load_splits
 from harness.data.spec import Columns, DataSource, Splits, TaskSpec
-from harness.errors import DataError, MissingResourceError
+from harness.support.errors import DataError, MissingResourceError
 
 RECORDS = [{"sms": f"text {at}", "label": at % 2} for at in range(40)]
 SPEC = TaskSpec(
@@ -212,7 +212,7 @@ def test_bars_and_loggers_are_as_they_were():
 
 def test_importing_is_light():
     code = (
-        "import sys, harness.data.source, harness.data.table, harness.data.docstrings, harness.suites;"
+        "import sys, harness.data.source, harness.data.table, harness.data.docstrings, harness.planning.suites;"
         "print([name for name in ('torch', 'datasets', 'pandas', 'pyarrow', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import pytest
 from harness.data.classes import read_classes
 from harness.data.source import load_splits
 from harness.data.table import table_task
-from harness.errors import DataError, UsageError
+from harness.support.errors import DataError, UsageError
 from harness.tasks import kinds
 
 ROWS = [(f"Message {at} about {'money' if at % 2 else 'parcels'}", "billing" if at % 2 else "post") for at in range(12)]

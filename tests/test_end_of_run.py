@@ -13,12 +13,12 @@ from rich.console import Console
 from harness.cli import run as run_module
 from harness.cli.inspect import write_report_command
 from harness.cli.run import RunOptions
-from harness.errors import UsageError
 from harness.measure.device import Device
-from harness.predictions import Predictions
+from harness.records.predictions import Predictions
 from harness.schedule.drive import Outcome
 from harness.schedule.prepare import Prepared
-from harness.store import Store
+from harness.store.store import Store
+from harness.support.errors import UsageError
 from tests.record_factory import DEVICE, make_record
 
 N_RECORDS = 40

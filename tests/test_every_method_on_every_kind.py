@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from harness.backbones.locate import BackboneFiles
-from harness.execute import Worker
 from harness.measure.device import Device
-from harness.methods import artifact, methods
+from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning, FittedModel
+from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
+from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from harness.tasks.base import Answers, Likelihoods, Texts
 from tests.test_method_contract import BRIEF, configured, state_hash
@@ -71,7 +72,7 @@ def test_serves_or_says_that_it_does_not(
         assert fitted.n_trainable == sum(
             value.numel() for key, value in fitted.model.named_parameters() if key in trained
         )
-    assert artifact.save(fitted, method, tmp_path / "saved", bench) == artifact.size_bytes(fitted, method)
+    assert save_artifact(fitted, method, tmp_path / "saved", bench) == artifact_size_bytes(fitted, method)
     another = make_bench(task, files if method.serves else None, cpu, seed=7)
-    _, restored = artifact.load(tmp_path / "saved", another)
+    _, restored = load_artifact(tmp_path / "saved", another)
     np.testing.assert_array_equal(plain(restored.predict(test, another)), plain(answers))

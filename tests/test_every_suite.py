@@ -14,11 +14,11 @@ import pytest
 from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import class_counts, parse_size
 from harness.data.spec import TaskSpec
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods.configure import parse_methods
-from harness.suites import load_suite, suite_names
+from harness.planning.suites import load_suite, suite_names
+from harness.running.worker import Worker
 from harness.tasks import kinds
 from tests.toys import plan_one, run_one, shorten
 

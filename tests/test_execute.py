@@ -11,13 +11,13 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import parse_size
-from harness.errors import UnsupportedError, UsageError
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import Bench, Fitted, Method, methods
 from harness.methods.configure import parse_method, parse_methods
-from harness.plan import plan_cells
-from harness.records import Budget, Cell, Record, parse_budget
+from harness.planning.plan import plan_cells
+from harness.records.record import Budget, Cell, Record, parse_budget
+from harness.running.worker import Worker
+from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Rows, Task
 from tests.toys import plan_one, run_one
 

@@ -23,13 +23,13 @@ import pytest
 import sqlalchemy as sa
 
 from harness.backbones.locate import BackboneFiles
-from harness.errors import StoreError
-from harness.execute import Worker
 from harness.features.disk import FeatureDisk, Shard
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.records import Record
-from harness.store import STORE_SCHEMA, Store
+from harness.records.record import Record
+from harness.running.worker import Worker
+from harness.store.store import STORE_SCHEMA, Store
+from harness.support.errors import StoreError
 from harness.tasks import Task
 from tests.record_factory import make_record
 from tests.test_cli import harness
@@ -108,9 +108,9 @@ FILL_A_DISK = """
 import sys
 from pathlib import Path
 import numpy as np
-from harness.errors import StoreError
+from harness.support.errors import StoreError
 from harness.features.disk import FeatureDisk, Shard
-from harness.store import Store
+from harness.store.store import Store
 from tests.record_factory import make_record
 
 folder = Path(sys.argv[1])
@@ -186,9 +186,9 @@ READ_WHAT_MAY_ONLY_BE_READ = """
 import sys, warnings
 from pathlib import Path
 import numpy as np
-from harness.errors import StoreError
+from harness.support.errors import StoreError
 from harness.features.disk import FeatureDisk, Shard
-from harness.store import Store
+from harness.store.store import Store
 
 folder = Path(sys.argv[1])
 for name in ("old.sqlite", "new.sqlite"):

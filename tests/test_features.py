@@ -11,12 +11,12 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.execute import Worker
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
 from harness.measure.device import Device
 from harness.methods import methods
+from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import make_bench, run_one
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.claims import Owner
 from harness.cli.main import app
-from harness.errors import UsageError
-from harness.forgetting import Wanted, find, forget
-from harness.store import Store
+from harness.store.claims import Owner
+from harness.store.forgetting import Wanted, find, forget
+from harness.store.store import Store
+from harness.support.errors import UsageError
 from tests.record_factory import DEVICE, make_record
 
 RECORDS = [

@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness.budgets import parse_budget, parse_bytes
 from harness.cli.main import app
-from harness.durations import parse_duration
-from harness.errors import UsageError
+from harness.records.budgets import parse_budget, parse_bytes
+from harness.support.durations import parse_duration
+from harness.support.errors import UsageError
 
 RUN = ("run", "quickstart")
 CHOOSE = ("choose", "--data", "absent.csv", "--save", "model", "--within", "10m")

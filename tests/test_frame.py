@@ -8,9 +8,9 @@ import re
 import pandas as pd
 import pytest
 
-from harness.errors import StoreError, UsageError
-from harness.frame import EXPORT_COLUMNS, EXTRA_COLUMNS, export, export_frame, tidy_frame
-from harness.records import Budget, Cost
+from harness.analysis.frame import EXPORT_COLUMNS, EXTRA_COLUMNS, export, export_frame, tidy_frame
+from harness.records.record import Budget, Cost
+from harness.support.errors import StoreError, UsageError
 from tests.record_factory import make_grid, make_record
 
 # Copied from the issue that promised them.

@@ -13,8 +13,6 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.errors import UsageError
-from harness.execute import Worker
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
 from harness.features.layers import canonical_layer, declared_blocks
@@ -24,6 +22,8 @@ from harness.measure.memory import settle_for_good
 from harness.methods import methods
 from harness.methods._frozen import FrozenFeatures
 from harness.methods.configure import parse_method
+from harness.running.worker import Worker
+from harness.support.errors import UsageError
 from harness.tasks import Rows, Task
 from tests.toys import make_bench, plan_one, run_one, test_rows
 

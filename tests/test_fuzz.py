@@ -21,12 +21,12 @@ import harness.schedule.prepare as prepare_module
 from harness.backbones.locate import BackboneFiles
 from harness.cli.main import app
 from harness.data.spec import TaskSpec
-from harness.errors import HarnessError
 from harness.methods import methods
-from harness.records import Budget
+from harness.planning.suites import Suite, load_suite
+from harness.records.record import Budget
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
-from harness.suites import Suite, load_suite
+from harness.support.errors import HarnessError
 from tests.toys import write_toy_table
 
 SECONDS = 3.0

@@ -19,20 +19,20 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.measure.signs import n_signs
 from harness.measure.watch import AttentiveClock, Presence, Standing, Watch
 from harness.methods import _label_likelihood, methods
 from harness.methods.base import Bench
-from harness.plan import PlannedCell
-from harness.records import Budget, Record
+from harness.planning.plan import PlannedCell
+from harness.records.record import Budget, Record
+from harness.running.worker import Worker
 from harness.schedule.drive import run_cells
 from harness.schedule.limits import Limits
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_workers import RayWorkers
-from harness.store import Store
+from harness.store.store import Store
 from harness.tasks import Task
 from harness.tasks.base import Rows
 from harness.training import model

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.cli.streams import make_streams_tolerant
-from harness.jsonl import write_jsonl
-from harness.store import Store
+from harness.records.jsonl import write_jsonl
+from harness.store.store import Store
 from tests.record_factory import make_grid, make_record
 
 TEXTS = ["[/b]", "[red]x[/nothing]", "\ud800", "\x1b[2J", "a\rb", "[link=file:///x]y", "日本 ·", "\u202e", "x\ny"]

@@ -14,16 +14,17 @@ from torch import nn
 
 from harness.advice.evidence import gather
 from harness.backbones.locate import BackboneFiles, locate_backbone
-from harness.errors import UnsupportedError, UsageError
 from harness.measure.device import Device
-from harness.methods import artifact, methods
+from harness.methods import methods
 from harness.methods._by_depth import MISORDERED
 from harness.methods._fine_tuning import _KEPT_A_RATE
 from harness.methods._peft import _NAMED_BY_PEFT
+from harness.methods.artifact import ARTIFACT_SETTINGS, artifact_size_bytes, load_artifact, save_artifact
 from harness.methods.ia3 import _RIGHT_IN_2
+from harness.records.labels import variants
+from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Task
 from harness.training.blocks import parameters_by_depth
-from harness.variants import variants
 from tests.record_factory import make_record
 from tests.tiny_architectures import save_tiny
 from tests.toys import make_bench, run_one, test_rows
@@ -186,18 +187,18 @@ def test_a_saved_model_has_the_version_of_its_cell(
     method: Any = methods.get(name)()
     bench = make_bench(toy, files, cpu)
     fitted = method.fitted(method.build(bench).eval(), bench)
-    assert artifact.save(fitted, method, tmp_path, bench) == artifact.size_bytes(fitted, method)
-    settings = json.loads((tmp_path / artifact.SETTINGS).read_text())
+    assert save_artifact(fitted, method, tmp_path, bench) == artifact_size_bytes(fitted, method)
+    settings = json.loads((tmp_path / ARTIFACT_SETTINGS).read_text())
     assert settings["version"] == now
-    _, restored = artifact.load(tmp_path, bench)
+    _, restored = load_artifact(tmp_path, bench)
     np.testing.assert_array_equal(restored.predict(test_rows(toy), bench), fitted.predict(test_rows(toy), bench))
 
-    (tmp_path / artifact.SETTINGS).write_text(json.dumps({**settings, "version": earlier}))
+    (tmp_path / ARTIFACT_SETTINGS).write_text(json.dumps({**settings, "version": earlier}))
     if earlier == now:
-        artifact.load(tmp_path, bench)
+        load_artifact(tmp_path, bench)
         return
     with pytest.raises(UsageError, match=f"saved by version {earlier} of '{name}'; this is version {now}"):
-        artifact.load(tmp_path, bench)
+        load_artifact(tmp_path, bench)
 
 
 @pytest.mark.parametrize("version", [0, 2])
@@ -206,8 +207,8 @@ def test_a_version_that_never_was_is_refused(
 ) -> None:
     method: Any = methods.get("bitfit")()
     bench = make_bench(toy, tiny, cpu)
-    artifact.save(method.fitted(method.build(bench).eval(), bench), method, tmp_path, bench)
-    settings = json.loads((tmp_path / artifact.SETTINGS).read_text())
-    (tmp_path / artifact.SETTINGS).write_text(json.dumps({**settings, "version": version}))
+    save_artifact(method.fitted(method.build(bench).eval(), bench), method, tmp_path, bench)
+    settings = json.loads((tmp_path / ARTIFACT_SETTINGS).read_text())
+    (tmp_path / ARTIFACT_SETTINGS).write_text(json.dumps({**settings, "version": version}))
     with pytest.raises(UsageError, match=f"saved by version {version} of 'bitfit'; this is version 1"):
-        artifact.load(tmp_path, bench)
+        load_artifact(tmp_path, bench)

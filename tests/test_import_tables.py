@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from harness.advice.evidence import usable
 from harness.cli.main import app
-from harness.errors import UsageError
-from harness.importing import read_results
-from harness.store import Store
+from harness.store.importing import read_results
+from harness.store.store import Store
+from harness.support.errors import UsageError
 
 PUBLISHED = """method,task,shots_per_class,split,measure,score
 setfit,sst5,8,0,acc,40.0

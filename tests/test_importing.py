@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.errors import UsageError
-from harness.frame import export
-from harness.importing import read_results
-from harness.jsonl import write_jsonl
+from harness.analysis.frame import export
+from harness.analysis.stats import pareto_front
+from harness.records.jsonl import write_jsonl
 from harness.report.page import page_html
 from harness.report.tables import comparison
-from harness.stats import pareto_front
+from harness.store.importing import read_results
+from harness.support.errors import UsageError
 from tests.record_factory import make_grid, make_record
 
 

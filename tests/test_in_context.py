@@ -13,14 +13,15 @@ import torch
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
-from harness.errors import UnsupportedError
-from harness.execute import Worker
 from harness.measure.device import Device
-from harness.methods import Method, artifact, methods
+from harness.methods import Method, methods
 from harness.methods._demonstrations import draw
 from harness.methods._in_context import FittedPrompt
 from harness.methods._prompts import Demonstration, PromptWriter, Wording
+from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.methods.base import Bench
+from harness.running.worker import Worker
+from harness.support.errors import UnsupportedError
 from harness.tasks import Rows, Task
 from tests.tiny_backbones import save_tiny_llama
 from tests.toys import make_bench, run_one, test_rows
@@ -287,9 +288,9 @@ def test_saved_without_the_training_rows_predicts_the_same(
         rows = some_test_rows(toy, 12)
         expected = fitted.predict(rows, bench)
         folder = tmp_path / files.architecture
-        assert artifact.save(fitted, method, folder, bench) == artifact.size_bytes(fitted, method)
+        assert save_artifact(fitted, method, folder, bench) == artifact_size_bytes(fitted, method)
         elsewhere = make_bench(toy, files, cpu, seed=7)  # the words of the classes come from the artifact
-        _, restored = artifact.load(folder, elsewhere)
+        _, restored = load_artifact(folder, elsewhere)
         np.testing.assert_array_equal(restored.predict(rows, elsewhere), expected)
 
 

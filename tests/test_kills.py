@@ -25,7 +25,7 @@ import pytest
 
 from harness.backbones.locate import BackboneFiles
 from harness.schedule.local import LocalWorkers
-from harness.store import Store
+from harness.store.store import Store
 from tests.record_factory import essence
 from tests.test_cli import command, harness
 from tests.toys import write_toy_table

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
-from harness.errors import DataError, UsageError
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.metrics import metrics
-from harness.records import Record
-from harness.store import Store
-from harness.suites import load_suite
+from harness.planning.suites import load_suite
+from harness.records.record import Record
+from harness.running.worker import Worker
+from harness.store.store import Store
+from harness.support.errors import DataError, UsageError
 from harness.tasks import Rows, Task, kinds
 from tests.toy_kinds import TOYS, WRITTEN, architectures_of, toy_rows, toy_spec, toy_task
 from tests.toys import make_bench, plan_one, run_one, shorten

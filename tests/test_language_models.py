@@ -13,9 +13,9 @@ import torch
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.data.table import table_task
-from harness.errors import UsageError
 from harness.measure.device import Device
 from harness.methods import methods
+from harness.support.errors import UsageError
 from harness.tasks import kinds
 from tests.tiny_backbones import SPECIAL, save_tiny_llama, save_tiny_t5, word_tokenizer
 from tests.toys import run_one

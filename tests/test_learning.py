@@ -10,7 +10,7 @@ import pytest
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.suites import load_suite
+from harness.planning.suites import load_suite
 from harness.tasks import Task, kinds
 from tests.toys import run_one, shorten
 

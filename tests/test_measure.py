@@ -13,11 +13,11 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.errors import UsageError
 from harness.measure.clock import PhaseClock
 from harness.measure.device import Device, find_device, processor_name
 from harness.measure.flops import FlopsModel, count_flops, fit_flops
 from harness.measure.memory import MemoryMeter
+from harness.support.errors import UsageError
 
 
 def test_phases_are_exclusive_and_add_up() -> None:
@@ -150,16 +150,16 @@ def test_devices() -> None:
 
 _FULL_CELL = """
 from pathlib import Path
-from harness.backbones.locate import DEFAULT, locate_backbone
-from harness.execute import Worker
+from harness.backbones.locate import DEFAULT_BACKBONE, locate_backbone
+from harness.running.worker import Worker
 from harness.measure.device import find_device
 from harness.methods import methods
-from harness.records import Budget
-from harness.suites import load_suite
+from harness.records.record import Budget
+from harness.planning.suites import load_suite
 from harness.tasks import kinds
 from tests.toys import plan_one
 task = kinds.get("classification").prepare(load_suite("quickstart").task("docstrings"), None)
-files = locate_backbone(DEFAULT)
+files = locate_backbone(DEFAULT_BACKBONE)
 planned = plan_one(task, files, methods.get("full")(), size="192", budget=Budget(steps=20))
 record = Worker(find_device("cpu"), None).run(planned, task, files, "tests", lambda *_: None)
 print("PEAK", record.cost.peak_rss_bytes, flush=True)

@@ -17,18 +17,18 @@ from harness.advice.evidence import gather
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.data.sampling import carve_validation
-from harness.errors import UnsupportedError
-from harness.execute import Worker
 from harness.measure import flops
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning
-from harness.records import Budget, Cell
+from harness.records.labels import variants
+from harness.records.record import Budget, Cell
+from harness.running.worker import Worker
+from harness.support.errors import UnsupportedError
 from harness.tasks import Task
 from harness.training.blocks import all_blocks, parameters_by_depth
 from harness.training.dropout import set_dropout
 from harness.training.loop import Optimisation, ParameterGroup, train
-from harness.variants import variants
 from tests.record_factory import make_record
 from tests.tiny_architectures import ARCHITECTURES
 from tests.toy_kinds import toy_task
@@ -306,16 +306,16 @@ def test_stacks_of_different_heights_are_told_apart() -> None:
 _TWICE = """
 import sys
 from pathlib import Path
-from harness.backbones.locate import DEFAULT, locate_backbone
-from harness.execute import Worker
+from harness.backbones.locate import DEFAULT_BACKBONE, locate_backbone
+from harness.running.worker import Worker
 from harness.measure.device import find_device
 from harness.methods import methods
-from harness.records import Budget
+from harness.records.record import Budget
 from harness.tasks import kinds
 from tests.toys import run_one, write_toy_table
 cpu = find_device("cpu")
 task = kinds.get("classification").prepare(write_toy_table(Path(sys.argv[1])), None)
-worker, files = Worker(cpu, None), locate_backbone(DEFAULT)
+worker, files = Worker(cpu, None), locate_backbone(DEFAULT_BACKBONE)
 for _ in range(2):
     method = methods.get(sys.argv[2])(precision="fp32")
     record = run_one(task, files, method, cpu, worker=worker, budget=Budget(steps=6))

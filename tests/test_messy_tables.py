@@ -19,13 +19,13 @@ from harness.data.rows import overlap_key
 from harness.data.sampling import parse_size
 from harness.data.source import load_splits
 from harness.data.table import table_task
-from harness.errors import DataError, DataWarning, UsageError
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods._logistic import choose_penalty
 from harness.methods.configure import parse_methods
-from harness.plan import plan_cells
-from harness.records import Budget
+from harness.planning.plan import plan_cells
+from harness.records.record import Budget
+from harness.running.worker import Worker
+from harness.support.errors import DataError, DataWarning, UsageError
 from harness.tasks import kinds
 from harness.tasks.base import Task
 from harness.tasks.summary import count_cut, summarise

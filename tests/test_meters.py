@@ -13,17 +13,17 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import execute
 from harness.backbones.locate import BackboneFiles
-from harness.execute import Worker
 from harness.features import encode
 from harness.measure import memory, meters, nvml, provenance
 from harness.measure.clock import PhaseClock
 from harness.measure.device import Device
 from harness.measure.failures import Failures
 from harness.measure.meters import Meters
-from harness.methods import artifact, methods
-from harness.records import MAX_ERROR, Budget, Record
+from harness.methods import methods
+from harness.records.record import MAX_ERROR, Budget, Record
+from harness.running import worker as execute
+from harness.running.worker import Worker
 from harness.tasks import Task
 from harness.tasks.base import Texts
 from tests.planted import Constant, Planted
@@ -60,7 +60,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, Callable[[Record], An
     "commit": (provenance, "source_state", breaks, "commit", lambda r: r.provenance.commit),
     "packages": (provenance, "package_versions", breaks, "packages", lambda r: r.provenance.packages or None),
     "operations": (encode, "fit_flops", breaks, "train_flops", lambda r: r.cost.train_flops),
-    "size": (artifact, "size_bytes", breaks, "artifact_bytes", lambda r: r.cost.artifact_bytes),
+    "size": (execute, "artifact_size_bytes", breaks, "artifact_bytes", lambda r: r.cost.artifact_bytes),
     "training score": (execute, "_train_score", breaks, "train_score", lambda r: r.train_score),
     "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.provenance.measured.get("left_behind")),
 }

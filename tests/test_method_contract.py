@@ -19,13 +19,14 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.execute import Worker
 from harness.measure.device import Device
-from harness.methods import Method, artifact, methods
+from harness.methods import Method, methods
 from harness.methods._fine_tuning import FineTuning, FittedModel
 from harness.methods._gradient import TrainedMethod
 from harness.methods._peft import PeftMethod
-from harness.records import Budget
+from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
+from harness.records.record import Budget
+from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from tests.toys import make_bench, plan_one, run_one, test_rows
 
@@ -180,11 +181,11 @@ def test_saved_and_restored_predicts_the_same(
     bench = make_bench(toy, files if method.serves else None, cpu)
     fitted = method.fit(draw(toy, method, 48, cpu), bench)
     expected = fitted.predict(test_rows(toy), bench)
-    written = artifact.save(fitted, method, tmp_path / "saved", bench)
-    assert written == artifact.size_bytes(fitted, method)
+    written = save_artifact(fitted, method, tmp_path / "saved", bench)
+    assert written == artifact_size_bytes(fitted, method)
     assert {path.suffix for path in (tmp_path / "saved").iterdir()} == {".json", ".safetensors"}
     another = make_bench(toy, files if method.serves else None, cpu, seed=7)  # what is saved needs no seed
-    restored_method, restored = artifact.load(tmp_path / "saved", another)
+    restored_method, restored = load_artifact(tmp_path / "saved", another)
     assert restored_method == method
     np.testing.assert_array_equal(restored.predict(test_rows(toy), another), expected)
     assert restored.n_trainable == fitted.n_trainable
@@ -249,9 +250,10 @@ import json, sys
 from pathlib import Path
 from harness.backbones.locate import locate_backbone
 from harness.data.spec import TaskSpec
-from harness.execute import Worker
+from harness.running.worker import Worker
 from harness.measure.device import find_device
-from harness.methods import artifact, methods
+from harness.methods import methods
+from harness.methods.artifact import save_artifact, artifact_size_bytes, load_artifact
 from harness.tasks import kinds
 from tests.toys import make_bench, plan_one, test_rows
 asked = json.loads(sys.argv[1])
@@ -263,7 +265,7 @@ for name, architecture in asked["cases"]:
     planned = plan_one(task, files, methods.get(name)(**settings))
     record = worker.run(planned, task, files, "tests", lambda *_: None)
     bench = make_bench(task, files if planned.method.serves else None, find_device("cpu"), like=worker)
-    restored = artifact.load(Path(asked["saved"]) / architecture / name, bench)[1]
+    restored = load_artifact(Path(asked["saved"]) / architecture / name, bench)[1]
     print("RESULT", json.dumps([name, architecture, planned.cell.id, record.predictions.to_json(),
         restored.predict(test_rows(task), bench).astype("f8").tolist()]))
 """
@@ -289,7 +291,7 @@ def test_another_process_gives_the_same(
         method = configured(name, **BRIEF)
         bench = make_bench(toy, files if method.serves else None, cpu, like=worker)
         fitted = method.fit(draw(toy, method, 24, cpu), bench)
-        artifact.save(fitted, method, tmp_path / "saved" / architecture / name, bench)
+        save_artifact(fitted, method, tmp_path / "saved" / architecture / name, bench)
         expected = fitted.predict(test_rows(toy), bench)
         predictions = toy.kind.decode(toy, expected).to_json()
         here[name, architecture] = (plan_one(toy, files, method).cell.id, predictions, expected)

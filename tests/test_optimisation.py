@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from harness.backbones.locate import BackboneFiles
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods.discriminative import Discriminative
 from harness.methods.gradual_unfreezing import GradualUnfreezing
 from harness.methods.last_layers import LastLayers
-from harness.records import Budget
+from harness.records.record import Budget
+from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from harness.training.batches import Batch
 from harness.training.blocks import parameters_by_depth

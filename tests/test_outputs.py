@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.errors import UsageError
-from harness.jsonl import write_jsonl
-from harness.outputs import check_folder, check_output, csv_starts_with, mark_folder, replacing
-from harness.store import Store
+from harness.records.jsonl import write_jsonl
+from harness.store.store import Store
+from harness.support.errors import UsageError
+from harness.support.outputs import check_folder, check_output, csv_starts_with, mark_folder, replacing
 from tests.record_factory import make_grid
 
 RECORDS = make_grid(methods=("full", "tfidf"), sizes=(32,), seeds=(0, 1))

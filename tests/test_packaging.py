@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 _LOOK = """
 import harness, sys
-from harness.resources import shipped
-from harness.suites import load_suite, suite_names
+from harness.support.resources import shipped
+from harness.planning.suites import load_suite, suite_names
 print(harness.__file__)
 print(sorted(path.name for path in shipped("suites").iterdir() if path.name.endswith(".yaml")))
 print(shipped("results/reference").is_dir())

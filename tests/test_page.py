@@ -8,12 +8,13 @@ import re
 
 import pytest
 
-from harness.errors import UsageError
-from harness.records import Provenance
-from harness.report import latex, text
+from harness.records.record import Provenance
+from harness.report import latex
 from harness.report.page import page_html, write_page
 from harness.report.panels import panels
 from harness.report.tables import comparison
+from harness.support import text
+from harness.support.errors import UsageError
 from tests.record_factory import make_grid, make_record
 
 EVIL = [

@@ -9,8 +9,8 @@ import time
 import pandas as pd
 import pytest
 
+from harness.analysis.stats import pareto_front
 from harness.report.page import write_page
-from harness.stats import pareto_front
 from tests.browser import chromium, resize
 from tests.record_factory import make_grid, make_record
 from tests.test_page import data_of

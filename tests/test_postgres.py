@@ -25,17 +25,17 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from harness.backbones.locate import BackboneFiles
-from harness.claims import Owner
 from harness.cli.main import app
-from harness.errors import DuplicateError, StoreError
-from harness.execute import unrun
-from harness.jsonl import write_jsonl
 from harness.measure.device import Device
-from harness.records import Record
+from harness.records.jsonl import write_jsonl
+from harness.records.record import Record
+from harness.running.worker import unrun
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Done, Event, Job
 from harness.schedule.prepare import Prepared
-from harness.store import STORE_SCHEMA, Store
+from harness.store.claims import Owner
+from harness.store.store import STORE_SCHEMA, Store
+from harness.support.errors import DuplicateError, StoreError
 from harness.tasks import Task
 from tests import test_claims, test_forget, test_store
 from tests.planted import Planted

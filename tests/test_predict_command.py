@@ -13,8 +13,8 @@ import pytest
 from harness import load_model
 from harness.backbones.locate import BackboneFiles
 from harness.cli.predict import predict_command
-from harness.errors import DataError, UsageError
 from harness.measure.device import Device
+from harness.support.errors import DataError, UsageError
 from harness.tasks.base import Task
 from tests.toys import save_one
 

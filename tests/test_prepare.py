@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.backbones.locate import BackboneFiles
-from harness.errors import MissingResourceError
-from harness.schedule.prepare import Request, prepare
-from harness.suites import Suite
+from harness.planning.suites import Suite
+from harness.schedule.prepare import Request, prepare_plan
+from harness.support.errors import MissingResourceError
 from tests.toy_kinds import toy_spec
 
 
@@ -24,7 +24,7 @@ def request_of_two(tmp_path: Path, tiny: BackboneFiles) -> Request:
 
 
 def test_tasks_without_a_backbone_are_left_out_and_named(request_of_two: Request) -> None:
-    prepared = prepare(request_of_two)
+    prepared = prepare_plan(request_of_two)
     assert list(prepared.tasks) == ["toy-text-pair"]
     assert {planned.cell.task for planned in prepared.cells} == {"toy-text-pair"}
     assert prepared.notes[0] == "left out, for want of a backbone: toy-translation."
@@ -34,11 +34,11 @@ def test_tasks_without_a_backbone_are_left_out_and_named(request_of_two: Request
 def test_what_was_named_is_not_left_out(request_of_two: Request) -> None:
     asked = dataclasses.replace(request_of_two, tasks=["toy-text-pair", "toy-translation"])
     with pytest.raises(MissingResourceError, match="nobody/nowhere"):
-        prepare(asked)
+        prepare_plan(asked)
     with pytest.raises(MissingResourceError, match="nobody/elsewhere"):
-        prepare(dataclasses.replace(request_of_two, backbone="nobody/elsewhere"))
+        prepare_plan(dataclasses.replace(request_of_two, backbone="nobody/elsewhere"))
 
 
 def test_methods_that_need_no_backbone_run_without_one(request_of_two: Request) -> None:
-    prepared = prepare(dataclasses.replace(request_of_two, methods=["majority"]))
+    prepared = prepare_plan(dataclasses.replace(request_of_two, methods=["majority"]))
     assert set(prepared.tasks) == {"toy-text-pair", "toy-translation"}

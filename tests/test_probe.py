@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.advice import Question, advise
+from harness.advice import Question
+from harness.advice.answer import answer_question
 from harness.advice.work import texts_read
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
@@ -77,7 +78,7 @@ def test_advice_on_a_probed_device_is_that_of_the_measured_one_scaled() -> None:
     """A device on which every probed step takes three times as long is advised at three times the seconds."""
     records = [r for task in ("a", "b", "c") for r in make_grid(sizes=(32, 256, 2048), task=task)]
     question = Question(n_train=256, classes=2, tokens=32.0)
-    before = advise(question, records)
+    before = answer_question(question, records)
     slow = []
     for choice in before.choices:
         record = next(r for r in records if r.cell.method == choice.method)
@@ -89,13 +90,13 @@ def test_advice_on_a_probed_device_is_that_of_the_measured_one_scaled() -> None:
             Probed("slow", record.cell.backbone, choice.method, record.cell.config, batch, 32, 3 * step, 1e9, "now")
         )
     assert slow, "the grid has a method that takes steps"
-    after = advise(question, records, slow)
+    after = answer_question(question, records, slow)
     assert after.device == "slow"
     assert any("times 3.00" in note for note in after.notes)
     for one, other in zip(before.choices, after.choices, strict=True):
         if one.train_seconds is not None and other.train_seconds is not None:
             assert other.train_seconds == pytest.approx(3 * one.train_seconds, rel=1e-6)
-    assert advise(Question(n_train=256, device=before.device), records, slow).device == before.device
+    assert answer_question(Question(n_train=256, device=before.device), records, slow).device == before.device
 
 
 def test_a_local_folder_without_weights_will_do(tmp_path: Path) -> None:

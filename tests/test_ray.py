@@ -16,10 +16,9 @@ import psutil
 import pytest
 
 from harness.backbones.locate import BackboneFiles
-from harness.errors import UsageError
 from harness.methods import methods
-from harness.plan import PlannedCell
-from harness.records import Budget, Record
+from harness.planning.plan import PlannedCell
+from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Job, Lost
 from harness.schedule.limits import Limits
@@ -28,7 +27,8 @@ from harness.schedule.prepare import Prepared
 from harness.schedule.ray_actor import CellActor
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_workers import RayWorkers
-from harness.store import Store
+from harness.store.store import Store
+from harness.support.errors import UsageError
 from harness.tasks import Task
 from tests.planted import Planted
 from tests.record_factory import essence

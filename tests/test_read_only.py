@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.errors import StoreError
-from harness.store import Store
+from harness.store.store import Store
+from harness.support.errors import StoreError
 from tests.record_factory import make_grid, make_record
 from tests.test_faults import OLD_STORE, on_a_small_disk
 
@@ -122,7 +122,7 @@ def test_a_file_that_is_written_to_in_the_middle_is_read_again(folder: Path, mon
 READ = """
 import sys
 from pathlib import Path
-from harness.store import Store
+from harness.store.store import Store
 for name in ("old.sqlite", "new.sqlite", "log.sqlite"):
     with Store.open(Path(sys.argv[1]) / name, read_only=True) as store:
         print(name, len(list(store.records(with_predictions=True, latest_only=False))), "readable")

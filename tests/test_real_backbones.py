@@ -9,10 +9,10 @@ import pytest
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._peft import PeftMethod
+from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.test_method_contract import BRIEF, configured, state_hash, unsupported
 from tests.toys import run_one

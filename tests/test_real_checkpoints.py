@@ -16,7 +16,7 @@ from harness.backbones.locate import locate_backbone
 from harness.backbones.model import load_backbone
 from harness.backbones.outline import ALIKE, shorten
 from harness.backbones.tokenizer import token_counts
-from harness.errors import UsageError
+from harness.support.errors import UsageError
 from tests.tiny_architectures import ARCHITECTURES
 from tests.tiny_backbones import WORDS, word_tokenizer
 
@@ -129,7 +129,7 @@ def test_a_special_token_in_use_without_an_embedding_is_refused(role: str, tmp_p
 
 
 def test_planning_builds_a_few_blocks_of_a_large_model(tmp_path: Path) -> None:
-    from harness.backbones.outline import outline
+    from harness.backbones.outline import outline_backbone
 
     stated = {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128_256, "hidden_size": 4096,
@@ -137,7 +137,7 @@ def test_planning_builds_a_few_blocks_of_a_large_model(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(stated))
     files = locate_backbone(str(tmp_path), weights=False)
-    shown: Any = outline(files, language_model=False)
+    shown: Any = outline_backbone(files, language_model=False)
     assert len(shown.layers) == shown.config.num_hidden_layers < 5
     projection = shown.layers[0].self_attn.k_proj.weight
     assert (tuple(projection.shape), projection.is_meta) == ((1024, 4096), True)

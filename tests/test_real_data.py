@@ -8,9 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from harness.backbones.locate import BackboneFiles
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
+from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import plan_one, shorten
 

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness import stats
-from harness.errors import StoreError, UsageError
-from harness.records import Budget, Cost
-from harness.report import plots, text
+from harness.analysis import stats
+from harness.records.record import Budget, Cost
+from harness.report import plots
 from harness.report.contrasts import paired_differences
 from harness.report.observations import observe
 from harness.report.panels import panels
@@ -23,6 +22,8 @@ from harness.report.styles import styles
 from harness.report.tables import comparison, failures
 from harness.report.terminal import terminal_table, terminal_tables
 from harness.report.write import write_report
+from harness.support import text
+from harness.support.errors import StoreError, UsageError
 from tests.record_factory import METHODS, make_grid, make_record
 
 

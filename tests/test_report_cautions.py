@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.frame import Cut, cut
-from harness.records import Record
-from harness.report import latex, text
+from harness.analysis.frame import Cut, cut
+from harness.records.record import Record
+from harness.report import latex
 from harness.report.caption import cautions, coverage, scores_said
-from harness.report.compare import compare
+from harness.report.compare import compare_methods
 from harness.report.contrasts import standings
 from harness.report.page import page_html
 from harness.report.panels import panels
@@ -23,6 +23,7 @@ from harness.report.pivot import pivot
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
 from harness.report.write import write_report
+from harness.support import text
 from tests.record_factory import make_grid, make_record
 from tests.test_page import data_of, outside_scripts
 from tests.test_report_numbers import noted
@@ -207,7 +208,7 @@ def test_names_do_no_harm_in_any_rendering(evil: str, where: str) -> None:
     assert "<script>alert" not in page
     assert data_of(page)["panels"]
     page.encode("utf-8")
-    compared = compare(records, records)
+    compared = compare_methods(records, records)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(terminal_compared(compared))
     assert "\x1b" not in console.export_text()

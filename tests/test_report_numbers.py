@@ -11,14 +11,13 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from harness import stats
 from harness.advice import Question
-from harness.advice.answer import advise
-from harness.errors import UsageError
-from harness.records import Cost, CurvePoint, Record, Score
+from harness.advice.answer import answer_question
+from harness.analysis import stats
+from harness.records.record import Cost, CurvePoint, Record, Score
 from harness.report.across import across_tasks, overfitting_gaps
 from harness.report.caption import cautions
-from harness.report.compare import compare
+from harness.report.compare import compare_methods
 from harness.report.contrasts import standings
 from harness.report.latex import latex_pivot
 from harness.report.overview_plots import draw_phases, heat_map_data, heat_map_title, one_setting, phases_of
@@ -28,6 +27,7 @@ from harness.report.pivot import markdown_comparison, markdown_pivot, pivot
 from harness.report.plots import seconds_of
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
+from harness.support.errors import UsageError
 from tests.record_factory import make_record
 from tests.test_page import data_of
 
@@ -93,13 +93,13 @@ def test_what_encodes_for_long_is_cheaper_nowhere() -> None:
     points = seconds_of(panel).set_index("line")
     assert points["train_seconds"].to_dict() == pytest.approx({"knn": 90.001, "lora": 7.0})
     asked = Question(n_train=32, train_seconds=10)
-    fits = {choice.method: choice.fits for choice in advise(asked, records).choices}
+    fits = {choice.method: choice.fits for choice in answer_question(asked, records).choices}
     assert fits == {"knn": False, "lora": True}
     faster = [dataclasses.replace(r, cost=dataclasses.replace(r.cost, fit_seconds=(r.cost.fit_seconds or 0) / 4))
               for r in records]  # fmt: skip
-    found = compare(records, faster).rows.set_index("method")
+    found = compare_methods(records, faster).rows.set_index("method")
     assert found["train_ratio"].to_dict() == pytest.approx({"knn": 90.00025 / 90.001, "lora": 4 / 7})
-    assert "train b/a" in shown(terminal_compared(compare(records, faster)))
+    assert "train b/a" in shown(terminal_compared(compare_methods(records, faster)))
 
 
 def test_seconds_that_were_disturbed_do_not_enter_the_median_while_others_are_there() -> None:
@@ -111,7 +111,7 @@ def test_seconds_that_were_disturbed_do_not_enter_the_median_while_others_are_th
     assert alone["train_seconds"].tolist() == [50.0]
     (panel,) = panels(alone)
     assert any("disturbed in all cells: lora at 32" in said for said in cautions(panel))
-    found = compare(records, records)
+    found = compare_methods(records, records)
     assert found.rows["train_ratio"].tolist() == [1.0]
 
 
@@ -153,11 +153,11 @@ def test_who_is_ahead_on_the_shared_seeds_is_not_called_worse() -> None:
 def test_a_comparison_of_two_collections_is_over_the_seeds_that_both_have() -> None:
     a = [bare("lora", seed, value) for seed, value in enumerate((0.9, 0.8, 0.1))]
     b = [bare("lora", seed, value) for seed, value in enumerate((0.88, 0.84))]
-    (row,) = compare(a, b).rows.to_dict("records")
+    (row,) = compare_methods(a, b).rows.to_dict("records")
     assert (row["score_a"], row["score_b"]) == (pytest.approx(0.85), pytest.approx(0.86))
     assert row["difference"] == pytest.approx(row["score_b"] - row["score_a"])
     assert "2 seeds that both have" in row["note"]
-    (apart,) = compare(a[:2], [bare("lora", seed, 0.5) for seed in (7, 8)]).rows.to_dict("records")
+    (apart,) = compare_methods(a[:2], [bare("lora", seed, 0.5) for seed in (7, 8)]).rows.to_dict("records")
     assert apart["difference"] == pytest.approx(apart["score_b"] - apart["score_a"])
     assert "different seeds" in apart["note"]
 
@@ -166,11 +166,11 @@ def test_a_comparison_does_not_mix_versions_or_metrics() -> None:
     old = [bare("lora", seed, 0.5) for seed in range(3)]
     new = [bare("lora", seed, 0.8 + 0.01 * seed, version=2) for seed in range(2)]
     for records in ([*old, *new], [*new, *old]):
-        (row,) = compare(records, records).rows.to_dict("records")
+        (row,) = compare_methods(records, records).rows.to_dict("records")
         assert row["score_a"] == pytest.approx(0.805)
         assert "several versions" in row["note"]
     other = [bare("lora", seed, 0.4, metric="macro_f1") for seed in range(3)]
-    found = compare(old, other)
+    found = compare_methods(old, other)
     (row,) = found.rows.to_dict("records")
     assert row["verdict"] == "not known"
     assert pd.isna(row["difference"])
@@ -351,9 +351,9 @@ def test_the_same_difference_on_every_row_is_the_sign_test(n_seeds: int, n_rows:
 def test_advice_leaves_out_scores_above_the_highest_there_is() -> None:
     records = [bare("lora", seed, 0.8, task=task) for task in ("a", "b") for seed in range(2)]
     percent = [bare("lora", seed, 80.0, task="c") for seed in range(2)]
-    told = advise(Question(n_train=32), [*records, *percent])
-    alone = advise(Question(n_train=32), records)
+    told = answer_question(Question(n_train=32), [*records, *percent])
+    alone = answer_question(Question(n_train=32), records)
     assert told.choices[0].score == pytest.approx(alone.choices[0].score)
     assert any("2 records of c are left out" in note for note in told.notes)
     with pytest.raises(UsageError, match="as fractions"):
-        advise(Question(n_train=32), percent)
+        answer_question(Question(n_train=32), percent)

@@ -11,12 +11,12 @@ import pytest
 from harness import load_model
 from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import parse_size
-from harness.errors import UsageError
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods.configure import parse_methods
-from harness.plan import plan_cells
-from harness.records import Budget, Record
+from harness.planning.plan import plan_cells
+from harness.records.record import Budget, Record
+from harness.running.worker import Worker
+from harness.support.errors import UsageError
 from harness.tasks.base import Task
 
 METHODS = (

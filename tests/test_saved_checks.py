@@ -13,10 +13,10 @@ import pytest
 
 from harness import load_model
 from harness.backbones.locate import BackboneFiles, locate_backbone
-from harness.errors import HarnessError, UsageError
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods.configure import parse_methods
+from harness.support.errors import HarnessError, UsageError
 from harness.tasks.base import Task
 from tests import damage
 from tests.toys import make_bench, plan_one, run_one, save_one
@@ -217,7 +217,7 @@ def test_scores_of_spans_and_tokens_that_are_not_finite_are_errors(
     import torch
 
     from harness.training.forms.spans import window_scores
-    from harness.training.language import LanguageModel
+    from harness.training.language import AskedModel
     from harness.training.writing import write
 
     class Broken(torch.nn.Module):
@@ -235,4 +235,4 @@ def test_scores_of_spans_and_tokens_that_are_not_finite_are_errors(
     assert task.reply is not None
     reply = dataclasses.replace(task.reply, max_new_tokens=2, stop=())
     with pytest.raises(FloatingPointError, match="not a number"):
-        write(LanguageModel(model, is_causal=True), rows, bench.some_backbone.tokenizer, reply, cpu, "fp32")
+        write(AskedModel(model, is_causal=True), rows, bench.some_backbone.tokenizer, reply, cpu, "fp32")

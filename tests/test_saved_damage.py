@@ -14,8 +14,8 @@ import pytest
 
 from harness import load_model
 from harness.backbones.locate import BackboneFiles
-from harness.errors import HarnessError
 from harness.measure.device import Device
+from harness.support.errors import HarnessError
 from harness.tasks.base import Task
 from tests import damage
 from tests.toys import save_one

@@ -13,13 +13,13 @@ import typer
 from typer.testing import CliRunner
 
 import harness.cli.main as main_module
-from harness.advice import ask
+from harness.advice import advise
 from harness.cli.main import app
-from harness.database import parse_url
-from harness.errors import HarnessError
-from harness.masking import mask_store, mask_text
-from harness.sources import read_source
-from harness.store import Store
+from harness.store.database import parse_url
+from harness.store.reading import read_source
+from harness.store.store import Store
+from harness.support.errors import HarnessError
+from harness.support.masking import mask_store, mask_text
 from tests.record_factory import make_record
 from tests.toys import write_toy_table
 
@@ -74,7 +74,7 @@ def arguments_of(name: str, url: str, folder: Path) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("secrets")
     write_toy_table(found / "toy.csv", n_rows=90)
-    from harness.jsonl import write_jsonl
+    from harness.records.jsonl import write_jsonl
 
     write_jsonl([make_record()], found / "records.jsonl")
     return found
@@ -135,7 +135,7 @@ def test_no_exception_of_the_library_holds_the_password(url: str) -> None:
         lambda: Store.open(url, read_only=True),
         lambda: parse_url(url) and Store.open(url, create=False),
         lambda: read_source(url),
-        lambda: ask(url, n_train=64) if "://" in url else Store.open(url),
+        lambda: advise(url, n_train=64) if "://" in url else Store.open(url),
     ):
         with pytest.raises(HarnessError) as caught:
             attempt()

@@ -9,11 +9,11 @@ from torch import nn
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods.linear_probe import LinearProbe
 from harness.methods.setfit import SetFit
-from harness.suites import load_suite
+from harness.planning.suites import load_suite
+from harness.running.worker import Worker
 from harness.tasks import Source, Task, kinds
 from harness.training.model import PooledModel
 from harness.training.pairs import PairBatches, cosine_of_pairs, draw_pairs, squared_difference

@@ -12,7 +12,7 @@ import pytest
 
 from harness.measure.watch import Standing
 from harness.methods import methods
-from harness.records import Budget, Record
+from harness.records.record import Budget, Record
 from harness.schedule import local_slot, worker_process
 from harness.schedule.job import Alive, Begun, Cut, Done, Job
 from harness.schedule.limits import Limits

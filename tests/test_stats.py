@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.stats import crossed_variance, paired_difference, pareto_front, summarise, wilson_interval
+from harness.analysis.stats import crossed_variance, paired_difference, pareto_front, summarise, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (7, 20), (1641, 2000)])

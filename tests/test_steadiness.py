@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.measure.steadiness import Steadiness, describe, unevenness
-from harness.records import CurvePoint
-from harness.store import Store
+from harness.records.record import CurvePoint
+from harness.store.store import Store
 from tests.test_cli import harness
 
 

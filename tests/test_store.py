@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from harness import tables
-from harness.errors import StoreError
-from harness.records import FINAL_STATUSES, CurvePoint, Record, Score
-from harness.store import STORE_SCHEMA, Store, read_jsonl, write_jsonl
+from harness.records.record import FINAL_STATUSES, CurvePoint, Record, Score
+from harness.store.store import STORE_SCHEMA, Store, read_jsonl, tables, write_jsonl
+from harness.support.errors import StoreError
 from tests.record_factory import DEVICE, make_record
 
 

@@ -14,9 +14,9 @@ from harness.data.classes import read_classes
 from harness.data.docstrings import PACKAGES
 from harness.data.sampling import class_counts, parse_size
 from harness.data.source import load_splits
-from harness.errors import UsageError
-from harness.records import Budget
-from harness.suites import load_suite, suite_names
+from harness.planning.suites import load_suite, suite_names
+from harness.records.record import Budget
+from harness.support.errors import UsageError
 from harness.tasks import kinds
 
 MINIMAL = "tasks:\n  mine:\n    data: {hub: someone/mine}\n"
@@ -218,8 +218,9 @@ def test_anchors_are_read(tmp_path):
 
 def test_suites_and_backbones_are_found_without_heavy_imports():
     code = (
-        "import sys; from harness.suites import load_suite, suite_names; [load_suite(n) for n in suite_names()];"
-        "from harness.backbones.locate import DEFAULT, locate_backbone; locate_backbone(DEFAULT);"
+        "import sys; from harness.planning.suites import load_suite, suite_names;"
+        "[load_suite(n) for n in suite_names()];"
+        "from harness.backbones.locate import DEFAULT_BACKBONE, locate_backbone; locate_backbone(DEFAULT_BACKBONE);"
         "print([n for n in ('torch', 'datasets', 'pandas', 'transformers', 'sklearn') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

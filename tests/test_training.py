@@ -15,7 +15,7 @@ from harness.backbones.model import load_backbone, pool
 from harness.features.tokens import pad
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.records import Budget
+from harness.records.record import Budget
 from harness.tasks import Task
 from harness.training.batches import TokenBatches, shuffled
 from harness.training.budget import Progress, learning_rate_factor

@@ -9,20 +9,21 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from harness import tuning
 from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import carve_validation
-from harness.errors import UsageError
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.measure.memory import settle_for_good
-from harness.methods import Bench, Fitted, Method, artifact, methods
+from harness.methods import Bench, Fitted, Method, methods
+from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.methods.base import Choice, Range, SearchSpace
 from harness.methods.configure import parse_method, parse_methods, with_trials
 from harness.methods.knn import NearestNeighbours
 from harness.methods.majority import Majority
 from harness.methods.tfidf import Tfidf
-from harness.records import Budget, Cell, Record
+from harness.records.record import Budget, Cell, Record
+from harness.running import tuning
+from harness.running.worker import Worker
+from harness.support.errors import UsageError
 from harness.tasks import Rows, Task
 from tests.toys import make_bench, plan_one, run_one, test_rows
 
@@ -373,8 +374,8 @@ def test_every_search_space_holds_settings_that_the_method_takes(name: str) -> N
 def test_what_was_chosen_can_be_saved_and_restored(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Any) -> None:
     bench = make_bench(toy, tiny, cpu)
     fitted, chosen = tuning.fit(NearestNeighbours(k=3, tune=4), rows_of(toy, cpu, 60), bench)
-    assert artifact.save(fitted, chosen, tmp_path, bench) == artifact.size_bytes(fitted, chosen)
-    method, restored = artifact.load(tmp_path, make_bench(toy, tiny, cpu))
+    assert save_artifact(fitted, chosen, tmp_path, bench) == artifact_size_bytes(fitted, chosen)
+    method, restored = load_artifact(tmp_path, make_bench(toy, tiny, cpu))
     assert method == chosen
     np.testing.assert_array_equal(
         restored.predict(test_rows(toy), make_bench(toy, tiny, cpu)), fitted.predict(test_rows(toy), bench)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from harness.analysis.stats import crossed_variance, summarise, wilson_interval
 from harness.metrics.rows import pseudo_values
-from harness.predictions import Predictions
+from harness.records.predictions import Predictions
 from harness.report.observations import observe
-from harness.stats import crossed_variance, summarise, wilson_interval
 from harness.tasks.base import Task
 from tests.record_factory import make_record
 from tests.test_data_table import tickets

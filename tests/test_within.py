@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.frame import tidy_frame
 from harness.cost.estimate import Estimate, Estimator
 from harness.data.sampling import parse_size
-from harness.execute import unrun
-from harness.frame import tidy_frame
 from harness.measure.device import Device, shared
-from harness.plan import PlannedCell, plan_cells
-from harness.records import Budget, Record
+from harness.planning.plan import PlannedCell, plan_cells
+from harness.records.record import Budget, Record
+from harness.running.worker import unrun
 from harness.schedule.drive import Policy, run_cells
 from harness.schedule.job import Job
 from harness.schedule.local import LocalWorkers
 from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
-from harness.store import Store
+from harness.store.store import Store
 from harness.tasks import Task
 from tests.planted import Hungry, Planted
 from tests.test_workers import Quiet

@@ -7,17 +7,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.durations import parse_duration
-from harness.errors import UsageError
 from harness.measure.device import Device
 from harness.measure.host import host_limit_bytes
-from harness.plan import PlannedCell
-from harness.records import Budget, Record
+from harness.planning.plan import PlannedCell
+from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.limits import Limits
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
-from harness.store import Store
+from harness.store.store import Store
+from harness.support.durations import parse_duration
+from harness.support.errors import UsageError
 from harness.tasks import Task
 from tests.planted import Planted
 from tests.toys import plan_one

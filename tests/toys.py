@@ -15,7 +15,6 @@ from harness.backbones.model import load_backbone
 from harness.data.sampling import parse_size
 from harness.data.spec import TaskSpec
 from harness.data.table import table_task
-from harness.execute import Worker, measure_upwards
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
@@ -24,8 +23,9 @@ from harness.measure.device import Device
 from harness.measure.memory import MemoryMeter
 from harness.methods.base import Bench, Ledger, Method
 from harness.methods.configure import parse_methods
-from harness.plan import PlannedCell, plan_cells
-from harness.records import Budget, Record
+from harness.planning.plan import PlannedCell, plan_cells
+from harness.records.record import Budget, Record
+from harness.running.worker import Worker, measure_upwards
 from harness.tasks import Rows, Task
 
 CLASS_WORDS = {

@@ -1,10 +1,5 @@
 """Which method fits a budget, answered from what was measured. Runs nothing, and imports no torch."""
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.advice.answer import Advice, advise
-from harness.advice.ask import ask
-from harness.advice.choice import Choice
-from harness.advice.question import Question
-
-__all__ = ["Advice", "Choice", "Question", "advise", "ask"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,7 @@ from harness.advice.pooled import Floats
 from harness.advice.question import Question
 from harness.advice.relevant import device_of, relevant
 from harness.advice.scores import Curves, Scale, by_method, measured_of
-from harness.cost.calibration import Probed
+from harness.cost import Probed
 from harness.records import Record
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Advice:
         return json.dumps(asdict(self), indent=1)
 
 
-def advise(
+def answer_question(
     question: Question,
     records: Iterable[Record] | Evidence,
     probes: Sequence[Probed] = (),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from harness.report import text
+from harness.support import text
 
 SHOWN: Final[dict[str, Callable[[float], str]]] = {
     "train_seconds": text.seconds,

@@ -17,7 +17,7 @@ from harness.advice.question import Question
 from harness.advice.scores import measured_of, x_of
 from harness.advice.texts import Texts
 from harness.advice.work import log_bytes, log_work, longest_read
-from harness.cost.calibration import Probed
+from harness.cost import Probed
 
 SECONDS: Final = Spreads(
     level=0.14, slope=0.11, covariate=0.18, task=0.045, task_slope=0.095, family=0.54, family_slope=0.025,

@@ -10,9 +10,7 @@ from statistics import median
 from typing import Any
 
 from harness.advice.texts import KnownTexts
-from harness.canonical import encode
-from harness.records import Record
-from harness.variants import LEFT_OUT_AT_DEFAULT, variants
+from harness.records import LEFT_OUT_AT_DEFAULT, Record, encode, variants
 
 CHANCE = frozenset({"majority"})
 """Methods that nobody would choose: what they reach says something of a task, and nothing of methods."""

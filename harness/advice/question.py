@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from harness.errors import UsageError
+from harness.support import UsageError
 
 LIMITS = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "predict_milliseconds")
 

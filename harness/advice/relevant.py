@@ -11,8 +11,8 @@ from harness.advice.costs import matching
 from harness.advice.evidence import Evidence, Point, told_apart
 from harness.advice.question import Question
 from harness.advice.scores import Scale
-from harness.cost.calibration import Probed
-from harness.errors import UsageError, unknown_name
+from harness.cost import Probed
+from harness.support import UsageError, unknown_name
 
 MOST_BEYOND: Final = 100
 """How many times the largest measured size, or fraction of the smallest, an answer may be asked for."""

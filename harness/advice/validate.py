@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from harness.advice.answer import Advice, advise
+from harness.advice.answer import Advice, answer_question
 from harness.advice.evidence import Evidence, Point, gather, task_names, usable
 from harness.advice.question import Question
-from harness.errors import UsageError
 from harness.records import Record
+from harness.support import UsageError
 
 RULES: Final = ("advice", "always full", "always lora", "best on average")
 FRACTIONS: Final = (None, 0.5, 0.1)
@@ -89,7 +89,7 @@ class Validation:
         return median(found) if found else None
 
 
-def validate(records: Iterable[Record], kind: str = "classification") -> Validation:
+def validate_advice(records: Iterable[Record], kind: str = "classification") -> Validation:
     """Leave out each task of a kind in turn, and with it what is of the same rows under other labels.
 
     The best measured method is chosen on half of the seeds and scored on the other half, and the other way round, so
@@ -157,7 +157,7 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
             train_seconds=limit,
             device=device or None,
         )
-        answer = advise(question, others)
+        answer = answer_question(question, others)
         fitting = {m: p for m, p in measured.items() if limit is None or p.seconds.get(device, math.inf) <= limit}
         if not fitting:
             continue

@@ -1,1 +1,5 @@
 """Pretrained transformers, pinned: found by name, verified by content, loaded with transformers."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.errors import UsageError
+from harness.support import UsageError
 
 Architecture = Literal["encoder", "causal", "sequence-to-sequence"]
 

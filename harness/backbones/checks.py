@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from harness.backbones.headers import FLOATS, SAVE_AGAIN, SINGLE, Headers
 from harness.backbones.layout import Layout, read_object
-from harness.errors import UsageError
+from harness.support import UsageError
 
 _COUNTS: Final = ("layer", "layers", "block", "blocks", "groups", "group_num", "experts", "labels")
 """Endings of the entries that say how many modules or classes to make."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.backbones.layout import read_object
-from harness.errors import UsageError
+from harness.support import UsageError
 
 GENERATION: Final = "generation_config.json"
 

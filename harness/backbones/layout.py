@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from harness.backbones.architecture import Architecture
 from harness.backbones.pooling import Pooling, declared_pooling
-from harness.errors import UsageError
+from harness.support import UsageError
 
 POOLING: Final = "1_Pooling/config.json"
 """Usual place of the declared pooling."""

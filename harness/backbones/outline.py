@@ -26,7 +26,7 @@ _SHOWN: Final = 3
 
 
 @functools.lru_cache(maxsize=4)
-def outline(files: BackboneFiles, *, language_model: bool) -> nn.Module | None:
+def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module | None:
     """Return the modules that a backbone's config.json describes, with parameters that hold no numbers.
 
     A model whose blocks are all alike is returned with its first three.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from harness.errors import UsageError
+from harness.support import UsageError
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from harness.backbones.checks import too_many_tokens, vocabulary_size
 from harness.backbones.layout import read_object
 from harness.backbones.loading import refusing
 from harness.backbones.locate import BackboneFiles
-from harness.errors import UsageError
+from harness.support import UsageError
 
 _RESERVED: Final = 16
 """Positions that a table may have beside those of tokens: RoBERTa's has 2. A longer text needs the model to know."""

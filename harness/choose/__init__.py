@@ -1,8 +1,5 @@
 """Spend a budget of time on a user's own data, and come back with the best method trained."""
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.choose.choosing import Chosen, choose
-from harness.choose.tried import Tried
-
-__all__ = ["Chosen", "Tried", "choose"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.advice.evidence import Point
-from harness.advice.pooled import Floats, Pooled, Where, kernel
-from harness.advice.scores import SCORES, SEED_NOISE, Scale, shrunk, x_of, z_of
-from harness.backbones.locate import BackboneFiles
-from harness.methods._logistic import LogisticMethod
-from harness.methods.base import Method, methods
-from harness.plan import label_of
+from harness.advice import SCORES, SEED_NOISE, Floats, Point, Pooled, Scale, Where, kernel, shrunk, x_of, z_of
+from harness.backbones import BackboneFiles
+from harness.methods import LogisticMethod, Method, methods
+from harness.planning import label_of
 from harness.records import Budget
-from harness.tasks.base import Task
+from harness.tasks import Task
 
 _LEFT_OUT = frozenset({"majority", "from-scratch"})
 """What tells something of a task, or of pretraining, and is nothing that anybody would keep."""

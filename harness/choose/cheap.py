@@ -10,8 +10,8 @@ from typing import Final
 from harness.choose.candidates import Candidate
 from harness.choose.race import STARTING_SECONDS, Race
 from harness.choose.tried import summarised, value_at
-from harness.methods._logistic import LogisticMethod
-from harness.tasks.base import Task
+from harness.methods import LogisticMethod
+from harness.tasks import Task
 
 SHARE_FOR_CHEAP: Final = 0.6
 """Of the time left, that the cheap methods may take together."""

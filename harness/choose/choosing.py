@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.advice.evidence import Point, gather
-from harness.bulk import uncollected
+from harness.advice import Point, gather
 from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, candidates
 from harness.choose.cheap import CheapMethods
 from harness.choose.folds import validation_cap, validation_folds
@@ -22,20 +21,19 @@ from harness.choose.race import Race
 from harness.choose.runner import Runner
 from harness.choose.tried import Tried, is_clearly_better, validated, value_at
 from harness.choose.why import why_not_the_best
-from harness.cost.estimate import FIXED_SECONDS
-from harness.errors import HarnessError, UsageError
-from harness.plan import PlannedCell
+from harness.cost import FIXED_SECONDS
+from harness.planning import PlannedCell
 from harness.records import Budget, Record, Score
-from harness.saved.layout import CARD, card, read_description
-from harness.schedule.claiming import Claims
+from harness.saved import CARD, card, read_description
+from harness.schedule import Claims
 from harness.store import Store
-from harness.tasks.base import Task
-from harness.tasks.summary import summarise
+from harness.support import HarnessError, UsageError, uncollected
+from harness.tasks import Task, summarise
 
 if TYPE_CHECKING:
-    from harness.backbones.locate import BackboneFiles
-    from harness.methods.base import Method
-    from harness.schedule.drive import Executor
+    from harness.backbones import BackboneFiles
+    from harness.methods import Method
+    from harness.schedule import Executor
 
 LEAST_SECONDS: Final = 10.0
 """Starting alone takes most of that: Python, the libraries, a process that trains."""

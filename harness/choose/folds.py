@@ -8,9 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from harness.data.rows import cap_test_rows, drop_overlap, order_fingerprint, overlap_key
-from harness.data.sampling import training_order
-from harness.tasks.base import Ints, Task
+from harness.data import cap_test_rows, drop_overlap, order_fingerprint, overlap_key, training_order
+from harness.tasks import Ints, Task
 
 PERIOD: Final = 5
 """One row of so many of each class validates, in a fold."""

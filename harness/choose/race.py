@@ -10,15 +10,14 @@ from typing import Final
 
 import numpy as np
 
-from harness.advice.pooled import Floats
-from harness.advice.scores import SEED_NOISE, logit_variance
+from harness.advice import SEED_NOISE, Floats, logit_variance
 from harness.choose.candidates import CUT_NOISE, Belief, Candidate
 from harness.choose.runner import Runner
 from harness.choose.tried import Tried, labels_used, share_of_steps, summarised, uncut_fit
 from harness.choose.worth import LEAST_STEPS, Rivals, Uncut, rungs
-from harness.durations import describe_duration
 from harness.records import Budget
-from harness.tasks.base import Task
+from harness.support import describe_duration
+from harness.tasks import Task
 
 SHARE_FOR_LAST_FIT: Final = 0.5
 """Of the time left after the cheap methods, that is kept for the winner's own fit, where it can use so much."""

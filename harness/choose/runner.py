@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from harness.backbones.locate import BackboneFiles
-from harness.cost.estimate import LIGHT_STEP_SECONDS, Estimate, Estimator
-from harness.data.sampling import Size
-from harness.errors import DuplicateError
-from harness.execute import unrun
-from harness.methods.base import Method
-from harness.plan import PlannedCell, plan_cells
+from harness.backbones import BackboneFiles
+from harness.cost import LIGHT_STEP_SECONDS, Estimate, Estimator
+from harness.data import Size
+from harness.methods import Method
+from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget, Record
-from harness.schedule.claiming import Claims
-from harness.schedule.drive import Executor
-from harness.schedule.job import Cut, Done, Job, Lost
+from harness.running import unrun
+from harness.schedule import Claims, Cut, Done, Executor, Job, Lost
 from harness.store import Store
-from harness.tasks.base import Task
+from harness.support import DuplicateError
+from harness.tasks import Task
 
 SUITE: Final = "choose"
 """Label of the records."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.advice.pooled import Floats
+from harness.advice import Floats
 
 _DRAWS: Final = 2000
 

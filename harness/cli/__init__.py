@@ -1,1 +1,5 @@
 """The command line: parse arguments, call one function, print. Nothing heavy is imported before a command runs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,13 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, Choice, Question
-from harness.advice.ask import answer_from, own_records
-from harness.bulk import uncollected
-from harness.errors import DataError
-from harness.masking import mask_store
-from harness.report import text
-from harness.sources import reference_records
+from harness.advice import Advice, Choice, Question, answer_from, own_records
+from harness.store import reference_records
+from harness.support import DataError, mask_store, text, uncollected
 
 MOST_SHOWN = 12
 
@@ -132,9 +128,9 @@ def _add(table: Table, choice: Choice) -> None:
 @uncollected()
 def validate_command(kind: str, store: str, *, reference: bool) -> None:
     """Leave each task out, advise for it from the others, and say how good that was."""
-    from harness.advice.validate import RULES, validate
+    from harness.advice import RULES, validate_advice
 
-    found = validate([*own_records(store), *(reference_records() if reference else ())], kind)
+    found = validate_advice([*own_records(store), *(reference_records() if reference else ())], kind)
     console = _console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("rule", "mean regret, points", "95 % over tasks", "questions", "advice is ahead by"):
@@ -178,8 +174,7 @@ def describe(path: Path, text: str, label: str) -> dict[str, Any]:
         DataError: it cannot be used: a column that is missing, labels that are identifiers, texts that are all the
             same; with its row or column.
     """
-    from harness.data.spec import Columns, Files, TaskSpec
-    from harness.data.table import read_table
+    from harness.data import Columns, Files, TaskSpec, read_table
 
     rows = read_table(Files(train=str(path.absolute()), test=None), Columns(text=text, label=label)).train
     if len(set(rows.texts)) == 1:

@@ -56,10 +56,9 @@ def advise(
 ) -> None:
     """Say which method fits a budget, from what was measured; runs nothing."""
     from harness.advice import Question
-    from harness.budgets import parse_bytes
     from harness.cli.advise import advise_command, describe
-    from harness.durations import parse_duration
-    from harness.errors import UsageError
+    from harness.records import parse_bytes
+    from harness.support import UsageError, parse_duration
 
     memory = None if peak_memory is None else parse_bytes(peak_memory, "--peak-memory")
     seconds = None if train_seconds is None else parse_duration(train_seconds, "--train-seconds", bare=True)

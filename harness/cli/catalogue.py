@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.run import make_console
-from harness.errors import unknown_name
-from harness.methods.base import LANGUAGE_MODEL, Choice, Method, Range, methods
+from harness.methods import LANGUAGE_MODEL, Choice, Method, Range, methods
 from harness.records import Budget
+from harness.support import unknown_name
 from harness.tasks import Kind, kinds
 
 FAMILIES = (
@@ -156,7 +156,7 @@ def setting_meanings(cls: type[Method]) -> dict[str, str]:
 
 def _kind_of(task: str) -> tuple[Kind, bool]:
     """The kind of a task named by itself or by its kind, and whether it is scored by the likelihood of texts."""
-    from harness.suites import load_suite, suite_names
+    from harness.planning import load_suite, suite_names
 
     if task in kinds:
         return kinds.get(task), False
@@ -206,7 +206,7 @@ def _explain(console: Console, cls: type[Method]) -> None:
 
 def show_suites(name: str | None) -> None:
     """The shipped suites, or one of them in full."""
-    from harness.suites import BUDGET_SETS, load_suite, suite_names
+    from harness.planning import BUDGET_SETS, load_suite, suite_names
 
     console = Console()
     if name is None:

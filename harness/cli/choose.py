@@ -15,14 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.durations import describe_duration, parse_duration
-from harness.libraries import quiet_libraries
 from harness.records import Record
-from harness.report import text as wording
+from harness.support import describe_duration, parse_duration, quiet_libraries
+from harness.support import text as wording
 
 if TYPE_CHECKING:
-    from harness.choose import Chosen
-    from harness.choose.tried import Tried
+    from harness.choose import Chosen, Tried
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class ChooseOptions:
 def choose_command(options: ChooseOptions) -> int:
     """Choose, show the reasoning and the result; the exit code."""
     began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
-    from harness.budgets import parse_bytes
-    from harness.choose.choosing import check_folder, check_time, choose
-    from harness.measure.device import check_name
+    from harness.choose import check_folder, check_time, choose
+    from harness.measure import check_name
+    from harness.records import parse_bytes
 
     within = parse_duration(options.within, "--within")
     check_time(within)
@@ -61,17 +59,15 @@ def choose_command(options: ChooseOptions) -> int:
     memory = options.peak_memory
     most = None if memory is None else parse_bytes(memory, "--peak-memory")
     quiet_libraries()
-    from harness.backbones.locate import DEFAULT, locate_backbone
+    from harness.backbones import DEFAULT_BACKBONE, locate_backbone
     from harness.cli.request import own_task
     from harness.cli.run import print_data
-    from harness.measure.host import host_limit_bytes
-    from harness.methods.configure import parse_methods, split_top_level
-    from harness.resources import cache_folder
-    from harness.schedule.limits import Limits
-    from harness.schedule.local import LocalWorkers
-    from harness.sources import reference_records
-    from harness.store import Store
-    from harness.tasks.base import kinds
+    from harness.measure import host_limit_bytes
+    from harness.methods import parse_methods, split_top_level
+    from harness.schedule import Limits, LocalWorkers
+    from harness.store import Store, reference_records
+    from harness.support import cache_folder
+    from harness.tasks import kinds
 
     asked = None if options.methods is None else parse_methods(split_top_level(options.methods))
     console = Console(highlight=False)
@@ -89,7 +85,7 @@ def choose_command(options: ChooseOptions) -> int:
         )
         files = None
         if asked is None or any(method.serves for method in asked):
-            files = locate_backbone(options.backbone or DEFAULT, options.mirror)
+            files = locate_backbone(options.backbone or DEFAULT_BACKBONE, options.mirror)
             files.require_tokenizer()
         task = kinds.get(spec.kind).prepare(spec, options.mirror)
         print_data(console, task, files)
@@ -124,7 +120,7 @@ def _teller(console: Console, began: float) -> Callable[[str], None]:
 
 
 def _show(console: Console, chosen: Chosen, options: ChooseOptions, store: str) -> None:
-    from harness.choose.tried import validated
+    from harness.choose import validated
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "by the clock"):

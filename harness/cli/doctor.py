@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import HarnessError
-from harness.masking import mask_store
-from harness.report.text import plain
+from harness.support import HarnessError, mask_store, plain
 
 _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-learn", "pandas", "sqlalchemy", "seaborn")
 
@@ -21,14 +19,10 @@ _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-le
 def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     """Print the findings; returns 1 if something that was asked for is missing, else 0."""
     import harness
-    from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.features.disk import FeatureDisk
-    from harness.libraries import quiet_libraries
-    from harness.measure.device import find_device
-    from harness.measure.energy import counter
-    from harness.measure.memory import MemoryMeter
-    from harness.measure.rate import matrix_rate
-    from harness.resources import cache_folder
+    from harness.backbones import DEFAULT_BACKBONE, locate_backbone
+    from harness.features import FeatureDisk
+    from harness.measure import MemoryMeter, counter, find_device, matrix_rate
+    from harness.support import cache_folder, quiet_libraries
 
     quiet_libraries()
     console = Console()
@@ -59,7 +53,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     row("mirror", f"{mirror}: {'there' if mirror.is_dir() else 'no such folder'}" if mirror else "none named")
     missing = []
     try:
-        files = locate_backbone(DEFAULT, mirror)
+        files = locate_backbone(DEFAULT_BACKBONE, mirror)
         row("default backbone", f"{files.name}: {files.origin}, weights verified")
     except HarnessError as error:
         missing.append(str(error))
@@ -72,8 +66,8 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
 
 
 def _check_suite(suite: str, mirror: Path | None, row: Callable[[str, str], None]) -> list[str]:
-    from harness.backbones.locate import locate_backbone
-    from harness.suites import load_suite
+    from harness.backbones import locate_backbone
+    from harness.planning import load_suite
     from harness.tasks import kinds
 
     loaded = load_suite(suite)

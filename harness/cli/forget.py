@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.forgetting import Wanted, find, forget
-from harness.report.text import plain
-from harness.store import Store
+from harness.store import Store, Wanted, find, forget
+from harness.support import plain
 
 MOST_SHOWN = 40
 """Most rows of the preview."""

@@ -10,16 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.bulk import uncollected
-from harness.errors import UsageError, first_line
-from harness.libraries import quiet_libraries
-from harness.masking import mask_store
-from harness.outputs import check_output, csv_starts_with
 from harness.records import STATUSES
-from harness.report.text import plain
-from harness.rows import pack
-from harness.sources import of_suite, stream_source
-from harness.store import Store
+from harness.store import Store, of_suite, pack, stream_source
+from harness.support import (
+    UsageError,
+    check_output,
+    csv_starts_with,
+    first_line,
+    mask_store,
+    plain,
+    quiet_libraries,
+    uncollected,
+)
 
 if TYPE_CHECKING:
     from harness.cli.request import Asked
@@ -34,9 +36,9 @@ def show_status(asked: Asked, store: str) -> None:
     prepared = None
     if asked.names_a_run:
         from harness.cli.request import read_request
-        from harness.schedule.prepare import prepare
+        from harness.schedule import prepare_plan
 
-        prepared = prepare(read_request(asked))
+        prepared = prepare_plan(read_request(asked))
     known: dict[str, str] = {}
     if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
         with Store.open(store, read_only=True) as opened:
@@ -76,10 +78,7 @@ def write_report_command(
 ) -> None:
     """Write page, tables and figures of the latest records."""
     from harness.cli.run import make_console, print_tables
-    from harness.report.folder import check_report_folder
-    from harness.report.observations import observe
-    from harness.report.plots import FORMATS
-    from harness.report.write import write_report
+    from harness.report import FORMATS, check_report_folder, observe, write_report
 
     console = make_console()
     formats = [name.strip().lower() for name in figures.split(",") if name.strip()]
@@ -96,7 +95,7 @@ def write_report_command(
 
 def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
     """Write one row per cell."""
-    from harness.frame import check_export, export
+    from harness.analysis import check_export, export
 
     check_export(file, inputs=[store], overwrite=overwrite)
     with Store.open(store, read_only=True) as opened:
@@ -114,7 +113,7 @@ def import_command(
     ignore: list[str] | None = None,
 ) -> None:
     """Store results that others measured, all of them or none."""
-    from harness.importing import locate_results
+    from harness.store import locate_results
 
     named: dict[str, str] = {}
     for part in mapping:
@@ -137,15 +136,14 @@ def import_command(
 @uncollected()
 def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False) -> int:
     """Print what is better or worse in `b` than in `a`; return 1 where something is worse."""
+    from harness.analysis import write_csv
     from harness.cli.run import make_console
-    from harness.frame import write_csv
-    from harness.report.compare import compare
-    from harness.report.terminal import terminal_compared
+    from harness.report import compare_methods, terminal_compared
 
     if out is not None:
         check_output(out, inputs=[a, b], ours=csv_starts_with(*COMPARED), overwrite=overwrite)
     console = make_console()
-    found = compare(stream_source(a), stream_source(b))
+    found = compare_methods(stream_source(a), stream_source(b))
     console.print(terminal_compared(found))
     counts = found.rows["verdict"].value_counts()
     said = ", ".join(

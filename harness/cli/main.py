@@ -283,7 +283,7 @@ def forget(
 ) -> None:
     """Remove records from a store: those that match all that is given. Shows them and asks first."""
     from harness.cli.forget import forget_command
-    from harness.forgetting import Wanted
+    from harness.store import Wanted
 
     wanted = Wanted(task, method, backbone, device, suite, status, id_, before, after)
     raise typer.Exit(forget_command(wanted, store, yes=yes))
@@ -366,7 +366,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 fine, 1 some cells failed, 2 wrong usage, 130 interrupted."""
     import signal
 
-    from harness.errors import HarnessError
+    from harness.support import HarnessError
 
     make_streams_tolerant()
     sys.excepthook = print_masked_traceback

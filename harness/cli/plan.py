@@ -13,18 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.canonical import canonical_of
 from harness.cli.request import Asked, read_request
-from harness.durations import describe_duration
-from harness.libraries import quiet_libraries
-from harness.report import text
+from harness.records import canonical_of
+from harness.support import describe_duration, quiet_libraries, text
 
 if TYPE_CHECKING:
-    from harness.cost.estimate import Estimator
-    from harness.measure.device import Device
-    from harness.plan import PlannedCell
+    from harness.cost import Estimator
+    from harness.measure import Device
+    from harness.planning import PlannedCell
     from harness.records import Cell, Record
-    from harness.schedule.prepare import Prepared
+    from harness.schedule import Prepared
 
 _SAID = {
     "records": "records of this device",
@@ -38,12 +36,9 @@ def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
     """Print the cells, the predicted seconds and memory of each method and task, and the total."""
     quiet_libraries()
     from harness.cli.run import make_console, print_notes
-    from harness.cost.estimate import Estimator
-    from harness.measure.host import host_limit_bytes
-    from harness.schedule.limits import Limits
-    from harness.schedule.local import LocalWorkers
-    from harness.schedule.prepare import prepare
-    from harness.schedule.probing import run_probes
+    from harness.cost import Estimator
+    from harness.measure import host_limit_bytes
+    from harness.schedule import Limits, LocalWorkers, prepare_plan, run_probes
 
     request = read_request(asked)
     console = make_console()
@@ -51,7 +46,7 @@ def plan_command(asked: Asked, store: str, *, probe: bool) -> None:
     with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_bytes)) as workers:
         workers.warm_up()
         with console.status("Loading data and checking the backbone"):
-            prepared = prepare(request, lambda _: workers.device, weights=False)
+            prepared = prepare_plan(request, lambda _: workers.device, weights=False)
         print_notes(console, prepared)
         estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
         statuses = _learn(store, prepared, estimator)
@@ -130,8 +125,7 @@ def _print(
     estimator: Estimator,
     memory_bytes: float,
 ) -> None:
-    from harness.cost.estimate import BASES
-    from harness.cost.total import total_seconds
+    from harness.cost import BASES, total_seconds
 
     runnable = [planned for planned in to_run if planned.unsupported is None]
     title = "What it would take"
@@ -163,7 +157,7 @@ def _print(
 
 def _too_large(cells: Sequence[PlannedCell], estimator: Estimator, memory_bytes: float) -> list[str]:
     """Methods whose largest cell is expected not to fit, and as what it would."""
-    from harness.cost.fitting import first_that_fits
+    from harness.cost import first_that_fits
 
     largest: dict[str, PlannedCell] = {}
     for planned in cells:
@@ -188,7 +182,7 @@ def _print_table(
     to_run: Sequence[PlannedCell],
     estimator: Estimator,
 ) -> None:
-    from harness.cost.total import total_seconds
+    from harness.cost import total_seconds
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(heading)

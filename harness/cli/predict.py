@@ -13,10 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.csv_fields import csv_field
-from harness.data.raw import Origin
-from harness.errors import DataError, UsageError
-from harness.outputs import check_output, replacing
+from harness.data import Origin
+from harness.support import DataError, UsageError, check_output, csv_field, replacing
 
 _ADDED = ("prediction", "probability")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -33,11 +31,9 @@ def predict_command(model: Path, data: Path, text: str, out: Path, device: str, 
         DataError: the data cannot be read, have one of the two columns already, or hold no text at all.
         StoreError: writing fails.
     """
-    from harness.data.files import read_rows
-    from harness.measure.device import check_name
-    from harness.saved import load_model
-    from harness.saved.layout import read_description
-    from harness.saved.model import why_not_text
+    from harness.data import read_rows
+    from harness.measure import check_name
+    from harness.saved import load_model, read_description, why_not_text
 
     check_name(device)
     delimiter = _DELIMITERS.get(out.suffix.lower())

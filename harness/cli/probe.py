@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import UsageError
-from harness.libraries import quiet_libraries
-from harness.report import text as wording
+from harness.support import UsageError, quiet_libraries
+from harness.support import text as wording
 
 if TYPE_CHECKING:
-    from harness.backbones.locate import BackboneFiles
-    from harness.schedule.stepping import Stepped
+    from harness.backbones import BackboneFiles
+    from harness.schedule import Stepped
 
 PROBE_LIMIT_SECONDS = 120.0
 """Longest that one probe may take."""
@@ -42,7 +41,7 @@ class ProbeOptions:
 
 def probe_command(options: ProbeOptions) -> int:
     """Probe, print, keep; 1 where nothing could be measured."""
-    from harness.measure.device import check_name
+    from harness.measure import check_name
 
     check_name(options.device)
     for name, value in (("--batch-size", options.batch_size), ("--seq-len", options.seq_len)):
@@ -50,11 +49,9 @@ def probe_command(options: ProbeOptions) -> int:
             raise UsageError(f"{name} {value} was given; expected a whole number above 0.")
     quiet_libraries()
     from harness.cli.plan import memory_bytes_of
-    from harness.measure.host import host_limit_bytes
-    from harness.methods.configure import parse_methods, split_top_level
-    from harness.schedule.limits import Limits
-    from harness.schedule.local import LocalWorkers
-    from harness.schedule.stepping import measure_steps
+    from harness.measure import host_limit_bytes
+    from harness.methods import parse_methods, split_top_level
+    from harness.schedule import Limits, LocalWorkers, measure_steps
 
     methods = parse_methods(split_top_level(options.methods))
     host_bytes = host_limit_bytes()
@@ -91,10 +88,9 @@ def probe_command(options: ProbeOptions) -> int:
 
 
 def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
-    from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.backbones.shapes import SHAPES, copy_without_weights, write_shape
+    from harness.backbones import DEFAULT_BACKBONE, SHAPES, copy_without_weights, locate_backbone, write_shape
 
-    name = options.backbone or DEFAULT
+    name = options.backbone or DEFAULT_BACKBONE
     if name in SHAPES:
         return replace(write_shape(name, folder / name), name=name)
     files = locate_backbone(name, options.mirror, weights=False)
@@ -106,8 +102,8 @@ def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
 
 
 def _keep(found: list[Stepped], files: BackboneFiles | None, device: str, options: ProbeOptions) -> Path | None:
-    from harness.cost.calibration import Probed, keep
-    from harness.measure.provenance import now
+    from harness.cost import Probed, keep
+    from harness.measure import now
 
     kept = [
         Probed(

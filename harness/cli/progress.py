@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from harness.durations import describe_duration
-from harness.errors import first_line, shortened
-from harness.plan import PlannedCell
+from harness.planning import PlannedCell
 from harness.records import Record
-from harness.schedule.prepare import Prepared
+from harness.schedule import Prepared
+from harness.support import describe_duration, first_line, shortened
 
 _ERROR_CHARACTERS = 500
 """Longest error that a line of progress shows; the record has more of it."""

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.budgets import parse_bytes
-from harness.canonical import fields_of
-from harness.data.files import is_data_file
-from harness.data.spec import TaskSpec
-from harness.durations import parse_duration
-from harness.errors import DataWarning, UsageError
-from harness.methods.configure import split_top_level
-from harness.records import Budget, parse_budget
-from harness.suites import BUDGET_SETS, Suite, load_suite
+from harness.data import TaskSpec, is_data_file
+from harness.methods import split_top_level
+from harness.planning import BUDGET_SETS, Suite, load_suite
+from harness.records import Budget, fields_of, parse_budget, parse_bytes
+from harness.support import DataWarning, UsageError, parse_duration
 
 if TYPE_CHECKING:
-    from harness.schedule.prepare import Request
+    from harness.schedule import Request
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,8 @@ def read_request(asked: Asked) -> Request:
     Raises:
         UsageError: a suite that does not exist, a text that cannot be read.
     """
-    from harness.measure.device import check_name
-    from harness.schedule.prepare import Request
+    from harness.measure import check_name
+    from harness.schedule import Request
 
     check_name(asked.device)
     suite = _suite(asked)
@@ -119,8 +115,8 @@ def own_task(
         UsageError: an unknown metric, or one of other kinds of task; a length that is too small.
         DataError: the file cannot be used.
     """
-    from harness.data.table import table_task
-    from harness.tasks.base import kinds
+    from harness.data import table_task
+    from harness.tasks import kinds
 
     kind = kinds.get(TaskSpec.model_fields["kind"].default)
     if metric is not None and metric not in kind.metrics:

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.cli.request import Asked, read_request
-from harness.durations import parse_duration
-from harness.errors import UsageError
-from harness.libraries import quiet_libraries
-from harness.report.folder import check_report_folder
+from harness.report import check_report_folder
+from harness.support import UsageError, parse_duration, quiet_libraries
 
 if TYPE_CHECKING:
-    from harness.backbones.locate import BackboneFiles
-    from harness.report.observations import Observations, Source
-    from harness.schedule.drive import Executor, Outcome
-    from harness.schedule.limits import Limits
-    from harness.schedule.prepare import Prepared, Request
-    from harness.tasks.base import Task
+    from harness.backbones import BackboneFiles
+    from harness.report import Observations, Source
+    from harness.schedule import Executor, Limits, Outcome, Prepared, Request
+    from harness.tasks import Task
 
 EXECUTORS = ("local", "ray")
 ON_OOM = ("record", "halve")
@@ -78,22 +74,22 @@ def run_command(asked: Asked, options: RunOptions) -> int:
     request = read_request(asked)
     check_report_folder(options.reports / request.suite.name, inputs=[options.store], option="--reports")
     console = make_console()
-    from harness.measure.host import host_limit_bytes
-    from harness.schedule.limits import Limits
+    from harness.measure import host_limit_bytes
+    from harness.schedule import Limits
 
     with _workers(options, request.device, Limits(seconds, host_limit_bytes())) as workers:
         return _run(request, workers, console, options, None if within is None else (began, within))
 
 
 def _workers(options: RunOptions, device: str, limits: Limits) -> Executor:
-    from harness.resources import cache_folder
+    from harness.support import cache_folder
 
     if options.executor == "local":
         of_ray = {"address": options.ray_address, "workers": options.ray_workers, "cores": options.ray_cores}
         for name, value in of_ray.items():
             if value is not None:
                 raise UsageError(f"--ray-{name} goes with --executor ray.")
-        from harness.schedule.local import LocalWorkers
+        from harness.schedule import LocalWorkers
 
         return LocalWorkers(device, cache_folder(), n_workers=options.throughput, limits=limits)
     if options.executor != "ray":
@@ -103,7 +99,7 @@ def _workers(options: RunOptions, device: str, limits: Limits) -> Executor:
     for name, value in (("--ray-workers", options.ray_workers), ("--ray-cores", options.ray_cores)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} was given; expected a whole number above 0.")
-    from harness.schedule.ray_workers import RayWorkers
+    from harness.schedule import RayWorkers
 
     return RayWorkers(
         device,
@@ -123,16 +119,16 @@ def _run(
     time_given: tuple[float, float] | None,
 ) -> int:
     """Prepare while the worker starts; run; print and write what came of it."""
-    from harness.schedule.prepare import prepare
+    from harness.schedule import prepare_plan
 
     workers.warm_up()
     with console.status("Loading data and checking the backbone"):
-        prepared = prepare(request, lambda _: workers.device)
+        prepared = prepare_plan(request, lambda _: workers.device)
     print_notes(console, prepared)
     said = _print_remarks(console, workers, 0)
 
     from harness.cli.progress import RunDisplay
-    from harness.schedule.drive import Policy, run_cells
+    from harness.schedule import Policy, run_cells
     from harness.store import Store
 
     policy = Policy(
@@ -152,7 +148,7 @@ def _run(
         if outcome is None or outcome.interrupted:
             console.print(f"Stopped. {_how_to_go_on(opened.name)}", highlight=False, markup=False)
             return 130
-        from harness.report.observations import observe
+        from harness.report import observe
 
         # Read as a stream: predictions of many cells do not fit in memory.
         stream = opened.records(with_predictions=True, ids=outcome.ids, device=prepared.device.name)
@@ -181,7 +177,7 @@ def _conclude(
     options: RunOptions,
     store: str,
 ) -> int:
-    from harness.report.write import write_report
+    from harness.report import write_report
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -251,8 +247,8 @@ def print_data(console: Console, task: Task, files: BackboneFiles | None) -> Non
         task: prepared.
         files: the backbone that reads the texts; None where no method uses one.
     """
-    from harness.report.text import plain
-    from harness.tasks.summary import summarise
+    from harness.support import plain
+    from harness.tasks import summarise
 
     with console.status("Reading the texts"):
         summary = summarise(task, files)
@@ -264,7 +260,7 @@ def print_data(console: Console, task: Task, files: BackboneFiles | None) -> Non
 
 def print_tables(console: Console, records: Source) -> None:
     """The comparison, one table for each task, backbone and device."""
-    from harness.report.terminal import terminal_tables
+    from harness.report import terminal_tables
 
     for table in terminal_tables(records):
         console.print(table)

@@ -10,8 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harness.errors import HarnessError
-from harness.masking import mask_text
+from harness.support import HarnessError, mask_text
 
 
 class MaskingGroup(TyperGroup):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.resources import cache_folder, write_whole
+from harness.support import cache_folder, write_whole
 
 _FILE = "probes.json"
 

@@ -10,14 +10,14 @@ import functools
 import math
 from dataclasses import dataclass
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones import BackboneFiles
 from harness.cost.memory import Trained, encoding_memory, regime, training_memory
 from harness.cost.shape import Shape, read_shape
-from harness.features.encode import BATCH_ROWS
-from harness.measure.device import Device
-from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
-from harness.plan import PlannedCell
-from harness.tasks.base import Source, Task
+from harness.features import BATCH_ROWS
+from harness.measure import Device
+from harness.methods import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
+from harness.planning import PlannedCell
+from harness.tasks import Source, Task
 
 _SAMPLED_TEXTS = 200
 _CHARACTERS_PER_TOKEN = 4.2

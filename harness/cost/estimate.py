@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.backbones.locate import BackboneFiles
-from harness.canonical import canonical_of
+from harness.backbones import BackboneFiles
 from harness.cost.closed_form import Amount, amount
-from harness.measure.device import Device
-from harness.methods.workload import Workload
-from harness.plan import PlannedCell
-from harness.records import Record
-from harness.tasks.base import Task
+from harness.measure import Device
+from harness.methods import Workload
+from harness.planning import PlannedCell
+from harness.records import Record, canonical_of
+from harness.tasks import Task
 
 Basis = Literal["records", "probe", "formula"]
 BASES: tuple[Basis, ...] = ("records", "probe", "formula")

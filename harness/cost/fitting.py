@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.cost.estimate import Estimator
-from harness.plan import PlannedCell
+from harness.planning import PlannedCell
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.backbones.locate import BackboneFiles
-from harness.backbones.shapes import copy_without_weights
+from harness.backbones import BackboneFiles, copy_without_weights
 from harness.cost.closed_form import Amount, amount
 from harness.cost.estimate import Figure
 from harness.cost.shape import read_shape
-from harness.features.layers import COUNTS, ENCODER_COUNTS
-from harness.measure.device import Device
-from harness.plan import PlannedCell
+from harness.features import COUNTS, ENCODER_COUNTS
+from harness.measure import Device
+from harness.planning import PlannedCell
 from harness.records import Budget, Record
-from harness.tasks.base import Task
+from harness.tasks import Task
 
 _STEPS = (2, 6)
 _FEWEST_STEPS = (1, 2)

@@ -7,9 +7,9 @@ import random
 
 import numpy as np
 
-from harness.backbones.shapes import WORDS
-from harness.data.spec import DataSource, TaskSpec
-from harness.tasks.base import Source, Task, kinds
+from harness.backbones import WORDS
+from harness.data import DataSource, TaskSpec
+from harness.tasks import Source, Task, kinds
 
 NAME = "probe"
 N_CLASSES = 2

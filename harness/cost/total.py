@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones import BackboneFiles
 from harness.cost.estimate import FIXED_SECONDS, Estimator
 from harness.cost.shape import read_shape
-from harness.plan import PlannedCell
+from harness.planning import PlannedCell
 
 
 def total_seconds(cells: Iterable[PlannedCell], estimator: Estimator, backbones: Mapping[str, BackboneFiles]) -> float:

@@ -19,7 +19,7 @@ from harness.data.labels import nearest_label, some
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import overlap_key
 from harness.data.spec import TaskSpec
-from harness.errors import DataError
+from harness.support import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.data.rows import digest, overlap_key
-from harness.errors import MissingResourceError
+from harness.support import MissingResourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,7 +13,7 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-from harness.errors import DataError
+from harness.support import DataError
 
 MOST_UNPACKED_BYTES = 2**30
 """Largest size that a compressed file may unpack to."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.data.encodings import PACKED, read_text
 from harness.data.raw import Origin
-from harness.errors import DataError
+from harness.support import DataError
 
 TEXT_ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
 ENDINGS = (*TEXT_ENDINGS, ".parquet")

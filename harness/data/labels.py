@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from harness.data.encodings import control_characters, repair_command, repaired
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
-from harness.errors import DataError
+from harness.support import DataError
 
 _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]{1,3})?")
 _SEPARATORS = ("|", ";", ",")

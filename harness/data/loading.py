@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import DataError, MissingResourceError, reason_of
+from harness.support import DataError, MissingResourceError, reason_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

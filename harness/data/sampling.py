@@ -18,8 +18,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import DataError, UsageError
 from harness.records import Draw
+from harness.support import DataError, UsageError
 
 Positions = npt.NDArray[np.int64]
 

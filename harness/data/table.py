@@ -27,7 +27,7 @@ from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
-from harness.errors import DataError, DataWarning, UsageError
+from harness.support import DataError, DataWarning, UsageError
 
 LEAST_MAX_LENGTH = 8
 """Smallest number of tokens that a text may be cut to: two of them are mostly special tokens."""

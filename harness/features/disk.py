@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.tasks.base import Floats, Ints
+from harness.tasks import Floats, Ints
 
 DEFAULT_LIMIT_BYTES = 2 * 10**9
 

@@ -17,17 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.backbones.locate import Pooling
-from harness.backbones.model import Backbone
+from harness.backbones import Backbone, Pooling
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
-from harness.measure.device import Device, Precision
-from harness.measure.flops import FlopsModel, counted, fit_flops
-from harness.measure.memory import UNKNOWN_BYTES, MemoryMeter, release
-from harness.measure.provenance import package_versions
-from harness.measure.signs import show_progress
-from harness.tasks.base import Floats, Ints, Source
+from harness.measure import (
+    UNKNOWN_BYTES,
+    Device,
+    FlopsModel,
+    MemoryMeter,
+    Precision,
+    counted,
+    fit_flops,
+    package_versions,
+    release,
+    show_progress,
+)
+from harness.tasks import Floats, Ints, Source
 
 if TYPE_CHECKING:
     import torch

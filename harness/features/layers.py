@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.backbones.pooling import Pooling, pool
-from harness.errors import UsageError
+from harness.backbones import Pooling, pool
+from harness.support import UsageError
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.features.encode import Encoded, FeatureStore
-from harness.tasks.base import Ints, Source
+from harness.tasks import Ints, Source
 
 
 class Account:

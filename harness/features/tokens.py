@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.backbones.model import Backbone
-from harness.measure.signs import long_step
-from harness.tasks.base import Ints, Kind, Source
+from harness.backbones import Backbone
+from harness.measure import long_step
+from harness.tasks import Ints, Kind, Source
 
 
 @dataclass(frozen=True, eq=False)

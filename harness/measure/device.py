@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import UsageError
+from harness.support import UsageError
 
 if TYPE_CHECKING:
     import torch

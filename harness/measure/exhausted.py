@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.errors import OutOfMemoryError, text_of
+from harness.support import OutOfMemoryError, text_of
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness.errors import shortened, text_of
+from harness.support import shortened, text_of
 
 T = TypeVar("T")
 

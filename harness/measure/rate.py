@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.measure.device import Device, Precision
-from harness.resources import write_whole
+from harness.support import write_whole
 
 SECONDS: Final = 1.0
 """What a calibration takes, about."""

@@ -1,7 +1,5 @@
 """Ways to adapt a pretrained transformer (and baselines that use none), one file each."""
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.methods.base import Bench, Fitted, Method, method, methods
-
-__all__ = ["Bench", "Fitted", "Method", "method", "methods"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones import BackboneFiles
 from harness.methods._fine_tuning import FineTuning
-from harness.tasks.base import Form
+from harness.tasks import Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,7 @@ class ByDepth(FineTuning):
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer whose blocks cannot be told apart."""
-        from harness.training.blocks import all_blocks
+        from harness.training import all_blocks
 
         super().check(transformer)
         all_blocks(transformer)

@@ -6,12 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from harness.measure.clock import Phase
-from harness.measure.device import PrecisionPolicy
+from harness.measure import Phase, PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods._prompts import Demonstration, Wording
 from harness.methods.base import Bench
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks import Floats, Ints, Rows
 
 
 class Nearest:

@@ -19,23 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UnsupportedError
-from harness.measure.device import PrecisionPolicy
+from harness.backbones import BackboneFiles
+from harness.measure import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Bench, Fitted
 from harness.methods.restoring import check_tensors
 from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, Workload
 from harness.records import Budget
-from harness.tasks.base import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
+from harness.support import UnsupportedError
+from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.forms import Examples
-    from harness.training.inputs import Inputs
-    from harness.training.loop import Hooks, ParameterGroup
-    from harness.training.model import AdaptedModel
+    from harness.training import AdaptedModel, Examples, Hooks, Inputs, ParameterGroup
 
 
 PLANNED_UNSEEN: Final = frozenset({"bert"})
@@ -200,7 +197,7 @@ class FineTuning(GradientMethod):
         """The model with exactly what this method trains requiring gradients."""
         import torch
 
-        from harness.training.dropout import quicken_dropout, set_dropout
+        from harness.training import quicken_dropout, set_dropout
 
         transformer = self.start(bench)
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
@@ -234,9 +231,7 @@ class FineTuning(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
-        from harness.training.blocks import all_blocks
-        from harness.training.compiled import compiled
-        from harness.training.inputs import transformers_model
+        from harness.training import all_blocks, compile_model, transformers_model
 
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
@@ -252,7 +247,7 @@ class FineTuning(GradientMethod):
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
                 groups = self.parameter_groups(model)
                 items = examples.items_of(inside)
-                with compiled(blocks):
+                with compile_model(blocks):
                     outcome = self.optimise(
                         model,
                         inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
@@ -300,8 +295,7 @@ class FineTuning(GradientMethod):
         """Scores the carved rows; None where there are none."""
         if len(rows) == 0:
             return None
-        from harness.training.compiled import as_written
-        from harness.training.model import PREDICT_ROWS
+        from harness.training import PREDICT_ROWS, as_written
 
         forward = bench.flops_model(f"{self.flops_key(bench)}/forward", lambda: inputs.count_flops(backward=False))
         spent = forward.rows(examples.lengths[rows], PREDICT_ROWS[bench.device.kind])
@@ -326,9 +320,9 @@ class FineTuning(GradientMethod):
         """Return why the architecture cannot be adapted; None if it can, or if only running it tells."""
         import torch
 
-        from harness.backbones.outline import outline
+        from harness.backbones import outline_backbone
 
-        known = outline(planned.files, language_model=planned.kind.form == "text")
+        known = outline_backbone(planned.files, language_model=planned.kind.form == "text")
         if known is None:
             return None
         transformer = copy.deepcopy(known)

@@ -8,14 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import field_validator
 
-from harness.backbones.locate import BackboneFiles, Pooling
-from harness.features.layers import Layer, declared_blocks, why_no_such_layer
-from harness.measure.clock import Phase
-from harness.measure.device import PrecisionPolicy
+from harness.backbones import BackboneFiles, Pooling
+from harness.features import Layer, declared_blocks, why_no_such_layer
+from harness.measure import Phase, PrecisionPolicy
 from harness.methods.base import Bench, Fitted, Method
 from harness.methods.workload import Workload
 from harness.records import Budget
-from harness.tasks.base import Floats, Rows
+from harness.tasks import Floats, Rows
 
 _LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
 

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.measure.flops import FlopsModel
+from harness.measure import FlopsModel
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._gradient import Evaluate, SupervisedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Bench, Fitted
 from harness.methods.restoring import check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
-from harness.tasks.base import Floats, Form, Ints, Rows
+from harness.tasks import Floats, Form, Ints, Rows
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +54,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode once, then train the network until the budget is spent."""
-        from harness.training.batches import FeatureBatches
-        from harness.training.loop import ParameterGroup
+        from harness.training import FeatureBatches, ParameterGroup
 
         features = self.features(rows, bench, "encode")
         labels = rows.known_labels
@@ -109,7 +108,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         if len(targets) == 0:
             return None
 
-        from harness.training.forms.classes import score_logits
+        from harness.training import score_logits
 
         n_scores = bench.n_outputs if bench.kind.form == "classes" else 1
 
@@ -127,7 +126,7 @@ def _each_choice(network: nn.Module) -> nn.Module:
     """The network on every choice of a row: from (rows, choices, width) to (rows, choices)."""
     from torch import nn
 
-    from harness.training.model import NO_SCORE
+    from harness.training import NO_SCORE
 
     class EachChoice(nn.Module):
         def __init__(self) -> None:
@@ -168,7 +167,7 @@ class _FittedNetwork(FittedOnFeatures):
         self.model = model
 
     def probabilities(self, features: Floats, bench: Bench) -> Floats:
-        from harness.training.model import softmax
+        from harness.training import softmax
 
         return softmax(logits_of(self.model, features, bench.device.torch_device()))
 

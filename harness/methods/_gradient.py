@@ -11,22 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles
-from harness.data.sampling import carve_validation
-from harness.measure.device import Precision, PrecisionPolicy
+from harness.backbones import BackboneFiles
+from harness.data import carve_validation
+from harness.measure import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Method
 from harness.methods.restoring import Expected
 from harness.records import Budget
-from harness.tasks.base import Form, Ints, Rows
-from harness.training.budget import Progress, Schedule
+from harness.tasks import Form, Ints, Rows
+from harness.training import Progress, Schedule
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.measure.flops import FlopsModel
-    from harness.training.batches import Batch
-    from harness.training.loop import Batches, Hooks, Optimisation, Outcome, ParameterGroup
+    from harness.measure import FlopsModel
+    from harness.training import Batch, Batches, Hooks, Optimisation, Outcome, ParameterGroup
 
 Evaluate = Callable[[], tuple[tuple[float, ...], float]]
 """Gives (score, operations spent); see `training.loop.Validation`."""
@@ -73,11 +72,10 @@ class TrainedMethod(Method):
 
     def warm_up(self) -> None:
         """Import what training imports, and take a step with a small transformer."""
-        from harness.measure.device import find_device
-        from harness.training import batches, blocks, inputs, model, vocabulary  # noqa: F401
-        from harness.training.exercise import exercise
+        from harness.measure import find_device
+        from harness.training import exercise_training
 
-        exercise(bf16=find_device("cpu").precision(self.precision) == "bf16")
+        exercise_training(bf16=find_device("cpu").precision(self.precision) == "bf16")
 
     def n_steps(self, n_items: int, budget: Budget) -> int:
         """Optimiser steps of a fit to `n_items`, unless seconds or operations end it before."""
@@ -96,7 +94,7 @@ class TrainedMethod(Method):
 
     def optimisation(self) -> Optimisation:
         """The part of the configuration that the training loop reads."""
-        from harness.training.loop import Optimisation
+        from harness.training import Optimisation
 
         return Optimisation(
             warmup=self.warmup,
@@ -151,7 +149,7 @@ class TrainedMethod(Method):
         """
         import torch
 
-        from harness.training.loop import Validation, train
+        from harness.training import Validation, train
 
         progress = bench.progress(self.default_steps(len(batches)), len(batches))
         model.train()
@@ -159,7 +157,7 @@ class TrainedMethod(Method):
         loss = loss or bench.form.loss
         # A processor chooses no kernels, and its allocator does not grow in steps.
         if bench.device.kind != "cpu" or compiles:
-            from harness.training.warmup import warm_up_steps
+            from harness.training import warm_up_steps
 
             with bench.clock.phase("warmup"):
                 warm_up_steps(model, batches, forward, loss, self.accumulation, bench.device, precision)
@@ -209,7 +207,7 @@ class GradientMethod(SupervisedMethod):
 
     def groups(self, body: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> list[ParameterGroup]:
         """The transformer's (or added) parameters and the head's, with their learning rates."""
-        from harness.training.loop import ParameterGroup
+        from harness.training import ParameterGroup
 
         return [
             ParameterGroup(body, self.learning_rate, self.weight_decay),

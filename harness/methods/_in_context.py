@@ -17,11 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UnsupportedError, UsageError
-from harness.measure.device import PrecisionPolicy
-from harness.measure.memory import MemoryMeter
-from harness.measure.signs import long_step
+from harness.backbones import BackboneFiles
+from harness.measure import MemoryMeter, PrecisionPolicy, long_step
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
@@ -29,14 +26,15 @@ from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
-from harness.tasks.base import FORMS, Answers, Floats, Form, Ints, Rows, kinds
-from harness.training.forms.text import answer
+from harness.support import UnsupportedError, UsageError
+from harness.tasks import FORMS, Answers, Floats, Form, Ints, Rows, kinds
+from harness.training import answer
 
 if TYPE_CHECKING:
     import torch
 
-    from harness.backbones.model import Backbone, LanguageModel
-    from harness.training.language import LanguageModel as AskedModel
+    from harness.backbones import Backbone, LanguageModel
+    from harness.training import AskedModel
 
 TEMPLATE = "Input: {text}\nLabel:"
 """How a text is shown where neither the task nor the method says."""
@@ -52,9 +50,9 @@ KEEPS_KEYS: Final = frozenset({"llama", "gpt2", "opt", "qwen2", "qwen3", "mistra
 @functools.lru_cache(maxsize=64)
 def _why_no_keys(files: BackboneFiles) -> str | None:
     """Return why the classes of a task cannot be scored; None if they can, or if only running the model tells."""
-    from harness.backbones.outline import outline
+    from harness.backbones import outline_backbone
 
-    model = outline(files, language_model=True)
+    model = outline_backbone(files, language_model=True)
     if model is None or "past_key_values" in inspect.signature(model.forward).parameters:
         return None
     return (
@@ -249,7 +247,7 @@ class FittedPrompt(Fitted):
         self, texts: Sequence[str], shown: Sequence[Sequence[Demonstration]], rows: Rows, bench: Bench
     ) -> Floats:
         """One of each row's own choices, by the likelihood of its words."""
-        from harness.training.language import reply_nll
+        from harness.training import reply_nll
 
         choices = [rows.source.fields["choices"][position] for position in rows.index]
         written = [
@@ -283,7 +281,7 @@ class FittedPrompt(Fitted):
         return answer(self._asked_model(bench), ids, bench, bench.precision(self._method.precision))
 
     def _asked_model(self, bench: Bench) -> AskedModel:
-        from harness.training.language import LanguageModel as AskedModel
+        from harness.training import AskedModel
 
         return AskedModel(self._model, is_causal=bench.some_backbone.files.architecture == "causal")
 

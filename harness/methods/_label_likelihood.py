@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import UnsupportedError
-from harness.measure.device import Device, Precision
-from harness.measure.signs import show_progress
-from harness.tasks.base import Floats, Ints
+from harness.measure import Device, Precision, show_progress
+from harness.support import UnsupportedError
+from harness.tasks import Floats, Ints
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +111,7 @@ class LabelLikelihood:
             given = {}
             outputs = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only)
         else:
-            from harness.training.language import decoder_start_id
+            from harness.training import decoder_start_id
 
             given = {"encoder_outputs": self._model.get_encoder()(input_ids=ids)}
             start = torch.full((len(ids), 1), decoder_start_id(self._model), dtype=torch.long, device=ids.device)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
-from harness.data.sampling import folds
+from harness.data import folds
 from harness.methods.base import Bench, Method
 from harness.methods.restoring import Expected
-from harness.tasks.base import Floats, Ints
+from harness.tasks import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

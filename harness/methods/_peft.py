@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UnsupportedError
-from harness.measure.exhausted import is_out_of_memory
+from harness.backbones import BackboneFiles
+from harness.measure import is_out_of_memory
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import projections
 from harness.methods.base import Bench, Choice, Range, SearchSpace
 from harness.methods.workload import THROUGH, Workload
 from harness.records import Budget
-from harness.tasks.base import Form, Rows
+from harness.support import UnsupportedError
+from harness.tasks import Form, Rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.model import AdaptedModel
+    from harness.training import AdaptedModel
 
 RATE_AND_EPOCHS: SearchSpace = {
     "learning_rate": Range(3e-4, 1e-1, log=True),
@@ -214,8 +214,7 @@ class SoftPrompt(PeftMethod):
         """Refuse a transformer that does not take the virtual tokens, before anything is trained."""
         import torch
 
-        from harness.training.blocks import short_text
-        from harness.training.inputs import transformers_model
+        from harness.training import short_text, transformers_model
 
         inner = transformers_model(model.transformer)
         decodes = bench.kind.form == "text" and bench.files.architecture == "sequence-to-sequence"

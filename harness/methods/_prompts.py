@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.backbones.model import Backbone
-from harness.errors import UnsupportedError
-from harness.tasks.base import Ints
+from harness.backbones import Backbone
+from harness.support import UnsupportedError
+from harness.tasks import Ints
 
 PLACE = "{text}"
 """Where a method's template has the text."""

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.methods._fine_tuning import Surroundings
-    from harness.training.loop import Hooks
-    from harness.training.model import AdaptedModel
+    from harness.training import AdaptedModel, Hooks
 
 _TICKS = 1000
 """peft counts steps; a budget need not know them, so it is told the share spent, in thousandths."""
@@ -88,7 +87,7 @@ class AdaLora(LowRankMethod):
         """Prunes after each step, and keeps the vectors orthogonal."""
         import torch
 
-        from harness.training.loop import Hooks
+        from harness.training import Hooks
 
         adalora: Any = model.transformer.base_model
         named = list(adalora.named_parameters())

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import HarnessError, UsageError, reason_of
 from harness.methods.base import Bench, Fitted, Method, methods
 from harness.methods.restoring import AGAIN, not_finite
+from harness.support import HarnessError, UsageError, reason_of
 
-TENSORS = "adapted.safetensors"
-SETTINGS = "adapted.json"
+ARTIFACT_TENSORS = "adapted.safetensors"
+ARTIFACT_SETTINGS = "adapted.json"
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -51,7 +51,7 @@ class _Settings(BaseModel):
     state: dict[str, Any]
 
 
-def save(fitted: Fitted, method: Method, folder: Path, bench: Bench, *, without: Collection[str] = ()) -> int:
+def save_artifact(fitted: Fitted, method: Method, folder: Path, bench: Bench, *, without: Collection[str] = ()) -> int:
     """Write what predicting again needs beside the backbone; return the bytes written.
 
     Args:
@@ -71,46 +71,50 @@ def save(fitted: Fitted, method: Method, folder: Path, bench: Bench, *, without:
     broken = not_finite(kept)
     if broken is not None:
         raise FloatingPointError(f"The fitted tensor '{broken}' is not finite: such a model is not saved.")
-    save_file(kept, folder / TENSORS)
-    (folder / SETTINGS).write_bytes(_settings(fitted, method, _version(method, bench)))
-    return sum((folder / name).stat().st_size for name in (TENSORS, SETTINGS))
+    save_file(kept, folder / ARTIFACT_TENSORS)
+    (folder / ARTIFACT_SETTINGS).write_bytes(_settings(fitted, method, _version(method, bench)))
+    return sum((folder / name).stat().st_size for name in (ARTIFACT_TENSORS, ARTIFACT_SETTINGS))
 
 
-def read(folder: Path) -> Artifact:
-    """Read what `save` has written, and check all of it that can be checked without a backbone.
+def read_artifact(folder: Path) -> Artifact:
+    """Read what `save_artifact` has written, and check all of it that can be checked without a backbone.
 
     Raises:
         UsageError: a file is missing or damaged, a tensor is not finite, or an earlier version of the method saved it.
     """
-    if not (folder / SETTINGS).is_file() or not (folder / TENSORS).is_file():
-        raise UsageError(f"'{folder}' holds no saved method; expected the files {SETTINGS} and {TENSORS} in it.")
-    settings = _read_settings(folder / SETTINGS)
+    if not (folder / ARTIFACT_SETTINGS).is_file() or not (folder / ARTIFACT_TENSORS).is_file():
+        raise UsageError(
+            f"'{folder}' holds no saved method; expected the files {ARTIFACT_SETTINGS} and {ARTIFACT_TENSORS} in it."
+        )
+    settings = _read_settings(folder / ARTIFACT_SETTINGS)
     cls = methods.get(settings.method)
-    if settings.version < cls.version:  # a later one may be right: that depends on the backbone, see `rebuild`
+    if settings.version < cls.version:  # a later one may be right: that depends on the backbone, see `rebuild_artifact`
         raise _another_version(folder, settings.method, settings.version, cls.version)
     try:
         method = cls(**settings.config)
     except (ValidationError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("config",), "msg": str(error)}
         where = ".".join(str(part) for part in first["loc"]) or "config"
-        raise UsageError(f"'{folder / SETTINGS}': config: {where}: {first['msg']}. {AGAIN}") from None
+        raise UsageError(f"'{folder / ARTIFACT_SETTINGS}': config: {where}: {first['msg']}. {AGAIN}") from None
     if _canonical(method.config()) != _canonical(settings.config):
         raise UsageError(
-            f"'{folder / SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is missing or of "
-            f"another type. {AGAIN}"
+            f"'{folder / ARTIFACT_SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is "
+            f"missing or of another type. {AGAIN}"
         )
-    tensors = read_tensors(folder / TENSORS)
+    tensors = read_tensors(folder / ARTIFACT_TENSORS)
     broken = not_finite(tensors)
     if broken is not None:
-        raise UsageError(f"'{folder / TENSORS}': the tensor '{broken}' is not finite. {AGAIN}")
+        raise UsageError(f"'{folder / ARTIFACT_TENSORS}': the tensor '{broken}' is not finite. {AGAIN}")
     return Artifact(method, settings.version, tensors, settings.state)
 
 
-def load(folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None) -> tuple[Method, Fitted]:
+def load_artifact(
+    folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None
+) -> tuple[Method, Fitted]:
     """Rebuild a saved method on the bench's backbone.
 
     Args:
-        folder: the folder that `save` has written.
+        folder: the folder that `save_artifact` has written.
         bench: with the backbone that it was fitted on.
         besides: tensors that are kept elsewhere, by name; those that the method does not train are passed over.
 
@@ -118,13 +122,13 @@ def load(folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] 
         UsageError: the folder does not hold exactly what the method needs, or the method cannot run on this backbone
             or device. The message names the file or the tensor.
     """
-    return rebuild(read(folder), folder, bench, besides=besides)
+    return rebuild_artifact(read_artifact(folder), folder, bench, besides=besides)
 
 
-def rebuild(
+def rebuild_artifact(
     saved: Artifact, folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None
 ) -> tuple[Method, Fitted]:
-    """Rebuild a method from its files, already read; see `load`."""
+    """Rebuild a method from its files, already read; see `load_artifact`."""
     besides = besides or {}
     version = _version(saved.method, bench)
     if saved.version != version:
@@ -163,20 +167,20 @@ def _check_restored(fitted: Fitted, saved: Artifact, besides: Collection[str], f
     restored = fitted.tensors()
     for name in saved.tensors:
         if name not in restored:
-            raise UsageError(f"'{folder / TENSORS}' holds the tensor '{name}', which is unexpected. {AGAIN}")
+            raise UsageError(f"'{folder / ARTIFACT_TENSORS}' holds the tensor '{name}', which is unexpected. {AGAIN}")
         if name in besides:
             raise UsageError(f"'{folder}' holds the tensor '{name}' twice. {AGAIN}")
     for name, value in restored.items():
         if name not in saved.tensors and name not in besides:
-            raise UsageError(f"'{folder / TENSORS}' lacks the tensor '{name}'. {AGAIN}")
+            raise UsageError(f"'{folder / ARTIFACT_TENSORS}' lacks the tensor '{name}'. {AGAIN}")
         found = saved.tensors.get(name)
         if found is not None and (found.shape != value.shape or found.dtype != value.dtype):
             raise UsageError(
-                f"'{folder / TENSORS}': the tensor '{name}' is {found.dtype} of shape {found.shape}; expected "
+                f"'{folder / ARTIFACT_TENSORS}': the tensor '{name}' is {found.dtype} of shape {found.shape}; expected "
                 f"{value.dtype} of shape {value.shape}. {AGAIN}"
             )
     if _canonical(fitted.state()) != _canonical(saved.state):
-        raise UsageError(f"'{folder / SETTINGS}': state is not what '{saved.method.name}' saves. {AGAIN}")
+        raise UsageError(f"'{folder / ARTIFACT_SETTINGS}': state is not what '{saved.method.name}' saves. {AGAIN}")
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -203,8 +207,8 @@ def read_tensors(path: Path) -> Tensors:
         raise UsageError(f"'{path}' cannot be read as safetensors ({reason_of(error)}). {AGAIN}") from error
 
 
-def size_bytes(fitted: Fitted, method: Method) -> int:
-    """Return the bytes that `save` would write, without writing them."""
+def artifact_size_bytes(fitted: Fitted, method: Method) -> int:
+    """Return the bytes that `save_artifact` would write, without writing them."""
     # The version on the backbone has as many digits.
     return _safetensors_bytes(fitted.tensors()) + len(_settings(fitted, method, method.version))
 

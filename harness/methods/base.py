@@ -18,27 +18,20 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.backbones.locate import Architecture, BackboneFiles, Pooling
-from harness.errors import UnsupportedError, UsageError
-from harness.measure.clock import Phase, PhaseClock
-from harness.measure.device import Device, Precision, PrecisionPolicy
-from harness.measure.flops import known_flops
-from harness.measure.memory import MemoryMeter
+from harness.backbones import Architecture, BackboneFiles, Pooling
+from harness.measure import Device, MemoryMeter, Phase, PhaseClock, Precision, PrecisionPolicy, known_flops
 from harness.methods.workload import Workload
 from harness.records import Budget, CurvePoint
-from harness.registry import Registry
-from harness.tasks.base import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, Task, kinds
+from harness.support import Registry, UnsupportedError, UsageError
+from harness.tasks import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, Task, kinds
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.backbones.model import Backbone
-    from harness.features.encode import FeatureStore
-    from harness.features.layers import Layer
-    from harness.features.tokens import Tokens, TokenStore
-    from harness.measure.flops import FlopsModel
-    from harness.training.budget import Progress
-    from harness.training.forms import AnswerForm
+    from harness.backbones import Backbone
+    from harness.features import FeatureStore, Layer, Tokens, TokenStore
+    from harness.measure import FlopsModel
+    from harness.training import AnswerForm, Progress
 
 ENCODER: frozenset[Architecture] = frozenset({"encoder"})
 LANGUAGE_MODEL: frozenset[Architecture] = frozenset({"causal", "sequence-to-sequence"})
@@ -254,7 +247,7 @@ class Bench:
     @property
     def form(self) -> AnswerForm:
         """How a transformer is trained to give answers of the kind's form."""
-        from harness.training.forms import answer_form
+        from harness.training import answer_form
 
         return answer_form(self.kind.form)
 
@@ -271,7 +264,7 @@ class Bench:
         Raises:
             UnsupportedError: the operations cannot be counted, and the budget limits them.
         """
-        from harness.measure.flops import UNCOUNTED, counted
+        from harness.measure import UNCOUNTED, counted
 
         if not self.counts_flops and self.budget.train_flops is None:
             return UNCOUNTED
@@ -285,7 +278,7 @@ class Bench:
 
     def count_train_flops(self, run: Callable[[], object]) -> None:
         """Count the operations of `run`, which is run once more for it, and enter them in the ledger."""
-        from harness.measure.flops import FlopsModel, count_flops, counted
+        from harness.measure import FlopsModel, count_flops, counted
 
         with self.clock.phase("measure"):
             found = counted(lambda: FlopsModel(0.0, 0.0, 0.0, count_flops(run)))
@@ -311,7 +304,7 @@ class Bench:
 
     def progress(self, default_steps: int, steps_per_epoch: int) -> Progress:
         """The budget's progress, encoding so far included."""
-        from harness.training.budget import Progress
+        from harness.training import Progress
 
         return Progress(
             self.budget, default_steps, steps_per_epoch, lambda: self.clock.train_seconds, self.ledger.train_flops

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles, tensor_names
+from harness.backbones import BackboneFiles, tensor_names
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Choice, Range, SearchSpace, method
 from harness.methods.workload import THROUGH

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UnsupportedError
+from harness.backbones import BackboneFiles
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import attention_ends, feedforward_ends
 from harness.methods._peft import RATE_AND_EPOCHS
 from harness.methods.base import Choice, SearchSpace, method
 from harness.methods.workload import THROUGH
-from harness.tasks.base import Form
+from harness.support import UnsupportedError
+from harness.tasks import Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,8 +70,7 @@ class BottleneckAdapter(FineTuning):
         Raises:
             UnsupportedError: not every block has such layers.
         """
-        from harness.training.adapter import WithAdapter
-        from harness.training.blocks import stacks
+        from harness.training import WithAdapter, stacks
 
         ends: set[str] = set()
         for place, stack in stacks(transformer):
@@ -93,7 +92,7 @@ class BottleneckAdapter(FineTuning):
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """The adapters, and the norms."""
-        from harness.training.adapter import WithAdapter
+        from harness.training import WithAdapter
 
         for module in transformer.modules():
             if isinstance(module, WithAdapter):
@@ -104,7 +103,7 @@ class BottleneckAdapter(FineTuning):
 
 def _own_blocks(stack: nn.Module) -> int:
     """Return how many blocks have weights of their own; ALBERT's share those of a few."""
-    from harness.training.blocks import n_blocks_of
+    from harness.training import n_blocks_of
 
     config: Any = stack.config
     shared = getattr(config, "num_hidden_groups", None)

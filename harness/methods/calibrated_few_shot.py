@@ -9,7 +9,7 @@ import numpy.typing as npt
 from harness.methods._demonstrations import draw, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, counted, restored
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
-from harness.tasks.base import Form, Rows
+from harness.tasks import Form, Rows
 
 
 @method

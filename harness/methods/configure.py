@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.data.yaml_reader import read_yaml, short
-from harness.errors import UsageError, unknown_name
+from harness.data import read_yaml, short
 from harness.methods.base import Method, methods
+from harness.support import UsageError, unknown_name
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:

@@ -11,8 +11,7 @@ from harness.methods.base import Range, SearchSpace, method
 from harness.methods.full import FULL_SEARCH_SPACE, Full
 
 if TYPE_CHECKING:
-    from harness.training.loop import ParameterGroup
-    from harness.training.model import AdaptedModel
+    from harness.training import AdaptedModel, ParameterGroup
 
 
 @method
@@ -33,9 +32,7 @@ class Discriminative(ByDepth, Full):
 
     def parameter_groups(self, model: AdaptedModel) -> list[ParameterGroup]:
         """One group a block, from the embeddings up, and the head's."""
-        from harness.training.blocks import parameters_by_depth
-        from harness.training.inputs import transformers_model
-        from harness.training.loop import ParameterGroup
+        from harness.training import ParameterGroup, parameters_by_depth, transformers_model
 
         depths = parameters_by_depth(transformers_model(model.transformer))
         top = len(depths) - 1

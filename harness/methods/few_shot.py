@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.methods._demonstrations import Nearest, draw, embed, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
-from harness.tasks.base import Rows
+from harness.tasks import Rows
 
 
 @method

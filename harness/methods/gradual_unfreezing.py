@@ -12,9 +12,8 @@ from harness.methods.base import Bench, Choice, SearchSpace, method
 from harness.methods.full import FULL_SEARCH_SPACE, Full
 
 if TYPE_CHECKING:
-    from harness.measure.flops import FlopsModel
-    from harness.training.loop import Hooks
-    from harness.training.model import AdaptedModel
+    from harness.measure import FlopsModel
+    from harness.training import AdaptedModel, Hooks
 
 
 @method
@@ -45,8 +44,7 @@ class GradualUnfreezing(ByDepth, Full):
 
     def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
         """Freeze the groups that a short fit never let in: those below the lowest one with a saved tensor."""
-        from harness.training.blocks import parameters_by_depth
-        from harness.training.inputs import transformers_model
+        from harness.training import parameters_by_depth, transformers_model
 
         name_of = {id(parameter): name for name, parameter in model.named_parameters()}
         for parameters in parameters_by_depth(transformers_model(model.transformer)):
@@ -58,9 +56,7 @@ class GradualUnfreezing(ByDepth, Full):
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """The schedule."""
-        from harness.training.blocks import parameters_by_depth
-        from harness.training.inputs import transformers_model
-        from harness.training.loop import Hooks
+        from harness.training import Hooks, parameters_by_depth, transformers_model
 
         depths = parameters_by_depth(transformers_model(model.transformer))
         n_stages = len(depths)  # the stage before the last block is let in, then one a block; all follow the embeddings

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones import BackboneFiles
 from harness.methods._fine_tuning import FineTuning
 from harness.methods._modules import feedforward_ends, projections
 from harness.methods._peft import PeftMethod, no_projections
 from harness.methods.base import Choice, Range, SearchSpace, method
-from harness.tasks.base import Form
+from harness.tasks import Form
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,7 @@ from pydantic import Field
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
 from harness.methods.restoring import Expected, check_range, check_tensors
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks import Floats, Ints, Rows
 
 _CHUNK_DISTANCES = 2**22
 """Distances held at a time: 32 MiB."""

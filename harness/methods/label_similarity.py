@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from harness.measure.device import PrecisionPolicy
+from harness.measure import PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods.base import Bench, Fitted, Method, method
 from harness.methods.restoring import Expected, check_tensors
 from harness.methods.workload import Workload
 from harness.records import Budget
-from harness.tasks.base import Floats, Rows, Source
+from harness.tasks import Floats, Rows, Source
 
 _PLACE = "{label}"
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from harness.backbones.locate import BackboneFiles
-from harness.features.layers import declared_blocks
-from harness.measure.signs import long_step
+from harness.backbones import BackboneFiles
+from harness.features import declared_blocks
+from harness.measure import long_step
 from harness.methods._by_depth import ByDepth
 from harness.methods.base import Bench, Choice, Range, SearchSpace, method
 from harness.methods.workload import Workload
@@ -19,9 +19,7 @@ from harness.records import Budget
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.forms import Examples
-    from harness.training.inputs import Inputs
-    from harness.training.model import AdaptedModel
+    from harness.training import AdaptedModel, Examples, Inputs
 
 
 @method
@@ -70,15 +68,14 @@ class LastLayers(ByDepth):
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """The parameters of the last k blocks, and of what follows them."""
-        from harness.training.blocks import parameters_by_depth
+        from harness.training import parameters_by_depth
 
         for parameters in parameters_by_depth(transformer)[-self.k :]:
             yield from parameters
 
     def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
         """Hidden states before the first trained block, where the architecture can be entered there."""
-        from harness.training.inputs import BlockInputs
-        from harness.training.model import PREDICT_ROWS
+        from harness.training import PREDICT_ROWS, BlockInputs
 
         if not bench.form.enters_blocks:
             bench.ledger.notes["frozen_blocks"] = f"run in every step: so it is for {bench.kind.form}"

@@ -10,7 +10,7 @@ from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
 from harness.methods.base import Bench, Fitted, method
 from harness.methods.restoring import check_tensors
-from harness.tasks.base import Floats, Form, Rows
+from harness.tasks import Floats, Form, Rows
 
 
 @method

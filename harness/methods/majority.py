@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
 from harness.methods.restoring import Expected, check_tensors
-from harness.tasks.base import Floats, Rows
+from harness.tasks import Floats, Rows
 
 
 @method

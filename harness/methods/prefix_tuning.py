@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from harness.backbones.locate import Architecture
-from harness.errors import UnsupportedError
+from harness.backbones import Architecture
 from harness.methods._peft import SoftPrompt, model_type_of
 from harness.methods.base import method
+from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,10 +10,10 @@ from harness.methods.full import Full
 from harness.methods.linear_probe import LinearProbe
 from harness.methods.workload import Workload
 from harness.records import Budget
-from harness.tasks.base import Form, Rows
+from harness.tasks import Form, Rows
 
 if TYPE_CHECKING:
-    from harness.training.model import AdaptedModel
+    from harness.training import AdaptedModel
 
 
 @method

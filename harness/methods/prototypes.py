@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.errors import UsageError
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
 from harness.methods.restoring import AGAIN, Expected, check_range, check_tensors
-from harness.tasks.base import Floats, Rows
+from harness.support import UsageError
+from harness.tasks import Floats, Rows
 
 
 @method

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Literal
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UnsupportedError
+from harness.backbones import BackboneFiles
 from harness.methods.base import Bench, method
 from harness.methods.lora import Lora
+from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,7 @@ class QLora(Lora):
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse blocks without linear layers: GPT-2's are of another kind."""
-        from harness.training.blocks import transformer_blocks
+        from harness.training import transformer_blocks
 
         super().check(transformer)
         if not any("Linear" in type(module).__name__ for module in transformer_blocks(transformer).modules()):
@@ -64,7 +64,7 @@ class QLora(Lora):
         import bitsandbytes as bnb
         import torch
 
-        from harness.training.blocks import transformer_blocks
+        from harness.training import transformer_blocks
 
         computed_in = torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32
         with bench.clock.phase("load"):

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.errors import UsageError
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
 from harness.methods.restoring import AGAIN, Expected, check_tensors
-from harness.tasks.base import Floats, Ints, Rows
+from harness.support import UsageError
+from harness.tasks import Floats, Ints, Rows
 
 _TRUSTED = ["sklearn.tree._tree.Tree"]
 """What skops does not load unless it is named: scikit-learn follows a tree's node numbers without checking them, so

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UsageError
+from harness.support import UsageError
 
 AGAIN = "The files are damaged, or not of this model. Copy them again from where the model was saved, or save it again."
 
@@ -43,7 +43,7 @@ class Expected(NamedTuple):
 def check_tensors(tensors: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, Expected]) -> None:
     """Refuse saved tensors unless each expected one is there, with its type and shape.
 
-    Tensors beside the expected ones are no matter here: `artifact.load` refuses them.
+    Tensors beside the expected ones are no matter here: `load_artifact` refuses them.
 
     Raises:
         UsageError: a tensor is missing, or has another type or shape. The message names it.

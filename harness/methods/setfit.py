@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.backbones.locate import Architecture
-from harness.measure.device import PrecisionPolicy
+from harness.backbones import Architecture
+from harness.measure import PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods._gradient import TrainedMethod, expected_parameters, trained_tensors
 from harness.methods._logistic import Logistic, expected_logistic, logistic_tensors
@@ -18,12 +18,11 @@ from harness.methods.linear_probe import LinearProbe
 from harness.methods.restoring import check_tensors
 from harness.methods.workload import FORWARD_AND_BACKWARD, Workload
 from harness.records import Budget
-from harness.tasks.base import Floats, Ints, Rows
+from harness.tasks import Floats, Ints, Rows
 
 if TYPE_CHECKING:
-    from harness.measure.flops import FlopsModel
-    from harness.training.inputs import TokenInputs
-    from harness.training.model import PooledModel
+    from harness.measure import FlopsModel
+    from harness.training import PooledModel, TokenInputs
 
 
 @method
@@ -87,10 +86,14 @@ class SetFit(TrainedMethod):
         """Train on pairs until the budget is spent, then fit the classifier on the new features."""
         import torch
 
-        from harness.training.inputs import TokenInputs
-        from harness.training.loop import ParameterGroup
-        from harness.training.model import PREDICT_ROWS
-        from harness.training.pairs import PairBatches, cosine_of_pairs, squared_difference
+        from harness.training import (
+            PREDICT_ROWS,
+            PairBatches,
+            ParameterGroup,
+            TokenInputs,
+            cosine_of_pairs,
+            squared_difference,
+        )
 
         token_rows = bench.token_rows(rows, "encode")
         labels = rows.known_labels
@@ -151,8 +154,7 @@ class SetFit(TrainedMethod):
     def _build(self, bench: Bench) -> PooledModel:
         from torch import nn
 
-        from harness.training.dropout import quicken_dropout
-        from harness.training.model import PooledModel
+        from harness.training import PooledModel, quicken_dropout
 
         transformer = bench.fresh_transformer()
         with bench.clock.phase("load"):
@@ -173,7 +175,7 @@ class SetFit(TrainedMethod):
         """Minus the loss over all pairs of the carved rows; None where there are fewer than two."""
         if len(positions) < 2:
             return None
-        from harness.training.model import PREDICT_ROWS
+        from harness.training import PREDICT_ROWS
 
         lengths = [len(inputs.rows[position]) for position in positions]
         spent = forward.rows(lengths, PREDICT_ROWS[bench.device.kind])
@@ -189,7 +191,7 @@ class SetFit(TrainedMethod):
         return evaluate
 
     def _flops_model(self, model: PooledModel, bench: Bench, *, backward: bool) -> FlopsModel:
-        from harness.training.model import count_batch_flops
+        from harness.training import count_batch_flops
 
         key = f"{self.name}/{bench.some_backbone.files.fingerprint}/{'both ways' if backward else 'forward'}"
         device = bench.device.torch_device()
@@ -216,7 +218,7 @@ class _Fitted(Fitted):
 def _unit_vectors(
     model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench, policy: PrecisionPolicy
 ) -> Floats:
-    from harness.training.model import predict_logits
+    from harness.training import predict_logits
 
     vectors = predict_logits(
         model,

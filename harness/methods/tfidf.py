@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat
 from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
 from harness.methods.base import NO_BACKBONE, Bench, Fitted, method
 from harness.methods.restoring import Expected, check_tensors
-from harness.tasks.base import Floats, Rows
+from harness.tasks import Floats, Rows
 
 
 @method

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from harness.methods._in_context import FittedPrompt, InContextMethod, restored
 from harness.methods.base import Bench, Fitted, method
-from harness.tasks.base import Rows
+from harness.tasks import Rows
 
 
 @method

@@ -5,8 +5,6 @@ rouge-score, kept in the project. One file per family: what is read is class ind
 questions (`spans`), any texts (`text`) or likelihoods (`likelihood`).
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.metrics.base import MetricSpec, metrics
-
-__all__ = ["MetricSpec", "metrics"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.metrics.columns import Content, check_n_rows, feature, read_columns
-from harness.registry import Registry
+from harness.support import Registry
 
 if TYPE_CHECKING:
     import evaluate

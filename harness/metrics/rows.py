@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.metrics.base import MetricSpec, metrics
-from harness.predictions import Predictions
+from harness.records import Predictions
 
 
 def pseudo_values(

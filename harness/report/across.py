@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness import ranks
-from harness.report import text
+from harness.analysis import Ranking, rank
 from harness.report.contrasts import candidates
 from harness.report.observations import Source, observe
 from harness.report.panels import panels
+from harness.support import text
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Standing:
     title: str
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
-    ranking: ranks.Ranking
+    ranking: Ranking
     means: tuple[float, ...] | None
     n_tasks: dict[str, int]
     n_tasks_in_all: int
@@ -97,7 +97,7 @@ def _standing(
         return
     tasks, methods = chosen
     rows = [[by_task[task][method] for method in methods] for task in tasks]
-    found = ranks.rank(rows, [directions[task][0] for task in tasks])
+    found = rank(rows, [directions[task][0] for task in tasks])
     order = sorted(range(len(methods)), key=lambda i: (found.mean_ranks[i], methods[i]))
     # A mean of fractions and percents, or of two metrics, is none.
     one_scale = len({(directions[task], max(map(abs, row)) > 1) for task, row in zip(tasks, rows, strict=True)}) == 1
@@ -108,7 +108,7 @@ def _standing(
         title=text.plain(" · ".join(part for part in parts if part)),
         tasks=tuple(tasks),
         methods=tuple(methods[i] for i in order),
-        ranking=ranks.Ranking(
+        ranking=Ranking(
             tuple(found.mean_ranks[i] for i in order),
             *(found.statistic, found.p_value, found.critical_difference, found.n_tasks, found.level),
         ),

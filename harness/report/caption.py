@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from harness.report import text
 from harness.report.panels import Panel
 from harness.report.tables import each
+from harness.support import text
 
 COVERAGE: dict[int, str] = {
     2: "With two seeds an interval that says 95 % covers 88 to 97 %, the less the more seeds differ",

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import ranks
-from harness.errors import UsageError
-from harness.records import Record
+from harness.analysis import Difference, holm
+from harness.records import Record, storable
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, Source, observe
-from harness.stats import Difference
-from harness.variants import storable
+from harness.support import UsageError
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
 _DTYPES: dict[str, Any] = {
@@ -79,7 +77,7 @@ class _Side:
         self.by_seed[record.cell.seed] = record
 
 
-def compare(a: Source, b: Source) -> Compared:
+def compare_methods(a: Source, b: Source) -> Compared:
     """Compare each configuration at each size in `b` with the same in `a`: another commit, another machine.
 
     Cells are the same when task, backbone, method, settings, size and budget are: not the method's version, not the
@@ -103,7 +101,7 @@ def compare(a: Source, b: Source) -> Compared:
             "The two have no scored cell of the same task, backbone, method, settings, size and budget in common."
         )
     rows = [_row(key[0], sides[0][key], sides[1][other], *observed) for key, other in sorted(pairs, key=str)]
-    corrected = ranks.holm([row["p_value"] for row in rows])
+    corrected = holm([row["p_value"] for row in rows])
     for row, p_value in zip(rows, corrected, strict=True):
         row["p_corrected"] = p_value
         row["verdict"] = _verdict(row["difference"], p_value, row.pop("higher"))

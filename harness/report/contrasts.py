@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import ranks, stats
-from harness.errors import unknown_name
+from harness.analysis import Difference, holm, paired_difference, unpaired_difference
 from harness.report.observations import Key, Observations, Source, matrix, observe
 from harness.report.panels import Panel, panels
 from harness.report.tables import PANEL, each
+from harness.support import unknown_name
 
 GROUP = (*PANEL, "variant", "n_train", "draw", "metric")
 """What the cells of one configuration at one size have in common, seeds apart."""
@@ -62,7 +62,7 @@ def groups(observations: Observations) -> dict[tuple[Any, ...], Group]:
     return found
 
 
-def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None = None) -> stats.Difference:
+def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None = None) -> Difference:
     """How far `a` is ahead of `b`: paired where they share seeds and test rows, else unpaired.
 
     Args:
@@ -80,9 +80,9 @@ def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None =
         rows_b = matrix(of_b, [b.keys[seed] for seed in seeds_b], scores_b)
         if rows_a is not None and rows_b is not None and rows_a.are_those_of(rows_b):
             mean = None if rows_a.is_mean else float(np.mean(scores_a) - np.mean(scores_b))
-            return stats.paired_difference(rows_a.values, rows_b.values, mean=mean)
+            return paired_difference(rows_a.values, rows_b.values, mean=mean)
     variances = tuple(_variance(group) for group in (a, b))
-    return stats.unpaired_difference(list(a.scores.values()), list(b.scores.values()), variances)  # type: ignore[arg-type]
+    return unpaired_difference(list(a.scores.values()), list(b.scores.values()), variances)  # type: ignore[arg-type]
 
 
 def _shared(a: Group, b: Group) -> tuple[list[int], list[int]]:
@@ -164,7 +164,7 @@ def _standings_of(
     for n_train, draw, rivals in candidates(panel):
         best = rivals[0]
         differences = [contrast(found[_key(best)], found[_key(row)], observations) for row in rivals[1:]]
-        corrected = ranks.holm([difference.p_value for difference in differences])
+        corrected = holm([difference.p_value for difference in differences])
         shared = _setting(panel, n_train, draw)
         first = {"is_best": True, "is_tied": True, "n_seeds": best.n_seeds}
         yield {**shared, "variant": best.variant, "family": best.family, "score": best.score, **first}
@@ -180,7 +180,7 @@ def _standings_of(
             }
 
 
-def _signed(difference: stats.Difference, sign: int, name: str) -> dict[str, float | None]:
+def _signed(difference: Difference, sign: int, name: str) -> dict[str, float | None]:
     ends = (difference.low, difference.high)
     low, high = ends if sign > 0 else (None if end is None else -end for end in reversed(ends))
     return {name: sign * difference.mean, "low": low, "high": high}
@@ -263,7 +263,7 @@ def _contrasts(source: Source, choose: Callable[[list[Any]], list[list[tuple[Any
         for n_train, draw, rivals in candidates(panel):
             for pairs in choose(rivals):
                 differences = [contrast(found[_key(a)], found[_key(b)], observations) for a, b in pairs]
-                corrected = ranks.holm([difference.p_value for difference in differences])
+                corrected = holm([difference.p_value for difference in differences])
                 for (a, b), difference, p_corrected in zip(pairs, differences, corrected, strict=True):
                     rows.append(
                         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.outputs import check_folder
+from harness.support import check_folder
 
 NAMES = (
     "report.html",

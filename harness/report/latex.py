@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from harness.report import text
 from harness.report.caption import COSTS, cautions, coverage, scores_said
 from harness.report.panels import Panel
 from harness.report.pivot import pivot
+from harness.support import text
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 from harness.records import UNSTEADY, Record
-from harness.report import text
 from harness.report.observations import Observations
+from harness.support import text
 
 _SETTINGS = "tuned_settings"
 _OF_ONE_CELL = (_SETTINGS, "tuned_trials", UNSTEADY)

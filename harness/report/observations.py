@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.errors import UsageError
-from harness.frame import labels_per_class, tidy_columns, tidy_frame
-from harness.metrics.rows import pseudo_values
-from harness.predictions import Predictions
-from harness.records import Record, Score
+from harness.analysis import labels_per_class, tidy_columns, tidy_frame
+from harness.metrics import pseudo_values
+from harness.records import Predictions, Record, Score
+from harness.support import UsageError
 
 Key = tuple[str, str]
 

@@ -13,13 +13,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from harness import ranks
-from harness.report import text
+from harness.analysis import cliques
 from harness.report.across import Standing
 from harness.report.panels import Panel
 from harness.report.plots import curves_of, height_for, look, wrapped
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import each
+from harness.support import text
 
 PHASES = ("encode_seconds", "tune_seconds", "fit_seconds", "predict_seconds")
 """What a cell's seconds are spent on, in order; loading a backbone is a cost of the session, not of a method."""
@@ -130,7 +130,7 @@ def draw_critical_differences(standing: Standing) -> Figure:
     """Draw mean ranks on a line, best on the left; bars join methods that are not shown to differ (Demsar, 2006)."""
     ranking = standing.ranking
     n = len(standing.methods)
-    joined = ranks.cliques(ranking.mean_ranks, ranking.critical_difference)
+    joined = cliques(ranking.mean_ranks, ranking.critical_difference)
     half = (n + 1) // 2
     with look():
         figure = Figure(figsize=(8.4, 1.7 + 0.26 * half + 0.14 * len(joined)), layout="constrained")

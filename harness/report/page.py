@@ -16,8 +16,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.outputs import replacing
-from harness.report import text
 from harness.report.across import Standing, across_tasks
 from harness.report.caption import cautions, coverage, scores_said
 from harness.report.contrasts import not_known, standings, tied_with_best
@@ -34,6 +32,7 @@ from harness.report.panels import Panel, panels
 from harness.report.plots import curves_of, look
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import comparison, each, failures
+from harness.support import replacing, text
 
 MOST_FAILURES = 200
 MOST_CURVE_POINTS = 40

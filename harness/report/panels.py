@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from harness.report import text
 from harness.report.observations import Source
 from harness.report.tables import comparison
+from harness.support import text
 
 DAGGER = "†"
 CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/defaults.md)"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report import text
 from harness.report.panels import Panel
 from harness.report.tables import each
+from harness.support import text
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from harness import stats
-from harness.report import text
+from harness.analysis import pareto_front
 from harness.report.observations import Source
 from harness.report.panels import Panel, panels
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import each
+from harness.support import text
 
 _RC = {
     "text.parse_math": False,  # a name with dollar signs in it is a name, not mathematics
@@ -91,7 +91,7 @@ def seconds_of(panel: Panel) -> pd.DataFrame:
     """`score_against_seconds_data` of one panel."""
     rows = panel.rows[panel.rows["score"].notna()]
     higher = bool(rows["higher_is_better"].all())
-    front = stats.pareto_front(rows["train_seconds"], rows["score"], higher)
+    front = pareto_front(rows["train_seconds"], rows["score"], higher)
     return curves_of(panel).assign(train_seconds=rows["train_seconds"].array, on_front=front)
 
 

@@ -10,12 +10,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from harness import stats
-from harness.errors import UsageError
-from harness.frame import Dtype
+from harness.analysis import Dtype, summarise
 from harness.metrics import metrics
-from harness.report import text
 from harness.report.observations import Observations, Source, matrix, observe
+from harness.support import UsageError, text
 
 Row = dict[str, Any]
 
@@ -213,9 +211,9 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     scores = [row["score"] for row in ok]
     rows_of = matrix(observations, [(row["id"], row["device"]) for row in ok], scores)
     if rows_of is None:
-        found = stats.summarise(scores)
+        found = summarise(scores)
     else:
-        found = stats.summarise(scores, rows_of.values, bounds=(0.0, 1.0) if rows_of.is_mean else None)
+        found = summarise(scores, rows_of.values, bounds=(0.0, 1.0) if rows_of.is_mean else None)
     low, high, basis = found.low, found.high, found.basis
     if basis == "none" and first["score_low"] is not None:  # the record's own, where rows tell nothing of the metric
         low, high, basis = first["score_low"], first["score_high"], "test rows only"

@@ -8,13 +8,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from harness.report import text
 from harness.report.caption import cautions, scores_said
 from harness.report.compare import Compared
 from harness.report.observations import Source
 from harness.report.panels import Panel, panels
 from harness.report.pivot import Entry, pivot
 from harness.report.tables import each
+from harness.support import text
 
 _MOST_COMPARED = 60
 

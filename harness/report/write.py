@@ -8,10 +8,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.errors import StoreError
-from harness.frame import EXPORT_COLUMNS, write_csv
-from harness.outputs import mark_folder, replacing
-from harness.report import overview_plots, plots, text
+from harness.analysis import EXPORT_COLUMNS, write_csv
+from harness.report import overview_plots, plots
 from harness.report.across import Standing, across_frame, across_tasks, overfitting_gaps
 from harness.report.caption import COSTS, cautions, coverage, scores_said
 from harness.report.contrasts import all_pairs, not_known, standings, tied_with_best, transfer_gains
@@ -23,6 +21,7 @@ from harness.report.panels import Panel, panels
 from harness.report.pivot import markdown_comparison, markdown_pivot, markdown_table
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import comparison, each, failures
+from harness.support import StoreError, mark_folder, replacing, text
 
 _OF_CELLS = ("tune_seconds", "train_seconds", "train_rows_cut", "test_rows_cut", "unsteady")
 """Columns of cells.csv beyond those of `harness export`."""

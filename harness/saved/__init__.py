@@ -1,7 +1,5 @@
 """Fitted methods as models to keep: a folder in Hugging Face's formats, and what predicting again needs. No pickle."""
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.saved.model import SavedModel, load_model
-
-__all__ = ["SavedModel", "load_model"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,11 +8,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.backbones.layout import MODULES, READ
-from harness.errors import UsageError
-from harness.methods import artifact
-from harness.methods.restoring import AGAIN
+from harness.backbones import MODULES, READ
+from harness.methods import AGAIN, ARTIFACT_SETTINGS, ARTIFACT_TENSORS
 from harness.saved.layout import CARD, DESCRIPTION, TRANSFORMER, Description, SavedFile
+from harness.support import UsageError
 
 
 def list_files(folder: Path) -> dict[str, SavedFile]:
@@ -35,7 +34,7 @@ def check_files(folder: Path, described: Description) -> None:
             it.
     """
     _check_place(folder, DESCRIPTION)
-    needed = {artifact.SETTINGS, artifact.TENSORS}
+    needed = {ARTIFACT_SETTINGS, ARTIFACT_TENSORS}
     if described.backbone is not None:
         needed.add(f"{TRANSFORMER}/config.json")
     if (folder / MODULES).exists():  # it would say where the transformer's pooling is declared

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.canonical import encode
-from harness.data.yaml_reader import short
-from harness.errors import UsageError
+from harness.data import short
+from harness.records import encode
+from harness.support import UsageError
 
 FORMAT: Final = 2
 DESCRIPTION: Final = "model.json"

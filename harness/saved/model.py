@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import HarnessError, UsageError, reason_of
 from harness.saved.layout import Description, read_description
-from harness.tasks.base import Floats, Kind, Rows, Source
+from harness.support import HarnessError, UsageError, reason_of
+from harness.tasks import Floats, Kind, Rows, Source
 
 if TYPE_CHECKING:
-    from harness.methods.base import Bench, Fitted
+    from harness.methods import Bench, Fitted
 
 _ROWS = 8192
 """Number of texts that are predicted at a time: memory does not grow with the data."""
@@ -131,24 +131,24 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
         UsageError: the folder holds no saved model, a file of it is missing, changed or damaged, or another version of
             the method saved it. The message names the file or the tensor.
     """
-    from harness.libraries import quiet_libraries
-    from harness.methods import artifact
+    from harness.methods import read_artifact, rebuild_artifact
     from harness.saved.files import check_files
     from harness.saved.transformer import load_transformer
+    from harness.support import quiet_libraries
 
     folder = Path(folder).expanduser()
     described = read_description(folder)
     check_files(folder, described)
     kind = check_kind(described.kind)
     quiet_libraries()
-    saved = artifact.read(folder)
+    saved = read_artifact(folder)
     if saved.method.name != described.method.partition("[")[0]:
         raise UsageError(
             f"'{folder}': model.json is about '{described.method}', adapted.json about a '{saved.method.name}'."
         )
     backbone, merged = load_transformer(folder, described)
     bench = _bench(described, kind, backbone, device)
-    _, fitted = artifact.rebuild(saved, folder, bench, besides=merged)
+    _, fitted = rebuild_artifact(saved, folder, bench, besides=merged)
     return SavedModel(described, fitted, bench)
 
 
@@ -158,7 +158,7 @@ def check_kind(name: str) -> Kind:
     Raises:
         UsageError: there is no such kind, or its tasks are not about the class of one text.
     """
-    from harness.tasks.base import kinds
+    from harness.tasks import kinds
 
     kind = kinds.get(name)
     if kind.form != "classes" or kind.reads_pairs:
@@ -171,12 +171,9 @@ def check_kind(name: str) -> Kind:
 def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) -> Bench:
     import torch
 
-    from harness.features.encode import FeatureStore
-    from harness.features.tokens import TokenStore
-    from harness.measure.clock import PhaseClock
-    from harness.measure.device import find_device
-    from harness.measure.memory import MemoryMeter
-    from harness.methods.base import Bench, Ledger
+    from harness.features import FeatureStore, TokenStore
+    from harness.measure import MemoryMeter, PhaseClock, find_device
+    from harness.methods import Bench, Ledger
     from harness.records import Budget
 
     device = find_device(device_name)
@@ -207,8 +204,7 @@ def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) 
 
 def _fresh(bench: Bench) -> Bench:
     """Return the bench without what was made for other texts."""
-    from harness.features.encode import FeatureStore
-    from harness.features.tokens import TokenStore
+    from harness.features import FeatureStore, TokenStore
 
     return dataclasses.replace(bench, tokens=TokenStore(), features=FeatureStore(bench.device, None))
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import HarnessError, UsageError, reason_of
-from harness.methods.restoring import AGAIN
+from harness.backbones import BackboneFiles
+from harness.methods import AGAIN
 from harness.saved.layout import IN_MODEL, TRANSFORMER, WEIGHTS, Description
+from harness.support import HarnessError, UsageError, reason_of
 
 if TYPE_CHECKING:
-    from harness.backbones.model import Backbone
+    from harness.backbones import Backbone
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -40,8 +40,7 @@ def load_transformer(folder: Path, described: Description) -> tuple[Backbone | N
     Raises:
         UsageError: it is not the backbone that was adapted, it cannot be loaded, or a weight is missing or not finite.
     """
-    from harness.backbones.locate import locate_backbone
-    from harness.backbones.model import load_backbone
+    from harness.backbones import load_backbone, locate_backbone
 
     if described.backbone is None:
         return None, {}
@@ -104,7 +103,7 @@ def write_transformer(files: BackboneFiles, target: Path, tensors: Tensors, pref
     Raises:
         UsageError: what was written is not read as the backbone was: by another pooling, say.
     """
-    from harness.backbones.locate import locate_backbone
+    from harness.backbones import locate_backbone
 
     _copy(files, target, tensors, prefix)
     written = locate_backbone(str(target.absolute()))

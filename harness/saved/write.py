@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import HarnessError
-from harness.methods import artifact
-from harness.methods.base import Bench, Fitted, Method
-from harness.plan import PlannedCell
+from harness.methods import ARTIFACT_SETTINGS, ARTIFACT_TENSORS, Bench, Fitted, Method, read_artifact, save_artifact
+from harness.planning import PlannedCell
 from harness.saved.files import check_files, list_files
 from harness.saved.layout import (
     ADAPTER,
@@ -25,10 +23,11 @@ from harness.saved.layout import (
 )
 from harness.saved.model import check_kind
 from harness.saved.transformer import Tensors, check_written, write_transformer
-from harness.tasks.base import Task
+from harness.support import HarnessError
+from harness.tasks import Task
 
 if TYPE_CHECKING:
-    from harness.backbones.locate import BackboneFiles
+    from harness.backbones import BackboneFiles
 
 
 def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCell, task: Task, bench: Bench) -> None:
@@ -87,7 +86,7 @@ def _write(
             transformer.save_pretrained(folder / ADAPTER)  # type: ignore[union-attr]
     merged = prefix is not None
     elsewhere = {name for name in tensors if merged and name.startswith(IN_MODEL)}
-    artifact.save(fitted, method, folder, bench, without=elsewhere)
+    save_artifact(fitted, method, folder, bench, without=elsewhere)
     described = describe(
         kind=task.kind.name,
         task=task.name,
@@ -112,17 +111,17 @@ def _read_back(folder: Path, fitted: Fitted, tensors: Tensors, method: Method) -
     """Refuse a folder that does not give back what was fitted, read as `load_model` reads it."""
     described = read_description(folder)
     check_files(folder, described)
-    saved = artifact.read(folder)
+    saved = read_artifact(folder)
     elsewhere: Tensors = {name: value for name, value in tensors.items() if name not in saved.tensors}
     if elsewhere:
         check_written(folder, described, elsewhere)
     for name, value in saved.tensors.items():
         if value.dtype != tensors[name].dtype or not np.array_equal(value, tensors[name]):
             raise HarnessError(
-                f"The tensor '{name}' was not written to '{folder / artifact.TENSORS}' as it was fitted."
+                f"The tensor '{name}' was not written to '{folder / ARTIFACT_TENSORS}' as it was fitted."
             )
     if saved.method.config() != method.config() or json.dumps(saved.state) != json.dumps(fitted.state()):
-        raise HarnessError(f"The settings were not written to '{folder / artifact.SETTINGS}' as they were fitted.")
+        raise HarnessError(f"The settings were not written to '{folder / ARTIFACT_SETTINGS}' as they were fitted.")
 
 
 def _prefix(tensors: Tensors, files: BackboneFiles) -> str | None:

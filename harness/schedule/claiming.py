@@ -7,9 +7,8 @@ import threading
 from collections.abc import Collection, Sequence
 from types import TracebackType
 
-from harness.claims import RENEW_SECONDS, Owner
-from harness.errors import StoreError
-from harness.store import Store
+from harness.store import RENEW_SECONDS, Owner, Store
+from harness.support import StoreError
 
 
 class Claims:

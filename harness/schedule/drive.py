@@ -9,22 +9,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, cast
 
-from harness.backbones.locate import BackboneFiles
-from harness.cost.estimate import Estimator
-from harness.cost.fitting import halved
-from harness.errors import DuplicateError, UsageError
-from harness.execute import unrun
-from harness.measure.device import Device
-from harness.measure.provenance import now
-from harness.plan import PlannedCell
+from harness.backbones import BackboneFiles
+from harness.cost import Estimator, halved
+from harness.measure import Device, now
+from harness.planning import PlannedCell
 from harness.records import Record, Status, statuses_that_end
+from harness.running import unrun
 from harness.schedule.claiming import Claims
 from harness.schedule.interrupts import Interrupts
 from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress, Warned
 from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
 from harness.store import Store
-from harness.tasks.base import Task
+from harness.support import DuplicateError, UsageError
+from harness.tasks import Task
 
 MOST_DEATHS = 2
 """Workers that may die over one cell before it counts as failed: the first may have been an accident."""

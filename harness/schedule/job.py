@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from harness.backbones.locate import BackboneFiles
-from harness.measure.device import Device
-from harness.measure.watch import Standing
-from harness.plan import PlannedCell
+from harness.backbones import BackboneFiles
+from harness.measure import Device, Standing
+from harness.planning import PlannedCell
 from harness.records import Record
-from harness.tasks.base import Task
+from harness.tasks import Task
 
 
 @dataclass(frozen=True)

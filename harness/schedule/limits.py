@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.measure.watch import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Watch
+from harness.measure import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Watch
 from harness.schedule.job import Cut, Job
 
 

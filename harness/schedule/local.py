@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.backbones.locate import BackboneFiles
-from harness.measure.device import Device
-from harness.measure.watch import AttentiveClock
+from harness.backbones import BackboneFiles
+from harness.measure import AttentiveClock, Device
 from harness.schedule.job import Event, Job
 from harness.schedule.limits import Limits
 from harness.schedule.local_slot import Slot
-from harness.tasks.base import Task
+from harness.tasks import Task
 
 LOOK_SECONDS = 0.1
 """How often limits are looked at."""

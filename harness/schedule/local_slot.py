@@ -15,17 +15,15 @@ from typing import TypeVar
 
 import psutil
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UsageError
-from harness.measure.device import Device
-from harness.measure.host import kills_for_memory
-from harness.measure.watch import AttentiveClock, Watch
+from harness.backbones import BackboneFiles
+from harness.measure import AttentiveClock, Device, Watch, kills_for_memory
 from harness.schedule.ending import end_group_of, end_worker, is_stopped
 from harness.schedule.job import Alive, Begun, Check, Checked, Cut, Done, Event, FromWorker, Give, Job, Lost, Ready
 from harness.schedule.limits import Limits, over_memory, over_time
 from harness.schedule.line import Line
 from harness.schedule.worker_process import serve
-from harness.tasks.base import Task
+from harness.support import UsageError
+from harness.tasks import Task
 
 MOST_STARTS = 2
 """Workers that may die before their first cell: the first may have been an accident."""

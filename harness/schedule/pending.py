@@ -6,8 +6,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from harness.cost.estimate import Estimator
-from harness.plan import PlannedCell
+from harness.cost import Estimator
+from harness.planning import PlannedCell
 
 _REFRESH_SECONDS = 1.0
 

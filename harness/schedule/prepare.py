@@ -6,16 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.backbones.locate import BackboneFiles, locate_backbone
-from harness.data.sampling import Size, parse_size
-from harness.data.spec import TaskSpec
-from harness.errors import MissingResourceError, UsageError
-from harness.measure.device import Device, check_name, find_device
-from harness.methods.configure import parse_methods, with_trials
-from harness.plan import PlannedCell, plan_cells
+from harness.backbones import BackboneFiles, locate_backbone
+from harness.data import Size, TaskSpec, parse_size
+from harness.measure import Device, check_name, find_device
+from harness.methods import parse_methods, with_trials
+from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
-from harness.suites import Suite
-from harness.tasks.base import Task, kinds
+from harness.support import MissingResourceError, UsageError
+from harness.tasks import Task, kinds
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare(request: Request, find: Callable[[str], Device] = find_device, *, weights: bool = True) -> Prepared:
+def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, *, weights: bool = True) -> Prepared:
     """Resolve every name, load every task, verify the backbone, plan the cells. Nothing is trained.
 
     Cheap refusals come first: a misspelt method is not found out after a minute of loading.

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.cost.estimate import Estimator
-from harness.cost.probe import Probe, make_probe
-from harness.plan import PlannedCell
+from harness.cost import Estimator, Probe, make_probe
+from harness.planning import PlannedCell
 from harness.records import Record
 from harness.schedule.drive import Workers
 from harness.schedule.job import Cut, Done, Job, Lost

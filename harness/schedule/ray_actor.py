@@ -22,18 +22,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 import harness
-from harness.backbones.locate import BackboneFiles, locate_backbone
-from harness.errors import HarnessError
-from harness.measure.device import Device, find_device, shared
-from harness.measure.host import host_limit_bytes
-from harness.measure.watch import GRACE_SECONDS, OWN_SHARE
+from harness.backbones import BackboneFiles, locate_backbone
+from harness.measure import GRACE_SECONDS, OWN_SHARE, Device, find_device, host_limit_bytes, shared
 from harness.records import Record
 from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost, Progress
 from harness.schedule.limits import over_memory
-from harness.tasks.base import Task
+from harness.support import HarnessError
+from harness.tasks import Task
 
 if TYPE_CHECKING:
-    from harness.execute import Worker
+    from harness.running import Worker
 
 PROGRESS_SECONDS = 0.5
 """No more than one message of progress in so many seconds: each is an object of the cluster's store."""
@@ -157,9 +155,9 @@ class CellActor:
             self._heard.wait(_HEARD_SECONDS)
 
     def _start(self) -> Worker:
-        from harness.execute import Worker
-        from harness.libraries import quiet_libraries
+        from harness.running import Worker
         from harness.schedule.worker_process import pass_on_warnings
+        from harness.support import quiet_libraries
 
         if self._worker is None:
             quiet_libraries()
@@ -214,7 +212,7 @@ def _end(running: Future[Record], *, is_last: bool) -> Done | Lost:
 
 def _check(files: BackboneFiles) -> str | None:
     """Why a backbone cannot be loaded on this node; None where it can."""
-    from harness.backbones.model import load_backbone
+    from harness.backbones import load_backbone
 
     same = "every node needs the same files at the same path: a shared file system, or a copy"
     if not files.folder.is_dir():

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.errors import UsageError
-from harness.measure.device import available_threads
+from harness.measure import available_threads
+from harness.support import UsageError
 
 CONNECT_SECONDS = 10.0
 

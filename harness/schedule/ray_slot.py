@@ -12,15 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import harness
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UsageError
-from harness.measure.host import kills_for_memory
-from harness.measure.watch import Watch
+from harness.backbones import BackboneFiles
+from harness.measure import Watch, kills_for_memory
 from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost
 from harness.schedule.limits import Limits, over_time
 from harness.schedule.ray_actor import CellActor, Hello
 from harness.schedule.ray_cluster import Place
-from harness.tasks.base import Task
+from harness.support import UsageError
+from harness.tasks import Task
 
 PATIENCE_SECONDS = 120.0
 """How long an actor's starting anew may fail before it is given up."""

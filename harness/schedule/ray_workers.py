@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.backbones.locate import BackboneFiles
-from harness.errors import UsageError
-from harness.measure.device import Device
-from harness.measure.watch import AttentiveClock
+from harness.backbones import BackboneFiles
+from harness.measure import AttentiveClock, Device
 from harness.schedule.job import Event, Job
 from harness.schedule.limits import Limits
 from harness.schedule.local import LOOK_SECONDS
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_slot import PAUSE_SECONDS, Slot, pickled
-from harness.tasks.base import Task
+from harness.support import UsageError
+from harness.tasks import Task
 
 START_SECONDS = 600.0
 """How long the first actor may take to start: a cluster that others use has to have room for it."""

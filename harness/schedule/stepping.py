@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.backbones.locate import BackboneFiles
-from harness.cost.estimate import Estimator
-from harness.cost.fitting import first_that_fits
-from harness.cost.synthetic import synthetic_task
-from harness.data.sampling import Size
-from harness.methods.base import Method
-from harness.plan import PlannedCell, plan_cells
+from harness.backbones import BackboneFiles
+from harness.cost import Estimator, first_that_fits, synthetic_task
+from harness.data import Size
+from harness.methods import Method
+from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget
 from harness.schedule.drive import Executor
 from harness.schedule.prepare import Prepared
 from harness.schedule.probing import run_probes
-from harness.tasks.base import Task
+from harness.tasks import Task
 
 _STEPS = (10, 20)
 _TEST_ROWS = 32

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from harness.measure.watch import Standing
+from harness.measure import Standing
 from harness.schedule.job import (
     Alive,
     Begun,
@@ -37,10 +37,10 @@ from harness.schedule.job import (
     ToWorker,
     Warned,
 )
-from harness.tasks.base import Task
+from harness.tasks import Task
 
 if TYPE_CHECKING:
-    from harness.execute import Worker
+    from harness.running import Worker
 
 PROGRESS_SECONDS = 0.1
 """No more than one message of progress in so many seconds: a step of a tiny model takes less than sending one."""
@@ -80,11 +80,10 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _redirect(output.fileno())
 
-    from harness.backbones.model import load_backbone
-    from harness.errors import HarnessError
-    from harness.execute import Worker
-    from harness.libraries import quiet_libraries
-    from harness.measure.device import available_threads, find_device, shared
+    from harness.backbones import load_backbone
+    from harness.measure import available_threads, find_device, shared
+    from harness.running import Worker
+    from harness.support import HarnessError, quiet_libraries
 
     quiet_libraries()
     if n_workers > 1:  # before torch is imported, which reads it once

@@ -1,7 +1,5 @@
 """Kinds of task, one file each: how a row becomes inputs, what the head is, how a prediction is scored."""
 
-from __future__ import annotations
+import lazy_loader
 
-from harness.tasks.base import Kind, Rows, Source, Task, kinds
-
-__all__ = ["Kind", "Rows", "Source", "Task", "kinds"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.raw import Origin, RawSplits
-from harness.data.rows import (
+from harness.data import (
+    Origin,
+    RawSplits,
+    Reading,
+    TaskSpec,
     cap_test_rows,
     content_fingerprint,
     drop_overlap,
+    load_splits,
     n_repeated,
     order_fingerprint,
     row_digests,
 )
-from harness.data.source import Reading, load_splits
-from harness.data.spec import TaskSpec
-from harness.errors import DataError, UsageError
+from harness.support import DataError, UsageError
 from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from harness.backbones.model import Backbone
+from harness.backbones import Backbone
 from harness.tasks.base import Sequences, Source
 
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from harness.backbones.model import Backbone
-from harness.data.classes import check_texts
-from harness.data.raw import Origin
-from harness.data.spec import TaskSpec
+from harness.backbones import Backbone
+from harness.data import Origin, TaskSpec, check_texts
 from harness.metrics import metrics
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.backbones.locate import DEFAULT as DEFAULT_BACKBONE
-from harness.data.spec import TaskSpec
+from harness.backbones import DEFAULT_BACKBONE
+from harness.data import TaskSpec
 from harness.records import Predictions, Score
-from harness.registry import Registry
+from harness.support import Registry
 
 if TYPE_CHECKING:
-    from harness.backbones.model import Backbone
+    from harness.backbones import Backbone
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

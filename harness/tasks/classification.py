@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from harness.backbones.model import Backbone
-from harness.data.classes import read_classes
-from harness.data.source import load_splits
-from harness.data.spec import TaskSpec
+from harness.backbones import Backbone
+from harness.data import TaskSpec, load_splits, read_classes
 from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, fill, resolve_common
 from harness.tasks._tokenize import tokenize_texts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from harness.data.spec import TaskSpec
-from harness.errors import UsageError
+from harness.data import TaskSpec
+from harness.support import UsageError
 from harness.tasks._written import WrittenKind
 from harness.tasks.base import Reply, kinds
 

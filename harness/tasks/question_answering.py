@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from harness.backbones.model import Backbone
-from harness.data.classes import check_texts
-from harness.data.raw import Origin
-from harness.data.spec import TaskSpec
-from harness.errors import DataError
+from harness.backbones import Backbone
+from harness.data import Origin, TaskSpec, check_texts
+from harness.support import DataError
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, mark_segments, segments_of

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.backbones.tokenizer import token_counts
+from harness.backbones import token_counts
 from harness.tasks._tokenize import as_read
 from harness.tasks.base import Source, Task
 
 if TYPE_CHECKING:
-    from harness.backbones.locate import BackboneFiles
+    from harness.backbones import BackboneFiles
 
 MOST_READ: Final = 1000
 """Largest number of texts that are tokenized to find the share of those that are cut."""
@@ -144,7 +144,7 @@ def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
     lengths = token_counts(files, texts, asked)
     if lengths is not None:
         return Cut(sum(length > asked for length in lengths), len(texts), n_texts, asked, asked)
-    from harness.backbones.model import read_without_weights
+    from harness.backbones import read_without_weights
 
     reader = read_without_weights(files)
     limit = min(asked, reader.max_length)

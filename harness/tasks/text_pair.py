@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.backbones.model import Backbone
-from harness.data.classes import check_can_hold_out, check_labels, check_texts, read_classes
-from harness.data.raw import Origin
-from harness.data.source import Reading, load_splits
-from harness.data.spec import TaskSpec
+from harness.backbones import Backbone
+from harness.data import (
+    Origin,
+    Reading,
+    TaskSpec,
+    check_can_hold_out,
+    check_labels,
+    check_texts,
+    load_splits,
+    read_classes,
+)
 from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, columns_of, fill, resolve_common
 from harness.tasks._tokenize import tokenize_pairs

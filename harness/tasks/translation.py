@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from harness.data.spec import TaskSpec
+from harness.data import TaskSpec
 from harness.tasks._written import WrittenKind
 from harness.tasks.base import Reply, kinds
 

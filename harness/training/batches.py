@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.features.tokens import pad
-from harness.tasks.base import Floats, Ints
+from harness.features import pad
+from harness.tasks import Floats, Ints
 
 if TYPE_CHECKING:
     import torch

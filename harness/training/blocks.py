@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.errors import UnsupportedError, text_of
-from harness.measure.exhausted import is_out_of_memory
+from harness.measure import is_out_of_memory
+from harness.support import UnsupportedError, text_of
 
 _LENGTH = 16
 """Tokens of the text by which the order of computation is found: a Funnel halves them after each stage."""

@@ -14,7 +14,7 @@ from torch import nn
 
 
 @contextmanager
-def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
+def compile_model(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """While the context lasts, blocks run compiled, for any batch and length; parameters keep their names.
 
     Predicting is left to torch as it is: its shapes are others, and compiling for them would take longer than it saves.

@@ -13,11 +13,18 @@ import warnings
 import torch
 from torch import nn
 
+# What a fit imports, so that its libraries are in memory as well.
+import harness.training.batches
+import harness.training.blocks
+import harness.training.inputs
+import harness.training.model
+import harness.training.vocabulary  # noqa: F401
+
 _ROWS, _LENGTH, _CLASSES = 16, 32, 3
 
 
 @functools.cache
-def exercise(*, bf16: bool) -> None:
+def exercise_training(*, bf16: bool) -> None:
     """Count the operations of a small BERT's training step, and take the step; once a process.
 
     Args:
@@ -25,7 +32,7 @@ def exercise(*, bf16: bool) -> None:
     """
     from transformers import BertConfig, BertModel
 
-    from harness.measure.flops import FlopsModel, count_flops, counted
+    from harness.measure import FlopsModel, count_flops, counted
     from harness.training.dropout import quicken_dropout
     from harness.training.loop import ParameterGroup, optimiser_of
 

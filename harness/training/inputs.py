@@ -14,11 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.features.tokens import pad
-from harness.measure.device import Device, Precision
-from harness.measure.exhausted import is_out_of_memory
-from harness.measure.flops import FlopsModel, fit_flops
-from harness.tasks.base import Floats, Ints
+from harness.features import pad
+from harness.measure import Device, FlopsModel, Precision, fit_flops, is_out_of_memory
+from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, TokenBatches, shuffled
 from harness.training.blocks import transformer_blocks
 from harness.training.model import PREDICT_ROWS, AdaptedModel, count_batch_flops, predict_logits

@@ -15,11 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.features.tokens import pad
-from harness.measure.device import Device, Precision
-from harness.measure.flops import FlopsModel, fit_language_flops
-from harness.measure.signs import show_progress
-from harness.tasks.base import Ints
+from harness.features import pad
+from harness.measure import Device, FlopsModel, Precision, fit_language_flops, show_progress
+from harness.tasks import Ints
 from harness.training.batches import Batch, shuffled, to_device
 from harness.training.model import AdaptedModel
 
@@ -32,7 +30,7 @@ LIKELIHOOD_TOKENS = {"cpu": 2048, "cuda": 16384}
 TokenIds = npt.NDArray[np.int32]
 
 
-class LanguageModel(AdaptedModel):
+class AskedModel(AdaptedModel):
     """A language model of `transformers`, adapted or not, called with batches of this module.
 
     Args:
@@ -185,7 +183,7 @@ class DecoderBatches:
         )
 
 
-def count_language_flops(model: LanguageModel, device: torch.device, *, backward: bool = True) -> FlopsModel:
+def count_language_flops(model: AskedModel, device: torch.device, *, backward: bool = True) -> FlopsModel:
     """Operations of a batch by its rows, its length and the places whose logits are computed."""
 
     def run(n_rows: int, length: int, n_outputs: int) -> None:
@@ -206,7 +204,7 @@ def count_language_flops(model: LanguageModel, device: torch.device, *, backward
 
 
 def likelihoods(
-    model: LanguageModel,
+    model: AskedModel,
     sequences: Sequence[TokenIds],
     given: Ints,
     pad_id: int,
@@ -231,7 +229,7 @@ def likelihoods(
 
 
 def reply_nll(
-    model: LanguageModel,
+    model: AskedModel,
     prompts: Sequence[npt.NDArray[Any]],
     replies: Sequence[npt.NDArray[Any]],
     *,
@@ -268,7 +266,7 @@ def decoder_start_id(transformer: Any) -> int:
 
 
 def _summed(
-    model: LanguageModel, batches: CausalBatches | DecoderBatches, lengths: Ints, device: Device, precision: Precision
+    model: AskedModel, batches: CausalBatches | DecoderBatches, lengths: Ints, device: Device, precision: Precision
 ) -> npt.NDArray[np.float64]:
     """Minus the log-likelihood of what is to be predicted of each item, added up in float64."""
     nll = np.zeros(len(lengths))

@@ -10,10 +10,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from harness.errors import UnsupportedError
-from harness.measure.device import Precision
-from harness.measure.flops import FlopsModel, known_flops
+from harness.measure import FlopsModel, Precision, known_flops
 from harness.records import CurvePoint
+from harness.support import UnsupportedError
 from harness.training.batches import Batch
 from harness.training.budget import Progress, Schedule, learning_rate_factor
 

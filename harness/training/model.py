@@ -13,13 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.backbones.locate import Pooling
-from harness.backbones.model import pool
-from harness.features.tokens import pad
-from harness.measure.device import Device, Precision
-from harness.measure.flops import FlopsModel, fit_flops
-from harness.measure.signs import show_progress
-from harness.tasks.base import Floats
+from harness.backbones import Pooling, pool
+from harness.features import pad
+from harness.measure import Device, FlopsModel, Precision, fit_flops, show_progress
+from harness.tasks import Floats
 
 NO_SCORE = -1e4
 """What stands where there is nothing to score: its probability is 0 in float32, and its gradient too."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from harness.features.tokens import pad
-from harness.tasks.base import Floats, Ints
+from harness.features import pad
+from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, shuffled, to_device
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.features.tokens import plain_ids
+from harness.features import plain_ids
 
 _READS_IDS = {"esm"}
 """Architectures that look at other ids than the padding's (ESM rescales by the share of mask tokens)."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from harness.measure.device import Device, Precision
+from harness.measure import Device, Precision
 from harness.training.batches import Batch
 
 if TYPE_CHECKING:

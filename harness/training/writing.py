@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.features.tokens import pad
-from harness.measure.device import Device, Precision
-from harness.measure.signs import show_progress
-from harness.tasks.base import Ints, Reply
+from harness.features import pad
+from harness.measure import Device, Precision, show_progress
+from harness.tasks import Ints, Reply
 from harness.training.inputs import transformers_model
-from harness.training.language import LanguageModel, TokenIds, decoder_start_id
+from harness.training.language import AskedModel, TokenIds, decoder_start_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +25,7 @@ GENERATE_ROWS = {"cpu": 16, "cuda": 64}
 
 
 def write(
-    model: LanguageModel,
+    model: AskedModel,
     prompts: Sequence[TokenIds],
     tokenizer: PreTrainedTokenizerBase,
     reply: Reply,
@@ -85,7 +84,7 @@ def write(
     return answers, n_cut
 
 
-def decoding(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
+def decoding(model: AskedModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
     """Return the settings of generation: the task's, and ids of special tokens; nothing else of a backbone's files.
 
     Args:
@@ -107,7 +106,7 @@ def decoding(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, reply: Re
     )
 
 
-def _ends(model: LanguageModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _ends(model: AskedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end an answer: the tokenizer's, else those of `config.json`; none if neither says."""
     stated = tokenizer.eos_token_id
     if stated is None:

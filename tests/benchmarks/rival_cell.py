@@ -17,17 +17,17 @@ import numpy as np
 
 def main(method: str, n_train: int, seed: int) -> None:
     """Load, train, score, print."""
-    from harness.backbones.locate import DEFAULT, locate_backbone
-    from harness.execute import Worker
+    from harness.backbones.locate import DEFAULT_BACKBONE, locate_backbone
     from harness.measure.device import find_device
-    from harness.suites import load_suite
+    from harness.planning.suites import load_suite
+    from harness.running.worker import Worker
     from harness.tasks import kinds
 
     task = kinds.get("classification").prepare(load_suite("sentiment").task("sst2"), Path(os.environ["HARNESS_MIRROR"]))
     rows = Worker(find_device("cpu"), None).training_rows(task, n_train, seed, "stratified")
     train = (rows.texts, rows.known_labels)
     test = (list(task.test.texts), task.test_labels)
-    folder = str(locate_backbone(DEFAULT).folder)
+    folder = str(locate_backbone(DEFAULT_BACKBONE).folder)
     run = _sentence_transformers if method == "linear-probe" else _trainer
     print(f"accuracy {run(folder, method, train, test, seed):.6f}")
 

@@ -26,11 +26,11 @@ from harness.backbones.locate import BackboneFiles
 from harness.backbones.shapes import write_shape
 from harness.cost.closed_form import amount
 from harness.cost.synthetic import synthetic_task
-from harness.execute import Worker
 from harness.measure.device import Device, find_device
 from harness.methods import methods
-from harness.records import Budget, Record
-from harness.store import Store
+from harness.records.record import Budget, Record
+from harness.running.worker import Worker
+from harness.store.store import Store
 from harness.tasks import Task
 from tests.benchmarks.trainers import train_with_trainer
 from tests.toys import plan_one

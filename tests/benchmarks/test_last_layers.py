@@ -8,10 +8,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.backbones.locate import BackboneFiles
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.records import Budget
+from harness.records.record import Budget
+from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import plan_one
 

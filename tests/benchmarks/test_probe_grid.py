@@ -10,10 +10,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.backbones.locate import BackboneFiles
-from harness.execute import Worker
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._logistic import choose_penalty, fit_logistic
+from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import plan_one
 

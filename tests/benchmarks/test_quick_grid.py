@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.store import Store
+from harness.store.store import Store
 
 METHODS = ("linear-probe", "head", "lora", "full")
 SIZES = (64, 256, 1024)

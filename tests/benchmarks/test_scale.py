@@ -18,20 +18,20 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
 from harness.backbones.locate import BackboneFiles
-from harness.bulk import uncollected
 from harness.cli.inspect import show_status
 from harness.cli.run import print_tables
 from harness.data.sampling import parse_size
-from harness.execute import unrun
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.plan import PlannedCell, plan_cells
-from harness.records import Budget, Record, Score
-from harness.rows import pack
+from harness.planning.plan import PlannedCell, plan_cells
+from harness.records.record import Budget, Record, Score
+from harness.running.worker import unrun
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Done, Event, Job
 from harness.schedule.prepare import Prepared
-from harness.store import Store
+from harness.store.rows import pack
+from harness.store.store import Store
+from harness.support.bulk import uncollected
 from harness.tasks import Task
 from tests.planted import Planted
 from tests.test_workers import Quiet

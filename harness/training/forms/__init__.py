@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.training.forms.base import AnswerForm, Examples, Workbench
 
 if TYPE_CHECKING:
-    from harness.tasks.base import Form
+    from harness.tasks import Form
 
 __all__ = ["AnswerForm", "Examples", "Workbench", "answer_form"]
 

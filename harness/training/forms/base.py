@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.measure.device import Device, Precision
-from harness.tasks.base import Answers, Ints, Kind, Labels, Reply, Rows
+from harness.measure import Device, Precision
+from harness.tasks import Answers, Ints, Kind, Labels, Reply, Rows
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.backbones.model import Backbone
-    from harness.features.tokens import Tokens
-    from harness.measure.flops import FlopsModel
+    from harness.backbones import Backbone
+    from harness.features import Tokens
+    from harness.measure import FlopsModel
     from harness.training.inputs import Inputs
     from harness.training.model import AdaptedModel
 

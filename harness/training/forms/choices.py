@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.features.tokens import pad
-from harness.measure.device import Device, Precision
-from harness.tasks.base import Answers, Floats, Ints, Labels, Rows
+from harness.features import pad
+from harness.measure import Device, Precision
+from harness.tasks import Answers, Floats, Ints, Labels, Rows
 from harness.training.batches import Batch, shuffled, to_device
 from harness.training.forms.base import (
     AnswerForm,

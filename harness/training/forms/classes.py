@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.measure.device import Precision
-from harness.tasks.base import Answers, Floats, Ints, Labels, Rows
+from harness.measure import Precision
+from harness.tasks import Answers, Floats, Ints, Labels, Rows
 from harness.training.forms.base import (
     AnswerForm,
     Examples,

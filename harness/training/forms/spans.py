@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.features.tokens import pad
-from harness.measure.device import Device, Precision
-from harness.measure.signs import show_progress
-from harness.tasks.base import Answers, Ints, Labels, Rows, Texts
+from harness.features import pad
+from harness.measure import Device, Precision, show_progress
+from harness.tasks import Answers, Ints, Labels, Rows, Texts
 from harness.training.forms.base import (
     AnswerForm,
     Examples,

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.measure.device import Device, Precision
-from harness.measure.flops import FlopsModel
-from harness.tasks.base import Answers, Floats, Ints, Labels, Likelihoods, Rows, Texts
+from harness.measure import Device, FlopsModel, Precision
+from harness.tasks import Answers, Floats, Ints, Labels, Likelihoods, Rows, Texts
 from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench, sizes_of
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.training.inputs import Inputs
-    from harness.training.language import CausalBatches, DecoderBatches, LanguageModel
+    from harness.training.language import AskedModel, CausalBatches, DecoderBatches
     from harness.training.loop import Batches
     from harness.training.model import AdaptedModel
 
@@ -50,9 +49,9 @@ class GeneratedText(AnswerForm):
 
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:
         """The language model."""
-        from harness.training.language import LanguageModel
+        from harness.training.language import AskedModel
 
-        return LanguageModel(transformer, is_causal=is_causal(bench))
+        return AskedModel(transformer, is_causal=is_causal(bench))
 
     def examples(self, rows: Rows, bench: Workbench, reserved: int) -> Examples:
         """An item is a row. Targets: causal, the tokens that are given; otherwise the token ids of the answer."""
@@ -123,11 +122,11 @@ class GeneratedText(AnswerForm):
             return answer(language_model(model), prompts, bench, precision)
 
 
-def language_model(model: nn.Module) -> LanguageModel:
+def language_model(model: nn.Module) -> AskedModel:
     """The model that `GeneratedText.model` made."""
-    from harness.training.language import LanguageModel
+    from harness.training.language import AskedModel
 
-    assert isinstance(model, LanguageModel)
+    assert isinstance(model, AskedModel)
     return model
 
 
@@ -136,7 +135,7 @@ def is_causal(bench: Workbench) -> bool:
     return bench.some_backbone.files.architecture == "causal"
 
 
-def answer(model: LanguageModel, prompts: Sequence[TokenIds], bench: Workbench, precision: Precision) -> Answers:
+def answer(model: AskedModel, prompts: Sequence[TokenIds], bench: Workbench, precision: Precision) -> Answers:
     """What a language model says to prompts: a text each, or the likelihood of each."""
     from harness.training.language import likelihoods
     from harness.training.writing import write

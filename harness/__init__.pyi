@@ -1,0 +1,4 @@
+from .advice.asking import advise as advise
+from .saved.model import load_model as load_model
+
+__version__: str

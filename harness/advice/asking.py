@@ -1,0 +1,54 @@
+"""`harness.advise(...)`: the question, the user's own records, and the reference results that come with the package."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from harness.advice.answer import Advice, answer_question
+from harness.advice.evidence import usable
+from harness.advice.question import Question
+from harness.cost import probes
+from harness.records import Record
+from harness.store import read_source, reference_records
+from harness.support import uncollected
+
+
+@uncollected()
+def advise(store: str | None = None, *, reference: bool = True, **asked: Any) -> Advice:
+    """Say which method fits a budget, from what was measured; nothing is run.
+
+    Args:
+        store: a store, a .jsonl file of records or a folder of such files; None, or one that is not there, is none.
+        reference: whether the reference results that come with the package count too.
+        asked: the fields of `Question`: `n_train=500, classes=6, train_seconds=600`, ...
+
+    Raises:
+        UsageError: a field that makes no sense, or nothing was measured that an answer could rest on.
+    """
+    answer, _ = answer_from(Question(**asked), own_records(store), reference=reference)
+    return answer
+
+
+def answer_from(question: Question, own: list[Record], *, reference: bool) -> tuple[Advice, int]:
+    """The answer from the user's own records and the reference results, and how many of the former count.
+
+    Args:
+        question: what is asked.
+        own: the user's records.
+        reference: whether the reference results count too.
+    """
+    mine = [record for record in usable(own) if record.kind == question.kind]
+    devices = Counter(record.device for record in mine)
+    own_devices = [device for device, _ in devices.most_common()]
+    return answer_question(question, [*own, *(reference_records() if reference else ())], probes(), own_devices), len(
+        mine
+    )
+
+
+def own_records(store: str | None) -> list[Record]:
+    """The user's records without predictions; none where there is no such store."""
+    if store is None or ("://" not in store and not Path(store).exists()):
+        return []
+    return read_source(store, with_predictions=False)

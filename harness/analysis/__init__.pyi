@@ -1,0 +1,17 @@
+from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
+from .frame import Dtype as Dtype
+from .frame import check_export as check_export
+from .frame import export as export
+from .frame import labels_per_class as labels_per_class
+from .frame import tidy_columns as tidy_columns
+from .frame import tidy_frame as tidy_frame
+from .frame import write_csv as write_csv
+from .ranks import Ranking as Ranking
+from .ranks import cliques as cliques
+from .ranks import holm as holm
+from .ranks import rank as rank
+from .stats import Difference as Difference
+from .stats import paired_difference as paired_difference
+from .stats import pareto_front as pareto_front
+from .stats import summarise as summarise
+from .stats import unpaired_difference as unpaired_difference

@@ -1,0 +1,381 @@
+"""Records to one tidy DataFrame, by a declarative list of columns, and that frame to a file.
+
+One row is one record. A figure that is absent is null (pandas' nullable types throughout): never NaN in a whole
+number, never -1 or 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness.records import Cell, Record, canonical_text, storable, variants
+from harness.support import Recogniser, UsageError, check_output, csv_field, csv_starts_with, json_lines_hold, replacing
+
+Dtype = Literal["string", "Int64", "Float64", "boolean"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the frame.
+
+    Attributes:
+        name: its name, with the unit where there is one.
+        dtype: pandas' nullable type.
+        doc: what it holds, in a line.
+        get: a record to its value; None is null.
+    """
+
+    name: str
+    dtype: Dtype
+    doc: str
+    get: Callable[[Record], Any]
+
+
+def _score(name: str) -> Callable[[Record], Any]:
+    return lambda record: None if record.score is None else getattr(record.score, name)
+
+
+def _cost(name: str) -> Callable[[Record], Any]:
+    return lambda record: getattr(record.cost, name)
+
+
+def _seconds(name: str) -> Callable[[Record], Any]:
+    """Seconds of a cell that had its device to itself; those of one that shared it are no method's."""
+    return lambda record: getattr(record.cost, name) if record.provenance.cells_at_a_time == 1 else None
+
+
+EXPORT_COLUMNS: tuple[Column, ...] = (
+    Column("id", "string", "identity of the cell", lambda record: record.id),
+    Column("suite", "string", "label it was run under", lambda record: record.suite),
+    Column("task", "string", "name of the task", lambda record: record.cell.task),
+    Column("kind", "string", "kind of task", lambda record: record.kind),
+    Column("backbone", "string", "name of the backbone; null where none is used", lambda record: record.cell.backbone),
+    Column("method", "string", "name of the method", lambda record: record.cell.method),
+    Column("family", "string", "family of the method", lambda record: record.family),
+    Column("n_train", "Int64", "labels the method may look at", lambda record: record.cell.n_train),
+    Column("budget", "string", "what the fit may spend", lambda record: record.cell.budget.label()),
+    Column("seed", "Int64", "of draw, initialisation and order", lambda record: record.cell.seed),
+    Column("status", "string", "what became of the cell", lambda record: record.status),
+    Column("metric", "string", "the task's main metric", _score("metric")),
+    Column("score", "Float64", "the metric on the test rows", _score("value")),
+    Column("score_low", "Float64", "lower end of the 95 % interval over test rows", _score("low")),
+    Column("score_high", "Float64", "upper end of the same", _score("high")),
+    Column(
+        "n_test",
+        "Int64",
+        "test rows scored; null where an imported table does not say",
+        lambda record: (record.score.n_test or None) if record.score is not None else None,
+    ),
+    Column("train_score", "Float64", "the metric on the training rows", lambda record: record.train_score),
+    Column("load_seconds", "Float64", "reading the backbone", _seconds("load_seconds")),
+    Column("encode_seconds", "Float64", "encoding the training rows", _seconds("encode_seconds")),
+    Column("fit_seconds", "Float64", "training", _seconds("fit_seconds")),
+    Column("predict_seconds", "Float64", "encoding and predicting the test rows", _seconds("predict_seconds")),
+    Column("total_seconds", "Float64", "all phases together", _seconds("total_seconds")),
+    Column("train_flops", "Float64", "operations of encoding training rows, tuning, fitting", _cost("train_flops")),
+    Column("train_tokens", "Int64", "real tokens through the backbone for them", _cost("train_tokens")),
+    Column("peak_device_bytes", "Int64", "peak memory of the accelerator", _cost("peak_device_bytes")),
+    Column("peak_rss_bytes", "Int64", "peak resident memory of the process", _cost("peak_rss_bytes")),
+    Column(
+        "peak_rss_above_baseline_bytes",
+        "Int64",
+        "the same, less what was resident before the cell",
+        _cost("peak_rss_above_baseline_bytes"),
+    ),
+    Column("n_parameters", "Int64", "parameters of what predicts", _cost("n_parameters")),
+    Column("n_trainable", "Int64", "parameters that are trained", _cost("n_trainable")),
+    Column("artifact_bytes", "Int64", "bytes of what is saved", _cost("artifact_bytes")),
+    Column("stopped_by", "string", "the cap that ended training", _cost("stopped_by")),
+    Column("precision", "string", "arithmetic of the backbone", lambda record: record.provenance.precision),
+    Column("device", "string", "where it ran", lambda record: record.device),
+    Column("error", "string", "why it is not `ok`", lambda record: record.error),
+)
+"""What `harness export` writes, in this order."""
+
+EXTRA_COLUMNS: tuple[Column, ...] = (
+    Column("attempt", "Int64", "number of the attempt, from 1", lambda record: record.attempt),
+    Column("data", "string", "fingerprint of the task's rows", lambda record: record.cell.data),
+    Column("weights", "string", "fingerprint of the backbone's files", lambda record: record.cell.weights),
+    Column("version", "Int64", "version of the method", lambda record: record.cell.version),
+    Column(
+        "config", "string", "the method's configuration, as JSON", lambda record: canonical_text(record.cell.config)
+    ),
+    Column("draw", "string", "how training rows are drawn", lambda record: record.cell.draw),
+    Column(
+        "n_per_class",
+        "Int64",
+        "labels of each class, where the draw is balanced",
+        lambda record: labels_per_class(record),
+    ),
+    Column("tune_seconds", "Float64", "choosing settings on labels out of n_train", _seconds("tune_seconds")),
+    Column("train_seconds", "Float64", "encoding training rows, tuning, fitting", _seconds("train_seconds")),
+    Column("warmup_seconds", "Float64", "what a process does once, apart", _seconds("warmup_seconds")),
+    Column("measure_seconds", "Float64", "what measuring itself took", _seconds("measure_seconds")),
+    Column(
+        "train_tokens_per_second",
+        "Float64",
+        "real tokens through the backbone in a second of training",
+        _seconds("train_tokens_per_second"),
+    ),
+    Column(
+        "utilisation",
+        "Float64",
+        "share of the device's measured matrix rate that training came to",
+        lambda record: record.utilisation,
+    ),
+    Column("energy_joules", "Float64", "energy of training", _cost("energy_joules")),
+    Column("price", "Float64", "of the cell, at the stated price of an hour", lambda record: record.price),
+    Column("fit_peak_bytes", "Int64", "peak memory of training", _cost("fit_peak_bytes")),
+    Column("predict_peak_bytes", "Int64", "peak memory of predicting", _cost("predict_peak_bytes")),
+    Column("peak_reserved_bytes", "Int64", "peak that the accelerator's allocator held", _cost("peak_reserved_bytes")),
+    Column("peak_driver_bytes", "Int64", "peak that the accelerator's driver saw", _cost("peak_driver_bytes")),
+    Column(
+        "reused",
+        "string",
+        "what came from a cache, comma-separated",
+        lambda record: ",".join(record.cost.reused) or None,
+    ),
+    Column("higher_is_better", "boolean", "direction of the metric", _score("higher_is_better")),
+    Column("n_test_available", "Int64", "test rows before the cap", _score("n_test_available")),
+    Column(
+        "defaults_chosen_here",
+        "boolean",
+        "whether default settings were chosen on the task's training and validation rows; null where it is not known",
+        lambda record: _defaults_chosen_here(record),
+    ),
+    Column(
+        "backbone_has_seen",
+        "boolean",
+        "whether the backbone is known to have been trained on the task's data",
+        lambda record: _backbone_has_seen(record),
+    ),
+    Column(
+        "overlaps",
+        "string",
+        "data sets that are known to share texts with the task's, separated by semicolons",
+        lambda record: "; ".join(map(str, record.provenance.dataset.get("overlaps") or ())) or None,
+    ),
+    Column("train_rows_cut", "Float64", "share of the training texts that were cut", lambda record: cut(record).train),
+    Column("test_rows_cut", "Float64", "share of the test texts that were cut", lambda record: cut(record).test),
+    Column("cut_at_tokens", "Int64", "tokens that were kept of them", lambda record: cut(record).tokens),
+    Column("cut_side", "string", "end of the text that was cut off: left or right", lambda record: cut(record).side),
+    Column(
+        "imported",
+        "boolean",
+        "whether others measured it",
+        lambda record: "imported_from" in record.provenance.measured,
+    ),
+    Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
+)
+"""What reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
+
+
+def export_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a record, with exactly the columns of `EXPORT_COLUMNS`, in the order given."""
+    return _build(EXPORT_COLUMNS, [[column.get(record) for column in EXPORT_COLUMNS] for record in records])
+
+
+def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a record: the columns of `export_frame`, then `EXTRA_COLUMNS`, then `variant` (see `variants`)."""
+    columns = EXPORT_COLUMNS + EXTRA_COLUMNS
+    rows: list[list[Any]] = []
+    cells: list[Cell] = []
+    for record in records:  # a stream: each record's predictions are dropped as soon as its row is made
+        rows.append([column.get(record) for column in columns])
+        cells.append(record.cell)
+    frame = _build(columns, rows)
+    frame["variant"] = pd.array(variants(cells), dtype="string")
+    return frame
+
+
+def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, list[Any]]:
+    """Some columns of `tidy_frame` as plain values, None for null: what a hundred thousand records have time for."""
+    by_name = {column.name: column for column in EXPORT_COLUMNS + EXTRA_COLUMNS}
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        if name == "variant":
+            found[name] = variants(record.cell for record in records)
+        else:
+            found[name] = _values(by_name[name], map(by_name[name].get, records))
+    return found
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Texts of one cell that were longer than the method could read, from the notes of its record.
+
+    Attributes:
+        train, test: shares of the texts that were cut, between 0 and 1; None where no note says so.
+        tokens: tokens that were kept of a cut text; None where it is not known.
+        side: end that was cut off, "right" or "left"; None where nothing was cut.
+    """
+
+    train: float | None = None
+    test: float | None = None
+    tokens: int | None = None
+    side: str | None = None
+
+
+_CUT = re.compile(r"(\d+) of (\d+)(, on the left)?")
+_WHOLE = Cut()
+
+
+def cut(record: Record) -> Cut:
+    """Read how many texts were cut from a record's notes (`12 of 400`, `12 of 400, on the left`).
+
+    Notes of another form are passed over. All test texts are read, so a cut one shows the limit; the training texts
+    that a cell draws may all be shorter than the limit.
+    """
+    notes = record.provenance.measured
+    found = {part: _CUT.fullmatch(notes.get(f"truncated_{part}_rows", "")) for part in ("train", "test")}
+    known = {part: match for part, match in found.items() if match and 0 < int(match[1]) <= int(match[2])}
+    if not known:
+        return _WHOLE
+    shares = {part: int(match[1]) / int(match[2]) for part, match in known.items()}
+    longest = notes.get("longest_test_tokens", "")
+    side = "left" if any(match[3] for match in known.values()) else "right"
+    return Cut(**shares, tokens=int(longest) if "test" in known and longest.isdecimal() else None, side=side)
+
+
+def labels_per_class(record: Record) -> int | None:
+    """Labels of each class in a balanced draw (the 8 of `8/class`); None for other draws or where it is not known."""
+    if record.cell.draw != "balanced":
+        return None
+    if record.provenance.dataset.get("n_classes_not_scored"):  # a rare class may have given fewer
+        return None
+    n_classes = record.provenance.dataset.get("n_classes")
+    target = record.predictions.target if record.predictions is not None else None
+    if n_classes is None and target is not None and target.size:
+        n_classes = int(target.max()) + 1
+    if not isinstance(n_classes, int) or n_classes < 1 or record.cell.n_train % n_classes:
+        return None
+    return record.cell.n_train // n_classes
+
+
+def _defaults_chosen_here(record: Record) -> bool | None:
+    said = record.provenance.dataset.get("defaults_chosen_here")
+    return said if isinstance(said, bool) else None
+
+
+def _backbone_has_seen(record: Record) -> bool | None:
+    seen_by = record.provenance.dataset.get("seen_by")
+    return record.cell.backbone in seen_by if isinstance(seen_by, list) and record.cell.backbone else None
+
+
+def _build(columns: tuple[Column, ...], rows: list[list[Any]]) -> pd.DataFrame:
+    by_column: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(columns)
+    pairs = zip(columns, by_column, strict=True)
+    return pd.DataFrame({column.name: pd.array(_values(column, found), dtype=column.dtype) for column, found in pairs})
+
+
+def _values(column: Column, found: Iterable[Any]) -> list[Any]:
+    if column.dtype == "string":
+        return [value if value is None or value.isascii() else storable(value) for value in found]
+    if column.dtype == "Float64":
+        return [None if value is None else float(value) for value in found]
+    return list(found)
+
+
+# ---- to a file
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as CSV: null is empty, numbers round-trip, and no text is run as a formula by a spreadsheet.
+
+    A text that begins with one of = + - @, a tab or a carriage return gets a leading apostrophe.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(csv_field(str(name)) for name in frame.columns) + "\n")
+        for row in _plain(frame).itertuples(index=False, name=None):
+            file.write(",".join(csv_field(value) for value in row) + "\n")
+
+
+def write_json_lines(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as one JSON object a row: every column in every row, null where absent, numbers in full."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in _plain(frame).itertuples(index=False, name=None):
+            values = dict(zip(frame.columns, row, strict=True))
+            file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with Python's own values, None for null."""
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet, types and nulls kept."""
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def _parquet_starts_with(path: Path, columns: Sequence[str]) -> bool:
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (OSError, ValueError):
+        return False
+    return list(names[: len(columns)]) == list(columns)
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": write_csv,
+    ".jsonl": write_json_lines,
+    ".parquet": write_parquet,
+}
+
+
+_FIRST_COLUMNS = tuple(column.name for column in EXPORT_COLUMNS[:11])
+"""First columns of an export, by which `harness export` knows its own; versions add columns after these."""
+
+
+def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
+    """Refuse a name that an export must not be written to (see `outputs.check_output`).
+
+    Raises:
+        UsageError: the ending is none of .csv, .jsonl and .parquet, or something would be lost.
+    """
+    writer_of(path)
+    ours: dict[str, Recogniser] = {
+        ".csv": csv_starts_with(*_FIRST_COLUMNS),
+        ".jsonl": json_lines_hold(_FIRST_COLUMNS, but=("cell",)),  # whole records have a cell
+        ".parquet": lambda file: _parquet_starts_with(file, _FIRST_COLUMNS),
+    }
+    check_output(path, inputs=inputs, ours=ours[path.suffix.lower()], overwrite=overwrite, option="The export")
+
+
+def writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
+    """Return what writes a frame to a file of this ending.
+
+    Raises:
+        UsageError: for any other ending than .csv, .jsonl and .parquet.
+    """
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        given = f"'{path.suffix}'" if path.suffix else "no ending"
+        raise UsageError(f"'{path}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+    return writer
+
+
+def export(records: Iterable[Record], path: str | Path) -> int:
+    """Write `export_frame(records)` to `path` by its ending: .csv, .jsonl or .parquet; returns the number of rows.
+
+    The file is replaced whole or not at all.
+
+    Raises:
+        UsageError: for any other ending, before a record is read.
+        StoreError: if the file cannot be written.
+    """
+    target = Path(path)
+    writer = writer_of(target)
+    frame = export_frame(records)
+    writer(frame, target)
+    return len(frame)

@@ -1,0 +1,151 @@
+"""From what was asked to cells: pure, and all that can be refused is refused here, before anything is trained."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.backbones import BackboneFiles
+from harness.data import Size, class_counts
+from harness.methods import Method
+from harness.records import Budget, Cell, Draw
+from harness.support import HarnessError, UsageError, uncollected
+from harness.tasks import Task
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell and what runs it.
+
+    Attributes:
+        cell: its identity.
+        method: the configured method.
+        unsupported: why the method cannot serve it; such a cell is recorded and not run.
+    """
+
+    cell: Cell
+    method: Method
+    unsupported: str | None = None
+
+    @property
+    def method_label(self) -> str:
+        """The method, with settings only where they are not the defaults: `lora[rank=4]`."""
+        return label_of(type(self.method), self.cell.config)
+
+    def label(self, *, with_budget: bool = False) -> str:
+        """A short text that tells this cell from the others."""
+        cell = self.cell
+        size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
+        parts = [cell.task, self.method_label, size, f"seed {cell.seed}"]
+        return " · ".join([*parts, cell.budget.label()] if with_budget else parts)
+
+
+def label_of(method: type[Method], config: Mapping[str, Any]) -> str:
+    """A method's name, with those of its settings that are not the defaults: `lora[rank=4]`."""
+    defaults = _default_config(method)
+    settings = ",".join(f"{name}={value}" for name, value in config.items() if defaults.get(name) != value)
+    return f"{method.name}[{settings}]" if settings else method.name
+
+
+@functools.cache
+def _default_config(method: type[Method]) -> dict[str, Any]:
+    return method().config()
+
+
+@uncollected()
+def plan_cells(
+    *,
+    tasks: Sequence[Task],
+    backbones: Mapping[str, BackboneFiles],
+    methods: Sequence[Method],
+    sizes: Sequence[Size],
+    seeds: Sequence[int],
+    budgets: Sequence[Budget],
+    device: str,
+) -> list[PlannedCell]:
+    """Every cell of the grid, once, in the order that leaves the most useful table if a run is cut short.
+
+    Small sizes come first, then seeds, so that every method has a figure early.
+
+    Args:
+        tasks: prepared ones.
+        backbones: of each task by its name; a task may have none where no method uses one.
+        methods: configured ones.
+        sizes: training sizes.
+        seeds: of the draw, the initialisation and the order of batches.
+        budgets: what a fit may spend.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        UsageError, DataError: a size that a task cannot serve (all that are wrong are named), or an empty axis.
+    """
+    for name, axis in (("task", tasks), ("method", methods), ("size", sizes), ("seed", seeds), ("budget", budgets)):
+        if not axis:
+            raise UsageError(f"No {name} was named; at least one is needed.")
+    resolved = _resolve_sizes(tasks, sizes)
+    planned: dict[str, PlannedCell] = {}
+    # Thousands of cells share a method, and hundreds a method and a task: what depends on those is worked out once.
+    configs = [method.config() for method in methods]
+    reasons = {
+        (task.name, i): method.why_not(task, backbones.get(task.name) if method.serves else None, device)
+        for task in tasks
+        for i, method in enumerate(methods)
+        if not method.serves or task.name in backbones
+    }
+    versions = {
+        (task.name, i): method.version_on(_asked(task, backbones) if method.serves else None, task.kind.form)
+        for task in tasks
+        for i, method in enumerate(methods)
+    }
+    by_size = sorted(range(len(sizes)), key=lambda position: resolved[tasks[0].name][position][0])
+    for position in by_size:
+        for seed in seeds:
+            for task in tasks:
+                n_train, draw = resolved[task.name][position]
+                for budget in budgets:
+                    for i, method in enumerate(methods):
+                        uses_backbone = bool(method.serves)
+                        files = backbones.get(task.name) if uses_backbone else None
+                        if uses_backbone and files is None:
+                            raise UsageError(f"Method '{method.name}' needs a backbone and none was named.")
+                        cell = Cell(
+                            task=task.name,
+                            data=task.data,
+                            backbone=files.name if files else None,
+                            weights=files.fingerprint if files else None,
+                            method=method.name,
+                            version=versions[task.name, i],
+                            config=configs[i],
+                            n_train=n_train if method.uses_labels else 0,
+                            draw=draw if method.uses_labels else "stratified",
+                            budget=budget,
+                            seed=seed if method.uses_labels else 0,
+                        )
+                        planned.setdefault(cell.id, PlannedCell(cell, method, reasons[task.name, i]))
+    return list(planned.values())
+
+
+def _asked(task: Task, backbones: Mapping[str, BackboneFiles]) -> BackboneFiles | None:
+    """Return a task's backbone; how it wrote in version 0.1 does not matter where it finds likelihoods instead."""
+    files = backbones.get(task.name)
+    finds_likelihoods = task.reply is not None and task.reply.wants_likelihood
+    return replace(files, wrote_otherwise=False) if files is not None and finds_likelihoods else files
+
+
+def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, Draw]]]:
+    """(n_train, draw) of every size for every task; refuses all impossible ones at once."""
+    resolved: dict[str, list[tuple[int, Draw]]] = {}
+    problems: list[str] = []
+    for task in tasks:
+        counts = class_counts(task.train_strata, task.n_strata)
+        resolved[task.name] = []
+        for size in sizes:
+            try:
+                resolved[task.name].append(size.resolve(counts, task.label_names or None, task.unscored))
+            except HarnessError as error:
+                problems.append(f"Task '{task.name}': {error}")
+    if problems:
+        raise UsageError("\n".join(problems))
+    return resolved

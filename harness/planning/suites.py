@@ -1,0 +1,351 @@
+"""Suites: YAML in, validated types out, with errors that name the file, the key and what is accepted.
+
+A suite is a label and a set of defaults: the same task in two suites is the same cell. Listing suites imports neither
+torch nor datasets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import types
+import typing
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+
+from harness.data import Files, TaskSpec, parse_size, read_yaml, short
+from harness.records import MAX_SEED, Budget, parse_budget
+from harness.support import UsageError, shipped, unknown_name
+from harness.tasks import kinds
+
+DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
+DEFAULT_SIZES = ("32", "128", "512", "2048")
+DEFAULT_SEEDS = (0, 1, 2)
+
+
+def _read_size(value: object) -> str:
+    """A size as text, spelt as `parse_size` spells it."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{short(value)} is not a training size; expected a number above 0 (32), '8/class' or 'all'")
+    try:
+        return str(parse_size(value))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+def _read_budget(value: object) -> Budget | None:
+    """A mapping of what is capped, or the same as the command line has it; null for the methods' own defaults."""
+    if value is None or isinstance(value, Budget):
+        return value
+    if isinstance(value, str):
+        try:
+            return parse_budget(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    accepted = [item.name for item in dataclasses.fields(Budget)]
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"expected a mapping of {', '.join(accepted)}, a text such as 'epochs=3', or null")
+    strange = [str(name) for name in value if name not in accepted]
+    if strange:
+        raise ValueError(f"'{strange[0]}' is not a budget; accepted: {', '.join(accepted)}")
+    try:
+        return Budget(**value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+SizeText = Annotated[str, BeforeValidator(_read_size)]
+ReadBudget = Annotated[
+    Budget | None,
+    BeforeValidator(_read_budget),
+    PlainSerializer(lambda budget: None if budget is None else budget.to_json()),
+]
+
+
+def _read_budgets(value: object) -> object:
+    """A budget by itself stands for a set of one."""
+    if isinstance(value, dict):
+        return {name: [item] if isinstance(item, (dict, Budget)) else item for name, item in value.items()}
+    return value
+
+
+BUDGET_SETS: Mapping[str, tuple[Budget, ...]] = {
+    "small": (Budget(train_seconds=10), Budget(train_seconds=60)),
+    "medium": (Budget(train_seconds=60), Budget(train_seconds=600)),
+    "large": (Budget(train_seconds=600), Budget(train_seconds=3600)),
+}
+"""Sets of budgets that every suite has, unless it has its own of that name."""
+
+
+class Suite(BaseModel):
+    """Tasks, and the defaults that a run of them takes where the command line says nothing.
+
+    Attributes:
+        name: the name of the file, without its ending, unless the file says otherwise.
+        description: one line on what the suite compares.
+        tasks: by name, in the order of the file; those of included suites come first.
+        include: names of shipped suites, or paths (relative to this file), whose tasks are taken in.
+        backbone: the pretrained transformer of all tasks; None takes each task's own, or its kind's.
+        methods: such as `lora` or `lora[rank=4]`; read by the methods' own parser.
+        sizes: training sizes as text: `32`, `8/class`, `all` (`data.sampling.parse_size`).
+        seeds: of the draw, the initialisation and the order of batches.
+        budget: what a fit may spend; None for the methods' own defaults.
+        budgets: sets of budgets by name, each an axis of a grid, for `--budget NAME`; beside or instead of
+            `BUDGET_SETS`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)  # a folder of reports bears it
+    description: str = ""
+    tasks: dict[str, TaskSpec] = Field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    backbone: str | None = Field(default=None, min_length=1)
+    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, min_length=1)
+    sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
+    budget: ReadBudget = None
+    budgets: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[ReadBudget, ...]],
+        BeforeValidator(_read_budgets),
+    ] = Field(default_factory=dict)
+
+    @field_validator("methods", "sizes", "seeds", "include")
+    @classmethod
+    def _each_once(cls, values: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise ValueError(f"'{twice[0]}' is named twice")
+        return values
+
+    def task(self, name: str) -> TaskSpec:
+        """The task called `name`; raises `UsageError` with the nearest known name if there is none."""
+        try:
+            return self.tasks[name]
+        except KeyError:
+            raise unknown_name(f"task of suite '{self.name}'", name, self.tasks) from None
+
+    def budget_set(self, name: str) -> list[Budget]:
+        """The budgets of the set called `name`; raises `UsageError` with the nearest known name if there is none."""
+        known = {**BUDGET_SETS, **self.budgets}
+        try:
+            return [budget or Budget() for budget in known[name]]
+        except KeyError:
+            raise unknown_name(f"set of budgets of suite '{self.name}'", name, known) from None
+
+    def backbone_of(self, name: str) -> str:
+        """The backbone that a run of the task called `name` takes where the command line says nothing."""
+        spec = self.task(name)
+        return self.backbone or spec.backbone or kinds.get(spec.kind).backbone
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that ship with the package, sorted."""
+    return sorted(_shipped_files())
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """Read a shipped suite by its name, or anyone's by the path of its YAML file.
+
+    Text that ends in `.yaml` or `.yml`, or that has a path's separator in it, is a path; anything else is a name.
+
+    Raises:
+        UsageError: no such suite or file, or a file that is not a valid suite. The message names the file and key.
+    """
+    return _load(str(name_or_path), Path.cwd(), ())
+
+
+def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
+    """Read one suite and those it includes; `folder` is what relative paths start from."""
+    if _is_path(name_or_path):
+        try:
+            path = (folder / Path(name_or_path).expanduser()).absolute()
+            found = path.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be entered, an unknown user
+            raise UsageError(f"The suite file {short(name_or_path)} cannot be looked for ({error}).") from error
+        if not found:
+            raise UsageError(f"There is no suite file {path}. Shipped suites: {', '.join(suite_names())}.")
+        label, source, home, key = str(name_or_path), _read_text(path), path.parent, str(path)
+    else:
+        files = _shipped_files()
+        if name_or_path not in files:
+            raise unknown_name("suite", name_or_path, files)
+        label, source = f"suites/{name_or_path}.yaml", files[name_or_path].read_text(encoding="utf-8")
+        home, key = Path.cwd(), label
+    if key in including:
+        raise UsageError(f"{label}: include: a suite includes itself ({' -> '.join([*including, key])}).")
+    content = _parse_yaml(label, source)
+    suite = _validate(label, {"name": Path(key).stem, **content}, home)
+    tasks: dict[str, TaskSpec] = {}
+    for at, other in enumerate(suite.include):
+        try:
+            included = _load(other, home, (*including, key))
+        except UsageError as error:
+            raise UsageError(f"{label}: include.{at}: {error}") from error
+        _merge(tasks, included.tasks, f"{label}: include.{at}")
+    _merge(tasks, suite.tasks, f"{label}: tasks")
+    if not tasks:
+        raise UsageError(f"{label}: tasks: there is none; expected a mapping of at least one task, or an `include`.")
+    return suite.model_copy(update={"tasks": tasks})
+
+
+def _merge(tasks: dict[str, TaskSpec], more: dict[str, TaskSpec], where: str) -> None:
+    """Add tasks; a name that means two things is refused, since results would be told apart by no one."""
+    for name, task in more.items():
+        if tasks.setdefault(name, task) != task:
+            raise UsageError(f"{where}: task '{name}' is defined in another way by an included suite; rename one.")
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text
+
+
+def _shipped_files() -> dict[str, Traversable]:
+    folder = shipped("suites")
+    if not folder.is_dir():
+        return {}
+    return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: the suite cannot be read ({error}).") from error
+
+
+def _parse_yaml(label: str, source: str) -> dict[str, Any]:
+    try:
+        content = read_yaml(source)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(f"{label}: {line}{error.problem or 'not YAML'}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{label}: not YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{label}: expected a mapping; accepted keys: {', '.join(_file_keys(Suite))}.")
+    strange = [key for key in content if not isinstance(key, str)]
+    if strange:
+        raise UsageError(f"{label}: {short(strange[0])}: unknown key; accepted: {', '.join(_file_keys(Suite))}.")
+    return content
+
+
+def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
+    """Check a file's content; tasks take their names from their keys, and files are found from the suite's folder."""
+    tasks = content.get("tasks")
+    if isinstance(tasks, dict):
+        for name, task in tasks.items():
+            if isinstance(task, dict) and "name" in task:
+                raise UsageError(f"{label}: tasks.{name}.name: a task is named by its key; leave 'name' out.")
+        twice = [name for name, count in Counter(str(name) for name in tasks).items() if count > 1]
+        if twice:  # 1 and '1', say
+            raise UsageError(f"{label}: tasks.{twice[0]}: two tasks have this name.")
+        content["tasks"] = {
+            str(name): {**task, "name": str(name)} if isinstance(task, dict) else task for name, task in tasks.items()
+        }
+    try:
+        suite = Suite.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{label}: {problem}" for problem in itertools.islice(_problems(error), _MOST_PROBLEMS)]
+        more = error.error_count() - len(lines)
+        raise UsageError("\n".join([*lines, f"{label}: {more} more of the like."] if more else lines)) from error
+    return suite.model_copy(
+        update={"tasks": {name: _resolved(label, _anchored(label, task, home)) for name, task in suite.tasks.items()}}
+    )
+
+
+def _resolved(label: str, task: TaskSpec) -> TaskSpec:
+    """The task as its kind completes it; what the kind refuses is named by file and key."""
+    where = f"{label}: tasks.{task.name}"
+    if task.kind not in kinds:
+        raise UsageError(f"{where}.kind: {unknown_name('kind of task', task.kind, kinds.names())}")
+    try:
+        return kinds.get(task.kind).resolve(task)
+    except UsageError as error:
+        raise UsageError(f"{where}.{str(error).rstrip('.')}.") from error
+
+
+def _anchored(label: str, task: TaskSpec, home: Path) -> TaskSpec:
+    """The task with the paths of its files made absolute."""
+    files = task.data.files
+    if files is None:
+        return task
+
+    def absolute(path: str) -> str:
+        try:
+            return str((home / Path(path).expanduser()).absolute())
+        except RuntimeError as error:
+            raise UsageError(f"{label}: tasks.{task.name}.data.files: {short(path)}: {error}") from error
+
+    found = Files(train=absolute(files.train), test=None if files.test is None else absolute(files.test))
+    splits = task.splits.model_copy(update={"test": None}) if files.test is None else task.splits
+    return task.model_copy(update={"data": task.data.model_copy(update={"files": found}), "splits": splits})
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    """One line per problem: the key, what is wrong, what is accepted."""
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        key = ".".join(str(part) for part in location)
+        match problem["type"]:
+            case "extra_forbidden":
+                accepted = _file_keys(_model_at(location[:-1]))
+                near = difflib.get_close_matches(str(location[-1]), accepted, n=1, cutoff=0.6)
+                guess = f" Did you mean '{near[0]}'?" if near else ""
+                yield f"{key}: unknown key;{guess} accepted: {', '.join(accepted)}"
+            case "missing":
+                yield f"{key}: missing; it has to be given"
+            case "value_error":
+                yield f"{key or 'suite'}: {str(problem['ctx']['error']).rstrip('.')}"
+            case "string_pattern_mismatch" if location[-1:] == ("name",):
+                where = key.removesuffix(".name")
+                yield f"{where}: {short(problem['input'])} is not a name; accepted: letters, digits, '_', '.', '-'"
+            case "literal_error":
+                yield f"{key}: {short(problem['input'])} was given; accepted: {problem['ctx']['expected']}"
+            case "model_type" | "model_attributes_type" | "dict_type":
+                model = _model_at(location)
+                keys = f" of {', '.join(_file_keys(model))}" if model else ""
+                yield f"{key}: {short(problem['input'])} was given; expected a mapping{keys}"
+            case _:
+                expected = problem["msg"].removeprefix("Input should be ").removeprefix("a ").rstrip(".")
+                yield f"{key}: {_given(problem['input'])} was given; expected {expected}"
+
+
+_MOST_PROBLEMS = 20
+"""That a message names: beyond, nobody reads on."""
+
+
+def _given(value: object) -> str:
+    return short(value) + (" (YAML reads it so; put it in quotes)" if isinstance(value, bool) else "")
+
+
+def _file_keys(model: type[BaseModel] | None) -> list[str]:
+    """The keys that a file may have where `model` stands; a task's name is its key."""
+    return [name for name in (model.model_fields if model else ()) if not (model is TaskSpec and name == "name")]
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model that a place in a suite is validated by: `("tasks", "sst2", "columns")` gives `Columns`."""
+    found: Any = Suite
+    for part in location:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            if part not in found.model_fields:
+                return None
+            found = _without_none(found.model_fields[str(part)].annotation)
+        else:  # dict[str, TaskSpec] and the like
+            arguments = typing.get_args(found)
+            found = arguments[-1] if arguments else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation

@@ -1,0 +1,211 @@
+"""What was predicted of each test row and what was right, packed as JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.support import UsageError
+
+MAX_BYTES = 2**28
+"""Most bytes that the predictions of one record may take when they are unpacked."""
+
+MAX_STATISTICS = 64
+_DTYPES = frozenset({"|u1", "|b1", "|i1", "<u1", "<u2", "<u4", "<u8", "<i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"})
+"""Types of the arrays that `to_json` packs: little-endian numbers."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Per test row: what was predicted and what was right. All later statistics rest on these.
+
+    Where answers are indices (of classes, of choices), both are here. Where they are texts, or likelihoods, the
+    sufficient statistics of the task's metrics are, and the texts themselves.
+
+    Attributes:
+        rows: fingerprint of the test rows and their order; equal fingerprints may be compared row by row.
+        predicted: index per row, shape (n_test,); None where answers are none.
+        target: right index per row, shape (n_test,); None with `predicted`.
+        confidence: probability of what is predicted, shape (n_test,), float16; None where there is none.
+        statistics: arrays by name, first axis rows (`metrics.base.MetricSpec.row_statistics`).
+        texts: answers that are texts, one a row; None otherwise.
+    """
+
+    rows: str
+    predicted: npt.NDArray[np.int64] | None = None
+    target: npt.NDArray[np.int64] | None = None
+    confidence: npt.NDArray[np.float16] | None = None
+    statistics: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    texts: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """What was predicted and what was right, where answers are indices."""
+        if self.predicted is None or self.target is None:
+            raise ValueError("These predictions are no indices of classes or choices.")
+        return self.predicted, self.target
+
+    def row_scores(self, metric: str) -> npt.NDArray[Any] | None:
+        """The metric of each row alone, shape (n_test,), where it is the mean of them; None where it is not."""
+        if metric == "accuracy" and self.predicted is not None and self.target is not None:
+            return np.asarray(self.predicted == self.target)
+        found = self.statistics.get(metric)
+        return found if found is not None and found.ndim == 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Compact JSON: each array as base64 of its deflated bytes in the smallest integer type that holds it.
+
+        `statistics` and `texts` are left out where there are none, as they were before they existed.
+        """
+        packed: dict[str, Any] = {
+            "rows": self.rows,
+            "predicted": None if self.predicted is None else _pack(_narrow(self.predicted)),
+            "target": None if self.target is None else _pack(_narrow(self.target)),
+            "confidence": None if self.confidence is None else _pack(self.confidence.astype("<f2")),
+        }
+        if self.statistics:
+            packed["statistics"] = {name: _pack_any(values) for name, values in self.statistics.items()}
+        if self.texts is not None:
+            packed["texts"] = _pack_texts(self.texts)
+        return packed
+
+    def lengths(self) -> dict[str, int]:
+        """Return the number of rows of each part that is there, by name."""
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("predicted", "target", "confidence", "texts")}
+        parts |= {f"statistics.{name}": values for name, values in self.statistics.items()}
+        return {name: len(part) if np.ndim(part) else 0 for name, part in parts.items() if part is not None}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Predictions:
+        """Return the predictions of `to_json`.
+
+        Raises:
+            UsageError: a part is not what `to_json` makes, or all together would take more than `MAX_BYTES`.
+        """
+        _check_parts(value)
+        confidence, texts = value.get("confidence"), value.get("texts")
+        indices = {
+            name: None if value.get(name) is None else _unpack(value[name]).astype(np.int64)
+            for name in ("predicted", "target")
+        }
+        return cls(
+            rows=value["rows"],
+            confidence=None if confidence is None else _unpack(confidence).astype(np.float16),
+            statistics={name: _unpack_any(packed) for name, packed in value.get("statistics", {}).items()},
+            texts=None if texts is None else _unpack_texts(texts),
+            **indices,
+        )
+
+
+def _narrow(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    for dtype in ("<u1", "<u2", "<i4"):
+        info = np.iinfo(dtype)
+        if info.min <= low and high <= info.max:
+            return values.astype(dtype)
+    return values.astype("<i8")
+
+
+def _pack(values: npt.NDArray[Any]) -> dict[str, Any]:
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 6)).decode("ascii")
+    return {"dtype": values.dtype.str, "n": int(values.size), "data": data}
+
+
+def _check_parts(value: Any) -> None:
+    """Refuse packed predictions before anything is unpacked: a few bytes may stand for gigabytes."""
+    if not isinstance(value, dict) or not isinstance(value.get("rows"), str) or not 0 < len(value["rows"]) <= 1000:
+        raise UsageError("predictions is not an object with the fingerprint of its rows.")
+    if unknown := value.keys() - {"rows", "predicted", "target", "confidence", "statistics", "texts"}:
+        raise UsageError(f"predictions has the unknown part {min(unknown)[:80]!r}.")
+    statistics = value.get("statistics", {})
+    if not isinstance(statistics, dict) or len(statistics) > MAX_STATISTICS:
+        raise UsageError(f"predictions.statistics is not an object of at most {MAX_STATISTICS} arrays.")
+    n_bytes = 0
+    for name, part in (*value.items(), *((f"statistics.{key[:80]}", packed) for key, packed in statistics.items())):
+        if name in ("rows", "statistics") or (part is None and "." not in name):
+            continue
+        n_bytes += _check_part(part, f"predictions.{name}")
+    if n_bytes > MAX_BYTES:
+        raise UsageError(f"The predictions take {n_bytes:,} bytes; expected at most {MAX_BYTES:,}.")
+
+
+def _check_part(part: Any, where: str) -> int:
+    """Return how many bytes a packed part takes when it is unpacked; refuse what `_pack` does not make."""
+    if not isinstance(part, dict) or not isinstance(part.get("data"), str):
+        raise UsageError(f"{where} is not an object with packed data.")
+    n = part.get("n")
+    if type(n) is not int or not 0 <= n <= MAX_BYTES:
+        raise UsageError(f"{where}.n is not a whole number from 0 to {MAX_BYTES:,}.")
+    if where.endswith(".texts"):
+        return n
+    dtype = part.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise UsageError(f"{where}.dtype is not one of {', '.join(sorted(_DTYPES))}.")
+    if where.endswith((".predicted", ".target")) and np.dtype(dtype).kind not in "iu":
+        raise UsageError(f"{where}.dtype is '{dtype}'; expected whole numbers.")
+    if where.startswith("predictions.statistics."):
+        shape = part.get("shape")
+        plain = isinstance(shape, list) and 1 <= len(shape) <= 8 and all(type(k) is int and k >= 0 for k in shape)
+        if not plain or math.prod(part["shape"]) != n:
+            raise UsageError(f"{where}.shape is not a list of 1 to 8 sizes whose product is n = {n}.")
+    # Indices become 8 bytes wide.
+    return n * 8
+
+
+def _inflate(data: str, most: int, what: str) -> bytes:
+    """Return inflated bytes; refuse more than `most` of them before they take memory."""
+    try:
+        stream = zlib.decompressobj()
+        raw = stream.decompress(binascii.a2b_base64(data, strict_mode=True), most + 1)
+    except (ValueError, zlib.error) as error:
+        raise UsageError(f"Packed {what} cannot be unpacked: {error}.") from None
+    if len(raw) > most or stream.unconsumed_tail or not stream.eof:
+        raise UsageError(f"Packed {what} hold more or fewer bytes than they say.")
+    return raw
+
+
+def _unpack(value: dict[str, Any]) -> npt.NDArray[Any]:
+    dtype = np.dtype(value["dtype"])
+    raw = _inflate(value["data"], value["n"] * dtype.itemsize, "predictions")
+    if len(raw) != value["n"] * dtype.itemsize:
+        raise UsageError(f"Packed predictions hold {len(raw) // dtype.itemsize} values; expected {value['n']}.")
+    return np.frombuffer(raw, dtype=dtype)
+
+
+def _pack_any(values: npt.NDArray[Any]) -> dict[str, Any]:
+    """Numbers of any shape; whole ones in the smallest type that holds them."""
+    whole = np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_
+    flat = values.reshape(-1)
+    packed = _pack(_narrow(flat.astype(np.int64)) if whole else flat.astype(flat.dtype.newbyteorder("<")))
+    return {**packed, "shape": list(values.shape)}
+
+
+def _unpack_any(value: dict[str, Any]) -> npt.NDArray[Any]:
+    values = _unpack(value).reshape(value["shape"])
+    return values.astype(np.int64) if np.issubdtype(values.dtype, np.integer) else values
+
+
+def _pack_texts(texts: tuple[str, ...]) -> dict[str, Any]:
+    raw = json.dumps(list(texts), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return {"n": len(texts), "data": base64.b64encode(zlib.compress(raw, 6)).decode("ascii")}
+
+
+def _unpack_texts(value: dict[str, Any]) -> tuple[str, ...]:
+    raw = _inflate(value["data"], MAX_BYTES // 4, "texts")
+    try:
+        texts = json.loads(raw.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"Packed texts cannot be read: {error}.") from None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError("Packed texts are not a list of texts.")
+    if len(texts) != value["n"]:
+        raise UsageError(f"Packed texts hold {len(texts)} answers; expected {value['n']}.")
+    return tuple(texts)

@@ -1,0 +1,2 @@
+from .worker import Worker as Worker
+from .worker import unrun as unrun

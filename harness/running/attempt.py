@@ -1,0 +1,163 @@
+"""One attempt to run a cell: what is known while it runs, and the record that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.measure import (
+    TRAIN_PHASES,
+    Activity,
+    Device,
+    Failures,
+    Meters,
+    PhaseClock,
+    Standing,
+    describe,
+    is_in_long_step,
+    n_signs,
+)
+from harness.methods import Fitted, Ledger
+from harness.planning import PlannedCell
+from harness.records import UNSTEADY, Cost, Predictions, Record, Score, Status
+from harness.tasks import Task
+
+if TYPE_CHECKING:
+    from harness.backbones import BackboneFiles
+
+_MOST_STILL = 0.05
+"""Share of a cell's seconds that its process may stand still before the cell counts as unsteady."""
+
+_LEFT_BEHIND = "left_behind"
+
+
+@dataclass
+class Attempt:
+    """A cell while it runs.
+
+    Attributes:
+        began: when it began, by `time.perf_counter`; None where it never ran.
+        doing: the stage: `loading`, `fitting`, `predicting`, `scoring`, `scoring training rows`, `measuring`.
+        still_seconds: seconds that its process stood still, stopped or starved.
+        still_train_seconds: the same while seconds were counted against the budget.
+        failures: measurements that failed, beside those of the clock and the meters.
+        left_behind: what the method had not ended when it returned; None for nothing.
+    """
+
+    planned: PlannedCell
+    task: Task
+    files: BackboneFiles | None
+    suite: str
+    attempt: int
+    started_at: str
+    began: float | None = None
+    hurried: bool = False
+    doing: str = "loading"
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    meters: Meters = field(default_factory=Meters)
+    matrix_rate: float | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    cost: Cost = field(default_factory=Cost)
+    score: Score | None = None
+    train_score: float | None = None
+    predictions: Predictions | None = None
+    error: str | None = None
+    unsteady: str | None = None
+    still_seconds: float = 0.0
+    still_train_seconds: float = 0.0
+    failures: Failures = field(default_factory=Failures)
+    left_behind: str | None = None
+
+    def standing(self) -> Standing:
+        """Return where the cell stands; for another thread to ask."""
+        seconds, phase = self.clock.standing()
+        activity: Activity = "watched"
+        if phase in TRAIN_PHASES:
+            activity = "counted"
+        elif self.doing in ("fitting", "predicting"):
+            if phase in ("load", "warmup", "measure") or is_in_long_step():
+                activity = "exempt"
+        elif self.doing != "scoring training rows" or is_in_long_step():
+            activity = "exempt"
+        counted = max(0.0, seconds - self.still_train_seconds)
+        return Standing(self.doing, activity, counted, n_signs(), (self.planned.cell.id, self.attempt))
+
+    def stood_still(self, seconds: float) -> None:
+        """Take in that the process did not run for a while: nobody's method took that long."""
+        if seconds > 0:
+            self.still_seconds += seconds
+            if self.standing().activity == "counted":
+                self.still_train_seconds += seconds
+
+    def judge_steadiness(self) -> None:
+        """Keep what disturbed the cell, if anything did."""
+        wall = 0.0 if self.began is None else time.perf_counter() - self.began
+        if self.still_seconds > _MOST_STILL * wall:
+            self.unsteady = f"its process stood still for {self.still_seconds:.0f} s"
+
+    def measure_cost(self, fitted: Fitted | None) -> None:
+        """Keep what the cell has cost so far; a figure that is not known is None."""
+        memory, clock = self.meters.memory, self.clock
+        self.cost = Cost(
+            **clock.by_phase(),  # type: ignore[arg-type]
+            device_fit_seconds=clock.device_seconds("fit"),
+            train_flops=None if self.hurried else self.ledger.counted_flops,
+            train_tokens=self.ledger.train_tokens,
+            peak_device_bytes=memory.peak_device_bytes,
+            peak_reserved_bytes=memory.peak_reserved_bytes,
+            peak_driver_bytes=self.meters.peak_driver_bytes,
+            peak_rss_bytes=memory.peak_rss_bytes,
+            peak_rss_above_baseline_bytes=memory.peak_rss_above_baseline_bytes,
+            fit_peak_bytes=memory.by_part.get("fit"),
+            predict_peak_bytes=memory.by_part.get("predict"),
+            energy_joules=clock.train_joules if self.ledger.computed_all else None,
+            n_parameters=fitted.n_parameters if fitted else None,
+            n_trainable=fitted.n_trainable if fitted else None,
+            stopped_by=self.ledger.stopped_by,
+            reused=tuple(sorted(self.ledger.reused)),
+        )
+
+    def record(self, status: Status, device: Device) -> Record:
+        """Return the record of what became of the cell."""
+        cell, files, measured = self.planned.cell, self.files, dict[str, str]()
+        if self.meters.memory.method:
+            measured["peak_rss"] = self.meters.memory.method
+        if self.cost.energy_joules is not None and self.clock.energy_source is not None:
+            measured["energy"] = self.clock.energy_source
+        if self.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
+            measured[UNSTEADY] = self.unsteady
+        measured.update({name: str(value) for name, value in self.ledger.notes.items()})
+        if self.left_behind is not None:
+            measured[_LEFT_BEHIND] = self.left_behind
+        failures = Failures({**self.meters.failures, **self.clock.failures, **self.failures})
+        provenance = describe(
+            device,
+            device.precision(cell.config.get("precision", "fp32")),
+            started_at=self.started_at,
+            wall_seconds=None if self.began is None else time.perf_counter() - self.began,
+            backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
+            dataset=self.task.provenance,
+            measured=measured,
+            matrix_flops_per_second=self.matrix_rate,
+            failures=failures,
+        )
+        measured.update(failures.notes())
+        is_ok = status == "ok"
+        return Record(
+            suite=self.suite,
+            device=device.name,
+            kind=self.task.kind.name,
+            family=self.planned.method.family,
+            cell=cell,
+            status=status,
+            score=self.score if is_ok else None,
+            train_score=self.train_score if is_ok else None,
+            cost=self.cost,
+            curve=tuple(self.ledger.curve),
+            provenance=dataclasses.replace(provenance, measured=measured),
+            error=self.error,
+            attempt=self.attempt,
+            predictions=self.predictions if is_ok else None,
+        )

@@ -1,0 +1,367 @@
+"""Choose a method's settings on a validation split of the training rows, inside the cell's own budget; then fit.
+
+`tune=8` tries eight settings of the method's `search_space`: its own first, then what optuna's TPE sampler proposes.
+Each is fitted on four fifths of the training rows and scored on the last fifth, which `carve_validation` sets aside by
+the same rule for every method, and the best is fitted anew on all of them. Labels are counted once: a tuned method sees
+no more of them than one that is not tuned, and it pays for every trial.
+
+What a budget means here: `train_seconds` and `train_flops` are shared. The trials may spend half of them, evenly split,
+and the last fit the rest, whatever the trials have left over included. `epochs` and `steps` are caps of each fit, so a
+budget of one of them alone buys every trial a full fit. `peak_memory_bytes` is a limit of trials and last fit alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
+
+from harness.data import carve_validation
+from harness.features import Account, SharedFeatures
+from harness.measure import Phase, is_out_of_memory, known_flops, settle
+from harness.methods import Bench, Choice, Fitted, Ledger, Method, Range
+from harness.records import Budget
+from harness.tasks import Rows
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+
+    from harness.features import FeatureStore
+
+SHARE = 0.5
+"""Of a budget of seconds or operations, what all trials together may spend."""
+
+_SHARED = ("train_seconds", "train_flops")
+_LEAST = 1e-9  # a budget is above 0: a fit that is left nothing takes one step and stops
+_MOST_REPEATS = 20
+
+
+def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
+    """Fit a method, its settings chosen first if it asks for that (`tune`).
+
+    Where the rows are too few to set aside validation rows of two classes, nothing is tuned and a note says so.
+
+    Args:
+        method: as configured.
+        rows: training rows, all of them.
+        bench: of the cell; its clock and ledger are charged with the trials (`tune`) and the fit.
+
+    Returns:
+        What was fitted, and the method with the settings that it was fitted with.
+    """
+    if method.tune is None:
+        return method.fit(rows, bench), method
+    untuned = method.model_copy(update={"tune": None})
+    inside, outside = carve_validation(rows.known_strata)
+    of_classes = bench.kind.form == "classes"
+    if len(outside) == 0 or (of_classes and len(np.unique(rows.known_labels[outside])) < 2):
+        left = "no validation rows" + (" of two classes" if of_classes else "")
+        bench.ledger.notes["tuned_trials"] = f"none: {len(rows)} rows leave {left}"
+        return untuned.fit(rows, bench), untuned
+    tuning = _Tuning(untuned, rows.take(inside), rows.take(outside), bench)
+    try:
+        chosen = tuning.search(method.tune)
+        return tuning.fit_finally(chosen, rows), chosen
+    finally:
+        tuning.pay_for_features()
+
+
+def warm_up() -> None:
+    """Import optuna and let its sampler propose once: importing a library is no cell's cost."""
+    from optuna.distributions import FloatDistribution
+
+    study = _study(seed=0, n_trials=2)
+    for _ in range(4):
+        trial = study.ask({"x": FloatDistribution(0.0, 1.0)})
+        study.tell(trial, trial.params["x"])
+
+
+def seed_everything(seed: int) -> None:
+    """What a method draws from a global generator is the cell's too; its own draws use `Bench.seeded`.
+
+    Called before every fit, so that a chosen setting is fitted as if it had been given.
+    """
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+# ---- what is tried
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """How well a trial did on the validation rows.
+
+    Attributes:
+        score: the task's main metric, turned so that higher is better.
+        log_loss: mean of -log of the probability of what is right, nats; 0 where answers have no probabilities.
+    """
+
+    score: float
+    log_loss: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Greater is better: the score, and the log loss where scores are equal, as they often are on few rows."""
+        return self.score, -self.log_loss
+
+    @property
+    def value(self) -> float:
+        """The same as one number, for the sampler: a log loss is at most 17 here, so it only breaks ties."""
+        return self.score - 1e-6 * self.log_loss
+
+
+class _Proposals:
+    """Settings to try: the method's own, then optuna's, none of them twice.
+
+    Args:
+        method: as configured; says what may be searched over.
+        seed: of the sampler.
+        n_trials: how many will be asked for; half of them, ten at most, are drawn at random.
+    """
+
+    def __init__(self, method: Method, seed: int, n_trials: int) -> None:
+        self._space = method.search_space
+        self._distributions = {name: _distribution(setting) for name, setting in self._space.items()}
+        self._study = _study(seed, n_trials)
+        self._own: dict[str, Any] | None = {name: getattr(method, name) for name in self._space}
+        self._values: dict[str, float] = {}
+        self._asked: Trial | None = None
+
+    def next(self) -> dict[str, Any] | None:
+        """Settings that have not been tried; None once nothing new is proposed, since the space is small."""
+        if self._own is not None:
+            settings, self._own = self._own, None
+            inside = {name: _position(self._space[name], value) for name, value in settings.items()}
+            if None not in inside.values():  # else the sampler cannot learn from it
+                self._study.enqueue_trial(inside)
+                self._asked = self._study.ask(self._distributions)
+            return settings
+        for _ in range(_MOST_REPEATS):
+            self._asked = self._study.ask(self._distributions)
+            proposed = self._asked.params
+            settings = {name: _setting(setting, proposed[name]) for name, setting in self._space.items()}
+            if repr(settings) not in self._values:
+                return settings
+            self._study.tell(self._asked, self._values[repr(settings)])
+        return None
+
+    def learn(self, settings: dict[str, Any], quality: _Quality | None) -> None:
+        """What became of the settings that were proposed last; None where they could not be fitted."""
+        value = self._values[repr(settings)] = quality.value if quality is not None else -math.inf
+        if self._asked is not None:
+            self._study.tell(self._asked, value)
+
+
+def _study(seed: int, n_trials: int) -> Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=max(2, min(10, n_trials // 2)))
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def _distribution(setting: Choice | Range) -> BaseDistribution:
+    """A setting as optuna sees it; a choice by position, since optuna's own choices hold numbers and words only."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(setting, Choice):
+        return CategoricalDistribution(range(len(setting.values)))
+    if _is_whole(setting):
+        return IntDistribution(int(setting.low), int(setting.high), log=setting.log)
+    return FloatDistribution(setting.low, setting.high, log=setting.log)
+
+
+def _setting(setting: Choice | Range, proposed: Any) -> Any:
+    """The value that optuna means; three digits of a number are enough, and can be typed."""
+    if isinstance(setting, Choice):
+        return setting.values[proposed]
+    if _is_whole(setting):
+        return proposed
+    return min(max(float(f"{proposed:.3g}"), setting.low), setting.high)
+
+
+def _position(setting: Choice | Range, value: Any) -> Any:
+    """The inverse: what optuna would have to propose; None for a value that it cannot."""
+    if isinstance(setting, Choice):
+        return setting.values.index(value) if value in setting.values else None
+    return value if isinstance(value, int | float) and setting.low <= value <= setting.high else None
+
+
+def _is_whole(setting: Range) -> bool:
+    return isinstance(setting.low, int) and isinstance(setting.high, int)
+
+
+# ---- trying them, and what it costs
+
+
+class _Tuning:
+    """The trials of one cell and the fit after them.
+
+    Args:
+        method: as configured, less its `tune`.
+        inside: rows that trials are fitted on.
+        outside: rows that they are scored on.
+        bench: of the cell.
+    """
+
+    def __init__(self, method: Method, inside: Rows, outside: Rows, bench: Bench) -> None:
+        self._method = method
+        self._inside = inside
+        self._outside = outside
+        self._bench = bench
+        self._owed = Account()  # by all fits together
+        self._owed_finally = Account()  # by the last one
+        self._features = SharedFeatures(bench.features)
+        self._features.accounts.append(self._owed)
+
+    def search(self, n_trials: int) -> Method:
+        """Try up to so many settings and return the method with the best of them, the earliest of equals."""
+        clock, notes = self._bench.clock, self._bench.ledger.notes
+        with clock.phase("tune"):
+            proposals = _Proposals(self._method, self._bench.seeded("tuning"), n_trials)
+        best, best_number, best_rank = self._method, 1, (-math.inf, -math.inf)
+        n_tried = n_failed = 0
+        while n_tried < n_trials and self._may_go_on():
+            with clock.phase("tune"):
+                settings = proposals.next()
+            if settings is None:
+                break
+            n_tried += 1
+            candidate = self._configured(settings)
+            quality = self._try(candidate, n_tried, n_trials)
+            with clock.phase("tune"):
+                proposals.learn(settings, quality)
+            if quality is None:
+                n_failed += 1
+            elif quality.rank > best_rank:
+                best, best_number, best_rank = candidate, n_tried, quality.rank
+        said = [f"{n_tried} tried", f"best {best_number}" if n_failed < n_tried else "none could be fitted"]
+        notes["tuned_trials"] = ", ".join([*said, f"{n_failed} failed"] if 0 < n_failed < n_tried else said)
+        config = best.config()
+        notes["tuned_settings"] = json.dumps({name: config[name] for name in best.search_space})
+        return best
+
+    def fit_finally(self, chosen: Method, rows: Rows) -> Fitted:
+        """Fit the chosen settings on all rows with what is left of the budget.
+
+        The fit has a clock of its own, which starts at 0: the learning rate follows the share of the budget that is
+        spent, and must not start in the middle.
+        """
+        bench = self._bench
+        settle()
+        seed_everything(bench.seed)
+        seconds, flops = self._spent("train_seconds"), self._spent("train_flops")
+        self._features.accounts.append(self._owed_finally)
+        aside = self._aside(self._budget(lambda name, cap: cap - self._spent(name)), bench.report)
+        try:
+            return chosen.fit(rows, aside)
+        finally:
+            for phase in get_args(Phase):
+                bench.clock.charge_all(aside.clock, phase, phase)
+            self._add(aside.ledger)
+            bench.ledger.stopped_by = aside.ledger.stopped_by
+            bench.ledger.notes.update(aside.ledger.notes)
+            bench.ledger.curve += [
+                dataclasses.replace(
+                    point,
+                    seconds=point.seconds + seconds,
+                    flops=None if point.flops is None else known_flops(point.flops + flops),
+                )
+                for point in aside.ledger.curve
+            ]
+
+    def pay_for_features(self) -> None:
+        """Charge the cell: what the last fit has read is its encoding, what only other settings needed was tuning."""
+        bench = self._bench
+        if self._owed.seconds:
+            bench.clock.charge("encode", self._owed_finally.seconds)
+            bench.clock.charge("tune", max(0.0, self._owed.seconds - self._owed_finally.seconds))
+        bench.ledger.train_flops += self._owed.flops
+        bench.ledger.train_tokens += self._owed.tokens
+
+    def _try(self, candidate: Method, number: int, n_trials: int) -> _Quality | None:
+        """Fit on some rows, score on the others; the cell is charged whatever becomes of it."""
+        bench = self._bench
+        files = bench.backbone.files if bench.backbone is not None else None
+        if candidate.why_unsupported(bench.kind.name, files, bench.device.kind) is not None:
+            return None  # more blocks than this backbone has, say
+        settle()  # what the trial before left behind is not this one's memory
+        seed_everything(bench.seed)
+        budget = self._budget(lambda name, cap: SHARE * (cap - self._owed_of(name)) / n_trials)
+
+        def report(what: str, fraction: float | None, loss: float | None) -> None:
+            bench.report(f"trial {number} of {n_trials}, {what}", fraction, loss)
+
+        aside = self._aside(budget, report)
+        labels = self._outside.known_labels
+        try:
+            fitted = candidate.fit(self._inside, aside)
+            answers = fitted.predict(self._outside.without_labels(), aside)
+        except Exception as error:
+            if isinstance(error, FloatingPointError) or is_out_of_memory(error):
+                return None  # settings that cannot be fitted are the worst there are, and no reason to stop
+            raise
+        finally:
+            for phase in get_args(Phase):  # what is no training elsewhere is none here either
+                to: Phase = phase if phase in ("load", "warmup", "measure") else "tune"
+                bench.clock.charge_all(aside.clock, phase, to)
+            self._add(aside.ledger)
+        if isinstance(answers, np.ndarray) and not np.isfinite(answers).all():
+            return None
+        return _Quality(bench.measure(answers, labels), bench.kind.log_loss(answers, labels) or 0.0)
+
+    def _aside(self, budget: Budget, report: Callable[[str, float | None, float | None], None]) -> Bench:
+        """A bench for one fit, which cannot tell that it is one of several."""
+        return dataclasses.replace(
+            self._bench,
+            clock=self._bench.clock.aside(),
+            ledger=Ledger(),
+            features=cast("FeatureStore", self._features),
+            budget=budget,
+            report=report,
+        )
+
+    def _budget(self, share: Callable[[str, float], float]) -> Budget:
+        """The cell's budget, with `share` of (name, cap) in place of each cap that is shared."""
+        whole = self._bench.budget
+        caps = {name: getattr(whole, name) for name in _SHARED}
+        shares: dict[str, Any] = {name: max(_LEAST, share(name, cap)) for name, cap in caps.items() if cap is not None}
+        return dataclasses.replace(whole, **shares)
+
+    def _owed_of(self, name: str) -> float:
+        return self._owed.seconds if name == "train_seconds" else self._owed.flops
+
+    def _spent(self, name: str) -> float:
+        """What the cell has spent of a shared cap, features included."""
+        bench = self._bench
+        counted = bench.clock.train_seconds if name == "train_seconds" else bench.ledger.train_flops
+        return counted + self._owed_of(name)
+
+    def _may_go_on(self) -> bool:
+        """Whether the trials have any of their share left, of what encoding leaves."""
+        for name in _SHARED:
+            cap, owed = getattr(self._bench.budget, name), self._owed_of(name)
+            if cap is not None and self._spent(name) - owed >= SHARE * (cap - owed):
+                return False
+        return True
+
+    def _add(self, ledger: Ledger) -> None:
+        self._bench.ledger.train_flops += ledger.train_flops
+        self._bench.ledger.train_tokens += ledger.train_tokens
+        self._bench.ledger.reused |= ledger.reused
+        self._bench.ledger.computed_all &= ledger.computed_all
+
+    def _configured(self, settings: Mapping[str, Any]) -> Method:
+        """The method with some settings replaced, checked like any that a user types."""
+        return type(self._method)(**{**self._method.config(), **settings})

@@ -1,0 +1,12 @@
+from .claims import RENEW_SECONDS as RENEW_SECONDS
+from .claims import Owner as Owner
+from .forgetting import Wanted as Wanted
+from .forgetting import find as find
+from .forgetting import forget as forget
+from .importing import locate_results as locate_results
+from .reading import of_suite as of_suite
+from .reading import read_source as read_source
+from .reading import reference_records as reference_records
+from .reading import stream_source as stream_source
+from .rows import pack as pack
+from .store import Store as Store

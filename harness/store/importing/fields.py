@@ -1,0 +1,121 @@
+"""Fields that the columns of a table can be named as, and the values of a row."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from harness.support import UsageError
+
+_TEXTS: Final = ("task", "kind", "backbone", "method", "family", "variant", "budget")
+_TEXTS_TOO: Final = ("status", "metric", "device", "error")
+_SIZES: Final = ("n_train", "labels_per_class", "classes", "seed", "n_test")
+SCORES: Final = ("score", "score_low", "score_high", "train_score")
+COSTS_SECONDS: Final = (
+    *("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "predict_seconds"),
+    "train_flops",
+)
+COSTS_WHOLE: Final = (
+    *("train_tokens", "peak_device_bytes", "peak_rss_bytes", "peak_rss_above_baseline_bytes"),
+    *("n_parameters", "n_trainable", "artifact_bytes"),
+)
+FIELDS: Final = (
+    *(*_TEXTS, *_SIZES, *SCORES, *_TEXTS_TOO),
+    *(*COSTS_SECONDS, *COSTS_WHOLE, "higher_is_better"),
+)
+"""Names of the fields; `task`, `method`, `score`, `n_test` and a training size are needed."""
+
+NEEDED: Final = ("task", "method", "score")
+CELL_FIELDS: Final = ("task", "backbone", "method", "variant", "budget", "n_train", "seed", "device")
+"""Fields that tell two results apart."""
+
+UNKNOWN: Final = "unknown"
+"""Value of `n_test` where a table does not state it."""
+
+SEED_BY_ROW: Final = "row"
+"""Value of `seed` where rows that are alike are repeated runs."""
+
+_LOWER: Final = frozenset({"perplexity", "loss", "error", "wer", "cer", "mae", "mse", "rmse", "nll", "ppl"})
+_TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
+_LARGEST = 1e30
+
+
+@dataclass(frozen=True)
+class Row:
+    """The values of a row by field, and the place where it stands."""
+
+    values: dict[str, Any]
+    where: str
+
+    def text(self, name: str) -> str | None:
+        """Return a text; None where the row holds nothing."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, (dict, list)):
+            raise UsageError(f"{self.where}: {name} is a nested value; expected a text.")
+        text = str(value).strip()
+        if len(text) > 1000:
+            raise UsageError(f"{self.where}: {name} is {len(text):,} characters long; expected at most 1,000.")
+        return text or None
+
+    def number(self, name: str, least: float = -_LARGEST) -> float | None:
+        """Return a finite number of at least `least`; None where the row holds nothing."""
+        value = self.values.get(name)
+        if value is None or value == "":
+            return None
+        try:
+            found = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            found = math.nan
+        if not least <= found <= _LARGEST:
+            what = "a number" if least < 0 else f"a number of {least:g} or more"
+            raise UsageError(f"{self.where}: {name} is {_shown(value)}; expected {what}, or nothing.")
+        return found
+
+    def whole(self, name: str) -> int | None:
+        """Return a whole number of 0 or more; None where the row holds nothing."""
+        found = self.number(name)
+        if found is not None and (found < 0 or found != round(found) or found > 2**53):
+            raise UsageError(f"{self.where}: {name} is {found:g}; expected a whole number of 0 or more.")
+        return None if found is None else round(found)
+
+    def n_train(self) -> int:
+        """Return the labels used: `n_train`, or `labels_per_class` times `classes`.
+
+        Raises:
+            UsageError: the row states neither, or both and they differ.
+        """
+        stated, per_class, classes = (self.whole(name) for name in ("n_train", "labels_per_class", "classes"))
+        product = None if per_class is None or classes is None else per_class * classes
+        if stated is None and product is None:
+            raise UsageError(f"{self.where}: n_train is missing, and there are no labels per class to multiply.")
+        if None not in (stated, product) and stated != product:
+            raise UsageError(
+                f"{self.where}: n_train is {stated}, but {per_class} labels of each of {classes} classes are {product}."
+            )
+        return int(stated if stated is not None else product or 0)
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Return the direction that the row states, or else that of the metric by its name."""
+        said = self.text("higher_is_better")
+        if said is None:
+            words = re.split(r"[^a-z]+", metric.lower())
+            return metric.lower() != "calibration_error" and not _LOWER & set(words)
+        if said.lower() in _TRUE | _FALSE:
+            return said.lower() in _TRUE
+        raise UsageError(f"{self.where}: higher_is_better is {_shown(said)}; expected true or false.")
+
+
+def listed(numbers: Sequence[int], most: int = 6) -> str:
+    """Return the first numbers as a text: `1, 2, 3 and 4 more`."""
+    shown = ", ".join(map(str, numbers[:most]))
+    return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

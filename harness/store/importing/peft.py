@@ -1,0 +1,218 @@
+"""Result files of the PEFT library's method comparison (github.com/huggingface/peft, method_comparison)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import Budget, Cell, Cost, CurvePoint, Record, Score
+from harness.store.importing.made import imported
+from harness.support import UsageError
+
+_SECONDS = (
+    "fit_seconds is the sum of the training steps' own seconds, since its train_time also holds evaluation; memory is "
+    "the accelerator's highest, what was there before included"
+)
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """One of the comparisons.
+
+    Attributes:
+        task: name of the task.
+        kind: of the task.
+        metric: name of the main metric.
+        key: what the file calls it, after `test ` and `valid `.
+        others: further metrics that the last entry may hold.
+        n_test: test rows; None where the file says.
+        protocol: what figures mean that mean something else here.
+    """
+
+    task: str
+    kind: str
+    metric: str
+    key: str
+    others: tuple[str, ...]
+    n_test: int | None
+    protocol: str
+
+
+_MATHS = _Benchmark(
+    task="metamathqa-gsm8k",
+    kind="generation",
+    metric="exact_number",
+    key="accuracy",
+    others=("forgetting",),
+    n_test=1319,
+    protocol=(
+        "PEFT's method comparison: trained on MetaMathQA, scored on the 1,319 test questions of GSM8K by the final "
+        f"number; {_SECONDS}; forgetting as that comparison defines it"
+    ),
+)
+_IMAGES = _Benchmark(
+    task="dreambooth-image-gen",
+    kind="image-generation",
+    metric="dino_similarity",
+    key="dino_similarity",
+    others=("drift",),
+    n_test=None,
+    protocol=(
+        "PEFT's method comparison: a diffusion model fine-tuned on images of one subject, scored by the cosine "
+        f"similarity of DINOv2 embeddings to the test images; {_SECONDS}; drift as that comparison defines it"
+    ),
+)
+
+
+def read(path: Path) -> Record:
+    """Return the record of one run.
+
+    Raises:
+        UsageError: the file is no such result, or one of a comparison that is not known; it says what is missing.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}.") from None
+    parts = ("run_info", "train_info", "meta_info")
+    if not isinstance(value, dict) or not all(isinstance(value.get(part), dict) for part in parts):
+        raise UsageError(
+            f"{path} is no result of PEFT's method comparison; expected an object with {', '.join(parts)} as "
+            "github.com/huggingface/peft writes them."
+        )
+    try:
+        return _record(value, _benchmark(value, path), path.name)
+    except KeyError as error:
+        raise UsageError(
+            f"{path} is no result of PEFT's method comparison that can be read: it lacks {error}."
+        ) from None
+    except (TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+        raise UsageError(f"{path} is no result of PEFT's method comparison that can be read: {error}.") from None
+
+
+def _benchmark(value: dict[str, Any], path: Path) -> _Benchmark:
+    """Return the comparison that a file is of, by its data and metrics."""
+    data = value["meta_info"].get("dataset_info")
+    names = {name for step in value["train_info"].get("metrics") or [] for name in step}
+    if isinstance(data, dict) and {"metamath", "gsm8k"} <= data.keys():
+        return _MATHS
+    if any(name.endswith(f" {_IMAGES.key}") for name in names) or "dino_model_id" in value["run_info"]["train_config"]:
+        return _IMAGES
+    raise UsageError(
+        f"{path} is of a comparison that is not known here: its metrics are {', '.join(sorted(names)) or 'none'}. "
+        "Known are MetaMathQA (test accuracy) and image-gen (test dino_similarity)."
+    )
+
+
+def _record(value: dict[str, Any], of: _Benchmark, source: str) -> Record:
+    run, train, meta = value["run_info"], value["train_info"], value["meta_info"]
+    config, peft_config = run["train_config"], run["peft_config"]
+    method = "full" if peft_config is None else str(peft_config["peft_type"]).lower().replace("_", "-")
+    experiment = str(run["experiment_name"]).rpartition("/")[2]
+    base = str(config["model_id"]).rpartition("/")[2].lower()
+    name = experiment.lower().removeprefix(base).strip("-") or "default"
+    steps = train["metrics"]
+    score = _score(steps, of, config) if train["status"] == "success" else None
+    ok = score is not None
+    cell = Cell(
+        task=of.task,
+        data=_data(meta, config, of),
+        backbone=str(config["model_id"]),
+        weights=f"revision {meta['model_info']['sha']}",
+        method=method,
+        version=1,
+        config={"experiment": name},
+        n_train=_n_train(config, of),
+        budget=Budget(steps=int(config["max_steps"])),
+        seed=int(config["seed"]),
+    )
+    packages = {
+        name.removesuffix("-version"): str(version)
+        for name, version in meta["package_info"].items()
+        if name.endswith("-version") and version
+    }
+    system = meta["system_info"]
+    return imported(
+        cell=cell,
+        device=str(system["accelerator"]),
+        kind=of.kind,
+        family="full fine-tuning" if method == "full" else "auxiliary parameters",
+        status="ok" if ok else "failed",
+        source=source,
+        protocol=of.protocol,
+        score=score,
+        cost=_cost(train) if ok else None,
+        curve=_curve(steps, of),
+        error=None if ok else str(run.get("error_msg") or f"status '{train['status']}' without a test score"),
+        started_at=str(run["created_at"]),
+        packages=packages,
+        commit=meta["package_info"].get("peft-commit-hash"),
+        precision=str(config["dtype"]),
+        platform=f"{system['system']} {system['machine']}",
+        dataset=_dataset(meta, config, of),
+    )
+
+
+def _n_train(config: Mapping[str, Any], of: _Benchmark) -> int:
+    n_seen = int(config["max_steps"]) * int(config["batch_size"])
+    if of is _MATHS:
+        return n_seen
+    # The few images are seen many times; those for validation and the test come out of the same set.
+    return min(n_seen, len(config["instance_prompts"]) - int(config["valid_size"]) - int(config["test_size"]))
+
+
+def _data(meta: Mapping[str, Any], config: Mapping[str, Any], of: _Benchmark) -> str:
+    if of is _MATHS:
+        return f"gsm8k {meta['dataset_info']['gsm8k']['sha']}"
+    return f"{config['dataset_id']} {meta['dataset_info']['sha']}"
+
+
+def _dataset(meta: Mapping[str, Any], config: Mapping[str, Any], of: _Benchmark) -> dict[str, Any]:
+    if of is _MATHS:
+        return {"name": "MetaMathQA, GSM8K", "revision": meta["dataset_info"]["metamath"]["sha"]}
+    return {"name": str(config["dataset_id"]), "revision": meta["dataset_info"]["sha"]}
+
+
+def _score(steps: list[dict[str, Any]], of: _Benchmark, config: Mapping[str, Any]) -> Score | None:
+    """Return the score on the test rows, with an interval where the metric is a share; None where there is none."""
+    last = next((step for step in reversed(steps) if f"test {of.key}" in step), None)
+    if last is None or not math.isfinite(value := float(last[f"test {of.key}"])):
+        return None
+    # A figure that diverged (NaN) is not known.
+    others = {name: float(last[name]) for name in of.others if math.isfinite(float(last.get(name, math.nan)))}
+    n_test = int(config["test_size"]) if of.n_test is None else of.n_test
+    low = high = None
+    if of is _MATHS:
+        # Half the width of a normal 95 % interval: the questions' own answers are not in the file.
+        half = 1.959964 * (value * (1 - value) / n_test) ** 0.5
+        low, high = max(0.0, value - half), min(1.0, value + half)
+    return Score(of.metric, value, low, high, True, n_test, n_test, others)
+
+
+def _cost(train: Mapping[str, Any]) -> Cost:
+    return Cost(
+        fit_seconds=sum(float(step["train time"]) for step in train["metrics"] if "train time" in step),
+        train_tokens=next(
+            (step["train total tokens"] for step in train["metrics"] if "train total tokens" in step), None
+        ),
+        peak_device_bytes=int(train["accelerator_memory_max"]),
+        n_parameters=int(train["num_total_params"]),
+        n_trainable=int(train["num_trainable_params"]),
+        artifact_bytes=int(train["file_size"]),
+        stopped_by="steps",
+    )
+
+
+def _curve(steps: list[dict[str, Any]], of: _Benchmark) -> tuple[CurvePoint, ...]:
+    points, seconds = [], 0.0
+    for step in steps:
+        if "train time" in step:
+            seconds += float(step["train time"])
+            points.append(
+                CurvePoint(int(step["step"]), seconds, None, step.get("train loss"), step.get(f"valid {of.key}"))
+            )
+    return tuple(points)

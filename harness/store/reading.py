@@ -1,0 +1,84 @@
+"""Where records are read from: a store, a file, a folder of files, or what comes with the package."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from harness.records import Record, read_jsonl
+from harness.support import UsageError, shipped, unknown_name
+
+SHARED = "-1-thread"
+"""Folders of reference results that were run by two processes of one thread side by side: not for timing."""
+
+
+_NO_PRIOR = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
+"""Files of reference results that advice must not rest on: what chose the default settings, and the whole fits that
+`choose` is measured against, of the very tasks that it chose for."""
+
+
+def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
+    """Return the latest records of a store, of a .jsonl file of records, or of all such files in a folder.
+
+    With predictions, `stream_source` needs far less memory.
+
+    Raises:
+        StoreError: there is no such store, file or folder, or it holds something else.
+        UsageError: a folder without such files.
+    """
+    return list(stream_source(source, with_predictions=with_predictions))
+
+
+def stream_source(source: str, *, with_predictions: bool = True) -> Iterator[Record]:
+    """Yield what `read_source` lists, one record after another: predictions of many do not fit in memory."""
+    path = Path(source)
+    if "://" not in source and path.is_dir():
+        found = sorted(path.rglob("*.jsonl"))
+        if not found:
+            raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
+        for file in found:
+            yield from read_jsonl(file, with_predictions=with_predictions)
+    elif "://" not in source and path.suffix == ".jsonl":
+        yield from read_jsonl(path, with_predictions=with_predictions)
+    else:
+        from harness.store.store import Store  # which imports the database's library
+
+        with Store.open(source, read_only=True) as opened:
+            yield from opened.records(with_predictions=with_predictions)
+
+
+def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
+    """Yield the records that bear the label of a suite; None is all of them.
+
+    Raises:
+        UsageError: no record bears the label.
+    """
+    labels: set[str] = set()
+    for record in records:
+        labels.add(record.suite)
+        if suite in (None, record.suite):
+            yield record
+    if suite is not None and suite not in labels:
+        raise unknown_name("suite among these records", suite, labels)
+
+
+def reference_records() -> Iterator[Record]:
+    """The reference results, without predictions; the seconds of those that shared a machine are marked so."""
+    for name, records in _files(shipped("results/reference")):
+        for record in records:
+            if name.endswith(SHARED):
+                shared = dataclasses.replace(record.provenance, cells_at_a_time=2)
+                yield dataclasses.replace(record, provenance=shared)
+            else:
+                yield record
+
+
+def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
+    """Name of the folder and records of each file of records."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _files(entry)
+        elif entry.name.endswith(".jsonl") and entry.name not in _NO_PRIOR:
+            yield folder.name, read_jsonl(entry, with_predictions=False, checked=False)

@@ -1,0 +1,406 @@
+"""Transactional storage of records: one file of SQLite by default, PostgreSQL by URL, and JSONL for exchange.
+
+A record is committed the moment its cell ends, in one transaction with its predictions, so that a run that is killed
+loses nothing that it had finished. Predictions lie in a table of their own: tables and plans never read them.
+
+Nothing here is peculiar to SQLite but its pragmas and the names of its errors. "The latest attempt of each cell" is
+no self-join: keys are small and lie in one covering index, so they are fetched whole and reduced in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import sqlalchemy as sa
+
+from harness.records import Record, read_jsonl, sentence_of, statuses_that_end, write_jsonl
+from harness.store.claims import Owner, break_stale, renew, take
+from harness.store.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
+from harness.store.readonly import ReadOnlyFile
+from harness.store.rows import Packed, Row, column_text, rows_of
+from harness.store.tables import CLAIMS_SINCE, STORE_SCHEMA, create_tables, find_version, is_old, upgrade_tables
+from harness.store.tables import claims as _claims
+from harness.store.tables import predictions_table as _predictions
+from harness.store.tables import records_table as _records
+from harness.support import DuplicateError, HarnessError, StoreError, mask_store, mask_text
+
+__all__ = ["STORE_SCHEMA", "Store", "read_jsonl", "write_jsonl"]
+
+_CHUNK = 500  # identifiers per query: below every database's limit of parameters
+_FETCH_ALL_ABOVE = 2000  # from here on one scan of the index costs less than many chunks
+
+T = TypeVar("T")
+
+
+class _Key(NamedTuple):
+    """What a query needs to know of a record to choose it."""
+
+    id: str
+    device: str
+    attempt: int
+    status: str
+    suite: str
+    created_at: str
+
+
+class Added(NamedTuple):
+    """How many records `Store.add_new` added, had already, and met again among the new ones."""
+
+    n_added: int
+    n_known: int
+    n_repeated: int
+
+
+class Store:
+    """Records, keyed by (id, device, attempt); `Store.open` makes one. Several processes may share a store."""
+
+    def __init__(self, engine: sa.Engine, name: str, *, file: ReadOnlyFile | None = None, version: int = 0) -> None:
+        self._engine = engine
+        self._file = file
+        self._version = version
+        self._secrets: tuple[str, ...] = ()
+        self.name = name
+        """The store's path or URL, without its password."""
+
+    @classmethod
+    def open(cls, url_or_path: str | Path, *, create: bool = True, read_only: bool = False) -> Store:
+        """Open the store at a path (SQLite) or a URL (`sqlite:///file`, `postgresql+psycopg://user@host/name`).
+
+        Args:
+            url_or_path: where the records are.
+            create: make the file, its folder and the tables where they are missing. Otherwise a missing store is an
+                error.
+            read_only: only read. Nothing is made, upgraded or written, so a read-only disk will do.
+
+        Raises:
+            StoreError: if it cannot be opened, is no store, or was written by a newer version of the harness.
+        """
+        url = parse_url(url_or_path)
+        create = create and not read_only
+        is_sqlite = url.drivername.startswith("sqlite")
+        name = mask_store(url.database or ":memory:") if is_sqlite else shown_url(url)
+        if is_file(url):
+            check_file(Path(str(url.database)), create=create)
+        if read_only and is_file(url):
+            file = ReadOnlyFile(Path(str(url.database)))
+            store = cls(file.engine, name, file=file)
+        else:
+            store = cls(_make_engine(url, name, read_only=read_only), name)
+        store._secrets = secrets_of(url)
+        try:
+            store._prepare(create=create, read_only=read_only)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def add(self, record: Record, owner: Owner | None = None) -> None:
+        """Commit one record with its predictions: both are in the store when this returns, or neither.
+
+        The claim of `owner` on the cell, if it has one, ends in the same transaction.
+
+        Raises:
+            StoreError: for a duplicate (id, device, attempt), a score that is no number, a store that is not writable.
+        """
+        row, predictions = rows_of(record)
+        key = {name: row[name] for name in ("id", "device", "attempt")}
+        try:
+            with self._errors(), self._engine.begin() as connection:
+                connection.execute(_records.insert().values(row))
+                if predictions is not None:
+                    connection.execute(_predictions.insert().values(predictions))
+                if owner is not None:
+                    mine = (_claims.c.id == record.id) & (_claims.c.device == key["device"])
+                    connection.execute(_claims.delete().where(mine, _claims.c.owner == owner.name))
+        except sa.exc.IntegrityError as error:
+            raise DuplicateError(
+                f"Attempt {record.attempt} of cell {record.id} ({column_text(record.cell.label())}) on "
+                f"'{key['device']}' is in {self.name} already. Records are never overwritten: store the next "
+                "attempt (`next_attempt`)."
+            ) from error
+
+    def add_new(self, packed: Packed) -> Added:
+        """Commit the records of cells that the store has nothing of on their device, all or none.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        by_device: dict[str, list[str]] = {}
+        for id_, device, _ in packed.rows:
+            by_device.setdefault(device, []).append(id_)
+        known = {(id_, device) for device, ids in by_device.items() for id_ in self.statuses(ids, device)}
+        n_added = self._insert([row for key, row in packed.rows.items() if key[:2] not in known])
+        return Added(n_added, len(packed.rows) - n_added, packed.n_repeated)
+
+    def _insert(self, rows: Sequence[tuple[Row, Row | None]]) -> int:
+        try:
+            with self.transaction() as connection:
+                for chunk in _chunks(rows, _CHUNK):
+                    connection.execute(_records.insert(), [row for row, _ in chunk])
+                    predictions = [found for _, found in chunk if found is not None]
+                    if predictions:
+                        connection.execute(_predictions.insert(), predictions)
+        except sa.exc.IntegrityError as error:
+            raise DuplicateError(f"Some of these records are in {self.name} already; none was added.") from error
+        return len(rows)
+
+    def latest(self, ids: Collection[str] | None = None, device: str | None = None) -> dict[tuple[str, str], Record]:
+        """The latest attempt of each cell by (id, device), without predictions, in the order they were stored.
+
+        Args:
+            ids: only these cells; None is all of them.
+            device: only this device; None is all of them.
+        """
+        return {(record.id, record.device): record for record in self.records(ids=ids, device=device)}
+
+    def done(self, ids: Collection[str], device: str, *, retry_failed: bool = False) -> set[str]:
+        """Those of `ids` that need no run on `device`: their latest attempt is final, or failed and not to be retried.
+
+        Reads no payload: 100,000 cells take well under a second.
+        """
+        accepted = statuses_that_end(retry_failed=retry_failed)
+        return {id_ for id_, status in self.statuses(ids, device).items() if status in accepted}
+
+    def statuses(self, ids: Collection[str], device: str) -> dict[str, str]:
+        """Status of the latest attempt on `device` of each of `ids` that has one; reads no payload."""
+        return {key.id: key.status for key in self._keys(ids, device)}
+
+    def summary(self) -> Counter[tuple[str, str, str, str]]:
+        """How many cells there are of each (suite, task, method, status), by their latest attempts; no payload is read.
+
+        They come in the order in which the first of each was stored.
+        """
+        names = ("id", "device", "attempt", "suite", "task", "method", "status", "created_at")
+        query = sa.select(*(_records.c[name] for name in names))
+        found = self.read(lambda connection: connection.execute(query).all())
+        latest: dict[tuple[str, str], Any] = {}
+        for row in found:
+            best = latest.get((row.id, row.device))
+            if best is None or row.attempt > best.attempt:
+                latest[row.id, row.device] = row
+        ordered = sorted(latest.values(), key=lambda row: row.created_at)
+        return Counter((row.suite, row.task, row.method, row.status) for row in ordered)
+
+    def failed(self) -> Iterator[Record]:
+        """Stream the records of cells whose latest attempt failed, in the order they were stored."""
+        keys = [key for key in self._keys(None, None) if key.status == "failed"]
+        yield from self._stream(keys, with_predictions=False)
+
+    def claim(
+        self,
+        ids: Sequence[str],
+        device: str,
+        owner: Owner,
+        *,
+        retry_failed: bool = False,
+        again: Collection[str] = (),
+    ) -> dict[str, int]:
+        """Claim those of `ids` that nobody else has claimed and that still need a run; those of `again` always do.
+
+        Returns:
+            The number that the next record of each should bear, by id, in the order given. They are the owner's until
+            its record is added, it releases them, or its lease ends unrenewed (`renew`).
+        """
+        if not ids:
+            return {}
+        device = column_text(device)
+        with self._errors(), self._engine.begin() as connection:
+            taken = take(connection, _claims, ids, device, owner)
+            if len(taken) < len(ids):  # somebody holds the others: dead, perhaps
+                held = [id_ for id_ in ids if id_ not in taken]
+                break_stale(connection, _claims, held, device, owner)
+                taken += take(connection, _claims, held, device, owner)
+            if not taken:
+                return {}
+            # Read after the claims are made: who held one before has stored its record in the same transaction.
+            query = sa.select(_records.c.id, _records.c.attempt, _records.c.status)
+            known = connection.execute(query.where(_records.c.device == device, _records.c.id.in_(taken))).all()
+            latest = {row.id: row for row in sorted(known, key=lambda row: row.attempt)}
+            accepted = statuses_that_end(retry_failed=retry_failed)
+            done = [i for i in taken if i in latest and i not in again and latest[i].status in accepted]
+            if done:
+                mine = (_claims.c.device == device) & (_claims.c.owner == owner.name)
+                connection.execute(_claims.delete().where(mine, _claims.c.id.in_(done)))
+        return {id_: latest[id_].attempt + 1 if id_ in latest else 1 for id_ in taken if id_ not in done}
+
+    def renew(self, owner: Owner) -> None:
+        """Have all claims of `owner` hold for another `LEASE_SECONDS`."""
+        with self._errors(), self._engine.begin() as connection:
+            renew(connection, _claims, owner)
+
+    def release(self, owner: Owner, ids: Collection[str] | None = None) -> None:
+        """Give up the owner's claims on these cells; None is all of them."""
+        mine = _claims.c.owner == owner.name
+        with self._errors(), self._engine.begin() as connection:
+            for chunk in _chunks(sorted(ids), _CHUNK) if ids is not None else [None]:
+                chosen = mine if chunk is None else mine & _claims.c.id.in_(chunk)
+                connection.execute(_claims.delete().where(chosen))
+
+    def claimed(self, device: str | None = None) -> set[str]:
+        """Ids of cells that some run has claimed and not given up; leases that have expired are not looked at."""
+        query = sa.select(_claims.c.id)
+        if device is not None:
+            query = query.where(_claims.c.device == column_text(device))
+        if self._version < CLAIMS_SINCE:
+            return set()
+        return self.read(lambda connection: set(connection.execute(query).scalars()))
+
+    def next_attempt(self, id: str, device: str) -> int:
+        """The number that the next record of this cell on this device should bear; 1 for the first."""
+        return max((key.attempt for key in self._keys([id], device)), default=0) + 1
+
+    def records(
+        self,
+        *,
+        with_predictions: bool = False,
+        suite: str | None = None,
+        latest_only: bool = True,
+        ids: Collection[str] | None = None,
+        device: str | None = None,
+    ) -> Iterator[Record]:
+        """Stream records in the order they were stored; what is added meanwhile is not seen.
+
+        Args:
+            with_predictions: read the predictions too; `Record.predictions` is None otherwise.
+            suite: only records that were run under this label. A cell that another suite ran first bears that
+                suite's label; to have every cell of a suite, pass its `ids`.
+            latest_only: only the latest attempt of each cell on each device.
+            ids: only these cells.
+            device: only this device.
+        """
+        keys = [key for key in self._keys(ids, device, latest_only=latest_only) if suite in (None, key.suite)]
+        yield from self._stream(keys, with_predictions=with_predictions)
+
+    def _stream(self, keys: list[_Key], *, with_predictions: bool) -> Iterator[Record]:
+        keys.sort(key=lambda key: (key.created_at, key.id, key.device, key.attempt))
+        for chunk in _chunks(keys, _CHUNK):
+            wanted = {key[:3] for key in chunk}
+            payloads = self._payloads(_records, wanted)
+            predictions = self._payloads(_predictions, wanted) if with_predictions else {}
+            for key in chunk:
+                yield self._parse(key, payloads[key[:3]], predictions.get(key[:3]))
+
+    def count(self) -> int:
+        """How many records there are, all attempts counted."""
+        query = sa.select(sa.func.count()).select_from(_records)
+        return self.read(lambda connection: connection.execute(query).scalar_one())
+
+    def close(self) -> None:
+        """Release the connections; SQLite folds its log back into the one file."""
+        self._engine.dispose()
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keys(self, ids: Collection[str] | None, device: str | None, *, latest_only: bool = True) -> list[_Key]:
+        """Keys of the records asked for; of each cell and device the latest attempt, or all attempts."""
+        query = sa.select(*(_records.c[name] for name in _Key._fields))
+        if device is not None:
+            query = query.where(_records.c.device == column_text(device))
+        chunks = _chunks(sorted(ids), _CHUNK) if ids is not None and len(ids) <= _FETCH_ALL_ABOVE else None
+        queries = [query] if chunks is None else [query.where(_records.c.id.in_(chunk)) for chunk in chunks]
+        found = self.read(
+            lambda connection: [_Key(*row) for query in queries for row in connection.execute(query).all()]
+        )
+        if ids is not None:
+            asked = frozenset(ids)
+            found = [key for key in found if key.id in asked]
+        if not latest_only:
+            return found
+        latest: dict[tuple[str, str], _Key] = {}
+        for key in found:
+            best = latest.get((key.id, key.device))
+            if best is None or key.attempt > best.attempt:
+                latest[key.id, key.device] = key
+        return list(latest.values())
+
+    def _payloads(self, table: sa.Table, keys: Collection[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
+        columns = [table.c[name] for name in ("id", "device", "attempt", "payload")]
+        query = sa.select(*columns).where(table.c.id.in_(sorted({key[0] for key in keys})))
+        rows = self.read(lambda connection: connection.execute(query).all())
+        return {(id_, device, attempt): payload for id_, device, attempt, payload in rows}
+
+    def _parse(self, key: _Key, payload: str, predictions: str | None) -> Record:
+        try:
+            value = json.loads(payload)
+            value["predictions"] = None if predictions is None else json.loads(predictions)
+            return Record.from_json(value)
+        except (HarnessError, ValueError, KeyError, TypeError) as error:
+            where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
+            hint = f"Upgrade the harness if a newer one wrote it, or remove it: harness forget --id {key.id}."
+            raise StoreError(f"{where} cannot be read: {sentence_of(error)} {hint}") from error
+
+    def _prepare(self, *, create: bool, read_only: bool) -> None:
+        """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""
+        version = self.read(lambda connection: find_version(connection, self.name))
+        if version is None and not create:
+            raise StoreError(f"{self.name} holds no records yet. Run something first, or name another store.")
+        with self._errors():
+            if version is None:
+                create_tables(self._engine)
+            elif is_old(version) and not read_only:
+                upgrade_tables(self._engine, version)
+        self._version = version if version is not None and read_only else STORE_SCHEMA
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yield a connection whose changes are committed together at the end, or not at all.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        with self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what `work` reads through a connection, with the database's errors translated."""
+        with self._errors():
+            if self._file is not None:
+                return self._file.read(work)
+            with self._engine.connect() as connection:
+                return work(connection)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn the database's errors into a `StoreError` that says what to try; a duplicate key passes through."""
+        try:
+            yield
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.DBAPIError as error:
+            raise_translated(self.name, error, self._secrets)
+
+
+def _make_engine(url: sa.URL, name: str, *, read_only: bool) -> sa.Engine:
+    """Return an engine whose connections are set up as stores need them."""
+    settings: dict[str, Any] = {}
+    if not url.drivername.startswith("sqlite"):
+        # A connection that has outlived a restart of the server is found out before a record is entrusted to it; and
+        # claims rely on each statement seeing what was committed last.
+        settings = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+    try:
+        engine = sa.create_engine(url, **settings)
+    except (ImportError, sa.exc.ArgumentError) as error:
+        hint = " Try pip install 'adaptation-harness[postgres]'." if url.drivername.startswith("postgresql") else ""
+        reason = mask_text(str(error), secrets_of(url))
+        raise StoreError(f"The store {name} needs a database driver that is missing: {reason}.{hint}") from None
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", set_pragmas)
+    if read_only and engine.dialect.name == "postgresql":
+        return engine.execution_options(postgresql_readonly=True)
+    return engine
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

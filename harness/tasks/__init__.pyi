@@ -1,0 +1,15 @@
+from .base import FORMS as FORMS
+from .base import Answers as Answers
+from .base import Floats as Floats
+from .base import Form as Form
+from .base import Ints as Ints
+from .base import Kind as Kind
+from .base import Labels as Labels
+from .base import Likelihoods as Likelihoods
+from .base import Reply as Reply
+from .base import Rows as Rows
+from .base import Source as Source
+from .base import Task as Task
+from .base import Texts as Texts
+from .base import kinds as kinds
+from .summary import summarise as summarise
