@@ -16,9 +16,9 @@ import pytest
 
 from harness.schedule import claiming
 from harness.schedule.claiming import Claims
+from harness.store import claims as claims_module
 from harness.store.claims import Owner
 from harness.store.store import STORE_SCHEMA, Store
-from harness.store.store import claims as claims_module
 from tests.record_factory import DEVICE, make_record
 
 FIXTURE = Path(__file__).parent / "fixtures" / "store-schema-1.sqlite"
