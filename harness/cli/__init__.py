@@ -1,1 +1,1 @@
-"""Parse arguments, call the Python functions of `harness`, and print. Nothing heavy is imported before a command runs."""
+"""Parse arguments, call the functions of `harness`, and print. Nothing heavy is imported before a command runs."""
