@@ -37,9 +37,7 @@ class QLora(Lora):
         if reason is not None:
             return reason
         if device != "cuda":
-            return (
-                f"'{self.name}' needs a CUDA device for bitsandbytes' 4-bit kernels; this device is {device}."
-            )
+            return f"'{self.name}' needs a CUDA device for bitsandbytes' 4-bit kernels; this device is {device}."
         if importlib.util.find_spec("bitsandbytes") is None:
             return f"'{self.name}' needs the package bitsandbytes, which is not installed; pip install bitsandbytes."
         return None
