@@ -322,7 +322,7 @@ def test_predicting_shows_progress_batch_by_batch(
 ) -> None:
     """Or else a long prediction would be taken for one that hangs."""
     task, files = toy_kinds[kind], request.getfixturevalue(which)
-    for module, size in ((model, "PREDICT_ROWS"), (_label_likelihood, "BATCH_ROWS")):
+    for module, size in ((model, "PREDICT_ROWS"), (_label_likelihood, "_MOST_ROWS")):
         monkeypatch.setattr(module, size, {"cpu": 4})
     method = methods.get(name)()
     bench = make_bench(task, files, cpu, budget=Budget(steps=1))

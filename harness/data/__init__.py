@@ -1,7 +1,7 @@
-"""Load, split and nest data sets: what a row is, which rows are the test, which rows a size draws.
+"""Load data sets, split off test rows, and draw training rows by size.
 
-`spec` says what a task's data are; `source` loads them (mirror, hub, files, or embedded in the interpreter); `table`
-reads the user's own file; `rows` gives rows an identity; `sampling` draws them.
+`spec` describes a task's data; `source` loads them (mirror, hub, files, or embedded in the interpreter); `table` reads
+the user's own file; `rows` gives rows an identity; `sampling` draws them.
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
-"""Texts and classes out of raw splits: every row checked, every label a class index.
+"""Read texts and class indices from raw splits, with a check of every row before anything is trained.
 
-Checked here once, before anything is trained; each message names the data set, the row and what to do.
+Each error names the data set and the row, and says what to do.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ClassRows:
-    """A classification task's rows: before overlaps are dropped from training and the test is capped.
+    """The rows of a classification task, before overlaps are dropped from training and the test is capped.
 
     Attributes:
-        train_texts, test_texts: one text a row.
+        train_texts, test_texts: one text per row.
         train_labels, test_labels: class index of each row, shapes (n_train_rows,) and (n_test_rows,).
-        label_names: the classes, in the order of their indices.
+        label_names: class names in the order of their indices.
     """
 
     train_texts: list[str]
@@ -52,8 +52,8 @@ def read_classes(
 
     Args:
         spec: the task.
-        splits: as loaded.
-        texts_of: the checked input of each row of a split; None is the column of texts.
+        splits: the loaded splits.
+        texts_of: function that returns the checked input of each row; None reads the column of texts.
 
     Raises:
         DataError: a split has no rows or lacks a column; a text is empty or not a text; a label is missing or not one
@@ -78,7 +78,7 @@ def read_classes(
 
 
 def text_column(spec: TaskSpec) -> Callable[[Dataset, Origin], list[str]]:
-    """Reads and checks the column of texts of a split."""
+    """Return a function that reads and checks the column of texts of a split."""
 
     def texts_of(data: Dataset, origin: Origin) -> list[str]:
         return check_texts(data.data.column(spec.columns.text).to_pylist(), spec.columns.text, origin)
@@ -87,7 +87,7 @@ def text_column(spec: TaskSpec) -> Callable[[Dataset, Origin], list[str]]:
 
 
 def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]:
-    """The values as texts; refuses missing and empty ones and what is not text."""
+    """Return the values as texts; refuse missing, empty and other values."""
     other = [at for at, value in enumerate(values) if value is not None and not isinstance(value, str)]
     if other:
         kind = type(values[other[0]]).__name__
@@ -104,7 +104,7 @@ def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]
 
 
 def _check_encodable(values: Sequence[Any], column: str, origin: Origin) -> None:
-    """Refuse half a surrogate pair: JSON can spell it, and nothing can store it."""
+    """Refuse half a surrogate pair, which JSON can spell but no file can store."""
     broken = [at for at, value in enumerate(values) if isinstance(value, str) and _SURROGATE.search(value)]
     if broken:
         raise DataError(
@@ -114,9 +114,9 @@ def _check_encodable(values: Sequence[Any], column: str, origin: Origin) -> None
 
 
 def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str]:
-    """The labels as names: strings as they are, whole numbers as their digits, booleans as `true` and `false`.
+    """Return labels as names: strings unchanged, whole numbers as digits, booleans as `true` and `false`.
 
-    Refuses missing labels, labels of another type, and two that would get the same name (1 and "1").
+    Refuse missing labels, labels of another type, and two that would get the same name (1 and "1").
     """
     missing = [at for at, value in enumerate(values) if is_missing(value)]
     if missing:
@@ -145,7 +145,7 @@ def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str
 
 
 def sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The distinct labels: by number where all are whole numbers (2 before 10), else by their characters."""
+    """Return the distinct labels, sorted by number if all are whole numbers (2 before 10), else by character."""
     distinct = set(labels)
     if all(_WHOLE.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=int))
@@ -153,9 +153,9 @@ def sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def class_indices(labels: Sequence[str], names: Sequence[str], column: str, origin: Origin) -> npt.NDArray[np.int64]:
-    """The index of each label in `names`, shape (n_rows,).
+    """Return the index of each label in `names`, shape (n_rows,).
 
-    Labels are names; where none of them is one and all are whole numbers, they are indices (the hub's way).
+    If no label is a name and all are whole numbers, they count as indices, as is usual on the hub.
 
     Raises:
         DataError: a label is neither.
@@ -198,7 +198,7 @@ def check_can_hold_out(texts: Sequence[str], labels: Sequence[str], origin: Orig
     if lonely:
         at = [row for row, label in enumerate(labels) if label == lonely[0]]
         what = "one example" if rows[lonely[0]] == 1 else f"{rows[lonely[0]]} examples of the same text"
-        others = f" So it is with {some(lonely[1:])}." if len(lonely) > 1 else ""
+        others = f" The same holds for {some(lonely[1:])}." if len(lonely) > 1 else ""
         raise DataError(
             f"{origin.name}: {origin.at(*at)}: the class '{lonely[0]}' has only {what}; a held-out test needs another. "
             f"Add examples, drop the class, or name a test file.{others}"
@@ -213,7 +213,7 @@ def is_missing(value: object) -> bool:
 
 
 def _label_name(value: object) -> str | None:
-    """The name of a label; None where its type is none of those that name classes."""
+    """Return the name of a label; None if its type cannot name classes."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -221,5 +221,5 @@ def _label_name(value: object) -> str | None:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # how pandas writes whole numbers to Parquet where any is missing
+        return str(int(value))  # pandas writes whole numbers as floats to Parquet if any is missing
     return None

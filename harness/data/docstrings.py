@@ -1,7 +1,7 @@
-"""The embedded task: which package of the Python standard library does this docstring come from?
+"""Build the embedded task: name the package of the Python standard library that a docstring comes from.
 
-Real human text that every machine with Python has, read with `ast` from the sources of the running interpreter. The
-text varies with the Python version, so the fingerprint of its content is a part of every result.
+Docstrings are real human text on every machine with Python, read with `ast` from the sources of the running
+interpreter. They vary with the Python version, so a fingerprint of the content is part of every result.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ PACKAGES = (
     "xml",
     "xmlrpc",
 )
-"""The dozen packages with the most usable docstrings among those that Python 3.11 to 3.14 have on every platform.
+"""The twelve packages with the most usable docstrings among those in Python 3.11 to 3.14 on every platform.
 
-Left out: `distutils` and `lib2to3` (gone in 3.12 and 3.13); `tkinter`, `turtledemo`, `idlelib`, `ensurepip` and
-`venv` (split off by some systems); `zipfile` and `pathlib` (packages only since 3.12 and 3.13); `encodings`, whose
-docstrings are for the most part one line that a program wrote per code page ("generated from ... with gencodec.py").
+Left out: `distutils` and `lib2to3` (removed in 3.12 and 3.13); `tkinter`, `turtledemo`, `idlelib`, `ensurepip` and
+`venv` (packaged separately by some systems); `zipfile` and `pathlib` (packages only since 3.12 and 3.13); `encodings`,
+whose docstrings are mostly one generated line per code page ("generated from ... with gencodec.py").
 """
 
 MIN_CHARACTERS = 30
-"""Shorter docstrings ("Return self.") say nothing about their package."""
+"""Minimum length of a docstring; shorter ones ("Return self.") say nothing about their package."""
 
-MASK = "package"
-"""What stands in place of a package's name; the same for all of them."""
+_PLACEHOLDER = "package"
+"""Word that replaces the name of any package."""
 
 _TEST_FRACTION = 0.25
-_TESTS = frozenset({"test", "tests"})  # systems strip the library's own tests, so their docstrings would come and go
+_TESTS = frozenset({"test", "tests"})  # some systems strip the library's own tests
 
 _NAMES = re.compile(
-    # A name counts between dots, underscores and the ends of words, in either case: `xml.dom`, `http_client`,
-    # `_asyncio`, `urllib2`; so do the ways in which prose writes it: `e-mail`, `unit tests`, `XML-RPC`, `emails`.
+    # A name matches between dots, underscores and word boundaries, in either case: `xml.dom`, `http_client`,
+    # `_asyncio`, `urllib2`. Spellings in prose match too: `e-mail`, `unit tests`, `XML-RPC`, `emails`.
     r"(?<![A-Za-z0-9])"
     r"(?:asyncio|collections?|e-?mails?|https?(?:lib)?|importlib|logging|multi-?processing|unit[ -]?tests?"
     r"|urllib|wsgiref|xml[ -]?rpc(?:lib)?|xmls?)"
@@ -63,25 +63,25 @@ _NAMES_IN_CLASS_NAMES = re.compile(r"XMLRPC|XML|HTTPS?")  # `SimpleXMLRPCServer`
 
 
 def mask_names(text: str) -> str:
-    """`text` with every name of one of the packages, in its obvious variants, replaced by `MASK`."""
-    return _NAMES_IN_CLASS_NAMES.sub(MASK.capitalize(), _NAMES.sub(MASK, text))
+    """Return `text` with every package name, in its obvious variants, replaced by the word "package"."""
+    return _NAMES_IN_CLASS_NAMES.sub(_PLACEHOLDER.capitalize(), _NAMES.sub(_PLACEHOLDER, text))
 
 
 def read_docstrings(library: Path | None = None) -> list[tuple[str, str]]:
-    """All usable docstrings, as (masked text, package), sorted.
+    """Return all usable docstrings as (masked text, package), sorted.
 
-    Cleaned of indentation, at least `MIN_CHARACTERS` long, each text once. A text that occurs in two packages is
-    dropped from both: there is no right answer to it.
+    Texts are cleaned of indentation, at least `MIN_CHARACTERS` long, and distinct. A text that occurs in two packages
+    is dropped from both, since it has no right answer.
 
     Args:
         library: folder of the standard library; None for the running interpreter's.
 
     Raises:
-        MissingResourceError: a package's sources are not there.
+        MissingResourceError: a package's sources are missing.
     """
     library = Path(sysconfig.get_path("stdlib")) if library is None else library
     packages_of: dict[str, set[str]] = {}
-    text_of: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for package in PACKAGES:
         found = False
         for path in sorted((library / package).rglob("*.py")):
@@ -91,7 +91,7 @@ def read_docstrings(library: Path | None = None) -> list[tuple[str, str]]:
                     text = mask_names(raw)
                     key = overlap_key(text)
                     packages_of.setdefault(key, set()).add(package)
-                    text_of[key] = min(text, text_of.get(key, text))
+                    texts[key] = min(text, texts.get(key, text))
         if not found:
             raise MissingResourceError(
                 f"The embedded task 'docstrings' reads the sources of Python's standard library, and those of "
@@ -99,13 +99,13 @@ def read_docstrings(library: Path | None = None) -> list[tuple[str, str]]:
                 "a Python with its full standard library (python.org, conda, uv, the system's python3 package), or "
                 "other data: `--data FILE --text COLUMN --label COLUMN`, or another suite."
             )
-    return sorted((text_of[key], min(owners)) for key, owners in packages_of.items() if len(owners) == 1)
+    return sorted((texts[key], min(owners)) for key, owners in packages_of.items() if len(owners) == 1)
 
 
 def load_docstrings(library: Path | None = None) -> tuple[Dataset, Dataset]:
-    """The task's training and test rows, with columns `text` and `label` (the package's name).
+    """Return the training and test rows, with columns `text` and `label` (the package's name).
 
-    A text's side follows from its own hash, so rows that another Python version adds or lacks move no other row.
+    A text's own hash decides its side, so rows that another Python version adds or lacks move no other row.
 
     Args:
         library: folder of the standard library; None for the running interpreter's.
@@ -125,12 +125,12 @@ def load_docstrings(library: Path | None = None) -> tuple[Dataset, Dataset]:
 
 
 def _docstrings_of(path: Path) -> Iterator[str]:
-    """The docstrings of a file's module, classes and functions, cleaned, in the order of the file."""
+    """Yield the cleaned docstrings of a file's module, classes and functions, in the order of the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in the library's own sources
         try:
             tree = ast.parse(path.read_bytes())
-        except (OSError, SyntaxError, ValueError):  # not readable, or kept broken on purpose: no docstrings then
+        except (OSError, SyntaxError, ValueError):  # unreadable, or broken on purpose
             return
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):

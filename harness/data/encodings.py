@@ -1,7 +1,7 @@
 """Decode a text file, or refuse it with the command that converts it.
 
-Only Unicode is read. A file in a regional encoding is refused: which one it is can be guessed and not known, and a
-wrong guess garbles texts without an error. The message names the likely encoding and the exact command.
+Only Unicode is read. A regional encoding could only be guessed, and a wrong guess garbles texts without an error, so
+such a file is refused. The message names the likely encoding and the exact command.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from pathlib import Path
 from harness.support import DataError
 
 MOST_UNPACKED_BYTES = 2**30
-"""Largest size that a compressed file may unpack to."""
+"""Maximum unpacked size of a compressed file."""
 
 PACKED = ".gz"
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its first half
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark equals its first half
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _REGIONAL = (("windows-1252", "cp1252"), ("macintosh", "mac_roman"), ("cp850", "cp850"))
-"""Encodings of Western European text: the name that iconv knows, and Python's."""
+"""Encodings of Western European text: iconv's name and Python's."""
 
 _PLAUSIBLE = frozenset("“”‘’‚„–—…•€£§©®™°«»¡¿·´½¼¾²³µ×÷ªº¢†\u00a0")
-"""Characters outside of ASCII, beside letters, that Western European texts hold."""
+"""Characters outside ASCII, other than letters, in Western European texts."""
 
 _LEAST_PLAUSIBLE = 0.9
 _MOST_ACCENTED = 0.4
-"""Share of letters outside of ASCII above which a text is in no Western European language."""
+"""Share of letters outside ASCII above which a text is in no Western European language."""
 
 _LONG_RUN = 3
 _MOST_IN_RUNS = 0.1
-"""Share of accented letters in runs of `_LONG_RUN` above which a text is in another alphabet: Cyrillic, say."""
+"""Share of accented letters in runs of `_LONG_RUN` above which a text is in another alphabet, such as Cyrillic."""
 
 _CHUNK = 2**20
 _LOOKED_AT = 2**20
@@ -74,13 +74,13 @@ def read_text(path: Path) -> str:
 def control_characters(texts: list[str]) -> list[int]:
     """Return the positions of texts with characters from U+0080 to U+009F.
 
-    They stand where Windows-1252 has quotes, dashes and the euro sign, after a file was converted as ISO-8859-1.
+    They appear in place of Windows-1252 quotes, dashes and euro signs after a conversion as ISO-8859-1.
     """
     return [at for at, text in enumerate(texts) if not text.isascii() and any("\x80" <= c <= "\x9f" for c in text)]
 
 
 def repaired(text: str) -> str | None:
-    """Return a text that was converted as ISO-8859-1 as Windows-1252 has it; None where that makes no sense."""
+    """Return a text decoded as Windows-1252 instead of ISO-8859-1; None if the result is implausible."""
     try:
         found = text.encode("latin-1").decode("cp1252")
     except UnicodeError:
@@ -89,7 +89,7 @@ def repaired(text: str) -> str | None:
 
 
 def repair_command(path: str) -> str:
-    """Return the command that repairs a file that was converted from ISO-8859-1 in place of Windows-1252."""
+    """Return the command that repairs a file converted from ISO-8859-1 instead of Windows-1252."""
     source, target = shlex.quote(path), shlex.quote(_converted(Path(path)))
     first = f"gzip -dc {source} | iconv" if path.lower().endswith(PACKED) else "iconv"
     last = "" if path.lower().endswith(PACKED) else f" {source}"
@@ -104,7 +104,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _unpacked(path: Path) -> bytes:
-    """Unpack a gzip file piece by piece, so that one that unpacks to too much is refused before it fills the memory."""
+    """Unpack a gzip file in pieces, and refuse one that is too large before it fills the memory."""
     parts, size = [], 0
     try:
         with gzip.open(path) as handle:
@@ -122,9 +122,9 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _wide(raw: bytes) -> str | None:
-    """Return `utf-16le` or `utf-16be` for text in it without a mark; None otherwise.
+    """Return `utf-16le` or `utf-16be` for UTF-16 text without a byte-order mark; None otherwise.
 
-    Separators and line breaks have a zero byte in it, whatever the language; UTF-8 has none.
+    In UTF-16, separators and line breaks have a zero byte whatever the language; UTF-8 has none.
     """
     head = raw[: _LOOKED_AT // 2 * 2]
     if b"\0" not in head:
@@ -146,7 +146,7 @@ def _wide(raw: bytes) -> str | None:
 
 
 def _cure(path: Path, raw: bytes) -> str:
-    """Return what to do about bytes that are not UTF-8, as a sentence."""
+    """Return advice for a file that is not UTF-8, as a sentence."""
     wide = _wide(raw)
     if wide is not None:
         return f"It looks like {wide.upper()}. Convert it: {_command(path, wide)}"
@@ -158,13 +158,13 @@ def _cure(path: Path, raw: bytes) -> str:
         if _is_plausible(text):
             return f"It looks like {name.capitalize()}. Convert it: {_command(path, name)}"
     return (
-        "Which encoding it has is not clear. Save it as UTF-8 where it comes from ('CSV UTF-8' in a spreadsheet), or "
-        f"convert it from the encoding that you know it has: {_command(path, 'ENCODING')}"
+        "Its encoding is not clear. Save it as UTF-8 where it comes from ('CSV UTF-8' in a spreadsheet), or convert it "
+        f"from its encoding, if you know it: {_command(path, 'ENCODING')}"
     )
 
 
 def _is_plausible(text: str) -> bool:
-    """Whether the characters outside of ASCII are those of a Western European text, and few."""
+    """Return whether the characters outside ASCII are few and fit a Western European text."""
     letters = accented = others = odd = 0
     run = in_runs = 0
     before = " "

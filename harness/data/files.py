@@ -1,7 +1,7 @@
 """Read columns of the user's own CSV, TSV, JSON, JSONL or Parquet file exactly as they are written.
 
-CSV and JSON are parsed by the standard library: the parsers below `datasets` read "NA" as missing (pandas) or
-"2024-01-01" as a time (pyarrow) and lose the line numbers, and a user's labels and messages need both right.
+The standard library parses CSV and JSON. The parsers of `datasets` read "NA" as missing (pandas) or "2024-01-01" as a
+time (pyarrow), and they lose the line numbers that messages need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEXT_ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
 ENDINGS = (*TEXT_ENDINGS, ".parquet")
 _DELIMITERS = (",", ";", "\t", "|")
 _SAYS_DELIMITER = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-"""A first line by which spreadsheets are told the delimiter."""
+"""First line that tells spreadsheets the delimiter."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class FileRows:
     """The rows of a file.
 
     Attributes:
-        columns: values by column, one a row: text for CSV; what JSON or Parquet hold otherwise (None: missing).
-        origin: the line or row of each.
+        columns: values by column, one per row: texts for CSV, native values for JSON and Parquet (None if missing).
+        origin: line or row number of each row.
     """
 
     columns: dict[str, list[Any]]
@@ -43,44 +43,44 @@ class FileRows:
 
 
 def ending_of(path: Path) -> str:
-    """Return the ending that says a file's format, in lower case: `.csv` of `t.CSV` and of `t.csv.gz`."""
+    """Return the ending that identifies a file's format, in lower case: `.csv` for `t.CSV` and `t.csv.gz`."""
     ending = path.suffix.lower()
     return path.with_suffix("").suffix.lower() if ending == PACKED else ending
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without the endings of its format: `t` of `t.csv.gz`."""
+    """Return a file's name without the endings of its format: `t` for `t.csv.gz`."""
     plain = path.with_suffix("") if path.suffix.lower() == PACKED else path
     return plain.stem
 
 
 def is_data_file(name: str) -> bool:
-    """Return whether a name ends as files of data do."""
+    """Return whether a name has the ending of a supported data file."""
     return ending_of(Path(name)) in ENDINGS
 
 
 def read_rows(path: Path, columns: Sequence[str], *, others: bool = False) -> FileRows:
-    """Read `columns` of a file; the format follows from its ending. Text formats may be packed by gzip (`.csv.gz`).
+    """Read `columns` of a file; its ending decides the format. Text formats may be compressed by gzip (`.csv.gz`).
 
     Args:
         path: the file.
-        columns: names of columns that must be there, once each.
-        others: whether all other columns are read too, in the file's order. Columns that share a name get a number
-            behind it (`note`, `note.1`).
+        columns: names of columns that must occur exactly once.
+        others: whether to read all other columns too, in the file's order. Columns with the same name get a number
+            after it (`note`, `note.1`).
 
     Raises:
-        DataError: the file is missing, empty, of another format or encoding, or malformed, or lacks a column. The
-            message names the file and the line, row or column.
+        DataError: the file is missing, empty or malformed, has an unsupported format or encoding, or lacks a column.
+            The message names the file and the line, row or column.
     """
     ending = ending_of(path)
     try:
         exists = path.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise DataError(f"{path}: the file cannot be looked for ({error.strerror or error}).") from error
+        raise DataError(f"{path}: the file cannot be accessed ({error.strerror or error}).") from error
     if not exists:
         near = _near_file(path)
         raise DataError(f"{path}: there is no such file.{near}")
-    expected = f"{', '.join(ENDINGS)}, or a text format with {PACKED} behind it"
+    expected = f"{', '.join(ENDINGS)}, or a text format followed by {PACKED}"
     if not path.is_file():
         raise DataError(f"{path}: not a file; expected one that ends in {expected}.")
     if ending not in ENDINGS or (path.suffix.lower() == PACKED and ending not in TEXT_ENDINGS):
@@ -100,10 +100,10 @@ def read_rows(path: Path, columns: Sequence[str], *, others: bool = False) -> Fi
 
 
 def absolute_path(path: str | Path) -> Path:
-    """Return a path as a user types it, made absolute: a worker may run in another folder.
+    """Return a user's path as an absolute one, since a worker may run in another folder.
 
     Raises:
-        DataError: `~NAME` of a user that this machine does not know.
+        DataError: the path begins with `~NAME`, and this machine knows no such user.
     """
     try:
         return Path(path).expanduser().absolute()
@@ -112,7 +112,7 @@ def absolute_path(path: str | Path) -> Path:
 
 
 def missing_column(name: str, column: str, known: Iterable[str]) -> DataError:
-    """Return the error for a column that a file or a data set lacks: it names the nearest one, then all of them."""
+    """Return the error for a missing column, which names the nearest column, then all of them."""
     names = list(known)
     lowered = {other.strip().lower(): other for other in names}
     near = difflib.get_close_matches(column.strip().lower(), list(lowered), n=1, cutoff=0.6)
@@ -131,7 +131,7 @@ def _near_file(path: Path) -> str:
 
 
 def _places(path: Path, header: Sequence[str], columns: Sequence[str], *, others: bool) -> dict[str, int]:
-    """Return the place of each column to read by its name; refuses one that is missing or there twice."""
+    """Return the position of each column to read, by name; refuse a missing or repeated column."""
     for column in columns:
         if column not in header:
             raise missing_column(str(path), column, header)
@@ -184,26 +184,26 @@ def _read_csv(path: Path, columns: list[str], delimiters: Sequence[str], *, othe
                 if len(fields) != len(header):
                     raise DataError(
                         f"{path}: line {begins + skipped} has {len(fields)} fields, the header has {len(header)}. A "
-                        f"text that holds '{delimiter}', quotes or line breaks must stand in double quotes."
+                        f"text that holds '{delimiter}', quotes or line breaks must be in double quotes."
                     )
                 lines.append(begins + skipped)
                 for column_values, place in zip(values, places.values(), strict=True):
                     column_values.append(fields[place])
         except csv.Error as error:
             raise DataError(
-                f"{path}: the row that begins at line {line + skipped} is malformed ({error}). A quote within a quoted "
-                "text is written twice."
+                f"{path}: the row that begins at line {line + skipped} is malformed ({error}). Write a quote within a "
+                "quoted text twice."
             ) from None
     return FileRows(dict(zip(places, values, strict=True)), Origin(str(path), "line", lines))
 
 
 def _header(path: Path, text: str, columns: list[str], delimiters: Sequence[str], line: int) -> tuple[str, list[str]]:
-    """Return the delimiter under which the header names most of the columns asked for, and the header."""
+    """Return the header, and the delimiter under which it contains most of the requested columns."""
     best: tuple[int, int, str, list[str]] | None = None
     for delimiter in delimiters:
         try:
             header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
-        except (csv.Error, TypeError, ValueError):  # the last two: `sep=` names a quote or a line break
+        except (csv.Error, TypeError, ValueError):  # the last two if `sep=` names a quote or a line break
             continue
         found = (sum(column in header for column in columns), len(header))
         if best is None or found > best[:2]:
@@ -217,11 +217,11 @@ def _header(path: Path, text: str, columns: list[str], delimiters: Sequence[str]
 
 
 class _DoubledKeyError(ValueError):
-    """A key that an object has twice."""
+    """A repeated key in a JSON object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object with each key once; the standard library would keep the last value of a doubled key."""
+    """Return an object, or refuse a repeated key; the standard library would keep its last value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -230,7 +230,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_objects(path: Path, ending: str) -> tuple[list[dict[str, Any]], Origin]:
-    """Return the objects of a JSON array, or of JSON Lines, and where each stands."""
+    """Return the objects of a JSON array or of JSON Lines, and their origin."""
     text = read_text(path)
     if ending == ".json" and text.lstrip().startswith("["):
         try:
@@ -240,13 +240,13 @@ def _read_objects(path: Path, ending: str) -> tuple[list[dict[str, Any]], Origin
         origin = Origin(str(path))
         wrong = next((at for at, row in enumerate(rows) if not isinstance(row, dict)), None)
         if wrong is not None:
-            raise DataError(f"{path}: {origin.at(wrong)} of the array is not a JSON object; expected one a row.")
+            raise DataError(f"{path}: {origin.at(wrong)} of the array is not a JSON object; expected one per row.")
         return rows, origin
     rows, lines = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        expected = "expected one object a line" if ending == ".jsonl" else "expected an array, or one object a line"
+        expected = f"expected {'' if ending == '.jsonl' else 'an array, or '}one object per line"
         try:
             row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
@@ -295,7 +295,7 @@ def _read_parquet(path: Path, columns: list[str], *, others: bool) -> FileRows:
 
 
 def _classes_in(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Return the names of classes by column that the `datasets` library keeps in a Parquet file (`ClassLabel`)."""
+    """Return the class names by column that `datasets` stores in a Parquet file (`ClassLabel`)."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {
@@ -308,7 +308,7 @@ def _classes_in(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
 
 
 def _named(path: Path, column: str, values: list[Any], classes: list[str]) -> list[Any]:
-    """Return the names of class indices; -1, by which `datasets` means no label, becomes None."""
+    """Return the names of class indices; -1, which marks a missing label in `datasets`, becomes None."""
     for at, value in enumerate(values):
         if value is not None and not (isinstance(value, int) and -1 <= value < len(classes)):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Warnings about labels and texts, and one refusal."""
+"""Warn about suspicious labels and texts, and refuse fractional labels."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _TRUTH = {"true": "1", "false": "0"}
 _N_GROUPS = 3
 _N_NAMED = 4
 _NO_LABEL = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "null", "none", "nil", "-", "--", "?"})
-"""Texts that tools write where a value is missing."""
+"""Texts that tools write for a missing value."""
 
 _MANY_NUMBERS = 20
-"""Distinct whole numbers above which a column of labels may be one of quantities."""
+"""Number of distinct whole numbers above which a column of labels may hold quantities."""
 
 _SPREAD = 1.5
-"""Ratio of the range of whole numbers to their count above which they are no numbering of classes."""
+"""Ratio of the range of whole numbers to their count above which they do not number classes."""
 
 
 def same_label(label: str) -> str:
-    """Return what labels share that a person would take for one: case, spaces and the format of numbers do not count.
+    """Return a normalised label, without differences in case, spaces and the format of numbers.
 
-    `Billing` and ` billing` share it, so do `01`, `1`, `1.0` and `True`.
+    `Billing` and ` billing` give the same result; so do `01`, `1`, `1.0` and `True`.
     """
     plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
     plain = _TRUTH.get(plain, plain)
@@ -41,10 +41,10 @@ def same_label(label: str) -> str:
 
 
 def check_no_fractions(labels: Sequence[str], column: str, origin: Origin) -> None:
-    """Refuse labels that are all numbers, some with a fraction: they are quantities to predict, not classes.
+    """Refuse labels that are all numbers, some with a fraction: they are quantities, not classes.
 
     Raises:
-        DataError: they are; the message names the first.
+        DataError: there are such labels; the message names the first.
     """
     distinct = dict.fromkeys(labels)
     numbers = {label: _number(label.strip()) for label in distinct}
@@ -53,7 +53,7 @@ def check_no_fractions(labels: Sequence[str], column: str, origin: Origin) -> No
         return
     joined = _joined(list(distinct))
     if joined and not all("," in label for label in joined):
-        return  # `1;2`, say, which `_joined_labels` warns of
+        return  # such as `1;2`; `_joined_labels` warns about them
     at = [row for row, label in enumerate(labels) if label in set(fractions)]
     or_joined = ", or several labels joined by a comma" if joined else ""
     raise DataError(
@@ -64,13 +64,13 @@ def check_no_fractions(labels: Sequence[str], column: str, origin: Origin) -> No
 
 
 def label_warnings(texts: Sequence[str], labels: Sequence[str], column: str, origin: Origin) -> list[str]:
-    """Return what looks wrong with labels and texts and is not refused, one sentence or two each.
+    """Return warnings about labels and texts that look wrong but are not refused, one or two sentences each.
 
     Args:
-        texts: one text a row.
-        labels: one label a row, same length.
-        column: the labels' column, for messages.
-        origin: of the rows.
+        texts: one text per row.
+        labels: one label per row, same length.
+        column: column of the labels, for messages.
+        origin: origin of the rows.
     """
     counts = Counter(labels)
     found = [
@@ -90,7 +90,7 @@ def nearest_label(label: str, known: Iterable[str]) -> str | None:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """Return names in quotes, the first few and how many more there are."""
+    """Return the first few names in quotes, and the number of others."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(f"'{name}'" for name in names[:most]) + more
 
@@ -136,7 +136,7 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
 
 
 def _joined(labels: Sequence[str]) -> list[str]:
-    """Return labels whose parts are labels themselves, or parts of another label that is joined in the same way."""
+    """Return labels whose parts are labels themselves, or parts of another label joined by the same separator."""
     known = {same_label(label) for label in labels}
     # A column of lists, as pandas writes one.
     found: dict[str, None] = {label: None for label in labels if re.fullmatch(r"\s*\[.*,.*\]\s*", label)}
@@ -145,7 +145,7 @@ def _joined(labels: Sequence[str]) -> list[str]:
             label: [same_label(part) for part in label.split(separator)] for label in labels if separator in label
         }
         parts_of = {label: parts for label, parts in parts_of.items() if all(parts)}
-        # A comma is common inside of a name, so its parts must be labels themselves.
+        # Commas are common inside names, so the parts around one must be labels themselves.
         uses = Counter(part for parts in parts_of.values() for part in set(parts)) if separator != "," else Counter()
         for label, parts in parts_of.items():
             if all(part in known or uses[part] > 1 for part in parts):
@@ -198,7 +198,7 @@ def _misread(texts: Sequence[str], origin: Origin) -> str | None:
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a text writes, with a point or a comma; None where it writes none."""
+    """Return the number that a text represents, with a point or a comma; None if it represents none."""
     if not _NUMBER.fullmatch(text):
         return None
     value = float(text.replace(",", "."))

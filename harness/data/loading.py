@@ -1,4 +1,4 @@
-"""Load with the `datasets` library: quietly, into memory, and without waiting for a hub that does not answer."""
+"""Load data with the `datasets` library: quietly, into memory, and without waiting for an unreachable hub."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 HUB_ANSWER_SECONDS = 5.0
-"""How long the hub may take to answer at all. `datasets` would try for 23 s before it says that there is no network."""
+"""Seconds to wait for any answer of the hub. `datasets` would try for 23 s before it reports a missing network."""
 
-FORMATS = (".jsonl", ".csv", ".parquet")
-"""Endings of a mirrored split, in the order in which they are looked for."""
+MIRROR_ENDINGS = (".jsonl", ".csv", ".parquet")
+"""Endings of a mirrored split, in order of preference."""
 
 _SAFE_FORMATS = frozenset({"arrow", "cache", "csv", "json", "parquet", "text"})
-"""Formats of the hub that are data and nothing else: reading them executes nothing."""
+"""Formats on the hub that contain only data: reading them executes no code."""
 
 
 def load_file(path: Path, cache: str | None = None) -> Dataset:
-    """One JSONL, CSV or Parquet file, held in memory.
+    """Load one JSONL, CSV or Parquet file into memory.
 
     Args:
         path: the file.
-        cache: folder for the Arrow files that are made on the way; None for a temporary one. The library's own cache
-            is not used: it may be read-only, and it grows with every edited file.
+        cache: folder for intermediate Arrow files; None for a temporary one. The library's own cache is not used: it
+            may be read-only, and it grows with every edited file.
 
     Raises:
         DataError: the file cannot be read.
@@ -46,17 +46,17 @@ def load_file(path: Path, cache: str | None = None) -> Dataset:
     options = {"keep_default_na": False} if path.suffix.lower() == ".csv" else {}
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         try:
-            # The library takes the path for a pattern, so a folder called "run [1]" must be escaped.
+            # The library reads the path as a pattern, so a folder named "run [1]" must be escaped.
             name = glob.escape(str(path))
             loaded = reader(name, cache_dir=cache or temporary, keep_in_memory=True, **options)
-            # Made anew from the rows, so that the library's fingerprint is one of content, not of path and time.
+            # Rebuilt from the rows, so that the library's fingerprint depends on content, not on path and time.
             return Dataset(loaded.data)
         except (DatasetsError, OSError, ValueError, TypeError, StopIteration) as error:
             raise DataError(f"{path}: the file cannot be read ({_root_reason(error)}).") from error
 
 
 def load_arrow_folder(path: Path) -> Dataset:
-    """A folder that `Dataset.save_to_disk` wrote, held in memory."""
+    """Load a folder of `Dataset.save_to_disk` into memory."""
     from datasets import Dataset
 
     with quiet():
@@ -69,22 +69,22 @@ def load_arrow_folder(path: Path) -> Dataset:
 def load_from_hub(
     hub: str, config: str | None, revision: str | None, splits: list[str]
 ) -> tuple[list[Dataset], str | None]:
-    """Splits of a data set on the hub, or of the copy that an earlier load left in the library's cache.
+    """Load splits of a data set from the hub, or from the library's cache of an earlier load.
 
-    Nothing that is downloaded is executed: only plain formats are read, and `datasets` has run no scripts since 4.0.
+    No downloaded code is executed: only plain formats are read, and `datasets` has run no scripts since 4.0.
 
     Returns:
-        The splits, in the order asked for, and the commit that they are of, where the library knows it.
+        The splits in the requested order, and their commit where the library knows it.
 
     Raises:
         MissingResourceError: the hub does not answer and nothing is cached, or it has no such data set or revision.
-        DataError: it has, but without such a configuration or split, or in a format that is not read.
+        DataError: the data set lacks the configuration or split, or has an unsupported format.
     """
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
     where = f"hub data set '{hub}'" + (f" ({config})" if config else "")
-    if Path(hub).is_dir():  # the library would read it in the hub's place, and a result would depend on the folder
+    if Path(hub).is_dir():  # the library would read it instead of the hub's, so results would depend on the folder
         raise DataError(f"The folder '{hub}' here hides the {where}. Run from another folder, or name a mirror.")
     with quiet(), offline_unless_answered() as reason:
         try:
@@ -92,7 +92,7 @@ def load_from_hub(
         except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
             raise MissingResourceError(reason or _root_reason(error)) from error
         except Exception as error:
-            if reason:  # and the cache does not serve it either
+            if reason:  # the cache lacks it too
                 raise MissingResourceError(f"{reason}; {_root_reason(error)}") from error
             raise DataError(f"{where}: {_root_reason(error)}") from error
         commit = builder.hash if _is_commit(builder.hash) else None
@@ -100,7 +100,7 @@ def load_from_hub(
             raise MissingResourceError(f"{reason}, and the cached copy is not known to be of revision {revision}")
         kind = type(builder).__module__.rpartition(".")[2]
         if not type(builder).__module__.startswith("datasets.packaged_modules.") or kind not in _SAFE_FORMATS:
-            raise DataError(f"{where} is kept as '{kind}'; only {', '.join(sorted(_SAFE_FORMATS))} are read.")
+            raise DataError(f"{where} has the format '{kind}'; expected one of {', '.join(sorted(_SAFE_FORMATS))}.")
         try:
             return [datasets.load_dataset(hub, config, split=split, revision=revision) for split in splits], commit
         except ConnectionError as error:
@@ -111,7 +111,7 @@ def load_from_hub(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the progress bars and warnings of `datasets` and its hub client, and restore them after."""
+    """Silence progress bars and warnings of `datasets` and its hub client, and restore them afterwards."""
     import datasets
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -137,17 +137,17 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def offline_unless_answered() -> Iterator[str | None]:
-    """Ask the hub once; where it does not answer, let the libraries use their caches only, without trying again.
+    """Contact the hub once; if it does not answer, make the libraries use only their caches, without retries.
 
     Yields:
-        None where the hub answers; otherwise why it is not asked, for a message.
+        None if the hub answers; otherwise the reason for not using it, for a message.
     """
     import datasets.config
     from huggingface_hub import constants
 
     before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     if any(before):
-        reason: str | None = "HF_HUB_OFFLINE is set, so the hub is not asked"
+        reason: str | None = "HF_HUB_OFFLINE is set, so the hub is not contacted"
     elif _hub_answers(HUB_ANSWER_SECONDS):
         reason = None
     else:
@@ -161,7 +161,7 @@ def offline_unless_answered() -> Iterator[str | None]:
 
 
 def _hub_answers(seconds: float) -> bool:
-    """Whether the hub answers anything within `seconds`. In a thread, since looking up its name may take longer."""
+    """Return whether the hub gives any answer within `seconds`; a thread bounds a slow look-up of its name."""
     from huggingface_hub import constants, get_session
 
     answered: list[bool] = []
@@ -170,7 +170,7 @@ def _hub_answers(seconds: float) -> bool:
         try:
             get_session().head(constants.ENDPOINT, timeout=seconds)
             answered.append(True)
-        except Exception:  # noqa: BLE001 - whatever its HTTP library raises, there was no answer
+        except Exception:  # noqa: BLE001 - any error of the HTTP library means no answer
             answered.append(False)
 
     thread = threading.Thread(target=ask, name="hub-answers", daemon=True)
@@ -184,7 +184,7 @@ def _is_commit(value: object) -> bool:
 
 
 def _root_reason(error: BaseException) -> str:
-    """Return what went wrong at the root, in one line without a full stop."""
+    """Return the root cause of an error in one line, without a full stop."""
     while error.__cause__ is not None:
         error = error.__cause__
     return reason_of(error)

@@ -1,4 +1,4 @@
-"""What loading returns: the splits of a task as they are in the source, and where each row of them stands."""
+"""Loaded data: the splits of a task as they are in the source, with the position of each row."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _N_NAMED = 3
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the rows of a split stand in their source, so that a message can point at them.
+    """Positions of a split's rows in their source, for messages.
 
     Attributes:
         name: the file, or the data set and its split.
-        unit: what is counted: lines of a text file, or rows.
-        numbers: per row, the line it begins at, counted from 1; None where rows are counted themselves.
+        unit: unit of the positions: lines of a text file, or rows.
+        numbers: first line of each row, counted from 1; None if the unit is a row.
     """
 
     name: str
@@ -27,13 +27,13 @@ class Origin:
     numbers: Sequence[int] | None = None
 
     def at(self, *rows: int) -> str:
-        """Names rows (positions from 0) as the source counts them: `line 5`, `lines 5, 9, 12 and 4 more`."""
+        """Name rows (positions from 0) as the source counts them: `line 5`, `lines 5, 9, 12 and 4 more`."""
         shown = [str(row + 1 if self.numbers is None else self.numbers[row]) for row in rows[:_N_NAMED]]
         more = f" and {len(rows) - _N_NAMED} more" if len(rows) > _N_NAMED else ""
         return f"{self.unit}{'s' if len(rows) > 1 else ''} {', '.join(shown)}{more}"
 
     def of(self, rows: Sequence[int]) -> Origin:
-        """Return the origin of some of the rows, given by their positions from 0, in that order."""
+        """Return the origin of some rows, given by their positions from 0, in that order."""
         return Origin(self.name, self.unit, [row + 1 if self.numbers is None else self.numbers[row] for row in rows])
 
 
@@ -44,9 +44,9 @@ class RawSplits:
     Attributes:
         train: the pool that training rows are drawn from.
         test: the test rows, before the cap.
-        validation: the data set's own validation split; None unless it was asked for and exists.
-        provenance: JSON values: where the rows come from, their revision, the fingerprints that `datasets` gives.
-        origins: where the rows of "train" and "test" stand in the source, for messages.
+        validation: the data set's own validation split; None unless requested and present.
+        provenance: source of the rows, their revision and the fingerprints of `datasets`, as JSON values.
+        origins: positions of the rows of "train" and "test" in the source, for messages.
     """
 
     train: Dataset

@@ -1,7 +1,7 @@
-"""What a row is: an identity made of its content, and the fingerprint of a data set made of its rows.
+"""Identify rows by content, fingerprint data sets by their rows, and choose the test rows.
 
-Nothing here depends on where a row stands in a file: a re-ordered file is the same data set, draws the same training
-rows and has the same test rows.
+Nothing here depends on a row's position in a file: a re-ordered file is the same data set, with the same draws of
+training rows and the same test rows.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import numpy.typing as npt
 
 DIGEST_BYTES = 16
 _FINGERPRINT_VERSION = 1
-"""Raised when the rules that lead from these rows to a cell's rows (overlap, cap, hold-out, order) change."""
+"""Version of the rules that lead from these rows to a cell's rows (overlap, cap, hold-out, order)."""
 
 
 def digest(*parts: str, key: str = "") -> bytes:
-    """16 bytes that stand for `parts`, in order; `key` separates the uses that a digest is put to.
+    """Return a digest of 16 bytes of `parts`, in order; `key` separates digests for different uses.
 
     Each part is preceded by its length, so ("ab", "c") and ("a", "bc") differ.
     """
     hashed = hashlib.blake2b(digest_size=DIGEST_BYTES, person=key.encode()[:16])
     for part in parts:
-        raw = part.encode("utf-8", "surrogatepass")  # a lone surrogate can come out of JSON; it is still a text
+        raw = part.encode("utf-8", "surrogatepass")  # JSON can hold a lone surrogate
         hashed.update(len(raw).to_bytes(8, "little"))
         hashed.update(raw)
     return hashed.digest()
 
 
 def row_digests(texts: Sequence[str], labels: Sequence[object]) -> list[bytes]:
-    """Identity of each row: 16 bytes of its text, its label and which of its equals it is.
+    """Return the identity of each row: 16 bytes of its text, its label and its occurrence.
 
-    The occurrence makes equal rows distinct, so that a file with one row twice holds two rows of it.
+    The occurrence number makes equal rows distinct, so a file with one row twice holds two rows.
 
     Args:
-        texts: one text a row.
-        labels: one label a row, same length; names or class indices, told apart by `str`.
+        texts: one text per row.
+        labels: one label per row, same length; names or class indices, compared as `str`.
     """
     seen: Counter[tuple[str, str]] = Counter()
     digests = []
@@ -61,17 +61,17 @@ def content_fingerprint(
     train: Iterable[bytes],
     test: Iterable[bytes],
 ) -> str:
-    """SHA-256 (64 hex digits) of all that a task's data mean: two tasks that agree in it are the same task.
+    """Return a SHA-256 (64 hex digits) of everything that defines a task's data: equal fingerprints mean equal tasks.
 
-    Rows are those of the files, before overlaps are dropped and the cap is applied: both follow from them. They enter
-    sorted, so that a re-ordered file is the same data.
+    Rows are those of the files, before overlaps are dropped and the cap is applied, since both follow from them. They
+    are sorted, so a re-ordered file is the same data.
 
     Args:
         kind: the kind of task.
-        label_names: the classes, in order: an index means another class in another order.
+        label_names: the classes in order, which gives indices their meaning.
         metric: the main metric.
-        max_length: tokens of a text that are read.
-        test_cap: test rows scored at most; None for all.
+        max_length: maximum tokens of a text.
+        test_cap: maximum number of test rows; None for all.
         train: identities of the training rows (`row_digests`).
         test: identities of the test rows.
     """
@@ -92,33 +92,33 @@ def content_fingerprint(
 
 
 def order_fingerprint(digests: Iterable[bytes]) -> str:
-    """32 hex digits of these rows in this order: predictions that agree in it may be compared row by row."""
+    """Return 32 hex digits for these rows in this order; predictions with equal digits are comparable by row."""
     return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
 
 
 def overlap_key(text: str) -> str:
-    """What two texts share when they count as duplicates: the text with runs of white space made one space.
+    """Return a text with each run of white space replaced by one space; duplicates have the same key.
 
-    Case and punctuation count: "US" and "us" may be two texts, a line break more is not another text.
+    Case and punctuation count: "US" and "us" are different texts. White space does not.
     """
     return " ".join(text.split())
 
 
 def n_repeated(texts: Iterable[str]) -> int:
-    """Return how many rows have the text of an earlier one."""
+    """Return the number of rows whose text occurred in an earlier row."""
     seen: Counter[str] = Counter(map(overlap_key, texts))
     return seen.total() - len(seen)
 
 
 def drop_overlap(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple[npt.NDArray[np.bool_], int]:
-    """Which training rows to keep so that no test text is trained on, whatever its label.
+    """Select the training rows to keep so that no test text is trained on, whatever its label.
 
     Args:
-        train_texts: one text a training row.
-        test_texts: all test rows, before the cap: what the cap leaves out must not decide what is trained on.
+        train_texts: one text per training row.
+        test_texts: all test rows before the cap, so that the cap does not affect training.
 
     Returns:
-        A mask, shape (n_train_rows,), True for rows to keep; and how many are dropped.
+        A mask, shape (n_train_rows,), True for rows to keep; and the number of dropped rows.
     """
     seen = {overlap_key(text) for text in test_texts}
     keep = np.fromiter((overlap_key(text) not in seen for text in train_texts), dtype=np.bool_, count=len(train_texts))
@@ -126,13 +126,13 @@ def drop_overlap(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple
 
 
 def cap_test_rows(digests: Sequence[bytes], cap: int | None) -> npt.NDArray[np.int64]:
-    """Positions of the test rows to score, chosen and ordered by a fixed hash of each row.
+    """Return the positions of the test rows to score, chosen and ordered by a fixed hash of each row.
 
-    The order does not depend on the file's, and a lower cap keeps the first of a higher one.
+    The order is independent of the file's, and a lower cap keeps the first rows of a higher one.
 
     Args:
         digests: identities of all test rows (`row_digests`).
-        cap: rows to keep at most; None keeps all.
+        cap: maximum number of rows; None keeps all.
 
     Returns:
         Shape (min(cap, n_rows),).
@@ -144,18 +144,18 @@ def cap_test_rows(digests: Sequence[bytes], cap: int | None) -> npt.NDArray[np.i
 def hold_out(
     texts: Sequence[str], labels: Sequence[object], fraction: float = 0.25, *, keep_classes: bool = False
 ) -> npt.NDArray[np.bool_]:
-    """Return which rows to hold out as the test, where a data set has no test split: stratified, by a hash of the text.
+    """Select rows to hold out as the test of a data set without a test split: stratified, by a hash of the text.
 
-    Within each class, the distinct texts are ordered by their hash and the first `fraction` of them (rounded, at least
-    one, not all) are held out with all their rows: duplicates stay on one side. A class with one distinct text has no
-    test row.
+    Within each class, the distinct texts are ordered by their hash. The first `fraction` of them (rounded, at least
+    one, not all) are held out with all their rows, so duplicates stay on one side. A class with one distinct text has
+    no test row.
 
     Args:
-        texts: one text a row.
-        labels: one label a row, same length.
+        texts: one text per row.
+        labels: one label per row, same length.
         fraction: share of each class to hold out, above 0 and below 1.
-        keep_classes: whether a class all of whose training texts are held out under another label keeps them: these
-            texts are not held out then. Otherwise such a class has no training row left.
+        keep_classes: whether to keep at least one training text of a class whose texts are all held out under other
+            labels: such texts are then not held out. Otherwise such a class has no training row left.
 
     Returns:
         A mask, shape (n_rows,), True for test rows.

@@ -1,10 +1,10 @@
-"""Which training rows a size draws: nested, stratified, per seed, and the same whatever the file's order.
+"""Draw training rows by size: nested, stratified, per seed, and independent of the file's order.
 
-One order of the whole pool is made per seed; a size is a prefix of it. That makes sizes nested by construction: the
-rows of 32 are the first 32 of the rows of 128.
+Each seed gives one order of the whole pool, and a size is a prefix of it. Sizes are therefore nested: the rows of size
+32 are the first 32 of the rows of size 128.
 
-Order and carving rest on hashes of the rows' content, not on a generator of random numbers, so a draw is the same
-with every version of numpy.
+Order and validation split use hashes of the rows' content, not random numbers, so a draw is the same with every
+version of numpy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Size:
-    """How many training rows: a number, a number per class, or all.
+    """A number of training rows: absolute, per class, or all.
 
     Attributes:
         n: rows, or rows per class; None for all.
@@ -44,19 +44,18 @@ class Size:
     def resolve(
         self, class_counts: Sequence[int], names: Sequence[str] | None = None, unscored: Collection[int] = ()
     ) -> tuple[int, Draw]:
-        """Return training rows and how they are drawn, given what there is.
+        """Return the number of training rows and the kind of draw for a pool.
 
         Args:
             class_counts: rows of the pool in each class, after overlaps with the test rows were dropped.
             names: the classes' names, for messages.
-            unscored: classes of which a number per class takes all rows where there are fewer, since no test row has
-                them.
+            unscored: classes without test rows; a size per class takes all their rows where there are fewer.
 
         Returns:
             (n_train, draw).
 
         Raises:
-            DataError: a class has no row, the size does not hold one row of each class, or it is above what there is.
+            DataError: a class has no row, or the size is below one row per class or above the available rows.
         """
         n_classes, available = len(class_counts), int(sum(class_counts))
         smallest = min(range(n_classes), key=lambda at: (class_counts[at] > 0 and at in unscored, class_counts[at]))
@@ -66,7 +65,7 @@ class Size:
         if self.n is None:
             return available, "stratified"
         if self.per_class and n_classes == 1:
-            raise DataError(f"Size '{self}' was asked for of rows that have no classes; write a number, such as 32.")
+            raise DataError(f"Size '{self}' was asked for, but the rows have no classes; write a number, such as 32.")
         if self.per_class:
             if self.n > class_counts[smallest]:
                 raise DataError(
@@ -99,24 +98,24 @@ def parse_size(text: str | int) -> Size:
 
 
 def class_counts(labels: npt.ArrayLike, n_classes: int) -> list[int]:
-    """Rows of each class, shape (n_classes,), for `Size.resolve`."""
+    """Return the rows of each class, shape (n_classes,), for `Size.resolve`."""
     return [int(count) for count in np.bincount(np.asarray(labels, dtype=np.int64), minlength=n_classes)]
 
 
 def training_order(labels: npt.ArrayLike, digests: Sequence[bytes], seed: int, draw: Draw) -> Positions:
-    """An order of the pool of which every prefix is the draw of that size.
+    """Return an order of the pool in which every prefix is the draw of that size.
 
-    Within a class, rows come in the order of a hash of the seed and the row. Between classes:
+    Within a class, rows are ordered by a hash of the seed and the row. Between classes:
 
     - `balanced`: in rounds, one row of each class that has any left.
-    - `stratified`: first one row of each class, so that no size that can hold them lacks one; then by the method of
-      Webster (Sainte-Laguë), which is the one that never takes back a seat when the house grows: row k (from 0) of a
-      class of N rows comes at (k + 1/2) / N.
+    - `stratified`: first one row of each class, so that no size that can hold them lacks one. Then by the method of
+      Webster (Sainte-Laguë), in which no seat is lost when the house grows: row k (from 0) of a class of N rows comes
+      at (k + 1/2) / N.
 
     Args:
         labels: class index of each row of the pool, shape (n_rows,).
         digests: identity of each row (`rows.row_digests`), same length.
-        seed: of the draw; another seed is another order.
+        seed: seed of the draw; another seed gives another order.
         draw: "stratified" or "balanced".
 
     Returns:
@@ -132,9 +131,9 @@ def training_order(labels: npt.ArrayLike, digests: Sequence[bytes], seed: int, d
     _, inverse, counts = np.unique(classes[by_class], return_inverse=True, return_counts=True)
     starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
     rank = np.arange(len(classes)) - starts[inverse]  # of each row within its class, in the order of `by_class`
-    # A class is told by its first row's hash, so that ties do not always favour the class with the lowest index.
+    # Ties are broken by the hash of a class's first row, so they do not always favour the lowest index.
     tie = hashes[by_class][starts][inverse]
-    # Quotients of whole numbers, rounded correctly, are equal exactly where the fractions are: ties stay ties.
+    # Correctly rounded quotients of whole numbers are equal exactly if the fractions are, so ties stay ties.
     turn = (2 * rank + 1) / (2 * counts[inverse])
     key = rank.astype(np.float64) if draw == "balanced" else np.where(rank == 0, 0.0, turn)
     return by_class[np.lexsort((inverse, tie, key))].astype(np.int64)
@@ -143,15 +142,15 @@ def training_order(labels: npt.ArrayLike, digests: Sequence[bytes], seed: int, d
 def carve_validation(labels: npt.ArrayLike, fraction: float = 0.2) -> tuple[Positions, Positions]:
     """Split the drawn rows into those to fit on and those to validate on, by a fixed rule.
 
-    In each class, the first n rows in the order drawn hold `floor(n * fraction)` rows for validation: at 0.2, each
-    fifth row is one. So a larger size validates on all rows that a smaller one does. A tiny draw may have none.
+    In each class, the first n rows in the order drawn hold `floor(n * fraction)` rows for validation: at 0.2, every
+    fifth row. A larger size therefore validates on all validation rows of a smaller one. A tiny draw may have none.
 
     Args:
         labels: class index of each drawn row, in the order drawn, shape (n_train,).
         fraction: share to validate on, above 0 and at most 1/2.
 
     Returns:
-        (positions to fit on, positions to validate on), both ascending; together all of them.
+        (positions to fit on, positions to validate on), both ascending; together, all positions.
     """
     if not 0 < fraction <= 0.5:
         raise ValueError(f"A validation fraction of {fraction} was given; expected above 0 and at most 0.5.")
@@ -163,11 +162,11 @@ def carve_validation(labels: npt.ArrayLike, fraction: float = 0.2) -> tuple[Posi
 
 
 def folds(labels: npt.ArrayLike, n_folds: int) -> Positions:
-    """The fold (0 to n_folds - 1) of each drawn row: the rows of a class are dealt to the folds in turn.
+    """Return the fold (0 to n_folds - 1) of each drawn row; rows of a class go to the folds in turn.
 
     Args:
         labels: class index of each drawn row, in the order drawn, shape (n_train,).
-        n_folds: at least 2.
+        n_folds: number of folds, at least 2.
 
     Returns:
         Shape (n_train,).
@@ -178,7 +177,7 @@ def folds(labels: npt.ArrayLike, n_folds: int) -> Positions:
 
 
 def _rank_in_class(labels: npt.ArrayLike) -> Positions:
-    """For each row, how many rows of its class stand before it, shape (n_rows,)."""
+    """Return the number of earlier rows of its class for each row, shape (n_rows,)."""
     classes = np.asarray(labels, dtype=np.int64)
     rank = np.zeros(len(classes), dtype=np.int64)
     for value in np.unique(classes):
@@ -188,7 +187,7 @@ def _rank_in_class(labels: npt.ArrayLike) -> Positions:
 
 
 def _hashes(digests: Sequence[bytes], key: str) -> npt.NDArray[np.uint64]:
-    """64 bits per row that depend on the row and `key` alone, shape (n_rows,)."""
+    """Return 64 bits per row that depend only on the row and `key`, shape (n_rows,)."""
     salt = hashlib.blake2b(key.encode(), digest_size=16).digest()
     raw = b"".join(hashlib.blake2b(salt + row, digest_size=8).digest() for row in digests)
     return np.frombuffer(raw, dtype="<u8").astype(np.uint64)

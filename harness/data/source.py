@@ -1,4 +1,4 @@
-"""Load the splits of a task: from the mirror, the hub, local files, or what this machine embeds."""
+"""Load the splits of a task from the mirror, the hub, local files, or the interpreter (embedded data)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.classes import check_can_hold_out, check_labels, check_texts
 from harness.data.files import missing_column, read_rows
-from harness.data.loading import FORMATS, load_arrow_folder, load_file, load_from_hub
+from harness.data.loading import MIRROR_ENDINGS, load_arrow_folder, load_file, load_from_hub
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
 from harness.data.spec import Files, TaskSpec
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a kind of task reads of a data set.
+    """The parts of a data set that a kind of task reads.
 
     Attributes:
-        columns: the columns that have to be there.
-        keys: the text and the class of each row of a split, by which a test is held out where there is none; refuses
-            rows that have none.
-        is_table: whether a user's file is a table of texts and labels, which is checked as such (`data.table`).
-        keep_classes: whether classes that cannot be held out are kept in training.
+        columns: required columns.
+        keys: function that returns the text and class of each row of a split, for holding out a test; it refuses rows
+            that lack them.
+        is_table: whether a user's file is a table of texts and labels, which gets the checks of `data.table`.
+        keep_classes: whether to keep classes in training that cannot be held out.
     """
 
     columns: Sequence[str]
@@ -39,7 +39,7 @@ class Reading:
 
 
 def reading_of_classes(spec: TaskSpec) -> Reading:
-    """Return how one text and one label a row are read."""
+    """Return the reading of one text and one label per row."""
     columns = spec.columns
     keep_classes = spec.data.files is not None and not spec.strict
 
@@ -56,20 +56,20 @@ def reading_of_classes(spec: TaskSpec) -> Reading:
 def load_splits(
     spec: TaskSpec, mirror: Path | None = None, *, validation: bool = False, reading: Reading | None = None
 ) -> RawSplits:
-    """The training and test rows of a task, as they are in its source.
+    """Load the training and test rows of a task, as they are in its source.
 
-    Where `spec.splits.test` is None, a quarter of each class of the training split (of all rows, where rows have no
-    class) is held out as the test, by a fixed hash of the text.
+    If `spec.splits.test` is None, a quarter of each class of the training split is held out as the test, by a fixed
+    hash of the text. Rows without classes count as one class.
 
     Args:
         spec: the task.
         mirror: folder in which hub ids are looked up first, as `datasets/<hub id>[/<config>]/<split>.jsonl`.
         validation: load the data set's own validation split too. For choosing defaults, never for a cell.
-        reading: what is read; None is one text and one label a row.
+        reading: the parts to read; None reads one text and one label per row.
 
     Raises:
-        MissingResourceError: the data are nowhere to be found; the message lists the ways to supply them.
-        DataError: they are there and cannot be used.
+        MissingResourceError: the data were not found; the message lists the ways to supply them.
+        DataError: the data were found but cannot be used.
     """
     reading = reading or reading_of_classes(spec)
     if spec.data.embedded is not None:
@@ -101,7 +101,7 @@ def _load_files(spec: TaskSpec, reading: Reading) -> RawSplits:
             rows = read_rows(Path(path), reading.columns)
             try:
                 parts[part] = Dataset.from_dict(rows.columns)
-            except (ValueError, TypeError) as error:  # pyarrow's: values of two types in one column
+            except (ValueError, TypeError) as error:  # pyarrow refuses values of two types in one column
                 raise DataError(f"{path}: a column holds values of several types ({error}).") from error
             origins[part] = rows.origin
     return _assembled(reading, parts, _files_provenance(files), origins)
@@ -126,7 +126,7 @@ def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
 
 
 def _files_provenance(files: Files) -> dict[str, Any]:
-    """Only the names: a path tells where the user works, and the content's fingerprint says which file it was."""
+    """Return the files' names without their folders, which would reveal where the user works."""
     names = {"train": Path(files.train).name, "test": None if files.test is None else Path(files.test).name}
     return {"from": "files", "files": names}
 
@@ -144,7 +144,7 @@ def _load_hub_id(spec: TaskSpec, mirror: Path | None, validation: bool, reading:
         found = {part: path for part, split in names.items() if (path := _mirrored(folder, split)) is not None}
         parts = {part: load_arrow_folder(path) if path.is_dir() else load_file(path) for part, path in found.items()}
         origins = {part: _origin_of(path) for part, path in found.items()}
-        # A mirror has no history, so which revision it holds is not known and not claimed.
+        # A mirror has no history, so its revision is unknown.
         return _assembled(reading, parts, {"from": "mirror", **provenance, "revision": None}, origins)
     try:
         loaded, commit = load_from_hub(hub, spec.data.config, spec.data.revision, list(names.values()))
@@ -185,20 +185,20 @@ def _mirror_folder(mirror: Path, spec: TaskSpec) -> Path:
 
 
 def _mirrored(folder: Path, split: str) -> Path | None:
-    """The file or Arrow folder of a split in a mirror; None where it has none."""
-    for ending in FORMATS:
+    """Return the file or Arrow folder of a split in a mirror; None if it has none."""
+    for ending in MIRROR_ENDINGS:
         if (folder / f"{split}{ending}").is_file():
             return folder / f"{split}{ending}"
     return folder / split if (folder / split / "state.json").is_file() else None
 
 
 def _origin_of(path: Path) -> Origin:
-    """Rows of a JSONL file are lines; elsewhere they are counted themselves."""
+    """Return the origin of a file's rows: lines in a JSONL file, rows in others."""
     return Origin(str(path), "line" if path.suffix == ".jsonl" else "row")
 
 
 def _how_to_supply(spec: TaskSpec, folder: Path | None, names: dict[str, str], reason: str) -> str:
-    """What was missing, where it was looked for, and every way to supply it."""
+    """Return the message about missing data: where it was looked for, and every way to supply it."""
     layout = "/".join(filter(None, ("datasets", spec.data.hub, spec.data.config)))
     files = " and ".join(f"{layout}/{split}.jsonl" for split in names.values())
     if folder is None:
@@ -210,7 +210,7 @@ def _how_to_supply(spec: TaskSpec, folder: Path | None, names: dict[str, str], r
         f"Data set '{spec.data.label()}' of task '{spec.name}' was not found: {looked}; {reason}.\n"
         "Supply it in one of these ways:\n"
         "  - connect to the network, and unset HF_HUB_OFFLINE: it is then loaded from the hub;\n"
-        f"  - name a mirror with `--mirror DIR` or HARNESS_MIRROR, in which lie {files}\n"
-        "    (or .csv, .parquet, or a folder of `Dataset.save_to_disk` called like the split);\n"
+        f"  - name a mirror with `--mirror DIR` or HARNESS_MIRROR that holds {files}\n"
+        "    (or .csv, .parquet, or a folder of `Dataset.save_to_disk` with the name of the split);\n"
         "  - use files of your own: `harness run --data FILE --text COLUMN --label COLUMN`."
     )

@@ -1,4 +1,4 @@
-"""What a task is: the data, the columns, the splits and the metric, as validated and frozen types.
+"""Describe a task: its data, columns, splits and metric, as validated and frozen types.
 
 Only pydantic is imported, so that suites can be listed without loading a data set.
 """
@@ -15,11 +15,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 Embedded = Literal["docstrings"]
-"""Data that every machine with Python has; `harness.data.docstrings` builds them."""
+"""Names of data that every machine with Python has; `harness.data.docstrings` builds them."""
 
 
 def _text_of_label(value: object) -> object:
-    """A label may be written as a number in YAML (`[0, 1]`); its name is then its digits."""
+    """Return a label that YAML read as a number (`[0, 1]`) as its digits."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -27,13 +27,13 @@ LabelName = Annotated[str, BeforeValidator(_text_of_label), Field(min_length=1)]
 
 
 class _Frozen(BaseModel):
-    """An immutable model that refuses keys it does not know."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Files(_Frozen):
-    """Local files, CSV, JSONL or Parquet by their endings.
+    """Local files in CSV, JSONL or Parquet format, recognised by their endings.
 
     Attributes:
         train: path of the rows to train on; relative to the suite's file where a suite names it.
@@ -45,12 +45,12 @@ class Files(_Frozen):
 
 
 class DataSource(_Frozen):
-    """Where a task's rows come from: exactly one of `hub`, `files` and `embedded`.
+    """The source of a task's rows: exactly one of `hub`, `files` and `embedded`.
 
     Attributes:
         hub: id of a data set on the Hugging Face hub ("SetFit/sst2"), looked up in the mirror first.
         config: configuration of the hub's data set; None for its only one.
-        revision: commit of the hub's repository. None where it could not be verified: never invented.
+        revision: commit of the hub's repository; None if it could not be verified.
         files: local files.
         embedded: data built on this machine.
     """
@@ -64,7 +64,7 @@ class DataSource(_Frozen):
     @field_validator("hub")
     @classmethod
     def _hub_is_an_id(cls, value: str | None) -> str | None:
-        # The id becomes a path below the mirror, so it must not be able to leave it.
+        # The id becomes a path below the mirror and must not lead out of it.
         if value is not None and not (HUB_ID.fullmatch(value) and ".." not in value):
             raise ValueError(f"'{value}' is not a hub id; expected NAME or OWNER/NAME")
         return value
@@ -86,7 +86,7 @@ class DataSource(_Frozen):
         return self
 
     def label(self) -> str:
-        """A short text for messages: `SetFit/sst2`, `nyu-mll/glue (mrpc)`, `tickets.csv`, `docstrings`."""
+        """Return a short text for messages: `SetFit/sst2`, `nyu-mll/glue (mrpc)`, `tickets.csv`, `docstrings`."""
         if self.files is not None:
             return self.files.train
         if self.embedded is not None:
@@ -95,14 +95,14 @@ class DataSource(_Frozen):
 
 
 class Columns(BaseModel):
-    """Which column of the data set holds what, by the roles that the kind of task has (`Kind.roles`).
+    """Columns of the data set by the roles of the kind of task (`Kind.roles`).
 
-    Roles beside the two below are for other kinds (`first`, `question`, `choices`, ...); the kind refuses one that it
-    does not know.
+    Roles beside the two below belong to other kinds (`first`, `question`, `choices`, ...); a kind refuses unknown
+    roles.
 
     Attributes:
-        text: the text to classify.
-        label: its label: a name out of `label_names`, or an index into them.
+        text: column of the text to classify.
+        label: column of its label: a name from `label_names`, or an index into them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -113,18 +113,18 @@ class Columns(BaseModel):
 
     @property
     def given(self) -> dict[str, str]:
-        """Column by role, of the roles that were named."""
+        """Columns by role, for the roles that were set."""
         return {role: getattr(self, role) for role in self.model_fields_set}
 
 
 class Decoding(_Frozen):
-    """How a text is generated. Greedy, unless more than one beam is asked for; part of the task's fingerprint.
+    """Settings of text generation, part of the task's fingerprint: greedy by default, or a beam search.
 
     Attributes:
-        max_new_tokens: longest answer.
-        num_beams: of a beam search; 1 is greedy.
-        stop: generation ends where one of these texts appears, which is cut off: a language model that was not
-            trained on the task goes on and on.
+        max_new_tokens: maximum length of an answer.
+        num_beams: number of beams; 1 is greedy.
+        stop: texts that end generation and are cut off; a language model without training on the task rarely ends
+            by itself.
     """
 
     max_new_tokens: int = Field(default=64, ge=1)
@@ -133,12 +133,12 @@ class Decoding(_Frozen):
 
 
 class Splits(_Frozen):
-    """Which split of the data set plays which part.
+    """Names of the data set's splits by purpose.
 
     Attributes:
-        train: the pool that training rows are drawn from.
+        train: pool from which training rows are drawn.
         validation: the data set's own validation split. For choosing the project's defaults, never for a cell.
-        test: the rows to score on; None holds out a part of `train` by a fixed hash.
+        test: rows to score on; None holds out a part of `train` by a fixed hash.
     """
 
     train: str = Field(default="train", min_length=1)
@@ -152,37 +152,35 @@ class TaskSpec(_Frozen):
     Attributes:
         name: the task's name; part of a cell's identity.
         kind: name of the kind of task ("classification").
-        description: one line on what is to be predicted.
-        data: where the rows come from.
-        columns: which column holds what.
-        splits: which split plays which part.
-        label_names: the classes, in the order of their indices; empty means those of the training rows, sorted.
-        label_words: each class in words that a person would use ("a number"), in the order of `label_names`, for
-            methods that read them; empty where the names serve. Where they are given, they are part of the data's
-            fingerprint.
+        description: one line about the prediction to make.
+        data: source of the rows.
+        columns: columns by role.
+        splits: splits by purpose.
+        label_names: classes in the order of their indices; empty takes those of the training rows, sorted.
+        label_words: each class in everyday words ("a number"), in the order of `label_names`, for methods that read
+            them; empty uses the names. If given, they are part of the data's fingerprint.
         metric: name of the main metric; None takes the kind's first.
-        max_length: tokens of a text that a method reads; what is beyond is cut off, or read in windows.
-        truncation_side: at which end a text is cut.
+        max_length: maximum tokens of a text; the rest is cut off, or read in windows.
+        truncation_side: end at which a text is cut.
         characters: whether a backbone reads the text character by character (the residues of a protein), as words
             of one character.
-        prompt: template by which a row becomes what a language model reads; fields in braces name input columns
+        prompt: template of the text that a language model reads; fields in braces name input columns
             (`"Question: {question} Answer:"`). None takes the kind's own. It is part of the data's fingerprint.
-        decoding: how a language model's answer is generated, for kinds whose answers are texts.
-        test_cap: test rows to score at most, chosen by a fixed hash; None scores all.
-        licence: of the data, as found; "not stated" where nothing was.
-        citation: the publication to cite.
-        content: fingerprint (`rows.content_fingerprint`) of the copy that the task was checked on. Another copy is
+        decoding: settings of generation, for kinds whose answers are texts.
+        test_cap: maximum number of test rows, chosen by a fixed hash; None scores all.
+        licence: licence of the data as found, or "not stated".
+        citation: publication to cite.
+        content: fingerprint (`rows.content_fingerprint`) of the copy that the task was checked on. A different copy is
             noted and not refused, since mirrors may hold subsets.
-        backbone: the pretrained transformer that a run takes where nobody names one; None takes the kind's. No part of
-            the task's identity.
+        backbone: default pretrained transformer of a run; None takes the kind's. Not part of the task's identity.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
-        seen_by: backbones that are known to have been trained on this data set; reports say so.
-        overlaps: data sets that are known to share texts with this one, with a word on how; reports say so.
-        notes: what a reader of the results should know about the data.
-        strict: whether rows of the user's own files without a text or a label, and classes that cannot be scored, are
-            refused. Otherwise such rows are left out, and such classes are trained on and not scored. No part of the
-            task's identity: both ways of reading a file that has neither are the same.
+        seen_by: backbones known to have been trained on this data set; reports list them.
+        overlaps: data sets known to share texts with this one, with a short explanation; reports list them.
+        notes: remarks about the data for readers of the results.
+        strict: whether to refuse the user's own files that have rows without a text or a label, or classes that cannot
+            be scored. Otherwise such rows are left out, and such classes are trained on but not scored. Not part of
+            the task's identity: it makes no difference to a file without such rows and classes.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

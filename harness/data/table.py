@@ -1,7 +1,7 @@
-"""The user's own data: a file with a text and a label column becomes a task, or an error that names the row.
+"""Turn the user's own file with a text and a label column into a task, or an error that names the row.
 
-Everything that can be wrong with a file is found here, before anything is trained. Rows without a text or a label are
-left out, and classes that cannot be held out are trained on and not scored, unless a task is strict about both.
+All faults of a file are found here, before anything is trained. Rows without a text or a label are left out, and
+classes that cannot be held out are trained on but not scored, unless a task is strict.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
 from harness.support import DataError, DataWarning, UsageError
 
 LEAST_MAX_LENGTH = 8
-"""Smallest number of tokens that a text may be cut to: two of them are mostly special tokens."""
+"""Minimum value of `max_length`: usually two of the tokens are special tokens."""
 
 MOST_CLASSES = 10_000
-"""Largest number of classes of a table; a column with more holds identifiers or free text."""
+"""Maximum number of classes of a table; a column with more holds identifiers or free text."""
 
 _MOST_ALONE = 0.5
-"""Share of rows whose label no other row has, above which a column holds identifiers or free text."""
+"""Share of rows with a unique label above which a column holds identifiers or free text."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file's rows: a text and the name of a label each.
+    """The rows of one file, each with a text and the name of a label.
 
     Attributes:
-        texts, labels: one a row.
-        origin: where each row stands.
-        left_out: rows that are not among them, by reason.
-        warnings: what looks wrong with the rows.
+        texts, labels: one per row.
+        origin: position of each row in the file.
+        left_out: number of rows left out, by reason.
+        warnings: warnings about the rows.
     """
 
     texts: list[str]
@@ -59,13 +59,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Table:
-    """A user's data; `test` is None where a part of `train` is to be held out."""
+    """A user's data; `test` is None if a part of `train` is to be held out."""
 
     train: Part
     test: Part | None
 
     def notes(self) -> dict[str, Any]:
-        """Return what a reader of the results should know of the file, as JSON values; nothing where all is well."""
+        """Return remarks about the file for readers of the results, as JSON values; empty if there are none."""
         parts = [part for part in (self.train, self.test) if part is not None]
         left_out: Counter[str] = Counter()
         for part in parts:
@@ -89,25 +89,25 @@ def table_task(
     test_cap: int | None = 2000,
     strict: bool = False,
 ) -> TaskSpec:
-    """Return a task of the user's own file, checked row by row.
+    """Return a task for the user's own file, after checking every row.
 
     Args:
         path: a CSV, TSV, JSON, JSONL or Parquet file.
         text: name of the column with the texts.
         label: name of the column with the labels: strings, whole numbers or booleans.
-        test: a file of the same columns with the test rows; None holds out a quarter of each class by a fixed hash.
-        name: the task's name; None takes the file's.
+        test: file with the same columns and the test rows; None holds out a quarter of each class by a fixed hash.
+        name: name of the task; None takes the file's.
         metric: name of the main metric.
-        max_length: tokens of a text that a method reads.
-        test_cap: test rows to score at most; None for all.
-        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
+        max_length: maximum tokens of a text.
+        test_cap: maximum number of test rows; None for all.
+        strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
         UsageError: text and label are the same column, or one has no name; the length is too small.
 
     Warns:
-        DataWarning: labels or texts look wrong, in `Table.notes()`'s words.
+        DataWarning: labels or texts look wrong; `Table.notes()` has the same warnings.
     """
     if not text or not label:
         raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
@@ -140,8 +140,8 @@ def read_table(files: Files, columns: Columns, *, strict: bool = False) -> Table
 
     Args:
         files: the file, and the file of test rows if there is one.
-        columns: which column holds what.
-        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
+        columns: columns of texts and labels.
+        strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
@@ -237,5 +237,5 @@ def _check_each_class_is_scored(train: Part, test: Part | None) -> None:
 
 
 def _task_name(stem: str) -> str:
-    """Return a file's name as the name of a task: letters, digits, `_`, `.` and `-`."""
+    """Return a name for a task made of a file's name: letters, digits, `_`, `.` and `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "data"

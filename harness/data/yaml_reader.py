@@ -1,6 +1,6 @@
-"""YAML as people write it by hand: plain data of a sane size, or an error that names the line.
+"""Read YAML as people write it by hand: plain data of a sane size, or an error that names the line.
 
-PyYAML's safe loader runs nothing, but its parsers of numbers and dates raise whatever they meet, its recursion can be
+PyYAML's safe loader runs no code. But its parsers of numbers and dates raise various errors, its recursion can be
 exhausted, and ten lines of aliases can stand for a thousand million values.
 """
 
@@ -15,36 +15,36 @@ import yaml
 _MOST_NESTED = 50
 _MOST_VALUES = 100_000
 _MOST_BITS = 1023
-"""Of a whole number: with more, no float holds it, and Python may refuse to print it."""
+"""Maximum bits of a whole number; a larger one fits no float, and Python may refuse to print it."""
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = 60
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a document; a key that is there twice, of which the first would be lost, is refused.
+    """Return the value of a document; refuse repeated keys, of which PyYAML would keep the last.
 
     Raises:
-        yaml.YAMLError: whatever is wrong with it; a `MarkedYAMLError` wherever the line is known.
+        yaml.YAMLError: the document cannot be read; a `MarkedYAMLError` if the line is known.
     """
     return yaml.load(text, Loader=_Plain)
 
 
 def short(value: object) -> str:
-    """A value as a message has it, however large it is or whatever aliases make of it."""
+    """Return a value as a short text for messages, however large or nested it is."""
     text = _REPR.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 class _Plain(yaml.SafeLoader):
-    """Plain data of a sane size."""
+    """A loader that accepts only plain data of a sane size."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the parent does, to a depth that its recursion stands."""
+        """Compose a node, and refuse a depth that would exhaust the recursion."""
         self._depth += 1
         if self._depth > _MOST_NESTED:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -55,18 +55,18 @@ class _Plain(yaml.SafeLoader):
             self._depth -= 1
 
     def get_single_node(self) -> yaml.Node | None:
-        """As the parent does, after a look at what aliases (`*name`) multiply it to."""
+        """Return the root node, and refuse a document that aliases (`*name`) blow up."""
         node = super().get_single_node()
         if node is not None:
             _count_values(node, {})
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As the parent does; what it cannot read, or nobody could use, is an error with a line."""
+        """Construct a value, and turn unreadable or unusable ones into errors with a line."""
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
-            why = f" ({error})" if isinstance(error, ValueError) else ""  # the others tell of PyYAML, not of the text
+            why = f" ({error})" if isinstance(error, ValueError) else ""  # other types describe PyYAML, not the text
             raise _error(node, f"{short(node.value)} cannot be read as '{node.tag.rpartition(':')[2]}'{why}") from error
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
             raise _error(node, f"{short(node.value)} is too large a number")
@@ -75,10 +75,10 @@ class _Plain(yaml.SafeLoader):
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As the parent does, after a look at the keys."""
+        """Construct a mapping, and refuse keys that are repeated or cannot be keys."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which the parent unfolds
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which PyYAML expands
                 continue
             key = self.construct_object(key_node, deep=True)
             n_before = len(seen)
@@ -92,13 +92,13 @@ class _Plain(yaml.SafeLoader):
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, what it repeats by aliases counted each time.
+    """Return the number of values in a node, with each use of an alias counted.
 
     Raises:
-        yaml.MarkedYAMLError: it holds itself, or more values than anybody writes.
+        yaml.MarkedYAMLError: the node contains itself, or too many values.
     """
     if id(node) in known:
-        if known[id(node)] == 0:  # not counted yet: we are inside it
+        if known[id(node)] == 0:  # not counted yet, so this is a cycle
             raise _error(node, "a value that holds itself")
         return known[id(node)]
     known[id(node)] = 0

@@ -1,4 +1,4 @@
-"""Base class of methods that treat the blocks of a transformer by their depth."""
+"""Base class of methods that treat the blocks of a transformer according to depth."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MISORDERED: Final = (
     *("xlm", "flaubert"),  # feed-forward layers and norms in lists of their own
     "layoutlmv3",  # relative positions
 )
-"""Model types whose parameters version 1 ordered by registration, which is not the order of computation there."""
+"""Model types whose registration order differs from the order of computation; version 1 used the former."""
 
 
 class ByDepth(FineTuning):
-    """A method that trains the parameters of some depths earlier, faster or alone."""
+    """A method that trains some depths earlier, faster or alone."""
 
     mended: ClassVar[Mapping[str, int]] = dict.fromkeys(MISORDERED, 2)
 
     def version_on(self, files: BackboneFiles | None, form: Form) -> int:
-        """Return a later version for a DeBERTa whose convolution stands behind the first block, too."""
+        """Return a later version also for a DeBERTa with a convolution after its first block."""
         version = super().version_on(files, form)
         if files is not None and files.model_type == "deberta-v2" and _has_convolution(files):
             return max(version, 2)
@@ -36,7 +36,7 @@ class ByDepth(FineTuning):
 
     @classmethod
     def later_versions(cls) -> str:
-        """Return a line that says on which model types the version is a later one."""
+        """Return a line that lists the model types with a later version."""
         return f"{super().later_versions()}; version 2 on a deberta-v2 with a convolution"
 
     def check(self, transformer: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Which training rows a prompt shows: drawn once for all, or those nearest to each text."""
+"""Choose the training rows that a prompt shows: one draw for all texts, or the nearest rows to each text."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Nearest:
 
     Args:
         embeddings: unit vectors of the rows to choose from, shape (rows, width).
-        k: how many.
-        precision: that they were encoded in.
+        k: number of rows to choose.
+        precision: precision in which the rows were encoded.
     """
 
     def __init__(self, embeddings: Floats, k: int, precision: PrecisionPolicy) -> None:
@@ -28,7 +28,7 @@ class Nearest:
         self._precision = precision
 
     def positions(self, rows: Rows, bench: Bench) -> Ints:
-        """Positions of the chosen for each row, the most similar last; shape (rows, at most k)."""
+        """Return the positions chosen for each row, the most similar last; shape (rows, at most k)."""
         texts = embed(rows, bench, "predict", self._precision)
         with bench.working("predict"):
             order = np.argsort(-(texts @ self.embeddings.T), axis=1, kind="stable").astype(np.int64)
@@ -36,20 +36,20 @@ class Nearest:
 
 
 def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"], seed: int) -> Ints:
-    """Positions of the rows that a prompt shows, in a random order; shape (at most k,).
+    """Return the positions of the rows that a prompt shows, in a random order; shape (at most k,).
 
     Args:
         labels: class index per row.
-        n_classes: of the task.
-        k: how many to choose.
-        how: `random` draws from all rows; `balanced` takes one class after another, in a random order of the classes,
-            as long as it has rows left, so that their counts differ by one at most.
-        seed: another gives another draw and order.
+        n_classes: number of classes of the task.
+        k: number of rows to choose.
+        how: `random` draws from all rows. `balanced` takes a row of each class in turn, in a random order of the
+            classes. Counts therefore differ by at most one, unless a class runs out of rows.
+        seed: seed of the draw and of the order.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
     if how == "balanced":
-        turns = np.empty(len(labels), dtype=np.int64)  # a row's turn: how many of its class come before it
+        turns = np.empty(len(labels), dtype=np.int64)  # a row's turn: number of earlier rows of its class
         for label in range(n_classes):
             members = order[labels[order] == label]
             turns[members] = np.arange(len(members))
@@ -59,19 +59,19 @@ def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"
 
 
 def embed(rows: Rows, bench: Bench, phase: Phase, precision: PrecisionPolicy) -> Floats:
-    """A unit vector a row: its frozen features, or their mean where a row is read in several sequences."""
+    """Return one unit vector per row: its frozen features, averaged where a row is read in several sequences."""
     pooled = bench.pooled(rows, phase, precision)
     return unit_length(pooled if pooled.ndim == 2 else np.nanmean(pooled, axis=1))
 
 
 def show(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[Demonstration]:
-    """The rows at `positions` as demonstrations, noted in the ledger by their positions in the training pool.
+    """Return the rows at `positions` as demonstrations, and note their positions in the training pool.
 
     Args:
-        rows: to choose from, with their labels.
-        positions: of the chosen.
-        bench: of the cell.
-        wording: how they are put.
+        rows: rows to choose from, with their labels.
+        positions: positions of the chosen rows.
+        bench: the cell's bench, whose ledger takes the note.
+        wording: wording of a row in a prompt.
     """
     chosen = rows.take(positions)
     bench.ledger.notes["demonstrations"] = " ".join(str(row) for row in chosen.index)
@@ -80,7 +80,7 @@ def show(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[De
 
 
 def asked(rows: Rows, wording: Wording) -> list[str]:
-    """What a wording is made of for each row: its text, or the task's own prompt."""
+    """Return the text to insert into the wording for each row: its own text, or the task's prompt."""
     if not wording.is_whole:
         return rows.texts
     assert rows.source.prompts is not None

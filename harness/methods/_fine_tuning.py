@@ -1,7 +1,7 @@
-"""Methods that train by gradient on token ids: the model, the fit, the fitted model.
+"""Base class of methods that train by gradient on token ids: the model, the fit, the fitted model.
 
-A method of this family says which parameters are trained (`select_trainable`), or what is added to the transformer
-(`adapt`); everything else is here. What it shares with methods that train on frozen features is in `_gradient.py`.
+A method of this family selects the parameters to train (`select_trainable`) or adds parameters to the transformer
+(`adapt`). `_gradient.py` holds the part that is shared with methods on frozen features.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 PLANNED_UNSEEN: Final = frozenset({"bert"})
-"""Model types that every method adapts: planning with them need not build the architecture, which takes seconds."""
+"""Model types that every method adapts. A plan with them skips building the architecture, which takes seconds."""
 
 _KEPT_A_RATE: Final = frozenset(
     (
@@ -49,11 +49,11 @@ _KEPT_A_RATE: Final = frozenset(
 """Model types with a dropout that `transformer_dropout` did not reach in version 1."""
 
 _REFUSALS: dict[tuple[str, ...], str | None] = {}
-"""Why a method cannot adapt an architecture, by all that it depends on; None where it can."""
+"""Reason why a method cannot adapt an architecture, by everything that it depends on; None where it can."""
 
 
 class Surroundings(Protocol):
-    """The part of `Bench` that is available when planning: a method may ask it while it adapts a transformer."""
+    """The part of `Bench` that also exists while planning; `adapt` may use it."""
 
     @property
     def kind(self) -> Kind:
@@ -66,19 +66,19 @@ class Surroundings(Protocol):
         ...
 
     def seeded(self, purpose: str) -> int:
-        """Return a seed for what is drawn."""
+        """Return a seed for one purpose."""
         ...
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """Surroundings of a cell that is only planned."""
+    """The surroundings of a cell that is planned but not run."""
 
     kind: Kind
     files: BackboneFiles
 
     def seeded(self, purpose: str) -> int:
-        """Return the same seed for everything: nothing that is drawn is used."""
+        """Return one seed for every purpose: no drawn value is used."""
         return 0
 
 
@@ -86,11 +86,11 @@ class FineTuning(GradientMethod):
     """Train parameters inside the transformer, and the head, on token ids.
 
     Attributes:
-        l2_start: strength of an L2 pull of the transformer's parameters to where they started (L2-SP).
+        l2_start: strength of the L2 penalty on the distance of the transformer's parameters to their start (L2-SP).
         transformer_dropout: replaces every dropout rate inside the transformer; None keeps the backbone's own.
-        gradient_checkpointing: compute each block again in the backward pass instead of keeping what it computed.
-        compile: have torch compile the blocks while training: on a GPU a step may take less, after a minute of
-            compiling (counted as warm-up). What is computed is the same up to rounding.
+        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+        compile: compile the blocks with torch for training. On a GPU, steps may be faster after a minute of
+            compiling (counted as warm-up). Results are the same up to rounding.
     """
 
     l2_start: float = Field(default=0.0, ge=0)
@@ -102,7 +102,7 @@ class FineTuning(GradientMethod):
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
 
     compacts_embedding: ClassVar[bool] = True
-    """Whether unused rows of a trained embedding may be left out while training; needs it to be trained throughout."""
+    """Whether training may leave out unused rows of a trained embedding; the embedding must train throughout."""
 
     passes_per_text: ClassVar[float] = FORWARD_AND_BACKWARD
     """What a text of a step costs, in forward passes: less where weights that are fixed need no gradients."""
@@ -117,7 +117,7 @@ class FineTuning(GradientMethod):
     """Whether blocks can be computed again."""
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Steps of whole passes through an own copy of the transformer."""
+        """Return the workload of full passes through a separate copy of the transformer."""
         return Workload(
             steps=self.n_steps(n_train, budget),
             texts_per_step=min(self.batch_size, max(1, n_train)),
@@ -130,20 +130,20 @@ class FineTuning(GradientMethod):
         )
 
     def halved(self) -> TrainedMethod | None:
-        """Pieces of half the size; where they are single rows, blocks are computed again in the backward pass."""
+        """Return the method with pieces of half the size; with single rows, turn on gradient checkpointing."""
         smaller = super().halved()
         if smaller is None and self.can_be_checkpointed and not self.gradient_checkpointing:
             return self.model_copy(update={"gradient_checkpointing": True})
         return smaller
 
     def version_on(self, files: BackboneFiles | None, form: Form) -> int:
-        """Return a later version where `transformer_dropout` reaches more rates than in version 1, too."""
+        """Return a later version also where `transformer_dropout` reaches more rates than in version 1."""
         version = super().version_on(files, form)
         reaches_more = self.transformer_dropout is not None and files is not None and files.model_type in _KEPT_A_RATE
         return max(version, self.version + 1) if reaches_more else version
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Refuse an architecture, too, that the method cannot adapt: it is tried on modules without weights."""
+        """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
         reason = super().why_unsupported(kind, files, device)
         if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
             return reason
@@ -154,47 +154,47 @@ class FineTuning(GradientMethod):
         return _REFUSALS[key]
 
     def check(self, transformer: nn.Module) -> None:
-        """Refuse a transformer whose modules are not what the method needs; called before it is adapted.
+        """Refuse a transformer that lacks the modules this method needs; called before `adapt`.
 
         Raises:
             UnsupportedError: the reason, and what to try instead.
         """
         if self.gradient_checkpointing and not getattr(transformer, "supports_gradient_checkpointing", False):
             raise UnsupportedError(
-                f"transformers computes no blocks of a {type(transformer).__name__} again: use "
+                f"transformers does not support gradient checkpointing for a {type(transformer).__name__}: use "
                 "gradient_checkpointing=false."
             )
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
-        """Return what is put in the transformer's place: itself, unless a method adds parameters to it."""
+        """Return the transformer with the parameters that a method adds; by default, the transformer itself."""
         return transformer
 
     @abstractmethod
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """The parameters of the adapted transformer that are trained; the head always is."""
+        """Yield the parameters of the adapted transformer to train; the head is always trained."""
 
     def reserved_tokens(self) -> int:
-        """Positions that the method takes away from the text's."""
+        """Return the number of positions that the method takes from the text."""
         return 0
 
     def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
-        """Called with the new model before training, with the rows that may be fitted to."""
+        """Initialise the new model before training; `rows` are those to fit on."""
 
     def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
-        """How the training rows are put into the model."""
+        """Return the inputs of the training rows to the model."""
         return bench.form.inputs(model, examples, bench, compact=self.compacts_embedding and self.l2_start == 0.0)
 
     def parameter_groups(self, model: AdaptedModel) -> list[ParameterGroup]:
-        """What is trained and at which peak learning rate; the transformer's group first, the head's last."""
+        """Return the trained parameters with their peak learning rates; the transformer first, the head last."""
         body = [parameter for parameter in model.transformer.parameters() if parameter.requires_grad]
         return self.groups(body, list(model.head.parameters()))
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks | None:
-        """What is done around the steps of the loop."""
+        """Return hooks that run around the steps of the training loop; None without any."""
         return None
 
     def build(self, bench: Bench) -> AdaptedModel:
-        """The model with exactly what this method trains requiring gradients."""
+        """Return the model in which only the parameters that this method trains require gradients."""
         import torch
 
         from harness.training import quicken_dropout, set_dropout
@@ -225,7 +225,7 @@ class FineTuning(GradientMethod):
         return model
 
     def start(self, bench: Bench) -> nn.Module:
-        """The transformer to adapt: a copy of the pretrained weights that nothing has touched."""
+        """Return the transformer to adapt: a fresh copy of the pretrained weights."""
         with bench.clock.phase("load"):
             return bench.form.pretrained(bench, bench.device.torch_device())
 
@@ -239,7 +239,7 @@ class FineTuning(GradientMethod):
         self.initialise(model, rows.take(inside), bench)
         model.train()
         inputs = None
-        # Before a method takes some of them out.
+        # Collected first: a method may remove some of them later.
         blocks = all_blocks(transformers_model(model.transformer)) if self.compile else []
         try:
             with bench.working("fit"):
@@ -265,18 +265,18 @@ class FineTuning(GradientMethod):
         finally:
             if inputs is not None:
                 inputs.close(1.0)
-        model.eval()  # the full embedding too, which was not there when training ended
+        model.eval()  # again, for the full embedding: it was absent when training ended
         return self.fitted(model, bench)
 
     def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
-        """What `fit` returns."""
+        """Return the result of `fit`."""
         return FittedModel(model, self.precision, bench.seed, self.reserved_tokens())
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return the pretrained weights with the saved tensors in the places of those that the method trains."""
+        """Return the fitted model: the pretrained weights with the trained tensors replaced by the saved ones."""
         import torch
 
-        # What is drawn and never trained (VeRA's matrices) is drawn again, from the seed of the cell that was saved.
+        # Values that are drawn and never trained (VeRA's matrices) are drawn again with the saved cell's seed.
         bench = dataclasses.replace(bench, seed=int(state["seed"]))
         model = self.build(bench)
         self.select_saved(model, tensors)
@@ -289,10 +289,10 @@ class FineTuning(GradientMethod):
         return self.fitted(model.eval(), bench)
 
     def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
-        """Freeze what a fit may have ended without training; `names` are those of the saved tensors."""
+        """Freeze parameters that the fit may have left untrained; `names` are those of the saved tensors."""
 
     def _evaluation(self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Bench) -> Any:
-        """Scores the carved rows; None where there are none."""
+        """Return a function that scores the validation rows; None without any."""
         if len(rows) == 0:
             return None
         from harness.training import PREDICT_ROWS, as_written
@@ -308,11 +308,11 @@ class FineTuning(GradientMethod):
         return evaluate
 
     def flops_key(self, bench: Bench) -> str:
-        """What the operations of a batch depend on: how fast parameters are moved does not change them."""
+        """Return a key of everything that the operations of a batch depend on; learning rates do not count."""
         return f"{self.name}/{self._shape()}/{bench.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
 
     def _shape(self) -> dict[str, Any]:
-        """Return the settings that decide what the adapted transformer is made of."""
+        """Return the settings that decide the modules of the adapted transformer."""
         same = {*GradientMethod.model_fields, "compile"}
         return {name: value for name, value in self.config().items() if name not in same}
 
@@ -333,7 +333,7 @@ class FineTuning(GradientMethod):
                 trains_something = any(True for _ in self.select_trainable(adapted))
         except UnsupportedError as error:
             return str(error)
-        except Exception:  # noqa: BLE001 - what needs numbers cannot be planned; the run finds it out, and says so
+        except Exception:  # noqa: BLE001 - code that needs actual weights fails on meta tensors; the run decides
             return None
         return None if trains_something else self._nothing_to_train(known)
 
@@ -356,20 +356,20 @@ class FittedModel(Fitted):
         self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """What the model says of the rows."""
+        """Return the model's answers for the rows."""
         precision = bench.precision(self._precision)
         return bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """The trained parameters, by their names in the model."""
+        """Return the trained parameters by their names in the model."""
         return trained_tensors(self.model)
 
     def state(self) -> dict[str, Any]:
-        """The seed, for what is drawn and never trained."""
+        """Return the seed, which restores values that are drawn and never trained."""
         return {"seed": self._seed}
 
 
 def count_parameter(parameter: nn.Parameter) -> int:
-    """Numbers that a parameter stands for: one of four bits is packed, two to a byte, and remembers its shape."""
+    """Return the number of values in a parameter; a 4-bit one packs two per byte and keeps its original shape."""
     packed: Any = getattr(parameter, "quant_state", None)
     return parameter.numel() if packed is None else math.prod(packed.shape)

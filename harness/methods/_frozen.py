@@ -1,4 +1,4 @@
-"""What methods on frozen features share: which features they read, how they get them, and what predicts from them."""
+"""Base classes of methods on frozen features: settings, encoding and prediction."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class FrozenFeatures(Method):
     """A method that reads one vector per row from the frozen backbone, which is in evaluation mode.
 
     Attributes:
-        pooling: which tokens the vector is made of; `own` is the backbone's own pooling.
+        pooling: tokens that make up the vector; `own` is the backbone's own pooling.
         layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
-            block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
-        precision: of encoding; `auto` is bfloat16 where the hardware has it natively.
+            block, from 1 or, if negative, from the end; 0 is the output of the embeddings.
+        precision: precision of encoding; `auto` is bfloat16 where the hardware has it natively.
     """
 
     pooling: Literal["own", "cls", "mean", "last"] = "own"
@@ -36,13 +36,13 @@ class FrozenFeatures(Method):
     @field_validator("layer", mode="before")
     @classmethod
     def _check_layer(cls, value: Any) -> Any:
-        """One message for both types that a layer can have."""
+        """Give one message for both types of a layer, instead of one per type."""
         if value in ("last", "average") or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         raise ValueError(_LAYERS)
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """A block that the backbone does not have is refused too, where its configuration tells how many it has."""
+        """Refuse also a block that the backbone does not have, where its configuration states the number."""
         reason = super().why_unsupported(kind, files, device)
         if reason is not None or files is None or isinstance(self.layer, str):
             return reason
@@ -50,22 +50,22 @@ class FrozenFeatures(Method):
         return None if n_blocks is None else why_no_such_layer(self.layer, n_blocks)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Each text once."""
+        """Return the workload: each text is encoded once."""
         return Workload(encoded=n_train, texts_per_answer=1.0)
 
     def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
-        """The vectors of these rows, shape (rows, width), charged to `phase`."""
+        """Return the vectors of these rows, shape (rows, width), charged to `phase`."""
         pooling: Pooling | None = None if self.pooling == "own" else self.pooling
         return bench.pooled(rows, phase, self.precision, pooling=pooling, layer=self.layer)
 
 
 class FittedOnFeatures(Fitted):
-    """What a method on frozen features has fitted: it predicts from the vectors that it was fitted on the like of.
+    """A predictor fitted on frozen features.
 
     Args:
-        method: says which vectors.
-        bench: of the cell.
-        n_trainable: numbers that were trained; the backbone's parameters are counted beside them.
+        method: the method, which encodes rows as it did for the fit.
+        bench: the cell's bench.
+        n_trainable: number of trained values; the backbone's parameters are added for `n_parameters`.
     """
 
     def __init__(self, method: FrozenFeatures, bench: Bench, n_trainable: int) -> None:
@@ -76,7 +76,7 @@ class FittedOnFeatures(Fitted):
 
     @abstractmethod
     def probabilities(self, features: Floats, bench: Bench) -> Floats:
-        """Shape (rows, classes), float32, from features of shape (rows, width)."""
+        """Return probabilities of shape (rows, classes), float32, from features of shape (rows, width)."""
 
     def predict(self, rows: Rows, bench: Bench) -> Floats:
         """Encode and predict, both charged to predicting."""
@@ -86,6 +86,6 @@ class FittedOnFeatures(Fitted):
 
 
 def unit_length(vectors: Floats) -> Floats:
-    """Each row scaled to length 1; a row of zeros stays as it is."""
+    """Return each row scaled to length 1; a row of zeros stays as it is."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=vectors.dtype)

@@ -1,4 +1,4 @@
-"""What methods that train a small network by gradient on frozen features share."""
+"""Base class of methods that train a small network by gradient on frozen features."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     """Train a network on the pooled vectors of the frozen backbone.
 
-    The vectors never change, so each text is encoded once and only the network runs in a step. `precision` is that of
-    encoding; training is in float32.
+    The vectors never change, so each text is encoded once and only the network runs in a step. `precision` applies
+    to encoding; training is in float32.
 
     Attributes:
-        learning_rate: peak, of the network.
+        learning_rate: peak learning rate of the network.
     """
 
     forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
@@ -38,16 +38,16 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     learning_rate: float = Field(default=3e-3, gt=0)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Each text once; steps go through a small network alone."""
+        """Return the workload: each text is encoded once, and steps run a small network alone."""
         return Workload(encoded=n_train, steps=self.n_steps(n_train, budget), texts_per_answer=1.0)
 
     def halved(self) -> None:
-        """None: what takes memory is encoding, which has batches of its own."""
+        """Return None: encoding takes the memory, and it has its own batches."""
         return
 
     @abstractmethod
     def network(self, width: int, bench: Bench) -> nn.Module:
-        """From vectors of shape (rows, width) to logits of shape (rows, outputs); linear layers in a row.
+        """Return a sequence of layers from vectors of shape (rows, width) to logits of shape (rows, outputs).
 
         Where answers are choices, it gives each vector one score.
         """
@@ -83,7 +83,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         return _FittedNetwork(self, bench, model)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return the saved network; features come from the same backbone."""
+        """Return the saved network, which reads features of the same backbone."""
         import torch
 
         model = self._build(bench)
@@ -104,7 +104,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     def _evaluation(
         self, model: nn.Module, features: Floats, targets: Ints, forward_flops: float, bench: Bench
     ) -> Evaluate | None:
-        """Scores the carved rows; None where there are none."""
+        """Return a function that scores the validation rows; None without any."""
         if len(targets) == 0:
             return None
 
@@ -116,14 +116,14 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
             model.eval()
             logits = logits_of(model, features, bench.device.torch_device())
             model.train()
-            # As fine-tuning compares epochs: the metric, and the log loss where a small split does not tell them apart.
+            # The same comparison as in fine-tuning: the metric, then the log loss, since small splits often tie.
             return score_logits(logits, targets, bench), forward_flops * logits.size / n_scores
 
         return evaluate
 
 
 def _each_choice(network: nn.Module) -> nn.Module:
-    """The network on every choice of a row: from (rows, choices, width) to (rows, choices)."""
+    """Return a module that scores every choice of a row: from (rows, choices, width) to (rows, choices)."""
     from torch import nn
 
     from harness.training import NO_SCORE
@@ -142,7 +142,7 @@ def _each_choice(network: nn.Module) -> nn.Module:
 
 
 def logits_of(model: nn.Module, features: Floats, device: torch.device) -> Floats:
-    """Logits of shape (rows, classes), on the host."""
+    """Return logits of shape (rows, classes), on the host."""
     import torch
 
     with torch.inference_mode():
@@ -150,10 +150,10 @@ def logits_of(model: nn.Module, features: Floats, device: torch.device) -> Float
 
 
 def row_flops(model: nn.Module) -> tuple[float, float]:
-    """Operations of one row through linear layers in a row: (forward, forward and backward).
+    """Return the operations of one row through a sequence of linear layers: (forward, forward and backward).
 
-    Each layer multiplies forward, for the gradient of its weights, and for that of its inputs; the first layer's inputs
-    are features, which need none.
+    Each layer has three products: forward, gradient of the weights, gradient of the inputs. The first layer's inputs
+    are features, which need no gradient.
     """
     from torch import nn
 

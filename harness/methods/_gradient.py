@@ -1,4 +1,4 @@
-"""What all methods that train by gradient share: the settings of the training loop, and one way to run it."""
+"""Base classes of methods that train by gradient: the settings of the training loop, and one way to run it."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ if TYPE_CHECKING:
     from harness.training import Batch, Batches, Hooks, Optimisation, Outcome, ParameterGroup
 
 Evaluate = Callable[[], tuple[tuple[float, ...], float]]
-"""Gives (score, operations spent); see `training.loop.Validation`."""
+"""Function that returns (score, operations spent); see `training.loop.Validation`."""
 
 
 class TrainedMethod(Method):
     """Settings of the training loop.
 
     Attributes:
-        learning_rate: peak, of the transformer's parameters or of those added to it.
-        epochs, min_steps: default length of a fit, whichever is longer; apply where the budget names neither epochs
+        learning_rate: peak learning rate of the transformer's parameters, or of those added to it.
+        epochs, min_steps: default length of a fit, whichever is longer; used where the budget names neither epochs
             nor steps.
-        batch_size: rows of an optimiser step.
-        accumulation: pieces that a batch is put through the model in, to need less memory; the step is the same.
-        weight_decay: of matrices.
+        batch_size: rows per optimiser step.
+        accumulation: number of pieces in which a batch passes through the model; more need less memory, and the step
+            is the same.
+        weight_decay: weight decay of matrices.
         warmup: share of the budget over which the learning rate rises.
-        schedule: how it falls afterwards.
-        max_grad_norm: longer gradients are shortened to it; None leaves them.
-        patience: evaluations on a validation split without a better score after which training stops and the best
-            parameters are restored; None trains to the end of the budget on all rows.
+        schedule: shape of the learning rate's decay after warm-up.
+        max_grad_norm: gradients are clipped to this norm; None disables clipping.
+        patience: number of evaluations on a validation split without a better score after which training stops and
+            restores the best parameters; None trains on all rows to the end of the budget.
         validation_fraction: share of the training rows that early stopping validates on.
         precision: `auto` is bfloat16 where the hardware has it natively.
     """
@@ -64,36 +65,36 @@ class TrainedMethod(Method):
     precision: PrecisionPolicy = "auto"
 
     def version_on(self, files: BackboneFiles | None, form: Form) -> int:
-        """Return a later version where early stopping sets aside another share of the rows than version 1 did."""
+        """Return a later version where early stopping holds out a different share of the rows than version 1."""
         version = super().version_on(files, form)
-        # Version 1 set aside each n-th row of a class, for a whole n: a half of the rows where 0.4 was asked for.
+        # Version 1 held out every n-th row of a class, for a whole n: half of the rows for a fraction of 0.4.
         was_another = Fraction(self.validation_fraction).limit_denominator(1_000_000).numerator != 1
         return max(version, self.version + 1) if self.patience is not None and was_another else version
 
     def warm_up(self) -> None:
-        """Import what training imports, and take a step with a small transformer."""
+        """Import the libraries of training, and train a small transformer for one step."""
         from harness.measure import find_device
         from harness.training import exercise_training
 
         exercise_training(bf16=find_device("cpu").precision(self.precision) == "bf16")
 
     def n_steps(self, n_items: int, budget: Budget) -> int:
-        """Optimiser steps of a fit to `n_items`, unless seconds or operations end it before."""
+        """Return the optimiser steps of a fit to `n_items`, unless seconds or operations end it earlier."""
         steps_per_epoch = max(1, math.ceil(n_items / self.batch_size))
         return Progress(budget, self.default_steps(steps_per_epoch), steps_per_epoch, lambda: 0.0).step_limit
 
     def halved(self) -> TrainedMethod | None:
-        """Twice the pieces of half the size; None where pieces are single rows already."""
+        """Return the method with pieces of half the size; None where pieces are single rows already."""
         if self.accumulation >= self.batch_size:
             return None
         return self.model_copy(update={"accumulation": min(2 * self.accumulation, self.batch_size)})
 
     def default_steps(self, steps_per_epoch: int) -> int:
-        """Steps of a fit where the budget names none: small data needs enough steps, not only epochs."""
+        """Return the steps of a fit without a budget of steps; small data needs a minimum beside the epochs."""
         return max(math.ceil(self.epochs * steps_per_epoch), self.min_steps)
 
     def optimisation(self) -> Optimisation:
-        """The part of the configuration that the training loop reads."""
+        """Return the part of the configuration that the training loop reads."""
         from harness.training import Optimisation
 
         return Optimisation(
@@ -106,7 +107,7 @@ class TrainedMethod(Method):
         )
 
     def carve(self, rows: Rows, bench: Bench) -> tuple[Ints, Ints]:
-        """Positions to fit on and positions to validate on: all and none, unless the method stops early."""
+        """Return the positions to fit on and to validate on; without early stopping, all and none."""
         everything = np.arange(len(rows), dtype=np.int64)
         none = np.empty(0, dtype=np.int64)
         if self.patience is None:
@@ -135,17 +136,17 @@ class TrainedMethod(Method):
         """Train `model` until the budget is spent, leave it in evaluation mode, and enter the spending in the ledger.
 
         Args:
-            model: gives logits.
-            batches: of the training rows.
-            bench: of the cell.
-            groups: what is trained, and how fast.
+            model: module that returns logits.
+            batches: batches of the training rows.
+            bench: the cell's bench.
+            groups: trained parameters with their learning rates.
             flops: operations of a batch, forward and backward.
-            precision: of the forward pass.
-            forward: from a batch to outputs; None calls the model with the batch's inputs.
-            loss: None takes that of the kind of task.
-            hooks: what the method does around steps.
-            evaluate: scores the validation rows; None where there are none. Needs `patience`.
-            compiles: whether the first step compiles something, on a processor too.
+            precision: precision of the forward pass.
+            forward: function from a batch to outputs; None calls the model with the batch's inputs.
+            loss: loss function; None takes that of the kind of task.
+            hooks: the method's hooks around steps.
+            evaluate: function that scores the validation rows, or None; needs `patience`.
+            compiles: whether the first step compiles, on a CPU too.
         """
         import torch
 
@@ -155,7 +156,7 @@ class TrainedMethod(Method):
         model.train()
         forward = forward or (lambda batch: model(*batch.inputs))
         loss = loss or bench.form.loss
-        # A processor chooses no kernels, and its allocator does not grow in steps.
+        # On a CPU there are no kernels to choose and the allocator does not grow in steps.
         if bench.device.kind != "cpu" or compiles:
             from harness.training import warm_up_steps
 
@@ -185,11 +186,11 @@ class TrainedMethod(Method):
 
 
 class SupervisedMethod(TrainedMethod):
-    """What methods that train an output layer by gradient, on labels, have besides.
+    """Further settings of methods that train an output layer by gradient, on labels.
 
     Attributes:
-        dropout: before the output layer.
-        label_smoothing: of the loss.
+        dropout: dropout rate before the output layer.
+        label_smoothing: label smoothing of the loss.
     """
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -197,16 +198,16 @@ class SupervisedMethod(TrainedMethod):
 
 
 class GradientMethod(SupervisedMethod):
-    """What methods that train inside the transformer and an output layer have besides.
+    """Further settings of methods that train an output layer and parameters inside the transformer.
 
     Attributes:
-        head_learning_rate: peak, of the new output layer, which starts from random weights.
+        head_learning_rate: peak learning rate of the new output layer, which starts from random weights.
     """
 
     head_learning_rate: float = Field(default=1e-3, gt=0)
 
     def groups(self, body: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> list[ParameterGroup]:
-        """The transformer's (or added) parameters and the head's, with their learning rates."""
+        """Group the transformer's (or added) parameters and the head's, with their learning rates."""
         from harness.training import ParameterGroup
 
         return [
@@ -216,7 +217,7 @@ class GradientMethod(SupervisedMethod):
 
 
 def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
-    """Every parameter that requires a gradient, on the host."""
+    """Return every parameter that requires a gradient, on the host."""
     return {
         name: np.asarray(parameter.detach().cpu().numpy())
         for name, parameter in model.named_parameters()

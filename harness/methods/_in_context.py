@@ -1,8 +1,8 @@
-"""What the methods in context share: settings, the language model, the fitted prompt.
+"""Base classes of in-context methods: settings, the language model, the fitted prompt.
 
-Nothing is trained. The probability of a class, or of a choice, is the normalised likelihood of its words behind a
-prompt; an answer that is a text, or a part of one, is written after it. A method of this family says which training
-rows a prompt shows (`FittedPrompt.demonstrations`, or those nearest to each text).
+Nothing is trained. The probability of a class, or of a choice, is the normalised likelihood of its words after a
+prompt. An answer that is a text, or a part of one, is generated. A method of this family chooses the training rows
+that a prompt shows (`FittedPrompt.demonstrations`, or the nearest to each text).
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
     from harness.training import AskedModel
 
 TEMPLATE = "Input: {text}\nLabel:"
-"""How a text is shown where neither the task nor the method says."""
+"""Default template of a text, where neither the task nor the method sets one."""
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
-"""Texts that say nothing (Zhao et al., 2021, section 5)."""
+"""Texts without content (Zhao et al., 2021, section 5)."""
 
 
 KEEPS_KEYS: Final = frozenset({"llama", "gpt2", "opt", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text"})
-"""Causal model types that are known to keep keys and values: planning with them need not build the architecture."""
+"""Causal model types that keep keys and values. A plan with them skips building the architecture."""
 
 
 @functools.lru_cache(maxsize=64)
 def _why_no_keys(files: BackboneFiles) -> str | None:
-    """Return why the classes of a task cannot be scored; None if they can, or if only running the model tells."""
+    """Return why the classes of a task cannot be scored; None if they can, or if only a run can tell."""
     from harness.backbones import outline_backbone
 
     model = outline_backbone(files, language_model=True)
     if model is None or "past_key_values" in inspect.signature(model.forward).parameters:
         return None
     return (
-        f"Classes are scored behind the keys and values of a prompt, which a {type(model).__name__} does not keep. Use "
+        f"Scoring classes needs the keys and values of a prompt, which a {type(model).__name__} does not keep. Use "
         "linear-probe, head or full."
     )
 
@@ -65,12 +65,12 @@ class InContextMethod(Method):
     """Settings of every method that asks a language model for the words of a class.
 
     Attributes:
-        template: a text as prompts show it; `{text}` once in it. Where it is the default, a task that words its own
-            question (`prompt` in its suite) is asked in that.
-        separator: between instruction, demonstrations and text.
-        instruction: begins every prompt.
-        normalise: the mean log-probability of a label's tokens instead of their sum, so that classes of many tokens
-            are not at a disadvantage (Brown et al., 2020, section 2.4).
+        template: form in which prompts show a text; contains `{text}` once. The default gives way to a task's own
+            wording (`prompt` in its suite).
+        separator: text between instruction, demonstrations and text.
+        instruction: beginning of every prompt.
+        normalise: use the mean log-probability of a label's tokens instead of their sum, so that classes of many
+            tokens are not at a disadvantage (Brown et al., 2020, section 2.4).
         precision: `auto` is bfloat16 where the hardware has it natively.
     """
 
@@ -94,24 +94,24 @@ class InContextMethod(Method):
         return template
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Refuse a model for classes, too, that keeps no keys and values of a prompt: Mamba keeps states."""
+        """Refuse also a model for classes that keeps no keys and values of a prompt (Mamba keeps states)."""
         reason = super().why_unsupported(kind, files, device)
         if reason is not None or files is None or kinds.get(kind).form != "classes" or files.architecture != "causal":
             return reason
         return None if files.model_type in KEEPS_KEYS else _why_no_keys(files)
 
     def wording(self, bench: Bench) -> Wording:
-        """How a row is put: as the task words it, unless a template was set."""
+        """Return the wording of a row: the task's own, unless the user set a template."""
         if bench.prompt is not None and self.template == TEMPLATE:
             return Wording(bench.prompt, is_whole=True)
         return Wording(self.template)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Nothing is trained; every answer reads the whole prompt."""
+        """Return the workload: nothing is trained, and every answer reads the whole prompt."""
         return Workload(texts_per_answer=1.0 + min(n_train, int(getattr(self, "k", 0))))
 
     def warm_up(self) -> None:
-        """Import what the first prompt imports."""
+        """Import the libraries that the first prompt needs."""
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, cache_utils  # noqa: F401
 
 
@@ -119,7 +119,7 @@ class DemonstratingMethod(InContextMethod):
     """Settings of methods whose prompts show training rows.
 
     Attributes:
-        k: how many, at most; all training rows where there are fewer.
+        k: maximum number of rows; all training rows where there are fewer.
     """
 
     finds_likelihood: ClassVar[bool] = False
@@ -131,12 +131,12 @@ class FittedPrompt(Fitted):
     """A language model with the demonstrations that its prompts show.
 
     Args:
-        method: its settings.
-        bench: of the cell; the language model is loaded here, and charged to its "load" phase.
-        demonstrations: in the order in which prompts show them, or all that `nearest` chooses from.
-        nearest: None shows all demonstrations in every prompt.
-        calibration: log-probabilities of the classes for content-free texts, shape (classes,), which every row's are
-            divided by; None leaves them.
+        method: settings of the method.
+        bench: the cell's bench; loading the language model is charged to its "load" phase.
+        demonstrations: rows in the order in which prompts show them, or all rows that `nearest` chooses from.
+        nearest: chooser of demonstrations for each text; None shows all demonstrations in every prompt.
+        calibration: log-probabilities of the classes for content-free texts, shape (classes,), subtracted from those
+            of every row; None disables calibration.
         label_words: each class in words; None takes the task's.
     """
 
@@ -183,8 +183,8 @@ class FittedPrompt(Fitted):
         self.calibration = calibration
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """What the language model says; what was left out of prompts is noted in the ledger."""
-        if bench.reply is not None and bench.reply.wants_likelihood:  # of the text as such: nothing is asked
+        """Return the language model's answers; the ledger notes what did not fit into prompts."""
+        if bench.reply is not None and bench.reply.wants_likelihood:  # the likelihood of the text itself, no prompt
             tokens = bench.token_rows(rows, "predict")
             with bench.working("predict"):
                 return answer(self._asked_model(bench), tokens, bench, bench.precision(self._method.precision))
@@ -203,7 +203,7 @@ class FittedPrompt(Fitted):
             return self._write(prompts, bench)
 
     def content_free(self, n_dropped: int = 0) -> Floats:
-        """Log of the mean probability of each class over the content-free texts, shape (classes,)."""
+        """Return the log of the mean probability of each class over the content-free texts, shape (classes,)."""
         shown = self.demonstrations[n_dropped:]
         prompts = [self._writer.write_probe(text, shown) for text in CONTENT_FREE]
         shared = self._writer.shared(shown[prompts[0].n_dropped :])
@@ -212,20 +212,20 @@ class FittedPrompt(Fitted):
         return np.asarray(np.log(np.maximum(mean, np.finfo(np.float32).tiny)), dtype=np.float32)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """What choosing and calibrating need; none for fixed demonstrations."""
+        """Return the tensors for choosing and calibrating; none for fixed demonstrations without calibration."""
         tensors = {} if self._nearest is None else {"embeddings": self._nearest.embeddings}
         return tensors if self.calibration is None else {**tensors, "calibration": self.calibration}
 
     def state(self) -> dict[str, Any]:
-        """Demonstrations and the words of the classes: predicting needs neither the training rows nor the task's."""
+        """Return the demonstrations and the words of the classes: predicting then needs no training rows."""
         return {
             "label_words": list(self._label_words),
             "demonstrations": [[shown.text, shown.answer] for shown in self.demonstrations],
         }
 
     def _classify(self, prompts: Sequence[Prompt], *, share: bool) -> Floats:
-        """Classes by the likelihood of their words; `share` where prompts show the same demonstrations."""
-        if not share:  # each prompt begins in its own way
+        """Return probabilities of the classes; `share` says that all prompts show the same demonstrations."""
+        if not share:  # each prompt begins differently
             return _normalised(self.likelihood.score([prompt.ids for prompt in prompts], _NOTHING))
         scores = np.empty((len(prompts), len(self._label_words)), dtype=np.float32)
         for n_dropped in sorted({prompt.n_dropped for prompt in prompts}):
@@ -234,19 +234,19 @@ class FittedPrompt(Fitted):
         return _normalised(scores)
 
     def _scores(self, prompts: Sequence[Prompt], n_dropped: int) -> Floats:
-        """Scores of prompts that show the same demonstrations, shape (prompts, classes)."""
+        """Return the scores of prompts that show the same demonstrations, shape (prompts, classes)."""
         shared = self._writer.shared(self.demonstrations[n_dropped:])
         scores = self.likelihood.score([prompt.ids for prompt in prompts], shared)
         if self.calibration is None:
             return scores
-        # Where the positions leave out demonstrations the context is another, and so is what it makes of no content.
+        # Fewer demonstrations make a different context, which needs a calibration of its own.
         content_free = self.calibration if n_dropped == 0 else self.content_free(n_dropped)
         return np.asarray(_log_softmax(scores) - content_free, dtype=np.float32)
 
     def _choose(
         self, texts: Sequence[str], shown: Sequence[Sequence[Demonstration]], rows: Rows, bench: Bench
     ) -> Floats:
-        """One of each row's own choices, by the likelihood of its words."""
+        """Return probabilities of each row's own choices, from the likelihood of their words."""
         from harness.training import reply_nll
 
         choices = [rows.source.fields["choices"][position] for position in rows.index]
@@ -272,7 +272,7 @@ class FittedPrompt(Fitted):
         return _normalised(scores)
 
     def _write(self, prompts: Sequence[Prompt], bench: Bench) -> Answers:
-        """A text after each prompt; one that shows how rows follow each other ends where the next would begin."""
+        """Generate a text after each prompt; with demonstrations, the separator of rows ends the text."""
         assert bench.reply is not None
         if self.demonstrations and self._method.separator:
             stop = tuple(dict.fromkeys([*bench.reply.stop, self._method.separator]))
@@ -297,7 +297,7 @@ def restored(
     """Return a fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved.
 
     Raises:
-        UsageError: a tensor or an entry of the state is missing, or of another shape.
+        UsageError: a tensor or an entry of the state is missing or has a wrong shape.
     """
     embeddings = tensors.get("embeddings")
     nearest = None
@@ -323,15 +323,15 @@ def restored(
 
 
 def load_language_model(bench: Bench) -> LanguageModel:
-    """The backbone with its language-modelling head, charged to "load" at what it cost when it was read."""
+    """Return the backbone with its language-modelling head, charged to "load" at the cost of its first load."""
     known = _load.cache_info().hits
     with bench.clock.paused(), long_step():
         try:
             loaded, peak_rss_bytes, peak_device_bytes = _load(bench.some_backbone, bench.device.torch_device())
-        except UsageError as error:  # the files hold no language-modelling head: no fault of the cell
+        except UsageError as error:  # the files hold no language-modelling head: unsupported, not failed
             raise UnsupportedError(str(error)) from None
     bench.clock.charge("load", loaded.load_seconds)
-    if _load.cache_info().hits > known:  # what an earlier cell has read is charged here too, memory included
+    if _load.cache_info().hits > known:  # an earlier cell loaded it: charge its memory here too
         bench.memory.note(peak_rss_bytes, peak_device_bytes)
         bench.ledger.reused.add("language model")
     return loaded
@@ -339,14 +339,14 @@ def load_language_model(bench: Bench) -> LanguageModel:
 
 @functools.cache
 def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int | None, int]:
-    """The language model, and what reading it took at its peak on the host and on the accelerator."""
+    """Return the language model, and the peak bytes of loading it on the host and on the accelerator."""
     with MemoryMeter(device) as meter:
         loaded = backbone.language_model(device)
     return loaded, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0
 
 
-def counted(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:
-    """Run the language model as part of a fit: once on the clock, and once off it to count its operations."""
+def run_in_fit(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:
+    """Run the language model as part of a fit: once timed, and once untimed to count its operations."""
     before = likelihood.n_tokens
     with bench.working("fit"):
         result = run()
@@ -359,7 +359,7 @@ _NOTHING: Ints = np.empty(0, dtype=np.int64)
 
 
 def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> None:
-    """Never leave out anything silently."""
+    """Note cut texts and dropped demonstrations in the ledger."""
     part = rows.source.key.rpartition("/")[2]
     n_cut = sum(prompt.is_cut for prompt in prompts)
     if n_cut:
@@ -377,5 +377,5 @@ def _log_softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def _normalised(scores: npt.NDArray[Any]) -> Floats:
-    """Probabilities of the classes from log-likelihoods, shape (rows, classes)."""
+    """Return probabilities of the classes from log-likelihoods, shape (rows, classes)."""
     return np.exp(_log_softmax(scores)).astype(np.float32)

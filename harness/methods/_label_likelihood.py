@@ -1,7 +1,7 @@
 """Log-likelihood of each class's words after a prompt, under a causal or a sequence-to-sequence language model.
 
-What is computed once: the keys and values of the tokens that prompts share (causal), those of a prompt for all
-classes, the encoder's states for all classes. Prompts of one length make a batch, without padding.
+Three parts are computed once: the keys and values of tokens that all prompts share (causal), those of a prompt for
+all classes, and the encoder's states for all classes. Prompts of one length form a batch, without padding.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-BATCH_ROWS = {"cpu": 16, "cuda": 64}
-"""Rows of a batch, at most."""
+_MOST_ROWS = {"cpu": 16, "cuda": 64}
+"""Maximum number of prompts in a batch, by kind of device."""
 
 
 class LabelLikelihood:
@@ -33,12 +33,12 @@ class LabelLikelihood:
         model: a language model on `device`.
         labels: token ids of each class's words, at least one each.
         is_causal: whether the words continue the prompt; otherwise the prompt is the encoder's input.
-        normalise: the mean over a label's tokens, not the sum.
-        device: where the model is.
-        precision: of the forward passes; likelihoods are added up in float32.
+        normalise: take the mean over a label's tokens instead of the sum.
+        device: device of the model.
+        precision: precision of the forward passes; likelihoods are added up in float32.
 
     Attributes:
-        n_tokens: tokens that were run through the model so far.
+        n_tokens: number of tokens that passed through the model so far.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class LabelLikelihood:
         self.n_tokens = 0
 
     def score(self, prompts: Sequence[Ints], shared: Ints) -> Floats:
-        """Log-likelihoods of shape (prompts, classes).
+        """Return log-likelihoods of shape (prompts, classes).
 
         Args:
             prompts: token ids of each prompt.
-            shared: token ids that (nearly) all prompts begin with, computed once; prompts that do not are run whole.
-                Of no use to a sequence-to-sequence model, whose encoder looks both ways.
+            shared: token ids at the start of (nearly) all prompts, computed once; other prompts are run whole. A
+                sequence-to-sequence model ignores them: its encoder attends in both directions.
         """
         scores = np.empty((len(prompts), len(self._labels)), dtype=np.float32)
         with self._running():
             use_shared = self._is_causal and len(shared) > 0 and len(prompts) > 0
             prefix = self._remember(shared) if use_shared else None
-            for begins, members in _batches(prompts, shared, BATCH_ROWS[self._device.kind]):
+            for begins, members in _batches(prompts, shared, _MOST_ROWS[self._device.kind]):
                 use = prefix is not None and begins
                 ids = self._tensor([prompts[row][len(shared) if use else 0 :] for row in members])
                 scores[members] = self._score_batch(ids, prefix if use else None).cpu().numpy()
@@ -98,11 +98,11 @@ class LabelLikelihood:
         return ids
 
     def _remember(self, shared: Ints) -> Any:
-        """Keys and values of the shared tokens, batch of one."""
+        """Return the keys and values of the shared tokens, as a batch of one."""
         return _past(self._model(input_ids=self._tensor([shared]), use_cache=True, **self._last_only))
 
     def _score_batch(self, ids: torch.Tensor, prefix: Any) -> torch.Tensor:
-        """Shape (rows, classes) for token ids of shape (rows, length) that follow the prefix."""
+        """Return scores of shape (rows, classes) for token ids of shape (rows, length) after the prefix."""
         import torch
 
         given: dict[str, Any]
@@ -126,7 +126,7 @@ class LabelLikelihood:
         return torch.stack(columns, 1)
 
     def _rest(self, label: Sequence[int], cache: Any, n_rows: int, given: dict[str, Any]) -> torch.Tensor:
-        """Log-likelihood of a label's tokens behind its first, shape (rows,)."""
+        """Return the log-likelihood of a label's tokens after its first, shape (rows,)."""
         import torch
 
         there = self._tensor([np.asarray(label, dtype=np.int64)] * n_rows)
@@ -139,7 +139,7 @@ class LabelLikelihood:
 
 
 def _batches(prompts: Sequence[Ints], shared: Ints, n_rows: int) -> Iterator[tuple[bool, list[int]]]:
-    """Rows of one length together: whether they begin with the shared tokens, and their positions."""
+    """Yield batches of prompts of one length: whether they begin with the shared tokens, and their positions."""
     groups: dict[tuple[int, bool], list[int]] = {}
     for row, ids in enumerate(prompts):
         begins = len(ids) > len(shared) and bool(np.array_equal(ids[: len(shared)], shared))
@@ -150,10 +150,10 @@ def _batches(prompts: Sequence[Ints], shared: Ints, n_rows: int) -> Iterator[tup
 
 
 def _past(outputs: Any) -> Any:
-    """What a forward pass leaves for the next tokens.
+    """Return the cache of a forward pass, for the next tokens.
 
     Raises:
-        UnsupportedError: the model keeps something else than keys and values (recurrent states).
+        UnsupportedError: the model keeps something other than keys and values, such as recurrent states.
     """
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, EncoderDecoderCache
 
@@ -170,10 +170,10 @@ def _past(outputs: Any) -> Any:
 
 
 def _fork(cache: Any, n_rows: int) -> Any:
-    """A cache that goes on from another without changing it, for a batch of `n_rows` (the other's may be one).
+    """Return a cache for a batch of `n_rows` that continues another one without changing it.
 
-    A dynamic layer appends by concatenation into new tensors, so that a fork may share those there are; a batch of
-    one is expanded to a view.
+    A dynamic layer appends by concatenation into new tensors, so a fork may share the existing ones. A batch of one
+    is expanded to a view.
     """
     from transformers.cache_utils import EncoderDecoderCache
 

@@ -24,9 +24,9 @@ class Logistic:
     """A fitted logistic regression.
 
     Attributes:
-        weights: shape (classes, features); rows of classes that were not seen are 0 and their bias is very low.
+        weights: shape (classes, features); rows of unseen classes are 0, and their bias is very low.
         bias: shape (classes,).
-        n_iterations: of the solver.
+        n_iterations: number of iterations of the solver.
     """
 
     weights: Floats
@@ -34,9 +34,9 @@ class Logistic:
     n_iterations: int
 
     def probabilities(self, features: Any) -> Floats:
-        """Shape (rows, classes); `features` is dense or sparse, shape (rows, features).
+        """Return probabilities of shape (rows, classes); `features` is dense or sparse, shape (rows, features).
 
-        Of choices, shape (rows, choices, features), the softmax is over those that a row has.
+        For choices, shape (rows, choices, features), the softmax is over the choices that a row has.
         """
         if features.ndim == 3:
             return softmax_of_choices(features @ self.weights[0])
@@ -51,15 +51,15 @@ _UNSEEN_BIAS = -30.0
 def fit_logistic(
     features: Any, labels: Ints, n_classes: int, inverse_penalty: float, start: Logistic | None = None
 ) -> Logistic:
-    """Multinomial (two classes: binomial) logistic regression with an L2 penalty, by scikit-learn's L-BFGS.
+    """Fit a multinomial (two classes: binomial) logistic regression with an L2 penalty, by scikit-learn's L-BFGS.
 
     Args:
-        features: dense or sparse, shape (rows, features); of choices shape (rows, choices, features), not a number
+        features: dense or sparse, shape (rows, features); for choices, shape (rows, choices, features), with NaN
             where a row has fewer.
         labels: class indices, or the index of the right choice, shape (rows,).
-        n_classes: of the task; classes without rows are never predicted.
+        n_classes: number of classes of the task; classes without rows are never predicted.
         inverse_penalty: scikit-learn's C.
-        start: where to start from: the solution for a neighbouring penalty.
+        start: solution for a neighbouring penalty, to start from.
     """
     if features.ndim == 3:
         return fit_choices(features, labels, inverse_penalty, start)
@@ -84,7 +84,7 @@ def fit_logistic(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, labels)
-    if len(seen) == 2:  # one row for two classes: half each way gives the same probabilities
+    if len(seen) == 2:  # scikit-learn has one row for two classes: half with each sign gives equal probabilities
         weights[seen] = np.stack([-model.coef_[0] / 2, model.coef_[0] / 2])
         bias[seen] = np.array([-model.intercept_[0] / 2, model.intercept_[0] / 2])
     else:
@@ -94,16 +94,16 @@ def fit_logistic(
 
 
 def fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: Logistic | None = None) -> Logistic:
-    """Conditional logistic regression (McFadden, 1974): one weight vector, a softmax over the choices of each row.
+    """Fit a conditional logistic regression (McFadden, 1974): one weight vector, a softmax over each row's choices.
 
-    Minimises C times the sum of the rows' log losses plus half the squared length of the weights, as scikit-learn's
-    logistic regression does, by scipy's L-BFGS. There is no bias: it would be the same for all choices.
+    Like scikit-learn, it minimises C times the sum of the rows' log losses plus half the squared length of the
+    weights, by scipy's L-BFGS. There is no bias: it would be the same for all choices.
 
     Args:
-        features: shape (rows, choices, features), not a number where a row has fewer choices.
+        features: shape (rows, choices, features), with NaN where a row has fewer choices.
         labels: index of the right choice, shape (rows,).
         inverse_penalty: C.
-        start: the solution for a neighbouring penalty.
+        start: solution for a neighbouring penalty, to start from.
     """
     from scipy.optimize import minimize
 
@@ -124,18 +124,18 @@ def fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: L
 
 
 def softmax_of_choices(scores: npt.NDArray[Any]) -> Floats:
-    """Probabilities over the choices of each row, 0 where the score is not a number; shape (rows, choices)."""
+    """Return probabilities over the choices of each row, 0 where the score is NaN; shape (rows, choices)."""
     shifted = np.exp(np.nan_to_num(scores - np.nanmax(scores, axis=1, keepdims=True), nan=-np.inf))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The penalty chosen and what choosing took.
+class _ChosenPenalty:
+    """The chosen penalty and the work of choosing it.
 
     Attributes:
         inverse_penalty: scikit-learn's C.
-        n_iterations: of the solver over all rows; an iteration on a part of them counts as that part.
+        n_iterations: iterations of the solver over all rows; one on a part of the rows counts as that part.
     """
 
     inverse_penalty: float
@@ -150,21 +150,20 @@ def choose_penalty(
     n_folds: int,
     default: float,
     lone_classes: Collection[int] = (),
-) -> Choice:
+) -> _ChosenPenalty:
     """Return the C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
 
-    The log loss and not the accuracy: it tells penalties apart on a few dozen rows. With a single row of some class
-    there is nothing to hold out, and `default` is taken; folds never hold out rows of
-    `lone_classes`, which no test row has either. Penalties are tried from the strongest down, each fold
-    starting from its last solution; the first that makes the loss worse ends the search, since the loss has one
-    valley along the path and weak penalties take most of the time.
+    The log loss distinguishes penalties on a few dozen rows; the accuracy does not. Where a class has a single row,
+    nothing can be held out, and the result is `default`. Folds never hold out rows of `lone_classes`, which no test
+    row has either. Penalties are tried from the strongest down, and each fold starts from its last solution. The
+    search ends when the loss rises: it has one minimum along the path, and weak penalties take most of the time.
     """
-    strata = labels if features.ndim == 2 else np.zeros_like(labels)  # which choice is right is no class
+    strata = labels if features.ndim == 2 else np.zeros_like(labels)  # the index of the right choice is no class
     may_validate = ~np.isin(strata, list(lone_classes))
     counts = np.bincount(strata[may_validate], minlength=n_classes)
     n_folds = min(n_folds, int(counts[counts > 0].min(initial=n_folds)))
     if n_folds < 2 or not may_validate.any():
-        return Choice(default, 0.0)
+        return _ChosenPenalty(default, 0.0)
     fold_of = np.where(may_validate, folds(strata, n_folds), -1)
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
@@ -180,14 +179,14 @@ def choose_penalty(
         if loss > best_loss:
             break
         best, best_loss = inverse_penalty, loss
-    return Choice(best, iterations)
+    return _ChosenPenalty(best, iterations)
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
-    """Keep BLAS to one thread meanwhile.
+    """Limit BLAS to one thread inside a block.
 
-    The solver's products of a matrix with a few vectors are bound by memory; waking a second thread for each was
-    measured to make a fit on 2,048 rows of 384 features 15 to 30 times as slow.
+    The solver's products of a matrix with a few vectors are bound by memory. With a second thread, a fit on 2,048
+    rows of 384 features was measured to take 15 to 30 times as long.
     """
     from threadpoolctl import threadpool_limits
 
@@ -195,8 +194,8 @@ def one_blas_thread() -> AbstractContextManager[object]:
     return limits
 
 
-def warm_up() -> None:
-    """Import scikit-learn and start its solver."""
+def start_solver() -> None:
+    """Import scikit-learn and start its solver, which the first fit would otherwise pay for."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     features = TfidfVectorizer(dtype=np.float32).fit_transform(["one two", "two three", "three four", "four five"])
@@ -206,16 +205,16 @@ def warm_up() -> None:
 
 
 class LogisticMethod(Method):
-    """What methods that fit a logistic regression share: its settings and how its penalty is chosen.
+    """Base class of methods that fit a logistic regression: its settings and the choice of its penalty.
 
     Attributes:
         c: scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
-        c_grid: the penalties to choose from.
-        folds: at most so many.
+        c_grid: penalties to choose from.
+        folds: maximum number of folds.
     """
 
     c_without_folds: ClassVar[float]
-    """Taken where a class has a single row, so that nothing can be held out."""
+    """Inverse penalty for training rows that cannot be held out, because a class has a single row."""
 
     c: float | None = Field(default=None, gt=0)
     c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
@@ -223,7 +222,7 @@ class LogisticMethod(Method):
 
     def warm_up(self) -> None:
         """Import scikit-learn and start its solver."""
-        warm_up()
+        start_solver()
 
     def fit_penalised(self, features: Any, labels: Ints, bench: Bench) -> Logistic:
         """Choose the penalty unless it is given, fit, and enter the spending in the ledger.
@@ -231,7 +230,7 @@ class LogisticMethod(Method):
         Args:
             features: dense or sparse, shape (rows, features).
             labels: class indices, shape (rows,).
-            bench: of the cell.
+            bench: the cell's bench.
         """
         chosen, choice_iterations = self.c, 0.0
         if chosen is None:
@@ -257,10 +256,10 @@ class LogisticMethod(Method):
 
 
 def logistic_tensors(model: Logistic) -> dict[str, npt.NDArray[Any]]:
-    """What is saved of it."""
+    """Return the tensors that are saved for a logistic regression."""
     return {"weights": model.weights, "bias": model.bias}
 
 
 def expected_logistic(n_rows: int, width: int) -> dict[str, Expected]:
-    """Return the shapes of what is saved of it: one row of weights for each class, or one for all choices."""
+    """Return the shapes of the saved tensors: one row of weights per class, or one for all choices."""
     return {"weights": Expected((n_rows, width)), "bias": Expected((n_rows,))}

@@ -1,7 +1,7 @@
-"""Which linear layers of a transformer make queries, keys and values, and which end a sub-layer, read off its modules.
+"""Find the linear layers of a transformer that make queries, keys and values, and those that end a sub-layer.
 
-Architectures give these layers names of their own. A layer is told by what it stands in (attention or not) and by its
-last name; nothing is run.
+Architectures name these layers differently. A layer is identified by its parent (attention or not) and by its last
+name; nothing is run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _ATTENTION: Final = re.compile(r"attn|attention", re.IGNORECASE)
 _FUSED: Final = re.compile(r"(w?qkv|query_key_value|c_attn|in_proj)(_?(proj|lin))?", re.IGNORECASE)
-"""One matrix that makes queries, keys and values: ModernBERT's, BLOOM's, GPT-2's, DeBERTa's."""
+"""Names of a matrix that makes queries, keys and values: ModernBERT's, BLOOM's, GPT-2's, DeBERTa's."""
 
 _ONE: Final = {
     letter: re.compile(rf"((to_|w)?{letter}|{name})(_?(proj|lin))?", re.IGNORECASE)
@@ -38,11 +38,11 @@ def linear_layers(transformer: nn.Module) -> dict[str, nn.Module]:
 
 
 def projections(transformer: nn.Module, letters: str) -> list[str]:
-    """Return the names of the layers of attention that make what `letters` stand for.
+    """Return the names of the attention layers that make queries, keys or values.
 
     Args:
         transformer: a transformers model.
-        letters: of `q`, `k` and `v`: queries, keys and values. One matrix that makes all three stands for any of them.
+        letters: some of `q`, `k` and `v`. A matrix that makes all three matches any of them.
 
     Returns:
         Names of modules; empty where attention has no such layers.
@@ -57,7 +57,7 @@ def projections(transformer: nn.Module, letters: str) -> list[str]:
 
 
 def attention_ends(transformer: nn.Module) -> list[str]:
-    """Return the names of the layers that end attention: in each attention, the last layer that makes no q, k or v."""
+    """Return the names of the output layers of attention: in each attention, the last that makes no q, k or v."""
     ends: dict[str, str] = {}
     for name in linear_layers(transformer):
         place, _, last = name.rpartition(".")
@@ -69,9 +69,9 @@ def attention_ends(transformer: nn.Module) -> list[str]:
 
 
 def feedforward_ends(transformer: nn.Module) -> list[str]:
-    """Return the names of the layers that end a feed-forward network: in each block, the last one outside attention.
+    """Return the names of the output layers of feed-forward networks: in each block, the last outside attention.
 
-    It leads back to the width of the model; a router, which leads to experts, does not.
+    Its output has the width of the model; that of a router, which leads to experts, has not.
     """
     width = int(getattr(transformer.config, "hidden_size", 0))
     outside = [
@@ -85,7 +85,7 @@ def feedforward_ends(transformer: nn.Module) -> list[str]:
 
 
 def _width_out(layer: nn.Module) -> int:
-    """Return the size of what a linear layer puts out; GPT-2's layers call it otherwise."""
+    """Return the output size of a linear layer; GPT-2's layers use another name for it."""
     size: Any = layer.out_features if hasattr(layer, "out_features") else layer.nf
     return int(size)
 
@@ -95,7 +95,7 @@ def _in_attention(name: str) -> bool:
 
 
 def _outermost_attention(name: str) -> str:
-    """Return the name down to the first part that speaks of attention, and the number behind it, if there is one."""
+    """Return the name up to the first part that mentions attention, and any number after it."""
     parts = name.split(".")
     at = next(at for at, part in enumerate(parts) if _in_attention(part))
     while at + 1 < len(parts) and parts[at + 1].isdigit():
@@ -104,7 +104,7 @@ def _outermost_attention(name: str) -> str:
 
 
 def _block_of(name: str) -> str:
-    """Return the name down to its first number: `encoder.layer.3` of all layers of the fourth block."""
+    """Return the name up to its first number: `encoder.layer.3` for all layers of the fourth block."""
     parts = name.split(".")
     return ".".join(parts[: next(at for at, part in enumerate(parts) if part.isdigit()) + 1])
 

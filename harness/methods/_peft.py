@@ -1,4 +1,4 @@
-"""What methods that add parameters to a fixed transformer by peft share."""
+"""Base classes of methods that add parameters to a fixed transformer with peft."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RATE_AND_EPOCHS: SearchSpace = {
     "learning_rate": Range(3e-4, 1e-1, log=True),
     "epochs": Choice((4.0, 8.0, 16.0)),
 }
-"""What is searched over where a few parameters are trained: they bear, and need, larger steps than the transformer."""
+"""Search space of methods that train few parameters, which need larger steps than a whole transformer."""
 
 
 _NAMED_BY_PEFT: Final = frozenset(
@@ -44,7 +44,7 @@ _NAMED_BY_PEFT: Final = frozenset(
 
 
 class PeftMethod(FineTuning):
-    """Train what peft adds to the transformer, and the output layer; the transformer itself stays as it was."""
+    """Train the parameters that peft adds, and the output layer; the transformer itself stays fixed."""
 
     search_space: ClassVar[SearchSpace] = RATE_AND_EPOCHS
 
@@ -55,7 +55,7 @@ class PeftMethod(FineTuning):
     epochs: float = Field(default=6, gt=0)
 
     def warm_up(self) -> None:
-        """Import peft too: that takes seconds."""
+        """Import peft too, which takes seconds."""
         super().warm_up()
         import peft  # noqa: F401
 
@@ -63,7 +63,7 @@ class PeftMethod(FineTuning):
     """Whether version 1 refused the model types whose layers peft does not name."""
 
     def version_on(self, files: BackboneFiles | None, form: Form) -> int:
-        """Return a later version where version 1 refused: its records must not stand for cells that can be run."""
+        """Return a later version where version 1 refused: cells that can now run need another id than its records."""
         version = super().version_on(files, form)
         names_layers = getattr(self, "targets", "attention") != "attention"
         if files is None or names_layers or not self.refused_without_names or files.model_type in _NAMED_BY_PEFT:
@@ -72,7 +72,7 @@ class PeftMethod(FineTuning):
 
     @classmethod
     def later_versions(cls) -> str:
-        """Return a line that says on which model types the version is a later one."""
+        """Return a line that lists the model types with a later version."""
         named = super().later_versions()
         if not cls.refused_without_names:
             return named
@@ -82,16 +82,16 @@ class PeftMethod(FineTuning):
 
     @abstractmethod
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """Return the `peft.PeftConfig` of what is added.
+        """Return the `peft.PeftConfig` of the added parameters.
 
-        Where its `target_modules` is None, they become those of `default_targets`.
+        If its `target_modules` is None, `default_targets` supplies them.
         """
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
         """Return the transformer wrapped by peft."""
         from peft import get_peft_model
 
-        with warnings.catch_warnings():  # peft asks transformers by a name that it is renaming
+        with warnings.catch_warnings():  # peft uses a name that transformers deprecates
             warnings.simplefilter("ignore")
             config = self.peft_config(transformer, bench)
             if getattr(config, "target_modules", ()) is None:
@@ -100,7 +100,7 @@ class PeftMethod(FineTuning):
                 config.task_type = "CAUSAL_LM" if bench.files.architecture == "causal" else "SEQ_2_SEQ_LM"
             try:
                 wrapped: nn.Module = get_peft_model(transformer, config)
-            except (TypeError, ValueError) as error:  # a kind of layer that it does not know
+            except (TypeError, ValueError) as error:  # a type of layer that peft does not know
                 raise UnsupportedError(
                     f"peft cannot put '{self.name}' into a {type(transformer).__name__}: {str(error).rstrip('.')}. Try "
                     f"other settings of '{self.name}', or another method: lora, bitfit or full."
@@ -108,12 +108,12 @@ class PeftMethod(FineTuning):
         return wrapped
 
     def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
-        """Return the modules that are adapted where no setting names them.
+        """Return the modules to adapt where no setting names them.
 
-        They are peft's own where it knows the architecture; else the layers of attention that make queries and values.
+        The default is peft's own choice where it knows the architecture, else the layers of queries and values.
 
         Returns:
-            Names of modules, or a pattern of names; None has peft take its own.
+            Names of modules, or a pattern of names; None leaves the choice to peft.
 
         Raises:
             UnsupportedError: peft does not know the architecture, and attention has no such layers.
@@ -133,7 +133,7 @@ class PeftMethod(FineTuning):
         return found
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """What peft added and marked as trained."""
+        """Yield the parameters that peft added and marked as trained."""
         for parameter in transformer.parameters():
             if parameter.requires_grad:
                 yield parameter
@@ -145,7 +145,7 @@ def model_type_of(transformer: nn.Module) -> str:
 
 
 def no_projections(method: PeftMethod, transformer: nn.Module, which: str) -> UnsupportedError:
-    """Return the error for attention without linear layers, as XLNet's and Mamba's, and what to try instead."""
+    """Return the error for attention without linear layers (XLNet, Mamba), with alternatives to try."""
     others = "bitfit, prompt-tuning or full"
     instead = f"targets=all-linear, or {others}" if "targets" in type(method).model_fields else others
     return UnsupportedError(
@@ -158,9 +158,9 @@ class LowRankMethod(PeftMethod):
     """Settings of methods that learn an addition to weight matrices.
 
     Attributes:
-        rank: of the addition.
-        alpha: the addition is scaled by `alpha / rank`.
-        targets: which matrices: `attention` (peft's default for the architecture, mostly queries and values) or
+        rank: rank of the addition.
+        alpha: scale of the addition, which is multiplied by `alpha / rank`.
+        targets: matrices to adapt: `attention` (peft's default for the architecture, mostly queries and values) or
             `all-linear`.
     """
 
@@ -171,12 +171,12 @@ class LowRankMethod(PeftMethod):
     targets: Literal["attention", "all-linear"] = "attention"
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """What enters each adapted matrix is kept for its addition: of two, or of all (one of which is wide)."""
+        """Return the workload; the inputs of each adapted matrix are kept: two matrices, or all (one is wide)."""
         whole = super().workload(n_train, budget, n_blocks)
         return dataclasses.replace(whole, additions=2.0 if self.targets == "attention" else 9.0)
 
     def target_modules(self) -> str | None:
-        """As peft reads it."""
+        """Return the targets in peft's form; None leaves the choice to `default_targets`."""
         return "all-linear" if self.targets == "all-linear" else None
 
 
@@ -184,7 +184,7 @@ class SoftPrompt(PeftMethod):
     """Settings of methods that put virtual tokens before the text; only real tokens are pooled.
 
     Attributes:
-        n_virtual_tokens: virtual tokens; they take positions from the text's.
+        n_virtual_tokens: number of virtual tokens; they take positions from the text.
     """
 
     search_space: ClassVar[SearchSpace] = {
@@ -203,15 +203,15 @@ class SoftPrompt(PeftMethod):
         return self.n_virtual_tokens
 
     def sizes(self, transformer: nn.Module) -> dict[str, Any]:
-        """Return the sizes that peft's configuration needs; its own reading of configurations knows few names.
+        """Return the sizes for peft's configuration, since peft reads them from few architectures itself.
 
-        Only the width of the embeddings matters to virtual tokens that are put before the text's.
+        Only the width of the embeddings matters for virtual tokens before the text.
         """
         embedding: Any = transformer.get_input_embeddings()  # type: ignore[operator]
         return {"token_dim": int(embedding.embedding_dim), "num_layers": 1, "num_attention_heads": 1}
 
     def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
-        """Refuse a transformer that does not take the virtual tokens, before anything is trained."""
+        """Refuse a transformer that cannot read virtual tokens, before anything is trained."""
         import torch
 
         from harness.training import short_text, transformers_model

@@ -1,7 +1,6 @@
-"""From texts and demonstrations to the token ids of prompts, and from classes to the token ids of their words.
+"""Convert texts and demonstrations to the token ids of prompts, and classes to the token ids of their words.
 
-Everything is tokenised as running text, whole, so that each token is the one a language model would see there: no
-piece is tokenised by itself and glued to another.
+Prompts are tokenised whole, as running text. Tokenising pieces and joining them would give other tokens at the joints.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from harness.support import UnsupportedError
 from harness.tasks import Ints
 
 PLACE = "{text}"
-"""Where a method's template has the text."""
+"""Placeholder of the text in a method's template."""
 
 _PROBES = ("", "a", "7")
-"""Texts that begin differently under any tokenizer: what prompts with these share, all prompts share."""
+"""Texts that begin differently under any tokenizer: tokens that prompts with them share, all prompts share."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Demonstration:
     """A training row that a prompt shows.
 
     Attributes:
-        text: the text, or all that is asked (`Wording`).
-        answer: what is right, in words.
+        text: the text, or the whole question (`Wording`).
+        answer: the right answer, in words.
     """
 
     text: str
@@ -40,29 +39,29 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a row is put to a language model.
+    """The form in which a language model sees a row.
 
     Attributes:
-        template: a method's, which holds `PLACE` once; or a task's own, whose fields name columns.
-        is_whole: whether rows come as the task has worded them, so that the template only shows how they end.
+        template: a method's template, which holds `PLACE` once, or a task's own, whose fields name columns.
+        is_whole: whether rows come in the task's own wording, so that the template only shows their ending.
     """
 
     template: str
     is_whole: bool = False
 
     def ask(self, text: str) -> str:
-        """What is asked, without spaces behind it: a space before an answer is part of its first token mostly."""
+        """Return the question without trailing spaces: a space usually belongs to the answer's first token."""
         return (text if self.is_whole else self.template.replace(PLACE, text)).rstrip(" ")
 
     def probe(self, text: str) -> str:
-        """What is asked of a row all of whose fields are `text`."""
+        """Return the question of a row whose fields are all `text`."""
         if not self.is_whole:
             return self.ask(text)
         return self.template.format_map(defaultdict(lambda: text)).rstrip(" ")
 
     @property
     def joint(self) -> str:
-        """What stands between what is asked and its answer."""
+        """Separator between a question and its answer."""
         return "" if self.probe("a")[-1:].isspace() else " "
 
 
@@ -72,9 +71,9 @@ class Prompt:
 
     Attributes:
         ids: token ids, shape (tokens,).
-        n_dropped: demonstrations, the earliest first, for which the positions left no room.
-        is_cut: whether the text was cut, by the task's limit or for want of room.
-        written: as it reads.
+        n_dropped: number of demonstrations, the earliest first, that did not fit into the positions.
+        is_cut: whether the text was cut, by the task's limit or to fit.
+        written: the prompt as text.
     """
 
     ids: Ints
@@ -86,22 +85,22 @@ class Prompt:
 class PromptWriter:
     """Writes prompts for one task and backbone.
 
-    A prompt is the instruction, the demonstrations and the text, each but the first behind a separator; a
-    demonstration is what is asked of a row with its answer behind it, and the text is what is asked alone, for the
-    language model to go on from. An answer follows after one space, or at once if what is asked ends a line. The
-    special tokens that the tokenizer begins a text with (BOS) come once, at the start.
+    A prompt consists of the instruction, the demonstrations and the question, joined by separators. A demonstration is
+    a question with its answer; the last question has none, and the language model continues it. An answer follows
+    after one space, or directly if the question ends a line. The tokenizer's initial special tokens (BOS) come once,
+    at the start.
 
-    A text that is too long loses its end; one that the task has worded itself loses its beginning, since its end says
-    what is asked.
+    A text that is too long loses its end. A task's own wording loses its beginning instead, since its end holds the
+    question.
 
     Args:
-        backbone: causal: answers continue the prompt; sequence to sequence: the prompt is the encoder's input and
-            answers are the decoder's targets, special tokens (T5: EOS) included, as in its training.
-        wording: how a row is put.
-        separator: between instruction, demonstrations and text.
-        instruction: begins every prompt; "" for none.
-        max_text_tokens: tokens of a text that are read, special tokens counted (`Bench.max_length`).
-        answers: all that there are, in words, where every row has the same.
+        backbone: if causal, answers continue the prompt. If sequence-to-sequence, the prompt is the encoder's input
+            and answers are the decoder's targets, special tokens (T5: EOS) included, as in its training.
+        wording: form of a row in the prompt.
+        separator: text between instruction, demonstrations and question.
+        instruction: beginning of every prompt; "" for none.
+        max_text_tokens: maximum tokens of a text, special tokens included (`Bench.max_length`).
+        answers: all answers in words, where every row has the same ones.
         n_answer_tokens: positions to leave for an answer where rows differ.
 
     Attributes:
@@ -142,12 +141,12 @@ class PromptWriter:
         self._check_labels(answers)
 
     def write(self, text: str, demonstrations: Sequence[Demonstration], *, room: int | None = None) -> Prompt:
-        """The prompt of a text behind demonstrations, shortened to fit the positions.
+        """Return the prompt of a text after its demonstrations, shortened to fit the positions.
 
         Args:
-            text: of the row.
-            demonstrations: in the order in which they are shown.
-            room: tokens that there is room for; None leaves as many positions as the longest answer takes.
+            text: the row's text.
+            demonstrations: demonstrations in the order in which the prompt shows them.
+            room: maximum tokens of the prompt; None leaves positions for the longest answer.
 
         Raises:
             UnsupportedError: instruction and template alone are longer than the positions allow.
@@ -174,7 +173,7 @@ class PromptWriter:
     def write_with(
         self, text: str, demonstrations: Sequence[Demonstration], answers: Sequence[str]
     ) -> tuple[Prompt, list[Ints]]:
-        """The prompt of a text, and the token ids of each of its own possible answers as they follow it."""
+        """Return the prompt of a text, and the token ids of each of its own possible answers after it."""
         if not self._is_causal:
             prompt = self.write(text, demonstrations)
             return prompt, [np.asarray(self._ids(answer), dtype=np.int64) for answer in answers]
@@ -187,20 +186,20 @@ class PromptWriter:
         return prompt, [np.asarray(ids, dtype=np.int64) for ids in rest]
 
     def write_probe(self, text: str, demonstrations: Sequence[Demonstration]) -> Prompt:
-        """The prompt of a row all of whose fields are `text`."""
+        """Return the prompt of a row whose fields are all `text`."""
         return self.write(self._wording.probe(text) if self._wording.is_whole else text, demonstrations)
 
     def shared(self, demonstrations: Sequence[Demonstration]) -> Ints:
-        """The tokens that prompts with these demonstrations begin with, whatever their text; shape (tokens,).
+        """Return the first tokens of all prompts with these demonstrations, whatever the text; shape (tokens,).
 
-        Found by comparing prompts, since a tokenizer may merge across the border between separator and template.
+        They are found by comparing prompts, since a tokenizer may merge separator and template.
         """
         shown = self._shown(demonstrations)
         prompts = [self._ids_before_answer(self._join([*shown, self._wording.probe(probe)])) for probe in _PROBES]
         return np.asarray(prompts[0][: _n_common(prompts)], dtype=np.int64)
 
     def shorten(self, text: str) -> str:
-        """The part of a text that the task's limit lets a method read."""
+        """Return the part of a text within the task's limit of tokens."""
         return self._some_tokens(text, self._n_text_tokens)
 
     def _shown(self, demonstrations: Sequence[Demonstration]) -> list[str]:
@@ -219,14 +218,14 @@ class PromptWriter:
         ids = self._ids(written)
         ids = ids[: len(ids) - self._n_behind]
         if self._is_causal and not self.labels and ids[-1:] == [self._tokenizer.eos_token_id]:
-            ids = ids[:-1]  # the prompt is gone on from, and not over
-        return ids or [_start_id(self._tokenizer)]  # nothing at all to go on from: an empty text in a bare template
+            ids = ids[:-1]  # the model must continue the prompt, not find it ended
+        return ids or [_start_id(self._tokenizer)]  # an empty text in a bare template leaves nothing to continue
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text)["input_ids"])
 
     def _some_tokens(self, text: str, n_tokens: int) -> str:
-        """The first tokens of a text, or the last of one that loses its beginning."""
+        """Return the first tokens of a text, or the last where the task words the question."""
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if len(encoded["input_ids"]) <= n_tokens:
             return text
@@ -236,21 +235,21 @@ class PromptWriter:
         return text[offsets[-n_tokens][0] :] if self._wording.is_whole else text[: offsets[n_tokens - 1][1]]
 
     def _n_to_drop(self, demonstrations: Sequence[Demonstration], n_over: int) -> int:
-        """How many of the earliest to leave out for `n_over` tokens: at least one, and one less than is likely."""
+        """Return how many of the earliest to drop to save `n_over` tokens: at least one, and one less than likely."""
         lengths = np.cumsum([self._length(shown) for shown in demonstrations])
         return max(1, int(np.searchsorted(lengths, n_over)))
 
     def _length(self, shown: Demonstration) -> int:
-        """Tokens that a demonstration adds to a prompt, up to merges at its borders."""
+        """Return the tokens that a demonstration adds to a prompt, up to merges at its borders."""
         if shown not in self._lengths:
             self._lengths[shown] = len(self._prompt_ids("", [shown])) - len(self._prompt_ids("", ()))
         return self._lengths[shown]
 
     def _continuations(self, before: str, answers: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids of each answer as it continues a prompt, and how many of the prompt's own they replace.
+        """Return the token ids of each answer after a prompt, and how many of the prompt's own they replace.
 
-        A tokenizer may merge the prompt's last character with what follows it, or end every text with a token: such
-        tokens are no part of what is gone on from.
+        A tokenizer may merge the prompt's last character with the next one, or end every text with a token. Such
+        tokens are not part of the prompt that the model continues.
         """
         prompt = self._ids(before)
         wholes = [self._ids(before + self._joint + answer) for answer in answers]
@@ -270,7 +269,7 @@ class PromptWriter:
 
 
 def _n_common(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with."""
+    """Return the number of leading tokens that all rows share."""
     n_common = 0
     for column in zip(*rows, strict=False):
         if len(set(column)) > 1:

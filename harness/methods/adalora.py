@@ -1,4 +1,4 @@
-"""LoRA whose rank goes where it matters."""
+"""LoRA with the rank distributed over matrices by importance."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from harness.training import AdaptedModel, Hooks
 
 _TICKS = 1000
-"""peft counts steps; a budget need not know them, so it is told the share spent, in thousandths."""
+"""Steps given to peft. It counts steps, but a budget may not know them; each stands for a thousandth of the budget."""
 
 
 @method
 class AdaLora(LowRankMethod):
-    """Learn additions in the form of a singular value decomposition, and prune the values that matter least.
+    """Learn additions in the form of a singular value decomposition, and prune the least important values.
 
-    Starts from `initial_rank` in every matrix and ends with `rank` on average, by a schedule that follows the share of
-    the budget that is spent.
+    Every matrix starts with `initial_rank`; the average ends at `rank`. The schedule follows the spent share of the
+    budget.
 
     Attributes:
-        initial_rank: before pruning.
+        initial_rank: rank before pruning.
         pruning_starts, pruning_ends: shares of the budget.
         orthogonality: weight of the penalty that keeps singular vectors orthogonal.
-        alpha: the addition is scaled by `alpha / initial_rank`.
-        adapter_dropout: of what enters the addition.
+        alpha: scale of the addition, which is multiplied by `alpha / initial_rank`.
+        adapter_dropout: dropout rate at the input of the addition.
     """
 
     name = "adalora"
@@ -53,11 +53,11 @@ class AdaLora(LowRankMethod):
     @model_validator(mode="after")
     def _has_something_to_prune(self) -> Self:
         if self.rank >= self.initial_rank:
-            raise ValueError(f"rank={self.rank} is to be below initial_rank={self.initial_rank}: there is to be pruned")
+            raise ValueError(f"rank={self.rank} must be below initial_rank={self.initial_rank}, or nothing is pruned")
         return self
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """Return AdaLoRA over a thousand ticks of the budget."""
+        """Return peft's configuration of AdaLoRA, with a thousand steps for the whole budget."""
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
@@ -74,7 +74,7 @@ class AdaLora(LowRankMethod):
         )
 
     def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
-        """Return the matrices that LoRA takes: peft's own list for AdaLoRA is longer."""
+        """Return the matrices that LoRA adapts; peft's own list for AdaLoRA is longer."""
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
         found = super().default_targets(transformer, "LORA")
@@ -84,7 +84,7 @@ class AdaLora(LowRankMethod):
         return theirs if isinstance(theirs, str) else list(theirs)
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
-        """Prunes after each step, and keeps the vectors orthogonal."""
+        """Return hooks that prune after each step and keep the vectors orthogonal."""
         import torch
 
         from harness.training import Hooks
@@ -100,7 +100,7 @@ class AdaLora(LowRankMethod):
             is_final = False
 
             def penalty(self) -> torch.Tensor | None:
-                """Mean Frobenius distance of the vectors' products from the identity (the paper's equation 4)."""
+                """Return the mean Frobenius distance of the vectors' products from the identity (equation 4)."""
                 if weight == 0:
                     return None
                 products = [value @ value.T for value in rows_are_vectors]
@@ -113,8 +113,8 @@ class AdaLora(LowRankMethod):
                 if self.is_final:
                     tick = max(tick, last_tick + 1)
                 elif tick >= last_tick:
-                    tick, self.is_final = last_tick, True  # the tick that fixes the ranks comes once, and always
-                    if not adalora.rankallocator.ipt:  # it is the first, and no importance has been computed yet
+                    tick, self.is_final = last_tick, True  # the tick that fixes the ranks must come exactly once
+                    if not adalora.rankallocator.ipt:  # on the first tick, no importance has been computed yet
                         adalora.rankallocator.update_ipt(adalora.model)
                 adalora.update_and_allocate(tick)
 

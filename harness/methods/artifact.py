@@ -1,4 +1,4 @@
-"""What is kept of a fitted method: the tensors that were trained (safetensors) and its settings (JSON). No pickle."""
+"""Save and load a fitted method: its trained tensors (safetensors) and its settings (JSON), without pickle."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ARTIFACT_SETTINGS = "adapted.json"
 Tensors = dict[str, npt.NDArray[Any]]
 
 _DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8"}
-"""Types of saved tensors: as numpy names them, and as safetensors does."""
+"""Types of saved tensors: numpy's name to safetensors' name."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """The files of a saved method, read and checked on their own.
+    """The files of a saved method, read and checked without a backbone.
 
     Attributes:
         method: the configured method.
         version: the version of the method that saved it, on its backbone.
-        tensors: the saved tensors, by name. All numbers are finite.
-        state: what the method saved beside them.
+        tensors: the saved tensors by name; all numbers are finite.
+        state: further saved values of the method.
     """
 
     method: Method
@@ -52,14 +52,14 @@ class _Settings(BaseModel):
 
 
 def save_artifact(fitted: Fitted, method: Method, folder: Path, bench: Bench, *, without: Collection[str] = ()) -> int:
-    """Write what predicting again needs beside the backbone; return the bytes written.
+    """Write everything beside the backbone that later predictions need; return the bytes written.
 
     Args:
-        fitted: what is saved.
-        method: the method that it was fitted by.
-        folder: is made where it is missing.
-        bench: of the cell; its backbone and kind of task decide which version of the method is saved.
-        without: names of tensors that are kept elsewhere.
+        fitted: the fitted method.
+        method: the method that fitted it.
+        folder: the folder to write, made if missing.
+        bench: the cell's bench; its backbone and kind of task decide which version of the method is saved.
+        without: names of tensors that are stored elsewhere.
 
     Raises:
         FloatingPointError: a tensor is not finite.
@@ -70,14 +70,14 @@ def save_artifact(fitted: Fitted, method: Method, folder: Path, bench: Bench, *,
     kept = {name: np.ascontiguousarray(value) for name, value in fitted.tensors().items() if name not in without}
     broken = not_finite(kept)
     if broken is not None:
-        raise FloatingPointError(f"The fitted tensor '{broken}' is not finite: such a model is not saved.")
+        raise FloatingPointError(f"The fitted tensor '{broken}' is not finite, so the model is not saved.")
     save_file(kept, folder / ARTIFACT_TENSORS)
     (folder / ARTIFACT_SETTINGS).write_bytes(_settings(fitted, method, _version(method, bench)))
     return sum((folder / name).stat().st_size for name in (ARTIFACT_TENSORS, ARTIFACT_SETTINGS))
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read what `save_artifact` has written, and check all of it that can be checked without a backbone.
+    """Read the files of `save_artifact`, and check everything that can be checked without a backbone.
 
     Raises:
         UsageError: a file is missing or damaged, a tensor is not finite, or an earlier version of the method saved it.
@@ -88,7 +88,7 @@ def read_artifact(folder: Path) -> Artifact:
         )
     settings = _read_settings(folder / ARTIFACT_SETTINGS)
     cls = methods.get(settings.method)
-    if settings.version < cls.version:  # a later one may be right: that depends on the backbone, see `rebuild_artifact`
+    if settings.version < cls.version:  # `rebuild_artifact` checks later ones, which depend on the backbone
         raise _another_version(folder, settings.method, settings.version, cls.version)
     try:
         method = cls(**settings.config)
@@ -99,7 +99,7 @@ def read_artifact(folder: Path) -> Artifact:
     if _canonical(method.config()) != _canonical(settings.config):
         raise UsageError(
             f"'{folder / ARTIFACT_SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is "
-            f"missing or of another type. {AGAIN}"
+            f"missing or has a wrong type. {AGAIN}"
         )
     tensors = read_tensors(folder / ARTIFACT_TENSORS)
     broken = not_finite(tensors)
@@ -114,12 +114,12 @@ def load_artifact(
     """Rebuild a saved method on the bench's backbone.
 
     Args:
-        folder: the folder that `save_artifact` has written.
-        bench: with the backbone that it was fitted on.
-        besides: tensors that are kept elsewhere, by name; those that the method does not train are passed over.
+        folder: the folder that `save_artifact` wrote.
+        bench: a bench with the backbone that the method was fitted on.
+        besides: tensors that are stored elsewhere, by name; those that the method does not train are ignored.
 
     Raises:
-        UsageError: the folder does not hold exactly what the method needs, or the method cannot run on this backbone
+        UsageError: the folder does not hold exactly the method's tensors, or the method cannot run on this backbone
             or device. The message names the file or the tensor.
     """
     return rebuild_artifact(read_artifact(folder), folder, bench, besides=besides)
@@ -128,7 +128,7 @@ def load_artifact(
 def rebuild_artifact(
     saved: Artifact, folder: Path, bench: Bench, *, besides: Mapping[str, npt.NDArray[Any]] | None = None
 ) -> tuple[Method, Fitted]:
-    """Rebuild a method from its files, already read; see `load_artifact`."""
+    """Rebuild a method from files that are already read; see `load_artifact`."""
     besides = besides or {}
     version = _version(saved.method, bench)
     if saved.version != version:
@@ -150,7 +150,7 @@ def rebuild_artifact(
 
 
 def _version(method: Method, bench: Bench) -> int:
-    """Return the version of a method that the cells on a backbone and a kind of task carry."""
+    """Return the version of a method in cells with the bench's backbone and kind of task."""
     files = bench.backbone.files if bench.backbone is not None and method.serves else None
     return method.version_on(files, bench.kind.form)
 
@@ -163,7 +163,7 @@ def _another_version(folder: Path, name: str, saved: int, expected: int) -> Usag
 
 
 def _check_restored(fitted: Fitted, saved: Artifact, besides: Collection[str], folder: Path) -> None:
-    """Refuse a restored method that does not consist of exactly what was read."""
+    """Refuse a restored method that differs from the files read."""
     restored = fitted.tensors()
     for name in saved.tensors:
         if name not in restored:
@@ -194,7 +194,7 @@ def read_tensors(path: Path) -> Tensors:
     known = set(_DTYPES.values())
     try:
         with safe_open(path, framework="numpy") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no dict
+            for name in opened.keys():  # noqa: SIM118 - no dict
                 found = opened.get_slice(name).get_dtype()
                 if found not in known:
                     raise UsageError(
@@ -203,13 +203,13 @@ def read_tensors(path: Path) -> Tensors:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except HarnessError:
         raise
-    except Exception as error:  # the library raises errors of its own, of the system, and of numpy
+    except Exception as error:  # safetensors raises its own errors, OSError, and numpy's
         raise UsageError(f"'{path}' cannot be read as safetensors ({reason_of(error)}). {AGAIN}") from error
 
 
 def artifact_size_bytes(fitted: Fitted, method: Method) -> int:
     """Return the bytes that `save_artifact` would write, without writing them."""
-    # The version on the backbone has as many digits.
+    # The version on the backbone has the same number of digits.
     return _safetensors_bytes(fitted.tensors()) + len(_settings(fitted, method, method.version))
 
 
@@ -230,14 +230,14 @@ def _read_settings(path: Path) -> _Settings:
 
 
 def _canonical(value: Any) -> str:
-    """Return JSON that tells 1 from 1.0 and from true."""
+    """Return JSON, in which 1, 1.0 and true differ."""
     return json.dumps(value, sort_keys=True)
 
 
 def _safetensors_bytes(tensors: Tensors) -> int:
     """Return the size of the file: 8 bytes, a JSON header padded to a multiple of 8, the data.
 
-    The header's offsets are those of safetensors' order: by falling alignment, then by name.
+    Offsets in the header follow safetensors' order: decreasing alignment, then name.
     """
     header: dict[str, Any] = {}
     at = 0

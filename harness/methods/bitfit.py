@@ -1,4 +1,4 @@
-"""Training biases alone."""
+"""Train only the biases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @method
 class BitFit(FineTuning):
-    """Train only the bias terms of the transformer, those of its norms included, and the new output layer.
+    """Train only the bias terms of the transformer, including those of its norms, and the new output layer.
 
-    A backbone without biases (Llama, T5) has nothing for it to train.
+    Backbones without biases (Llama, T5) are not supported.
     """
 
     name = "bitfit"
@@ -28,7 +28,7 @@ class BitFit(FineTuning):
     trains = "bias terms, and the output layer"
     source = "Ben Zaken et al., 2022, arXiv:2106.10199"
     needs = "biases"
-    # Version 1 took the bias of the language-modelling head for one of the transformer's, and trained nothing.
+    # Version 1 mistook the bias of the language-modelling head for one of the transformer's, and trained nothing.
     mended: ClassVar[Mapping[str, int]] = {"modernbert": 2, "modernbert-decoder": 2}
     passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
@@ -41,7 +41,7 @@ class BitFit(FineTuning):
     epochs: float = Field(default=6, gt=0)
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """A backbone without biases cannot be served."""
+        """Refuse also a backbone without biases."""
         reason = super().why_unsupported(kind, files, device)
         if (
             reason is None
@@ -53,7 +53,7 @@ class BitFit(FineTuning):
         return reason
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """Every parameter called a bias."""
+        """Yield every parameter named a bias."""
         for name, parameter in transformer.named_parameters():
             if name.endswith("bias"):
                 yield parameter

@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 @method
 class BottleneckAdapter(FineTuning):
-    """Put a small residual network behind each attention and each feed-forward layer; the transformer stays fixed.
+    """Put a small residual network after each attention and each feed-forward layer; the transformer stays fixed.
 
-    Down to `width`, a GELU, and up again, added to what came in. It starts near the identity.
+    The network projects down to `width`, applies a GELU, projects up and adds its input. It starts near the identity.
 
     Attributes:
-        width: of the bottleneck.
-        train_norms: whether the transformer's norms are trained too, as in the paper.
+        width: width of the bottleneck.
+        train_norms: whether to train the transformer's norms too, as in the paper.
     """
 
     name = "bottleneck-adapter"
     family = "auxiliary parameters"
-    trains = "two bottleneck networks a block, the norms, and the output layer"
+    trains = "two bottleneck networks per block, the norms, and the output layer"
     source = "Houlsby et al., 2019, arXiv:1902.00751"
     mended: ClassVar[Mapping[str, int]] = dict.fromkeys(
         (
             # Version 1 did not know the names of their layers, and refused.
             *("albert", "bloom", "codegen", "falcon", "flaubert", "gpt_neox", "gptj", "modernbert"),
             *("modernbert-decoder", "phi", "xlm", "bigbird_pegasus", "led", "prophetnet"),
-            "xmod",  # version 1 put adapters behind other layers
+            "xmod",  # version 1 put adapters after the wrong layers
         ),
         2,
     )
@@ -61,11 +61,11 @@ class BottleneckAdapter(FineTuning):
 
     @classmethod
     def later_versions(cls) -> str:
-        """Return a line that says where the version is a later one."""
+        """Return a line that lists the backbones with a later version."""
         return f"{super().later_versions()}; version 2 on sequence-to-sequence backbones that write texts"
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
-        """Return the transformer with an adapter behind every linear layer that ends a sub-layer.
+        """Return the transformer with an adapter after every linear layer that ends a sub-layer.
 
         Raises:
             UnsupportedError: not every block has such layers.
@@ -76,7 +76,7 @@ class BottleneckAdapter(FineTuning):
         for place, stack in stacks(transformer):
             attention, feedforward = attention_ends(stack), feedforward_ends(stack)
             n_blocks = _own_blocks(stack)
-            # A decoder's block attends twice: to itself, and to what the encoder has read.
+            # A decoder's block has two attentions: to itself and to the encoder's output.
             if len(feedforward) != n_blocks or len(attention) not in (n_blocks, 2 * n_blocks):
                 raise UnsupportedError(
                     f"'{self.name}' expects one linear layer that ends attention and one that ends a feed-forward "
@@ -91,7 +91,7 @@ class BottleneckAdapter(FineTuning):
         return transformer
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """The adapters, and the norms."""
+        """Yield the parameters of the adapters, and of the norms if they are trained."""
         from harness.training import WithAdapter
 
         for module in transformer.modules():
@@ -102,7 +102,7 @@ class BottleneckAdapter(FineTuning):
 
 
 def _own_blocks(stack: nn.Module) -> int:
-    """Return how many blocks have weights of their own; ALBERT's share those of a few."""
+    """Return the number of blocks with their own weights; ALBERT's blocks share the weights of a few."""
     from harness.training import n_blocks_of
 
     config: Any = stack.config

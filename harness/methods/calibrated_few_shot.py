@@ -1,4 +1,4 @@
-"""Few-shot classification with contextual calibration: divide by what the prompt makes of no content."""
+"""Few-shot classification with contextual calibration: divide by the answer to a text without content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy.typing as npt
 
 from harness.methods._demonstrations import draw, show
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, counted, restored
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
 from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
 from harness.tasks import Form, Rows
 
@@ -17,31 +17,31 @@ class CalibratedFewShot(DemonstratingMethod):
     """Few-shot, with each class's probability divided by its mean for content-free texts ("N/A", "", "[MASK]").
 
     A language model favours some words whatever the text: those of the last demonstrations, of the most frequent
-    class, of its pretraining. What it says of a text without content measures that, and is divided out.
+    class, of its pretraining. Its answer to a text without content measures this bias, which is then divided out.
 
     Attributes:
-        choose: `random` or `balanced` over the classes; by the cell's seed, the same for all rows.
+        choose: `random` or `balanced` over the classes; drawn with the cell's seed, the same for all rows.
     """
 
     name = "calibrated-few-shot"
-    trains = "one factor a class, from content-free texts"
+    trains = "one factor per class, from content-free texts"
     source = "Zhao et al., 2021, arXiv:2102.09690"
     search_space: ClassVar[SearchSpace] = {"k": Choice((2, 4, 8, 16)), "choose": Choice(("random", "balanced"))}
 
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes"})  # what is divided out is a class's own
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes"})  # the factors belong to classes
 
     choose: Literal["random", "balanced"] = "balanced"
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Choose what prompts show, and run the content-free texts behind it."""
+        """Choose the demonstrations, and run the content-free texts after them."""
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
             demonstrations = show(rows, chosen, bench, self.wording(bench))
         fitted = FittedPrompt(self, bench, demonstrations)
-        fitted.calibration = counted(fitted.content_free, fitted.likelihood, bench)
+        fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
         return fitted
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved demonstrations and probabilities."""
+        """Return a predictor from the saved demonstrations and probabilities."""
         return restored(self, tensors, state, bench, calibrated=True)

@@ -1,4 +1,4 @@
-"""Full fine-tuning with a learning rate that falls from block to block."""
+"""Full fine-tuning with learning rates that decrease from the top block down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Discriminative(ByDepth, Full):
     """Full fine-tuning in which each block learns more slowly than the one above it.
 
     Attributes:
-        layer_decay: a block's learning rate over that of the block above; the embeddings count as one more block.
+        layer_decay: ratio of a block's learning rate to that of the block above; the embeddings count as a block.
     """
 
     name = "discriminative"
@@ -31,7 +31,7 @@ class Discriminative(ByDepth, Full):
     layer_decay: float = Field(default=0.8, gt=0, le=1)
 
     def parameter_groups(self, model: AdaptedModel) -> list[ParameterGroup]:
-        """One group a block, from the embeddings up, and the head's."""
+        """Return one group per block, from the embeddings up, and the head's group."""
         from harness.training import ParameterGroup, parameters_by_depth, transformers_model
 
         depths = parameters_by_depth(transformers_model(model.transformer))

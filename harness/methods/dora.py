@@ -10,12 +10,12 @@ from harness.methods.lora import Lora
 
 @method
 class Dora(Lora):
-    """LoRA for the direction of each column of a weight matrix, and a trained number for its length."""
+    """LoRA for the direction of each column of a weight matrix, and a trained scalar for its length."""
 
     name = "dora"
     trains = "low-rank additions and column lengths of weight matrices, and the output layer"
     source = "Liu et al., 2024, arXiv:2402.09353; peft"
 
     def variant(self) -> dict[str, Any]:
-        """The decomposition."""
+        """Turn on the decomposition into direction and length."""
         return {"use_dora": True}

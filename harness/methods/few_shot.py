@@ -1,4 +1,4 @@
-"""Few-shot classification: show the language model some training rows, then ask it."""
+"""Few-shot classification: show a language model some training rows, then ask it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from harness.tasks import Rows
 
 @method
 class FewShot(DemonstratingMethod):
-    """The class whose words the language model finds likeliest after k labelled training rows and the text.
+    """Predict the class whose words are most likely after k labelled training rows and the text.
 
-    Demonstrations for which the backbone's positions leave no room are left out, the earliest first, row by row.
+    Demonstrations that do not fit into the backbone's positions are dropped for each row, the earliest first.
 
     Attributes:
-        choose: `random` and `balanced` (over the classes) draw and order them by the cell's seed, the same for all
-            rows; `nearest` takes those most similar to each text by the cosine of the frozen backbone's pooled
-            vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804).
+        choose: `random` and `balanced` (over the classes) draw and order the demonstrations with the cell's seed, the
+            same for all rows. `nearest` takes the most similar rows to each text by the cosine of the frozen
+            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804).
     """
 
     name = "few-shot"
@@ -35,7 +35,7 @@ class FewShot(DemonstratingMethod):
     choose: Literal["random", "balanced", "nearest"] = "balanced"
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Choose what prompts show, or encode the rows to choose from."""
+        """Choose the demonstrations, or encode the rows to choose them from."""
         if self.choose == "nearest":
             embeddings = embed(rows, bench, "encode", self.precision)
             with bench.working("fit"):
@@ -50,5 +50,5 @@ class FewShot(DemonstratingMethod):
         return FittedPrompt(self, bench, demonstrations)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved demonstrations."""
+        """Return a predictor from the saved demonstrations."""
         return restored(self, tensors, state, bench)

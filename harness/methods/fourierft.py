@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class FourierFt(PeftMethod):
     """Learn a few coefficients of the two-dimensional Fourier transform of an addition to each weight matrix.
 
-    The coefficients start at 0, so that training starts from the pretrained function.
+    The coefficients start at 0, so training starts from the pretrained function.
 
     Attributes:
-        n_frequencies: coefficients a matrix, at places drawn from the cell's seed.
-        scaling: the addition is multiplied by it.
+        n_frequencies: number of coefficients per matrix, at positions drawn with the cell's seed.
+        scaling: factor of the addition.
     """
 
     name = "fourierft"
@@ -41,12 +41,12 @@ class FourierFt(PeftMethod):
     learning_rate: float = Field(default=1e-1, gt=0)
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """FourierFT."""
+        """Return peft's configuration of FourierFT."""
         from peft import FourierFTConfig
 
         return FourierFTConfig(
             n_frequency=self.n_frequencies,
             scaling=self.scaling,
             random_loc_seed=bench.seeded("frequencies") % 2**31,
-            init_weights=True,  # zeros; peft's default is random, which in a narrow model drowns what was pretrained
+            init_weights=True,  # zeros; peft's default is random, which overwhelms the weights of a narrow model
         )

@@ -1,4 +1,4 @@
-"""The backbone's architecture with random weights: what does pretraining buy?"""
+"""Train the backbone's architecture from random weights, to measure the benefit of pretraining."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @method
 class FromScratch(Full):
-    """Train a transformer of the backbone's architecture from random weights; only the tokenizer is taken over.
+    """Train a transformer of the backbone's architecture from random weights, with the backbone's tokenizer.
 
-    What `full` has above it is what pretraining gave.
+    The difference between `full` and this method is the benefit of pretraining.
     """
 
     name = "from-scratch"
@@ -29,7 +29,7 @@ class FromScratch(Full):
     epochs: float = Field(default=8, gt=0)
 
     def start(self, bench: Bench) -> nn.Module:
-        """Random weights, as transformers starts them, from the cell's seed."""
+        """Return the transformer with random weights, initialised by transformers with the cell's seed."""
         import torch
 
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):

@@ -16,7 +16,7 @@ FULL_SEARCH_SPACE: SearchSpace = {
     "weight_decay": Choice((0.0, 0.01, 0.1)),
     "epochs": Choice((3.0, 6.0, 10.0)),
 }
-"""Where the best settings of training a whole pretrained transformer are found."""
+"""Search space for training a whole pretrained transformer."""
 
 
 @method
@@ -30,5 +30,5 @@ class Full(FineTuning):
     search_space: ClassVar[SearchSpace] = FULL_SEARCH_SPACE
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """All of them."""
+        """Yield all parameters."""
         yield from transformer.parameters()

@@ -1,4 +1,4 @@
-"""Unfreezing from the last block down, while training goes on."""
+"""Full fine-tuning that unfreezes blocks one by one during training, from the last down."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @method
 class GradualUnfreezing(ByDepth, Full):
-    """Train the head alone at first, then let in one block after the other from the last down, the embeddings last.
+    """Train the head alone at first, then unfreeze one block after another from the last down, the embeddings last.
 
-    Where answers are texts there is no new head, and the last block is let in from the start.
+    Where answers are texts there is no new head, and the last block trains from the start.
 
     Attributes:
         unfrozen_by: share of the budget after which everything trains; the stages before it are equally long.
@@ -39,11 +39,11 @@ class GradualUnfreezing(ByDepth, Full):
     @model_validator(mode="after")
     def _compiles_too_often(self) -> Self:
         if self.compile:
-            raise ValueError("compile=false: what is trained changes as it goes, and every change would compile anew")
+            raise ValueError("compile=false: every change of the trained parameters would compile the blocks again")
         return self
 
     def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
-        """Freeze the groups that a short fit never let in: those below the lowest one with a saved tensor."""
+        """Freeze the groups that a short fit never unfroze: those below the lowest one with a saved tensor."""
         from harness.training import parameters_by_depth, transformers_model
 
         name_of = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -55,17 +55,17 @@ class GradualUnfreezing(ByDepth, Full):
                 parameter.requires_grad_(False)
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
-        """The schedule."""
+        """Return a hook that unfreezes blocks on the schedule."""
         from harness.training import Hooks, parameters_by_depth, transformers_model
 
         depths = parameters_by_depth(transformers_model(model.transformer))
-        n_stages = len(depths)  # the stage before the last block is let in, then one a block; all follow the embeddings
-        at_least = 0 if list(model.head.parameters()) else 1  # a language model has no head of its own to begin with
+        n_stages = len(depths)  # the head alone, then one stage per block; the embeddings end the last one
+        at_least = 0 if list(model.head.parameters()) else 1  # a language model has no new head to start with
         unfrozen_by = self.unfrozen_by
         base = self.flops_key(bench)
 
-        def let_in(n_groups: int) -> FlopsModel:
-            """Train the top `n_groups` groups; gives the operations of a batch."""
+        def unfreeze(n_groups: int) -> FlopsModel:
+            """Unfreeze the top `n_groups` groups; return the operations of a batch."""
             for depth, parameters in enumerate(depths):
                 for parameter in parameters:
                     parameter.requires_grad_(depth >= n_stages - n_groups)
@@ -73,13 +73,13 @@ class GradualUnfreezing(ByDepth, Full):
             return bench.flops_model(f"{base}/{n_groups}", lambda: bench.form.count_flops(model, device))
 
         class Unfreezing(Hooks):
-            n_let_in = -1
+            n_unfrozen = -1
 
             def before_step(self, fraction: float) -> Any:
                 wanted = max(at_least, min(n_stages, int(fraction / unfrozen_by * n_stages)))
-                if wanted == self.n_let_in:
+                if wanted == self.n_unfrozen:
                     return None
-                self.n_let_in = wanted
-                return let_in(wanted)
+                self.n_unfrozen = wanted
+                return unfreeze(wanted)
 
         return Unfreezing()

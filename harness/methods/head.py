@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @method
 class Head(TrainedOnFeatures):
-    """Train the output layer by gradient on the pooled vectors of the frozen backbone, which is in evaluation mode.
+    """Train the output layer by gradient on the pooled vectors of the frozen backbone, in evaluation mode.
 
     The backbone's vectors never change, so each text is encoded once and only the linear layer runs in a step.
     """
@@ -31,5 +31,5 @@ class Head(TrainedOnFeatures):
     weight_decay: float = Field(default=0.0, ge=0)
 
     def network(self, width: int, bench: Bench) -> nn.Module:
-        """The protocol's head: dropout and one linear layer."""
+        """Return the protocol's head: dropout and one linear layer."""
         return bench.form.head(width, bench.n_outputs, self.dropout)

@@ -1,4 +1,4 @@
-"""Rescaling of inner activations."""
+"""(IA)3: rescale inner activations."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _RIGHT_IN_2 = frozenset(
         *("t5", "gpt2", "bloom", "gpt_neox", "gpt_bigcode", "llama", "mistral", "falcon"),
     )
 )
-"""Model types on which version 2 was right. On others it refused, or rescaled something else: queries, for example."""
+"""Model types on which version 2 was right. On others it refused, or rescaled the wrong activations, e.g. queries."""
 
 
 @method
 class Ia3(PeftMethod):
     """Learn vectors that rescale keys, values and the inner activations of the feed-forward layers.
 
-    The layers are found in the architecture, since peft's own list names others for many. Where one matrix makes
-    queries, keys and values (GPT-2, BLOOM, ModernBERT), the queries are rescaled with them.
+    The layers are found in the modules, since peft's own list is wrong for many architectures. Where one matrix makes
+    queries, keys and values (GPT-2, BLOOM, ModernBERT), the queries are rescaled too.
     """
 
     name = "ia3"
     version: ClassVar[int] = 2
     family = "auxiliary parameters"
-    trains = "three scaling vectors a block, and the output layer"
+    trains = "three scaling vectors per block, and the output layer"
     source = "Liu et al., 2022, arXiv:2205.05638; peft"
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(1e-3, 1e-1, log=True),
@@ -54,11 +54,11 @@ class Ia3(PeftMethod):
 
     @classmethod
     def later_versions(cls) -> str:
-        """Return a line that says where the version is a later one."""
+        """Return a line that lists the model types with a later version."""
         return f"version 3 on all model types but {', '.join(sorted(_RIGHT_IN_2))}"
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """Return (IA)3 on keys, values, and what enters the layers that end the feed-forward networks.
+        """Return peft's configuration: keys, values, and the inputs of the last layers of feed-forward networks.
 
         Raises:
             UnsupportedError: the architecture has no such layers.

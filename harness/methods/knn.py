@@ -1,4 +1,4 @@
-"""Nearest neighbours: the training rows themselves, and a way to tell how near they are."""
+"""Nearest neighbours: keep the training rows' features and a metric."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from harness.methods.restoring import Expected, check_range, check_tensors
 from harness.tasks import Floats, Ints, Rows
 
 _CHUNK_DISTANCES = 2**22
-"""Distances held at a time: 32 MiB."""
+"""Maximum number of distances held at a time: 32 MiB."""
 
 
 @method
 class NearestNeighbours(FrozenFeatures):
-    """The classes of the k training rows whose frozen features are nearest.
+    """Predict by a vote of the k training rows with the nearest frozen features.
 
-    Nothing is trained: `n_trainable` is 0, and a fit costs what encoding costs. What is paid for it is storage (the
-    features of every training row) and time at prediction.
+    Nothing is trained: `n_trainable` is 0, and a fit costs only the encoding. The price is storage (the features of
+    every training row) and time at prediction.
 
     Attributes:
-        k: neighbours that are asked; all training rows where there are fewer.
+        k: number of neighbours; all training rows where there are fewer.
         metric: `cosine` compares directions (1 - cosine), `euclidean` positions.
-        weights: `distance` counts a neighbour by the inverse of its distance (one at distance 0 outvotes all others),
-            `uniform` counts each as one.
+        weights: `distance` weights a neighbour by the inverse of its distance (one at distance 0 outvotes all
+            others), `uniform` weights all equally.
     """
 
     name = "knn"
@@ -46,7 +46,7 @@ class NearestNeighbours(FrozenFeatures):
         return _Neighbours(self, bench, self.features(rows, bench, "encode"), rows.known_labels)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved features and labels."""
+        """Return a predictor from the saved features and labels."""
         n_rows = len(tensors["labels"])
         width = bench.some_backbone.hidden_size
         check_tensors(tensors, {"features": Expected((n_rows, width)), "labels": Expected((None,), "int64")})
@@ -54,7 +54,7 @@ class NearestNeighbours(FrozenFeatures):
         return _Neighbours(self, bench, tensors["features"], tensors["labels"])
 
     def neighbours(self, features: Floats, stored: Floats) -> tuple[Ints, npt.NDArray[np.float64]]:
-        """Positions and distances of the k nearest stored rows, each of shape (rows, k), nearest first."""
+        """Return positions and distances of the k nearest stored rows, each of shape (rows, k), nearest first."""
         if self.metric == "cosine":
             features, stored = unit_length(features), unit_length(stored)
         k = min(self.k, len(stored))
@@ -91,7 +91,7 @@ class _Neighbours(FittedOnFeatures):
         nearest, distances = self._neighbours(features, self._features)
         votes = np.ones_like(distances)
         if self._by_distance:
-            # Relative to the nearest, so that nothing overflows; closer than rounding tells apart is distance 0.
+            # Relative to the nearest, against overflow; distances below the rounding error count as 0.
             floored = np.maximum(distances, 1e-7)
             votes = floored[:, :1] / floored
         shares = np.zeros((len(features), bench.n_outputs))

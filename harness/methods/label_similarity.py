@@ -1,4 +1,4 @@
-"""Zero-shot classification by similarity: the class whose name lies nearest to the text."""
+"""Zero-shot classification by similarity: the class whose name is nearest to the text."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PLACE = "{label}"
 
 @method
 class LabelSimilarity(Method):
-    """The class whose description, encoded by the frozen backbone, has the highest cosine with the encoded text.
+    """Predict the class whose description, encoded by the frozen backbone, has the highest cosine with the text.
 
     Attributes:
-        description: a class in words, `{label}` once in it; "This text is about {label}." is another usual one.
-        temperature: cosines are divided by it before the softmax; it moves confidences, and no prediction.
+        description: a class in words, with `{label}` once; another common one is "This text is about {label}.".
+        temperature: divisor of cosines before the softmax; it changes confidences but no prediction.
         precision: `auto` is bfloat16 where the hardware has it natively.
     """
 
@@ -49,7 +49,7 @@ class LabelSimilarity(Method):
         return description
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Each test text once, and a few words a class."""
+        """Return the workload: each test text once; the few words per class do not count."""
         return Workload(texts_per_answer=1.0)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
@@ -61,7 +61,7 @@ class LabelSimilarity(Method):
         return _Descriptions(unit_length(features), self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the encoded descriptions."""
+        """Return a predictor from the encoded descriptions."""
         check_tensors(tensors, {"descriptions": Expected((bench.n_outputs, bench.some_backbone.hidden_size))})
         return _Descriptions(tensors["descriptions"], self, bench)
 

@@ -1,4 +1,4 @@
-"""Training the last blocks on what the frozen ones below them compute once."""
+"""Train the last blocks on outputs of the frozen lower blocks, which are computed once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class LastLayers(ByDepth):
     """Train the last `k` blocks of the transformer (and a norm that follows them), and the new output layer.
 
-    What the blocks below compute never changes, so each training text goes through them once and every step starts
-    from what is kept. Frozen blocks then run in evaluation mode: without dropout. Where an architecture cannot be
-    entered in the middle, the whole model runs in every step, and the record says so.
+    Outputs of the lower blocks never change. Each training text passes through them once, and every step starts from
+    the stored outputs. Frozen blocks then run in evaluation mode, without dropout. If an architecture cannot start in
+    the middle, the whole model runs in every step, and the record says so.
 
     Attributes:
-        k: blocks that are trained.
+        k: number of blocks to train.
     """
 
     name = "last-layers"
@@ -48,15 +48,15 @@ class LastLayers(ByDepth):
     learning_rate: float = Field(default=3e-4, gt=0)
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """A backbone with fewer blocks cannot be served."""
+        """Refuse also a backbone with fewer than k blocks."""
         reason = super().why_unsupported(kind, files, device)
         known = declared_blocks(files.folder) if files is not None else None
         if reason is None and files is not None and known is not None and self.k > known:
-            return f"'{self.name}' was to train the last {self.k} blocks; backbone '{files.name}' has {known}."
+            return f"'{self.name}' trains the last {self.k} blocks here; backbone '{files.name}' has {known}."
         return reason
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """The lower blocks once a text, the last ones in every step."""
+        """Return the workload: each text passes once through the lower blocks, and the last run in every step."""
         share = min(1.0, self.k / n_blocks)
         whole = super().workload(n_train, budget, n_blocks)
         return dataclasses.replace(
@@ -67,14 +67,14 @@ class LastLayers(ByDepth):
         )
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """The parameters of the last k blocks, and of what follows them."""
+        """Yield the parameters of the last k blocks and of modules after them."""
         from harness.training import parameters_by_depth
 
         for parameters in parameters_by_depth(transformer)[-self.k :]:
             yield from parameters
 
     def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
-        """Hidden states before the first trained block, where the architecture can be entered there."""
+        """Return hidden states before the first trained block, if the architecture can start there."""
         from harness.training import PREDICT_ROWS, BlockInputs
 
         if not bench.form.enters_blocks:

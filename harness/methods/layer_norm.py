@@ -1,4 +1,4 @@
-"""Training the norms alone."""
+"""Train only the norms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LayerNorm(FineTuning):
     epochs: float = Field(default=6, gt=0)
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
-        """Parameters of every module whose class is called a norm: each architecture has its own."""
+        """Yield the parameters of every module whose class name ends in Norm: architectures define their own."""
         for module in transformer.modules():
             if type(module).__name__.endswith("Norm"):
                 yield from module.parameters(recurse=False)

@@ -1,4 +1,4 @@
-"""A linear probe: the backbone as a fixed feature extractor under a linear classifier."""
+"""Linear probe: a linear classifier on features of the frozen backbone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.tasks import Floats, Form, Rows
 
 @method
 class LinearProbe(FrozenFeatures, LogisticMethod):
-    """Logistic regression on the frozen backbone's pooled vector; conditional on the row where it has choices.
+    """Fit a logistic regression on the frozen backbone's pooled vector; a conditional one for choices.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
     """
@@ -34,7 +34,7 @@ class LinearProbe(FrozenFeatures, LogisticMethod):
         return _Probe(self, bench, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved weights; features come from the same backbone."""
+        """Return a predictor from the saved weights and the same backbone's features."""
         n_rows = 1 if bench.kind.form == "choices" else bench.n_outputs
         check_tensors(tensors, expected_logistic(n_rows, bench.some_backbone.hidden_size))
         return _Probe(self, bench, Logistic(tensors["weights"], tensors["bias"], 0))

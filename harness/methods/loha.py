@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @method
 class LoHa(LowRankMethod):
-    """Learn an addition to weight matrices: the elementwise product of two low-rank ones, of rank up to `rank ** 2`."""
+    """Learn an addition to weight matrices: the elementwise product of two low-rank matrices, of rank `rank ** 2`."""
 
     name = "loha"
     family = "auxiliary parameters"
@@ -23,7 +23,7 @@ class LoHa(LowRankMethod):
     source = "Hyeon-Woo et al., 2021, arXiv:2108.06098; peft"
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """LoHa."""
+        """Return peft's configuration of LoHa."""
         from peft import LoHaConfig
 
         return LoHaConfig(r=self.rank, alpha=self.alpha, target_modules=self.target_modules())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @method
 class LoKr(LowRankMethod):
-    """Learn an addition to weight matrices that is a Kronecker product of a small and a low-rank matrix."""
+    """Learn an addition to weight matrices: the Kronecker product of a small and a low-rank matrix."""
 
     name = "lokr"
     family = "auxiliary parameters"
@@ -27,7 +27,7 @@ class LoKr(LowRankMethod):
     learning_rate: float = Field(default=1e-2, gt=0)
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """LoKr."""
+        """Return peft's configuration of LoKr."""
         from peft import LoKrConfig
 
         return LoKrConfig(r=self.rank, alpha=self.alpha, target_modules=self.target_modules())

@@ -20,7 +20,7 @@ class Lora(LowRankMethod):
     """Learn a low-rank addition to weight matrices of the transformer, which itself stays fixed.
 
     Attributes:
-        adapter_dropout: of what enters the addition.
+        adapter_dropout: dropout rate at the input of the addition.
     """
 
     name = "lora"
@@ -31,7 +31,7 @@ class Lora(LowRankMethod):
     adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """LoRA."""
+        """Return peft's configuration of LoRA."""
         from peft import LoraConfig
 
         return LoraConfig(
@@ -43,5 +43,5 @@ class Lora(LowRankMethod):
         )
 
     def variant(self) -> dict[str, Any]:
-        """What a variant of LoRA asks peft for besides."""
+        """Return further arguments of peft's configuration for a variant of LoRA."""
         return {}

@@ -1,4 +1,4 @@
-"""The floor of every comparison."""
+"""Predict the most frequent class: the floor of every comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.tasks import Floats, Rows
 
 @method
 class Majority(Method):
-    """Predict the most frequent class of the training rows, whatever the text says."""
+    """Predict the most frequent class of the training rows, whatever the text."""
 
     name = "majority"
     family = "baseline"
@@ -29,7 +29,7 @@ class Majority(Method):
             return _Frequencies((counts / counts.sum()).astype(np.float32))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved frequencies."""
+        """Return a predictor from the saved frequencies."""
         check_tensors(tensors, {"frequencies": Expected((bench.n_outputs,))})
         return _Frequencies(tensors["frequencies"])
 

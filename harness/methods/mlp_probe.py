@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on frozen features: what does one non-linear layer give over a linear probe?"""
+"""Multi-layer perceptron on frozen features, to measure the gain of one non-linear layer over a linear probe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @method
 class MlpProbe(TrainedOnFeatures):
-    """One hidden layer of rectifiers under the output layer, trained by gradient on frozen pooled vectors.
+    """Train a network with one hidden layer (ReLU) by gradient on frozen pooled vectors.
 
-    `dropout` is applied to the hidden layer.
+    `dropout` applies to the hidden layer.
 
     Attributes:
-        hidden_size: units of the hidden layer.
+        hidden_size: number of units of the hidden layer.
     """
 
     name = "mlp-probe"
@@ -38,7 +38,7 @@ class MlpProbe(TrainedOnFeatures):
     min_steps: int = Field(default=200, ge=1)
 
     def network(self, width: int, bench: Bench) -> nn.Module:
-        """A linear layer, rectifiers, and the protocol's head on the hidden units."""
+        """Return a linear layer, a ReLU, and the protocol's head on the hidden units."""
         from torch import nn
 
         head = bench.form.head(self.hidden_size, bench.n_outputs, self.dropout)

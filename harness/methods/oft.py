@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @method
 class Oft(PeftMethod):
-    """Learn a rotation of weight matrices: block-diagonal and orthogonal, so that angles between neurons stay.
+    """Learn a block-diagonal orthogonal rotation of weight matrices, which preserves angles between neurons.
 
     Attributes:
-        block_size: rows of a block of the rotation; peft takes the nearest that divides the width of the matrices.
-        targets: which matrices: `attention` (peft's default for the architecture) or `all-linear`.
+        block_size: rows of a block of the rotation; peft takes the nearest size that divides the matrices' width.
+        targets: matrices to adapt: `attention` (peft's default for the architecture) or `all-linear`.
     """
 
     name = "oft"
@@ -35,9 +35,9 @@ class Oft(PeftMethod):
     targets: Literal["attention", "all-linear"] = "attention"
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """OFT."""
+        """Return peft's configuration of OFT."""
         from peft import OFTConfig
 
         targets = "all-linear" if self.targets == "all-linear" else None
-        # peft's default is a truncated series, which is no rotation any more once the angles grow.
+        # peft's default is a truncated series, which is no longer a rotation at large angles.
         return OFTConfig(r=0, oft_block_size=self.block_size, target_modules=targets, use_cayley_neumann=False)

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 @method
 class PTuning(SoftPrompt):
-    """Learn a small network that makes the embeddings of virtual tokens before the text.
+    """Learn a small network that produces the embeddings of virtual tokens before the text.
 
     Attributes:
-        encoder_width: of the network's hidden layers.
+        encoder_width: width of the network's hidden layers.
     """
 
     name = "p-tuning"
     family = "auxiliary parameters"
-    trains = "a network that makes virtual tokens, and the output layer"
+    trains = "a network that produces virtual tokens, and the output layer"
     source = "Liu et al., 2021, arXiv:2103.10385; peft"
 
     encoder_width: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """P-tuning with peft's default encoder, a multi-layer perceptron."""
+        """Return peft's configuration of P-tuning with its default encoder, a multi-layer perceptron."""
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(

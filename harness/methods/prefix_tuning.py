@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @method
 class PrefixTuning(SoftPrompt):
-    """Learn keys and values that every block attends to before the text's own.
+    """Learn keys and values that every block attends to before those of the text.
 
-    An architecture is served if its attention reads keys and values from outside. That of DistilBERT, DeBERTa,
-    ModernBERT and MPNet does not. T5's encoder does not either, so sequence-to-sequence backbones are not served.
+    The method needs an architecture whose attention accepts external keys and values. DistilBERT, DeBERTa, ModernBERT
+    and MPNet do not accept them. Nor does T5's encoder, so sequence-to-sequence backbones are not supported.
     """
 
     name = "prefix-tuning"
@@ -36,20 +36,20 @@ class PrefixTuning(SoftPrompt):
     @model_validator(mode="after")
     def _cannot_be_checkpointed(self) -> Self:
         if self.gradient_checkpointing:
-            raise ValueError("gradient_checkpointing=false: keys and values from outside cannot be computed again")
+            raise ValueError("gradient_checkpointing=false: external keys and values cannot be recomputed")
         return self
 
     def check(self, transformer: nn.Module) -> None:
-        """Refuse a transformer that takes no keys and values from outside."""
+        """Refuse a transformer that accepts no external keys and values."""
         super().check(transformer)
         if "past_key_values" not in inspect.signature(transformer.forward).parameters:
             raise UnsupportedError(
-                f"'{self.name}' hands keys and values to attention; that of a {type(transformer).__name__} takes none. "
+                f"'{self.name}' passes keys and values to attention; a {type(transformer).__name__} accepts none. "
                 "Use prompt-tuning, p-tuning or bitfit."
             )
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """Prefix tuning, without the reparametrisation (as in P-tuning v2)."""
+        """Return peft's configuration of prefix tuning, without reparametrisation (as in P-tuning v2)."""
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(
@@ -57,7 +57,7 @@ class PrefixTuning(SoftPrompt):
         )
 
     def sizes(self, transformer: nn.Module) -> dict[str, Any]:
-        """Return the heads and width of keys where peft's reading of a configuration does not give them: Falcon's."""
+        """Return the heads and width of keys for Falcon, whose configuration peft misreads."""
         config: Any = transformer.config
         if model_type_of(transformer) != "falcon" or config.new_decoder_architecture or not config.multi_query:
             return {}

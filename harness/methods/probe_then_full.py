@@ -1,4 +1,4 @@
-"""A linear probe first, then full fine-tuning from it."""
+"""Linear probe first, then full fine-tuning from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ProbeThenFull(Full):
     """Fit a linear probe, copy it into the output layer, then train everything (LP-FT).
 
-    A random output layer sends large, useless gradients into good features at first; one that already fits does not.
+    A random output layer sends large, useless gradients into good features at first; a fitted one does not.
     """
 
     name = "probe-then-full"
@@ -34,11 +34,11 @@ class ProbeThenFull(Full):
         LinearProbe().warm_up()
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Those of full fine-tuning, and each training text once before them."""
+        """Return the workload of full fine-tuning, plus encoding each training text once."""
         return replace(super().workload(n_train, budget, n_blocks), encoded=float(n_train))
 
     def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
-        """Fit the probe on the rows that may be fitted to, and copy it into the head's linear layer."""
+        """Fit the probe on the given rows, and copy it into the head's linear layer."""
         import torch
         from torch import nn
 

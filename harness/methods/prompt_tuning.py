@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @method
 class PromptTuning(SoftPrompt):
-    """Learn the embeddings of a few virtual tokens before the text, started from those of random words."""
+    """Learn the embeddings of a few virtual tokens before the text, initialised from random words."""
 
     name = "prompt-tuning"
     family = "auxiliary parameters"
@@ -23,7 +23,7 @@ class PromptTuning(SoftPrompt):
     source = "Lester et al., 2021, arXiv:2104.08691; peft"
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """Prompt tuning."""
+        """Return peft's configuration of prompt tuning."""
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(
@@ -35,10 +35,10 @@ class PromptTuning(SoftPrompt):
         )
 
     def sizes(self, transformer: nn.Module) -> dict[str, Any]:
-        """Return the sizes, but for a width that peft reads itself.
+        """Return the sizes, without the width where peft reads it itself.
 
-        It decides what is drawn where embeddings are narrower than hidden states (ELECTRA). The tokens are as wide as
-        embeddings in any case.
+        The width decides the initial draw where embeddings are narrower than hidden states (ELECTRA). Virtual tokens
+        always have the width of the embeddings.
         """
         sizes = super().sizes(transformer)
         config: Any = transformer.config

@@ -1,4 +1,4 @@
-"""Prototypes: each class is the mean of its rows."""
+"""Prototypes: each class is represented by the mean of its rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from harness.tasks import Floats, Rows
 
 @method
 class Prototypes(FrozenFeatures):
-    """The class whose mean frozen feature is nearest.
+    """Predict the class whose mean frozen feature is nearest.
 
-    The means are all that is learnt: `n_trainable` is classes * width. Operations of a fit beyond encoding are the
-    sums over rows, one addition a number. A class without a training row has no mean and is never predicted.
+    Only the means are learnt: `n_trainable` is classes * width. Beyond encoding, a fit costs one addition per value of
+    the features. A class without a training row has no mean and is never predicted.
 
     Attributes:
-        metric: `cosine`: the mean is over vectors of length 1, and similarity is the cosine. `euclidean`: similarity
-            is minus the squared distance over the width, so that it does not grow with the width.
-        temperature: probabilities are the softmax of similarity / temperature; the class predicted does not depend on
-            it.
+        metric: with `cosine`, the mean is over vectors of length 1 and similarity is the cosine. With `euclidean`,
+            similarity is minus the squared distance divided by the width, so that it does not grow with the width.
+        temperature: probabilities are the softmax of similarity / temperature; it changes no prediction.
     """
 
     name = "prototypes"
@@ -39,7 +38,7 @@ class Prototypes(FrozenFeatures):
     temperature: float = Field(default=0.1, gt=0)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Encode, and average each class."""
+        """Encode the rows, and average each class."""
         features = self.features(rows, bench, "encode")
         with bench.working("fit"):
             if self.metric == "cosine":
@@ -51,7 +50,7 @@ class Prototypes(FrozenFeatures):
         return _Means(self, bench, means.astype(np.float32), counts.astype(np.int64))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved means."""
+        """Return a predictor from the saved means."""
         shape = (bench.n_outputs, bench.some_backbone.hidden_size)
         check_tensors(tensors, {"means": Expected(shape), "counts": Expected(shape[:1], "int64")})
         check_range("counts", tensors["counts"], 2**62)
@@ -60,7 +59,7 @@ class Prototypes(FrozenFeatures):
         return _Means(self, bench, tensors["means"], tensors["counts"])
 
     def similarities(self, features: Floats, means: Floats) -> npt.NDArray[np.float64]:
-        """Of each row to each class, shape (rows, classes); greater is nearer."""
+        """Return the similarity of each row to each class, shape (rows, classes); greater is nearer."""
         if self.metric == "cosine":
             return np.asarray(unit_length(features) @ unit_length(means).T, dtype=np.float64)
         here, there = features.astype(np.float64), means.astype(np.float64)
@@ -69,7 +68,7 @@ class Prototypes(FrozenFeatures):
 
 
 class _Means(FittedOnFeatures):
-    """Means of shape (classes, width) and the number of rows that each was taken over, shape (classes,)."""
+    """Means of shape (classes, width) and the number of rows behind each, shape (classes,)."""
 
     def __init__(self, method: Prototypes, bench: Bench, means: Floats, counts: npt.NDArray[np.int64]) -> None:
         super().__init__(method, bench, means.size)

@@ -1,4 +1,4 @@
-"""LoRA on a transformer that is kept in four bits."""
+"""LoRA on a transformer quantised to four bits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @method
 class QLora(Lora):
-    """LoRA on a backbone whose weight matrices are quantised to 4 bits (bitsandbytes): memory for a few more seconds.
+    """LoRA on a backbone whose weight matrices are quantised to 4 bits (bitsandbytes): less memory, more seconds.
 
     Attributes:
         quantisation: `nf4` (the paper's normal float) or `fp4`.
-        double_quantisation: whether the scales are quantised too.
+        double_quantisation: whether to quantise the scales too.
     """
 
     name = "qlora"
@@ -32,20 +32,18 @@ class QLora(Lora):
     double_quantisation: bool = True
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Only on CUDA, and with bitsandbytes installed."""
+        """Refuse also devices other than CUDA, and a missing bitsandbytes."""
         reason = super().why_unsupported(kind, files, device)
         if reason is not None:
             return reason
         if device != "cuda":
-            return (
-                f"'{self.name}' needs a CUDA device: bitsandbytes' 4-bit kernels are used there; this one is {device}."
-            )
+            return f"'{self.name}' needs a CUDA device for bitsandbytes' 4-bit kernels; this device is {device}."
         if importlib.util.find_spec("bitsandbytes") is None:
             return f"'{self.name}' needs the package bitsandbytes, which is not installed; pip install bitsandbytes."
         return None
 
     def check(self, transformer: nn.Module) -> None:
-        """Refuse blocks without linear layers: GPT-2's are of another kind."""
+        """Refuse blocks without linear layers, such as GPT-2's."""
         from harness.training import transformer_blocks
 
         super().check(transformer)
@@ -56,10 +54,10 @@ class QLora(Lora):
             )
 
     def start(self, bench: Bench) -> nn.Module:
-        """The pretrained transformer with its blocks' linear layers in four bits; norms and embeddings stay float32.
+        """Return the transformer with its blocks' linear layers in four bits; norms and embeddings stay float32.
 
         Raises:
-            UnsupportedError: the blocks hold no linear layers of torch's own kind (GPT-2's are another).
+            UnsupportedError: the blocks hold no `torch.nn.Linear` (GPT-2's layers are of another class).
         """
         import bitsandbytes as bnb
         import torch
@@ -68,7 +66,7 @@ class QLora(Lora):
 
         computed_in = torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32
         with bench.clock.phase("load"):
-            # On the host, so that the accelerator never holds the full weights: that is the point.
+            # On the host, so that the accelerator never holds the full weights.
             transformer = bench.form.pretrained(bench, torch.device("cpu"))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
             n_quantised = 0
@@ -92,5 +90,5 @@ class QLora(Lora):
                 raise UnsupportedError(
                     f"'{self.name}' quantises linear layers; the blocks of this {type(transformer).__name__} have none."
                 )
-            # Moving to the device is what quantises.
+            # Moving to the device quantises the weights.
             return transformer.requires_grad_(False).to(bench.device.torch_device())

@@ -1,4 +1,4 @@
-"""A random forest on frozen features: what do splits on single features give?"""
+"""Random forest on frozen features, to measure the value of splits on single features."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from harness.support import UsageError
 from harness.tasks import Floats, Ints, Rows
 
 _TRUSTED = ["sklearn.tree._tree.Tree"]
-"""What skops does not load unless it is named: scikit-learn follows a tree's node numbers without checking them, so
-they are checked here (`_is_sound`)."""
+"""Types that skops loads only if named. scikit-learn follows a tree's node numbers without checks, so `_is_sound`
+checks them."""
 
 _MOST_UNPACKED = 200
-"""Largest size of an unpacked forest, in sizes of the packed one: more is no forest."""
+"""Maximum ratio of the unpacked to the packed size of a forest; a higher one is refused as damage."""
 
 
 @method
 class RandomForestProbe(FrozenFeatures):
-    """A random forest on the frozen backbone's pooled vector.
+    """Fit a random forest on the frozen backbone's pooled vector.
 
     `n_trainable` is the number of nodes of all trees: each holds a threshold or, at a leaf, shares of classes.
-    Operations of a fit beyond encoding are the comparisons of growing the trees: a node that is split sorts its rows
-    by each of the features it tries.
+    Operations of a fit beyond encoding are the comparisons of growing the trees: splitting a node sorts its rows by
+    each feature tried.
 
     Attributes:
-        n_trees: in the forest.
+        n_trees: number of trees.
         max_features: share of the features that a split may choose from; None is the square root of their number.
-        min_samples_leaf: rows of a leaf, at least.
-        max_depth: of a tree; None grows it until its leaves are pure.
+        min_samples_leaf: minimum number of rows in a leaf.
+        max_depth: maximum depth of a tree; None grows it until its leaves are pure.
     """
 
     name = "random-forest-probe"
@@ -52,12 +52,12 @@ class RandomForestProbe(FrozenFeatures):
     max_depth: int | None = Field(default=None, ge=1)
 
     def warm_up(self) -> None:
-        """Import scikit-learn and skops, grow a forest and write it."""
+        """Import scikit-learn and skops, grow a small forest and serialise it."""
         some = np.array([[0.0], [1.0]], dtype=np.float32)
         _dump(self._grow(some, np.array([0, 1]), n_trees=2, seed=0, n_threads=2))
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Encode, and grow the trees; cannot be interrupted."""
+        """Encode the rows and grow the trees; the growing cannot be interrupted."""
         features = self.features(rows, bench, "encode")
         with bench.working("fit"):
             forest = self._grow(
@@ -67,7 +67,7 @@ class RandomForestProbe(FrozenFeatures):
         return _Forest(self, bench, forest)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved trees.
+        """Return a predictor from the saved trees.
 
         Raises:
             UsageError: they are not a forest for these features and classes, or they are damaged.
@@ -75,7 +75,7 @@ class RandomForestProbe(FrozenFeatures):
         check_tensors(tensors, {"forest": Expected((None,), "uint8")})
         forest = _load(tensors["forest"], self.n_trees, bench.some_backbone.hidden_size, bench.n_outputs)
         fitted = _Forest(self, bench, forest)
-        fitted._dumped = tensors["forest"]  # written again, it would be other bytes
+        fitted._dumped = tensors["forest"]  # serialised again, the bytes would differ
         return fitted
 
     def _grow(self, features: Floats, labels: Ints, n_trees: int, seed: int, n_threads: int) -> Any:
@@ -87,9 +87,9 @@ class RandomForestProbe(FrozenFeatures):
             min_samples_leaf=self.min_samples_leaf,
             max_depth=self.max_depth,
             random_state=seed,
-            n_jobs=n_threads,  # each tree has a seed of its own: the forest does not depend on it
+            n_jobs=n_threads,  # each tree has its own seed, so the forest does not depend on the threads
         ).fit(features, labels)
-        return forest.set_params(n_jobs=1)  # threads would add up the trees' votes in any order
+        return forest.set_params(n_jobs=1)  # several threads would sum the trees' votes in varying order
 
 
 class _Forest(FittedOnFeatures):
@@ -107,7 +107,7 @@ class _Forest(FittedOnFeatures):
 
     @functools.cached_property
     def _dumped(self) -> npt.NDArray[np.uint8]:
-        """Once: skops numbers objects by their addresses, so that another time it is other bytes."""
+        """The serialised forest, cached: skops numbers objects by address, so the bytes vary between calls."""
         return _dump(self._forest)
 
 
@@ -133,7 +133,7 @@ def _load(written: npt.NDArray[np.uint8], n_trees: int, width: int, n_classes: i
         sound = _is_sound(forest, n_trees, width, n_classes)
     except UsageError:
         raise
-    except Exception as error:  # skops and scikit-learn raise whatever a damaged file leads them to
+    except Exception as error:  # a damaged file can raise anything in skops and scikit-learn
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"The saved forest cannot be read: {first} Fit it again.") from error
     if not sound:
@@ -146,7 +146,7 @@ def _load(written: npt.NDArray[np.uint8], n_trees: int, width: int, n_classes: i
 def _is_sound(forest: Any, n_trees: int, width: int, n_classes: int) -> bool:
     """Return whether every node number points further into its tree and every feature exists.
 
-    Predicting with a damaged tree could read memory that is not the tree's, or never end.
+    Predicting with a damaged tree could read foreign memory or never end.
     """
     from sklearn.tree import DecisionTreeClassifier
 
@@ -180,7 +180,7 @@ def _is_sound(forest: Any, n_trees: int, width: int, n_classes: int) -> bool:
 
 
 def _comparisons(forest: Any) -> float:
-    """Of growing the trees: n * log2(n) for each feature that a split tried on its n rows."""
+    """Return the comparisons of growing the trees: n * log2(n) for each feature that a split tried on its n rows."""
     total = 0.0
     for estimator in forest.estimators_:
         tree = estimator.tree_

@@ -1,4 +1,4 @@
-"""Checks that methods share when they are rebuilt from a saved file."""
+"""Checks of saved tensors, for methods that are rebuilt from a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy.typing as npt
 from harness.support import UsageError
 
 AGAIN = "The files are damaged, or not of this model. Copy them again from where the model was saved, or save it again."
+"""Advice at the end of messages about saved files."""
 
 
 class Expected(NamedTuple):
     """A tensor that a method expects in its saved file.
 
     Attributes:
-        shape: its length along each axis; None where any length from 1 up will do.
-        dtype: its type, as numpy names it.
+        shape: length along each axis; None accepts any length from 1.
+        dtype: numpy's name of the type.
     """
 
     shape: tuple[int | None, ...]
@@ -43,7 +44,7 @@ class Expected(NamedTuple):
 def check_tensors(tensors: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, Expected]) -> None:
     """Refuse saved tensors unless each expected one is there, with its type and shape.
 
-    Tensors beside the expected ones are no matter here: `load_artifact` refuses them.
+    Additional tensors are not checked here: `load_artifact` refuses them.
 
     Raises:
         UsageError: a tensor is missing, or has another type or shape. The message names it.
@@ -58,7 +59,7 @@ def check_tensors(tensors: Mapping[str, npt.NDArray[Any]], expected: Mapping[str
 
 
 def check_range(name: str, values: npt.NDArray[Any], below: int) -> None:
-    """Refuse saved whole numbers that are not from 0 up to, and without, `below`.
+    """Refuse saved whole numbers outside 0 to `below - 1`.
 
     Raises:
         UsageError: a number lies outside. The message names the tensor and the number.
@@ -69,7 +70,7 @@ def check_range(name: str, values: npt.NDArray[Any], below: int) -> None:
 
 
 def not_finite(tensors: Mapping[str, npt.NDArray[Any]]) -> str | None:
-    """Return the name of a tensor that holds NaN or an infinity; None where there is none."""
+    """Return the name of a tensor that holds NaN or an infinity; None if all are finite."""
     for name, value in tensors.items():
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             return name

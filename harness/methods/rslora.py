@@ -12,7 +12,7 @@ from harness.methods.lora import Lora
 
 @method
 class RsLora(Lora):
-    """LoRA whose addition is scaled by `alpha / sqrt(rank)`, so that a high rank learns as fast as a low one."""
+    """LoRA with its addition scaled by `alpha / sqrt(rank)`, so that a high rank learns as fast as a low one."""
 
     name = "rslora"
     source = "Kalajdzievski, 2023, arXiv:2312.03732; peft"
@@ -20,5 +20,5 @@ class RsLora(Lora):
     learning_rate: float = Field(default=1e-3, gt=0)
 
     def variant(self) -> dict[str, Any]:
-        """The scale."""
+        """Turn on the scale by the square root of the rank."""
         return {"use_rslora": True}

@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning of a sentence encoder from few labels."""
+"""Contrastive fine-tuning of a sentence encoder with few labels."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 class SetFit(TrainedMethod):
     """Move texts of a class together and texts of different classes apart, then fit a logistic regression on top.
 
-    Pairs of training texts are drawn, as many of one class as of two; the loss is that of sentence-transformers'
-    CosineSimilarityLoss: the squared difference of the pair's cosine similarity from 1 or 0. All of the transformer is
-    trained. Many pairs come of few labels: it is meant for a handful of labels a class.
+    Pairs of training texts are drawn, as many of one class as of two. The loss is sentence-transformers'
+    CosineSimilarityLoss: the squared difference of the pair's cosine similarity from 1 or 0. It trains the whole
+    transformer. Few labels give many pairs: the method is meant for a handful of labels per class.
 
     Attributes:
         n_pairs: pairs of each sign drawn for each training text, in one epoch.
-        max_steps: longest default fit. Pairs grow with the number of texts; beyond a few hundred texts an epoch of them
-            takes hours and no longer helps. Applies where the budget names neither epochs nor steps.
+        max_steps: longest default fit, used where the budget names neither epochs nor steps. Beyond a few hundred
+            texts, an epoch of pairs takes hours and no longer helps.
         c: inverse penalty of the logistic regression (scikit-learn's C); None chooses it by folds of the training
-            rows, as `linear-probe` does. The features have been fitted to the same labels, which folds cannot see, so
-            the default is scikit-learn's own, as in the reference implementation.
+            rows, like `linear-probe`. The features were already fitted to the same labels, so folds mislead; the
+            default is therefore scikit-learn's own, as in the reference implementation.
     """
 
     name = "setfit"
@@ -61,11 +61,11 @@ class SetFit(TrainedMethod):
     max_steps: int = Field(default=240, ge=1)
 
     def default_steps(self, steps_per_epoch: int) -> int:
-        """An epoch of pairs, or `max_steps`."""
+        """Return the steps of an epoch of pairs, at most `max_steps`."""
         return min(super().default_steps(steps_per_epoch), self.max_steps)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Steps of pairs, two texts each; then each training text once, for the classifier."""
+        """Return the workload: steps of pairs, two texts each; then each training text once, for the classifier."""
         return Workload(
             encoded=n_train,
             steps=self.n_steps(2 * self.n_pairs * n_train, budget),
@@ -165,14 +165,14 @@ class SetFit(TrainedMethod):
         return model
 
     def _features(self, model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench) -> Floats:
-        """Pooled vectors of length 1, as the loss compares them, shape (rows, width)."""
+        """Return pooled vectors of length 1, as the loss compares them, shape (rows, width)."""
         with bench.working("fit"):
             return _unit_vectors(model, token_rows, bench, self.precision)
 
     def _evaluation(
         self, inputs: TokenInputs, positions: Ints, targets: Ints, forward: FlopsModel, bench: Bench
     ) -> Any:
-        """Minus the loss over all pairs of the carved rows; None where there are fewer than two."""
+        """Return a function that gives minus the loss over all pairs of the validation rows; None below two rows."""
         if len(positions) < 2:
             return None
         from harness.training import PREDICT_ROWS

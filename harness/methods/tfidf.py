@@ -1,4 +1,4 @@
-"""The classic baseline: what do words alone give?"""
+"""Classic baseline without a transformer: word counts alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from harness.tasks import Floats, Rows
 
 @method
 class Tfidf(LogisticMethod):
-    """Logistic regression on TF-IDF of words and word pairs, or of characters; no transformer at all.
+    """Fit a logistic regression on TF-IDF of words and word pairs, or of characters, without a transformer.
 
     `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
 
     Attributes:
-        analyzer: what an n-gram is made of: words, or characters (of texts that are no prose: proteins, codes).
-        ngrams: words, or characters, of the longest n-gram.
+        analyzer: units of an n-gram: words, or characters (for texts other than prose, such as proteins or code).
+        ngrams: length of the longest n-gram, in words or characters.
     """
 
     name = "tfidf"
@@ -38,18 +38,18 @@ class Tfidf(LogisticMethod):
     c_grid: tuple[PositiveFloat, ...] = Field(default=(1.0, 10.0, 100.0), min_length=1)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Learn vocabulary and weights of words from the training rows, choose the penalty, fit."""
+        """Learn the vocabulary and the words' weights from the training rows, choose the penalty, and fit."""
         with bench.working("encode"):
             vectoriser = self._vectoriser()
             try:
                 features = vectoriser.fit_transform(rows.texts)
-            except ValueError:  # no text has a word of two letters: every row is the same to this method
+            except ValueError:  # no text has a word of two letters: all rows look the same to this method
                 vectoriser = self._vectoriser(vocabulary={"": 0})
                 features = vectoriser.fit_transform(rows.texts)
         return _Tfidf(vectoriser, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return what predicts from the saved vocabulary and weights."""
+        """Return a predictor from the saved vocabulary and weights."""
         words = state["words"]
         check_tensors(tensors, {**expected_logistic(bench.n_outputs, len(words)), "idf": Expected((len(words),))})
         vectoriser = self._vectoriser(vocabulary={word: position for position, word in enumerate(words)})

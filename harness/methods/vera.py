@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @method
 class Vera(LowRankMethod):
-    """Low-rank additions made of two fixed random matrices that all layers share; two vectors a layer are trained.
+    """Train two scaling vectors per layer around two fixed random low-rank matrices that all layers share.
 
-    `alpha` has no meaning here and must keep its default.
+    `alpha` has no effect here and must keep its default.
 
     Attributes:
-        adapter_dropout: of what enters the addition.
+        adapter_dropout: dropout rate at the input of the addition.
     """
 
     name = "vera"
     family = "auxiliary parameters"
-    trains = "two scaling vectors a matrix, and the output layer"
+    trains = "two scaling vectors per matrix, and the output layer"
     source = "Kopiczko et al., 2023, arXiv:2310.11454; peft"
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(3e-3, 1e-1, log=True),
@@ -41,7 +41,7 @@ class Vera(LowRankMethod):
     learning_rate: float = Field(default=3e-2, gt=0)
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
-        """VeRA; its random matrices are made from the cell's seed and need not be saved."""
+        """Return peft's configuration of VeRA; the cell's seed restores its random matrices, which are not saved."""
         from peft import VeraConfig
 
         return VeraConfig(

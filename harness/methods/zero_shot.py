@@ -13,7 +13,7 @@ from harness.tasks import Rows
 
 @method
 class ZeroShot(InContextMethod):
-    """The class whose words the language model finds likeliest after the text; it sees no training row."""
+    """Predict the class whose words are most likely after the text; no training row is shown."""
 
     name = "zero-shot"
     source = "Radford et al., 2019 (GPT-2); Brown et al., 2020, arXiv:2005.14165"
@@ -24,5 +24,5 @@ class ZeroShot(InContextMethod):
         return FittedPrompt(self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """From the saved words of the classes."""
+        """Return a predictor from the saved words of the classes."""
         return restored(self, tensors, state, bench)
