@@ -17,7 +17,7 @@ from harness.backbones.model import load_backbone
 from harness.measure.device import Device
 from harness.methods import Method, methods
 from harness.tasks.base import FORMS, Reply, Task
-from harness.training.language import AskedModel
+from harness.training.generative import GenerativeModel
 from harness.training.writing import write
 from tests.toys import plan_one
 
@@ -65,7 +65,7 @@ def test_answers_are_those_of_a_greedy_loop(
     is_causal = architecture == "causal"
     prompts = [np.asarray(ids, dtype=np.int32) for ids in tokenizer(PROMPTS)["input_ids"]]
     reply = Reply(max_new_tokens=9, num_beams=1, stop=())
-    answers, _ = write(AskedModel(model, is_causal=is_causal), prompts, tokenizer, reply, cpu, "fp32")
+    answers, _ = write(GenerativeModel(model, is_causal=is_causal), prompts, tokenizer, reply, cpu, "fp32")
     expected = [greedy(model, ids.tolist(), 9, tokenizer.eos_token_id, is_causal=is_causal) for ids in prompts]
     assert any(len(set(ids)) < len(ids) for ids in expected)  # something repeats, which the file's penalties forbid
     assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]

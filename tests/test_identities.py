@@ -24,7 +24,7 @@ from harness.methods.ia3 import _RIGHT_IN_2
 from harness.records.labels import variants
 from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Task
-from harness.training.blocks import parameters_by_depth
+from harness.training.blocks import Stack
 from tests.record_factory import make_record
 from tests.tiny_architectures import save_tiny
 from tests.toys import make_bench, run_one, test_rows
@@ -164,13 +164,13 @@ def test_a_model_that_cannot_be_run_on_a_short_text_is_refused(bert: Any) -> Non
     with pytest.raises(
         UnsupportedError, match=r"text of 16 tokens .*: output with shape \[1\] does not match \[2\]\. Use"
     ):
-        parameters_by_depth(bert)
+        Stack(bert).parameters_by_depth()
 
 
 def test_memory_that_runs_out_is_not_taken_for_an_architecture(bert: Any) -> None:
     bert.encoder.layer[1].intermediate = Fails(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
-        parameters_by_depth(bert)
+        Stack(bert).parameters_by_depth()
 
 
 # ---- saved models

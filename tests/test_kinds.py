@@ -204,10 +204,10 @@ def test_pairs_are_read_with_their_segments(toy_kinds: dict[str, Task], tiny: Ba
 
 def test_the_last_blocks_of_a_translator_are_its_decoders(tiny_t5: BackboneFiles) -> None:
     from harness.backbones.model import load_backbone
-    from harness.training.blocks import parameters_by_depth
+    from harness.training.blocks import Stack
 
     model = load_backbone(tiny_t5).fresh_language_model(torch.device("cpu"))
-    groups = parameters_by_depth(model)
+    groups = Stack(model).parameters_by_depth()
     name_of = {id(value): name for name, value in model.named_parameters()}
     listed = [name_of[id(value)] for group in groups for value in group]
     assert sorted(listed) == sorted(name_of.values())

@@ -26,7 +26,7 @@ from harness.records.record import Budget, Cell
 from harness.running.worker import Worker
 from harness.support.errors import UnsupportedError
 from harness.tasks import Task
-from harness.training.blocks import all_blocks, parameters_by_depth
+from harness.training.blocks import Stack
 from harness.training.dropout import set_dropout
 from harness.training.loop import Optimisation, ParameterGroup, train
 from tests.record_factory import make_record
@@ -290,8 +290,8 @@ def test_stacks_of_different_heights_are_told_apart() -> None:
     )  # fmt: skip
     model = BartModel(config)
     required = [value.requires_grad for value in model.parameters()]
-    assert len(all_blocks(model)) == 5
-    depths = parameters_by_depth(model)
+    assert len(Stack(model).all_blocks) == 5
+    depths = Stack(model).parameters_by_depth()
     names = {id(value): name for name, value in model.named_parameters()}
     assert {names[id(value)].rpartition(".")[0] for value in depths[0]} == {
         *("shared", "encoder.embed_positions", "encoder.layernorm_embedding"),

@@ -21,10 +21,10 @@ from harness.records.record import Budget
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from harness.training.batches import Batch
-from harness.training.blocks import parameters_by_depth
-from harness.training.budget import Progress, learning_rate_factor
+from harness.training.blocks import Stack
+from harness.training.budget import BudgetProgress, learning_rate_factor
 from harness.training.inputs import TokenInputs
-from harness.training.loop import Optimisation, Outcome, ParameterGroup, Validation, is_matrix, train
+from harness.training.loop import EarlyStopping, FitResult, Optimisation, ParameterGroup, is_matrix, train
 from tests.toys import make_bench
 
 
@@ -55,7 +55,7 @@ class _OneBatch:
         yield self._batch
 
 
-def _train_linear(steps: int, *, weight: torch.Tensor, **how: Any) -> tuple[nn.Parameter, Outcome]:
+def _train_linear(steps: int, *, weight: torch.Tensor, **how: Any) -> tuple[nn.Parameter, FitResult]:
     """A bare matrix trained to tell two classes apart."""
     torch.manual_seed(0)
     features = torch.randn(12, weight.shape[0])
@@ -67,7 +67,7 @@ def _train_linear(steps: int, *, weight: torch.Tensor, **how: Any) -> tuple[nn.P
         batches=_OneBatch(features, targets),
         groups=[ParameterGroup([parameter], 1e-2)],
         optimisation=Optimisation(warmup=0.0, schedule="constant", max_grad_norm=None, **how),
-        progress=Progress(Budget(steps=steps), 1, 1, lambda: 0.0),
+        progress=BudgetProgress(Budget(steps=steps), 1, 1, lambda: 0.0),
         flops=None,
         device=torch.device("cpu"),
         precision="fp32",
@@ -124,12 +124,12 @@ def test_early_stopping_restores_the_best() -> None:
         batches=_OneBatch(features, targets),
         groups=[ParameterGroup([parameter], 1e-2)],
         optimisation=Optimisation(),
-        progress=Progress(Budget(steps=100), 1, 1, lambda: 0.0),
+        progress=BudgetProgress(Budget(steps=100), 1, 1, lambda: 0.0),
         flops=None,
         device=torch.device("cpu"),
         precision="fp32",
         on_step=lambda *_: None,
-        validation=Validation(evaluate, patience=2),
+        early_stopping=EarlyStopping(evaluate, patience=2),
     )
     assert outcome.stopped_by == "early_stopping"
     assert outcome.steps == 20  # every fifth of a hundred steps, four times
@@ -219,7 +219,7 @@ def test_unfreezing_goes_down_block_by_block(toy: Task, tiny: BackboneFiles, cpu
     method = GradualUnfreezing(unfrozen_by=0.6)
     model = method.build(bench)
     hooks = method.make_hooks(model, bench)
-    depths = parameters_by_depth(model.transformer)
+    depths = Stack(model.transformer).parameters_by_depth()
     trains = []
     flops = []
     for fraction in (0.0, 0.25, 0.45, 0.6, 1.0):
@@ -238,14 +238,14 @@ def test_what_all_blocks_read_goes_with_the_embeddings() -> None:
 
     small = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
     mpnet = MPNetModel(MPNetConfig(**small, intermediate_size=16), add_pooling_layer=False)
-    depths = parameters_by_depth(mpnet)
+    depths = Stack(mpnet).parameters_by_depth()
     shared = mpnet.encoder.relative_attention_bias.weight
     assert any(parameter is shared for parameter in depths[0])
     assert sum(map(len, depths)) == len(list(mpnet.parameters()))
     llama = LlamaModel(LlamaConfig(**small, intermediate_size=16))
-    assert any(parameter is llama.norm.weight for parameter in parameters_by_depth(llama)[-1])
+    assert any(parameter is llama.norm.weight for parameter in Stack(llama).parameters_by_depth()[-1])
     bert = BertModel(BertConfig(**small, intermediate_size=16), add_pooling_layer=False)
-    assert [len(group) for group in parameters_by_depth(bert)] == [5, 16, 16]
+    assert [len(group) for group in Stack(bert).parameters_by_depth()] == [5, 16, 16]
 
 
 def test_vectors_are_not_decayed_whatever_their_shape() -> None:

@@ -217,7 +217,7 @@ def test_scores_of_spans_and_tokens_that_are_not_finite_are_errors(
     import torch
 
     from harness.training.forms.spans import window_scores
-    from harness.training.language import AskedModel
+    from harness.training.generative import GenerativeModel
     from harness.training.writing import write
 
     class Broken(torch.nn.Module):
@@ -235,4 +235,4 @@ def test_scores_of_spans_and_tokens_that_are_not_finite_are_errors(
     assert task.reply is not None
     reply = dataclasses.replace(task.reply, max_new_tokens=2, stop=())
     with pytest.raises(FloatingPointError, match="not a number"):
-        write(AskedModel(model, is_causal=True), rows, bench.some_backbone.tokenizer, reply, cpu, "fp32")
+        write(GenerativeModel(model, is_causal=True), rows, bench.some_backbone.tokenizer, reply, cpu, "fp32")

@@ -16,7 +16,7 @@ from harness.planning.suites import load_suite
 from harness.running.worker import Worker
 from harness.tasks import Source, Task, kinds
 from harness.training.model import PooledModel
-from harness.training.pairs import PairBatches, cosine_of_pairs, draw_pairs, squared_difference
+from harness.training.pairs import PairInputs, draw_pairs
 from tests.toys import run_one
 
 
@@ -41,22 +41,14 @@ def test_loss_is_that_of_sentence_transformers(toy: Task, tiny: BackboneFiles) -
     rows = toy.kind.tokenize(Source("six", toy.train.texts[:6]), backbone, 32).ids
     arrays = [np.asarray(row, dtype=np.int32) for row in rows]
     model = PooledModel(backbone.fresh(torch.device("cpu")), nn.Identity(), "mean").eval()
-    batches = PairBatches(
-        arrays,
-        np.arange(6),
-        np.array([0, 0, 1, 1, 2, 2]),
-        n_pairs=2,
-        pad_id=0,
-        batch_size=4,
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    inputs = PairInputs(model, arrays, n_pairs=2, pad_id=0, compact=False, device=torch.device("cpu"))
+    batches = inputs.batches(np.arange(6), np.array([0, 0, 1, 1, 2, 2]), batch_size=4, seed=0)
     seen = 0
     for batch in batches.epoch(0):
         first_ids, first_mask, second_ids, second_mask = batch.inputs
         first, second = model(first_ids, first_mask), model(second_ids, second_mask)
         theirs = nn.MSELoss()(pairwise_cos_sim(first, second), batch.targets)
-        ours = squared_difference(cosine_of_pairs(model, batch), batch.targets)
+        ours = inputs.loss(inputs.forward(batch), batch.targets)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
         seen += batch.n_rows
     assert seen == 24

@@ -17,9 +17,10 @@ from harness.measure.device import Device
 from harness.methods import methods
 from harness.records.record import Budget
 from harness.tasks import Task
-from harness.training.batches import TokenBatches, shuffled
-from harness.training.budget import Progress, learning_rate_factor
+from harness.training.batches import shuffled
+from harness.training.budget import BudgetProgress, learning_rate_factor
 from harness.training.forms import answer_form
+from harness.training.inputs import TokenInputs
 from harness.training.loop import Optimisation, ParameterGroup, train
 from harness.training.model import PooledModel
 from harness.training.vocabulary import CompactEmbedding
@@ -27,7 +28,9 @@ from tests.toys import make_bench, run_one
 
 
 def progress(budget: Budget, seconds: float = 0.0, **options: int) -> Progress:
-    return Progress(budget, options.get("default_steps", 100), options.get("steps_per_epoch", 10), lambda: seconds)
+    return BudgetProgress(
+        budget, options.get("default_steps", 100), options.get("steps_per_epoch", 10), lambda: seconds
+    )
 
 
 def test_progress_is_the_largest_fraction_spent() -> None:
@@ -103,11 +106,10 @@ def test_compact_embedding_gives_what_the_full_one_gives(
         torch.manual_seed(0)
         head = answer_form("classes").head(backbone.hidden_size, 3, 0.0)
         model = PooledModel(backbone.fresh(torch.device("cpu")), head, "mean").eval()
-        narrow = CompactEmbedding(model.transformer, rows, 0) if compact else None
-        used = [narrow.translate(row) for row in rows] if narrow else rows
-        batches = TokenBatches(used, targets, pad_id=0, batch_size=2, seed=0, device=torch.device("cpu"))
+        inputs = TokenInputs(model, rows, pad_id=0, compact=compact, device=torch.device("cpu"))
+        batches = inputs.batches(np.arange(len(rows)), targets, batch_size=2, seed=0)
         outcome = train(
-            forward=lambda batch: model(*batch.inputs),
+            forward=inputs.forward,
             loss=answer_form("classes").loss,
             batches=batches,
             groups=[
@@ -121,8 +123,8 @@ def test_compact_embedding_gives_what_the_full_one_gives(
             precision="fp32",
             on_step=lambda *_: None,
         )
-        if narrow:
-            narrow.restore(outcome.decay[0])
+        assert (len(model.transformer.get_input_embeddings().weight) < 30) == compact
+        inputs.close(outcome.decay[0])
         return model
 
     plain, narrow = fitted(compact=False), fitted(compact=True)

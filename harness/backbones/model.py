@@ -56,6 +56,11 @@ class Backbone:
         return min((limit for limit in stated if limit is not None and 0 < limit < _NO_LIMIT), default=512)
 
     @property
+    def pad_id(self) -> int:
+        """Token id that pads a text."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
     def reads_segments(self) -> bool:
         """Whether it tells the two texts of a pair apart by a type of their tokens, as BERT does."""
         n_types = int(getattr(self.pristine.config, "type_vocab_size", 0) or 0)

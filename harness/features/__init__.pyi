@@ -9,7 +9,11 @@ from .layers import declared_blocks as declared_blocks
 from .layers import why_no_such_layer as why_no_such_layer
 from .shared import Account as Account
 from .shared import SharedFeatures as SharedFeatures
+from .tokens import TokenIds as TokenIds
 from .tokens import Tokens as Tokens
 from .tokens import TokenStore as TokenStore
+from .tokens import lengths_of as lengths_of
 from .tokens import pad as pad
 from .tokens import plain_ids as plain_ids
+from .tokens import sequences_of as sequences_of
+from .tokens import starts_of as starts_of

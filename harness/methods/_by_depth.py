@@ -41,10 +41,10 @@ class ByDepth(FineTuning):
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer whose blocks cannot be told apart."""
-        from harness.training import all_blocks
+        from harness.training import Stack
 
         super().check(transformer)
-        all_blocks(transformer)
+        _ = Stack(transformer).all_blocks
 
 
 def _has_convolution(files: BackboneFiles) -> bool:

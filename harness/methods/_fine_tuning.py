@@ -231,7 +231,7 @@ class FineTuning(GradientMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""
-        from harness.training import all_blocks, compile_model, transformers_model
+        from harness.training import Stack, compile_model
 
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
@@ -240,7 +240,7 @@ class FineTuning(GradientMethod):
         model.train()
         inputs = None
         # Collected first: a method may remove some of them later.
-        blocks = all_blocks(transformers_model(model.transformer)) if self.compile else []
+        blocks = Stack(model.transformer).all_blocks if self.compile else []
         try:
             with bench.working("fit"):
                 inputs = self.make_inputs(model, examples, bench)

@@ -18,14 +18,14 @@ from harness.methods.base import Bench, Method
 from harness.methods.restoring import Expected
 from harness.records import Budget
 from harness.tasks import Form, Ints, Rows
-from harness.training import Progress, Schedule
+from harness.training import BudgetProgress, Schedule
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from harness.measure import FlopsModel
-    from harness.training import Batch, Batches, Hooks, Optimisation, Outcome, ParameterGroup
+    from harness.training import Batch, Batches, FitResult, Hooks, Optimisation, ParameterGroup
 
 Evaluate = Callable[[], tuple[tuple[float, ...], float]]
 """Function that returns (score, operations spent); see `training.loop.Validation`."""
@@ -81,7 +81,7 @@ class TrainedMethod(Method):
     def n_steps(self, n_items: int, budget: Budget) -> int:
         """Return the optimiser steps of a fit to `n_items`, unless seconds or operations end it earlier."""
         steps_per_epoch = max(1, math.ceil(n_items / self.batch_size))
-        return Progress(budget, self.default_steps(steps_per_epoch), steps_per_epoch, lambda: 0.0).step_limit
+        return BudgetProgress(budget, self.default_steps(steps_per_epoch), steps_per_epoch, lambda: 0.0).step_limit
 
     def halved(self) -> TrainedMethod | None:
         """Return the method with pieces of half the size; None where pieces are single rows already."""
@@ -132,7 +132,7 @@ class TrainedMethod(Method):
         hooks: Hooks | None = None,
         evaluate: Evaluate | None = None,
         compiles: bool = False,
-    ) -> Outcome:
+    ) -> FitResult:
         """Train `model` until the budget is spent, leave it in evaluation mode, and enter the spending in the ledger.
 
         Args:
@@ -150,7 +150,7 @@ class TrainedMethod(Method):
         """
         import torch
 
-        from harness.training import Validation, train
+        from harness.training import EarlyStopping, train
 
         progress = bench.progress(self.default_steps(len(batches)), len(batches))
         model.train()
@@ -175,7 +175,7 @@ class TrainedMethod(Method):
             precision=precision,
             on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
             hooks=hooks,
-            validation=Validation(evaluate, self.patience) if evaluate is not None and self.patience else None,
+            early_stopping=EarlyStopping(evaluate, self.patience) if evaluate is not None and self.patience else None,
         )
         model.eval()
         bench.ledger.train_flops += outcome.flops

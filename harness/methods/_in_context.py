@@ -28,13 +28,11 @@ from harness.methods.workload import Workload
 from harness.records import Budget
 from harness.support import UnsupportedError, UsageError
 from harness.tasks import FORMS, Answers, Floats, Form, Ints, Rows, kinds
-from harness.training import answer
 
 if TYPE_CHECKING:
     import torch
 
     from harness.backbones import Backbone, LanguageModel
-    from harness.training import AskedModel
 
 TEMPLATE = "Input: {text}\nLabel:"
 """Default template of a text, where neither the task nor the method sets one."""
@@ -187,7 +185,7 @@ class FittedPrompt(Fitted):
         if bench.reply is not None and bench.reply.wants_likelihood:  # the likelihood of the text itself, no prompt
             tokens = bench.token_rows(rows, "predict")
             with bench.working("predict"):
-                return answer(self._asked_model(bench), tokens, bench, bench.precision(self._method.precision))
+                return self._generative_model(bench).answer(tokens, bench, bench.precision(self._method.precision))
         positions = self._nearest.positions(rows, bench) if self._nearest is not None else None
         with bench.working("predict"):
             shown = [self.demonstrations] * len(rows)
@@ -247,8 +245,6 @@ class FittedPrompt(Fitted):
         self, texts: Sequence[str], shown: Sequence[Sequence[Demonstration]], rows: Rows, bench: Bench
     ) -> Floats:
         """Return probabilities of each row's own choices, from the likelihood of their words."""
-        from harness.training import reply_nll
-
         choices = [rows.source.fields["choices"][position] for position in rows.index]
         written = [
             self._writer.write_with(text, these, words)
@@ -256,8 +252,7 @@ class FittedPrompt(Fitted):
         ]
         _note([prompt for prompt, _ in written], len(shown[0]) if shown else 0, rows, bench)
         replies = [reply for _, several in written for reply in several]
-        likelihoods = -reply_nll(
-            self._asked_model(bench),
+        likelihoods = -self._generative_model(bench).reply_nll(
             [prompt.ids for prompt, several in written for _ in several],
             replies,
             pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
@@ -278,12 +273,12 @@ class FittedPrompt(Fitted):
             stop = tuple(dict.fromkeys([*bench.reply.stop, self._method.separator]))
             bench = dataclasses.replace(bench, reply=dataclasses.replace(bench.reply, stop=stop))
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
-        return answer(self._asked_model(bench), ids, bench, bench.precision(self._method.precision))
+        return self._generative_model(bench).answer(ids, bench, bench.precision(self._method.precision))
 
-    def _asked_model(self, bench: Bench) -> AskedModel:
-        from harness.training import AskedModel
+    def _generative_model(self, bench: Bench) -> GenerativeModel:
+        from harness.training import GenerativeModel
 
-        return AskedModel(self._model, is_causal=bench.some_backbone.files.architecture == "causal")
+        return GenerativeModel(self._model, is_causal=bench.some_backbone.files.architecture == "causal")
 
 
 def restored(

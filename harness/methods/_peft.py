@@ -214,19 +214,19 @@ class SoftPrompt(PeftMethod):
         """Refuse a transformer that cannot read virtual tokens, before anything is trained."""
         import torch
 
-        from harness.training import short_text, transformers_model
+        from harness.training import Stack
 
-        inner = transformers_model(model.transformer)
+        stack = Stack(model.transformer)
         decodes = bench.kind.form == "text" and bench.files.architecture == "sequence-to-sequence"
         training = model.training
         try:
             with torch.no_grad():
-                model.eval().transformer(**short_text(inner, decodes=decodes))
+                model.eval().transformer(**stack.short_text(decodes=decodes))
         except (TypeError, ValueError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
             raise UnsupportedError(
-                f"A {type(inner).__name__} cannot read the virtual tokens of '{self.name}': {error}. Use lora, "
+                f"A {type(stack.module).__name__} cannot read the virtual tokens of '{self.name}': {error}. Use lora, "
                 "bitfit or full."
             ) from None
         finally:

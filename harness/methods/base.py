@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.backbones import Backbone
     from harness.features import FeatureStore, Layer, Tokens, TokenStore
     from harness.measure import FlopsModel
-    from harness.training import AnswerForm, Progress
+    from harness.training import AnswerForm, BudgetProgress
 
 ENCODER: frozenset[Architecture] = frozenset({"encoder"})
 LANGUAGE_MODEL: frozenset[Architecture] = frozenset({"causal", "sequence-to-sequence"})
@@ -302,11 +302,11 @@ class Bench:
         digest = hashlib.blake2b(f"{purpose}/{self.seed}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") >> 1
 
-    def progress(self, default_steps: int, steps_per_epoch: int) -> Progress:
+    def progress(self, default_steps: int, steps_per_epoch: int) -> BudgetProgress:
         """The budget's progress, encoding so far included."""
-        from harness.training import Progress
+        from harness.training import BudgetProgress
 
-        return Progress(
+        return BudgetProgress(
             self.budget, default_steps, steps_per_epoch, lambda: self.clock.train_seconds, self.ledger.train_flops
         )
 

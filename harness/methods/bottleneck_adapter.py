@@ -70,10 +70,11 @@ class BottleneckAdapter(FineTuning):
         Raises:
             UnsupportedError: not every block has such layers.
         """
-        from harness.training import WithAdapter, stacks
+        from harness.training import Stack, WithAdapter
 
         ends: set[str] = set()
-        for place, stack in stacks(transformer):
+        for part in Stack(transformer).parts:
+            place, stack = part.place, part.module
             attention, feedforward = attention_ends(stack), feedforward_ends(stack)
             n_blocks = _own_blocks(stack)
             # A decoder's block has two attentions: to itself and to the encoder's output.
@@ -103,8 +104,8 @@ class BottleneckAdapter(FineTuning):
 
 def _own_blocks(stack: nn.Module) -> int:
     """Return the number of blocks with their own weights; ALBERT's blocks share the weights of a few."""
-    from harness.training import n_blocks_of
+    from harness.training import Stack
 
     config: Any = stack.config
     shared = getattr(config, "num_hidden_groups", None)
-    return int(shared) * int(config.inner_group_num) if shared else n_blocks_of(stack)
+    return int(shared) * int(config.inner_group_num) if shared else Stack(stack).n_blocks

@@ -32,9 +32,9 @@ class Discriminative(ByDepth, Full):
 
     def parameter_groups(self, model: AdaptedModel) -> list[ParameterGroup]:
         """Return one group per block, from the embeddings up, and the head's group."""
-        from harness.training import ParameterGroup, parameters_by_depth, transformers_model
+        from harness.training import ParameterGroup, Stack
 
-        depths = parameters_by_depth(transformers_model(model.transformer))
+        depths = Stack(model.transformer).parameters_by_depth()
         top = len(depths) - 1
         body = [
             ParameterGroup(parameters, self.learning_rate * self.layer_decay ** (top - depth), self.weight_decay)

@@ -44,10 +44,10 @@ class GradualUnfreezing(ByDepth, Full):
 
     def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
         """Freeze the groups that a short fit never unfroze: those below the lowest one with a saved tensor."""
-        from harness.training import parameters_by_depth, transformers_model
+        from harness.training import Stack
 
         name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-        for parameters in parameters_by_depth(transformers_model(model.transformer)):
+        for parameters in Stack(model.transformer).parameters_by_depth():
             group = list(parameters)
             if any(name_of.get(id(parameter)) in names for parameter in group):
                 return
@@ -56,9 +56,9 @@ class GradualUnfreezing(ByDepth, Full):
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """Return a hook that unfreezes blocks on the schedule."""
-        from harness.training import Hooks, parameters_by_depth, transformers_model
+        from harness.training import Hooks, Stack
 
-        depths = parameters_by_depth(transformers_model(model.transformer))
+        depths = Stack(model.transformer).parameters_by_depth()
         n_stages = len(depths)  # the head alone, then one stage per block; the embeddings end the last one
         at_least = 0 if list(model.head.parameters()) else 1  # a language model has no new head to start with
         unfrozen_by = self.unfrozen_by
@@ -70,7 +70,7 @@ class GradualUnfreezing(ByDepth, Full):
                 for parameter in parameters:
                     parameter.requires_grad_(depth >= n_stages - n_groups)
             device = bench.device.torch_device()
-            return bench.flops_model(f"{base}/{n_groups}", lambda: bench.form.count_flops(model, device))
+            return bench.flops_model(f"{base}/{n_groups}", lambda: model.count_flops(device))
 
         class Unfreezing(Hooks):
             n_unfrozen = -1

@@ -68,9 +68,9 @@ class LastLayers(ByDepth):
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """Yield the parameters of the last k blocks and of modules after them."""
-        from harness.training import parameters_by_depth
+        from harness.training import Stack
 
-        for parameters in parameters_by_depth(transformer)[-self.k :]:
+        for parameters in Stack(transformer).parameters_by_depth()[-self.k :]:
             yield from parameters
 
     def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:

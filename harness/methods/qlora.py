@@ -44,10 +44,10 @@ class QLora(Lora):
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse blocks without linear layers, such as GPT-2's."""
-        from harness.training import transformer_blocks
+        from harness.training import Stack
 
         super().check(transformer)
-        if not any("Linear" in type(module).__name__ for module in transformer_blocks(transformer).modules()):
+        if not any("Linear" in type(module).__name__ for module in Stack(transformer).blocks.modules()):
             raise UnsupportedError(
                 f"'{self.name}' quantises linear layers; the blocks of a {type(transformer).__name__} have none. "
                 "Use lora."
@@ -62,7 +62,7 @@ class QLora(Lora):
         import bitsandbytes as bnb
         import torch
 
-        from harness.training import transformer_blocks
+        from harness.training import Stack
 
         computed_in = torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32
         with bench.clock.phase("load"):
@@ -70,7 +70,7 @@ class QLora(Lora):
             transformer = bench.form.pretrained(bench, torch.device("cpu"))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
             n_quantised = 0
-            for block in transformer_blocks(transformer):
+            for block in Stack(transformer).blocks:
                 for parent in list(block.modules()):
                     for name, child in list(parent.named_children()):
                         if type(child) is not torch.nn.Linear or name in kept:

@@ -22,7 +22,7 @@ from harness.tasks import Floats, Ints, Rows
 
 if TYPE_CHECKING:
     from harness.measure import FlopsModel
-    from harness.training import PooledModel, TokenInputs
+    from harness.training import Inputs, PooledModel
 
 
 @method
@@ -88,11 +88,8 @@ class SetFit(TrainedMethod):
 
         from harness.training import (
             PREDICT_ROWS,
-            PairBatches,
+            PairInputs,
             ParameterGroup,
-            TokenInputs,
-            cosine_of_pairs,
-            squared_difference,
         )
 
         token_rows = bench.token_rows(rows, "encode")
@@ -103,17 +100,9 @@ class SetFit(TrainedMethod):
         with bench.working("fit"):
             flops = self._flops_model(model, bench, backward=True)
             forward = self._flops_model(model, bench, backward=False)
-            inputs = TokenInputs(model, token_rows, pad_id=pad_id, compact=True, device=bench.device.torch_device())
-            batches = PairBatches(
-                inputs.rows,
-                inside,
-                labels[inside],
-                n_pairs=self.n_pairs,
-                pad_id=pad_id,
-                batch_size=self.batch_size,
-                seed=bench.seed,
-                device=bench.device.torch_device(),
-            )
+            there = bench.device.torch_device()
+            inputs = PairInputs(model, token_rows, n_pairs=self.n_pairs, pad_id=pad_id, compact=True, device=there)
+            batches = inputs.batches(inside, labels[inside], batch_size=self.batch_size, seed=bench.seed)
             decay = 1.0
             if len(batches) == 0:  # a single text has no pair
                 bench.ledger.notes["pairs"] = "none: fewer than two training texts"
@@ -123,12 +112,12 @@ class SetFit(TrainedMethod):
                     model,
                     batches,
                     bench,
-                    forward=lambda batch: cosine_of_pairs(model, batch),
-                    loss=lambda outputs, targets, _: squared_difference(outputs, targets),
+                    forward=inputs.forward,
+                    loss=inputs.loss,
                     groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                     flops=flops,
                     precision=bench.precision(self.precision),
-                    evaluate=self._evaluation(inputs, outside, labels[outside], forward, bench),
+                    evaluate=self._evaluation(inputs, token_rows, outside, labels[outside], forward, bench),
                 )
                 decay = outcome.decay[0]
             inputs.close(decay)
@@ -170,14 +159,20 @@ class SetFit(TrainedMethod):
             return _unit_vectors(model, token_rows, bench, self.precision)
 
     def _evaluation(
-        self, inputs: TokenInputs, positions: Ints, targets: Ints, forward: FlopsModel, bench: Bench
+        self,
+        inputs: Inputs,
+        token_rows: list[npt.NDArray[np.int32]],
+        positions: Ints,
+        targets: Ints,
+        forward: FlopsModel,
+        bench: Bench,
     ) -> Any:
         """Return a function that gives minus the loss over all pairs of the validation rows; None below two rows."""
         if len(positions) < 2:
             return None
         from harness.training import PREDICT_ROWS
 
-        lengths = [len(inputs.rows[position]) for position in positions]
+        lengths = [len(token_rows[position]) for position in positions]
         spent = forward.rows(lengths, PREDICT_ROWS[bench.device.kind])
 
         def evaluate() -> tuple[tuple[float, ...], float]:
@@ -191,11 +186,9 @@ class SetFit(TrainedMethod):
         return evaluate
 
     def _flops_model(self, model: PooledModel, bench: Bench, *, backward: bool) -> FlopsModel:
-        from harness.training import count_batch_flops
-
         key = f"{self.name}/{bench.some_backbone.files.fingerprint}/{'both ways' if backward else 'forward'}"
         device = bench.device.torch_device()
-        return bench.flops_model(key, lambda: count_batch_flops(model, device, backward=backward))
+        return bench.flops_model(key, lambda: model.count_flops(device, backward=backward))
 
 
 class _Fitted(Fitted):
@@ -218,10 +211,7 @@ class _Fitted(Fitted):
 def _unit_vectors(
     model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench, policy: PrecisionPolicy
 ) -> Floats:
-    from harness.training import predict_logits
-
-    vectors = predict_logits(
-        model,
+    vectors = model.predict_logits(
         token_rows,
         bench.some_backbone.hidden_size,
         pad_id=int(bench.some_backbone.tokenizer.pad_token_id),

@@ -1,4 +1,4 @@
-"""The one training loop, its batches, and budgets that learning-rate schedules follow."""
+"""The one training loop, its batches, the forms of answers, and the budgets that schedules follow."""
 
 import lazy_loader
 

@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn import functional
 
 _NEAR_ZERO = 1e-3
-"""Deviation of the weights at the start: small enough that the adapter is nearly the identity (the paper's 3.6)."""
+"""Initial deviation of the weights: so small that the adapter is nearly the identity (section 3.6 of the paper)."""
 
 
 class Bottleneck(nn.Module):
     """`values + up(gelu(down(values)))`, for values of shape (..., size).
 
     Args:
-        size: of what comes in and goes out.
-        width: of the bottleneck.
+        size: width of inputs and outputs.
+        width: width of the bottleneck.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Shape as it came."""
+        """Return values of the same shape."""
         added: torch.Tensor = self.up(functional.gelu(self.down(values)))
         return values + added
 
@@ -41,18 +41,18 @@ class WithAdapter(nn.Module):
         super().__init__()
         self.layer = layer
         weight: Any = layer.weight
-        # GPT-2's layers keep their matrix the other way round.
+        # GPT-2's layers store their matrix transposed.
         size = weight.shape[0] if isinstance(layer, nn.Linear) else weight.shape[1]
         self.adapter = Bottleneck(int(size), width)
 
     @property
     def weight(self) -> torch.Tensor:
-        """The layer's own: some architectures look at its type."""
+        """The layer's own weight: some architectures look at its type."""
         weight: Any = self.layer.weight
         tensor: torch.Tensor = weight
         return tensor
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Shape (..., size)."""
+        """Return the adapted outputs, shape (..., size)."""
         adapted: torch.Tensor = self.adapter(self.layer(values))
         return adapted

@@ -1,7 +1,7 @@
-"""How far a fit is: the largest fraction spent of what its budget names.
+"""Progress of a fit: the largest fraction spent of the caps that its budget names.
 
-Training stops at the first cap that is spent, and the learning-rate schedule is written against the fraction, so a fit
-that is cut by seconds still ends at the schedule's floor.
+Training stops at the first cap that is spent. The learning-rate schedule follows the fraction, so that a fit that is
+cut by seconds still ends at the schedule's floor.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ Schedule = Literal["linear", "cosine", "constant", "slanted-triangular", "invers
 
 
 @dataclass
-class Progress:
-    """What one fit has spent of its budget.
+class BudgetProgress:
+    """The spending of one fit, compared with its budget.
 
     Args:
         budget: the cell's budget.
-        default_steps: optimiser steps where the budget names neither epochs nor steps (the method's own default).
+        default_steps: optimiser steps where the budget names neither epochs nor steps; the method's own default.
         steps_per_epoch: optimiser steps of one pass over the training rows.
-        train_seconds: gives the counted seconds so far, encoding and tuning included.
+        train_seconds: returns the counted seconds so far, encoding and tuning included.
         flops: operations already spent when fitting starts (encoding).
+        step: optimiser steps taken.
     """
 
     budget: Budget
@@ -37,7 +38,7 @@ class Progress:
 
     @property
     def step_limit(self) -> int:
-        """Most optimiser steps, whatever else may end the fit earlier."""
+        """Maximum number of optimiser steps; another cap may end the fit earlier."""
         limits = []
         if self.budget.steps is not None:
             limits.append(self.budget.steps)
@@ -46,7 +47,7 @@ class Progress:
         return min(limits) if limits else self.default_steps
 
     def fractions(self) -> dict[str, float]:
-        """Fraction spent of each cap, by its name; `epochs` stands for the method's default too."""
+        """Return the fraction spent of each cap, by its name; `epochs` stands for the method's default too."""
         spent: dict[str, float] = {}
         if self.budget.steps is not None:
             spent["steps"] = self.step / self.budget.steps
@@ -61,26 +62,26 @@ class Progress:
         return spent
 
     def fraction(self) -> float:
-        """The largest fraction spent, at most 1."""
+        """Return the largest fraction spent, at most 1."""
         return min(1.0, max(self.fractions().values()))
 
     def stopped_by(self) -> str | None:
-        """The cap that is spent, if any."""
+        """Return the cap that is spent, if any."""
         name, fraction = max(self.fractions().items(), key=lambda item: item[1])
         return name if fraction >= 1.0 - 1e-9 else None
 
 
 _SLANTED_RATIO = 32.0
-"""How much smaller than its peak the slanted triangular learning rate starts and ends (Howard and Ruder, 2018)."""
+"""Ratio of the slanted triangular learning rate's peak to its start and end (Howard and Ruder, 2018)."""
 
 _LEAST_WARMUP = 0.01
-"""Where an inverse square root without warm-up starts to fall: at 0 it would be infinite."""
+"""Fraction at which an inverse square root without warm-up starts to fall: at 0 it would be infinite."""
 
 
 def learning_rate_factor(schedule: Schedule, fraction: float, warmup: float) -> float:
-    """What the learning rate is multiplied by at `fraction` of the budget.
+    """Return the factor of the learning rate at `fraction` of the budget.
 
-    Rises linearly over the first `warmup` of the budget, then
+    It rises linearly over the first `warmup` of the budget. Then `schedule` decides:
 
     - `linear`, `cosine`: falls to 0 at its end;
     - `constant`: stays;

@@ -1,7 +1,7 @@
-"""Blocks compiled by torch for one fit, and as they were after it.
+"""Blocks that torch compiles for one fit.
 
-Each block is compiled and not the whole model: blocks are alike, so that one compilation serves them all, and where a
-method enters the stack in the middle its blocks are compiled too.
+Each block is compiled, not the whole model: blocks are alike, so that one compilation serves them all. Where a method
+enters the stack in the middle, its blocks are compiled too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import nn
 
 @contextmanager
 def compile_model(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """While the context lasts, blocks run compiled, for any batch and length; parameters keep their names.
+    """Run blocks compiled while the context lasts, for any batch and length; parameters keep their names.
 
-    Predicting is left to torch as it is: its shapes are others, and compiling for them would take longer than it saves.
-    What was compiled is forgotten with the fit, so that the next cell of a process starts where this one did.
+    Prediction runs uncompiled: its shapes differ, and compiling for them would take longer than it saves. The compiled
+    code is dropped after the fit, so that the next cell of a process starts in the same state.
 
     Args:
-        blocks: none does nothing.
+        blocks: blocks to compile; none does nothing.
     """
     for block in blocks:
         block.forward = torch.compile(block.forward, dynamic=True)
@@ -36,6 +36,6 @@ def compile_model(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def as_written() -> Iterator[None]:
-    """While the context lasts, what is compiled runs as it is written."""
+    """Run compiled blocks uncompiled while the context lasts."""
     with torch.compiler.set_stance("force_eager"):
         yield

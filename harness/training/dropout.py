@@ -1,8 +1,8 @@
 """Dropout whose random numbers are cheap on a CPU.
 
-torch draws one 64-bit number an element for a dropout mask on the CPU, one after the other: for a small encoder on
-short texts that is a sixth of a training step. Sixteen bits decide an element just as well: the share that is dropped
-is rounded to 1/65,536, and what is kept is scaled by exactly the share kept, so the expectation is unchanged.
+For a dropout mask on the CPU, torch draws one 64-bit number an element, one after the other. For a small encoder on
+short texts that is a sixth of a training step. Sixteen bits an element are enough: the share dropped is rounded to
+1/65,536, and the kept elements are scaled by exactly the share kept, so that the expectation is unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SixteenBitDropout(nn.Module):
         self._n_kept = round((1.0 - p) * _LEVELS)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """The values, in training with a share of them 0 and the others scaled up."""
+        """Return the values; in training with a share of them 0 and the others scaled up."""
         if not self.training or self._n_kept == _LEVELS:
             return values
         words = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
@@ -35,12 +35,12 @@ class SixteenBitDropout(nn.Module):
         return values * mask.mul_(_LEVELS / self._n_kept)
 
     def extra_repr(self) -> str:
-        """As `nn.Dropout` shows itself."""
+        """Return the arguments to show, as `nn.Dropout` does."""
         return f"p={self.p}"
 
 
 def quicken_dropout(model: nn.Module) -> None:
-    """Replace every `nn.Dropout` of a model that trains on a CPU; elsewhere torch's own is the quicker one."""
+    """Replace every `nn.Dropout` of a model that trains on a CPU; on other devices torch's own is faster."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout and not child.inplace and child.p < 1.0:
@@ -50,8 +50,8 @@ def quicken_dropout(model: nn.Module) -> None:
 def set_dropout(transformer: nn.Module, p: float) -> None:
     """Give every dropout inside a transformer the rate `p`.
 
-    Architectures keep rates in modules, as numbers of their layers (BART's `activation_dropout`), and in configurations
-    that are read in every pass (Falcon's `hidden_dropout`). Rates at which whole layers are left out stay as they are.
+    Architectures keep rates in modules, in attributes of layers (BART's `activation_dropout`), and in configurations
+    that are read in every pass (Falcon's `hidden_dropout`). Rates at which whole layers are skipped stay as they are.
 
     Args:
         transformer: changed in place, and its configuration with it.

@@ -1,171 +1,168 @@
-"""What training rows are put into a model as: token ids, or the hidden states of frozen lower blocks.
+"""Inputs of a model in training: token ids, or the hidden states of frozen lower blocks.
 
-One object serves a fit: it makes batches of any of its rows, runs the model on them, and puts the model back as it was
-when training is over.
+One object serves a fit: it makes batches of any of its items, runs the model on them, and restores the model when
+training is over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.features import pad
+from harness.features import TokenIds, lengths_of, pad
 from harness.measure import Device, FlopsModel, Precision, fit_flops, is_out_of_memory
 from harness.tasks import Floats, Ints
-from harness.training.batches import Batch, TokenBatches, shuffled
-from harness.training.blocks import transformer_blocks
-from harness.training.model import PREDICT_ROWS, AdaptedModel, count_batch_flops, predict_logits
+from harness.training.batches import Batch, Batches, to_device
+from harness.training.blocks import Stack, transformers_model
+from harness.training.model import PREDICT_ROWS, AdaptedModel, run_by_length
 from harness.training.vocabulary import CompactEmbedding
 
-if TYPE_CHECKING:
-    from harness.training.loop import Batches
 
-TokenRows = list[npt.NDArray[np.int32]]
-
-
-class Inputs(Protocol):
-    """The training rows of one fit, as the model reads them."""
-
-    def batches(self, positions: Ints, targets: Ints, *, batch_size: int, seed: int) -> Batches:
-        """Batches of the rows at `positions`, whose class indices are `targets`."""
-        ...
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits of a batch, shape (rows, classes)."""
-        ...
-
-    def logits(self, positions: Ints, n_classes: int, device: Device, precision: Precision) -> Floats:
-        """Logits of the rows at `positions` without dropout, shape (rows, classes); leaves the model training."""
-        ...
-
-    def count_flops(self, *, backward: bool = True) -> FlopsModel:
-        """Operations of a batch, forward and (unless told otherwise) backward."""
-        ...
-
-    def evaluating(self, on: bool) -> None:
-        """Turn dropout off, or on again."""
-        ...
-
-    def close(self, decay: float) -> None:
-        """Put the model back; `decay` is what weight decay made of matrices that had no gradient."""
-        ...
-
-
-def mean_loss(
-    inputs: Inputs,
-    positions: Ints,
-    targets: Any,
-    loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
-    device: Device,
-    precision: Precision,
-) -> float:
-    """The loss of the items at `positions` without dropout, averaged as training does; leaves the model training."""
-    there = device.torch_device()
-    total = weight = 0.0
-    inputs.evaluating(True)
-    # Not inference_mode: its tensors could not be used in a backward pass.
-    with torch.no_grad(), torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for batch in inputs.batches(positions, targets, batch_size=PREDICT_ROWS[device.kind], seed=0).epoch(0):
-            share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
-            total += float(loss(inputs.forward(batch).float(), batch.targets, 0.0)) * share
-            weight += share
-    inputs.evaluating(False)
-    return total / weight
-
-
-class TokenInputs:
-    """Token ids.
+class Inputs(ABC):
+    """The training items of one fit, as the model reads them.
 
     Args:
-        model: in the mode of training, on its device.
-        rows: token ids of each row.
-        pad_id: what pads.
+        model: in training mode, on its device.
+        lengths: tokens of each item.
+        device: where the model is.
+    """
+
+    def __init__(self, model: AdaptedModel, lengths: Ints, device: torch.device) -> None:
+        self._model = model
+        self._lengths = lengths
+        self._device = device
+
+    @abstractmethod
+    def batch(self, items: Ints, targets: Any) -> Batch:
+        """Return one batch of the items at these positions, with a target each."""
+
+    def batches(self, items: Ints, targets: Any, *, batch_size: int, seed: int) -> Batches:
+        """Return batches of the items at these positions, with a target each."""
+
+        def make(members: Ints) -> Batch:
+            return self.batch(items[members], targets[members])
+
+        return Batches(make, len(items), lengths=self._lengths[items], batch_size=batch_size, seed=seed)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the model's outputs for a batch, first axis rows."""
+        outputs: torch.Tensor = self._model(*batch.inputs)
+        return outputs
+
+    @abstractmethod
+    def logits(self, items: Ints, n_outputs: int, device: Device, precision: Precision) -> Floats:
+        """Return logits without dropout, shape (items, outputs); leaves the model training."""
+
+    def mean_loss(
+        self,
+        items: Ints,
+        targets: Any,
+        loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
+        device: Device,
+        precision: Precision,
+    ) -> float:
+        """Return the loss without dropout, averaged over these items as in training; leaves the model training."""
+        kind = device.torch_device().type
+        total = weight = 0.0
+        self._model.eval()
+        # Not inference_mode: its tensors could not be used in a backward pass.
+        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            for batch in self.batches(items, targets, batch_size=PREDICT_ROWS[device.kind], seed=0).epoch(0):
+                share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
+                total += float(loss(self.forward(batch).float(), batch.targets, 0.0)) * share
+                weight += share
+        self._model.train()
+        return total / weight
+
+    def count_flops(self, *, backward: bool = True) -> FlopsModel:
+        """Return the operations of a batch, forward and (unless told otherwise) backward."""
+        return self._model.count_flops(self._device, backward=backward)
+
+    @abstractmethod
+    def close(self, decay: float) -> None:
+        """Restore the model; `decay` is the factor by which weight decay shrank matrices without a gradient."""
+
+
+class TokenInputs(Inputs):
+    """Token ids, one sequence an item.
+
+    Args:
+        model: in training mode, on its device.
+        rows: token ids of each sequence.
+        pad_id: id of the padding.
         compact: whether the embedding may be cut down to the rows that occur while training (`vocabulary`).
+        device: where the model is.
     """
 
     def __init__(
-        self, model: AdaptedModel, rows: TokenRows, *, pad_id: int, compact: bool, device: torch.device
+        self, model: AdaptedModel, rows: Sequence[TokenIds], *, pad_id: int, compact: bool, device: torch.device
     ) -> None:
-        self._model = model
-        self.rows = rows
+        super().__init__(model, lengths_of(rows), device)
+        self._rows = rows
         self._pad_id = pad_id
-        self._device = device
-        self.compact: CompactEmbedding | None = None
+        self._compact: CompactEmbedding | None = None
         inner = transformers_model(model.transformer)
         if compact and CompactEmbedding.fits(inner, rows, pad_id):
-            self.compact = CompactEmbedding(inner, rows, pad_id)
-            self.rows = [self.compact.translate(row) for row in rows]
+            self._compact = CompactEmbedding(inner, rows, pad_id)
+            self._rows = [self._compact.translate(row) for row in rows]
 
-    def batches(self, positions: Ints, targets: Ints, *, batch_size: int, seed: int) -> Batches:
-        """Batches of like length."""
-        return TokenBatches(
-            [self.rows[position] for position in positions],
-            targets,
-            pad_id=self._pad_id,
-            batch_size=batch_size,
-            seed=seed,
-            device=self._device,
-        )
+    def batch(self, items: Ints, targets: Any) -> Batch:
+        """Return ids and mask of the items, padded to the longest."""
+        ids, mask = pad([self._rows[item] for item in items], self._pad_id)
+        *inputs, there = to_device((ids, mask, targets), self._device)
+        return Batch(tuple(inputs), there, len(items), ids.shape[1], n_tokens=int(self._lengths[items].sum()))
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """The model's logits."""
-        logits: torch.Tensor = self._model(*batch.inputs)
-        return logits
-
-    def logits(self, positions: Ints, n_classes: int, device: Device, precision: Precision) -> Floats:
-        """Logits without dropout."""
-        rows = [self.rows[position] for position in positions]
-        found = predict_logits(
-            self._model, rows, n_classes, pad_id=self._pad_id, device=device, precision=precision, no_grad=True
+    def logits(self, items: Ints, n_outputs: int, device: Device, precision: Precision) -> Floats:
+        """Return logits without dropout, shape (items, outputs); leaves the model training."""
+        rows = [self._rows[item] for item in items]
+        found = self._model.predict_logits(
+            rows, n_outputs, pad_id=self._pad_id, device=device, precision=precision, training_follows=True
         )
         self._model.train()
         return found
 
-    def count_flops(self, *, backward: bool = True) -> FlopsModel:
-        """Counted on the model as it is."""
-        return count_batch_flops(self._model, self._device, backward=backward)
-
-    def evaluating(self, on: bool) -> None:
-        """Turn dropout off, or on again."""
-        self._model.train(not on)
-
     def close(self, decay: float) -> None:
         """Write the trained rows of the embedding back."""
-        if self.compact is not None:
-            self.compact.restore(decay)
+        if self._compact is not None:
+            self._compact.restore(decay)
 
 
-class BlockInputs:
-    """Hidden states before the first block that is trained: everything below is frozen, and is run once a row.
+class BlockInputs(Inputs):
+    """Hidden states before the first trained block: everything below is frozen, and runs once a row.
 
-    While it is open, the model's lower blocks are taken out and what stands for its embeddings hands in these states;
-    `close` puts both back. Frozen blocks run in evaluation mode, so a row's states never change.
+    While it is open, the model's lower blocks are taken out, and a module in the place of its embeddings returns these
+    states. `close` restores both. Frozen blocks run in evaluation mode, so a row's states never change.
 
     Args:
         model: on its device; only the last `n_trained` blocks and the head require gradients.
         rows: token ids of each row.
-        n_trained: blocks from the top that are run in every step.
-        pad_id: what pads.
+        n_trained: number of blocks from the top that run in every step.
+        pad_id: id of the padding.
         device: where the model is.
-        precision: of encoding.
+        precision: precision of encoding.
     """
 
     def __init__(
-        self, model: AdaptedModel, rows: TokenRows, *, n_trained: int, pad_id: int, device: Device, precision: Precision
+        self,
+        model: AdaptedModel,
+        rows: Sequence[TokenIds],
+        *,
+        n_trained: int,
+        pad_id: int,
+        device: Device,
+        precision: Precision,
     ) -> None:
-        self._model = model
-        self._device = device.torch_device()
-        self._lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        transformer = transformers_model(model.transformer)
-        self._blocks = transformer_blocks(transformer)
+        super().__init__(model, lengths_of(rows), device.torch_device())
+        stack = Stack(model.transformer)
+        transformer, self._blocks = stack.module, stack.blocks
         self._first = len(self._blocks) - n_trained
         self._width = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        self._states = self._encode(rows, pad_id, PREDICT_ROWS[device.kind], precision)
+        self._states = self._encode(rows, pad_id, device, precision)
         self._given = _Given()
         entry = getattr(transformer, "embeddings", None)  # BERT's: words, positions and their norm in one module
         if not isinstance(entry, nn.Module):
@@ -181,10 +178,9 @@ class BlockInputs:
             setattr(parent, name, stand_in)
 
     @staticmethod
-    def fits(model: AdaptedModel, rows: TokenRows, n_trained: int, pad_id: int, device: Device) -> bool:
-        """Whether this architecture can be entered in the middle: tried on the two longest rows, against the whole."""
-        transformer = transformers_model(model.transformer)
-        if not 0 < n_trained <= len(transformer_blocks(transformer)):
+    def fits(model: AdaptedModel, rows: Sequence[TokenIds], n_trained: int, pad_id: int, device: Device) -> bool:
+        """Return whether this architecture can be entered in the middle, by a trial on the two longest rows."""
+        if not 0 < n_trained <= len(Stack(model.transformer).blocks):
             return False
         few = sorted(rows, key=len)[-2:]
         there = device.torch_device()
@@ -192,40 +188,36 @@ class BlockInputs:
         model.eval()
         with torch.no_grad():
             expected = model(ids, mask)
+            inputs: BlockInputs | None = None
             try:
                 inputs = BlockInputs(model, few, n_trained=n_trained, pad_id=pad_id, device=device, precision="fp32")
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                return False
-            try:
-                batch = inputs._batch(np.arange(len(few)), np.zeros(len(few), dtype=np.int64))
-                found = inputs.forward(batch)
+                found = inputs.forward(inputs.batch(np.arange(len(few)), np.zeros(len(few), dtype=np.int64)))
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
                 return False
             finally:
-                inputs.close(1.0)
+                if inputs is not None:
+                    inputs.close(1.0)
         return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
-    def _encode(self, rows: TokenRows, pad_id: int, size: int, precision: Precision) -> list[torch.Tensor]:
-        """States before the first trained block, shape (tokens, width) for each row."""
+    def _encode(
+        self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision
+    ) -> list[torch.Tensor]:
+        """Return the states before the first trained block, shape (tokens, width) for each row."""
         states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-        order = np.argsort(self._lengths, kind="stable")
-        self._model.eval()
-        # Not inference_mode: its tensors could not be used in a backward pass.
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
-            for at in range(0, len(order), size):
-                members = order[at : at + size]
-                ids, mask = (torch.from_numpy(x).to(self._device) for x in pad([rows[m] for m in members], pad_id))
-                hidden = self._run_lower(ids, mask)
-                for place, member in enumerate(members):
-                    states[member] = hidden[place, : self._lengths[member]].clone()
+
+        def run(members: Ints) -> None:
+            ids, mask = (torch.from_numpy(x).to(self._device) for x in pad([rows[m] for m in members], pad_id))
+            hidden = self._run_lower(ids, mask)
+            for place, member in enumerate(members):
+                states[member] = hidden[place, : self._lengths[member]].clone()
+
+        run_by_length(self._model, self._lengths, run, device, precision, training_follows=True)
         return states
 
     def _run_lower(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Hidden states before the first trained block, float32, shape (rows, length, width)."""
+        """Return the states before the first trained block, float32, shape (rows, length, width)."""
         reached: list[torch.Tensor] = []
 
         def stop_here(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
@@ -242,7 +234,7 @@ class BlockInputs:
         return reached[0].float()
 
     def encoding_flops(self) -> FlopsModel:
-        """Operations of running a batch through the frozen blocks once."""
+        """Return the operations of running a batch through the frozen blocks once."""
 
         def run(n_rows: int, length: int) -> None:
             ids = torch.ones((n_rows, length), dtype=torch.long, device=self._device)
@@ -258,92 +250,53 @@ class BlockInputs:
             self._model.train(training)
             self._open()
 
-    def _batch(self, members: Ints, targets: Ints) -> Batch:
-        length = int(self._lengths[members].max())
-        hidden = torch.nn.utils.rnn.pad_sequence([self._states[member] for member in members], batch_first=True)
-        lengths = torch.from_numpy(self._lengths[members]).to(self._device)
+    def batch(self, items: Ints, targets: Any) -> Batch:
+        """Return hidden states and mask of the items, padded to the longest."""
+        length = int(self._lengths[items].max())
+        hidden = torch.nn.utils.rnn.pad_sequence([self._states[item] for item in items], batch_first=True)
+        lengths = torch.from_numpy(self._lengths[items]).to(self._device)
         mask = (torch.arange(length, device=self._device) < lengths.unsqueeze(1)).long()
-        return Batch(
-            inputs=(hidden, mask),
-            targets=torch.from_numpy(targets).to(self._device),
-            n_rows=len(members),
-            length=length,
-            n_tokens=int(self._lengths[members].sum()),
-        )
-
-    def batches(self, positions: Ints, targets: Ints, *, batch_size: int, seed: int) -> _BlockBatches:
-        """Batches of like length, in the same order as those of token ids."""
-        return _BlockBatches(self, positions, targets, self._lengths[positions], batch_size, seed)
+        there = torch.from_numpy(targets).to(self._device)
+        return Batch((hidden, mask), there, len(items), length, n_tokens=int(self._lengths[items].sum()))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits from the given hidden states on."""
+        """Return logits, computed from the given hidden states on."""
         hidden, mask = batch.inputs
         self._given.states = hidden
         logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
         return logits
 
-    def logits(self, positions: Ints, n_classes: int, device: Device, precision: Precision) -> Floats:
-        """Logits without dropout."""
-        found = np.empty((len(positions), n_classes), dtype=np.float32)
-        order = np.argsort(self._lengths[positions], kind="stable")
-        size = PREDICT_ROWS[device.kind]
-        self._model.eval()
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
-            for at in range(0, len(order), size):
-                members = order[at : at + size]
-                batch = self._batch(positions[members], np.zeros(len(members), dtype=np.int64))
-                found[members] = self.forward(batch).float().cpu().numpy()
+    def logits(self, items: Ints, n_outputs: int, device: Device, precision: Precision) -> Floats:
+        """Return logits without dropout, shape (items, outputs); leaves the model training."""
+        found = np.empty((len(items), n_outputs), dtype=np.float32)
+
+        def run(members: Ints) -> None:
+            batch = self.batch(items[members], np.zeros(len(members), dtype=np.int64))
+            found[members] = self.forward(batch).float().cpu().numpy()
+
+        run_by_length(self._model, self._lengths[items], run, device, precision, training_follows=True)
         self._model.train()
         return found
 
     def count_flops(self, *, backward: bool = True) -> FlopsModel:
-        """Counted on what is left of the model."""
+        """Return the operations of a batch, counted on the blocks that are left in the model."""
         hidden = torch.zeros((1, 1, self._width), device=self._device)
 
         def run(n_rows: int, length: int) -> None:
             self._given.states = hidden.expand(n_rows, length, -1)
             ids = torch.ones((n_rows, length), dtype=torch.long, device=self._device)
-            with torch.set_grad_enabled(backward):
-                outputs = self._model(ids, ids)
-            if backward:
-                outputs.sum().backward()
-                self._model.zero_grad(set_to_none=True)
+            self._model.run_once(lambda: self._model(ids, ids), backward=backward)
 
-        self._model.train()
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            return fit_flops(run)
-
-    def evaluating(self, on: bool) -> None:
-        """Turn dropout off, or on again."""
-        self._model.train(not on)
+        return self._model.counting(lambda: fit_flops(run), self._device)
 
     def close(self, decay: float) -> None:
-        """Put the lower blocks and the embeddings back."""
+        """Restore the lower blocks and the embeddings."""
         for parent, name, module in self._taken:
             setattr(parent, name, module)
 
 
-class _BlockBatches:
-    def __init__(
-        self, inputs: BlockInputs, positions: Ints, targets: Ints, lengths: Ints, batch_size: int, seed: int
-    ) -> None:
-        self._inputs = inputs
-        self._positions = positions
-        self._targets = targets
-        self._lengths = lengths
-        self._batch_size = batch_size
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return -(-len(self._positions) // self._batch_size)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        for members in shuffled(len(self._positions), self._batch_size, self._lengths, self._seed, number):
-            yield self._inputs._batch(self._positions[members], self._targets[members])
-
-
 class _Given(nn.Module):
-    """Stands in the embeddings' place and hands in hidden states."""
+    """A module in the place of the embeddings that returns given hidden states."""
 
     states: torch.Tensor
 
@@ -351,20 +304,14 @@ class _Given(nn.Module):
         return self.states
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: the states that are wanted have been reached
+class _Reached(Exception):  # noqa: N818 - no error: the wanted states have been reached
     pass
 
 
 def _place(root: nn.Module, wanted: nn.Module) -> tuple[nn.Module, str]:
-    """Where a module hangs: (parent, attribute)."""
+    """Return where a module hangs: (parent, attribute)."""
     for parent in root.modules():
         for name, child in parent.named_children():
             if child is wanted:
                 return parent, name
     raise AttributeError(f"A {type(wanted).__name__} is no part of the {type(root).__name__}.")
-
-
-def transformers_model(transformer: nn.Module) -> nn.Module:
-    """The transformers model under what peft may have wrapped around it."""
-    inner: nn.Module = transformer.get_base_model() if hasattr(transformer, "get_base_model") else transformer  # type: ignore[operator]
-    return inner

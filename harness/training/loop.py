@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,32 +12,22 @@ from torch import nn
 from harness.measure import FlopsModel, Precision, known_flops
 from harness.records import CurvePoint
 from harness.support import UnsupportedError
-from harness.training.batches import Batch
-from harness.training.budget import Progress, Schedule, learning_rate_factor
+from harness.training.batches import Batch, Batches
+from harness.training.budget import BudgetProgress, Schedule, learning_rate_factor
 
 _CURVE_POINTS = 32
 
 
-class Batches(Protocol):
-    """Where batches come from; its length is the number of batches of an epoch."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass over all rows."""
-        ...
-
-
 @dataclass(frozen=True)
 class Optimisation:
-    """How parameters are moved.
+    """Settings of the optimiser.
 
     Attributes:
         warmup: share of the budget over which the learning rate rises.
-        schedule: how it falls afterwards.
-        max_grad_norm: gradients longer than this are shortened to it; None leaves them.
-        label_smoothing: of the loss.
-        accumulation: pieces that a batch is put through the model in; the step is the same and needs less memory.
+        schedule: shape of its fall afterwards.
+        max_grad_norm: norm to which longer gradients are shortened; None leaves them.
+        label_smoothing: label smoothing of the loss.
+        accumulation: pieces of a batch that pass the model one by one; the step is the same and needs less memory.
         l2_start: strength of the pull towards the starting point: adds `l2_start / 2 * |w - w_0|^2` to the loss, over
             the groups that are `anchored` (L2-SP, Li et al., 2018, arXiv:1802.01483).
     """
@@ -53,13 +42,13 @@ class Optimisation:
 
 @dataclass(frozen=True, eq=False)
 class ParameterGroup:
-    """Parameters that are moved alike.
+    """Parameters with the same learning rate and weight decay.
 
     Attributes:
-        parameters: which.
-        learning_rate: their peak.
-        weight_decay: of the matrices among them; vectors (biases, norms) are not decayed.
-        anchored: whether `l2_start` pulls them to where they started; a new head starts nowhere in particular.
+        parameters: the parameters.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of the matrices; vectors (biases, norms) are not decayed.
+        anchored: whether `l2_start` pulls them to their start; a new head starts nowhere in particular.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -69,51 +58,35 @@ class ParameterGroup:
 
 
 class Hooks:
-    """What a method does around the steps of the loop; the defaults do nothing."""
+    """Calls around the steps of the loop that a method may override; the defaults do nothing."""
 
     def before_step(self, fraction: float) -> FlopsModel | None:
-        """Called with the share of the budget spent; may change what requires gradients.
+        """Prepare a step, given the share of the budget spent; may change which parameters require gradients.
 
         Returns:
-            The operations of a batch from here on, or None if they are unchanged.
+            Operations of a batch from here on, or None if they are unchanged.
         """
         return None
 
     def penalty(self) -> torch.Tensor | None:
-        """Something to add to the loss of each step."""
+        """Return a term to add to the loss of each step."""
         return None
 
     def after_step(self, fraction: float) -> None:
-        """Called once parameters have moved, while gradients are still there."""
-
-
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """Early stopping.
-
-    Attributes:
-        evaluate: (score, operations spent): scores are compared as tuples, greater is better, the first number is the
-            task's metric.
-        patience: evaluations without a better score after which training stops.
-        per_fit: evaluations of a whole fit, at most; there is never more than one an epoch.
-    """
-
-    evaluate: Callable[[], tuple[tuple[float, ...], float]]
-    patience: int
-    per_fit: int = 20
+        """Finish a step: parameters have moved, and gradients are still there."""
 
 
 @dataclass
-class Outcome:
-    """How a fit went.
+class FitResult:
+    """Result of a fit.
 
     Attributes:
         stopped_by: the cap that ended it, or `early_stopping`.
         steps: optimiser steps taken.
         tokens: real tokens that went through the model.
         flops: operations counted for them.
-        decay: for each group, the product over the steps of 1 - learning rate * weight decay: what became of a matrix
-            whose gradients were all 0.
+        decay: for each group, the product over the steps of 1 - learning rate * weight decay: the factor by which a
+            matrix shrank whose gradients were all 0.
         curve: at most a few dozen points, and one for every validation.
     """
 
@@ -125,6 +98,49 @@ class Outcome:
     curve: list[CurvePoint] = field(default_factory=list)
 
 
+@dataclass(eq=False)
+class EarlyStopping:
+    """Early stopping: the best evaluation so far, and the parameters it had.
+
+    Attributes:
+        evaluate: returns (score, operations spent). Scores are compared as tuples, greater is better; the first number
+            is the task's metric.
+        patience: evaluations without a better score after which training stops.
+        per_fit: maximum number of evaluations of a fit; there is never more than one an epoch.
+    """
+
+    evaluate: Callable[[], tuple[tuple[float, ...], float]]
+    patience: int
+    per_fit: int = 20
+    _best: tuple[float, ...] | None = field(default=None, init=False)
+    _kept: list[torch.Tensor] = field(default_factory=list, init=False)
+    _decay: list[float] = field(default_factory=list, init=False)
+    _n_worse: int = field(default=0, init=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training should stop."""
+        return self._n_worse >= self.patience
+
+    def check(self, parameters: Sequence[nn.Parameter], decay: Sequence[float]) -> tuple[tuple[float, ...], float]:
+        """Evaluate, and keep the parameters if the score is the best so far; return (score, operations spent)."""
+        score, flops = self.evaluate()
+        if self._best is None or score > self._best:
+            self._best, self._n_worse = score, 0
+            self._kept = [parameter.detach().clone() for parameter in parameters]
+            self._decay = list(decay)
+        else:
+            self._n_worse += 1
+        return score, flops
+
+    @torch.no_grad()
+    def restore(self, parameters: Sequence[nn.Parameter]) -> list[float]:
+        """Restore the parameters of the best evaluation; return the decay at that time."""
+        for parameter, kept in zip(parameters, self._kept, strict=True):
+            parameter.copy_(kept)
+        return self._decay
+
+
 def train(
     *,
     forward: Callable[[Batch], torch.Tensor],
@@ -132,43 +148,43 @@ def train(
     batches: Batches,
     groups: Sequence[ParameterGroup],
     optimisation: Optimisation,
-    progress: Progress,
+    progress: BudgetProgress,
     flops: FlopsModel | None,
     device: torch.device,
     precision: Precision,
     on_step: Callable[[int, float | None], None],
     hooks: Hooks | None = None,
-    validation: Validation | None = None,
-) -> Outcome:
+    early_stopping: EarlyStopping | None = None,
+) -> FitResult:
     """Train until the budget is spent.
 
     Args:
-        forward: from a batch to outputs; the first axis is rows.
-        loss: the mean loss over rows of (outputs, targets, label smoothing).
-        batches: where they come from.
-        groups: what is trained.
-        optimisation: how it is moved.
+        forward: function from a batch to outputs, first axis rows.
+        loss: function from (outputs, targets, label smoothing) to the mean loss over rows.
+        batches: the training batches.
+        groups: the parameters to train.
+        optimisation: settings of the optimiser.
         progress: the budget; decides when to stop and drives the learning rate.
         flops: operations of a batch, forward and backward; None counts none.
         device: where the model is.
         precision: bf16 runs the forward pass under autocast; parameters and their moments stay float32.
-        on_step: called with (step, loss); loss is None on the steps that do not read it.
-        hooks: what the method does around steps.
-        validation: stops early and restores the parameters of the best evaluation; None trains to the budget's end.
+        on_step: called with (step, loss) at the points of the curve.
+        hooks: calls around steps.
+        early_stopping: stops early and restores the parameters of the best evaluation; None trains to the budget's end.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
-        UnsupportedError: the loss does not depend on any parameter of a group: nothing of it would be trained.
+        UnsupportedError: the loss does not depend on any parameter of a group, which would stay untrained.
     """
     hooks = hooks or Hooks()
     optimiser = optimiser_of(groups)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     anchor = _Anchor(groups, optimisation.l2_start) if optimisation.l2_start > 0 else None
-    outcome = Outcome(decay=[1.0] * len(groups))
-    stopper = _EarlyStopping(validation, parameters) if validation is not None else None
+    outcome = FitResult(decay=[1.0] * len(groups))
+    stopper = early_stopping
     limit = progress.step_limit
     every = max(1, limit // _CURVE_POINTS)
-    validates_every = max(len(batches), math.ceil(limit / validation.per_fit)) if validation is not None else 0
+    validates_every = max(len(batches), math.ceil(limit / stopper.per_fit)) if stopper is not None else 0
     running = torch.zeros((), device=device)
     n_running = 0
     for batch in _endless(batches):
@@ -214,12 +230,12 @@ def train(
         stopped_by = progress.stopped_by()
         score: tuple[float, ...] | None = None
         if stopper is not None and (progress.step % validates_every == 0 or stopped_by is not None):
-            score, spent = stopper.evaluate(outcome)
+            score, spent = stopper.check(parameters, outcome.decay)
             outcome.flops += spent
             progress.flops += spent
             stopped_by = stopped_by or ("early_stopping" if stopper.is_over else progress.stopped_by())
         if progress.step % every == 0 or stopped_by is not None or score is not None:
-            mean = float(running) / n_running  # the only place where a device is waited for
+            mean = float(running) / n_running  # the only place that waits for the device
             if not math.isfinite(mean):
                 raise FloatingPointError(
                     f"The training loss is {mean} after step {progress.step}: the fit has diverged; "
@@ -241,7 +257,7 @@ def train(
             outcome.stopped_by = stopped_by
             break
     if stopper is not None:
-        stopper.restore(outcome)
+        outcome.decay = stopper.restore(parameters)
     return outcome
 
 
@@ -269,12 +285,12 @@ def optimiser_of(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
 
 
 def is_matrix(parameter: torch.Tensor) -> bool:
-    """Whether a parameter is decayed: a vector that is stored as one row or one column is still a vector."""
+    """Return whether a parameter is decayed: a vector that is stored as one row or column is still a vector."""
     return sum(size > 1 for size in parameter.shape) > 1
 
 
 class _Anchor:
-    """The pull towards where parameters started, as a term of the gradient."""
+    """The pull of parameters towards their start, as a term of the gradient."""
 
     def __init__(self, groups: Sequence[ParameterGroup], strength: float) -> None:
         self._parameters = [parameter for group in groups if group.anchored for parameter in group.parameters]
@@ -286,38 +302,6 @@ class _Anchor:
         for parameter, start in zip(self._parameters, self._start, strict=True):
             if parameter.grad is not None:
                 parameter.grad.add_(parameter - start, alpha=self._strength)
-
-
-class _EarlyStopping:
-    """The best evaluation so far, and the parameters it had."""
-
-    def __init__(self, validation: Validation, parameters: Sequence[nn.Parameter]) -> None:
-        self._validation = validation
-        self._parameters = parameters
-        self._best: tuple[float, ...] | None = None
-        self._kept: list[torch.Tensor] = []
-        self._decay: list[float] = []
-        self._n_worse = 0
-
-    @property
-    def is_over(self) -> bool:
-        return self._n_worse >= self._validation.patience
-
-    def evaluate(self, outcome: Outcome) -> tuple[tuple[float, ...], float]:
-        score, flops = self._validation.evaluate()
-        if self._best is None or score > self._best:
-            self._best, self._n_worse = score, 0
-            self._kept = [parameter.detach().clone() for parameter in self._parameters]
-            self._decay = list(outcome.decay)
-        else:
-            self._n_worse += 1
-        return score, flops
-
-    @torch.no_grad()
-    def restore(self, outcome: Outcome) -> None:
-        for parameter, kept in zip(self._parameters, self._kept, strict=True):
-            parameter.copy_(kept)
-        outcome.decay = self._decay
 
 
 def _endless(batches: Batches) -> Iterator[Batch]:

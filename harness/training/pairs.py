@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from harness.features import pad
+from harness.features import TokenIds, pad
 from harness.tasks import Floats, Ints
-from harness.training.batches import Batch, shuffled, to_device
-
-if TYPE_CHECKING:
-    from harness.training.model import PooledModel
+from harness.training.batches import Batch, Batches, to_device
+from harness.training.inputs import TokenInputs
+from harness.training.model import AdaptedModel
 
 
 def draw_pairs(labels: Ints, n_pairs: int, seed: int, epoch: int) -> tuple[Ints, Floats]:
-    """For every text, `n_pairs` partners of its class and as many of others, drawn with replacement.
+    """Return `n_pairs` partners of its class for every text, and as many of others, drawn with replacement.
 
     A text that is alone in its class has no partner there, and none elsewhere if there is one class only.
 
     Args:
         labels: class index of each text, shape (texts,).
-        n_pairs: of each sign and text.
-        seed: of the cell.
-        epoch: each has pairs of its own.
+        n_pairs: pairs of each sign and text.
+        seed: seed of the cell.
+        epoch: number of the epoch; each has pairs of its own.
 
     Returns:
-        Positions, shape (pairs, 2), and the similarity each pair should have: 1 for one class, 0 for two.
+        Positions, shape (pairs, 2), and the target similarity of each pair: 1 for one class, 0 for two.
     """
     digest = hashlib.blake2b(f"pairs/{seed}/{epoch}".encode(), digest_size=8).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -51,75 +49,77 @@ def draw_pairs(labels: Ints, n_pairs: int, seed: int, epoch: int) -> tuple[Ints,
     return np.concatenate(pairs).astype(np.int64), np.concatenate(similarities)
 
 
-class PairBatches:
-    """Batches of pairs of token ids.
+class PairInputs(TokenInputs):
+    """Token ids of pairs of texts; a text of the fit is an item, and a model's output is the similarity of a pair.
 
     A batch's inputs are ids and mask of the pairs' first texts, then of their second ones, all padded alike.
 
     Args:
-        rows: token ids of all texts.
-        positions: the texts to draw pairs of.
-        labels: their class indices.
-        n_pairs: of each sign and text, an epoch.
-        pad_id: what pads.
-        batch_size: pairs of a batch.
-        seed: of the cell.
-        device: where batches go.
+        model: in training mode, on its device; gives a vector a text.
+        rows: token ids of each text.
+        n_pairs: pairs of each sign and text, an epoch.
+        pad_id: id of the padding.
+        compact: as in `TokenInputs`.
+        device: where the model is.
     """
 
     def __init__(
         self,
-        rows: list[npt.NDArray[np.int32]],
-        positions: Ints,
-        labels: Ints,
+        model: AdaptedModel,
+        rows: Sequence[TokenIds],
         *,
         n_pairs: int,
         pad_id: int,
-        batch_size: int,
-        seed: int,
+        compact: bool,
         device: torch.device,
     ) -> None:
-        self._rows = rows
-        self._positions = positions
-        self._labels = labels
+        super().__init__(model, rows, pad_id=pad_id, compact=compact, device=device)
         self._n_pairs = n_pairs
-        self._pad_id = pad_id
-        self._batch_size = batch_size
-        self._seed = seed
-        self._device = device
-        self._n = len(draw_pairs(labels, n_pairs, seed, 0)[0])
+
+    def batches(self, items: Ints, targets: Ints, *, batch_size: int, seed: int) -> Batches:
+        """Return batches of pairs of the texts at these positions, whose classes are `targets`."""
+
+        def of_epoch(number: int) -> Batches:
+            pairs, similarities = draw_pairs(targets, self._n_pairs, seed, number)
+            lengths = self._lengths[items][pairs].max(axis=1)
+
+            def make(members: Ints) -> Batch:
+                return self.batch(items[pairs[members]], similarities[members])
+
+            return Batches(make, len(pairs), lengths=lengths, batch_size=batch_size, seed=seed)
+
+        return _Redrawn(of_epoch)
+
+    def batch(self, items: Ints, targets: Floats) -> Batch:
+        """Return a batch of pairs of texts; `items` has the shape (pairs, 2)."""
+        n = len(items)
+        ids, mask = pad([self._rows[item] for item in items.T.reshape(-1).tolist()], self._pad_id)
+        *inputs, there = to_device((ids[:n], mask[:n], ids[n:], mask[n:], targets), self._device)
+        n_tokens = int(self._lengths[items].sum())
+        return Batch(tuple(inputs), there, n, ids.shape[1], n_tokens, texts_per_row=2)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the cosine similarity of each pair of a batch, shape (pairs,)."""
+        first_ids, first_mask, second_ids, second_mask = batch.inputs
+        vectors = self._model(torch.cat([first_ids, second_ids]), torch.cat([first_mask, second_mask]))
+        first, second = vectors.float().chunk(2)
+        return functional.cosine_similarity(first, second, dim=1)
+
+    @staticmethod
+    def loss(similarities: torch.Tensor, wanted: torch.Tensor, _: float = 0.0) -> torch.Tensor:
+        """Return the mean squared difference, as sentence-transformers' CosineSimilarityLoss does."""
+        return functional.mse_loss(similarities, wanted)
+
+
+class _Redrawn(Batches):
+    """Batches of items that are drawn anew each epoch."""
+
+    def __init__(self, of_epoch: Callable[[int], Batches]) -> None:
+        self._of_epoch = of_epoch
+        self._n_batches = len(of_epoch(0))
 
     def __len__(self) -> int:
-        return -(-self._n // self._batch_size)
+        return self._n_batches
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass over newly drawn pairs."""
-        pairs, similarities = draw_pairs(self._labels, self._n_pairs, self._seed, number)
-        lengths = np.fromiter((len(self._rows[position]) for position in self._positions), dtype=np.int64)
-        longer = lengths[pairs].max(axis=1)
-        for members in shuffled(len(pairs), self._batch_size, longer, self._seed, number):
-            texts = self._positions[pairs[members].T.reshape(-1)]  # all first texts, then all second ones
-            ids, mask = pad([self._rows[text] for text in texts], self._pad_id)
-            n = len(members)
-            there = to_device((ids[:n], mask[:n], ids[n:], mask[n:], similarities[members]), self._device)
-            yield Batch(
-                inputs=tuple(there[:4]),
-                targets=there[4],
-                n_rows=n,
-                length=ids.shape[1],
-                n_tokens=int(lengths[pairs[members]].sum()),
-                texts_per_row=2,
-            )
-
-
-def cosine_of_pairs(model: PooledModel, batch: Batch) -> torch.Tensor:
-    """Cosine similarity of each pair of a batch, shape (pairs,)."""
-    first_ids, first_mask, second_ids, second_mask = batch.inputs
-    vectors = model(torch.cat([first_ids, second_ids]), torch.cat([first_mask, second_mask]))
-    first, second = vectors.float().chunk(2)
-    return functional.cosine_similarity(first, second, dim=1)
-
-
-def squared_difference(similarities: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference, sentence-transformers' CosineSimilarityLoss."""
-    return functional.mse_loss(similarities, wanted)
+        yield from self._of_epoch(number).epoch(number)

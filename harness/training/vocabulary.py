@@ -1,9 +1,9 @@
-"""Train only the rows of the embedding that the training texts use: the same result, without the rest's cost.
+"""Training of only those rows of the embedding that the training texts use: the same result at a lower cost.
 
-The gradient of an embedding is dense: on short texts most of a step of a small encoder goes into zeros for the 30,000
-words that do not occur. A row that no training text uses has a gradient of exactly 0 in every step, so AdamW only
+The gradient of an embedding is dense: on short texts, most of a step of a small encoder goes into zeros for the 30,000
+words that do not occur. A row that no training text uses has a gradient of exactly 0 in every step, so that AdamW only
 decays it: by the product of ``1 - learning rate * weight decay`` over the steps. While training, the embedding holds
-just the rows that occur (`compact`); afterwards they are written back and the others multiplied by that product.
+just the rows that occur. Afterwards they are written back, and the others are multiplied by that product.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from harness.features import plain_ids
+from harness.features import TokenIds, plain_ids
 
 _READS_IDS = {"esm"}
-"""Architectures that look at other ids than the padding's (ESM rescales by the share of mask tokens)."""
+"""Architectures that look at ids other than the padding's (ESM rescales by the share of mask tokens)."""
 
 
 class CompactEmbedding:
@@ -27,10 +26,10 @@ class CompactEmbedding:
     Args:
         model: a transformers model; its input embedding is replaced.
         rows: token ids of all rows that training reads.
-        pad_id: kept, and kept at its own id.
+        pad_id: id of the padding, which stays the same.
     """
 
-    def __init__(self, model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> None:
+    def __init__(self, model: nn.Module, rows: Sequence[TokenIds], pad_id: int) -> None:
         self._model = model
         self._full: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
         words = np.setdiff1d(plain_ids(np.concatenate(rows)), [pad_id]).astype(np.int64)
@@ -49,8 +48,8 @@ class CompactEmbedding:
         model.set_input_embeddings(self._small)  # type: ignore[operator]
 
     @staticmethod
-    def fits(model: nn.Module, rows: Sequence[npt.NDArray[np.int32]], pad_id: int) -> bool:
-        """Whether the model's input embedding is a plain, trained one that nothing else shares or reads ids for."""
+    def fits(model: nn.Module, rows: Sequence[TokenIds], pad_id: int) -> bool:
+        """Return whether the model's input embedding is a plain, trained one that no other module shares or needs."""
         if (
             getattr(model.config, "model_type", "") in _READS_IDS
             or len(np.unique(plain_ids(np.concatenate(rows)))) <= pad_id
@@ -62,13 +61,13 @@ class CompactEmbedding:
         shared = [name for name, value in model.named_parameters(remove_duplicate=False) if value is embedding.weight]
         return len(shared) == 1
 
-    def translate(self, row: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """A row's ids in the compact vocabulary, segments marked as they were."""
+    def translate(self, row: TokenIds) -> TokenIds:
+        """Return a row's ids in the compact vocabulary, with its segments."""
         compact = self._position[plain_ids(row)]
         return np.where(row < 0, -1 - compact, compact)
 
     def restore(self, decay: float) -> None:
-        """Put the full embedding back: trained rows written into it, the others multiplied by `decay`."""
+        """Restore the full embedding, with the trained rows in it and the others multiplied by `decay`."""
         with torch.no_grad():
             if decay != 1.0:
                 self._full.weight.mul_(decay)

@@ -1,25 +1,26 @@
-"""What an accelerator does on a step's first run, done before seconds count: kernels are chosen, memory is taken.
+"""First steps of training, taken before a cell is measured: libraries load, kernels are chosen, memory is taken.
 
-Nothing of it is left: parameters have not moved, gradients are gone, random numbers go on where they were.
+The first step of a process reads tens of megabytes of torch's libraries into memory: the code of its backward passes,
+of the matrix products for each type, of the optimiser. They stay, and belong to no cell.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from harness.measure import Device, Precision
-from harness.training.batches import Batch
+import harness.training.pairs  # noqa: F401 - a fit imports it: its libraries should be in memory as well
+from harness.measure import Device, FlopsModel, Precision, count_flops, counted
+from harness.training.batches import WINDOW_BATCHES, Batch, Batches
+from harness.training.dropout import quicken_dropout
+from harness.training.loop import ParameterGroup, optimiser_of
 
-if TYPE_CHECKING:
-    from harness.training.loop import Batches
-
-_LOOKED_AT = 64
-"""Batches among which the largest is looked for: that is the window in which rows are sorted by length."""
+_ROWS, _LENGTH, _CLASSES = 16, 32, 3
 
 
 def warm_up_steps(
@@ -31,19 +32,22 @@ def warm_up_steps(
     device: Device,
     precision: Precision,
 ) -> None:
-    """Run the largest batch, the first and that of fewest rows forward and backward, as the loop would, without a step.
+    """Run the largest batch, the first and the one of fewest rows forward and backward, as the loop would.
+
+    On an accelerator this chooses kernels and takes memory. Parameters, gradients and the random state stay as they
+    were.
 
     Args:
-        model: what is trained, in training mode; has no gradients.
-        batches: of the fit.
-        forward: as `training.loop.train` has it.
-        loss: likewise.
+        model: the model to train, in training mode, without gradients.
+        batches: batches of the fit.
+        forward: as in `train`.
+        loss: as in `train`.
         accumulation: pieces of a batch.
         device: where the model is.
-        precision: of the forward pass.
+        precision: precision of the forward pass.
     """
     there = device.torch_device()
-    first, largest, fewest = _kinds_of(itertools.islice(batches.epoch(0), _LOOKED_AT))
+    first, largest, fewest = _kinds_of(itertools.islice(batches.epoch(0), WINDOW_BATCHES))
     with torch.random.fork_rng(devices=[there] if there.type == "cuda" else []):
         for batch in {id(batch): batch for batch in (largest, first, fewest)}.values():
             for part in batch.parts(accumulation):
@@ -59,11 +63,44 @@ def warm_up_steps(
 
 
 def _kinds_of(batches: Iterator[Batch]) -> tuple[Batch, Batch, Batch]:
-    """The first batch, the largest and that of fewest rows; no others are kept: they may hold hidden states."""
+    """Return the first batch, the largest and the one of fewest rows; no others are held: they may be hidden states."""
     first = largest = fewest = next(batches)
     for batch in batches:
-        if batch.n_rows * batch.texts_per_row * batch.length > largest.n_rows * largest.texts_per_row * largest.length:
-            largest = batch
-        if batch.n_rows < fewest.n_rows:
-            fewest = batch
+        largest = max(largest, batch, key=lambda one: one.size)
+        fewest = min(fewest, batch, key=lambda one: one.n_rows)
     return first, largest, fewest
+
+
+@functools.cache
+def exercise_training(*, bf16: bool) -> None:
+    """Count the operations of a small BERT's training step, and take the step; once a process.
+
+    Args:
+        bf16: whether the forward pass runs in bfloat16, as on hardware that has it.
+    """
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(vocab_size=64, hidden_size=384, num_hidden_layers=2, num_attention_heads=12)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(BertModel(config, add_pooling_layer=False), nn.Linear(384, _CLASSES)).train()
+        quicken_dropout(model)
+        optimiser = optimiser_of([ParameterGroup(list(model.parameters()), 1e-4, 0.01)])
+        ids = torch.randint(1, 64, (_ROWS, _LENGTH))
+        mask = torch.ones_like(ids)
+        mask[::2, _LENGTH // 2 :] = 0
+        targets = torch.arange(_ROWS) % _CLASSES
+
+        def step() -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                states = model[0](input_ids=ids, attention_mask=mask).last_hidden_state
+            pooled = (states.float() * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+            nn.functional.cross_entropy(model[1](pooled), targets).backward()
+
+        counted(lambda: FlopsModel(0.0, 0.0, 0.0, count_flops(step)))
+        step()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            model.eval()[0](input_ids=ids, attention_mask=mask)

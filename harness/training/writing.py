@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.features import pad
+from harness.features import TokenIds, lengths_of, pad
 from harness.measure import Device, Precision, show_progress
 from harness.tasks import Ints, Reply
-from harness.training.inputs import transformers_model
-from harness.training.language import AskedModel, TokenIds, decoder_start_id
+from harness.training.blocks import transformers_model
+from harness.training.generative import GenerativeModel, decoder_start_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ GENERATE_ROWS = {"cpu": 16, "cuda": 64}
 
 
 def write(
-    model: AskedModel,
+    model: GenerativeModel,
     prompts: Sequence[TokenIds],
     tokenizer: PreTrainedTokenizerBase,
     reply: Reply,
@@ -44,8 +44,7 @@ def write(
 
     there = device.torch_device()
     pad_id = int(tokenizer.pad_token_id)
-    lengths = np.fromiter((len(ids) for ids in prompts), dtype=np.int64, count=len(prompts))
-    order: Ints = np.argsort(lengths, kind="stable")
+    order: Ints = np.argsort(lengths_of(prompts), kind="stable")
     answers = [""] * len(prompts)
     n_cut = 0
     transformer: Any = model.transformer
@@ -66,7 +65,7 @@ def write(
         for at in range(0, len(order), GENERATE_ROWS[device.kind]):
             members = order[at : at + GENERATE_ROWS[device.kind]]
             rows = [prompts[row] for row in members]
-            ids, mask = _pad_left(rows, pad_id) if model.is_causal else pad(rows, pad_id)
+            ids, mask = pad(rows, pad_id, left=model.is_causal)
             if reply.stop:
                 n_given = ids.shape[1] if model.is_causal else 1
                 options["stopping_criteria"] = StoppingCriteriaList([_ends_at(reply.stop, tokenizer, n_given)])
@@ -84,7 +83,7 @@ def write(
     return answers, n_cut
 
 
-def decoding(model: AskedModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
+def decoding(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
     """Return the settings of generation: the task's, and ids of special tokens; nothing else of a backbone's files.
 
     Args:
@@ -106,7 +105,7 @@ def decoding(model: AskedModel, tokenizer: PreTrainedTokenizerBase, reply: Reply
     )
 
 
-def _ends(model: AskedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _ends(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end an answer: the tokenizer's, else those of `config.json`; none if neither says."""
     stated = tokenizer.eos_token_id
     if stated is None:
@@ -149,16 +148,6 @@ def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: 
         return torch.tensor(ended, dtype=torch.bool, device=ids.device)
 
     return criterion
-
-
-def _pad_left(rows: Sequence[TokenIds], pad_id: int) -> tuple[Ints, Ints]:
-    width = max(len(row) for row in rows)
-    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.int64)
-    for position, row in enumerate(rows):
-        ids[position, width - len(row) :] = row
-        mask[position, width - len(row) :] = 1
-    return ids, mask
 
 
 def _until(text: str, stops: Sequence[str]) -> tuple[str, bool]:

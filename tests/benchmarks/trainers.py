@@ -15,7 +15,7 @@ from harness.backbones.model import load_backbone
 from harness.measure.device import Device
 from harness.tasks import Task
 from harness.training.forms import answer_form
-from harness.training.model import PooledModel, predict_logits
+from harness.training.model import PooledModel
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def train_with_trainer(
         trainer.train()
         seconds = time.perf_counter() - started
     tokens = backbone.tokenizer(list(task.test.texts), truncation=True, max_length=128)["input_ids"]
-    logits = predict_logits(
-        model,
+    logits = model.predict_logits(
         [np.asarray(row, dtype=np.int32) for row in tokens],
         task.n_outputs,
         pad_id=backbone.tokenizer.pad_token_id,

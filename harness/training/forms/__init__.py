@@ -1,4 +1,4 @@
-"""How methods that train inside a transformer serve each form of answers: model, batches, loss, prediction."""
+"""Forms of answers as methods that train inside a transformer serve them: model, inputs, loss, prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AnswerForm", "Examples", "Workbench", "answer_form"]
 
 
 def answer_form(form: Form) -> AnswerForm:
-    """The one that serves a kind's form."""
+    """Return the object that serves a kind's form."""
     from harness.training.forms.choices import Choices
     from harness.training.forms.classes import Classes
     from harness.training.forms.spans import Spans

@@ -6,18 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.features import lengths_of
 from harness.measure import Precision
 from harness.tasks import Answers, Floats, Ints, Labels, Rows
-from harness.training.forms.base import (
-    AnswerForm,
-    Examples,
-    Scores,
-    Workbench,
-    linear_head,
-    log_softmax,
-    reads_segments,
-    sizes_of,
-)
+from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench, log_softmax, reads_segments
 
 if TYPE_CHECKING:
     import torch
@@ -30,72 +22,48 @@ if TYPE_CHECKING:
 class Classes(AnswerForm):
     """The protocol's one head: the backbone's own pooling over real tokens, dropout, one linear layer."""
 
-    def head(self, width: int, n_outputs: int, dropout: float) -> nn.Module:
-        """Dropout and one linear layer."""
-        return linear_head(width, n_outputs, dropout)
-
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:
-        """Pooled as the backbone's authors declare."""
+        """Return a model that pools as the backbone's authors declare."""
         from harness.training.model import PooledModel
 
         pooling = bench.some_backbone.files.pooling
         return PooledModel(transformer, head, pooling, reads_segments=reads_segments(bench))
 
     def examples(self, rows: Rows, bench: Workbench, reserved: int) -> Examples:
-        """A row is a sequence is an item."""
+        """Return one sequence and one item a row."""
         sequences = bench.token_rows(rows, "encode", reserved)
-        return Examples(sequences, rows.known_labels, lambda positions: positions, sizes_of(sequences))
-
-    def inputs(self, model: AdaptedModel, examples: Examples, bench: Workbench, *, compact: bool) -> Inputs:
-        """Token ids."""
-        from harness.training.inputs import TokenInputs
-
-        return TokenInputs(
-            model,
-            examples.sequences,
-            pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
-            compact=compact,
-            device=bench.device.torch_device(),
-        )
+        return Examples(sequences, rows.known_labels, lengths_of(sequences))
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         from torch.nn import functional
 
         return functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
     def validate(
-        self,
-        inputs: Inputs,
-        examples: Examples,
-        rows: Ints,
-        labels: Labels,
-        bench: Workbench,
-        precision: Precision,
+        self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Workbench, precision: Precision
     ) -> Scores:
-        """(the task's metric, minus the log loss): the loss tells apart what a small split cannot."""
+        """Return (the task's metric, minus the log loss): the loss tells apart models with equal metrics."""
         return score_logits(inputs.logits(rows, bench.n_outputs, bench.device, precision), labels, bench)
 
     def predict(
         self, model: AdaptedModel, rows: Rows, bench: Workbench, precision: Precision, reserved: int
     ) -> Answers:
-        """Probabilities of shape (rows, classes)."""
-        from harness.training.model import predict_logits, softmax
+        """Return probabilities of shape (rows, outputs)."""
+        from harness.training.model import softmax
 
         sequences = bench.token_rows(rows, "predict", reserved)
+        n_scores, pad_id = self.n_scores or bench.n_outputs, bench.some_backbone.pad_id
         with bench.working("predict"):
-            logits = predict_logits(
-                model,
-                sequences,
-                bench.n_outputs,
-                pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
-                device=bench.device,
-                precision=precision,
-            )
-            return softmax(logits)
+            scores = model.predict_logits(sequences, n_scores, pad_id=pad_id, device=bench.device, precision=precision)
+            return softmax(self.arrange(scores, rows, bench, reserved))
+
+    def arrange(self, scores: Floats, rows: Rows, bench: Workbench, reserved: int) -> Floats:
+        """Return the scores of sequences as logits of shape (rows, outputs)."""
+        return scores
 
 
 def score_logits(logits: Floats, targets: Labels, bench: Workbench) -> Scores:
-    """(the task's metric, minus the log loss) of logits of shape (rows, outputs)."""
+    """Return (the task's metric, minus the log loss) of logits of shape (rows, outputs)."""
     right = log_softmax(logits)[np.arange(len(targets)), targets]
     return bench.measure(logits, targets), float(right.mean())

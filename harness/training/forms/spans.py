@@ -1,60 +1,47 @@
-"""Two scores a token: of being an answer's first, and its last. A long context is read in overlapping windows."""
+"""Two scores a token: for being an answer's first, and its last. Overlapping windows cover a long context."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.features import pad
-from harness.measure import Device, Precision, show_progress
-from harness.tasks import Answers, Ints, Labels, Rows, Texts
-from harness.training.forms.base import (
-    AnswerForm,
-    Examples,
-    Scores,
-    Workbench,
-    linear_head,
-    log_softmax,
-    reads_segments,
-    sequences_of,
-    sizes_of,
-    starts_of,
-)
+from harness.features import TokenIds, lengths_of, pad, sequences_of, starts_of
+from harness.measure import Device, Precision
+from harness.tasks import Answers, Ints, Rows, Texts
+from harness.training.forms.base import AnswerForm, Examples, Workbench, log_softmax, reads_segments
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.training.inputs import Inputs
     from harness.training.model import AdaptedModel
 
 LONGEST_ANSWER = 30
-"""Tokens of an answer, at most (as in BERT's own evaluation on SQuAD)."""
+"""Maximum number of tokens of an answer, as in BERT's own evaluation on SQuAD."""
 
 N_BEST = 20
-"""First and last tokens that are tried with each other, of each window (likewise)."""
+"""Number of first and of last tokens of a window that are combined, as in the same evaluation."""
 
 
 class Spans(AnswerForm):
-    """One linear layer on every token's state; an item is a window, of which a row may have several.
+    """One linear layer on every token's state; an item is a window, and a row may have several.
 
     In a window without the whole answer, the first token stands for "not here" (Devlin et al., 2019).
     """
 
-    def head(self, width: int, n_outputs: int, dropout: float) -> nn.Module:
-        """Dropout and one linear layer, to two scores."""
-        return linear_head(width, 2, dropout)
+    n_scores = 2
 
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:
-        """Scores of every token."""
+        """Return a model that scores every token."""
         from harness.training.model import SpanModel
 
         return SpanModel(transformer, head, reads_segments=reads_segments(bench))
 
     def examples(self, rows: Rows, bench: Workbench, reserved: int) -> Examples:
-        """An item is a window; its target is the first and the last token of the row's first answer."""
+        """Return one item a window, whose target is the first and the last token of the row's first answer."""
         sequences = bench.token_rows(rows, "encode", reserved)
         tokens = bench.tokens_of(rows, reserved)
         counts = tokens.n_sequences(rows.index)
@@ -63,52 +50,25 @@ class Spans(AnswerForm):
         places = [tokens.places[window] for window in tokens.sequences(rows.index)]
         answers = [answer for answer, count in zip(rows.known_labels, counts, strict=True) for _ in range(count)]
         targets = [place_answer(place, *answer.first) for place, answer in zip(places, answers, strict=True)]
-        lengths = np.add.reduceat(sizes_of(sequences), starts[:-1])
+        lengths = np.add.reduceat(lengths_of(sequences), starts[:-1])
         return Examples(
             sequences,
             np.array(targets, dtype=np.int64).reshape(-1, 2),
-            lambda positions: sequences_of(starts, positions),
             lengths,
             counts,
-        )
-
-    def inputs(self, model: AdaptedModel, examples: Examples, bench: Workbench, *, compact: bool) -> Inputs:
-        """Token ids of windows."""
-        from harness.training.inputs import TokenInputs
-
-        return TokenInputs(
-            model,
-            examples.sequences,
-            pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
-            compact=compact,
-            device=bench.device.torch_device(),
+            items_of=lambda positions: sequences_of(starts, positions),
         )
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """Cross-entropy over the tokens of a window, of the first and the last alike."""
+        """Return the mean cross-entropy of the first and of the last token, over the tokens of a window."""
         from harness.training.model import one_of
 
         return one_of(outputs, targets, label_smoothing)
 
-    def validate(
-        self,
-        inputs: Inputs,
-        examples: Examples,
-        rows: Ints,
-        labels: Labels,
-        bench: Workbench,
-        precision: Precision,
-    ) -> Scores:
-        """Minus the mean loss over the windows of these rows."""
-        from harness.training.inputs import mean_loss
-
-        items = examples.items_of(rows)
-        return (-mean_loss(inputs, items, examples.targets[items], self.loss, bench.device, precision),)
-
     def predict(
         self, model: AdaptedModel, rows: Rows, bench: Workbench, precision: Precision, reserved: int
     ) -> Answers:
-        """The best span of each row's windows, as the context writes it."""
+        """Return the best span of each row's windows, as the context writes it."""
         sequences = bench.token_rows(rows, "predict", reserved)
         tokens = bench.tokens_of(rows, reserved)
         assert tokens.places is not None
@@ -116,8 +76,7 @@ class Spans(AnswerForm):
         contexts = rows.source.fields["context"]
         windows = tokens.sequences(rows.index)
         with bench.working("predict"):
-            pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
-            scores = window_scores(model, sequences, pad_id, bench.device, precision)
+            scores = window_scores(model, sequences, bench.some_backbone.pad_id, bench.device, precision)
             texts, confidence = [], np.zeros(len(rows), dtype=np.float32)
             for row, position in enumerate(rows.index):
                 span = range(starts[row], starts[row + 1])
@@ -129,12 +88,12 @@ class Spans(AnswerForm):
 
 
 def place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[int, int]:
-    """The first and last token of a window whose characters are those of an answer; (0, 0) if it is not all there.
+    """Return the first and last token of a window that cover an answer; (0, 0) if it is not all there.
 
     Args:
-        places: characters of the context that each token stands for, shape (tokens, 2); -1 outside it.
-        first: the character of the context that the answer begins with.
-        last: the character behind its end.
+        places: start and end characters of each token in the context, shape (tokens, 2); -1 outside it.
+        first: first character of the answer in the context.
+        last: character behind its end.
     """
     begins = np.flatnonzero((places[:, 0] <= first) & (places[:, 1] > first) & (places[:, 0] >= 0))
     ends = np.flatnonzero((places[:, 0] < last) & (places[:, 1] >= last) & (places[:, 0] >= 0))
@@ -144,11 +103,11 @@ def place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[
 
 
 def best_span(scores: npt.NDArray[Any], places: npt.NDArray[np.int32]) -> tuple[float, int, int, float]:
-    """The likeliest span of a window.
+    """Return the likeliest span of a window.
 
     Args:
-        scores: of being the first and the last, shape (2, tokens).
-        places: characters of the context that each token stands for, shape (tokens, 2); -1 outside it.
+        scores: scores for being the first and the last, shape (2, tokens).
+        places: start and end characters of each token in the context, shape (tokens, 2); -1 outside it.
 
     Returns:
         (score, first character, character behind the last, probability in the window).
@@ -171,7 +130,7 @@ def best_span(scores: npt.NDArray[Any], places: npt.NDArray[np.int32]) -> tuple[
 
 
 def window_scores(
-    model: AdaptedModel, sequences: list[npt.NDArray[np.int32]], pad_id: int, device: Device, precision: Precision
+    model: AdaptedModel, sequences: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision
 ) -> list[npt.NDArray[np.float32]]:
     """Return the scores of each window's tokens, shape (2, tokens) each.
 
@@ -180,21 +139,18 @@ def window_scores(
     """
     import torch
 
-    from harness.training.model import PREDICT_ROWS
+    from harness.training.model import run_by_length
 
     there = device.torch_device()
     found: list[npt.NDArray[np.float32]] = [np.empty((2, 0), dtype=np.float32)] * len(sequences)
-    order: Ints = np.argsort(sizes_of(sequences), kind="stable")
-    size = PREDICT_ROWS[device.kind]
-    model.eval()
-    with torch.inference_mode(), torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for at in range(0, len(order), size):
-            members = order[at : at + size]
-            ids, mask = pad([sequences[row] for row in members], pad_id)
-            scores = model(torch.from_numpy(ids).to(there), torch.from_numpy(mask).to(there)).float().cpu().numpy()
-            if not np.isfinite(scores).all():
-                raise FloatingPointError("The model gives scores that are not finite.")
-            for place, member in enumerate(members):
-                found[member] = scores[place, :, : len(sequences[member])].copy()
-            show_progress()
+
+    def run(members: Ints) -> None:
+        ids, mask = pad([sequences[row] for row in members], pad_id)
+        scores = model(torch.from_numpy(ids).to(there), torch.from_numpy(mask).to(there)).float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise FloatingPointError("The model gives scores that are not finite.")
+        for place, member in enumerate(members):
+            found[member] = scores[place, :, : len(sequences[member])].copy()
+
+    run_by_length(model, lengths_of(sequences), run, device, precision)
     return found
