@@ -184,7 +184,7 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
 
     def race(prior: list[Point], light_seconds: float = 0.1, **reached: float) -> Search:
         found = search_of(entrants, Belief(prior, 2), 300, folds=[SimpleNamespace(n_test=750)])
-        found.runner.light_seconds = lambda _: light_seconds  # type: ignore[method-assign]
+        found.runner.light_seconds = lambda _: light_seconds  # type: ignore[assignment, method-assign]
         for name, score in reached.items():
             record = make_record(name.replace("_", "-"), 5000, 0, accuracy=score, n_test=750)
             found.tried.append(Tried(by_name[record.cell.method], record, 5000, 0, 1.0))
