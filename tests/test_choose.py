@@ -16,13 +16,12 @@ from harness import load_model
 from harness.advice.evidence import Point, gather
 from harness.backbones.locate import BackboneFiles
 from harness.choose import Chosen, choose
-from harness.choose.candidates import Belief, Candidate, Measured, candidates
-from harness.choose.cheap import CheapMethods
+from harness.choose.candidates import Belief, Candidate, Measured, find_candidates
+from harness.choose.cheap import _affordable_words, _seconds_again, _why_skip, try_cheap_methods
 from harness.choose.folds import PERIOD, validation_cap, validation_folds
-from harness.choose.race import Race
-from harness.choose.runner import Runner
-from harness.choose.tried import Tried
-from harness.choose.worth import Rivals, Uncut, labels_worth
+from harness.choose.race import _entering
+from harness.choose.search import Rivals, Search
+from harness.choose.tried import Tried, Uncut, labels_worth
 from harness.data.table import table_task
 from harness.methods.base import Method
 from harness.methods.configure import parse_methods
@@ -34,6 +33,7 @@ from harness.support.errors import DataError, HarnessError, UsageError
 from harness.tasks.base import Task, kinds
 from tests.commands import run_cli
 from tests.record_factory import make_record
+from tests.searches import search_of
 from tests.toys import write_toy_table
 
 
@@ -146,12 +146,12 @@ def test_belief_follows_what_was_measured_and_doubts_fits_that_were_cut() -> Non
 
 
 def test_what_cannot_serve_is_no_candidate(toy: Task, tiny: BackboneFiles, tiny_llama: BackboneFiles) -> None:
-    names = {candidate.label for candidate in candidates(None, toy, tiny, "cpu")}
+    names = {candidate.label for candidate in find_candidates(None, toy, tiny, "cpu")}
     assert {"tfidf", "linear-probe", "setfit", "full", "lora"} <= names
     assert not {"majority", "from-scratch", "zero-shot", "few-shot", "qlora"} & names
-    assert "setfit" not in {candidate.label for candidate in candidates(None, toy, tiny_llama, "cpu")}
-    assert {candidate.label for candidate in candidates(None, toy, None, "cpu")} == {"tfidf"}
-    hurried = {candidate.label for candidate in candidates(None, toy, tiny, "cpu", within=30)}
+    assert "setfit" not in {candidate.label for candidate in find_candidates(None, toy, tiny_llama, "cpu")}
+    assert {candidate.label for candidate in find_candidates(None, toy, None, "cpu")} == {"tfidf"}
+    hurried = {candidate.label for candidate in find_candidates(None, toy, tiny, "cpu", within=30)}
     assert "tfidf[c=10.0]" in hurried
 
 
@@ -182,30 +182,29 @@ def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
     by_name = {one.label: one for one in entrants}
     points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "sst2"]
 
-    def race(prior: list[Point], light_seconds: float = 0.1, **reached: float) -> Race:
-        runner = cast(Runner, SimpleNamespace(plan=lambda *_: None, light_seconds=lambda _: light_seconds))
-        folds, end = [cast(Task, SimpleNamespace(n_test=750))], time.monotonic() + 300
-        found = Race(runner, folds, entrants, Belief(prior, 2), end, None, print, lambda _: 400.0, 5000)
+    def race(prior: list[Point], light_seconds: float = 0.1, **reached: float) -> Search:
+        found = search_of(entrants, Belief(prior, 2), 300, folds=[SimpleNamespace(n_test=750)])
+        found.runner.light_seconds = lambda _: light_seconds  # type: ignore[assignment, method-assign]
         for name, score in reached.items():
             record = make_record(name.replace("_", "-"), 5000, 0, accuracy=score, n_test=750)
             found.tried.append(Tried(by_name[record.cell.method], record, 5000, 0, 1.0))
         return found
 
     known = race(points, tfidf=0.81, linear_probe=0.82)
-    assert CheapMethods(known)._why_leave_out(by_name["prototypes"]) == "being hardly able to come out ahead"
-    assert CheapMethods(known)._why_leave_out(by_name["head"]) is None
+    assert _why_skip(known, by_name["prototypes"]) == "unlikely to win"
+    assert _why_skip(known, by_name["head"]) is None
     few = race(points, tfidf=0.81)
-    assert CheapMethods(few)._why_leave_out(by_name["prototypes"]) is None  # too little is known of the task
+    assert _why_skip(few, by_name["prototypes"]) is None  # too little is known of the task
     unknown = race([], tfidf=0.81, linear_probe=0.82)
-    assert CheapMethods(unknown)._why_leave_out(by_name["prototypes"]) is None  # and here of the methods
+    assert _why_skip(unknown, by_name["prototypes"]) is None  # and here of the methods
     slow = race(points, light_seconds=250.0, tfidf=0.81, linear_probe=0.82)
-    assert CheapMethods(slow)._why_leave_out(by_name["head"]) == "taking more from the last fit than they would tell"
+    assert _why_skip(slow, by_name["head"]) == "not worth their time"
 
 
 def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
     """And with nine seconds left none is, as it takes most of them to start: words alone."""
     entrants = [Candidate(one, one.name, True) for one in parse_methods(["linear-probe", "tfidf"])]
-    folds = [cast(Task, SimpleNamespace(n_test=300, n_strata=2, n_outputs=2, train_labels=np.zeros(5000)))]
+    folds = [SimpleNamespace(n_test=300, n_strata=2, n_outputs=2, train_labels=np.zeros(5000))]
 
     def steps(left: float, names: list[str]) -> list[str]:
         done: list[str] = []
@@ -214,12 +213,10 @@ def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
             done.append(planned.name)
             return make_record(planned.name, 5000, 0, accuracy=0.8)
 
-        estimate = SimpleNamespace(seconds=20.0)
-        stub = SimpleNamespace(plan=lambda _, method, *__: method, estimate=lambda _: estimate, run=run)
         entering = [one for one in entrants if one.label in names]
-        end, belief = time.monotonic() + left, Belief([], 2)
-        race = Race(cast(Runner, stub), folds, entering, belief, end, None, done.append, lambda _: 1.0, 5000)
-        CheapMethods(race).run(lambda: done.append("put aside"))
+        search = search_of(entering, Belief([], 2), left, folds=folds, seconds=20.0, say=done.append)
+        search.runner.run = run  # type: ignore[assignment, method-assign]
+        try_cheap_methods(search, lambda: done.append("put aside"))
         return [step for step in done if " on 200 " not in step]
 
     assert steps(60, ["tfidf", "linear-probe"]) == ["tfidf", "put aside", "linear-probe"]
@@ -235,9 +232,8 @@ def test_words_of_many_classes_are_learnt_from_fewer_rows_where_a_transformer_fo
     def rows(classes: int, entrants: list[Candidate], *, is_safe: bool = False) -> int | None:
         labels = np.zeros(10_000)
         fold = cast(Task, SimpleNamespace(n_strata=classes, n_outputs=classes, train_labels=labels))
-        runner, end = cast(Runner, None), time.monotonic() + 300
-        race = Race(runner, [fold], entrants, Belief([], classes), end, None, print, lambda _: 1.0, 10_000)
-        return CheapMethods(race)._words_affordable(words, fold, is_safe=is_safe)
+        search = search_of(entrants, Belief([], classes), 300, folds=[fold])
+        return _affordable_words(search, words, fold, is_safe=is_safe)
 
     assert rows(77, [words, probe]) == pytest.approx(0.03 * 300 * 20_000 / 77, rel=0.01)
     assert rows(2, [words, probe]) is None
@@ -249,14 +245,13 @@ def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_ye
     (entrant,) = [Candidate(one, one.name, True) for one in parse_methods(["linear-probe"])]
     folds = validation_folds(toy)
     n_train = len(folds[0].train_labels)
-    runner, end = cast(Runner, None), time.monotonic() + 300
-    race = Race(runner, folds, [entrant], Belief([], 2), end, None, print, lambda _: 1.0, n_train)
+    search = search_of([entrant], Belief([], 2), 300, folds=folds)
 
     def again(n: int) -> float:
         record = make_record("linear-probe", n, 0)
         cost = replace(record.cost, encode_seconds=50.0, predict_seconds=5.0, tune_seconds=1.0, fit_seconds=1.0)
-        race.tried = [Tried(entrant, replace(record, cost=cost), n, 0, 57.0)]
-        return CheapMethods(race)._again(0)
+        search.tried = [Tried(entrant, replace(record, cost=cost), n, 0, 57.0)]
+        return _seconds_again(search, 0)
 
     assert again(n_train) == pytest.approx(2.1)  # choosing a penalty and the fit: folds are of the same texts
     assert again(n_train - 1) == pytest.approx(57.1)
@@ -286,15 +281,13 @@ def test_who_would_not_get_going_is_no_favourite() -> None:
     """Ten seconds of a fit of 400 are 40 steps: whatever is believed of `full`, that makes nothing of it."""
     entrants = [Candidate(one, one.name, one.name == "tfidf") for one in parse_methods(["tfidf", "full"])]
     points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "trec"]
-    folds = [cast(Task, SimpleNamespace(n_test=750))]
     record = make_record("tfidf", 5000, 0, accuracy=0.7, n_test=750)
 
     def favourite(left: float) -> Candidate | None:
-        runner, end = cast(Runner, None), time.monotonic() + left
-        race = Race(runner, folds, entrants, Belief(points, 6), end, None, lambda _: None, lambda _: 400.0, 5000)
-        race.tried.append(Tried(entrants[0], record, 5000, 0, 1.0))
-        assert race._entering(entrants[1:], left)[0] == []
-        return race.favourite
+        search = search_of(entrants, Belief(points, 6), left, folds=[SimpleNamespace(n_test=750)])
+        search.tried.append(Tried(entrants[0], record, 5000, 0, 1.0))
+        assert _entering(search, entrants[1:], left)[0] == []
+        return search.favourite
 
     assert favourite(12) is None
     assert favourite(100) is entrants[1]
@@ -336,10 +329,10 @@ def test_all_that_was_tried_is_in_the_store(chosen: tuple[Chosen, Task, Path]) -
 def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
     table: Path, tiny: BackboneFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.choose.choosing import _Last
+    from harness.choose.last_fit import LastFit
 
-    monkeypatch.setattr(_Last, "_in_time", lambda *_: None)
-    monkeypatch.setattr(_Last, "_ranked", lambda self: [(c, 0.5) for c in reversed(self._race.entrants)])
+    monkeypatch.setattr(LastFit, "_in_time", lambda *_: None)
+    monkeypatch.setattr(LastFit, "_ranked", lambda self: [(c, 0.5) for c in reversed(self._search.entrants)])
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
         found = choose(
@@ -352,10 +345,10 @@ def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
 
 def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.choose import cheap
-    from harness.choose.choosing import _Last
+    from harness.choose.last_fit import LastFit
 
     monkeypatch.setattr(cheap, "WORDS_A_SECOND", 0.0)
-    monkeypatch.setattr(_Last, "_seconds_in_all", lambda self, _: 2 * self._race.left)
+    monkeypatch.setattr(LastFit, "_total_seconds", lambda self, _: 2 * self._search.left)
     task = prepared(table)
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:

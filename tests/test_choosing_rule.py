@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -13,14 +11,14 @@ from scipy.optimize import minimize
 
 from harness.advice.evidence import gather
 from harness.choose.candidates import Belief, Candidate, Measured, counts_as_normal
-from harness.choose.race import STARTING_SECONDS, Race
-from harness.choose.runner import Runner
+from harness.choose.last_fit import why_not_the_best
+from harness.choose.race import _entering
+from harness.choose.search import STARTING_SECONDS
 from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
-from harness.choose.why import why_not_the_best
 from harness.methods.configure import parse_methods
 from harness.store.reading import reference_records
-from harness.tasks.base import Task
 from tests.record_factory import make_record
+from tests.searches import search_of
 
 
 def candidate(name: str) -> Candidate:
@@ -148,14 +146,13 @@ def test_a_favourite_is_validated_where_that_takes_nothing_from_its_last_fit() -
     """Eighty seconds are left and a fit takes four: nothing is saved unseen. With six left there is no time to see."""
     points = [p for p in gather(reference_records()).points if p.kind == "classification"]
     entrants = [candidate("tfidf"), candidate("last-layers")]
-    folds = [cast(Task, SimpleNamespace(n_test=150))]
+    folds = [SimpleNamespace(n_test=150)]
 
     def entering(seconds: float) -> tuple[list[str], float]:
-        end, belief, runner = time.monotonic() + seconds, Belief(points, 150), cast(Runner, None)
-        race = Race(runner, folds, entrants, belief, end, None, lambda _: None, lambda _: 4.0, 300)
+        search = search_of(entrants, Belief(points, 150), seconds, folds=folds, n_rows=300, seconds=4.0)
         record = make_record("tfidf", 150, 0, accuracy=0.9, n_test=150)
-        race.tried.append(Tried(entrants[0], record, 150, 0, 1.0))
-        found, kept = race._entering([entrants[1]], seconds)
+        search.tried.append(Tried(entrants[0], record, 150, 0, 1.0))
+        found, kept = _entering(search, [entrants[1]], seconds)
         return [one.label for one in found], kept
 
     names, kept = entering(80)

@@ -1,5 +1,5 @@
 from .choosing import Chosen as Chosen
-from .choosing import check_folder as check_folder
+from .choosing import check_save_folder as check_save_folder
 from .choosing import check_time as check_time
 from .choosing import choose as choose
 from .tried import Tried as Tried

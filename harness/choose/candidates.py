@@ -54,7 +54,7 @@ class Candidate:
     is_cheap: bool
 
 
-def candidates(
+def find_candidates(
     asked: Sequence[Method] | None,
     task: Task,
     files: BackboneFiles | None,

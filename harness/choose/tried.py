@@ -1,4 +1,4 @@
-"""What was tried in a race, and what each fit is worth where its time cut it short."""
+"""The fits of a search, and how many labels a fit is worth if its time cut it short."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.choose.candidates import Candidate, Measured
-from harness.choose.worth import Uncut, labels_worth
 from harness.metrics import metrics
 from harness.records import Budget, Record
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One fit of the race.
+    """One fit of a search.
 
     Attributes:
-        candidate: what was fitted.
-        record: what came of it.
-        n_train: labels that the fit is worth: fewer than it was given, where its budget cut it short.
-        fold: of the validation rows.
-        seconds: by the clock.
+        candidate: the method.
+        record: its record.
+        n_train: number of labels that the fit is worth: fewer than it was given if its budget cut it short.
+        fold: position of the fold whose rows validate.
+        seconds: duration by the clock.
     """
 
     candidate: Candidate
@@ -56,9 +55,9 @@ def _ends(metric: str) -> tuple[float, float]:
 
 
 def validated(fits: Iterable[Tried]) -> tuple[float, int] | None:
-    """Return the score over the validation rows of all folds, of the fits that made use of most labels, and the rows.
+    """Return the score over the validation rows of all folds, and the number of these rows.
 
-    None where no fit came to a score.
+    Fits that used fewer than 70 % of the labels of the largest are left out. Return None where no fit has a score.
     """
     scored = [tried for tried in fits if tried.record.score is not None]
     if not scored:
@@ -100,7 +99,7 @@ def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
 
 
 def summarised(fits: Iterable[Tried]) -> list[Measured]:
-    """Fits of one candidate that made use of the same number of labels, on several folds, as one measurement."""
+    """Return one measurement for all fits of a candidate to about the same number of labels."""
     groups: dict[tuple[int, int], list[Tried]] = {}
     for tried in fits:
         if tried.score is not None:
@@ -118,7 +117,7 @@ def summarised(fits: Iterable[Tried]) -> list[Measured]:
 
 
 def labels_used(record: Record, candidate: Candidate) -> float:
-    """Labels that a fit is worth, where a budget of seconds cut it short."""
+    """Return the number of labels that a fit is worth: fewer than it was given if its time cut it short."""
     n_train = record.cell.n_train
     if record.cost.stopped_by != "train_seconds" or not record.curve:
         return n_train
@@ -126,7 +125,7 @@ def labels_used(record: Record, candidate: Candidate) -> float:
 
 
 def share_of_steps(record: Record, candidate: Candidate) -> float:
-    """Of the steps that the fit would have taken uncut."""
+    """Return the share of its steps that a fit took before its time was up."""
     if record.cost.stopped_by != "train_seconds" or not record.curve:
         return 1.0
     whole = candidate.method.workload(record.cell.n_train, Budget(), 12).steps
@@ -134,13 +133,79 @@ def share_of_steps(record: Record, candidate: Candidate) -> float:
 
 
 def epochs_of(candidate: Candidate) -> float:
-    """Passes over the labels that a whole fit makes."""
+    """Return the number of passes over the labels of a fit without a budget."""
     return float(candidate.method.config().get("epochs", 1.0))
 
 
 def uncut_fit(candidate: Candidate, n_rows: int, seconds: float) -> Uncut:
-    """A candidate's fit to `n_rows`, that is expected to take so many seconds of training."""
+    """Return a candidate's fit to `n_rows`, which is expected to take so many seconds of training."""
     work = candidate.method.workload(n_rows, Budget(), 12)
     stepping = work.steps * work.texts_per_step * work.passes_per_text
     reading = seconds * work.encoded / (work.encoded + stepping) if stepping else 0.0
     return Uncut(n_rows, seconds, reading, float(work.steps) if stepping else 0.0, epochs_of(candidate))
+
+
+CUT_EXPONENT: Final = 0.15
+"""Exponent of the share of steps in the labels that a fit is worth, if it read each label at least once.
+
+On TREC, SMS spam and SST-2 one epoch of four lost 0.0 to 1.5 points (docs/choosing.md)."""
+
+
+def labels_worth(n_train: float, share: float, epochs: float) -> float:
+    """Return the number of labels that a fit with a share of its steps is worth.
+
+    The number is little lower if each label was read at least once, else it falls in proportion.
+
+    Args:
+        n_train: labels of the fit.
+        share: share of the steps without a budget; more than 1 counts as 1.
+        epochs: passes over the labels without a budget.
+    """
+    share = min(1.0, max(share, 0.0))
+    once = 1 / max(epochs, 1.0)
+    whole = math.pow(max(share, once), CUT_EXPONENT)
+    return n_train * whole * min(1.0, share / once)
+
+
+SHARE_FOR_READING: Final = 0.4
+"""Share of a fit's time for encoding its texts before its first step; where that is too little, it gets fewer."""
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """A fit to all rows without a budget, and the part of it that a time allows.
+
+    Attributes:
+        n_rows: number of training rows.
+        seconds: duration of the training.
+        reading: seconds of these for encoding texts before the first step; 0 where no texts are encoded.
+        steps: steps inside the transformer; 0 where there are none.
+        epochs: passes over the rows.
+    """
+
+    n_rows: int
+    seconds: float
+    reading: float
+    steps: float
+    epochs: float
+
+    def rows_within(self, seconds: float) -> int:
+        """Return how many rows to give it."""
+        if self.reading <= 0:
+            return self.n_rows
+        return max(1, min(self.n_rows, int(SHARE_FOR_READING * seconds * self.n_rows / self.reading)))
+
+    def steps_within(self, seconds: float) -> float:
+        """Return how many steps it takes."""
+        n = self.rows_within(seconds)
+        return self.steps * min(self._share(n, seconds) * n / self.n_rows, 1.0)
+
+    def labels_within(self, seconds: float) -> float:
+        """Return how many labels it is worth."""
+        n = self.rows_within(seconds)
+        return labels_worth(n, self._share(n, seconds), self.epochs)
+
+    def _share(self, n: int, seconds: float) -> float:
+        """Return the share that it takes of the steps of a fit to n rows without a budget."""
+        of_rows = n / self.n_rows
+        return max(0.1, seconds - of_rows * self.reading) / max((self.seconds - self.reading) * of_rows, 1e-9)

@@ -48,13 +48,13 @@ class ChooseOptions:
 def choose_command(options: ChooseOptions) -> int:
     """Choose, show the reasoning and the result; the exit code."""
     began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
-    from harness.choose import check_folder, check_time, choose
+    from harness.choose import check_save_folder, check_time, choose
     from harness.measure import check_name
     from harness.records import parse_bytes
 
     within = parse_duration(options.within, "--within")
     check_time(within)
-    check_folder(options.save)
+    check_save_folder(options.save)
     check_name(options.device)
     memory = options.peak_memory
     most = None if memory is None else parse_bytes(memory, "--peak-memory")

@@ -1,0 +1,206 @@
+"""The last stage of a search: fit the winner to all training rows in the time that is left, and save it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from harness.choose.candidates import Candidate
+from harness.choose.search import SHORTEST_FIT_SECONDS, Search
+from harness.choose.tried import Tried, is_clearly_better, validated, value_at
+from harness.cost import FIXED_SECONDS
+from harness.planning import PlannedCell
+from harness.records import Record
+from harness.support import HarnessError
+
+SHARE_FOR_FALLBACK: Final = 0.08
+"""Share of the remaining time for the fit of a cheap fallback model, so that there is a model in any case."""
+
+SHARE_FOR_CHEAP_FIT: Final = 0.6
+"""Share of the remaining time that a cheap method's last fit may be expected to take: estimates are rough."""
+
+
+class LastFit:
+    """The winner's fit on all training rows, and the fallback for when it fails.
+
+    Args:
+        search: what was tried, and the time that is left.
+        aside: folder for fallback models.
+        grace: seconds past the deadline before a fit is stopped: prediction or saving may take longer than expected.
+
+    Attributes:
+        expected: expected score of each method by its label, once `fit` was called.
+        missed: reason why a method was not saved in spite of a higher rank, by its label.
+    """
+
+    def __init__(self, search: Search, aside: Path, grace: float) -> None:
+        self._search = search
+        self._aside = aside
+        self._grace = grace
+        self._safe: tuple[Record, Candidate] | None = None
+        self._safe_folder = aside
+        self._tries = 0
+        self.expected: dict[str, float] = {}
+        self.missed: dict[str, str] = {}
+
+    def make_sure(self) -> None:
+        """Fit the best cheap method that takes little time, and keep the model as a fallback."""
+        search = self._search
+        cheap = [(c, self._total_seconds(c)) for c, _ in self._ranked() if c.is_cheap]
+        if not cheap:
+            return
+        quick = [candidate for candidate, takes in cheap if takes <= SHARE_FOR_FALLBACK * search.left]
+        candidate = quick[0] if quick else min(cheap, key=lambda one: one[1])[0]
+        if self._safe is not None and (candidate is self._safe[1] or not quick):
+            return
+        planned = self._as_much_as_fits(candidate)
+        if planned is None:
+            return
+        self._tries += 1
+        folder = self._aside / f"model-{self._tries}"
+        record = search.runner.run(planned, search.task, search.end, folder)
+        if record is not None and record.status == "ok":
+            self._safe, self._safe_folder = (record, candidate), folder
+
+    def fit(self, folder: Path) -> tuple[Record, Candidate]:
+        """Fit and save the method with the highest expected score that can be fitted in time; else the fallback.
+
+        Raises:
+            HarnessError: no method was fitted in time, and there is no fallback.
+        """
+        search, safe = self._search, self._safe
+        ranked = self._ranked()
+        self.expected = {candidate.label: expected for candidate, expected in ranked}
+        for candidate, expected in ranked:
+            hope = f"{candidate.label} is expected to reach {expected:.3f}"
+            if safe is not None and candidate is safe[1]:
+                search.say(f"{hope}, and was fitted to {self._rows(safe[0].cell.n_train)} rows before the race")
+                break
+            planned = self._as_much_as_fits(candidate) if candidate.is_cheap else self._in_time(candidate)
+            if planned is None:
+                self.missed[candidate.label] = "no time for its last fit was left"
+                continue
+            search.say(f"{hope}: fitting it to {self._rows(planned.cell.n_train)} rows")
+            record = search.runner.run(planned, search.task, search.end + self._grace, folder)
+            if record is not None and record.status == "ok":
+                return record, candidate
+            ended = "no time" if record is None else record.status.replace("_", " ")
+            self.missed[candidate.label] = f"its last fit ended with '{ended}'"
+            search.say(f"{candidate.label}: {ended}")
+        if safe is None:
+            why = "; ".join(f"{label} {reason}" for label, reason in search.out.items())
+            raise HarnessError(f"Nothing was fitted within the time{': ' + why if why else ''}. Give more of it.")
+        if folder.exists():  # empty before, or just written by a fit that was late
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(self._safe_folder, folder)
+        return safe
+
+    def _seconds_left(self) -> float:
+        """Return the seconds of training that are left for a fit inside the transformer."""
+        return self._search.left - self._search.predict_seconds() - self._search.overhead
+
+    def _ranked(self) -> list[tuple[Candidate, float]]:
+        """Return the methods with their expected scores, best first."""
+        search = self._search
+        known = [
+            c for c in search.entrants if search.measured(c) or (c is search.favourite and c.label not in search.out)
+        ]
+        if not known:
+            return []
+        mean = search.rivals(known, self._seconds_left()).mean
+        metric = search.task.metric
+        expected = [value_at(metric, search.belief.back(float(value))) for value in mean]
+        return self._clear_winner_first([(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")])
+
+    def _clear_winner_first(self, ranked: list[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
+        """Return the ranking, led by the method that validated best if it is clearly better than the expected best.
+
+        Other tasks may say little about this one. A difference beyond chance on its own rows overrules them.
+        """
+        fits = {candidate.label: self._search.measured(candidate) for candidate, _ in ranked}
+        scores = {label: found[0] for label, own in fits.items() if (found := validated(own)) is not None}
+        best = max(scores, key=lambda label: scores[label], default=None)
+        if best is None or not is_clearly_better(fits[best], fits[ranked[0][0].label]):
+            return ranked
+        return sorted(ranked, key=lambda one: one[0].label != best)
+
+    def _total_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of fitting all rows and predicting the test rows; validation rows are encoded already."""
+        search = self._search
+        measured = search.measured(candidate)
+        if not measured or not candidate.method.serves:
+            return search.runner.estimate(self._whole(candidate)).seconds
+        record = max((tried.record for tried in measured), key=lambda record: record.cell.n_train)
+        cost, n_test = record.cost, record.score.n_test if record.score is not None else 1
+        more = search.n_rows / max(1, record.cell.n_train)
+        reading = (cost.predict_seconds or 0.0) / max(1, n_test)
+        n_unread = max(0, search.n_rows - record.cell.n_train - n_test)
+        return (
+            more * ((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0))
+            + reading * (n_unread + search.task.n_test)
+            + FIXED_SECONDS
+        )
+
+    def _whole(self, candidate: Candidate, n_train: int | None = None) -> PlannedCell:
+        """Return the cell that fits a candidate to `n_train` rows (None is all) without a limit on its time."""
+        search = self._search
+        return search.runner.plan(search.task, candidate.method, n_train, search.budget())
+
+    def _as_much_as_fits(self, candidate: Candidate) -> PlannedCell | None:
+        """Return the cell that fits a cheap method to as many rows as the time allows; None where these are few."""
+        search = self._search
+        allowed, needs = SHARE_FOR_CHEAP_FIT * search.left, self._total_seconds(candidate)
+        if needs <= allowed:
+            return self._whole(candidate)
+        n = int(search.n_rows * allowed / needs)
+        return None if n < max(search.task.n_strata, 50) else self._whole(candidate, n)
+
+    def _in_time(self, candidate: Candidate) -> PlannedCell | None:
+        """Return the cell that trains a candidate for the time that is left; None where that is too short."""
+        search, seconds = self._search, self._seconds_left()
+        if seconds < SHORTEST_FIT_SECONDS / 2:
+            return None
+        n_train = search.readable(candidate, search.task, seconds)
+        return search.runner.plan(search.task, candidate.method, n_train, search.budget(seconds))
+
+    def _rows(self, n: int) -> str:
+        everything = self._search.n_rows
+        return f"all {n:,}" if n == everything else f"{n:,} of {everything:,}"
+
+
+def why_not_the_best(
+    saved: str, tried: Sequence[Tried], expected: Mapping[str, float], missed: Mapping[str, str], metric: str
+) -> str | None:
+    """Return why the saved method is not the one that validated best, in a few sentences; None where it is.
+
+    Args:
+        saved: label of the saved method.
+        tried: all fits of the race.
+        expected: score that each method was expected to reach on new rows, by its label.
+        missed: why the last fit of a method came to nothing, by its label.
+        metric: the task's main metric.
+    """
+    fits: dict[str, list[Tried]] = {}
+    for one in tried:
+        fits.setdefault(one.candidate.label, []).append(one)
+    scores = {label: found for label, own in fits.items() if (found := validated(own)) is not None}
+    best = max(scores, key=lambda label: scores[label][0], default=saved)
+    if best == saved or (saved in scores and scores[saved][0] >= scores[best][0]):
+        return None
+    value, n_rows = scores[best]
+    own = f"which validated at {scores[saved][0]:.3f}" if saved in scores else "which was not validated"
+    said = f"{best} validated best, with {metric} {value:.3f} on {n_rows:,} rows. Saved is {saved}, {own}"
+    if best in missed:
+        return f"{said}, because {missed[best]}."
+    if expected.get(saved, 0.0) >= expected.get(best, 0.0):
+        return (
+            f"{said}, because it is expected to do better on new rows: {expected[saved]:.3f}, against "
+            f"{expected[best]:.3f} of {best}. The estimate uses other tasks, the number of validation rows and the "
+            "labels available."
+        )
+    return f"{said}, because it was fitted before the race and no better method was fitted in time."

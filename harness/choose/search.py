@@ -1,0 +1,222 @@
+"""One search for a method under one clock: its limits, the fits so far, and the scores that they lead to expect."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from harness.advice import SEED_NOISE, Floats, logit_variance
+from harness.choose.candidates import Belief, Candidate
+from harness.choose.runner import Runner
+from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
+from harness.records import Budget
+from harness.support import describe_duration
+from harness.tasks import Task
+
+STARTING_SECONDS: Final = 2.0
+"""Seconds of a fit outside its training (importing, copying weights, predicting), until they are measured."""
+
+FRESH_WORKER_SECONDS: Final = 8.0
+"""The same for a fit on a new worker, which imports the libraries and reads the backbone and the data again."""
+
+SHORTEST_FIT_SECONDS: Final = 4.0
+"""Shortest training inside the transformer that tells anything about a method."""
+
+_DRAWS: Final = 2000
+
+_DOUBT: Final = 1.281552
+"""Standard deviations behind the leader beyond which a method's chance to win is below a tenth."""
+
+
+@dataclass
+class Search:
+    """The state that all stages of a search share: cheap methods, race, last fit.
+
+    Args:
+        runner: runs the fits.
+        task: the user's data.
+        folds: tasks whose test rows are validation rows.
+        entrants: methods that may win.
+        belief: expected scores, from other tasks and from the fits so far.
+        end: deadline by `time.monotonic`; the last fit and its prediction end before it.
+        most_bytes: limit on the memory of a fit; None is no limit.
+        say: called with each line of the reasoning.
+
+    Attributes:
+        favourite: the method that gets all of the time where no race is worth its time.
+        tried: the fits so far.
+        out: reason why a method is out, by its label.
+        overhead: seconds of a fit outside its training.
+    """
+
+    runner: Runner
+    task: Task
+    folds: Sequence[Task]
+    entrants: list[Candidate]
+    belief: Belief
+    end: float
+    most_bytes: int | None
+    say: Callable[[str], None]
+    favourite: Candidate | None = None
+    tried: list[Tried] = field(default_factory=list)
+    out: dict[str, str] = field(default_factory=dict)
+    overhead: float = STARTING_SECONDS
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.end - time.monotonic()
+
+    @property
+    def n_rows(self) -> int:
+        """Number of all training rows."""
+        return len(self.task.train_labels)
+
+    def measured(self, candidate: Candidate) -> list[Tried]:
+        """Return the fits of a candidate that have a score."""
+        return [tried for tried in self.tried if tried.candidate is candidate and tried.score is not None]
+
+    def measured_cheap(self) -> list[Candidate]:
+        """Return the cheap methods that have a score."""
+        return [candidate for candidate in self.entrants if candidate.is_cheap and self.measured(candidate)]
+
+    def run(
+        self,
+        candidate: Candidate,
+        fold: int,
+        until: float,
+        seconds: float | None = None,
+        *,
+        n: int | None = None,
+        quietly: bool = False,
+    ) -> None:
+        """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result."""
+        task = self.folds[fold]
+        planned = self.runner.plan(task, candidate.method, n, self.budget(seconds))
+        began = time.monotonic()
+        record = self.runner.run(planned, task, until)
+        took = time.monotonic() - began
+        if record is None:
+            self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
+            self.overhead = max(self.overhead, FRESH_WORKER_SECONDS)
+            self.say(f"{candidate.label}: stopped after {describe_duration(took)}, to keep within the time")
+            return
+        self.tried.append(Tried(candidate, record, labels_used(record, candidate), fold, took))
+        if record.status != "ok":
+            self.out[candidate.label] = record.status.replace("_", " ")
+            why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
+            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out of the race")
+            self.overhead = max(self.overhead, FRESH_WORKER_SECONDS)  # the worker may have gone with it
+            return
+        spent = record.cost.train_seconds or 0.0
+        if not candidate.is_cheap and took > spent:  # a record from before takes no time
+            self.overhead = max(1.0, took - spent)
+        if quietly:
+            return
+        share = share_of_steps(record, candidate)
+        cut = "" if share >= 0.95 else f", cut short at {100 * share:.0f} % of its steps"
+        assert record.score is not None
+        self.say(
+            f"{candidate.label}: {record.score.value:.3f} on {record.score.n_test:,} validation rows in "
+            f"{describe_duration(took) if took >= 10 else f'{took:.1f} s'}{cut}"
+        )
+
+    def budget(self, seconds: float | None = None) -> Budget:
+        """Return a budget of so many seconds of training (None is no limit), within the limit on memory."""
+        rounded = None if seconds is None else max(1.0, round(seconds, 1))
+        return Budget(train_seconds=rounded, peak_memory_bytes=self.most_bytes)
+
+    def too_large(self, candidate: Candidate) -> float | None:
+        """Return the bytes that a method is expected to need if they exceed the limit; None where it fits."""
+        if self.most_bytes is None:
+            return None
+        needs = self.runner.estimate(self.runner.plan(self.folds[0], candidate.method)).peak_bytes
+        return needs if needs > self.most_bytes else None
+
+    def predict_seconds(self) -> float:
+        """Return the seconds of predicting the test rows with a whole transformer, from those of the cheap methods."""
+        rates = [
+            tried.record.cost.predict_seconds / tried.record.score.n_test
+            for tried in self.tried
+            if tried.record.score is not None and tried.record.cost.predict_seconds and tried.candidate.method.serves
+        ]
+        return 1.3 * float(np.median(rates)) * self.task.n_test if rates else 0.0
+
+    def uncut_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of training that a candidate's fit to all rows would take without a budget."""
+        return self.runner.estimate(self.runner.plan(self.task, candidate.method)).train_seconds
+
+    def uncut(self, candidate: Candidate) -> Uncut:
+        """Return a candidate's fit to all rows without a budget."""
+        return uncut_fit(candidate, self.n_rows, self.uncut_seconds(candidate))
+
+    def readable(self, candidate: Candidate, task: Task, seconds: float) -> int | None:
+        """Return how many rows to give a method that reads all texts before its first step; None is all."""
+        n = self.uncut(candidate).rows_within(seconds)
+        return None if n >= len(task.train_labels) else max(n, task.n_strata, 32)
+
+    def rivals(self, candidates: Sequence[Candidate], seconds: float) -> Rivals:
+        """Return what candidates are expected to reach in fits of so many seconds to all rows."""
+        sizes = [self.uncut(candidate).labels_within(max(1.0, seconds)) for candidate in candidates]
+        return Rivals(*self.belief.expect(candidates, sizes, summarised(self.tried)))
+
+    def noise(self, rivals: Rivals, n_rows: int) -> float:
+        """Return the variance of the best rival's measured logit on so many rows."""
+        return logit_variance(self.belief.back(float(rivals.mean.max())), n_rows) + SEED_NOISE**2
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Expected scores of candidates, as logits with a joint normal distribution.
+
+    Attributes:
+        mean: shape (m,).
+        covariance: shape (m, m).
+    """
+
+    mean: Floats
+    covariance: Floats
+
+    def best_of(self, raced: Sequence[int], noises: Sequence[float]) -> float:
+        """Return the expected logit of the leader once some are measured, or of the leader now if none are.
+
+        Args:
+            raced: positions of those that are measured.
+            noises: variance of each measurement.
+        """
+        if not raced:
+            return float(self.mean.max())
+        at = np.asarray(raced)
+        across = self.covariance[:, at]
+        seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
+        gain = across @ np.linalg.solve(seen, across.T)  # covariance of the posterior means
+        values, vectors = np.linalg.eigh((gain + gain.T) / 2)
+        root = vectors * np.sqrt(np.clip(values, 0.0, None))
+        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(values)))
+        draws = np.concatenate([draws, -draws])  # equal candidates gain nothing by the luck of the draws
+        return float((self.mean + draws @ root.T).max(axis=1).mean())
+
+    def is_beaten(self, i: int) -> bool:
+        """Return whether a candidate's chance to beat the leader is less than a tenth."""
+        top = int(np.argmax(self.mean))
+        variance = self.covariance[i, i] + self.covariance[top, top] - 2 * self.covariance[i, top]
+        return bool(self.mean[top] - self.mean[i] > _DOUBT * math.sqrt(max(float(variance), 0.0)))
+
+    def order(self, eligible: Sequence[int], noise: float, most: int) -> list[int]:
+        """Return whom to race, most useful first; a candidate much like one that is in comes later.
+
+        Args:
+            eligible: positions of those that may enter.
+            noise: variance of a measurement.
+            most: length of the list.
+        """
+        chosen: list[int] = []
+        while len(chosen) < min(most, len(eligible)):
+            rest = [i for i in eligible if i not in chosen]
+            chosen.append(max(rest, key=lambda i: self.best_of([*chosen, i], [noise] * (len(chosen) + 1))))
+        return chosen
