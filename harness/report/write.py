@@ -54,7 +54,7 @@ def write_report(source: RecordSource, folder: Path, formats: Sequence[str] = FI
         parts += _markdown(panel_blocks(report, panel), figures, f"{stem}-", formats)
     for section, blocks in sections(report):
         if shown := _markdown(blocks, figures, "", formats):
-            parts += [f"## {section.heading}", *shown]
+            parts += [f"## {text.markdown(section.heading)}", *shown]
     parts += ["## How it was measured", how_it_was_measured(report.observations)]
     links = ", ".join(f"[{name}.csv]({name}.csv)" for name in written)
     parts += [f"The same as files: {links}.", "## How to read these numbers", HOW_TO_READ.strip()]
