@@ -137,3 +137,8 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BackboneFi
         return locate_backbone(str(save_tiny(name, tmp_path_factory.mktemp("architectures") / name)))
 
     return made
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that accepts changed renderings (tests/test_snapshots.py)."""
+    parser.addoption("--update-snapshots", action="store_true", help="write tests/snapshots/ anew")

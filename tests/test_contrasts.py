@@ -15,10 +15,14 @@ from harness.metrics import metrics
 from harness.metrics.rows import pseudo_values
 from harness.records.predictions import Predictions
 from harness.records.record import Score
-from harness.report.across import across_frame, across_tasks, overfitting_gaps
+from harness.report.across import across_tasks
 from harness.report.compare import compare_methods
-from harness.report.contrasts import all_pairs, standings, tied_with_best, transfer_gains
+from harness.report.contrasts import standings, tied_with_best
 from harness.report.tables import comparison
+from harness.report.views.across import across_frame
+from harness.report.views.gaps import overfitting_gaps
+from harness.report.views.pairs import all_pairs
+from harness.report.views.transfer import transfer_gains
 from harness.support.errors import UsageError
 from tests.record_factory import make_grid, make_predictions, make_record
 

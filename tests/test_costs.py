@@ -26,8 +26,9 @@ from harness.measure.rate import matrix_rate, measure_rate
 from harness.methods import methods
 from harness.planning.suites import load_suite
 from harness.records.record import Budget, Record
+from harness.report.blocks import markdown_table
 from harness.report.panels import panels
-from harness.report.pivot import markdown_comparison
+from harness.report.views.every_size import every_size
 from harness.running.worker import Worker
 from harness.store.store import Store
 from harness.tasks import Task, kinds
@@ -328,7 +329,7 @@ def test_a_price_is_that_of_the_seconds(tmp_path: Path) -> None:
         [record] = store.records(with_predictions=True)
     assert record.provenance.price_per_hour == 3600
     assert record.price == pytest.approx(record.cost.total_seconds)
-    [table] = [markdown_comparison(panel) for panel in panels([record])]
+    [table] = [markdown_table(every_size(panel)) for panel in panels([record])]
     assert "| price |" in table.splitlines()[0]
     assert "energy" not in table.splitlines()[0] or record.cost.energy_joules is not None
     assert "expected a number from 0 on" in run_cli(*given, "--price-per-hour", "-1", cwd=tmp_path, code=2)
@@ -337,4 +338,4 @@ def test_a_price_is_that_of_the_seconds(tmp_path: Path) -> None:
 def test_a_record_without_a_price_has_none() -> None:
     record = make_record()
     assert record.price is None
-    assert "price" not in markdown_comparison(panels([record])[0])
+    assert "price" not in markdown_table(every_size(panels([record])[0]))

@@ -5,19 +5,13 @@ from __future__ import annotations
 import pytest
 
 from harness.report.across import across_tasks
-from harness.report.overview_plots import (
-    PHASES,
-    draw_critical_differences,
-    draw_heat_map,
-    draw_memory,
-    draw_phases,
-    heat_map_data,
-    memory_of,
-    one_setting,
-    phases_of,
-)
+from harness.report.axes import save_figure
 from harness.report.panels import panels
-from harness.report.plots import save
+from harness.report.styles import lines_in, styles
+from harness.report.views.across import draw_critical_differences
+from harness.report.views.heat_map import draw_heat_map, heat_map_data, one_setting
+from harness.report.views.memory import draw_memory, memory_of
+from harness.report.views.phases import PHASES, draw_phases, phases_of
 from tests.record_factory import make_grid, make_record
 
 
@@ -66,9 +60,9 @@ def test_all_are_drawn_in_three_formats(records, tmp_path):
     figures = {
         "heat": draw_heat_map(heat_map_data(panels(records), 128), "scores"),
         "ranks": draw_critical_differences(across_tasks(records)[-1]),
-        "phases": draw_phases(phases_of(panel), panel.title),
-        "memory": draw_memory(memory_of(panel)),
+        "phases": draw_phases(phases_of(panel)),
+        "memory": draw_memory(memory_of(panel), styles(lines_in(memory_of(panel)))),
     }
     for name, figure in figures.items():
-        for path in save(figure, tmp_path / name):
+        for path in save_figure(figure, tmp_path / name):
             assert path.stat().st_size > 2000, path

@@ -12,15 +12,17 @@ from rich.console import Console
 
 from harness.analysis import stats
 from harness.records.record import Budget, Cost
-from harness.report import plots
-from harness.report.contrasts import paired_differences
+from harness.report.axes import save_figure
 from harness.report.observations import observe
-from harness.report.panels import panels
+from harness.report.panels import curves_of, panels
 from harness.report.pivot import markdown_pivot, pivot
-from harness.report.plots import learning_curves_data, score_against_seconds_data
-from harness.report.styles import styles
-from harness.report.tables import comparison, failures
+from harness.report.styles import lines_in, styles
+from harness.report.tables import comparison
 from harness.report.terminal import terminal_table, terminal_tables
+from harness.report.views.failures import failures
+from harness.report.views.learning_curves import draw_learning_curves
+from harness.report.views.pairs import all_pairs
+from harness.report.views.seconds import draw_score_against_seconds, seconds_of
 from harness.report.write import write_report
 from harness.support import text
 from harness.support.errors import StoreError, UsageError
@@ -165,20 +167,19 @@ def test_the_pivot_has_the_best_first_and_bold_and_names_sizes_by_class():
 def test_pairs_are_compared_on_the_seeds_and_rows_they_share():
     records = make_grid(methods=("full", "linear-probe", "tfidf"), sizes=(32, 2048))
     del records[0]  # seed 0 of full at 32
-    found = paired_differences(records, "full", "linear-probe")
+    found = all_pairs(records)
+    found = found[found["variant"].isin(["full", "linear-probe"]) & found["baseline"].isin(["full", "linear-probe"])]
     assert found["n_train"].tolist() == [32, 2048]
     assert found["n_seeds"].tolist() == [2, 3]
     by = {(r.cell.method, r.cell.n_train, r.cell.seed): correctness(r) for r in records}
+    last = found.iloc[1]
+    assert last["variant"] == "full"  # it is ahead
     a, b = (np.stack([by[method, 2048, seed] for seed in range(3)]) for method in ("full", "linear-probe"))
     expected = stats.paired_difference(a, b)
-    last = found.iloc[1]
     assert (last["difference"], last["low"], last["high"]) == (expected.mean, expected.low, expected.high)
     assert last["p_value"] == expected.p_value
-    assert len(paired_differences(records, "full", "tfidf")) == 2
-    with pytest.raises(UsageError, match="Did you mean 'full'"):
-        paired_differences(records, "ful", "tfidf")
     apart = [make_record("full", n_test=100), make_record("lora", n_test=200)]
-    assert paired_differences(apart, "full", "lora")["n_rows"].tolist() == [0]  # not paired: other rows
+    assert all_pairs(apart)["n_rows"].tolist() == [0]  # not paired: other rows
 
 
 def test_the_comparison_can_be_shown_within_a_hundred_columns():
@@ -280,7 +281,7 @@ def test_many_sizes_and_several_panels_are_shown_too():
 
 def test_the_data_of_the_curves_are_the_rows_of_the_comparison():
     records = [*make_grid(), make_record("full", 64, status="failed")]
-    data = learning_curves_data(records)
+    data = pd.concat([curves_of(panel) for panel in panels(records)])
     table = comparison(records).dropna(subset=["score"])
     merged = data.merge(table, left_on=["line", "n_train"], right_on=["variant", "n_train"], suffixes=("", "_table"))
     assert len(merged) == len(data) == len(table)
@@ -289,7 +290,8 @@ def test_the_data_of_the_curves_are_the_rows_of_the_comparison():
 
 
 def test_the_front_of_each_panel_is_its_own():
-    data = score_against_seconds_data(make_grid() + make_grid(methods=("majority",), sizes=(32,), device="H200"))
+    records = make_grid() + make_grid(methods=("majority",), sizes=(32,), device="H200")
+    data = pd.concat([seconds_of(panel) for panel in panels(records)])
     for _, panel in data.groupby("panel"):
         for row in panel.itertuples():
             beaten = ((panel["train_seconds"] < row.train_seconds) & (panel["score"] >= row.score)) | (
@@ -325,19 +327,21 @@ def test_methods_keep_their_colour_whoever_else_is_there():
     ids=["one", "no labels", "close sizes", "no seconds", "no interval", "hostile"],
 )
 def test_odd_cases_are_drawn(tmp_path, records):
-    for data, draw in (
-        (learning_curves_data(records), plots.draw_learning_curves),
-        (score_against_seconds_data(records), plots.draw_score_against_seconds),
-    ):
-        for _, panel in data.groupby("panel"):
-            png, svg, _ = plots.save(draw(panel), tmp_path / "figure")
+    for panel in panels(records):
+        drawn = styles(lines_in(curves_of(panel)))
+        for figure in (
+            draw_learning_curves(curves_of(panel), drawn),
+            draw_score_against_seconds(seconds_of(panel), drawn),
+        ):
+            png, svg, _ = save_figure(figure, tmp_path / "figure")
             assert png.read_bytes().startswith(b"\x89PNG")
             ET.parse(svg)
 
 
 def test_two_panels_are_not_drawn_in_one_figure():
+    data = pd.concat([curves_of(panel) for panel in panels([make_record(), make_record(device="H200")])])
     with pytest.raises(ValueError, match="2 panels"):
-        plots.draw_learning_curves(learning_curves_data([make_record(), make_record(device="H200")]))
+        draw_learning_curves(data, styles(lines_in(data)))
 
 
 # ---- the report
@@ -388,7 +392,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order(tmp_path):
 
 
 def test_nothing_to_report_is_said():
-    for call in (comparison, terminal_table, learning_curves_data, failures):
+    for call in (comparison, terminal_table, all_pairs, failures):
         with pytest.raises(UsageError, match="nothing to report"):
             call([])
 

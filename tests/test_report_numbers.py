@@ -15,18 +15,22 @@ from harness.advice import Question
 from harness.advice.answer import answer_question
 from harness.analysis import stats
 from harness.records.record import Cost, CurvePoint, Record, Score
-from harness.report.across import across_tasks, overfitting_gaps
+from harness.report.across import across_tasks
+from harness.report.blocks import markdown_table
 from harness.report.caption import cautions
 from harness.report.compare import compare_methods
 from harness.report.contrasts import standings
 from harness.report.latex import latex_pivot
-from harness.report.overview_plots import draw_phases, heat_map_data, heat_map_title, one_setting, phases_of
 from harness.report.page import page_html
 from harness.report.panels import panels
-from harness.report.pivot import markdown_comparison, markdown_pivot, pivot
-from harness.report.plots import seconds_of
+from harness.report.pivot import markdown_pivot, pivot
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
+from harness.report.views.every_size import every_size
+from harness.report.views.gaps import overfitting_gaps
+from harness.report.views.heat_map import heat_map_data, heat_map_title, one_setting
+from harness.report.views.phases import draw_phases, phases_of
+from harness.report.views.seconds import seconds_of
 from harness.support.errors import UsageError
 from tests.pages import data_of
 from tests.record_factory import make_record, noted
@@ -66,7 +70,7 @@ def test_what_encodes_for_long_is_cheaper_nowhere() -> None:
     assert {line.variant: line.train for line in pivot(panel)[1]} == {"knn": "90 s", "lora": "7.0 s"}
     views = {
         "markdown": markdown_pivot(panel),
-        "every size": markdown_comparison(panel),
+        "every size": markdown_table(every_size(panel)),
         "latex": latex_pivot(panel),
         "terminal": shown(terminal_table(records)),
         "terminal, many sizes": shown(
@@ -112,7 +116,7 @@ def test_unknown_seconds_are_not_drawn_as_none() -> None:
     shared = make_record()
     shared = dataclasses.replace(shared, provenance=dataclasses.replace(shared.provenance, cells_at_a_time=2))
     (panel,) = panels([shared, make_record("full")])
-    figure = draw_phases(phases_of(panel), panel.title)
+    figure = draw_phases(phases_of(panel))
     said = [text.get_text().strip() for text in figure.axes[0].texts]
     assert sorted(said) == ["1.9 s", "not known"]
 

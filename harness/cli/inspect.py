@@ -78,13 +78,14 @@ def write_report_command(
 ) -> None:
     """Write page, tables and figures of the latest records."""
     from harness.cli.run import make_console, print_tables
-    from harness.report import FORMATS, check_report_folder, observe, write_report
+    from harness.report import FIGURE_FORMATS, check_report_folder, observe, write_report
 
     console = make_console()
     formats = [name.strip().lower() for name in figures.split(",") if name.strip()]
-    unknown = sorted(set(formats) - set(FORMATS))
+    unknown = sorted(set(formats) - set(FIGURE_FORMATS))
     if unknown or not formats:
-        raise UsageError(f"--figures {figures} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
+        known = ", ".join(FIGURE_FORMATS)
+        raise UsageError(f"--figures {figures} was given; expected some of {known}, separated by commas.")
     folder = out or Path("reports") / (suite or "all")
     check_report_folder(folder, inputs=[store], overwrite=overwrite)
     records = observe(of_suite(stream_source(store), suite))

@@ -17,7 +17,7 @@ from harness.support import UsageError, parse_duration, quiet_libraries
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
-    from harness.report import Observations, Source
+    from harness.report import Observations, RecordSource
     from harness.schedule import Executor, Limits, Outcome, Prepared, Request
     from harness.tasks import Task
 
@@ -258,7 +258,7 @@ def print_data(console: Console, task: Task, files: BackboneFiles | None) -> Non
         problems.print(plain(f"Warning: {warning}"), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def print_tables(console: Console, records: Source) -> None:
+def print_tables(console: Console, records: RecordSource) -> None:
     """The comparison, one table for each task, backbone and device."""
     from harness.report import terminal_tables
 

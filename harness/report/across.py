@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from harness.analysis import Ranking, rank
-from harness.report.contrasts import candidates
-from harness.report.observations import Source, observe
+from harness.report.contrasts import rivals_by_size
+from harness.report.observations import RecordSource, observe
 from harness.report.panels import panels
 from harness.support import text
 
 
 @dataclass(frozen=True)
-class Standing:
+class TaskRanking:
     """Methods ranked over the tasks that all of them ran on, at one size, on one device, by one backbone and budget.
 
     Attributes:
@@ -57,7 +55,7 @@ class Standing:
         return text.plain(said)
 
 
-def across_tasks(source: Source) -> list[Standing]:
+def across_tasks(source: RecordSource) -> list[TaskRanking]:
     """Rankings over tasks, one for each size, device, budget and backbone that has at least two tasks and two methods.
 
     No score is made up: a method that is missing on a task is left out of the ranking, or the task is, whichever
@@ -70,7 +68,7 @@ def across_tasks(source: Source) -> list[Standing]:
     directions: dict[tuple[Any, ...], dict[str, tuple[bool, str | None]]] = {}
     fewer: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for panel in panels(observe(source)):
-        for n_train, draw, rivals in candidates(panel):
+        for n_train, draw, rivals in rivals_by_size(panel):
             key = (n_train, draw, panel.device, panel.budget, panel.backbone or "")
             by_task = table.setdefault(key, {})
             # Two states of one task's data are two tasks.
@@ -87,7 +85,7 @@ def _standing(
     by_task: dict[str, dict[str, float]],
     directions: dict[str, tuple[bool, str | None]],
     fewer: dict[str, list[str]],
-) -> Iterator[Standing]:
+) -> Iterator[TaskRanking]:
     n_tasks: dict[str, int] = {}
     for scores in by_task.values():
         for method in scores:
@@ -104,7 +102,7 @@ def _standing(
     n_train, draw, device, budget, backbone = key
     parts = [f"{text.size(n_train, draw)} labels", backbone.rsplit("/", 1)[-1], device]
     parts += [f"budget {budget}"] if budget != "default" else []
-    yield Standing(
+    yield TaskRanking(
         title=text.plain(" · ".join(part for part in parts if part)),
         tasks=tuple(tasks),
         methods=tuple(methods[i] for i in order),
@@ -129,52 +127,3 @@ def _largest_block(by_task: dict[str, dict[str, float]], n_tasks: dict[str, int]
         if len(tasks) >= 2 and (best is None or n * len(tasks) >= best[0]):
             best = (n * len(tasks), tasks, methods)
     return None if best is None else (best[1], best[2])
-
-
-def across_frame(standings: list[Standing]) -> pd.DataFrame:
-    """One row per ranking and method, those that were left out of it with null ranks.
-
-    Columns: title, variant, mean_rank, mean_score (null where metrics differ), n_tasks, n_tasks_in_all, n_ranked_on,
-    friedman_p, critical_difference.
-    """
-    rows = []
-    for standing in standings:
-        shared = {
-            "n_tasks_in_all": standing.n_tasks_in_all,
-            "n_ranked_on": len(standing.tasks),
-            "friedman_p": standing.ranking.p_value,
-            "critical_difference": standing.ranking.critical_difference,
-        }
-        for i, method in enumerate([*standing.methods, *standing.left_out]):
-            is_ranked = i < len(standing.methods)
-            rows.append(
-                {
-                    "title": standing.title,
-                    "variant": method,
-                    "mean_rank": standing.ranking.mean_ranks[i] if is_ranked else None,
-                    "mean_score": standing.means[i] if is_ranked and standing.means is not None else None,
-                    "n_tasks": standing.n_tasks[method],
-                    **shared,
-                }
-            )
-    dtypes = {
-        **dict.fromkeys(("title", "variant"), "string"),
-        **dict.fromkeys(("mean_rank", "mean_score"), "Float64"),
-        **dict.fromkeys(("n_tasks", "n_tasks_in_all", "n_ranked_on"), "Int64"),
-        **dict.fromkeys(("friedman_p", "critical_difference"), "Float64"),
-    }
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in dtypes}
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in dtypes.items()})
-
-
-def overfitting_gaps(comparison: pd.DataFrame) -> pd.DataFrame:
-    """How much better a method is on its training rows than on test rows: one row of `comparison` that has both.
-
-    Columns: task, backbone, device, budget, variant, n_train, draw, train_score, score, gap (positive where the
-    training rows are scored better, whatever the metric's direction), n_seeds.
-    """
-    known = comparison[comparison["train_score"].notna() & comparison["score"].notna()]
-    names = ["task", "backbone", "device", "budget", "variant", "n_train", "draw", "train_score", "score"]
-    sign = known["higher_is_better"].map({True: 1.0, False: -1.0}).astype("Float64")
-    gap = (known["train_score"] - known["score"]) * sign
-    return known[names].assign(gap=gap, n_seeds=known["n_seeds"]).reset_index(drop=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from harness.analysis import Difference, holm
 from harness.records import Record, storable
 from harness.report.contrasts import LEVEL, Group, contrast
-from harness.report.observations import Observations, Source, observe
+from harness.report.observations import Observations, RecordSource, observe
 from harness.support import UsageError
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
@@ -77,7 +77,7 @@ class _Side:
         self.by_seed[record.cell.seed] = record
 
 
-def compare_methods(a: Source, b: Source) -> Compared:
+def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
     """Compare each configuration at each size in `b` with the same in `a`: another commit, another machine.
 
     Cells are the same when task, backbone, method, settings, size and budget are: not the method's version, not the

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis import Difference, holm, paired_difference, unpaired_difference
-from harness.report.observations import Key, Observations, Source, matrix, observe
+from harness.report.observations import Key, Observations, RecordSource, matrix, observe
 from harness.report.panels import Panel, panels
 from harness.report.tables import PANEL, each
-from harness.support import unknown_name
 
 GROUP = (*PANEL, "variant", "n_train", "draw", "metric")
 """What the cells of one configuration at one size have in common, seeds apart."""
@@ -115,7 +113,7 @@ _STANDING: dict[str, Any] = {
 }
 
 
-def standings(source: Source) -> pd.DataFrame:
+def standings(source: RecordSource) -> pd.DataFrame:
     """At each training size of each panel the methods in order, with what parts each from the best.
 
     Methods that need no labels stand at every size. Columns: panel (its title), task, backbone, device, budget,
@@ -144,7 +142,7 @@ def not_known(at_size: pd.DataFrame) -> list[str]:
     return [str(name) for name in at_size.loc[at_size["is_tied"].isna(), "variant"]]
 
 
-def candidates(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:
+def rivals_by_size(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:
     """Each size and draw of a panel with the rows that compete there, best first."""
     scored = [row for row in each(panel.rows) if not pd.isna(row.score)]
     sizes = sorted({(row.n_train, row.draw) for row in scored})
@@ -161,7 +159,7 @@ def candidates(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:
 def _standings_of(
     panel: Panel, found: dict[tuple[Any, ...], Group], observations: Observations
 ) -> Iterator[dict[str, Any]]:
-    for n_train, draw, rivals in candidates(panel):
+    for n_train, draw, rivals in rivals_by_size(panel):
         best = rivals[0]
         differences = [contrast(found[_key(best)], found[_key(row)], observations) for row in rivals[1:]]
         corrected = holm([difference.p_value for difference in differences])
@@ -203,64 +201,13 @@ _PAIR: dict[str, Any] = {
 }
 
 
-def all_pairs(source: Source) -> pd.DataFrame:
-    """Every pair of methods at each training size of each panel, one row each.
-
-    Columns: panel, task, backbone, device, budget, n_train, draw, variant, baseline, difference (score of the first
-    less that of the second), low and high (95 % interval), p_value (two-sided), p_corrected (Holm's correction over
-    the pairs of that panel and size), n_seeds and n_rows that both share (0 rows: not paired), basis.
-
-    Raises:
-        UsageError: if there is no record.
-    """
-    return _contrasts(source, lambda rivals: [list(combinations(rivals, 2))])
-
-
-def paired_differences(source: Source, variant: str, baseline: str) -> pd.DataFrame:
-    """How far `variant` is ahead of `baseline` wherever both were scored: the columns of `all_pairs`.
-
-    Args:
-        source: records with their predictions.
-        variant: a label of the column `variant`, such as `full` or `lora[rank=4]`.
-        baseline: another.
-
-    Raises:
-        UsageError: if there is no record, or none of such a label.
-    """
-    observations = observe(source)
-    known = set(observations.columns(["variant"])["variant"])
-    for name in (variant, baseline):
-        if name not in known:
-            raise unknown_name("method", name, known)
-
-    def chosen(rivals: list[Any]) -> list[list[tuple[Any, Any]]]:
-        named = {row.variant: row for row in rivals}
-        return [[(named[variant], named[baseline])]] if {variant, baseline} <= named.keys() else []
-
-    return _contrasts(observations, chosen)
-
-
-def transfer_gains(source: Source, baseline: str = "from-scratch") -> pd.DataFrame:
-    """What pretraining buys: each method less `from-scratch` at the same size; the columns of `all_pairs`.
-
-    Empty where nothing was trained from scratch. Baselines without a backbone have no pretraining to gain from.
-    """
-
-    def chosen(rivals: list[Any]) -> list[list[tuple[Any, Any]]]:
-        bases = [row for row in rivals if row.method == baseline]
-        others = [row for row in rivals if row.method != baseline and not pd.isna(row.backbone)]
-        return [[(row, base) for row in others] for base in bases]
-
-    return _contrasts(source, chosen)
-
-
-def _contrasts(source: Source, choose: Callable[[list[Any]], list[list[tuple[Any, Any]]]]) -> pd.DataFrame:
+def contrasts(source: RecordSource, choose: Callable[[list[Any]], list[list[tuple[Any, Any]]]]) -> pd.DataFrame:
     """The pairs that are chosen from the methods of each panel and size, corrected within each list of them."""
     observations = observe(source)
     found = groups(observations)
     rows: list[dict[str, Any]] = []
     for panel in panels(observations):
-        for n_train, draw, rivals in candidates(panel):
+        for n_train, draw, rivals in rivals_by_size(panel):
             for pairs in choose(rivals):
                 differences = [contrast(found[_key(a)], found[_key(b)], observations) for a, b in pairs]
                 corrected = holm([difference.p_value for difference in differences])

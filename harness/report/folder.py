@@ -1,23 +1,14 @@
-"""The folder of a report: what `write_report` writes there, and whether a folder may be written to."""
+"""The folder of a report: names of its files, and whether a report may be written there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 
 from harness.support import check_folder
 
-NAMES = (
-    "report.html",
-    "report.md",
-    *(f"{name}.csv" for name in ("comparison", "cells", "standings", "pairs", "across", "gaps", "transfer")),
-    "failures.csv",
-    "tables",
-    "figures",
-)
-"""Files and folders that a report consists of."""
-
-_TITLE = "Comparison of adaptation methods"
+REPORT_TITLE = "Comparison of adaptation methods"
 
 
 def check_report_folder(
@@ -26,7 +17,7 @@ def check_report_folder(
     """Refuse a folder in which a report would replace files that no report wrote.
 
     Args:
-        folder: where the report goes.
+        folder: folder of the report.
         inputs: paths or URLs that the command reads.
         overwrite: whether the user allowed replacing other files; None where the command has no such option.
         option: how the user named the folder.
@@ -34,7 +25,18 @@ def check_report_folder(
     Raises:
         UsageError: something would be lost.
     """
-    check_folder(folder, NAMES, inputs=inputs, ours=_is_report, overwrite=overwrite, option=option)
+    check_folder(folder, _names(), inputs=inputs, ours=_is_report, overwrite=overwrite, option=option)
+
+
+def _names() -> list[str]:
+    """Return files and folders that a report may consist of; a view's CSV file is named like the view's module."""
+    found = files("harness.report.views").iterdir()
+    tables = sorted(
+        file.name.removesuffix(".py")
+        for file in found
+        if file.name.endswith(".py") and file.name not in ("__init__.py", "base.py")
+    )
+    return ["report.html", "report.md", *(f"{name}.csv" for name in tables), "tables", "figures"]
 
 
 def _is_report(folder: Path) -> bool:
@@ -43,4 +45,4 @@ def _is_report(folder: Path) -> bool:
     if not page.is_file():
         return False
     with page.open("rb") as file:
-        return f"<title>{_TITLE}</title>".encode() in file.read(10_000)
+        return f"<title>{REPORT_TITLE}</title>".encode() in file.read(10_000)

@@ -66,11 +66,11 @@ class Observations:
         return {name: list(self.n_per_class) if name == "n_per_class" else found[name] for name in names}
 
 
-Source = Iterable[Record] | Observations
+RecordSource = Iterable[Record] | Observations
 """What every public function of the report takes; records should come with their predictions."""
 
 
-def observe(source: Source) -> Observations:
+def observe(source: RecordSource) -> Observations:
     """Read a stream of records once; what was read already is passed through.
 
     Raises:

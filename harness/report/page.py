@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks nothing of anybody: its data, its scripts and its pictures are in it."""
+"""Write the report as one self-contained HTML file with its data, scripts and pictures."""
 
 from __future__ import annotations
 
@@ -14,30 +14,20 @@ from string import Template
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from harness.report.across import Standing, across_tasks
-from harness.report.caption import cautions, coverage, scores_said
-from harness.report.contrasts import not_known, standings, tied_with_best
+from harness.report.axes import look
+from harness.report.blocks import Block, Picture, Table
+from harness.report.folder import REPORT_TITLE
 from harness.report.measured import HOW_TO_READ, compared, measured
-from harness.report.observations import Observations, Source, observe
-from harness.report.overview_plots import (
-    draw_critical_differences,
-    draw_heat_map,
-    heat_map_data,
-    heat_map_title,
-    one_setting,
-)
-from harness.report.panels import Panel, panels
-from harness.report.plots import curves_of, look
-from harness.report.styles import Style, lines_in, styles
-from harness.report.tables import comparison, each, failures
+from harness.report.observations import Observations, RecordSource
+from harness.report.panels import Panel
+from harness.report.styles import Style
+from harness.report.tables import each
+from harness.report.views.base import ReportData, Section, panel_blocks, sections
 from harness.support import replacing, text
 
-MOST_FAILURES = 200
-MOST_CURVE_POINTS = 40
-MOST_PICTURES = 8
-
+_MOST_CURVE_POINTS = 40
+_LONG = 40  # letters beyond which text in a table wraps
 _SYMBOLS = {
     **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x"},
     **{"<": "triangle-left", ">": "triangle-right", "p": "pentagon", "h": "hexagon", "*": "star"},
@@ -45,16 +35,16 @@ _SYMBOLS = {
 _DASHES = {"-": "solid", (0, (5, 1.5)): "dash", (0, (1.5, 1.2)): "dot", (0, (6, 1.5, 1.2, 1.5)): "dashdot"}
 
 
-def write_page(source: Source, path: Path) -> Path:
+def write_page(source: RecordSource | ReportData, path: Path) -> Path:
     """Write the report as one self-contained HTML file; the same records give the same bytes.
 
     Args:
-        source: records with their predictions.
+        source: records with their predictions, or what the rest of the report drew from.
         path: the file to make or replace.
 
     Raises:
-        UsageError: if there is no record.
-        StoreError: if the file cannot be written.
+        UsageError: there is no record.
+        StoreError: the file cannot be written.
     """
     content = page_html(source)
     with replacing(path) as temporary:
@@ -62,28 +52,28 @@ def write_page(source: Source, path: Path) -> Path:
     return path
 
 
-def page_html(source: Source) -> str:
-    """The page as a text."""
+def page_html(source: RecordSource | ReportData) -> str:
+    """Return the page as text."""
     from plotly.offline import get_plotlyjs
 
-    observations = observe(source)
-    table = comparison(observations)
-    found = panels(table)
-    ranked = standings(observations)
+    report = source if isinstance(source, ReportData) else ReportData(source)
     assets = files("harness.report") / "assets"
-    data = {"panels": panels_data(found, ranked, observations)}
+    found = [(section, shown) for section, blocks in sections(report) if (shown := _blocks(blocks))]
     return Template(_asset(assets, "page.html")).substitute(
+        title=REPORT_TITLE,
         css=_asset(assets, "page.css"),
         js=_asset(assets, "page.js"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        # Within a script element only "<" can end it; U+2028 and the like are no trouble to JSON.parse.
-        data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        lead=_lead(observations, found),
-        compared=_list((name, ", ".join(values) or "none") for name, values in compared(observations)),
-        answers="\n".join(_answer(i, panel, ranked) for i, panel in enumerate(found)),
-        across=_across(across_tasks(observations), found),
-        failures=_failures(failures(observations), table),
-        measured=_list(measured(observations)),
+        # Only "<" can end a script element, and JSON.parse takes U+2028 and the like.
+        data=json.dumps({"panels": panels_data(report)}, separators=(",", ":"), allow_nan=False).replace(
+            "<", "\\u003c"
+        ),
+        lead=_lead(report),
+        compared=_list((name, ", ".join(values) or "none") for name, values in compared(report.observations)),
+        answers="\n".join(_answer(i, report, panel) for i, panel in enumerate(report.panels)),
+        links="\n".join(_link(section) for section, _ in found),
+        sections="\n".join(_section(section, shown) for section, shown in found),
+        measured=_list(measured(report.observations)),
         reading=_reading(HOW_TO_READ),
     )
 
@@ -96,13 +86,13 @@ def _asset(folder: Any, name: str) -> str:
 # ---- data for the scripts
 
 
-def panels_data(found: Sequence[Panel], ranked: pd.DataFrame, observations: Observations) -> list[dict[str, Any]]:
-    """What the scripts draw, a dictionary a panel: its rows by column, its styles, its curves during training."""
-    drawn = styles({pair for panel in found for pair in lines_in(curves_of(panel))})
-    curves = _anytime(observations)
+def panels_data(report: ReportData) -> list[dict[str, Any]]:
+    """Return what the scripts draw of each panel: its rows by column, its styles, its curves during training."""
+    drawn = report.styles
+    curves = _anytime(report.observations)
     panels_of = []
-    for panel in found:
-        rows = _rows(panel, ranked[ranked["panel"] == panel.title])
+    for panel in report.panels:
+        rows = _rows(panel, report.standings_of(panel))
         names = list(dict.fromkeys(rows["line"]))
         key = (panel.task, panel.data, panel.device, panel.budget)
         shown = [*curves.get((*key, None, None), []), *curves.get((*key, panel.backbone, panel.weights), [])]
@@ -188,9 +178,9 @@ def _own_curves(curves: list[dict[str, Any]], lines: Sequence[str]) -> list[dict
 
 
 def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]:
-    """Validation scores as training went on, of each method's lowest seed at its largest size, by setting.
+    """Return validation scores during training, by setting: one seed of each method at its largest size.
 
-    Cells that shared their device are left out: their seconds are no method's.
+    Cells that shared their device are left out: their seconds include the work of others.
     """
     names = ("variant", "task", "data", "device", "budget", "backbone", "weights", "n_train", "draw", "seed", "status")
     columns = observations.columns(names)
@@ -209,7 +199,7 @@ def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]
     found: dict[_Setting, list[dict[str, Any]]] = {}
     for (setting, variant), (n_train, _, i) in sorted(chosen.items(), key=str):
         points = [point for point in observations.records[i].curve if point.validation is not None]
-        kept = points[:: max(1, len(points) // MOST_CURVE_POINTS)]
+        kept = points[:: max(1, len(points) // _MOST_CURVE_POINTS)]
         curve = {
             "line": text.plain(variant),
             "n_train": -n_train,
@@ -220,144 +210,94 @@ def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]
     return found
 
 
-# ---- what is said without scripts
+# ---- parts that need no scripts
 
 
-def _lead(observations: Observations, found: Sequence[Panel]) -> str:
-    tasks = len({panel.task for panel in found})
-    methods = len(set(observations.columns(["variant"])["variant"]))
-    n = len(observations.records)
-    return _escape(
+def _lead(report: ReportData) -> str:
+    tasks = len({panel.task for panel in report.panels})
+    methods = len(set(report.comparison["variant"]))
+    n = len(report.observations.records)
+    return html.escape(
         f"{methods} {'method' if methods == 1 else 'methods'} on {tasks} {'task' if tasks == 1 else 'tasks'}, "
         f"{n:,} {'cell' if n == 1 else 'cells'}. Every figure is measured; seconds and memory are those of the machine "
         "that is named beside them and are never pooled."
     )
 
 
-def _answer(i: int, panel: Panel, ranked: pd.DataFrame) -> str:
-    own = ranked[ranked["panel"] == panel.title]
-    shown = f'<div data-panel="{i}">\n<h3>{_escape(panel.heading)}</h3>\n'
-    if own.empty:
-        return f"{shown}<p>Nothing was scored.</p>\n</div>"
+def _answer(i: int, report: ReportData, panel: Panel) -> str:
+    shown = _blocks(panel_blocks(report, panel))
+    return f'<div data-panel="{i}">\n<h3>{html.escape(panel.heading)}</h3>\n{shown}\n</div>'
+
+
+def _link(section: Section) -> str:
+    return f'<li><a href="#{section.anchor}">{html.escape(section.heading)}</a></li>'
+
+
+def _section(section: Section, shown: str) -> str:
+    name, heading = section.anchor, html.escape(section.page_heading or section.heading)
+    return f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{heading}</h2>\n{shown}\n</section>'
+
+
+def _blocks(blocks: Iterable[Block]) -> str:
+    """Return blocks of views in HTML."""
+    shown = []
+    for block in blocks:
+        if isinstance(block, Picture):
+            shown.append(_picture(block) if block.on_page else "")
+        elif isinstance(block, Table):
+            shown.append(_table(block) if block.on_page else "")
+        else:
+            shown.append(block.html)
+    return "\n".join(part for part in shown if part)
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col"{_class(table, i)}>{html.escape(name)}</th>' for i, name in enumerate(table.header))
     rows = []
-    for at_size in (group for _, group in own.groupby(["n_train", "draw"], sort=True)):
-        n_train, draw = at_size["n_train"].iloc[0], at_size["draw"].iloc[0]
-        best = at_size[at_size["is_best"]].iloc[0]
-        of_best = panel.rows[panel.rows["variant"] == best["variant"]]
-        here = (of_best["n_train"] == n_train) & (of_best["draw"] == draw)
-        line = of_best[here if here.any() else of_best["n_train"] == 0].iloc[0]
-        interval = text.interval(line["score_low"], line["score_high"])
-        tied = [text.plain(name) for name in tied_with_best(at_size)]
-        unknown = [text.plain(name) for name in not_known(at_size)]
-        said = ", ".join(_short(name) for name in tied) or "none"
-        if unknown:
-            said += f" (not known: {', '.join(_short(name) for name in unknown)})"
-        rows.append(
-            f'<tr><th scope="row">{_escape(text.size(int(n_train), str(draw), line["n_per_class"]))}</th>'
-            f'<td class="name best">{_escape(text.plain(str(best["variant"]))[:120])}</td>'
-            f'<td>{text.score(best["score"])} <span class="interval">{interval}</span></td>'
-            f'<td class="words">{_escape(said)}</td><td>{len(at_size)}</td></tr>'
+    for first, *others in table.rows:
+        fields = "".join(
+            f"<td{_class(table, i)}>{html.escape(text.plain(field))}</td>" for i, field in enumerate(others, 1)
         )
-    columns = {"labels": "", "best": "name", f"{_escape(panel.metric or 'score')}, 95 % interval": ""}
-    columns |= {"tied with it": "words", "compared": ""}
-    head = "".join(f'<th scope="col" class="{of}">{name}</th>' for name, of in columns.items())
-    notes = [scores_said(panel), *coverage(panel), *cautions(panel)]
-    if (own["n_rows"] == 0).fillna(False).any():
-        notes.append("Some of these have no predictions by test row here: they are compared without pairing")
+        rows.append(f'<tr><th scope="row">{html.escape(text.plain(first))}</th>{fields}</tr>')
+    label = html.escape(table.title)
     return (
-        f'{shown}<div class="scroll" tabindex="0" role="region" aria-label="Best methods by number of labels">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>\n"
-        f'<p class="notes">{_escape(" ".join(f"{note}." for note in notes))}</p>\n</div>'
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _across(found: list[Standing], of_panels: Sequence[Panel]) -> str:
-    if not found:
-        return "<p>No two methods ran on the same two tasks at the same size, so there is nothing to rank.</p>"
-    parts = [
-        "<p>Mean ranks (1 is best) over the tasks that all ranked methods ran on. Methods joined by a bar are not "
-        "shown to differ (Nemenyi's test, 5 % level, after Friedman's). With few tasks hardly anything "
-        "can be shown.</p>"
-    ]
-    pictures = 0
-    for standing in found:
-        parts.append(f"<h3>{_escape(standing.title)}</h3>\n<p class='notes'>{_escape(standing.said)}</p>")
-        if pictures < MOST_PICTURES and len(standing.methods) <= 24:
-            pictures += 1
-            ranks = zip(standing.methods, standing.ranking.mean_ranks, strict=True)
-            said = "Mean ranks: " + ", ".join(f"{text.plain(name)} {rank:.2f}" for name, rank in ranks)
-            said += f"; critical difference {standing.ranking.critical_difference:.2f}."
-            parts.append(_picture(draw_critical_differences(standing), said))
-    sizes = sorted({int(row) for panel in of_panels for row in panel.rows["n_train"] if row > 0})
-    for n_train in sizes[-1:]:
-        shown = one_setting(list(of_panels), n_train)
-        data = heat_map_data(shown, n_train)
-        if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
-            title = heat_map_title(shown, n_train)
-            parts += [
-                f"<h3>{_escape(title)}</h3>",
-                _picture(draw_heat_map(data, title), f"{title}, a method a row, a task a column"),
-            ]
-    return "\n".join(parts)
+def _class(table: Table, column: int) -> str:
+    """Return the HTML class of a column: long text wraps, other text is set left, figures are set right."""
+    if column >= table.n_names:
+        return ""
+    is_long = max((len(row[column]) for row in table.rows), default=0) > _LONG
+    return ' class="words"' if is_long else ' class="name"'
 
 
-def _picture(figure: Figure, said: str) -> str:
+def _picture(picture: Picture) -> str:
     file = io.BytesIO()
+    figure = picture.draw()
     with look():
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     packed = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img class="picture" alt="{_escape(said)}" src="data:image/svg+xml;base64,{packed}">'
-
-
-def _failures(failed: pd.DataFrame, table: pd.DataFrame) -> str:
-    parts = []
-    missing = int(table["n_missing"].fillna(0).sum())
-    if missing:
-        parts.append(
-            f"<p>{missing} cells are missing: other methods have those seeds at those sizes. Means are over the seeds "
-            "that are there.</p>"
-        )
-    if failed.empty:
-        return "\n".join([*parts, "<p>Everything that was tried ended with a score.</p>"])
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("method", "what", "labels", "task", "seeds", "reason"))
-    rows = [
-        f'<tr><th scope="row">{_escape(text.plain(row.variant)[:120])}</th>'
-        f"<td>{_escape(row.status.replace('_', ' '))}</td><td>{_escape(text.size(row.n_train, row.draw))}</td>"
-        f"<td>{_escape(text.plain(row.task)[:60])}</td><td>{_escape(row.seeds[:40])}</td>"
-        f'<td class="words">{_escape(row.reason[:300])}</td></tr>'
-        for row in each(failed.head(MOST_FAILURES))
-    ]
-    more = len(failed) - len(rows)
-    if more > 0:
-        parts.append(f"<p>The first {len(rows)} of {len(failed)} kinds; failures.csv has all of them.</p>")
-    parts.append(
-        '<div class="scroll tall" tabindex="0" role="region" aria-label="What did not work"><table><thead><tr>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-    return "\n".join(parts)
+    heading = f"<h3>{html.escape(picture.title)}</h3>\n" if picture.has_heading else ""
+    alt = html.escape(picture.alt or picture.title)
+    return f'{heading}<img class="picture" alt="{alt}" src="data:image/svg+xml;base64,{packed}">'
 
 
 def _list(items: Iterable[tuple[str, str]]) -> str:
     lines = [
-        f"<li>{f'<strong>{_escape(name)}:</strong> ' if name else ''}{_escape(text.plain(said))}</li>"
+        f"<li>{f'<strong>{html.escape(name)}:</strong> ' if name else ''}{html.escape(text.plain(said))}</li>"
         for name, said in items
     ]
     return f"<ul>{''.join(lines)}</ul>"
 
 
 def _reading(markdown: str) -> str:
-    """The project's own list of Markdown, which knows of bold and code only."""
+    """Return a list in Markdown as HTML; it may hold bold text and code only."""
     lines = [" ".join(item.split()) for item in re.split(r"^- ", markdown, flags=re.MULTILINE) if item.strip()]
     shown = [
-        re.sub(r"`(.+?)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", _escape(line)))
+        re.sub(r"`(.+?)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(line)))
         for line in lines
     ]
     return f"<ul>{''.join(f'<li>{line}</li>' for line in shown)}</ul>"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 80 else f"{name[:79]}…"
-
-
-def _escape(value: str) -> str:
-    return html.escape(value, quote=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from harness.report.observations import Source
+from harness.report.observations import RecordSource
 from harness.report.tables import comparison
 from harness.support import text
 
@@ -68,7 +68,7 @@ class Panel:
         return said + ([f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else [])
 
 
-def panels(source: Source | pd.DataFrame) -> list[Panel]:
+def panels(source: RecordSource | pd.DataFrame) -> list[Panel]:
     """Return the comparison, cut into panels; methods without a backbone stand in the panel of each backbone.
 
     No two panels share a title.
@@ -174,3 +174,28 @@ def _best_first(rows: pd.DataFrame) -> pd.DataFrame:
         .drop(columns="_order")
         .reset_index(drop=True)
     )
+
+
+def curves_of(panel: Panel) -> pd.DataFrame:
+    """Return score against training size, for the figures: one row per line and size that has a score.
+
+    Columns: panel (its title), line (the configuration, with its draw where that is balanced), method, n_train, draw,
+    score, low, high (95 % interval; null where there is none), n_seeds, metric.
+    """
+    rows = panel.rows[panel.rows["score"].notna()]
+    balanced = rows["draw"] == "balanced"
+    line = rows["variant"].map(text.plain).astype("string")
+    return pd.DataFrame(
+        {
+            "panel": pd.Series(panel.title, index=rows.index, dtype="string"),
+            "line": line.mask(balanced, line + ", balanced"),
+            "method": rows["method"],
+            "n_train": rows["n_train"],
+            "draw": rows["draw"],
+            "score": rows["score"],
+            "low": rows["score_low"],
+            "high": rows["score_high"],
+            "n_seeds": rows["n_seeds"],
+            "metric": rows["metric"],
+        }
+    ).reset_index(drop=True)

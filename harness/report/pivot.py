@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.report.blocks import Table, markdown_table
 from harness.report.panels import Panel
 from harness.report.tables import each
 from harness.support import text
@@ -83,40 +83,5 @@ def markdown_pivot(panel: Panel) -> str:
             score = f"**{entry.score}**" if entry.is_best else entry.score
             shown = f"{score} [{entry.interval.replace('–', ', ')}]" if entry.interval else score
             cells.append(f"{shown} ({entry.note})" if entry.note else shown)
-        rows.append([text.markdown(line.variant), *cells, line.train, line.memory, line.trainable])
-    return markdown_table(["method", *labels, "train", "peak memory", "trainable"], rows, n_left=1)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int) -> str:
-    """A Markdown table of fields that are escaped already; the first `n_left` columns are set left, the rest right."""
-    rule = [":--" if i < n_left else "--:" for i in range(len(header))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-
-
-def markdown_comparison(panel: Panel) -> str:
-    """Return a table of every row of a panel: score, seeds, train, predict, memory, parameters, missing cells."""
-    header = ["method", "labels", "score", "95 % interval", "train score", "seeds", "train", "predict"]
-    asked = [
-        (title, name, say)
-        for title, name, say in (("energy", "energy_joules", text.energy), ("price", "price", text.price))
-        if panel.rows[name].notna().any()
-    ]
-    header += ["peak memory", "trainable", *(title for title, _, _ in asked), "missing"]
-    rows = [
-        [
-            text.markdown(row.variant),
-            text.size(row.n_train, row.draw, row.n_per_class),
-            text.score(row.score),
-            text.interval(row.score_low, row.score_high) or text.ABSENT,
-            text.score(row.train_score),
-            str(row.n_seeds),
-            text.seconds(row.train_seconds),
-            text.seconds(row.predict_seconds),
-            text.memory(row.peak_bytes),
-            text.number(row.n_trainable),
-            *(say(getattr(row, name)) for _, name, say in asked),
-            row.note if text.present(row.note) else "",
-        ]
-        for row in each(panel.rows)
-    ]
-    return markdown_table(header, rows, n_left=1)
+        rows.append([line.variant, *cells, line.train, line.memory, line.trainable])
+    return markdown_table(Table("", ["method", *labels, "train", "peak memory", "trainable"], rows))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.analysis import Dtype, summarise
 from harness.metrics import metrics
-from harness.report.observations import Observations, Source, matrix, observe
+from harness.report.observations import Observations, RecordSource, matrix, observe
 from harness.support import UsageError, text
 
 Row = dict[str, Any]
@@ -69,7 +69,7 @@ _READ = (
 """The columns of records that a comparison is made of."""
 
 
-def comparison(source: Source) -> pd.DataFrame:
+def comparison(source: RecordSource) -> pd.DataFrame:
     """One row per task, backbone, device, budget, configuration of a method, training size, draw and metric.
 
     Scores are means over seeds (`n_seeds` of them) with 95 % intervals and their `basis`. Seconds and `peak_bytes` are
@@ -258,16 +258,3 @@ def _whole(value: float | None) -> int | None:
 def each(frame: pd.DataFrame) -> Iterator[Any]:
     """The rows of a frame as named tuples, untyped: the columns are what `comparison` declares."""
     return iter(frame.itertuples(index=False))
-
-
-def failures(source: Source) -> pd.DataFrame:
-    """What is not `ok`, one row per configuration, size, status and reason, with the seeds that it struck."""
-    frame = observe(source).frame
-    frame = frame[frame["status"] != "ok"].copy()
-    frame["reason"] = frame["error"].fillna("").map(lambda error: text.plain((error.strip().splitlines() or [""])[0]))
-    keys = ["task", "backbone", "device", "budget", "variant", "n_train", "draw", "status", "reason"]
-    rows = [
-        {**cells[keys].iloc[0].to_dict(), "seeds": ", ".join(map(str, sorted(cells["seed"])))}
-        for _, cells in frame.groupby(keys, dropna=False, sort=True)
-    ]
-    return pd.DataFrame(rows, columns=[*keys, "seeds"])

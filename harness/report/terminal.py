@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.report.caption import cautions, scores_said
 from harness.report.compare import Compared
-from harness.report.observations import Source
+from harness.report.observations import RecordSource
 from harness.report.panels import Panel, panels
 from harness.report.pivot import Entry, pivot
 from harness.report.tables import each
@@ -21,7 +21,7 @@ _MOST_COMPARED = 60
 _MAX_SIZES = 4  # more columns of scores than that do not fit beside the costs in 100 columns
 
 
-def terminal_table(source: Source) -> Table:
+def terminal_table(source: RecordSource) -> Table:
     """Method x training size: score with interval; seconds of training, peak memory and trainable parameters.
 
     A single panel is a table; several stand one below the other.
@@ -38,7 +38,7 @@ def terminal_table(source: Source) -> Table:
     return grid
 
 
-def terminal_tables(source: Source) -> list[Table]:
+def terminal_tables(source: RecordSource) -> list[Table]:
     """One table for each task, backbone, device and budget."""
     return [_wide(panel) if _n_sizes(panel) <= _MAX_SIZES else _long(panel) for panel in panels(source)]
 

@@ -1,0 +1,138 @@
+"""The look of all figures: settings, axes, markers and legends, and saving them as files.
+
+Figures are made without pyplot, so that drawing picks no backend and leaves no state behind.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.report.styles import Style
+from harness.support import text
+
+FIGURE_FORMATS: tuple[str, ...] = ("png", "svg", "pdf")
+
+
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""Metadata left out, since they would differ from one run to the next."""
+
+
+_RC = {
+    "text.parse_math": False,  # a name with dollar signs in it is a name, not mathematics
+    "svg.hashsalt": "adaptation-harness",  # the same data gives the same bytes
+    "svg.fonttype": "path",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.edgecolor": "#888888",
+    "font.size": 10.0,
+}
+
+
+def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = FIGURE_FORMATS) -> list[Path]:
+    """Write a figure as STEM.png and so on, and return the paths. The same data give the same bytes."""
+    paths = [stem.with_name(f"{stem.name}.{name}") for name in formats]
+    with look():
+        for path, name in zip(paths, formats, strict=True):
+            figure.savefig(path, dpi=150, bbox_inches="tight", metadata=_METADATA[name])
+    return paths
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Apply the settings of all figures; draw and save them within."""
+    settings: Any = {**sns.axes_style("whitegrid"), **_RC}
+    with warnings.catch_warnings(), mpl.rc_context(settings):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box: no harm
+        yield
+
+
+def panel_axes(data: pd.DataFrame) -> tuple[Figure, Axes]:
+    """Return an empty figure for the data of one panel, with a legend's height.
+
+    Raises:
+        ValueError: the data are those of no panel, or of several.
+    """
+    if data.empty or data["panel"].nunique() != 1:
+        raise ValueError(f"Rows of {data['panel'].nunique()} panels were given; expected those of one.")
+    figure = Figure(figsize=(7.2, height_for(data["line"].nunique(), 4.6)), layout="constrained")
+    axes = figure.subplots()
+    sns.despine(ax=axes)
+    return figure, axes
+
+
+def height_for(n_lines: int, least: float) -> float:
+    """Return the height in inches of a figure with a legend of so many lines beside it."""
+    return max(least, 1.4 + 0.22 * n_lines)
+
+
+def error_bars(axes: Axes, x: Any, own: pd.DataFrame, style: Style, alpha: float = 0.75) -> None:
+    """Draw the 95 % intervals of a line at `x`."""
+    has = (own["low"].notna() & own["high"].notna()).to_numpy(bool)
+    low, high = own["low"].to_numpy(float, na_value=np.nan), own["high"].to_numpy(float, na_value=np.nan)
+    axes.vlines(np.asarray(x)[has], low[has], high[has], color=style.colour, linewidth=1.3, alpha=alpha, zorder=2)
+
+
+def markers(axes: Axes, x: Any, y: Any, style: Style, *, filled: bool, area: float = 46) -> None:
+    """Draw the markers of a line, of an area in square points."""
+    face, edge = (style.colour, "white") if filled else ("white", style.colour)
+    width = 0.8 if filled else 1.4
+    axes.scatter(x, y, s=area, marker=style.marker, facecolor=face, edgecolor=edge, linewidth=width, zorder=4)
+
+
+def doublings(sizes: Sequence[int]) -> float:
+    """Return the least distance between neighbouring sizes in doublings; 1 where there is one size."""
+    gaps = [math.log2(high / low) for low, high in pairwise(sizes)]
+    return min(gaps, default=1.0)
+
+
+def legend(axes: Axes, lines: Sequence[tuple[str, Style, bool]], extra: Sequence[Line2D] = ()) -> None:
+    """Draw a legend beside the axes.
+
+    Args:
+        axes: axes of the figure.
+        lines: name and style of each line, and whether it is level because its method uses no labels.
+        extra: further entries.
+    """
+    handles = []
+    for line, style, level in lines:
+        name = _shortened(line, 34)
+        # Legends drop labels that begin with an underscore.
+        label = f" {name}" if name.startswith("_") else name
+        if level:
+            handle = Line2D([], [], color=style.colour, linestyle=(0, (1, 2)), label=f"{label} (no labels)")
+        else:
+            handle = Line2D([], [], color=style.colour, linestyle=style.dash, marker=style.marker, label=label)
+            handle.set_markeredgecolor("white")
+            handle.set_markersize(8)
+        handles.append(handle)
+    axes.legend(
+        handles=[*handles, *extra], loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0
+    )
+
+
+def _shortened(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
+
+
+def wrapped(title: str, width: int = 72) -> str:
+    """Break a title into at most two lines of at most `width` characters, so that it is no wider than its axes."""
+    return "\n".join(textwrap.wrap(text.plain(str(title)), width, max_lines=2, placeholder=" …"))

@@ -1,0 +1,1 @@
+"""The tables and figures of the report, one file each; a file adds its view to the registry in `base`."""

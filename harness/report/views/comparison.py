@@ -1,0 +1,46 @@
+"""Table: methods by training size (comparison.csv, and LaTeX for papers)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from harness.report.blocks import Block, Words
+from harness.report.caption import COSTS, cautions, coverage, scores_said
+from harness.report.latex import latex_pivot
+from harness.report.panels import Panel
+from harness.report.pivot import markdown_pivot
+from harness.report.tables import each
+from harness.report.views.base import ReportData, View, views
+from harness.support import text
+
+
+def _caption(panel: Panel) -> str:
+    said = [f"{scores_said(panel)}, in brackets; the best at each size is bold", COSTS]
+    return " ".join(f"{text.markdown(line)}." for line in (*said, *coverage(panel), *cautions(panel)))
+
+
+def _blocks(_: ReportData, panel: Panel) -> Iterator[Block]:
+    yield Words(markdown_pivot(panel))
+    yield Words(_caption(panel))
+    if panel.metric is None:
+        yield Words("Nothing was scored, so there is nothing to draw.")
+
+
+def _latex(report: ReportData, panel: Panel) -> str:
+    own = report.standings_of(panel)
+    is_tied = own["is_tied"]
+    return latex_pivot(panel, _at_sizes(panel, own[is_tied.fillna(False)]), _at_sizes(panel, own[is_tied.isna()]))
+
+
+def _at_sizes(panel: Panel, standings: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return (method, label of the size) of some rows of the standings."""
+    per_class = {(row.n_train, row.draw): row.n_per_class for row in each(panel.rows)}
+    return {
+        (text.plain(row.variant), text.size(row.n_train, row.draw, per_class.get((row.n_train, row.draw))))
+        for row in each(standings)
+    }
+
+
+views.add("comparison", View(position=10, csv=lambda report: report.comparison, in_panel=_blocks, latex=_latex))
