@@ -357,6 +357,7 @@ def test_work_grows_as_the_methods_themselves_say(name):
     """Advice reads settings and imports no method; what they say of steps is what the methods' own workload says."""
     from harness.advice.work import texts_read
     from harness.methods import methods
+    from harness.records.facts import Facts
 
     method = methods.get(name)()
     for n_train in (3, 32, 500, 480, 5000):
@@ -364,4 +365,4 @@ def test_work_grows_as_the_methods_themselves_say(name):
         expected = work.texts_per_step * work.steps
         if name in ("setfit", "linear-probe", "head"):
             expected += work.encoded
-        assert texts_read(method.config(), n_train) == pytest.approx(expected)
+        assert texts_read(Facts(role=method.role, fit_length=method.fit_length()), n_train) == pytest.approx(expected)

@@ -12,10 +12,9 @@ from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.texts import KnownTexts
 from harness.advice.work import log_bytes, longest_read
-from harness.methods.base import methods
-from harness.records.labels import LEFT_OUT_AT_DEFAULT
+from harness.records.facts import TextLengths
 from harness.records.record import Record
-from tests.record_factory import make_grid
+from tests.record_factory import make_grid, with_facts
 
 SIZES = (32, 256, 2048)
 
@@ -24,9 +23,8 @@ def counted(records: list[Record], train: dict[int, float], test: float) -> list
     """Copies that say how many tokens their longest texts have, by labels."""
     found = []
     for r in records:
-        longest = {"longest_train_tokens": train[r.cell.n_train] + r.cell.seed, "longest_test_tokens": test}
-        measured = {**r.provenance.measured, **longest}
-        found.append(replace(r, provenance=replace(r.provenance, measured=measured)))
+        lengths = replace(r.facts.train_texts or TextLengths(), longest=train[r.cell.n_train] + r.cell.seed)
+        found.append(with_facts(r, train_texts=lengths, test_texts=TextLengths(longest=test)))
     return found
 
 
@@ -105,8 +103,6 @@ def test_longer_texts_at_one_size_take_more_memory() -> None:
 
 def test_a_default_that_is_not_stated_is_not_another_setting() -> None:
     """Words were once taken for characters: a configuration that does not say which for an older one that does not."""
-    told = LEFT_OUT_AT_DEFAULT - {"tune"}
-    assert told == {name for method in methods.names() for name in methods.get(method).newer_settings}
     records = make_grid(sizes=SIZES)
     words = [r for r in records if r.cell.method == "tfidf"]
     characters = [replace(r, cell=replace(r.cell, config={**r.cell.config, "analyzer": "char"})) for r in words]

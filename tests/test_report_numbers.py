@@ -15,6 +15,7 @@ from harness.advice import Question
 from harness.advice.answer import answer_question
 from harness.analysis import stats
 from harness.records.record import Cost, CurvePoint, Record, Score
+from harness.records.upgrade import facts_of
 from harness.report.across import across_tasks, overfitting_gaps
 from harness.report.caption import cautions
 from harness.report.compare import compare_methods
@@ -47,10 +48,8 @@ def shown(table: Any) -> str:
 
 
 def noted(record: Record, **notes: str) -> Record:
-    provenance = record.provenance
-    return dataclasses.replace(
-        record, provenance=dataclasses.replace(provenance, measured={**provenance.measured, **notes})
-    )
+    """The record as it is read where version 0.1 wrote it with these notes."""
+    return dataclasses.replace(record, facts=facts_of(record.to_json(), dict(notes), record.provenance.dataset))
 
 
 # ---- the cost of training is encoding, tuning and fitting
