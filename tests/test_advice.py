@@ -24,7 +24,7 @@ from harness.cli.advise import describe
 from harness.records.record import Budget, Cost
 from harness.store.importing import read_results
 from harness.support.errors import DataError, UsageError
-from tests.record_factory import make_grid, make_record
+from tests.record_factory import make_grid, make_record, with_facts
 from tests.test_importing import evidence  # noqa: F401 - a fixture
 
 SPREADS = Spreads(
@@ -345,7 +345,7 @@ def test_methods_that_only_another_device_timed_are_carried_over_from_it():
 
 def test_what_choose_tried_is_no_evidence():
     records = grids(("a", "b"))
-    tried = [dataclasses.replace(r, suite="choose", device="mine") for r in records]
+    tried = [dataclasses.replace(with_facts(r, is_evidence=False), device="mine") for r in records]
     assert gather(records + tried) == gather(records)
 
 

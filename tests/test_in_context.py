@@ -191,7 +191,8 @@ def test_what_is_cut_is_noted(toy: Task, tiny_llama: BackboneFiles, cpu: Device)
     assert all(len(shown.text.split()) <= 4 for shown in fitted.demonstrations)  # one of five is <s>
     fitted.predict(test_rows(toy), bench)
     n_long = sum(len(text.split()) > 4 for text in toy.test.texts)
-    assert (cut := bench.ledger.facts.test_texts) and (cut.n_cut, cut.n_texts) == (n_long, len(toy.test))
+    cut = bench.ledger.facts.test_texts
+    assert (cut.n_cut, cut.n_texts) == (n_long, len(toy.test))
 
 
 def test_a_template_that_does_not_fit_is_refused(toy: Task, tiny_llama: BackboneFiles) -> None:
