@@ -172,3 +172,8 @@ def essence(record: Record) -> dict[str, Any]:
     value = record.to_json()
     parts = {name: kept(value[name]) for name in ("cost", "provenance")}
     return {**value, **parts, "curve": [kept(point) for point in value["curve"]]}
+
+
+def noted(record: Record, **notes: str) -> Record:
+    """The record as it is read where version 0.1 wrote it with these notes."""
+    return dataclasses.replace(record, facts=facts_of(record.to_json(), dict(notes), record.provenance.dataset))

@@ -15,7 +15,6 @@ from harness.advice import Question
 from harness.advice.answer import answer_question
 from harness.analysis import stats
 from harness.records.record import Cost, CurvePoint, Record, Score
-from harness.records.upgrade import facts_of
 from harness.report.across import across_tasks, overfitting_gaps
 from harness.report.caption import cautions
 from harness.report.compare import compare_methods
@@ -29,8 +28,8 @@ from harness.report.plots import seconds_of
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
 from harness.support.errors import UsageError
-from tests.record_factory import make_record
-from tests.test_page import data_of
+from tests.pages import data_of
+from tests.record_factory import make_record, noted
 
 
 def bare(method: str, seed: int, value: float, **changes: Any) -> Record:
@@ -45,11 +44,6 @@ def shown(table: Any) -> str:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table)
     return console.export_text()
-
-
-def noted(record: Record, **notes: str) -> Record:
-    """The record as it is read where version 0.1 wrote it with these notes."""
-    return dataclasses.replace(record, facts=facts_of(record.to_json(), dict(notes), record.provenance.dataset))
 
 
 # ---- the cost of training is encoding, tuning and fitting
