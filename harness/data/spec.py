@@ -175,6 +175,7 @@ class TaskSpec(_Frozen):
         backbone: default pretrained transformer of a run; None takes the kind's. Not part of the task's identity.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
+        chooses: whether the task's scores choose among settings: they are then no evidence of what methods reach.
         seen_by: backbones known to have been trained on this data set; reports list them.
         overlaps: data sets known to share texts with this one, with a short explanation; reports list them.
         notes: remarks about the data for readers of the results.
@@ -203,6 +204,7 @@ class TaskSpec(_Frozen):
     content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     backbone: str | None = Field(default=None, min_length=1)
     chosen_on: bool = False
+    chooses: bool = False
     seen_by: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
     notes: str | None = None

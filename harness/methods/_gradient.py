@@ -16,7 +16,7 @@ from harness.data import carve_validation
 from harness.measure import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Method
 from harness.methods.restoring import Expected
-from harness.records import Budget
+from harness.records import Budget, FitLength
 from harness.tasks import Form, Ints, Rows
 from harness.training import BudgetProgress, Schedule
 
@@ -91,7 +91,11 @@ class TrainedMethod(Method):
 
     def default_steps(self, steps_per_epoch: int) -> int:
         """Return the steps of a fit without a budget of steps; small data needs a minimum beside the epochs."""
-        return max(math.ceil(self.epochs * steps_per_epoch), self.min_steps)
+        return self.fit_length().of_epochs(steps_per_epoch)
+
+    def fit_length(self) -> FitLength:
+        """Return the steps of a fit that no budget limits."""
+        return FitLength(self.batch_size, self.epochs, self.min_steps)
 
     def optimisation(self) -> Optimisation:
         """Return the part of the configuration that the training loop reads."""
@@ -114,7 +118,7 @@ class TrainedMethod(Method):
             return everything, none
         inside, outside = carve_validation(rows.known_strata, self.validation_fraction)
         if len(outside) == 0 or len(inside) == 0:
-            bench.ledger.notes["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
+            bench.ledger.remarks["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
             return everything, none
         return inside, outside
 

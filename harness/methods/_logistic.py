@@ -251,7 +251,7 @@ class LogisticMethod(Method):
         # a sparse matrix is the number of its stored values.
         n_scores = bench.n_outputs if features.ndim == 2 else 1
         bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * n_scores
-        bench.ledger.notes["chosen_c"] = chosen
+        bench.ledger.state(penalty=chosen)
         return model
 
 

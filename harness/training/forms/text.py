@@ -70,7 +70,7 @@ class GeneratedText(AnswerForm):
             ]
             n_cut = int((lengths_of(prompts) + lengths_of(replies) > limit).sum())
             if n_cut:
-                bench.ledger.notes["truncated_replies"] = f"{n_cut} of {len(whole)}"
+                bench.ledger.remarks["truncated_replies"] = f"{n_cut} of {len(whole)}"
             return Examples(whole, given, lengths_of(whole))
 
     def inputs(self, model: AdaptedModel, examples: Examples, bench: Workbench, *, compact: bool) -> Inputs:
