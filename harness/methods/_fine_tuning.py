@@ -100,6 +100,7 @@ class FineTuning(GradientMethod):
 
     newer_settings: ClassVar[frozenset[str]] = frozenset({"compile"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
+    serves_own_forms: ClassVar[bool] = True
 
     compacts_embedding: ClassVar[bool] = True
     """Whether unused rows of a trained embedding may be left out while training; needs it to be trained throughout."""
@@ -309,7 +310,8 @@ class FineTuning(GradientMethod):
 
     def flops_key(self, bench: Bench) -> str:
         """What the operations of a batch depend on: how fast parameters are moved does not change them."""
-        return f"{self.name}/{self._shape()}/{bench.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
+        head = bench.kind.form if bench.kind.answer_form() is None else bench.kind.name
+        return f"{self.name}/{self._shape()}/{bench.files.fingerprint}/{head}/{bench.n_outputs}"
 
     def _shape(self) -> dict[str, Any]:
         """Return the settings that decide what the adapted transformer is made of."""
