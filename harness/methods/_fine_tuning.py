@@ -100,6 +100,7 @@ class FineTuning(GradientMethod):
     role: ClassVar[Role] = "fine-tuning"
     newer_settings: ClassVar[frozenset[str]] = frozenset({"compile"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
+    serves_own_forms: ClassVar[bool] = True
 
     compacts_embedding: ClassVar[bool] = True
     """Whether training may leave out unused rows of a trained embedding; the embedding must train throughout."""
@@ -310,7 +311,8 @@ class FineTuning(GradientMethod):
 
     def flops_key(self, bench: Bench) -> str:
         """Return a key of everything that the operations of a batch depend on; learning rates do not count."""
-        return f"{self.name}/{self._shape()}/{bench.files.fingerprint}/{bench.kind.form}/{bench.n_outputs}"
+        head = bench.kind.form if bench.kind.answer_form() is None else bench.kind.name
+        return f"{self.name}/{self._shape()}/{bench.files.fingerprint}/{head}/{bench.n_outputs}"
 
     def _shape(self) -> dict[str, Any]:
         """Return the settings that decide the modules of the adapted transformer."""

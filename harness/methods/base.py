@@ -8,6 +8,7 @@ methods for their configurations alone.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,14 +54,6 @@ class Range:
     high: float
     log: bool = False
 
-
-ANSWERS: dict[Form, str] = {
-    "classes": "one of several classes",
-    "choices": "one of a row's own choices",
-    "spans": "a part of the text",
-    "text": "a text of its own",
-}
-"""Forms of answers in words, for messages."""
 
 SearchSpace = Mapping[str, Choice | Range]
 
@@ -294,7 +287,7 @@ class Bench:
         """How a transformer is trained to give answers of the kind's form."""
         from harness.training import answer_form
 
-        return answer_form(self.kind.form)
+        return self.kind.answer_form() or answer_form(self.kind.form)
 
     def fresh_transformer(self) -> nn.Module:
         """A copy of the pretrained weights that nothing has touched."""
@@ -396,6 +389,8 @@ class Method(BaseModel, ABC):
         source: where it comes from (paper, arXiv id).
         serves: architectures that it can adapt; empty for methods that use no backbone.
         forms: forms of answers that it can give: which kinds of task it serves follows from that.
+        serves_own_forms: whether it also serves every kind that brings an answer form of its own.
+        needs_plain_head: whether it trains the harness's own head, and so serves no kind that brings another.
         writes: forms of answers for which the language model writes a text.
         serves_pairs: whether it makes sense of two texts in one sequence.
         finds_likelihood: whether it can be asked how likely a text is.
@@ -421,6 +416,8 @@ class Method(BaseModel, ABC):
     source: ClassVar[str]
     serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
     forms: ClassVar[frozenset[Form]] = frozenset({"classes"})
+    serves_own_forms: ClassVar[bool] = False
+    needs_plain_head: ClassVar[bool] = False
     writes: ClassVar[frozenset[Form]] = frozenset({"text"})
     serves_pairs: ClassVar[bool] = True
     finds_likelihood: ClassVar[bool] = True
@@ -480,9 +477,12 @@ class Method(BaseModel, ABC):
     @classmethod
     def why_not_kind(cls, kind: Kind) -> str | None:
         """The reason why this method serves no task of a kind, whatever the backbone; None if it serves some."""
-        if kind.form not in cls.forms:
-            answers = " and ".join(ANSWERS[known] for known in FORMS if known in cls.forms)
-            return f"'{cls.name}' gives {answers}; a {kind.name} task asks for {ANSWERS[kind.form]}."
+        own = kind.answer_form() is not None
+        if kind.form not in cls.forms and not (own and cls.serves_own_forms):
+            answers = " and ".join(FORMS.get(form, form) for form in sorted(cls.forms, key=[*FORMS, *cls.forms].index))
+            return f"'{cls.name}' gives {answers}; a {kind.name} task asks for {kind.asks_for or FORMS[kind.form]}."
+        if own and cls.needs_plain_head:
+            return f"'{cls.name}' trains a linear layer on top; a {kind.name} task brings another head."
         if kind.reads_pairs and kind.form == "classes" and not cls.serves_pairs:
             return f"'{cls.name}' compares single texts; a {kind.name} task is about two."
         return None
@@ -542,7 +542,19 @@ class Method(BaseModel, ABC):
         """Rebuild what `fit` returned from its saved tensors and state."""
 
 
-methods: Registry[type[Method]] = Registry("method", "harness.methods")
+def _why_no_method(member: Any) -> str | None:
+    """Return the reason why an object is no method that can be listed and run; None if it is one."""
+    if not (isinstance(member, type) and issubclass(member, Method)):
+        return f"{member!r:.80} is no method"
+    if inspect.isabstract(member):
+        return f"{member.__name__} lacks {', '.join(sorted(member.__abstractmethods__))}"
+    missing = [name for name in ("name", "family", "trains", "source") if not isinstance(getattr(member, name, 0), str)]
+    return f"{member.__name__} does not say its {', '.join(missing)}" if missing else None
+
+
+methods: Registry[type[Method]] = Registry(
+    "method", "harness.methods", expected="a subclass of harness.methods.Method", why_not=_why_no_method
+)
 
 M = TypeVar("M", bound=type[Method])
 

@@ -26,6 +26,7 @@ class ProbeThenFull(Full):
     trains = "everything, from the probe's output layer"
     source = "Kumar et al., 2022, arXiv:2202.10054"
     forms: ClassVar[frozenset[Form]] = LinearProbe.forms
+    needs_plain_head: ClassVar[bool] = True
 
     def warm_up(self) -> None:
         """Start the probe's solver too."""

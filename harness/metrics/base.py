@@ -41,6 +41,8 @@ class MetricSpec:
 
     Attributes:
         name: as suites and records carry it.
+        scores: tasks that it may be the main metric of: names of kinds ("translation") and of forms of answers
+            ("classes"), which stand for every kind of that form. Empty where it is only kept beside a main metric.
         higher_is_better: its direction.
         low, high: the range of its values; `high` is None where there is no upper end.
         mean_over_rows: whether it is the mean of one value per test row (accuracy is, F1 is not); intervals over
@@ -56,6 +58,7 @@ class MetricSpec:
     """
 
     name: str
+    scores: frozenset[str] = frozenset()
     higher_is_better: bool
     low: float
     high: float | None
@@ -195,4 +198,9 @@ def _module(spec: MetricSpec) -> evaluate.Metric:
         return RowsMetric(config_name=spec.name, keep_in_memory=True, cache_dir=folder)
 
 
-metrics: Registry[MetricSpec] = Registry("metric", "harness.metrics")
+metrics: Registry[MetricSpec] = Registry(
+    "metric",
+    "harness.metrics",
+    expected="a harness.metrics.MetricSpec",
+    why_not=lambda member: None if isinstance(member, MetricSpec) else f"{member!r:.80} is a {type(member).__name__}",
+)

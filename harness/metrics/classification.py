@@ -76,6 +76,7 @@ metrics.add(
     "accuracy",
     MetricSpec(
         name="accuracy",
+        scores=frozenset({"classes", "choices"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,
@@ -92,6 +93,7 @@ metrics.add(
     "macro_f1",
     MetricSpec(
         name="macro_f1",
+        scores=frozenset({"classes"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,
@@ -110,6 +112,7 @@ metrics.add(
     "f1",
     MetricSpec(
         name="f1",
+        scores=frozenset({"classes"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,
@@ -126,6 +129,7 @@ metrics.add(
     "matthews",
     MetricSpec(
         name="matthews",
+        scores=frozenset({"classes"}),
         higher_is_better=True,
         low=-1.0,
         high=1.0,

@@ -28,6 +28,7 @@ metrics.add(
     "perplexity",
     MetricSpec(
         name="perplexity",
+        scores=frozenset({"generation"}),
         higher_is_better=False,
         low=1.0,
         high=None,

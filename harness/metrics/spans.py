@@ -51,6 +51,7 @@ metrics.add(
     "squad_f1",
     MetricSpec(
         name="squad_f1",
+        scores=frozenset({"spans"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,
@@ -66,6 +67,7 @@ metrics.add(
     "squad_exact_match",
     MetricSpec(
         name="squad_exact_match",
+        scores=frozenset({"spans"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,

@@ -123,6 +123,7 @@ metrics.add(
     "bleu",
     MetricSpec(
         name="bleu",
+        scores=frozenset({"translation"}),
         higher_is_better=True,
         low=0.0,
         high=100.0,
@@ -140,6 +141,7 @@ metrics.add(
     "chrf",
     MetricSpec(
         name="chrf",
+        scores=frozenset({"translation"}),
         higher_is_better=True,
         low=0.0,
         high=100.0,
@@ -157,6 +159,7 @@ metrics.add(
     "rouge_l",
     MetricSpec(
         name="rouge_l",
+        scores=frozenset({"generation"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,
@@ -173,6 +176,7 @@ metrics.add(
     "exact_number",
     MetricSpec(
         name="exact_number",
+        scores=frozenset({"generation"}),
         higher_is_better=True,
         low=0.0,
         high=1.0,

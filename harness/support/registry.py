@@ -1,40 +1,80 @@
-"""Names to objects: the one way methods, kinds of task and metrics are found.
+"""The one way to find methods, kinds of task and metrics by their names.
 
 Members live one to a file in a package; the registry imports that package's files when it is first asked, so that a
-new file is all that a new member needs, and importing the registry itself costs nothing.
+new file is all that a new member needs, and importing the registry itself costs nothing. Members of other installed
+packages come by entry points.
 """
 
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import pkgutil
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
-from harness.support.errors import unknown_name
+from harness.support.errors import UsageError, unknown_name
+from harness.support.plugins import PlugIn, PlugInError, plug_ins
 
 T = TypeVar("T")
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 class Registry(Generic[T]):
-    """A mapping from names to members, filled by the modules of one package.
+    """A mapping from names to members, filled by the modules of one package and by entry points of others.
+
+    An entry point has the name of its member, and names the member or a module that registers it. One that cannot be
+    used is skipped with a warning; its name is then answered with the reason.
 
     Args:
-        kind: what a member is, in the singular, for messages ("method").
-        package: the package whose modules register the members when imported.
+        kind: a member, in the singular, for messages ("method").
+        package: the package whose modules register the members when imported; also the group of the entry points.
+        expected: a member in words, for messages about plug-ins ("a subclass of harness.methods.Method").
+        why_not: returns the reason why an object is no member; None if it is one.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        *,
+        expected: str = "",
+        why_not: Callable[[Any], str | None] = lambda member: None,
+    ) -> None:
         self.kind = kind
         self._package = package
+        self._expected = expected
+        self._why_not = why_not
         self._members: dict[str, T] = {}
+        self._origins: dict[str, PlugIn] = {}
+        self._refused: dict[str, str] = {}
+        self._loading: PlugIn | None = None
         self._filled = False
 
     def add(self, name: str, member: T) -> None:
-        """Register `member` under `name`; two members of one name are a programming error."""
-        if name in self._members and self._members[name] is not member:
-            raise ValueError(f"Two {self.kind}s are called '{name}'.")
-        self._members[name] = member
+        """Register a member.
+
+        Raises:
+            ValueError: the name is taken or no name; a programming error.
+            TypeError: the object is no member.
+        """
+        reason = self._why_not(member)
+        if reason is not None:
+            raise TypeError(f"{reason}; expected {self._expected}")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name; accepted: letters, digits, '_', '.', '-'")
+        if self._members.setdefault(name, member) is not member:
+            owner = self._origins.get(name)
+            raise ValueError(
+                f"Two {self.kind}s are called '{name}'; "
+                + (f"the other comes from {owner.origin}" if owner else "the other is registered already")
+            )
+        if self._loading is not None:
+            self._origins.setdefault(name, self._loading)
 
     def _fill(self) -> None:
         if self._filled:
@@ -43,19 +83,62 @@ class Registry(Generic[T]):
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
             importlib.import_module(f"{self._package}.{module.name}")
         self._filled = True
+        built_in = set(self._members)
+        for plug_in in plug_ins(self._package):
+            try:
+                self._take(plug_in, built_in)
+            except PlugInError as error:
+                self._refused[plug_in.name] = str(error)
+                if multiprocessing.parent_process() is None:  # the process that started this one says it
+                    warnings.warn(str(error), stacklevel=2)
+
+    def _take(self, plug_in: PlugIn, built_in: set[str]) -> None:
+        """Load one entry point and register what it names.
+
+        Raises:
+            PlugInError: it cannot be loaded, is no member, or has a name that is taken.
+        """
+        if plug_in.name in built_in and plug_in.name not in self._origins:
+            raise PlugInError(plug_in.refusal(f"the harness has a {self.kind} of that name"))
+        self._loading = plug_in
+        try:
+            named = plug_in.load()
+            if not isinstance(named, ModuleType):
+                self.add(getattr(named, "name", plug_in.name), named)
+        except (TypeError, ValueError) as error:
+            raise PlugInError(plug_in.refusal(str(error))) from error
+        finally:
+            self._loading = None
+        if plug_in.name not in self._members:
+            raise PlugInError(
+                plug_in.refusal(f"it registers no {self.kind} called '{plug_in.name}', the name of its entry point")
+            )
+        self._origins.setdefault(plug_in.name, plug_in)  # a module that was imported before
 
     def get(self, name: str) -> T:
-        """The member called `name`; raises `UsageError` with the nearest known name if there is none."""
+        """Return the member called `name`.
+
+        Raises:
+            UsageError: there is none; the message has the nearest name, or the reason why a plug-in is not available.
+        """
         self._fill()
         try:
             return self._members[name]
         except KeyError:
+            if name in self._refused:
+                raise UsageError(f"The {self.kind} '{name}' is not available. {self._refused[name]}") from None
             raise unknown_name(self.kind, name, self._members) from None
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         self._fill()
         return sorted(self._members)
+
+    def origin(self, name: str) -> str | None:
+        """Return the package that a member comes from, with its version; None for the harness's own."""
+        self._fill()
+        found = self._origins.get(name)
+        return None if found is None else found.origin
 
     def __iter__(self) -> Iterator[T]:
         return iter([self._members[name] for name in self.names()])

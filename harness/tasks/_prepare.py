@@ -216,7 +216,7 @@ def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
     missing = [role for role, default in kind.roles.items() if default == "" and role not in given]
     if missing:
         raise UsageError(f"columns.{missing[0]}: missing; a {kind.name} task needs {', '.join(kind.roles)}")
-    metric = spec.metric or kind.metrics[0]
+    metric = spec.metric or kind.main_metric
     metrics.get(metric)
     if metric not in kind.metrics:
         raise UsageError(f"metric: '{metric}' does not score a {kind.name} task; accepted: {', '.join(kind.metrics)}")

@@ -67,7 +67,7 @@ class WrittenKind(TextualKind):
 
     def _signatures(self, test: Split) -> dict[str, dict[str, str]]:
         """How exactly the libraries compute the metrics, where they say so (sacrebleu's signatures)."""
-        names = dict.fromkeys([*self.metrics[:1], *self.also])
+        names = dict.fromkeys([self.main_metric, *self.also])
         said = {name: metrics.get(name).signature(self.references(test.labels)) for name in names}
         known = {name: signature for name, signature in said.items() if signature is not None}
         return {"signatures": known} if known else {}

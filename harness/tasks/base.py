@@ -18,6 +18,7 @@ from harness.support import Registry
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
+    from harness.training import AnswerForm
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -25,17 +26,22 @@ Labels: TypeAlias = npt.NDArray[Any]
 """What is right for each row, shape (rows,): class indices (int64) of classes, the index of the right choice, the
 answers of a question (objects), or a text (objects)."""
 
-Form = Literal["classes", "choices", "spans", "text"]
-"""What an answer is made of, and so what stands on top of a backbone:
+Form: TypeAlias = str
+"""Name of the form of an answer, which decides what stands on top of a backbone. A method says which it serves; a kind
+has one: one of `FORMS`, or one of its own, which it then brings (`Kind.answer_form`)."""
 
-- `classes`: one vector a row to one score a class;
-- `choices`: one vector for each choice of a row, to one score each;
+FORMS: Mapping[Form, str] = {
+    "classes": "one of several classes",
+    "choices": "one of a row's own choices",
+    "spans": "a part of the text",
+    "text": "a text of its own",
+}
+"""The harness's own forms of answers, in words for messages. On top of a backbone they need:
+
+- `classes`: one score a class, from one vector a row;
+- `choices`: one score a choice, from one vector for each choice of a row;
 - `spans`: two scores a token, of being an answer's first and its last;
-- `text`: tokens, from the backbone's own language-modelling head.
-
-A method says which it serves; a kind has one."""
-
-FORMS: tuple[Form, ...] = ("classes", "choices", "spans", "text")
+- `text`: tokens, from the backbone's own language-modelling head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,18 +301,28 @@ class Kind(ABC):
         reads_pairs: whether a sequence is made of two texts, so that a backbone may be told which a token is of.
         roles: what its columns are for, each with the column's default name; an empty name has to be given, None may
             be left out.
-        metrics: names of the metrics that may be a task's main one, the default first.
+        asks_for: the answers in words, for messages; has to be given for a form that is none of `FORMS`.
+        main_metric: name of the metric that a task has unless it names another of `metrics`.
         likelihood_metrics: main metrics by which a model is not asked to answer, but how likely it finds the text.
         backbone: a small pretrained transformer that serves it, where neither a task nor a user names one.
     """
 
     name: ClassVar[str]
     form: ClassVar[Form]
+    asks_for: ClassVar[str] = ""
     reads_pairs: ClassVar[bool] = False
     roles: ClassVar[Mapping[str, str | None]]
-    metrics: ClassVar[tuple[str, ...]]
+    main_metric: ClassVar[str]
     likelihood_metrics: ClassVar[frozenset[str]] = frozenset()
     backbone: ClassVar[str] = DEFAULT_BACKBONE
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that may be a task's main one: the default, then those that say so, by name."""
+        from harness.metrics import metrics
+
+        others = [spec.name for spec in metrics if spec.scores & {self.name, self.form}]
+        return tuple(dict.fromkeys([self.main_metric, *others]))
 
     @abstractmethod
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -349,6 +365,14 @@ class Kind(ABC):
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """The task's main metric of any rows, in its own direction."""
 
+    def answer_form(self) -> AnswerForm | None:
+        """Return how methods that train inside a transformer serve this kind: head, loss, prediction.
+
+        None takes the harness's own for `form`. A kind with a form of its own has to return one; a kind whose form is
+        one of `FORMS` may, if its answers are those of the form.
+        """
+        return None
+
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
         """What is right for each row, as a language model would say it."""
         return [label_words[label] for label in rows.known_labels]
@@ -358,4 +382,16 @@ class Kind(ABC):
         return None
 
 
-kinds: Registry[Kind] = Registry("kind of task", "harness.tasks")
+def _why_no_kind(member: Any) -> str | None:
+    """Return the reason why an object is no kind that can be listed and run; None if it is one."""
+    if not isinstance(member, Kind):
+        return f"{member!r:.80} is no kind of task"
+    missing = [name for name in ("name", "form", "roles", "main_metric") if not hasattr(member, name)]
+    if not missing and member.form not in FORMS and (member.answer_form() is None or not member.asks_for):
+        missing = ["answer_form and asks_for, which its form needs"]
+    return f"{type(member).__name__} does not say its {', '.join(missing)}" if missing else None
+
+
+kinds: Registry[Kind] = Registry(
+    "kind of task", "harness.tasks", expected="an instance of a subclass of harness.tasks.Kind", why_not=_why_no_kind
+)

@@ -22,7 +22,7 @@ class Classification(ProbabilityKind):
 
     name = "classification"
     roles: ClassVar[Mapping[str, str | None]] = {"text": "text", "label": "label"}
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "matthews", "f1")
+    main_metric = "accuracy"
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
         """Fill in the metric."""

@@ -16,7 +16,7 @@ class Generation(WrittenKind):
 
     name = "generation"
     roles: ClassVar[Mapping[str, str | None]] = {"prompt": None, "target": "target"}
-    metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "exact_number", "perplexity")
+    main_metric = "rouge_l"
     likelihood_metrics: ClassVar[frozenset[str]] = frozenset({"perplexity"})
     prompt = "{prompt}\n"
     reply = Reply(max_new_tokens=128)

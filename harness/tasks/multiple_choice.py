@@ -34,7 +34,7 @@ class MultipleChoice(ProbabilityKind):
     form: ClassVar[Form] = "choices"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "choices": "choices", "answer": "answerKey"}
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    main_metric = "accuracy"
     also: ClassVar[tuple[str, ...]] = ()
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:

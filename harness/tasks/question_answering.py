@@ -61,7 +61,7 @@ class QuestionAnswering(TextualKind):
     form: ClassVar[Form] = "spans"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "context": "context", "answers": "answers"}
-    metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
+    main_metric = "squad_f1"
     also: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
 
     def references(self, labels: Labels) -> list[list[str]]:

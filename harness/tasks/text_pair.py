@@ -35,7 +35,7 @@ class TextPair(ProbabilityKind):
     name = "text-pair"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"first": "", "second": "", "label": "label"}
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "macro_f1", "matthews")
+    main_metric = "accuracy"
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def also_of(self, task: Task) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ class Translation(WrittenKind):
 
     name = "translation"
     roles: ClassVar[Mapping[str, str | None]] = {"source": "source", "target": "target"}
-    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    main_metric = "bleu"
     also: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
     prompt = "{source}\n"
     reply = Reply(max_new_tokens=96, stop=("\n",))

@@ -123,7 +123,7 @@ class GenerativeModel(AdaptedModel):
             return Likelihoods(nll, np.maximum(lengths_of(prompts) - given, 0))
         texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision)
         if n_cut:
-            bench.ledger.notes["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
+            bench.ledger.remarks["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
         return Texts(texts, n_cut=n_cut)
 
     def reply_nll(
