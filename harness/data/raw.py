@@ -18,12 +18,12 @@ class Origin:
 
     Attributes:
         name: the file, or the data set and its split.
-        unit: what is counted: lines of a text file, or rows.
+        unit: what is counted: lines of a text file, rows, or positions of a data frame.
         numbers: per row, the line it begins at, counted from 1; None where rows are counted themselves.
     """
 
     name: str
-    unit: Literal["line", "row"] = "row"
+    unit: Literal["line", "row", "position"] = "row"
     numbers: Sequence[int] | None = None
 
     def at(self, *rows: int) -> str:

@@ -1,3 +1,4 @@
+from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
 from .folder import check_report_folder as check_report_folder
 from .observations import Observations as Observations
@@ -5,5 +6,6 @@ from .observations import Source as Source
 from .observations import observe as observe
 from .plots import FORMATS as FORMATS
 from .terminal import terminal_compared as terminal_compared
+from .terminal import terminal_table as terminal_table
 from .terminal import terminal_tables as terminal_tables
 from .write import write_report as write_report
