@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import harness.cli.main as main_module
 from harness.advice import advise
 from harness.cli.main import app
+from harness.cli.streams import print_masked_traceback
 from harness.store.database import parse_url
 from harness.store.reading import read_source
 from harness.store.store import Store
@@ -123,7 +123,7 @@ def test_errors_of_usage_and_tracebacks_of_bugs_are_masked(monkeypatch: pytest.M
     try:
         raise RuntimeError(f"a bug with {URLS[0]}")
     except RuntimeError as error:
-        main_module.print_masked_traceback(type(error), error, error.__traceback__)
+        print_masked_traceback(type(error), error, error.__traceback__)
     assert "RuntimeError: a bug with postgresql://user:***@localhost" in err.getvalue()
     assert SECRET not in err.getvalue()
 

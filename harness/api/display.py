@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,7 +39,10 @@ class Display:
 
     def warn(self, text: str) -> None:
         """Warn about a user's data."""
-        warnings.warn(text, DataWarning, stacklevel=2)
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == "harness":
+            level, frame = level + 1, frame.f_back
+        warnings.warn(text, DataWarning, stacklevel=level)  # at the caller's line
 
     @contextmanager
     def working(self, doing: str) -> Iterator[Callable[[str], None]]:

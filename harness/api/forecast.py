@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,9 +95,9 @@ class Plan:
     """
 
     device: str
-    rows: tuple[PlanRow, ...]
-    methods: tuple[PlanGroup, ...]
-    tasks: tuple[PlanGroup, ...]
+    rows: tuple[PlanRow, ...] = field(repr=False)
+    methods: tuple[PlanGroup, ...] = field(repr=False)
+    tasks: tuple[PlanGroup, ...] = field(repr=False)
     total_seconds: float
     memory_bytes: float
     too_large: tuple[tuple[str, str | None, float | None], ...] = ()

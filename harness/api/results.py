@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -35,7 +35,7 @@ class Results:
         report: the report's page; None where none was written.
     """
 
-    observations: Observations | None
+    observations: Observations | None = field(repr=False)
     report: Path | None
 
     @property

@@ -278,7 +278,7 @@ def main() -> None:
     if hasattr(signal, "SIGPIPE"):  # `harness methods | head`: end quietly, as other commands do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        app()
+        app(prog_name="harness")  # also where it runs as `python -m harness`, as completion needs
     except HarnessError as error:
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)
