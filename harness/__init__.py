@@ -1,7 +1,23 @@
 """Compare ways of adapting a pretrained transformer, and say which fits a budget."""
 
+import sys
+import types
+from typing import Any
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = "0.2.0.dev0"
+
+
+class _Package(types.ModuleType):
+    """The package, whose functions `report` and `choose` have the names of two of its rooms."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import of a room sets an attribute of this package, which would replace the function.
+        if not (name in ("report", "choose") and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,4 +1,14 @@
 from .advice.asking import advise as advise
+from .api.choosing import choose as choose
+from .api.display import Display as Display
+from .api.forecast import Plan as Plan
+from .api.forecast import plan as plan
+from .api.results import Results as Results
+from .api.results import compare as compare
+from .api.results import read_records as read_records
+from .api.results import report as report
+from .api.runs import RunResult as RunResult
+from .api.runs import run as run
 from .saved.model import load_model as load_model
 
 __version__: str

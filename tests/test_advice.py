@@ -18,9 +18,9 @@ import harness
 from harness.advice import Question
 from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
+from harness.advice.own_texts import describe_texts
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.validate import RULES, validate_advice
-from harness.cli.advise import describe
 from harness.records.record import Budget, Cost
 from harness.store.importing import read_results
 from harness.support.errors import DataError, UsageError
@@ -232,17 +232,17 @@ def test_a_file_says_how_many_labels_there_are(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "".join(f"some words number {i},{'ab'[i % 2]}\n" for i in range(20)))
     tokens = pytest.approx(2 + 1.35 * 4)
-    found = describe(path, "text", "label")
+    found = describe_texts(path, "text", "label")
     terms = TfidfVectorizer(ngram_range=(1, 2)).fit([f"some words number {i}" for i in range(20)]).vocabulary_
     assert found == {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens, "terms": len(terms)}
     path.write_text("text,label\n" + "".join(f"{'word ' * (i + 1) * 10},{'ab'[i % 2]}\n" for i in range(20)))
-    assert describe(path, "text", "label")["longest"] == 128.0  # longer texts are cut there
+    assert describe_texts(path, "text", "label")["longest"] == 128.0  # longer texts are cut there
     path.write_text("text,label\n" + "".join(f"word {i},{i}\n" for i in range(20)))
     with pytest.raises(DataError, match="looks like an identifier"):
-        describe(path, "text", "label")
+        describe_texts(path, "text", "label")
     path.write_text("text,label\n" + "".join(f"word,{'ab'[i % 2]}\n" for i in range(20)))
     with pytest.raises(DataError, match=r"texts .* are the same|the same text"):
-        describe(path, "text", "label")
+        describe_texts(path, "text", "label")
 
 
 def test_the_reference_results_answer_on_a_fresh_install_without_torch():

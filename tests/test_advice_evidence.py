@@ -10,8 +10,8 @@ import pytest
 from harness.advice import Advice, Choice, Question
 from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
+from harness.advice.own_texts import about_tokens
 from harness.advice.validate import validate_advice
-from harness.cli.advise import about_tokens
 from harness.cost.calibration import Probed
 from harness.methods.configure import parse_methods
 from harness.metrics import metrics

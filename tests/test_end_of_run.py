@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
-from rich.console import Console
 
-from harness.cli import run as run_module
-from harness.cli.inspect import write_report_command
-from harness.cli.run import RunOptions
-from harness.measure.device import Device
+from harness import schedule
+from harness.api.results import report
+from harness.api.runs import run
 from harness.records.predictions import Predictions
 from harness.schedule.drive import Outcome
 from harness.schedule.prepare import Prepared
@@ -55,29 +55,27 @@ def test_a_report_holds_the_predictions_of_few_records(
     path: Path, tmp_path: Path, most_at_once: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("harness.report.write.write_report", lambda source, *_, **__: seen.append(source))
-    monkeypatch.setattr(run_module, "print_tables", lambda *_: None)
-    write_report_command("quickstart", tmp_path / "report", str(path), "png")
+    monkeypatch.setattr(sys.modules["harness.report"], "write_report", lambda source, *_, **__: seen.append(source))
+    report(path, tmp_path / "report", suite="quickstart", formats="png")
     [observed] = seen
     assert len(observed.records) == len(observed.correct) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3
     with pytest.raises(UsageError, match=r"Unknown suite among these records 'quickstar'.*Did you mean 'quickstart'"):
-        write_report_command("quickstar", tmp_path / "report", str(path), "png")
+        report(path, tmp_path / "report", suite="quickstar", formats="png")
 
 
 def test_the_end_of_a_run_holds_the_predictions_of_few_records(
-    path: Path, cpu: Device, most_at_once: list[int], monkeypatch: pytest.MonkeyPatch
+    path: Path, most_at_once: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = frozenset(make_record(seed=seed).id for seed in range(N_RECORDS))
     device = SimpleNamespace(name=DEVICE, kind="cpu")
     prepared = Prepared("quickstart", (), {}, {}, device)  # type: ignore[arg-type]
-    seen: list[Any] = []
-    monkeypatch.setattr("harness.schedule.prepare_plan", lambda *_: prepared)
-    monkeypatch.setattr("harness.schedule.drive.run_cells", lambda *_: Outcome(ids, 0, 0))
-    monkeypatch.setattr(run_module, "_conclude", lambda *args: seen.append(args[3]) or 0)
-    workers: Any = SimpleNamespace(warm_up=lambda: None, remarks=[], device=device)
-    options = RunOptions(store=str(path), reports=path.parent)
-    assert run_module._run(None, workers, Console(quiet=True), options, None) == 0  # type: ignore[arg-type]
-    [observed] = seen
-    assert len(observed.records) == len(observed.correct) == N_RECORDS
+    workers = MagicMock(remarks=[], device=device)
+    workers.__enter__.return_value = workers
+    monkeypatch.setattr(schedule, "prepare_plan", lambda *_: prepared)
+    monkeypatch.setattr(schedule, "run_cells", lambda *_: Outcome(ids, 0, 0))
+    monkeypatch.setattr(schedule, "LocalWorkers", lambda *_, **__: workers)
+    result = run("quickstart", store=path, reports=None, progress=False)
+    assert result.observations is not None
+    assert len(result.records) == len(result.observations.correct) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3

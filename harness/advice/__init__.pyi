@@ -5,6 +5,7 @@ from .asking import own_records as own_records
 from .choice import Choice as Choice
 from .evidence import Point as Point
 from .evidence import gather as gather
+from .own_texts import question_about as question_about
 from .pooled import Floats as Floats
 from .pooled import Pooled as Pooled
 from .pooled import Where as Where

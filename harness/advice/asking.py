@@ -8,26 +8,33 @@ from typing import Any
 
 from harness.advice.answer import Advice, answer_question
 from harness.advice.evidence import usable
+from harness.advice.own_texts import question_about
 from harness.advice.question import Question
 from harness.cost import probes
+from harness.data import UserData
 from harness.records import Record
 from harness.store import read_source, reference_records
-from harness.support import uncollected
+from harness.support import spelt_for_caller, uncollected
 
 
 @uncollected()
-def advise(store: str | None = None, *, reference: bool = True, **asked: Any) -> Advice:
+@spelt_for_caller
+def advise(
+    store: str | Path | None = None, *, data: UserData | None = None, reference: bool = True, **asked: Any
+) -> Advice:
     """Say which method fits a budget, from what was measured; nothing is run.
 
     Args:
         store: a store, a .jsonl file of records or a folder of such files; None, or one that is not there, is none.
+        data: labelled texts, as a data frame or a file, which say how many there are, of how many classes, how long.
         reference: whether the reference results that come with the package count too.
-        asked: the fields of `Question`: `n_train=500, classes=6, train_seconds=600`, ...
+        asked: columns of `data` (`text`, `label`), and fields of `Question`: `n_train=500, train_seconds="10m"`, ...
 
     Raises:
         UsageError: a field that makes no sense, or nothing was measured that an answer could rest on.
     """
-    answer, _ = answer_from(Question(**asked), own_records(store), reference=reference)
+    own = own_records(None if store is None else str(store))
+    answer, _ = answer_from(question_about(data, **asked), own, reference=reference)
     return answer
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -15,28 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, Choice, Question, answer_from, own_records
+from harness.advice import Advice, Choice, answer_from, own_records, question_about
 from harness.store import reference_records
-from harness.support import DataError, mask_store, text, uncollected
+from harness.support import mask_store, text, uncollected
 
-MOST_SHOWN = 12
-
-TOKENS_A_WORD = 1.35
-"""Of English under a vocabulary of 30,000 pieces, about."""
-
-CHARACTERS_A_TOKEN = 4.2
-"""Of the same, the space after a word included."""
-
-_WORDS = re.compile(r"\b\w\w+\b")
-"""As scikit-learn's vectorisers find them."""
-
-_BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Characters of scripts without spaces (Chinese, Japanese, Korean), which tokenizers take one by one, about."""
+_N_SHOWN = 12
+"""Largest number of methods in the table."""
 
 
 @uncollected()
-def advise_command(question: Question, store: str, *, reference: bool, as_json: bool) -> int:
-    """Print the answer; 1 where nothing fits."""
+def advise_command(store: str, *, reference: bool, as_json: bool, **asked: Any) -> int:
+    """Print the answer to `question_about(**asked)`; return 1 where nothing fits."""
+    question = question_about(**asked)
     answer, n_own = answer_from(question, own_records(store), reference=reference)
     if as_json:
         typer.echo(answer.to_json())
@@ -67,11 +53,11 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
     for name in (f"{answer.metric} (80 %)", "train", "memory", "trainable", "stored"):
         table.add_column(Text(text.plain(name)), justify="right", no_wrap=True)
     table.add_column("rests on", overflow="fold")
-    for choice in fitting[:MOST_SHOWN]:
+    for choice in fitting[:_N_SHOWN]:
         _add(table, choice)
     console.print(table)
-    if len(fitting) > MOST_SHOWN:
-        console.print(f"{len(fitting) - MOST_SHOWN} more fit; --json has all of them.", markup=False)
+    if len(fitting) > _N_SHOWN:
+        console.print(f"{len(fitting) - _N_SHOWN} more fit; --json has all of them.", markup=False)
     outside = [choice for choice in answer.choices if not choice.fits]
     if outside:
         listed = "; ".join(f"{text.plain(choice.method)} {', '.join(choice.why_not)}" for choice in outside[:6])
@@ -165,44 +151,3 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
 
 def _with_interval(mean: float, low: float, high: float) -> str:
     return "–" if math.isnan(mean) else f"{mean:.2f} ({low:.2f} to {high:.2f})"
-
-
-def describe(path: Path, text: str, label: str) -> dict[str, Any]:
-    """What a file of labelled texts says of itself, for a `Question`: `tokens` and `longest` about, `terms` exactly.
-
-    Raises:
-        DataError: it cannot be used: a column that is missing, labels that are identifiers, texts that are all the
-            same; with its row or column.
-    """
-    from harness.data import Columns, Files, TaskSpec, read_table
-
-    rows = read_table(Files(train=str(path.absolute()), test=None), Columns(text=text, label=label)).train
-    if len(set(rows.texts)) == 1:
-        raise DataError(f"{path}: all texts in column '{text}' are the same. Name the column that holds the texts.")
-    cut = float(TaskSpec.model_fields["max_length"].default)
-    tokens = [min(about_tokens(one), cut) for one in rows.texts]
-    return {
-        "n_train": len(tokens),
-        "classes": len(set(rows.labels)),
-        "tokens": sum(tokens) / len(tokens),
-        "longest": max(tokens),
-        "terms": float(count_terms(rows.texts)),
-    }
-
-
-def count_terms(texts: Iterable[str]) -> int:
-    """Different words of two letters or more, and pairs that follow each other: what TF-IDF keeps by default."""
-    found: set[str | tuple[str, str]] = set()
-    for one in texts:
-        words = _WORDS.findall(one.lower())
-        found.update(words)
-        found.update(itertools.pairwise(words))
-    return max(1, len(found))
-
-
-def about_tokens(text: str) -> float:
-    """How many tokens a text makes, about, without a tokenizer: by its words, or its characters where it has few."""
-    alone = len(_BY_THEMSELVES.findall(text))
-    by_words = TOKENS_A_WORD * len(_BY_THEMSELVES.sub(" ", text).split())
-    by_characters = (len(text) - alone) / CHARACTERS_A_TOKEN
-    return 2 + alone + max(by_words, by_characters)

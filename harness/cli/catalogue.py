@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.run import make_console
+from harness.cli.console import make_console
 from harness.methods import LANGUAGE_MODEL, Choice, Method, Range, methods
 from harness.records import Budget
 from harness.support import unknown_name

@@ -12,8 +12,8 @@ from rich.text import Text
 from harness.store import Store, Wanted, find, forget
 from harness.support import plain
 
-MOST_SHOWN = 40
-"""Most rows of the preview."""
+_N_ROWS = 40
+"""Largest number of rows of the preview."""
 
 
 def forget_command(wanted: Wanted, store: str, *, yes: bool) -> int:
@@ -33,10 +33,10 @@ def forget_command(wanted: Wanted, store: str, *, yes: bool) -> int:
         table = Table(title=Text(plain(f"{len(keys)} records of {opened.name} to forget")), title_justify="left")
         for heading in ("suite", "task", "method", "device", "status", "records"):
             table.add_column(heading, overflow="fold", justify="right" if heading == "records" else "left")
-        for parts, n in list(counts.items())[:MOST_SHOWN]:
+        for parts, n in list(counts.items())[:_N_ROWS]:
             table.add_row(*(Text(plain(part)) for part in parts), str(n))
-        if len(counts) > MOST_SHOWN:
-            table.add_row(f"and {len(counts) - MOST_SHOWN} more rows")
+        if len(counts) > _N_ROWS:
+            table.add_row(f"and {len(counts) - _N_ROWS} more rows")
         console.print(table)
         if not yes and not typer.confirm(f"Forget these {len(keys)} records? They cannot be brought back"):
             say("Nothing was forgotten.")

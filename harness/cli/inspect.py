@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.console import make_console, print_tables, say
+from harness.cli.options import names_a_run
 from harness.records import STATUSES
-from harness.store import Store, of_suite, pack, stream_source
+from harness.store import Store, pack
 from harness.support import (
     UsageError,
     check_output,
@@ -20,25 +22,21 @@ from harness.support import (
     mask_store,
     plain,
     quiet_libraries,
-    uncollected,
 )
 
-if TYPE_CHECKING:
-    from harness.cli.request import Asked
 
-
-def show_status(asked: Asked, store: str) -> None:
-    """Print counts by suite, task and method; with a suite or a file, of the cells of that run on this device."""
+def show_status(store: str, **grid: Any) -> None:
+    """Print counts by suite, task and method; with the options of a run, of the cells of that run on this device."""
     console = Console()
     quiet_libraries()
     counts: dict[tuple[str, str, str], Counter[str]] = {}
     errors: list[str] = []
     prepared = None
-    if asked.names_a_run:
-        from harness.cli.request import read_request
+    if names_a_run(grid):
+        from harness.api import read_request
         from harness.schedule import prepare_plan
 
-        prepared = prepare_plan(read_request(asked))
+        prepared = prepare_plan(read_request(**grid))
     known: dict[str, str] = {}
     if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
         with Store.open(store, read_only=True) as opened:
@@ -72,26 +70,17 @@ def show_status(asked: Asked, store: str) -> None:
         console.print(plain(f"failed: {line}"), markup=False, highlight=False, style="red")
 
 
-@uncollected()
 def write_report_command(
     suite: str | None, out: Path | None, store: str, figures: str, *, overwrite: bool = False
 ) -> None:
     """Write page, tables and figures of the latest records."""
-    from harness.cli.run import make_console, print_tables
-    from harness.report import FIGURE_FORMATS, check_report_folder, observe, write_report
+    from harness.api import report
 
     console = make_console()
-    formats = [name.strip().lower() for name in figures.split(",") if name.strip()]
-    unknown = sorted(set(formats) - set(FIGURE_FORMATS))
-    if unknown or not formats:
-        known = ", ".join(FIGURE_FORMATS)
-        raise UsageError(f"--figures {figures} was given; expected some of {known}, separated by commas.")
-    folder = out or Path("reports") / (suite or "all")
-    check_report_folder(folder, inputs=[store], overwrite=overwrite)
-    records = observe(of_suite(stream_source(store), suite))
-    written = write_report(records, folder, formats)
-    print_tables(console, records)
-    console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
+    written = report(store, out, suite=suite, formats=figures, overwrite=overwrite)
+    if written.observations is not None:
+        print_tables(console, written.observations)
+    say(f"Report: {written.report}", console)
 
 
 def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
@@ -101,7 +90,7 @@ def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
     check_export(file, inputs=[store], overwrite=overwrite)
     with Store.open(store, read_only=True) as opened:
         n_rows = export(opened.records(), file)
-    _say(f"{n_rows} rows written to {file}.")
+    say(f"{n_rows} rows written to {file}.")
 
 
 def import_command(
@@ -131,40 +120,34 @@ def import_command(
         added = opened.add_new(packed)
         known = f", {added.n_known} were there already" if added.n_known else ""
         repeated = f", {added.n_repeated} come twice and were taken once" if added.n_repeated else ""
-        _say(f"{added.n_added} records imported into {opened.name}{known}{repeated}.")
+        say(f"{added.n_added} records imported into {opened.name}{known}{repeated}.")
 
 
-@uncollected()
 def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False) -> int:
     """Print what is better or worse in `b` than in `a`; return 1 where something is worse."""
     from harness.analysis import write_csv
-    from harness.cli.run import make_console
-    from harness.report import compare_methods, terminal_compared
+    from harness.api import compare
+    from harness.report import terminal_compared
 
     if out is not None:
         check_output(out, inputs=[a, b], ours=csv_starts_with(*COMPARED), overwrite=overwrite)
     console = make_console()
-    found = compare_methods(stream_source(a), stream_source(b))
+    found = compare(a, b)
     console.print(terminal_compared(found))
     counts = found.rows["verdict"].value_counts()
     said = ", ".join(
         f"{counts.get(name, 0)} {name}" for name in ("worse", "better", "no difference shown", "not known")
     )
-    _say(f"{len(found.rows)} in common: {said}.")
+    say(f"{len(found.rows)} in common: {said}.")
     if found.only_a or found.only_b:
-        _say(
+        say(
             f"Not compared: {found.only_a} that only {mask_store(a)} has, {found.only_b} that only {mask_store(b)} has."
         )
     if out is not None:
         write_csv(found.rows, out)
-        _say(f"Written to {out}.")
+        say(f"Written to {out}.")
     return 1 if counts.get("worse", 0) else 0
 
 
 COMPARED = ("task", "backbone", "method", "variant", "draw", "budget", "n_train", "metric", "score_a", "score_b")
 """First columns of the file that `harness compare --out` writes, by which it knows its own."""
-
-
-def _say(line: str) -> None:
-    """Print one line as it is, without control characters and without wrapping."""
-    Console().print(plain(line), markup=False, highlight=False, soft_wrap=True)

@@ -7,32 +7,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli import answering
+from harness.cli.completion import complete_kind, complete_suite, complete_words
 from harness.cli.options import (
     DEFAULT_STORE,
-    BackboneOption,
-    BudgetOption,
-    DataOption,
-    DeviceOption,
-    LabelOption,
-    MaxLengthOption,
-    MethodsOption,
-    MetricOption,
+    MethodArgument,
     MirrorOption,
     OverwriteOption,
-    SeedsOption,
-    SizesOption,
+    SourceOption,
     StoreOption,
-    StrictOption,
-    SuiteArgument,
-    TasksOption,
-    TestOption,
-    TextOption,
-    TuneOption,
+    with_grid,
 )
 from harness.cli.streams import MaskingGroup, make_streams_tolerant, print_masked_traceback
 
@@ -41,177 +29,94 @@ app = typer.Typer(
     cls=MaskingGroup,
     help="Compare ways of adapting a pretrained transformer on your task, and learn which fits your budget.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.command()
-def run(
-    suite: SuiteArgument = None,
-    data: DataOption = None,
-    text: TextOption = "text",
-    label: LabelOption = "label",
-    test: TestOption = None,
-    metric: MetricOption = None,
-    max_length: MaxLengthOption = None,
-    strict: StrictOption = False,
-    tasks: TasksOption = None,
-    methods: MethodsOption = None,
-    sizes: SizesOption = None,
-    seeds: SeedsOption = None,
-    budget: BudgetOption = None,
-    backbone: BackboneOption = None,
-    tune: TuneOption = None,
-    device: DeviceOption = "auto",
-    store: StoreOption = DEFAULT_STORE,
-    mirror: MirrorOption = None,
+@app.command("run")
+@with_grid
+def _run(
+    grid: dict[str, Any],
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells that failed again.")] = False,
     remeasure: Annotated[
         bool, typer.Option("--remeasure", help="Run cells again during which the machine was disturbed.")
     ] = False,
     within: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="End within this time, tables and report included, with the most useful cells: 30m, 2h."),
     ] = None,
     cell_limit: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Stop a cell that takes longer than this, loading and predicting included: 90s, 30m, 2h."),
     ] = None,
     on_oom: Annotated[
         str,
         typer.Option(
             help="When a cell runs out of memory: record it, or record it and halve: run it again in pieces of half "
-            "the size."
+            "the size.",
+            autocompletion=complete_words("record", "halve"),
         ),
     ] = "record",
     throughput: Annotated[
-        int, typer.Option(help="Run so many cells at a time on one device. Their times are in no cost table.")
+        int, typer.Option(help="Number of cells to run at a time on one device. Their times are in no cost table.")
     ] = 1,
     price_per_hour: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="What an hour of the device costs, in your currency: records and tables show each cell's."),
+        float | None,
+        typer.Option(help="Price of an hour of the device, in your currency: records and tables show each cell's."),
     ] = None,
-    executor: Annotated[str, typer.Option(help="Where cells run: local or ray")] = "local",
+    executor: Annotated[
+        str, typer.Option(help="Where cells run: local or ray", autocompletion=complete_words("local", "ray"))
+    ] = "local",
     ray_address: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="With --executor ray: auto or the cluster's address; none starts one on this machine."),
     ] = None,
     ray_workers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="With --executor ray: how many workers; else one a GPU, or one a node."),
+        int | None,
+        typer.Option(help="With --executor ray: number of workers. Default: one per GPU, or one per node."),
     ] = None,
-    ray_cores: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="With --executor ray: cores of each worker."),
-    ] = None,
+    ray_cores: Annotated[int | None, typer.Option(help="With --executor ray: cores of each worker.")] = None,
 ) -> None:
-    """Run what is missing of a suite's grid, print the table, write the report."""
-    from harness.cli.request import Asked
-    from harness.cli.run import RunOptions, run_command
+    """Run the missing cells of a suite, print the table, write the report."""
+    asked = dict(locals())
+    from harness.cli.run import run_command
 
-    asked = Asked(
-        suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune,
-        metric, max_length, strict,
-    )  # fmt: skip
-    options = RunOptions(
-        store=store,
-        reports=reports,
-        retry_failed=retry_failed,
-        remeasure=remeasure,
-        cell_limit=cell_limit,
-        within=within,
-        on_oom=on_oom,
-        throughput=throughput,
-        price_per_hour=price_per_hour,
-        executor=executor,
-        ray_address=ray_address,
-        ray_workers=ray_workers,
-        ray_cores=ray_cores,
-    )
-    raise typer.Exit(run_command(asked, options))
+    raise typer.Exit(run_command(**asked.pop("grid"), **asked))
 
 
-@app.command()
-def plan(
-    suite: SuiteArgument = None,
-    data: DataOption = None,
-    text: TextOption = "text",
-    label: LabelOption = "label",
-    test: TestOption = None,
-    metric: MetricOption = None,
-    max_length: MaxLengthOption = None,
-    strict: StrictOption = False,
-    tasks: TasksOption = None,
-    methods: MethodsOption = None,
-    sizes: SizesOption = None,
-    seeds: SeedsOption = None,
-    budget: BudgetOption = None,
-    backbone: BackboneOption = None,
-    tune: TuneOption = None,
-    device: DeviceOption = "auto",
-    store: StoreOption = DEFAULT_STORE,
-    mirror: MirrorOption = None,
+@app.command("plan")
+@with_grid
+def _plan(
+    grid: dict[str, Any],
     probe: Annotated[
-        bool, typer.Option(help="Measure a few steps of each method that no record tells of; else go by arithmetic.")
+        bool, typer.Option(help="Measure a few steps of each method without a record; else use arithmetic.")
     ] = True,
 ) -> None:
-    """Say which cells a run would have, and what they would take: seconds, memory. Nothing is run but short probes."""
+    """List the cells of a run and predict their seconds and memory. Nothing is run but short probes."""
     from harness.cli.plan import plan_command
-    from harness.cli.request import Asked
 
-    asked = Asked(
-        suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune,
-        metric, max_length, strict,
-    )  # fmt: skip
-    plan_command(asked, store, probe=probe)
+    plan_command(**grid, probe=probe)
 
 
-@app.command()
-def status(
-    suite: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(help="A suite: also say what is missing of its defaults."),
-    ] = None,
-    data: DataOption = None,
-    text: TextOption = "text",
-    label: LabelOption = "label",
-    test: TestOption = None,
-    metric: MetricOption = None,
-    max_length: MaxLengthOption = None,
-    strict: StrictOption = False,
-    tasks: TasksOption = None,
-    methods: MethodsOption = None,
-    sizes: SizesOption = None,
-    seeds: SeedsOption = None,
-    budget: BudgetOption = None,
-    backbone: BackboneOption = None,
-    tune: TuneOption = None,
-    device: DeviceOption = "auto",
-    store: StoreOption = DEFAULT_STORE,
-    mirror: MirrorOption = None,
-) -> None:
-    """Show what is done, failed and missing; with the options of a run, of that run."""
+@app.command("status")
+@with_grid
+def _status(grid: dict[str, Any]) -> None:
+    """Show which cells are done, failed and missing; with the options of a run, those of that run."""
     from harness.cli.inspect import show_status
-    from harness.cli.request import Asked
 
-    asked = Asked(
-        suite, data, text, label, test, tasks, methods, sizes, seeds, budget, backbone, device, mirror, tune,
-        metric, max_length, strict,
-    )  # fmt: skip
-    show_status(asked, store)
+    show_status(**grid)
 
 
-@app.command()
-def report(
-    suite: Annotated[Optional[str], typer.Argument(help="Only records that a run of this suite made.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Folder to write to.")] = None,  # noqa: UP045
-    store: Annotated[
-        str, typer.Option(help="Store, .jsonl file of records, or folder of such files.", envvar="HARNESS_STORE")
-    ] = DEFAULT_STORE,
+@app.command("report")
+def _report(
+    suite: Annotated[
+        str | None, typer.Argument(help="Only records that a run of this suite made.", autocompletion=complete_suite)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    store: SourceOption = DEFAULT_STORE,
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -221,8 +126,8 @@ def report(
     write_report_command(suite, out, store, figures, overwrite=overwrite)
 
 
-@app.command()
-def export(
+@app.command("export")
+def _export(
     file: Annotated[Path, typer.Argument(help="Ends in .csv, .jsonl or .parquet.")],
     store: StoreOption = DEFAULT_STORE,
     overwrite: OverwriteOption = False,
@@ -234,7 +139,7 @@ def export(
 
 
 @app.command("import")
-def import_(
+def _import(
     files: Annotated[list[Path], typer.Argument(help="Files of results, or folders of such files.")],
     form: Annotated[
         str,
@@ -242,19 +147,18 @@ def import_(
             "--format",
             help="harness: what `export` writes; peft: results of the PEFT library's method comparison; table: any "
             "tidy table.",
+            autocompletion=complete_words("harness", "peft", "table"),
         ),
     ] = "harness",
     mapping: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--map", help="For a table: FIELD=COLUMN, or FIELD==VALUE for one value in all rows."),
     ] = None,
     scale: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="For a table: percent or fraction, how its scores are written."),
+        str | None, typer.Option(help="For a table: percent or fraction, how its scores are written.")
     ] = None,
     ignore: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="For a table: leave this column out. Repeat for several."),
+        list[str] | None, typer.Option(help="For a table: leave this column out. Repeat for several.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -264,20 +168,19 @@ def import_(
     import_command(files, form, mapping or [], store, scale=scale, ignore=ignore)
 
 
-@app.command()
-def forget(
-    task: Annotated[Optional[str], typer.Option(help="Records of this task.")] = None,  # noqa: UP045
-    method: Annotated[Optional[str], typer.Option(help="Records of this method.")] = None,  # noqa: UP045
+@app.command("forget")
+def _forget(
+    task: Annotated[str | None, typer.Option(help="Records of this task.")] = None,
+    method: Annotated[str | None, typer.Option(help="Records of this method.")] = None,
     backbone: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Records of this backbone; none for methods that use none."),
+        str | None, typer.Option(help="Records of this backbone; none for methods that use none.")
     ] = None,
-    device: Annotated[Optional[str], typer.Option(help="Records of this device, by its full name.")] = None,  # noqa: UP045
-    suite: Annotated[Optional[str], typer.Option(help="Records with this label.")] = None,  # noqa: UP045
-    status: Annotated[Optional[str], typer.Option(help="Records of this status, such as failed.")] = None,  # noqa: UP045
-    id_: Annotated[Optional[str], typer.Option("--id", help="Cells whose id begins with this.")] = None,  # noqa: UP045
-    before: Annotated[Optional[str], typer.Option(help="Stored before this date or time, UTC.")] = None,  # noqa: UP045
-    after: Annotated[Optional[str], typer.Option(help="Stored at this date or time or later, UTC.")] = None,  # noqa: UP045
+    device: Annotated[str | None, typer.Option(help="Records of this device, by its full name.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Records with this label.")] = None,
+    status: Annotated[str | None, typer.Option(help="Records of this status, such as failed.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Cells whose id begins with this.")] = None,
+    before: Annotated[str | None, typer.Option(help="Stored before this date or time, UTC.")] = None,
+    after: Annotated[str | None, typer.Option(help="Stored at this date or time or later, UTC.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -289,25 +192,28 @@ def forget(
     raise typer.Exit(forget_command(wanted, store, yes=yes))
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def _compare(
     a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
     b: Annotated[str, typer.Argument(help="Another: of a later commit, say, or of another machine.")],
-    out: Annotated[Optional[Path], typer.Option(help="Also write all rows to this .csv file.")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option(help="Also write all rows to this .csv file.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Say what got better or worse from A to B, beyond noise; exit code 1 where something got worse."""
+    """Show what got better or worse from A to B, beyond noise; exit code 1 where something got worse."""
     from harness.cli.inspect import compare_command
 
     raise typer.Exit(compare_command(a, b, out, overwrite=overwrite))
 
 
-@app.command()
-def methods(
-    name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
+@app.command("methods")
+def _methods(
+    name: MethodArgument = None,
     task: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Only those that serve this task of a shipped suite, or this kind of task."),
+        str | None,
+        typer.Option(
+            help="Only those that serve this task of a shipped suite, or this kind of task.",
+            autocompletion=complete_kind,
+        ),
     ] = None,
 ) -> None:
     """List the methods, or explain one."""
@@ -316,9 +222,9 @@ def methods(
     show_methods(name, task)
 
 
-@app.command()
-def suites(
-    name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
+@app.command("suites")
+def _suites(
+    name: Annotated[str | None, typer.Argument(help="Explain this one.", autocompletion=complete_suite)] = None,
 ) -> None:
     """List the suites, or explain one."""
     from harness.cli.catalogue import show_suites
@@ -326,16 +232,15 @@ def suites(
     show_suites(name)
 
 
-@app.command()
-def doctor(
+@app.command("doctor")
+def _doctor(
     suite: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Check what a run of this suite would need."),
+        str | None, typer.Option(help="Check what a run of this suite would need.", autocompletion=complete_suite)
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
 ) -> None:
-    """Say what is installed, which device and precision a run would use, what is cached, what is missing."""
+    """Show what is installed, which device and precision a run would use, what is cached, what is missing."""
     from harness.cli.doctor import diagnose
 
     raise typer.Exit(diagnose(suite, store, mirror))
@@ -373,7 +278,7 @@ def main() -> None:
     if hasattr(signal, "SIGPIPE"):  # `harness methods | head`: end quietly, as other commands do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        app()
+        app(prog_name="harness")  # also where it runs as `python -m harness`, as completion needs
     except HarnessError as error:
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)

@@ -2,55 +2,54 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any
 
 import typer
+
+from harness.cli.completion import (
+    METRICS,
+    complete_kind,
+    complete_method,
+    complete_methods,
+    complete_suite,
+    complete_words,
+)
+
+DEFAULT_STORE = "results/harness.sqlite"
 
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="HARNESS_STORE", help="Where records are kept: a file or a database URL.")
 ]
-MirrorOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
-    typer.Option("--mirror", envvar="HARNESS_MIRROR", help="Folder with datasets/ and models/, looked in first."),
+SourceOption = Annotated[
+    str,
+    typer.Option("--store", envvar="HARNESS_STORE", help="Store, .jsonl file of records, or folder of such files."),
 ]
-DEFAULT_STORE = "results/harness.sqlite"
-
-
-SuiteArgument = Annotated[Optional[str], typer.Argument(help="A suite's name, or a YAML file.")]  # noqa: UP045
-DataOption = Annotated[Optional[Path], typer.Option(help="Your own CSV, TSV, JSON, JSONL or Parquet file.")]  # noqa: UP045
+MirrorOption = Annotated[
+    Path | None,
+    typer.Option("--mirror", envvar="HARNESS_MIRROR", help="Folder with datasets/ and models/, searched first."),
+]
+SuiteArgument = Annotated[
+    str | None, typer.Argument(help="A suite's name, or a YAML file.", autocompletion=complete_suite)
+]
+DataOption = Annotated[Path | None, typer.Option(help="Your own CSV, TSV, JSON, JSONL or Parquet file.")]
 TextOption = Annotated[str, typer.Option(help="With --data: the column with the texts.")]
 LabelOption = Annotated[str, typer.Option(help="With --data: the column with the labels.")]
-TestOption = Annotated[Optional[Path], typer.Option(help="With --data: a file with the test rows.")]  # noqa: UP045
-TasksOption = Annotated[Optional[str], typer.Option(help="Only these tasks: sst2,imdb")]  # noqa: UP045
-MethodsOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'"),
-]
-SizesOption = Annotated[Optional[str], typer.Option(help="These training sizes: 32,8/class,all")]  # noqa: UP045
-SeedsOption = Annotated[Optional[str], typer.Option(help="These seeds: 0,1,2")]  # noqa: UP045
-BudgetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        help="What each fit may spend: epochs=3,train_seconds=60,peak_memory_bytes=8GB; or a set of budgets: "
-        "small, medium, large. Repeat for several."
-    ),
-]
-BackboneOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="A hub id, ID@REVISION, or a local folder."),
-]
-TuneOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Let each method try so many settings within each cell's budget, and keep the best."),
+TestOption = Annotated[
+    Path | None, typer.Option(help="With --data: a file with the test rows; else a quarter of each class is held out.")
 ]
 MetricOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="With your own data: the main metric: accuracy, macro_f1, matthews or f1."),
+    str | None,
+    typer.Option(
+        help=f"With your own data: the main metric: {', '.join(METRICS[:-1])} or {METRICS[-1]}.",
+        autocompletion=complete_words(*METRICS),
+    ),
 ]
 MaxLengthOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="With your own data: tokens of a text that are read; what is beyond is cut off. Else 128."),
+    int | None,
+    typer.Option(help="With your own data: tokens of a text that are read; the rest is cut off. Default: 128."),
 ]
 StrictOption = Annotated[
     bool,
@@ -59,7 +58,76 @@ StrictOption = Annotated[
         help="With your own data: refuse rows without a text or a label, and classes that cannot be scored.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+MethodsOption = Annotated[
+    str | None,
+    typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'", autocompletion=complete_methods),
+]
+BackboneOption = Annotated[str | None, typer.Option(help="A hub id, ID@REVISION, or a local folder.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu or cuda", autocompletion=complete_words("auto", "cpu", "cuda"))
+]
+KindOption = Annotated[
+    str, typer.Option(help="Kind of task: classification, text-pair, ...", autocompletion=complete_kind)
+]
+MethodArgument = Annotated[str | None, typer.Argument(help="Explain this one.", autocompletion=complete_method)]
+ReferenceOption = Annotated[bool, typer.Option(help="Use the reference results that come with the package.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing file, even one that this command did not write.")
 ]
+
+
+def _grid(
+    suite: SuiteArgument = None,
+    data: DataOption = None,
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    test: TestOption = None,
+    metric: MetricOption = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks: sst2,imdb")] = None,
+    methods: MethodsOption = None,
+    sizes: Annotated[str | None, typer.Option(help="These training sizes: 32,8/class,all")] = None,
+    seeds: Annotated[str | None, typer.Option(help="These seeds: 0,1,2")] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            help="Limits of each fit: epochs=3,train_seconds=60,peak_memory_bytes=8GB; or a set of budgets: "
+            "small, medium, large. Repeat for several.",
+            autocompletion=complete_words("small", "medium", "large", "epochs=", "train_seconds="),
+        ),
+    ] = None,
+    backbone: BackboneOption = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(help="Number of settings that each method tries within a cell's budget; the best is kept."),
+    ] = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    mirror: MirrorOption = None,
+) -> None:
+    """Declare the options of `run`, `plan` and `status`, by the names of the arguments of `harness.run`."""
+
+
+_GRID = inspect.signature(_grid, eval_str=True).parameters
+
+
+def with_grid(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_grid`; it gets their values by name, before its own, in the dict `grid`."""
+
+    def flat(**given: Any) -> None:
+        command({name: given.pop(name) for name in _GRID}, **given)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*_GRID.values(), *own)]
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__doc__ = command.__doc__
+    flat.__annotations__ = {}
+    return flat
+
+
+def names_a_run(grid: dict[str, Any]) -> bool:
+    """Return whether any option of a grid was given, apart from the device, the store and the mirror."""
+    places = ("device", "store", "mirror")
+    return any(value != _GRID[name].default for name, value in grid.items() if name not in places)

@@ -49,8 +49,7 @@ def probe_command(options: ProbeOptions) -> int:
         if value < 1:
             raise UsageError(f"{name} {value} was given; expected a whole number above 0.")
     quiet_libraries()
-    from harness.cli.plan import memory_bytes_of
-    from harness.measure import host_limit_bytes
+    from harness.measure import host_limit_bytes, memory_bytes_of
     from harness.methods import parse_methods, split_top_level
     from harness.schedule import Limits, LocalWorkers, measure_steps
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harness.support import HarnessError, mask_text
+from harness.support import HarnessError, mask_text, named_as_options
 
 
 class MaskingGroup(TyperGroup):
@@ -19,7 +19,8 @@ class MaskingGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; mask the message of an error that is meant for the user."""
         try:
-            return super().invoke(ctx)
+            with named_as_options():
+                return super().invoke(ctx)
         except HarnessError as error:
             error.args = (mask_text(str(error)),)
             raise

@@ -4,6 +4,8 @@ from .classes import check_texts as check_texts
 from .classes import read_classes as read_classes
 from .files import is_data_file as is_data_file
 from .files import read_rows as read_rows
+from .frames import UserData as UserData
+from .frames import files_of as files_of
 from .raw import Origin as Origin
 from .raw import RawSplits as RawSplits
 from .rows import cap_test_rows as cap_test_rows

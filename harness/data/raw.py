@@ -18,12 +18,12 @@ class Origin:
 
     Attributes:
         name: the file, or the data set and its split.
-        unit: unit of the positions: lines of a text file, or rows.
+        unit: unit of the positions: lines of a text file, rows, or positions of a data frame.
         numbers: first line of each row, counted from 1; None if the unit is a row.
     """
 
     name: str
-    unit: Literal["line", "row"] = "row"
+    unit: Literal["line", "row", "position"] = "row"
     numbers: Sequence[int] | None = None
 
     def at(self, *rows: int) -> str:

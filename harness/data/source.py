@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.classes import check_can_hold_out, check_labels, check_texts
 from harness.data.files import missing_column, read_rows
+from harness.data.frames import Frames
 from harness.data.loading import MIRROR_ENDINGS, load_arrow_folder, load_file, load_from_hub
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
@@ -127,6 +128,8 @@ def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
 
 def _files_provenance(files: Files) -> dict[str, Any]:
     """Return the files' names without their folders, which would reveal where the user works."""
+    if isinstance(files, Frames):
+        return {"from": "DataFrame"}
     names = {"train": Path(files.train).name, "test": None if files.test is None else Path(files.test).name}
     return {"from": "files", "files": names}
 

@@ -22,7 +22,8 @@ from harness.data.classes import (
     is_missing,
     sorted_labels,
 )
-from harness.data.files import absolute_path, read_rows, stem_of
+from harness.data.files import stem_of
+from harness.data.frames import FRAME_NAME, Frames, UserData, files_of, rows_of
 from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
@@ -78,10 +79,10 @@ class Table:
 
 
 def table_task(
-    path: str | Path,
+    data: UserData,
     text: str,
     label: str,
-    test: str | Path | None = None,
+    test: UserData | None = None,
     name: str | None = None,
     *,
     metric: str = "accuracy",
@@ -89,14 +90,14 @@ def table_task(
     test_cap: int | None = 2000,
     strict: bool = False,
 ) -> TaskSpec:
-    """Return a task for the user's own file, after checking every row.
+    """Return a task for the user's own file or data frame, after checking every row.
 
     Args:
-        path: a CSV, TSV, JSON, JSONL or Parquet file.
+        data: a CSV, TSV, JSON, JSONL or Parquet file, or a data frame.
         text: name of the column with the texts.
         label: name of the column with the labels: strings, whole numbers or booleans.
-        test: file with the same columns and the test rows; None holds out a quarter of each class by a fixed hash.
-        name: name of the task; None takes the file's.
+        test: the same with the test rows; None holds out a quarter of each class by a fixed hash.
+        name: name of the task; None takes the file's, or `FRAME_NAME`.
         metric: name of the main metric.
         max_length: maximum tokens of a text.
         test_cap: maximum number of test rows; None for all.
@@ -113,16 +114,15 @@ def table_task(
         raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
     if max_length < LEAST_MAX_LENGTH:
         raise UsageError(f"Max length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
-    train_path = absolute_path(path)
-    test_path = None if test is None else absolute_path(test)
-    files = Files(train=str(train_path), test=None if test_path is None else str(test_path))
+    files = files_of(data, test)
+    path = Path(files.train)
     columns = Columns(text=text, label=label)
     table = read_table(files, columns, strict=strict)
     for warning in table.notes().get("warnings", ()):
         warnings.warn(warning, DataWarning, stacklevel=2)
     return TaskSpec(
-        name=name or _task_name(stem_of(train_path)),
-        description=f"'{label}' of '{text}' in {train_path.name}",
+        name=name or (FRAME_NAME if isinstance(files, Frames) else _task_name(stem_of(path))),
+        description=f"'{label}' of '{text}' in {path.name}",
         data=DataSource(files=files),
         columns=columns,
         splits=Splits(test=None if test is None else "test"),
@@ -149,15 +149,15 @@ def read_table(files: Files, columns: Columns, *, strict: bool = False) -> Table
     """
     if columns.text == columns.label:
         raise UsageError(f"Column '{columns.text}' was named for both text and label; expected two columns.")
-    train = _read_part(files.train, columns, strict=strict)
+    train = _read_part(files, "train", columns, strict=strict)
     check_no_fractions(train.labels, columns.label, train.origin)
-    test = None if files.test is None else _read_part(files.test, columns, strict=strict)
+    test = None if files.test is None else _read_part(files, "test", columns, strict=strict)
     _check_classes(train, test, columns, strict=strict)
     return Table(train, test)
 
 
-def _read_part(path: str, columns: Columns, *, strict: bool) -> Part:
-    rows = read_rows(Path(path), [columns.text, columns.label])
+def _read_part(files: Files, part: str, columns: Columns, *, strict: bool) -> Part:
+    rows = rows_of(files, part, [columns.text, columns.label])
     texts, labels, origin = rows.columns[columns.text], rows.columns[columns.label], rows.origin
     left_out: Counter[str] = Counter()
     if not strict:
@@ -173,7 +173,7 @@ def _read_part(path: str, columns: Columns, *, strict: bool) -> Part:
     texts = check_texts(texts, columns.text, origin)
     labels = check_labels(labels, columns.label, origin)
     found = label_warnings(texts, labels, columns.label, origin)
-    return Part(texts, labels, origin, left_out, tuple(f"{Path(path).name}: {warning}" for warning in found))
+    return Part(texts, labels, origin, left_out, tuple(f"{Path(origin.name).name}: {warning}" for warning in found))
 
 
 def _why_left_out(text: object, label: object) -> str | None:

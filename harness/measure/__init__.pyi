@@ -21,6 +21,7 @@ from .flops import fit_language_flops as fit_language_flops
 from .flops import known_flops as known_flops
 from .host import host_limit_bytes as host_limit_bytes
 from .host import kills_for_memory as kills_for_memory
+from .host import memory_bytes_of as memory_bytes_of
 from .leftovers import Leftovers as Leftovers
 from .memory import UNKNOWN_BYTES as UNKNOWN_BYTES
 from .memory import MemoryMeter as MemoryMeter

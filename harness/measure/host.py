@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from harness.measure.device import Device
+
 _HOST_SHARE = 0.95
 """Of the memory that this process may use; above it the kernel chooses whom to kill, and it may choose the driver."""
 
@@ -46,3 +48,12 @@ def _cgroup_files(version_2: str, version_1: str) -> list[Path]:
         elif "memory" in controllers.split(","):
             found += [root / "memory" / path.lstrip("/") / version_1, root / "memory" / version_1]
     return found
+
+
+def memory_bytes_of(device: Device, host_bytes: int) -> float:
+    """Return the bytes of memory that a cell may take on a device; on a CPU, those of the host."""
+    if device.kind == "cpu":
+        return float(host_bytes)
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory)

@@ -1,9 +1,11 @@
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
+from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
 from .folder import check_report_folder as check_report_folder
 from .observations import Observations as Observations
 from .observations import RecordSource as RecordSource
 from .observations import observe as observe
 from .terminal import terminal_compared as terminal_compared
+from .terminal import terminal_table as terminal_table
 from .terminal import terminal_tables as terminal_tables
 from .write import write_report as write_report

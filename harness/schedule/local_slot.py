@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import psutil
@@ -218,7 +220,8 @@ class Slot:
             name="harness worker",
             daemon=True,
         )
-        self._process.start()
+        with _without_main():
+            self._process.start()
         theirs.close()
         writing.close()
         self._line = Line(ours, self._news)
@@ -250,6 +253,21 @@ class Slot:
         with suppress(psutil.Error):
             return int(psutil.Process(self._process.pid).memory_info().rss)
         return 0
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start a process that does not import the caller's script, which need not guard itself by `__name__` then."""
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # it has no file, so there is nothing to import
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _read_all(source: Connection, keep: Callable[[str], None]) -> None:

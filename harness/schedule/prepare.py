@@ -9,11 +9,11 @@ from pathlib import Path
 from harness.backbones import BackboneFiles, locate_backbone
 from harness.data import Size, TaskSpec, parse_size
 from harness.measure import Device, check_name, find_device
-from harness.methods import parse_methods, with_trials
+from harness.methods import Method, parse_methods, with_trials
 from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
 from harness.support import MissingResourceError, UsageError
-from harness.tasks import Task, kinds
+from harness.tasks import Kind, Task, kinds
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
     if not specs:
         raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
+    _check_importable(methods, found_kinds)
     backbones: dict[str, BackboneFiles] = {}
     if any(method.serves for method in methods):
         names = {spec.name: request.backbone or suite.backbone_of(spec.name) for spec in specs}
@@ -128,6 +129,16 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
         device=device.kind,
     )
     return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes))
+
+
+def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) -> None:
+    """Refuse what a script or notebook defines itself: worker processes do not run it, so they cannot import it."""
+    for member in (*methods, *found_kinds):
+        if type(member).__module__ == "__main__":
+            raise UsageError(
+                f"'{member.name}' is defined in the script that runs, which worker processes cannot import. Move the "
+                f"class {type(member).__name__} to a module of its own, and import that."
+            )
 
 
 def _find_backbones(

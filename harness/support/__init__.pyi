@@ -34,4 +34,6 @@ from .registry import Registry as Registry
 from .resources import cache_folder as cache_folder
 from .resources import shipped as shipped
 from .resources import write_whole as write_whole
+from .spelling import named_as_options as named_as_options
+from .spelling import spelt_for_caller as spelt_for_caller
 from .text import plain as plain

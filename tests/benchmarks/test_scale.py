@@ -18,8 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
 from harness.backbones.locate import BackboneFiles
+from harness.cli.console import print_tables
 from harness.cli.inspect import show_status
-from harness.cli.run import print_tables
 from harness.data.sampling import parse_size
 from harness.measure.device import Device
 from harness.methods import methods

@@ -1,0 +1,100 @@
+"""Read a question about a user's own texts: their number, classes and lengths follow from the data."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from harness.advice.question import Question
+from harness.data import Columns, TaskSpec, UserData, files_of, read_table
+from harness.records import parse_bytes
+from harness.support import UsageError, parse_duration
+
+TOKENS_A_WORD = 1.35
+"""Mean number of tokens in an English word, under a vocabulary of 30,000 pieces."""
+
+CHARACTERS_A_TOKEN = 4.2
+"""Mean number of characters in a token of English text, the space after a word included."""
+
+_WORDS = re.compile(r"\b\w\w+\b")
+"""Words as scikit-learn's vectorisers find them."""
+
+_BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Characters of scripts without spaces (Chinese, Japanese, Korean); most tokenizers make one token of each."""
+
+
+def question_about(
+    data: UserData | None = None,
+    text: str = "text",
+    label: str = "label",
+    *,
+    train_seconds: str | float | None = None,
+    peak_memory: str | None = None,
+    **asked: Any,
+) -> Question:
+    """Return a question; `data` answer what `asked` leaves open.
+
+    Args:
+        data: a file or data frame of labelled texts.
+        text: its column of texts.
+        label: its column of labels.
+        train_seconds: limit of the time of training: a number of seconds, or a duration such as `10m`.
+        peak_memory: limit of the memory, such as `8GB`.
+        asked: further fields of `Question`; None leaves a field open.
+
+    Raises:
+        UsageError: a value that cannot be read, or nothing gives the number of labelled texts.
+        DataError: the data cannot be used.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    if isinstance(train_seconds, str):
+        train_seconds = parse_duration(train_seconds, "--train-seconds", bare=True)
+    if peak_memory is not None:
+        given["peak_memory_bytes"] = parse_bytes(peak_memory, "--peak-memory")
+    told = {} if data is None else describe_texts(data, text, label)
+    if "n_train" in given:  # another number of texts has other terms
+        told.pop("terms", None)
+    if "tokens" in given:  # the question is not about the lengths in the file
+        told.pop("longest", None)
+    told |= given
+    if "n_train" not in told:
+        raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
+    return Question(**told, train_seconds=train_seconds)
+
+
+def describe_texts(data: UserData, text: str, label: str) -> dict[str, Any]:
+    """Return fields of a `Question` about labelled texts: `tokens` and `longest` roughly, the others exactly.
+
+    Raises:
+        DataError: the data cannot be used; the message names the row or column.
+    """
+    rows = read_table(files_of(data), Columns(text=text, label=label)).train
+    cut = float(TaskSpec.model_fields["max_length"].default)
+    tokens = [min(about_tokens(one), cut) for one in rows.texts]
+    return {
+        "n_train": len(tokens),
+        "classes": len(set(rows.labels)),
+        "tokens": sum(tokens) / len(tokens),
+        "longest": max(tokens),
+        "terms": float(count_terms(rows.texts)),
+    }
+
+
+def count_terms(texts: Iterable[str]) -> int:
+    """Count distinct words of two letters or more, and pairs of neighbours: the terms of TF-IDF by default."""
+    found: set[str | tuple[str, str]] = set()
+    for one in texts:
+        words = _WORDS.findall(one.lower())
+        found.update(words)
+        found.update(itertools.pairwise(words))
+    return max(1, len(found))
+
+
+def about_tokens(text: str) -> float:
+    """Estimate the tokens of a text without a tokenizer, from its words, or its characters where it has few words."""
+    alone = len(_BY_THEMSELVES.findall(text))
+    by_words = TOKENS_A_WORD * len(_BY_THEMSELVES.sub(" ", text).split())
+    by_characters = (len(text) - alone) / CHARACTERS_A_TOKEN
+    return 2 + alone + max(by_words, by_characters)

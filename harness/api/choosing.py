@@ -1,0 +1,131 @@
+"""Choose the best method for a user's own data within a time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api.display import Display, make_display
+from harness.api.requests import Several, find_mirror, find_store, own_task, seconds_of
+from harness.support import cache_folder, quiet_libraries, spelt_for_caller
+
+if TYPE_CHECKING:
+    from harness.choose import Chosen
+    from harness.data import UserData
+    from harness.records import Record
+
+
+@spelt_for_caller
+def choose(
+    *,
+    data: UserData,
+    within: str | float,
+    save: str | Path,
+    text: str = "text",
+    label: str = "label",
+    test: UserData | None = None,
+    name: str | None = None,
+    metric: str | None = None,
+    max_length: int | None = None,
+    strict: bool = False,
+    peak_memory: str | int | None = None,
+    methods: Several[str] | None = None,
+    backbone: str | Path | None = None,
+    device: str = "auto",
+    store: str | Path | None = None,
+    mirror: str | Path | None = None,
+    reference: bool = True,
+    began: float | None = None,
+    progress: bool | Display = True,
+) -> Chosen:
+    """Spend a time on your own data: find the best method, fit it to all of them, score it once, save it.
+
+    Args:
+        data: your labelled texts: a data frame, or the path of a file.
+        within: time for everything, such as `10m`, or in seconds.
+        save: folder of the model; must not exist, or be empty. `load_model` reads it.
+        text: column of `data` that holds the texts.
+        label: column of `data` that holds the labels.
+        test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
+        name: name of the task; None takes the file's, or `data`.
+        metric: main metric: `accuracy`, `macro_f1`, `matthews` or `f1`; None is accuracy.
+        max_length: tokens of a text that are read; None is 128.
+        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
+        peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
+        methods: those that may win; None is all that learn from labels.
+        backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
+        device: `auto`, `cpu` or `cuda`.
+        store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
+        mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
+        reference: whether the reference results that come with the package are used.
+        began: start of the time, by `time.monotonic`; None is now.
+        progress: whether the reasoning is shown; or a display of your own.
+
+    Returns:
+        The winner, its score on rows that no decision has seen, and everything that was tried.
+
+    Raises:
+        UsageError: too little time, a folder with something in it, or no method that serves the task.
+        DataError: the data cannot be used.
+        HarnessError: nothing could be fitted; the message says why.
+
+    Warns:
+        DataWarning: labels or texts of `data` look wrong.
+    """
+    start = time.monotonic() if began is None else began
+    from harness.choose import check_folder, check_time
+    from harness.choose import choose as choose_for
+    from harness.measure import check_name
+    from harness.records import parse_bytes
+
+    seconds = seconds_of(within, "--within")
+    assert seconds is not None
+    folder = Path(save)
+    check_time(seconds)
+    check_folder(folder)
+    check_name(device)
+    most = parse_bytes(peak_memory, "--peak-memory") if isinstance(peak_memory, str) else peak_memory
+    quiet_libraries()
+    from harness.backbones import DEFAULT_BACKBONE, locate_backbone
+    from harness.measure import host_limit_bytes
+    from harness.methods import parse_methods, split_top_level
+    from harness.schedule import Limits, LocalWorkers
+    from harness.store import Store, reference_records
+    from harness.tasks import kinds
+
+    asked = None
+    if methods is not None:
+        asked = parse_methods(split_top_level(methods) if isinstance(methods, str) else methods)
+    display = make_display(progress)
+
+    def say(line: str) -> None:
+        display.say(f"{time.monotonic() - start:6.1f} s  {line}")
+
+    def prior() -> list[Record]:
+        return list(reference_records()) if reference else []
+
+    with LocalWorkers(device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers:
+        workers.warm_up()  # it imports what it needs while the data are read
+        spec = own_task(data, text, label, test, name, metric=metric, max_length=max_length, strict=strict)
+        where = find_mirror(mirror)
+        files = None
+        if asked is None or any(method.serves for method in asked):
+            files = locate_backbone(str(backbone or DEFAULT_BACKBONE), where)
+            files.require_tokenizer()
+        task = kinds.get(spec.kind).prepare(spec, where)
+        display.data(task, files)
+        with Store.open(find_store(store)) as opened:
+            return choose_for(
+                task,
+                files,
+                workers,
+                opened,
+                folder,
+                within=seconds,
+                began=start,
+                methods=asked,
+                most_bytes=most,
+                prior=prior,
+                say=say,
+            )

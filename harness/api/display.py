@@ -1,0 +1,266 @@
+"""What a caller sees while something runs: nothing, a terminal's progress, or a notebook's."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+
+from harness.support import DataWarning, describe_duration, first_line, plain, shortened
+
+if TYPE_CHECKING:
+    from harness.backbones import BackboneFiles
+    from harness.planning import PlannedCell
+    from harness.records import Record
+    from harness.schedule import Prepared
+    from harness.tasks import Task
+
+_ERROR_CHARACTERS = 500
+"""Maximum length of an error in a line of progress; the record has more of it."""
+
+_REDRAW_SECONDS = 0.2
+"""Minimum time between two drawings of a notebook's progress."""
+
+
+class Display:
+    """Progress that nobody sees; subclasses show it. It is a `harness.schedule.Listener` too."""
+
+    def say(self, line: str, style: str | None = None) -> None:
+        """Show a line that stays."""
+
+    def warn(self, text: str) -> None:
+        """Warn about a user's data."""
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == "harness":
+            level, frame = level + 1, frame.f_back
+        warnings.warn(text, DataWarning, stacklevel=level)  # at the caller's line
+
+    @contextmanager
+    def working(self, doing: str) -> Iterator[Callable[[str], None]]:
+        """Show that something takes a while; the value changes the words."""
+        del doing
+        yield lambda _: None
+
+    @contextmanager
+    def running(self, prepared: Prepared) -> Iterator[None]:
+        """Show the progress of a grid."""
+        del prepared
+        yield
+
+    def data(self, task: Task, files: BackboneFiles | None) -> None:
+        """Show one line on a task's data, and warn about what looks wrong with them.
+
+        Args:
+            task: prepared.
+            files: the backbone that reads the texts; None where no method uses one.
+        """
+        from harness.tasks import summarise
+
+        with self.working("Reading the texts"):
+            summary = summarise(task, files)
+        self.say(plain(summary.line()))
+        for warning in summary.warnings:
+            self.warn(plain(warning))
+
+    def notes(self, prepared: Prepared) -> None:
+        """Show each task's data, and the parts of the request that were changed."""
+        for task in prepared.tasks.values():
+            self.data(task, prepared.backbones.get(task.name))
+        for note in prepared.notes:
+            self.say(f"Note: {note}")
+        for task in prepared.tasks.values():
+            if task.provenance.get("content_as_pinned") is False:
+                self.say(
+                    f"Note: {task.name}: this copy of the data differs from the one that the suite was checked on."
+                )
+
+    def begin(self, n_cells: int, n_done: int) -> None:
+        """Show the size of the grid."""
+
+    def cell_begins(self, planned: PlannedCell) -> None:
+        """Show which cell starts."""
+
+    def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None:
+        """Show the running cell's step, share of its budget and loss."""
+
+    def cell_is_added(self) -> None:
+        """Count one cell more."""
+
+    def cell_ends(self, record: Record, seconds_left: float | None) -> None:
+        """Show the result of a cell."""
+
+    def remark(self, text: str) -> None:
+        """Show something unusual."""
+
+
+class TerminalDisplay(Display):
+    """Progress on a terminal, redrawn in place; where there is no terminal, one line per cell.
+
+    Args:
+        console: where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._update: Callable[..., None] = lambda **_: None
+        self._device = ""
+        self._several_budgets = False
+        self._current = ""
+        self._started = 0.0
+        self._n_cells = 0
+        self._n_done = 0
+
+    def say(self, line: str, style: str | None = None) -> None:
+        """Show a line that stays."""
+        self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def working(self, doing: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner; the value changes the words."""
+        with self._console.status(doing) as status:
+            yield lambda words: status.update(Text(words))
+
+    @contextmanager
+    def running(self, prepared: Prepared) -> Iterator[None]:
+        """Show the progress of a grid."""
+        self._device = prepared.device.name
+        self._several_budgets = len({planned.cell.budget for planned in prepared.cells}) > 1
+        with self._bar():
+            yield
+
+    @contextmanager
+    def _bar(self) -> Iterator[None]:
+        progress = Progress(
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+        bar = progress.add_task("", total=None, left="")
+        self._update = lambda **changes: progress.update(bar, **changes)
+        with progress:
+            yield
+
+    def begin(self, n_cells: int, n_done: int) -> None:
+        """Show the size of the grid."""
+        self._n_cells, self._n_done = n_cells, n_done
+        already = f", {n_done} done already" if n_done else ""
+        self._update(total=n_cells, completed=n_done)
+        self.say(f"{n_cells} cells{already}; on {self._device}.")
+
+    def cell_begins(self, planned: PlannedCell) -> None:
+        """Show which cell starts."""
+        self._current = planned.label(with_budget=self._several_budgets)
+        self._started = time.perf_counter()
+        self._doing(self._current)
+
+    def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None:
+        """Show the running cell's step, share of its budget and loss."""
+        share = f" {fraction:.0%}" if fraction is not None else ""
+        of_loss = f" · loss {loss:.3f}" if loss is not None else ""
+        self._doing(f"{self._current} · {doing}{share}{of_loss}")
+
+    def cell_is_added(self) -> None:
+        """Count one cell more."""
+        self._n_cells += 1
+        self._update(total=self._n_cells)
+
+    def cell_ends(self, record: Record, seconds_left: float | None) -> None:
+        """Show the result of a cell."""
+        self._n_done += 1
+        score = record.score
+        result = f"{score.metric} {score.value:.3f}" if score is not None else record.status
+        took = time.perf_counter() - self._started
+        left = f"about {describe_duration(seconds_left)} left" if seconds_left else ""
+        line = f"[{self._n_done}/{self._n_cells}] {self._current} · {result} · {took:.1f} s"
+        if self._live:
+            self._update(advance=1, left=left)
+            self.say(line, style="red" if record.status == "failed" else None)
+        else:
+            self.say(f"{line} · {left}" if left else line)
+        if record.error and record.status != "ok":
+            first = shortened(first_line(record.error), _ERROR_CHARACTERS)
+            self.say(f"    {first}", style="red" if record.status == "failed" else "yellow")
+
+    def remark(self, text: str) -> None:
+        """Show something unusual."""
+        self.say(text, style="yellow")
+
+    def _doing(self, words: str) -> None:
+        self._update(description=escape(words))
+
+
+class NotebookDisplay(TerminalDisplay):
+    """Progress in one area of a notebook's output: a line per cell, and below them the running one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._lines: list[str] = []
+        self._below = ""
+        self._handle: Any = None
+        self._drawn_at = 0.0
+
+    def say(self, line: str, style: str | None = None) -> None:
+        """Show a line that stays."""
+        del style
+        self._lines.append(line)
+        self._draw()
+
+    @contextmanager
+    def working(self, doing: str) -> Iterator[Callable[[str], None]]:
+        """Show the words below the lines; the value changes them."""
+
+        def show(words: str) -> None:
+            self._below = words
+            self._draw()
+
+        show(doing)
+        try:
+            yield show
+        finally:
+            show("")
+
+    @contextmanager
+    def _bar(self) -> Iterator[None]:
+        with self.working(""):
+            yield
+
+    def _doing(self, words: str) -> None:
+        self._below = words
+        if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import HTML, display
+
+        self._drawn_at = time.monotonic()
+        below = f"\n<i>{html.escape(self._below)}</i>" if self._below else ""
+        shown = HTML(f"<pre style='white-space: pre-wrap'>{html.escape(chr(10).join(self._lines))}{below}</pre>")
+        if self._handle is None:
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+
+
+def make_display(progress: bool | Display) -> Display:
+    """Return the display for a caller: none, that of this terminal or notebook, or the caller's own."""
+    if isinstance(progress, Display):
+        return progress
+    if not progress:
+        return Display()
+    console = Console(stderr=True)
+    return NotebookDisplay(console) if console.is_jupyter else TerminalDisplay(console)

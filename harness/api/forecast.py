@@ -1,0 +1,303 @@
+"""Forecast what a run would take, from records, short probes and arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api.display import Display, make_display
+from harness.api.requests import Several, find_store, read_request
+from harness.records import canonical_of
+from harness.support import quiet_libraries, spelt_for_caller
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.cost import Estimator
+    from harness.data import UserData
+    from harness.planning import PlannedCell
+    from harness.records import Budget, Cell, Record
+    from harness.schedule import Prepared
+
+PROBE_SECONDS = 120.0
+"""Longest time of one probe."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One cell of a plan; figures are None where the cell needs no run or cannot run.
+
+    Attributes:
+        task, method, backbone, n_train, budget, seed: the cell.
+        status: of its record; None where it has none.
+        unsupported: why the method cannot serve the task or the backbone; None where it can.
+        seconds: predicted time of the whole cell.
+        train_seconds: predicted time of its training.
+        peak_bytes: predicted peak memory.
+        basis: what the prediction rests on: `records`, `probe` or `formula`.
+    """
+
+    task: str
+    method: str
+    backbone: str | None
+    n_train: int
+    budget: str
+    seed: int
+    status: str | None
+    unsupported: str | None
+    seconds: float | None = None
+    train_seconds: float | None = None
+    peak_bytes: float | None = None
+    basis: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether a run would run this cell."""
+        return self.basis is not None
+
+
+@dataclass(frozen=True)
+class PlanGroup:
+    """Cells of one method, or of one task.
+
+    Attributes:
+        name: the method or task.
+        rows: its cells.
+        total_seconds: predicted time of those that run, one after another; work that they share counts once.
+    """
+
+    name: str
+    rows: tuple[PlanRow, ...]
+    total_seconds: float
+
+    @property
+    def running(self) -> list[PlanRow]:
+        """Cells that would run."""
+        return [row for row in self.rows if row.runs]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Forecast of a run.
+
+    Attributes:
+        device: name of the device.
+        rows: the cells, in the order of the run.
+        methods, tasks: the same by method and by task.
+        total_seconds: predicted time of everything that is left to run, one cell at a time.
+        memory_bytes: memory that a cell may take.
+        too_large: methods that are expected to need more, each with a smaller setting and its peak bytes, if any fits.
+        notes: what could not be probed, and why.
+    """
+
+    device: str
+    rows: tuple[PlanRow, ...] = field(repr=False)
+    methods: tuple[PlanGroup, ...] = field(repr=False)
+    tasks: tuple[PlanGroup, ...] = field(repr=False)
+    total_seconds: float
+    memory_bytes: float
+    too_large: tuple[tuple[str, str | None, float | None], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_done(self) -> int:
+        """Cells that have a record."""
+        return sum(row.status is not None for row in self.rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per cell: the fields of `PlanRow`."""
+        import pandas as pd
+
+        columns = [field.name for field in dataclasses.fields(PlanRow)]
+        return pd.DataFrame([dataclasses.astuple(row) for row in self.rows], columns=columns)
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        groups = [
+            {"method": group.name, "cells": len(group.rows), "to run": len(group.running), "s": group.total_seconds}
+            for group in self.methods
+        ]
+        return str(pd.DataFrame(groups).to_html(index=False, float_format="{:.1f}".format))
+
+
+@spelt_for_caller
+def plan(
+    suite: str | Path | None = None,
+    *,
+    data: UserData | None = None,
+    text: str = "text",
+    label: str = "label",
+    test: UserData | None = None,
+    name: str | None = None,
+    metric: str | None = None,
+    max_length: int | None = None,
+    strict: bool = False,
+    tasks: Several[str] | None = None,
+    methods: Several[str] | None = None,
+    sizes: Several[str | int] | int | None = None,
+    seeds: Several[int] | int | None = None,
+    budgets: Several[str | Budget] | Budget | None = None,
+    backbone: str | Path | None = None,
+    tune: int | None = None,
+    device: str = "auto",
+    store: str | Path | None = None,
+    mirror: str | Path | None = None,
+    probe: bool = True,
+    progress: bool | Display = True,
+) -> Plan:
+    """Predict what a run would take: seconds and memory of each cell. Nothing is run but short probes.
+
+    Arguments, errors and warnings are those of `run`. `probe` says whether a few steps of each method without a record
+    are measured; arithmetic is used otherwise. The store may be missing.
+    """
+    quiet_libraries()
+    from harness.cost import Estimator
+    from harness.measure import host_limit_bytes, memory_bytes_of
+    from harness.schedule import Limits, LocalWorkers, prepare_plan, run_probes
+
+    request = read_request(
+        suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
+        backbone, tune, device, mirror,
+    )  # fmt: skip
+    display = make_display(progress)
+    host_bytes = host_limit_bytes()
+    with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_bytes)) as workers:
+        workers.warm_up()
+        with display.working("Loading data and checking the backbone"):
+            prepared = prepare_plan(request, lambda _: workers.device, weights=False)
+        display.notes(prepared)
+        estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
+        statuses = _learn(find_store(store), prepared, estimator)
+        to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
+        memory_bytes = memory_bytes_of(prepared.device, host_bytes)
+        notes: list[str] = []
+        if probe and to_run:
+            with display.working("Probing") as show:
+                notes = run_probes(
+                    to_run,
+                    prepared,
+                    estimator,
+                    workers,
+                    memory_bytes=memory_bytes,
+                    report=lambda method: show(f"Probing {method}"),
+                )
+    return _plan_of(prepared, statuses, estimator, memory_bytes, notes)
+
+
+def _plan_of(
+    prepared: Prepared, statuses: dict[str, str], estimator: Estimator, memory_bytes: float, notes: Sequence[str]
+) -> Plan:
+    from harness.cost import total_seconds
+
+    def total(cells: Sequence[PlannedCell]) -> float:
+        running = [planned for planned in cells if runs(planned)]
+        return total_seconds(running, estimator, prepared.backbones)
+
+    def runs(planned: PlannedCell) -> bool:
+        return planned.unsupported is None and planned.cell.id not in statuses
+
+    def row_of(planned: PlannedCell) -> PlanRow:
+        cell = planned.cell
+        row = PlanRow(
+            task=cell.task,
+            method=planned.method_label,
+            backbone=cell.backbone,
+            n_train=cell.n_train,
+            budget=cell.budget.label(),
+            seed=cell.seed,
+            status=statuses.get(cell.id),
+            unsupported=planned.unsupported,
+        )
+        if not runs(planned):
+            return row
+        found = estimator.estimate(planned)
+        return dataclasses.replace(
+            row,
+            seconds=found.seconds,
+            train_seconds=found.train_seconds,
+            peak_bytes=found.peak_bytes,
+            basis=found.basis,
+        )
+
+    rows = {planned.cell.id: row_of(planned) for planned in prepared.cells}
+
+    def groups(name: Callable[[PlannedCell], str]) -> tuple[PlanGroup, ...]:
+        members: defaultdict[str, list[PlannedCell]] = defaultdict(list)
+        for planned in prepared.cells:
+            members[name(planned)].append(planned)
+        return tuple(
+            PlanGroup(group, tuple(rows[planned.cell.id] for planned in cells), total(cells))
+            for group, cells in members.items()
+        )
+
+    running = [planned for planned in prepared.cells if runs(planned)]
+    return Plan(
+        device=prepared.device.name,
+        rows=tuple(rows.values()),
+        methods=groups(lambda planned: planned.method_label),
+        tasks=groups(lambda planned: planned.cell.task),
+        total_seconds=total(prepared.cells),
+        memory_bytes=memory_bytes,
+        too_large=tuple(_too_large(running, estimator, memory_bytes)),
+        notes=tuple(notes),
+    )
+
+
+def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, str]:
+    """Teach the estimator from a store's records of these tasks on this device; return the statuses of the cells.
+
+    Records of other sizes and seeds teach it too, as long as the task and the configured method are the same.
+    """
+    from harness.store import Store
+
+    if "://" not in store and not Path(store).exists():
+        return {}
+    device = prepared.device.name
+    by_configuration = {_configured(planned.cell): planned for planned in prepared.cells}
+    with Store.open(store, read_only=True) as opened:
+        statuses = opened.statuses([planned.cell.id for planned in prepared.cells], device)
+        kept: defaultdict[tuple[object, ...], list[Record]] = defaultdict(list)
+        for record in opened.records(device=device):
+            configured = _configured(record.cell)
+            # Seconds of cells that shared their device do not predict one cell at a time.
+            if configured in by_configuration and record.provenance.cells_at_a_time == 1:
+                kept[(*configured, record.cell.n_train, record.cell.budget)].append(record)
+        for records in kept.values():
+            for record in [record for record in records if record.unsteady is None] or records:
+                estimator.add(record, _with_cell(by_configuration[_configured(record.cell)], record))
+    return statuses
+
+
+def _configured(cell: Cell) -> tuple[object, ...]:
+    """Return what tells a cell from others, except its size, draw, budget and seed."""
+    return cell.task, cell.data, cell.method, cell.version, canonical_of(cell.config, dict), cell.weights
+
+
+def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
+    """Return the planned cell of a record, with the method of a cell of the plan."""
+    # The configuration is the plan's own object, so that it is the same to the estimator too.
+    return dataclasses.replace(planned, cell=dataclasses.replace(record.cell, config=planned.cell.config))
+
+
+def _too_large(
+    cells: Sequence[PlannedCell], estimator: Estimator, memory_bytes: float
+) -> list[tuple[str, str | None, float | None]]:
+    """Return the methods whose largest cell is expected not to fit, each with a setting that fits and its bytes."""
+    from harness.cost import first_that_fits
+
+    largest: dict[str, PlannedCell] = {}
+    for planned in cells:
+        known = largest.setdefault(planned.method_label, planned)
+        if estimator.estimate(planned).peak_bytes > estimator.estimate(known).peak_bytes:
+            largest[planned.method_label] = planned
+    found: list[tuple[str, str | None, float | None]] = []
+    for label, planned in sorted(largest.items()):
+        if estimator.estimate(planned).peak_bytes > memory_bytes:
+            fits = first_that_fits(planned, estimator, memory_bytes)
+            found.append((label, None, None) if fits is None else (label, fits.planned.method_label, fits.peak_bytes))
+    return found

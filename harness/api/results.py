@@ -1,0 +1,164 @@
+"""Records, tables and reports of what was measured."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from harness.api.requests import find_store
+from harness.records import Record
+from harness.store import of_suite, stream_source
+from harness.support import UsageError, spelt_for_caller, uncollected
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from harness.report import Compared, Observations
+
+_WIDTH = 100
+"""Columns of a table in a notebook."""
+
+Records: TypeAlias = "str | Path | Results | Iterable[Record]"
+"""Records to read: a store, a .jsonl file, a folder of such files, results of a call, or the records themselves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Records of cells, and the tables and report that were made of them.
+
+    Attributes:
+        observations: the latest record of each cell, and which test rows each got right; None where there is none.
+        report: the report's page; None where none was written.
+    """
+
+    observations: Observations | None = field(repr=False)
+    report: Path | None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Records without predictions, one per cell."""
+        return () if self.observations is None else self.observations.records
+
+    @property
+    def table(self) -> Table | None:
+        """Comparison of methods and sizes, for `rich`; None where there is no record."""
+        from harness.report import terminal_table
+
+        return None if self.observations is None else terminal_table(self.observations)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per record: its cell, score, costs and provenance (`docs/reports.md` lists the columns)."""
+        from harness.analysis import tidy_frame
+
+        return tidy_frame(self.records)
+
+    def _repr_html_(self) -> str:
+        return html_of(self.table) if self.observations is not None else "<p>No record.</p>"
+
+
+@spelt_for_caller
+def read_records(
+    source: str | Path | None = None, *, suite: str | None = None, with_predictions: bool = True
+) -> list[Record]:
+    """Return the latest record of each cell.
+
+    Args:
+        source: a store, a .jsonl file of records, or a folder of such files; None takes the default store.
+        suite: only records that a run of this suite made.
+        with_predictions: whether records bring their predictions, which take most of the memory.
+
+    Raises:
+        StoreError: there is no such store, file or folder, or it holds something else.
+        UsageError: a folder without records, or a suite that no record names.
+    """
+    return list(of_suite(stream_source(find_store(source), with_predictions=with_predictions), suite))
+
+
+@uncollected()
+@spelt_for_caller
+def report(
+    source: Records | None = None,
+    out: str | Path | None = None,
+    *,
+    suite: str | None = None,
+    formats: str | Sequence[str] = ("png", "svg", "pdf"),
+    overwrite: bool = False,
+) -> Results:
+    """Write a page (HTML), tables (Markdown, CSV, LaTeX) and figures of what was measured.
+
+    Args:
+        source: records; None takes the default store.
+        out: folder to write to; None takes `reports/SUITE`, or `reports/all`.
+        suite: only records that a run of this suite made.
+        formats: of the figures: some of `png`, `svg` and `pdf`.
+        overwrite: whether files that no report wrote may be replaced.
+
+    Returns:
+        The records, and the path of the page.
+
+    Raises:
+        UsageError: there is no record, an unknown format, or a folder with other files.
+        StoreError: the records cannot be read, or the folder cannot be written.
+    """
+    from harness.report import FORMATS, check_report_folder, observe, write_report
+
+    listed = formats.split(",") if isinstance(formats, str) else formats
+    names = [name.strip().lower() for name in listed if name.strip()]
+    if not names or set(names) - set(FORMATS):
+        given = formats if isinstance(formats, str) else ",".join(formats)
+        raise UsageError(f"--figures {given} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
+    folder = Path(out) if out is not None else Path("reports") / (suite or "all")
+    if source is None or isinstance(source, str | Path):
+        source = find_store(source)
+        check_report_folder(folder, inputs=[source], overwrite=overwrite)
+    else:
+        check_report_folder(folder, overwrite=overwrite)
+    # A source that was read already keeps what is known of its predictions.
+    whole = isinstance(source, Results) and suite is None and source.observations
+    observed = whole or observe(of_suite(_stream(source), suite))
+    return Results(observed, write_report(observed, folder, names))
+
+
+@uncollected()
+@spelt_for_caller
+def compare(a: Records, b: Records) -> Compared:
+    """Return what got better or worse from `a` to `b`, beyond noise.
+
+    Args:
+        a: records of one state, such as those before a change.
+        b: records of another state.
+
+    Returns:
+        One row per configuration and size that both have (`rows`, a data frame), and the number of the others.
+
+    Raises:
+        UsageError: there is nothing to compare.
+        StoreError: the records cannot be read.
+    """
+    from harness.report import compare_methods
+
+    sides = [
+        side.observations if isinstance(side, Results) and side.observations is not None else _stream(side)
+        for side in (a, b)
+    ]
+    return compare_methods(*sides)
+
+
+def html_of(table: Table | None) -> str:
+    """Return a table of the terminal as HTML, for a notebook."""
+    from rich.console import Console
+
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH)
+    console.print(table)
+    code = '<pre style="font-family:monospace;line-height:1.2">{code}</pre>'
+    return console.export_html(inline_styles=True, code_format=code)
+
+
+def _stream(source: Records) -> Iterable[Record]:
+    if isinstance(source, Results):
+        return source.records
+    return stream_source(str(source)) if isinstance(source, str | Path) else source

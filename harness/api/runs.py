@@ -1,0 +1,261 @@
+"""Run the missing cells of a grid, and report them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api.display import Display, make_display
+from harness.api.requests import Several, find_store, read_request, seconds_of
+from harness.api.results import Results
+from harness.support import UsageError, cache_folder, quiet_libraries, spelt_for_caller
+
+if TYPE_CHECKING:
+    from harness.data import UserData
+    from harness.records import Budget
+    from harness.report import Observations
+    from harness.schedule import Executor, Limits, Prepared
+    from harness.store import Store
+
+EXECUTORS = ("local", "ray")
+_ON_OOM = ("record", "halve")
+
+_REPORT_SECONDS = 5.0
+_REPORT_SECONDS_PER_TASK = 3.0
+_REPORT_SHARE = 0.3
+"""Largest share of the time of a run that is kept for tables and report."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult(Results):
+    """Outcome of a run.
+
+    Attributes:
+        store: name of the store, without a password.
+        n_cells: cells of the grid.
+        n_run: cells that this run recorded.
+        n_failed: cells of the grid whose latest record is `failed`.
+        n_elsewhere: cells that another run on the same store was running, and that have no record yet.
+        n_left: cells without a record that nobody runs.
+        interrupted: whether Ctrl-C ended it early; there is no table and no report then.
+    """
+
+    store: str
+    n_cells: int
+    n_run: int
+    n_failed: int
+    n_elsewhere: int = 0
+    n_left: int = 0
+    interrupted: bool = False
+
+    @property
+    def n_before(self) -> int:
+        """Cells that had a record before."""
+        return self.n_cells - self.n_run - self.n_elsewhere - self.n_left
+
+
+@spelt_for_caller
+def run(
+    suite: str | Path | None = None,
+    *,
+    data: UserData | None = None,
+    text: str = "text",
+    label: str = "label",
+    test: UserData | None = None,
+    name: str | None = None,
+    metric: str | None = None,
+    max_length: int | None = None,
+    strict: bool = False,
+    tasks: Several[str] | None = None,
+    methods: Several[str] | None = None,
+    sizes: Several[str | int] | int | None = None,
+    seeds: Several[int] | int | None = None,
+    budgets: Several[str | Budget] | Budget | None = None,
+    backbone: str | Path | None = None,
+    tune: int | None = None,
+    device: str = "auto",
+    store: str | Path | None = None,
+    mirror: str | Path | None = None,
+    reports: str | Path | None = "reports",
+    retry_failed: bool = False,
+    remeasure: bool = False,
+    within: str | float | None = None,
+    cell_limit: str | float | None = None,
+    on_oom: str = "record",
+    throughput: int = 1,
+    price_per_hour: float | None = None,
+    executor: str = "local",
+    ray_address: str | None = None,
+    ray_workers: int | None = None,
+    ray_cores: int | None = None,
+    progress: bool | Display = True,
+) -> RunResult:
+    """Run the missing cells of a suite, or of your own data, and write a report.
+
+    Every cell is stored as soon as it ends, so that the same call goes on where an interrupted one stopped.
+
+    Args:
+        suite: name of a suite, or path of its YAML file; None with `data`.
+        data: your labelled texts: a data frame, or the path of a CSV, TSV, JSON, JSONL or Parquet file.
+        text: column of `data` that holds the texts.
+        label: column of `data` that holds the labels.
+        test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
+        name: name of the task; None takes the file's, or `data`. The same rows under one name are the same cells.
+        metric: main metric: `accuracy`, `macro_f1`, `matthews` or `f1`; None is accuracy.
+        max_length: tokens of a text that are read; None is 128.
+        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
+        tasks: only these tasks of the suite.
+        methods: such as `["linear-probe", "lora[rank=4]"]`; None takes the suite's.
+        sizes: training sizes, such as `[32, "8/class", "all"]`; None takes the suite's.
+        seeds: whole numbers from 0; None takes the suite's.
+        budgets: limits of each fit, such as `["epochs=3"]`, or the name of a set of budgets.
+        backbone: a hub id, `ID@REVISION` or a local folder; None takes the suite's.
+        tune: number of settings that each method tries within a cell's budget; None tries none.
+        device: `auto`, `cpu` or `cuda`.
+        store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
+        mirror: folder with datasets/ and models/, searched first; None takes HARNESS_MIRROR.
+        reports: folder of reports, in which this one gets a folder of its own; None writes none.
+        retry_failed: whether failed cells run again.
+        remeasure: whether cells run again during which the machine was disturbed.
+        within: time for everything, such as `30m`, or in seconds; the most useful cells come first.
+        cell_limit: longest time of one cell, such as `90s`, or in seconds.
+        on_oom: when a cell runs out of memory, `record` it, or `halve`: also run it in pieces of half the size.
+        throughput: number of cells to run at a time on one device; their times are in no cost table.
+        price_per_hour: price of the device, kept in the records.
+        executor: `local` or `ray`.
+        ray_address: with Ray, `auto` or a cluster's address; None starts a cluster here.
+        ray_workers: with Ray, number of workers; None is one per GPU, or one per node.
+        ray_cores: with Ray, cores of each worker; None shares all of them.
+        progress: whether progress is shown (on standard error, or in the notebook); or a display of your own.
+
+    Returns:
+        Records, table, report and counts of the grid.
+
+    Raises:
+        UsageError: an argument that makes no sense; the message says what was expected.
+        DataError: the data cannot be used.
+        MissingResourceError: a data set or backbone is not available.
+        StoreError: the store or the report cannot be written.
+
+    Warns:
+        DataWarning: labels or texts of `data` look wrong.
+    """
+    began = time.monotonic()
+    quiet_libraries()
+    cell_seconds = seconds_of(cell_limit, "--cell-limit")
+    seconds = seconds_of(within, "--within")
+    if on_oom not in _ON_OOM:
+        raise UsageError(f"--on-oom '{on_oom}' was given; expected {' or '.join(_ON_OOM)}.")
+    if throughput < 1:
+        raise UsageError(f"--throughput {throughput} was given; expected how many cells to run at a time.")
+    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
+        raise UsageError(f"--price-per-hour {price_per_hour:g} was given; expected a number from 0 on.")
+    request = read_request(
+        suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
+        backbone, tune, device, mirror,
+    )  # fmt: skip
+    from harness.measure import host_limit_bytes
+    from harness.report import check_report_folder, write_report
+    from harness.schedule import Limits, Policy, prepare_plan, run_cells
+    from harness.store import Store
+
+    folder = None if reports is None else Path(reports) / request.suite.name
+    source = find_store(store)
+    if folder is not None:
+        check_report_folder(folder, inputs=[source], option="--reports")
+    display = make_display(progress)
+    limits = Limits(cell_seconds, host_limit_bytes())
+    with _executor(executor, device, limits, throughput, ray_address, ray_workers, ray_cores) as workers:
+        workers.warm_up()  # it imports what it needs while the data are read
+        with display.working("Loading data and checking the backbone"):
+            prepared = prepare_plan(request, lambda _: workers.device)
+        display.notes(prepared)
+        n_said = _say_remarks(display, workers, 0)
+        policy = Policy(
+            retry_failed=retry_failed,
+            deadline=None if seconds is None else _deadline(began, seconds, prepared),
+            halve_on_oom=on_oom == "halve",
+            remeasure=remeasure,
+            price_per_hour=price_per_hour,
+        )
+        with Store.open(source) as opened:
+            try:
+                with display.running(prepared):
+                    outcome = run_cells(prepared, opened, display, workers, policy)
+            finally:
+                _say_remarks(display, workers, n_said)
+            observed = None if outcome.interrupted else observed_cells(opened, outcome.ids, prepared.device.name)
+            where = opened.name
+    page = None if observed is None or folder is None else write_report(observed, folder, formats=("png",))
+    return RunResult(
+        observed,
+        page,
+        where,
+        n_cells=outcome.n_cells,
+        n_run=outcome.n_run,
+        n_failed=outcome.n_failed,
+        n_elsewhere=outcome.n_elsewhere,
+        n_left=outcome.n_left,
+        interrupted=outcome.interrupted,
+    )
+
+
+def observed_cells(store: Store, ids: Collection[str], device: str) -> Observations | None:
+    """Return what a store holds of some cells, read as a stream; None where it holds none of them."""
+    from harness.report import observe
+
+    stream = store.records(with_predictions=True, ids=ids, device=device)  # too large to be read at once
+    first = next(stream, None)
+    return None if first is None else observe(itertools.chain([first], stream))
+
+
+def _executor(
+    executor: str,
+    device: str,
+    limits: Limits,
+    throughput: int,
+    ray_address: str | None,
+    ray_workers: int | None,
+    ray_cores: int | None,
+) -> Executor:
+    if executor == "local":
+        for option, value in (("address", ray_address), ("workers", ray_workers), ("cores", ray_cores)):
+            if value is not None:
+                raise UsageError(f"--ray-{option} goes with --executor ray.")
+        from harness.schedule import LocalWorkers
+
+        return LocalWorkers(device, cache_folder(), n_workers=throughput, limits=limits)
+    if executor != "ray":
+        raise UsageError(f"--executor '{executor}' was given; expected {' or '.join(EXECUTORS)}.")
+    if throughput != 1:
+        raise UsageError("--throughput goes with --executor local; Ray runs one cell a worker (--ray-workers).")
+    for option, number in (("--ray-workers", ray_workers), ("--ray-cores", ray_cores)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} {number} was given; expected a whole number above 0.")
+    from harness.schedule import RayWorkers
+
+    return RayWorkers(
+        device,
+        cache_folder(),
+        address=ray_address,
+        n_workers=ray_workers,
+        cores_per_worker=ray_cores,
+        limits=limits,
+    )
+
+
+def _say_remarks(display: Display, workers: Executor, n_said: int) -> int:
+    """Show an executor's remarks from the one after `n_said` on; return the number of them."""
+    for remark in workers.remarks[n_said:]:
+        display.say(f"Note: {remark}")
+    return len(workers.remarks)
+
+
+def _deadline(began: float, within: float, prepared: Prepared) -> float:
+    """Return the time at which cells must have ended, so that tables and report are done in time too."""
+    reporting = _REPORT_SECONDS + _REPORT_SECONDS_PER_TASK * len(prepared.tasks)
+    return began + within - min(reporting, _REPORT_SHARE * within)

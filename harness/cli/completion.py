@@ -1,0 +1,70 @@
+"""Names that a shell completes, found without importing what they name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+METRICS = ("accuracy", "macro_f1", "matthews", "f1")
+"""Metrics of a user's own data."""
+
+_NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)
+
+
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return the completion of an option that takes one of these names."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def some_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return the completion of an option that takes several of these names, with commas between them."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        taken = before.split(",")
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(last) and name not in taken]
+
+    return complete
+
+
+def suite_names() -> list[str]:
+    """Return the names of suites, those of plug-ins included."""
+    from harness.support import shipped
+
+    folder = shipped("suites")
+    own = [entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return sorted([*own, *_plugged("suites")])
+
+
+def method_names() -> list[str]:
+    """Return the names of methods, those of plug-ins included."""
+    return _declared("methods")
+
+
+def kind_names() -> list[str]:
+    """Return the names of kinds of task, those of plug-ins included."""
+    return _declared("tasks")
+
+
+def _declared(package: str) -> list[str]:
+    """Return the names that the classes of a package declare; its modules are read and not imported."""
+    files = (Path(__file__).parents[1] / package).glob("*.py")
+    found = [name for file in files for name in _NAME.findall(file.read_text(encoding="utf-8"))]
+    return sorted({*found, *_plugged(package)})
+
+
+def _plugged(package: str) -> list[str]:
+    return [found.name for found in importlib.metadata.entry_points(group=f"harness.{package}")]
+
+
+complete_suite = one_of(suite_names)
+complete_method = one_of(method_names)
+complete_methods = some_of(method_names)
+complete_kind = one_of(kind_names)
+
+
+def complete_words(*words: str) -> Callable[[str], list[str]]:
+    """Return the completion of an option that takes one of a few words."""
+    return one_of(lambda: words)

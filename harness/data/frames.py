@@ -1,0 +1,99 @@
+"""Data frames in the place of a user's files: their rows pass the same checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from pydantic import PrivateAttr
+
+from harness.data.files import FileRows, absolute_path, missing_column, read_rows
+from harness.data.raw import Origin
+from harness.data.spec import Files
+from harness.support import DataError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UserData: TypeAlias = "str | Path | pd.DataFrame"
+"""A user's labelled texts: the path of a file, or a data frame."""
+
+FRAME_NAME = "data"
+"""Name of the task of a data frame, unless the user gives one."""
+
+
+class Frames(Files):
+    """Data frames that stand for files: `train` and `test` hold their names for messages.
+
+    A pickled copy leaves the rows behind. A task's own rows travel to a worker, and the frames are not needed there.
+    """
+
+    _frames: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "__pydantic_private__": {"_frames": {}}}
+
+    def rows(self, part: str, columns: Sequence[str]) -> FileRows:
+        """Return columns of the part `train` or `test`.
+
+        Raises:
+            DataError: a column is missing or there twice, or there is no row.
+        """
+        name, frame = getattr(self, part), self._frames[part]
+        known = list(frame.columns)
+        for column in columns:
+            if column not in known:
+                raise missing_column(name, column, map(str, known))
+            if known.count(column) > 1:
+                raise DataError(f"{name}: there are {known.count(column)} columns '{column}'; rename all but one.")
+        if not len(frame):
+            raise DataError(f"{name}: there are no rows.")
+        origin = Origin(name, "position", range(len(frame)))
+        return FileRows({column: _plain_values(frame[column]) for column in columns}, origin)
+
+
+def is_frame(data: object) -> bool:
+    """Return whether a value is a data frame, without importing pandas."""
+    return any(
+        cls.__module__.partition(".")[0] == "pandas" and cls.__name__ == "DataFrame" for cls in type(data).__mro__
+    )
+
+
+def files_of(data: UserData, test: UserData | None = None) -> Files:
+    """Return a user's files or data frames as the source of a task.
+
+    Raises:
+        DataError: the path starts with an unknown user's home folder.
+        UsageError: one of the two is a data frame and the other is not, or is neither.
+    """
+    given = {"data": data} if test is None else {"data": data, "test": test}
+    for name, value in given.items():
+        if not is_frame(value) and not isinstance(value, str | Path):
+            raise UsageError(
+                f"{name} is of type {type(value).__name__}; expected a pandas DataFrame, or the path of a file."
+            )
+    if len({is_frame(value) for value in given.values()}) > 1:
+        raise UsageError("data and test are a DataFrame and a path; expected two of one sort.")
+    if not is_frame(data):
+        paths = [str(absolute_path(cast("str | Path", value))) for value in given.values()]
+        return Files(train=paths[0], test=None if test is None else paths[1])
+    files = Frames(train="the DataFrame", test=None if test is None else "the DataFrame of test rows")
+    files._frames.update(train=data, **({} if test is None else {"test": test}))
+    return files
+
+
+def rows_of(files: Files, part: str, columns: Sequence[str]) -> FileRows:
+    """Return columns of the part `train` or `test` of a user's files or data frames.
+
+    Raises:
+        DataError: the file cannot be read, or a column is missing; the message names both.
+    """
+    return files.rows(part, columns) if isinstance(files, Frames) else read_rows(Path(getattr(files, part)), columns)
+
+
+def _plain_values(column: Any) -> list[Any]:
+    """Return a column's values as Python has them: None for missing ones, `int` for NumPy's integers."""
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
