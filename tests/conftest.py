@@ -24,6 +24,7 @@ from tests.tiny_architectures import save_tiny
 from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
 from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_tiny_bert, write_toy_table
+from tests.warm_workers import use_warm_workers
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,13 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     (cache / "matrix-rates.json").write_bytes(_rates)
     monkeypatch.setenv("HARNESS_CACHE", str(cache))
     monkeypatch.delenv("HARNESS_STORE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _warm_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked, not started anew, unless the test is marked `cold_workers`."""
+    if request.node.get_closest_marker("cold_workers") is None:
+        use_warm_workers(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from harness.store.store import Store
 from tests.commands import command, run_cli
 from tests.record_factory import essence
 from tests.toys import write_toy_table
+from tests.warm_workers import worker_processes
 
 FEW = "majority,tfidf,linear-probe[c=1.0],head"
 MORE = "majority,tfidf,linear-probe,head,lora,full"
@@ -165,10 +166,11 @@ def test_ctrl_c_once_ends_with_the_running_cell(few: Grid, tmp_path: Path) -> No
         assert store.claimed() == set()
 
 
+@pytest.mark.cold_workers
 def test_a_worker_that_is_killed_before_its_first_cell_is_no_fault_of_the_backbone(tiny: BackboneFiles) -> None:
     with LocalWorkers("cpu", None) as workers:
         workers.warm_up()
-        [worker] = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        [worker] = worker_processes()
         threading.Timer(0.3, worker.kill).start()  # it imports for longer than that
         assert workers.refusals([tiny]) == []
 

@@ -1,11 +1,23 @@
-"""Rules that import-linter cannot state: faces of rooms, and tests that do not import each other."""
+"""Rules that import-linter cannot state: what the face of a room lists, and that tests do not import each other."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
+import pytest
+
+import harness
+
 TESTS = Path(__file__).parent
+PACKAGE = Path(harness.__file__).parent
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.pyi"))
+
+DOCUMENTED = {("methods", "method"), ("saved", "SavedModel")}
+"""Names that users of the package import: the decorator of a method of their own, and the type of a loaded model."""
 
 
 def imported(path: Path) -> set[str]:
@@ -14,9 +26,54 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
+
+
+def face_of(room: str) -> dict[str, str]:
+    """Return the names that a room's face lists, and the module of each; modules that it lists whole are left out."""
+    tree = ast.parse((PACKAGE / room / "__init__.pyi").read_text("utf-8"))
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+    return {alias.asname or alias.name: str(node.module) for node in nodes for alias in node.names}
+
+
+@cache
+def used_by_room() -> dict[str, set[str]]:
+    """Return the names that the modules of each room import; those outside the rooms count as the room `''`."""
+    found = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).parts
+        found[parts[0] if len(parts) > 1 else ""] |= imported(path)
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text("utf-8"))
+    for node in stub.body:
+        if isinstance(node, ast.ImportFrom):
+            found[""] |= {f"harness.{str(node.module).split('.')[0]}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_each_folder_is_a_room_with_a_face() -> None:
+    assert sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")) == ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_names_of_a_face_exist_and_are_no_modules(room: str) -> None:
+    """A name that is a module's too would be either, depending on what was imported first."""
+    face = face_of(room)
+    modules = {path.stem for path in (PACKAGE / room).glob("*.py")} | {
+        path.parent.name for path in (PACKAGE / room).glob("*/__init__.py")
+    }
+    assert sorted(set(face) & modules) == []
+    module = importlib.import_module(f"harness.{room}")
+    assert [name for name in face if not hasattr(module, name)] == []
+    assert set(face) <= set(module.__all__)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_name_of_a_face_is_used_by_another_room(room: str) -> None:
+    used = set().union(*(names for other, names in used_by_room().items() if other != room))
+    unused = {name for name in face_of(room) if f"harness.{room}.{name}" not in used and (room, name) not in DOCUMENTED}
+    assert sorted(unused) == []
 
 
 def test_no_test_module_imports_another() -> None:

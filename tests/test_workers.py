@@ -21,6 +21,7 @@ from harness.tasks import Task
 from tests.executors import Quiet
 from tests.planted import Planted
 from tests.toys import plan_one
+from tests.warm_workers import worker_processes
 
 
 def run_planted(
@@ -68,14 +69,13 @@ def test_whatever_goes_wrong_is_a_record_and_the_run_goes_on(toy: Task, cpu: Dev
     assert (records["sleep"].cost.fit_seconds or 0) > 0.6
     assert sum("trying once more" in remark for remark in listener.remarks) == 3
     assert len(listener.ended) == len(faults)
-    assert not [child for child in psutil.Process().children() if "serve" in " ".join(child.cmdline())]
+    assert worker_processes() == []
 
 
 def test_limits_on_time_and_memory(toy: Task, cpu: Device, tmp_path: Path) -> None:
-    # Long enough for the first imports of a new worker, which the limit counts.
-    records, _ = run_planted({"sleep": None, "none": None}, toy, cpu, tmp_path, Limits(cell_seconds=12.0))
+    records, _ = run_planted({"sleep": None, "none": None}, toy, cpu, tmp_path, Limits(cell_seconds=4.0))
     assert records["sleep"].status == "out_of_time"
-    assert "its limit is 12 s (--cell-limit)" in str(records["sleep"].error)
+    assert "its limit is 4 s (--cell-limit)" in str(records["sleep"].error)
     assert records["none"].status == "ok"
 
 
