@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.analysis.frame import Cut, cut
 from harness.records.record import Record
-from harness.report import latex, plots
+from harness.report import latex
 from harness.report.caption import cautions, coverage, scores_said
 from harness.report.compare import compare_methods
 from harness.report.contrasts import standings

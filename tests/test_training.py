@@ -27,7 +27,7 @@ from harness.training.vocabulary import CompactEmbedding
 from tests.toys import make_bench, run_one
 
 
-def progress(budget: Budget, seconds: float = 0.0, **options: int) -> Progress:
+def progress(budget: Budget, seconds: float = 0.0, **options: int) -> BudgetProgress:
     return BudgetProgress(
         budget, options.get("default_steps", 100), options.get("steps_per_epoch", 10), lambda: seconds
     )

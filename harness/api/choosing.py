@@ -74,7 +74,7 @@ def choose(
         DataWarning: labels or texts of `data` look wrong.
     """
     start = time.monotonic() if began is None else began
-    from harness.choose import check_folder, check_time
+    from harness.choose import check_save_folder, check_time
     from harness.choose import choose as choose_for
     from harness.measure import check_name
     from harness.records import parse_bytes
@@ -83,7 +83,7 @@ def choose(
     assert seconds is not None
     folder = Path(save)
     check_time(seconds)
-    check_folder(folder)
+    check_save_folder(folder)
     check_name(device)
     most = parse_bytes(peak_memory, "--peak-memory") if isinstance(peak_memory, str) else peak_memory
     quiet_libraries()

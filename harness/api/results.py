@@ -104,13 +104,15 @@ def report(
         UsageError: there is no record, an unknown format, or a folder with other files.
         StoreError: the records cannot be read, or the folder cannot be written.
     """
-    from harness.report import FORMATS, check_report_folder, observe, write_report
+    from harness.report import FIGURE_FORMATS, check_report_folder, observe, write_report
 
     listed = formats.split(",") if isinstance(formats, str) else formats
     names = [name.strip().lower() for name in listed if name.strip()]
-    if not names or set(names) - set(FORMATS):
+    if not names or set(names) - set(FIGURE_FORMATS):
         given = formats if isinstance(formats, str) else ",".join(formats)
-        raise UsageError(f"--figures {given} was given; expected some of {', '.join(FORMATS)}, separated by commas.")
+        raise UsageError(
+            f"--figures {given} was given; expected some of {', '.join(FIGURE_FORMATS)}, separated by commas."
+        )
     folder = Path(out) if out is not None else Path("reports") / (suite or "all")
     if source is None or isinstance(source, str | Path):
         source = find_store(source)

@@ -11,7 +11,7 @@ from harness.api import TerminalDisplay
 from harness.support import plain
 
 if TYPE_CHECKING:
-    from harness.report import Source
+    from harness.report import RecordSource
 
 
 def make_console() -> Console:
@@ -27,7 +27,7 @@ def say(line: str, console: Console | None = None) -> None:
     (console or Console()).print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def print_tables(console: Console, records: Source) -> None:
+def print_tables(console: Console, records: RecordSource) -> None:
     """Print the comparison: one table for each task, backbone and device."""
     from harness.report import terminal_tables
 

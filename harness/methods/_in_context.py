@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.backbones import Backbone, LanguageModel
+    from harness.training import GenerativeModel
 
 TEMPLATE = "Input: {text}\nLabel:"
 """Default template of a text, where neither the task nor the method sets one."""

@@ -16,7 +16,6 @@ from .forms.classes import Classes as Classes
 from .forms.classes import score_logits as score_logits
 from .generative import GenerativeModel as GenerativeModel
 from .generative import decoder_start_id as decoder_start_id
-from .forms.base import linear_head as linear_head
 from .inputs import BlockInputs as BlockInputs
 from .inputs import Inputs as Inputs
 from .loop import EarlyStopping as EarlyStopping
