@@ -15,9 +15,9 @@ from harness.measure import (
     Meters,
     PhaseClock,
     Standing,
-    describe,
     is_in_long_step,
     n_signs,
+    provenance_of,
 )
 from harness.methods import Fitted, Ledger
 from harness.planning import PlannedCell
@@ -132,7 +132,7 @@ class Attempt:
         if self.left_behind is not None:
             measured[_LEFT_BEHIND] = self.left_behind
         failures = Failures({**self.meters.failures, **self.clock.failures, **self.failures})
-        provenance = describe(
+        provenance = provenance_of(
             device,
             device.precision(cell.config.get("precision", "fp32")),
             started_at=self.started_at,
