@@ -231,7 +231,7 @@ def test_a_watch_keeps_the_peak_and_what_disturbed() -> None:
     library = FakeNvml(used=100, pids=[], reasons=0)
     with nvml.DriverWatch(nvml.Gpu(library, None)) as watch:
         library.said.update(used=900)
-        time.sleep(5 * nvml.WATCH_SECONDS)
+        time.sleep(5 * nvml.POLL_SECONDS)
         library.said.update(used=300)
     assert watch.peak_bytes == 900
     assert watch.disturbance() is None

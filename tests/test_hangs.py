@@ -20,8 +20,7 @@ import psutil
 import pytest
 
 from harness.measure.device import Device, find_device
-from harness.measure.signs import n_signs
-from harness.measure.watch import AttentiveClock, Presence, Standing, Watch
+from harness.measure.watch import AttentiveClock, Presence, Standing, Watch, n_signs
 from harness.methods import _label_likelihood, methods
 from harness.methods.base import Bench
 from harness.planning.plan import PlannedCell

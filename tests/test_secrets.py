@@ -18,7 +18,7 @@ from harness.store.database import parse_url
 from harness.store.reading import read_source
 from harness.store.store import Store
 from harness.support.errors import HarnessError
-from harness.support.masking import mask_store, mask_text
+from harness.support.text import mask_store, mask_text
 from tests.commands import everything_said
 from tests.record_factory import make_record
 from tests.toys import write_toy_table

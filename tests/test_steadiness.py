@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure.steadiness import Steadiness, describe, unevenness
+from harness.measure.steadiness import Steadiness, judge_processors, unevenness
 from harness.records.record import CurvePoint
 from harness.store.store import Store
 from tests.commands import run_cli
@@ -31,10 +31,15 @@ def curve(rates: list[float]) -> list[CurvePoint]:
 
 
 def test_words_follow_from_seconds() -> None:
-    assert describe(busy=20.0, stolen=0.0, own=19.0, there=20.0) is None
-    assert describe(busy=20.0, stolen=0.0, own=15.0, there=20.0) == "other processes took 25% of its processors' time"
-    assert describe(busy=18.0, stolen=2.0, own=18.0, there=20.0) == "the host took 10% of its processors' time"
-    assert describe(busy=10.0, stolen=0.0, own=11.0, there=20.0) is None  # counted in hundredths
+    assert judge_processors(busy=20.0, stolen=0.0, own=19.0, available=20.0) is None
+    assert (
+        judge_processors(busy=20.0, stolen=0.0, own=15.0, available=20.0)
+        == "other processes took 25% of its processors' time"
+    )
+    assert (
+        judge_processors(busy=18.0, stolen=2.0, own=18.0, available=20.0) == "the host took 10% of its processors' time"
+    )
+    assert judge_processors(busy=10.0, stolen=0.0, own=11.0, available=20.0) is None  # counted in hundredths
 
 
 def test_a_fit_that_slows_down_is_uneven() -> None:

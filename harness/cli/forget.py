@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.store import Store, Wanted, find, forget
+from harness.store import Store, Wanted, find_records, forget_records
 from harness.support import plain
 
 _N_ROWS = 40
@@ -24,7 +24,7 @@ def forget_command(wanted: Wanted, store: str, *, yes: bool) -> int:
         console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
     with Store.open(store, create=False) as opened:
-        keys = find(opened, wanted)
+        keys = find_records(opened, wanted)
         if not keys:
             said = ", ".join(f"{name} {value}" for name, value in wanted.stated().items())
             say(f"No record in {opened.name} has {said}.")
@@ -41,7 +41,7 @@ def forget_command(wanted: Wanted, store: str, *, yes: bool) -> int:
         if not yes and not typer.confirm(f"Forget these {len(keys)} records? They cannot be brought back"):
             say("Nothing was forgotten.")
             return 1
-        n_deleted, n_claimed = forget(opened, keys)
+        n_deleted, n_claimed = forget_records(opened, keys)
         say(f"{n_deleted} records forgotten; {opened.count()} are left in {opened.name}.")
         if n_claimed:
             say(f"{n_claimed} records stay: their cells are being run. Try again when the run has ended.")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.support import UsageError, quiet_libraries
+from harness.support import StoreError, UsageError, quiet_libraries
 from harness.support import text as wording
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _keep(found: list[Stepped], files: BackboneFiles | None, device: Device, opt
     ]
     try:
         return keep(kept) if kept else None
-    except OSError:  # what was found is shown all the same
+    except StoreError:  # what was found is shown all the same
         return None
 
 

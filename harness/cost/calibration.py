@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import is_accelerator
-from harness.support import cache_folder, write_whole
+from harness.support import cache_folder, replacing
 
 _FILE = "probes.json"
 
@@ -57,7 +57,7 @@ def keep(found: Iterable[Probed], folder: Path | None = None) -> Path:
     """Add to what was kept; the same method on the same device and texts replaces what was found of it before.
 
     Raises:
-        OSError: the file cannot be written.
+        StoreError: the file cannot be written.
     """
     folder = folder or cache_folder()
 
@@ -68,5 +68,6 @@ def keep(found: Iterable[Probed], folder: Path | None = None) -> Path:
     for one in found:
         merged.pop(key(one), None)
         merged[key(one)] = one
-    write_whole(folder / _FILE, json.dumps([asdict(one) for one in merged.values()], indent=1))
+    with replacing(folder / _FILE) as temporary:
+        temporary.write_text(json.dumps([asdict(one) for one in merged.values()], indent=1), "utf-8")
     return folder / _FILE

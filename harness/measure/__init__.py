@@ -1,4 +1,4 @@
-"""Clocks, memory, floating-point operations, devices and provenance: every figure of a record's `cost`."""
+"""Measure every figure of a record's cost: time, memory, operations and energy; name devices and note provenance."""
 
 import lazy_loader
 

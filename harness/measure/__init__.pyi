@@ -10,8 +10,8 @@ from .device import check_name as check_name
 from .device import find_device as find_device
 from .device import shared as shared
 from .energy import counter as counter
-from .exhausted import is_out_of_memory as is_out_of_memory
 from .failures import Failures as Failures
+from .failures import is_out_of_memory as is_out_of_memory
 from .flops import UNCOUNTED as UNCOUNTED
 from .flops import FlopsModel as FlopsModel
 from .flops import count_flops as count_flops
@@ -19,12 +19,12 @@ from .flops import counted as counted
 from .flops import fit_flops as fit_flops
 from .flops import fit_language_flops as fit_language_flops
 from .flops import known_flops as known_flops
-from .host import host_limit_bytes as host_limit_bytes
-from .host import kills_for_memory as kills_for_memory
-from .host import memory_bytes_of as memory_bytes_of
+from .memory import memory_bytes_of as memory_bytes_of
 from .leftovers import Leftovers as Leftovers
 from .memory import UNKNOWN_BYTES as UNKNOWN_BYTES
 from .memory import MemoryMeter as MemoryMeter
+from .memory import host_limit_bytes as host_limit_bytes
+from .memory import kills_for_memory as kills_for_memory
 from .memory import release as release
 from .memory import settle as settle
 from .memory import settle_for_good as settle_for_good
@@ -33,10 +33,6 @@ from .provenance import now as now
 from .provenance import package_versions as package_versions
 from .provenance import provenance_of as provenance_of
 from .rate import matrix_rate as matrix_rate
-from .signs import is_in_long_step as is_in_long_step
-from .signs import long_step as long_step
-from .signs import n_signs as n_signs
-from .signs import show_progress as show_progress
 from .steadiness import unevenness as unevenness
 from .watch import GRACE_SECONDS as GRACE_SECONDS
 from .watch import OWN_SHARE as OWN_SHARE
@@ -46,4 +42,8 @@ from .watch import AttentiveClock as AttentiveClock
 from .watch import Presence as Presence
 from .watch import Standing as Standing
 from .watch import Watch as Watch
+from .watch import is_in_long_step as is_in_long_step
+from .watch import long_step as long_step
+from .watch import n_signs as n_signs
+from .watch import show_progress as show_progress
 from .watch import too_long as too_long

@@ -1,7 +1,7 @@
-"""Seconds by phase, never counted twice.
+"""Measure seconds and joules by phase, each counted once.
 
-Phases are exclusive: entering one pauses the one around it. What comes from a cache is charged at the seconds that
-were measured when it was computed, so that a warm cell never looks cheaper than a cold one (protocol, Cost).
+Phases are exclusive: entering one pauses the enclosing one. Cached results are charged at the seconds measured when
+they were computed, so a warm cell never looks cheaper than a cold one (protocol, Cost).
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from harness.measure.failures import Failures
 
 Phase = Literal["load", "warmup", "encode", "tune", "fit", "predict", "measure"]
 TRAIN_PHASES: tuple[Phase, ...] = ("encode", "tune", "fit")
-"""What a `train_seconds` budget counts."""
+"""Phases that a `train_seconds` budget counts."""
 
 
 class DeviceTimer(Protocol):
-    """Seconds of a device's own clock between marks in its queue: reading them waits for nothing but the marks."""
+    """A device's own clock, which measures seconds between marks in its queue without waiting for other work."""
 
     def mark(self) -> Any:
-        """Put a mark behind all that was asked of the device so far."""
+        """Put a mark after all work queued so far."""
         ...
 
     def seconds(self, start: Any, end: Any) -> float:
-        """Seconds between two marks, once the device has reached both."""
+        """Return the seconds between two marks, once the device has reached both."""
         ...
 
 
 class EnergyCounter(Protocol):
-    """Energy since some time in the past, in joules; None where it cannot be read (any more).
+    """A counter of energy since some moment in the past.
 
     Attributes:
-        source: whose counter it is.
+        source: name of the counter, such as `NVML`.
     """
 
     source: str
 
     def joules(self) -> float | None:
-        """What the counter says now."""
+        """Return the present reading in joules; None if it cannot be read."""
         ...
 
 
 class CudaTimer:
-    """CUDA events."""
+    """A timer made of CUDA events."""
 
     def mark(self) -> Any:
-        """An event in the current stream."""
+        """Record an event in the current stream."""
         import torch
 
         event = torch.cuda.Event(enable_timing=True)
@@ -56,7 +56,7 @@ class CudaTimer:
         return event
 
     def seconds(self, start: Any, end: Any) -> float:
-        """Waits for the later event."""
+        """Wait for the later event and return the seconds between both."""
         end.synchronize()
         return float(start.elapsed_time(end)) / 1000.0
 
@@ -65,13 +65,13 @@ class PhaseClock:
     """Wall-clock seconds of each phase of one cell.
 
     Args:
-        synchronise: called at every boundary, so that work queued on an accelerator is counted where it was asked
-            for; None on a CPU.
+        synchronise: function called at every boundary, so that queued work of an accelerator counts for the phase
+            that queued it; None on a CPU.
         timer: the accelerator's own clock; None on a CPU.
-        energy: the device's counter, read at every boundary; None where it has none, or is shared.
-        on_change: called after every boundary, in no phase's time; None calls nothing.
+        energy: the device's counter, read at every boundary; None if there is none, or the device is shared.
+        on_change: function called after every boundary, outside all phases; None calls nothing.
 
-    A timer or a counter that fails is not read again: its figures are None, and `failures` says why.
+    A timer or counter that fails is not read again: its figures are None, and `failures` gives the reason.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PhaseClock:
         self._synchronise = synchronise
 
     def _settle(self) -> None:
-        """Give the time since the last boundary to the phase that is running, if any."""
+        """Add the time since the last boundary to the running phase, if any."""
         if self._synchronise is not None and self._stack:
             self._synchronise()
         now = time.perf_counter()
@@ -134,22 +134,22 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Count the block's seconds for `phase`; an enclosing phase is paused meanwhile."""
+        """Count the block's seconds for `phase`, and pause the enclosing phase."""
         with self._running(phase):
             yield
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Count the block's seconds for no phase (measuring itself, filling a cache that is charged instead)."""
+        """Count the block's seconds for no phase: for measuring itself, or filling a cache that is charged instead."""
         with self._running(None):
             yield
 
     def charge(self, phase: Phase, seconds: float) -> None:
-        """Add seconds that were measured elsewhere: what a reused result cost when it was computed."""
+        """Add seconds measured elsewhere, such as the original cost of a reused result."""
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
     def charge_all(self, other: PhaseClock, phase: Phase, to: Phase) -> None:
-        """Add what another clock counted for `phase`, in seconds and joules, to a phase of this one."""
+        """Add another clock's seconds and joules of `phase` to a phase of this one."""
         self._aside = None  # its seconds are this clock's from now on
         self.failures.update(other.failures)
         seconds = other.seconds(phase)
@@ -162,18 +162,18 @@ class PhaseClock:
         self._joules[phase] = None if known is None or joules is None else known + joules
 
     def joules(self, phase: Phase) -> float | None:
-        """Energy of `phase` that was measured, what was charged left out; None where any of it is not known."""
+        """Return the measured energy of `phase`, without charged work; None if any part is unknown."""
         return self._joules.get(phase)
 
     def aside(self) -> PhaseClock:
-        """A clock of the same device that begins at nothing, for a fit within this one's cell."""
+        """Return a new clock of the same device that starts at zero, for a fit within this clock's cell."""
         self._aside = PhaseClock(self._synchronise, self._timer, self._energy, self._on_change)
         return self._aside
 
     def standing(self) -> tuple[float, Phase | None]:
-        """Return the train seconds so far, and the phase that runs now; for another thread to ask.
+        """Return the training seconds so far, and the running phase (None between phases); safe in other threads.
 
-        The seconds of a fit on a clock aside are included. The phase is None between phases.
+        The seconds include those of a fit on a clock from `aside`.
         """
         aside = self._aside
         seconds, phase = self.train_seconds, next(iter(self._stack[-1:]), None)
@@ -184,27 +184,27 @@ class PhaseClock:
 
     @property
     def train_joules(self) -> float | None:
-        """Energy of what a `train_seconds` budget counts; None where any of it is not known."""
+        """Energy of the phases that a `train_seconds` budget counts; None if any part is unknown."""
         found = [self._joules[phase] for phase in TRAIN_PHASES if phase in self._joules]
         known = [joules for joules in found if joules is not None]
         return sum(known) if found and len(known) == len(found) else None
 
     @property
     def energy_source(self) -> str | None:
-        """Whose counter `train_joules` is by; None where it is None."""
+        """Name of the counter behind `train_joules`; None if that is None."""
         return None if self._energy is None or self.train_joules is None else self._energy.source
 
     def seconds(self, phase: Phase) -> float | None:
-        """Seconds of `phase` so far; None if nothing was ever counted for it."""
+        """Return the seconds of `phase` so far; None if nothing was ever counted for it."""
         known = self._seconds.get(phase)
         if self._stack and self._stack[-1] == phase:
             return (known or 0.0) + time.perf_counter() - self._since
         return known
 
     def device_seconds(self, phase: Phase) -> float | None:
-        """Seconds of `phase` by the accelerator's own clock, what was charged left out; None without one.
+        """Return the seconds of `phase` by the accelerator's own clock, without charged work; None without one.
 
-        It runs on between two kernels: it checks the host's seconds, and is no measure of how busy the device was.
+        This clock also runs between kernels: it verifies the host's seconds, and does not measure utilisation.
         """
         if self._timer is None:
             return None
@@ -218,9 +218,9 @@ class PhaseClock:
 
     @property
     def train_seconds(self) -> float:
-        """Seconds so far of what a `train_seconds` budget counts."""
+        """Seconds so far of the phases that a `train_seconds` budget counts."""
         return sum(self.seconds(phase) or 0.0 for phase in TRAIN_PHASES)
 
     def by_phase(self) -> dict[str, float | None]:
-        """`{"load_seconds": ..., ...}` with None for phases that never ran."""
+        """Return `{"load_seconds": ..., ...}` with None for phases that never ran."""
         return {f"{phase}_seconds": self.seconds(phase) for phase in get_args(Phase)}

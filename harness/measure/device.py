@@ -1,4 +1,4 @@
-"""Which device a cell runs on, what it is called in records, and which precision is native to it."""
+"""Find the device that cells run on, its name in records, and its native precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Precision = Literal["fp32", "bf16"]
 PrecisionPolicy = Literal["auto", "fp32", "bf16"]
 
 DEVICES = ("auto", "cpu", "cuda")
-"""What a device may be asked for by."""
+"""Names by which a user may request a device."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Device:
 
     Attributes:
         kind: `cpu` or `cuda`.
-        name: as records carry it; figures of different names are never pooled.
+        name: name in records; figures of different names are never pooled.
         threads: threads that torch and BLAS use on the host.
-        native_bf16: whether bfloat16 matrix products are done in hardware.
-        cells_at_a_time: how many share it; above 1 no time that is measured on it is any method's.
+        native_bf16: whether the hardware computes bfloat16 matrix products.
+        cells_at_a_time: number of cells that share it; above 1, its times do not characterise a method.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -41,19 +41,19 @@ class Device:
     cells_at_a_time: int = 1
 
     def torch_device(self) -> torch.device:
-        """The `torch.device`."""
+        """Return the `torch.device`."""
         import torch
 
         return torch.device(self.kind)
 
     def precision(self, policy: PrecisionPolicy) -> Precision:
-        """What the policy comes to here: `auto` is bf16 where the hardware has it natively, else fp32."""
+        """Return the precision of a policy on this device: `auto` is bf16 if it is native, else fp32."""
         if policy == "auto":
             return "bf16" if self.native_bf16 else "fp32"
         return policy
 
     def synchronise(self) -> None:
-        """Wait for the accelerator's queue; nothing on a CPU."""
+        """Wait for the accelerator's queue; return at once on a CPU."""
         if self.kind == "cuda":
             import torch
 
@@ -61,29 +61,29 @@ class Device:
 
 
 def available_threads() -> int:
-    """Processors this process may use (its affinity and its cgroup's quota), unless OMP_NUM_THREADS says less."""
+    """Return the number of processors this process may use: its affinity, its cgroup's quota, OMP_NUM_THREADS."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
             count = min(count, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
-        pass  # no cgroup v2 here: the affinity is all there is to know
+        pass  # no cgroup v2: only the affinity is known
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(asked)) if asked.isdigit() and int(asked) > 0 else count
 
 
 def processor_flags() -> frozenset[str]:
-    """Instruction-set flags of the processor, lower case; empty where the system does not list them."""
+    """Return the processor's instruction-set flags in lower case; empty if the system does not list them."""
     fields = _cpuinfo()
     return frozenset((fields.get("flags") or fields.get("features") or "").lower().split())
 
 
 def processor_name() -> str:
-    """The processor's model name.
+    """Return the processor's model name.
 
-    Virtual machines may hide it behind its maker's ("AMD EPYC"), which stands for a decade of processors: then its
-    family and model numbers are added, so that figures of two generations are never taken for one device's.
+    Virtual machines may show only a brand ("AMD EPYC"), which covers a decade of processors. The family and model
+    numbers are then added, so that figures of two generations are not pooled.
     """
     fields = _cpuinfo()
     name = fields.get("model name") or platform.processor() or platform.machine() or "unknown processor"
@@ -93,7 +93,7 @@ def processor_name() -> str:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor, by lower-case name; empty elsewhere."""
+    """Return Linux's facts about the first processor, by lower-case name; empty on other systems."""
     try:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
@@ -103,24 +103,28 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def shared(device: Device, n_cells: int) -> Device:
-    """The device when several cells run on it at a time: it bears another name, since its times are others."""
+    """Return the device for several cells at a time: it gets another name, since its times differ."""
     if n_cells == 1:
         return device
     return dataclasses.replace(device, name=f"{device.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
 
 
 def check_name(asked: str) -> None:
-    """Refuse what no device may be asked for by, before anything is started on it; raises `UsageError`."""
+    """Refuse an unknown name of a device before anything starts on it.
+
+    Raises:
+        UsageError: the name is none of `DEVICES`.
+    """
     if asked not in DEVICES:
         raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu or cuda.")
 
 
 @functools.cache
 def find_device(asked: str = "auto") -> Device:
-    """The device called `auto`, `cpu` or `cuda`; `auto` is CUDA where there is a GPU.
+    """Return the device named `auto`, `cpu` or `cuda`; `auto` is CUDA if there is a GPU.
 
     Raises:
-        UsageError: another name, or `cuda` where there is none.
+        UsageError: the name is unknown, or it is `cuda` and there is no GPU.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Energy that a device took, by its own counters: NVML's of a GPU, RAPL's of a processor; where neither is, None.
+"""Read a device's energy from its own counters: NVML for a GPU, RAPL for a processor; None without either.
 
-RAPL counts whole packages (powercap, docs.kernel.org/power/powercap/powercap.html): on a machine with other work it is
-everybody's energy. Most systems let only root read it.
+RAPL counts whole packages (powercap, docs.kernel.org/power/powercap/powercap.html), so it includes the energy of other
+work on the machine. On most systems, only root can read it.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Final
 from harness.measure.clock import EnergyCounter
 from harness.measure.nvml import current_gpu
 
-POWERCAP = Path("/sys/class/powercap")
+_POWERCAP = Path("/sys/class/powercap")
 
 _MOST_WATTS: Final = 500.0
-"""Of one package: it cannot have wrapped around twice in less than its range takes at that."""
+"""Maximum power of one package, which bounds how fast its counter can wrap around."""
 
 
-class GpuCounter:
+class _GpuCounter:
     """NVML's counter of the GPU that torch uses."""
 
     source = "NVML"
 
     def joules(self) -> float | None:
-        """Since the driver was loaded."""
+        """Return the energy since the driver was loaded."""
         gpu = current_gpu()
         return None if gpu is None else gpu.energy_joules()
 
 
 class RaplCounter:
-    """RAPL's counters of all packages of the machine, added up; each wraps around at its own range.
+    """Sum of the RAPL counters of all packages of the machine; each wraps around at its own range.
 
-    Where one may have wrapped around more than once since it was read last, nobody knows how much that was: None, once.
+    If a counter may have wrapped around more than once since the last reading, this reading is None.
 
     Args:
-        folder: where the kernel shows them.
+        folder: folder in which the kernel shows the counters.
     """
 
-    def __init__(self, folder: Path = POWERCAP) -> None:
-        # `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it, which it counts already; AMD's bear the same name.
+    def __init__(self, folder: Path = _POWERCAP) -> None:
+        # `intel-rapl:0` is a package, which includes its part `intel-rapl:0:1`; AMD's zones have the same names.
         # A zone `psys` is the whole board, packages included.
         tops = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
         self._zones = [zone for zone in tops if _text(zone / "name").startswith("package")]
@@ -50,7 +50,7 @@ class RaplCounter:
         self._wrapped: dict[Path, int] = {}
 
     def joules(self) -> float | None:
-        """Since the machine started, with all wraps that were seen."""
+        """Return the energy since the machine started, with all observed wraps."""
         if not self._zones:
             return None
         clock, total, is_known = time.monotonic(), 0, True
@@ -70,8 +70,8 @@ class RaplCounter:
 
 
 def counter(kind: str) -> EnergyCounter:
-    """The counter of a `cpu` or `cuda` device; it may say nothing."""
-    return GpuCounter() if kind == "cuda" else RaplCounter()
+    """Return the energy counter of a `cpu` or `cuda` device, whose readings may be None."""
+    return _GpuCounter() if kind == "cuda" else RaplCounter()
 
 
 def _number(path: Path) -> int | None:

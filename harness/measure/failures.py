@@ -1,33 +1,43 @@
-"""Measurements that fail: the figure is null, a note says why, and the score stands."""
+"""Keep scores when a measurement fails: the figure is null, and a note gives the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness.support import shortened, text_of
+from harness.support import OutOfMemoryError, shortened, text_of
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-MOST_CHARACTERS = 300
-"""Longest note of a failed measurement."""
+_MOST_CHARACTERS = 300
+"""Maximum length of a note about a failed measurement."""
 
 
 class Failures(dict[str, str]):
-    """Why measurements failed, by the name of the figure."""
+    """Reasons for failed measurements, by the name of the figure."""
 
-    def guard(self, name: str, measure: Callable[[], T]) -> T | None:
-        """Return what `measure` returns, or None after noting why it failed.
+    def guard(self, name: str, measure: Callable[[], _T]) -> _T | None:
+        """Return the result of `measure`; if it fails, note the reason and return None.
 
-        Only exceptions that say something about the measurement are caught: an interrupt or an exit passes through.
+        Interrupts and exits pass through.
         """
         try:
             return measure()
-        except Exception as error:  # noqa: BLE001 - whatever a meter raises must not cost the score
+        except Exception as error:  # noqa: BLE001 - no error of a meter may cost the score
             self.note(name, error)
             return None
 
     def note(self, name: str, error: BaseException | str) -> None:
-        """Keep why a figure is missing; the first reason stays."""
+        """Note the reason for a missing figure; the first reason stays."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
-        self.setdefault(name, shortened(" ".join(text.split()), MOST_CHARACTERS))
+        self.setdefault(name, shortened(" ".join(text.split()), _MOST_CHARACTERS))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception means that a device or the host had no more memory."""
+    import torch
+
+    if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
+        return True
+    text = text_of(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)

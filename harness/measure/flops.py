@@ -1,9 +1,9 @@
-"""Floating-point operations by count, not by rule of thumb.
+"""Count floating-point operations.
 
-torch's FlopCounterMode counts matrix products as they are dispatched, forward and backward, so what a method does not
-compute (gradients of frozen layers) is not counted. Two things are added: formulas for the fused attention of the CPU,
-which torch counts as nothing, and a fit over batch and length, since a transformer's count is exactly
-``a * tokens + b * tokens * length + c * rows + d`` for padded batches: four counted shapes give the rest.
+torch's FlopCounterMode counts matrix products as they are dispatched, forward and backward, so it leaves out products
+that a method skips (gradients of frozen layers). This module adds formulas for the fused attention of the CPU, which
+torch counts as zero. It also fits a model over batch and length: a transformer's count is exactly
+``a * tokens + b * tokens * length + c * rows + d`` for padded batches, so a few counted shapes give all others.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.measure.exhausted import is_out_of_memory
+from harness.measure.failures import is_out_of_memory
 
-SHAPES = ((2, 8), (2, 16), (4, 8), (3, 24), (2, 40))
-"""(rows, length) of the batches counted: one more than there are coefficients, and four lengths, so that a count that
-is not quadratic in the length shows."""
+_SHAPES = ((2, 8), (2, 16), (4, 8), (3, 24), (2, 40))
+"""(rows, length) of the counted batches: one more than there are coefficients, with four lengths, so that a count that
+is not quadratic in the length is detected."""
 
+_MORE_SHAPES = ((5, 12), (1, 32))
+"""Further shapes, counted if the fit to `_SHAPES` fails."""
 
-MORE_SHAPES = ((5, 12), (1, 32))
-"""Shapes counted besides where those of `SHAPES` are not explained."""
-
-LANGUAGE_SHAPES = ((2, 8, 4), (2, 16, 4), (4, 8, 4), (3, 24, 6), (2, 40, 16), (2, 16, 12), (3, 12, 9), (2, 32, 24))
-"""(rows, length, places predicted) likewise, of language models."""
+_LANGUAGE_SHAPES = ((2, 8, 4), (2, 16, 4), (4, 8, 4), (3, 24, 6), (2, 40, 16), (2, 16, 12), (3, 12, 9), (2, 32, 24))
+"""(rows, length, predicted tokens) of the counted batches of language models."""
 
 
 @dataclass(frozen=True)
 class FlopsModel:
     """FLOPs of one batch as a function of its padded shape.
 
-    `per_length` counts what all rows of a batch share and what grows with the length: DeBERTa's relative positions.
-    `error` is None, or the reason why nothing could be counted; all figures are not a number then.
+    `per_length` counts work that all rows of a batch share and that grows with the length: DeBERTa's relative
+    positions. `error` is the reason for a failed count, in which case all figures are NaN; otherwise None.
     """
 
     per_token: float
@@ -49,13 +48,13 @@ class FlopsModel:
     error: str | None = field(default=None, kw_only=True)
 
     def batch(self, n_rows: int, length: int, n_outputs: int = 0) -> float:
-        """FLOPs of a batch of `n_rows` padded to `length` tokens.
+        """Return the FLOPs of a batch of `n_rows` padded to `length` tokens.
 
         Args:
-            n_rows: texts.
-            length: tokens of each, as padded.
-            n_outputs: places of each whose token a language model predicts: rows of the vocabulary that are computed,
-                and of a sequence-to-sequence model the decoder's length.
+            n_rows: number of texts.
+            length: tokens per text, with padding.
+            n_outputs: tokens per text that a language model predicts; for a sequence-to-sequence model, the decoder's
+                length.
         """
         tokens = n_rows * length
         quadratic = self.per_token_length * tokens * length
@@ -67,28 +66,28 @@ class FlopsModel:
         return plain + each * n_rows * n_outputs
 
     def rows(self, lengths: Iterable[int], rows_per_batch: int) -> float:
-        """FLOPs of rows that are each run at their own length, so many to a batch."""
+        """Return the FLOPs of rows that run at their own lengths in batches of `rows_per_batch`."""
         each = [self.share(int(length), rows_per_batch) - self.constant for length in lengths]
         return sum(each) + self.constant * -(-len(each) // rows_per_batch)
 
     def share(self, length: int, rows_per_batch: int) -> float:
-        """FLOPs of one row, which shares what grows with the length alone with the other rows of its batch."""
+        """Return the FLOPs of one row, with its share of the work that its batch has in common."""
         return self.batch(1, length) - self.per_length * length * (1.0 - 1.0 / rows_per_batch)
 
 
 UNCOUNTED = FlopsModel(0.0, 0.0, 0.0, 0.0)
-"""Stands for the operations of a batch where nobody asks for them."""
+"""Placeholder for the operations of a batch where they are not needed."""
 
 
 def known_flops(flops: float) -> float | None:
-    """Return a number of operations, or None for one that is not a number: it could not be counted."""
+    """Return a number of operations; None for NaN, which marks a failed count."""
     return flops if math.isfinite(flops) else None
 
 
 def counted(count: Callable[[], FlopsModel]) -> FlopsModel:
-    """Return what `count` finds; where that fails, figures that are not a number, and the `error`.
+    """Return the result of `count`; if it fails, return NaN and the `error`.
 
-    A measurement that fails must not cost a cell its score. Out-of-memory errors are raised.
+    A failed measurement must not cost a cell its score. Out-of-memory errors are raised.
     """
     try:
         return count()
@@ -100,11 +99,11 @@ def counted(count: Callable[[], FlopsModel]) -> FlopsModel:
 
 
 def count_flops(run: Callable[[], object]) -> float:
-    """FLOPs of the matrix products that `run` dispatches, forward and backward (a multiply-add is two)."""
+    """Return the FLOPs of the matrix products that `run` dispatches, forward and backward (a multiply-add is two)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    # What is compiled is counted as it is written.
+    # Compiled code is counted in its eager form.
     with (
         torch.compiler.set_stance("force_eager"),
         FlopCounterMode(display=False, custom_mapping=_attention_formulas()) as counter,
@@ -117,16 +116,16 @@ def fit_flops(run: Callable[[int, int], object]) -> FlopsModel:
     """Count `run(rows, length)` at a few shapes and fit the coefficients.
 
     Raises:
-        ValueError: the counts are not of the form that is fitted (a bug, or an architecture that needs another form).
+        ValueError: the counts do not have the fitted form (a bug, or an architecture that needs another form).
     """
-    counts = np.array([count_flops(lambda shape=shape: run(*shape)) for shape in SHAPES])  # type: ignore[misc]
-    design = np.array([[rows * length, rows * length**2, rows, 1.0] for rows, length in SHAPES], dtype=float)
+    counts = np.array([count_flops(lambda shape=shape: run(*shape)) for shape in _SHAPES])  # type: ignore[misc]
+    design = np.array([[rows * length, rows * length**2, rows, 1.0] for rows, length in _SHAPES], dtype=float)
     coefficients = _fitted(design, counts)
     if coefficients is not None:
         return FlopsModel(*coefficients)
-    # Relative positions that all rows share grow with the length alone; one more coefficient needs one more shape.
-    shapes = (*SHAPES, *MORE_SHAPES)
-    more = [count_flops(lambda shape=shape: run(*shape)) for shape in MORE_SHAPES]  # type: ignore[misc]
+    # Work on relative positions that all rows share grows only with the length: one more coefficient.
+    shapes = (*_SHAPES, *_MORE_SHAPES)
+    more = [count_flops(lambda shape=shape: run(*shape)) for shape in _MORE_SHAPES]  # type: ignore[misc]
     counts = np.concatenate([counts, more])
     design = np.array([[rows * length, rows * length**2, rows, 1.0, length] for rows, length in shapes], dtype=float)
     coefficients = _fitted(design, counts)
@@ -145,27 +144,28 @@ def _fitted(design: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]) ->
 
 
 def fit_language_flops(run: Callable[[int, int, int], object]) -> FlopsModel:
-    """Count `run(rows, length, places)` at a few shapes and fit the coefficients of a language model.
+    """Count `run(rows, length, n_outputs)` at a few shapes and fit the coefficients of a language model.
 
     Raises:
-        ValueError: the counts are not of the form that is fitted.
+        ValueError: the counts do not have the fitted form.
     """
-    counts = np.array([count_flops(lambda shape=shape: run(*shape)) for shape in LANGUAGE_SHAPES])  # type: ignore[misc]
+    shapes = _LANGUAGE_SHAPES
+    counts = np.array([count_flops(lambda shape=shape: run(*shape)) for shape in shapes])  # type: ignore[misc]
     design = np.array(
         [
             [rows * length, rows * length**2, rows, 1.0, rows * n, rows * n**2, rows * n * length]
-            for rows, length, n in LANGUAGE_SHAPES
+            for rows, length, n in shapes
         ],
         dtype=float,
     )
     coefficients = _fitted(design, counts)
     if coefficients is None:
-        raise ValueError(f"FLOPs counted at {LANGUAGE_SHAPES} are {counts.tolist()}, which the form does not explain.")
+        raise ValueError(f"FLOPs counted at {shapes} are {counts.tolist()}, which the form does not explain.")
     return FlopsModel(*coefficients)
 
 
 def _attention_formulas() -> dict[Any, Any]:
-    """FLOPs of torch's fused attention on the CPU: the same products as the formulas of torch's CUDA kernels."""
+    """Return the formulas of torch's fused attention on the CPU, which has the same products as the CUDA kernels."""
     import torch
     from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 

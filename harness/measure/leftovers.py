@@ -26,10 +26,10 @@ _BUSY: Final = 0.2
 
 
 class Leftovers:
-    """Remembers, when it is made, which processes and threads there are.
+    """Remembers the processes and threads that exist when it is made.
 
     Attributes:
-        are_threads: whether `end` has found busy threads, which nothing but the end of this process ends.
+        are_threads: whether `end` found busy threads, which only the end of this process can stop.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Leftovers:
         self.are_threads = False
 
     def end(self) -> str | None:
-        """End the processes that were started since; return what was left behind, None for nothing."""
+        """End the processes started since; return a text about leftovers, None without any."""
         said = []
         n_ended = sum(map(_end, _children() - self._children))
         if n_ended:
@@ -74,12 +74,12 @@ def _end(pid: int) -> int:
         family = [child, *child.children(recursive=True)]
     except psutil.Error:
         return 0
-    end_processes(family, _END_SECONDS)
+    _end_processes(family, _END_SECONDS)
     return len(family)
 
 
-def end_processes(processes: list[psutil.Process], seconds: float) -> None:
-    """End processes: ask them to, let stopped ones hear it, and kill those that are left after some seconds."""
+def _end_processes(processes: list[psutil.Process], seconds: float) -> None:
+    """Terminate processes, continue stopped ones so that they receive the signal, and kill the rest after a wait."""
     for name in ("SIGTERM", "SIGCONT"):
         for process in processes:
             with contextlib.suppress(psutil.Error, AttributeError):
@@ -92,7 +92,7 @@ def end_processes(processes: list[psutil.Process], seconds: float) -> None:
 
 
 def _n_busy(threads: list[threading.Thread]) -> int:
-    """Return how many of these threads use a processor now."""
+    """Return the number of these threads that use a processor now."""
     before = _seconds_by_thread()
     time.sleep(_SAMPLE_SECONDS)
     after = _seconds_by_thread()
@@ -101,7 +101,7 @@ def _n_busy(threads: list[threading.Thread]) -> int:
 
 
 def _seconds_by_thread() -> dict[int, float]:
-    """Return the processor seconds of each thread of this process, by its number in the kernel; empty without Linux."""
+    """Return the processor seconds of this process's threads by kernel id; empty on systems other than Linux."""
     ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
     found = {}
     for folder in Path("/proc/self/task").glob("*"):

@@ -1,10 +1,10 @@
-"""Peak memory of one cell: resident bytes of the process, and of the accelerator where there is one.
+"""Measure the peak memory of one cell, on the host and the accelerator; find the memory limits of the host.
 
-A meter that fails raises nothing: its figures are None, and `MemoryMeter.failures` says why.
+A meter that fails raises nothing: its figures are None, and `MemoryMeter.failures` gives the reason.
 
-On Linux the kernel keeps the high-water mark of the resident set and lets a process reset its own
-(`/proc/self/clear_refs`, proc(5)); that misses nothing. Where it cannot be reset, a thread samples every few
-milliseconds and `method` says so.
+On Linux the kernel keeps the high-water mark of the resident set, and a process can reset its own
+(`/proc/self/clear_refs`, proc(5)); this misses no peak. Where the mark cannot be reset, a thread samples every few
+milliseconds, and `method` says so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -21,34 +22,38 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
+from harness.measure.device import Device
 from harness.measure.failures import Failures
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.005
 
+_HOST_SHARE = 0.95
+"""Maximum share of the host's memory for a worker; above it, the kernel kills a process, perhaps the driver."""
+
 UNKNOWN_BYTES = -1
-"""Stands for a peak that could not be measured, in arrays of whole numbers. It never reaches a record."""
+"""Mark of an unmeasured peak in arrays of whole numbers; it never reaches a record."""
 
 _running: list[MemoryMeter] = []
 
 
 class MemoryMeter:
-    """Peak memory between entering and leaving, absolute and above what was there on entering.
+    """Meter of peak memory between entering and leaving, absolute and above the level on entering.
 
     Attributes:
-        method: how the host's peak was had, `high-water mark` or `sampled every 5 ms`.
+        method: source of the host's peak, `high-water mark` or `sampled every 5 ms`.
         peak_rss_bytes: peak resident bytes of the process; None before it was measured.
         peak_device_bytes: peak bytes allocated on the accelerator above those on entering; None without one.
         peak_reserved_bytes: peak bytes that torch's allocator held there, in use or not, above those on entering.
-        by_part: peak of each part that was marked (`end_part`) above what was there on entering: of the accelerator
-            where there is one, else of the host.
-        failures: why figures are missing.
+        by_part: peak of each part (`end_part`) above the level on entering: on the accelerator if there is one, else
+            on the host.
+        failures: reasons for missing figures.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -73,15 +78,15 @@ class MemoryMeter:
 
     @property
     def peak_rss_above_baseline_bytes(self) -> int | None:
-        """Own peak above the baseline, or that of reused work when it was computed, whichever is higher."""
+        """Peak above the baseline: the measured one or the original one of reused work, whichever is higher."""
         if self.peak_rss_bytes is None:
             return None
         return max(self.peak_rss_bytes - self.baseline_rss_bytes, self._noted_above, 0)
 
     def note(self, above_baseline_bytes: int | None, device_bytes: int = 0) -> None:
-        """Count the peaks that a reused result needed when it was computed, on the host and on the accelerator.
+        """Count the original peaks of a reused result, on the host and on the accelerator.
 
-        Where they could not be measured then (None, or `UNKNOWN_BYTES`), this meter's peaks are not known either.
+        If they were not measured (None, or `UNKNOWN_BYTES`), this meter's peaks are unknown too.
         """
         if above_baseline_bytes is None or above_baseline_bytes < 0 or device_bytes < 0:
             self._fail("the memory of reused work could not be measured when it was computed")
@@ -91,17 +96,17 @@ class MemoryMeter:
         self._part_bytes = max(self._part_bytes, above_baseline_bytes if self._device is None else device_bytes)
 
     def current_peak_above_baseline_bytes(self) -> int:
-        """The host's peak so far above the baseline, while the meter runs; `UNKNOWN_BYTES` where it has failed."""
+        """Return the host's peak so far above the baseline, while the meter runs; `UNKNOWN_BYTES` if it failed."""
         found = self._guarded(lambda: max(self._peak() - self.baseline_rss_bytes, 0))
         return UNKNOWN_BYTES if found is None else found
 
     def current_device_peak_bytes(self) -> int:
-        """The accelerator's peak so far above the baseline, while the meter runs; 0 without one."""
+        """Return the accelerator's peak so far above the baseline, while the meter runs; 0 without one."""
         found = self._guarded(lambda: max(self._device_peak() - self._device_baseline, 0))
         return UNKNOWN_BYTES if found is None else found
 
     def end_part(self, name: str) -> None:
-        """What was held since the last part ended, or since entering, at most, is the peak of part `name`."""
+        """Record the peak since the last part ended, or since entering, as that of part `name`."""
         self._guarded(lambda: self._end_part(name))
 
     def _end_part(self, name: str) -> None:
@@ -118,7 +123,7 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def _keep_seen(self) -> None:
-        """Remember what the marks say before they are reset."""
+        """Remember the marks before they are reset."""
         self._seen_bytes = self._peak()
         self._seen_device_bytes = self._device_peak()
         self._seen_reserved_bytes = self._reserved_peak()
@@ -131,7 +136,7 @@ class MemoryMeter:
         self._part_bytes = max(self._part_bytes, own)
 
     def _own_peak(self) -> int:
-        """Since the marks were last reset."""
+        """Return the host's peak since the marks were last reset."""
         return self._sampler.peak if self._sampler is not None else _high_water_bytes() or _resident_bytes()
 
     def _peak(self) -> int:
@@ -152,19 +157,19 @@ class MemoryMeter:
         return max(int(torch.cuda.max_memory_reserved(self._device)), self._seen_reserved_bytes)
 
     def __enter__(self) -> MemoryMeter:
-        for outer in _running:  # resetting the mark would make an enclosing meter forget what it has seen
+        for outer in _running:  # resetting the mark would lose the peaks of enclosing meters
             outer._guarded(outer._keep_seen)
         _running.append(self)
         self._guarded(self._begin)
         return self
 
     def _begin(self) -> None:
-        if _running == [self]:  # inside another meter nothing is left over from an earlier cell
+        if _running == [self]:  # inside another meter, nothing remains from an earlier cell
             settle()
             if self._device is not None:
                 import torch
 
-                torch.cuda.empty_cache()  # or what earlier cells made the allocator hold would hide what this one needs
+                torch.cuda.empty_cache()  # blocks held since earlier cells would hide this cell's needs
         self.baseline_rss_bytes = _resident_bytes()
         if _reset_high_water():
             self.method = "high-water mark"
@@ -200,13 +205,13 @@ class MemoryMeter:
             self.peak_reserved_bytes = max(self._reserved_peak() - self._reserved_baseline, 0)
         self.peak_rss_bytes = peak
 
-    def _guarded(self, work: Callable[[], T]) -> T | None:
-        """Do some measuring; once any of it has failed, none of it is done, and no figure is given."""
+    def _guarded(self, work: Callable[[], _T]) -> _T | None:
+        """Return the result of a measurement; after the first failure, measure nothing and return None."""
         if self._has_failed:
             return None
         try:
             return work()
-        except Exception as error:  # noqa: BLE001 - whatever the system's interfaces raise
+        except Exception as error:  # noqa: BLE001 - the system's interfaces can raise anything
             self._fail(error)
             return None
 
@@ -217,34 +222,79 @@ class MemoryMeter:
         self.by_part.clear()
         self.method = ""
         if self._sampler is not None:
-            with contextlib.suppress(Exception):  # the reason is noted
+            with contextlib.suppress(Exception):  # the reason is already noted
                 self._sampler.stop()
 
 
 def settle() -> None:
-    """Give freed memory back to the system, so that what a cell left behind does not hide what the next one needs."""
+    """Return freed memory to the system, so that leftovers of a cell do not hide the needs of the next."""
     gc.collect()
     release()
 
 
 def release() -> None:
-    """Give the system what the C library's allocator keeps of freed memory, for its next request."""
+    """Return the freed memory that the C library's allocator keeps to the system."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library than glibc has no malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def settle_for_good() -> None:
-    """Collect garbage once and for all that is there now: libraries and models that stay until the end.
+    """Collect garbage, and exclude all present objects (libraries, models) from later collections.
 
-    Going through their hundreds of thousands of objects takes a quarter of a second, and `settle` runs for each cell.
+    Visiting hundreds of thousands of them would take a quarter of a second in `settle`, which runs for each cell.
     """
     gc.collect()
     gc.freeze()
 
 
+def host_limit_bytes() -> int:
+    """Return the bytes that a worker may hold before it is stopped: nearly all that this process may use."""
+    available = psutil.virtual_memory().total
+    for path in _cgroup_files("memory.max", "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            available = min(available, int(path.read_text()))
+    return int(available * _HOST_SHARE)
+
+
+def kills_for_memory() -> int | None:
+    """Return how many processes of this control group the kernel has killed for lack of memory; None if unknown."""
+    for path in _cgroup_files("memory.events", "memory.oom_control"):
+        with contextlib.suppress(OSError):
+            found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
+            if found:
+                return int(found[1])
+    return None
+
+
+def memory_bytes_of(device: Device, host_bytes: int) -> float:
+    """Return the bytes of memory that a cell may take on a device; on a CPU, those of the host."""
+    if device.kind == "cpu":
+        return float(host_bytes)
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _cgroup_files(version_2: str, version_1: str) -> list[Path]:
+    """Return possible paths of a file in this process's memory control group, for both versions, nearest first."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    root = Path("/sys/fs/cgroup")
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            found += [root / path.lstrip("/") / version_2, root / version_2]
+        elif "memory" in controllers.split(","):
+            found += [root / "memory" / path.lstrip("/") / version_1, root / "memory" / version_1]
+    return found
+
+
 def _reset_high_water() -> bool:
-    """Reset VmHWM by writing 5 to clear_refs; some sandboxes accept the write and ignore it, so look."""
+    """Reset VmHWM by writing 5 to clear_refs; return whether it worked, since some sandboxes ignore the write."""
     try:
         _CLEAR_REFS.write_text("5")
         high = _high_water_bytes()
@@ -265,7 +315,7 @@ def _resident_bytes() -> int:
 
 
 class _Sampler(threading.Thread):
-    """Reads the resident size every few milliseconds and keeps the largest."""
+    """A thread that reads the resident size every few milliseconds and keeps the largest."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True, name="memory-sampler")
@@ -278,14 +328,14 @@ class _Sampler(threading.Thread):
             process = psutil.Process()
             while not self._over.wait(_SAMPLE_SECONDS):
                 self.peak = max(self.peak, int(process.memory_info().rss))
-        except Exception as error:  # noqa: BLE001 - told to whoever reads the peak
+        except Exception as error:  # noqa: BLE001 - raised again in `stop`
             self.failure = error
 
     def stop(self) -> None:
         """End sampling.
 
         Raises:
-            Exception: sampling failed before; its peak means nothing.
+            Exception: sampling failed earlier, so its peak is meaningless.
         """
         self._over.set()
         self.join()

@@ -1,4 +1,4 @@
-"""What is measured of one cell beside its phases: memory, and what disturbed it."""
+"""Measure one cell beside its phases: memory, and disturbances by other work."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from harness.measure.steadiness import Steadiness
 
 
 class Meters:
-    """Runs around a cell's training and predicting; figures are there on leaving.
+    """Meters around a cell's training and predicting; figures are available on leaving.
 
-    A meter that fails leaves its figure None, and `failures` says why; entering and leaving never raise.
+    A meter that fails leaves its figure None, and `failures` gives the reason; entering and leaving never raise.
 
     Args:
-        device: where the cell runs; None measures nothing but what `memory` is told.
+        device: device of the cell; None measures only the memory of the host.
 
     Attributes:
-        memory: of the process and the accelerator, by part: `fit` and `predict`.
-        peak_driver_bytes: of the accelerator as its driver saw it.
-        disturbed_by: what disturbed the processors or the accelerator, in words.
-        failures: why figures are missing.
+        memory: meter of the process and the accelerator, by part: `fit` and `predict`.
+        peak_driver_bytes: peak memory of the accelerator according to its driver.
+        disturbed_by: disturbance of the processors or the accelerator, in words.
+        failures: reasons for missing figures.
     """
 
     def __init__(self, device: Device | None = None) -> None:
@@ -41,7 +41,7 @@ class Meters:
         return self
 
     def end_fit(self) -> None:
-        """Training has ended; predicting begins."""
+        """End the part `fit` and begin `predict`."""
         self.memory.end_part("fit")
 
     def __exit__(self, *error: object) -> None:

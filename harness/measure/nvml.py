@@ -1,6 +1,7 @@
-"""What the NVIDIA driver says of a GPU, from outside the process: memory, energy, clocks, other processes.
+"""Ask the NVIDIA driver about a GPU: memory, energy, clocks, other processes.
 
-By nvidia-ml-py (`pip install 'adaptation-harness[gpu]'`); without it, or where the driver refuses, figures are None.
+This needs nvidia-ml-py (`pip install 'adaptation-harness[gpu]'`); without it, or if the driver refuses, figures are
+None.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-WATCH_SECONDS: Final = 0.02
-"""How often the driver is asked for memory: a question takes some 20 microseconds."""
+POLL_SECONDS: Final = 0.02
+"""Seconds between two queries of the driver; each query takes about 20 microseconds."""
 
 SLOWED_BY: Final = {
     0x0000000000000004: "its limit of power",
@@ -24,10 +25,10 @@ SLOWED_BY: Final = {
     0x0000000000000040: "heat, by hardware",
     0x0000000000000080: "a power brake",
 }
-"""Reasons for lower clocks, by their bits (nvml.h, nvmlClocksEventReasons); being idle is none."""
+"""Reasons for lower clocks, by their bits (nvml.h, nvmlClocksEventReasons); idleness is not included."""
 
 _USUAL: Final = 0x0000000000000004
-"""A GPU at work reaches its limit of power; that is its usual speed and no disturbance."""
+"""Bit of the power limit. A busy GPU usually runs at this limit, so it is no disturbance."""
 
 
 class Gpu:
@@ -35,7 +36,7 @@ class Gpu:
 
     Args:
         library: the module `pynvml`, initialised.
-        handle: the driver's, of the device.
+        handle: the driver's handle of the device.
     """
 
     def __init__(self, library: Any, handle: Any) -> None:
@@ -43,17 +44,17 @@ class Gpu:
         self._handle = handle
 
     def energy_joules(self) -> float | None:
-        """Energy since the driver was loaded, whole device; None on devices older than Volta."""
+        """Return the energy of the whole device since the driver was loaded; None on devices older than Volta."""
         return self._ask(lambda: float(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000.0)
 
     def used_bytes(self) -> int | None:
-        """Memory in use, whoever by: the context and libraries of this process included."""
+        """Return the memory in use by all processes, including this process's context and libraries."""
         return self._ask(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def other_processes(self) -> int | None:
-        """Processes that compute on it, this one left out; None where it is not among them.
+        """Return the number of other processes that compute on the GPU; None if this one is not listed.
 
-        In a container the driver may know this process by another number: nobody can tell then which are others.
+        In a container the driver may know this process by another number, so others cannot be told apart.
         """
         found = self._ask(lambda: self._library.nvmlDeviceGetComputeRunningProcesses(self._handle))
         if not found or not any(one.pid == os.getpid() for one in found):
@@ -61,22 +62,22 @@ class Gpu:
         return len(found) - 1
 
     def slowed_by(self) -> list[str]:
-        """Why its clocks are lower now than they could be, in words; nothing where it only draws its full power."""
+        """Return the reasons for reduced clocks in words; empty if only the power limit applies."""
         bits = self._ask(lambda: int(self._library.nvmlDeviceGetCurrentClocksEventReasons(self._handle)))
-        if bits is None:  # a library or a driver before 535, which has it under another name
+        if bits is None:  # a library or driver before 535, which uses another name
             bits = self._ask(lambda: int(self._library.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)))
         bits = bits or 0
         return [words for bit, words in SLOWED_BY.items() if bits & bit and bit != _USUAL]
 
-    def _ask(self, question: Callable[[], T]) -> T | None:
+    def _ask(self, query: Callable[[], _T]) -> _T | None:
         with suppress(self._library.NVMLError, AttributeError):
-            return question()
+            return query()
         return None
 
 
 @functools.cache
 def current_gpu() -> Gpu | None:
-    """The GPU that torch uses in this process; None without a GPU, its driver or nvidia-ml-py."""
+    """Return the GPU that torch uses in this process; None without a GPU, its driver or nvidia-ml-py."""
     with suppress(ImportError):
         import pynvml
         import torch
@@ -85,7 +86,7 @@ def current_gpu() -> Gpu | None:
             return None
         with suppress(pynvml.NVMLError, AttributeError):
             pynvml.nvmlInit()
-            # By its unique id: CUDA_VISIBLE_DEVICES renumbers devices for torch and not for the driver.
+            # By unique id, since CUDA_VISIBLE_DEVICES renumbers devices for torch but not for the driver.
             unique = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
             name = unique if unique.startswith("GPU-") else f"GPU-{unique}"
             return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name.encode()))
@@ -93,16 +94,16 @@ def current_gpu() -> Gpu | None:
 
 
 class DriverWatch:
-    """The most memory that the driver saw in use between entering and leaving, and what slowed the device meanwhile.
+    """Watch of a GPU's driver between entering and leaving: peak memory and disturbances.
 
     Args:
-        gpu: what is asked; None watches nothing.
+        gpu: the GPU to watch; None watches nothing.
 
     Attributes:
-        peak_bytes: None where nothing was watched.
-        slowed_by: reasons for lower clocks.
-        others: most processes that computed on it beside this one; None where it is not known.
-        failure: why watching ended early; None where it did not.
+        peak_bytes: peak memory in use; None if nothing was watched.
+        slowed_by: reasons for reduced clocks.
+        others: maximum number of other processes that computed on the GPU; None if unknown.
+        failure: error that ended watching early; None without one.
     """
 
     def __init__(self, gpu: Gpu | None) -> None:
@@ -129,9 +130,9 @@ class DriverWatch:
 
     def _watch(self) -> None:
         try:
-            while not self._over.wait(WATCH_SECONDS):
+            while not self._over.wait(POLL_SECONDS):
                 self._look()
-        except Exception as error:  # noqa: BLE001 - whatever the driver's library raises; figures are None then
+        except Exception as error:  # noqa: BLE001 - any error of the driver's library makes the figures None
             self.failure = error
 
     def _look(self) -> None:
@@ -145,7 +146,7 @@ class DriverWatch:
             self.others = max(self.others or 0, others)
 
     def disturbance(self) -> str | None:
-        """What disturbed the device, in words; None where nothing is known to have."""
+        """Return the disturbance of the device in words; None if none is known."""
         if self.others:
             plural = "es" if self.others > 1 else ""
             return f"{self.others} other process{plural} computed on the GPU"

@@ -1,4 +1,4 @@
-"""What produced a record: versions of packages, the harness's commit, the machine's settings."""
+"""Collect a record's provenance: versions of packages, the harness's commit, the machine's settings."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ _PACKAGES = (
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that a figure can depend on.
+    """Return the installed versions of packages that can affect a figure.
 
-    A package that is missing, or whose metadata cannot be read, is left out.
+    Packages that are missing, or have unreadable metadata, are left out.
     """
     versions: dict[str, str] = {}
     for name in _PACKAGES:
-        with contextlib.suppress(Exception):  # damaged metadata raises whatever its parser does
+        with contextlib.suppress(Exception):  # damaged metadata can raise anything
             versions[name] = importlib.metadata.version(name)
     return versions
 
 
 @functools.cache
 def source_state() -> tuple[str | None, bool | None]:
-    """(commit, dirty) of the harness's own source; (None, None) where it cannot be known.
+    """Return (commit, dirty) of the harness's own source; (None, None) if unknown.
 
-    In a checkout git is asked; `pip install git+URL` leaves the commit in `direct_url.json` (PEP 610).
+    The source is git in a checkout, and `direct_url.json` (PEP 610) after `pip install git+URL`.
     """
     root = Path(harness.__file__).resolve().parent.parent
     if (root / ".git").exists():
@@ -75,7 +75,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 

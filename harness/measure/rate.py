@@ -1,7 +1,7 @@
-"""How fast a device multiplies matrices at best: what utilisation is measured against.
+"""Measure a device's best rate of matrix products, the reference for utilisation.
 
-A second of products of large square matrices, kept per device, precision and version of torch. It is a measured rate
-and no data sheet's: what nothing can exceed for long on this very device, at its clocks and power.
+The measurement is a second of products of large square matrices, kept per device, precision and version of torch. It
+gives this device's sustained limit at its actual clocks and power, not the figure of a data sheet.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Final
 
 from harness.measure.device import Device, Precision
-from harness.support import write_whole
+from harness.support import StoreError, replacing
 
-SECONDS: Final = 1.0
-"""What a calibration takes, about."""
+_CALIBRATION_SECONDS: Final = 1.0
+"""Approximate duration of a calibration."""
 
 _SIDES: Final = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}
-"""Of the matrices tried: the best of them counts. Larger ones are left out where a product would take longer than the
-whole calibration may: a processor without bfloat16 took a minute for one of 2,048."""
+"""Sides of the matrices tried, of which the best counts. Sizes whose product would exceed the calibration's time are
+skipped: a processor without bfloat16 took a minute for a side of 2,048."""
 
 _FILE = "matrix-rates.json"
 
 
 def matrix_rate(device: Device, precision: Precision, folder: Path | None) -> float | None:
-    """Floating-point operations per second of matrix products on `device`; a multiply-add is two.
+    """Return the floating-point operations per second of matrix products on `device`; a multiply-add is two.
 
-    None where it cannot be measured now, for want of memory beside what the device holds, say.
+    The result is None if it cannot be measured now, for example without enough free memory.
 
     Args:
-        device: what multiplies; its threads are those that torch is set to.
-        precision: of the factors.
-        folder: where rates are kept between processes; None keeps them in this one only.
+        device: the device; torch is set to its threads.
+        precision: precision of the factors.
+        folder: folder that keeps rates between processes; None keeps them in this one only.
     """
-    with contextlib.suppress(RuntimeError, MemoryError):  # torch's want of memory is one
+    with contextlib.suppress(RuntimeError, MemoryError):  # torch raises RuntimeError without enough memory
         return _measured(device, precision) if folder is None else _kept_or_measured(device, precision, folder)
     return None
 
@@ -49,7 +49,7 @@ def _kept_or_measured(device: Device, precision: Precision, folder: Path) -> flo
     kept = _kept(folder)
     if key not in kept:
         kept[key] = measure_rate(device, precision)
-        with contextlib.suppress(OSError):  # it is measured again next time
+        with contextlib.suppress(OSError, StoreError):  # if it cannot be kept, it is measured again next time
             _keep(folder, key, kept[key])
     return kept[key]
 
@@ -59,8 +59,8 @@ def _measured(device: Device, precision: Precision) -> float:
     return measure_rate(device, precision)
 
 
-def measure_rate(device: Device, precision: Precision, seconds: float = SECONDS) -> float:
-    """The best rate of about `seconds` of products."""
+def measure_rate(device: Device, precision: Precision, seconds: float = _CALIBRATION_SECONDS) -> float:
+    """Return the best rate within about `seconds` of products."""
     import torch
 
     kind, sides = device.torch_device(), _SIDES[device.kind]
@@ -71,7 +71,7 @@ def measure_rate(device: Device, precision: Precision, seconds: float = SECONDS)
             if best and 2.0 * side**3 / best > seconds:
                 break
             left, right = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
-            out = left @ right  # kernels are chosen
+            out = left @ right  # the first product chooses kernels
             device.synchronise()
             until = time.perf_counter() + seconds / len(sides)
             while True:
@@ -107,5 +107,6 @@ def _kept(folder: Path) -> dict[str, float]:
 
 
 def _keep(folder: Path, key: str, rate: float) -> None:
-    merged = {**_kept(folder), key: rate}  # what another process has added meanwhile stays
-    write_whole(folder / _FILE, json.dumps(merged, indent=1))
+    merged = {**_kept(folder), key: rate}  # entries that another process added meanwhile stay
+    with replacing(folder / _FILE) as temporary:
+        temporary.write_text(json.dumps(merged, indent=1), encoding="utf-8")

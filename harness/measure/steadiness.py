@@ -1,4 +1,4 @@
-"""Whether a cell had its processors to itself: what else ran on them, and how evenly training went on."""
+"""Detect whether a cell had its processors to itself: other work on them, and uneven training."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ import psutil
 
 from harness.records import CurvePoint
 
-MOST_OF_OTHERS: Final = 0.1
-"""Share of its processors' time that other processes may take: the driver and the system need some of it."""
+_MOST_OF_OTHERS: Final = 0.1
+"""Share of the processors' time allowed for other processes; the driver and the system need some of it."""
 
-MOST_STOLEN: Final = 0.05
-"""Share that a virtual machine's host may take for others."""
+_MOST_STOLEN: Final = 0.05
+"""Share of time allowed for other guests of a virtual machine's host."""
 
-LEAST_SECONDS: Final = 1.0
-"""What is shorter cannot be judged: the kernel counts in hundredths of a second."""
+_SHORTEST_SECONDS: Final = 1.0
+"""Minimum duration that can be judged: the kernel counts in hundredths of a second."""
 
-SLOW: Final = 0.5
-MOST_SLOW: Final = 0.1
-"""A fit is uneven where more than a tenth of its seconds went by at less than half of its median rate."""
+_SLOW: Final = 0.5
+"""Share of the median rate below which a window is slow."""
+
+_MOST_SLOW: Final = 0.1
+"""Share of a fit's seconds in slow windows above which it is uneven."""
 
 _LEAST_WINDOWS = 8
 _STAT = Path("/proc/stat")
 
 
 class Steadiness:
-    """Counts, from its making to `disturbance`, what others did on the processors that this process may use.
+    """Counter of other work, from its creation to `disturbance`, on the processors that this process may use.
 
-    Only on Linux, and only where `/proc/stat` shows these processors one by one; elsewhere it knows nothing.
+    It needs Linux, with these processors listed one by one in `/proc/stat`; elsewhere it finds nothing.
     """
 
     def __init__(self) -> None:
@@ -43,34 +45,34 @@ class Steadiness:
         self._all = _processor_seconds()
 
     def disturbance(self) -> str | None:
-        """What disturbed the processors so far, in words; None where nothing did, or nothing is known."""
+        """Return the disturbance of the processors so far, in words; None if there was none, or it is unknown."""
         wall = time.perf_counter() - self._began
         now = _processor_seconds()
-        if self._all is None or now is None or wall < LEAST_SECONDS:
+        if self._all is None or now is None or wall < _SHORTEST_SECONDS:
             return None
         (busy, stolen, n), own = now, _own_seconds() - self._own
-        return describe(busy - self._all[0], stolen - self._all[1], own, wall * n)
+        return judge_processors(busy - self._all[0], stolen - self._all[1], own, wall * n)
 
 
-def describe(busy: float, stolen: float, own: float, there: float) -> str | None:
-    """In words, whether processors were disturbed.
+def judge_processors(busy: float, stolen: float, own: float, available: float) -> str | None:
+    """Return the disturbance of processors in words; None without any.
 
     Args:
-        busy: seconds that they worked, whoever for.
+        busy: seconds that they worked for all processes.
         stolen: seconds that a virtual machine's host took from them.
-        own: seconds that this process worked.
-        there: seconds that they had, all together.
+        own: seconds that they worked for this process.
+        available: seconds available on all processors together.
     """
-    others, taken = max(0.0, busy - own) / there, stolen / there
-    if others > MOST_OF_OTHERS:
+    others, taken = max(0.0, busy - own) / available, stolen / available
+    if others > _MOST_OF_OTHERS:
         return f"other processes took {others:.0%} of its processors' time"
-    if taken > MOST_STOLEN:
+    if taken > _MOST_STOLEN:
         return f"the host took {taken:.0%} of its processors' time"
     return None
 
 
 def unevenness(curve: Sequence[CurvePoint]) -> str | None:
-    """Whether a fit slowed down for a while, in words; the first window is left out: kernels are chosen in it."""
+    """Return in words whether a fit slowed down for a while; the first window, which chooses kernels, is ignored."""
     if len(curve) < _LEAST_WINDOWS + 2:
         return None
     windows = [
@@ -78,23 +80,23 @@ def unevenness(curve: Sequence[CurvePoint]) -> str | None:
         for before, after in itertools.pairwise(curve[1:])
         if after.seconds > before.seconds and after.flops is not None and before.flops is not None
     ]
-    if sum(seconds for seconds, _ in windows) < LEAST_SECONDS or len(windows) < _LEAST_WINDOWS:
+    if sum(seconds for seconds, _ in windows) < _SHORTEST_SECONDS or len(windows) < _LEAST_WINDOWS:
         return None
     rates = [flops / seconds for seconds, flops in windows]
     usual = statistics.median(rates)
-    slow = sum(seconds for (seconds, _), rate in zip(windows, rates, strict=True) if rate < SLOW * usual)
+    slow = sum(seconds for (seconds, _), rate in zip(windows, rates, strict=True) if rate < _SLOW * usual)
     share = slow / sum(seconds for seconds, _ in windows)
-    return f"{share:.0%} of its fit went at less than half of its usual rate" if share > MOST_SLOW else None
+    return f"{share:.0%} of its fit went at less than half of its usual rate" if share > _MOST_SLOW else None
 
 
 def _own_seconds() -> float:
-    """Processor seconds of this process, all threads."""
+    """Return the processor seconds of this process, over all threads."""
     spent = psutil.Process().cpu_times()
     return float(spent.user + spent.system)
 
 
 def _processor_seconds() -> tuple[float, float, int] | None:
-    """Seconds that the processors which this process may use have worked, and were stolen; and how many they are."""
+    """Return the busy and stolen seconds of the processors that this process may use, and their number."""
     try:
         allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         lines = [line.split() for line in _STAT.read_text(encoding="ascii").splitlines()]

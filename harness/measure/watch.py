@@ -1,33 +1,37 @@
-"""Whether a running cell still makes progress: what its worker says, and how long ago that may be.
+"""Judge whether a running cell still makes progress, from its worker's reports and their age.
 
-A worker judges its own cell, and so does whoever started the worker: a call that holds the interpreter, or a stopped
-process, keeps a worker from judging anything. Both sides use `Watch`, each with its own clock.
+A worker judges its own cell. So does the process that started the worker, since a call that holds the interpreter, or
+a stopped process, prevents the worker from judging. Both sides use `Watch`, each with its own clock.
+
+Long work counts signs of progress. One process runs one cell at a time, so one count serves all of its code. Loops over
+batches and rows call `show_progress` once per turn; it costs less than a microsecond.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
 Activity = Literal["counted", "watched", "exempt"]
-"""How the present seconds of a cell are judged.
+"""Way of judging the present seconds of a cell.
 
 `counted`: they count against `train_seconds`. `watched`: they do not count, but the cell must show progress
 (predicting). `exempt`: neither (loading, warming up, measuring); only the silence of the whole worker is judged.
 """
 
 GRACE_SECONDS: Final = 8.0
-"""Seconds beyond twice `train_seconds` after which a cell is cut. Ending a worker takes up to two seconds more."""
+"""Seconds beyond twice `train_seconds` after which a cell is ended. Ending a worker takes up to two seconds more."""
 
 OWN_SHARE: Final = 0.75
-"""Share of the grace after which a worker cuts its own cell: its record knows the costs, the driver's does not."""
+"""Share of the grace after which a worker ends its own cell; its record includes costs, which the driver's lacks."""
 
 SILENCE_SECONDS: Final = 600.0
-"""Seconds that a worker may be silent where no budget of seconds is running out.
+"""Seconds that a worker may be silent while no budget of seconds is running out.
 
-A worker reports every second, from a thread of its own. Only a call that holds the interpreter lock, or a stopped
+A worker reports every second, from a separate thread. Only a call that holds the interpreter lock, or a stopped
 process, keeps it silent. Such calls are legitimate and may take minutes; no known one takes ten.
 """
 
@@ -36,17 +40,48 @@ _MOSTLY: Final = 0.5
 
 _MOST_PER_LOOK: Final = 2.0
 
+_n_signs = 0
+_n_long_steps = 0
+
+
+def show_progress() -> None:
+    """Count a sign of progress of the running cell."""
+    global _n_signs
+    _n_signs += 1
+
+
+@contextmanager
+def long_step() -> Iterator[None]:
+    """Mark a call that may take long without signs of progress: no watch counts its seconds."""
+    global _n_long_steps
+    _n_long_steps += 1
+    try:
+        yield
+    finally:
+        _n_long_steps -= 1
+        show_progress()
+
+
+def is_in_long_step() -> bool:
+    """Return whether a call under `long_step` is running."""
+    return _n_long_steps > 0
+
+
+def n_signs() -> int:
+    """Return the number of signs of progress in this process so far."""
+    return _n_signs
+
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a running cell stands.
+    """Progress of a running cell.
 
     Attributes:
         doing: the stage in a word: `fitting`, `predicting`.
-        activity: how its seconds are judged.
+        activity: way of judging its seconds.
         train_seconds: seconds counted against the budget so far.
         n_signs: signs of progress so far.
-        cell: identity and attempt of the cell; None where the worker does not say.
+        cell: identity and attempt of the cell; None if the worker does not report it.
     """
 
     doing: str
@@ -57,10 +92,9 @@ class Standing:
 
 
 class AttentiveClock:
-    """Counts the seconds during which its owner was there to look.
+    """Clock of the seconds during which its owner was able to look.
 
-    A look that comes late counts as two seconds. A driver that was stopped, or a machine that was frozen, therefore
-    judges nothing by the time that it missed.
+    At most two seconds count per look, so time during which a driver was stopped, or a machine frozen, does not count.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +103,7 @@ class AttentiveClock:
         self.seconds = 0.0
 
     def look(self) -> float:
-        """Return the seconds counted so far, those since the last look included."""
+        """Return the seconds counted so far, including those since the last look."""
         now = self._now()
         self.seconds += min(max(0.0, now - self._looked_at), _MOST_PER_LOOK)
         self._looked_at = now
@@ -77,13 +111,13 @@ class AttentiveClock:
 
 
 class Watch:
-    """Judges one running cell by what is heard of it. All times are seconds of the caller's clock.
+    """Judge of one running cell by its worker's reports. All times are seconds of the caller's clock.
 
     Args:
-        now: when the cell was handed out.
-        train_seconds: the cell's budget; None has none.
+        now: time at which the cell was handed out.
+        train_seconds: the cell's budget; None without one.
         grace: seconds beyond twice the budget.
-        silence: seconds of silence where no budget is running out.
+        silence: seconds of silence while no budget is running out.
     """
 
     def __init__(
@@ -101,7 +135,7 @@ class Watch:
         self._standing: Standing | None = None
 
     def hear(self, now: float, standing: Standing | None = None) -> None:
-        """Take in that the worker is there, and where its cell stands."""
+        """Take note of a sign of life of the worker, with its cell's progress if it reports it."""
         self._heard_at = now
         if standing is not None:
             if standing != self._standing:
@@ -109,11 +143,11 @@ class Watch:
             self._standing = standing
 
     def overdue(self, now: float, is_stopped: Callable[[], bool] = lambda: False) -> str | None:
-        """Return why the cell is to be cut, or None.
+        """Return the reason for ending the cell, or None.
 
         Args:
             now: the time.
-            is_stopped: whether the worker's process is stopped; asked only where that decides.
+            is_stopped: function that tells whether the worker's process is stopped; called only if that decides.
         """
         silent, standing = now - self._heard_at, self._standing
         doing = "starting the cell" if standing is None else standing.doing
@@ -133,7 +167,7 @@ class Watch:
         return self._silent(silent, doing, is_stopped()) if silent > self._silence else None
 
     def _is_heard(self, now: float, standing: Standing) -> bool:
-        """Return whether the worker itself reports what makes the cell late."""
+        """Return whether the worker's own reports show that the cell is late."""
         if standing.activity == "counted":
             return standing.train_seconds > 2 * (self._limit or 0.0)
         return now - self._heard_at < _MOSTLY * (now - self._progress_at)
@@ -162,26 +196,25 @@ class Watch:
 
 
 def too_long(seconds: float, limit: float) -> str:
-    """Return why a fit is cut that has taken more than twice its budget."""
+    """Return the reason for ending a fit that took more than twice its budget."""
     return f"Training took {seconds:.1f} s against a budget of {limit:g} s, and cannot be interrupted."
 
 
 class Presence:
-    """Notices when this process did not run: it was stopped, frozen, or waited for a processor.
+    """Detector of times when this process did not run: it was stopped, frozen, or waited for a processor.
 
-    `look` is called by a thread that sleeps a moment between two calls. A gap during which the process used hardly any
-    processor time is time that no method spent.
+    A thread calls `look` and sleeps a moment between two calls. In a gap with hardly any processor time, no method ran.
     """
 
-    LEAST_SECONDS: Final = 1.0
-    MOST_BUSY: Final = 0.1
+    _SHORTEST_GAP_SECONDS: Final = 1.0
+    _MOST_BUSY: Final = 0.1
 
     def __init__(self) -> None:
         self._looked_at, self._used = time.monotonic(), time.process_time()
 
     def look(self) -> float:
-        """Return the seconds since the last look during which the process stood still; 0 as a rule."""
+        """Return the seconds since the last look during which the process did not run; usually 0."""
         now, used = time.monotonic(), time.process_time()
         gap, busy = now - self._looked_at, used - self._used
         self._looked_at, self._used = now, used
-        return gap - busy if gap > self.LEAST_SECONDS and busy < self.MOST_BUSY * gap else 0.0
+        return gap - busy if gap > self._SHORTEST_GAP_SECONDS and busy < self._MOST_BUSY * gap else 0.0

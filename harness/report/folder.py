@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from harness.support import check_folder
+from harness.support import check_output_folder
 
 REPORT_TITLE = "Comparison of adaptation methods"
 
@@ -25,7 +25,7 @@ def check_report_folder(
     Raises:
         UsageError: something would be lost.
     """
-    check_folder(folder, _names(), inputs=inputs, ours=_is_report, overwrite=overwrite, option=option)
+    check_output_folder(folder, _names(), inputs=inputs, ours=_is_report, overwrite=overwrite, option=option)
 
 
 def _names() -> list[str]:

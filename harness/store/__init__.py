@@ -1,4 +1,4 @@
-"""Keep records: in SQLite or PostgreSQL, with claims on cells that run; read them back, import and forget them."""
+"""Store records in SQLite or PostgreSQL with claims on running cells, and read, import and forget them."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
 from .claims import RENEW_SECONDS as RENEW_SECONDS
 from .claims import Owner as Owner
 from .forgetting import Wanted as Wanted
-from .forgetting import find as find
-from .forgetting import forget as forget
+from .forgetting import find_records as find_records
+from .forgetting import forget_records as forget_records
 from .importing import locate_results as locate_results
 from .reading import of_suite as of_suite
 from .reading import read_source as read_source

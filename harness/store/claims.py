@@ -1,9 +1,9 @@
-"""Who runs which cell: claims that several runs on one store respect, so that no cell is run twice.
+"""Claim cells, so that several runs on one store run no cell twice.
 
-A claim is a row with a lease: its owner renews it while it lives, and once it has expired anybody may take the cell.
-On the same host, the process itself decides: the claim of one that is dead is broken at once, so that a restart never
-waits, and that of one that runs holds whatever the clock says. A claim is no result: it is deleted in the transaction
-that stores the record.
+A claim is a row with a lease. Its owner renews the lease while it runs; after expiry any run may take the cell. On the
+same host, the state of the process decides instead. The claim of a dead process is broken at once, so a restart never
+waits; that of a running process holds whatever the clock says. A claim is deleted in the transaction that stores the
+record.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 LEASE_SECONDS = 60.0
-"""How long a claim holds without being renewed. A step of the clock by less than three quarters of it ends none."""
+"""Seconds that a claim holds without renewal. A clock step of less than three quarters of it ends no claim."""
 
 RENEW_SECONDS = LEASE_SECONDS / 4
-
+"""Seconds between two renewals."""
 
 _TOLERANCE_SECONDS = 30.0
-"""How far two readings of one process's start may differ without Linux: other systems give a time of day, and a clock
-that is set moves it. A number that is used again within that time is taken for the same process until its lease ends.
+"""Maximum difference between two readings of one process's start outside Linux, where setting the clock moves it.
+
+A process number that is reused within this time counts as the same process until its lease ends.
 """
 
 
 @dataclass(frozen=True)
 class Owner:
-    """One run, as claims name it.
+    """A run that owns claims.
 
     Attributes:
-        name: unlike any other's.
-        host: where process numbers and starts mean the same: `host_name`.
+        name: unique name.
+        host: scope in which process numbers and start times are comparable (`host_name`).
         pid: number of the process.
-        born: when the process started: numbers are used again. Seconds since the machine started on Linux, whose
-            clock nobody sets; seconds since the epoch elsewhere.
+        born: start of the process, since numbers are reused. On Linux, seconds since the machine started, which no
+            clock change affects; elsewhere, seconds since the epoch.
     """
 
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -52,11 +53,11 @@ class Owner:
     born: float = field(default_factory=lambda: _look_up(os.getpid()).born)
 
     def is_dead(self) -> bool:
-        """Return whether the process is known to be gone; False where that cannot be known from here."""
+        """Return whether the process is known to have ended; False if that cannot be known on this host."""
         return self._is_here() and self._found() is None
 
     def is_running(self) -> bool:
-        """Return whether the process is known to be there and not stopped; False where that cannot be known."""
+        """Return whether the process is known to exist and not to be stopped; False if that cannot be known."""
         found = self._found() if self._is_here() else None
         return found is not None and found.is_known and not found.is_stopped
 
@@ -64,7 +65,7 @@ class Owner:
         return self.host == host_name()
 
     def _found(self) -> _Process | None:
-        """Return the process as it is now; None where it has ended, or another has its number."""
+        """Return the state of the process; None if it has ended, or another process has its number."""
         found = _look_up(self.pid)
         if not found.is_known:
             return found
@@ -74,7 +75,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class _Process:
-    """State of a process; `is_known` is False where the system does not tell."""
+    """State of a process; `is_known` is False if the system does not reveal it."""
 
     born: float = math.nan
     has_ended: bool = False
@@ -83,14 +84,14 @@ class _Process:
 
 
 _TICKS: Final = float(os.sysconf("SC_CLK_TCK")) if Path("/proc/self/stat").exists() else None
-"""Ticks in which Linux counts the starts of processes, per second; None on other systems."""
+"""Linux's clock ticks per second, the unit of process start times; None on other systems."""
 
 
 def _look_up(pid: int) -> _Process:
-    """Return what the system says of the process with a number."""
+    """Return the state of the process with a number."""
     if _TICKS is not None:
         try:
-            # Field 22 (proc(5)) counts from the machine's start. What psutil makes of it moves with the clock.
+            # Field 22 (proc(5)) counts from the machine's start; psutil's value moves with the clock.
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             return _Process(int(fields[19]) / _TICKS, has_ended=fields[0] in "ZX", is_stopped=fields[0] in "Tt")
         except FileNotFoundError:
@@ -112,8 +113,8 @@ def _look_up(pid: int) -> _Process:
 def host_name() -> str:
     """Return a name of this host, this boot, and this namespace of processes and of time.
 
-    It ends with how processes' starts are told. A version that tells them otherwise takes these owners for another
-    host's, and leaves them their leases.
+    It ends with the unit of processes' start times. A version of the harness with another unit therefore treats these
+    owners as another host's, and respects their leases.
     """
     parts = [socket.gethostname()]
     for name in ("sys/kernel/random/boot_id", "self/ns/pid", "self/ns/time"):
@@ -121,12 +122,12 @@ def host_name() -> str:
         try:
             parts.append(str(path.readlink()) if path.is_symlink() else path.read_text().strip())
         except OSError:
-            continue  # no Linux: the host's name has to do
+            continue  # not Linux: the host's name suffices
     return "/".join([*parts, "epoch" if _TICKS is None else "ticks"])
 
 
 def claims_table(metadata: sa.MetaData) -> sa.Table:
-    """The table of claims: at most one on a cell and device."""
+    """Return the table of claims, with at most one claim per cell and device."""
     return sa.Table(
         "claims",
         metadata,
@@ -141,18 +142,18 @@ def claims_table(metadata: sa.MetaData) -> sa.Table:
 
 
 def break_stale(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device: str, owner: Owner) -> None:
-    """Delete claims on these cells whose lease has expired, or whose owner is dead, in the caller's transaction."""
+    """Delete claims on these cells with an expired lease or a dead owner, in the caller's transaction."""
     theirs = (table.c.device == device) & table.c.id.in_(ids) & (table.c.owner != owner.name)
     now = current_time(connection)
     for row in connection.execute(sa.select(table).where(theirs)).all():
         if is_stale(row, now):
-            # As it was read: a lease that has been renewed since holds.
+            # Only if unchanged since it was read: a lease renewed meanwhile holds.
             same = (table.c.owner == row.owner) & (table.c.expires_at == row.expires_at)
             connection.execute(table.delete().where(table.c.id == row.id, table.c.device == device, same))
 
 
 def take(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device: str, owner: Owner) -> list[str]:
-    """Claim what nobody holds, in a transaction that the caller commits; returns what was got."""
+    """Claim the free cells among `ids`, in a transaction that the caller commits, and return them."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     claim = {
         "device": device,
@@ -163,21 +164,21 @@ def take(connection: sa.Connection, table: sa.Table, ids: Sequence[str], device:
         "expires_at": current_time(connection) + LEASE_SECONDS,
     }
     taken: set[str] = set()
-    for id_ in sorted(ids):  # in one order, whoever asks: two that wait for each other's rows would be a deadlock
-        # What comes back is what was inserted: drivers need not say how many rows that was.
+    for id_ in sorted(ids):  # one order for all runs, or two could wait for each other's rows (deadlock)
+        # `returning` lists the inserted rows; not every driver reports their number.
         statement = insert(table).values(id=id_, **claim).on_conflict_do_nothing().returning(table.c.id)
         taken.update(connection.execute(statement).scalars())
     return [id_ for id_ in ids if id_ in taken]
 
 
 def renew(connection: sa.Connection, table: sa.Table, owner: Owner) -> None:
-    """Have all claims of an owner hold for another `LEASE_SECONDS`, in the caller's transaction."""
+    """Extend all claims of an owner by `LEASE_SECONDS` from now, in the caller's transaction."""
     until = current_time(connection) + LEASE_SECONDS
     connection.execute(table.update().where(table.c.owner == owner.name).values(expires_at=until))
 
 
 def current_time(connection: sa.Connection) -> float:
-    """Return the time that leases go by, in seconds since the epoch: the server's where hosts share one."""
+    """Return the reference time of leases, in seconds since the epoch: the server's if hosts share one."""
     if connection.dialect.name == "postgresql":
         return float(connection.execute(sa.select(sa.extract("epoch", sa.func.clock_timestamp()))).scalar_one())
     return time.time()
@@ -186,7 +187,7 @@ def current_time(connection: sa.Connection) -> float:
 def is_stale(row: Any, now: float) -> bool:
     """Return whether a claim may be broken.
 
-    A process that is seen to run renews its claims. Its lease seems to have ended only because a clock was set.
+    A running process renews its claims, so an expired lease of one only means that a clock was set.
     """
     owner = Owner(row.owner, row.host, row.pid, row.born)
     return owner.is_dead() or (row.expires_at < now and not owner.is_running())

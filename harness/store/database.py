@@ -1,4 +1,4 @@
-"""Databases as stores open them: by path or URL, with errors that say what to try."""
+"""Open databases by path or URL, and translate their errors into messages that say what to try."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import sqlalchemy as sa
 
 from harness.records import sentence_of
-from harness.support import MASK, StoreError, is_secret_name, mask_store, mask_text
+from harness.support import MASKED, StoreError, is_secret_name, mask_store, mask_text
 
 _ADVICE = {
     "SQLITE_FULL": "the disk is full. Free some space and run the same command again: what was stored is safe.",
@@ -27,15 +27,15 @@ _ADVICE = {
 
 
 _ALMOST_A_URL = re.compile(r"(?i)(postgres|mysql|sqlite|mariadb|oracle|mssql)[\w+]*:")
-"""The name of a database and a colon, which no path of a store begins with."""
+"""Name of a database followed by a colon, with which no store's path begins."""
 
 
 def raise_translated(name: str, error: sa.exc.DBAPIError, secrets: tuple[str, ...] = ()) -> NoReturn:
     """Raise a database's error as a `StoreError` that says what to try.
 
     Args:
-        name: of the store, without its password.
-        error: of the database.
+        name: name of the store, without its password.
+        error: error of the database.
         secrets: passwords that a driver may repeat in its messages.
     """
     code = str(getattr(error.orig, "sqlite_errorname", ""))
@@ -45,14 +45,14 @@ def raise_translated(name: str, error: sa.exc.DBAPIError, secrets: tuple[str, ..
     if isinstance(error.orig, sqlite3.Error):
         raise StoreError(f"The store {name} cannot be used: {sentence_of(error.orig)}") from error
     reason = mask_text(sentence_of(error.orig), secrets)
-    # Without its cause, which a driver may have given the password.
+    # Without the cause, in which a driver may include the password.
     raise StoreError(
         f"The store {name} cannot be used: {reason} Check that the server runs and the URL is right."
     ) from None
 
 
 def secrets_of(url: sa.URL) -> tuple[str, ...]:
-    """Return the passwords of a URL, as they are and as a URL writes them."""
+    """Return the passwords of a URL, both plain and percent-encoded."""
     found = [str(url.password)] if url.password else []
     for name, value in url.query.items():
         if is_secret_name(name):
@@ -63,16 +63,16 @@ def secrets_of(url: sa.URL) -> tuple[str, ...]:
 
 
 def shown_url(url: sa.URL) -> str:
-    """Return a URL as messages may show it, every password replaced by `***`."""
-    shown = {name: MASK if is_secret_name(name) else value for name, value in url.query.items()}
+    """Return a URL for messages, with every password replaced by `***`."""
+    shown = {name: MASKED if is_secret_name(name) else value for name, value in url.query.items()}
     return url.set(query=shown).render_as_string(hide_password=True)
 
 
 def parse_url(url_or_path: str | Path) -> sa.URL:
-    """Return the URL of a store that was named by a path or a URL.
+    """Return the URL of a store named by a path or a URL.
 
     Raises:
-        StoreError: the name is empty or is no URL that can be read. The message repeats no password.
+        StoreError: the name is empty or an invalid URL. The message repeats no password.
     """
     text = str(url_or_path)
     if "://" not in text:
@@ -86,7 +86,7 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError):  # whose messages may hold a part of the password
+    except (sa.exc.ArgumentError, ValueError):  # their messages may contain a part of the password
         raise StoreError(
             f"The store's URL '{text.partition('://')[0]}://...' cannot be read; expected a path, sqlite:///FILE or "
             "postgresql+psycopg://USER@HOST/DATABASE, with signs such as @ : / in a password percent-encoded."
@@ -99,13 +99,13 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
 
 
 def is_file(url: sa.URL) -> bool:
-    """Whether the URL names a file by its plain path: neither a database in memory nor SQLite's own `file:` form."""
+    """Return whether the URL names a file by its path, and not a database in memory or SQLite's `file:` form."""
     database = url.database or ""
     return url.drivername.startswith("sqlite") and database not in ("", ":memory:") and not database.startswith("file:")
 
 
 def check_file(path: Path, *, create: bool) -> None:
-    """Refuse a path that cannot be a store's; make its folder if it may be made."""
+    """Refuse a path that cannot be a store; with `create`, make its folder."""
     name = mask_store(path)
     if path.is_dir():
         raise StoreError(f"The store {name} is a folder; expected a file, such as {name}/harness.sqlite.")
@@ -121,14 +121,14 @@ def check_file(path: Path, *, create: bool) -> None:
 
 
 def set_pragmas(connection: Any, _: object) -> None:
-    """Set up a new connection to SQLite: wait for locks, write ahead, lose nothing with the power."""
+    """Set up a new connection to SQLite: wait for locks, write ahead, lose nothing in a power cut."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 60000")
     cursor.execute("PRAGMA foreign_keys = ON")
-    # A file that may only be read keeps the journal it has; so does one on a file system without shared memory.
+    # A read-only file keeps its journal mode, and so does one on a file system without shared memory.
     with contextlib.suppress(sqlite3.OperationalError):
         cursor.execute("PRAGMA journal_mode = WAL")
-    # NORMAL would survive kill -9, but may lose the last commits with the power. A cell takes seconds, one fsync
-    # milliseconds: FULL it is.
+    # NORMAL survives kill -9, but may lose the last commits in a power cut. FULL costs one fsync, milliseconds against
+    # the seconds of a cell.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()

@@ -1,4 +1,4 @@
-"""Remove records from a store, chosen by what they are of. Records of cells that are being run stay."""
+"""Find and delete records in a store; records of claimed cells stay."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from harness.store.store import Store
 from harness.store.tables import claims, predictions_table, records_table
 from harness.support import UsageError
 
-NO_BACKBONE = "none"
-"""Stands for the records of methods that use no backbone."""
+_NO_BACKBONE = "none"
+"""Name that selects records of methods without a backbone."""
 
 _CHUNK = 200
 _COLUMNS = ("id", "device", "attempt", "suite", "task", "method", "status", "created_at")
@@ -28,13 +28,13 @@ _COLUMNS = ("id", "device", "attempt", "suite", "task", "method", "status", "cre
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which records to forget: those of which every part that is not None holds.
+    """Conditions on the records to forget; all conditions other than None must hold.
 
     Attributes:
-        task, method, device, suite, status: as records state them.
-        backbone: its name, or `none`.
-        id: the first characters of a cell's identity.
-        before, after: when the record was stored, as an ISO date or time; without a time zone it is UTC.
+        task, method, device, suite, status: values in the record.
+        backbone: name of the backbone, or `none`.
+        id: first characters of a cell's identity.
+        before, after: limits on the time of storing, as an ISO date or time, in UTC unless it has a time zone.
     """
 
     task: str | None = None
@@ -59,12 +59,12 @@ class Wanted:
                 _utc(text, f"--{name}")
 
     def stated(self) -> dict[str, str]:
-        """Return the parts that are set, by name."""
+        """Return the conditions that are set, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
-class Key(NamedTuple):
-    """A record that a store holds, and what it is of."""
+class StoredRecord(NamedTuple):
+    """Key and labels of a record in a store."""
 
     id: str
     device: str
@@ -76,8 +76,8 @@ class Key(NamedTuple):
     created_at: str
 
 
-def find(store: Store, wanted: Wanted) -> list[Key]:
-    """Return the records, all attempts, that are wanted; reads no payload unless a backbone is."""
+def find_records(store: Store, wanted: Wanted) -> list[StoredRecord]:
+    """Return all attempts that fulfil the conditions; payloads are read only for a condition on the backbone."""
     table = records_table.c
     query = sa.select(*(table[name] for name in _COLUMNS))
     for name in ("task", "method", "device", "suite", "status"):
@@ -89,13 +89,13 @@ def find(store: Store, wanted: Wanted) -> list[Key]:
         query = query.where(table.created_at < _utc(wanted.before, "--before"))
     if wanted.after is not None:
         query = query.where(table.created_at >= _utc(wanted.after, "--after"))
-    found = store.read(lambda connection: [Key(*row) for row in connection.execute(query).all()])
+    found = store.read(lambda connection: [StoredRecord(*row) for row in connection.execute(query).all()])
     found.sort(key=lambda key: (key.created_at, key.id, key.device, key.attempt))
     return found if wanted.backbone is None else list(_of_backbone(store, found, wanted.backbone))
 
 
-def _of_backbone(store: Store, keys: Sequence[Key], backbone: str) -> Iterator[Key]:
-    name = None if backbone == NO_BACKBONE else backbone
+def _of_backbone(store: Store, keys: Sequence[StoredRecord], backbone: str) -> Iterator[StoredRecord]:
+    name = None if backbone == _NO_BACKBONE else backbone
     for chunk in _chunks(keys):
         query = sa.select(*(records_table.c[part] for part in ("id", "device", "attempt", "payload")))
         query = query.where(records_table.c.id.in_([key.id for key in chunk]))
@@ -107,18 +107,18 @@ def _of_backbone(store: Store, keys: Sequence[Key], backbone: str) -> Iterator[K
                 if cell["backbone"] == name:
                     yield key
             except (ValueError, KeyError, TypeError):
-                continue  # a damaged record, which can be forgotten by its other parts
+                continue  # a damaged record, which other conditions can still select
 
 
-def forget(store: Store, keys: Sequence[Key]) -> tuple[int, int]:
+def forget_records(store: Store, keys: Sequence[StoredRecord]) -> tuple[int, int]:
     """Delete records with their predictions, all or none.
 
     Args:
-        store: opened for writing.
-        keys: what `find` returned. A record that is gone since is no error.
+        store: store opened for writing.
+        keys: result of `find_records`; records that are gone since are no error.
 
     Returns:
-        How many records were deleted, and how many stay because a run has claimed their cell.
+        Number of deleted records, and number of records that stay because a run has claimed their cell.
     """
     n_deleted = n_claimed = 0
     with store.transaction() as connection:
@@ -139,7 +139,7 @@ def forget(store: Store, keys: Sequence[Key]) -> tuple[int, int]:
 
 
 def _utc(text: str, option: str) -> str:
-    """Return a moment as the store writes it.
+    """Return a moment in the store's format.
 
     Raises:
         UsageError: the text is no ISO date or time.
@@ -157,6 +157,6 @@ def _all_of(query: sa.Select[Any]) -> Callable[[sa.Connection], Sequence[sa.Row[
     return lambda connection: connection.execute(query).all()
 
 
-def _chunks(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+def _chunks(keys: Sequence[StoredRecord]) -> Iterator[Sequence[StoredRecord]]:
     for start in range(0, len(keys), _CHUNK):
         yield keys[start : start + _CHUNK]

@@ -1,4 +1,4 @@
-"""Where records are read from: a store, a file, a folder of files, or what comes with the package."""
+"""Read records from a store, a file, a folder of files, or the shipped reference results."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from harness.support import UsageError, shipped, unknown_name
 def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
     """Return the latest records of a store, of a .jsonl file of records, or of all such files in a folder.
 
-    With predictions, `stream_source` needs far less memory.
+    For records with predictions, `stream_source` needs far less memory.
 
     Raises:
-        StoreError: there is no such store, file or folder, or it holds something else.
-        UsageError: a folder without such files.
+        StoreError: there is no such store, file or folder, or it contains something else.
+        UsageError: the folder contains no such files.
     """
     return list(stream_source(source, with_predictions=with_predictions))
 
 
 def stream_source(source: str, *, with_predictions: bool = True) -> Iterator[Record]:
-    """Yield what `read_source` lists, one record after another: predictions of many do not fit in memory."""
+    """Yield the records of `read_source` one by one, since predictions of many records do not fit in memory."""
     path = Path(source)
     if "://" not in source and path.is_dir():
         found = sorted(path.rglob("*.jsonl"))
@@ -34,17 +34,17 @@ def stream_source(source: str, *, with_predictions: bool = True) -> Iterator[Rec
     elif "://" not in source and path.suffix == ".jsonl":
         yield from read_jsonl(path, with_predictions=with_predictions)
     else:
-        from harness.store.store import Store  # which imports the database's library
+        from harness.store.store import Store  # imports SQLAlchemy
 
         with Store.open(source, read_only=True) as opened:
             yield from opened.records(with_predictions=with_predictions)
 
 
 def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
-    """Yield the records that bear the label of a suite; None is all of them.
+    """Yield the records with the label of a suite; None yields all.
 
     Raises:
-        UsageError: no record bears the label.
+        UsageError: no record has the label.
     """
     labels: set[str] = set()
     for record in records:

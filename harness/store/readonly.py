@@ -1,7 +1,7 @@
-"""SQLite files opened for reading alone: nothing is written, neither to the file nor beside it.
+"""Read SQLite files without writing anything to them or beside them.
 
-SQLite itself makes two files beside a database in write-ahead mode before it reads from it. It cannot on a read-only
-disk, and leaves them behind where it can.
+Before SQLite reads a database in write-ahead mode, it makes two files beside it. On a read-only disk this fails;
+elsewhere the files stay behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from harness.support import StoreError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _TRIES = 5
 _State = tuple[int, int, int]
 
@@ -27,8 +27,8 @@ _State = tuple[int, int, int]
 class ReadOnlyFile:
     """A SQLite file that `engine` reads.
 
-    A file without a log is opened as immutable, which takes no lock and makes no file. `read` then checks that nobody
-    wrote to it meanwhile. A file with a log is opened as usual for reading. Where that is impossible, because the log
+    A file without a log is opened as immutable, which takes no lock and makes no file; `read` then checks that it did
+    not change meanwhile. A file with a log is opened normally for reading. If that is impossible, because the log
     lacks its index or the disk is read-only, file and log are copied to a temporary folder and read there.
     """
 
@@ -38,8 +38,8 @@ class ReadOnlyFile:
         self._copied: object = None
         self.engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.pool.NullPool)
 
-    def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Return what `work` reads, from one state of the file.
+    def read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Return the result of `work`, which sees one state of the file.
 
         Raises:
             StoreError: the file changes each time it is read.
@@ -73,7 +73,7 @@ class ReadOnlyFile:
         return any(_size(self._beside(ending)) for ending in ("-wal", "-journal"))
 
     def _state(self) -> _State | None:
-        """Return what changes with the file's content; None where a log is in use and SQLite's own locks hold."""
+        """Return values that change with the file's content; None if a log is in use and SQLite's locks apply."""
         if self._has_log():
             return None
         found = self._path.stat()
@@ -88,7 +88,7 @@ class ReadOnlyFile:
         return _open(self._copied_to(), "mode=rw")
 
     def _copied_to(self) -> Path:
-        """Copy the file and its log, unless the copy is of their present state; return the copy."""
+        """Copy the file and its log, unless an up-to-date copy exists; return the copy."""
         sources = [self._path, *(beside for beside in map(self._beside, ("-wal", "-journal")) if beside.exists())]
         state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
         if self._copy is None or self._copied != state:

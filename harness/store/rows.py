@@ -1,4 +1,4 @@
-"""Rows of a store's tables, made of records."""
+"""Convert records to rows of a store's tables."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any
 from harness.records import Record, dump, payload_of
 from harness.support import DuplicateError
 
-Row = dict[str, Any]
-Key = tuple[str, str, int]
-"""A record's id, device and attempt."""
+ColumnValues = dict[str, Any]
+"""Values of a row by column."""
+
+RecordKey = tuple[str, str, int]
+"""Id, device and attempt of a record."""
 
 
 def column_text(text: str) -> str:  # the payload keeps the original
-    """Return a text that every database stores: no NUL, no lone surrogate."""
+    """Return a text that every database can store, without NUL and lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
-def rows_of(record: Record) -> tuple[Row, Row | None]:
-    """Return the row of a record, and that of its predictions if it has some.
+def rows_of(record: Record) -> tuple[ColumnValues, ColumnValues | None]:
+    """Return the row of a record, and the row of its predictions, if any.
 
     Raises:
-        StoreError: the score is no finite number.
+        StoreError: the score is not finite.
     """
     payload = payload_of(record)
     predictions = payload.pop("predictions")
@@ -43,26 +45,26 @@ def rows_of(record: Record) -> tuple[Row, Row | None]:
 
 @dataclass(frozen=True)
 class Packed:
-    """Records as rows, which take far less memory than records with predictions do.
+    """Records as rows, which take far less memory than records with predictions.
 
     Attributes:
-        rows: by the record's key, in the order given.
-        n_repeated: records that came a second time, exactly alike.
+        rows: rows by the record's key, in the given order.
+        n_repeated: number of exact repetitions among the records.
     """
 
-    rows: dict[Key, tuple[Row, Row | None]]
+    rows: dict[RecordKey, tuple[ColumnValues, ColumnValues | None]]
     n_repeated: int = 0
 
 
 def pack(located: Iterable[tuple[str, Record]]) -> Packed:
-    """Read all records, each with the place that it comes from, before any of them is stored.
+    """Convert records, given with the places they come from, to rows, before any is stored.
 
     Raises:
-        DuplicateError: two of them are the same attempt of the same cell and differ; both places are named.
-        StoreError: a score is no finite number.
+        DuplicateError: two records are the same attempt of a cell but differ; the message names both places.
+        StoreError: a score is not finite.
     """
-    rows: dict[Key, tuple[Row, Row | None]] = {}
-    places: dict[Key, str] = {}
+    rows: dict[RecordKey, tuple[ColumnValues, ColumnValues | None]] = {}
+    places: dict[RecordKey, str] = {}
     n_repeated = 0
     for place, record in located:
         row, predictions = rows_of(record)

@@ -1,10 +1,10 @@
-"""Transactional storage of records: one file of SQLite by default, PostgreSQL by URL, and JSONL for exchange.
+"""Store records in transactions: one SQLite file by default, PostgreSQL by URL, and JSONL for exchange.
 
-A record is committed the moment its cell ends, in one transaction with its predictions, so that a run that is killed
-loses nothing that it had finished. Predictions lie in a table of their own: tables and plans never read them.
+A record is committed as soon as its cell ends, in one transaction with its predictions, so a killed run loses no
+finished cell. Predictions have their own table, which reports and plans never read.
 
-Nothing here is peculiar to SQLite but its pragmas and the names of its errors. "The latest attempt of each cell" is
-no self-join: keys are small and lie in one covering index, so they are fetched whole and reduced in Python.
+The latest attempt of each cell is found without a self-join: keys are small and in one covering index, so all of them
+are fetched and reduced in Python.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.records import Record, read_jsonl, sentence_of, statuses_that_end, 
 from harness.store.claims import Owner, break_stale, renew, take
 from harness.store.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.store.readonly import ReadOnlyFile
-from harness.store.rows import Packed, Row, column_text, rows_of
+from harness.store.rows import ColumnValues, Packed, column_text, rows_of
 from harness.store.tables import CLAIMS_SINCE, STORE_SCHEMA, create_tables, find_version, is_old, upgrade_tables
 from harness.store.tables import claims as _claims
 from harness.store.tables import predictions_table as _predictions
@@ -31,14 +31,17 @@ from harness.support import DuplicateError, HarnessError, StoreError, mask_store
 
 __all__ = ["STORE_SCHEMA", "Store", "read_jsonl", "write_jsonl"]
 
-_CHUNK = 500  # identifiers per query: below every database's limit of parameters
-_FETCH_ALL_ABOVE = 2000  # from here on one scan of the index costs less than many chunks
+_CHUNK = 500
+"""Identifiers per query, below every database's limit of parameters."""
 
-T = TypeVar("T")
+_FETCH_ALL_ABOVE = 2000
+"""Number of identifiers above which one scan of the index costs less than many chunks."""
+
+_T = TypeVar("_T")
 
 
 class _Key(NamedTuple):
-    """What a query needs to know of a record to choose it."""
+    """Columns of the covering index, by which queries choose records."""
 
     id: str
     device: str
@@ -49,7 +52,7 @@ class _Key(NamedTuple):
 
 
 class Added(NamedTuple):
-    """How many records `Store.add_new` added, had already, and met again among the new ones."""
+    """Numbers of records that `Store.add_new` added, already had, and found repeated among the new ones."""
 
     n_added: int
     n_known: int
@@ -65,20 +68,19 @@ class Store:
         self._version = version
         self._secrets: tuple[str, ...] = ()
         self.name = name
-        """The store's path or URL, without its password."""
+        """Path or URL of the store, without its password."""
 
     @classmethod
     def open(cls, url_or_path: str | Path, *, create: bool = True, read_only: bool = False) -> Store:
         """Open the store at a path (SQLite) or a URL (`sqlite:///file`, `postgresql+psycopg://user@host/name`).
 
         Args:
-            url_or_path: where the records are.
-            create: make the file, its folder and the tables where they are missing. Otherwise a missing store is an
-                error.
-            read_only: only read. Nothing is made, upgraded or written, so a read-only disk will do.
+            url_or_path: path or URL of the store.
+            create: make the file, its folder and the tables if missing; otherwise a missing store is an error.
+            read_only: only read. Nothing is made, upgraded or written, so a read-only disk is sufficient.
 
         Raises:
-            StoreError: if it cannot be opened, is no store, or was written by a newer version of the harness.
+            StoreError: the store cannot be opened, is no store, or was written by a newer version of the harness.
         """
         url = parse_url(url_or_path)
         create = create and not read_only
@@ -100,12 +102,12 @@ class Store:
         return store
 
     def add(self, record: Record, owner: Owner | None = None) -> None:
-        """Commit one record with its predictions: both are in the store when this returns, or neither.
+        """Commit one record with its predictions, both or neither.
 
-        The claim of `owner` on the cell, if it has one, ends in the same transaction.
+        A claim of `owner` on the cell ends in the same transaction.
 
         Raises:
-            StoreError: for a duplicate (id, device, attempt), a score that is no number, a store that is not writable.
+            StoreError: the (id, device, attempt) exists, the score is not finite, or the store is not writable.
         """
         row, predictions = rows_of(record)
         key = {name: row[name] for name in ("id", "device", "attempt")}
@@ -125,7 +127,7 @@ class Store:
             ) from error
 
     def add_new(self, packed: Packed) -> Added:
-        """Commit the records of cells that the store has nothing of on their device, all or none.
+        """Commit the records of cells that are not in the store on their device, all or none.
 
         Raises:
             StoreError: the store cannot be written.
@@ -137,7 +139,7 @@ class Store:
         n_added = self._insert([row for key, row in packed.rows.items() if key[:2] not in known])
         return Added(n_added, len(packed.rows) - n_added, packed.n_repeated)
 
-    def _insert(self, rows: Sequence[tuple[Row, Row | None]]) -> int:
+    def _insert(self, rows: Sequence[tuple[ColumnValues, ColumnValues | None]]) -> int:
         try:
             with self.transaction() as connection:
                 for chunk in _chunks(rows, _CHUNK):
@@ -150,30 +152,30 @@ class Store:
         return len(rows)
 
     def latest(self, ids: Collection[str] | None = None, device: str | None = None) -> dict[tuple[str, str], Record]:
-        """The latest attempt of each cell by (id, device), without predictions, in the order they were stored.
+        """Return the latest attempt of each cell by (id, device), without predictions, in the order of storing.
 
         Args:
-            ids: only these cells; None is all of them.
-            device: only this device; None is all of them.
+            ids: cells to return; None for all.
+            device: device to return; None for all.
         """
         return {(record.id, record.device): record for record in self.records(ids=ids, device=device)}
 
     def done(self, ids: Collection[str], device: str, *, retry_failed: bool = False) -> set[str]:
-        """Those of `ids` that need no run on `device`: their latest attempt is final, or failed and not to be retried.
+        """Return the `ids` that need no run on `device`: their latest attempt is final, or failed without a retry.
 
-        Reads no payload: 100,000 cells take well under a second.
+        No payload is read: 100,000 cells take well under a second.
         """
         accepted = statuses_that_end(retry_failed=retry_failed)
         return {id_ for id_, status in self.statuses(ids, device).items() if status in accepted}
 
     def statuses(self, ids: Collection[str], device: str) -> dict[str, str]:
-        """Status of the latest attempt on `device` of each of `ids` that has one; reads no payload."""
+        """Return the status of the latest attempt on `device` by id, for `ids` with one; no payload is read."""
         return {key.id: key.status for key in self._keys(ids, device)}
 
     def summary(self) -> Counter[tuple[str, str, str, str]]:
-        """How many cells there are of each (suite, task, method, status), by their latest attempts; no payload is read.
+        """Count cells by (suite, task, method, status) of their latest attempts; no payload is read.
 
-        They come in the order in which the first of each was stored.
+        The order is that of storing the first cell of each group.
         """
         names = ("id", "device", "attempt", "suite", "task", "method", "status", "created_at")
         query = sa.select(*(_records.c[name] for name in names))
@@ -187,7 +189,7 @@ class Store:
         return Counter((row.suite, row.task, row.method, row.status) for row in ordered)
 
     def failed(self) -> Iterator[Record]:
-        """Stream the records of cells whose latest attempt failed, in the order they were stored."""
+        """Stream the records of cells whose latest attempt failed, in the order of storing."""
         keys = [key for key in self._keys(None, None) if key.status == "failed"]
         yield from self._stream(keys, with_predictions=False)
 
@@ -200,24 +202,24 @@ class Store:
         retry_failed: bool = False,
         again: Collection[str] = (),
     ) -> dict[str, int]:
-        """Claim those of `ids` that nobody else has claimed and that still need a run; those of `again` always do.
+        """Claim the free cells among `ids` that still need a run; those in `again` always need one.
 
         Returns:
-            The number that the next record of each should bear, by id, in the order given. They are the owner's until
-            its record is added, it releases them, or its lease ends unrenewed (`renew`).
+            Attempt number of the next record by id, in the given order. A claim ends when the owner adds the record or
+            releases it, or when its lease expires (`renew`).
         """
         if not ids:
             return {}
         device = column_text(device)
         with self._errors(), self._engine.begin() as connection:
             taken = take(connection, _claims, ids, device, owner)
-            if len(taken) < len(ids):  # somebody holds the others: dead, perhaps
+            if len(taken) < len(ids):  # other owners, possibly dead, hold the rest
                 held = [id_ for id_ in ids if id_ not in taken]
                 break_stale(connection, _claims, held, device, owner)
                 taken += take(connection, _claims, held, device, owner)
             if not taken:
                 return {}
-            # Read after the claims are made: who held one before has stored its record in the same transaction.
+            # Read after claiming: a previous owner stored its record in the transaction that ended its claim.
             query = sa.select(_records.c.id, _records.c.attempt, _records.c.status)
             known = connection.execute(query.where(_records.c.device == device, _records.c.id.in_(taken))).all()
             latest = {row.id: row for row in sorted(known, key=lambda row: row.attempt)}
@@ -229,12 +231,12 @@ class Store:
         return {id_: latest[id_].attempt + 1 if id_ in latest else 1 for id_ in taken if id_ not in done}
 
     def renew(self, owner: Owner) -> None:
-        """Have all claims of `owner` hold for another `LEASE_SECONDS`."""
+        """Extend all claims of `owner` by `LEASE_SECONDS` from now."""
         with self._errors(), self._engine.begin() as connection:
             renew(connection, _claims, owner)
 
     def release(self, owner: Owner, ids: Collection[str] | None = None) -> None:
-        """Give up the owner's claims on these cells; None is all of them."""
+        """Give up the owner's claims on these cells; None for all."""
         mine = _claims.c.owner == owner.name
         with self._errors(), self._engine.begin() as connection:
             for chunk in _chunks(sorted(ids), _CHUNK) if ids is not None else [None]:
@@ -242,7 +244,7 @@ class Store:
                 connection.execute(_claims.delete().where(chosen))
 
     def claimed(self, device: str | None = None) -> set[str]:
-        """Ids of cells that some run has claimed and not given up; leases that have expired are not looked at."""
+        """Return the ids of claimed cells, including claims with an expired lease."""
         query = sa.select(_claims.c.id)
         if device is not None:
             query = query.where(_claims.c.device == column_text(device))
@@ -251,7 +253,7 @@ class Store:
         return self.read(lambda connection: set(connection.execute(query).scalars()))
 
     def next_attempt(self, id: str, device: str) -> int:
-        """The number that the next record of this cell on this device should bear; 1 for the first."""
+        """Return the attempt number of the next record of this cell on this device; 1 for the first."""
         return max((key.attempt for key in self._keys([id], device)), default=0) + 1
 
     def records(
@@ -263,15 +265,15 @@ class Store:
         ids: Collection[str] | None = None,
         device: str | None = None,
     ) -> Iterator[Record]:
-        """Stream records in the order they were stored; what is added meanwhile is not seen.
+        """Stream records in the order of storing, without those added meanwhile.
 
         Args:
-            with_predictions: read the predictions too; `Record.predictions` is None otherwise.
-            suite: only records that were run under this label. A cell that another suite ran first bears that
-                suite's label; to have every cell of a suite, pass its `ids`.
-            latest_only: only the latest attempt of each cell on each device.
-            ids: only these cells.
-            device: only this device.
+            with_predictions: read the predictions too; otherwise `Record.predictions` is None.
+            suite: label of the records to return. A cell keeps the label of the suite that ran it first; to get every
+                cell of a suite, pass its `ids`.
+            latest_only: return only the latest attempt of each cell on each device.
+            ids: cells to return; None for all.
+            device: device to return; None for all.
         """
         keys = [key for key in self._keys(ids, device, latest_only=latest_only) if suite in (None, key.suite)]
         yield from self._stream(keys, with_predictions=with_predictions)
@@ -286,12 +288,12 @@ class Store:
                 yield self._parse(key, payloads[key[:3]], predictions.get(key[:3]))
 
     def count(self) -> int:
-        """How many records there are, all attempts counted."""
+        """Return the number of records, with all attempts."""
         query = sa.select(sa.func.count()).select_from(_records)
         return self.read(lambda connection: connection.execute(query).scalar_one())
 
     def close(self) -> None:
-        """Release the connections; SQLite folds its log back into the one file."""
+        """Release the connections; SQLite then merges its log into the file."""
         self._engine.dispose()
         if self._file is not None:
             self._file.close()
@@ -303,7 +305,7 @@ class Store:
         self.close()
 
     def _keys(self, ids: Collection[str] | None, device: str | None, *, latest_only: bool = True) -> list[_Key]:
-        """Keys of the records asked for; of each cell and device the latest attempt, or all attempts."""
+        """Return the keys of the requested records: the latest attempt per cell and device, or all attempts."""
         query = sa.select(*(_records.c[name] for name in _Key._fields))
         if device is not None:
             query = query.where(_records.c.device == column_text(device))
@@ -341,7 +343,7 @@ class Store:
             raise StoreError(f"{where} cannot be read: {sentence_of(error)} {hint}") from error
 
     def _prepare(self, *, create: bool, read_only: bool) -> None:
-        """Make the tables of a new store and bring old ones up to date; refuse what is newer or something else."""
+        """Make the tables of a new store and upgrade old ones; refuse newer tables and other databases."""
         version = self.read(lambda connection: find_version(connection, self.name))
         if version is None and not create:
             raise StoreError(f"{self.name} holds no records yet. Run something first, or name another store.")
@@ -354,7 +356,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Yield a connection whose changes are committed together at the end, or not at all.
+        """Yield a connection whose changes are committed together at the end of the block, or not at all.
 
         Raises:
             StoreError: the database cannot be written.
@@ -362,8 +364,8 @@ class Store:
         with self._errors(), self._engine.begin() as connection:
             yield connection
 
-    def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Return what `work` reads through a connection, with the database's errors translated."""
+    def read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Return the result of `work` on a connection, and translate the database's errors."""
         with self._errors():
             if self._file is not None:
                 return self._file.read(work)
@@ -382,11 +384,11 @@ class Store:
 
 
 def _make_engine(url: sa.URL, name: str, *, read_only: bool) -> sa.Engine:
-    """Return an engine whose connections are set up as stores need them."""
+    """Return an engine that sets up its connections for stores."""
     settings: dict[str, Any] = {}
     if not url.drivername.startswith("sqlite"):
-        # A connection that has outlived a restart of the server is found out before a record is entrusted to it; and
-        # claims rely on each statement seeing what was committed last.
+        # The ping detects connections from before a restart of the server. Claims need each statement to see the
+        # latest commits.
         settings = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
     try:
         engine = sa.create_engine(url, **settings)
@@ -401,6 +403,6 @@ def _make_engine(url: sa.URL, name: str, *, read_only: bool) -> sa.Engine:
     return engine
 
 
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

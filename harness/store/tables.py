@@ -1,7 +1,4 @@
-"""Tables of a store: what they hold, how a new store gets them, and how an older one is brought up to date.
-
-Nothing here is peculiar to SQLite but the names of its errors.
-"""
+"""Define, create and upgrade the tables of a store."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ from harness.store.claims import claims_table
 from harness.support import StoreError
 
 STORE_SCHEMA = 2
-"""Version of the tables; the record inside a payload has a schema of its own (`records.SCHEMA`)."""
+"""Version of the tables; the record inside a payload has its own schema (`records.SCHEMA`)."""
 
 CLAIMS_SINCE = 2
-"""First version of the tables that has claims."""
+"""First version of the tables with claims."""
 
 metadata = sa.MetaData()
 _meta = sa.Table(
@@ -38,7 +35,7 @@ records_table = sa.Table(
     sa.Column("status", sa.String, nullable=False),
     sa.Column("created_at", sa.String, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
-    # Covers the keys that queries choose records by, so that what is done is known without reading one payload.
+    # Covers all columns by which queries choose records, so that no payload is read for them.
     sa.Index("records_keys", "device", "id", "attempt", "status", "suite", "created_at"),
 )
 predictions_table = sa.Table(
@@ -55,23 +52,23 @@ claims: sa.Table = claims_table(metadata)
 UPGRADES: dict[int, Callable[[sa.Connection], None]] = {
     1: lambda connection: claims.create(connection, checkfirst=True),  # version 2 has claims
 }
-"""From a version of the tables to what brings them to the next, in the transaction that raises the version."""
+"""Upgrades from each version of the tables to the next, run in the transaction that raises the version."""
 
 
 def find_version(connection: sa.Connection, name: str) -> int | None:
-    """Return the version of a store's tables; None where the database holds no store yet.
+    """Return the version of a store's tables; None if the database contains no store yet.
 
     Args:
-        connection: to the database.
-        name: of the store, for messages.
+        connection: connection to the database.
+        name: name of the store, for messages.
 
     Raises:
-        StoreError: the database holds something else, or a newer version of the harness wrote it.
+        StoreError: the database contains something else, or a newer version of the harness wrote it.
     """
     inspector = sa.inspect(connection)
     tables = set(inspector.get_table_names())
     ours = "meta" in tables and {column["name"] for column in inspector.get_columns("meta")} == {"name", "value"}
-    # A shared PostgreSQL database may well hold other tables; a file of SQLite is a store or it is not.
+    # A shared PostgreSQL database may contain other tables; a SQLite file may not.
     clash = tables if connection.dialect.name == "sqlite" else tables & set(metadata.tables)
     if clash and not ours:
         raise StoreError(
@@ -80,7 +77,7 @@ def find_version(connection: sa.Connection, name: str) -> int | None:
         )
     value = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "schema")).scalar() if ours else None
     if value is None:
-        return None  # nothing yet, or another process is making the tables or was killed while it did
+        return None  # empty, or another process is making the tables or was killed meanwhile
     try:
         version = int(value)
     except ValueError:
@@ -95,9 +92,9 @@ def find_version(connection: sa.Connection, name: str) -> int | None:
 
 def create_tables(engine: sa.Engine) -> None:
     """Make the tables of a new store."""
-    # Each step leaves alone what is there, so that two processes may create one store at the same time and a
-    # creation that was killed half-way is finished by the next; the version comes last. PostgreSQL refuses the
-    # second of two simultaneous CREATE ... IF NOT EXISTS once the first has committed: then there is no more to do.
+    # Each step keeps existing tables, so two processes may create one store at the same time, and the next process
+    # completes an interrupted creation; the version comes last. PostgreSQL refuses the second of two simultaneous
+    # CREATE ... IF NOT EXISTS once the first has committed, and nothing is left to do.
     with contextlib.suppress(sa.exc.IntegrityError):
         _create_tables(engine)
     _create_tables(engine)
@@ -119,7 +116,7 @@ def is_old(version: int) -> bool:
 
 
 def upgrade_tables(engine: sa.Engine, version: int) -> None:
-    """Bring tables of an older version up to date, in one transaction."""
+    """Upgrade tables of an older version, in one transaction."""
     with engine.begin() as connection:
         for step in range(version, STORE_SCHEMA):
             UPGRADES[step](connection)

@@ -1,4 +1,4 @@
-"""Small services that every room may use: errors, names to objects, durations, files."""
+"""Provide small services to all rooms: errors, registries, durations, texts, files."""
 
 import lazy_loader
 

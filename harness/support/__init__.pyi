@@ -1,6 +1,4 @@
 from . import text as text
-from .bulk import uncollected as uncollected
-from .csv_fields import csv_field as csv_field
 from .durations import describe_duration as describe_duration
 from .durations import parse_duration as parse_duration
 from .errors import DataError as DataError
@@ -18,14 +16,12 @@ from .errors import reason_of as reason_of
 from .errors import shortened as shortened
 from .errors import text_of as text_of
 from .errors import unknown_name as unknown_name
-from .libraries import quiet_libraries as quiet_libraries
-from .masking import MASK as MASK
-from .masking import is_secret_name as is_secret_name
-from .masking import mask_store as mask_store
-from .masking import mask_text as mask_text
+from .interpreter import quiet_libraries as quiet_libraries
+from .interpreter import uncollected as uncollected
 from .outputs import Recogniser as Recogniser
-from .outputs import check_folder as check_folder
 from .outputs import check_output as check_output
+from .outputs import check_output_folder as check_output_folder
+from .outputs import csv_field as csv_field
 from .outputs import csv_starts_with as csv_starts_with
 from .outputs import json_lines_hold as json_lines_hold
 from .outputs import mark_folder as mark_folder
@@ -33,7 +29,10 @@ from .outputs import replacing as replacing
 from .registry import Registry as Registry
 from .resources import cache_folder as cache_folder
 from .resources import shipped as shipped
-from .resources import write_whole as write_whole
 from .spelling import named_as_options as named_as_options
 from .spelling import spelt_for_caller as spelt_for_caller
+from .text import MASKED as MASKED
+from .text import is_secret_name as is_secret_name
+from .text import mask_store as mask_store
+from .text import mask_text as mask_text
 from .text import plain as plain

@@ -1,4 +1,4 @@
-"""Durations as people type and read them."""
+"""Parse and format durations as people write them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def parse_duration(text: str, option: str, *, bare: bool = False) -> float:
 
     Args:
         text: the duration as typed.
-        option: the option that it was given to, for messages.
-        bare: whether a number without a unit means seconds, for options whose name says so (`--train-seconds`).
+        option: name of the option, for messages.
+        bare: whether a number without a unit means seconds, for options named in seconds (`--train-seconds`).
 
     Raises:
-        UsageError: anything else, a number without its unit, or nothing above 0. The message names the option, what
-            was given, and a form that is right.
+        UsageError: the text is no duration above 0, or lacks a unit. The message names the option, the given text and
+            a valid form.
     """
     given = text.strip().lower()
     is_bare = _BARE.fullmatch(given) is not None
@@ -45,7 +45,7 @@ def parse_duration(text: str, option: str, *, bare: bool = False) -> float:
 
 
 def describe_duration(seconds: float | None) -> str:
-    """`45 s`, `2 min 05 s`, `3 h 20 min`; `?` where it is not known."""
+    """Return `45 s`, `2 min 05 s` or `3 h 20 min`; `?` for None."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

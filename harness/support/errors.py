@@ -1,6 +1,6 @@
-"""One root for every error that the harness raises on purpose.
+"""Errors that the harness raises on purpose, with one root class, and texts of exceptions.
 
-A message says what was given, what was expected and what to try. Anything else that escapes is a bug.
+A message says what was given, what was expected and what to try. Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 
 
 class HarnessError(Exception):
-    """Root of all errors that are meant for the user; the command line prints its message without a traceback."""
+    """Root of all errors meant for the user; the command line prints the message without a traceback."""
 
 
 class UsageError(HarnessError):
-    """A wrong name, option or value: what was asked makes no sense (exit code 2)."""
+    """The request has a wrong name, option or value (exit code 2)."""
 
 
 class DataError(HarnessError):
-    """The data given cannot be used as asked; the message names the row or the column."""
+    """The given data cannot be used as requested; the message names the row or the column."""
 
 
 class DataWarning(UserWarning):
-    """Something looks wrong with the data given; it can be used, and may not mean what its owner thinks."""
+    """The given data look wrong; they can be used, but may not mean what their owner thinks."""
 
 
 class MissingResourceError(HarnessError):
@@ -34,7 +34,7 @@ class StoreError(HarnessError):
 
 
 class DuplicateError(StoreError):
-    """The store holds this attempt of the cell already: another run was quicker."""
+    """The store already holds this attempt of the cell, from another run."""
 
 
 class UnsupportedError(HarnessError):
@@ -42,15 +42,15 @@ class UnsupportedError(HarnessError):
 
 
 class OutOfTimeError(HarnessError):
-    """A fit that cannot be interrupted ran past twice its seconds (the protocol's `out_of_time`)."""
+    """A fit that cannot be interrupted ran past twice its seconds (status `out_of_time`)."""
 
 
 class OutOfMemoryError(HarnessError):
-    """The cell went over its budget's `peak_memory_bytes`, or the device or the host had no more to give."""
+    """The cell exceeded its budget's `peak_memory_bytes`, or the device or the host ran out of memory."""
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception's text; an exception that cannot say what it is gives none."""
+    """Return an exception's text; empty if the exception fails to produce one."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - the exception is a method's own class
@@ -58,18 +58,18 @@ def text_of(error: BaseException) -> str:
 
 
 def first_line(text: str) -> str:
-    """Return the first line of a text that holds more than white space; empty where it has none."""
+    """Return the first line of a text that is not blank; empty if there is none."""
     return next(iter(text.strip().splitlines()), "")
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error's type and the first line of its text, without a full stop, for a message of one line."""
+    """Return an error's type and the first line of its text in one line, without a full stop."""
     line = first_line(text_of(error)).rstrip(".")[:300]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text of at most `most` characters: its beginning and its end, and how much lies between them."""
+    """Return a text shortened to `most` characters: its beginning, its end, and the length left out."""
     if len(text) <= most:
         return text
     marker = f" [... {len(text) - most:,} or more characters left out ...] "
@@ -79,12 +79,12 @@ def shortened(text: str, most: int) -> str:
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not known: names the nearest one, then all of them.
+    """Return the error for an unknown name, which lists the nearest known name, then all of them.
 
     Args:
-        kind: what was looked up, in the singular ("method", "suite").
-        given: the name that was not found.
-        known: every name that would have been found.
+        kind: kind of the name, in the singular ("method", "suite").
+        given: the unknown name.
+        known: all known names.
     """
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)

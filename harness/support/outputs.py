@@ -1,13 +1,14 @@
-"""Files that a command writes under a name the user gave: refuse what would be lost, then write whole or not at all.
+"""Write files under names that the user gave: lose no other files, and write a file completely or not at all.
 
-Use `check_output` before any work is done, and `replacing` to write::
+Call `check_output` before any work, and `replacing` to write::
 
     check_output(out, inputs=[data, model], ours=csv_starts_with("text", "prediction"), overwrite=overwrite)
     ...
     with replacing(out) as temporary:
         temporary.write_text(...)
 
-`check_folder` is the same for a command that writes several files into a folder.
+`check_output_folder` does the same for a command that writes several files into a folder. `csv_field` formats a value
+for CSV files that users open: no text runs as a formula, and none breaks a row or the file.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.support.errors import StoreError, UsageError
 
-FOLDER_MARK = ".written-by-harness"
+_FOLDER_MARK = ".written-by-harness"
 """Name of the file that marks a folder whose contents a later command may replace."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SQLITE_HEADER = b"SQLite format 3\0"
 _HEAD_BYTES = 1 << 20
 
 Recogniser = Callable[[Path], bool]
-"""Returns whether an existing file is an earlier output of the same command."""
+"""Function that returns whether an existing file is an earlier output of the same command."""
 
 
 def check_output(
@@ -39,15 +44,15 @@ def check_output(
     overwrite: bool | None = False,
     option: str = "--out",
 ) -> None:
-    """Refuse to write to a path where something would be lost that this command did not write.
+    """Refuse a path at which a file of another origin would be lost.
 
     Args:
         path: the file to write.
-        inputs: paths or URLs that the command reads. They are never replaced.
+        inputs: paths or URLs that the command reads; they are never replaced.
         ours: recognises an earlier output of the same command, which may be replaced. None recognises nothing.
-        overwrite: whether the user allowed replacing other files. Inputs, stores and folders stay refused. None
-            where the command has no option --overwrite.
-        option: how the user named the path, for the message.
+        overwrite: whether the user allowed replacing other files; inputs, stores and folders stay refused. None if
+            the command has no option --overwrite.
+        option: option that named the path, for the message.
 
     Raises:
         UsageError: the path is an input, a store, a folder, no regular file, or a file that `ours` does not recognise.
@@ -75,7 +80,7 @@ def check_output(
     raise UsageError(f"{found}, which exists and was not written by this command. {_way_out('file', overwrite)}")
 
 
-def check_folder(
+def check_output_folder(
     folder: Path,
     names: Iterable[str],
     *,
@@ -84,15 +89,15 @@ def check_folder(
     overwrite: bool | None = False,
     option: str = "--out",
 ) -> None:
-    """Refuse a folder in which a command would replace files that it did not write.
+    """Refuse a folder in which a command would replace files of another origin.
 
     Args:
-        folder: where the command will write. It need not exist.
+        folder: the folder to write to; it need not exist.
         names: files and folders that the command writes there.
-        inputs: paths or URLs that the command reads. They are never replaced.
-        ours: recognises a folder that the command wrote before it left marks (see `mark_folder`).
-        overwrite: whether the user allowed replacing other files; None where the command has no such option.
-        option: how the user named the folder, for the message.
+        inputs: paths or URLs that the command reads; they are never replaced.
+        ours: recognises a folder that an older version of the command wrote without a mark (see `mark_folder`).
+        overwrite: whether the user allowed replacing other files; None if the command has no such option.
+        option: option that named the folder, for the message.
 
     Raises:
         UsageError: the path is a file, or one of `names` is an input, a store, or was written by something else.
@@ -106,7 +111,7 @@ def check_folder(
             raise UsageError(f"{option} '{folder}' was given, but {path} is read by this command. Name another folder.")
         if path.is_file() and _starts_with(path, _SQLITE_HEADER):
             raise UsageError(f"{option} '{folder}' was given, but {path} is a database. Name another folder.")
-    if not clashes or overwrite or (folder / FOLDER_MARK).is_file() or (ours is not None and ours(folder)):
+    if not clashes or overwrite or (folder / _FOLDER_MARK).is_file() or (ours is not None and ours(folder)):
         return
     raise UsageError(
         f"{option} '{folder}' was given, but it holds a {clashes[0].name} that this command did not write. "
@@ -119,12 +124,12 @@ def _way_out(what: str, overwrite: bool | None) -> str:
 
 
 def mark_folder(folder: Path) -> None:
-    """Make a folder and mark it as written by the harness, so that `check_folder` lets the next command replace it.
+    """Make a folder and mark it as written by the harness, so that a later command may replace its files.
 
     Raises:
         StoreError: the folder cannot be made or written.
     """
-    path = folder / FOLDER_MARK
+    path = folder / _FOLDER_MARK
     if not path.is_file():
         with replacing(path) as temporary:
             temporary.write_text("The harness wrote this folder. A later command replaces its files.\n", "utf-8")
@@ -132,12 +137,12 @@ def mark_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` that takes its place when the block ends without an error.
+    """Yield a temporary path beside `path`, which replaces it when the block ends without an error.
 
-    The new file is on the disk before it replaces the old one, so a crash leaves one of the two whole.
+    The new file is on the disk before it replaces the old one, so a crash leaves one of the two complete.
 
     Args:
-        path: the file to make or replace; its folder is made where it is missing.
+        path: the file to make or replace; its folder is made if missing.
 
     Raises:
         StoreError: the folder or the file cannot be written.
@@ -182,6 +187,29 @@ def json_lines_hold(columns: Iterable[str], *, but: Iterable[str] = ()) -> Recog
     return recognise
 
 
+def csv_field(value: Any, delimiter: str = ",", *, keeps_numbers: bool = False) -> str:
+    r"""Return a value as one field of a CSV or TSV file, in quotes if it needs them.
+
+    None is empty. A number has the shortest digits that read back as the same number. A text that begins with one of
+    = + - @, a tab or a carriage return gets a leading apostrophe. Half a surrogate pair, which no file can hold, is
+    written out: `\ud83d`.
+
+    Args:
+        value: a value of any type.
+        delimiter: delimiter of the file.
+        keeps_numbers: whether a text such as `-5` stays unchanged, for files whose columns were all read as texts.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return repr(value)
+    text = value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.startswith(_FORMULA) and not (keeps_numbers and _NUMBER.fullmatch(text)):
+        text = f"'{text}"
+    # The csv module before Python 3.13 leaves a lone carriage return unquoted, and readers break the row there.
+    return '"{}"'.format(text.replace('"', '""')) if any(sign in text for sign in f'{delimiter}"\r\n') else text
+
+
 def _first_line(path: Path) -> str:
     with path.open("rb") as file:
         return file.readline(_HEAD_BYTES).decode("utf-8-sig", "replace").rstrip("\r\n")
@@ -193,9 +221,9 @@ def _starts_with(path: Path, head: bytes) -> bool:
 
 
 def _is_same(path: Path, source: str | Path) -> bool:
-    """Return whether both name one file; a folder that is read is not the files in it."""
+    """Return whether both name one file; files in an input folder do not count."""
     if "://" in str(source):
-        return False  # a store's file is recognised by its header
+        return False  # the file of a store is recognised by its header
     try:
         other = Path(source).expanduser()
         if path.exists() and other.exists():

@@ -1,4 +1,4 @@
-"""Values and names as a reader sees them: formatted figures, and names that can do no harm where they are shown."""
+"""Format values and texts for readers: figures with units, names that are safe to show, masked passwords."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ import unicodedata
 from typing import Any
 
 ABSENT = "–"
+"""Text for a missing value."""
+
+MASKED = "***"
+"""Text in place of a password."""
+
+_SECRETS = "password|passwd|passphrase|pwd|secret"
+_NAMED_SECRET = re.compile(rf"(?i)((?:^|[?&;,\s\"'(])[\w.%+-]*(?:{_SECRETS})=)[^&;\s\"'#)]+")
+"""Secret with a name: `?password=...`, `password=...` in a connection string."""
+
+_PASSWORD_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/+[^/\s:@]*:)[^\s]*@")
+"""URL with a password inside a text; a password may hold an unescaped '@' or '/'."""
+
+_PASSWORD_IN_URL = re.compile(r"(?s)^([A-Za-z][A-Za-z0-9+.-]*:/+[^/:@]*:).*@")
+"""URL with a password that is the whole text, so that the password may hold a blank too."""
 
 
 def plain(text: str) -> str:
-    """One line without control characters: no line breaks, no terminal escapes, no reversed writing direction."""
+    """Return a text as one line without line breaks, terminal escapes and changes of writing direction."""
     visible = "".join(
         " " if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") else letter for letter in text
     )
@@ -18,38 +32,38 @@ def plain(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """A text that Markdown and HTML show as it is, within a table's cell too."""
+    """Return a text escaped for Markdown and HTML, including cells of tables."""
     escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*\[\]|~$])", r"\\\1", escaped)
-    escaped = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)  # within a word it is no emphasis
+    escaped = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)  # within a word, `_` means no emphasis
     return re.sub(r"^([#+=-]|\d+[.)])", r"\\\1", escaped)
 
 
 def slug(text: str) -> str:
-    """Part of a file's name: lower-case letters, digits and hyphens, at most 60 of them."""
+    """Return a text as part of a file's name: lower-case letters, digits and hyphens, at most 60 characters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "unnamed"
 
 
 def present(value: Any) -> bool:
-    """Whether a frame's value is there at all."""
-    # Not by pandas.isna, which would have to be imported: null is not equal to itself, and pandas' own says nothing.
+    """Return whether a value of a data frame is present."""
+    # Without pandas.isna, to avoid the import: NaN is not equal to itself, and pandas.NA is recognised by its type.
     return value is not None and type(value).__name__ != "NAType" and bool(value == value)
 
 
 def score(value: Any) -> str:
-    """A metric: three decimals within -1 to 1, two up to 10, one decimal on scales such as 0 to 100."""
+    """Format a metric: three decimals within -1 to 1, two up to 10, one on scales such as 0 to 100."""
     if not present(value):
         return ABSENT
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
 
 
 def interval(low: Any, high: Any) -> str:
-    """The ends of an interval: `0.790–0.831`."""
+    """Format the ends of an interval: `0.790–0.831`."""
     return f"{score(low)}–{score(high)}" if present(low) and present(high) else ""
 
 
 def seconds(value: Any) -> str:
-    """Seconds in the unit that reads best: `4 ms`, `1.2 s`, `65 s`, `12.5 min`, `3.1 h`."""
+    """Format seconds in the most readable unit: `4 ms`, `1.2 s`, `65 s`, `12.5 min`, `3.1 h`."""
     if not present(value):
         return ABSENT
     if value < 0.0995:
@@ -60,7 +74,7 @@ def seconds(value: Any) -> str:
 
 
 def memory(value: Any) -> str:
-    """Bytes in powers of ten: `940 MB`, `1.3 GB`."""
+    """Format bytes in powers of ten: `940 MB`, `1.3 GB`."""
     if not present(value):
         return ABSENT
     if value < 1e6:
@@ -69,7 +83,7 @@ def memory(value: Any) -> str:
 
 
 def energy(value: Any) -> str:
-    """Joules: `840 J`, `12.3 kJ`, `4.1 MJ`."""
+    """Format joules: `840 J`, `12.3 kJ`, `4.1 MJ`."""
     if not present(value):
         return ABSENT
     if value < 999.5:
@@ -78,21 +92,21 @@ def energy(value: Any) -> str:
 
 
 def price(value: Any) -> str:
-    """An amount of whichever currency: two figures that count, and all before the point."""
+    """Format an amount of any currency: at least two significant digits, and all before the point."""
     if not present(value):
         return ABSENT
     return f"{value:,.2f}" if value >= 0.995 or value == 0 else f"{value:.2g}" if value >= 1e-4 else "<0.0001"
 
 
 def percent(value: Any) -> str:
-    """A share: `42 %`, `0.8 %`."""
+    """Format a share: `42 %`, `0.8 %`."""
     if not present(value):
         return ABSENT
     return f"{100 * value:.0f} %" if value >= 0.0995 else f"{100 * value:.1f} %"
 
 
 def number(value: Any) -> str:
-    """A count of parameters: `0`, `4,620`, `78.3k`, `22.7M`."""
+    """Format a count of parameters: `0`, `4,620`, `78.3k`, `22.7M`."""
     if not present(value):
         return ABSENT
     if value < 10_000:
@@ -103,7 +117,24 @@ def number(value: Any) -> str:
 
 
 def size(n_train: int, draw: str, n_per_class: Any = None) -> str:
-    """A training size: `2,048`; `96 (8/class)` where the classes are balanced."""
+    """Format a training size: `2,048`, or `96 (8/class)` if the classes are balanced."""
     if draw != "balanced":
         return f"{n_train:,}"
     return f"{n_train:,} ({n_per_class}/class)" if present(n_per_class) else f"{n_train:,} (balanced)"
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter of this name holds a secret."""
+    return re.search(f"(?:{_SECRETS})$", name, re.IGNORECASE) is not None
+
+
+def mask_store(source: object) -> str:
+    """Return the path or URL of a store for messages, with every password replaced by `***`."""
+    return _NAMED_SECRET.sub(rf"\1{MASKED}", _PASSWORD_IN_URL.sub(rf"\1{MASKED}@", str(source)))
+
+
+def mask_text(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """Return a text with the passwords of all URLs in it, and all of `secrets`, replaced by `***`."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, MASKED)
+    return _NAMED_SECRET.sub(rf"\1{MASKED}", _PASSWORD_IN_TEXT.sub(rf"\1{MASKED}@", text))

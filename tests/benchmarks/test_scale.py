@@ -31,7 +31,7 @@ from harness.schedule.job import Begun, Done, Event, Job
 from harness.schedule.prepare import Prepared
 from harness.store.rows import pack
 from harness.store.store import Store
-from harness.support.bulk import uncollected
+from harness.support.interpreter import uncollected
 from harness.tasks import Task
 from tests.executors import Quiet
 from tests.planted import Planted

@@ -1,7 +1,7 @@
-"""Results that others measured, as records of another device and protocol, to stand beside one's own."""
+"""Import results that others measured, as records with another device and protocol."""
 
 from __future__ import annotations
 
-from harness.store.importing.read import FORMATS, locate_results, read_results
+from harness.store.importing.read import locate_results, read_results
 
-__all__ = ["FORMATS", "locate_results", "read_results"]
+__all__ = ["locate_results", "read_results"]

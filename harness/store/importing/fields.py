@@ -1,4 +1,4 @@
-"""Fields that the columns of a table can be named as, and the values of a row."""
+"""Define the fields of imported tables, the values of a row, and the record of an imported result."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import harness
+from harness.records import Cell, Cost, CurvePoint, Facts, Provenance, Record, Score, Status, fit_length_of, role_of
 from harness.support import UsageError
+
+_MARK: Final = " (imported)"
+"""Mark after the device's name, which keeps figures of another protocol apart from one's own."""
 
 _TEXTS: Final = ("task", "kind", "backbone", "method", "family", "variant", "budget")
 _TEXTS_TOO: Final = ("status", "metric", "device", "error")
 _SIZES: Final = ("n_train", "labels_per_class", "classes", "seed", "n_test")
-SCORES: Final = ("score", "score_low", "score_high", "train_score")
+SCORE_FIELDS: Final = ("score", "score_low", "score_high", "train_score")
 COSTS_SECONDS: Final = (
     *("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "predict_seconds"),
     "train_flops",
@@ -23,20 +28,20 @@ COSTS_WHOLE: Final = (
     *("n_parameters", "n_trainable", "artifact_bytes"),
 )
 FIELDS: Final = (
-    *(*_TEXTS, *_SIZES, *SCORES, *_TEXTS_TOO),
+    *(*_TEXTS, *_SIZES, *SCORE_FIELDS, *_TEXTS_TOO),
     *(*COSTS_SECONDS, *COSTS_WHOLE, "higher_is_better"),
 )
-"""Names of the fields; `task`, `method`, `score`, `n_test` and a training size are needed."""
+"""Names of the fields; `task`, `method`, `score`, `n_test` and a training size are required."""
 
 NEEDED: Final = ("task", "method", "score")
 CELL_FIELDS: Final = ("task", "backbone", "method", "variant", "budget", "n_train", "seed", "device")
-"""Fields that tell two results apart."""
+"""Fields that distinguish results."""
 
 UNKNOWN: Final = "unknown"
-"""Value of `n_test` where a table does not state it."""
+"""Value of `n_test` for a table that does not state it."""
 
 SEED_BY_ROW: Final = "row"
-"""Value of `seed` where rows that are alike are repeated runs."""
+"""Value of `seed` for a table whose otherwise equal rows are repeated runs."""
 
 _LOWER: Final = frozenset({"perplexity", "loss", "error", "wer", "cer", "mae", "mse", "rmse", "nll", "ppl"})
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
@@ -44,14 +49,14 @@ _LARGEST = 1e30
 
 
 @dataclass(frozen=True)
-class Row:
-    """The values of a row by field, and the place where it stands."""
+class ResultRow:
+    """The values of a table's row by field, and its position (`where`)."""
 
     values: dict[str, Any]
     where: str
 
     def text(self, name: str) -> str | None:
-        """Return a text; None where the row holds nothing."""
+        """Return a text; None if the field is empty."""
         value = self.values.get(name)
         if value is None:
             return None
@@ -63,7 +68,7 @@ class Row:
         return text or None
 
     def number(self, name: str, least: float = -_LARGEST) -> float | None:
-        """Return a finite number of at least `least`; None where the row holds nothing."""
+        """Return a finite number of at least `least`; None if the field is empty."""
         value = self.values.get(name)
         if value is None or value == "":
             return None
@@ -77,17 +82,17 @@ class Row:
         return found
 
     def whole(self, name: str) -> int | None:
-        """Return a whole number of 0 or more; None where the row holds nothing."""
+        """Return a whole number of 0 or more; None if the field is empty."""
         found = self.number(name)
         if found is not None and (found < 0 or found != round(found) or found > 2**53):
             raise UsageError(f"{self.where}: {name} is {found:g}; expected a whole number of 0 or more.")
         return None if found is None else round(found)
 
     def n_train(self) -> int:
-        """Return the labels used: `n_train`, or `labels_per_class` times `classes`.
+        """Return the number of labels used: `n_train`, or `labels_per_class` times `classes`.
 
         Raises:
-            UsageError: the row states neither, or both and they differ.
+            UsageError: the row states neither, or two different numbers.
         """
         stated, per_class, classes = (self.whole(name) for name in ("n_train", "labels_per_class", "classes"))
         product = None if per_class is None or classes is None else per_class * classes
@@ -100,7 +105,7 @@ class Row:
         return int(stated if stated is not None else product or 0)
 
     def higher_is_better(self, metric: str) -> bool:
-        """Return the direction that the row states, or else that of the metric by its name."""
+        """Return the direction stated in the row, else the usual one for the metric's name."""
         said = self.text("higher_is_better")
         if said is None:
             words = re.split(r"[^a-z]+", metric.lower())
@@ -108,6 +113,84 @@ class Row:
         if said.lower() in _TRUE | _FALSE:
             return said.lower() in _TRUE
         raise UsageError(f"{self.where}: higher_is_better is {_shown(said)}; expected true or false.")
+
+
+def imported(
+    *,
+    cell: Cell,
+    device: str,
+    kind: str,
+    family: str,
+    status: Status,
+    source: str,
+    protocol: str,
+    score: Score | None = None,
+    train_score: float | None = None,
+    cost: Cost | None = None,
+    curve: tuple[CurvePoint, ...] = (),
+    error: str | None = None,
+    started_at: str = "",
+    packages: dict[str, str] | None = None,
+    commit: str | None = None,
+    precision: str = "unknown",
+    platform: str = "unknown",
+    dataset: dict[str, Any] | None = None,
+) -> Record:
+    """Return the record of an imported result.
+
+    Args:
+        cell: method and task under their original names; `data` is a name, not a fingerprint.
+        device: device of the run.
+        kind: kind of the task.
+        family: family of the method.
+        status: status of the run.
+        source: the file, for the record's provenance.
+        protocol: explanation of figures that have a different meaning here.
+        score: score on the test rows; None unless the status is `ok`.
+        train_score: score on the training rows.
+        cost: cost of the run.
+        curve: progress of the run.
+        error: reason for a status other than `ok`.
+        started_at: start of the run as stated in the file.
+        packages: versions of packages.
+        commit: commit of the code that ran.
+        precision: precision of the backbone's arithmetic.
+        platform: operating system.
+        dataset: known facts about the data.
+    """
+    provenance = Provenance(
+        harness=f"imported by {harness.__version__}",
+        commit=commit,
+        dirty=None,
+        packages=packages or {},
+        threads=0,
+        precision=precision,
+        python="unknown",
+        platform=platform,
+        started_at=started_at,
+        dataset=dataset or {},
+    )
+    return Record(
+        suite="imported",
+        device=device if device.endswith(_MARK) else device + _MARK,
+        kind=kind,
+        family=family,
+        cell=cell,
+        status=status,
+        provenance=provenance,
+        score=score,
+        train_score=train_score,
+        cost=cost or Cost(),
+        curve=curve,
+        error=error,
+        facts=Facts(
+            role=role_of(cell.to_json(), family),
+            fit_length=fit_length_of(cell.config),
+            defaults={"tune": None},
+            imported_from=source,
+            protocol=protocol,
+        ),
+    )
 
 
 def listed(numbers: Sequence[int], most: int = 6) -> str:

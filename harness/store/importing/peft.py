@@ -1,4 +1,4 @@
-"""Result files of the PEFT library's method comparison (github.com/huggingface/peft, method_comparison)."""
+"""Import result files of the PEFT library's method comparison (github.com/huggingface/peft, method_comparison)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import Budget, Cell, Cost, CurvePoint, Record, Score, highest_of
-from harness.store.importing.made import imported
+from harness.store.importing.fields import imported
 from harness.support import UsageError
 
 _SECONDS = (
@@ -21,16 +21,16 @@ _SECONDS = (
 
 @dataclass(frozen=True)
 class _Benchmark:
-    """One of the comparisons.
+    """One of PEFT's comparisons.
 
     Attributes:
         task: name of the task.
-        kind: of the task.
+        kind: kind of the task.
         metric: name of the main metric.
-        key: what the file calls it, after `test ` and `valid `.
-        others: further metrics that the last entry may hold.
-        n_test: test rows; None where the file says.
-        protocol: what figures mean that mean something else here.
+        key: the file's name of the metric, after `test ` and `valid `.
+        others: further metrics that the last entry may contain.
+        n_test: number of test rows; None if the file states it.
+        protocol: explanation of figures that have a different meaning here.
     """
 
     task: str
@@ -68,11 +68,11 @@ _IMAGES = _Benchmark(
 )
 
 
-def read(path: Path) -> Record:
+def read_peft_result(path: Path) -> Record:
     """Return the record of one run.
 
     Raises:
-        UsageError: the file is no such result, or one of a comparison that is not known; it says what is missing.
+        UsageError: the file is no such result, or of an unknown comparison; the message says what is missing.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def read(path: Path) -> Record:
 
 
 def _benchmark(value: dict[str, Any], path: Path) -> _Benchmark:
-    """Return the comparison that a file is of, by its data and metrics."""
+    """Return the comparison of a file, recognised by its data and metrics."""
     data = value["meta_info"].get("dataset_info")
     names = {name for step in value["train_info"].get("metrics") or [] for name in step}
     if isinstance(data, dict) and {"metamath", "gsm8k"} <= data.keys():
@@ -103,7 +103,7 @@ def _benchmark(value: dict[str, Any], path: Path) -> _Benchmark:
     if any(name.endswith(f" {_IMAGES.key}") for name in names) or "dino_model_id" in value["run_info"]["train_config"]:
         return _IMAGES
     raise UsageError(
-        f"{path} is of a comparison that is not known here: its metrics are {', '.join(sorted(names)) or 'none'}. "
+        f"{path} is of an unknown comparison: its metrics are {', '.join(sorted(names)) or 'none'}. "
         "Known are MetaMathQA (test accuracy) and image-gen (test dino_similarity)."
     )
 
@@ -161,7 +161,7 @@ def _n_train(config: Mapping[str, Any], of: _Benchmark) -> int:
     n_seen = int(config["max_steps"]) * int(config["batch_size"])
     if of is _MATHS:
         return n_seen
-    # The few images are seen many times; those for validation and the test come out of the same set.
+    # The few images are seen many times; those for validation and the test come from the same set.
     return min(n_seen, len(config["instance_prompts"]) - int(config["valid_size"]) - int(config["test_size"]))
 
 
@@ -178,16 +178,16 @@ def _dataset(meta: Mapping[str, Any], config: Mapping[str, Any], of: _Benchmark)
 
 
 def _score(steps: list[dict[str, Any]], of: _Benchmark, config: Mapping[str, Any]) -> Score | None:
-    """Return the score on the test rows, with an interval where the metric is a share; None where there is none."""
+    """Return the score on the test rows, with an interval if the metric is a share; None without a score."""
     last = next((step for step in reversed(steps) if f"test {of.key}" in step), None)
     if last is None or not math.isfinite(value := float(last[f"test {of.key}"])):
         return None
-    # A figure that diverged (NaN) is not known.
+    # A NaN (divergence) counts as unknown.
     others = {name: float(last[name]) for name in of.others if math.isfinite(float(last.get(name, math.nan)))}
     n_test = int(config["test_size"]) if of.n_test is None else of.n_test
     low = high = None
     if of is _MATHS:
-        # Half the width of a normal 95 % interval: the questions' own answers are not in the file.
+        # Half the width of a normal 95 % interval; the file lacks single answers.
         half = 1.959964 * (value * (1 - value) / n_test) ** 0.5
         low, high = max(0.0, value - half), min(1.0, value + half)
     return Score(of.metric, value, low, high, True, n_test, n_test, others, highest_of(of.metric))

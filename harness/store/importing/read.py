@@ -1,4 +1,4 @@
-"""Files of results, in whichever format, to records."""
+"""Read files of results in any supported format as records."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from harness.records import MAX_LINE_BYTES, Record, read_numbered
-from harness.store.importing import peft, table
+from harness.store.importing.peft import read_peft_result
+from harness.store.importing.table import EXPORT, read_result_table
 from harness.support import UsageError
 
-FORMATS: Final = ("harness", "peft", "table")
+_FORMATS: Final = ("harness", "peft", "table")
 
 
 def read_results(
@@ -34,25 +35,26 @@ def locate_results(
     scale: str | None = None,
     ignore: Sequence[str] = (),
 ) -> Iterator[tuple[str, Record]]:
-    """Stream the records of files, or of the files of folders, each with the place that it was read from.
+    """Stream the records of files and folders, each with its place in the file.
 
     Args:
-        paths: files; of a folder the files that the format reads are taken.
-        form: one of `FORMATS`: `harness` is what `harness export` writes (records or tables), `peft` the result files
-            of the PEFT library's method comparison, `table` any tidy table.
-        mapping: for `table`, a field to the column that holds it, or to `=VALUE` for the same value in all rows.
-        scale: for `table`, `percent` or `fraction`: how scores are written.
+        paths: files, or folders of which the files in the format are read.
+        form: `harness` for the files of `harness export` (records or tables), `peft` for result files of the PEFT
+            library's method comparison, `table` for any tidy table.
+        mapping: for `table`, a field to its column, or to `=VALUE` for one value in all rows.
+        scale: for `table`, scale of the scores: `percent` or `fraction`.
         ignore: for `table`, columns to leave out.
 
     Raises:
-        UsageError: no such format or file, or a file that is not of the format; its name and what is wrong are said.
-        StoreError: a line that is no record, with its number and field.
+        UsageError: the format or file does not exist, or the file does not match the format; the message names the
+            fault.
+        StoreError: a line is no record; the message names its number and field.
     """
-    if form not in FORMATS:
-        raise UsageError(f"Format '{form}' was given; expected one of {', '.join(FORMATS)}.")
+    if form not in _FORMATS:
+        raise UsageError(f"Format '{form}' was given; expected one of {', '.join(_FORMATS)}.")
     for option, value in (("--map", mapping), ("--scale", scale), ("--ignore", ignore)):
         if value and form != "table":
-            raise UsageError(f"{option} was given with the format {form}; only --format table has columns to be named.")
+            raise UsageError(f"{option} was given with the format {form}; it applies only to --format table.")
     for path in paths:
         for file in _files(path, form):
             yield from _read(file, form, mapping or {}, scale, ignore)
@@ -74,18 +76,18 @@ def _read(
     path: Path, form: str, mapping: Mapping[str, str], scale: str | None, ignore: Sequence[str]
 ) -> Iterator[tuple[str, Record]]:
     if form == "peft":
-        yield str(path), peft.read(path)
+        yield str(path), read_peft_result(path)
     elif form == "table":
-        yield from table.read(path, mapping, scale=scale, ignore=ignore)
+        yield from read_result_table(path, mapping, scale=scale, ignore=ignore)
     elif path.suffix.lower() == ".jsonl" and _holds_records(path):
         for number, record in read_numbered(path):
             yield f"{path}, line {number}", record
     else:
-        yield from table.read(path, table.EXPORT)
+        yield from read_result_table(path, EXPORT)
 
 
 def _holds_records(path: Path) -> bool:
-    """Return whether a file holds whole records, and not the rows of a table."""
+    """Return whether a file contains full records, not the rows of a table."""
     try:
         with path.open("rb") as file:
             first = b""
@@ -97,5 +99,5 @@ def _holds_records(path: Path) -> bool:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError):
-        return True  # whose reader says what is wrong with it
+        return True  # the reader of records reports the fault
     return not isinstance(value, dict) or "cell" in value or "method" not in value

@@ -1,4 +1,4 @@
-"""Scores that a table writes as percentages or as fractions: the harness keeps fractions."""
+"""Convert scores from percentages to the fractions that the harness keeps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 
 import pandas as pd
 
-from harness.store.importing.fields import SCORES, Row, listed
+from harness.store.importing.fields import SCORE_FIELDS, ResultRow, listed
 from harness.support import UsageError
 
-SCALES: Final = ("percent", "fraction")
+_SCALES: Final = ("percent", "fraction")
 
 _OWN_SCALE: Final = frozenset(
     {"perplexity", "ppl", "loss", "nll", "mae", "mse", "rmse", "bleu", "sacrebleu", "chrf", "ter", "wer", "cer"}
@@ -22,22 +22,22 @@ _OWN_SCALE: Final = frozenset(
 """Metrics without a range of 0 to 1, which keep their own scale."""
 
 
-def to_fractions(rows: Sequence[Row], scale: str | None, path: Path) -> list[Row]:
-    """Return the rows with every score of a metric between two ends as a fraction.
+def to_fractions(rows: Sequence[ResultRow], scale: str | None, path: Path) -> list[ResultRow]:
+    """Return the rows with the scores of metrics with a fixed range as fractions.
 
     Args:
-        rows: of one table.
-        scale: `percent`, `fraction` or None. None takes figures within -1 to 1 as fractions and asks about others.
-        path: of the table, for messages.
+        rows: rows of one table.
+        scale: `percent`, `fraction` or None. None accepts figures within -1 to 1 as fractions and refuses others.
+        path: path of the table, for messages.
 
     Raises:
-        UsageError: an unknown scale, scores of both scales in one column, or scores that need a scale.
+        UsageError: the scale is unknown, one column mixes both scales, or the scores need a scale.
     """
-    if scale is not None and scale not in SCALES:
-        raise UsageError(f"--scale '{scale}' was given; expected {' or '.join(SCALES)}.")
+    if scale is not None and scale not in _SCALES:
+        raise UsageError(f"--scale '{scale}' was given; expected {' or '.join(_SCALES)}.")
     found = [_scores(row) for row in rows]
     for metric, positions in _by_metric(rows).items():
-        for name in SCORES:
+        for name in SCORE_FIELDS:
             values = [(k + 1, found[k][name]) for k in positions if name in found[k]]
             _check(path, f"{name} of {metric}", values, scale)
     if scale != "percent":
@@ -49,7 +49,7 @@ def to_fractions(rows: Sequence[Row], scale: str | None, path: Path) -> list[Row
 
 
 def problem_of_columns(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with the scale of the scores of a table whose columns are not all named yet."""
+    """Return problems with the scale of the scores, for a table whose columns are not all mapped yet."""
     column = columns.get("score")
     if column is None or column.startswith("=") or column not in frame.columns:
         return []
@@ -90,18 +90,18 @@ def _mixed(what: str, large: list[int], small: list[int]) -> str:
     )
 
 
-def _scores(row: Row) -> dict[str, float]:
-    """Return the scores of a row that have a scale, by field."""
+def _scores(row: ResultRow) -> dict[str, float]:
+    """Return the scores of a row by field, if its metric has a fixed range."""
     if _has_own_scale(row.text("metric") or "score"):
         return {}
-    return {name: value for name in SCORES if (value := row.number(name)) is not None}
+    return {name: value for name in SCORE_FIELDS if (value := row.number(name)) is not None}
 
 
 def _has_own_scale(metric: str) -> bool:
     return bool(_OWN_SCALE & set(re.split(r"[^a-z]+", metric.lower())))
 
 
-def _by_metric(rows: Sequence[Row]) -> dict[str, list[int]]:
+def _by_metric(rows: Sequence[ResultRow]) -> dict[str, list[int]]:
     found: defaultdict[str, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
         found[row.text("metric") or "score"].append(position)

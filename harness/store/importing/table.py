@@ -1,7 +1,6 @@
-"""Any tidy table of results: one row per result, its columns named by the user.
+"""Import any tidy table of results: one row per result, with columns mapped by the user.
 
-A column that no field takes, a size that is not stated, or rows that nothing tells apart are refused: what such a
-column says would be averaged away.
+Unmapped columns, missing sizes and rows that no field distinguishes are refused, since averages would hide them.
 """
 
 from __future__ import annotations
@@ -24,42 +23,40 @@ from harness.store.importing.fields import (
     NEEDED,
     SEED_BY_ROW,
     UNKNOWN,
-    Row,
+    ResultRow,
+    imported,
     listed,
 )
-from harness.store.importing.made import imported
 from harness.support import UsageError, unknown_name
 
-__all__ = ["EXPORT", "FIELDS", "read"]
-
 EXPORT: Final = {name: name for name in FIELDS if name not in ("variant", "higher_is_better")}
-"""The columns of `harness export` by their own names."""
+"""Mapping for the columns of `harness export`, which have the fields' names."""
 
 _OWN_COLUMNS: Final = frozenset(column.name for column in EXPORT_COLUMNS)
 _TOTAL: Final = "total_seconds"
 _ROUNDING: Final = 1e-6
 """Share of a total below which a difference of seconds is a rounding error."""
 
-PROTOCOL: Final = "that of the table it was imported from; what its seconds and memory hold is not known here"
+_PROTOCOL: Final = "that of the table it was imported from; what its seconds and memory hold is not known here"
 
 
-def read(
+def read_result_table(
     path: Path, mapping: Mapping[str, str], *, scale: str | None = None, ignore: Sequence[str] = ()
 ) -> Iterator[tuple[str, Record]]:
-    """Return the place and the record of each row, in their order.
+    """Yield the position and the record of each row, in the table's order.
 
     Args:
         path: a .csv, .tsv, .jsonl or .parquet file.
-        mapping: field (one of `FIELDS`) to the name of its column, to several joined by `+`, or to `=VALUE`. Columns
-            named like a field need no mapping. `n_train` may be `labels_per_class` times `classes` instead.
-            `n_test==unknown` and `seed==row` say that a table does not state them.
-        scale: `percent` or `fraction`: how scores between two fixed ends are written. None lets figures decide where
-            they can be fractions only, and asks otherwise.
-        ignore: columns that are left out on purpose.
+        mapping: field (one of `FIELDS`) to its column, to several columns joined by `+`, or to `=VALUE`. Columns with
+            the name of a field need no mapping. `n_train` may be `labels_per_class` times `classes` instead.
+            `n_test==unknown` and `seed==row` mean that the table does not state them.
+        scale: scale of scores with a fixed range: `percent` or `fraction`. None accepts figures that can only be
+            fractions, and refuses others.
+        ignore: columns to leave out on purpose.
 
     Raises:
-        UsageError: a field or column is unknown or missing, no field takes a column, nothing tells two rows apart, or a
-            value does not fit. The message names the rows.
+        UsageError: a field or column is unknown, missing or unmapped, two rows are indistinguishable, or a value is
+            invalid. The message names the rows.
     """
     frame = _load(path)
     is_export = mapping is EXPORT
@@ -67,7 +64,7 @@ def read(
     plain = frame.astype(object).where(frame.notna(), None)
     read_from = {**columns, _TOTAL: _TOTAL} if is_export and _TOTAL in frame.columns else columns
     rows = [
-        Row({field: _value(column, row) for field, column in read_from.items()}, f"{path}, row {number}")
+        ResultRow({field: _value(column, row) for field, column in read_from.items()}, f"{path}, row {number}")
         for number, row in enumerate(plain.to_dict("records"), start=1)
     ]
     if not is_export:
@@ -79,7 +76,7 @@ def read(
 def _columns(
     path: Path, frame: pd.DataFrame, mapping: Mapping[str, str], ignore: Sequence[str], *, is_export: bool
 ) -> dict[str, str]:
-    """Return the column of each field, or `=VALUE`; refuse what is missing or left over, all in one message."""
+    """Return the column of each field, or `=VALUE`; refuse missing and unmapped columns in one message."""
     names = [str(name) for name in frame.columns]
     for field in mapping:
         if field not in FIELDS:
@@ -135,14 +132,14 @@ def _load(path: Path) -> pd.DataFrame:
     try:
         if ending in (".csv", ".tsv"):
             separator = "\t" if ending == ".tsv" else ","
-            # As texts: a number that pandas reads may lose leading zeros or its last digits.
+            # As texts: numbers read by pandas may lose leading zeros or their last digits.
             found = pd.read_csv(
                 path, sep=separator, header=None, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
             )
             header = ["" if pd.isna(name) else str(name) for name in (found.iloc[0] if len(found) else [])]
             frame = found.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)
         elif ending == ".jsonl":
-            # Not by read_json, whose numbers differ from those that were written in their last digit.
+            # Without read_json, whose numbers may differ from the file's in the last digit.
             rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("a line is no JSON object")
@@ -163,7 +160,7 @@ def _load(path: Path) -> pd.DataFrame:
 
 
 def _records(
-    path: Path, rows: Sequence[Row], columns: Mapping[str, str], ids: list[str] | None
+    path: Path, rows: Sequence[ResultRow], columns: Mapping[str, str], ids: list[str] | None
 ) -> Iterator[tuple[str, Record]]:
     cells = [_cell(row, path) for row in rows]
     numbered = columns.get("seed") == f"={SEED_BY_ROW}"
@@ -176,7 +173,7 @@ def _records(
             for seed, position in enumerate(positions):
                 cells[position]["seed"] = seed
         elif len(positions) > 1 and ids is not None and len({ids[k] for k in positions}) == len(positions):
-            for position in positions:  # an export does not state settings; its ids tell configurations apart
+            for position in positions:  # an export lacks settings, but its ids distinguish configurations
                 cells[position]["config"]["variant"] = f"id {ids[position][:8]}"
         elif len(positions) > 1:
             raise UsageError(
@@ -188,8 +185,8 @@ def _records(
         yield row.where, _record(row, Cell(**cell), path)
 
 
-def _cell(row: Row, path: Path) -> dict[str, Any]:
-    """Return the fields of a row's cell; its seed is 0 where rows are numbered."""
+def _cell(row: ResultRow, path: Path) -> dict[str, Any]:
+    """Return the fields of a row's cell; the seed is 0 if rows are numbered."""
     task, method = row.text("task"), row.text("method")
     if not task or not method:
         raise UsageError(f"{row.where}: task and method must not be empty.")
@@ -209,11 +206,11 @@ def _cell(row: Row, path: Path) -> dict[str, Any]:
     }
 
 
-def _device(row: Row) -> str:
+def _device(row: ResultRow) -> str:
     return row.text("device") or "unknown device"
 
 
-def _record(row: Row, cell: Cell, path: Path) -> Record:
+def _record(row: ResultRow, cell: Cell, path: Path) -> Record:
     status = row.text("status") or "ok"
     if status not in STATUSES:
         raise UsageError(f"{row.where}: status is '{status}'; expected one of {', '.join(STATUSES)}.")
@@ -238,7 +235,7 @@ def _record(row: Row, cell: Cell, path: Path) -> Record:
         family=row.text("family") or "unknown",
         status=cast("Status", status),
         source=path.name,
-        protocol=PROTOCOL,
+        protocol=_PROTOCOL,
         score=score,
         train_score=row.number("train_score") if score is not None else None,
         cost=Cost(
@@ -249,16 +246,16 @@ def _record(row: Row, cell: Cell, path: Path) -> Record:
     )
 
 
-def _rest(row: Row, seconds: Mapping[str, float | None]) -> float | None:
-    """Return the seconds of tuning in an export, which states them in `total_seconds` alone; None if there are none."""
+def _rest(row: ResultRow, seconds: Mapping[str, float | None]) -> float | None:
+    """Return the seconds of tuning in an export, which includes them only in `total_seconds`; None without any."""
     parts = [seconds[name] for name in ("load_seconds", "encode_seconds", "fit_seconds", "predict_seconds")]
     total = row.number(_TOTAL, least=0.0)
     rest = 0.0 if total is None else total - sum(part or 0.0 for part in parts)
     return rest if rest > _ROUNDING * (total or 0.0) else None
 
 
-def _n_test(row: Row) -> int:
-    """Return the test rows scored; 0 where the user said that they are unknown."""
+def _n_test(row: ResultRow) -> int:
+    """Return the number of test rows; 0 if the user declared it unknown."""
     if row.values.get("n_test") == UNKNOWN:
         return 0
     found = row.whole("n_test")
