@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from harness.backbones.locate import BackboneFiles
-from harness.backbones.model import load_backbone, pool
+from harness.backbones.model import load_backbone
+from harness.backbones.pooling import pool
 from harness.features.tokens import pad
 from harness.measure.device import Device
 from harness.methods import methods
@@ -27,7 +28,7 @@ from harness.training.vocabulary import CompactEmbedding
 from tests.toys import make_bench, run_one
 
 
-def progress(budget: Budget, seconds: float = 0.0, **options: int) -> Progress:
+def progress(budget: Budget, seconds: float = 0.0, **options: int) -> BudgetProgress:
     return BudgetProgress(
         budget, options.get("default_steps", 100), options.get("steps_per_epoch", 10), lambda: seconds
     )

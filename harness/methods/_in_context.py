@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.backbones import Backbone, LanguageModel
+    from harness.training import GenerativeModel
 
 TEMPLATE = "Input: {text}\nLabel:"
 """How a text is shown where neither the task nor the method says."""
