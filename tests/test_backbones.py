@@ -31,7 +31,7 @@ def test_the_embedded_backbone_is_what_it_says(minilm: BackboneFiles) -> None:
 def test_the_embedded_backbone_embeds_as_sentence_transformers_does(minilm: BackboneFiles) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from harness.backbones.model import pool
+    from harness.backbones.pooling import pool
 
     texts = ["a stirring , funny film", "no movement , no yuks , not much of anything . " * 3]
     theirs = SentenceTransformer(str(minilm.folder), device="cpu").encode(texts)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from harness.backbones.architecture import blocks_of
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.features.disk import FeatureDisk
 from harness.features.encode import FeatureStore
-from harness.features.layers import canonical_layer, declared_blocks
+from harness.features.layers import canonical_layer
 from harness.features.tokens import TokenStore
 from harness.measure.device import Device
 from harness.measure.memory import settle_for_good
@@ -143,9 +144,8 @@ def test_a_block_that_is_not_there_is_refused(layer: int, toy: Task, tiny: Backb
         ({"num_hidden_layers": "six"}, None),
     ],
 )
-def test_blocks_are_read_from_the_configuration(config: dict[str, Any], expected: int | None, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert declared_blocks(tmp_path) == expected
+def test_blocks_are_read_from_the_configuration(config: dict[str, Any], expected: int | None) -> None:
+    assert blocks_of(config) == expected
 
 
 def test_layers_on_the_command_line() -> None:

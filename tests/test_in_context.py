@@ -341,7 +341,7 @@ def test_a_template_needs_a_place_for_the_text() -> None:
 
 
 def test_label_similarity_is_the_cosine_with_each_description(toy: Task, minilm: BackboneFiles, cpu: Device) -> None:
-    from harness.backbones.model import pool
+    from harness.backbones.pooling import pool
 
     backbone = load_backbone(minilm)
 

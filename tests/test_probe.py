@@ -12,7 +12,7 @@ from harness.advice.answer import answer_question
 from harness.advice.work import texts_read
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
-from harness.backbones.shapes import SHAPES, write_shape
+from harness.backbones.shapes import BACKBONE_SHAPES, write_shape
 from harness.cost.calibration import Probed, keep, probes
 from harness.cost.shape import read_shape
 from harness.cost.synthetic import synthetic_task
@@ -49,7 +49,7 @@ def test_the_largest_shape_by_transformers_own_count(tmp_path: Path) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files.folder))
     assert sum(p.numel() for p in model.parameters()) == 3_212_749_824  # as the hub counts Llama-3.2-3B
-    assert set(SHAPES) >= {"llama-3.2-1b-like", "bert-large-like"}
+    assert set(BACKBONE_SHAPES) >= {"llama-3.2-1b-like", "bert-large-like"}
 
 
 def test_the_command_measures_keeps_and_says_why_not(tiny: BackboneFiles, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.backbones.locate import locate_backbone
-from harness.backbones.model import load_backbone
-from harness.backbones.outline import ALIKE, shorten
+from harness.backbones.model import ALIKE, load_backbone, shorten
 from harness.backbones.tokenizer import token_counts
 from harness.support.errors import UsageError
 from tests.tiny_architectures import ARCHITECTURES
@@ -129,7 +128,7 @@ def test_a_special_token_in_use_without_an_embedding_is_refused(role: str, tmp_p
 
 
 def test_planning_builds_a_few_blocks_of_a_large_model(tmp_path: Path) -> None:
-    from harness.backbones.outline import outline_backbone
+    from harness.backbones.model import outline_backbone
 
     stated = {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128_256, "hidden_size": 4096,

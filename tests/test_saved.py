@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from harness.records.record import Budget, Record
 from harness.running.worker import Worker
 from harness.support.errors import UsageError
 from harness.tasks.base import Task
+from tests.toys import save_one
 
 METHODS = (
     "tfidf", "majority", "linear-probe", "knn", "mlp-probe", "head", "full", "from-scratch", "probe-then-full",
@@ -98,3 +101,23 @@ def test_what_is_no_saved_model_is_refused(toy: Task, tiny: BackboneFiles, cpu: 
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 7}))
     with pytest.raises(UsageError, match="format"):
         load_model(tmp_path / "model")
+
+
+def test_each_file_is_hashed_once_as_it_is_saved_and_once_as_it_is_loaded(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+
+    def noted(handle: Any, name: str) -> Any:
+        hashed.append(handle.name)
+        return digest(handle, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    save_one("full", toy, tiny, cpu, tmp_path / "model")
+    assert any(str(name).endswith("transformer/model.safetensors") for name in hashed)
+    assert len(set(hashed)) == len(hashed)
+    hashed.clear()
+    load_model(tmp_path / "model", "cpu")
+    assert str(tmp_path / "model" / "transformer" / "model.safetensors") in map(str, hashed)
+    assert len(set(hashed)) == len(hashed)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from harness.backbones.locate import BackboneFiles
-from harness.backbones.model import load_backbone, pool
+from harness.backbones.model import load_backbone
+from harness.backbones.pooling import pool
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._peft import SoftPrompt

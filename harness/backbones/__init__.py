@@ -1,4 +1,4 @@
-"""Pretrained transformers, pinned: found by name, verified by content, loaded with transformers."""
+"""Pretrained transformers: found by name, verified by content, loaded with transformers."""
 
 import lazy_loader
 

@@ -26,8 +26,13 @@ _TEXT: Final = (
 )
 """Mappings whose models read text."""
 
+_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_ENCODER_COUNTS: Final = ("encoder_layers", "num_layers", "num_hidden_layers")
+BLOCK_COUNTS: Final = (*_COUNTS, *_ENCODER_COUNTS, "num_decoder_layers", "decoder_layers")
+"""Names that configurations give to numbers of blocks."""
+
 _BOTH_WAYS: Final = {"xlnet", "bert-generation"}
-"""Types that transformers lists as causal language models only, and that attend both ways unless a flag is set."""
+"""Types that transformers lists only as causal language models, but that attend both ways unless a flag is set."""
 
 
 def architecture_of(config: Mapping[str, object], name: str) -> Architecture:
@@ -83,6 +88,13 @@ def is_encoder_alone(config: Mapping[str, object]) -> bool:
     return encoder is not None and encoder != _model_names(_BASE).get(kind) and class_name(config) == encoder
 
 
+def blocks_of(config: Mapping[str, object]) -> int | None:
+    """Return the number of blocks that a configuration states, of the encoder where there are two stacks."""
+    two_stacks = bool(config.get("is_encoder_decoder"))
+    found = (config.get(name) for name in (_ENCODER_COUNTS if two_stacks else _COUNTS))
+    return next((count for count in found if isinstance(count, int) and not isinstance(count, bool)), None)
+
+
 def class_name(config: Mapping[str, object]) -> str:
     """Return the model class that a configuration names; empty if it names none."""
     named = config.get("architectures")
@@ -95,7 +107,7 @@ _LISTED_AS_CAUSAL: Final = {
 
 
 def architecture_in_version_0_1(config: Mapping[str, object]) -> Architecture:
-    """Return the architecture that version 0.1 took a backbone for: it went by endings and a list of names."""
+    """Return the architecture by the rule of version 0.1, which used endings and a list of names."""
     if config.get("is_encoder_decoder"):
         return "sequence-to-sequence"
     if class_name(config).endswith(("ForCausalLM", "LMHeadModel")) or config.get("model_type") in _LISTED_AS_CAUSAL:
@@ -107,7 +119,7 @@ def architecture_in_version_0_1(config: Mapping[str, object]) -> Architecture:
 def _model_names(mapping: str) -> Mapping[str, str]:
     """Return a mapping of transformers from model types to class names.
 
-    It is read from the source text, since importing the module imports torch, which planning does without.
+    It is read from the source text: importing the module would import torch, which planning does not need.
     """
     found = _mappings().get(mapping)
     if found is None:

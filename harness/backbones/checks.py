@@ -83,7 +83,7 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
         yield key, value
 
 
-def check_tensors(headers: Headers, config: Mapping[str, Any], name: str) -> None:
+def check_headers(headers: Headers, config: Mapping[str, Any], name: str) -> None:
     """Refuse files whose tensors cannot be the weights that the configuration describes.
 
     Args:

@@ -19,7 +19,7 @@ MODULES: Final = "modules.json"
 _OLD_FOLDER: Final = "0_Transformer"
 _LARGEST_JSON: Final = 1 << 28  # bytes; the largest tokenizer.json in use has 33 million
 
-READ: Final = (
+READ_FILES: Final = (
     "config.json",
     "*.safetensors",
     "model.safetensors.index.json",
@@ -41,7 +41,7 @@ No generation_config.json: the task alone says how text is generated.
 """
 
 FETCHED: Final = (
-    *READ,
+    *READ_FILES,
     MODULES,
     "adapter_config.json",
     "generation_config.json",

@@ -1,7 +1,7 @@
-"""From a backbone's name to verified files on this machine; light to import, nothing is loaded.
+"""Verified files of a backbone, found by its name; nothing is loaded, and the module is light to import.
 
-Looked up in this order: a local folder, the mirror, the copy installed with the package, the model hub. Only
-safetensors weights are ever used: nothing that could be executed on loading.
+A name is looked up in this order: a local folder, the mirror, the copy installed with the package, the model hub. Only
+safetensors weights are used: nothing that could be executed on loading.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import functools
 import hashlib
 import importlib.util
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.backbones.architecture import Architecture, architecture_in_version_0_1, architecture_of
-from harness.backbones.checks import check_configuration, check_tensors, check_tokenizer, require_tokenizer
+from harness.backbones.architecture import Architecture, architecture_in_version_0_1, architecture_of, blocks_of
+from harness.backbones.checks import check_configuration, check_headers, check_tokenizer, require_tokenizer
 from harness.backbones.decoding import GENERATION, START, changed_answers_in_version_0_1, settings_in
 from harness.backbones.headers import SAVE_AGAIN, SINGLE, read_headers
 from harness.backbones.layout import (
     FETCHED,
     POOLING,
-    READ,
+    READ_FILES,
     Layout,
     find_parts,
     is_backbone,
@@ -30,8 +31,6 @@ from harness.backbones.layout import (
 )
 from harness.backbones.pooling import Pooling
 from harness.support import MissingResourceError, UsageError
-
-__all__ = ["DEFAULT_BACKBONE", "READ", "Architecture", "BackboneFiles", "Pooling", "locate_backbone", "tensor_names"]
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 _PINNED_WEIGHTS = {DEFAULT_BACKBONE: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
@@ -76,6 +75,14 @@ class BackboneFiles:
         """The architecture's name in transformers, from config.json: `bert`, say."""
         return str(read_object(self.folder / "config.json", self.name).get("model_type") or "")
 
+    @functools.cached_property
+    def n_blocks(self) -> int | None:
+        """Number of blocks that config.json states (`blocks_of`); None if it states none or cannot be read."""
+        try:
+            return blocks_of(read_object(self.folder / "config.json", self.name))
+        except UsageError:
+            return None
+
     @property
     def has_weights(self) -> bool:
         """Whether weights are among the files; without them cells can be planned and not run."""
@@ -84,6 +91,17 @@ class BackboneFiles:
     def parts(self) -> dict[str, Path]:
         """Return the files that determine what the backbone computes, by their places in the usual layout."""
         return _parts(Layout(self.folder, self.pooling_file), self.name)
+
+    def tensor_names(self) -> list[str]:
+        """Return the names of all tensors, without wrappers' prefixes, from the headers alone."""
+        return list(read_headers(self.folder, self.name).tensors)
+
+    def copy_without_weights(self, target: Path) -> None:
+        """Copy the configuration and the tokenizer into a new folder."""
+        target.mkdir(parents=True)
+        for path in self.folder.iterdir():
+            if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+                shutil.copy(path, target / path.name)
 
     def require_tokenizer(self) -> None:
         """Refuse a backbone without a tokenizer.
@@ -100,10 +118,10 @@ def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = Tr
     Args:
         name: a local folder (anything with a path separator that exists), a hub id, or `ID@REVISION`.
         mirror: a folder with `models/<hub id>/`, looked up before anything else but a local folder.
-        weights: whether a folder without weights is refused; what cells cost can be planned from the rest.
+        weights: whether a folder without weights is refused; planning the cost of cells needs none.
 
     Raises:
-        MissingResourceError: it is nowhere to be had; the message lists the ways to supply it.
+        MissingResourceError: it is not available; the message lists the ways to supply it.
         UsageError: the files are not those pinned, hold no safetensors, or the revision is missing.
     """
     hub_id, _, revision = name.partition("@")
@@ -158,7 +176,7 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
         folder = snapshot_download(hub_id, revision=revision or None, allow_patterns=list(FETCHED), etag_timeout=5)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MissingResourceError(f"Backbone '{hub_id}' could not be had from the hub: {reason} {ways}") from error
+        raise MissingResourceError(f"Backbone '{hub_id}' could not be fetched from the hub: {reason} {ways}") from error
     return _verified(hub_id, Path(folder), Path(folder).name, "hub")
 
 
@@ -181,13 +199,13 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
     pinned = _PINNED_WEIGHTS.get(name)
     if pinned is not None and (weights or headers.tensors):
         path = inside / SINGLE
-        found = _file_sha256(path) if path.is_file() else "no such file"
+        found = file_sha256(path) if path.is_file() else "no such file"
         if found != pinned:
             raise UsageError(
                 f"Backbone '{name}' ({origin}): model.safetensors has SHA-256 {found}; expected {pinned}. "
                 "These are other weights: reinstall them, or use them as a local folder: --backbone ./FOLDER."
             )
-    check_tensors(headers, config, name)
+    check_headers(headers, config, name)
     check_tokenizer(inside, config, name)
     architecture = architecture_of(config, name)
     pooling = pooling_of(layout, architecture, name)
@@ -221,7 +239,7 @@ def _wrote_otherwise(folder: Path, config: Mapping[str, object], name: str) -> b
 def _parts(layout: Layout, name: str) -> dict[str, Path]:
     paths = {
         path.relative_to(layout.transformer).as_posix(): path
-        for pattern in READ
+        for pattern in READ_FILES
         if pattern != POOLING
         for path in layout.transformer.glob(pattern)
     }
@@ -238,11 +256,6 @@ def _parts(layout: Layout, name: str) -> dict[str, Path]:
     return paths
 
 
-def tensor_names(files: BackboneFiles) -> list[str]:
-    """Return the names of all tensors in a backbone's files, without wrappers' prefixes, from the headers alone."""
-    return list(read_headers(files.folder, files.name).tensors)
-
-
 def _reading_in_version_0_1(layout: Layout, config: Mapping[str, object], name: str) -> tuple[Architecture, Pooling]:
     """Return how version 0.1 read a backbone: it knew fewer architectures and three modes of pooling."""
     architecture = architecture_in_version_0_1(config)
@@ -255,17 +268,25 @@ def _reading_in_version_0_1(layout: Layout, config: Mapping[str, object], name: 
 
 
 def _fingerprint(paths: Mapping[str, Path], notes: Iterable[str]) -> str:
-    lines = [f"{inside} {_file_sha256(path)}" for inside, path in paths.items()]
+    lines = [f"{inside} {file_sha256(path)}" for inside, path in paths.items()]
     return hashlib.sha256("\n".join(sorted([*lines, *notes])).encode()).hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
-    status = path.stat()
-    return _hash_file(path, status.st_size, status.st_mtime_ns)
+_HASHES: dict[Path, tuple[int, int, str]] = {}
+"""Size, time of change and SHA-256 of each file that was hashed."""
 
 
-@functools.lru_cache(maxsize=256)
-def _hash_file(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001
-    """Hash once per content: size and time of change are part of the cache's key."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def file_sha256(path: Path, *, again: bool = False) -> str:
+    """Return the SHA-256 of a file, which is read once as long as its size and time of change stay the same.
+
+    Args:
+        path: a regular file.
+        again: whether to read it in any case.
+    """
+    path, status = path.resolve(), path.stat()
+    known = _HASHES.get(path)
+    if again or known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+        with path.open("rb") as handle:
+            known = (status.st_size, status.st_mtime_ns, hashlib.file_digest(handle, "sha256").hexdigest())
+        _HASHES[path] = known
+    return known[2]

@@ -13,7 +13,6 @@ from harness.backbones.decoding import GENERATION, START, settings_in
 from harness.backbones.layout import read_object
 from harness.backbones.loading import check_behaviour, check_finite, load_weights, longest_input, read_config, skeleton
 from harness.backbones.locate import BackboneFiles
-from harness.backbones.pooling import pool as pool
 from harness.backbones.tokenizer import check_tokens, read_tokenizer
 from harness.support import UsageError
 
@@ -21,12 +20,24 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-
 _NO_LIMIT = 10**6
-"""Lengths from here on say that there is no limit."""
+"""Length from which on a stated limit means that there is none."""
 
 _ALWAYS_POOLED: Final = frozenset({"squeezebert", "layoutlm"})
-"""Model types that call their pooler without looking whether they have one."""
+"""Model types that call their pooler without checking that they have one."""
+
+
+ALIKE: Final = frozenset(
+    (
+        *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo", "olmo2"),
+        *("gpt2", "gpt_neox", "opt", "bloom", "falcon"),
+        *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert"),
+    )
+)
+"""Model types whose blocks consist of the same modules, so that a few blocks show what can be adapted in all."""
+
+_SHOWN: Final = 3
+"""Number of blocks to build of such a model; the first of a ModernBERT lacks a norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +45,8 @@ class Backbone:
     """A backbone in memory, shared by all cells of a worker: methods train copies of it, never itself.
 
     Attributes:
-        files: what it was loaded from.
-        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode; frozen. Of a
+        files: its files.
+        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode; frozen. For a
             sequence-to-sequence backbone it is the encoder's stack alone: pooled features and fine-tuning for
             classification read the encoder, and the decoder is only in `language_model`.
         tokenizer: its tokenizer.
@@ -67,23 +78,23 @@ class Backbone:
         return n_types > 1 and "token_type_ids" in self.tokenizer.model_input_names
 
     def resident(self, device: torch.device) -> nn.Module:
-        """The frozen transformer on `device`, kept there: what features are encoded with."""
+        """Return the frozen transformer on `device`, kept there, which encodes features."""
         return self.pristine if device.type == "cpu" else _resident(self, device)
 
     def fresh(self, device: torch.device) -> nn.Module:
-        """A copy of the pretrained weights to adapt: float32, on `device`, all parameters requiring gradients."""
+        """Return a copy of the pretrained weights to adapt: float32, on `device`, all requiring gradients."""
         model = copy.deepcopy(self.pristine).to(device)
         return _to_adapt(model)
 
     def random(self, device: torch.device) -> nn.Module:
-        """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
+        """Return the same architecture with random weights from torch's generator, to train: float32, on `device`."""
         import torch
 
         model = model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
         return _to_adapt(without_extras(model, self.files)).to(device)
 
     def fresh_language_model(self, device: torch.device) -> nn.Module:
-        """A copy of the pretrained language model to adapt: float32, on `device`, all parameters requiring gradients.
+        """Return a copy of the pretrained language model to adapt, as `fresh` does.
 
         Raises:
             UsageError: as `language_model`.
@@ -93,7 +104,7 @@ class Backbone:
         return _to_adapt(copy.deepcopy(self.language_model(torch.device("cpu")).model).to(device))
 
     def random_language_model(self, device: torch.device) -> nn.Module:
-        """The same architecture with random weights from torch's generator, to train: float32, on `device`."""
+        """Return the same language model with random weights, as `random` does."""
         import torch
 
         config = _whole_config(self.files)
@@ -101,7 +112,7 @@ class Backbone:
         return _to_adapt(model).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:
-        """The same files with their language-modelling head, on `device`; read once per process and device.
+        """Return the same files with their language-modelling head, on `device`; read once per process and device.
 
         Raises:
             UsageError: the backbone is an encoder, or its files hold no such head.
@@ -114,8 +125,8 @@ class LanguageModel:
     """A backbone that gives probabilities of tokens; shared by all cells of a worker, never trained.
 
     Attributes:
-        model: called with token ids, gives `logits`; float32, in evaluation mode, frozen. A causal one's transformer
-            is the backbone's own (`Backbone.resident`), so that only the head takes further memory.
+        model: returns `logits` for token ids; float32, in evaluation mode, frozen. The transformer of a causal one is
+            the backbone's own (`Backbone.resident`), so that only the head takes further memory.
         load_seconds: seconds that reading it took; a method that uses it charges them to its "load" phase.
     """
 
@@ -126,7 +137,7 @@ class LanguageModel:
 def _to_adapt(model: nn.Module) -> nn.Module:
     config: Any = model.config
     if getattr(config, "use_cache", False):
-        config.use_cache = False  # keys and values that nobody will read again
+        config.use_cache = False  # nothing reads the keys and values again
     return model.requires_grad_(True)
 
 
@@ -267,3 +278,36 @@ def load_backbone(files: BackboneFiles) -> Backbone:
             f"Backbone '{files.name}': config.json states no hidden_size; expected the width of its states."
         )
     return Backbone(files=files, pristine=model, tokenizer=tokenizer, hidden_size=width, load_seconds=seconds)
+
+
+@functools.lru_cache(maxsize=4)
+def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module | None:
+    """Return the modules that a backbone's config.json describes, with parameters that hold no numbers.
+
+    A model whose blocks are all alike is returned with its first three.
+
+    Args:
+        files: the backbone's files; its weights are not read.
+        language_model: whether it has the head, and the decoder; otherwise it is the part that gives pooled features.
+
+    Returns:
+        A transformers model on torch's meta device, to be copied before it is changed; None if transformers cannot
+        build it there.
+    """
+    try:
+        config = read_config(files)
+        if files.model_type in ALIKE:
+            shorten(config)
+        if language_model:
+            return skeleton(language_model_class(files), config, files)
+        return without_extras(skeleton(model_class(files), config, files), files)
+    except Exception:  # noqa: BLE001 - some architectures compute with numbers as they are built; loading tells more
+        return None
+
+
+def shorten(config: Any) -> None:
+    """Remove all but the first few blocks from a configuration."""
+    if config.num_hidden_layers > _SHOWN:
+        config.num_hidden_layers = _SHOWN
+        if isinstance(getattr(config, "layer_types", None), list):
+            config.layer_types = config.layer_types[:_SHOWN]

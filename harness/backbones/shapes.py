@@ -1,12 +1,11 @@
-"""Backbones that are only a shape: a published model's configuration and a stand-in tokenizer, without weights.
+"""Backbones that are only a shape: a published model's configuration and a substitute tokenizer, without weights.
 
-What a step costs depends on neither the values of weights nor on which words tokens stand for.
+The cost of a step depends neither on the values of weights nor on the words of the vocabulary.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +32,7 @@ _BERT: Final[dict[str, Any]] = {
     "type_vocab_size": 2,
 }
 
-SHAPES: Final[dict[str, dict[str, Any]]] = {
+BACKBONE_SHAPES: Final[dict[str, dict[str, Any]]] = {
     "llama-3.2-1b-like": {**_LLAMA, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32},
     "llama-3.2-3b-like": {
         **_LLAMA, "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128,
@@ -45,41 +44,33 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
         **_BERT, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
     },
 }  # fmt: skip
-"""By name; the sizes are those that the models' own configurations state."""
+"""Configurations by name; the sizes are those of the published models' own configurations."""
 
-WORDS: Final = (
+COMMON_WORDS: Final = (
     *("the", "of", "and", "to", "in", "is", "for", "on", "with", "as", "by", "at", "from", "it", "an", "be", "this"),
     *("that", "are", "was", "or", "not", "have", "has", "had", "but", "they", "you", "we", "which", "one", "all"),
     *("can", "more", "when", "there", "their", "time", "will", "would", "about", "out", "up", "into", "than", "them"),
     *("other", "some", "could", "make", "like", "then", "now", "people", "year", "good", "look", "work", "first"),
 )
-"""Common enough to be tokens of their own in most vocabularies."""
+"""Words so common that most vocabularies have a token for each."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def copy_without_weights(files: BackboneFiles, target: Path) -> None:
-    """Copy a backbone's configuration and tokenizer into a new folder."""
-    target.mkdir(parents=True)
-    for path in files.folder.iterdir():
-        if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
-            shutil.copy(path, target / path.name)
-
-
 def write_shape(name: str, folder: Path) -> BackboneFiles:
-    """A folder with the configuration and a tokenizer of `WORDS`.
+    """Write a folder with the configuration and a tokenizer of `COMMON_WORDS`; return its files.
 
     Args:
-        name: in `SHAPES`.
-        folder: is made.
+        name: a key of `BACKBONE_SHAPES`.
+        folder: folder to write to; it is made if it does not exist.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = SHAPES[name]
+    config = BACKBONE_SHAPES[name]
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *WORDS))}
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *COMMON_WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -88,16 +88,16 @@ def probe_command(options: ProbeOptions) -> int:
 
 
 def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
-    from harness.backbones import DEFAULT_BACKBONE, SHAPES, copy_without_weights, locate_backbone, write_shape
+    from harness.backbones import BACKBONE_SHAPES, DEFAULT_BACKBONE, locate_backbone, write_shape
 
     name = options.backbone or DEFAULT_BACKBONE
-    if name in SHAPES:
+    if name in BACKBONE_SHAPES:
         return replace(write_shape(name, folder / name), name=name)
     files = locate_backbone(name, options.mirror, weights=False)
     if not options.random_weights or not files.has_weights:
         return files
     bare = folder / "bare"
-    copy_without_weights(files, bare)
+    files.copy_without_weights(bare)
     return replace(files, folder=bare, fingerprint=f"{files.fingerprint}/random")
 
 

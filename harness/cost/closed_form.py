@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from harness.backbones import BackboneFiles
 from harness.cost.memory import Trained, encoding_memory, regime, training_memory
 from harness.cost.shape import Shape, read_shape
-from harness.features import BATCH_ROWS
+from harness.features import ENCODE_ROWS
 from harness.measure import Device
 from harness.planning import PlannedCell
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
@@ -104,7 +104,7 @@ def _peak_bytes(
     kind = device.kind if device is not None else "cpu"
     bits16 = device is not None and device.precision(planned.cell.config.get("precision", "fp32")) == "bf16"
     how = regime(shape, kind, bits16=bits16)
-    encoding = encoding_memory(shape, how, n_rows=BATCH_ROWS[kind], length=longest)
+    encoding = encoding_memory(shape, how, n_rows=ENCODE_ROWS[kind], length=longest)
     if not work.texts_per_step:
         return _ALWAYS_BYTES + encoding
     checkpoints = bool(planned.cell.config.get("gradient_checkpointing", False))

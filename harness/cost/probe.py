@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.backbones import BackboneFiles, copy_without_weights
+from harness.backbones import BLOCK_COUNTS, BackboneFiles
 from harness.cost.closed_form import Amount, amount
 from harness.cost.estimate import Figure
 from harness.cost.shape import read_shape
-from harness.features import COUNTS, ENCODER_COUNTS
 from harness.measure import Device
 from harness.planning import PlannedCell
 from harness.records import Budget, Record
@@ -134,7 +133,7 @@ def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
     """The backbone's configuration with its first blocks alone, and its tokenizer, without weights."""
     target = folder / f"{files.fingerprint[:16]}-{_KEPT_BLOCKS}"
     if not target.exists():
-        copy_without_weights(files, target)
+        files.copy_without_weights(target)
         config = json.loads((target / "config.json").read_text(encoding="utf-8"))
         (target / "config.json").write_text(json.dumps(_cut(config)), encoding="utf-8")
     return dataclasses.replace(files, folder=target, fingerprint=f"{files.fingerprint}/{_KEPT_BLOCKS}")
@@ -143,7 +142,7 @@ def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
 def _cut(config: dict[str, Any]) -> dict[str, Any]:
     cut = dict(config)
     for name, value in config.items():
-        if name in (*COUNTS, *ENCODER_COUNTS, "num_decoder_layers", "decoder_layers"):
+        if name in BLOCK_COUNTS:
             cut[name] = min(int(value), _KEPT_BLOCKS)
         elif name == "layer_types" and isinstance(value, list):
             cut[name] = value[:_KEPT_BLOCKS]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.features import blocks_of
+from harness.backbones import blocks_of
 
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "n_inner", "hidden_dim")

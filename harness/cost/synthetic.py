@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from harness.backbones import WORDS
+from harness.backbones import COMMON_WORDS
 from harness.data import DataSource, TaskSpec
 from harness.tasks import Source, Task, kinds
 
@@ -28,7 +28,7 @@ def synthetic_task(n_train: int, n_test: int, seq_len: int) -> Task:
     kind = kinds.get("classification")
     data = hashlib.sha256(f"probe {n_train} {n_test} {seq_len}".encode()).hexdigest()
     draw = random.Random(seq_len)
-    texts = [" ".join(draw.choices(WORDS, k=2 * seq_len)) for _ in range(n_train + n_test)]
+    texts = [" ".join(draw.choices(COMMON_WORDS, k=2 * seq_len)) for _ in range(n_train + n_test)]
     labels = np.arange(n_train + n_test, dtype=np.int64) % N_CLASSES
     digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
 

@@ -1,4 +1,4 @@
-"""What is computed once and used by every cell: token ids, and pooled features of a frozen backbone."""
+"""Token ids and pooled features of a frozen backbone, computed once and shared by all cells."""
 
 import lazy_loader
 

@@ -1,11 +1,7 @@
 from .disk import FeatureDisk as FeatureDisk
-from .encode import BATCH_ROWS as BATCH_ROWS
+from .encode import ENCODE_ROWS as ENCODE_ROWS
 from .encode import FeatureStore as FeatureStore
-from .layers import COUNTS as COUNTS
-from .layers import ENCODER_COUNTS as ENCODER_COUNTS
 from .layers import Layer as Layer
-from .layers import blocks_of as blocks_of
-from .layers import declared_blocks as declared_blocks
 from .layers import why_no_such_layer as why_no_such_layer
 from .shared import Account as Account
 from .shared import SharedFeatures as SharedFeatures

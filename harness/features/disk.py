@@ -1,7 +1,7 @@
-"""Features on disk: one folder a key, one safetensors file for each time something was added.
+"""Features on disk: one folder a key, one safetensors file for each addition.
 
-Files are written beside and renamed, so a killed run leaves no half file; each carries a checksum, so a damaged one is
-dropped and encoded again. The whole is bounded: the folder that was used longest ago goes first.
+Files are written under another name and renamed, so that a killed run leaves no half file. Each has a checksum, so that
+a damaged one is removed and encoded again. The size is bounded: the least recently used folder is removed first.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ import numpy.typing as npt
 from harness.tasks import Floats, Ints
 
 DEFAULT_LIMIT_BYTES = 2 * 10**9
+"""Default bound of the cache's size."""
 
 _ABANDONED_SECONDS = 3600.0
-"""After so long an unfinished file is one that a killed run has left, and not another run's that is being written."""
+"""Age after which an unfinished file belongs to a killed run, not to one that is still writing it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Some rows of a split, encoded.
+    """Some encoded rows of a split.
 
     Attributes:
-        rows: which, positions in the split, shape (rows,).
-        values: their features, shape (rows, width), float32.
-        seconds: each row's share of what its batch took, shape (rows,).
-        peaks: resident bytes above the baseline that each row's batch needed, shape (rows,), int64: rows that are asked
-            for alone are not charged for the longer ones that were encoded with them.
-        device_peaks: the same of the accelerator; zeros without one.
+        rows: positions in the split, shape (rows,).
+        values: features, shape (rows, width), float32.
+        seconds: each row's share of its batch's seconds, shape (rows,).
+        peaks: resident bytes above the baseline that each row's batch needed, shape (rows,), int64. A request for some
+            rows alone is not charged for longer ones that were encoded with them.
+        device_peaks: the same for the accelerator; zeros without one.
     """
 
     rows: Ints
@@ -55,8 +56,8 @@ class FeatureDisk:
     """A bounded folder of features.
 
     Args:
-        folder: made when first written to.
-        limit_bytes: what all keys together may take.
+        folder: parent of the folder `features`, which is made at the first write.
+        limit_bytes: maximum size of all keys together.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -64,7 +65,7 @@ class FeatureDisk:
         self._limit_bytes = limit_bytes
 
     def read(self, name: str) -> Iterator[Shard]:
-        """Every intact shard of a key; damaged ones are removed with a warning."""
+        """Yield every intact shard of a key; remove damaged ones with a warning."""
         from safetensors import SafetensorError, safe_open
 
         folder = self._folder / name
@@ -88,10 +89,10 @@ class FeatureDisk:
                 with contextlib.suppress(OSError):
                     path.unlink()
         with contextlib.suppress(OSError):
-            os.utime(folder)  # last used: what evict() goes by
+            os.utime(folder)  # the time of the last use, which _evict() compares
 
     def write(self, name: str, key: str, shard: Shard) -> None:
-        """Keep a shard. A full or read-only disk costs the cache, never the cell: it warns and goes on."""
+        """Keep a shard; a full or read-only disk only causes a warning."""
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
@@ -108,14 +109,14 @@ class FeatureDisk:
             save_file(_tensors(shard), temporary, metadata={"sha256": checksum})
             Path(temporary).replace(folder / f"{checksum[:16]}.safetensors")
             self._evict(keep=name)
-        except (OSError, SafetensorError) as error:  # the library has errors of its own for a disk that is full
+        except (OSError, SafetensorError) as error:  # safetensors raises its own errors on a full disk
             warnings.warn(f"Features could not be kept in {self._folder}: {error}", stacklevel=2)
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     Path(temporary).unlink(missing_ok=True)  # a full disk has no room for half a file
 
     def size_bytes(self) -> int:
-        """Bytes that the cache takes now."""
+        """Return the present size of the cache in bytes."""
         return sum(path.stat().st_size for path in self._folder.glob("*/*") if path.is_file())
 
     def _evict(self, keep: str) -> None:
@@ -140,7 +141,7 @@ def _tensors(shard: Shard) -> dict[str, npt.NDArray[Any]]:
 
 
 def _checksum(shard: Shard) -> str:
-    """Of everything that a record could depend on: a figure of memory, or the type of numbers, can be damaged too."""
+    """Return a checksum of all arrays with their types and shapes, since any of them can be damaged."""
     digest = hashlib.sha256()
     for part in _tensors(shard).values():
         digest.update(f" {part.dtype.str} {part.shape} ".encode())

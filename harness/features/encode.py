@@ -1,9 +1,9 @@
 """Pooled features of a frozen backbone, encoded once in canonical shapes and kept on disk.
 
-A batch always has the same number of rows, padded to a length that depends on the row alone. With the shape fixed,
-what is computed for a row does not depend on its neighbours or its place (checked bit for bit by the tests), so warm
-and cold runs give the same bits, and exactly the rows that a cell needs are encoded. Nor does a row's cost depend on
-who asks: a batch's measured seconds are shared out evenly over its places, which all hold the same padded tokens.
+A batch always has the same number of rows, padded to a length that depends on the row alone. With a fixed shape, a
+row's features do not depend on its neighbours or its place (tests compare them bit for bit). Warm and cold runs
+therefore give the same bits, and exactly the rows that a cell needs are encoded. A row's cost does not depend on the
+request either: a batch's seconds are divided evenly among its places, which all hold the same padded tokens.
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ from harness.tasks import Floats, Ints, Source
 if TYPE_CHECKING:
     import torch
 
-BATCH_ROWS = {"cpu": 16, "cuda": 256}
-"""Rows of every batch: enough to fill the device."""
+ENCODE_ROWS = {"cpu": 16, "cuda": 256}
+"""Rows of every batch in encoding, by kind of device: enough to fill it."""
 
 LENGTH_STEP = {"cpu": 4, "cuda": 16}
-"""A row is padded to the next multiple of this many tokens."""
+"""Number of tokens to whose next multiple a row is padded."""
 
 PAGE_FLOATS = 1024
-"""Float32 numbers of a page of memory."""
+"""Float32 numbers in a page of memory."""
 
 _FORMAT = 4
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of some rows and what they are charged at.
+    """Features of some rows, and their cost.
 
     Attributes:
         values: shape (rows, width), float32.
-        seconds: measured when they were computed; a row's share of its batch.
-        tokens: real tokens of these rows.
-        flops: operations of encoding them, as padded; not a number where they cannot be counted.
-        peak_rss_above_baseline_bytes: what encoding needed when it was done.
-        peak_device_bytes: the same of the accelerator; 0 without one.
+        seconds: seconds measured when they were computed; a row has its share of its batch.
+        tokens: number of real tokens.
+        flops: operations to encode them, as padded; not a number where they cannot be counted.
+        peak_rss_above_baseline_bytes: resident memory that encoding needed.
+        peak_device_bytes: the same for the accelerator; 0 without one.
         reused: whether all of them came from the cache.
         fresh: whether none of them did.
-        warmup_seconds: what choosing kernels for new shapes took just now.
-        spare_seconds: what else was spent just now and is no cost of these rows: places of a batch that others hold,
+        warmup_seconds: seconds just spent on choosing kernels for new shapes.
+        spare_seconds: other seconds just spent that are no cost of these rows: places of a batch that other rows hold,
             writing to the disk.
-        flops_error: why the operations cannot be counted; None where they are.
+        flops_error: reason why the operations cannot be counted; None where they are.
     """
 
     values: Floats
@@ -87,7 +87,7 @@ class FeatureStore:
 
     Args:
         device: where encoding runs.
-        disk: where they are kept between runs; None keeps them in memory only.
+        disk: cache between runs; None keeps features in memory only.
     """
 
     def __init__(self, device: Device, disk: FeatureDisk | None) -> None:
@@ -109,18 +109,17 @@ class FeatureStore:
         pooling: Pooling | None = None,
         layer: Layer = "last",
     ) -> Encoded:
-        """Features of the sequences at `index` of `source`'s tokens; encodes those that are missing.
+        """Return features of the sequences at `index` of `source`'s tokens, and encode those that are missing.
 
         Args:
             source: the split.
             index: positions of its sequences (`Tokens.sequences`), shape (rows,).
-            tokens: of the whole split.
-            backbone: what encodes; all of it runs whichever layer is read, and is charged.
-            max_length: tokens of a row, at most.
-            precision: of the forward pass.
-            pooling: which tokens are read; None is the backbone's own.
-            layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
-                block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
+            tokens: tokens of the whole split.
+            backbone: the encoder; all of it runs, and is charged, whichever layer is read.
+            max_length: maximum number of tokens of a row.
+            precision: precision of the forward pass.
+            pooling: how tokens are pooled; None is the backbone's own pooling.
+            layer: the hidden states to read.
 
         Raises:
             UsageError: the backbone has no such block.
@@ -137,7 +136,7 @@ class FeatureStore:
                 "layer": layer,
                 "max_length": max_length,
                 "precision": precision,
-                "shape": [BATCH_ROWS[kind], LENGTH_STEP[kind]],
+                "shape": [ENCODE_ROWS[kind], LENGTH_STEP[kind]],
                 "device": self._device.name,
                 "packages": {name: package_versions().get(name) for name in ("torch", "transformers", "tokenizers")},
             },
@@ -145,14 +144,14 @@ class FeatureStore:
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         if name not in self._tables:
-            table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length, BATCH_ROWS[kind])
+            table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length, ENCODE_ROWS[kind])
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
             self._tables[name] = table
         table = self._tables[name]
         began = time.perf_counter()
         missing = table.missing(index)
-        batches = table.batches_for(missing, BATCH_ROWS[kind])
+        batches = table.batches_for(missing, ENCODE_ROWS[kind])
         warming = 0.0
         if batches:
             shard, warming = self._encode(table, batches, tokens, backbone, precision, pooling, layer)
@@ -169,9 +168,9 @@ class FeatureStore:
         )
 
     def warm_up(self, backbone: Backbone) -> None:
-        """Put the frozen transformer where it encodes and count its FLOPs, before a cell is measured."""
+        """Move the frozen transformer to the device and count its operations, before a cell is measured."""
         if backbone.files.fingerprint not in self._flops:
-            # Weights are mapped from their file, and read page by page on first use: that memory is no cell's.
+            # Weights are mapped from their file and read page by page on first use: no cell should pay that memory.
             for parameter in backbone.pristine.parameters():
                 parameter.detach().flatten()[::PAGE_FLOATS].sum()
         backbone.resident(self._device.torch_device())
@@ -187,22 +186,22 @@ class FeatureStore:
         pooling: Pooling,
         layer: Layer,
     ) -> tuple[Shard, float]:
-        """Features of batches, and the seconds that choosing kernels took."""
+        """Return features of batches, and the seconds that choosing kernels took."""
         import torch
 
         device = self._device.torch_device()
         model = backbone.resident(device)
-        size = BATCH_ROWS[self._device.kind]
+        size = ENCODE_ROWS[self._device.kind]
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
         seconds = np.empty(len(rows))
         peaks, device_peaks = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         at, warming = 0, 0.0
-        release()  # what the allocator keeps of a cell's fit would be counted for whoever happens to encode first
+        release()  # memory that the allocator keeps after a fit would be counted for the next encoding
         with MemoryMeter(device) as meter, torch.inference_mode():
             for members in batches:
                 length = int(table.padded_lengths[members[0]])
-                # Places that no row is left for repeat the last one: the shape must not change.
+                # Spare places repeat the last row: the shape must not change.
                 placed = np.concatenate([members, np.repeat(members[-1:], size - len(members))])
                 pad_id = int(backbone.tokenizer.pad_token_id)
                 ids, mask = pad([tokens.row(int(row)) for row in placed], pad_id, length)
@@ -218,7 +217,7 @@ class FeatureStore:
                 values[at : at + len(members)] = pooled[: len(members)].cpu().numpy()
                 its = slice(at, at + len(members))
                 seconds[its] = (time.perf_counter() - started) / size
-                # Batches grow longer: the highest so far is this one's, or as good as.
+                # Batches grow longer, so that the highest peak so far is about this batch's.
                 peaks[its] = meter.current_peak_above_baseline_bytes()
                 device_peaks[its] = meter.current_device_peak_bytes()
                 at += len(members)
@@ -241,7 +240,7 @@ class FeatureStore:
         return pool_layer(outputs, on_device, pooling, layer)
 
     def _flops_model(self, backbone: Backbone) -> FlopsModel:
-        """FLOPs of encoding one batch, counted once per backbone; not a number where counting fails."""
+        """Return the operations of encoding a batch, counted once per backbone; not a number where counting fails."""
         import torch
 
         known = self._flops.get(backbone.files.fingerprint)
@@ -271,10 +270,10 @@ class _Table:
         self._device_peaks = np.zeros(len(tokens), dtype=np.int64)
 
     def batches_for(self, missing: Ints, batch_rows: int) -> list[Ints]:
-        """Rows to encode, batch by batch, so that all of `missing` are known.
+        """Return the rows to encode, batch by batch, so that all of `missing` become known.
 
-        A batch's last places go to unknown rows of the same padded length: they cost nothing more there, and are
-        likely to be asked for next.
+        A batch's spare places go to unknown rows of the same padded length: they cost nothing more there, and the next
+        request is likely to need them.
         """
         batches: list[Ints] = []
         for length in np.unique(self.padded_lengths[missing]):
@@ -287,15 +286,15 @@ class _Table:
         return batches
 
     def missing(self, index: Ints) -> Ints:
-        """Those among `index` that have not been encoded, each once."""
+        """Return those among `index` that have not been encoded, each once."""
         return np.unique(index[~self._known[index]])
 
     def seconds_of(self, index: Ints) -> float:
-        """What encoding these rows took."""
+        """Return the seconds that encoding these rows took."""
         return float(self._seconds[index].sum())
 
     def put(self, shard: Shard) -> None:
-        """Take in encoded rows."""
+        """Store encoded rows."""
         self._values[shard.rows] = shard.values
         self._seconds[shard.rows] = shard.seconds
         self._known[shard.rows] = True
@@ -303,7 +302,7 @@ class _Table:
         self._device_peaks[shard.rows] = shard.device_peaks
 
     def share(self, index: Ints, flops: FlopsModel) -> Encoded:
-        """These rows and what they cost."""
+        """Return these rows and their cost."""
         return Encoded(
             values=self._values[index],
             seconds=self.seconds_of(index),

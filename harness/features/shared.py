@@ -1,8 +1,8 @@
-"""Features as the several fits of one cell see them: what one of them has encoded costs the next nothing.
+"""Features shared by the fits of one cell: rows that one fit has encoded cost the next nothing.
 
-A feature store charges whoever asks, since a cell must not look cheaper because another came first. Within a cell the
-first trial does come first, and charging every trial would make tuning a probe look many times as dear as it is. So
-fits that share a cell get features for nothing here, and accounts keep what the cell owes for them.
+A feature store charges every request, since a cell must not look cheaper because another came first. Within a cell,
+charging every trial would make tuning a probe look many times as expensive as it is. Fits that share a cell therefore
+get features free of charge here, and accounts sum what the cell owes for them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from harness.tasks import Ints, Source
 
 
 class Account:
-    """What is owed for features: each row of each kind once.
+    """The cost owed for features: each row of each kind once.
 
     Attributes:
-        seconds, flops, tokens: of encoding the rows, as measured when they were computed.
+        seconds: seconds to encode the rows, as measured when they were computed.
+        flops: operations to encode them.
+        tokens: their real tokens.
     """
 
     def __init__(self) -> None:
@@ -30,11 +32,11 @@ class Account:
         self._paid: dict[Any, set[int]] = {}
 
     def unpaid(self, key: Any, index: Ints) -> Ints:
-        """The rows among `index` that are not on this account yet."""
+        """Return the rows among `index` that are not on this account yet."""
         return np.setdiff1d(index, np.fromiter(self._paid.get(key, ()), dtype=np.int64))
 
     def add(self, key: Any, rows: Ints, encoded: Encoded) -> None:
-        """Owe what these rows cost."""
+        """Add the cost of these rows."""
         self._paid.setdefault(key, set()).update(rows.tolist())
         self.seconds += encoded.seconds
         self.flops += encoded.flops
@@ -42,13 +44,13 @@ class Account:
 
 
 class SharedFeatures:
-    """Stands in for a `FeatureStore` in the fits of one cell.
+    """A substitute for a `FeatureStore` in the fits of one cell.
 
     Args:
-        store: where features come from.
+        store: the store that features come from.
 
     Attributes:
-        accounts: each is charged with what is asked for while it is listed here.
+        accounts: accounts that are charged with each request.
     """
 
     def __init__(self, store: FeatureStore) -> None:
@@ -60,15 +62,15 @@ class SharedFeatures:
         return getattr(self._store, name)
 
     def pooled(self, source: Source, index: Ints, *rest: Any, **which: Any) -> Encoded:
-        """As `FeatureStore.pooled`, for nothing; the arguments after `index` are its own."""
+        """Return features as `FeatureStore.pooled` does, free of charge; it documents the arguments."""
         _tokens, _backbone, *form = rest
         key = (source.key, *form, *sorted(which.items()))
-        warmup = spare = 0.0  # no account is charged with them: whoever asks first, as of a store
+        warmup = spare = 0.0  # charged to no account, but to the first request, as a store does
         for account in self.accounts:
             rows = account.unpaid(key, index)
             if len(rows):
                 encoded = self._store.pooled(source, rows, *rest, **which)
-                # What this cell has encoded is known when it is asked for again, and that is no reuse.
+                # A second request finds the rows that this cell has encoded; that is no reuse of another's work.
                 self._first.setdefault(key, encoded)
                 account.add(key, rows, encoded)
                 warmup, spare = warmup + encoded.warmup_seconds, spare + encoded.spare_seconds

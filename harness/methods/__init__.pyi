@@ -1,6 +1,7 @@
 from ._logistic import LogisticMethod as LogisticMethod
 from .artifact import ARTIFACT_SETTINGS as ARTIFACT_SETTINGS
 from .artifact import ARTIFACT_TENSORS as ARTIFACT_TENSORS
+from .artifact import Tensors as Tensors
 from .artifact import artifact_size_bytes as artifact_size_bytes
 from .artifact import read_artifact as read_artifact
 from .artifact import rebuild_artifact as rebuild_artifact

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import field_validator
 
 from harness.backbones import BackboneFiles, Pooling
-from harness.features import Layer, declared_blocks, why_no_such_layer
+from harness.features import Layer, why_no_such_layer
 from harness.measure import Phase, PrecisionPolicy
 from harness.methods.base import Bench, Fitted, Method
 from harness.records import Budget, Workload
@@ -47,8 +47,7 @@ class FrozenFeatures(Method):
         reason = super().why_unsupported(kind, files, device)
         if reason is not None or files is None or isinstance(self.layer, str):
             return reason
-        n_blocks = declared_blocks(files.folder)
-        return None if n_blocks is None else why_no_such_layer(self.layer, n_blocks)
+        return None if files.n_blocks is None else why_no_such_layer(self.layer, files.n_blocks)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return the workload: each text is encoded once."""

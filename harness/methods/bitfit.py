@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from harness.backbones import BackboneFiles, tensor_names
+from harness.backbones import BackboneFiles
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Choice, Range, SearchSpace, method
 
@@ -45,7 +45,7 @@ class BitFit(FineTuning):
             reason is None
             and files is not None
             and files.has_weights
-            and not any(name.endswith(".bias") for name in tensor_names(files))
+            and not any(name.endswith(".bias") for name in files.tensor_names())
         ):
             return f"'{self.name}' trains biases; backbone '{files.name}' has none. Use layer-norm or lora."
         return reason

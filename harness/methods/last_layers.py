@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from harness.backbones import BackboneFiles
-from harness.features import declared_blocks
 from harness.measure import long_step
 from harness.methods._by_depth import ByDepth
 from harness.methods.base import Bench, Choice, Range, SearchSpace, method
@@ -50,7 +49,7 @@ class LastLayers(ByDepth):
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also a backbone with fewer than k blocks."""
         reason = super().why_unsupported(kind, files, device)
-        known = declared_blocks(files.folder) if files is not None else None
+        known = files.n_blocks if files is not None else None
         if reason is None and files is not None and known is not None and self.k > known:
             return f"'{self.name}' trains the last {self.k} blocks here; backbone '{files.name}' has {known}."
         return reason

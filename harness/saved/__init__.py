@@ -1,4 +1,4 @@
-"""Fitted methods as models to keep: a folder in Hugging Face's formats, and what predicting again needs. No pickle."""
+"""Fitted methods as folders in Hugging Face's formats, complete for prediction and without pickle."""
 
 import lazy_loader
 

@@ -1,33 +1,37 @@
-"""The files of a saved model: which they are, whether they are the ones that were written, and nothing else."""
+"""The files of a saved model: their list, and checks that they are the files that were written."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.backbones import MODULES, READ
+from harness.backbones import MODULES, READ_FILES, file_sha256
 from harness.methods import AGAIN, ARTIFACT_SETTINGS, ARTIFACT_TENSORS
 from harness.saved.layout import CARD, DESCRIPTION, TRANSFORMER, Description, SavedFile
 from harness.support import UsageError
 
 
 def list_files(folder: Path) -> dict[str, SavedFile]:
-    """Return size and SHA-256 of every file that was written into a folder, but the description and the cards."""
+    """Return size and SHA-256 of every file in a folder, except the description and the cards."""
     return {
-        name: SavedFile(bytes=(folder / name).stat().st_size, sha256=_sha256(folder / name))
+        name: SavedFile(bytes=(folder / name).stat().st_size, sha256=file_sha256(folder / name))
         for name in sorted(_walk(folder, folder))
         if name != DESCRIPTION
     }
 
 
-def check_files(folder: Path, described: Description) -> None:
+def check_files(folder: Path, described: Description, *, again: bool = True) -> None:
     """Refuse a folder whose files are not exactly those of the saved model.
 
-    Format 1 does not list its files. There it is checked that the needed ones are files in the folder, and that
-    `transformer/` holds nothing else.
+    Format 1 does not list its files. For it, the needed ones must be files in the folder, and `transformer/` must hold
+    nothing else.
+
+    Args:
+        folder: folder of the saved model.
+        described: its description.
+        again: whether to read every file, also one that this process has hashed already.
 
     Raises:
         UsageError: a file is missing, added, changed, not a regular file, or lies outside the folder. The message names
@@ -37,11 +41,11 @@ def check_files(folder: Path, described: Description) -> None:
     needed = {ARTIFACT_SETTINGS, ARTIFACT_TENSORS}
     if described.backbone is not None:
         needed.add(f"{TRANSFORMER}/config.json")
-    if (folder / MODULES).exists():  # it would say where the transformer's pooling is declared
+    if (folder / MODULES).exists():  # it would decide where the transformer's pooling is declared
         raise UsageError(f"'{folder}' holds {MODULES}, which is not part of the saved model. Remove it.")
     there = set(_walk(folder / TRANSFORMER, folder))
     if described.files is None:
-        allowed = {name for name in there if any(PurePosixPath(name).match(f"{TRANSFORMER}/{p}") for p in READ)}
+        allowed = {name for name in there if any(PurePosixPath(name).match(f"{TRANSFORMER}/{p}") for p in READ_FILES)}
     else:
         allowed = set(described.files)
         lacking = sorted(needed - allowed)
@@ -54,11 +58,11 @@ def check_files(folder: Path, described: Description) -> None:
     for name in sorted(needed | allowed):
         _check_place(folder, name)
         if described.files is not None:
-            _check_contents(folder, name, described.files[name])
+            _check_contents(folder, name, described.files[name], again=again)
 
 
 def _walk(inside: Path, folder: Path) -> Iterator[str]:
-    """Yield the paths in `folder` of everything below `inside` that is no folder, but hidden files and cards."""
+    """Yield the paths in `folder` of all files and links below `inside`, except hidden files and cards."""
     if inside.is_symlink() or (inside.exists() and not inside.is_dir()):
         raise UsageError(f"'{inside}' is not a folder. {AGAIN}")
     for above, folders, names in os.walk(inside):
@@ -69,7 +73,7 @@ def _walk(inside: Path, folder: Path) -> Iterator[str]:
 
 
 def _check_place(folder: Path, name: str) -> None:
-    """Refuse what is not a regular file in the folder itself."""
+    """Refuse a file that is not a regular one in the folder itself."""
     path, pure = folder / name, PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
         raise UsageError(f"'{folder / DESCRIPTION}' lists the file {name!r}, which is not in the folder. {AGAIN}")
@@ -85,18 +89,13 @@ def _check_place(folder: Path, name: str) -> None:
         raise UsageError(f"'{path}' is not a regular file. {AGAIN}")
 
 
-def _check_contents(folder: Path, name: str, written: SavedFile) -> None:
+def _check_contents(folder: Path, name: str, written: SavedFile, *, again: bool) -> None:
     path = folder / name
     try:
         n_bytes = path.stat().st_size
         if n_bytes != written.bytes:
             raise UsageError(f"'{path}' has {n_bytes:,} bytes; {written.bytes:,} were written. {AGAIN}")
-        if _sha256(path) != written.sha256:
+        if file_sha256(path, again=again) != written.sha256:
             raise UsageError(f"'{path}' is not the file that was written: its SHA-256 is another. {AGAIN}")
     except OSError as error:
         raise UsageError(f"'{path}' cannot be read: {error.strerror or error}.") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What lies where in the folder of a saved model."""
+"""The layout of a saved model's folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IN_MODEL: Final = "transformer."
 """Prefix of the transformer's parameters in an adapted model."""
 
 _MOST_BYTES: Final = 2**26
-"""Size of a description at most: 100,000 classes need less."""
+"""Maximum size of a description; 100,000 classes need less."""
 
 
 class SavedFile(BaseModel):
@@ -41,23 +41,23 @@ class SavedFile(BaseModel):
 
 
 class Description(BaseModel):
-    """The file that says what a folder holds. Every key must be there: a missing one is damage, not a default.
+    """The description of a saved model. Every key must be present: a missing one is damage, not a default.
 
     Attributes:
-        format: version of the layout. Version 1 has none of `transformer`, `files` and `digest`.
-        kind: of the task.
-        task: its name.
+        format: version of the layout; version 1 has none of `transformer`, `files` and `digest`.
+        kind: kind of the task.
+        task: name of the task.
         labels: names of the classes, in the order of their indices.
         label_words: each class in words.
-        max_length: tokens of a text that are read.
-        truncation_side: at which end a text is cut.
+        max_length: maximum number of tokens read from a text.
+        truncation_side: end at which a text is cut.
         characters: whether a backbone reads the characters of a text as words.
         method: label of the configured method.
         backbone: name of the backbone that was adapted; None for methods without one.
         weights: fingerprint of the backbone's files, before it was adapted.
         merged: whether trained parameters of the transformer lie among its own weights, in `transformer/`.
         prefix: prefix of their names there.
-        seed: of the fit.
+        seed: seed of the fit.
         transformer: fingerprint of the folder `transformer/` as a backbone; None for methods without one.
         files: every file that predicting reads, by its path in the folder.
         digest: SHA-256 of this description without `digest`.
@@ -124,7 +124,7 @@ def read_description(folder: Path) -> Description:
     """Read the description of a saved model.
 
     Raises:
-        UsageError: the folder holds none, or one that makes no sense.
+        UsageError: the folder holds none, or an invalid one.
     """
     path = folder / DESCRIPTION
     try:
@@ -157,11 +157,11 @@ def three_lines(folder: str) -> str:
 
 
 def card(description: Description, facts: Mapping[str, Any]) -> str:
-    """Return a README for people who find the folder: what it is, how good, what it took, how to use it.
+    """Return a README for people who find the folder: content, quality, cost and use.
 
     Args:
-        description: of the model.
-        facts: in words, by what they are about (`data`, `score`, `training`).
+        description: description of the model.
+        facts: facts in words, by subject (`data`, `score`, `training`).
     """
     lines = [f"# {description.task}: {description.method}", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]

@@ -1,4 +1,4 @@
-"""A saved model, loaded to predict with."""
+"""A saved model that is loaded for prediction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SavedModel:
     """A fitted method that predicts.
 
     Attributes:
-        description: what it was fitted to.
+        description: its task, method and backbone.
     """
 
     description: Description
@@ -121,7 +121,7 @@ def _broken(described: Description) -> str:
 
 
 def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
-    """Load what `harness choose --save FOLDER` has written, after checking every file of it.
+    """Load a model that `harness choose --save FOLDER` has written, after checking every file of it.
 
     Args:
         folder: the folder.
@@ -156,14 +156,14 @@ def check_kind(name: str) -> Kind:
     """Return the kind of task of a saved model.
 
     Raises:
-        UsageError: there is no such kind, or its tasks are not about the class of one text.
+        UsageError: there is no such kind, or its tasks do not ask for the class of one text.
     """
     from harness.tasks import kinds
 
     kind = kinds.get(name)
     if kind.form != "classes" or kind.reads_pairs:
         raise UsageError(
-            f"A saved model says the class of one text; tasks of the kind '{name}' ask for something else."
+            f"A saved model predicts the class of one text; tasks of the kind '{name}' ask for something else."
         )
     return kind
 
@@ -203,7 +203,7 @@ def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) 
 
 
 def _fresh(bench: Bench) -> Bench:
-    """Return the bench without what was made for other texts."""
+    """Return the bench without the tokens and features of other texts."""
     from harness.features import FeatureStore, TokenStore
 
     return dataclasses.replace(bench, tokens=TokenStore(), features=FeatureStore(bench.device, None))

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.methods import ARTIFACT_SETTINGS, ARTIFACT_TENSORS, Bench, Fitted, Method, read_artifact, save_artifact
+from harness.methods import (
+    ARTIFACT_SETTINGS,
+    ARTIFACT_TENSORS,
+    Bench,
+    Fitted,
+    Method,
+    Tensors,
+    read_artifact,
+    save_artifact,
+)
 from harness.planning import PlannedCell
 from harness.saved.files import check_files, list_files
 from harness.saved.layout import (
@@ -22,7 +31,7 @@ from harness.saved.layout import (
     read_description,
 )
 from harness.saved.model import check_kind
-from harness.saved.transformer import Tensors, check_written, write_transformer
+from harness.saved.transformer import check_written, write_transformer
 from harness.support import HarnessError
 from harness.tasks import Task
 
@@ -31,24 +40,24 @@ if TYPE_CHECKING:
 
 
 def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCell, task: Task, bench: Bench) -> None:
-    """Write everything that predicting again needs; the folder appears whole or not at all.
+    """Write everything that prediction needs; the folder appears whole or not at all.
 
-    Besides the harness's own files there is `transformer/`, as transformers saves one, with the trained weights where
-    the method trains its own; and `adapter/`, as peft saves one, where peft added what was trained. All of it is read
-    back before the folder appears.
+    Besides the harness's own files there is `transformer/`, in transformers' format, with the trained weights where the
+    method trains the backbone's own. Where peft added the trained parameters there is `adapter/`, in peft's format. All
+    files are read back before the folder appears.
 
     Args:
-        folder: must not exist, or be empty.
-        fitted: what is kept.
-        method: as it was fitted: its settings may have been tuned.
-        planned: the cell that it was fitted in.
+        folder: folder to write; it must not exist, or be empty.
+        fitted: the fitted method.
+        method: the method as it was fitted: its settings may have been tuned.
+        planned: its cell.
         task: its task.
-        bench: of the cell.
+        bench: its bench.
 
     Raises:
-        UsageError: the task is not about the class of one text.
+        UsageError: the task does not ask for the class of one text.
         FloatingPointError: a trained number is not finite.
-        HarnessError: the files that were written are not what was fitted.
+        HarnessError: the written files do not give back the fitted method.
     """
     check_kind(task.kind.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +74,7 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
 
 
 def _share(folder: Path) -> None:
-    """Give every file the mode of a file that the user makes: safetensors makes its own for the user alone."""
+    """Give every file the user's default mode: safetensors makes files that only the user can read."""
     mode = (folder / DESCRIPTION).stat().st_mode
     for path in folder.rglob("*"):
         if path.is_file():
@@ -108,9 +117,9 @@ def _write(
 
 
 def _read_back(folder: Path, fitted: Fitted, tensors: Tensors, method: Method) -> None:
-    """Refuse a folder that does not give back what was fitted, read as `load_model` reads it."""
+    """Refuse a folder from which `load_model` would not restore the fitted method."""
     described = read_description(folder)
-    check_files(folder, described)
+    check_files(folder, described, again=False)
     saved = read_artifact(folder)
     elsewhere: Tensors = {name: value for name, value in tensors.items() if name not in saved.tensors}
     if elsewhere:
