@@ -15,7 +15,7 @@ from harness.cli.inspect import write_report_command
 from harness.cli.run import RunOptions
 from harness.measure.device import Device
 from harness.records.predictions import Predictions
-from harness.schedule.drive import Outcome
+from harness.schedule.drive import RunOutcome
 from harness.schedule.prepare import Prepared
 from harness.store.store import Store
 from harness.support.errors import UsageError
@@ -73,7 +73,7 @@ def test_the_end_of_a_run_holds_the_predictions_of_few_records(
     prepared = Prepared("quickstart", (), {}, {}, device)  # type: ignore[arg-type]
     seen: list[Any] = []
     monkeypatch.setattr("harness.schedule.prepare.prepare", lambda *_: prepared)
-    monkeypatch.setattr("harness.schedule.drive.run_cells", lambda *_: Outcome(ids, 0, 0))
+    monkeypatch.setattr("harness.schedule.drive.run_cells", lambda *_: RunOutcome(ids, 0, 0))
     monkeypatch.setattr(run_module, "_conclude", lambda *args: seen.append(args[3]) or 0)
     workers: Any = SimpleNamespace(warm_up=lambda: None, remarks=[], device=device)
     options = RunOptions(store=str(path), reports=path.parent)

@@ -21,12 +21,12 @@ from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Job, Lost
-from harness.schedule.limits import Limits
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_actor import CellActor
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_workers import RayWorkers
+from harness.schedule.slot import Limits
 from harness.store.store import Store
 from harness.support.errors import UsageError
 from harness.tasks import Task

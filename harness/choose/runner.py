@@ -15,7 +15,7 @@ from harness.methods import Method
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget, Record
 from harness.running import unrun
-from harness.schedule import Claims, Cut, Done, Executor, Job, Lost
+from harness.schedule import Claims, Done, Executor, Job, Lost, Stopped
 from harness.store import Store
 from harness.support import DuplicateError
 from harness.tasks import Task
@@ -89,7 +89,7 @@ class Runner:
                     return self._keep(event.record, planned, store=not is_recorded)
                 if isinstance(event, Lost):
                     status, why = "out_of_memory" if event.of_memory else "failed", f"The worker {event.how}."
-                elif isinstance(event, Cut):
+                elif isinstance(event, Stopped):
                     status, why = event.status, event.why
                 else:
                     continue

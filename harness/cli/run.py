@@ -18,7 +18,7 @@ from harness.support import UsageError, parse_duration, quiet_libraries
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
     from harness.report import Observations, Source
-    from harness.schedule import Executor, Limits, Outcome, Prepared, Request
+    from harness.schedule import Executor, Limits, Prepared, Request, RunOutcome
     from harness.tasks import Task
 
 EXECUTORS = ("local", "ray")
@@ -172,7 +172,7 @@ def _how_to_go_on(store: str) -> str:
 def _conclude(
     console: Console,
     prepared: Prepared,
-    outcome: Outcome,
+    outcome: RunOutcome,
     observed: Observations | None,
     options: RunOptions,
     store: str,
