@@ -102,7 +102,7 @@ def test_seconds_of_the_cell_before_are_not_counted_against_the_next(
 def test_a_device_that_is_not_there_is_refused_in_the_workers_own_words(slot: tuple[LocalSlot, Process]) -> None:
     made, process = slot
     process.came.append(Ready(None, "Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu."))
-    with pytest.raises(UsageError, match="^Device 'cuda' was asked for"):
+    with pytest.raises(UsageError, match=r"^Device 'cuda' was asked for"):
         made.device()
 
 

@@ -1,7 +1,7 @@
 """Cells in Ray actors, on this machine or a cluster's: a run survives the death of an actor or its node.
 
-The driver decides on which node each actor lives, so that an actor knows how many share its node. Ray starts a process that
-dies anew on that node; a node that dies takes its actors out of the run.
+The driver decides on which node each actor lives, so that an actor knows how many share its node. Ray starts a
+process that dies anew on that node; a node that dies takes its actors out of the run.
 """
 
 from __future__ import annotations
