@@ -27,13 +27,13 @@ _POLL_SECONDS = 0.2
 
 
 class Runner:
-    """Cells of one user's data on one device.
+    """Runs the cells of one user's data on one device.
 
     Args:
-        workers: with one free.
+        workers: workers, of which one is free.
         store: where records go.
-        claims: of this process on the store.
-        tasks: by name.
+        claims: claims of this process on the store.
+        tasks: tasks by name.
         files: the backbone; None where there is none.
     """
 
@@ -49,7 +49,7 @@ class Runner:
         self._estimator = Estimator(tasks, backbones, self.device)
 
     def plan(self, task: Task, method: Method, n_train: int | None = None, budget: Budget | None = None) -> PlannedCell:
-        """A cell on `n_train` rows of a task (None is all) with seed 0."""
+        """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
         (planned,) = plan_cells(
             tasks=[task],
             backbones={} if self._files is None else {task.name: self._files},
@@ -62,17 +62,17 @@ class Runner:
         return planned
 
     def estimate(self, planned: PlannedCell) -> Estimate:
-        """What it is expected to take, by all that has run so far."""
+        """Return the expected cost of a cell, from all that has run so far."""
         return self._estimator.estimate(planned)
 
     def light_seconds(self, planned: PlannedCell) -> float:
-        """What the steps of a small network on frozen features are expected to take; 0 where there are none."""
+        """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
         return self._estimator.amount(planned).light_steps * LIGHT_STEP_SECONDS
 
     def run(self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None) -> Record | None:
-        """The record of a cell; None where time was up (`time.monotonic`) before it had ended.
+        """Run a cell and return its record; None where it had not ended by `until` (`time.monotonic`).
 
-        A cell that was recorded before is not run again, unless its fitted method is to be saved.
+        A cell that was recorded before is not run again, unless its fitted method is saved to a folder.
         """
         id_, device = planned.cell.id, self.device.name
         attempts = self._claims.claim([id_])
