@@ -181,10 +181,10 @@ def counts_as_normal(right: Floats, n_rows: Floats, mean: Floats, covariance: Fl
     fails here: it is very large for a score of 1, and so the prior would pull that score far down.
 
     Args:
-        right: rows that each was right on, shape (m,); may be fractions, for metrics that are no counts.
-        n_rows: rows that each was measured on, shape (m,).
-        mean: of the logits before, shape (m,).
-        covariance: of the logits before, shape (m, m).
+        right: number of rows that each predicted correctly, shape (m,); may be fractions, for other metrics.
+        n_rows: number of rows that each was measured on, shape (m,).
+        mean: prior mean of the logits, shape (m,).
+        covariance: prior covariance of the logits, shape (m, m).
 
     Returns:
         Values and variances, each of shape (m,).

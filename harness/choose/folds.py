@@ -14,7 +14,7 @@ from harness.tasks import Ints, Task
 PERIOD: Final = 5
 """Number of parts that each class is dealt into; one part validates in a fold."""
 
-VALIDATION_CAP: Final = 1000
+_VALIDATION_CAP: Final = 1000
 """Maximum number of validation rows of a fold: two methods that so many cannot tell apart differ by little."""
 
 _LEAST_CAP = 300
@@ -24,7 +24,7 @@ _ROWS_A_SECOND = 2.5
 
 def validation_cap(within: float) -> int:
     """Return the maximum number of validation rows of a fold in a search of so many seconds."""
-    return int(min(VALIDATION_CAP, max(_LEAST_CAP, _ROWS_A_SECOND * within)))
+    return int(min(_VALIDATION_CAP, max(_LEAST_CAP, _ROWS_A_SECOND * within)))
 
 
 _FOLDS: Final = ((400, 5), (1500, 3))
@@ -36,7 +36,7 @@ def n_folds(n_train: int) -> int:
     return next((n for most, n in _FOLDS if n_train <= most), 1)
 
 
-def validation_folds(task: Task, cap: int = VALIDATION_CAP) -> list[Task]:
+def validation_folds(task: Task, cap: int = _VALIDATION_CAP) -> list[Task]:
     """Return the folds of a classification task, as tasks whose test rows are validation rows.
 
     Texts of a class are dealt to the folds in turn, all copies of one together, in an order that follows from their

@@ -20,7 +20,7 @@ from harness.store import Store
 from harness.support import DuplicateError
 from harness.tasks import Task
 
-SUITE: Final = "choose"
+_SUITE: Final = "choose"
 """Label of the records."""
 
 _POLL_SECONDS = 0.2
@@ -81,7 +81,7 @@ class Runner:
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
         files = self._files if planned.cell.backbone is not None else None
-        job = Job(planned, files, SUITE, attempt, save_to, hurried=True)
+        job = Job(planned, files, _SUITE, attempt, save_to, hurried=True)
         self._workers.start(job, task)
         while (left := until - time.monotonic()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):
@@ -93,7 +93,7 @@ class Runner:
                     status, why = event.status, event.why
                 else:
                     continue
-                record = unrun(planned, task, files, SUITE, self.device, status, why, attempt=attempt)  # type: ignore[arg-type]
+                record = unrun(planned, task, files, _SUITE, self.device, status, why, attempt=attempt)  # type: ignore[arg-type]
                 return self._keep(record, planned, store=not is_recorded)
         self._workers.close()  # the next cell starts another
         self._store.release(self._claims.owner)

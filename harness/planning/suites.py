@@ -25,9 +25,9 @@ from harness.records import MAX_SEED, Budget, parse_budget
 from harness.support import UsageError, shipped, unknown_name
 from harness.tasks import kinds
 
-DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
-DEFAULT_SIZES = ("32", "128", "512", "2048")
-DEFAULT_SEEDS = (0, 1, 2)
+_DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
+_DEFAULT_SIZES = ("32", "128", "512", "2048")
+_DEFAULT_SEEDS = (0, 1, 2)
 
 
 def _read_size(value: object) -> str:
@@ -61,8 +61,8 @@ def _read_budget(value: object) -> Budget | None:
         raise ValueError(str(error)) from None
 
 
-SizeText = Annotated[str, BeforeValidator(_read_size)]
-ReadBudget = Annotated[
+_SizeText = Annotated[str, BeforeValidator(_read_size)]
+_ReadBudget = Annotated[
     Budget | None,
     BeforeValidator(_read_budget),
     PlainSerializer(lambda budget: None if budget is None else budget.to_json()),
@@ -107,12 +107,12 @@ class Suite(BaseModel):
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     include: tuple[str, ...] = ()
     backbone: str | None = Field(default=None, min_length=1)
-    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, min_length=1)
-    sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
-    budget: ReadBudget = None
+    methods: tuple[str, ...] = Field(default=_DEFAULT_METHODS, min_length=1)
+    sizes: tuple[_SizeText, ...] = Field(default=_DEFAULT_SIZES, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=_DEFAULT_SEEDS, min_length=1)
+    budget: _ReadBudget = None
     budgets: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[ReadBudget, ...]],
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[_ReadBudget, ...]],
         BeforeValidator(_read_budgets),
     ] = Field(default_factory=dict)
 

@@ -17,10 +17,10 @@ from harness.tasks import Answers, Labels, Rows, Task
 Report = Callable[[str, float | None, float | None], None]
 """A function that is called with the stage, the fraction of the budget that is spent, and the loss."""
 
-TRAIN_SCORE_ROWS = 500
+_TRAIN_SCORE_ROWS = 500
 """Most training rows in the training score: it shows overfitting and need not cost an epoch."""
 
-TRAIN_SCORE_TEXTS = 50
+_TRAIN_SCORE_TEXTS = 50
 """The same where answers are texts, which take long to write."""
 
 
@@ -47,17 +47,17 @@ def train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float |
     """Return the main metric on the first training rows; its cost goes to a clock of its own."""
     if len(rows) == 0:
         return None
-    most = TRAIN_SCORE_ROWS if task.kind.form != "text" else TRAIN_SCORE_TEXTS
+    most = _TRAIN_SCORE_ROWS if task.kind.form != "text" else _TRAIN_SCORE_TEXTS
     some = rows.take(np.arange(min(len(rows), most)))
     aside = dataclasses.replace(
-        bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=counted(lambda *_: None)
+        bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=showing_progress(lambda *_: None)
     )
     answers = fitted.predict(some.without_labels(), aside)
     task.kind.check(task, answers, len(some))
     return task.kind.measure(task, answers, some.known_labels)
 
 
-def counted(report: Report) -> Report:
+def showing_progress(report: Report) -> Report:
     """Return a report whose calls count as signs of progress."""
 
     def reporting(doing: str, fraction: float | None, loss: float | None) -> None:

@@ -2,7 +2,7 @@
 
 `tune=8` tries eight settings of the method's `search_space`: its own first, then what optuna's TPE sampler proposes.
 Each is fitted on four fifths of the training rows and scored on the last fifth, which `carve_validation` sets aside by
-the same rule for every method, and the best is fitted anew on all of them. Labels are counted once: a tuned method sees
+the same rule for every method, and the best is then fitted again on all of them. Labels are counted once: a tuned method sees
 no more of them than one that is not tuned, and it pays for every trial.
 
 What a budget means here: `train_seconds` and `train_flops` are shared. The trials may spend half of them, evenly split,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from harness.features import FeatureStore
 
-SHARE = 0.5
+_SHARE = 0.5
 """Share of a budget of seconds or operations that all trials together may spend."""
 
 _SHARED = ("train_seconds", "train_flops")
@@ -291,14 +291,14 @@ class _Tuning:
         bench.ledger.train_tokens += self._owed.tokens
 
     def _try(self, candidate: Method, number: int, n_trials: int) -> _Quality | None:
-        """Fit on some rows, score on the others; the cell is charged whatever becomes of it."""
+        """Fit on some rows, score on the others; the cell is charged in any case."""
         bench = self._bench
         files = bench.backbone.files if bench.backbone is not None else None
         if candidate.why_unsupported(bench.kind.name, files, bench.device.kind) is not None:
             return None  # for example more blocks than the backbone has
         settle()  # memory of the trial before is not this one's
         seed_everything(bench.seed)
-        budget = self._budget(lambda name, cap: SHARE * (cap - self._owed_of(name)) / n_trials)
+        budget = self._budget(lambda name, cap: _SHARE * (cap - self._owed_of(name)) / n_trials)
 
         def report(what: str, fraction: float | None, loss: float | None) -> None:
             bench.report(f"trial {number} of {n_trials}, {what}", fraction, loss)
@@ -352,7 +352,7 @@ class _Tuning:
         """Return whether the trials have any of their share left, after encoding."""
         for name in _SHARED:
             cap, owed = getattr(self._bench.budget, name), self._owed_of(name)
-            if cap is not None and self._spent(name) - owed >= SHARE * (cap - owed):
+            if cap is not None and self._spent(name) - owed >= _SHARE * (cap - owed):
                 return False
         return True
 

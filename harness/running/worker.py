@@ -38,7 +38,7 @@ from harness.planning import PlannedCell
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
 from harness.running.attempt import Attempt
-from harness.running.scores import Report, check_score, counted, measure_upwards, train_score
+from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.support import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
 from harness.tasks import Ints, Rows, Task
 
@@ -228,7 +228,7 @@ class Worker:
             budget=cell.budget,
             seed=cell.seed,
             device=self.device,
-            report=counted(report),
+            report=showing_progress(report),
             counts_flops=not run.hurried,
             lone_classes=task.lone_classes,
         )

@@ -24,7 +24,7 @@ from harness.schedule.prepare import Prepared
 from harness.store import Store
 from harness.support import DuplicateError, UsageError
 
-MOST_DEATHS = 2
+_MOST_DEATHS = 2
 """Number of workers that die over one cell before it counts as failed: the first death may be an accident."""
 
 _POLL_SECONDS = 0.5
@@ -129,7 +129,7 @@ def run_cells(
         estimator.add_records(store.records(ids=known, device=device), planned_by_id)
     with (
         Claims(store, device, retry_failed=policy.retry_failed, again=again) as claims,
-        Interrupts(listener.remark) as interrupts,
+        _Interrupts(listener.remark) as interrupts,
     ):
         pending = Pending(missing, estimator, policy.deadline)
         run = _Run(prepared, store, listener, workers, policy, claims, pending, estimator)
@@ -155,7 +155,7 @@ def run_cells(
     )
 
 
-class Interrupts:
+class _Interrupts:
     """Handling of Ctrl-C: the first sets `asked`, and running cells may finish; the second raises KeyboardInterrupt.
 
     Args:
@@ -167,7 +167,7 @@ class Interrupts:
         self._remark = remark
         self._before: Any = None
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._handle)
         return self
@@ -217,7 +217,7 @@ class _Run:
     added: list[str] = field(default_factory=list)
     n_run: int = 0
 
-    def go_on(self, interrupts: Interrupts) -> None:
+    def go_on(self, interrupts: _Interrupts) -> None:
         """Hand out cells and record their results until none are left, time is up, or the user asks to stop."""
         while True:
             left = math.inf if self._policy.deadline is None else self._policy.deadline - time.monotonic()
@@ -272,7 +272,7 @@ class _Run:
             return
         running = self._running[job.id]
         running.n_deaths += 1
-        if running.n_deaths < MOST_DEATHS:
+        if running.n_deaths < _MOST_DEATHS:
             self._listener.remark(f"{job.planned.label()}: the worker {lost.how}; trying once more.")
             self._workers.start(job, self._prepared.tasks[job.planned.cell.task])
             return

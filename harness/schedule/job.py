@@ -188,7 +188,7 @@ class Workers(Protocol):
         """Return why backbones cannot be loaded."""
 
     def start(self, job: Job, task: Task) -> None:
-        """Run a cell; `events` tells what becomes of it."""
+        """Run a cell; `events` returns its result."""
 
     def events(self, timeout: float) -> list[tuple[Job, Event]]:
         """Return the events of running cells; wait up to `timeout` seconds for the first."""

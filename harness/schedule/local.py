@@ -17,7 +17,7 @@ from harness.schedule.slot import LOOK_SECONDS, Limits, Slot, over_memory
 from harness.support import UsageError
 from harness.tasks import Task
 
-MOST_STARTS = 2
+_MOST_STARTS = 2
 """Workers that may die before their first cell: the first may have been an accident."""
 
 _WAIT_SECONDS = 0.5
@@ -26,7 +26,7 @@ _Answer = TypeVar("_Answer", bound=Ready | Checked)
 
 
 class LocalSlot(Slot):
-    """A place for one worker process on this machine, which is started anew after it has died.
+    """A place for one worker process on this machine, which is restarted after it has died.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
@@ -64,7 +64,7 @@ class LocalSlot(Slot):
             UsageError: there is no such device, or the worker does not start.
         """
         lost = Lost("was not started")
-        for _ in range(MOST_STARTS):
+        for _ in range(_MOST_STARTS):
             if self._device is not None:
                 return self._device
             self.warm_up()
@@ -80,7 +80,7 @@ class LocalSlot(Slot):
     def check(self, files: BackboneFiles) -> str | None:
         """Return why a backbone cannot be loaded; None where it can."""
         lost = Lost("was not started")
-        for _ in range(MOST_STARTS):
+        for _ in range(_MOST_STARTS):
             self.warm_up().send(CheckBackbone(files))
             checked = self._await(Checked)
             if isinstance(checked, Checked):
@@ -162,7 +162,7 @@ class LocalSlot(Slot):
 
 
 class LocalWorkers:
-    """One worker process or several; each runs one cell at a time and is started anew after it has died.
+    """One worker process or several; each runs one cell at a time and is restarted after it has died.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
@@ -212,7 +212,7 @@ class LocalWorkers:
         return [why for files in backbones if (why := self._slots[0].check(files)) is not None]
 
     def start(self, job: Job, task: Task) -> None:
-        """Run a cell on a free worker; `events` tells what becomes of it."""
+        """Run a cell on a free worker; `events` returns its result."""
         next(slot for slot in self._slots if slot.job is None).start(job, task, self._attention.look())
 
     def events(self, timeout: float) -> list[tuple[Job, Event]]:

@@ -23,10 +23,10 @@ import psutil
 from harness.schedule.job import FromWorker, ToWorker
 from harness.schedule.worker_process import serve
 
-KEPT_LINES = 20
+_KEPT_LINES = 20
 """Lines of a worker's output that are kept, to show its last output."""
 
-TERMINATE_SECONDS = 1.0
+_TERMINATE_SECONDS = 1.0
 """Seconds between asking a worker and its children to end and killing them."""
 
 _JOIN_SECONDS = 5.0
@@ -59,7 +59,7 @@ class LocalProcess:
         theirs.close()
         writing.close()
         self._news = news
-        self._output: deque[str] = deque(maxlen=KEPT_LINES)
+        self._output: deque[str] = deque(maxlen=_KEPT_LINES)
         self._received: deque[FromWorker | Exception] = deque()
         self._to_send: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._read, self._write)]
@@ -139,7 +139,7 @@ class LocalProcess:
         if os.name == "posix":
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)
-            wait([self._process.sentinel], TERMINATE_SECONDS)
+            wait([self._process.sentinel], _TERMINATE_SECONDS)
             self._signal(signal.SIGKILL)
         else:
             self._process.kill()
@@ -195,7 +195,7 @@ def _keep_lines(source: Connection, keep: Callable[[str], None]) -> None:
         if not chunk:
             break
         *lines, rest = (rest + chunk)[-65536:].split(b"\n")
-        for line in lines[-KEPT_LINES:]:
+        for line in lines[-_KEPT_LINES:]:
             keep(line.decode("utf-8", "replace")[:500])
     if rest:
         keep(rest.decode("utf-8", "replace")[:500])

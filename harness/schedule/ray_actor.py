@@ -43,7 +43,7 @@ class Hello:
     """An actor's description of itself.
 
     Attributes:
-        life: name of its process, number first; a process that is started anew has another name.
+        life: name of its process, number first; a process that is restarted has another name.
         version: version of the harness that is installed there.
         device: where it runs cells; None where the device that was asked for is not there.
         refusals: why backbones cannot be loaded there, or why there is no device.

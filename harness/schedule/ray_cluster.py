@@ -11,7 +11,7 @@ from typing import Any, Literal
 from harness.measure import available_threads
 from harness.support import UsageError
 
-CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
@@ -85,7 +85,7 @@ def _knock(address: str) -> None:
         raise ValueError("expected 'auto' or HOST:PORT of a node that the run is started on")
     host, _, port = address.rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
 
 def plan_places(

@@ -18,13 +18,13 @@ from harness.schedule.ray_cluster import Place
 from harness.schedule.slot import Limits, Slot
 from harness.support import UsageError
 
-PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 120.0
 """Seconds that an actor's restart may fail before it is given up."""
 
-MOST_FAILED_GREETINGS = 5
-"""Deaths in a row of an actor before it is given up, if they also took longer than `RESTART_SECONDS`."""
+_MOST_FAILED_GREETINGS = 5
+"""Deaths in a row of an actor before it is given up, if they also took longer than `_RESTART_SECONDS`."""
 
-RESTART_SECONDS = 30.0
+_RESTART_SECONDS = 30.0
 """Longest restart on a busy machine; until it is done, greetings may fail as if the actor were gone."""
 
 PAUSE_SECONDS = 0.5
@@ -32,7 +32,7 @@ PAUSE_SECONDS = 0.5
 
 
 class RaySlot(Slot):
-    """A place for one actor, whose process Ray starts anew after it has died.
+    """A place for one actor, whose process Ray restarts after it has died.
 
     Args:
         ray: the module, connected.
@@ -100,9 +100,9 @@ class RaySlot(Slot):
         self._hello = None
         try:
             said: Hello = self._ray.get(hello)
-        except exceptions.ActorUnavailableError as error:  # it is being started anew
-            if self._fails_for() > PATIENCE_SECONDS:
-                raise UsageError(f"it has not come back for {PATIENCE_SECONDS:g} s: {_reason(error)}") from None
+        except exceptions.ActorUnavailableError as error:  # it is being restarted
+            if self._fails_for() > _PATIENCE_SECONDS:
+                raise UsageError(f"it has not come back for {_PATIENCE_SECONDS:g} s: {_reason(error)}") from None
             self._greet_later()
             return None
         except exceptions.ActorUnschedulableError:
@@ -110,15 +110,15 @@ class RaySlot(Slot):
         except exceptions.ActorDiedError as error:
             # Ray may be restarting it already when it is told to end it: then it dies once more, in this very call.
             self._n_deaths += 1
-            if self._fails_for() > RESTART_SECONDS and self._n_deaths > MOST_FAILED_GREETINGS:
+            if self._fails_for() > _RESTART_SECONDS and self._n_deaths > _MOST_FAILED_GREETINGS:
                 raise UsageError(_reason(error)) from None
             self._greet_later()
             return None
         except exceptions.RayError as error:
             raise UsageError(_reason(error)) from None
         if said.life == self._ended_life:  # killed, and not dead yet: or never told
-            if self._fails_for() > PATIENCE_SECONDS:
-                raise UsageError(f"it has not ended for {PATIENCE_SECONDS:g} s")
+            if self._fails_for() > _PATIENCE_SECONDS:
+                raise UsageError(f"it has not ended for {_PATIENCE_SECONDS:g} s")
             self._kill()
             self._greet_later()
             return None
@@ -136,7 +136,7 @@ class RaySlot(Slot):
         self._stream = self._actor.run.options(num_returns="streaming").remote(replace(job, files=files), [task])
 
     def stop(self) -> None:
-        """Have Ray start the process anew; the cell that it was running is over."""
+        """Have Ray restart the process; the cell that it was running is over."""
         self.job = self._stream = None
         self._ended_life = self._life
         self._kill()
@@ -179,7 +179,7 @@ class RaySlot(Slot):
             if self._is_local:  # the kernel that kills is this machine's, and can be asked
                 of_memory = of_memory or self._was_memory_short()
             how = f"was lost{self.where} (Ray: {_reason(error)})"
-            if isinstance(error, exceptions.ActorUnavailableError):  # it is being started anew: no more is known
+            if isinstance(error, exceptions.ActorUnavailableError):  # it is being restarted: no more is known
                 how = f"died{self.where}"
             return Lost(how, of_memory)
         return event

@@ -1,7 +1,7 @@
 """Cells in Ray actors, on this machine or a cluster's: a run survives the death of an actor or its node.
 
-The driver decides on which node each actor lives, so that an actor knows how many share its node. Ray starts a
-process that dies anew on that node; a node that dies takes its actors out of the run.
+The driver decides on which node each actor lives, so that an actor knows how many share its node. Ray restarts a
+process that dies on that node; a node that dies takes its actors out of the run.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class RayWorkers:
         return list(dict.fromkeys(why for slot in checked for why in slot.refusals))
 
     def start(self, job: Job, task: Task) -> None:
-        """Run a cell on the first actor that is free; `events` tells what becomes of it."""
+        """Run a cell on the first actor that is free; `events` returns its result."""
         self.warm_up()
         given = self._given.get(task.name)
         if given is None or given[0] is not task:

@@ -42,7 +42,7 @@ from harness.tasks import Task
 if TYPE_CHECKING:
     from harness.running import Worker
 
-PROGRESS_SECONDS = 0.25
+_PROGRESS_SECONDS = 0.25
 """Shortest time between two messages of progress: a step of a tiny model takes less time than sending one."""
 
 SIGN_SECONDS = 1.0
@@ -150,7 +150,7 @@ def pass_on_warnings(send: Callable[[Warned], None]) -> None:
 
 
 class Reporter:
-    """Sends the progress of a cell, at most once in `PROGRESS_SECONDS`."""
+    """Sends the progress of a cell, at most once in `_PROGRESS_SECONDS`."""
 
     def __init__(self, send: Callable[[CellProgress], None]) -> None:
         self._send = send
@@ -159,7 +159,7 @@ class Reporter:
     def __call__(self, doing: str, fraction: float | None, loss: float | None) -> None:
         """Send the stage, the fraction of the budget that is spent, and the latest loss, unless it is too soon."""
         now = time.monotonic()
-        if now - self._reported_at >= PROGRESS_SECONDS:
+        if now - self._reported_at >= _PROGRESS_SECONDS:
             self._reported_at = now
             self._send(CellProgress(doing, fraction, loss))
 
