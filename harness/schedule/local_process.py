@@ -10,12 +10,14 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -55,7 +57,8 @@ class LocalProcess:
             name="harness worker",
             daemon=True,
         )
-        self._process.start()
+        with _without_main():
+            self._process.start()
         theirs.close()
         writing.close()
         self._news = news
@@ -182,6 +185,21 @@ class LocalProcess:
         with suppress(OSError):
             while (message := self._to_send.get()) is not None:
                 self._connection.send_bytes(message)
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start a process that does not import the caller's script, which need not guard itself by `__name__` then."""
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # it has no file, so there is nothing to import
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _keep_lines(source: Connection, keep: Callable[[str], None]) -> None:
