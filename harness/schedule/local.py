@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from harness.backbones import BackboneFiles
 from harness.measure import AttentiveClock, Device
 from harness.schedule.job import CheckBackbone, Checked, Event, FromWorker, Give, Job, Lost, Ready, Stopped
 from harness.schedule.local_process import LocalProcess
-from harness.schedule.slot import LOOK_SECONDS, Limits, Slot, over_memory
+from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
 from harness.support import UsageError
 from harness.tasks import Task
 
@@ -161,7 +160,7 @@ class LocalSlot(Slot):
         )
 
 
-class LocalWorkers:
+class LocalWorkers(SlotWorkers):
     """One worker process or several; each runs one cell at a time and is restarted after it has died.
 
     Args:
@@ -215,30 +214,13 @@ class LocalWorkers:
         """Run a cell on a free worker; `events` returns its result."""
         next(slot for slot in self._slots if slot.job is None).start(job, task, self._attention.look())
 
-    def events(self, timeout: float) -> list[tuple[Job, Event]]:
-        """Return the events of running cells; wait up to `timeout` seconds for the first.
-
-        A cell ends with exactly one `Done`, `Lost` or `Stopped`.
-        """
-        until = time.monotonic() + timeout
-        while True:
-            running = [slot for slot in self._slots if slot.job is not None]
-            if not running:
-                return []
-            self._news.wait(max(0.0, min(LOOK_SECONDS, until - time.monotonic())))
-            self._news.clear()
-            now = self._attention.look()
-            found = [event for slot in running for event in slot.events(now)]
-            if found or time.monotonic() >= until:
-                return found
-
     def close(self) -> None:
         """End all workers now; the cells that they were running are lost."""
         for slot in self._slots:
             slot.stop()
 
-    def __enter__(self) -> LocalWorkers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _look(self, timeout: float) -> list[tuple[Job, Event]]:
+        self._news.wait(timeout)
+        self._news.clear()
+        now = self._attention.look()
+        return [event for slot in self._slots for event in slot.events(now)]

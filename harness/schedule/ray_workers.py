@@ -19,7 +19,7 @@ from harness.schedule.job import Event, Job
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_slot import PAUSE_SECONDS, RaySlot
-from harness.schedule.slot import LOOK_SECONDS, Limits
+from harness.schedule.slot import Limits, SlotWorkers
 from harness.support import UsageError
 from harness.tasks import Task
 
@@ -32,7 +32,7 @@ _POLITE = (
 )
 
 
-class RayWorkers:
+class RayWorkers(SlotWorkers):
     """One Ray actor per GPU where there are GPUs, else one per node or per so many cores; each runs one cell at a time.
 
     An actor sends `Begun` when it has all that the cell needs. The driver enforces `cell_seconds` of `limits`. Where
@@ -145,21 +145,6 @@ class RayWorkers:
         self._waiting.append((job, given[1]))
         self._hand_out()
 
-    def events(self, timeout: float) -> list[tuple[Job, Event]]:
-        """Return the events of running cells; wait up to `timeout` seconds for the first.
-
-        A cell ends with exactly one `Done`, `Lost` or `Stopped`.
-
-        Raises:
-            UsageError: no actor is left.
-        """
-        until = time.monotonic() + timeout
-        while self.n_running:
-            found = self._look(max(0.0, min(LOOK_SECONDS, until - time.monotonic())))
-            if found or time.monotonic() >= until:
-                return found
-        return []
-
     def close(self) -> None:
         """End all actors now, and the cluster if it was started here; the cells that they were running are lost."""
         for slot in self._slots:
@@ -169,12 +154,6 @@ class RayWorkers:
         self._is_ours, self._slots = False, []
         self._waiting.clear()
         self._given.clear()
-
-    def __enter__(self) -> RayWorkers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _await_first(self) -> None:
         """Start the actors if there are none, and wait until one has answered."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Self
 
 from harness.measure import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Watch, kills_for_memory
 from harness.schedule.job import Alive, Begun, Checked, Done, Event, FromWorker, Job, Lost, Ready, Stopped
@@ -150,3 +152,41 @@ class Slot:
     def _over_memory(self) -> Stopped | None:
         """Return why the cell is stopped if the driver sees that it is over a limit on memory."""
         return None
+
+
+class SlotWorkers:
+    """Workers that each have a slot; leaving the context ends them."""
+
+    @property
+    def n_running(self) -> int:
+        """Number of cells that were started and have not ended."""
+        raise NotImplementedError
+
+    def events(self, timeout: float) -> list[tuple[Job, Event]]:
+        """Return the events of running cells; wait up to `timeout` seconds for the first.
+
+        A cell ends with exactly one `Done`, `Lost` or `Stopped`.
+
+        Raises:
+            UsageError: no worker is left.
+        """
+        until = time.monotonic() + timeout
+        while self.n_running:
+            found = self._look(max(0.0, min(LOOK_SECONDS, until - time.monotonic())))
+            if found or time.monotonic() >= until:
+                return found
+        return []
+
+    def close(self) -> None:
+        """End all workers now; the cells that they were running are lost."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _look(self, timeout: float) -> list[tuple[Job, Event]]:
+        """Wait up to `timeout` seconds for a message; return the events of all slots."""
+        raise NotImplementedError
