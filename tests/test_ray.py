@@ -100,7 +100,8 @@ def test_whatever_dies_is_a_record_and_the_records_are_those_of_any_executor(
     planned = [plan_one(toy, None, Planted(fault=fault), budget=budgets.get(fault)) for fault in faults]
 
     def limit_cells() -> None:  # no sooner, or a busy machine's first imports would be over it
-        workers._limits = Limits(cell_seconds=1.0)
+        for slot in workers._slots:
+            slot._limits = Limits(cell_seconds=1.0)
 
     listener = Acting("nap 2", lambda: kill_worker_of("nap 2", workers), len(faults), limit_cells)
     with RayWorkers("cpu", None, n_workers=2, limits=Limits(cell_seconds=60.0)) as workers:
