@@ -17,7 +17,7 @@ from harness.records import Budget
 from harness.tasks import Task
 
 _LEFT_OUT = frozenset({"majority", "from-scratch"})
-"""Methods that are only references for others, and not models to keep."""
+"""What tells something of a task, or of pretraining, and is nothing that anybody would keep."""
 
 
 HURRY_SECONDS = 60.0
@@ -47,9 +47,9 @@ class Candidate:
     """A method that could win.
 
     Attributes:
-        method: the configured method.
-        label: name under which results are compared.
-        is_cheap: whether a fit takes no steps inside the transformer.
+        method: as configured.
+        label: by which points are compared.
+        is_cheap: whether a fit takes no steps inside the transformer: nothing, or features that all such share.
     """
 
     method: Method
