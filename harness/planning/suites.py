@@ -146,14 +146,14 @@ class Suite(BaseModel):
 
 
 def suite_names() -> list[str]:
-    """Return the names of the suites that ship with the package, sorted."""
+    """Names of the suites that ship with the package, sorted."""
     return sorted(_shipped_files())
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
-    """Read a shipped suite by its name, or any suite by the path of its YAML file.
+    """Read a shipped suite by its name, or anyone's by the path of its YAML file.
 
-    Text that ends in `.yaml` or `.yml`, or that contains a path separator, is a path; other text is a name.
+    Text that ends in `.yaml` or `.yml`, or that has a path's separator in it, is a path; anything else is a name.
 
     Raises:
         UsageError: no such suite or file, or a file that is not a valid suite. The message names the file and key.
