@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.schedule import claiming
-from harness.schedule.claiming import Claims
+from harness.schedule import pending
+from harness.schedule.pending import Claims
 from harness.store.claims import Owner
 from harness.store.store import STORE_SCHEMA, Store
 from tests.record_factory import DEVICE, make_record
@@ -37,7 +37,7 @@ def test_leases_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_renews_what_it_holds_and_gives_it_up_at_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claiming, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(pending, "RENEW_SECONDS", 0.01)
     renewed: list[str] = []
     monkeypatch.setattr(store, "renew", lambda owner: renewed.append(owner.name))
     record = make_record()

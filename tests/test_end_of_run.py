@@ -15,7 +15,7 @@ from harness import schedule
 from harness.api.results import report
 from harness.api.runs import run
 from harness.records.predictions import Predictions
-from harness.schedule.drive import Outcome
+from harness.schedule.drive import RunOutcome
 from harness.schedule.prepare import Prepared
 from harness.store.store import Store
 from harness.support.errors import UsageError
@@ -73,7 +73,7 @@ def test_the_end_of_a_run_holds_the_predictions_of_few_records(
     workers = MagicMock(remarks=[], device=device)
     workers.__enter__.return_value = workers
     monkeypatch.setattr(schedule, "prepare_plan", lambda *_: prepared)
-    monkeypatch.setattr(schedule, "run_cells", lambda *_: Outcome(ids, 0, 0))
+    monkeypatch.setattr(schedule, "run_cells", lambda *_: RunOutcome(ids, 0, 0))
     monkeypatch.setattr(schedule, "LocalWorkers", lambda *_, **__: workers)
     result = run("quickstart", store=path, reports=None, progress=False)
     assert result.observations is not None

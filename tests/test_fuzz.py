@@ -259,7 +259,7 @@ MERGING = "a0: &a0 {k: v}\n" + "".join(f"a{at + 1}: &a{at + 1}\n  <<: [*a{at}, *
         pytest.param(
             "tasks: {1: {data: {hub: a}}, '1': {data: {hub: b}}}\n", "tasks.1: two tasks", id="one name twice"
         ),
-        pytest.param(TASK + f"seeds: [{', '.join(['x'] * 5000)}]\n", "more of the like", id="too many problems"),
+        pytest.param(TASK + f"seeds: [{', '.join(['x'] * 5000)}]\n", "more problems of this", id="too many problems"),
         pytest.param(TASK + f"name: {'x' * 300}\n", "name: 'xxx", id="a name no folder can bear"),
     ],
 )

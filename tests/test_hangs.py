@@ -27,10 +27,10 @@ from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
 from harness.running.worker import Worker
 from harness.schedule.drive import run_cells
-from harness.schedule.limits import Limits
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_workers import RayWorkers
+from harness.schedule.slot import Limits
 from harness.store.store import Store
 from harness.tasks import Task, kinds
 from harness.tasks.base import Rows

@@ -61,7 +61,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, Callable[[Record], An
     "packages": (provenance, "package_versions", breaks, "packages", lambda r: r.provenance.packages or None),
     "operations": (encode, "fit_flops", breaks, "train_flops", lambda r: r.cost.train_flops),
     "size": (execute, "artifact_size_bytes", breaks, "artifact_bytes", lambda r: r.cost.artifact_bytes),
-    "training score": (execute, "_train_score", breaks, "train_score", lambda r: r.train_score),
+    "training score": (execute, "train_score", breaks, "train_score", lambda r: r.train_score),
     "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.facts.missing.get("left_behind")),
 }
 """Meters: what is replaced, by what, the figure's name in the note, and the figure of a record."""

@@ -20,12 +20,12 @@ from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.job import Begun, Job, Lost
-from harness.schedule.limits import Limits
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_actor import CellActor
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_workers import RayWorkers
+from harness.schedule.slot import Limits
 from harness.store.store import Store
 from harness.support.errors import UsageError
 from harness.tasks import Task
@@ -100,7 +100,8 @@ def test_whatever_dies_is_a_record_and_the_records_are_those_of_any_executor(
     planned = [plan_one(toy, None, Planted(fault=fault), budget=budgets.get(fault)) for fault in faults]
 
     def limit_cells() -> None:  # no sooner, or a busy machine's first imports would be over it
-        workers._limits = Limits(cell_seconds=1.0)
+        for slot in workers._slots:
+            slot._limits = Limits(cell_seconds=1.0)
 
     listener = Acting("nap 2", lambda: kill_worker_of("nap 2", workers), len(faults), limit_cells)
     with RayWorkers("cpu", None, n_workers=2, limits=Limits(cell_seconds=60.0)) as workers:

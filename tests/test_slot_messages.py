@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import threading
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,39 +14,38 @@ import pytest
 from harness.measure.watch import Standing
 from harness.methods import methods
 from harness.records.record import Budget, Record
-from harness.schedule import local_slot, worker_process
-from harness.schedule.job import Alive, Begun, Cut, Done, Job
-from harness.schedule.limits import Limits
+from harness.schedule import worker_process
+from harness.schedule.job import Alive, Begun, Done, Job, Ready, Stopped
+from harness.schedule.local import LocalSlot
+from harness.schedule.local_process import LocalProcess
+from harness.schedule.slot import Limits
+from harness.support.errors import UsageError
 from harness.tasks import Task
 from tests.record_factory import make_record
 from tests.toys import plan_one
 
 
-class Wire:
-    """Stands for a worker's connection: messages that came are put in by the test."""
+class Process(LocalProcess):
+    """Stands for a worker's process: messages that came are put in by the test."""
 
     def __init__(self) -> None:
         self.came: deque[Any] = deque()
         self.sent: list[Any] = []
+
+    def is_alive(self) -> bool:
+        return True
+
+    def is_stopped(self) -> bool:
+        return False
+
+    def resident_bytes(self) -> int:
+        return 0
 
     def send(self, message: Any) -> None:
         self.sent.append(message)
 
     def next(self) -> Any:
         return self.came.popleft() if self.came else None
-
-
-class Process:
-    """Stands for a worker's process."""
-
-    pid = None
-    exitcode: int | None = None
-
-    def is_alive(self) -> bool:
-        return True
-
-    def join(self, seconds: float) -> None:
-        """Return at once."""
 
 
 def job_of(task: Task, n_train: int, seconds: float | None = None) -> Job:
@@ -58,48 +58,52 @@ def record_of(job: Job) -> Record:
 
 
 @pytest.fixture
-def slot() -> tuple[local_slot.Slot, Wire]:
-    made = local_slot.Slot("cpu", None, 1, Limits(), threading.Event())
-    wire = Wire()
-    made._line, made._process = wire, Process()  # type: ignore[assignment]
-    return made, wire
+def slot() -> tuple[LocalSlot, Process]:
+    made = LocalSlot("cpu", None, 1, Limits(), threading.Event())
+    made._process = process = Process()
+    return made, process
 
 
-def test_a_second_record_of_the_cell_before_is_not_that_of_the_next(
-    slot: tuple[local_slot.Slot, Wire], toy: Task
-) -> None:
-    made, wire = slot
+def test_a_second_record_of_the_cell_before_is_not_that_of_the_next(slot: tuple[LocalSlot, Process], toy: Task) -> None:
+    made, process = slot
     first, second = job_of(toy, 8), job_of(toy, 16)
     made.start(first, toy, 0.0)
-    wire.came += [Begun(0), Done(record_of(first)), Done(record_of(first))]
+    process.came += [Begun(0), Done(record_of(first)), Done(record_of(first))]
     assert [type(event) for event in made.receive(1.0)] == [Begun, Done]
     made.start(second, toy, 2.0)
-    wire.came += [Begun(0), Done(record_of(first)), Done(record_of(second))]
+    process.came += [Begun(0), Done(record_of(first)), Done(record_of(second))]
     events = made.receive(3.0)
     assert [type(event) for event in events] == [Begun, Done]
     assert events[1].record.id == second.id  # type: ignore[union-attr]
     assert made.job is None
     again = dataclasses.replace(second, attempt=2)
     made.start(again, toy, 4.0)
-    wire.came += [Begun(0), Done(record_of(second))]
+    process.came += [Begun(0), Done(record_of(second))]
     assert [type(event) for event in made.receive(5.0)] == [Begun]
     assert made.job is again
 
 
 def test_seconds_of_the_cell_before_are_not_counted_against_the_next(
-    slot: tuple[local_slot.Slot, Wire], toy: Task
+    slot: tuple[LocalSlot, Process], toy: Task
 ) -> None:
-    made, wire = slot
+    made, process = slot
     job = job_of(toy, 8, seconds=1.0)
     made.start(job, toy, 0.0)
-    wire.came.append(Alive(Standing("fitting", "counted", 100.0, 1, ("f" * 32, 1))))
+    process.came.append(Alive(Standing("fitting", "counted", 100.0, 1, ("f" * 32, 1))))
     assert made.receive(1.0) == []
     assert made.over(1.1) is None
-    wire.came.append(Begun(0))
+    process.came.append(Begun(0))
     made.receive(1.2)
-    wire.came.append(Alive(Standing("fitting", "counted", 100.0, 1, (job.id, job.attempt))))
+    process.came.append(Alive(Standing("fitting", "counted", 100.0, 1, (job.id, job.attempt))))
     made.receive(1.3)
-    assert isinstance(made.over(1.4), Cut)
+    assert isinstance(made.over(1.4), Stopped)
+
+
+def test_a_device_that_is_not_there_is_refused_in_the_workers_own_words(slot: tuple[LocalSlot, Process]) -> None:
+    made, process = slot
+    process.came.append(Ready(None, "Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu."))
+    with pytest.raises(UsageError, match=r"^Device 'cuda' was asked for"):
+        made.device()
 
 
 def test_a_worker_sends_one_record_of_each_cell(toy: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,12 +129,9 @@ def test_a_worker_sends_one_record_of_each_cell(toy: Task, monkeypatch: pytest.M
     assert ended == [first.id, second.id, second.id, second.id]
 
 
-def test_a_death_is_told_where_there_is_no_sigkill(
-    slot: tuple[local_slot.Slot, Wire], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, _ = slot
-    made._process.exitcode = -11  # type: ignore[union-attr]
-    monkeypatch.setattr(made, "_forget", lambda: None)
-    monkeypatch.setattr(local_slot, "end_group_of", lambda _: None)
+def test_a_death_is_told_where_there_is_no_sigkill(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process()
+    process._process = SimpleNamespace(join=lambda _: None, exitcode=-11)  # type: ignore[assignment]
+    monkeypatch.setattr(process, "bury", lambda: None)
     monkeypatch.delattr("signal.SIGKILL")
-    assert made._death().how == "was killed by signal 11 (SIGSEGV)"
+    assert process.death() == ("was killed by signal 11 (SIGSEGV)", False)

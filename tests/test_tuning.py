@@ -104,7 +104,7 @@ WORDS = (
 @pytest.fixture(autouse=True, scope="module")
 def _libraries_are_there_for_good() -> None:
     """As a worker has it: else each trial goes through every object of every library, looking for garbage."""
-    tuning.warm_up()
+    tuning.warm_up_sampler()
     settle_for_good()
 
 

@@ -11,9 +11,9 @@ from harness.measure.device import Device
 from harness.measure.memory import host_limit_bytes
 from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
-from harness.schedule.limits import Limits
 from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
+from harness.schedule.slot import Limits
 from harness.store.store import Store
 from harness.support.durations import parse_duration
 from harness.support.errors import UsageError

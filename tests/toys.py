@@ -25,7 +25,8 @@ from harness.methods.base import Bench, Ledger, Method
 from harness.methods.configure import parse_methods
 from harness.planning.plan import PlannedCell, plan_cells
 from harness.records.record import Budget, Record
-from harness.running.worker import Worker, measure_upwards
+from harness.running.scores import measure_upwards
+from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 
 CLASS_WORDS = {

@@ -1,4 +1,4 @@
-"""Spend a budget of time on a user's own data, and come back with the best method trained."""
+"""Find, fit and save the best method for a user's own data within a time budget."""
 
 import lazy_loader
 

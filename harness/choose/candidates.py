@@ -1,4 +1,4 @@
-"""Which methods enter, and what is known of them before anything has run."""
+"""The methods that enter a search, and the scores to expect of them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ _KEPT_ROLES: frozenset[Role] = frozenset({"baseline", "frozen features", "fine-t
 """Roles of methods whose models somebody may want to keep; the others measure a task, pretraining or prompts."""
 
 HURRY_SECONDS = 60.0
-"""Below, no penalty is chosen by folds."""
+"""Seconds of a search below which no penalty is chosen by cross-validation."""
 
 PENALTY_SIZE = 100.0
 FEATURES_PENALTY_SIZE = 2000.0
-"""Rows times classes, for each second that there is, up to which TF-IDF's penalty is, and a probe's on features: many
-words of many classes take minutes, and 384 numbers of 10,000 rows and 77 classes took 24 s."""
+"""Rows times classes, per second of the search, up to which a penalty is chosen by cross-validation.
+
+The first is for TF-IDF, the second for features: 384 numbers of 10,000 rows and 77 classes took 24 s."""
 
 CUT_NOISE = 0.12
-"""Logits that a fit with half of its steps may be off, when it is taken for one with half of the labels."""
+"""Error in logits of taking a fit with half of its steps for one with half of the labels (standard deviation)."""
 
 
 MANY_LABELS = 400
 SIBLINGS = 0.4
-"""From so many labels on, how far methods that train inside the transformer differ on a task, as a share of what the
-advice's model expects: of the reference results with 512 labels and more, each task left out in turn, differences were
-0.16 logits off (root mean square; full, last-layers, LoRA) where 0.42 were expected; test rows and seeds make 0.22."""
+"""From MANY_LABELS labels on, differences between methods that train inside the transformer, as a share of those that
+the advice's model expects.
+
+In the reference results with 512 labels and more, each task left out in turn, differences were 0.16 logits off (root
+mean square; full, last-layers, LoRA) where 0.42 were expected. Test rows and seeds make 0.22."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,15 @@ def find_candidates(
     *,
     within: float = math.inf,
 ) -> list[Candidate]:
-    """Methods that serve the task: those asked for, or all that learn from labels with their default settings.
+    """Return the methods that serve a task: those asked for, or all that learn from labels, with default settings.
 
     Args:
         asked: configured methods; None is all.
-        task: that they are to serve.
+        task: the task.
         files: the backbone; None where there is none.
         device: `cpu` or `cuda`.
-        within: seconds that there are. Penalties that would be chosen by folds of the training rows are set instead
-            where that would take too large a part of them.
+        within: seconds of the search. Penalties are fixed where choosing them by cross-validation would take too much
+            of it.
     """
     if asked is not None:
         quicker = asked = list(asked)
@@ -108,14 +111,14 @@ def find_candidates(
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a candidate on validation rows.
+    """A candidate's score on validation rows.
 
     Attributes:
-        n_train: labels that the fits made full use of.
-        n_folds: fits.
-        n_rows: validation rows of all of them.
+        n_train: number of labels that the fits made full use of.
+        n_folds: number of fits.
+        n_rows: number of validation rows of all fits.
         score: accuracy over all these rows, or the share of the way to the best value of another metric.
-        halvings: of its steps, by which a budget cut the fits short.
+        halvings: how often a budget halved the steps of the fits (a logarithm to base 2).
     """
 
     candidate: Candidate
@@ -127,11 +130,11 @@ class Measured:
 
 
 class Belief:
-    """What each candidate would reach, from what others measured and from what has been tried so far.
+    """Expected scores of candidates, from results on other tasks and from the fits so far.
 
     Args:
         prior: points of other tasks of the kind.
-        classes: of the task.
+        classes: number of classes of the task.
     """
 
     TASK = "\0yours"
@@ -150,12 +153,12 @@ class Belief:
         sizes: Sequence[float],
         tried: Sequence[Measured],
     ) -> tuple[Floats, Floats]:
-        """Mean and covariance of the logits of what they would reach.
+        """Return mean, shape (m,), and covariance, shape (m, m), of the logits of the scores of m candidates.
 
         Args:
-            entrants: asked about, m of them.
-            sizes: labels that the fit of each would make full use of.
-            tried: what was measured.
+            entrants: the candidates.
+            sizes: number of labels that the fit of each would make full use of.
+            tried: scores on validation rows.
         """
         asked = [self._at(candidate, size) for candidate, size in zip(entrants, sizes, strict=True)]
         at = [*asked, *(self._at(one.candidate, one.n_train) for one in tried)]
@@ -189,7 +192,7 @@ class Belief:
         return self._labels[candidate.label]
 
     def back(self, value: float) -> float:
-        """From a logit to an accuracy."""
+        """Return the accuracy of a logit."""
         return self._scale.back(value)
 
 
@@ -197,13 +200,13 @@ def counts_as_normal(right: Floats, n_rows: Floats, mean: Floats, covariance: Fl
     """Return normal measurements of logits that stand for counts of right rows (Laplace's approximation).
 
     With them, the normal posterior has the mode and the curvature of the exact one. The usual variance of a logit
-    would not do: it says next to nothing of a score of 1, and so lets the prior pull that far down.
+    fails here: it is very large for a score of 1, and so the prior would pull that score far down.
 
     Args:
-        right: rows that each was right on, shape (m,); may be fractions, for metrics that are no counts.
-        n_rows: rows that each was measured on, shape (m,).
-        mean: of the logits before, shape (m,).
-        covariance: of the logits before, shape (m, m).
+        right: number of rows that each predicted correctly, shape (m,); may be fractions, for other metrics.
+        n_rows: number of rows that each was measured on, shape (m,).
+        mean: prior mean of the logits, shape (m,).
+        covariance: prior covariance of the logits, shape (m, m).
 
     Returns:
         Values and variances, each of shape (m,).
@@ -236,11 +239,10 @@ _CONVERGED = 1e-9
 
 
 def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float]) -> Floats:
-    """A matrix, shape (m, m), that takes from what tells methods that train inside the transformer apart on a task.
+    """Return a matrix, shape (m, m), that shrinks differences between methods that train inside the transformer.
 
-    What the advice's model believes of them is as wide as they differ at all sizes, the weak among them included. With
-    many labels the good ones differ by little more than test rows and seeds do, and a race must not take that for more:
-    see `SIBLINGS`.
+    The advice's model expects differences as large as over all sizes and methods. With many labels, good methods differ
+    by little more than test rows and seeds do: see `SIBLINGS`.
     """
     m = len(trained)
     with_many = trained & (np.asarray(sizes, dtype=np.float64) >= MANY_LABELS)

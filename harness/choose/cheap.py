@@ -12,24 +12,24 @@ from harness.choose.tried import summarised, value_at
 from harness.methods import LogisticMethod
 from harness.tasks import Task
 
-SHARE_FOR_CHEAP: Final = 0.6
+_SHARE_FOR_CHEAP: Final = 0.6
 """Share of the remaining time that all cheap methods together may take."""
 
-SHARE_FOR_FEATURES: Final = 0.2
+_SHARE_FOR_FEATURES: Final = 0.2
 """Share of the remaining time for encoding texts; where that is too little, fewer rows are encoded."""
 
-FIRST_READING_SECONDS: Final = 6.0
+_FIRST_READING_SECONDS: Final = 6.0
 """Seconds until a worker encodes its first text: it imports the architecture and reads the backbone (2 to 6 s)."""
 
 WORDS_A_SECOND: Final = 20_000.0
 """Rows times classes per second of a logistic regression on TF-IDF with a fixed penalty: half of the speed of two
 server cores (10,000 rows of 77 classes took them 20 s)."""
 
-SHARE_FOR_WORDS: Final = 0.03
+_SHARE_FOR_WORDS: Final = 0.03
 """Share of the remaining time for TF-IDF where a transformer follows; where that is too little, it gets fewer rows.
 That shows whether words are enough; if so, the last fit uses all rows."""
 
-SHARE_FOR_FOLD: Final = 0.06
+_SHARE_FOR_FOLD: Final = 0.06
 """Share of the remaining time that running the cheap methods on another fold may take."""
 
 
@@ -45,11 +45,11 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
     """
     cheap = [candidate for candidate in search.entrants if candidate.is_cheap]
     cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
-    stop = time.monotonic() + SHARE_FOR_CHEAP * search.left
+    stop = time.monotonic() + _SHARE_FOR_CHEAP * search.left
     n_train: int | None = None
     skipped: dict[str, list[str]] = {}
     for fold in range(len(search.folds)):
-        if fold and _seconds_again(search, fold - 1) > SHARE_FOR_FOLD * search.left:
+        if fold and _seconds_again(search, fold - 1) > _SHARE_FOR_FOLD * search.left:
             return  # the other methods make better use of the time
         for candidate in cheap:
             if candidate.label in search.out or time.monotonic() > stop:
@@ -64,7 +64,7 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
                 n_train = _affordable_rows(search, candidate)
                 if n_train == 0:
                     search.say("encoding texts with the transformer would take too long: words alone")
-                    search.overhead = STARTING_SECONDS + FIRST_READING_SECONDS
+                    search.overhead = STARTING_SECONDS + _FIRST_READING_SECONDS
                     return
             if not candidate.method.serves:
                 n = _affordable_words(search, candidate, search.folds[fold], is_safe=after_words is not None)
@@ -138,7 +138,7 @@ def _affordable_words(search: Search, candidate: Candidate, task: Task, *, is_sa
     """
     method = candidate.method
     is_all = is_safe or not any(one.method.serves for one in search.entrants)
-    share = SHARE_FOR_FEATURES if is_all else SHARE_FOR_WORDS
+    share = _SHARE_FOR_FEATURES if is_all else _SHARE_FOR_WORDS
     fits = 1 + method.folds * len(method.c_grid) if isinstance(method, LogisticMethod) and method.c is None else 1
     n = int(share * search.left * WORDS_A_SECOND / (fits * max(1, task.n_outputs)))
     n = max(n, 2 * task.n_strata, 50)
@@ -149,8 +149,8 @@ def _affordable_rows(search: Search, candidate: Candidate) -> int:
     """Return how many training rows can be encoded beside the validation rows; 0 where these are too few."""
     task = search.folds[0]
     needed = search.runner.estimate(search.runner.plan(task, candidate.method)).seconds
-    share = SHARE_FOR_FEATURES if search.tried else SHARE_FOR_CHEAP  # any model is better than none
-    allowed = share * (search.left - FIRST_READING_SECONDS)
+    share = _SHARE_FOR_FEATURES if search.tried else _SHARE_FOR_CHEAP  # any model is better than none
+    allowed = share * (search.left - _FIRST_READING_SECONDS)
     if needed <= allowed:
         return len(task.train_labels)
     everything = len(task.train_labels) + task.n_test

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from harness.methods import Method
     from harness.schedule import Executor
 
-SHORTEST_SEARCH_SECONDS: Final = 10.0
+_SHORTEST_SEARCH_SECONDS: Final = 10.0
 """Shortest time for a search; starting Python, the libraries and a worker takes most of it."""
 
-GRACE: Final = 0.03
+_GRACE: Final = 0.03
 """Share of the whole time by which the last fit may be late before the fallback is saved.
 
 Its training ends in time, but prediction or saving may take longer than expected."""
 
-CLOSING_SECONDS: Final = 1.0
+_CLOSING_SECONDS: Final = 1.0
 """Seconds kept for the end of a search: the README, the table, ending the worker."""
 
 
@@ -71,9 +71,9 @@ def check_time(seconds: float) -> None:
     Raises:
         UsageError: it is too short.
     """
-    if seconds < SHORTEST_SEARCH_SECONDS:
+    if seconds < _SHORTEST_SEARCH_SECONDS:
         raise UsageError(
-            f"Within {seconds:g} s nothing can be trained: starting alone takes about {SHORTEST_SEARCH_SECONDS:g} s. "
+            f"Within {seconds:g} s nothing can be trained: starting alone takes about {_SHORTEST_SEARCH_SECONDS:g} s. "
             f"Give --within 20s or more."
         )
 
@@ -116,7 +116,7 @@ def choose(
     """
     check_time(within)
     check_save_folder(folder)
-    end = began + within - CLOSING_SECONDS
+    end = began + within - _CLOSING_SECONDS
     folds = validation_folds(task, validation_cap(within))
     if not folds:
         raise UsageError(
@@ -136,7 +136,7 @@ def choose(
             + f"; {task.n_test:,} test rows that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            last = LastFit(search, Path(aside), GRACE * within)
+            last = LastFit(search, Path(aside), _GRACE * within)
             # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
             try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
             last.make_sure()

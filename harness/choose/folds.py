@@ -1,4 +1,4 @@
-"""Tasks made of a task's training rows: some to fit on, some to validate on. The test rows are in none of them."""
+"""Folds of a task: tasks made of its training rows, some to fit on and some to validate on, without its test rows."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from harness.data import cap_test_rows, drop_overlap, order_fingerprint, overlap
 from harness.tasks import Ints, Task
 
 PERIOD: Final = 5
-"""One row of so many of each class validates, in a fold."""
+"""Number of parts that each class is dealt into; one part validates in a fold."""
 
-VALIDATION_CAP: Final = 1000
-"""Validation rows of a fold, at most: two methods that so many cannot tell apart differ by little."""
+_VALIDATION_CAP: Final = 1000
+"""Maximum number of validation rows of a fold: two methods that so many cannot tell apart differ by little."""
 
 _LEAST_CAP = 300
 _ROWS_A_SECOND = 2.5
-"""Of all the time there is: methods that train inside the transformer each read the validation rows anew."""
+"""Validation rows per second of the search: each method that trains inside the transformer reads them anew."""
 
 
 def validation_cap(within: float) -> int:
-    """Validation rows of a fold that can be afforded within so many seconds."""
-    return int(min(VALIDATION_CAP, max(_LEAST_CAP, _ROWS_A_SECOND * within)))
+    """Return the maximum number of validation rows of a fold in a search of so many seconds."""
+    return int(min(_VALIDATION_CAP, max(_LEAST_CAP, _ROWS_A_SECOND * within)))
 
 
 _FOLDS: Final = ((400, 5), (1500, 3))
-"""Up to so many training rows, so many folds: few rows tell little, and are quickly fitted again."""
+"""Numbers of folds up to a number of training rows: few rows tell little, and are quickly fitted again."""
 
 
 def n_folds(n_train: int) -> int:
-    """How many folds are worth their time."""
+    """Return how many folds are worth their time."""
     return next((n for most, n in _FOLDS if n_train <= most), 1)
 
 
-def validation_folds(task: Task, cap: int = VALIDATION_CAP) -> list[Task]:
-    """The folds of a classification task, as tasks whose test rows are validation rows.
+def validation_folds(task: Task, cap: int = _VALIDATION_CAP) -> list[Task]:
+    """Return the folds of a classification task, as tasks whose test rows are validation rows.
 
     Texts of a class are dealt to the folds in turn, all copies of one together, in an order that follows from their
-    content. Of a class with fewer texts than there are folds, one is always trained on. What has the text of a
-    validation row is not trained on; rows beyond the cap are.
+    content. One text of a class with fewer texts than folds is always trained on. Rows with the text of a validation
+    row are not trained on; rows beyond the cap are.
 
     Args:
-        task: of classification.
-        cap: validation rows of a fold, at most.
+        task: a classification task.
+        cap: maximum number of validation rows of a fold.
     """
     order = training_order(task.train_strata, task.train_digests, 0, "stratified")
     keys = [overlap_key(task.train.texts[int(row)]) for row in task.pool_index]
-    dealt: dict[str, int] = {}  # a text's fold; what bears two labels goes by the first
+    dealt: dict[str, int] = {}  # a text's fold; a text with two labels goes by the first
     for label in np.unique(task.train_strata):
         members = order[task.train_strata[order] == label]
         texts = [key for key in dict.fromkeys(keys[row] for row in members) if key not in dealt]
@@ -76,7 +76,7 @@ def _fold(task: Task, fold: Ints, k: int, cap: int) -> Task:
         train_labels=task.train_labels[fits],
         train_strata=task.train_strata[fits],
         train_digests=[task.train_digests[row] for row in fits],
-        test=task.train,  # the same split: what is encoded for one fold serves all, and the last fit
+        test=task.train,  # the same split: texts encoded for one fold serve the others, and the last fit
         test_index=task.pool_index[validates],
         test_labels=task.train_labels[validates],
         test_rows=order_fingerprint(task.train_digests[row] for row in validates),

@@ -17,10 +17,10 @@ from harness.planning import PlannedCell
 from harness.records import Record
 from harness.support import HarnessError
 
-SHARE_FOR_FALLBACK: Final = 0.08
+_SHARE_FOR_FALLBACK: Final = 0.08
 """Share of the remaining time for the fit of a cheap fallback model, so that there is a model in any case."""
 
-SHARE_FOR_CHEAP_FIT: Final = 0.6
+_SHARE_FOR_CHEAP_FIT: Final = 0.6
 """Share of the remaining time that a cheap method's last fit may be expected to take: estimates are rough."""
 
 
@@ -53,7 +53,7 @@ class LastFit:
         cheap = [(c, self._total_seconds(c)) for c, _ in self._ranked() if c.is_cheap]
         if not cheap:
             return
-        quick = [candidate for candidate, takes in cheap if takes <= SHARE_FOR_FALLBACK * search.left]
+        quick = [candidate for candidate, takes in cheap if takes <= _SHARE_FOR_FALLBACK * search.left]
         candidate = quick[0] if quick else min(cheap, key=lambda one: one[1])[0]
         if self._safe is not None and (candidate is self._safe[1] or not quick):
             return
@@ -154,7 +154,7 @@ class LastFit:
     def _as_much_as_fits(self, candidate: Candidate) -> PlannedCell | None:
         """Return the cell that fits a cheap method to as many rows as the time allows; None where these are few."""
         search = self._search
-        allowed, needs = SHARE_FOR_CHEAP_FIT * search.left, self._total_seconds(candidate)
+        allowed, needs = _SHARE_FOR_CHEAP_FIT * search.left, self._total_seconds(candidate)
         if needs <= allowed:
             return self._whole(candidate)
         n = int(search.n_rows * allowed / needs)

@@ -12,18 +12,18 @@ from harness.choose.candidates import CUT_NOISE, Candidate
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
 from harness.support import describe_duration
 
-SHARE_FOR_LAST_FIT: Final = 0.5
+_SHARE_FOR_LAST_FIT: Final = 0.5
 """Share of the time after the cheap methods that is kept for the winner's last fit, if it can use that much."""
 
-LEAST_SHARE: Final = 0.25
+_LEAST_SHARE: Final = 0.25
 """Shortest fit of the race as a share of the last fit: otherwise fewer methods enter, in longer fits."""
 
-LEAST_STEPS: Final = 100
+_LEAST_STEPS: Final = 100
 """Steps below which a fit inside the transformer is useless: methods take 120 however few labels there are."""
 
-MOST_ENTRANTS: Final = 8
+_MOST_ENTRANTS: Final = 8
 
-FOLD_SHARE: Final = 0.8
+_FOLD_SHARE: Final = 0.8
 """Approximate share of the rows that the race fits to."""
 
 
@@ -44,7 +44,7 @@ def run_race(search: Search) -> None:
     left -= last
     n_rungs = _rungs(len(trained))
     stop = time.monotonic() + left
-    least = max(SHORTEST_FIT_SECONDS, LEAST_SHARE * last)
+    least = max(SHORTEST_FIT_SECONDS, _LEAST_SHARE * last)
     n_folds = len(search.folds)
     search.say(
         f"the race: {', '.join(candidate.label for candidate in trained)}; {describe_duration(left)} for it in "
@@ -85,10 +85,10 @@ def _those_that_fit(search: Search) -> list[Candidate]:
 
 
 def _entering(search: Search, trained: list[Candidate], left: float) -> tuple[list[Candidate], float]:
-    """Return who enters the race, and the seconds that are kept for the last fit; nobody where it is not worth it."""
+    """Return who enters the race, and the seconds that are kept for the last fit; nobody enters a useless race."""
     cheap = search.measured_cheap()
     if cheap:  # otherwise any model is better than none
-        trained = [c for c in trained if search.uncut(c).steps_within(left - search.overhead) >= LEAST_STEPS]
+        trained = [c for c in trained if search.uncut(c).steps_within(left - search.overhead) >= _LEAST_STEPS]
     rivals = [*trained, *cheap]
     places = range(len(trained))
     direct = search.rivals(rivals, left - search.overhead)
@@ -96,21 +96,21 @@ def _entering(search: Search, trained: list[Candidate], left: float) -> tuple[li
     entering: list[int] = []
     worth, kept = direct.best_of([], []), left
     n_rows = search.folds[0].n_test * min(2, len(search.folds))
-    first = search.rivals(rivals, SHARE_FOR_LAST_FIT * left)
+    first = search.rivals(rivals, _SHARE_FOR_LAST_FIT * left)
     noise = search.noise(first, n_rows)
-    order = first.order(places, noise, MOST_ENTRANTS)
+    order = first.order(places, noise, _MOST_ENTRANTS)
     has_time = False
     for n in range(1, len(order) + 1):
         chosen = order[:n]
         uncut = max(search.uncut_seconds(trained[i]) for i in chosen) + search.overhead
-        last = min(uncut, SHARE_FOR_LAST_FIT * left)
+        last = min(uncut, _SHARE_FOR_LAST_FIT * left)
         slice_ = (left - last) / (_rungs(n) * n) - search.overhead
-        if slice_ < max(SHORTEST_FIT_SECONDS, LEAST_SHARE * last):
+        if slice_ < max(SHORTEST_FIT_SECONDS, _LEAST_SHARE * last):
             break
         has_time = True
         noises = []
         for i in chosen:
-            share = min(1.0, slice_ / max(FOLD_SHARE * search.uncut_seconds(trained[i]), 1e-9))
+            share = min(1.0, slice_ / max(_FOLD_SHARE * search.uncut_seconds(trained[i]), 1e-9))
             noises.append(noise + (CUT_NOISE * math.log2(1 / share)) ** 2)
         found = search.rivals(rivals, last - search.overhead).best_of(chosen, noises)
         # Validate the favourite where that takes no time from the last fit.

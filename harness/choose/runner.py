@@ -16,25 +16,25 @@ from harness.methods import Method
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget, Record
 from harness.running import unrun
-from harness.schedule import Claims, Cut, Done, Executor, Job, Lost
+from harness.schedule import Claims, Done, Executor, Job, Lost, Stopped
 from harness.store import Store
 from harness.support import DuplicateError
 from harness.tasks import Task
 
-SUITE: Final = "choose"
+_SUITE: Final = "choose"
 """Label of the records."""
 
 _POLL_SECONDS = 0.2
 
 
 class Runner:
-    """Cells of one user's data on one device.
+    """Runs the cells of one user's data on one device.
 
     Args:
-        workers: with one free.
+        workers: workers, of which one is free.
         store: where records go.
-        claims: of this process on the store.
-        tasks: by name.
+        claims: claims of this process on the store.
+        tasks: tasks by name.
         files: the backbone; None where there is none.
     """
 
@@ -50,7 +50,7 @@ class Runner:
         self._estimator = Estimator(tasks, backbones, self.device)
 
     def plan(self, task: Task, method: Method, n_train: int | None = None, budget: Budget | None = None) -> PlannedCell:
-        """A cell on `n_train` rows of a task (None is all) with seed 0."""
+        """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
         (planned,) = plan_cells(
             tasks=[task],
             backbones={} if self._files is None else {task.name: self._files},
@@ -63,17 +63,17 @@ class Runner:
         return planned
 
     def estimate(self, planned: PlannedCell) -> Estimate:
-        """What it is expected to take, by all that has run so far."""
+        """Return the expected cost of a cell, from all that has run so far."""
         return self._estimator.estimate(planned)
 
     def light_seconds(self, planned: PlannedCell) -> float:
-        """What the steps of a small network on frozen features are expected to take; 0 where there are none."""
+        """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
         return self._estimator.amount(planned).light_steps * LIGHT_STEP_SECONDS
 
     def run(self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None) -> Record | None:
-        """The record of a cell; None where time was up (`time.monotonic`) before it had ended.
+        """Run a cell and return its record; None where it had not ended by `until` (`time.monotonic`).
 
-        A cell that was recorded before is not run again, unless its fitted method is to be saved.
+        A cell that was recorded before is not run again, unless its fitted method is saved to a folder.
         """
         id_, device = planned.cell.id, self.device.name
         attempts = self._claims.claim([id_])
@@ -82,7 +82,7 @@ class Runner:
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
         files = self._files if planned.cell.backbone is not None else None
-        job = Job(planned, files, SUITE, attempt, save_to, hurried=True)
+        job = Job(planned, files, _SUITE, attempt, save_to, hurried=True)
         self._workers.start(job, task)
         while (left := until - time.monotonic()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):
@@ -90,11 +90,11 @@ class Runner:
                     return self._keep(event.record, planned, store=not is_recorded)
                 if isinstance(event, Lost):
                     status, why = "out_of_memory" if event.of_memory else "failed", f"The worker {event.how}."
-                elif isinstance(event, Cut):
+                elif isinstance(event, Stopped):
                     status, why = event.status, event.why
                 else:
                     continue
-                record = unrun(planned, task, files, SUITE, self.device, status, why, attempt=attempt)  # type: ignore[arg-type]
+                record = unrun(planned, task, files, _SUITE, self.device, status, why, attempt=attempt)  # type: ignore[arg-type]
                 return self._keep(record, planned, store=not is_recorded)
         self._workers.close()  # the next cell starts another
         self._store.release(self._claims.owner)

@@ -21,7 +21,7 @@ from harness.tasks import Task
 STARTING_SECONDS: Final = 2.0
 """Seconds of a fit outside its training (importing, copying weights, predicting), until they are measured."""
 
-FRESH_WORKER_SECONDS: Final = 8.0
+_FRESH_WORKER_SECONDS: Final = 8.0
 """The same for a fit on a new worker, which imports the libraries and reads the backbone and the data again."""
 
 SHORTEST_FIT_SECONDS: Final = 4.0
@@ -103,7 +103,7 @@ class Search:
         took = time.monotonic() - began
         if record is None:
             self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
-            self.overhead = max(self.overhead, FRESH_WORKER_SECONDS)
+            self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)
             self.say(f"{candidate.label}: stopped after {describe_duration(took)}, to keep within the time")
             return
         self.tried.append(Tried(candidate, record, labels_used(record, candidate), fold, took))
@@ -111,7 +111,7 @@ class Search:
             self.out[candidate.label] = record.status.replace("_", " ")
             why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
             self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out of the race")
-            self.overhead = max(self.overhead, FRESH_WORKER_SECONDS)  # the worker may have gone with it
+            self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)  # the worker may have gone with it
             return
         spent = record.cost.train_seconds or 0.0
         if not candidate.is_cheap and took > spent:  # a record from before takes no time

@@ -68,7 +68,7 @@ def validated(fits: Iterable[Tried]) -> tuple[float, int] | None:
     return float(sum(score.n_test * score.value for score in scores) / n_rows), n_rows
 
 
-CLEARLY: Final = 1.644854
+_CLEARLY: Final = 1.644854
 """Standard errors by which one score must be above another to be clearly better: one-sided, at a level of 5 %."""
 
 _LIKE_LABELS: Final = 0.9
@@ -95,7 +95,7 @@ def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
         share = (share_of(metric, value) * n_rows + 1) / (n_rows + 2)
         shares.append(share)
         variances.append(share * (1 - share) / (n_rows + 2))
-    return shares[0] - shares[1] > CLEARLY * math.sqrt(sum(variances))
+    return shares[0] - shares[1] > _CLEARLY * math.sqrt(sum(variances))
 
 
 def summarised(fits: Iterable[Tried]) -> list[Measured]:
@@ -145,7 +145,7 @@ def uncut_fit(candidate: Candidate, n_rows: int, seconds: float) -> Uncut:
     return Uncut(n_rows, seconds, reading, float(work.steps) if stepping else 0.0, epochs_of(candidate))
 
 
-CUT_EXPONENT: Final = 0.15
+_CUT_EXPONENT: Final = 0.15
 """Exponent of the share of steps in the labels that a fit is worth, if it read each label at least once.
 
 On TREC, SMS spam and SST-2 one epoch of four lost 0.0 to 1.5 points (docs/choosing.md)."""
@@ -163,11 +163,11 @@ def labels_worth(n_train: float, share: float, epochs: float) -> float:
     """
     share = min(1.0, max(share, 0.0))
     once = 1 / max(epochs, 1.0)
-    whole = math.pow(max(share, once), CUT_EXPONENT)
+    whole = math.pow(max(share, once), _CUT_EXPONENT)
     return n_train * whole * min(1.0, share / once)
 
 
-SHARE_FOR_READING: Final = 0.4
+_SHARE_FOR_READING: Final = 0.4
 """Share of a fit's time for encoding its texts before its first step; where that is too little, it gets fewer."""
 
 
@@ -193,7 +193,7 @@ class Uncut:
         """Return how many rows to give it."""
         if self.reading <= 0:
             return self.n_rows
-        return max(1, min(self.n_rows, int(SHARE_FOR_READING * seconds * self.n_rows / self.reading)))
+        return max(1, min(self.n_rows, int(_SHARE_FOR_READING * seconds * self.n_rows / self.reading)))
 
     def steps_within(self, seconds: float) -> float:
         """Return how many steps it takes."""

@@ -1,4 +1,4 @@
-"""From what was asked to cells: pure, and all that can be refused is refused here, before anything is trained."""
+"""Cells of a grid of tasks, methods, sizes, seeds and budgets; impossible ones are refused before any training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from harness.tasks import Task
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell and what runs it.
+    """A cell and the method that runs it.
 
     Attributes:
-        cell: its identity.
+        cell: the cell, with its identity.
         method: the configured method.
-        unsupported: why the method cannot serve it; such a cell is recorded and not run.
+        unsupported: why the method cannot serve the cell; such a cell is recorded and not run.
     """
 
     cell: Cell
@@ -31,11 +31,11 @@ class PlannedCell:
 
     @property
     def method_label(self) -> str:
-        """The method, with settings only where they are not the defaults: `lora[rank=4]`."""
+        """Name of the method with the settings that are not defaults: `lora[rank=4]`."""
         return label_of(type(self.method), self.cell.config)
 
     def label(self, *, with_budget: bool = False) -> str:
-        """A short text that tells this cell from the others."""
+        """Return a short text that tells this cell from others."""
         cell = self.cell
         size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
         parts = [cell.task, self.method_label, size, f"seed {cell.seed}"]
@@ -43,7 +43,7 @@ class PlannedCell:
 
 
 def label_of(method: type[Method], config: Mapping[str, Any]) -> str:
-    """A method's name, with those of its settings that are not the defaults: `lora[rank=4]`."""
+    """Return a method's name with the settings that are not defaults: `lora[rank=4]`."""
     return configuration_label(method.name, config, _default_config(method))
 
 
@@ -63,28 +63,26 @@ def plan_cells(
     budgets: Sequence[Budget],
     device: str,
 ) -> list[PlannedCell]:
-    """Every cell of the grid, once, in the order that leaves the most useful table if a run is cut short.
-
-    Small sizes come first, then seeds, so that every method has a figure early.
+    """Return every cell of the grid once, small sizes first, then seeds, so that every method has a figure early.
 
     Args:
-        tasks: prepared ones.
-        backbones: of each task by its name; a task may have none where no method uses one.
-        methods: configured ones.
+        tasks: prepared tasks.
+        backbones: backbone of each task by its name; a task may have none where no method uses one.
+        methods: configured methods.
         sizes: training sizes.
-        seeds: of the draw, the initialisation and the order of batches.
-        budgets: what a fit may spend.
+        seeds: seeds of the draw, the initialisation and the order of batches.
+        budgets: budgets of a fit.
         device: `cpu` or `cuda`.
 
     Raises:
-        UsageError, DataError: a size that a task cannot serve (all that are wrong are named), or an empty axis.
+        UsageError: sizes that a task cannot serve, all of which are named, or an empty axis.
     """
     for name, axis in (("task", tasks), ("method", methods), ("size", sizes), ("seed", seeds), ("budget", budgets)):
         if not axis:
             raise UsageError(f"No {name} was named; at least one is needed.")
     resolved = _resolve_sizes(tasks, sizes)
     planned: dict[str, PlannedCell] = {}
-    # Thousands of cells share a method, and hundreds a method and a task: what depends on those is worked out once.
+    # Thousands of cells share a method, and hundreds a method and a task: shared values are computed once.
     configs = [method.config() for method in methods]
     reasons = {
         (task.name, i): method.why_not(task, backbones.get(task.name) if method.serves else None, device)
@@ -126,14 +124,14 @@ def plan_cells(
 
 
 def _asked(task: Task, backbones: Mapping[str, BackboneFiles]) -> BackboneFiles | None:
-    """Return a task's backbone; how it wrote in version 0.1 does not matter where it finds likelihoods instead."""
+    """Return a task's backbone; the way it wrote in version 0.1 does not matter where it finds likelihoods."""
     files = backbones.get(task.name)
     finds_likelihoods = task.reply is not None and task.reply.wants_likelihood
     return replace(files, wrote_otherwise=False) if files is not None and finds_likelihoods else files
 
 
 def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, Draw]]]:
-    """(n_train, draw) of every size for every task; refuses all impossible ones at once."""
+    """Return (n_train, draw) of every size for every task; refuse all impossible sizes at once."""
     resolved: dict[str, list[tuple[int, Draw]]] = {}
     problems: list[str] = []
     for task in tasks:

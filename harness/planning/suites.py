@@ -25,13 +25,13 @@ from harness.records import MAX_SEED, Budget, parse_budget
 from harness.support import UsageError, shipped, unknown_name
 from harness.tasks import kinds
 
-DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
-DEFAULT_SIZES = ("32", "128", "512", "2048")
-DEFAULT_SEEDS = (0, 1, 2)
+_DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
+_DEFAULT_SIZES = ("32", "128", "512", "2048")
+_DEFAULT_SEEDS = (0, 1, 2)
 
 
 def _read_size(value: object) -> str:
-    """A size as text, spelt as `parse_size` spells it."""
+    """Return a size as text, as `parse_size` spells it."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{short(value)} is not a training size; expected a number above 0 (32), '8/class' or 'all'")
     try:
@@ -41,7 +41,7 @@ def _read_size(value: object) -> str:
 
 
 def _read_budget(value: object) -> Budget | None:
-    """A mapping of what is capped, or the same as the command line has it; null for the methods' own defaults."""
+    """Return a budget from a mapping, or from text as on the command line; None for the methods' own defaults."""
     if value is None or isinstance(value, Budget):
         return value
     if isinstance(value, str):
@@ -61,8 +61,8 @@ def _read_budget(value: object) -> Budget | None:
         raise ValueError(str(error)) from None
 
 
-SizeText = Annotated[str, BeforeValidator(_read_size)]
-ReadBudget = Annotated[
+_SizeText = Annotated[str, BeforeValidator(_read_size)]
+_ReadBudget = Annotated[
     Budget | None,
     BeforeValidator(_read_budget),
     PlainSerializer(lambda budget: None if budget is None else budget.to_json()),
@@ -70,7 +70,7 @@ ReadBudget = Annotated[
 
 
 def _read_budgets(value: object) -> object:
-    """A budget by itself stands for a set of one."""
+    """Turn a budget by itself into a set of one."""
     if isinstance(value, dict):
         return {name: [item] if isinstance(item, (dict, Budget)) else item for name, item in value.items()}
     return value
@@ -81,39 +81,38 @@ BUDGET_SETS: Mapping[str, tuple[Budget, ...]] = {
     "medium": (Budget(train_seconds=60), Budget(train_seconds=600)),
     "large": (Budget(train_seconds=600), Budget(train_seconds=3600)),
 }
-"""Sets of budgets that every suite has, unless it has its own of that name."""
+"""Sets of budgets that every suite has, unless it defines its own by that name."""
 
 
 class Suite(BaseModel):
-    """Tasks, and the defaults that a run of them takes where the command line says nothing.
+    """Tasks, and the defaults of a run of them.
 
     Attributes:
-        name: the name of the file, without its ending, unless the file says otherwise.
-        description: one line on what the suite compares.
-        tasks: by name, in the order of the file; those of included suites come first.
-        include: names of shipped suites, or paths (relative to this file), whose tasks are taken in.
+        name: name of the suite; the name of the file without its ending, unless the file sets it.
+        description: one line on the purpose of the suite.
+        tasks: tasks by name, in the order of the file; those of included suites come first.
+        include: names of shipped suites, or paths (relative to this file), whose tasks are included.
         backbone: the pretrained transformer of all tasks; None takes each task's own, or its kind's.
-        methods: such as `lora` or `lora[rank=4]`; read by the methods' own parser.
+        methods: methods such as `lora` or `lora[rank=4]`.
         sizes: training sizes as text: `32`, `8/class`, `all` (`data.sampling.parse_size`).
-        seeds: of the draw, the initialisation and the order of batches.
-        budget: what a fit may spend; None for the methods' own defaults.
-        budgets: sets of budgets by name, each an axis of a grid, for `--budget NAME`; beside or instead of
-            `BUDGET_SETS`.
+        seeds: seeds of the draw, the initialisation and the order of batches.
+        budget: budget of a fit; None for the methods' own defaults.
+        budgets: sets of budgets by name, each an axis of a grid, for `--budget NAME`; added to `BUDGET_SETS`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)  # a folder of reports bears it
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=255)  # a folder of reports has this name
     description: str = ""
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     include: tuple[str, ...] = ()
     backbone: str | None = Field(default=None, min_length=1)
-    methods: tuple[str, ...] = Field(default=DEFAULT_METHODS, min_length=1)
-    sizes: tuple[SizeText, ...] = Field(default=DEFAULT_SIZES, min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=DEFAULT_SEEDS, min_length=1)
-    budget: ReadBudget = None
+    methods: tuple[str, ...] = Field(default=_DEFAULT_METHODS, min_length=1)
+    sizes: tuple[_SizeText, ...] = Field(default=_DEFAULT_SIZES, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=_DEFAULT_SEEDS, min_length=1)
+    budget: _ReadBudget = None
     budgets: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[ReadBudget, ...]],
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[_ReadBudget, ...]],
         BeforeValidator(_read_budgets),
     ] = Field(default_factory=dict)
 
@@ -126,14 +125,14 @@ class Suite(BaseModel):
         return values
 
     def task(self, name: str) -> TaskSpec:
-        """The task called `name`; raises `UsageError` with the nearest known name if there is none."""
+        """Return the task called `name`; raise `UsageError` with the nearest known name if there is none."""
         try:
             return self.tasks[name]
         except KeyError:
             raise unknown_name(f"task of suite '{self.name}'", name, self.tasks) from None
 
     def budget_set(self, name: str) -> list[Budget]:
-        """The budgets of the set called `name`; raises `UsageError` with the nearest known name if there is none."""
+        """Return the budgets of the set called `name`; raise `UsageError` with the nearest known name otherwise."""
         known = {**BUDGET_SETS, **self.budgets}
         try:
             return [budget or Budget() for budget in known[name]]
@@ -141,7 +140,7 @@ class Suite(BaseModel):
             raise unknown_name(f"set of budgets of suite '{self.name}'", name, known) from None
 
     def backbone_of(self, name: str) -> str:
-        """The backbone that a run of the task called `name` takes where the command line says nothing."""
+        """Return the default backbone of the task called `name`."""
         spec = self.task(name)
         return self.backbone or spec.backbone or kinds.get(spec.kind).backbone
 
@@ -163,7 +162,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
 
 
 def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
-    """Read one suite and those it includes; `folder` is what relative paths start from."""
+    """Read one suite and those it includes; relative paths start from `folder`."""
     if _is_path(name_or_path):
         try:
             path = (folder / Path(name_or_path).expanduser()).absolute()
@@ -197,7 +196,7 @@ def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
 
 
 def _merge(tasks: dict[str, TaskSpec], more: dict[str, TaskSpec], where: str) -> None:
-    """Add tasks; a name that means two things is refused, since results would be told apart by no one."""
+    """Add tasks; refuse a name with two definitions, since nobody could tell their results apart."""
     for name, task in more.items():
         if tasks.setdefault(name, task) != task:
             raise UsageError(f"{where}: task '{name}' is defined in another way by an included suite; rename one.")
@@ -238,7 +237,7 @@ def _parse_yaml(label: str, source: str) -> dict[str, Any]:
 
 
 def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
-    """Check a file's content; tasks take their names from their keys, and files are found from the suite's folder."""
+    """Return the suite of a file's content; keys name its tasks, and paths start from the suite's folder."""
     tasks = content.get("tasks")
     if isinstance(tasks, dict):
         for name, task in tasks.items():
@@ -255,14 +254,16 @@ def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
     except ValidationError as error:
         lines = [f"{label}: {problem}" for problem in itertools.islice(_problems(error), _MOST_PROBLEMS)]
         more = error.error_count() - len(lines)
-        raise UsageError("\n".join([*lines, f"{label}: {more} more of the like."] if more else lines)) from error
+        raise UsageError(
+            "\n".join([*lines, f"{label}: {more} more problems of this kind."] if more else lines)
+        ) from error
     return suite.model_copy(
         update={"tasks": {name: _resolved(label, _anchored(label, task, home)) for name, task in suite.tasks.items()}}
     )
 
 
 def _resolved(label: str, task: TaskSpec) -> TaskSpec:
-    """The task as its kind completes it; what the kind refuses is named by file and key."""
+    """Return the task as its kind completes it; a refusal of the kind names the file and the key."""
     where = f"{label}: tasks.{task.name}"
     if task.kind not in kinds:
         raise UsageError(f"{where}.kind: {unknown_name('kind of task', task.kind, kinds.names())}")
@@ -273,7 +274,7 @@ def _resolved(label: str, task: TaskSpec) -> TaskSpec:
 
 
 def _anchored(label: str, task: TaskSpec, home: Path) -> TaskSpec:
-    """The task with the paths of its files made absolute."""
+    """Return the task with absolute paths of its files."""
     files = task.data.files
     if files is None:
         return task
@@ -290,7 +291,7 @@ def _anchored(label: str, task: TaskSpec, home: Path) -> TaskSpec:
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    """One line per problem: the key, what is wrong, what is accepted."""
+    """Yield one line per problem: the key, the problem, and the accepted values."""
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         key = ".".join(str(part) for part in location)
@@ -319,7 +320,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 
 _MOST_PROBLEMS = 20
-"""That a message names: beyond, nobody reads on."""
+"""Maximum number of problems listed in one error message."""
 
 
 def _given(value: object) -> str:
@@ -327,12 +328,12 @@ def _given(value: object) -> str:
 
 
 def _file_keys(model: type[BaseModel] | None) -> list[str]:
-    """The keys that a file may have where `model` stands; a task's name is its key."""
+    """Return the keys that a file may have in place of `model`; a task's name is its key."""
     return [name for name in (model.model_fields if model else ()) if not (model is TaskSpec and name == "name")]
 
 
 def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
-    """The model that a place in a suite is validated by: `("tasks", "sst2", "columns")` gives `Columns`."""
+    """Return the model that validates a place in a suite: `("tasks", "sst2", "columns")` gives `Columns`."""
     found: Any = Suite
     for part in location:
         if isinstance(found, type) and issubclass(found, BaseModel):

@@ -2,11 +2,11 @@
 
 `tune=8` tries eight settings of the method's `search_space`: its own first, then what optuna's TPE sampler proposes.
 Each is fitted on four fifths of the training rows and scored on the last fifth, which `carve_validation` sets aside by
-the same rule for every method, and the best is fitted anew on all of them. Labels are counted once: a tuned method sees
-no more of them than one that is not tuned, and it pays for every trial.
+the same rule for every method. The best is then fitted on all of them. Labels are counted once: a tuned method sees no
+more of them than one that is not tuned, and it pays for every trial.
 
-What a budget means here: `train_seconds` and `train_flops` are shared. The trials may spend half of them, evenly split,
-and the last fit the rest, whatever the trials have left over included. `epochs` and `steps` are caps of each fit, so a
+Of a budget, `train_seconds` and `train_flops` are shared. The trials may spend half of them, evenly split, and the last
+fit spends the rest, with what the trials have left over. `epochs` and `steps` are caps of each fit, so a
 budget of one of them alone buys every trial a full fit. `peak_memory_bytes` is a limit of trials and last fit alike.
 """
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from harness.features import FeatureStore
 
-SHARE = 0.5
-"""Of a budget of seconds or operations, what all trials together may spend."""
+_SHARE = 0.5
+"""Share of a budget of seconds or operations that all trials together may spend."""
 
 _SHARED = ("train_seconds", "train_flops")
 _LEAST = 1e-9  # a budget is above 0: a fit that is left nothing takes one step and stops
@@ -43,17 +43,17 @@ _MOST_REPEATS = 20
 
 
 def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
-    """Fit a method, its settings chosen first if it asks for that (`tune`).
+    """Fit a method; choose its settings first if it asks for that (`tune`).
 
-    Where the rows are too few to set aside validation rows of two classes, nothing is tuned and a note says so.
+    If the rows are too few to set aside validation rows of two classes, nothing is tuned and a note says so.
 
     Args:
         method: as configured.
-        rows: training rows, all of them.
-        bench: of the cell; its clock and ledger are charged with the trials (`tune`) and the fit.
+        rows: all training rows.
+        bench: bench of the cell; its clock and ledger are charged with the trials (`tune`) and the fit.
 
     Returns:
-        What was fitted, and the method with the settings that it was fitted with.
+        The fitted method, and the method with the settings that it was fitted with.
     """
     if method.tune is None:
         return method.fit(rows, bench), method
@@ -72,8 +72,8 @@ def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
         tuning.pay_for_features()
 
 
-def warm_up() -> None:
-    """Import optuna and let its sampler propose once: importing a library is no cell's cost."""
+def warm_up_sampler() -> None:
+    """Import optuna and let its sampler propose once: importing a library is not part of a cell's cost."""
     from optuna.distributions import FloatDistribution
 
     study = _study(seed=0, n_trials=2)
@@ -83,9 +83,9 @@ def warm_up() -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """What a method draws from a global generator is the cell's too; its own draws use `Bench.seeded`.
+    """Seed the global generators; a method's own draws use `Bench.seeded`.
 
-    Called before every fit, so that a chosen setting is fitted as if it had been given.
+    It is called before every fit, so that a chosen setting is fitted as if it had been given.
     """
     import torch
 
@@ -94,16 +94,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-# ---- what is tried
+# ---- the settings that are tried
 
 
 @dataclass(frozen=True)
 class _Quality:
-    """How well a trial did on the validation rows.
+    """Result of a trial on the validation rows.
 
     Attributes:
-        score: the task's main metric, turned so that higher is better.
-        log_loss: mean of -log of the probability of what is right, nats; 0 where answers have no probabilities.
+        score: the task's main metric, with its sign such that higher is better.
+        log_loss: mean of -log of the probability of the right answer, in nats; 0 where there are no probabilities.
     """
 
     score: float
@@ -111,22 +111,22 @@ class _Quality:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Greater is better: the score, and the log loss where scores are equal, as they often are on few rows."""
+        """The score, and the log loss where scores are equal, as they often are on few rows; greater is better."""
         return self.score, -self.log_loss
 
     @property
     def value(self) -> float:
-        """The same as one number, for the sampler: a log loss is at most 17 here, so it only breaks ties."""
+        """The rank as one number, for the sampler: a log loss is at most 17 here, so it only breaks ties."""
         return self.score - 1e-6 * self.log_loss
 
 
 class _Proposals:
-    """Settings to try: the method's own, then optuna's, none of them twice.
+    """Settings to try: the method's own, then those of optuna, none of them twice.
 
     Args:
-        method: as configured; says what may be searched over.
-        seed: of the sampler.
-        n_trials: how many will be asked for; half of them, ten at most, are drawn at random.
+        method: the method, with its search space.
+        seed: seed of the sampler.
+        n_trials: number of trials; half of them, ten at most, are drawn at random.
     """
 
     def __init__(self, method: Method, seed: int, n_trials: int) -> None:
@@ -138,7 +138,7 @@ class _Proposals:
         self._asked: Trial | None = None
 
     def next(self) -> dict[str, Any] | None:
-        """Settings that have not been tried; None once nothing new is proposed, since the space is small."""
+        """Return settings that have not been tried; None once nothing new is proposed, since the space is small."""
         if self._own is not None:
             settings, self._own = self._own, None
             inside = {name: _position(self._space[name], value) for name, value in settings.items()}
@@ -156,7 +156,7 @@ class _Proposals:
         return None
 
     def learn(self, settings: dict[str, Any], quality: _Quality | None) -> None:
-        """What became of the settings that were proposed last; None where they could not be fitted."""
+        """Tell the sampler the result of the settings proposed last; None where they could not be fitted."""
         value = self._values[repr(settings)] = quality.value if quality is not None else -math.inf
         if self._asked is not None:
             self._study.tell(self._asked, value)
@@ -171,7 +171,7 @@ def _study(seed: int, n_trials: int) -> Study:
 
 
 def _distribution(setting: Choice | Range) -> BaseDistribution:
-    """A setting as optuna sees it; a choice by position, since optuna's own choices hold numbers and words only."""
+    """Return a setting for optuna; a choice by position, since optuna's choices are only numbers and words."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(setting, Choice):
@@ -182,7 +182,7 @@ def _distribution(setting: Choice | Range) -> BaseDistribution:
 
 
 def _setting(setting: Choice | Range, proposed: Any) -> Any:
-    """The value that optuna means; three digits of a number are enough, and can be typed."""
+    """Return the value for a proposal; three digits of a number are enough, and can be typed."""
     if isinstance(setting, Choice):
         return setting.values[proposed]
     if _is_whole(setting):
@@ -191,7 +191,7 @@ def _setting(setting: Choice | Range, proposed: Any) -> Any:
 
 
 def _position(setting: Choice | Range, value: Any) -> Any:
-    """The inverse: what optuna would have to propose; None for a value that it cannot."""
+    """Return the proposal for a value, the inverse of `_setting`; None where there is none."""
     if isinstance(setting, Choice):
         return setting.values.index(value) if value in setting.values else None
     return value if isinstance(value, int | float) and setting.low <= value <= setting.high else None
@@ -201,17 +201,17 @@ def _is_whole(setting: Range) -> bool:
     return isinstance(setting.low, int) and isinstance(setting.high, int)
 
 
-# ---- trying them, and what it costs
+# ---- the trials and their cost
 
 
 class _Tuning:
     """The trials of one cell and the fit after them.
 
     Args:
-        method: as configured, less its `tune`.
+        method: the method without its `tune`.
         inside: rows that trials are fitted on.
         outside: rows that they are scored on.
-        bench: of the cell.
+        bench: bench of the cell.
     """
 
     def __init__(self, method: Method, inside: Rows, outside: Rows, bench: Bench) -> None:
@@ -283,7 +283,7 @@ class _Tuning:
             ]
 
     def pay_for_features(self) -> None:
-        """Charge the cell: what the last fit has read is its encoding, what only other settings needed was tuning."""
+        """Charge the cell for features: those of the last fit as encoding, those of other settings only as tuning."""
         bench = self._bench
         if self._owed.seconds:
             bench.clock.charge("encode", self._owed_finally.seconds)
@@ -292,14 +292,14 @@ class _Tuning:
         bench.ledger.train_tokens += self._owed.tokens
 
     def _try(self, candidate: Method, number: int, n_trials: int) -> _Quality | None:
-        """Fit on some rows, score on the others; the cell is charged whatever becomes of it."""
+        """Fit on some rows, score on the others; the cell is charged in any case."""
         bench = self._bench
         files = bench.backbone.files if bench.backbone is not None else None
         if candidate.why_unsupported(bench.kind.name, files, bench.device.kind) is not None:
-            return None  # more blocks than this backbone has, say
-        settle()  # what the trial before left behind is not this one's memory
+            return None  # for example more blocks than the backbone has
+        settle()  # memory of the trial before is not this one's
         seed_everything(bench.seed)
-        budget = self._budget(lambda name, cap: SHARE * (cap - self._owed_of(name)) / n_trials)
+        budget = self._budget(lambda name, cap: _SHARE * (cap - self._owed_of(name)) / n_trials)
 
         def report(what: str, fraction: float | None, loss: float | None) -> None:
             bench.report(f"trial {number} of {n_trials}, {what}", fraction, loss)
@@ -314,7 +314,7 @@ class _Tuning:
                 return None  # settings that cannot be fitted are the worst there are, and no reason to stop
             raise
         finally:
-            for phase in get_args(Phase):  # what is no training elsewhere is none here either
+            for phase in get_args(Phase):  # phases that are not training elsewhere are not here either
                 to: Phase = phase if phase in ("load", "warmup", "measure") else "tune"
                 bench.clock.charge_all(aside.clock, phase, to)
             self._add(aside.ledger)
@@ -323,7 +323,7 @@ class _Tuning:
         return _Quality(bench.measure(answers, labels), bench.kind.log_loss(answers, labels) or 0.0)
 
     def _aside(self, budget: Budget, report: Callable[[str, float | None, float | None], None]) -> Bench:
-        """A bench for one fit, which cannot tell that it is one of several."""
+        """Return a bench for one fit, which cannot tell that it is one of several."""
         return dataclasses.replace(
             self._bench,
             clock=self._bench.clock.aside(),
@@ -334,7 +334,7 @@ class _Tuning:
         )
 
     def _budget(self, share: Callable[[str, float], float]) -> Budget:
-        """The cell's budget, with `share` of (name, cap) in place of each cap that is shared."""
+        """Return the cell's budget, with `share(name, cap)` in place of each shared cap."""
         whole = self._bench.budget
         caps = {name: getattr(whole, name) for name in _SHARED}
         shares: dict[str, Any] = {name: max(_LEAST, share(name, cap)) for name, cap in caps.items() if cap is not None}
@@ -344,16 +344,16 @@ class _Tuning:
         return self._owed.seconds if name == "train_seconds" else self._owed.flops
 
     def _spent(self, name: str) -> float:
-        """What the cell has spent of a shared cap, features included."""
+        """Return how much of a shared cap the cell has spent, with its features."""
         bench = self._bench
         counted = bench.clock.train_seconds if name == "train_seconds" else bench.ledger.train_flops
         return counted + self._owed_of(name)
 
     def _may_go_on(self) -> bool:
-        """Whether the trials have any of their share left, of what encoding leaves."""
+        """Return whether the trials have any of their share left, after encoding."""
         for name in _SHARED:
             cap, owed = getattr(self._bench.budget, name), self._owed_of(name)
-            if cap is not None and self._spent(name) - owed >= SHARE * (cap - owed):
+            if cap is not None and self._spent(name) - owed >= _SHARE * (cap - owed):
                 return False
         return True
 
@@ -364,5 +364,5 @@ class _Tuning:
         self._bench.ledger.computed_all &= ledger.computed_all
 
     def _configured(self, settings: Mapping[str, Any]) -> Method:
-        """The method with some settings replaced, checked like any that a user types."""
+        """Return the method with some settings replaced, validated like those that a user types."""
         return type(self._method)(**{**self._method.config(), **settings})

@@ -1,4 +1,4 @@
-"""Run one cell; it returns a record whatever happens."""
+"""Run cells one after another; each returns a record, whatever happens."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from harness.data import training_order
 from harness.features import FeatureDisk, FeatureStore, TokenStore
 from harness.measure import (
@@ -20,7 +18,6 @@ from harness.measure import (
     CudaTimer,
     Device,
     Leftovers,
-    MemoryMeter,
     Meters,
     PhaseClock,
     Precision,
@@ -36,28 +33,18 @@ from harness.measure import (
     too_long,
     unevenness,
 )
-from harness.methods import Bench, Fitted, Ledger, Method, artifact_size_bytes
-from harness.metrics import metrics
+from harness.methods import Bench, Fitted, Method, artifact_size_bytes
 from harness.planning import PlannedCell
-from harness.records import MAX_ERROR, Cost, Record, Score, Status
+from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
 from harness.running.attempt import Attempt
+from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.support import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
-from harness.tasks import Answers, Ints, Labels, Rows, Task
+from harness.tasks import Ints, Rows, Task
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone, BackboneFiles
     from harness.measure import FlopsModel
-
-Report = Callable[[str, float | None, float | None], None]
-"""Called with (what runs, fraction of the budget spent, loss)."""
-
-TRAIN_SCORE_ROWS = 500
-"""Training rows that the training score is taken over, at most: it shows overfitting and need not cost an epoch."""
-
-
-TRAIN_SCORE_TEXTS = 50
-"""The same where answers are texts, which take long to write."""
 
 
 class Worker:
@@ -68,8 +55,8 @@ class Worker:
         cache: folder of the feature cache; None keeps features in memory only.
 
     Attributes:
-        is_spoilt: whether a method has left threads running, which would disturb the cells after it.
-        on_change: called when the running cell enters another stage or phase, in no phase's time.
+        is_spoilt: whether a method has left threads running, which would disturb later cells.
+        on_change: called when the running cell enters another stage or phase; its time is not measured.
     """
 
     def __init__(self, device: Device, cache: Path | None) -> None:
@@ -105,17 +92,17 @@ class Worker:
         save_to: Path | None = None,
         hurried: bool = False,
     ) -> Record:
-        """Run a cell to its record. Only KeyboardInterrupt and SystemExit pass through.
+        """Run a cell and return its record. Only KeyboardInterrupt and SystemExit pass through.
 
         Args:
             planned: the cell and its method.
             task: its task.
             files: its backbone; None for methods that use none.
-            suite: a label for the record.
-            report: is told how it goes on.
-            attempt: number that the record bears.
-            save_to: folder that the fitted method is written into (`saved.write_model`); None keeps its record alone.
-            hurried: whether what is no part of any cost, but takes time, is left out: the training score, counting
+            suite: label of the record.
+            report: called with the cell's progress.
+            attempt: number of the attempt at this cell, from 1.
+            save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
+            hurried: whether to skip measurements that are not part of any cost: the training score, counts of
                 operations, and the rate that utilisation is measured against.
         """
         run = self._running = Attempt(
@@ -132,13 +119,13 @@ class Worker:
         except OutOfTimeError as error:
             status, run.error = "out_of_time", text_of(error)
         except (OutOfMemoryError, MemoryError) as error:
-            status, run.error = "out_of_memory", text_of(error) or "The host had no more memory to give."
-        except Exception as error:  # noqa: BLE001 - whatever a method raises is a result, and the other cells go on
+            status, run.error = "out_of_memory", text_of(error) or "The host had no more memory."
+        except Exception as error:  # noqa: BLE001 - an error of a method is a result, and the other cells go on
             said = text_of(error)
             if is_out_of_memory(error):
                 status, run.error = "out_of_memory", (said or type(error).__name__).splitlines()[0]
             else:
-                said = shortened(said, MAX_ERROR // 2)  # the trace repeats it, and is worth keeping
+                said = shortened(said, MAX_ERROR // 2)  # the trace repeats it
                 trace = shortened(traceback.format_exc(limit=-12), MAX_ERROR // 2)
                 status, run.error = "failed", f"{type(error).__name__}: {said}\n{trace}"
         finally:
@@ -149,19 +136,19 @@ class Worker:
         return run.record(status, self.device)
 
     def standing(self) -> Standing | None:
-        """Return where the running cell stands; None where none runs. For another thread to ask."""
+        """Return the progress of the running cell; None where none runs. Another thread may call it."""
         run = self._running
         return None if run is None else run.standing()
 
     def look(self, grace: float) -> Record | None:
-        """Judge the running cell; for another thread to call, a few times a second.
+        """Check the running cell's time; another thread calls this a few times a second.
 
         Args:
-            grace: seconds without progress, beyond twice the cell's budget, after which it is cut.
+            grace: seconds without progress, beyond twice the cell's budget, after which it is stopped.
 
         Returns:
-            The record of a cell that is to be cut: its fit has gone on for twice its budget's seconds, or it has shown
-            no progress for longer. A cell that has its score keeps it. None where the cell may go on.
+            The record of a cell that has to stop: its fit has taken twice its budget's seconds, or it shows no
+            progress. A cell that has its score keeps it. None where the cell may go on.
         """
         run, still = self._running, self._presence.look()
         if run is None:
@@ -182,7 +169,7 @@ class Worker:
                 why = str(error)
         if why is None:
             return None
-        if run.score is not None:  # measuring hangs, and must not cost the score
+        if run.score is not None:  # a later measurement hangs: the score stays
             run.failures.note("train_score", why)
             return run.record("ok", self.device)
         run.error = why
@@ -241,7 +228,7 @@ class Worker:
             budget=cell.budget,
             seed=cell.seed,
             device=self.device,
-            report=_counted(report),
+            report=showing_progress(report),
             counts_flops=not run.hurried,
             lone_classes=task.lone_classes,
         )
@@ -280,7 +267,7 @@ class Worker:
             with run.clock.phase("measure"):
                 if not run.hurried:
                     self._enter(run, "scoring training rows")
-                    measure = functools.partial(_train_score, task, fitted, rows, bench)
+                    measure = functools.partial(train_score, task, fitted, rows, bench)
                     run.train_score = run.failures.guard("train_score", measure)
         self._enter(run, "measuring")
         with run.clock.phase("measure"):
@@ -292,13 +279,13 @@ class Worker:
         run.cost = dataclasses.replace(run.cost, artifact_bytes=size, measure_seconds=measuring)
 
     def _enter(self, run: Attempt, doing: str) -> None:
-        """Take note of the cell's next stage, and say so where somebody watches."""
+        """Enter the cell's next stage, and report that."""
         run.doing = doing
         show_progress()
         self.on_change()
 
     def _clock(self, run: Attempt) -> PhaseClock:
-        # Cells that share a device cannot tell whose energy it is.
+        # Cells that share a device cannot tell their energy apart.
         energy = None
         if self.device.cells_at_a_time == 1:
             energy = run.failures.guard("energy", lambda: counter(self.device.kind))
@@ -307,7 +294,7 @@ class Worker:
         return PhaseClock(self.device.synchronise, CudaTimer(), energy, self.on_change)
 
     def _warm_up(self, method: Method, backbone: Backbone | None, report: Report) -> None:
-        """What a process does once: importing a library is no method's cost."""
+        """Do what a process does only once: importing a library is not part of a method's cost."""
         if backbone is not None:
             self._features.warm_up(backbone)
         if type(method) not in self._warm:
@@ -316,12 +303,12 @@ class Worker:
             self._warm.add(type(method))
             settle_for_good()
         if method.tune is not None and not self._tuning_is_warm:
-            tuning.warm_up()
+            tuning.warm_up_sampler()
             self._tuning_is_warm = True
             settle_for_good()
 
     def _matrix_rate(self, precision: Precision) -> float | None:
-        """What utilisation is measured against; None where cells share the device, and nothing can be."""
+        """Return the rate that utilisation is measured against; None where cells share the device."""
         if self.device.cells_at_a_time > 1:
             return None
         if precision not in self._rates:
@@ -332,7 +319,7 @@ class Worker:
         return self._rates[precision]
 
     def training_rows(self, task: Task, n_train: int, seed: int, draw: Any) -> Rows:
-        """The draw of a cell: the first n_train rows of the seed's order, so that sizes are nested."""
+        """Return a cell's training rows: the first n_train of the seed's order, so that sizes are nested."""
         key = (task.data, seed, draw)
         if key not in self._orders:
             self._orders[key] = training_order(task.train_strata, task.train_digests, seed, draw)
@@ -352,61 +339,30 @@ def unrun(
     attempt: int,
     started_at: str | None = None,
 ) -> Record:
-    """The record of a cell of which nothing was measured: it was refused, or whoever ran it died.
+    """Return the record of a cell without measurements: it was refused, or its worker died.
 
-    `status` is what became of it, `why` the record's error, `started_at` when it began (`provenance.now`; None is now).
+    Args:
+        planned: the cell and its method.
+        task: its task.
+        files: its backbone; None for methods that use none.
+        suite: label of the record.
+        device: where it would have run.
+        status: status of the record.
+        why: error of the record.
+        attempt: number of the attempt at this cell, from 1.
+        started_at: when it began (`measure.now`); None is now.
     """
     run = Attempt(planned, task, files, suite, attempt, started_at=started_at or now(), error=why)
     return run.record(status, device)
 
 
-def check_score(score: Score) -> None:
-    """Refuse a score that is no number.
-
-    Raises:
-        FloatingPointError: the main metric is not finite.
-    """
-    if not math.isfinite(score.value):
-        raise FloatingPointError(f"The metric {score.metric} of the predictions is {score.value}; expected a number.")
-
-
-def _counted(report: Report) -> Report:
-    """Return a report that counts as a sign of progress."""
-
-    def reporting(doing: str, fraction: float | None, loss: float | None) -> None:
-        show_progress()
-        report(doing, fraction, loss)
-
-    return reporting
-
-
 def _nothing() -> None:
-    """Do nothing: nobody watches."""
+    """Do nothing."""
 
 
 def _max_length(task: Task, backbone: Backbone | None) -> int:
-    """Tokens of a text that are read: the task's limit, or the backbone's where that is lower."""
+    """Return the most tokens of a text that are read: the task's limit, or the backbone's if that is lower."""
     return min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length
-
-
-def _train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float | None:
-    """The main metric on the first training rows; its cost is nobody's, so it goes on a clock of its own."""
-    if len(rows) == 0:
-        return None
-    most = TRAIN_SCORE_ROWS if task.kind.form != "text" else TRAIN_SCORE_TEXTS
-    some = rows.take(np.arange(min(len(rows), most)))
-    aside = dataclasses.replace(
-        bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=_counted(lambda *_: None)
-    )
-    answers = fitted.predict(some.without_labels(), aside)
-    task.kind.check(task, answers, len(some))
-    return task.kind.measure(task, answers, some.known_labels)
-
-
-def measure_upwards(task: Task, answers: Answers, labels: Labels) -> float:
-    """The task's main metric of any rows, turned so that higher is better: what a method may choose settings by."""
-    value = task.kind.measure(task, answers, labels)
-    return value if metrics.get(task.metric).higher_is_better else -value
 
 
 def _check_time(run: Attempt) -> None:

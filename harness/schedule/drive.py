@@ -1,114 +1,69 @@
-"""Run the missing cells of a grid: claim, hand out, record. The driver alone writes the store."""
+"""Run the missing cells of a grid: claim, hand out, record. Only the driver writes the store."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self, cast
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, Protocol, cast
 
 from harness.backbones import BackboneFiles
 from harness.cost import Estimator, halved
-from harness.measure import Device, now
+from harness.measure import now
 from harness.planning import PlannedCell
 from harness.records import Record, Status, statuses_that_end
 from harness.running import unrun
-from harness.schedule.claiming import Claims
-from harness.schedule.interrupts import Interrupts
-from harness.schedule.job import Begun, Cut, Done, Event, Job, Lost, Progress, Warned
-from harness.schedule.pending import Pending
+from harness.schedule.job import Begun, CellProgress, Done, Event, Job, Lost, Stopped, Warned, Workers
+from harness.schedule.pending import Claims, Pending
 from harness.schedule.prepare import Prepared
 from harness.store import Store
 from harness.support import DuplicateError, UsageError
-from harness.tasks import Task
 
-MOST_DEATHS = 2
-"""Workers that may die over one cell before it counts as failed: the first may have been an accident."""
+_MOST_DEATHS = 2
+"""Number of workers that die over one cell before it counts as failed: the first death may be an accident."""
 
 _POLL_SECONDS = 0.5
 
 
 class Listener(Protocol):
-    """Who is told how a run goes on."""
+    """Receiver of a run's progress."""
 
     def begin(self, n_cells: int, n_done: int) -> None:
-        """The grid has `n_cells` cells, of which `n_done` need no run."""
+        """Take note that the grid has `n_cells` cells, of which `n_done` need no run."""
 
     def cell_begins(self, planned: PlannedCell) -> None:
-        """A cell starts."""
+        """Take note that a cell starts."""
 
     def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None:
-        """What the running cell does, how much of its budget is spent, its latest loss."""
+        """Take note of the running cell's stage, the fraction of its budget that is spent, and its latest loss."""
 
     def cell_is_added(self) -> None:
-        """The grid has one cell more."""
+        """Take note that the grid has one cell more."""
 
     def cell_ends(self, record: Record, seconds_left: float | None) -> None:
-        """A cell has been recorded; about so many seconds are left for the others."""
+        """Take note of a cell's record, and of the expected seconds of the other cells."""
 
     def remark(self, text: str) -> None:
-        """Something happened that the user should know of, and the run goes on."""
-
-
-class Workers(Protocol):
-    """Where cells run. What `schedule.local` and other executors offer."""
-
-    @property
-    def n_free(self) -> int:
-        """How many cells could be started now."""
-
-    @property
-    def n_running(self) -> int:
-        """How many cells are running."""
-
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Why backbones cannot be loaded, of those that cannot."""
-
-    def start(self, job: Job, task: Task) -> None:
-        """Run a cell; `events` tells what becomes of it."""
-
-    def events(self, timeout: float) -> list[tuple[Job, Event]]:
-        """What has happened to running cells; waits up to `timeout` seconds for something to happen."""
-
-    def close(self) -> None:
-        """End all workers now; what they were running is lost."""
-
-
-class Executor(Workers, Protocol):
-    """Workers as a command has them: started ahead of the first cell, and ended with it.
-
-    Attributes:
-        remarks: what the user should know of machines that are not used.
-    """
-
-    remarks: list[str]
-
-    @property
-    def device(self) -> Device:
-        """Where cells run; starts the workers, and waits for one."""
-
-    def warm_up(self) -> None:
-        """Start the workers now: they import what they need while the driver gets ready."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
+        """Show a remark to the user; the run goes on."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How a run goes about its cells.
+    """Options of a run.
 
     Attributes:
-        retry_failed: whether cells that have failed are run again.
-        deadline: when the run must have ended, by `time.monotonic`; a cell that is running then is stopped, and is
-            missing like those that were not begun. None is never.
-        halve_on_oom: whether a cell that ran out of memory is run again in half of it: the same steps in twice as many
-            pieces, which is a configuration, and so a cell, of its own.
+        retry_failed: whether failed cells are run again.
+        deadline: when the run must have ended, by `time.monotonic`; a cell that is running then is stopped and stays
+            missing. None is never.
+        halve_on_oom: whether a cell that ran out of memory is run again with half as many rows at a time. That is
+            another configuration, and so another cell.
         remeasure: whether cells that were disturbed while they were measured (`Record.unsteady`) are run again.
-        price_per_hour: of the device, for the records; None where it was not stated.
+        price_per_hour: price of the device, for the records; None where it was not stated.
     """
 
     retry_failed: bool = False
@@ -119,16 +74,16 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
+class RunOutcome:
+    """Result of a run.
 
     Attributes:
-        ids: of the cells of the grid, and of those that were added to it.
-        n_run: cells that this run recorded.
-        n_failed: cells of the grid whose latest record is `failed`.
-        n_elsewhere: cells that another run on the same store was running, and that have no record yet.
-        n_left: cells that are still to be run, by nobody now.
-        interrupted: whether it was asked to stop before it was through.
+        ids: ids of the cells of the grid, and of those that were added to it.
+        n_run: number of cells that this run recorded.
+        n_failed: number of cells of the grid whose latest record is `failed`.
+        n_elsewhere: number of cells without a record that another run on the same store was running.
+        n_left: number of cells without a record that no run is running.
+        interrupted: whether the user stopped it before its end.
     """
 
     ids: frozenset[str]
@@ -140,17 +95,17 @@ class Outcome:
 
     @property
     def n_cells(self) -> int:
-        """Cells of the grid, those that were added to it included."""
+        """Number of cells of the grid, with those that were added to it."""
         return len(self.ids)
 
 
 def run_cells(
     prepared: Prepared, store: Store, listener: Listener, workers: Workers, policy: Policy | None = None
-) -> Outcome:
-    """Run what is missing; each record is stored the moment its cell ends.
+) -> RunOutcome:
+    """Run the missing cells; each record is stored as soon as its cell ends.
 
-    Stopping at any moment, by whatever means, loses the running cells at most: run again to go on. The first Ctrl-C
-    lets running cells finish, the second raises KeyboardInterrupt.
+    Stopping at any moment loses at most the running cells; another run goes on from there. The first Ctrl-C lets
+    running cells finish, the second raises KeyboardInterrupt.
 
     Raises:
         HarnessError: a backbone that cannot be loaded, a store that cannot be written.
@@ -166,20 +121,20 @@ def run_cells(
     listener.begin(len(cells), len(cells) - len(missing))
     ids = [planned.cell.id for planned in cells]
     if not missing:
-        return Outcome(frozenset(ids), 0, _count(statuses.values(), "failed"))
+        return RunOutcome(frozenset(ids), 0, _count(statuses.values(), "failed"))
     estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
-    if policy.deadline is not None:  # what is expected of a cell decides whether it is begun
+    if policy.deadline is not None:  # the expected seconds of a cell decide whether it is begun
         known = [id_ for id_ in ids if statuses.get(id_) == "ok"]
         planned_by_id = {planned.cell.id: planned for planned in cells}
         estimator.add_records(store.records(ids=known, device=device), planned_by_id)
     with (
         Claims(store, device, retry_failed=policy.retry_failed, again=again) as claims,
-        Interrupts(listener.remark) as interrupts,
+        _Interrupts(listener.remark) as interrupts,
     ):
         pending = Pending(missing, estimator, policy.deadline)
-        run = _Run(prepared, store, listener, workers, claims, pending, estimator, policy)
+        run = _Run(prepared, store, listener, workers, policy, claims, pending, estimator)
         try:
-            # One clear refusal before anything is trained, and not a failed record a cell.
+            # One clear refusal before anything is trained, rather than a failed record for every cell.
             refusals = workers.refusals(_backbones_of(missing, prepared))
             if refusals:
                 raise UsageError("\n".join(refusals))
@@ -190,7 +145,7 @@ def run_cells(
     statuses = store.statuses(ids, device)
     n_without = len(ids) - len(statuses)
     n_elsewhere = len(set(run.passed_over) - statuses.keys())
-    return Outcome(
+    return RunOutcome(
         frozenset(ids),
         run.n_run,
         _count(statuses.values(), "failed"),
@@ -200,45 +155,70 @@ def run_cells(
     )
 
 
+class _Interrupts:
+    """Handling of Ctrl-C: the first sets `asked`, and running cells may finish; the second raises KeyboardInterrupt.
+
+    Args:
+        remark: called with a remark when the first one comes.
+    """
+
+    def __init__(self, remark: Callable[[str], None]) -> None:
+        self.asked = False
+        self._remark = remark
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, _: int, __: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._remark("Stopping after the running cell; Ctrl-C again stops now.")
+
+
 @dataclass
 class _Running:
-    """A cell that has been handed out."""
+    """A cell that a worker runs: when it started, and how many workers have died over it."""
 
-    planned: PlannedCell
     started_at: str
     n_deaths: int = 0
 
 
+@dataclass
 class _Run:
-    """One run of a grid: what is pending, what is running, what becomes of it."""
+    """One run of a grid: its pending and running cells, and those that are done.
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        store: Store,
-        listener: Listener,
-        workers: Workers,
-        claims: Claims,
-        pending: Pending,
-        estimator: Estimator,
-        policy: Policy,
-    ) -> None:
-        self.passed_over: list[str] = []
-        self.added: list[str] = []
-        self.n_run = 0
-        self._pending = pending
-        self._estimator = estimator
-        self._policy = policy
-        self._prepared = prepared
-        self._store = store
-        self._listener = listener
-        self._workers = workers
-        self._claims = claims
-        self._running: dict[str, _Running] = {}
-        self._halved: dict[str, str] = {}
+    Attributes:
+        passed_over: cells that another run has claimed.
+        added: cells with smaller pieces that were added for those that ran out of memory.
+        n_run: number of cells that were recorded.
+    """
 
-    def go_on(self, interrupts: Interrupts) -> None:
-        """Hand out cells and take what comes of them, until there are none, time is up, or the user asks to stop."""
+    _prepared: Prepared
+    _store: Store
+    _listener: Listener
+    _workers: Workers
+    _policy: Policy
+    _claims: Claims
+    _pending: Pending
+    _estimator: Estimator
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _halved: dict[str, str] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    n_run: int = 0
+
+    def go_on(self, interrupts: _Interrupts) -> None:
+        """Hand out cells and record their results until none are left, time is up, or the user asks to stop."""
         while True:
             left = math.inf if self._policy.deadline is None else self._policy.deadline - time.monotonic()
             if left <= 0:
@@ -249,7 +229,7 @@ class _Run:
                     break
                 self.hand_out(planned)
             if not self._workers.n_running:
-                # Cells that cannot run come to their records at once; nothing running then means nothing to wait for.
+                # Cells that cannot run are recorded at once, so nothing running means nothing to wait for.
                 return
             for job, event in self._workers.events(min(_POLL_SECONDS, left)):
                 self.take(job, event)
@@ -259,10 +239,10 @@ class _Run:
         cell, prepared = planned.cell, self._prepared
         attempts = self._claims.claim([cell.id])
         if not attempts:
-            self.passed_over.append(cell.id)  # another run on this store has done it meanwhile, or is doing it
+            self.passed_over.append(cell.id)  # another run on this store has done it or is doing it
             return
         job = Job(planned, prepared.backbones.get(cell.task), prepared.suite, attempts[cell.id])
-        self._running[cell.id] = _Running(planned, now())
+        self._running[cell.id] = _Running(now())
         if planned.unsupported is not None:
             self._listener.cell_begins(planned)
             self._end(job, self._unrun(job, "unsupported", planned.unsupported))
@@ -270,28 +250,29 @@ class _Run:
         self._workers.start(job, prepared.tasks[cell.task])
 
     def take(self, job: Job, event: Event) -> None:
-        """Do what an event asks for."""
+        """React to an event of a running cell."""
         if isinstance(event, Begun):
             self._listener.cell_begins(job.planned)
         elif isinstance(event, Warned):
             self._listener.remark(f"{job.planned.label()}: {event.text}")
-        elif isinstance(event, Progress):
+        elif isinstance(event, CellProgress):
             self._listener.cell_goes_on(event.doing, event.fraction, event.loss)
         elif isinstance(event, Done):
             self._end(job, event.record)
-        elif isinstance(event, Cut):
+        elif isinstance(event, Stopped):
             self._end(job, self._unrun(job, cast("Status", event.status), event.why))
         elif isinstance(event, Lost):
             self._bury(job, event)
 
     def _bury(self, job: Job, lost: Lost) -> None:
-        said = f"\nIts last words:\n{lost.said}" if lost.said else ""
+        said = f"\nLast output:\n{lost.said}" if lost.said else ""
         if lost.of_memory:
-            self._end(job, self._unrun(job, "out_of_memory", f"The kernel killed the worker for want of memory.{said}"))
+            why = "The kernel killed the worker because memory was short."
+            self._end(job, self._unrun(job, "out_of_memory", why + said))
             return
         running = self._running[job.id]
         running.n_deaths += 1
-        if running.n_deaths < MOST_DEATHS:
+        if running.n_deaths < _MOST_DEATHS:
             self._listener.remark(f"{job.planned.label()}: the worker {lost.how}; trying once more.")
             self._workers.start(job, self._prepared.tasks[job.planned.cell.task])
             return
@@ -324,7 +305,7 @@ class _Run:
         try:
             self._store.add(record, self._claims.owner)
         except DuplicateError:
-            return  # the lease had ended unrenewed, on a machine that was asleep, say: what is stored first stays
+            return  # the claim had expired, say on a machine that was asleep: the first record stays
         self.n_run += 1
         self._estimator.add(record, job.planned)
         if record.status == "out_of_memory" and self._policy.halve_on_oom:
@@ -332,7 +313,7 @@ class _Run:
         self._listener.cell_ends(record, self._pending.seconds_left())
 
     def _halve(self, planned: PlannedCell) -> None:
-        """Have a cell that ran out of memory run again in less, where its method can."""
+        """Run a cell that ran out of memory again in smaller pieces, if its method can."""
         again = halved(planned)
         if again is None or self._store.done([again.cell.id], self._prepared.device.name):
             return
@@ -351,7 +332,7 @@ def _pieces(planned: PlannedCell) -> str:
 
 
 def _halved_before(prepared: Prepared, store: Store, statuses: dict[str, str]) -> list[PlannedCell]:
-    """Cells that stand for those that have run out of memory before, added to the grid; `statuses` gets theirs."""
+    """Return the cells in smaller pieces for those that ran out of memory before; add their statuses to `statuses`."""
     found: list[PlannedCell] = []
     waiting = [planned for planned in prepared.cells if statuses.get(planned.cell.id) == "out_of_memory"]
     ids = {planned.cell.id for planned in prepared.cells}
@@ -365,7 +346,7 @@ def _halved_before(prepared: Prepared, store: Store, statuses: dict[str, str]) -
 
 
 def _disturbed(store: Store, ids: Sequence[str], device: str) -> frozenset[str]:
-    """Cells whose latest record says that something disturbed the machine."""
+    """Return the cells whose latest record says that something disturbed the machine."""
     return frozenset(record.id for record in store.records(ids=ids, device=device) if record.unsteady is not None)
 
 

@@ -1,10 +1,11 @@
-"""What a driver and its workers say to each other: plain types that any channel can carry."""
+"""Workers as their driver sees them, and the messages between them: plain types that any channel can carry."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 from harness.backbones import BackboneFiles
 from harness.measure import Device, Standing
@@ -20,10 +21,11 @@ class Job:
     Attributes:
         planned: the cell and its method.
         files: its backbone; None for methods that use none.
-        suite: a label for the record.
-        attempt: number that the record bears.
-        save_to: folder that the fitted method is kept in; None keeps its record alone.
-        hurried: whether what takes time and is no part of any cost is left out: `Worker.run`.
+        suite: label of the record.
+        attempt: number of the attempt at this cell, from 1.
+        save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
+        hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
+            and the rate that utilisation is measured against.
     """
 
     planned: PlannedCell
@@ -39,28 +41,34 @@ class Job:
         return self.planned.cell.id
 
     def standing_in(self, message: object) -> Standing | None:
-        """Return where this cell stands, if a message says it; None for a message about another cell or attempt."""
+        """Return the progress of this cell if a message states it; None for one about another cell or attempt."""
         standing = message.standing if isinstance(message, Alive) else None
         return standing if standing is not None and standing.cell == (self.id, self.attempt) else None
 
     def is_ended_by(self, done: Done) -> bool:
-        """Return whether a record is of this cell and attempt: a worker's last words may be about the one before."""
+        """Return whether a record is of this cell and attempt: a late message may be about the one before."""
         return (done.record.id, done.record.attempt) == (self.id, self.attempt)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker has imported what it needs."""
+    """A worker has imported what it needs, or cannot run cells.
 
-    device: Device
+    Attributes:
+        device: where it runs cells; None where the device that was asked for is not there.
+        why_not: why there is no device.
+    """
+
+    device: Device | None
+    why_not: str | None = None
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A worker has everything that the cell needs from outside, and measures from here on.
+    """A worker has all that the cell needs, and measures from here on.
 
     Attributes:
-        rss_bytes: resident memory of the process: what a limit on memory is above.
+        rss_bytes: resident memory of the process now, the baseline of a limit on memory.
     """
 
     rss_bytes: int
@@ -68,14 +76,14 @@ class Begun:
 
 @dataclass(frozen=True)
 class Warned:
-    """A worker has something to say that the user should know of."""
+    """A worker has a warning for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a running cell does, how much of its budget is spent, its latest loss."""
+class CellProgress:
+    """The stage of a running cell, the fraction of its budget that is spent, and its latest loss."""
 
     doing: str
     fraction: float | None
@@ -84,10 +92,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Alive:
-    """A worker is there.
+    """A worker is alive.
 
     Attributes:
-        standing: where its cell stands; None where it runs none now.
+        standing: progress of its cell; None where it runs none now.
     """
 
     standing: Standing | None = None
@@ -95,10 +103,10 @@ class Alive:
 
 @dataclass(frozen=True)
 class Done:
-    """A cell has come to its record, whatever it says.
+    """A cell has its record, whatever its status.
 
     Attributes:
-        is_last: whether the worker has ended with it.
+        is_last: whether the worker ends after it.
     """
 
     record: Record
@@ -107,12 +115,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker has died over a cell.
+    """A worker has died while it ran a cell.
 
     Attributes:
-        how: in words: `was killed by signal 11 (SIGSEGV)`, `exited with status 3`.
-        of_memory: whether the kernel killed it for want of memory.
-        said: the last lines that it wrote, for the record's error; empty for none.
+        how: cause of the death: `was killed by signal 11 (SIGSEGV)`, `exited with status 3`.
+        of_memory: whether the kernel killed it because memory was short.
+        said: last lines of its output, for the record's error; empty for none.
     """
 
     how: str
@@ -121,12 +129,12 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A worker was stopped over a cell that went over a limit.
+class Stopped:
+    """A cell was stopped because it went over a limit.
 
     Attributes:
         status: `out_of_time` or `out_of_memory`.
-        why: what was the limit, and what was reached.
+        why: the limit, and what was reached.
     """
 
     status: str
@@ -135,17 +143,17 @@ class Cut:
 
 @dataclass(frozen=True)
 class Checked:
-    """Whether a backbone can be loaded.
+    """Answer to `CheckBackbone`.
 
     Attributes:
-        why: why not; None where it can.
+        why: reason why the backbone cannot be loaded; None where it can.
     """
 
     why: str | None
 
 
-FromWorker: TypeAlias = Ready | Checked | Begun | Warned | Progress | Alive | Done
-Event: TypeAlias = Begun | Warned | Progress | Done | Lost | Cut
+FromWorker: TypeAlias = Ready | Checked | Begun | Warned | CellProgress | Alive | Done
+Event: TypeAlias = Begun | Warned | CellProgress | Done | Lost | Stopped
 
 
 @dataclass(frozen=True)
@@ -156,10 +164,55 @@ class Give:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckBackbone:
     """To a worker: load a backbone, and say whether that can be done."""
 
     files: BackboneFiles
 
 
-ToWorker: TypeAlias = Check | Give | Job
+ToWorker: TypeAlias = CheckBackbone | Give | Job
+
+
+class Workers(Protocol):
+    """Workers that cells run on, of any executor."""
+
+    @property
+    def n_free(self) -> int:
+        """Number of cells that could be started now."""
+
+    @property
+    def n_running(self) -> int:
+        """Number of running cells."""
+
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
+        """Return why backbones cannot be loaded."""
+
+    def start(self, job: Job, task: Task) -> None:
+        """Run a cell; `events` returns its result."""
+
+    def events(self, timeout: float) -> list[tuple[Job, Event]]:
+        """Return the events of running cells; wait up to `timeout` seconds for the first."""
+
+    def close(self) -> None:
+        """End all workers now; the cells that they were running are lost."""
+
+
+class Executor(Workers, Protocol):
+    """Workers as a command uses them: started before the first cell, ended after the last.
+
+    Attributes:
+        remarks: remarks for the user on machines that are not used.
+    """
+
+    remarks: list[str]
+
+    @property
+    def device(self) -> Device:
+        """Device that cells run on; the workers are started, and one is waited for."""
+
+    def warm_up(self) -> None:
+        """Start the workers now: they import what they need while the driver gets ready."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...

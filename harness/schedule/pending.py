@@ -1,13 +1,18 @@
-"""Cells that wait to be run: in which order, which of them still fit in the time left, how long all will take."""
+"""The cells that a run still has to do, in order, and its claims on those that it has taken."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from types import TracebackType
 
 from harness.cost import Estimator
 from harness.planning import PlannedCell
+from harness.store import RENEW_SECONDS, Owner, Store
+from harness.support import StoreError
 
 _REFRESH_SECONDS = 1.0
 
@@ -15,14 +20,13 @@ _REFRESH_SECONDS = 1.0
 class Pending:
     """A queue of cells.
 
-    Without a deadline they keep their order. With one, small sizes come before large ones at all seeds, one seed before
-    the next, and cheap cells first among those, so that whatever is cut leaves the most useful table; a cell that is
-    expected to take longer than there is time is passed over.
+    Without a deadline they keep their order. With one, they are sorted by size, then seed, then expected cost, so that
+    the cells done by the deadline make the most useful table. A cell that is expected to miss it is passed over.
 
     Args:
         cells: in the order of the plan.
-        estimator: says what a cell is expected to take.
-        deadline: until when cells may run, by `time.monotonic`; None is for ever.
+        estimator: expected seconds of a cell.
+        deadline: when cells must have ended, by `time.monotonic`; None is never.
     """
 
     def __init__(self, cells: Sequence[PlannedCell], estimator: Estimator, deadline: float | None = None) -> None:
@@ -37,7 +41,7 @@ class Pending:
         return len(self._queue)
 
     def take(self) -> PlannedCell | None:
-        """The next cell to run; None where none is left, or none that fits in the time left."""
+        """Return the next cell to run; None where none is left, or none that fits in the time left."""
         if self._deadline is None:
             return self._taken(self._queue.popleft()) if self._queue else None
         left = self._deadline - time.monotonic()
@@ -56,9 +60,9 @@ class Pending:
         self._left = None
 
     def seconds_left(self) -> float | None:
-        """What the cells that wait are expected to take, or what time there is; None where none waits.
+        """Return the expected seconds of the waiting cells, at most the time left; None where none waits.
 
-        Worked out anew once a second at most, so that a run of very many, very short cells does not dwell on it.
+        The estimate is made at most once a second, since a run may have very many, very short cells.
         """
         if not self._queue:
             return None
@@ -75,7 +79,7 @@ class Pending:
 
 
 def _by_use(cells: Sequence[PlannedCell], estimator: Estimator) -> list[PlannedCell]:
-    """Every method at small sizes and one seed first, then more seeds, then larger sizes."""
+    """Return the cells with every method at small sizes and one seed first, then more seeds, then larger sizes."""
     seeds: dict[int, int] = {}
     for planned in cells:
         seeds.setdefault(planned.cell.seed, len(seeds))
@@ -84,3 +88,44 @@ def _by_use(cells: Sequence[PlannedCell], estimator: Estimator) -> list[PlannedC
         return planned.cell.n_train, seeds[planned.cell.seed], estimator.estimate(planned).seconds
 
     return sorted(cells, key=use)
+
+
+class Claims:
+    """Claims of this process on cells: they hold within the context, and are given up after it.
+
+    Args:
+        store: where claims and records are kept.
+        device: where cells run.
+        retry_failed: whether a cell whose latest record is `failed` is run again.
+        again: cells that are run again whatever their records say.
+    """
+
+    def __init__(self, store: Store, device: str, *, retry_failed: bool = False, again: Collection[str] = ()) -> None:
+        self.owner = Owner()
+        self._store = store
+        self._device = device
+        self._retry_failed = retry_failed
+        self._again = frozenset(again)
+        self._over = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="renews claims", daemon=True)
+
+    def claim(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of the attempt of each of `ids` that is claimed now; others are done or another run's."""
+        return self._store.claim(ids, self._device, self.owner, retry_failed=self._retry_failed, again=self._again)
+
+    def __enter__(self) -> Claims:
+        self._renewing.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._renewing.join()
+        with contextlib.suppress(StoreError):  # they expire by themselves; an earlier error matters more
+            self._store.release(self.owner)
+
+    def _renew(self) -> None:
+        while not self._over.wait(RENEW_SECONDS):
+            with contextlib.suppress(StoreError):  # a store that is busy or full now may not be in a while
+                self._store.renew(self.owner)

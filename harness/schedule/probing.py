@@ -9,8 +9,7 @@ from pathlib import Path
 from harness.cost import Estimator, Probe, make_probe
 from harness.planning import PlannedCell
 from harness.records import Record
-from harness.schedule.drive import Workers
-from harness.schedule.job import Cut, Done, Job, Lost
+from harness.schedule.job import Done, Job, Lost, Stopped, Workers
 from harness.schedule.prepare import Prepared
 
 
@@ -75,7 +74,7 @@ def _run(probe: Probe, workers: Workers) -> tuple[list[Record], str | None]:
                     record = event.record
                 elif isinstance(event, Lost):
                     return records, f"the worker {event.how}."
-                elif isinstance(event, Cut):
+                elif isinstance(event, Stopped):
                     return records, event.why
         if record.status != "ok":
             return records, f"{record.status.replace('_', ' ')}: {(record.error or '').splitlines()[0]}"

@@ -1,7 +1,7 @@
-"""The process of a Ray actor that cells run in: warm from one cell to the next, and expendable.
+"""The process of a Ray actor that cells run in: it stays warm from one cell to the next, and a run survives its death.
 
-Cells run in a thread of their own, one at a time; the actor's main thread sends on what happens to them, and watches
-the clock and the memory as the driver does for processes on its own machine.
+Cells run in a thread of their own, one at a time. The actor's main thread passes on their events, and watches the clock
+and the memory as the driver does for processes on its own machine.
 """
 
 from __future__ import annotations
@@ -25,36 +25,29 @@ import harness
 from harness.backbones import BackboneFiles, locate_backbone
 from harness.measure import GRACE_SECONDS, OWN_SHARE, Device, find_device, host_limit_bytes, shared
 from harness.records import Record
-from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost, Progress
-from harness.schedule.limits import over_memory
+from harness.schedule.job import Alive, Begun, Done, Event, Job, Lost, Stopped
+from harness.schedule.slot import LOOK_SECONDS, over_memory
+from harness.schedule.worker_process import SIGN_SECONDS, Reporter, pass_on_warnings
 from harness.support import HarnessError
 from harness.tasks import Task
 
 if TYPE_CHECKING:
     from harness.running import Worker
 
-PROGRESS_SECONDS = 0.5
-"""No more than one message of progress in so many seconds: each is an object of the cluster's store."""
-
-WATCH_SECONDS = 0.1
-
-SIGN_SECONDS = 1.0
-"""How often an actor that runs a cell says that it is alive."""
-
 _HEARD_SECONDS = 0.5
-"""How long a cell waits, in no phase's time, until its next stage is on its way to the driver."""
+"""Longest wait of a cell, in no phase's time, until its next stage is on its way to the driver."""
 
 
 @dataclass(frozen=True)
 class Hello:
-    """What an actor says of itself.
+    """An actor's description of itself.
 
     Attributes:
-        life: names its process, number first: one that is started anew has another.
-        version: of the harness that is installed there.
-        device: where it runs cells; None where the one that was asked for is not there.
-        refusals: why backbones cannot be loaded there, of those that cannot; or why there is no device.
-        niceness: above 0, what else runs on that machine comes first, and times are longer for it.
+        life: name of its process, number first; a process that is restarted has another name.
+        version: version of the harness that is installed there.
+        device: where it runs cells; None where the device that was asked for is not there.
+        refusals: why backbones cannot be loaded there, or why there is no device.
+        niceness: priority of its process; above 0 other processes come first, and times are longer.
     """
 
     life: str
@@ -65,14 +58,14 @@ class Hello:
 
 
 class CellActor:
-    """Runs cells one after another; what Ray makes an actor of.
+    """Runs cells one after another, as a Ray actor.
 
     Args:
         device: `cpu` or `cuda`.
         cache: folder of the feature cache; None keeps features in memory only.
-        n_here: how many actors live on this node: they share its memory and, without GPUs, its processor.
+        n_here: number of actors on this node: they share its memory and, without GPUs, its processor.
         is_limited: whether a cell may hold no more than an even share of this node's memory.
-        grace: seconds without progress, beyond twice its budget, after which a cell is cut.
+        grace: seconds without progress, beyond twice its budget, after which a cell is stopped.
     """
 
     def __init__(
@@ -98,7 +91,7 @@ class CellActor:
         self._this = psutil.Process()
 
     def hello(self, backbones: Sequence[BackboneFiles]) -> Hello:
-        """Import what cells need, and see whether these backbones can be loaded here."""
+        """Import what cells need, and check whether these backbones can be loaded here."""
         try:
             worker = self._thread.submit(self._start).result()
         except HarnessError as error:
@@ -111,8 +104,8 @@ class CellActor:
         """Run a cell; `tasks` holds the reference to its pickled task, which is fetched once.
 
         Yields:
-            `Begun` when the cell starts, `Progress` and `Alive` now and then, and one of `Done`, `Cut` and `Lost`.
-            After all but a `Done` that is not the last, this process is of no more use.
+            `Begun` when the cell starts, `CellProgress` and `Alive` now and then, and at the end one of `Done`,
+            `Stopped` and `Lost`. Only after a `Done` that is not the last can this process run another cell.
         """
         assert self._worker is not None
         task, worker = self._task(tasks[0]), self._worker
@@ -121,7 +114,7 @@ class CellActor:
         said = self._said = queue.SimpleQueue()
         self._told = None
         running = self._thread.submit(
-            worker.run, job.planned, task, job.files, job.suite, _Reporter(said), attempt=job.attempt
+            worker.run, job.planned, task, job.files, job.suite, Reporter(said.put), attempt=job.attempt
         )
         running.add_done_callback(lambda _: said.put(None))
         sign_at = time.monotonic() + SIGN_SECONDS
@@ -130,12 +123,12 @@ class CellActor:
             if record is not None:
                 yield Done(record, is_last=True)
                 return
-            cut = self._over(job, baseline)
-            if cut is not None:
-                yield cut
+            stopped = self._over(job, baseline)
+            if stopped is not None:
+                yield stopped
                 return
             with suppress(queue.Empty):
-                event = said.get(timeout=WATCH_SECONDS)
+                event = said.get(timeout=LOOK_SECONDS)
                 if event is not None:
                     yield event
                 if isinstance(event, Alive):  # Ray has taken it once it asks for the next
@@ -146,7 +139,7 @@ class CellActor:
         yield _end(running, is_last=worker.is_spoilt)
 
     def _tell(self) -> None:
-        """Say at once when the cell enters another stage: the very next call may keep this process silent."""
+        """Report at once that the cell enters another stage: its next call may keep this process silent."""
         standing = None if self._worker is None else self._worker.standing()
         if standing is not None and self._told != (standing.doing, standing.activity):
             self._told = (standing.doing, standing.activity)
@@ -156,7 +149,6 @@ class CellActor:
 
     def _start(self) -> Worker:
         from harness.running import Worker
-        from harness.schedule.worker_process import pass_on_warnings
         from harness.support import quiet_libraries
 
         if self._worker is None:
@@ -175,8 +167,8 @@ class CellActor:
             self._tasks[key] = pickle.loads(ray.get(reference))
         return self._tasks[key]
 
-    def _over(self, job: Job, baseline: int) -> Cut | None:
-        """Whether the running cell is over a limit of memory; an accelerator's is looked at by the worker."""
+    def _over(self, job: Job, baseline: int) -> Stopped | None:
+        """Return why the cell is stopped if it is over a limit on memory; the worker checks an accelerator's."""
         return over_memory(
             job,
             int(self._this.memory_info().rss),
@@ -187,31 +179,17 @@ class CellActor:
         )
 
 
-class _Reporter:
-    """Passes progress on to the main thread, now and then."""
-
-    def __init__(self, said: queue.SimpleQueue[Event | Alive | None]) -> None:
-        self._said = said
-        self._reported_at = 0.0
-
-    def __call__(self, doing: str, fraction: float | None, loss: float | None) -> None:
-        now = time.monotonic()
-        if now - self._reported_at >= PROGRESS_SECONDS:
-            self._reported_at = now
-            self._said.put(Progress(doing, fraction, loss))
-
-
 def _end(running: Future[Record], *, is_last: bool) -> Done | Lost:
     try:
         return Done(running.result(), is_last)
-    except SystemExit as error:  # what would have ended a process of the cell's own
+    except SystemExit as error:  # a process of the cell's own would have ended
         return Lost(f"exited with status {error.code}")
     except KeyboardInterrupt:
         return Lost("was interrupted")
 
 
 def _check(files: BackboneFiles) -> str | None:
-    """Why a backbone cannot be loaded on this node; None where it can."""
+    """Return why a backbone cannot be loaded on this node; None where it can."""
     from harness.backbones import load_backbone
 
     same = "every node needs the same files at the same path: a shared file system, or a copy"

@@ -11,27 +11,27 @@ from typing import Any, Literal
 from harness.measure import available_threads
 from harness.support import UsageError
 
-CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
 _SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anybody
-    "RAY_memory_monitor_refresh_ms": "0",  # limits are the harness's; what the kernel kills can be told from a crash
-    "RAY_worker_niceness": "0",  # at Ray's own 15, whatever else the machine does comes first: cells would crawl
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed",  # the run says so itself
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
+    "RAY_memory_monitor_refresh_ms": "0",  # the harness has its own limits, and tells a kill by the kernel from a crash
+    "RAY_worker_niceness": "0",  # at Ray's own 15, all other processes come first, and cells are very slow
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed",  # the run reports it itself
 }
-"""What Ray is told before it is imported, where the user has said nothing else."""
+"""Environment variables for Ray, set before it is imported unless the user has set them."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one actor lives.
+    """The place of one actor.
 
     Attributes:
         node: Ray's name of the node.
-        address: the node's, for people.
+        address: the node's address, for messages.
         device: `cpu` or `cuda`.
-        n_threads: cores that the actor has.
-        n_here: actors on the node.
+        n_threads: number of cores of the actor.
+        n_here: number of actors on the node.
     """
 
     node: str
@@ -42,7 +42,7 @@ class Place:
 
 
 def connect(address: str | None) -> tuple[Any, bool]:
-    """The module `ray`, connected, and whether to disconnect it in the end: not where somebody else has connected it.
+    """Return the module `ray`, connected, and whether to disconnect it in the end: not if it was connected before.
 
     Args:
         address: `auto`, `HOST:PORT`, or None to start a cluster on this machine, which ends with this process.
@@ -75,29 +75,29 @@ def connect(address: str | None) -> tuple[Any, bool]:
 
 
 def _knock(address: str) -> None:
-    """Fail at once where nobody answers: Ray would go on trying for minutes.
+    """Fail at once if no cluster answers: Ray would go on trying for minutes.
 
     Raises:
-        OSError: nobody answers.
+        OSError: no cluster answers.
         ValueError: a kind of address that cannot be used.
     """
     if "://" in address:  # Ray Client, which has no streams
         raise ValueError("expected 'auto' or HOST:PORT of a node that the run is started on")
     host, _, port = address.rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
 
 def plan_places(
     nodes: Sequence[Mapping[str, Any]], device: str, n_workers: int | None = None, cores_per_worker: int | None = None
 ) -> tuple[list[Place], list[str]]:
-    """Where actors are to live, and what the user should know of it.
+    """Return the places of the actors, and remarks for the user.
 
     Args:
-        nodes: as `ray.nodes()` lists them.
+        nodes: nodes as `ray.nodes()` lists them.
         device: `auto`, `cpu` or `cuda`; `auto` uses nodes with GPUs only, where there are any.
-        n_workers: how many in all, spread evenly; None is one per GPU, or per so many cores.
-        cores_per_worker: cores of each; None divides a node's among the actors on it.
+        n_workers: number of actors, spread evenly; None is one per GPU, or per so many cores.
+        cores_per_worker: cores of each actor; None divides a node's among the actors on it.
 
     Raises:
         UsageError: there is no room, or no GPU where `cuda` is asked for.

@@ -1,9 +1,8 @@
-"""One Ray actor as the driver knows it: greeted before it gets a cell, listened to, killed, greeted again."""
+"""A place for one Ray actor: it is greeted before it gets a cell, listened to, killed, greeted again."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import time
 from collections.abc import Sequence
@@ -13,42 +12,39 @@ from typing import Any
 
 import harness
 from harness.backbones import BackboneFiles
-from harness.measure import Watch, kills_for_memory
-from harness.schedule.job import Alive, Begun, Cut, Done, Event, Job, Lost
-from harness.schedule.limits import Limits, over_time
+from harness.schedule.job import Alive, Event, Job, Lost
 from harness.schedule.ray_actor import CellActor, Hello
 from harness.schedule.ray_cluster import Place
+from harness.schedule.slot import Limits, Slot
 from harness.support import UsageError
-from harness.tasks import Task
 
-PATIENCE_SECONDS = 120.0
-"""How long an actor's starting anew may fail before it is given up."""
+_PATIENCE_SECONDS = 120.0
+"""Seconds that an actor's restart may fail before it is given up."""
 
-MOST_DEATHS = 5
-"""In a row, of an actor that is greeted, before it is given up, if they also took longer than `RESTART_SECONDS`."""
+_MOST_FAILED_GREETINGS = 5
+"""Deaths in a row of an actor before it is given up, if they also took longer than `_RESTART_SECONDS`."""
 
-RESTART_SECONDS = 30.0
-"""What a restart may take on a busy machine; until it is through, greetings may fail as if the actor were gone."""
+_RESTART_SECONDS = 30.0
+"""Longest restart on a busy machine; until it is done, greetings may fail as if the actor were gone."""
 
 PAUSE_SECONDS = 0.5
-"""Before a greeting that failed is repeated."""
+"""Pause before a failed greeting is repeated."""
 
 
-class Slot:
-    """A place for one actor; Ray starts its process anew after it has died.
+class RaySlot(Slot):
+    """A place for one actor, whose process Ray restarts after it has died.
 
     Args:
         ray: the module, connected.
-        place: where it lives.
+        place: where the actor lives.
         cache: folder of the feature cache there; None keeps features in memory only.
         is_limited: whether a cell may hold no more than an even share of the node's memory.
         is_local: whether the node is this machine, and ends with this process.
-        limits: what a cell may take.
+        limits: limits on a cell.
 
     Attributes:
         is_ready: whether it has answered, has all backbones, and has not died since.
         refusals: why it cannot load backbones that it was asked about.
-        job: the running cell.
         asked: the backbones that it was asked about last.
     """
 
@@ -60,17 +56,17 @@ class Slot:
         *,
         is_limited: bool,
         is_local: bool,
-        limits: Limits | None = None,
+        limits: Limits,
     ) -> None:
+        super().__init__(limits)
         self.place = place
+        self.where = f" on node {place.address}"
         self.is_ready = False
         self.refusals: tuple[str, ...] = ()
-        self.job: Job | None = None
         self.asked: Sequence[BackboneFiles] = ()
         self._ray = ray
         self._is_local = is_local
-        self._limits = limits or Limits()
-        grace = self._limits.own_grace_seconds
+        grace = limits.own_grace_seconds
         self._actor = _start(ray, place, cache, is_limited=is_limited, is_local=is_local, grace=grace)
         self._hello: Any = None
         self._stream: Any = None
@@ -78,23 +74,20 @@ class Slot:
         self._fails_since: float | None = None
         self._n_deaths = 0
         self._life = self._ended_life = ""
-        self._began_at: float | None = None
-        self._watch: Watch | None = None
-        self._kills_before = 0
 
     @property
     def awaited(self) -> Any:
-        """What `ray.wait` can wait for: something that the actor is about to say, or None."""
-        return self._stream or self._hello
+        """Reference that `ray.wait` can wait for, until the actor answers or a cell goes on; None where none is due."""
+        return self._hello if self.job is None else self._stream
 
     def greet(self, backbones: Sequence[BackboneFiles]) -> None:
-        """Have it say what it is and whether it can load the backbones; it is not ready before it has."""
+        """Ask the actor what it is and whether it can load the backbones; it is not ready before it has answered."""
         self.is_ready, self.refusals, self._greet_at = False, (), None
         self.asked = backbones
         self._hello = self._actor.hello.remote([_from_anywhere(files) for files in backbones])
 
     def answer(self) -> Hello | None:
-        """What it says of itself, if it has by now; greets it again where the time for that has come.
+        """Return the actor's answer to a greeting if there is one; greet it again where it is time to.
 
         Raises:
             UsageError: it has no device, has another version of the harness, or does not come back.
@@ -107,25 +100,25 @@ class Slot:
         self._hello = None
         try:
             said: Hello = self._ray.get(hello)
-        except exceptions.ActorUnavailableError as error:  # it is being started anew
-            if self._fails_for() > PATIENCE_SECONDS:
-                raise UsageError(f"it has not come back for {PATIENCE_SECONDS:g} s: {_reason(error)}") from None
+        except exceptions.ActorUnavailableError as error:  # it is being restarted
+            if self._fails_for() > _PATIENCE_SECONDS:
+                raise UsageError(f"it has not come back for {_PATIENCE_SECONDS:g} s: {_reason(error)}") from None
             self._greet_later()
             return None
         except exceptions.ActorUnschedulableError:
             raise UsageError("the node is gone") from None
         except exceptions.ActorDiedError as error:
-            # Ray may be starting it anew already when it is told to end it: then it dies once more, in this very call.
+            # Ray may be restarting it already when it is told to end it: then it dies once more, in this very call.
             self._n_deaths += 1
-            if self._fails_for() > RESTART_SECONDS and self._n_deaths > MOST_DEATHS:
+            if self._fails_for() > _RESTART_SECONDS and self._n_deaths > _MOST_FAILED_GREETINGS:
                 raise UsageError(_reason(error)) from None
             self._greet_later()
             return None
         except exceptions.RayError as error:
             raise UsageError(_reason(error)) from None
         if said.life == self._ended_life:  # killed, and not dead yet: or never told
-            if self._fails_for() > PATIENCE_SECONDS:
-                raise UsageError(f"it has not ended for {PATIENCE_SECONDS:g} s")
+            if self._fails_for() > _PATIENCE_SECONDS:
+                raise UsageError(f"it has not ended for {_PATIENCE_SECONDS:g} s")
             self._kill()
             self._greet_later()
             return None
@@ -137,42 +130,13 @@ class Slot:
         return said
 
     def start(self, job: Job, task: Any, now: float) -> None:
-        """Give it a cell; `task` is a reference to what `pickled` made."""
-        self.job = job
-        self._began_at, self._watch, self._kills_before = None, self._limits.watch(now, job), kills_for_memory() or 0
+        """Give the actor a cell; `task` is a reference to a pickled task."""
+        self._assign(job, now)
         files = None if job.files is None else _from_anywhere(job.files)
         self._stream = self._actor.run.options(num_returns="streaming").remote(replace(job, files=files), [task])
 
-    def receive(self, now: float) -> list[Event]:
-        """Return what it has said of its running cell by now."""
-        events: list[Event] = []
-        while self.job is not None and self._has_said(self._stream):
-            event = self._next_event()
-            if self._watch is not None:
-                self._watch.hear(now, self.job.standing_in(event))
-            if isinstance(event, Alive):
-                continue
-            events.append(event)
-            if isinstance(event, Begun):
-                self._began_at = now
-            elif isinstance(event, Done) and not event.is_last:
-                self.job = self._stream = None
-            elif isinstance(event, (Done, Cut, Lost)):
-                self.renew()
-        return events
-
-    def over(self, now: float, cell_seconds: float | None) -> Cut | Lost | None:
-        """Return what is to become of the running cell if it is over its time or its actor hangs; None otherwise."""
-        if self.job is None or self._watch is None:
-            return None
-        why = self._watch.overdue(now)
-        if self._began_at is None:  # no cell has begun, so none is at fault: another process tries
-            return None if why is None else Lost(f"did not begin the cell on node {self.place.address} ({why})")
-        late = over_time(now - self._began_at, cell_seconds)
-        return late if late is not None or why is None else Cut("out_of_time", why)
-
-    def renew(self) -> None:
-        """Have Ray start the process anew; what it was running is over."""
+    def stop(self) -> None:
+        """Have Ray restart the process; the cell that it was running is over."""
         self.job = self._stream = None
         self._ended_life = self._life
         self._kill()
@@ -193,7 +157,7 @@ class Slot:
                 _process_ender(self._ray, self.place).remote(int(number))
 
     def _fails_for(self) -> float:
-        """Seconds since a greeting first failed, of those that have failed in a row."""
+        """Return the seconds since the first of the greetings that have failed in a row."""
         now = time.monotonic()
         self._fails_since = self._fails_since or now
         return now - self._fails_since
@@ -204,24 +168,21 @@ class Slot:
     def _has_said(self, source: Any) -> bool:
         return bool(self._ray.wait([source], timeout=0)[0])
 
-    def _next_event(self) -> Event | Alive:
+    def _next_or_loss(self) -> Event | Alive | None:
+        if not self._has_said(self._stream):
+            return None
         exceptions = self._ray.exceptions
         try:
             event: Event | Alive = self._ray.get(next(self._stream))
         except (StopIteration, exceptions.RayError) as error:
             of_memory = isinstance(error, exceptions.OutOfMemoryError)
             if self._is_local:  # the kernel that kills is this machine's, and can be asked
-                of_memory = of_memory or (kills_for_memory() or 0) > self._kills_before
-            how = f"was lost on node {self.place.address} (Ray: {_reason(error)})"
-            if isinstance(error, exceptions.ActorUnavailableError):  # it is being started anew: no more is known
-                how = f"died on node {self.place.address}"
+                of_memory = of_memory or self._was_memory_short()
+            how = f"was lost{self.where} (Ray: {_reason(error)})"
+            if isinstance(error, exceptions.ActorUnavailableError):  # it is being restarted: no more is known
+                how = f"died{self.where}"
             return Lost(how, of_memory)
         return event
-
-
-def pickled(task: Task) -> bytes:
-    """A task as actors take it: arrays that Ray itself shares among processes could not be written to."""
-    return pickle.dumps(task)
 
 
 def _process_ender(ray: Any, place: Place) -> Any:
@@ -258,11 +219,11 @@ def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_lo
 
 
 def _from_anywhere(files: BackboneFiles) -> BackboneFiles:
-    """The same files by a path that does not depend on the folder that a process runs in."""
+    """Return the same files by a path that does not depend on a process's folder."""
     return replace(files, folder=files.folder.absolute())
 
 
 def _reason(error: BaseException) -> str:
-    """What Ray says last, which is what went wrong, in one line."""
+    """Return the last line of Ray's message, which states the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__).rstrip(".")[:500]

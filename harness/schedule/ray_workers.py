@@ -1,11 +1,12 @@
-"""Cells in Ray actors, on this machine or a cluster's: each may die, with its node, without taking a run along.
+"""Cells in Ray actors, on this machine or a cluster's: a run survives the death of an actor or its node.
 
-The driver says on which node each actor lives, so that an actor knows how many share its node. A process that dies is
-started anew by Ray on that node; a node that dies takes its actors out of the run.
+The driver decides on which node each actor lives, so that an actor knows how many share its node. Ray restarts a
+process that dies on that node; a node that dies takes its actors out of the run.
 """
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,16 +16,15 @@ from typing import Any
 from harness.backbones import BackboneFiles
 from harness.measure import AttentiveClock, Device
 from harness.schedule.job import Event, Job
-from harness.schedule.limits import Limits
-from harness.schedule.local import LOOK_SECONDS
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
-from harness.schedule.ray_slot import PAUSE_SECONDS, Slot, pickled
+from harness.schedule.ray_slot import PAUSE_SECONDS, RaySlot
+from harness.schedule.slot import Limits, SlotWorkers
 from harness.support import UsageError
 from harness.tasks import Task
 
 START_SECONDS = 600.0
-"""How long the first actor may take to start: a cluster that others use has to have room for it."""
+"""Longest start of the first actor: a cluster that others use has to have room for it."""
 
 _POLITE = (
     "The Ray cluster runs its workers at a low priority (nice {niceness}): beside anything else on those machines, "
@@ -32,22 +32,22 @@ _POLITE = (
 )
 
 
-class RayWorkers:
+class RayWorkers(SlotWorkers):
     """One Ray actor per GPU where there are GPUs, else one per node or per so many cores; each runs one cell at a time.
 
-    `Begun` is said by the actor when it has all that the cell needs. Of `limits`, the driver enforces `cell_seconds`;
-    where `host_bytes` is set, an actor is limited to its even share of its own node's memory, whatever the driver's.
+    An actor sends `Begun` when it has all that the cell needs. The driver enforces `cell_seconds` of `limits`. Where
+    `host_bytes` is set, an actor is limited to an even share of its own node's memory, whatever its value.
 
     Args:
         device: `auto`, `cpu` or `cuda`; `auto` uses nodes with GPUs only, where there are any.
         cache: folder of the feature cache, on each node; None keeps features in memory only.
         address: of a cluster: `auto` for one that this machine is part of, or `HOST:PORT`; None starts one here.
-        n_workers: how many cells may run at the same time, spread evenly over nodes; None is all there is room for.
+        n_workers: number of cells that may run at the same time, spread evenly over nodes; None is all that fit.
         cores_per_worker: cores of an actor; None divides a node's among the actors on it.
-        limits: what a cell may take.
+        limits: limits on a cell.
 
     Attributes:
-        remarks: what the user should know of nodes and actors that are not used.
+        remarks: remarks for the user on nodes and actors that are not used.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class RayWorkers:
         self._limits = limits or Limits()
         self._ray: Any = None
         self._is_ours = False
-        self._slots: list[Slot] = []
+        self._slots: list[RaySlot] = []
         self._waiting: deque[tuple[Job, Any]] = deque()
         self._given: dict[str, tuple[Task, Any]] = {}
         self._backbones: tuple[BackboneFiles, ...] = ()
-        self._being_checked: list[Slot] = []
+        self._being_checked: list[RaySlot] = []
         self._device: Device | None = None
         self._attention = AttentiveClock()
 
     @property
     def device(self) -> Device:
-        """Where cells run, as the first actor to answer says; starts the actors, and waits for one.
+        """Device of the first actor to answer; the actors are started, and one is waited for.
 
         Raises:
             UsageError: there is no such cluster, it has no room, or no actor can be used.
@@ -89,18 +89,18 @@ class RayWorkers:
 
     @property
     def shares_machine(self) -> bool:
-        """Whether several cells run on one processor at a time, so that their times are no method's."""
+        """Whether several cells run on one processor at a time, so that their times are unreliable."""
         return self.device.cells_at_a_time > 1
 
     @property
     def n_free(self) -> int:
-        """How many cells could be started now; an actor that is still starting counts, and the cell waits for it."""
+        """Number of cells that could be started now; a cell may wait for an actor that is still starting."""
         self.warm_up()
         return len(self._slots) - self.n_running
 
     @property
     def n_running(self) -> int:
-        """How many cells are running, or wait for an actor to start."""
+        """Number of cells that are running, or wait for an actor to start."""
         return len(self._waiting) + sum(slot.job is not None for slot in self._slots)
 
     def warm_up(self) -> None:
@@ -116,14 +116,14 @@ class RayWorkers:
         self.remarks += remarks
         is_limited, is_local = self._limits.host_bytes is not None, self._address is None
         for place in places:
-            slot = Slot(self._ray, place, self._cache, is_limited=is_limited, is_local=is_local, limits=self._limits)
+            slot = RaySlot(self._ray, place, self._cache, is_limited=is_limited, is_local=is_local, limits=self._limits)
             self._slots.append(slot)
-            self._slots[-1].greet(self._backbones)
+            slot.greet(self._backbones)
 
     def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Why backbones cannot be loaded, of those that cannot, on any node whose actors have started by now.
+        """Return why backbones cannot be loaded on the nodes whose actors have started by now.
 
-        Nodes that come later and cannot load them are not used.
+        Nodes that start later and cannot load them are not used.
         """
         self._backbones = tuple(backbones)
         self._await_first()
@@ -136,31 +136,17 @@ class RayWorkers:
         return list(dict.fromkeys(why for slot in checked for why in slot.refusals))
 
     def start(self, job: Job, task: Task) -> None:
-        """Run a cell on the first actor that is free; `events` tells what becomes of it."""
+        """Run a cell on the first actor that is free; `events` returns its result."""
         self.warm_up()
         given = self._given.get(task.name)
         if given is None or given[0] is not task:
-            given = self._given[task.name] = (task, self._ray.put(pickled(task)))
+            # Pickled here, since arrays that Ray itself shares among processes are read-only.
+            given = self._given[task.name] = (task, self._ray.put(pickle.dumps(task)))
         self._waiting.append((job, given[1]))
         self._hand_out()
 
-    def events(self, timeout: float) -> list[tuple[Job, Event]]:
-        """What has happened to running cells; waits up to `timeout` seconds for something to happen.
-
-        A cell ends with exactly one `Done`, `Lost` or `Cut`.
-
-        Raises:
-            UsageError: no actor is left.
-        """
-        until = time.monotonic() + timeout
-        while self.n_running:
-            found = self._look(max(0.0, min(LOOK_SECONDS, until - time.monotonic())))
-            if found or time.monotonic() >= until:
-                return found
-        return []
-
     def close(self) -> None:
-        """End all actors now, and the cluster if it was started here; what they were running is lost."""
+        """End all actors now, and the cluster if it was started here; the cells that they were running are lost."""
         for slot in self._slots:
             slot.end()
         if self._is_ours:
@@ -168,12 +154,6 @@ class RayWorkers:
         self._is_ours, self._slots = False, []
         self._waiting.clear()
         self._given.clear()
-
-    def __enter__(self) -> RayWorkers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _await_first(self) -> None:
         """Start the actors if there are none, and wait until one has answered."""
@@ -193,7 +173,7 @@ class RayWorkers:
                 slot.start(*self._waiting.popleft(), self._attention.look())
 
     def _look(self, timeout: float) -> list[tuple[Job, Event]]:
-        """Wait for an actor to say something, take in all that was said, give cells to those that are free."""
+        """Wait for a message, take in all that have come, and give cells to free actors."""
         awaited = [slot.awaited for slot in self._slots if slot.awaited is not None]
         if awaited:
             self._ray.wait(awaited, timeout=timeout)
@@ -209,19 +189,12 @@ class RayWorkers:
             except UsageError as error:
                 self._give_up(slot, str(error))
                 continue
-            job = slot.job
-            if job is None:
-                continue
-            found += [(job, event) for event in slot.receive(now)]
-            over = slot.over(now, self._limits.cell_seconds)
-            if over is not None:
-                slot.renew()
-                found.append((job, over))
+            found += slot.events(now)
         self._hand_out()
         return found
 
-    def _welcome(self, slot: Slot, hello: Hello) -> None:
-        """Have an actor that has answered get cells.
+    def _welcome(self, slot: RaySlot, hello: Hello) -> None:
+        """Let an actor that has answered get cells.
 
         Raises:
             UsageError: it cannot be used.
@@ -243,7 +216,7 @@ class RayWorkers:
         else:
             raise UsageError(" ".join(hello.refusals))
 
-    def _give_up(self, slot: Slot, why: str) -> None:
+    def _give_up(self, slot: RaySlot, why: str) -> None:
         self.remarks.append(f"A worker on node {slot.place.address} is not used: {why.rstrip('.')}.")
         self._slots.remove(slot)
         slot.end()

@@ -1,4 +1,4 @@
-"""What a step of each method takes on a device: seconds, memory, and the largest batch that fits."""
+"""The cost of a step of each method on a device: seconds, memory, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.data import Size
 from harness.methods import Method
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget
-from harness.schedule.drive import Executor
+from harness.schedule.job import Executor
 from harness.schedule.prepare import Prepared
 from harness.schedule.probing import run_probes
 from harness.tasks import Task
@@ -23,17 +23,17 @@ _LEAST_ROWS = 64
 
 @dataclass(frozen=True)
 class Stepped:
-    """What was found of one method.
+    """The cost of a step of one method.
 
     Attributes:
-        method: as configured, its batch size among the settings.
-        batch_size: rows of a step; None for methods that take none: their figures are those of a text.
-        seconds: of a step, or of a text.
-        tokens_per_second: that a step puts through.
-        utilisation: share of the device's measured matrix rate that steps came to.
-        peak_bytes: of memory above the baseline.
-        largest_batch: about, that fits into the memory there is: on the straight line through two batch sizes.
-        why_not: what kept it from being measured; None where nothing did.
+        method: the configured method, with the batch size.
+        batch_size: rows of a step; None for methods without steps, whose figures are those of a text.
+        seconds: seconds of a step, or of a text.
+        tokens_per_second: tokens per second of a step.
+        utilisation: share of the device's measured matrix rate that steps reach.
+        peak_bytes: peak memory above the baseline.
+        largest_batch: approximate largest batch that fits into memory, on the straight line through two batch sizes.
+        why_not: reason why it was not measured; None where it was.
     """
 
     method: Method
@@ -59,16 +59,16 @@ def measure_steps(
     """Probe each method on texts of `seq_len` tokens; a few steps each, nothing is stored.
 
     Args:
-        methods: configured; their batch sizes are replaced.
+        methods: configured methods, whose batch sizes are replaced.
         files: the backbone, with or without weights; None for methods that use none.
         workers: where probes run.
         batch_size: rows of a step.
         seq_len: tokens of a row.
-        memory_bytes: what there is.
-        report: is told what is being probed.
+        memory_bytes: memory of the device.
+        report: called with the name of the method that is probed.
 
     Returns:
-        What was found, by method, in their order; and notes on how.
+        The cost of a step of each method, in their order, and notes.
     """
     task = synthetic_task(max(_LEAST_ROWS, 4 * batch_size), _TEST_ROWS, seq_len)
     found: list[Stepped] = []
@@ -123,7 +123,7 @@ def _probe(
     notes: list[str],
     report: Callable[[str], None],
 ) -> tuple[_Steps | None, str | None]:
-    """What steps of a method take, or why that is not known."""
+    """Return the cost of a method's steps, or why it is not known."""
     backbones = {} if files is None or not method.serves else {task.name: files}
     if method.serves and files is None:
         return None, "it needs a backbone"
@@ -164,5 +164,5 @@ def _largest(seen: Sequence[tuple[int, _Steps]], memory_bytes: float) -> int | N
     (large, at_large), (small, at_small) = seen
     each = (at_large.peak_bytes - at_small.peak_bytes) / (large - small)
     if each <= 0:
-        return None  # too little to be told apart
+        return None  # the difference is too small to measure
     return max(0, int(large + (memory_bytes - at_large.peak_bytes) / each))

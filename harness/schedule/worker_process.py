@@ -1,7 +1,7 @@
-"""The process that cells run in: warm from one cell to the next, and expendable.
+"""The process that cells run in: it stays warm from one cell to the next, and a run survives its death.
 
-It takes cells from a pipe and gives records back. It touches neither the store nor the terminal: what a method prints
-goes into a pipe that the driver empties, and Ctrl-C is the driver's to handle. It never outlives the driver.
+It takes cells from a pipe and sends records back. It touches neither the store nor the terminal: the output of a method
+goes into a pipe that the driver empties, and the driver handles Ctrl-C. It never outlives the driver.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from harness.measure import Standing
 from harness.schedule.job import (
     Alive,
     Begun,
-    Check,
+    CellProgress,
+    CheckBackbone,
     Checked,
     Done,
     FromWorker,
     Give,
     Job,
-    Progress,
     Ready,
     ToWorker,
     Warned,
@@ -42,13 +42,13 @@ from harness.tasks import Task
 if TYPE_CHECKING:
     from harness.running import Worker
 
-PROGRESS_SECONDS = 0.1
-"""No more than one message of progress in so many seconds: a step of a tiny model takes less than sending one."""
+_PROGRESS_SECONDS = 0.25
+"""Shortest time between two messages of progress: a step of a tiny model takes less time than sending one."""
 
-WATCH_SECONDS = 0.25
+SIGN_SECONDS = 1.0
+"""Time between two signs of life of a busy worker."""
 
-BEAT_SECONDS = 1.0
-"""How often a worker that is busy says that it is there."""
+_WATCH_SECONDS = 0.25
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -83,17 +83,22 @@ def serve(
     from harness.backbones import load_backbone
     from harness.measure import available_threads, find_device, shared
     from harness.running import Worker
-    from harness.support import HarnessError, quiet_libraries
+    from harness.support import HarnessError, UsageError, quiet_libraries
 
     quiet_libraries()
+    channel = _Channel(connection)
     if n_workers > 1:  # before torch is imported, which reads it once
         os.environ["OMP_NUM_THREADS"] = str(max(1, available_threads() // n_workers))
-    device = shared(find_device(device_name), n_workers)
+    try:
+        device = shared(find_device(device_name), n_workers)
+    except UsageError as error:
+        channel.send(Ready(None, str(error)))
+        return
     worker = Worker(device, Path(cache) if cache is not None else None)
-    channel = _Channel(connection)
     channel.send(Ready(device))
     pass_on_warnings(channel.send)
     worker.on_change = lambda: channel.tell(worker.standing())
+    report = Reporter(channel.offer)
     threading.Thread(target=_watch, args=(worker, channel, grace), name="watches the clock", daemon=True).start()
     tasks: dict[str, Task] = {}
     this = psutil.Process()
@@ -102,7 +107,7 @@ def serve(
             message: ToWorker = connection.recv()
         except EOFError:
             return
-        if isinstance(message, Check):
+        if isinstance(message, CheckBackbone):
             channel.is_busy = True
             try:
                 load_backbone(message.files)
@@ -121,7 +126,7 @@ def serve(
             tasks[message.planned.cell.task],
             message.files,
             message.suite,
-            channel.report,
+            report,
             attempt=message.attempt,
             save_to=message.save_to,
             hurried=message.hurried,
@@ -131,7 +136,7 @@ def serve(
 
 
 def pass_on_warnings(send: Callable[[Warned], None]) -> None:
-    """Have the harness's own warnings reach the user; those of libraries stay in the output that nobody reads."""
+    """Send the harness's own warnings to the user; those of libraries stay in the process's output."""
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
@@ -144,23 +149,37 @@ def pass_on_warnings(send: Callable[[Warned], None]) -> None:
     warnings.filterwarnings("always", category=UserWarning, module=r"harness\.")
 
 
+class Reporter:
+    """Sends the progress of a cell, at most once in `_PROGRESS_SECONDS`."""
+
+    def __init__(self, send: Callable[[CellProgress], None]) -> None:
+        self._send = send
+        self._reported_at = 0.0
+
+    def __call__(self, doing: str, fraction: float | None, loss: float | None) -> None:
+        """Send the stage, the fraction of the budget that is spent, and the latest loss, unless it is too soon."""
+        now = time.monotonic()
+        if now - self._reported_at >= _PROGRESS_SECONDS:
+            self._reported_at = now
+            self._send(CellProgress(doing, fraction, loss))
+
+
 class _Channel:
-    """To the driver, from any thread.
+    """Messages to the driver, from any thread.
 
     Attributes:
-        is_busy: whether the driver waits for something, and should hear that this process is there.
+        is_busy: whether the driver waits for an answer, and should hear signs of life.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.is_busy = False
         self._connection = connection
         self._lock = threading.Lock()
-        self._reported_at = 0.0
         self._told: tuple[object, ...] | None = None
         self._open: tuple[str, int] | None = None
 
     def send(self, message: FromWorker) -> None:
-        """Send a whole message; once the driver is gone there is nobody to tell, and no reason to live."""
+        """Send a whole message; end this process if the driver is gone."""
         with self._lock:
             try:
                 self._connection.send(message)
@@ -168,7 +187,7 @@ class _Channel:
                 os._exit(1)
 
     def begin(self, job: Job, rss_bytes: int) -> None:
-        """Say that a cell begins; one record of it can follow."""
+        """Announce a cell, of which one record can follow."""
         with self._lock:
             self._open = (job.id, job.attempt)
         self.send(Begun(rss_bytes))
@@ -176,7 +195,7 @@ class _Channel:
     def end(self, done: Done) -> None:
         """Send a cell's record, and end this process with it if it is the last message.
 
-        Two threads may have a record of one cell: the one that ran it, and the one that cut it. The first counts.
+        Two threads may have a record of one cell: the one that ran it, and the one that stopped it. The first counts.
         """
         cell = (done.record.id, done.record.attempt)
         with self._lock:
@@ -191,9 +210,9 @@ class _Channel:
                 os._exit(0)
 
     def offer(self, message: FromWorker) -> None:
-        """Send a message that may as well be lost, unless that would mean to wait.
+        """Send a message unless that would mean waiting; the message may be lost.
 
-        A driver that is stopped reads nothing. Waiting for it would count as the method's time.
+        A stopped driver reads nothing, and waiting for it would count as the method's time.
         """
         if not self._lock.acquire(blocking=False):
             return
@@ -205,15 +224,8 @@ class _Channel:
         finally:
             self._lock.release()
 
-    def report(self, doing: str, fraction: float | None, loss: float | None) -> None:
-        """Progress, now and then."""
-        now = time.monotonic()
-        if now - self._reported_at >= PROGRESS_SECONDS:
-            self._reported_at = now
-            self.offer(Progress(doing, fraction, loss))
-
     def tell(self, standing: Standing | None) -> None:
-        """Say at once when the cell enters another stage: the very next call may keep this process silent."""
+        """Report at once that the cell enters another stage: its next call may keep this process silent."""
         told = None if standing is None else (standing.cell, standing.doing, standing.activity)
         if told is not None and self._told != told:
             self._told = told
@@ -228,15 +240,15 @@ class _Channel:
 
 
 def _watch(worker: Worker, channel: _Channel, grace: float) -> None:
-    """Say that this process is there, and cut off a cell that is over its time and ends by nothing else."""
-    beat_at = 0.0
+    """Send signs of life, and stop a cell that is over its time and does not end by itself."""
+    sign_at = 0.0
     while True:
-        time.sleep(WATCH_SECONDS)
+        time.sleep(_WATCH_SECONDS)
         record = worker.look(grace)
         if record is not None:
             channel.end(Done(record, is_last=True))
-        if channel.is_busy and time.monotonic() >= beat_at:
-            beat_at = time.monotonic() + BEAT_SECONDS
+        if channel.is_busy and time.monotonic() >= sign_at:
+            sign_at = time.monotonic() + SIGN_SECONDS
             channel.offer(Alive(worker.standing()))
 
 
@@ -255,7 +267,7 @@ def _lead_a_group() -> None:
 
 
 def _end_with(driver: int) -> None:
-    """Die when the driver does, however it dies: a cell that nobody waits for would disturb those of the next run."""
+    """End this process when the driver ends, in whatever way: its cell would disturb those of the next run."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -272,7 +284,7 @@ def _end_with(driver: int) -> None:
 
 
 def _redirect(output: int) -> None:
-    """Have everything that is printed, by Python or by native code, go to `output`."""
+    """Redirect everything that Python or native code prints to `output`."""
     sys.stdout.flush()
     sys.stderr.flush()
     for descriptor in (1, 2):
