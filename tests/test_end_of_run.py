@@ -59,7 +59,7 @@ def test_a_report_holds_the_predictions_of_few_records(
     monkeypatch.setattr(run_module, "print_tables", lambda *_: None)
     write_report_command("quickstart", tmp_path / "report", str(path), "png")
     [observed] = seen
-    assert len(observed.records) == len(observed.correct) == N_RECORDS
+    assert len(observed.records) == len(observed.by_row) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3
     with pytest.raises(UsageError, match=r"Unknown suite among these records 'quickstar'.*Did you mean 'quickstart'"):
         write_report_command("quickstar", tmp_path / "report", str(path), "png")
@@ -79,5 +79,5 @@ def test_the_end_of_a_run_holds_the_predictions_of_few_records(
     options = RunOptions(store=str(path), reports=path.parent)
     assert run_module._run(None, workers, Console(quiet=True), options, None) == 0  # type: ignore[arg-type]
     [observed] = seen
-    assert len(observed.records) == len(observed.correct) == N_RECORDS
+    assert len(observed.records) == len(observed.by_row) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3
