@@ -29,7 +29,7 @@ def coverage(n_seeds, n_rows, seed_spread, n_trials, seed=1):
     rng, truth, covered = np.random.default_rng(seed), long_run(seed_spread), 0
     for _ in range(n_trials):
         correct = answers(rng, n_seeds, n_rows, seed_spread)
-        found = stats.summarise(correct.mean(axis=1), correct)
+        found = stats.summarise_scores(correct.mean(axis=1), correct)
         covered += found.low <= truth <= found.high
     return covered / n_trials
 
@@ -74,6 +74,6 @@ def test_an_interval_of_matthews_correlation_covers_too():
         target, predicted = drawn(5, 300)
         scores = [spec.from_statistics({"predicted": one, "target": target}) for one in predicted]
         rows = np.stack([pseudo_values("matthews", Predictions("r", one, target)) for one in predicted])
-        found = stats.summarise(scores, rows, bounds=None)
+        found = stats.summarise_scores(scores, rows, bounds=None)
         covered += found.low <= truth <= found.high
     assert covered / 300 >= 0.95 - 5 * 0.0126

@@ -58,7 +58,7 @@ def test_a_report_holds_the_predictions_of_few_records(
     monkeypatch.setattr(sys.modules["harness.report"], "write_report", lambda source, *_, **__: seen.append(source))
     report(path, tmp_path / "report", suite="quickstart", formats="png")
     [observed] = seen
-    assert len(observed.records) == len(observed.correct) == N_RECORDS
+    assert len(observed.records) == len(observed.by_row) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3
     with pytest.raises(UsageError, match=r"Unknown suite among these records 'quickstar'.*Did you mean 'quickstart'"):
         report(path, tmp_path / "report", suite="quickstar", formats="png")
@@ -77,5 +77,5 @@ def test_the_end_of_a_run_holds_the_predictions_of_few_records(
     monkeypatch.setattr(schedule, "LocalWorkers", lambda *_, **__: workers)
     result = run("quickstart", store=path, reports=None, progress=False)
     assert result.observations is not None
-    assert len(result.records) == len(result.observations.correct) == N_RECORDS
+    assert len(result.records) == len(result.observations.by_row) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 
-from harness.analysis.frame import EXPORT_COLUMNS, EXTRA_COLUMNS, export, export_frame, tidy_frame
+from harness.analysis.frame import EXPORT_COLUMNS, EXTRA_COLUMNS, export_frame, export_records, tidy_frame
 from harness.records.record import Budget, Cost
 from harness.support.errors import StoreError, UsageError
 from tests.record_factory import make_grid, make_record
@@ -95,7 +95,7 @@ def test_a_balanced_draw_tells_the_labels_of_each_class():
 def test_an_export_reads_back_as_the_frame(tmp_path, ending):
     records = [*make_grid(sizes=(32,)), make_record(status="out_of_memory", error="needs 9 GB\nof 8")]
     path = tmp_path / "new" / f"cells{ending}"
-    assert export(iter(records), path) == len(records)
+    assert export_records(iter(records), path) == len(records)
     frame = export_frame(records)
     if ending == ".parquet":
         pd.testing.assert_frame_equal(pd.read_parquet(path), frame)
@@ -116,19 +116,19 @@ def test_an_export_reads_back_as_the_frame(tmp_path, ending):
 @pytest.mark.parametrize("name", ["cells.xlsx", "cells", "cells.CSV.gz"])
 def test_another_ending_is_refused_before_a_record_is_read(tmp_path, name):
     with pytest.raises(UsageError, match=r"must end in \.csv, \.jsonl, \.parquet"):
-        export(iter(lambda: pytest.fail("read"), None), tmp_path / name)
+        export_records(iter(lambda: pytest.fail("read"), None), tmp_path / name)
 
 
 def test_an_export_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"x\.csv cannot be written"):
-        export([make_record()], tmp_path / "file" / "x.csv")
+        export_records([make_record()], tmp_path / "file" / "x.csv")
 
 
 def test_no_text_of_a_csv_is_a_formula_and_all_else_is_kept(tmp_path):
     path = tmp_path / "cells.csv"
     records = [make_record(seed=i, task=text, error=text, status="failed") for i, text in enumerate(HOSTILE)]
-    export(records, path)
+    export_records(records, path)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for text, row in zip(HOSTILE, rows, strict=True):
@@ -140,16 +140,16 @@ def test_no_text_of_a_csv_is_a_formula_and_all_else_is_kept(tmp_path):
 def test_a_number_below_zero_is_no_formula(tmp_path):
     record = make_record()
     path = tmp_path / "cells.csv"
-    export([dataclasses.replace(record, score=dataclasses.replace(record.score, value=-0.25))], path)
+    export_records([dataclasses.replace(record, score=dataclasses.replace(record.score, value=-0.25))], path)
     assert pd.read_csv(path)["score"].tolist() == [-0.25]
 
 
 def test_an_undecodable_name_does_not_break_an_export(tmp_path):
     for ending in (".csv", ".jsonl", ".parquet"):
-        export([make_record(status="failed", error="file \ud800")], tmp_path / f"cells{ending}")
+        export_records([make_record(status="failed", error="file \ud800")], tmp_path / f"cells{ending}")
     assert "file \\ud800" in (tmp_path / "cells.csv").read_text("utf-8")
 
 
 def test_no_records_give_an_empty_frame_of_the_right_types(tmp_path):
-    export([], tmp_path / "none.csv")
+    export_records([], tmp_path / "none.csv")
     assert (tmp_path / "none.csv").read_text() == ",".join(NAMES) + "\n"

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from harness.analysis.frame import export
+from harness.analysis.frame import export_records
 from harness.analysis.stats import pareto_front
 from harness.records.jsonl import write_jsonl
 from harness.report.page import page_html
@@ -68,7 +68,7 @@ def test_whole_records_come_back_as_they_were(tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_an_exported_table_comes_in_as_figures_of_elsewhere(tmp_path, ending):
     records = [*make_grid(methods=("full", "tfidf"), sizes=(32, 128)), make_record("lora", 32, status="out_of_memory")]
-    export(records, tmp_path / f"r.{ending}")
+    export_records(records, tmp_path / f"r.{ending}")
     back = read_results([tmp_path / f"r.{ending}"])
     assert len(back) == len(records)
     for one, other in zip(records, back, strict=True):

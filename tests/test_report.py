@@ -46,7 +46,7 @@ def test_a_row_of_the_comparison_summarises_its_seeds():
     assert len(table) == 4
     mine = [record for record in records if record.cell.method == "lora" and record.cell.n_train == 128]
     (row,) = table[(table["method"] == "lora") & (table["n_train"] == 128)].to_dict("records")
-    expected = stats.summarise([r.score.value for r in mine], np.stack([correctness(r) for r in mine]))
+    expected = stats.summarise_scores([r.score.value for r in mine], np.stack([correctness(r) for r in mine]))
     assert (row["score"], row["score_low"], row["score_high"]) == (expected.mean, expected.low, expected.high)
     assert (row["n_seeds"], row["basis"]) == (3, "seeds and test rows")
     assert row["fit_seconds"] == np.median([r.cost.fit_seconds for r in mine])
@@ -428,7 +428,7 @@ def test_predictions_are_not_kept_in_memory():
     seen = observe(records)
     assert all(record.predictions is None for record in seen.records)
     assert observe(seen) is seen
-    assert seen.correct[records[0].id, records[0].device].correct.dtype == bool
+    assert seen.by_row[records[0].id, records[0].device].values.dtype == bool
 
 
 @pytest.mark.parametrize(

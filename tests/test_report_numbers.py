@@ -316,7 +316,7 @@ def test_curves_during_training_are_those_of_the_panels_backbone() -> None:
 
 
 def test_equal_scores_of_seeds_do_not_make_an_interval_of_no_width() -> None:
-    found = stats.summarise([0.85, 0.85, 0.85])
+    found = stats.summarise_scores([0.85, 0.85, 0.85])
     assert (found.low, found.high, found.basis) == (None, None, "none")
     table = comparison([bare("lora", seed, 0.85, ends=(0.8, 0.9)) for seed in range(2)])
     assert table[["score_low", "score_high", "basis"]].to_numpy().tolist() == [[0.8, 0.9, "test rows only"]]

@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.stats import crossed_variance, paired_difference, pareto_front, summarise, wilson_interval
+from harness.analysis.stats import crossed_variance, paired_difference, pareto_front, summarise_scores, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (7, 20), (1641, 2000)])
@@ -33,7 +33,7 @@ def test_the_crossed_interval_covers_what_it_claims_at_five_seeds(mean, seed_spr
     n_trials, n_covered = 1000, 0
     for _ in range(n_trials):
         correct, truth = crossed(rng, 5, 400, mean, seed_spread)
-        found = summarise(correct.mean(axis=1), correct)
+        found = summarise_scores(correct.mean(axis=1), correct)
         n_covered += found.low <= truth <= found.high
     # 93 to 97 %, and the noise of 1,000 trials (0.7 points of standard error).
     assert 0.92 <= n_covered / n_trials <= 0.98
@@ -44,10 +44,10 @@ def test_seeds_only_and_rows_only_intervals_would_not_cover():
     covered = {"seeds": 0, "rows": 0}
     for _ in range(300):
         correct, truth = crossed(rng, 5, 400, seed_spread=0.3)
-        rows = summarise(correct[:1].mean(axis=1), correct[:1])
+        rows = summarise_scores(correct[:1].mean(axis=1), correct[:1])
         covered["rows"] += rows.low <= truth <= rows.high
         correct, truth = crossed(rng, 5, 400, seed_spread=0.02)
-        seeds = summarise(correct.mean(axis=1))
+        seeds = summarise_scores(correct.mean(axis=1))
         covered["seeds"] += seeds.low <= truth <= seeds.high
     assert covered["rows"] < 0.85 * 300
     assert covered["seeds"] < 0.9 * 300
@@ -97,20 +97,20 @@ def test_crossed_variance_with_all_components_adds_the_three():
 def test_what_an_interval_rests_on_is_said():
     correct = np.random.default_rng(0).random((3, 100)) < 0.8
     scores = correct.mean(axis=1)
-    assert summarise(scores, correct).basis == "seeds and test rows"
-    one = summarise(scores[:1], correct[:1])
+    assert summarise_scores(scores, correct).basis == "seeds and test rows"
+    one = summarise_scores(scores[:1], correct[:1])
     assert (one.low, one.high) == wilson_interval(correct[0].sum(), 100)
     assert (one.basis, one.n_seeds) == ("test rows only", 1)
-    seeds = summarise(scores)
+    seeds = summarise_scores(scores)
     expected = scipy.stats.t.interval(0.95, 2, scores.mean(), scipy.stats.sem(scores))
     assert (seeds.low, seeds.high) == pytest.approx(expected)
     assert seeds.basis == "seeds only"
-    bare = summarise([0.8])
+    bare = summarise_scores([0.8])
     assert (bare.mean, bare.low, bare.high, bare.basis) == (0.8, None, None, "none")
 
 
 def test_a_method_that_is_always_right_is_not_certain():
-    found = summarise([1.0, 1.0], np.ones((2, 50)))
+    found = summarise_scores([1.0, 1.0], np.ones((2, 50)))
     assert found.high == 1
     assert found.low == pytest.approx(wilson_interval(50, 50)[0])
     always = paired_difference(np.ones((2, 50)), np.zeros((2, 50)))
@@ -125,7 +125,7 @@ def test_intervals_hold_the_mean_and_stay_in_the_range(n_seeds, n_rows, rate, se
     correct = np.random.default_rng(seed).random((n_seeds, n_rows)) < rate
     if n_seeds > 1 and n_rows == 1:
         return
-    found = summarise(correct.mean(axis=1), correct)
+    found = summarise_scores(correct.mean(axis=1), correct)
     assert 0 <= found.low <= found.mean + 1e-9
     assert found.mean - 1e-9 <= found.high <= 1
 
@@ -147,9 +147,9 @@ def test_a_pair_with_one_seed_is_the_paired_t_test_over_rows():
         lambda: wilson_interval(3, 2),
         lambda: wilson_interval(0, 0),
         lambda: wilson_interval(1, 2, 95),
-        lambda: summarise([]),
-        lambda: summarise([0.5], np.ones((2, 3))),
-        lambda: summarise([2.0], np.full((1, 3), 2.0)),
+        lambda: summarise_scores([]),
+        lambda: summarise_scores([0.5], np.ones((2, 3))),
+        lambda: summarise_scores([2.0], np.full((1, 3), 2.0)),
         lambda: paired_difference(np.ones((2, 3)), np.ones((2, 4))),
         lambda: crossed_variance(np.ones((1, 3))),
         lambda: pareto_front([1, 2], [1]),

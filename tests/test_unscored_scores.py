@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from harness.analysis.stats import crossed_variance, summarise, wilson_interval
+from harness.analysis.stats import crossed_variance, summarise_scores, wilson_interval
 from harness.metrics.rows import pseudo_values
 from harness.records.predictions import Predictions
 from harness.report.observations import observe
@@ -19,7 +19,7 @@ from tests.tables import MANY, prepared, tickets
 
 @pytest.mark.parametrize(("score", "n_seeds"), [(0.1, 3), (0.7, 3), (0.83, 5), (1 / 3, 7)])
 def test_seeds_of_equal_scores_have_no_interval(score: float, n_seeds: int) -> None:
-    found = summarise([score] * n_seeds)
+    found = summarise_scores([score] * n_seeds)
     assert (found.low, found.high, found.basis) == (None, None, "none")
     assert found.mean == pytest.approx(score)
 
@@ -27,9 +27,9 @@ def test_seeds_of_equal_scores_have_no_interval(score: float, n_seeds: int) -> N
 @pytest.mark.parametrize("score", [0.1, 0.7, 0.83])
 def test_rows_of_equal_scores_tell_no_more_than_one_seed_would(score: float) -> None:
     assert crossed_variance(np.full((3, 50), score))[0] == 0
-    found = summarise([score] * 3, np.full((3, 50), score))
+    found = summarise_scores([score] * 3, np.full((3, 50), score))
     assert (found.low, found.high) == pytest.approx(wilson_interval(score * 50, 50))
-    alike = summarise([score] * 3, np.full((3, 50), score), bounds=None)
+    alike = summarise_scores([score] * 3, np.full((3, 50), score), bounds=None)
     assert (alike.low, alike.high, alike.basis) == (None, None, "none")
 
 
@@ -84,8 +84,8 @@ def test_what_a_row_adds_rests_on_the_same_classes_as_the_score(rare: Task) -> N
     score = rare.kind.score(rare, rare.kind.decode(rare, probabilities(predicted, 4)))
     record = make_record(score=score, predictions=predictions)
     record.provenance.dataset.update(rare.provenance)
-    (found,) = observe([record]).correct.values()
-    assert found.correct == pytest.approx(by_hand, rel=1e-5)
+    (found,) = observe([record]).by_row.values()
+    assert found.values == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_tasks_whose_macro_f1_changed_have_another_identity(tmp_path: Path) -> None:

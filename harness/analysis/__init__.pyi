@@ -1,7 +1,7 @@
 from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
 from .frame import Dtype as Dtype
 from .frame import check_export as check_export
-from .frame import export as export
+from .frame import export_records as export_records
 from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
@@ -13,5 +13,5 @@ from .ranks import rank as rank
 from .stats import Difference as Difference
 from .stats import paired_difference as paired_difference
 from .stats import pareto_front as pareto_front
-from .stats import summarise as summarise
+from .stats import summarise_scores as summarise_scores
 from .stats import unpaired_difference as unpaired_difference

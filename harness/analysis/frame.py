@@ -366,7 +366,7 @@ def writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
     return writer
 
 
-def export(records: Iterable[Record], path: str | Path) -> int:
+def export_records(records: Iterable[Record], path: str | Path) -> int:
     """Write `export_frame(records)` to `path` by its ending: .csv, .jsonl or .parquet; returns the number of rows.
 
     The file is replaced whole or not at all.

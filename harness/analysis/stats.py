@@ -19,14 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-Basis = Literal["seeds and test rows", "test rows only", "seeds only", "none"]
+IntervalBasis = Literal["seeds and test rows", "test rows only", "seeds only", "none"]
 """What an interval takes to vary; "none" has no interval."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Summary:
+class ScoreSummary:
     """The mean score over seeds with its interval.
 
     Attributes:
@@ -40,7 +38,7 @@ class Summary:
     low: float | None
     high: float | None
     n_seeds: int
-    basis: Basis
+    basis: IntervalBasis
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Difference:
     p_value: float | None
     n_seeds: int
     n_rows: int
-    basis: Basis
+    basis: IntervalBasis
 
 
 def wilson_interval(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -78,13 +76,13 @@ def wilson_interval(correct: float, n: int, level: float = 0.95) -> tuple[float,
     return _wilson(correct / n, n, float(scipy.stats.norm.ppf((1 + level) / 2)))
 
 
-def summarise(
+def summarise_scores(
     scores: npt.ArrayLike,
     correct: npt.ArrayLike | None = None,
     level: float = 0.95,
     *,
     bounds: tuple[float, float] | None = (0.0, 1.0),
-) -> Summary:
+) -> ScoreSummary:
     """The mean score over seeds with an interval over all that is known to vary.
 
     With a matrix and at least two seeds the interval is over seeds and test rows, crossed; with one seed it is over
@@ -106,12 +104,12 @@ def summarise(
     n_seeds, mean = values.size, float(values.mean())
     if correct is None:
         if n_seeds == 1:
-            return Summary(mean, None, None, 1, "none")
+            return ScoreSummary(mean, None, None, 1, "none")
         # Equal scores do not tell how others would vary. Their computed variance need not be 0: the mean is rounded.
         if np.ptp(values) == 0:
-            return Summary(mean, None, None, n_seeds, "none")
+            return ScoreSummary(mean, None, None, n_seeds, "none")
         half = _half_width(float(values.var(ddof=1)) / n_seeds, n_seeds - 1, level)
-        return Summary(mean, mean - half, mean + half, n_seeds, "seeds only")
+        return ScoreSummary(mean, mean - half, mean + half, n_seeds, "seeds only")
     matrix = _matrix(correct)
     if matrix.shape[0] != n_seeds:
         raise ValueError(f"{n_seeds} scores and a matrix of {matrix.shape[0]} seeds were given; expected as many.")
@@ -122,7 +120,7 @@ def summarise(
     mean, n_rows = float(matrix.mean()), matrix.shape[1]
     if n_seeds == 1:
         low, high = wilson_interval(float(matrix.sum()), n_rows, level)
-        return Summary(mean, low, high, 1, "test rows only")
+        return ScoreSummary(mean, low, high, 1, "test rows only")
     variance, freedom = crossed_variance(matrix)
     if variance == 0:  # all right or all wrong tells no more of the rows than one seed would
         low, high = wilson_interval(mean * n_rows, n_rows, level)
@@ -130,18 +128,18 @@ def summarise(
         # Wilson's interval on the effective number of independent rows: near 0 and 1, where the best methods lie,
         # mean +- t * error would be too short on one side and leave the range on the other.
         low, high = _wilson(mean, mean * (1 - mean) / variance, _quantile(freedom, level))
-    return Summary(mean, low, high, n_seeds, "seeds and test rows")
+    return ScoreSummary(mean, low, high, n_seeds, "seeds and test rows")
 
 
-def _summarise_contributions(mean: float, matrix: Floats, level: float) -> Summary:
+def _summarise_contributions(mean: float, matrix: npt.NDArray[np.float64], level: float) -> ScoreSummary:
     n_seeds, n_rows = matrix.shape
     if n_rows < 2 or np.ptp(matrix) == 0:  # equal contributions do not tell how those of other rows would vary
-        return Summary(mean, None, None, n_seeds, "none")
+        return ScoreSummary(mean, None, None, n_seeds, "none")
     if n_seeds == 1:
         half = _half_width(float(matrix.var(ddof=1)) / n_rows, n_rows - 1, level)
-        return Summary(mean, mean - half, mean + half, 1, "test rows only")
+        return ScoreSummary(mean, mean - half, mean + half, 1, "test rows only")
     half = _half_width(*crossed_variance(matrix), level)
-    return Summary(mean, mean - half, mean + half, n_seeds, "seeds and test rows")
+    return ScoreSummary(mean, mean - half, mean + half, n_seeds, "seeds and test rows")
 
 
 def paired_difference(
@@ -164,7 +162,7 @@ def paired_difference(
     difference = a - b
     n_seeds, n_rows = difference.shape
     mean = float(difference.mean()) if mean is None else mean
-    basis: Basis = "seeds and test rows"
+    basis: IntervalBasis = "seeds and test rows"
     if n_seeds > 1 and n_rows > 1:
         variance, freedom = crossed_variance(difference)
     elif n_rows > 1:
@@ -203,7 +201,7 @@ def unpaired_difference(
         variance = sum(part for part, _ in parts)
         spread = sum(part**2 / freedom for part, freedom in parts)
         freedom = variance**2 / spread if spread > 0 else float(a.size + b.size - 2)
-        basis: Basis = "seeds only"
+        basis: IntervalBasis = "seeds only"
     elif variances[0] is not None and variances[1] is not None:
         # As if each had its own test rows: with the same ones the truth is surer than this says.
         variance, freedom, basis = variances[0] + variances[1], math.inf, "test rows only"
@@ -286,14 +284,14 @@ def pareto_front(cost: npt.ArrayLike, score: npt.ArrayLike, higher_is_better: bo
     return front
 
 
-def _matrix(correct: npt.ArrayLike) -> Floats:
+def _matrix(correct: npt.ArrayLike) -> npt.NDArray[np.float64]:
     values = np.asarray(correct, dtype=np.float64)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"A matrix of shape {values.shape} was given; expected (n_seeds, n_rows), neither of them 0.")
     return values
 
 
-def _nullable(values: npt.ArrayLike) -> Floats:
+def _nullable(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     # A pandas series of a nullable type holds pd.NA, which numpy cannot read as a number.
     convert: Any = getattr(values, "to_numpy", None)
     if convert is not None:

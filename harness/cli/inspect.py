@@ -85,11 +85,11 @@ def write_report_command(
 
 def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
     """Write one row per cell."""
-    from harness.analysis import check_export, export
+    from harness.analysis import check_export, export_records
 
     check_export(file, inputs=[store], overwrite=overwrite)
     with Store.open(store, read_only=True) as opened:
-        n_rows = export(opened.records(), file)
+        n_rows = export_records(opened.records(), file)
     say(f"{n_rows} rows written to {file}.")
 
 

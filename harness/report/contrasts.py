@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import Difference, holm, paired_difference, unpaired_difference
-from harness.report.observations import Key, Observations, RecordSource, matrix, observe
+from harness.report.observations import Observations, RecordSource, matrix, observe
 from harness.report.panels import Panel, panels
 from harness.report.tables import PANEL, each
 
@@ -36,11 +36,11 @@ class Group:
     """
 
     n_train: int
-    keys: dict[int, Key] = field(default_factory=dict)
+    keys: dict[int, tuple[str, str]] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
     variances: dict[int, float | None] = field(default_factory=dict)
 
-    def add(self, seed: int, key: Key, score: float, low: float | None, high: float | None) -> None:
+    def add(self, seed: int, key: tuple[str, str], score: float, low: float | None, high: float | None) -> None:
         """Take in a cell with its score and the ends of the 95 % interval over test rows, where there is one."""
         self.keys[seed], self.scores[seed] = key, score
         self.variances[seed] = None if low is None or high is None else ((high - low) / (2 * _NORMAL)) ** 2
@@ -76,7 +76,7 @@ def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None =
         scores_b = [b.scores[seed] for seed in seeds_b]
         rows_a = matrix(of_a, [a.keys[seed] for seed in seeds_a], scores_a)
         rows_b = matrix(of_b, [b.keys[seed] for seed in seeds_b], scores_b)
-        if rows_a is not None and rows_b is not None and rows_a.are_those_of(rows_b):
+        if rows_a is not None and rows_b is not None and rows_a.are_on_rows_of(rows_b):
             mean = None if rows_a.is_mean else float(np.mean(scores_a) - np.mean(scores_b))
             return paired_difference(rows_a.values, rows_b.values, mean=mean)
     variances = tuple(_variance(group) for group in (a, b))

@@ -12,7 +12,7 @@ from harness.support import text
 
 
 @dataclass(frozen=True)
-class Entry:
+class PivotField:
     """One field of the pivot: the score of a method at a size, or why there is none."""
 
     score: str
@@ -22,17 +22,17 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class PivotRow:
     """One method of the pivot: its entries by size, and its cost at the largest size where it has one."""
 
     variant: str
-    entries: tuple[Entry, ...]
+    entries: tuple[PivotField, ...]
     train: str
     memory: str
     trainable: str
 
 
-def pivot(panel: Panel) -> tuple[list[str], list[Line]]:
+def pivot(panel: Panel) -> tuple[list[str], list[PivotRow]]:
     """Return labels of the training sizes, and one line per configuration with its score at each of them."""
     rows = panel.rows
     sizes = (
@@ -53,7 +53,7 @@ def pivot(panel: Panel) -> tuple[list[str], list[Line]]:
         costed = [row for row in own if row is not None and text.present(row.score)]
         last: Any = costed[-1] if costed else None
         lines.append(
-            Line(
+            PivotRow(
                 variant=text.plain(variant),
                 entries=tuple(_entry(row, best.get(key)) for row, key in zip(own, keys, strict=True)),
                 train=text.seconds(last.train_seconds if last else None),
@@ -64,13 +64,13 @@ def pivot(panel: Panel) -> tuple[list[str], list[Line]]:
     return labels, lines
 
 
-def _entry(row: Any, best: float | None) -> Entry:
+def _entry(row: Any, best: float | None) -> PivotField:
     if row is None:
-        return Entry(text.ABSENT, "", "", False)
+        return PivotField(text.ABSENT, "", "", False)
     note = row.note if text.present(row.note) else ""
     if not text.present(row.score):
-        return Entry(text.ABSENT, "", note or "not run", False)
-    return Entry(text.score(row.score), text.interval(row.score_low, row.score_high), note, row.score == best)
+        return PivotField(text.ABSENT, "", note or "not run", False)
+    return PivotField(text.score(row.score), text.interval(row.score_low, row.score_high), note, row.score == best)
 
 
 def markdown_pivot(panel: Panel) -> str:

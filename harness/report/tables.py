@@ -10,12 +10,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from harness.analysis import Dtype, summarise
+from harness.analysis import Dtype, summarise_scores
 from harness.metrics import metrics
 from harness.report.observations import Observations, RecordSource, matrix, observe
 from harness.support import UsageError, text
-
-Row = dict[str, Any]
 
 _GROUP = ("task", "data", "backbone", "weights", "device", "budget", "method", "family", "variant", "n_train", "draw")
 PANEL = ("task", "data", "device", "budget", "backbone", "weights")
@@ -94,10 +92,10 @@ _MADE: WeakKeyDictionary[Observations, pd.DataFrame] = WeakKeyDictionary()
 
 
 def _compare(observations: Observations) -> pd.DataFrame:
-    groups: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     columns = observations.columns(_READ)
     for values in zip(*columns.values(), strict=True):
-        row: Row = dict(zip(_READ, values, strict=True))
+        row: dict[str, Any] = dict(zip(_READ, values, strict=True))
         groups[tuple(row[name] for name in _GROUP)].append(row)
     by_metric = [rows for found in groups.values() for rows in _by_metric(found)]
     _check_scales(by_metric)
@@ -116,9 +114,9 @@ _SHARED = ("task", "data", "device", "budget", *_SIZE)
 """Columns that rows of one table share at one size, but for the backbone."""
 
 
-def _by_metric(rows: list[Row]) -> list[list[Row]]:
+def _by_metric(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The cells of one configuration by their metric; those without a score go with the most frequent one."""
-    found: defaultdict[tuple[str, bool], list[Row]] = defaultdict(list)
+    found: defaultdict[tuple[str, bool], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["metric"] is not None:
             found[row["metric"], row["higher_is_better"]].append(row)
@@ -129,13 +127,13 @@ def _by_metric(rows: list[Row]) -> list[list[Row]]:
     return [found[metric] for metric in sorted(found)]
 
 
-def _check_scales(groups: list[list[Row]]) -> None:
+def _check_scales(groups: list[list[dict[str, Any]]]) -> None:
     """Refuse fractions and percents of one metric in one table: a mean over both is no score.
 
     Raises:
         UsageError: a metric between 0 and 1 has scores above 1 beside others that are fractions.
     """
-    found: dict[tuple[Any, ...], tuple[Row, Row]] = {}
+    found: dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in (row for rows in groups for row in rows if row["score"] is not None):
         if row["score"] <= 0:  # 0 is 0 on both
             continue
@@ -159,11 +157,11 @@ def _is_fraction(metric: str) -> bool:
     return metric in metrics and metrics.get(metric).high == 1.0
 
 
-def _value(row: Row) -> float:
+def _value(row: dict[str, Any]) -> float:
     return float(row["score"])
 
 
-def _expected_seeds(groups: list[list[Row]]) -> Callable[[Row], set[int]]:
+def _expected_seeds(groups: list[list[dict[str, Any]]]) -> Callable[[dict[str, Any]], set[int]]:
     """Seeds that the other methods of a row's tables have at its size.
 
     Methods without a backbone stand in the tables of all backbones; cells without a score have no metric.
@@ -173,7 +171,7 @@ def _expected_seeds(groups: list[list[Row]]) -> Callable[[Row], set[int]]:
     for row in (row for rows in groups for row in rows):
         seeds[tuple(row[name] for name in _SHARED)][row["backbone"], row["weights"], row["metric"]].add(row["seed"])
 
-    def expected(row: Row) -> set[int]:
+    def expected(row: dict[str, Any]) -> set[int]:
         backbone, metric = (row["backbone"], row["weights"]), row["metric"]
         return {
             seed
@@ -186,12 +184,12 @@ def _expected_seeds(groups: list[list[Row]]) -> Callable[[Row], set[int]]:
     return expected
 
 
-def _summarise(observations: Observations, rows: list[Row], expected: set[int]) -> Row:
+def _summarise(observations: Observations, rows: list[dict[str, Any]], expected: set[int]) -> dict[str, Any]:
     rows = sorted(rows, key=lambda row: row["seed"])
     ok = [row for row in rows if row["status"] == "ok" and row["score"] is not None]
     counts = Counter(row["status"] for row in rows)
     first = ok[0] if ok else rows[0]
-    summary: Row = dict.fromkeys(_DTYPES)
+    summary: dict[str, Any] = dict.fromkeys(_DTYPES)
     summary.update({name: first[name] for name in (*_GROUP, "n_per_class", "metric", "higher_is_better")})
     summary["defaults_chosen_here"] = _any(row["defaults_chosen_here"] for row in rows)
     summary["backbone_has_seen"] = _any(row["backbone_has_seen"] for row in rows)
@@ -211,9 +209,9 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     scores = [row["score"] for row in ok]
     rows_of = matrix(observations, [(row["id"], row["device"]) for row in ok], scores)
     if rows_of is None:
-        found = summarise(scores)
+        found = summarise_scores(scores)
     else:
-        found = summarise(scores, rows_of.values, bounds=(0.0, 1.0) if rows_of.is_mean else None)
+        found = summarise_scores(scores, rows_of.values, bounds=(0.0, 1.0) if rows_of.is_mean else None)
     low, high, basis = found.low, found.high, found.basis
     if basis == "none" and first["score_low"] is not None:  # the record's own, where rows tell nothing of the metric
         low, high, basis = first["score_low"], first["score_high"], "test rows only"
@@ -234,14 +232,14 @@ def _summarise(observations: Observations, rows: list[Row], expected: set[int]) 
     return summary
 
 
-def _note(summary: Row) -> str | None:
+def _note(summary: dict[str, Any]) -> str | None:
     parts = [f"{summary[f'n_{status}']} {label}" for status, label in _NOT_OK.items() if summary[f"n_{status}"]]
     if summary["n_missing"]:
         parts.append(f"{summary['n_missing']} missing")
     return ", ".join(parts) or None
 
 
-def _over(reduce: Callable[[Any], Any], rows: list[Row], name: str) -> float | None:
+def _over(reduce: Callable[[Any], Any], rows: list[dict[str, Any]], name: str) -> float | None:
     values = [row[name] for row in rows if row[name] is not None]
     return float(reduce(values)) if values else None
 

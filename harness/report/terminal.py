@@ -12,7 +12,7 @@ from harness.report.caption import cautions, scores_said
 from harness.report.compare import Compared
 from harness.report.observations import RecordSource
 from harness.report.panels import Panel, panels
-from harness.report.pivot import Entry, pivot
+from harness.report.pivot import PivotField, pivot
 from harness.report.tables import each
 from harness.support import text
 
@@ -76,7 +76,7 @@ def _wide(panel: Panel) -> Table:
     return table
 
 
-def _shown(entry: Entry) -> Text:
+def _shown(entry: PivotField) -> Text:
     shown = Text(entry.score, style="bold" if entry.is_best else "")
     if entry.interval:
         shown.append(f"\n{entry.interval}", style="dim not bold")
