@@ -18,7 +18,7 @@ from harness.methods._fine_tuning import FineTuning, FittedModel
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
-from harness.tasks.base import Answers, Likelihoods, Texts
+from harness.tasks.base import Answers, Likelihoods, TextAnswers
 from tests.test_method_contract import BRIEF, configured, state_hash
 from tests.toy_kinds import TOYS, architectures_of
 from tests.toys import make_bench
@@ -28,7 +28,7 @@ CASES = [(name, architecture) for name in TOYS for architecture in architectures
 
 def plain(answers: Answers) -> Any:
     """Answers as something that compares."""
-    if isinstance(answers, Texts):
+    if isinstance(answers, TextAnswers):
         return list(answers.texts)
     return answers.nll if isinstance(answers, Likelihoods) else answers
 

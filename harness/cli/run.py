@@ -248,10 +248,10 @@ def print_data(console: Console, task: Task, files: BackboneFiles | None) -> Non
         files: the backbone that reads the texts; None where no method uses one.
     """
     from harness.support import plain
-    from harness.tasks import summarise
+    from harness.tasks import summarise_data
 
     with console.status("Reading the texts"):
-        summary = summarise(task, files)
+        summary = summarise_data(task, files)
     console.print(plain(summary.line()), highlight=False, markup=False, soft_wrap=True)
     problems = Console(stderr=True)
     for warning in summary.warnings:

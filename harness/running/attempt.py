@@ -19,10 +19,11 @@ from harness.measure import (
     is_in_long_step,
     n_signs,
 )
-from harness.methods import Fitted, Ledger
+from harness.methods import Fitted, Ledger, methods
+from harness.metrics import metrics
 from harness.planning import PlannedCell
 from harness.records import UNSTEADY, Cost, Predictions, Record, Score, Status
-from harness.tasks import Task
+from harness.tasks import Task, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
@@ -129,6 +130,9 @@ class Attempt:
         if self.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
             measured[UNSTEADY] = self.unsteady
         measured.update({name: str(value) for name, value in self.ledger.notes.items()})
+        for registry, name in ((methods, cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric)):
+            if (origin := registry.origin(name)) is not None:
+                measured[f"{registry.kind} from"] = origin
         if self.left_behind is not None:
             measured[_LEFT_BEHIND] = self.left_behind
         failures = Failures({**self.meters.failures, **self.clock.failures, **self.failures})

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from harness.metrics import metrics
 from harness.records import Predictions, Score
-from harness.tasks.base import Answers, Kind, Labels, Likelihoods, Task, Texts
+from harness.tasks.base import Answers, Kind, Labels, Likelihoods, Task, TextAnswers
 
 
 class TextualKind(Kind):
@@ -28,7 +28,7 @@ class TextualKind(Kind):
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse anything but one text a row with a finite confidence, if any, or one finite likelihood a row."""
         wants_likelihood = task.reply is not None and task.reply.wants_likelihood
-        expected = Likelihoods if wants_likelihood else Texts
+        expected = Likelihoods if wants_likelihood else TextAnswers
         if not isinstance(answers, expected):
             raise ValueError(f"The method returned {type(answers).__name__}; expected {expected.__name__}.")
         found = len(answers.nll) if isinstance(answers, Likelihoods) else len(answers.texts)
@@ -36,7 +36,7 @@ class TextualKind(Kind):
             raise ValueError(f"The method returned {found} answers; expected {n_rows}.")
         if isinstance(answers, Likelihoods) and not np.isfinite(answers.nll).all():
             raise FloatingPointError("The method returned likelihoods that are not finite.")
-        confidence = answers.confidence if isinstance(answers, Texts) else None
+        confidence = answers.confidence if isinstance(answers, TextAnswers) else None
         if confidence is not None and not np.isfinite(confidence).all():
             raise FloatingPointError("The method returned confidences that are not finite.")
 
@@ -47,7 +47,7 @@ class TextualKind(Kind):
         if isinstance(answers, Likelihoods):
             statistics = metrics.get(task.metric).row_statistics(answers.nll, answers.n_tokens)
             return Predictions(rows=task.test_rows, statistics=_narrow(statistics))
-        assert isinstance(answers, Texts)
+        assert isinstance(answers, TextAnswers)
         texts = list(answers.texts)
         for name in names:
             statistics |= metrics.get(name).row_statistics(texts, self.references(task.test_labels))
@@ -90,7 +90,7 @@ class TextualKind(Kind):
         spec = metrics.get(task.metric)
         if isinstance(answers, Likelihoods):
             return spec.compute(answers.nll, answers.n_tokens)
-        assert isinstance(answers, Texts)
+        assert isinstance(answers, TextAnswers)
         return spec.compute(list(answers.texts), self.references(labels))
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:

@@ -15,10 +15,10 @@ from harness.backbones import DEFAULT_BACKBONE
 from harness.data import TaskSpec
 from harness.records import Predictions, Score
 from harness.support import Registry
+from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
-    from harness.training import AnswerForm
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -257,7 +257,7 @@ class Sequences:
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class TextAnswers:
     """Answers that are texts.
 
     Attributes:
@@ -284,7 +284,7 @@ class Likelihoods:
     n_tokens: Ints
 
 
-Answers: TypeAlias = Floats | Texts | Likelihoods
+Answers: TypeAlias = Floats | TextAnswers | Likelihoods
 """What a fitted method says of some rows: probabilities of shape (rows, outputs) for classes and choices, texts for
 spans and generated text, likelihoods where a text's own likelihood is asked for."""
 
@@ -342,6 +342,10 @@ class Kind(ABC):
         """
 
     @abstractmethod
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a made-up row by role, whose answer can be learned; contract tests are made of such rows."""
+
+    @abstractmethod
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
         """Token ids of each row: special tokens included, at most `max_length` a sequence."""
 
@@ -365,10 +369,10 @@ class Kind(ABC):
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """The task's main metric of any rows, in its own direction."""
 
-    def answer_form(self) -> AnswerForm | None:
-        """Return how methods that train inside a transformer serve this kind: head, loss, prediction.
+    def answer_form(self) -> Any:
+        """Return how methods that train inside a transformer serve this kind: a `harness.training.AnswerForm`, or None.
 
-        None takes the harness's own for `form`. A kind with a form of its own has to return one; a kind whose form is
+        It says what the head, the loss and a prediction are; None takes the harness's own for `form`. A kind with a form of its own has to return one; a kind whose form is
         one of `FORMS` may, if its answers are those of the form.
         """
         return None

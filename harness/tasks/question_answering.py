@@ -16,11 +16,10 @@ from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, mark_segments, segments_of
 from harness.tasks.base import Form, Labels, Reply, Rows, Sequences, Source, Task, kinds
+from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PROMPT = "{context}\nQuestion: {question}\nAnswer:"
 
 REPLY = Reply(max_new_tokens=32, stop=("\n",))
 """Of a language model that is asked in words."""
@@ -61,6 +60,7 @@ class QuestionAnswering(TextualKind):
     form: ClassVar[Form] = "spans"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "context": "context", "answers": "answers"}
+    prompt = "{context}\nQuestion: {question}\nAnswer:"
     main_metric = "squad_f1"
     also: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
 
@@ -81,7 +81,7 @@ class QuestionAnswering(TextualKind):
         spec = self.resolve(spec)
         columns = columns_of(self, spec).values()
         splits, train, test = read_parts(spec, mirror, columns, lambda data, origin: self._read(data, origin, spec))
-        return assemble(self, spec, splits, train, test, prompt=spec.prompt or PROMPT, reply=reply_of(spec, REPLY))
+        return assemble(self, spec, splits, train, test, prompt=spec.prompt or self.prompt, reply=reply_of(spec, REPLY))
 
     def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:
         columns = columns_of(self, spec)
@@ -100,8 +100,16 @@ class QuestionAnswering(TextualKind):
             answers,
             ["\n".join(f"{start} {text}" for start, text in zip(a.starts, a.texts, strict=True)) for a in answers],
             fields,
-            fill(spec.prompt or PROMPT, {**fields, **by_column}, len(questions), list(by_column)),
+            fill(spec.prompt or self.prompt, {**fields, **by_column}, len(questions), list(by_column)),
         )
+
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a question about a topic and a context with one word of it."""
+        topic = toys.topic()
+        answer = toys.word(topic)
+        context = toys.sentence(12, answer)
+        answers = {"text": [answer], "answer_start": [context.index(answer)]}
+        return {"question": f"help with {toys.word(topic)}", "context": context, "answers": answers}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
         """Windows over the context, each behind the question; no part of a context is left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.backbones import Backbone
 from harness.data import (
@@ -21,6 +21,7 @@ from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, columns_of, fill, resolve_common
 from harness.tasks._tokenize import tokenize_pairs
 from harness.tasks.base import Sequences, Source, Task, kinds
+from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,6 +89,14 @@ class TextPair(ProbabilityKind):
             n_outputs=len(rows.label_names),
             prompt=spec.prompt,
         )
+
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return two texts and whether they have one topic."""
+        first, second = toys.topic(), toys.topic()
+        if toys.draw.random() < 0.3:
+            second = first
+        texts = [toys.sentence(4, toys.word(topic)) for topic in (first, second)]
+        return {"first": texts[0], "second": texts[1], "label": "is" if first == second else "not"}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
         """Both texts in one sequence, the longer cut first."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from harness.features import pad
 from harness.measure import Device, Precision, show_progress
-from harness.tasks import Answers, Ints, Labels, Rows, Texts
+from harness.tasks import Answers, Ints, Labels, Rows, TextAnswers
 from harness.training.forms.base import (
     AnswerForm,
     Examples,
@@ -125,7 +125,7 @@ class Spans(AnswerForm):
                 _, first, last, sure = max(found, key=lambda one: one[0])
                 texts.append(contexts[position][first:last])
                 confidence[row] = sure
-        return Texts(texts, confidence)
+        return TextAnswers(texts, confidence)
 
 
 def place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[int, int]:

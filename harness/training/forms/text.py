@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.measure import Device, FlopsModel, Precision
-from harness.tasks import Answers, Floats, Ints, Labels, Likelihoods, Rows, Texts
+from harness.tasks import Answers, Floats, Ints, Labels, Likelihoods, Rows, TextAnswers
 from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench, sizes_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def answer(model: AskedModel, prompts: Sequence[TokenIds], bench: Workbench, pre
     texts, n_cut = write(model, prompts, tokenizer, bench.reply, bench.device, precision)
     if n_cut:
         bench.ledger.notes["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
-    return Texts(texts, n_cut=n_cut)
+    return TextAnswers(texts, n_cut=n_cut)
 
 
 def reply_ids(rows: Rows, bench: Workbench) -> list[TokenIds]:
