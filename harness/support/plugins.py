@@ -43,7 +43,7 @@ class PlugIn:
         """
         try:
             return self.entry.load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - another package's code may raise anything
+        except (Exception, SystemExit) as error:
             raise PlugInError(self.refusal(reason_of(error))) from error
 
     def refusal(self, reason: str) -> str:

@@ -43,7 +43,7 @@ class Registry(Generic[T]):
         package: str,
         *,
         expected: str = "",
-        why_not: Callable[[Any], str | None] = lambda member: None,
+        why_not: Callable[[Any], str | None] | None = None,
     ) -> None:
         self.kind = kind
         self._package = package
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
             ValueError: the name is taken or no name; a programming error.
             TypeError: the object is no member.
         """
-        reason = self._why_not(member)
+        reason = None if self._why_not is None else self._why_not(member)
         if reason is not None:
             raise TypeError(f"{reason}; expected {self._expected}")
         if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -370,10 +370,10 @@ class Kind(ABC):
         """The task's main metric of any rows, in its own direction."""
 
     def answer_form(self) -> Any:
-        """Return how methods that train inside a transformer serve this kind: a `harness.training.AnswerForm`, or None.
+        """Return a `harness.training.AnswerForm`: head, loss and prediction of methods that train a transformer.
 
-        It says what the head, the loss and a prediction are; None takes the harness's own for `form`. A kind with a form of its own has to return one; a kind whose form is
-        one of `FORMS` may, if its answers are those of the form.
+        None takes the harness's own for `form`. A kind whose form is none of `FORMS` has to return one. Another kind
+        may, if its answers are those of its form.
         """
         return None
 

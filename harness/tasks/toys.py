@@ -10,7 +10,23 @@ TOPIC_WORDS: Final = {
     "shipping": ["parcel", "courier", "delivery", "tracking", "address"],
     "technical": ["crash", "error", "install", "screen", "update"],
 }
-FILLER: Final = "the a my is was please help with about and it not again now when".split()
+FILLER: Final = [
+    "the",
+    "a",
+    "my",
+    "is",
+    "was",
+    "please",
+    "help",
+    "with",
+    "about",
+    "and",
+    "it",
+    "not",
+    "again",
+    "now",
+    "when",
+]
 
 
 class Toys:

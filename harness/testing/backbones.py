@@ -116,7 +116,7 @@ def save_tiny_t5(folder: Path, *, layers: int = 2, width: int = 32, max_length: 
     word_tokenizer(WORDS, "$A </s>", max_length).save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = T5Config(
+        config = T5Config(  # type: ignore[call-arg]
             vocab_size=len(WORDS),
             d_model=width,
             d_kv=width // 2,

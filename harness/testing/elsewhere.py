@@ -50,7 +50,13 @@ def predict_elsewhere(cases: Sequence[Case], task: Task, lab: Lab) -> list[tuple
         "spec": task.spec.model_dump(mode="json"),
         "cache": str(lab.folder / "cache"),
         "cases": [
-            [type(case.method).__module__, case.method.name, case.method.config(), str(case.files.folder), str(case.saved)]
+            [
+                type(case.method).__module__,
+                case.method.name,
+                case.method.config(),
+                str(case.files.folder),
+                str(case.saved),
+            ]
             for case in cases
         ],
     }

@@ -349,7 +349,7 @@ def learns(subject: _Subject) -> None:
 
 
 def predicts_the_same_in_another_process(subject: _Subject) -> None:
-    """Check identity and predictions in a process of their own, with a cold and a warm cache, and from what is saved."""
+    """Check identity and predictions in another process, with a cold and a warm cache, and from what is saved."""
     if subject.refusal is None:
         check_elsewhere([(subject.cls, subject.architecture)], subject.task.kind)
 

@@ -17,9 +17,9 @@ from .exercise import exercise_training as exercise_training
 from .forms import AnswerForm as AnswerForm
 from .forms import Examples as Examples
 from .forms import answer_form as answer_form
+from .forms.base import linear_head as linear_head
 from .forms.classes import Classes as Classes
 from .forms.classes import score_logits as score_logits
-from .forms.base import linear_head as linear_head
 from .forms.text import answer as answer
 from .inputs import BlockInputs as BlockInputs
 from .inputs import Inputs as Inputs
