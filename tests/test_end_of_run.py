@@ -72,7 +72,7 @@ def test_the_end_of_a_run_holds_the_predictions_of_few_records(
     device = SimpleNamespace(name=DEVICE, kind="cpu")
     prepared = Prepared("quickstart", (), {}, {}, device)  # type: ignore[arg-type]
     seen: list[Any] = []
-    monkeypatch.setattr("harness.schedule.prepare.prepare", lambda *_: prepared)
+    monkeypatch.setattr("harness.schedule.prepare_plan", lambda *_: prepared)
     monkeypatch.setattr("harness.schedule.drive.run_cells", lambda *_: Outcome(ids, 0, 0))
     monkeypatch.setattr(run_module, "_conclude", lambda *args: seen.append(args[3]) or 0)
     workers: Any = SimpleNamespace(warm_up=lambda: None, remarks=[], device=device)

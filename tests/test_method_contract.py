@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
-from harness.methods import methods
+from harness.methods import majority, methods
 from harness.methods._fine_tuning import FineTuning
 from harness.methods._peft import PeftMethod
-from harness.tasks import Task, kinds
-from harness.testing import Check, CheckError, checks_of, lab
+from harness.support.errors import UsageError
+from harness.tasks import Rows, Task, kinds
+from harness.testing import Check, CheckError, check_method, checks_of, lab
 from harness.testing.method_checks import BRIEF, check_elsewhere, configured
 from tests.toys import make_bench, run_one
 
@@ -43,7 +45,9 @@ def test_every_method_keeps_its_contract(check: Check) -> None:
     check()
 
 
-@pytest.mark.parametrize(("name", "architecture"), [case for case in CASES if issubclass(methods.get(case[0]), PeftMethod)])
+@pytest.mark.parametrize(
+    ("name", "architecture"), [case for case in CASES if issubclass(methods.get(case[0]), PeftMethod)]
+)
 def test_counts_what_peft_counts(
     name: str, architecture: str, toy: Task, tiny_backbones: dict[str, BackboneFiles], cpu: Device
 ) -> None:
@@ -51,9 +55,7 @@ def test_counts_what_peft_counts(
     if method.why_not(toy, tiny_backbones[architecture], "cpu") is not None:
         return
     model = method.build(make_bench(toy, tiny_backbones[architecture], cpu))
-    counts = [
-        sum(value.numel() for value in part.parameters() if value.requires_grad) for part in (model, model.head)
-    ]
+    counts = [sum(value.numel() for value in part.parameters() if value.requires_grad) for part in (model, model.head)]
     wrapped: Any = model.transformer
     assert counts[0] - counts[1] == wrapped.get_nb_trainable_parameters()[0]
 
@@ -96,9 +98,7 @@ def test_another_process_gives_the_same(which: str) -> None:
     kind = kinds.get("classification")
     task = lab().task(kind)
     cases = [
-        case
-        for case in CASES
-        if configured(methods.get(case[0])).why_not(task, lab().backbone(case[1]), "cpu") is None
+        case for case in CASES if configured(methods.get(case[0])).why_not(task, lab().backbone(case[1]), "cpu") is None
     ]
     if which != "all":
         first = {name: architecture for name, architecture in reversed(cases) if name in FIRST_OF_FAMILY.values()}
@@ -106,21 +106,30 @@ def test_another_process_gives_the_same(which: str) -> None:
     check_elsewhere([(methods.get(name), architecture) for name, architecture in cases], kind)
 
 
+def nothing(*arguments: Any) -> Any:
+    return None
+
+
+def random_answers(fitted: Any, rows: Rows, bench: Any) -> Any:
+    return np.random.default_rng().dirichlet([1, 1, 1], len(rows))
+
+
 @pytest.mark.parametrize(
-    ("name", "change", "message"),
+    ("change", "message"),
     [
-        ("majority", {"predict": lambda self, rows, bench: None}, "NoneType"),
-        ("majority", {"state": lambda self: {}, "tensors": lambda self: {}}, "frequencies"),
+        ({"predict": nothing}, "expected a cell that ends well; found failed.*NoneType"),
+        (
+            {"predict": random_answers},
+            "repeats itself: expected the same predictions again",
+        ),
+        ({"tensors": lambda *_: {}}, "lacks the tensor 'frequencies'"),
+        ({"n_trainable": property(lambda *_: 4, nothing)}, "n_trainable within n_parameters"),
     ],
 )
 def test_a_method_that_breaks_its_contract_is_found_out(
-    name: str, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.methods import majority
-
     for attribute, value in change.items():
-        monkeypatch.setattr(majority._Majority, attribute, value)
-    with pytest.raises(Exception, match=message) as caught:
-        for check in checks_of(methods.get(name), skip=SKIPPED[name]):
-            check()
-    assert isinstance(caught.value, CheckError) or any(name in note for note in caught.value.__notes__)
+        monkeypatch.setattr(majority._Frequencies, attribute, value, raising=False)
+    with pytest.raises((CheckError, UsageError), match=f"(?s){message}"):
+        check_method(majority.Majority, skip=SKIPPED["majority"])

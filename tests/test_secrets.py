@@ -6,20 +6,20 @@ import io
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-import harness.cli.main as main_module
 from harness.advice import advise
 from harness.cli.main import app
+from harness.cli.streams import print_masked_traceback
 from harness.store.database import parse_url
 from harness.store.reading import read_source
 from harness.store.store import Store
 from harness.support.errors import HarnessError
 from harness.support.masking import mask_store, mask_text
+from tests.commands import everything_said
 from tests.record_factory import make_record
 from tests.toys import write_toy_table
 
@@ -90,16 +90,6 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalWorkers, "device", property(lambda _: find_device("cpu")))
 
 
-def everything_said(result: Any, folder: Path) -> str:
-    """Output, exception with its causes, and every file that was written."""
-    said = [result.output]
-    if result.exception is not None:
-        said += traceback.format_exception(result.exception)
-    said += [str(path) for path in folder.rglob("*")]
-    said += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
-    return "\n".join(said)
-
-
 @pytest.mark.usefixtures("no_workers")
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_no_command_shows_the_password(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +113,7 @@ def test_errors_of_usage_and_tracebacks_of_bugs_are_masked(monkeypatch: pytest.M
     try:
         raise RuntimeError(f"a bug with {URLS[0]}")
     except RuntimeError as error:
-        main_module.print_masked_traceback(type(error), error, error.__traceback__)
+        print_masked_traceback(type(error), error, error.__traceback__)
     assert "RuntimeError: a bug with postgresql://user:***@localhost" in err.getvalue()
     assert SECRET not in err.getvalue()
 
