@@ -317,6 +317,22 @@ def methods(
 
 
 @app.command()
+def kinds() -> None:
+    """List the kinds of task, with their metrics."""
+    from harness.cli.registered import show_kinds
+
+    show_kinds()
+
+
+@app.command()
+def metrics() -> None:
+    """List the metrics, with the kinds of task that each scores."""
+    from harness.cli.registered import show_metrics
+
+    show_metrics()
+
+
+@app.command()
 def suites(
     name: Annotated[Optional[str], typer.Argument(help="Explain this one.")] = None,  # noqa: UP045
 ) -> None:

@@ -250,7 +250,7 @@ def _known_files() -> dict[str, _SuiteFile]:
                 if taken is not None:
                     owner = taken.origin or "the harness"
                     raise PlugInError(plug_in.refusal(f"{owner} has a suite called '{name}' already"))
-                found[name] = _SuiteFile(entry, f"{entry.name} of {plug_in.origin}", plug_in.origin)
+                found[name] = _SuiteFile(entry, f"{plug_in.package}/{entry.name}", plug_in.origin)
         except PlugInError as error:
             warnings.warn(str(error), stacklevel=2)
     return found

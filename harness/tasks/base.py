@@ -397,5 +397,9 @@ def _why_no_kind(member: Any) -> str | None:
 
 
 kinds: Registry[Kind] = Registry(
-    "kind of task", "harness.tasks", expected="an instance of a subclass of harness.tasks.Kind", why_not=_why_no_kind
+    "kind of task",
+    "harness.tasks",
+    group="harness.kinds",
+    expected="an instance of a subclass of harness.tasks.Kind",
+    why_not=_why_no_kind,
 )
