@@ -1,4 +1,4 @@
-"""What kinds whose answers are texts share: how answers are decoded and scored."""
+"""Decoding and scoring of answers that are texts or likelihoods, shared by several kinds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.tasks.base import Answers, Kind, Labels, Likelihoods, Task, TextAns
 
 
 class TextualKind(Kind):
-    """Answers are texts, scored against what is right; or likelihoods, which are their own score.
+    """Answers are texts, scored against the right ones; or likelihoods, which are their own score.
 
     Class attributes:
         also: metrics that are kept beside the main one.
@@ -22,7 +22,7 @@ class TextualKind(Kind):
     also: ClassVar[tuple[str, ...]] = ()
 
     def references(self, labels: Labels) -> list[list[str]]:
-        """The texts that would be right, of each row."""
+        """Return the right texts of each row."""
         return [[str(label)] for label in labels]
 
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
@@ -41,7 +41,7 @@ class TextualKind(Kind):
             raise FloatingPointError("The method returned confidences that are not finite.")
 
     def decode(self, task: Task, answers: Answers) -> Predictions:
-        """The texts, and what the metrics rest on."""
+        """Return the texts, and the statistics of the metrics."""
         names = dict.fromkeys([task.metric, *self.also])
         statistics: dict[str, npt.NDArray[Any]] = {}
         if isinstance(answers, Likelihoods):
@@ -60,7 +60,7 @@ class TextualKind(Kind):
         )
 
     def score(self, task: Task, predictions: Predictions) -> Score:
-        """The main metric with its interval over test rows where it is their mean, and further metrics."""
+        """Return the main metric, its interval over test rows where it is their mean, and further metrics."""
         spec = metrics.get(task.metric)
         value = spec.from_statistics(predictions.statistics)
         low = high = None
@@ -86,7 +86,7 @@ class TextualKind(Kind):
         )
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """The task's main metric of any rows."""
+        """Return the task's main metric of any rows."""
         spec = metrics.get(task.metric)
         if isinstance(answers, Likelihoods):
             return spec.compute(answers.nll, answers.n_tokens)
@@ -94,12 +94,12 @@ class TextualKind(Kind):
         return spec.compute(list(answers.texts), self.references(labels))
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
-        """None of texts."""
+        """Return None: texts have no probabilities."""
         return None
 
 
 def _narrow(statistics: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Fractions in four bytes where that is exact enough to tell rows apart, likelihoods in eight."""
+    """Return fractions in four bytes, which is exact enough to tell rows apart, and likelihoods in eight."""
     return {
         name: values.astype(np.float32) if values.dtype == np.float64 and name != "nll" else values
         for name, values in statistics.items()

@@ -62,7 +62,7 @@ class Classification(ProbabilityKind):
         return {"text": toys.sentence(toys.draw.randint(2, 10), *words), "label": topic}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Cut on the side that the task says, special tokens kept."""
+        """Tokenize the texts, cut on the side that the task says."""
         return tokenize_texts(source, backbone, max_length)
 
 

@@ -30,7 +30,7 @@ class Generation(WrittenKind):
         return {"prompt": toys.sentence(4, toys.word(topic)), "target": TOPIC_WORDS[topic][0]}
 
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """A text is written in answer to a prompt, and has its likelihood without one."""
+        """Refuse a prompt for metrics of texts as such, and its absence for the others."""
         has_prompt = "prompt" in spec.columns.given
         if spec.metric in self.likelihood_metrics and (has_prompt or spec.prompt):
             key = "columns.prompt" if has_prompt else "prompt"

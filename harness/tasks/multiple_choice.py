@@ -85,7 +85,7 @@ class MultipleChoice(ProbabilityKind):
         return {"question": toys.sentence(5, asked), "choices": choices, "answer": labels[texts.index(right)]}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """The question with each choice, the longer of the two cut first."""
+        """Tokenize the question with each choice; the longer of the two is cut first."""
         questions, choices = source.fields["question"], source.fields["choices"]
         counts = [len(texts) for texts in choices]
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -95,13 +95,13 @@ class MultipleChoice(ProbabilityKind):
         return Sequences(ids, n_truncated, first)
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """The right one of each row's choices."""
+        """Return the right one of each row's choices."""
         choices = rows.source.fields["choices"]
         return [choices[row][right] for row, right in zip(rows.index, rows.known_labels, strict=True)]
 
 
 def _choices(value: Any, row: int, column: str, origin: Origin) -> tuple[list[str], list[str]]:
-    """Texts and labels of one row's choices."""
+    """Return the texts and labels of one row's choices."""
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         texts = value["text"]
         labels = value.get("label") or list(range(len(texts)))
@@ -121,7 +121,7 @@ def _choices(value: Any, row: int, column: str, origin: Origin) -> tuple[list[st
 
 
 def _position(key: Any, texts: Sequence[str], labels: Sequence[str], row: int, column: str, origin: Origin) -> int:
-    """Which choice an answer key means."""
+    """Return the position of the choice that an answer key means."""
     if key is None or (isinstance(key, str) and not key.strip()):
         raise DataError(f"{origin.name}: {origin.at(row)}: the answer in column '{column}' is missing.")
     if not isinstance(key, bool) and str(key) in labels:

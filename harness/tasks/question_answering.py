@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 REPLY = Reply(max_new_tokens=32, stop=("\n",))
-"""Of a language model that is asked in words."""
+"""Settings of generation for a language model that is asked in words."""
 
 STRIDE = 1 / 3
-"""Part of a window that the next one repeats: BERT's 128 of 384 tokens."""
+"""Share of a window that the next one repeats: BERT's 128 of 384 tokens."""
 
 LONGEST_QUESTION = 64
-"""Tokens of a question, at most (as in BERT's own evaluation on SQuAD)."""
+"""Maximum number of tokens of a question (as in BERT's own evaluation on SQuAD)."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is right for one question.
+    """The right answers to one question.
 
     Attributes:
         texts: any of these.
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def first(self) -> tuple[int, int]:
-        """Where the first begins, and the character behind its end: what is trained on."""
+        """Start of the first answer, and the character after its end: the target of training."""
         return self.starts[0], self.starts[0] + len(self.texts[0])
 
 
@@ -65,11 +65,11 @@ class QuestionAnswering(TextualKind):
     also: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
 
     def references(self, labels: Labels) -> list[list[str]]:
-        """All answers that would be right."""
+        """Return all right answers."""
         return [list(answer.texts) for answer in labels]
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """The first of the answers."""
+        """Return the first of the answers."""
         return [answer.texts[0] for answer in rows.known_labels]
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -147,7 +147,7 @@ class QuestionAnswering(TextualKind):
 
 
 def _answer(value: Any, context: str, row: int, column: str, origin: Origin) -> Answer:
-    """One row's answers, each where it stands in the context."""
+    """Return one row's answers, each with its place in the context."""
     texts, starts = value, None
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")

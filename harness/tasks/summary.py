@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
 
 MOST_READ: Final = 1000
-"""Largest number of texts that are tokenized to find the share of those that are cut."""
+"""Maximum number of texts to tokenize for the share of cut texts."""
 
 _N_CLASSES = 4
 _N_UNSCORED = 3
@@ -24,7 +24,7 @@ _N_UNSCORED = 3
 
 @dataclass(frozen=True)
 class Truncation:
-    """How many texts a backbone does not read to their end.
+    """Counts of texts that a backbone does not read to their end.
 
     Attributes:
         n_cut: texts that are cut, of those looked at.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BETWEEN = "\n"
-"""Stands between the two texts where they are one."""
+"""Separator of the two texts where they are joined."""
 
 
 class TextPair(ProbabilityKind):
@@ -40,7 +40,7 @@ class TextPair(ProbabilityKind):
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def also_of(self, task: Task) -> tuple[str, ...]:
-        """With two classes F1 too, that of the second class, as GLUE reports it (arXiv:1804.07461, section 3)."""
+        """Add the F1 of the second class where there are two, as GLUE does (arXiv:1804.07461, section 3)."""
         return (*self.also, "f1") if task.n_outputs == 2 else self.also
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -99,7 +99,7 @@ class TextPair(ProbabilityKind):
         return {"first": texts[0], "second": texts[1], "label": "is" if first == second else "not"}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Both texts in one sequence, the longer cut first."""
+        """Tokenize both texts as one sequence; the longer is cut first."""
         ids, cut = tokenize_pairs(source.fields["first"], source.fields["second"], source, backbone, max_length)
         return Sequences(ids, sum(cut))
 

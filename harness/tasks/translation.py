@@ -29,7 +29,7 @@ class Translation(WrittenKind):
         return {"source": " ".join(words), "target": " ".join(reversed(words))}
 
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """Nothing more."""
+        """Return the spec: nothing more is refused."""
         return spec
 
 
