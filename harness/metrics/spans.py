@@ -22,7 +22,7 @@ def normalise_answer(text: str) -> str:
 
 
 def word_f1(prediction: str, reference: str) -> float:
-    """Return the F1 of the words of two normalised answers, 0 to 1; 0 where they share none, two empty answers included."""
+    """Return the F1 of the words of two normalised answers, 0 to 1; 0 where they share none."""
     words, right = prediction.split(), reference.split()
     n_shared = (Counter(words) & Counter(right)).total()
     if n_shared == 0:
