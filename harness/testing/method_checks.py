@@ -285,6 +285,8 @@ def predicts_the_same_when_restored(subject: _Subject) -> None:
     task.kind.check(task, answers, len(rows))
     with tempfile.TemporaryDirectory(dir=subject.lab.folder) as folder:
         written = save_artifact(fitted, method, Path(folder), bench)
+        suffixes = {path.suffix for path in Path(folder).iterdir()}
+        expect(suffixes == {".json", ".safetensors"}, "files of JSON and safetensors alone", suffixes)
         size = artifact_size_bytes(fitted, method)
         expect(written == size, f"an artifact of {written} bytes, as written", size)
         another = subject.lab.bench(task, files, seed=7)
