@@ -22,7 +22,7 @@ class CharBayes(Method):
 
     name = "char-bayes"
     family = "baseline"
-    role: ClassVar[Any] = "no transformer"
+    role: ClassVar[Any] = "baseline"
     trains = "counts of character n-grams"
     source = "McCallum and Nigam, 1998, AAAI workshop on learning for text categorization"
     serves = frozenset()
