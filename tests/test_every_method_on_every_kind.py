@@ -6,7 +6,6 @@ Slow: `test_kinds.py` runs a few methods of each family by default.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +17,11 @@ from harness.methods._fine_tuning import FineTuning, FittedModel
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
-from harness.tasks.base import Answers, Likelihoods, Texts
-from tests.contract import BRIEF, configured, state_hash
+from harness.testing.method_checks import BRIEF, check_what_moved, configured, same, state_hash
 from tests.toy_kinds import TOYS, architectures_of
 from tests.toys import make_bench
 
 CASES = [(name, architecture) for name in TOYS for architecture in architectures_of(name)]
-
-
-def plain(answers: Answers) -> Any:
-    """Answers as something that compares."""
-    if isinstance(answers, Texts):
-        return list(answers.texts)
-    return answers.nll if isinstance(answers, Likelihoods) else answers
 
 
 @pytest.mark.slow
@@ -46,7 +37,7 @@ def test_serves_or_says_that_it_does_not(
     tmp_path: Path,
 ) -> None:
     task, files = toy_kinds[name], tiny_backbones[architecture]
-    method = configured(method_name, **BRIEF)
+    method = configured(methods.get(method_name), **BRIEF)
     reason = method.why_not(task, files, "cpu")
     if reason is not None:
         assert method_name in reason or "language model" in reason
@@ -63,16 +54,8 @@ def test_serves_or_says_that_it_does_not(
     answers = fitted.predict(test, bench)
     task.kind.check(task, answers, len(test))
     if isinstance(fitted, FittedModel):
-        end = state_hash(fitted.model)
-        own = dict(fitted.model.named_parameters())  # each once: what is tied to another stands under one name
-        assert all(end[key] == start[key] for key, _ in fitted.model.named_buffers() if key in end)
-        moved = {key for key in own if end[key] != start[key]}
-        assert moved <= trained
-        assert moved
-        assert fitted.n_trainable == sum(
-            value.numel() for key, value in fitted.model.named_parameters() if key in trained
-        )
+        check_what_moved(fitted, start, trained, all_of_it=False)
     assert save_artifact(fitted, method, tmp_path / "saved", bench) == artifact_size_bytes(fitted, method)
     another = make_bench(task, files if method.serves else None, cpu, seed=7)
     _, restored = load_artifact(tmp_path / "saved", another)
-    np.testing.assert_array_equal(plain(restored.predict(test, another)), plain(answers))
+    assert same(restored.predict(test, another), answers)

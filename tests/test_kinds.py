@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from harness.backbones.locate import BackboneFiles, locate_backbone
+from harness.backbones.locate import Architecture, BackboneFiles, locate_backbone
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.metrics import metrics
 from harness.planning.suites import load_suite
-from harness.records.record import Record
 from harness.running.worker import Worker
-from harness.store.store import Store
 from harness.support.errors import DataError, UsageError
 from harness.tasks import Rows, Task, kinds
-from tests.toy_kinds import TOYS, WRITTEN, architectures_of, toy_rows, toy_spec, toy_task
-from tests.toys import make_bench, plan_one, run_one, shorten
-
-QUICK = {"full": {"epochs": 2, "min_steps": 8}, "lora": {"epochs": 2, "min_steps": 8}}
-LEARNS = {"epochs": 100, "min_steps": 1, "learning_rate": 2e-3, "dropout": 0.0, "transformer_dropout": 0.0}
+from harness.testing import Check, checks_of
+from harness.testing.kind_checks import (
+    overfits_its_training_rows,
+    reads_every_row,
+    refuses_answers_that_are_none,
+    runs_from_data_to_score,
+)
+from tests.toy_kinds import toy_rows, toy_spec, toy_task
+from tests.toys import make_bench, run_one, shorten
 
 
 def plain_model(files: BackboneFiles) -> tuple[Any, Any, bool]:
@@ -50,68 +51,27 @@ def plain_perplexity(files: BackboneFiles, texts: Sequence[str], max_length: int
     return math.exp(nll / n_tokens)
 
 
-@pytest.mark.parametrize("name", TOYS)
-def test_every_kind_runs_from_data_to_score(
-    name: str,
-    toy_kinds: dict[str, Task],
-    tiny_backbones: dict[str, BackboneFiles],
-    cpu: Device,
-    tmp_path: Path,
+@pytest.mark.parametrize("check", [check for kind in kinds for check in checks_of(kind)], ids=str)
+def test_every_kind_keeps_its_contract(check: Check) -> None:
+    check()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [reads_every_row, refuses_answers_that_are_none, overfits_its_training_rows],
+    ids=lambda check: check.__name__,
+)
+def test_the_likelihood_of_texts_keeps_the_contract_of_kinds(
+    check: Callable[[Task], None], toy_kinds: dict[str, Task]
 ) -> None:
-    task = toy_kinds[name]
-    store = Store.open(str(tmp_path / "kinds.sqlite"))
-    worker = Worker(cpu, None)
-    for files in (tiny_backbones[architecture] for architecture in architectures_of(name)):
-        wanted = ["full", "lora", "last-layers", "zero-shot", "few-shot", "linear-probe", "head", "majority"]
-        for method_name in wanted:
-            method: Any = methods.get(method_name)(**QUICK.get(method_name, {}))
-            planned = plan_one(task, files, method)
-            record = run_one(task, files, method, cpu, worker=worker)
-            assert (record.status == "unsupported") == (planned.unsupported is not None), record.error
-            if planned.unsupported is not None:
-                assert record.error == planned.unsupported
-                continue
-            assert record.status == "ok", record.error
-            check_record(record, task)
-            if store.done([record.id], record.device):
-                continue  # a method that uses no backbone, again
-            store.add(record)
-            [again] = store.records(with_predictions=True, ids={record.id})
-            assert again.predictions is not None
-            assert task.kind.score(task, again.predictions) == record.score  # all that the score rests on is stored
+    check(toy_kinds["perplexity"])
 
 
-def check_record(record: Record, task: Task) -> None:
-    assert record.score is not None
-    assert record.score.n_test == len(task.test)
-    assert record.score.metric == task.metric
-    spec = metrics.get(task.metric)
-    assert record.score.higher_is_better == spec.higher_is_better
-    assert record.predictions is not None
-    assert record.predictions.rows == task.test_rows
-    if record.cell.n_train:
-        assert record.train_score is not None
-
-
-@pytest.mark.parametrize("name", TOYS)
-def test_every_kind_overfits_its_training_rows(
-    name: str,
-    toy_kinds: dict[str, Task],
-    tiny_backbones: dict[str, BackboneFiles],
-    cpu: Device,
+@pytest.mark.parametrize(("name", "architecture"), [("perplexity", "causal"), ("question-answering", "encoder")])
+def test_toys_of_other_settings_run_from_data_to_score(
+    name: str, architecture: Architecture, toy_kinds: dict[str, Task]
 ) -> None:
-    task = toy_kinds[name]
-    method: Any = methods.get("full")(**LEARNS)
-    files = tiny_backbones[architectures_of(name)[-1 if name in WRITTEN else 0]]
-    record = run_one(task, files, method, cpu, size="32")
-    assert record.train_score is not None, record.error
-    if name == "perplexity":
-        untrained = run_one(task, files, methods.get("zero-shot")(), cpu)
-        assert untrained.score is not None
-        assert record.train_score < untrained.score.value / 3
-    else:
-        most = 100.0 if task.metric == "bleu" else 1.0
-        assert record.train_score > 0.9 * most
+    runs_from_data_to_score(toy_kinds[name], architecture)
 
 
 def test_perplexity_is_a_plain_scripts(toy_kinds: dict[str, Task], tiny_llama: BackboneFiles, cpu: Device) -> None:
@@ -229,18 +189,18 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no answer": ("question-answering", {"answers": {"text": [], "answer_start": []}}, "line 3.*has no answer"),
     "an answer key outside the choices": (
         "multiple-choice",
-        {"answerKey": "Z"},
+        {"answer": "Z"},
         "line 3.*'Z'.*none of the row's choices.*A, B",
     ),
     "one choice": (
         "multiple-choice",
-        {"choices": {"text": ["alone"], "label": ["A"]}, "answerKey": "A"},
+        {"choices": {"text": ["alone"], "label": ["A"]}, "answer": "A"},
         "line 3.*at least two choices",
     ),
     "an empty target": ("translation", {"target": " "}, "line 3.*'target'"),
-    "an empty story": ("perplexity", {"text": ""}, "line 3.*'text'"),
-    "a missing label": ("text-pair", {"same": None}, "line 3.*'same'"),
-    "an empty second text": ("text-pair", {"other": ""}, "line 3.*'other'"),
+    "an empty story": ("perplexity", {"target": ""}, "line 3.*'target'"),
+    "a missing label": ("text-pair", {"label": None}, "line 3.*'label'"),
+    "an empty second text": ("text-pair", {"second": ""}, "line 3.*'second'"),
 }
 
 
@@ -255,7 +215,7 @@ def test_a_bad_row_is_named_with_the_rule_that_it_breaks(what: str, tmp_path: Pa
 
 
 def test_labels_missing_in_training_are_refused(tmp_path: Path) -> None:
-    rows = [{**row, "same": "is"} for row in toy_rows("text-pair", 30)]
+    rows = [{**row, "label": "is"} for row in toy_rows("text-pair", 30)]
     spec = toy_spec("text-pair", tmp_path, rows)
     with pytest.raises(DataError, match="'not'"):
         kinds.get(spec.kind).prepare(spec, None)
@@ -264,7 +224,11 @@ def test_labels_missing_in_training_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("text-pair", {"prompt": "{one} {third}"}, r"prompt: \{third\} names no input column; accepted: one, other"),
+        (
+            "text-pair",
+            {"prompt": "{first} {third}"},
+            r"prompt: \{third\} names no input column; accepted: first, second",
+        ),
         ("translation", {"prompt": "{source.upper}"}, "prompt: the field .* is not plain"),
         ("translation", {"prompt": "{source"}, "prompt: .* is no template"),
         ("translation", {"metric": "accuracy"}, "metric: 'accuracy' does not score a translation task; accepted: bleu"),
@@ -286,7 +250,7 @@ def test_how_translations_are_scored_is_recorded(toy_kinds: dict[str, Task]) -> 
 
 
 def test_f1_needs_two_classes(tmp_path: Path) -> None:
-    rows = [{**row, "same": "maybe"} for row in toy_rows("text-pair", 30)] + toy_rows("text-pair", 60, seed=2)
+    rows = [{**row, "label": "maybe"} for row in toy_rows("text-pair", 30)] + toy_rows("text-pair", 60, seed=2)
     spec = toy_spec("text-pair", tmp_path, rows, metric="f1")
     with pytest.raises(UsageError, match="'f1' is of two classes; this task has 3"):
         kinds.get(spec.kind).prepare(spec, None)
@@ -304,7 +268,7 @@ def test_the_tasks_own_words_are_part_of_its_identity(tmp_path: Path, toy_kinds:
 def test_a_tasks_prompt_is_what_language_models_are_asked(
     tmp_path: Path, tiny_llama: BackboneFiles, cpu: Device
 ) -> None:
-    task = toy_task("text-pair", tmp_path, prompt="{one} and {other} is it", label_names=("not", "is"))
+    task = toy_task("text-pair", tmp_path, prompt="{first} and {second} is it", label_names=("not", "is"))
     bench = make_bench(task, tiny_llama, cpu)
     fitted: Any = methods.get("few-shot")(k=2).fit(  # type: ignore[call-arg]
         Worker(cpu, None).training_rows(task, 24, 0, "stratified"), bench

@@ -25,7 +25,7 @@ from harness.records.record import MAX_ERROR, Budget, Record
 from harness.running import worker as execute
 from harness.running.worker import Worker
 from harness.tasks import Task
-from harness.tasks.base import Texts
+from harness.tasks.base import TextAnswers
 from tests.planted import Constant, Planted
 from tests.toys import plan_one, run_one
 
@@ -233,7 +233,7 @@ def test_confidences_of_texts_that_are_not_finite_fail_the_cell(
         def predict(self, rows: Any, bench: Any) -> Any:
             confidence = np.full(len(rows), 0.5, dtype=np.float32)
             confidence[0] = np.nan
-            return Texts(("some words",) * len(rows), confidence)
+            return TextAnswers(("some words",) * len(rows), confidence)
 
     monkeypatch.setattr(Planted, "_fit", lambda _: Writing())
     monkeypatch.setattr(Planted, "forms", frozenset({"text", "spans"}))

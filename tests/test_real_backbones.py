@@ -14,7 +14,7 @@ from harness.methods import methods
 from harness.methods._peft import PeftMethod
 from harness.running.worker import Worker
 from harness.tasks import Task
-from tests.contract import BRIEF, configured, state_hash, unsupported
+from harness.testing.method_checks import BRIEF, configured, state_hash
 from tests.toys import run_one
 
 CAUSAL = "karpathy/tinyllamas-stories260K"
@@ -22,10 +22,10 @@ CAUSAL = "karpathy/tinyllamas-stories260K"
 
 def check(name: str, task: Task, files: BackboneFiles, worker: Worker, cpu: Device) -> None:
     """Twice the same, and the shared weights as they were."""
-    method = configured(name, **BRIEF)
+    method = configured(methods.get(name), **BRIEF)
     before = state_hash(load_backbone(files).pristine)
     first, again = (run_one(task, files, method, cpu, worker=worker, size="24") for _ in range(2))
-    if unsupported(method, files):
+    if method.why_unsupported("classification", files, "cpu") is not None:
         assert first.status == "unsupported"
         return
     assert first.status == "ok", first.error

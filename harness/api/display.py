@@ -63,10 +63,10 @@ class Display:
             task: prepared.
             files: the backbone that reads the texts; None where no method uses one.
         """
-        from harness.tasks import summarise
+        from harness.tasks import summarise_data
 
         with self.working("Reading the texts"):
-            summary = summarise(task, files)
+            summary = summarise_data(task, files)
         self.say(plain(summary.line()))
         for warning in summary.warnings:
             self.warn(plain(warning))

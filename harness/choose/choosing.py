@@ -23,7 +23,7 @@ from harness.saved import CARD, card, read_description
 from harness.schedule import Claims
 from harness.store import Store
 from harness.support import UsageError, uncollected
-from harness.tasks import Task, summarise
+from harness.tasks import Task, summarise_data
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
@@ -188,7 +188,7 @@ def _write_card(chosen: Chosen, task: Task) -> None:
     }
     if chosen.why is not None:
         facts["choice"] = chosen.why
-    summary = summarise(task)
+    summary = summarise_data(task)
     facts["rows"] = summary.line()
     if summary.warnings:
         facts["warnings about the data"] = " ".join(summary.warnings)

@@ -59,7 +59,9 @@ def show_methods(name: str | None, task: str | None = None) -> None:
             table.add_row(Text(f"{chr(10) if family else ''}{cls.family}", style="bold"))
             family = cls.family
         about = Text(cls.trains)
-        about.append(f"\nneeds {needs_of(cls)} · {cls.source}", style="dim")
+        origin = methods.origin(cls.name)
+        package = f" · from {origin}" if origin else ""
+        about.append(f"\nneeds {needs_of(cls)} · {cls.source}{package}", style="dim")
         brief = settings_in_brief(cls)
         if brief:
             about.append(f"\n{brief}")
@@ -181,6 +183,8 @@ def _explain(console: Console, cls: type[Method]) -> None:
     console.print(Text(f"Trains: {cls.trains}\nNeeds: {needs_of(cls)}"))
     served = [kind.name for kind in kinds if serves_kind(cls, kind)]
     console.print(Text(f"Kinds of task: {', '.join(served)}\nSource: {cls.source}"))
+    if methods.origin(cls.name):
+        console.print(Text(f"Package: {methods.origin(cls.name)}"))
     later = cls.later_versions()
     if later:
         console.print(Text(f"Later versions: {later}"))
@@ -206,7 +210,7 @@ def _explain(console: Console, cls: type[Method]) -> None:
 
 def show_suites(name: str | None) -> None:
     """The shipped suites, or one of them in full."""
-    from harness.planning import BUDGET_SETS, load_suite, suite_names
+    from harness.planning import BUDGET_SETS, load_suite, suite_names, suite_origin
 
     console = Console()
     if name is None:
@@ -216,7 +220,9 @@ def show_suites(name: str | None) -> None:
         for known in suite_names():
             suite = load_suite(known)
             sizes = ", ".join(map(str, suite.sizes))
-            row = (suite.name, ", ".join(suite.tasks), str(len(suite.methods)), sizes, suite.description)
+            package = suite_origin(known)
+            listed = f"{suite.name}\nfrom {package}" if package else suite.name
+            row = (listed, ", ".join(suite.tasks), str(len(suite.methods)), sizes, suite.description)
             table.add_row(*map(Text, row))
         console.print(table)
         console.print("`harness suites NAME` explains one; `harness run NAME` runs it.", markup=False)

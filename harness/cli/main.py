@@ -222,6 +222,22 @@ def _methods(
     show_methods(name, task)
 
 
+@app.command("kinds")
+def _kinds() -> None:
+    """List the kinds of task, with their metrics."""
+    from harness.cli.registered import show_kinds
+
+    show_kinds()
+
+
+@app.command("metrics")
+def _metrics() -> None:
+    """List the metrics, with the kinds of task that each scores."""
+    from harness.cli.registered import show_metrics
+
+    show_metrics()
+
+
 @app.command("suites")
 def _suites(
     name: Annotated[str | None, typer.Argument(help="Explain this one.", autocompletion=complete_suite)] = None,

@@ -1,8 +1,12 @@
+from ._fine_tuning import FineTuning as FineTuning
+from ._fine_tuning import FittedModel as FittedModel
+from ._gradient import TrainedMethod as TrainedMethod
 from ._logistic import LogisticMethod as LogisticMethod
 from .artifact import ARTIFACT_SETTINGS as ARTIFACT_SETTINGS
 from .artifact import ARTIFACT_TENSORS as ARTIFACT_TENSORS
 from .artifact import Tensors as Tensors
 from .artifact import artifact_size_bytes as artifact_size_bytes
+from .artifact import load_artifact as load_artifact
 from .artifact import read_artifact as read_artifact
 from .artifact import rebuild_artifact as rebuild_artifact
 from .artifact import save_artifact as save_artifact

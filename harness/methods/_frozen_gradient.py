@@ -33,6 +33,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     """
 
     forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
+    needs_plain_head: ClassVar[bool] = True
 
     learning_rate: float = Field(default=3e-3, gt=0)
 

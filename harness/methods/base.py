@@ -287,7 +287,8 @@ class Bench:
         """How a transformer is trained to give answers of the kind's form."""
         from harness.training import answer_form
 
-        return self.kind.answer_form() or answer_form(self.kind.form)
+        own: AnswerForm | None = self.kind.answer_form()
+        return own or answer_form(self.kind.form)
 
     def fresh_transformer(self) -> nn.Module:
         """A copy of the pretrained weights that nothing has touched."""

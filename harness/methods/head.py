@@ -24,7 +24,6 @@ class Head(TrainedOnFeatures):
     family = "partial fine-tuning"
     trains = "the output layer"
     source = "Howard and Ruder, 2018, arXiv:1801.06146 (first stage); Peters et al., 2019, arXiv:1903.05987"
-    needs_plain_head: ClassVar[bool] = True
     search_space: ClassVar[SearchSpace] = {"learning_rate": Range(3e-4, 3e-2, log=True)}
 
     epochs: float = Field(default=20, gt=0)

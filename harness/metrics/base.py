@@ -1,4 +1,4 @@
-"""What a metric declares, and the registry of metrics."""
+"""Declaration of a metric, and the registry of metrics."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ Values = npt.NDArray[Any] | Sequence[Any]
 """One item per row: an array of shape (rows,), a list of texts or a list of lists of texts."""
 
 _ROUNDING = 1e-6
-"""How far a sum in floating point may take a metric out of its range."""
+"""Distance out of its range that rounding may give a metric."""
 
 _IN_EVERY_RECORD = frozenset({"predicted", "target"})
-"""What the stored predictions of a classification task hold whatever its metric is."""
+"""Arrays that the stored predictions of every classification task hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
-    """A metric: what it reads, its direction and range, and how it is computed, in two steps.
+    """A metric: its inputs, the tasks that it scores, its direction and range, and its computation in two steps.
 
-    Rows are measured (`measure`: one or a few numbers each), and what was measured is combined (`combine`). All that
-    a metric can ever be asked of any rows, or of rows drawn with repetition, follows from what was measured of each:
-    these are its sufficient statistics, which are stored, while texts are not.
+    `measure` gives one or a few numbers for each row; `combine` makes the metric of them. The metric of any rows, or
+    of rows drawn with repetition, follows from these numbers. They are its sufficient statistics: records store them,
+    and not the texts.
 
     Attributes:
-        name: as suites and records carry it.
+        name: name in suites and records.
         scores: tasks that it may be the main metric of: names of kinds ("translation") and of forms of answers
             ("classes"), which stand for every kind of that form. Empty where it is only kept beside a main metric.
-        higher_is_better: its direction.
-        low, high: the range of its values; `high` is None where there is no upper end.
+        higher_is_better: direction.
+        low, high: range of its values; `high` is None without an upper end.
         mean_over_rows: whether it is the mean of one value per test row (accuracy is, F1 is not); intervals over
             rows rest on it.
-        description: in a sentence.
+        description: one sentence.
         source: the paper or the page that defines it.
-        inputs: what a prediction and a reference hold.
-        measure: (predictions, references), as `inputs` says and checked, to the arrays that `statistics` names.
-        statistics: names of these arrays; for the mean of one value per row the metric's own name.
-        combine: these arrays to the metric; None for the mean of that one.
-        combine_over: these arrays and the classes to average over to the metric; None where classes are not averaged.
-        sign: references to a text that says how exactly the library computed it; None where the name says all.
+        inputs: contents of a prediction and of a reference.
+        measure: function of (predictions, references), already checked, that returns the arrays of `statistics`.
+        statistics: names of these arrays; the metric's own name for the mean of one value per row.
+        combine: function from these arrays to the metric; None for the mean of one array.
+        combine_over: function from these arrays and the classes to average over to the metric; None where classes are
+            not averaged.
+        sign: function from references to the library's signature of the computation; None where there is none.
     """
 
     name: str
@@ -96,11 +97,11 @@ class MetricSpec:
         return replace(self, combine=combine)
 
     def compute(self, predictions: Values, references: Values) -> float:
-        """The metric: what its `evaluate.Metric` gives, without the five seconds that importing `evaluate` takes.
+        """Return the metric; the same as its `evaluate.Metric`, which takes five seconds to import.
 
         Args:
-            predictions: one a row, holding what `inputs[0]` says.
-            references: one a row, holding what `inputs[1]` says.
+            predictions: one a row, with the content `inputs[0]`.
+            references: one a row, with the content `inputs[1]`.
 
         Raises:
             ValueError: there are no rows, or they hold something else.
@@ -109,7 +110,7 @@ class MetricSpec:
         return self.from_statistics(self.measure(*checked))
 
     def row_statistics(self, predictions: Values, references: Values) -> Statistics:
-        """What of each row the metric rests on, in the smallest types that hold it exactly.
+        """Return the statistics of each row, in the smallest types that hold them exactly.
 
         Nothing is returned for metrics of class indices, since those are stored anyway (`predicted`, `target`).
 
@@ -125,11 +126,11 @@ class MetricSpec:
         return {} if _IN_EVERY_RECORD.issuperset(self.statistics) else self.measure(*checked)
 
     def from_statistics(self, statistics: Mapping[str, npt.NDArray[Any]]) -> float:
-        """The metric of some rows, of which some may occur twice: what `compute` gives for them.
+        """Return the metric of some rows, some of which may occur twice.
 
         Args:
             statistics: rows of what `row_statistics` returned; for metrics of class indices `predicted` and `target`.
-                Further arrays are passed over.
+                Further arrays are ignored.
 
         Raises:
             ValueError: an array is missing, they differ in rows, or there are none.
@@ -155,7 +156,7 @@ class MetricSpec:
         return value
 
     def signature(self, references: Values) -> str | None:
-        """How exactly a library computed it, to be recorded beside the value; None where the name says all.
+        """Return the library's signature of the computation, for records; None where there is none.
 
         Args:
             references: as for `compute`; sacrebleu's signatures say how many each row has.
@@ -166,7 +167,7 @@ class MetricSpec:
         return self.sign(checked)  # type: ignore[arg-type]  # "texts" are lists of texts
 
     def as_evaluate(self) -> evaluate.Metric:
-        """The metric as a module of Hugging Face's `evaluate`, made without a network; one instance per process."""
+        """Return the metric as a module of Hugging Face's `evaluate`, without a network; one instance per process."""
         return _module(self)
 
 

@@ -1,4 +1,4 @@
-"""What a metric reads: one prediction and one reference a row, checked before anything is computed.
+"""Inputs of a metric: one prediction and one reference a row, checked before anything is computed.
 
 A wrong type here would not fail later, it would give a wrong figure: a text is a sequence of texts to Python, a class
 index is a fine probability, and a mean over no rows is NaN.
@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 Content = Literal["class", "count", "flag", "real", "text", "texts"]
-"""What one row of a column holds: a class index, a count, true or false, a real number, one text, or its references:
+"""Content of one row of a column: a class index, a count, true or false, a real number, one text, or its references:
 a list of texts, or one text where there is one reference."""
 
-Column = npt.NDArray[Any] | list[str] | list[list[str]]
+CheckedColumn = npt.NDArray[Any] | list[str] | list[list[str]]
 """Checked rows: an array of shape (rows,), or a list of `rows` texts or lists of texts."""
 
 _STORED_AS: Final = {"class": "int64", "count": "int64", "flag": "bool", "real": "float64", "text": "string"}
 
 
 def feature(content: Content) -> Any:
-    """The type of `content` as the `datasets` library, and so `evaluate`, declares it."""
+    """Return the type of `content` as the `datasets` library, and so `evaluate`, declares it."""
     import datasets
 
     return [datasets.Value("string")] if content == "texts" else datasets.Value(_STORED_AS[content])
@@ -34,7 +34,7 @@ def read_columns(
     contents: tuple[Content, Content],
     predictions: npt.NDArray[Any] | Sequence[Any],
     references: npt.NDArray[Any] | Sequence[Any],
-) -> tuple[Column, Column]:
+) -> tuple[CheckedColumn, CheckedColumn]:
     """Predictions and references as a metric expects them.
 
     Args:
@@ -107,7 +107,7 @@ def _lists_of_texts(where: str, rows: Any) -> list[list[str]]:
     return lists
 
 
-_READERS: Final[dict[Content, Callable[[str, Any], Column]]] = {
+_READERS: Final[dict[Content, Callable[[str, Any], CheckedColumn]]] = {
     "class": _integers,
     "count": _integers,
     "flag": _flags,

@@ -1,4 +1,4 @@
-"""What each test row adds to a metric that is no mean of rows: its jackknife pseudo-value."""
+"""Jackknife pseudo-values: the share of each test row in a metric that is no mean of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.records import Predictions
 def pseudo_values(
     metric: str, predictions: Predictions, *, has_unscored: bool = False
 ) -> npt.NDArray[np.float64] | None:
-    """N times the metric less N - 1 times the metric without the row, for each of N rows (Tukey, 1958).
+    """Return N times the metric less N - 1 times the metric without the row, for each of N rows (Tukey, 1958).
 
     Their mean is the metric but for a bias of the order of 1 / N, and their variance over N estimates the metric's over
     test rows: with them BLEU or Matthews' correlation can be treated as a mean over rows.

@@ -17,12 +17,12 @@ _SOURCE = "SQuAD, Rajpurkar et al., 2016, arXiv:1606.05250; its evaluate-v1.1.py
 
 
 def normalise_answer(text: str) -> str:
-    """An answer as SQuAD compares it: lower case, no ASCII punctuation, no English articles, single spaces."""
+    """Return an answer as SQuAD compares it: lower case, no ASCII punctuation, no English articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
 
 
 def word_f1(prediction: str, reference: str) -> float:
-    """F1 of the words of two normalised answers, 0 to 1; 0 where they share none, two empty answers included."""
+    """Return the F1 of the words of two normalised answers, 0 to 1; 0 where they share none."""
     words, right = prediction.split(), reference.split()
     n_shared = (Counter(words) & Counter(right)).total()
     if n_shared == 0:

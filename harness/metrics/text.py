@@ -40,7 +40,7 @@ def _chrf_scorer() -> CHRF:
 
 
 def _counts(scorer: Metric, predictions: list[str], references: list[list[str]]) -> npt.NDArray[np.int32]:
-    # By sacrebleu's own first step (its bootstrap rests on it too), since chrF's counts are to be had in no other way.
+    # sacrebleu's own first step, which its bootstrap uses too: chrF's counts are available in no other way.
     # It reads references by rank, not by row, and None where a row has fewer.
     by_rank = list(itertools.zip_longest(*references))
     return np.array(scorer._extract_corpus_statistics(predictions, by_rank), dtype=np.int32)
@@ -94,9 +94,9 @@ def _rouge_l(predictions: list[str], references: list[list[str]]) -> Statistics:
 
 
 def find_answer(text: str) -> Decimal | None:
-    """The number that a solution in the style of GSM8K ends in; None if it has none.
+    """Return the number that a solution in the style of GSM8K ends in; None if it has none.
 
-    That is the first number after the first `####` where there is one (what a model goes on to write after its answer
+    It is the first number after the first `####` where there is one (what a model goes on to write after its answer
     does not count), else the last number of the text. Thousands commas, currency signs, a trailing period and zeros
     after the decimal point do not matter.
     """

@@ -5,3 +5,4 @@ from .suites import BUDGET_SETS as BUDGET_SETS
 from .suites import Suite as Suite
 from .suites import load_suite as load_suite
 from .suites import suite_names as suite_names
+from .suites import suite_origin as suite_origin

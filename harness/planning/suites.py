@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import types
 import typing
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
@@ -22,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from harness.data import Files, TaskSpec, parse_size, read_yaml, short
 from harness.records import MAX_SEED, Budget, parse_budget
-from harness.support import UsageError, shipped, unknown_name
+from harness.support import PlugInError, UsageError, plug_ins, shipped, unknown_name, yaml_files
 from harness.tasks import kinds
 
 _DEFAULT_METHODS = ("majority", "tfidf", "linear-probe", "head", "lora", "full")
@@ -146,12 +148,17 @@ class Suite(BaseModel):
 
 
 def suite_names() -> list[str]:
-    """Names of the suites that ship with the package, sorted."""
-    return sorted(_shipped_files())
+    """Return the names of the suites that ship with this package or come from other packages, sorted."""
+    return sorted(_known_files())
+
+
+def suite_origin(name: str) -> str | None:
+    """Return the package that a suite comes from, with its version; None for the harness's own."""
+    return _known_files()[name].origin if name in _known_files() else None
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
-    """Read a shipped suite by its name, or anyone's by the path of its YAML file.
+    """Read a suite of this or of another package by its name, or anyone's by the path of its YAML file.
 
     Text that ends in `.yaml` or `.yml`, or that has a path's separator in it, is a path; anything else is a name.
 
@@ -173,11 +180,12 @@ def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
             raise UsageError(f"There is no suite file {path}. Shipped suites: {', '.join(suite_names())}.")
         label, source, home, key = str(name_or_path), _read_text(path), path.parent, str(path)
     else:
-        files = _shipped_files()
+        files = _known_files()
         if name_or_path not in files:
             raise unknown_name("suite", name_or_path, files)
-        label, source = f"suites/{name_or_path}.yaml", files[name_or_path].read_text(encoding="utf-8")
-        home, key = Path.cwd(), label
+        known = files[name_or_path]
+        label, source = known.label, known.file.read_text(encoding="utf-8")
+        home, key = known.folder or Path.cwd(), label
     if key in including:
         raise UsageError(f"{label}: include: a suite includes itself ({' -> '.join([*including, key])}).")
     content = _parse_yaml(label, source)
@@ -206,11 +214,45 @@ def _is_path(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text
 
 
-def _shipped_files() -> dict[str, Traversable]:
+@dataclasses.dataclass(frozen=True)
+class _SuiteFile:
+    """The file of a suite that has a name.
+
+    Attributes:
+        file: the file.
+        label: the file in words, for messages.
+        origin: the package that it comes from, with its version; None for the harness's own.
+    """
+
+    file: Traversable
+    label: str
+    origin: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that relative paths in another package's suite start from."""
+        return self.file.parent if self.origin is not None and isinstance(self.file, Path) else None
+
+
+@functools.cache
+def _known_files() -> dict[str, _SuiteFile]:
+    """Return the suites of this and of other packages, by name; one that cannot be used is left out with a warning."""
     folder = shipped("suites")
-    if not folder.is_dir():
-        return {}
-    return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    found: dict[str, _SuiteFile] = {}
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name.endswith(".yaml"):
+            found[entry.name.removesuffix(".yaml")] = _SuiteFile(entry, f"suites/{entry.name}")
+    for plug_in in plug_ins("harness.suites"):
+        try:
+            for entry in yaml_files(plug_in):
+                name, taken = entry.name.removesuffix(".yaml"), found.get(entry.name.removesuffix(".yaml"))
+                if taken is not None:
+                    owner = taken.origin or "the harness"
+                    raise PlugInError(plug_in.refusal(f"{owner} has a suite called '{name}' already"))
+                found[name] = _SuiteFile(entry, f"{plug_in.package}/{entry.name}", plug_in.origin)
+        except PlugInError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found
 
 
 def _read_text(path: Path) -> str:

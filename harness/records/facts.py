@@ -71,6 +71,7 @@ class Facts:
         on_oom: how the cell came to need less memory than was asked for, in words.
         peak_rss_source, energy_source: how these figures were read.
         missing: why figures are missing, by figure.
+        packages: other packages that the cell's method, kind or metric come from, by which of these.
         imported_from: the file of results that others measured.
         protocol: what their figures mean that mean something else here.
         remarks: what the method says of its fit, in words, by subject. For people: nothing reads them.
@@ -94,6 +95,7 @@ class Facts:
     peak_rss_source: str | None = None
     energy_source: str | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
     imported_from: str | None = None
     protocol: str | None = None
     remarks: dict[str, str] = field(default_factory=dict)
@@ -113,6 +115,7 @@ class Facts:
             "imported_from": self.imported_from,
             "protocol": self.protocol,
             "chosen_c": None if self.penalty is None else str(self.penalty),
+            **{f"{kind} from": package for kind, package in self.packages.items()},
             **{f"{figure}_missing": why for figure, why in self.missing.items()},
             **self.remarks,
         }

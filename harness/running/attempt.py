@@ -20,10 +20,11 @@ from harness.measure import (
     n_signs,
     provenance_of,
 )
-from harness.methods import Fitted, Ledger
+from harness.methods import Fitted, Ledger, methods
+from harness.metrics import metrics
 from harness.planning import PlannedCell
 from harness.records import Cost, Facts, Predictions, Record, Score, Status
-from harness.tasks import Task
+from harness.tasks import Task, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
@@ -155,6 +156,8 @@ class Attempt:
         method, cell, stated = self.planned.method, self.planned.cell, self.ledger.facts
         n_blocks = None if self.files is None or cell.backbone is None else declared_blocks(self.files.folder)
         workload = failures.guard("workload", lambda: method.workload(cell.n_train, cell.budget, n_blocks or 1))
+        registered = ((methods, cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric))
+        origins = {registry.kind: registry.origin(name) for registry, name in registered}
         return dataclasses.replace(
             stated,
             role=method.role,
@@ -167,5 +170,6 @@ class Attempt:
             left_behind=self.left_behind,
             peak_rss_source=self.meters.memory.method or None,
             energy_source=self.clock.energy_source if self.cost.energy_joules is not None else None,
+            packages={kind: package for kind, package in origins.items() if package is not None},
             missing={**stated.missing, **failures},
         )

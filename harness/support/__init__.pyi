@@ -26,6 +26,9 @@ from .outputs import csv_starts_with as csv_starts_with
 from .outputs import json_lines_hold as json_lines_hold
 from .outputs import mark_folder as mark_folder
 from .outputs import replacing as replacing
+from .plugins import PlugInError as PlugInError
+from .plugins import plug_ins as plug_ins
+from .plugins import yaml_files as yaml_files
 from .registry import Registry as Registry
 from .resources import cache_folder as cache_folder
 from .resources import shipped as shipped

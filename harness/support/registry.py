@@ -32,7 +32,8 @@ class Registry(Generic[T]):
 
     Args:
         kind: a member, in the singular, for messages ("method").
-        package: the package whose modules register the members when imported; also the group of the entry points.
+        package: the package whose modules register the members when imported.
+        group: the group of entry points of other packages; None is called like the package.
         expected: a member in words, for messages about plug-ins ("a subclass of harness.methods.Method").
         why_not: returns the reason why an object is no member; None if it is one.
     """
@@ -42,11 +43,13 @@ class Registry(Generic[T]):
         kind: str,
         package: str,
         *,
+        group: str | None = None,
         expected: str = "",
-        why_not: Callable[[Any], str | None] = lambda member: None,
+        why_not: Callable[[Any], str | None] | None = None,
     ) -> None:
         self.kind = kind
         self._package = package
+        self._group = group or package
         self._expected = expected
         self._why_not = why_not
         self._members: dict[str, T] = {}
@@ -62,7 +65,7 @@ class Registry(Generic[T]):
             ValueError: the name is taken or no name; a programming error.
             TypeError: the object is no member.
         """
-        reason = self._why_not(member)
+        reason = None if self._why_not is None else self._why_not(member)
         if reason is not None:
             raise TypeError(f"{reason}; expected {self._expected}")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -71,7 +74,7 @@ class Registry(Generic[T]):
             owner = self._origins.get(name)
             raise ValueError(
                 f"Two {self.kind}s are called '{name}'; "
-                + (f"the other comes from {owner.origin}" if owner else "the other is registered already")
+                f"the other comes from {owner.origin if owner else 'the harness itself'}"
             )
         if self._loading is not None:
             self._origins.setdefault(name, self._loading)
@@ -83,23 +86,20 @@ class Registry(Generic[T]):
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
             importlib.import_module(f"{self._package}.{module.name}")
         self._filled = True
-        built_in = set(self._members)
-        for plug_in in plug_ins(self._package):
+        for plug_in in plug_ins(self._group):
             try:
-                self._take(plug_in, built_in)
+                self._take(plug_in)
             except PlugInError as error:
                 self._refused[plug_in.name] = str(error)
                 if multiprocessing.parent_process() is None:  # the process that started this one says it
                     warnings.warn(str(error), stacklevel=2)
 
-    def _take(self, plug_in: PlugIn, built_in: set[str]) -> None:
+    def _take(self, plug_in: PlugIn) -> None:
         """Load one entry point and register what it names.
 
         Raises:
             PlugInError: it cannot be loaded, is no member, or has a name that is taken.
         """
-        if plug_in.name in built_in and plug_in.name not in self._origins:
-            raise PlugInError(plug_in.refusal(f"the harness has a {self.kind} of that name"))
         self._loading = plug_in
         try:
             named = plug_in.load()
@@ -109,11 +109,15 @@ class Registry(Generic[T]):
             raise PlugInError(plug_in.refusal(str(error))) from error
         finally:
             self._loading = None
-        if plug_in.name not in self._members:
+        if self._origins.get(plug_in.name) is plug_in:
+            return
+        member = self._members.get(plug_in.name)
+        # A module that was imported before has registered its members before.
+        if member is None or not any(value is member for value in getattr(named, "__dict__", {}).values()):
             raise PlugInError(
                 plug_in.refusal(f"it registers no {self.kind} called '{plug_in.name}', the name of its entry point")
             )
-        self._origins.setdefault(plug_in.name, plug_in)  # a module that was imported before
+        self._origins.setdefault(plug_in.name, plug_in)
 
     def get(self, name: str) -> T:
         """Return the member called `name`.

@@ -10,6 +10,10 @@ from .base import Reply as Reply
 from .base import Rows as Rows
 from .base import Source as Source
 from .base import Task as Task
-from .base import Texts as Texts
+from .base import TextAnswers as TextAnswers
 from .base import kinds as kinds
-from .summary import summarise as summarise
+from .classification import Classification as Classification
+from .summary import summarise_data as summarise_data
+from .toys import FILLER as FILLER
+from .toys import TOPIC_WORDS as TOPIC_WORDS
+from .toys import Toys as Toys

@@ -1,4 +1,4 @@
-"""What kinds whose labels are classes share: how answers are decoded and scored."""
+"""Decoding and scoring of answers that are classes or choices, shared by several kinds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.tasks.base import Answers, Form, Kind, Labels, Task
 
 
 class ProbabilityKind(Kind):
-    """Answers are probabilities, one a class or one a choice; what is right is an index."""
+    """Answers are probabilities, one a class or one a choice; labels are indices."""
 
     form: ClassVar[Form] = "classes"
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     """Metrics that are kept beside the main one."""
 
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
-        """Shape (rows, outputs), finite."""
+        """Refuse anything but finite probabilities of shape (rows, outputs)."""
         probabilities = _probabilities(answers)
         expected = (n_rows, task.n_outputs)
         if probabilities.shape != expected:
@@ -28,7 +28,7 @@ class ProbabilityKind(Kind):
             raise FloatingPointError("The method returned probabilities that are not finite.")
 
     def decode(self, task: Task, answers: Answers) -> Predictions:
-        """The most probable of each row, and its probability."""
+        """Return the most probable class or choice of each row, and its probability."""
         probabilities = _probabilities(answers)
         predicted = probabilities.argmax(axis=1).astype(np.int64)
         return Predictions(
@@ -39,7 +39,7 @@ class ProbabilityKind(Kind):
         )
 
     def score(self, task: Task, predictions: Predictions) -> Score:
-        """The main metric with its interval over test rows (Wilson's, for accuracy), and further metrics."""
+        """Return the main metric with its interval over test rows (Wilson's, for accuracy), and further metrics."""
         spec = _metric(task.metric, task)
         predicted, target = predictions.classes
         n_test = len(target)
@@ -69,15 +69,15 @@ class ProbabilityKind(Kind):
         )
 
     def also_of(self, task: Task) -> tuple[str, ...]:
-        """Metrics that are kept beside the main one of this task."""
+        """Return the metrics that are kept beside the main one of this task."""
         return self.also
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """The task's main metric of any rows."""
+        """Return the task's main metric of any rows."""
         return _metric(task.metric, task).compute(_probabilities(answers).argmax(axis=1).astype(np.int64), labels)
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
-        """Mean of minus the log-probability of what is right, which is taken to be 1e-7 at least."""
+        """Return the mean of minus the log-probability of the right output, which is at least 1e-7."""
         right = _probabilities(answers)[np.arange(len(labels)), labels].astype(np.float64)
         return -float(np.log(np.clip(right, 1e-7, 1.0)).mean())
 

@@ -1,4 +1,4 @@
-"""From raw splits to a task: what every kind does alike once its rows are read and checked."""
+"""From raw splits to a task: the steps that all kinds share once their rows are read and checked."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Split:
 
     Attributes:
         texts: the whole input of each row: its identity, and what counts as a duplicate.
-        labels: what is right, shape (rows,).
+        labels: labels, shape (rows,).
         label_texts: the same as text: the other half of a row's identity.
         fields: inputs by role.
-        prompts: what a language model is asked; None where the kind has no prompt.
+        prompts: prompts for a language model; None where the kind has none.
     """
 
     texts: list[str]
@@ -103,7 +103,7 @@ def assemble(
     scored_alone = bool(unscored) and metrics.get(spec.metric).combine_over is not None
     data = _with_what_is_read(content, spec, **({"averaged": "classes with test rows"} if scored_alone else {}))
     keep, n_dropped = drop_overlap(train.texts, test.texts)
-    # By content and not by position, so that a re-ordered file gives the same draws, batches and caches.
+    # Sorted by content, so that a re-ordered file gives the same draws, batches and caches.
     pool = np.array(sorted(np.flatnonzero(keep), key=lambda row: train_digests[row]), dtype=np.int64)
     if len(pool) == 0:
         raise DataError(
@@ -256,7 +256,7 @@ def read_parts(
 
 
 def reply_of(spec: TaskSpec, default: Reply) -> Reply:
-    """How answers are generated: as the task says, or as the kind does."""
+    """Return the settings of generation: the task's, or the kind's default."""
     said = spec.decoding
     if said is None:
         return default
@@ -264,13 +264,13 @@ def reply_of(spec: TaskSpec, default: Reply) -> Reply:
 
 
 def columns_of(kind: Kind, spec: TaskSpec) -> dict[str, str]:
-    """Column by role, of the roles that the task has."""
+    """Return the column of each role that the task has."""
     given = spec.columns.given
     return {role: column for role, default in kind.roles.items() if (column := given.get(role, default))}
 
 
 def check_template(template: str) -> list[str]:
-    """The fields that a template names, once each.
+    """Return the fields that a template names, once each.
 
     Raises:
         UsageError: it is no template of plain fields: indices, attributes, conversions and formats are not accepted.
@@ -290,7 +290,7 @@ def check_template(template: str) -> list[str]:
 
 
 def fill(template: str, values: Mapping[str, Sequence[Any]], n_rows: int, accepted: Sequence[str]) -> list[str]:
-    """The template filled in for each row.
+    """Return the template filled in for each row.
 
     Args:
         template: checked.

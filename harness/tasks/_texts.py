@@ -1,4 +1,4 @@
-"""What kinds whose answers are texts share: how answers are decoded and scored."""
+"""Decoding and scoring of answers that are texts or likelihoods, shared by several kinds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from harness.metrics import metrics
 from harness.records import Predictions, Score
-from harness.tasks.base import Answers, Kind, Labels, Likelihoods, Task, Texts
+from harness.tasks.base import Answers, Kind, Labels, Likelihoods, Task, TextAnswers
 
 
 class TextualKind(Kind):
-    """Answers are texts, scored against what is right; or likelihoods, which are their own score.
+    """Answers are texts, scored against the right ones; or likelihoods, which are their own score.
 
     Class attributes:
         also: metrics that are kept beside the main one.
@@ -22,13 +22,13 @@ class TextualKind(Kind):
     also: ClassVar[tuple[str, ...]] = ()
 
     def references(self, labels: Labels) -> list[list[str]]:
-        """The texts that would be right, of each row."""
+        """Return the right texts of each row."""
         return [[str(label)] for label in labels]
 
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse anything but one text a row with a finite confidence, if any, or one finite likelihood a row."""
         wants_likelihood = task.reply is not None and task.reply.wants_likelihood
-        expected = Likelihoods if wants_likelihood else Texts
+        expected = Likelihoods if wants_likelihood else TextAnswers
         if not isinstance(answers, expected):
             raise ValueError(f"The method returned {type(answers).__name__}; expected {expected.__name__}.")
         found = len(answers.nll) if isinstance(answers, Likelihoods) else len(answers.texts)
@@ -36,18 +36,18 @@ class TextualKind(Kind):
             raise ValueError(f"The method returned {found} answers; expected {n_rows}.")
         if isinstance(answers, Likelihoods) and not np.isfinite(answers.nll).all():
             raise FloatingPointError("The method returned likelihoods that are not finite.")
-        confidence = answers.confidence if isinstance(answers, Texts) else None
+        confidence = answers.confidence if isinstance(answers, TextAnswers) else None
         if confidence is not None and not np.isfinite(confidence).all():
             raise FloatingPointError("The method returned confidences that are not finite.")
 
     def decode(self, task: Task, answers: Answers) -> Predictions:
-        """The texts, and what the metrics rest on."""
+        """Return the texts, and the statistics of the metrics."""
         names = dict.fromkeys([task.metric, *self.also])
         statistics: dict[str, npt.NDArray[Any]] = {}
         if isinstance(answers, Likelihoods):
             statistics = metrics.get(task.metric).row_statistics(answers.nll, answers.n_tokens)
             return Predictions(rows=task.test_rows, statistics=_narrow(statistics))
-        assert isinstance(answers, Texts)
+        assert isinstance(answers, TextAnswers)
         texts = list(answers.texts)
         for name in names:
             statistics |= metrics.get(name).row_statistics(texts, self.references(task.test_labels))
@@ -60,7 +60,7 @@ class TextualKind(Kind):
         )
 
     def score(self, task: Task, predictions: Predictions) -> Score:
-        """The main metric with its interval over test rows where it is their mean, and further metrics."""
+        """Return the main metric, its interval over test rows where it is their mean, and further metrics."""
         spec = metrics.get(task.metric)
         value = spec.from_statistics(predictions.statistics)
         low = high = None
@@ -87,20 +87,20 @@ class TextualKind(Kind):
         )
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """The task's main metric of any rows."""
+        """Return the task's main metric of any rows."""
         spec = metrics.get(task.metric)
         if isinstance(answers, Likelihoods):
             return spec.compute(answers.nll, answers.n_tokens)
-        assert isinstance(answers, Texts)
+        assert isinstance(answers, TextAnswers)
         return spec.compute(list(answers.texts), self.references(labels))
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
-        """None of texts."""
+        """Return None: texts have no probabilities."""
         return None
 
 
 def _narrow(statistics: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Fractions in four bytes where that is exact enough to tell rows apart, likelihoods in eight."""
+    """Return fractions in four bytes, which is exact enough to tell rows apart, and likelihoods in eight."""
     return {
         name: values.astype(np.float32) if values.dtype == np.float64 and name != "nll" else values
         for name, values in statistics.items()

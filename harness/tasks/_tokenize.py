@@ -11,7 +11,7 @@ from harness.tasks.base import Sequences, Source
 
 
 def tokenize_texts(source: Source, backbone: Backbone, max_length: int) -> Sequences:
-    """One text a row: cut on the side that the task says, special tokens kept."""
+    """Tokenize one text a row, cut on the side that the task says; special tokens are kept."""
     if not len(source):
         return Sequences([], 0)
     texts = [as_read(text, source) for text in source.texts]
@@ -24,7 +24,7 @@ def tokenize_texts(source: Source, backbone: Backbone, max_length: int) -> Seque
 def tokenize_pairs(
     first: Sequence[str], second: Sequence[str], source: Source, backbone: Backbone, max_length: int
 ) -> tuple[list[list[int]], list[bool]]:
-    """Two texts in one sequence, the longer of which is cut first.
+    """Tokenize two texts as one sequence; the longer is cut first.
 
     Returns:
         Token ids, those of the second segment marked (`Sequences.ids`), and which sequences were cut.
@@ -40,12 +40,12 @@ def tokenize_pairs(
 
 
 def segments_of(backbone: Backbone) -> dict[str, bool]:
-    """Options that have the tokenizer say which segment a token is of, where the backbone reads that."""
+    """Return the tokenizer's options that mark segments, where the backbone reads them."""
     return {"return_token_type_ids": backbone.reads_segments}
 
 
 def mark_segments(encoded: Any) -> list[list[int]]:
-    """Token ids with those of the second segment written as `-1 - id`."""
+    """Return token ids, those of the second segment as `-1 - id`."""
     rows = encoded["input_ids"]
     if "token_type_ids" not in encoded:
         return list(rows)
@@ -56,13 +56,13 @@ def mark_segments(encoded: Any) -> list[list[int]]:
 
 
 def as_read(text: str, source: Source) -> str:
-    """The text as a backbone reads it: the characters as words, where the task says so."""
+    """Return the text as a backbone reads it: its characters as words, where the task says so."""
     return " ".join(text.replace(" ", "")) if source.characters else text
 
 
 @contextmanager
 def cutting(tokenizer: Any, side: Literal["right", "left"]) -> Iterator[None]:
-    """Have a tokenizer cut at that end meanwhile."""
+    """Set the end at which a tokenizer cuts, for a block of code."""
     before = tokenizer.truncation_side
     tokenizer.truncation_side = side
     try:

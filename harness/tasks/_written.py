@@ -1,4 +1,4 @@
-"""What kinds whose answers are written by a language model share: from an input column to a target column."""
+"""Kinds whose answers a language model writes: from an input column to a target column."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class WrittenKind(TextualKind):
-    """Answers are written; a row without an input column is a text whose likelihood is asked for.
+    """Answers are written; a row without an input column is a text to find the likelihood of.
 
     Class attributes:
         prompt: template where the task has none of its own.
-        reply: how an answer is generated where the task does not say.
+        reply: settings of generation where the task has none of its own.
     """
 
     form: ClassVar[Form] = "text"
@@ -40,7 +40,7 @@ class WrittenKind(TextualKind):
 
     @abstractmethod
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """The spec, unless what it says does not go together.
+        """Return the spec, or refuse one whose parts do not go together.
 
         Raises:
             UsageError: it does not; the message names the key.
@@ -66,7 +66,7 @@ class WrittenKind(TextualKind):
         )
 
     def _signatures(self, test: Split) -> dict[str, dict[str, str]]:
-        """How exactly the libraries compute the metrics, where they say so (sacrebleu's signatures)."""
+        """Return the libraries' signatures of the metrics, where they have some (sacrebleu)."""
         names = dict.fromkeys([self.main_metric, *self.also])
         said = {name: metrics.get(name).signature(self.references(test.labels)) for name in names}
         known = {name: signature for name, signature in said.items() if signature is not None}
@@ -89,11 +89,11 @@ class WrittenKind(TextualKind):
         return Split(inputs, labels, targets, {self.input_role: inputs}, prompts)
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """The targets."""
+        """Return the targets."""
         return [str(label) for label in rows.known_labels]
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """The prompts; where one is too long, a causal model is shown its end, which says what is asked."""
+        """Tokenize the prompts; a causal model reads the end of one that is too long, which holds the question."""
         texts = list(source.texts if source.prompts is None else source.prompts)
         if not texts:
             return Sequences([], 0)

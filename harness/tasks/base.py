@@ -1,4 +1,4 @@
-"""The contract between kinds of task and everything that serves them."""
+"""The contract between kinds of task and the rest of the harness."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from harness.backbones import DEFAULT_BACKBONE
 from harness.data import TaskSpec
 from harness.records import Predictions, Score
 from harness.support import Registry
+from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone
-    from harness.training import AnswerForm
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[Any]
-"""What is right for each row, shape (rows,): class indices (int64) of classes, the index of the right choice, the
+"""Labels of rows, shape (rows,): class indices (int64) of classes, the index of the right choice, the
 answers of a question (objects), or a text (objects)."""
 
 Form: TypeAlias = str
@@ -46,7 +46,7 @@ FORMS: Mapping[Form, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The inputs of one split, without its labels: all that encoding and predicting may see.
+    """The inputs of one split, without its labels; encoding and predicting see nothing else.
 
     Attributes:
         key: identity of the split's content, for caches (`<data fingerprint>/train`).
@@ -54,8 +54,8 @@ class Source:
         fields: the inputs by the kind's roles, one value per row; just the texts where there is nothing else. Where
             answers are choices, `choices` has the texts of each row's; where they are spans, `context` the text that
             they are parts of.
-        prompts: what a language model is asked, one text per row; None where the task has no prompt of its own.
-        cut: at which end of a text what is too long is cut off.
+        prompts: prompts for a language model, one per row; None where the task has none.
+        cut: end at which a text that is too long is cut.
         characters: whether a backbone reads the characters of a text as words.
     """
 
@@ -70,7 +70,7 @@ class Source:
         return len(self.texts)
 
     def first(self, n_rows: int) -> Source:
-        """The first rows alone, as a split of their own."""
+        """Return the first rows alone, as a split of their own."""
         return replace(
             self,
             key=f"{self.key}/first {n_rows}",
@@ -82,13 +82,13 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of a split, in an order. `labels` is None where a method must not see them: test rows.
+    """Some rows of a split, in an order. `labels` is None for test rows, whose labels no method may see.
 
     Attributes:
         source: the split that they belong to.
         index: positions in the split, shape (rows,).
-        labels: what is right, shape (rows,), or None.
-        strata: what draws are stratified by, shape (rows,): the class, or zeros; None with `labels`.
+        labels: labels, shape (rows,), or None.
+        strata: groups for stratified draws, shape (rows,): the class, or zeros; None with `labels`.
     """
 
     source: Source
@@ -113,12 +113,12 @@ class Rows:
 
     @property
     def known_strata(self) -> Ints:
-        """What draws and validation splits are stratified by: the class, where the labels are classes."""
+        """Groups for stratified draws and validation splits: the class, where the labels are classes."""
         labels = self.known_labels
         return labels if self.strata is None else self.strata
 
     def take(self, positions: Ints) -> Rows:
-        """The rows at `positions` of these, in that order."""
+        """Return the rows at `positions` of these, in that order."""
         return Rows(
             self.source,
             self.index[positions],
@@ -127,19 +127,19 @@ class Rows:
         )
 
     def without_labels(self) -> Rows:
-        """The same rows as a method predicts them."""
+        """Return the same rows as a method predicts them."""
         return Rows(self.source, self.index)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What is asked of a language model, for kinds whose answers are texts.
+    """Request to a language model, for kinds whose answers are texts.
 
     Attributes:
         max_new_tokens: longest answer, its end included.
         num_beams: of a beam search; 1 is greedy.
         stop: texts that end an answer, and are no part of it.
-        wants_likelihood: whether the model is asked how likely it finds the text, and not to write one.
+        wants_likelihood: whether the model is asked for the likelihood of the text, and not to write one.
     """
 
     max_new_tokens: int = 64
@@ -153,7 +153,7 @@ class Task:
     """A task that is ready to run: rows loaded, checked, deduplicated and capped.
 
     Attributes:
-        spec: what the suite says of it, what it leaves to the kind filled in.
+        spec: its entry in the suite, completed by the kind.
         kind: its kind.
         data: fingerprint of rows, labels and metric; part of a cell's identity.
         label_names: names of the classes, in the order of their indices; empty where labels are no classes.
@@ -163,9 +163,9 @@ class Task:
         test: the test rows, capped, in a fixed order; test_labels goes with it.
         test_rows: fingerprint of the test rows and their order.
         n_test_available: test rows there were before the cap.
-        provenance: where the rows come from, and what was dropped.
-        prompt: the template that made the sources' prompts; None where they have none.
-        reply: how a language model answers; None where it is not asked for a text.
+        provenance: origin of the rows, and counts of dropped rows.
+        prompt: template of the sources' prompts; None where they have none.
+        reply: request to a language model; None where it is not asked for a text.
         train_index, test_index: positions in `train` and `test` of the rows that are the task's; None is all. Tasks
             that are made of one split's rows share what is computed of them.
         class_rows: rows of each class in the source, test rows included, before copies are dropped and the cap.
@@ -228,7 +228,7 @@ class Task:
 
     @property
     def n_strata(self) -> int:
-        """How many groups draws are stratified by: the classes, or one."""
+        """Number of groups for stratified draws: the classes, or one."""
         return max(1, len(self.label_names))
 
     @property
@@ -257,7 +257,7 @@ class Sequences:
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class TextAnswers:
     """Answers that are texts.
 
     Attributes:
@@ -273,7 +273,7 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Likelihoods:
-    """How likely a language model finds the texts.
+    """Likelihoods of texts under a language model.
 
     Attributes:
         nll: minus the log-likelihood of each row's text, in nats, shape (rows,), float64.
@@ -284,8 +284,8 @@ class Likelihoods:
     n_tokens: Ints
 
 
-Answers: TypeAlias = Floats | Texts | Likelihoods
-"""What a fitted method says of some rows: probabilities of shape (rows, outputs) for classes and choices, texts for
+Answers: TypeAlias = Floats | TextAnswers | Likelihoods
+"""Answers of a fitted method for some rows: probabilities of shape (rows, outputs) for classes and choices, texts for
 spans and generated text, likelihoods where a text's own likelihood is asked for."""
 
 
@@ -296,15 +296,15 @@ class Kind(ABC):
     how a row becomes tokens, and how answers are decoded and scored.
 
     Class attributes:
-        name: as suites and records carry it.
-        form: of its answers.
+        name: name in suites and records.
+        form: form of its answers.
         reads_pairs: whether a sequence is made of two texts, so that a backbone may be told which a token is of.
-        roles: what its columns are for, each with the column's default name; an empty name has to be given, None may
+        roles: purposes of its columns, each with the column's default name; an empty name has to be given, None may
             be left out.
         asks_for: the answers in words, for messages; has to be given for a form that is none of `FORMS`.
         main_metric: name of the metric that a task has unless it names another of `metrics`.
-        likelihood_metrics: main metrics by which a model is not asked to answer, but how likely it finds the text.
-        backbone: a small pretrained transformer that serves it, where neither a task nor a user names one.
+        likelihood_metrics: main metrics that need the likelihood of a text, and no answer.
+        backbone: default backbone: a small pretrained transformer that serves it.
     """
 
     name: ClassVar[str]
@@ -326,10 +326,10 @@ class Kind(ABC):
 
     @abstractmethod
     def resolve(self, spec: TaskSpec) -> TaskSpec:
-        """The spec with what it leaves open filled in.
+        """Return the spec with its open settings filled in.
 
         Raises:
-            UsageError: it says something that this kind has no use for; the message names the key and what is accepted.
+            UsageError: it has a setting that this kind does not use; the message names the key and what is accepted.
         """
 
     @abstractmethod
@@ -338,16 +338,20 @@ class Kind(ABC):
 
         Raises:
             DataError: a row breaks the kind's rules; the message names it.
-            MissingResourceError: the data set is not to be had.
+            MissingResourceError: the data set is not available.
         """
 
     @abstractmethod
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a made-up row by role, whose answer can be learned; contract tests are made of such rows."""
+
+    @abstractmethod
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Token ids of each row: special tokens included, at most `max_length` a sequence."""
+        """Return the token ids of each row: special tokens included, at most `max_length` a sequence."""
 
     @abstractmethod
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
-        """Refuse answers that are none: of another shape, or not finite.
+        """Refuse answers of another shape or type, or answers that are not finite.
 
         Raises:
             ValueError, FloatingPointError: a bug of the method, or a fit that has diverged.
@@ -355,30 +359,30 @@ class Kind(ABC):
 
     @abstractmethod
     def decode(self, task: Task, answers: Answers) -> Predictions:
-        """What is stored of the answers to the test rows."""
+        """Return the part of the answers to the test rows that records store."""
 
     @abstractmethod
     def score(self, task: Task, predictions: Predictions) -> Score:
-        """The main metric of the test rows, its interval, and further metrics."""
+        """Return the main metric of the test rows, its interval, and further metrics."""
 
     @abstractmethod
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """The task's main metric of any rows, in its own direction."""
+        """Return the task's main metric of any rows, in its own direction."""
 
-    def answer_form(self) -> AnswerForm | None:
-        """Return how methods that train inside a transformer serve this kind: head, loss, prediction.
+    def answer_form(self) -> Any:
+        """Return a `harness.training.AnswerForm`: head, loss and prediction of methods that train a transformer.
 
-        None takes the harness's own for `form`. A kind with a form of its own has to return one; a kind whose form is
-        one of `FORMS` may, if its answers are those of the form.
+        None takes the harness's own for `form`. A kind whose form is none of `FORMS` has to return one. Another kind
+        may, if its answers are those of its form.
         """
         return None
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """What is right for each row, as a language model would say it."""
+        """Return the label of each row as a language model would write it."""
         return [label_words[label] for label in rows.known_labels]
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
-        """Mean of minus the log-probability of what is right, in nats; None where answers have no probabilities."""
+        """Return the mean of minus the log-probability of the label, in nats; None without probabilities."""
         return None
 
 
@@ -393,5 +397,9 @@ def _why_no_kind(member: Any) -> str | None:
 
 
 kinds: Registry[Kind] = Registry(
-    "kind of task", "harness.tasks", expected="an instance of a subclass of harness.tasks.Kind", why_not=_why_no_kind
+    "kind of task",
+    "harness.tasks",
+    group="harness.kinds",
+    expected="an instance of a subclass of harness.tasks.Kind",
+    why_not=_why_no_kind,
 )

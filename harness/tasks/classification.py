@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from harness.backbones import Backbone
 from harness.data import TaskSpec, load_splits, read_classes
@@ -15,6 +15,7 @@ from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, fill, resolve_common
 from harness.tasks._tokenize import tokenize_texts
 from harness.tasks.base import Sequences, Source, Task, kinds
+from harness.tasks.toys import Toys
 
 
 class Classification(ProbabilityKind):
@@ -54,8 +55,14 @@ class Classification(ProbabilityKind):
             prompt=spec.prompt,
         )
 
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a text and the topic that two of its words tell."""
+        topic = toys.topic()
+        words = (toys.word(topic), toys.word(topic))
+        return {"text": toys.sentence(toys.draw.randint(2, 10), *words), "label": topic}
+
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Cut on the side that the task says, special tokens kept."""
+        """Tokenize the texts, cut on the side that the task says."""
         return tokenize_texts(source, backbone, max_length)
 
 

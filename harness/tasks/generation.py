@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from harness.data import TaskSpec
 from harness.support import UsageError
 from harness.tasks._written import WrittenKind
 from harness.tasks.base import Reply, kinds
+from harness.tasks.toys import TOPIC_WORDS, Toys
 
 
 class Generation(WrittenKind):
@@ -23,8 +24,13 @@ class Generation(WrittenKind):
     input_role = "prompt"
     backbone = "HuggingFaceTB/SmolLM2-135M"
 
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a text and the first word of its topic."""
+        topic = toys.topic()
+        return {"prompt": toys.sentence(4, toys.word(topic)), "target": TOPIC_WORDS[topic][0]}
+
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """A text is written in answer to a prompt, and has its likelihood without one."""
+        """Refuse a prompt for metrics of texts as such, and its absence for the others."""
         has_prompt = "prompt" in spec.columns.given
         if spec.metric in self.likelihood_metrics and (has_prompt or spec.prompt):
             key = "columns.prompt" if has_prompt else "prompt"

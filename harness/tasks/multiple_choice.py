@@ -16,11 +16,10 @@ from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, resolve_common
 from harness.tasks._tokenize import tokenize_pairs
 from harness.tasks.base import Form, Rows, Sequences, Source, Task, kinds
+from harness.tasks.toys import TOPIC_WORDS, Toys
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PROMPT = "Question: {question}\nAnswer:"
 
 
 class MultipleChoice(ProbabilityKind):
@@ -34,6 +33,7 @@ class MultipleChoice(ProbabilityKind):
     form: ClassVar[Form] = "choices"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "choices": "choices", "answer": "answerKey"}
+    prompt = "Question: {question}\nAnswer:"
     main_metric = "accuracy"
     also: ClassVar[tuple[str, ...]] = ()
 
@@ -49,7 +49,7 @@ class MultipleChoice(ProbabilityKind):
         most = max(len(choices) for part in (train, test) for choices in part.fields["choices"])
         n_choices = {"n_choices": most}
         return assemble(
-            self, spec, splits, train, test, n_outputs=most, prompt=spec.prompt or PROMPT, provenance=n_choices
+            self, spec, splits, train, test, n_outputs=most, prompt=spec.prompt or self.prompt, provenance=n_choices
         )
 
     def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:
@@ -62,7 +62,7 @@ class MultipleChoice(ProbabilityKind):
             choices.append(texts)
             right.append(_position(key, texts, labels, row, columns["answer"], origin))
         listed = ["\n".join(f"- {text}" for text in texts) for texts in choices]
-        template = spec.prompt or PROMPT
+        template = spec.prompt or self.prompt
         fields = {"question": questions, columns["question"]: questions, "choices": listed, columns["choices"]: listed}
         accepted = (columns["question"], columns["choices"])
         return Split(
@@ -73,8 +73,19 @@ class MultipleChoice(ProbabilityKind):
             fill(template, fields, len(questions), accepted),
         )
 
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a word of a topic, and choices of which one has that topic."""
+        topic = toys.topic()
+        asked, right = toys.draw.sample(TOPIC_WORDS[topic], 2)
+        others = [toys.word(other) for other in TOPIC_WORDS if other != topic]
+        texts = [right, *others][: toys.draw.choice([2, 3])]
+        toys.draw.shuffle(texts)
+        labels = list("ABC")[: len(texts)]
+        choices = {"text": texts, "label": labels}
+        return {"question": toys.sentence(5, asked), "choices": choices, "answer": labels[texts.index(right)]}
+
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """The question with each choice, the longer of the two cut first."""
+        """Tokenize the question with each choice; the longer of the two is cut first."""
         questions, choices = source.fields["question"], source.fields["choices"]
         counts = [len(texts) for texts in choices]
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -84,13 +95,13 @@ class MultipleChoice(ProbabilityKind):
         return Sequences(ids, n_truncated, first)
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """The right one of each row's choices."""
+        """Return the right one of each row's choices."""
         choices = rows.source.fields["choices"]
         return [choices[row][right] for row, right in zip(rows.index, rows.known_labels, strict=True)]
 
 
 def _choices(value: Any, row: int, column: str, origin: Origin) -> tuple[list[str], list[str]]:
-    """Texts and labels of one row's choices."""
+    """Return the texts and labels of one row's choices."""
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         texts = value["text"]
         labels = value.get("label") or list(range(len(texts)))
@@ -110,7 +121,7 @@ def _choices(value: Any, row: int, column: str, origin: Origin) -> tuple[list[st
 
 
 def _position(key: Any, texts: Sequence[str], labels: Sequence[str], row: int, column: str, origin: Origin) -> int:
-    """Which choice an answer key means."""
+    """Return the position of the choice that an answer key means."""
     if key is None or (isinstance(key, str) and not key.strip()):
         raise DataError(f"{origin.name}: {origin.at(row)}: the answer in column '{column}' is missing.")
     if not isinstance(key, bool) and str(key) in labels:

@@ -16,25 +16,24 @@ from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, mark_segments, segments_of
 from harness.tasks.base import Form, Labels, Reply, Rows, Sequences, Source, Task, kinds
+from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PROMPT = "{context}\nQuestion: {question}\nAnswer:"
-
 REPLY = Reply(max_new_tokens=32, stop=("\n",))
-"""Of a language model that is asked in words."""
+"""Settings of generation for a language model that is asked in words."""
 
 STRIDE = 1 / 3
-"""Part of a window that the next one repeats: BERT's 128 of 384 tokens."""
+"""Share of a window that the next one repeats: BERT's 128 of 384 tokens."""
 
 LONGEST_QUESTION = 64
-"""Tokens of a question, at most (as in BERT's own evaluation on SQuAD)."""
+"""Maximum number of tokens of a question (as in BERT's own evaluation on SQuAD)."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is right for one question.
+    """The right answers to one question.
 
     Attributes:
         texts: any of these.
@@ -46,7 +45,7 @@ class Answer:
 
     @property
     def first(self) -> tuple[int, int]:
-        """Where the first begins, and the character behind its end: what is trained on."""
+        """Start of the first answer, and the character after its end: the target of training."""
         return self.starts[0], self.starts[0] + len(self.texts[0])
 
 
@@ -61,15 +60,16 @@ class QuestionAnswering(TextualKind):
     form: ClassVar[Form] = "spans"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "context": "context", "answers": "answers"}
+    prompt = "{context}\nQuestion: {question}\nAnswer:"
     main_metric = "squad_f1"
     also: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
 
     def references(self, labels: Labels) -> list[list[str]]:
-        """All answers that would be right."""
+        """Return all right answers."""
         return [list(answer.texts) for answer in labels]
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """The first of the answers."""
+        """Return the first of the answers."""
         return [answer.texts[0] for answer in rows.known_labels]
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -81,7 +81,7 @@ class QuestionAnswering(TextualKind):
         spec = self.resolve(spec)
         columns = columns_of(self, spec).values()
         splits, train, test = read_parts(spec, mirror, columns, lambda data, origin: self._read(data, origin, spec))
-        return assemble(self, spec, splits, train, test, prompt=spec.prompt or PROMPT, reply=reply_of(spec, REPLY))
+        return assemble(self, spec, splits, train, test, prompt=spec.prompt or self.prompt, reply=reply_of(spec, REPLY))
 
     def _read(self, data: Dataset, origin: Origin, spec: TaskSpec) -> Split:
         columns = columns_of(self, spec)
@@ -100,8 +100,16 @@ class QuestionAnswering(TextualKind):
             answers,
             ["\n".join(f"{start} {text}" for start, text in zip(a.starts, a.texts, strict=True)) for a in answers],
             fields,
-            fill(spec.prompt or PROMPT, {**fields, **by_column}, len(questions), list(by_column)),
+            fill(spec.prompt or self.prompt, {**fields, **by_column}, len(questions), list(by_column)),
         )
+
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return a question about a topic and a context with one word of it."""
+        topic = toys.topic()
+        answer = toys.word(topic)
+        context = toys.sentence(12, answer)
+        answers = {"text": [answer], "answer_start": [context.index(answer)]}
+        return {"question": f"help with {toys.word(topic)}", "context": context, "answers": answers}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
         """Windows over the context, each behind the question; no part of a context is left out."""
@@ -139,7 +147,7 @@ class QuestionAnswering(TextualKind):
 
 
 def _answer(value: Any, context: str, row: int, column: str, origin: Origin) -> Answer:
-    """One row's answers, each where it stands in the context."""
+    """Return one row's answers, each with its place in the context."""
     texts, starts = value, None
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")

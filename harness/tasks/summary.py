@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
 
 MOST_READ: Final = 1000
-"""Largest number of texts that are tokenized to find the share of those that are cut."""
+"""Maximum number of texts to tokenize for the share of cut texts."""
 
 _N_CLASSES = 4
 _N_UNSCORED = 3
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How many texts a backbone does not read to their end.
+class Truncation:
+    """Counts of texts that a backbone does not read to their end.
 
     Attributes:
         n_cut: texts that are cut, of those looked at.
@@ -69,7 +69,7 @@ class DataSummary:
     n_copies_of_test: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
-    cut: Cut | None = None
+    cut: Truncation | None = None
     warnings: tuple[str, ...] = ()
 
     def line(self) -> str:
@@ -96,7 +96,7 @@ class DataSummary:
         return f"{self.n_test:,}{of} to test on"
 
 
-def summarise(task: Task, files: BackboneFiles | None = None) -> DataSummary:
+def summarise_data(task: Task, files: BackboneFiles | None = None) -> DataSummary:
     """Return what a task's data are.
 
     Args:
@@ -125,7 +125,7 @@ def summarise(task: Task, files: BackboneFiles | None = None) -> DataSummary:
     )
 
 
-def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
+def count_cut(task: Task, files: BackboneFiles) -> Truncation | None:
     """Return how many texts are longer than a backbone reads; None where rows are pairs, windows or written.
 
     Counted on the first `MOST_READ` texts of the training and the test rows, which stand in an order by their hash.
@@ -143,20 +143,20 @@ def count_cut(task: Task, files: BackboneFiles) -> Cut | None:
     texts = [as_read(text, source) for source in parts for text in source.texts]
     lengths = token_counts(files, texts, asked)
     if lengths is not None:
-        return Cut(sum(length > asked for length in lengths), len(texts), n_texts, asked, asked)
+        return Truncation(sum(length > asked for length in lengths), len(texts), n_texts, asked, asked)
     from harness.backbones import read_without_weights
 
     reader = read_without_weights(files)
     limit = min(asked, reader.max_length)
     n_cut = sum(task.kind.tokenize(source, reader, limit).n_truncated for source in parts)
-    return Cut(n_cut, len(texts), n_texts, limit, asked)
+    return Truncation(n_cut, len(texts), n_texts, limit, asked)
 
 
 def _first_rows(source: Source, n_rows: int) -> Source:
     return source if n_rows >= len(source) else source.first(n_rows)
 
 
-def _cut(cut: Cut) -> str:
+def _cut(cut: Truncation) -> str:
     about = "" if cut.n_read == cut.n_texts else "about "
     limit = f"{cut.max_length:,} tokens"
     if cut.max_length < cut.asked:

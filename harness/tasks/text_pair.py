@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.backbones import Backbone
 from harness.data import (
@@ -21,12 +21,13 @@ from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, columns_of, fill, resolve_common
 from harness.tasks._tokenize import tokenize_pairs
 from harness.tasks.base import Sequences, Source, Task, kinds
+from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 BETWEEN = "\n"
-"""Stands between the two texts where they are one."""
+"""Separator of the two texts where they are joined."""
 
 
 class TextPair(ProbabilityKind):
@@ -39,7 +40,7 @@ class TextPair(ProbabilityKind):
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def also_of(self, task: Task) -> tuple[str, ...]:
-        """With two classes F1 too, that of the second class, as GLUE reports it (arXiv:1804.07461, section 3)."""
+        """Add the F1 of the second class where there are two, as GLUE does (arXiv:1804.07461, section 3)."""
         return (*self.also, "f1") if task.n_outputs == 2 else self.also
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
@@ -89,8 +90,16 @@ class TextPair(ProbabilityKind):
             prompt=spec.prompt,
         )
 
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return two texts and whether they have one topic."""
+        first, second = toys.topic(), toys.topic()
+        if toys.draw.random() < 0.3:
+            second = first
+        texts = [toys.sentence(4, toys.word(topic)) for topic in (first, second)]
+        return {"first": texts[0], "second": texts[1], "label": "is" if first == second else "not"}
+
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Both texts in one sequence, the longer cut first."""
+        """Tokenize both texts as one sequence; the longer is cut first."""
         ids, cut = tokenize_pairs(source.fields["first"], source.fields["second"], source, backbone, max_length)
         return Sequences(ids, sum(cut))
 

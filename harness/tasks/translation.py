@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from harness.data import TaskSpec
 from harness.tasks._written import WrittenKind
 from harness.tasks.base import Reply, kinds
+from harness.tasks.toys import TOPIC_WORDS, Toys
 
 
 class Translation(WrittenKind):
@@ -22,8 +23,13 @@ class Translation(WrittenKind):
     input_role = "source"
     backbone = "google-t5/t5-small"
 
+    def example(self, toys: Toys) -> dict[str, Any]:
+        """Return five words, and the same backwards."""
+        words = toys.draw.choices([word for words in TOPIC_WORDS.values() for word in words], k=5)
+        return {"source": " ".join(words), "target": " ".join(reversed(words))}
+
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """Nothing more."""
+        """Return the spec: nothing more is refused."""
         return spec
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from harness.features import TokenIds, lengths_of, pad
 from harness.measure import Device, FlopsModel, Precision, fit_language_flops, show_progress
-from harness.tasks import Answers, Floats, Ints, Likelihoods, Texts
+from harness.tasks import Answers, Floats, Ints, Likelihoods, TextAnswers
 from harness.training.batches import Batch, to_device
 from harness.training.blocks import transformers_model
 from harness.training.inputs import TokenInputs
@@ -124,7 +124,7 @@ class GenerativeModel(AdaptedModel):
         texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision)
         if n_cut:
             bench.ledger.remarks["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
-        return Texts(texts, n_cut=n_cut)
+        return TextAnswers(texts, n_cut=n_cut)
 
     def reply_nll(
         self,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from harness.features import TokenIds, lengths_of, pad, sequences_of, starts_of
 from harness.measure import Device, Precision
-from harness.tasks import Answers, Ints, Rows, Texts
-from harness.training.forms.base import AnswerForm, Examples, Workbench, log_softmax, reads_segments
+from harness.tasks import Answers, Ints, Rows, TextAnswers
+from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench, linear_head, log_softmax, reads_segments
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class Spans(AnswerForm):
                 _, first, last, sure = max(found, key=lambda one: one[0])
                 texts.append(contexts[position][first:last])
                 confidence[row] = sure
-        return Texts(texts, confidence)
+        return TextAnswers(texts, confidence)
 
 
 def place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[int, int]:

@@ -1,0 +1,9 @@
+from .checks import Check as Check
+from .checks import CheckError as CheckError
+from .checks import check_kind as check_kind
+from .checks import check_method as check_method
+from .checks import check_metric as check_metric
+from .checks import checks_of as checks_of
+from .checks import parametrize_checks as parametrize_checks
+from .lab import Lab as Lab
+from .lab import lab as lab

@@ -1,0 +1,103 @@
+"""Run cells in a process of their own, which shares nothing with this one but files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.backbones import BackboneFiles
+from harness.methods import Method
+
+if TYPE_CHECKING:
+    from harness.tasks import Task
+    from harness.testing.lab import Lab
+
+_RESULT = "RESULT "
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method to run, and the folder that it is saved in.
+
+    Attributes:
+        method: as configured.
+        files: the backbone.
+        saved: folder of the saved method (`save_artifact`).
+    """
+
+    method: Method
+    files: BackboneFiles
+    saved: Path
+
+
+def predict_elsewhere(cases: Sequence[Case], task: Task, lab: Lab) -> list[tuple[str, Any, Any]]:
+    """Return, for each case, the cell's identity, its predictions and those of the saved method, made elsewhere.
+
+    Args:
+        cases: what is run.
+        task: the task, made by the laboratory.
+        lab: the laboratory; its folder keeps the cache of features between calls.
+
+    Raises:
+        RuntimeError: the process has failed; the message has what it wrote.
+    """
+    asked = {
+        "spec": task.spec.model_dump(mode="json"),
+        "cache": str(lab.folder / "cache"),
+        "cases": [
+            [
+                type(case.method).__module__,
+                case.method.name,
+                case.method.config(),
+                str(case.files.folder),
+                str(case.saved),
+            ]
+            for case in cases
+        ],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import main; main()", json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    if done.returncode:
+        raise RuntimeError(f"The other process ended with {done.returncode}:\n{done.stderr}")
+    lines = [line.removeprefix(_RESULT) for line in done.stdout.splitlines() if line.startswith(_RESULT)]
+    return [tuple(json.loads(line)) for line in lines]
+
+
+def main() -> None:
+    """Run the cases that the command line names, and print one line for each."""
+    import importlib
+
+    from harness.backbones import locate_backbone
+    from harness.data import TaskSpec
+    from harness.measure import find_device
+    from harness.methods import load_artifact, methods
+    from harness.running import Worker
+    from harness.tasks import kinds
+    from harness.testing.lab import make_bench, plan_cell
+
+    asked = json.loads(sys.argv[1])
+    spec = TaskSpec(**asked["spec"])
+    task = kinds.get(spec.kind).prepare(spec, None)
+    device = find_device("cpu")
+    worker = Worker(device, Path(asked["cache"]))
+    for module, name, settings, backbone, saved in asked["cases"]:
+        importlib.import_module(module)  # a method that no entry point names yet
+        method, files = methods.get(name)(**settings), locate_backbone(backbone)
+        planned = plan_cell(task, files, method)
+        record = worker.run(planned, task, files, "tests", lambda *_: None)
+        if record.predictions is None:
+            raise RuntimeError(f"{planned.cell.label()}: {record.status}: {record.error}")
+        bench = make_bench(task, files if method.serves else None, device, like=worker)
+        restored = load_artifact(Path(saved), bench)[1].predict(task.test_rows_to_predict, bench)
+        again = task.kind.decode(task, restored).to_json()
+        print(_RESULT + json.dumps([planned.cell.id, record.predictions.to_json(), again]))  # noqa: T201

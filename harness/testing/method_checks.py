@@ -1,0 +1,379 @@
+"""The contract of a method, as checks; many share a fit, since fitting is what takes time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from harness.backbones import Architecture, BackboneFiles, load_backbone
+from harness.methods import (
+    FineTuning,
+    FittedModel,
+    Method,
+    TrainedMethod,
+    artifact_size_bytes,
+    load_artifact,
+    methods,
+    save_artifact,
+)
+from harness.records import Budget, Record
+from harness.tasks import Answers, Kind, Likelihoods, Task, TextAnswers, kinds
+from harness.testing.checks import Check, expect
+from harness.testing.elsewhere import Case, predict_elsewhere
+from harness.testing.lab import Lab, lab
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BRIEF: Final[dict[str, Any]] = {"min_steps": 6, "epochs": 1, "n_pairs": 1, "max_steps": 6}
+"""Settings of a fit that ends after a few steps."""
+
+FAST: Final[dict[str, Any]] = {"learning_rate": 3e-3, "head_learning_rate": 1e-2, "min_steps": 150}
+"""Settings that move a tiny model with random weights; rates for a pretrained one hardly do."""
+
+N_TRAIN: Final = 48
+
+LEARNED: Final = 0.3
+"""Accuracy above the majority class that a method reaches with 192 texts whose words tell the class."""
+
+
+def method_checks(cls: type[Method]) -> Iterator[Check]:
+    """Return the checks of a method, on a tiny backbone of every architecture that it serves."""
+    for what in (says_what_it_is, says_what_it_serves):
+        yield Check(cls.name, _name(what), functools.partial(what, cls))
+    architectures = sorted(cls.serves) or ["encoder"]  # a method that uses no backbone must not mind one
+    if "encoder" in architectures:
+        architectures.insert(0, architectures.pop(architectures.index("encoder")))
+    for architecture in architectures:
+        subject = _Subject(cls, architecture)
+        checks = [repeats_itself, predicts_the_same_when_restored]
+        if issubclass(cls, FineTuning):
+            checks += [trains_what_it_says_and_nothing_else, starts_from_the_pretrained_function]
+        if architecture == architectures[0]:
+            checks += [draws_by_its_seed, learns, predicts_the_same_in_another_process]
+            if issubclass(cls, TrainedMethod):
+                checks += [stops_early]
+                for budget in (Budget(steps=7), Budget(epochs=2), Budget(train_seconds=0.4)):
+                    run = functools.partial(stops_within_its_budget, subject, budget)
+                    yield Check(str(subject), f"stops within its budget of {budget.label()}", run)
+        for check in checks:
+            yield Check(str(subject), _name(check), functools.partial(check, subject))
+
+
+def _name(check: Callable[..., None]) -> str:
+    return check.__name__.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A method on a tiny backbone of one architecture."""
+
+    cls: type[Method]
+    architecture: Architecture
+
+    def __str__(self) -> str:
+        return f"{self.cls.name} on a tiny {self.architecture} backbone"
+
+    @property
+    def lab(self) -> Lab:
+        """The laboratory."""
+        return lab()
+
+    @property
+    def files(self) -> BackboneFiles:
+        """The backbone."""
+        return self.lab.backbone(self.architecture)
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """A task of the first kind that the method serves: classification, if it does."""
+        served = [kind for kind in kinds if self.cls.why_not_kind(kind) is None]
+        expect(served, "a kind of task that the method serves", "none")
+        return self.lab.task(served[0])
+
+    def configured(self, **settings: Any) -> Method:
+        """Return the method with those of the settings that it has."""
+        return configured(self.cls, **settings)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the method cannot run here; None if it can."""
+        return self.configured(**BRIEF).why_not(self.task, self.files, "cpu")
+
+    def run(self, method: Method, task: Task | None = None, **how: Any) -> Record:
+        """Run one cell, which has to succeed."""
+        record = self.lab.run(task or self.task, self.files, method, **how)
+        expect(record.status == "ok", "a cell that ends well", f"{record.status}: {record.error}")
+        return record
+
+
+def configured(cls: type[Method], **settings: Any) -> Method:
+    """Return a method with those of the settings that it has."""
+    return cls(**{name: value for name, value in settings.items() if name in cls.model_fields})
+
+
+def state_hash(module: nn.Module) -> dict[str, str]:
+    """Return a fingerprint of each tensor of a module, by name."""
+    return {
+        name: hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for name, value in module.state_dict().items()
+    }
+
+
+def plain(answers: Answers) -> Any:
+    """Return answers as something that compares."""
+    if isinstance(answers, TextAnswers):
+        return list(answers.texts)
+    return answers.nll if isinstance(answers, Likelihoods) else answers
+
+
+def same(first: Answers, second: Answers) -> bool:
+    """Return whether two answers are the same to the last bit."""
+    return bool(np.array_equal(plain(first), plain(second)))
+
+
+# ---- what a method says of itself
+
+
+def says_what_it_is(cls: type[Method]) -> None:
+    """Check the docstring, the version and the settings."""
+    expect(methods.get(cls.name) is cls, "a registered class (`@method`)", "another method of that name")
+    expect(cls.__doc__, "a docstring, which `harness methods NAME` prints", "none")
+    for name in ("family", "trains", "source"):
+        expect(getattr(cls, name), f"a text in `{name}`", "an empty one")
+    expect(cls.version >= 1, "a version from 1 on", cls.version)
+    config = cls().config()
+    expect(json.loads(json.dumps(config)) == config, "settings that are JSON values", config)
+    expect(cls(**config).config() == config, f"the settings {config} again", cls(**config).config())
+    unknown = sorted(set(cls.search_space) - set(cls.model_fields))
+    expect(not unknown, "a search space over the method's settings", f"no setting called {', '.join(unknown)}")
+
+
+def says_what_it_serves(cls: type[Method]) -> None:
+    """Check that the method serves a kind, or refuses it by name, and that cells say so."""
+    for kind in kinds:
+        reason = cls.why_not_kind(kind)
+        if reason is None:
+            continue
+        expect(cls.name in reason and kind.name in reason, f"a refusal of {kind.name} with both names", reason)
+        task, files = lab().task(kind), lab().backbone("causal")
+        record = lab().run(task, files, cls())
+        expect(record.status == "unsupported", f"an unsupported cell of {kind.name}", record.status)
+        expect(record.error == reason, f"the reason '{reason}'", record.error)
+        return  # one cell shows it; the others differ in the text alone
+
+
+# ---- what a cell does
+
+
+def repeats_itself(subject: _Subject) -> None:
+    """Check that A, B, A gives A twice, whatever the test labels are, and that shared weights stay as they were."""
+    method, backbone = subject.configured(**BRIEF), load_backbone(subject.files)
+    before = state_hash(backbone.pristine)
+    if subject.refusal is not None:
+        record = subject.lab.run(subject.task, subject.files, method)
+        expect(record.status == "unsupported", "an unsupported cell", record.status)
+        expect(record.error == subject.refusal, f"the reason '{subject.refusal}'", record.error)
+        return
+    first = subject.run(method)
+    between = configured(methods.get("full"), **BRIEF)
+    if between.why_not(subject.task, subject.files, "cpu") is None:
+        subject.run(between, seed=1)
+    task = dataclasses.replace(subject.task, test_labels=np.roll(subject.task.test_labels, 1))
+    again = subject.run(method, task)
+    for name in ("predicted", "confidence", "texts"):
+        one, other = (getattr(record.predictions, name) for record in (first, again))
+        expect(np.array_equal(one, other), "the same predictions again, and with other test labels", f"other {name}")
+    expect(state_hash(backbone.pristine) == before, "untouched weights of the backbone", "changed ones")
+    cost = first.cost
+    expect((cost.n_trainable or 0) <= (cost.n_parameters or 0), "n_trainable within n_parameters", cost)
+    expect(cost.artifact_bytes, "the size of what is saved", cost.artifact_bytes)
+
+
+def draws_by_its_seed(subject: _Subject) -> None:
+    """Check that another seed, which draws other rows, gives other answers."""
+    if subject.refusal is not None or not subject.cls.uses_labels:
+        return
+    fitted = [_fit(subject, seed=seed) for seed in (0, 1)]
+    expect(not same(*fitted), "other answers with other training rows", "the same")
+
+
+def _fit(subject: _Subject, seed: int) -> Answers:
+    method, task = subject.configured(**BRIEF), subject.task
+    bench = subject.lab.bench(task, subject.files if method.serves else None, seed=seed)
+    return method.fit(subject.lab.rows(task, 24, seed=seed), bench).predict(task.test_rows_to_predict, bench)
+
+
+def trains_what_it_says_and_nothing_else(subject: _Subject) -> None:
+    """Check which parameters move in a fit, and how they are counted."""
+    method = subject.configured(**{**BRIEF, "min_steps": 12})
+    assert isinstance(method, FineTuning)
+    if subject.refusal is not None:
+        return
+    bench = subject.lab.bench(subject.task, subject.files)
+    before = method.build(bench)
+    start = state_hash(before)
+    trained = {key for key, value in before.named_parameters() if value.requires_grad}
+    fitted = method.fit(subject.lab.rows(subject.task, N_TRAIN), bench)
+    assert isinstance(fitted, FittedModel)
+    check_what_moved(fitted, start, trained, all_of_it=True)
+
+
+def check_what_moved(fitted: FittedModel, start: dict[str, str], trained: set[str], *, all_of_it: bool) -> None:
+    """Check that a fit has changed what is trained and nothing else.
+
+    Args:
+        fitted: the fitted model.
+        start: `state_hash` of the model before.
+        trained: names of the parameters that are trained.
+        all_of_it: whether each of them has to have changed.
+    """
+    end = state_hash(fitted.model)
+    expect(end.keys() == start.keys(), "the tensors that were built", sorted(end.keys() ^ start.keys()))
+    own = dict(fitted.model.named_parameters())  # each once: what is tied to another stands under one name
+    moved = {key for key in own if end[key] != start[key]}
+    buffers = [key for key, _ in fitted.model.named_buffers() if key in end and end[key] != start[key]]
+    expect(not buffers, "buffers that stay as they were", f"changes of {buffers}")
+    expect(moved and moved <= trained, "changes of what requires gradients alone", f"also {sorted(moved - trained)}")
+    expect(moved == trained or not all_of_it, "changes of all that is trained", f"none of {sorted(trained - moved)}")
+    n_trained = sum(own[key].numel() for key in trained if key in own)
+    expect(fitted.n_trainable == n_trained, f"n_trainable {n_trained}", fitted.n_trainable)
+
+
+def starts_from_the_pretrained_function(subject: _Subject) -> None:
+    """Check that added parameters change nothing before they are trained.
+
+    Soft prompts, which are text from the start, are no such parameters.
+    """
+    import torch
+
+    method = subject.cls()
+    assert isinstance(method, FineTuning)
+    if subject.refusal is not None or method.reserved_tokens():
+        return
+    if subject.task.kind.form != "classes":
+        return
+    model = method.build(subject.lab.bench(subject.task, subject.files)).eval()
+    ids = torch.randint(5, 20, (4, 9), generator=torch.Generator().manual_seed(0))
+    asked: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        found = model.transformer(**asked).last_hidden_state
+        expected = load_backbone(subject.files).pristine(**asked).last_hidden_state
+    far = float((found - expected).abs().max())
+    expect(far < 1e-4, "hidden states of the pretrained transformer", f"a difference of {far:.3g}")
+
+
+def predicts_the_same_when_restored(subject: _Subject) -> None:
+    """Check that what is saved predicts the same again, without the seed, in any order of the rows."""
+    if subject.refusal is not None:
+        return
+    method, task = subject.configured(**BRIEF), subject.task
+    files = subject.files if method.serves else None
+    bench = subject.lab.bench(task, files)
+    fitted = method.fit(subject.lab.rows(task, N_TRAIN if method.uses_labels else 0), bench)
+    rows = task.test_rows_to_predict
+    answers = fitted.predict(rows, bench)
+    task.kind.check(task, answers, len(rows))
+    with tempfile.TemporaryDirectory(dir=subject.lab.folder) as folder:
+        written = save_artifact(fitted, method, Path(folder), bench)
+        suffixes = {path.suffix for path in Path(folder).iterdir()}
+        expect(suffixes == {".json", ".safetensors"}, "files of JSON and safetensors alone", suffixes)
+        size = artifact_size_bytes(fitted, method)
+        expect(written == size, f"an artifact of {written} bytes, as written", size)
+        another = subject.lab.bench(task, files, seed=7)
+        restored_method, restored = load_artifact(Path(folder), another)
+    expect(restored_method == method, f"the settings {method!r}", repr(restored_method))
+    expect(restored.n_trainable == fitted.n_trainable, f"n_trainable {fitted.n_trainable}", restored.n_trainable)
+    again = restored.predict(rows, another)
+    expect(same(again, answers), "the same answers from what was saved", "other answers")
+    if isinstance(answers, np.ndarray):
+        backwards = restored.predict(rows.take(np.arange(len(rows))[::-1]), another)
+        assert isinstance(backwards, np.ndarray)
+        far = float(np.abs(backwards[::-1] - answers).max())
+        expect(far < 1e-3, "answers that do not depend on the order of the rows", f"a difference of {far:.3g}")
+
+
+def stops_within_its_budget(subject: _Subject, budget: Budget) -> None:
+    """Check that a fit that would go on stops when its budget is spent."""
+    if subject.refusal is not None:
+        return
+    method = subject.configured(epochs=10_000, n_pairs=1, max_steps=100_000)
+    subject.run(method, budget=Budget(steps=1))  # kernels are warm from here on
+    record = subject.run(method, budget=budget)
+    [cap] = budget.to_json()
+    expect(record.cost.stopped_by == cap, f"a fit stopped by {cap}", record.cost.stopped_by)
+    steps = record.curve[-1].step
+    if budget.steps is not None:
+        expect(steps == budget.steps, f"{budget.steps} steps", steps)
+    elif budget.epochs is not None:
+        items = 48 if "n_pairs" in type(method).model_fields else 24  # a pair of each sign for each text
+        n_steps = budget.epochs * -(-items // method.config()["batch_size"])
+        expect(steps == n_steps, f"{n_steps} steps", steps)
+    else:
+        seconds = record.cost.train_seconds
+        expect(seconds is not None and 0.4 <= seconds < 0.8, "0.4 seconds, less than twice as much", seconds)
+
+
+def stops_early(subject: _Subject) -> None:
+    """Check that with `patience` a fit validates on labels of its own, and stops."""
+    if subject.refusal is not None:
+        return
+    method = subject.configured(patience=1, epochs=200, n_pairs=1, max_steps=2000, learning_rate=3e-2)
+    record = subject.run(method, size="30", budget=Budget(steps=120))
+    validated = [point for point in record.curve if point.validation is not None]
+    expect(len(validated) >= 2, "two validations at least", len(validated))
+    stopped_by = record.cost.stopped_by
+    expect(stopped_by in ("early_stopping", "steps"), "a fit stopped by early_stopping or steps", stopped_by)
+    if stopped_by == "early_stopping":
+        last = record.curve[-1]
+        expect(last.step < 120 and last.validation is not None, "a validation where it stopped", last)
+
+
+def learns(subject: _Subject) -> None:
+    """Check that 192 texts whose words tell their class are enough to beat the majority class by far."""
+    if subject.refusal is not None or not subject.cls.uses_labels or subject.task.kind.name != "classification":
+        return
+    floor = subject.run(methods.get("majority")(), size="192").score
+    score = subject.run(subject.configured(**FAST), size="192").score
+    assert floor is not None
+    assert score is not None
+    least = floor.value + LEARNED
+    expect(score.value >= least, f"an accuracy of {least:.2f} at least", f"{score.value:.2f}")
+
+
+def predicts_the_same_in_another_process(subject: _Subject) -> None:
+    """Check identity and predictions in another process, with a cold and a warm cache, and from what is saved."""
+    if subject.refusal is None:
+        check_elsewhere([(subject.cls, subject.architecture)], subject.task.kind)
+
+
+def check_elsewhere(cases: list[tuple[type[Method], Architecture]], kind: Kind) -> None:
+    """Check that some methods give the same cells in another process; a process takes seconds to start, so in one."""
+    here, task = [], lab().task(kind)
+    with tempfile.TemporaryDirectory(dir=lab().folder) as saved:
+        for at, (cls, architecture) in enumerate(cases):
+            method, files = configured(cls, **BRIEF), lab().backbone(architecture)
+            bench = lab().bench(task, files if method.serves else None)
+            fitted = method.fit(lab().rows(task, 24 if method.uses_labels else 0), bench)
+            save_artifact(fitted, method, Path(saved) / str(at), bench)
+            answers = fitted.predict(task.test_rows_to_predict, bench)
+            here.append((Case(method, files, Path(saved) / str(at)), answers))
+        for _ in range(2):  # the second time features come from the cache
+            found = predict_elsewhere([case for case, _ in here], task, lab())
+            for (case, answers), there in zip(here, found, strict=True):
+                cell_id, predictions, restored = there
+                about = f"of {case.method.name} on {case.files.architecture}"
+                known = lab().plan(task, case.files, case.method).cell.id
+                expect(cell_id == known, f"the identity {known} {about}", cell_id)
+                ours = task.kind.decode(task, answers).to_json()
+                expect(predictions == ours, f"the same predictions {about} in another process", "others")
+                expect(restored == ours, f"the same predictions {about} from what was saved", "others")

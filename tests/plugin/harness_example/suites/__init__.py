@@ -1,0 +1,1 @@
+"""Suites: each YAML file of this folder."""
