@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.features import declared_blocks
 from harness.measure import (
     TRAIN_PHASES,
     Activity,
@@ -154,7 +153,7 @@ class Attempt:
 
     def _facts(self, device: Device, failures: Failures) -> Facts:
         method, cell, stated = self.planned.method, self.planned.cell, self.ledger.facts
-        n_blocks = None if self.files is None or cell.backbone is None else declared_blocks(self.files.folder)
+        n_blocks = None if self.files is None or cell.backbone is None else self.files.n_blocks
         workload = failures.guard("workload", lambda: method.workload(cell.n_train, cell.budget, n_blocks or 1))
         registered = ((methods, cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric))
         origins = {registry.kind: registry.origin(name) for registry, name in registered}

@@ -12,7 +12,6 @@ from .dropout import set_dropout as set_dropout
 from .forms import AnswerForm as AnswerForm
 from .forms import Examples as Examples
 from .forms import answer_form as answer_form
-from .forms.base import linear_head as linear_head
 from .forms.classes import Classes as Classes
 from .forms.classes import score_logits as score_logits
 from .generative import GenerativeModel as GenerativeModel

@@ -11,7 +11,13 @@ import numpy.typing as npt
 from harness.features import TokenIds, lengths_of, pad, sequences_of, starts_of
 from harness.measure import Device, Precision
 from harness.tasks import Answers, Ints, Rows, TextAnswers
-from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench, linear_head, log_softmax, reads_segments
+from harness.training.forms.base import (
+    AnswerForm,
+    Examples,
+    Workbench,
+    log_softmax,
+    reads_segments,
+)
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ import numpy as np
 from harness.features import TokenIds, lengths_of
 from harness.measure import Precision
 from harness.tasks import Answers, Rows
-from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench
+from harness.training.forms.base import AnswerForm, Examples, Workbench
 
 if TYPE_CHECKING:
     import torch
