@@ -75,6 +75,7 @@ def test_the_readme_s_lines_run_report_and_choose_on_a_data_frame(
     assert {"majority", "tfidf", "linear-probe"} == {record.cell.method for record in result.records}
     assert "tfidf" in result._repr_html_()
     assert chosen.method in ("tfidf", "linear-probe")
+    assert chosen.method in set(chosen.to_frame()["method"])
     assert chosen.score.n_test == result.records[0].score.n_test
     assert set(tickets["predicted"]) <= set(frame["queue"])
     assert (tickets["predicted"] == tickets["queue"]).mean() > 0.85
@@ -179,7 +180,7 @@ def test_errors_are_those_of_the_command_line_under_python_s_names(
         harness.advise(train_seconds="10m")
     (tmp_path / "full").mkdir()
     frame = toy_frame(tmp_path / "full")
-    with pytest.raises(UsageError, match="^save='full' exists already"):
+    with pytest.raises(UsageError, match=r"^save='full' exists already"):
         harness.choose(data=frame, within=60, save="full")
 
 

@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from harness.advice import Point, gather
+from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, candidates
 from harness.choose.cheap import CheapMethods
 from harness.choose.folds import validation_cap, validation_folds
@@ -31,6 +32,8 @@ from harness.support import HarnessError, UsageError, uncollected
 from harness.tasks import Task, summarise
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.backbones import BackboneFiles
     from harness.methods import Method
     from harness.schedule import Executor
@@ -68,11 +71,15 @@ class Chosen:
 
     method: str
     score: Score
-    record: Record
+    record: Record = field(repr=False)
     folder: Path
-    tried: tuple[Tried, ...]
+    tried: tuple[Tried, ...] = field(repr=False)
     seconds: float
     why: str | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per fit that was tried, with the columns of `tidy_frame`."""
+        return tidy_frame(tried.record for tried in self.tried)
 
 
 def check_time(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""`harness probe`: what a step of each method takes on this device, without data."""
+"""`harness probe`: the cost of a step of each method on this device, without data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from harness.schedule import Stepped
 
 PROBE_LIMIT_SECONDS = 120.0
-"""Longest that one probe may take."""
+"""Longest time of one probe."""
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What `harness probe` was asked for."""
+    """Options of `harness probe`, as given."""
 
     backbone: str | None
     methods: str
