@@ -57,6 +57,15 @@ def mirror() -> Path:
 
 
 @pytest.fixture(scope="session")
+def evidence() -> Path:
+    """PEFT's own results, where they lie beside the project."""
+    found = Path(__file__).resolve().parents[2] / "shared" / "evidence" / "peft-metamathqa"
+    if not found.is_dir():
+        pytest.skip("PEFT's results do not lie beside this checkout")
+    return found
+
+
+@pytest.fixture(scope="session")
 def minilm() -> BackboneFiles:
     """The embedded backbone, from the installed package."""
     return locate_backbone(DEFAULT_BACKBONE)

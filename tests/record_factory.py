@@ -163,3 +163,10 @@ def essence(record: Record) -> dict[str, Any]:
     value = record.to_json()
     parts = {name: kept(value[name]) for name in ("cost", "provenance")}
     return {**value, **parts, "curve": [kept(point) for point in value["curve"]]}
+
+
+def noted(record: Record, **notes: str) -> Record:
+    provenance = record.provenance
+    return dataclasses.replace(
+        record, provenance=dataclasses.replace(provenance, measured={**provenance.measured, **notes})
+    )

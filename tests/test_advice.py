@@ -25,7 +25,6 @@ from harness.records.record import Budget, Cost
 from harness.store.importing import read_results
 from harness.support.errors import DataError, UsageError
 from tests.record_factory import make_grid, make_record
-from tests.test_importing import evidence  # noqa: F401 - a fixture
 
 SPREADS = Spreads(
     level=2.0, slope=0.5, covariate=0.3, task=0.8, task_slope=0.3, family=0.2, method=0.4, method_slope=0.2, both=0.2,
@@ -149,7 +148,7 @@ def test_a_limit_is_what_may_just_be_reached():
 
 
 @pytest.fixture(scope="module")
-def peft(evidence: Path):  # noqa: F811
+def peft(evidence: Path):
     return read_results([evidence], "peft")
 
 

@@ -32,8 +32,8 @@ from harness.store.reading import reference_records
 from harness.store.store import Store
 from harness.support.errors import DataError, HarnessError, UsageError
 from harness.tasks.base import Task, kinds
+from tests.commands import run_cli
 from tests.record_factory import make_record
-from tests.test_cli import harness
 from tests.toys import write_toy_table
 
 
@@ -374,12 +374,12 @@ def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, mon
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(table: Path, tmp_path: Path) -> None:
     given = ("choose", "--data", str(table), "--save", str(tmp_path / "model"))
-    assert "nothing can be trained" in harness(*given, "--within", "1s", cwd=tmp_path, code=2)
+    assert "nothing can be trained" in run_cli(*given, "--within", "1s", cwd=tmp_path, code=2)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    said = harness("choose", "--data", str(table), "--save", "full", "--within", "1m", cwd=tmp_path, code=2)
+    said = run_cli("choose", "--data", str(table), "--save", "full", "--within", "1m", cwd=tmp_path, code=2)
     assert "exists already" in said
-    assert "Unknown method" in harness(*given, "--within", "1m", "--methods", "fool", cwd=tmp_path, code=2)
+    assert "Unknown method" in run_cli(*given, "--within", "1m", "--methods", "fool", cwd=tmp_path, code=2)
     lines = ["text,label", *(f"the same text,{'ab'[i % 2]}" for i in range(40))]
     (tmp_path / "same.csv").write_text("\n".join(lines))
     with pytest.raises((DataError, UsageError, HarnessError)):
@@ -392,7 +392,7 @@ def test_predict_adds_two_columns_and_overwrites_nothing(chosen: tuple[Chosen, T
     texts = list(task.test.texts[:5])
     with (tmp_path / "new.csv").open("w", newline="") as handle:
         csv.writer(handle).writerows([("id", "body"), *((i, text) for i, text in enumerate(texts))])
-    said = harness("predict", "--model", model, "--data", "new.csv", "--text", "body", "--out", "out.csv", cwd=tmp_path)
+    said = run_cli("predict", "--model", model, "--data", "new.csv", "--text", "body", "--out", "out.csv", cwd=tmp_path)
     assert "5 predictions" in said
     with (tmp_path / "out.csv").open() as handle:
         rows = list(csv.DictReader(handle))
@@ -400,8 +400,8 @@ def test_predict_adds_two_columns_and_overwrites_nothing(chosen: tuple[Chosen, T
     assert list(rows[0]) == ["id", "body", "prediction", "probability"]
     assert [row["prediction"] for row in rows] == load_model(model, "cpu").predict(texts)
     again = ("predict", "--model", model, "--data", "out.csv", "--text", "body", "--out", "o.csv")
-    assert "has a column 'prediction' already" in harness(*again, cwd=tmp_path, code=2)
+    assert "has a column 'prediction' already" in run_cli(*again, cwd=tmp_path, code=2)
     same = ("predict", "--model", model, "--data", "new.csv", "--text", "body", "--out", "new.csv")
-    assert "is a file that this command reads" in harness(*same, cwd=tmp_path, code=2)
+    assert "is a file that this command reads" in run_cli(*same, cwd=tmp_path, code=2)
     other = ("predict", "--model", model, "--data", "new.csv", "--text", "bod", "--out", "o.csv")
-    assert "no column 'bod'" in harness(*other, cwd=tmp_path, code=2)
+    assert "no column 'bod'" in run_cli(*other, cwd=tmp_path, code=2)

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.store import claims
 from harness.store.claims import LEASE_SECONDS, Owner
-from harness.store.store import Store, claims
+from harness.store.store import Store
 from tests.record_factory import DEVICE, make_record
 
 STEPS = (10.0, -10.0, 7200.0, -7200.0)

@@ -6,23 +6,20 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from harness.schedule import claiming
 from harness.schedule.claiming import Claims
-from harness.store import claims as claims_module
 from harness.store.claims import Owner
 from harness.store.store import STORE_SCHEMA, Store
 from tests.record_factory import DEVICE, make_record
+from tests.store_checks import CLAIM_CHECKS, ELSEWHERE, check_a_claim_from_elsewhere_holds_until_its_lease_ends
 
 FIXTURE = Path(__file__).parent / "fixtures" / "store-schema-1.sqlite"
-ELSEWHERE = "another-host/boot/pid"
 
 
 @pytest.fixture
@@ -30,63 +27,13 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "claims.sqlite")
 
 
-def dead_owner() -> Owner:
-    """An owner on this host whose process has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    born = psutil.Process(process.pid).create_time()
-    process.wait()
-    return Owner(pid=process.pid, born=born)
+@pytest.mark.parametrize("check", CLAIM_CHECKS)
+def test_claims_hold(check: Callable[[Store], None], store: Store) -> None:
+    check(store)
 
 
-def test_what_one_claims_another_does_not_get(store: Store) -> None:
-    mine, theirs = Owner(), Owner(host=ELSEWHERE)
-    record = make_record()
-    assert store.claim([record.id], DEVICE, mine) == {record.id: 1}
-    assert store.claim([record.id], DEVICE, theirs) == {}
-    assert store.claim([record.id], "another device", theirs) == {record.id: 1}
-    assert store.claimed(DEVICE) == {record.id}
-    store.release(mine)
-    assert store.claim([record.id], DEVICE, theirs) == {record.id: 1}
-
-
-def test_a_record_ends_the_claim_and_is_not_run_again(store: Store) -> None:
-    mine, theirs = Owner(), Owner(host=ELSEWHERE)
-    ok, failed = make_record(seed=1), make_record(seed=2, status="failed")
-    for record in (ok, failed):
-        store.claim([record.id], DEVICE, mine)
-        store.add(record, mine)
-    assert store.claimed() == set()
-    ids = [ok.id, failed.id]
-    assert store.claim(ids, DEVICE, theirs) == {}
-    assert store.claimed() == set()
-    assert store.claim(ids, DEVICE, theirs, retry_failed=True) == {failed.id: 2}
-
-
-def test_the_claims_of_the_dead_are_broken_at_once(store: Store) -> None:
-    record = make_record()
-    assert store.claim([record.id], DEVICE, dead_owner())
-    assert store.claim([record.id], DEVICE, Owner()) == {record.id: 1}
-
-
-def test_a_number_that_is_used_again_is_another_process(store: Store) -> None:
-    record = make_record()
-    reborn = Owner(born=Owner().born - 100)
-    assert store.claim([record.id], DEVICE, reborn)
-    assert store.claim([record.id], DEVICE, Owner()) == {record.id: 1}
-
-
-def test_a_claim_from_elsewhere_holds_until_its_lease_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = Owner(host=ELSEWHERE)
-    record = make_record()
-    store.claim([record.id], DEVICE, theirs)
-    later = time.time() + 0.9 * claims_module.LEASE_SECONDS
-    monkeypatch.setattr(claims_module, "current_time", lambda _: later)
-    assert store.claim([record.id], DEVICE, Owner()) == {}
-    store.renew(theirs)
-    monkeypatch.setattr(claims_module, "current_time", lambda _: later + 0.9 * claims_module.LEASE_SECONDS)
-    assert store.claim([record.id], DEVICE, Owner()) == {}
-    monkeypatch.setattr(claims_module, "current_time", lambda _: later + 1.1 * claims_module.LEASE_SECONDS)
-    assert store.claim([record.id], DEVICE, Owner()) == {record.id: 1}
+def test_leases_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_a_claim_from_elsewhere_holds_until_its_lease_ends(store, monkeypatch)
 
 
 def test_a_run_renews_what_it_holds_and_gives_it_up_at_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -18,9 +16,9 @@ import pytest
 
 from harness.backbones.locate import BackboneFiles
 from harness.cli.catalogue import FAMILIES, setting_meanings, split_docstring
-from harness.cli.main import main
 from harness.methods import methods
 from harness.store.store import Store
+from tests.commands import command, run_cli
 from tests.toys import write_toy_table
 
 COLUMNS = [
@@ -61,57 +59,6 @@ COLUMNS = [
 ]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "harness", *arguments]
-
-
-def harness(*arguments: str, cwd: Path, code: int = 0, own_process: bool = False, **environment: str) -> str:
-    """Run the command in a folder of its own; returns stdout and stderr together.
-
-    In this process, where everything is imported already, unless the test is about a process of its own.
-    """
-    environment = {"HARNESS_STORE": "results/harness.sqlite", "COLUMNS": "200", **environment}
-    returned, output = (_in_a_process if own_process else _in_this_process)(arguments, cwd, environment)
-    assert returned == code, output
-    assert "Traceback" not in output
-    return output
-
-
-def _in_this_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
-    output = io.StringIO()
-    on_pipe = signal.getsignal(signal.SIGPIPE)
-    returned = 0
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(output),
-    ):
-        patch.chdir(cwd)
-        patch.setattr(sys, "argv", ["harness", *arguments])
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        try:
-            main()
-        except SystemExit as ended:
-            returned = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        finally:
-            signal.signal(signal.SIGPIPE, on_pipe)
-    return returned, output.getvalue()
-
-
-def _in_a_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
-    done = subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
@@ -121,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first_run(folder: Path, tiny: BackboneFiles) -> str:
-    return harness(
+    return run_cli(
         *own_data(tiny),
         *("--sizes", "12,8/class", "--seeds", "0,1"),
         cwd=folder,
@@ -147,40 +94,40 @@ def test_your_own_data_end_to_end(first_run: str, folder: Path) -> None:
 
 
 def test_the_same_command_again_runs_nothing(first_run: str, folder: Path, tiny: BackboneFiles) -> None:
-    again = harness(*own_data(tiny), "--sizes", "12,8/class", "--seeds", "0,1", cwd=folder)
+    again = run_cli(*own_data(tiny), "--sizes", "12,8/class", "--seeds", "0,1", cwd=folder)
     assert "0 cells run, 12 were there already" in again
-    more = harness(*own_data(tiny, "majority"), "--sizes", "12,8/class", "--seeds", "0,1,2", cwd=folder)
+    more = run_cli(*own_data(tiny, "majority"), "--sizes", "12,8/class", "--seeds", "0,1,2", cwd=folder)
     assert "2 cells run, 4 were there already" in more
 
 
 def test_export_has_the_columns_it_promises(first_run: str, folder: Path) -> None:
     readers = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda path: pd.read_json(path, lines=True)}
     for ending, read in readers.items():
-        assert "rows written" in harness("export", f"out.{ending}", cwd=folder)
+        assert "rows written" in run_cli("export", f"out.{ending}", cwd=folder)
         frame = read(folder / f"out.{ending}")
         assert list(frame.columns) == COLUMNS
         assert len(frame) >= 12
         assert set(frame["status"]) == {"ok"}
-    assert "Error" in harness("export", "out.xlsx", cwd=folder, code=2)
+    assert "Error" in run_cli("export", "out.xlsx", cwd=folder, code=2)
 
 
 def test_status_and_report(first_run: str, folder: Path) -> None:
-    status = harness("status", cwd=folder)
+    status = run_cli("status", cwd=folder)
     assert "linear-probe" in status
-    assert "Report:" in harness("report", "--out", "elsewhere", "--figures", "png,svg", cwd=folder)
+    assert "Report:" in run_cli("report", "--out", "elsewhere", "--figures", "png,svg", cwd=folder)
     assert (folder / "elsewhere" / "report.html").is_file()
     assert {path.suffix for path in (folder / "elsewhere" / "figures").iterdir()} == {".png", ".svg"}
-    assert "expected some of png, svg, pdf" in harness("report", "--figures", "gif", cwd=folder, code=2)
+    assert "expected some of png, svg, pdf" in run_cli("report", "--figures", "gif", cwd=folder, code=2)
 
 
 def test_advice_counts_the_users_own_records(first_run: str, folder: Path) -> None:
-    own = harness("advise", "--n-train", "12", "--classes", "3", "--no-reference", cwd=folder)
+    own = run_cli("advise", "--n-train", "12", "--classes", "3", "--no-reference", cwd=folder)
     assert "is expected to reach accuracy" in own
     assert "of your own records" in own
-    told = harness("advise", "--data", "tickets.csv", "--json", cwd=folder)
+    told = run_cli("advise", "--data", "tickets.csv", "--json", cwd=folder)
     assert '"n_train": 400' in told
-    assert "Give --n-train NUMBER" in harness("advise", cwd=folder, code=2)
-    assert "Nothing that was measured fits" in harness(
+    assert "Give --n-train NUMBER" in run_cli("advise", cwd=folder, code=2)
+    assert "Nothing that was measured fits" in run_cli(
         "advise", "--n-train", "12", "--classes", "3", "--trainable-parameters", "0.5", "--no-reference",
         "--min-score", "0.999", cwd=folder, code=1,
     )  # fmt: skip
@@ -188,27 +135,27 @@ def test_advice_counts_the_users_own_records(first_run: str, folder: Path) -> No
 
 def test_results_come_in_and_are_compared(first_run: str, folder: Path) -> None:
     store = "results/harness.sqlite"
-    harness("export", "theirs.csv", cwd=folder)
-    assert "records imported into other.sqlite" in harness(
+    run_cli("export", "theirs.csv", cwd=folder)
+    assert "records imported into other.sqlite" in run_cli(
         "import", "theirs.csv", "--store", "other.sqlite", cwd=folder
     )
-    again = harness("import", "theirs.csv", "--store", "other.sqlite", cwd=folder)
+    again = run_cli("import", "theirs.csv", "--store", "other.sqlite", cwd=folder)
     assert "0 records imported" in again
     assert "were there already" in again
-    assert "0 worse, 0 better" in harness("compare", store, store, "--out", "compared.csv", cwd=folder)
+    assert "0 worse, 0 better" in run_cli("compare", store, store, "--out", "compared.csv", cwd=folder)
     assert (folder / "compared.csv").is_file()
-    assert "FIELD=COLUMN" in harness("import", "theirs.csv", "--format", "table", "--map", "x", cwd=folder, code=2)
-    assert "no file absent.csv" in harness("import", "absent.csv", cwd=folder, code=2)
+    assert "FIELD=COLUMN" in run_cli("import", "theirs.csv", "--format", "table", "--map", "x", cwd=folder, code=2)
+    assert "no file absent.csv" in run_cli("import", "absent.csv", cwd=folder, code=2)
 
 
 def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny: BackboneFiles) -> None:
     failing = own_data(tiny, "full[learning_rate=1e30,max_grad_norm=none,min_steps=4,warmup=0,precision=fp32]")
     options = ["--sizes", "12", "--seeds", "0", "--store", "failing.sqlite"]
-    output = harness(*failing, *options, cwd=folder, code=1)
+    output = run_cli(*failing, *options, cwd=folder, code=1)
     assert "try a learning rate below" in output
     assert "1 cells failed" in output
-    assert "0 cells run, 1 were there already" in harness(*failing, *options, cwd=folder, code=1)
-    assert "1 cells run" in harness(*failing, *options, "--retry-failed", cwd=folder, code=1)
+    assert "0 cells run, 1 were there already" in run_cli(*failing, *options, cwd=folder, code=1)
+    assert "1 cells run" in run_cli(*failing, *options, "--retry-failed", cwd=folder, code=1)
     with Store.open(folder / "failing.sqlite", create=False) as store:
         assert [record.attempt for record in store.records(latest_only=False)] == [1, 2]
 
@@ -250,11 +197,11 @@ def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny:
 def test_wrong_usage_is_told_what_to_try(arguments: list[str], says: str, folder: Path, tmp_path: Path) -> None:
     write_toy_table(tmp_path / "tickets.csv")
     environment = {name: "" for name in ("HARNESS_MIRROR",) if name in os.environ}
-    assert says in harness(*arguments, cwd=tmp_path, code=2, **environment)
+    assert says in run_cli(*arguments, cwd=tmp_path, code=2, **environment)
 
 
 def test_a_suite_without_a_store_is_all_missing(tmp_path: Path) -> None:
-    assert "missing" in harness("status", "quickstart", cwd=tmp_path)
+    assert "missing" in run_cli("status", "quickstart", cwd=tmp_path)
 
 
 def test_a_damaged_backbone_is_one_refusal(tmp_path: Path, tiny: BackboneFiles) -> None:
@@ -266,7 +213,7 @@ def test_a_damaged_backbone_is_one_refusal(tmp_path: Path, tiny: BackboneFiles) 
         shutil.rmtree(broken, ignore_errors=True)
         shutil.copytree(tiny.folder, broken)
         (broken / damaged).write_text(content)
-        output = harness("run", "--data", "tickets.csv", "--backbone", "./broken", cwd=tmp_path, code=2)
+        output = run_cli("run", "--data", "tickets.csv", "--backbone", "./broken", cwd=tmp_path, code=2)
         assert "Backbone" in output
         assert "[1/" not in output
 
@@ -309,17 +256,17 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_lists(folder: Path) -> None:
-    listed = harness("methods", cwd=folder)
+    listed = run_cli("methods", cwd=folder)
     for name in ("majority", "tfidf", "linear-probe", "head", "lora", "full"):
         assert name in listed
-    assert "2106.09685" in harness("methods", "lora", cwd=folder)
-    assert "sst2" in harness("suites", cwd=folder)
-    assert "Socher" in harness("suites", "sentiment", cwd=folder)
-    assert "weights verified" in harness("doctor", cwd=folder)
+    assert "2106.09685" in run_cli("methods", "lora", cwd=folder)
+    assert "sst2" in run_cli("suites", cwd=folder)
+    assert "Socher" in run_cli("suites", "sentiment", cwd=folder)
+    assert "weights verified" in run_cli("doctor", cwd=folder)
 
 
 def test_methods_are_listed_by_family_within_a_hundred_columns(folder: Path) -> None:
-    listed = harness("methods", cwd=folder, COLUMNS="100")
+    listed = run_cli("methods", cwd=folder, COLUMNS="100")
     lines = listed.splitlines()
     assert max(map(len, lines)) <= 100
     headings = [line.strip() for line in lines if line.strip() in FAMILIES]
@@ -338,14 +285,14 @@ def test_methods_are_listed_by_family_within_a_hundred_columns(folder: Path) -> 
 
 
 def test_a_method_is_explained_setting_by_setting(folder: Path) -> None:
-    explained = harness("methods", "lora", cwd=folder)
+    explained = run_cli("methods", "lora", cwd=folder)
     defaults = methods.get("lora")().model_dump(mode="json")
     for setting in defaults:
         assert any(line.split()[:1] == [setting] for line in explained.splitlines()), setting
     assert "of an optimiser step" in explained  # a base's docstring
     assert "0.0003 to 0.1 (log)" in explained
     assert "Attributes:" not in explained
-    assert "Search space: none" in harness("methods", "majority", cwd=folder)
+    assert "Search space: none" in run_cli("methods", "majority", cwd=folder)
 
 
 def test_every_setting_of_every_method_says_what_it_means() -> None:
@@ -383,7 +330,7 @@ def test_meanings_are_read_from_docstrings() -> None:
 
 def test_tuning_from_the_command_line(folder: Path, tiny: BackboneFiles) -> None:
     arguments = [*own_data(tiny, "majority,knn,prototypes[tune=2]"), "--sizes", "60", "--seeds", "0"]
-    output = harness(*arguments, "--tune", "3", "--store", "tuned.sqlite", cwd=folder)
+    output = run_cli(*arguments, "--tune", "3", "--store", "tuned.sqlite", cwd=folder)
     assert "Note: nothing to tune in majority" in output
     assert "knn[tune=3]" in output
     assert "prototypes[tune=2]" in output
@@ -419,7 +366,7 @@ def test_kill_9_in_the_middle_loses_nothing_and_repeats_nothing(folder: Path, ti
     running.wait()
     before = stored(store)
     assert 4 <= len(before) < 30
-    output = harness(*arguments, cwd=folder, HARNESS_STORE=str(store))
+    output = run_cli(*arguments, cwd=folder, HARNESS_STORE=str(store))
     after = stored(store)
     assert f"{30 - len(before)} cells run, {len(before)} were there already" in output
     assert len(after) == 30
@@ -462,4 +409,4 @@ def stored(store: Path) -> dict[str, dict[str, object]]:
 def test_python_m_harness_version(folder: Path) -> None:
     import harness as package
 
-    assert package.__version__ in harness("--version", cwd=folder, own_process=True)
+    assert package.__version__ in run_cli("--version", cwd=folder, own_process=True)

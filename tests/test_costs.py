@@ -31,8 +31,8 @@ from harness.report.pivot import markdown_comparison
 from harness.running.worker import Worker
 from harness.store.store import Store
 from harness.tasks import Task, kinds
+from tests.commands import run_cli
 from tests.record_factory import make_record
-from tests.test_cli import harness
 from tests.toys import plan_one
 
 
@@ -323,7 +323,7 @@ def test_utilisation_is_operations_over_seconds_over_the_rate(minilm: BackboneFi
 
 def test_a_price_is_that_of_the_seconds(tmp_path: Path) -> None:
     given = ("run", "quickstart", "--methods", "tfidf", "--sizes", "48", "--seeds", "0")
-    harness(*given, "--price-per-hour", "3600", cwd=tmp_path)
+    run_cli(*given, "--price-per-hour", "3600", cwd=tmp_path)
     with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
         [record] = store.records(with_predictions=True)
     assert record.provenance.price_per_hour == 3600
@@ -331,7 +331,7 @@ def test_a_price_is_that_of_the_seconds(tmp_path: Path) -> None:
     [table] = [markdown_comparison(panel) for panel in panels([record])]
     assert "| price |" in table.splitlines()[0]
     assert "energy" not in table.splitlines()[0] or record.cost.energy_joules is not None
-    assert "expected a number from 0 on" in harness(*given, "--price-per-hour", "-1", cwd=tmp_path, code=2)
+    assert "expected a number from 0 on" in run_cli(*given, "--price-per-hour", "-1", cwd=tmp_path, code=2)
 
 
 def test_a_record_without_a_price_has_none() -> None:

@@ -18,7 +18,7 @@ from harness.data.files import read_rows
 from harness.data.source import load_splits
 from harness.data.table import table_task
 from harness.support.errors import DataError
-from tests.test_data_table import ROWS, fingerprint, loaded, tickets, write
+from tests.tables import ROWS, fingerprint, loaded, tickets, write
 
 WESTERN = [
     ("The café’s bill — “only” 5 € more", "billing"),

@@ -5,46 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from harness.data.classes import read_classes
-from harness.data.source import load_splits
 from harness.data.table import table_task
 from harness.support.errors import DataError, UsageError
-from harness.tasks import kinds
-
-ROWS = [(f"Message {at} about {'money' if at % 2 else 'parcels'}", "billing" if at % 2 else "post") for at in range(12)]
-
-
-def write(path: Path, text: str | bytes) -> Path:
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def tickets(path: Path, rows=ROWS, columns=("body", "queue")) -> Path:
-    records = [dict(zip(columns, row, strict=True)) for row in rows]
-    if path.suffix == ".parquet":
-        pd.DataFrame(records).to_parquet(path)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    else:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(records)
-    return path
-
-
-def loaded(path: Path, **options):
-    spec = table_task(path, "body", "queue", **options)
-    return spec, read_classes(spec, load_splits(spec))
-
-
-def fingerprint(spec):
-    return kinds.get(spec.kind).prepare(spec, None).data
+from tests.tables import ROWS, fingerprint, loaded, tickets, write
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

@@ -19,7 +19,7 @@ from harness.methods.artifact import artifact_size_bytes, load_artifact, save_ar
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from harness.tasks.base import Answers, Likelihoods, Texts
-from tests.test_method_contract import BRIEF, configured, state_hash
+from tests.contract import BRIEF, configured, state_hash
 from tests.toy_kinds import TOYS, architectures_of
 from tests.toys import make_bench
 

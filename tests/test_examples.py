@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import harness
+from tests.commands import run_cli
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "examples.md"
 COMMANDS = re.findall(r"^```\nharness (.*?)\n```$", PAGE.read_text("utf-8"), re.MULTILINE)
@@ -21,7 +21,7 @@ def test_there_are_three_examples() -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("advise")])
 def test_advice_is_given_as_written(line: str, tmp_path: Path) -> None:
-    answer = " ".join(harness(*shlex.split(line), cwd=tmp_path).split())  # lines are wrapped anywhere
+    answer = " ".join(run_cli(*shlex.split(line), cwd=tmp_path).split())  # lines are wrapped anywhere
     assert "is expected to reach accuracy" in answer
     assert "reference results that come with the package" in answer
     if "10000" in line:
@@ -32,6 +32,6 @@ def test_advice_is_given_as_written(line: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("plan")])
 def test_plans_are_made_as_written(line: str, tmp_path: Path, mirror: Path) -> None:
-    plan = harness(*shlex.split(line), "--mirror", str(mirror), cwd=tmp_path)
+    plan = run_cli(*shlex.split(line), "--mirror", str(mirror), cwd=tmp_path)
     assert "3 cells, 0 done already" in plan
     assert "tfidf" in plan

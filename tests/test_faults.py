@@ -10,8 +10,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +29,12 @@ from harness.running.worker import Worker
 from harness.store.store import STORE_SCHEMA, Store
 from harness.support.errors import StoreError
 from harness.tasks import Task
+from tests.commands import run_cli
+from tests.disks import OLD_STORE, on_a_small_disk
 from tests.record_factory import make_record
-from tests.test_cli import harness
 from tests.toys import run_one, write_toy_table
 
 ROOT = Path(__file__).parent.parent
-OLD_STORE = Path(__file__).parent / "fixtures" / "store-schema-1.sqlite"
 N_OLD = 9
 
 
@@ -79,12 +77,12 @@ def test_a_run_on_an_old_store_that_meets_a_full_disk_and_then_a_file_in_the_way
     Store.open(store).close()  # the tables that are missing take room of their own
     arguments = ["run", "--data", "tickets.csv", "--methods", "majority", "--sizes", "12", "--seeds", "0,1,2,3,4,5"]
     with pages_at_most(n_pages(store) + 2):
-        output = harness(*arguments, "--store", str(store), cwd=tmp_path, code=2)
+        output = run_cli(*arguments, "--store", str(store), cwd=tmp_path, code=2)
     assert "disk is full. Free some space and run the same command again: what was stored is safe." in output
     before = texts_of(store)
     assert N_OLD < len(before) < N_OLD + 6
     (tmp_path / "file").write_text("no folder")
-    output = harness(*arguments, "--store", str(store), "--reports", "file/below", cwd=tmp_path, code=2)
+    output = run_cli(*arguments, "--store", str(store), "--reports", "file/below", cwd=tmp_path, code=2)
     assert f"6 cells, {len(before) - N_OLD} done already" in output
     assert "The folder file/below/tickets cannot be made" in output
     after = texts_of(store)
@@ -134,31 +132,6 @@ print(f"records: {n_stored}")
 """
 
 
-def on_a_small_disk(script: str, folder: Path, then: str = "true") -> str:
-    """Run Python with `folder` a disk of its own of 400 kB, which is gone with the process; returns what it printed.
-
-    `then` is run in a shell before it, with the folder as `$0`. Skips where this user may mount nothing, not even in a
-    namespace of its own.
-    """
-    if sys.platform != "linux" or shutil.which("unshare") is None:
-        pytest.skip("no Linux with unshare: nothing to mount a small disk with")
-    unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
-    mount = 'mount -t tmpfs -o size=400k tmpfs "$0"'
-    if subprocess.run([*unshare, "sh", "-c", mount, str(folder)], capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a small disk")
-    shell = [*unshare, "sh", "-c", f'{mount} && {then} && exec "$@"', str(folder)]
-    done = subprocess.run(
-        [*shell, sys.executable, "-c", script, str(folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
     output = on_a_small_disk(FILL_A_DISK, tmp_path)
     assert "disk is full. Free some space and run the same command again: what was stored is safe." in output
@@ -176,7 +149,7 @@ def test_a_run_on_a_store_that_may_only_be_read_trains_nothing(tmp_path: Path) -
     before = texts_of(tmp_path / "records.sqlite")
     url = f"sqlite:///file:{tmp_path / 'records.sqlite'}?mode=ro&uri=true"
     arguments = ["run", "--data", "tickets.csv", "--methods", "majority", "--sizes", "12", "--seeds", "0"]
-    output = harness(*arguments, "--store", url, cwd=tmp_path, code=2)
+    output = run_cli(*arguments, "--store", url, cwd=tmp_path, code=2)
     assert "it is read-only. Check its permissions, or name another store with --store." in output
     assert "[1/1]" not in output
     assert texts_of(tmp_path / "records.sqlite") == before
@@ -257,10 +230,10 @@ def test_a_rotten_cache_is_noticed_and_mended(toy: Task, tiny: BackboneFiles, cp
 def test_whoever_runs_cells_hears_of_a_rotten_cache(tiny: BackboneFiles, tmp_path: Path) -> None:
     write_toy_table(tmp_path / "tickets.csv", n_rows=90)
     arguments = ["run", "--data", "tickets.csv", "--backbone", str(tiny.folder), "--methods", "linear-probe[c=1.0]"]
-    harness(*arguments, "--sizes", "12", "--seeds", "0", cwd=tmp_path, HARNESS_CACHE=str(tmp_path / "cache"))
+    run_cli(*arguments, "--sizes", "12", "--seeds", "0", cwd=tmp_path, HARNESS_CACHE=str(tmp_path / "cache"))
     for path in tmp_path.glob("cache/features/*/*.safetensors"):
         path.write_bytes(path.read_bytes()[:-1])
-    output = harness(*arguments, "--sizes", "12", "--seeds", "1", cwd=tmp_path, HARNESS_CACHE=str(tmp_path / "cache"))
+    output = run_cli(*arguments, "--sizes", "12", "--seeds", "1", cwd=tmp_path, HARNESS_CACHE=str(tmp_path / "cache"))
     assert "Damaged feature cache" in output
 
 

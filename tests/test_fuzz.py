@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import harness.schedule.prepare as prepare_module
+import harness.schedule as schedule_room
 from harness.backbones.locate import BackboneFiles
 from harness.cli.main import app
 from harness.data.spec import TaskSpec
@@ -290,7 +290,7 @@ class Planned(Exception):  # noqa: N818 - no error: where the test stops
 @pytest.fixture(scope="module")
 def ask(folder: Path, tiny: BackboneFiles) -> Iterator[Callable[..., Prepared | str]]:
     """Runs `harness run` on the toy table up to where cells would run; no worker is started."""
-    planned = prepare_module.prepare
+    planned = schedule_room.prepare_plan
 
     def plan_only(request: Any, *_: object, **__: object) -> Prepared:
         raise Planned(planned(request))
@@ -310,7 +310,7 @@ def ask(folder: Path, tiny: BackboneFiles) -> Iterator[Callable[..., Prepared | 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(prepare_module, "prepare", plan_only)
+        patch.setattr(schedule_room, "prepare_plan", plan_only)
         patch.setattr(LocalWorkers, "warm_up", lambda _: None)
         yield ask
 

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.measure.device import Device
+from harness.measure.device import Device, find_device
 from harness.measure.signs import n_signs
 from harness.measure.watch import AttentiveClock, Presence, Standing, Watch
 from harness.methods import _label_likelihood, methods
@@ -33,13 +33,12 @@ from harness.schedule.local import LocalWorkers
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_workers import RayWorkers
 from harness.store.store import Store
-from harness.tasks import Task
+from harness.tasks import Task, kinds
 from harness.tasks.base import Rows
 from harness.training import model
+from tests.executors import Quiet, needs_ray
 from tests.planted import Constant, Planted
-from tests.test_ray import needs_ray
-from tests.test_workers import Quiet
-from tests.toys import make_bench, plan_one, test_rows
+from tests.toys import make_bench, plan_one, test_rows, write_toy_table
 
 SAYS = {
     "hold": "The worker was silent for .* while fitting: a call holds Python's interpreter lock",
@@ -137,7 +136,6 @@ def test_a_driver_that_was_stopped_cuts_no_healthy_worker(toy: Task, cpu: Device
 
 def drive_a_slow_cell(folder: Path) -> None:
     """Run one cell that predicts for 20 s within a budget of 0.5 s of training; print when it begins and ends."""
-    from tests.conftest import find_device, kinds, write_toy_table
 
     class Speaking(Timed):
         def cell_begins(self, planned: PlannedCell) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,15 +15,6 @@ from harness.report.tables import comparison
 from harness.store.importing import read_results
 from harness.support.errors import UsageError
 from tests.record_factory import make_grid, make_record
-
-
-@pytest.fixture(scope="module")
-def evidence(request) -> Path:
-    """PEFT's own results, where they lie beside the project."""
-    found = Path(__file__).resolve().parents[2] / "shared" / "evidence" / "peft-metamathqa"
-    if not found.is_dir():
-        pytest.skip("PEFT's results do not lie beside this checkout")
-    return found
 
 
 def test_all_of_pefts_results_come_in_and_their_front_is_that_of_brute_force(evidence):

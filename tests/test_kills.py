@@ -26,8 +26,8 @@ import pytest
 from harness.backbones.locate import BackboneFiles
 from harness.schedule.local import LocalWorkers
 from harness.store.store import Store
+from tests.commands import command, run_cli
 from tests.record_factory import essence
-from tests.test_cli import command, harness
 from tests.toys import write_toy_table
 
 FEW = "majority,tfidf,linear-probe[c=1.0],head"
@@ -111,7 +111,7 @@ def check_kills(kills: Sequence[tuple[str, float]], grid: Grid, folder: Path) ->
         assert set(before) <= set(found)
         before = found
     if code != 0:
-        output = harness(*grid.command(folder), cwd=grid.folder, **environment_of(folder))
+        output = run_cli(*grid.command(folder), cwd=grid.folder, **environment_of(folder))
         assert f"{len(grid.records) - len(before)} cells run, {len(before)} were there already" in output
         assert_nothing_is_left(folder)
     assert essence_by_cell(folder) == grid.records

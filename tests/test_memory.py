@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from harness.cost.memory import Regime, Trained, encoding_memory, kept_by_block, training_memory
 from harness.cost.shape import Shape, read_shape
+from tests.live_tensors import Live
 
 WIDTH, INNER, HEADS, VOCABULARY = 128, 512, 4, 500
 
@@ -98,34 +96,6 @@ def test_a_block_keeps_what_autograd_keeps(architecture: str, how: str, bits16: 
     print(f"{architecture} {how} {'bf16' if bits16 else 'fp32'}: {expected:.0f} bytes a token, counted {counted:.0f}")
     # Masks, means and variances of norms, and of a float32 Llama rotated queries, are left out.
     assert expected == pytest.approx(counted, rel=0.07)
-
-
-class Live(TorchDispatchMode):
-    """The most bytes that tensors made in it have held at a time, by their storages' lives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: dict[int, int] = {}
-
-    def watch(self, *tensors: torch.Tensor) -> None:
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key in self._known:
-                continue
-            self._known[key] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key)
-
-    def _gone(self, key: int) -> None:
-        self.now -= self._known.pop(key)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        tree_map_only(torch.Tensor, self.watch, out)
-        return out
 
 
 @pytest.mark.parametrize("n_rows", [1, 16, 64])

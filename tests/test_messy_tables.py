@@ -26,20 +26,13 @@ from harness.planning.plan import plan_cells
 from harness.records.record import Budget
 from harness.running.worker import Worker
 from harness.support.errors import DataError, DataWarning, UsageError
-from harness.tasks import kinds
 from harness.tasks.base import Task
 from harness.tasks.summary import count_cut, summarise
-from tests.test_cli import harness
-from tests.test_data_table import ROWS, fingerprint, tickets
+from tests.commands import run_cli
+from tests.tables import MANY, ROWS, fingerprint, prepared, tickets
 
-MANY = [(f"message {at} about {'money owed' if at % 2 else 'lost parcels'}", "ab"[at % 2]) for at in range(80)]
 BLANK = [("", "a"), ("   ", "b"), ("no label here", ""), ("nor here", " \t"), ("", ""), (" ", " ")]
 CASES = Path(__file__).parent / "fixtures"
-
-
-def prepared(path: Path, **options: object) -> Task:
-    spec = table_task(path, "body", "queue", **options)  # type: ignore[arg-type]
-    return kinds.get(spec.kind).prepare(spec, None)
 
 
 def warnings_of(path: Path) -> list[str]:
@@ -363,21 +356,21 @@ def test_run_plan_and_status_say_what_a_table_holds(tmp_path: Path, tiny: Backbo
     asked = (*asked, "--seeds", "0", "--metric", "macro_f1", "--max-length", "32")
     line = "t: 83 rows (62 to learn from, 21 to test on); 4 classes: a (40), b (40), A (2), rare (1)"
     warning = "Warning: t.csv: column 'queue' has 2 labels that differ only in case"
-    planned = harness("plan", *asked, "--no-probe", cwd=tmp_path)
+    planned = run_cli("plan", *asked, "--no-probe", cwd=tmp_path)
     assert planned.count(line) == planned.count(warning) == 1
     assert planned.index(line) < planned.index(warning) < planned.index("2 cells")
-    assert re.search(r"missing[^0-9]*majority\W+1\W+t\W+t\W+tfidf\W+1\W", harness("status", *asked, cwd=tmp_path))
-    ran = harness("run", *asked, cwd=tmp_path)
+    assert re.search(r"missing[^0-9]*majority\W+1\W+t\W+t\W+tfidf\W+1\W", run_cli("status", *asked, cwd=tmp_path))
+    ran = run_cli("run", *asked, cwd=tmp_path)
     assert ran.count(line) == ran.count(warning) == 1
     assert ran.index(line) < ran.index("2 cells") < ran.index("macro_f1")
-    done = harness("status", *asked, cwd=tmp_path)
+    done = run_cli("status", *asked, cwd=tmp_path)
     assert "missing" not in done
     assert re.search(r"t\W+t\W+tfidf\W+1", done)
-    more = harness("status", *asked, "--seeds", "0,1", cwd=tmp_path)
+    more = run_cli("status", *asked, "--seeds", "0,1", cwd=tmp_path)
     assert re.search(r"tfidf\W+1\W+1", more)
     assert "missing" in more
     # Without a metric it is another task: nothing of it is there.
-    assert "missing" in harness("status", *asked[:-4], cwd=tmp_path)
+    assert "missing" in run_cli("status", *asked[:-4], cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -393,10 +386,10 @@ def test_options_of_a_table_are_checked(tmp_path: Path, arguments: list[str], sa
     tickets(tmp_path / "t.csv", rows, ("body", "queue", "three"))
     given = ["--data", "t.csv", "--text", "body", "--label", "queue", *arguments]
     for command in (["run"], ["plan"], ["choose", "--within", "20s", "--save", "m"]):
-        assert said in harness(*command, *given, cwd=tmp_path, code=2)
-    assert "go with --data" in harness("run", "quickstart", "--max-length", "64", cwd=tmp_path, code=2)
-    assert "go with --data" in harness("plan", "quickstart", "--strict", cwd=tmp_path, code=2)
-    assert "Name either a suite" in harness("status", "--methods", "tfidf", cwd=tmp_path, code=2)
+        assert said in run_cli(*command, *given, cwd=tmp_path, code=2)
+    assert "go with --data" in run_cli("run", "quickstart", "--max-length", "64", cwd=tmp_path, code=2)
+    assert "go with --data" in run_cli("plan", "quickstart", "--strict", cwd=tmp_path, code=2)
+    assert "Name either a suite" in run_cli("status", "--methods", "tfidf", cwd=tmp_path, code=2)
 
 
 def test_the_length_and_the_metric_are_part_of_the_data(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ takes time.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from harness.methods.artifact import artifact_size_bytes, load_artifact, save_ar
 from harness.records.record import Budget
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
+from tests.contract import BRIEF, configured, state_hash, unsupported
 from tests.toys import make_bench, plan_one, run_one, test_rows
 
 NAMES = methods.names()
@@ -38,7 +38,6 @@ TRAINED_BY_GRADIENT = [name for name in NAMES if issubclass(methods.get(name), T
 FINE_TUNING = [case for case in CASES if issubclass(methods.get(case[0]), FineTuning)]
 NEEDS_CUDA = [name for name in NAMES if "CUDA" in methods.get(name).needs]
 
-BRIEF: dict[str, Any] = {"min_steps": 6, "epochs": 1, "n_pairs": 1, "max_steps": 6}
 REASONABLE_ON_RANDOM_WEIGHTS: dict[str, Any] = {"learning_rate": 3e-3, "head_learning_rate": 1e-2, "min_steps": 150}
 """A pretrained model's rates hardly move a tiny random one; what is tested here is the machinery."""
 
@@ -46,23 +45,6 @@ REASONABLE_ON_RANDOM_WEIGHTS: dict[str, Any] = {"learning_rate": 3e-3, "head_lea
 @pytest.fixture(scope="module")
 def worker(cpu: Device) -> Worker:
     return Worker(cpu, None)
-
-
-def configured(name: str, **settings: Any) -> Method:
-    cls = methods.get(name)
-    return cls(**{key: value for key, value in settings.items() if key in cls.model_fields})
-
-
-def unsupported(method: Method, files: BackboneFiles) -> bool:
-    """Whether the method says that it cannot serve this backbone here; its record must then say so too."""
-    return method.why_unsupported("classification", files, "cpu") is not None
-
-
-def state_hash(module: torch.nn.Module) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-        for name, value in module.state_dict().items()
-    }
 
 
 def draw(task: Task, method: Method, n: int, cpu: Device) -> Rows:

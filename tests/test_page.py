@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 
 import pytest
@@ -15,6 +14,7 @@ from harness.report.panels import panels
 from harness.report.tables import comparison
 from harness.support import text
 from harness.support.errors import UsageError
+from tests.pages import data_of, outside_scripts
 from tests.record_factory import make_grid, make_record
 
 EVIL = [
@@ -27,15 +27,6 @@ EVIL = [
     "x" * 10_000,
     "a\x00b\nc\u2028d",
 ]
-
-
-def data_of(page):
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(found[1])
-
-
-def outside_scripts(page):
-    return re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
 
 
 def test_a_page_asks_nothing_of_anybody(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 from harness.analysis.stats import pareto_front
 from harness.report.page import write_page
 from tests.browser import chromium, resize
+from tests.pages import data_of
 from tests.record_factory import make_grid, make_record
-from tests.test_page import data_of
 
 
 @pytest.fixture(scope="module")

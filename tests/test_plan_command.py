@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.backbones.locate import BackboneFiles
-from tests.test_cli import harness
+from tests.commands import run_cli
 from tests.toys import write_toy_table
 
 
@@ -36,14 +36,14 @@ def grid(backbone: Path | str) -> list[str]:
 
 
 def test_a_plan_rests_on_probes_then_on_records_and_runs_nothing(folder: Path, tiny: BackboneFiles) -> None:
-    probed = harness("plan", *grid(tiny.folder), "--store", "p.sqlite", cwd=folder)
+    probed = run_cli("plan", *grid(tiny.folder), "--store", "p.sqlite", cwd=folder)
     assert "10 cells, 0 done already" in probed
     assert "8 cells are predicted from a probe of a few steps" in probed
     assert "2 cells cannot run here" in probed
     assert "In total about" in probed
     assert not (folder / "p.sqlite").exists()
-    harness("run", *grid(tiny.folder), "--store", "p.sqlite", "--seeds", "0", "--within", "10m", cwd=folder)
-    known = harness("plan", *grid(tiny.folder), "--store", "p.sqlite", cwd=folder)
+    run_cli("run", *grid(tiny.folder), "--store", "p.sqlite", "--seeds", "0", "--within", "10m", cwd=folder)
+    known = run_cli("plan", *grid(tiny.folder), "--store", "p.sqlite", cwd=folder)
     assert "10 cells, 5 done already" in known
     assert "4 cells are predicted from records of this device" in known
     assert "a probe of" not in known
@@ -52,9 +52,9 @@ def test_a_plan_rests_on_probes_then_on_records_and_runs_nothing(folder: Path, t
 def test_a_plan_without_weights_and_without_probes(folder: Path, tiny: BackboneFiles, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(tiny.folder, bare, ignore=shutil.ignore_patterns("*.safetensors"))
-    said = harness("plan", *grid(bare), "--no-probe", "--store", "none.sqlite", cwd=folder)
+    said = run_cli("plan", *grid(bare), "--no-probe", "--store", "none.sqlite", cwd=folder)
     assert "8 cells are predicted from arithmetic alone" in said
-    assert "no .safetensors" in harness("run", *grid(bare), cwd=folder, code=2)
+    assert "no .safetensors" in run_cli("run", *grid(bare), cwd=folder, code=2)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_a_plan_without_weights_and_without_probes(folder: Path, tiny: BackboneF
     ],
 )
 def test_wrong_options_are_told_what_to_try(arguments: list[str], says: str, folder: Path, tiny: BackboneFiles) -> None:
-    assert says in harness("run", *grid(tiny.folder), *arguments, cwd=folder, code=2)
+    assert says in run_cli("run", *grid(tiny.folder), *arguments, cwd=folder, code=2)

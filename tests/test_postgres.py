@@ -37,11 +37,11 @@ from harness.store.claims import Owner
 from harness.store.store import STORE_SCHEMA, Store
 from harness.support.errors import DuplicateError, StoreError
 from harness.tasks import Task
-from tests import test_claims, test_forget, test_store
+from tests.commands import everything_said
+from tests.executors import Quiet
 from tests.planted import Planted
 from tests.record_factory import DEVICE, make_grid, make_record
-from tests.test_secrets import everything_said
-from tests.test_workers import Quiet
+from tests.store_checks import CLAIM_CHECKS, STORE_CHECKS, check_a_claim_from_elsewhere_holds_until_its_lease_ends
 from tests.toys import plan_one
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'adaptation-harness[postgres]'")
@@ -166,38 +166,18 @@ def store(url: str) -> Iterator[Store]:
 # ---- what is tested of SQLite holds here
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        test_store.test_a_record_comes_back_as_it_was_stored,
-        test_store.test_done_asks_for_the_latest_attempt_on_the_device,
-        test_store.test_records_stream_in_the_order_they_were_stored_while_more_are_added,
-        test_store.test_side_figures_that_are_no_numbers_become_null_and_a_score_that_is_none_is_refused,
-        test_store.test_hostile_text_is_stored_unchanged,
-        test_store.test_two_processes_may_create_and_fill_one_store,
-        test_forget.check_filters,
-        test_forget.check_claims,
-    ],
-)
+@pytest.mark.parametrize("check", STORE_CHECKS)
 def test_a_store_works_as_on_sqlite(check: Callable[[str], None], url: str) -> None:
     check(url)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        test_claims.test_what_one_claims_another_does_not_get,
-        test_claims.test_a_record_ends_the_claim_and_is_not_run_again,
-        test_claims.test_the_claims_of_the_dead_are_broken_at_once,
-        test_claims.test_a_number_that_is_used_again_is_another_process,
-    ],
-)
+@pytest.mark.parametrize("check", CLAIM_CHECKS)
 def test_claims_hold_as_on_sqlite(check: Callable[[Store], None], store: Store) -> None:
     check(store)
 
 
 def test_leases_end_as_on_sqlite(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    test_claims.test_a_claim_from_elsewhere_holds_until_its_lease_ends(store, monkeypatch)
+    check_a_claim_from_elsewhere_holds_until_its_lease_ends(store, monkeypatch)
 
 
 def test_a_second_record_under_one_key_is_refused_and_changes_nothing(store: Store) -> None:

@@ -16,8 +16,8 @@ from harness.backbones.shapes import SHAPES, write_shape
 from harness.cost.calibration import Probed, keep, probes
 from harness.cost.shape import read_shape
 from harness.cost.synthetic import synthetic_task
+from tests.commands import run_cli
 from tests.record_factory import make_grid
-from tests.test_cli import harness
 
 
 @pytest.mark.parametrize("seq_len", [4, 17, 64])
@@ -54,7 +54,7 @@ def test_the_largest_shape_by_transformers_own_count(tmp_path: Path) -> None:
 
 def test_the_command_measures_keeps_and_says_why_not(tiny: BackboneFiles, tmp_path: Path) -> None:
     given = ("probe", "--backbone", str(tiny.folder), "--device", "cpu", "--seq-len", "16", "--random-weights")
-    said = harness(*given, "--batch-size", "8", "--methods", "linear-probe,full,few-shot", "--json", cwd=tmp_path)
+    said = run_cli(*given, "--batch-size", "8", "--methods", "linear-probe,full,few-shot", "--json", cwd=tmp_path)
     found = {one["method"]: one for one in json.loads(said[said.index("{") :])["methods"]}
     assert found["full"]["seconds"] > 0
     assert found["full"]["tokens_per_second"] == pytest.approx(8 * 16 / found["full"]["seconds"])
@@ -62,7 +62,7 @@ def test_the_command_measures_keeps_and_says_why_not(tiny: BackboneFiles, tmp_pa
     assert found["linear-probe"]["batch_size"] is None
     assert "encoder" in found["few-shot"]["why_not"]
     assert {one.method for one in probes()} == {"linear-probe", "full"}
-    assert "expected a whole number above 0" in harness("probe", "--batch-size", "0", cwd=tmp_path, code=2)
+    assert "expected a whole number above 0" in run_cli("probe", "--batch-size", "0", cwd=tmp_path, code=2)
 
 
 def test_what_was_kept_is_replaced_and_damage_is_no_error(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import signal
 import sys
@@ -30,14 +29,10 @@ from harness.schedule.ray_workers import RayWorkers
 from harness.store.store import Store
 from harness.support.errors import UsageError
 from harness.tasks import Task
+from tests.executors import Quiet, needs_ray
 from tests.planted import Planted
 from tests.record_factory import essence
-from tests.test_workers import Quiet
 from tests.toys import plan_one
-
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'adaptation-harness[ray]'"
-)
 
 
 class Acting(Quiet):

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from harness.cli.main import app
 from harness.store.store import Store
 from harness.support.errors import StoreError
+from tests.disks import OLD_STORE, on_a_small_disk
 from tests.record_factory import make_grid, make_record
-from tests.test_faults import OLD_STORE, on_a_small_disk
 
 
 def state_of(folder: Path) -> dict[str, tuple[bytes, int]]:

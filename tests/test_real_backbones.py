@@ -14,7 +14,7 @@ from harness.methods import methods
 from harness.methods._peft import PeftMethod
 from harness.running.worker import Worker
 from harness.tasks import Task
-from tests.test_method_contract import BRIEF, configured, state_hash, unsupported
+from tests.contract import BRIEF, configured, state_hash, unsupported
 from tests.toys import run_one
 
 CAUSAL = "karpathy/tinyllamas-stories260K"

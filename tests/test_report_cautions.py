@@ -24,9 +24,8 @@ from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
 from harness.report.write import write_report
 from harness.support import text
-from tests.record_factory import make_grid, make_record
-from tests.test_page import data_of, outside_scripts
-from tests.test_report_numbers import noted
+from tests.pages import data_of, outside_scripts
+from tests.record_factory import make_grid, make_record, noted
 
 ALL_CUT = {"truncated_train_rows": "300 of 360", "truncated_test_rows": "40 of 40", "longest_test_tokens": "128"}
 

@@ -28,8 +28,8 @@ from harness.report.plots import seconds_of
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
 from harness.support.errors import UsageError
-from tests.record_factory import make_record
-from tests.test_page import data_of
+from tests.pages import data_of
+from tests.record_factory import make_record, noted
 
 
 def bare(method: str, seed: int, value: float, **changes: Any) -> Record:
@@ -44,13 +44,6 @@ def shown(table: Any) -> str:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table)
     return console.export_text()
-
-
-def noted(record: Record, **notes: str) -> Record:
-    provenance = record.provenance
-    return dataclasses.replace(
-        record, provenance=dataclasses.replace(provenance, measured={**provenance.measured, **notes})
-    )
 
 
 # ---- the cost of training is encoding, tuning and fitting

@@ -6,7 +6,6 @@ import io
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -20,6 +19,7 @@ from harness.store.reading import read_source
 from harness.store.store import Store
 from harness.support.errors import HarnessError
 from harness.support.masking import mask_store, mask_text
+from tests.commands import everything_said
 from tests.record_factory import make_record
 from tests.toys import write_toy_table
 
@@ -88,16 +88,6 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(LocalWorkers, "warm_up", lambda _: None)
     monkeypatch.setattr(LocalWorkers, "device", property(lambda _: find_device("cpu")))
-
-
-def everything_said(result: Any, folder: Path) -> str:
-    """Output, exception with its causes, and every file that was written."""
-    said = [result.output]
-    if result.exception is not None:
-        said += traceback.format_exception(result.exception)
-    said += [str(path) for path in folder.rglob("*")]
-    said += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
-    return "\n".join(said)
 
 
 @pytest.mark.usefixtures("no_workers")

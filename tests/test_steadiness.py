@@ -12,7 +12,7 @@ import pytest
 from harness.measure.steadiness import Steadiness, describe, unevenness
 from harness.records.record import CurvePoint
 from harness.store.store import Store
-from tests.test_cli import harness
+from tests.commands import run_cli
 
 
 def spin(until: float) -> None:
@@ -67,17 +67,17 @@ def test_remeasure_runs_again_what_was_disturbed_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = ("run", "quickstart", "--methods", "majority,tfidf", "--sizes", "48", "--seeds", "0")
-    harness(*given, cwd=tmp_path)
+    run_cli(*given, cwd=tmp_path)
     with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
         [disturbed] = [r for r in store.records(with_predictions=True) if r.cell.method == "tfidf"]
         import dataclasses
 
         noted = dataclasses.replace(disturbed.provenance, measured={"unsteady": "a neighbour"})
         store.add(dataclasses.replace(disturbed, provenance=noted, attempt=2))
-    said = harness(*given, cwd=tmp_path)
+    said = run_cli(*given, cwd=tmp_path)
     assert "0 cells run" in said
     assert "1 cells are unsteady (a neighbour)" in said
-    said = harness(*given, "--remeasure", cwd=tmp_path)
+    said = run_cli(*given, "--remeasure", cwd=tmp_path)
     assert "1 cells run" in said
     with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
         assert {r.cell.method: r.attempt for r in store.records()} == {"majority": 1, "tfidf": 3}

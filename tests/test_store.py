@@ -8,20 +8,18 @@ import re
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from harness.records.record import FINAL_STATUSES, CurvePoint, Record, Score
-from harness.store.store import STORE_SCHEMA, Store, read_jsonl, tables, write_jsonl
+from harness.records.jsonl import read_jsonl, write_jsonl
+from harness.store import tables
+from harness.store.store import STORE_SCHEMA, Store
 from harness.support.errors import StoreError
 from tests.record_factory import DEVICE, make_record
-
-
-def same(left: Record, right: Record) -> bool:
-    return left.to_json() == right.to_json()
+from tests.store_checks import STORE_CHECKS, same
 
 
 @pytest.fixture
@@ -29,17 +27,9 @@ def path(tmp_path):
     return tmp_path / "results" / "harness.sqlite"
 
 
-def test_a_record_comes_back_as_it_was_stored(path):
-    record = make_record()
-    with Store.open(path) as store:
-        store.add(record)
-        (found,) = store.records(with_predictions=True)
-        (bare,) = store.records()
-        assert store.count() == 1
-    assert same(found, record)
-    assert bare.predictions is None
-    assert same(bare, dataclasses.replace(record, predictions=None))
-    assert np.array_equal(found.predictions.predicted, record.predictions.predicted)
+@pytest.mark.parametrize("check", STORE_CHECKS)
+def test_a_store_works(check: Callable[[Path], None], path: Path) -> None:
+    check(path)
 
 
 def test_what_lies_on_disk_is_a_plain_sqlite_file_with_predictions_apart(path):
@@ -54,42 +44,6 @@ def test_what_lies_on_disk_is_a_plain_sqlite_file_with_predictions_apart(path):
     assert "predictions" not in json.loads(row[7])
     (packed,) = connection.execute("SELECT payload FROM predictions").fetchone()
     assert json.loads(packed) == record.predictions.to_json()
-
-
-def test_done_asks_for_the_latest_attempt_on_the_device(path):
-    ended = {status: make_record(seed=seed, status=status) for seed, status in enumerate(FINAL_STATUSES)}
-    failed, mended, missing = make_record(seed=10, status="failed"), make_record(seed=11), make_record(seed=12)
-    elsewhere = make_record(seed=13, device="H200")
-    with Store.open(path) as store:
-        for record in (*ended.values(), failed, elsewhere):
-            store.add(record)
-        store.add(dataclasses.replace(make_record(seed=11, status="failed"), attempt=1))
-        assert store.next_attempt(mended.id, DEVICE) == 2
-        store.add(dataclasses.replace(mended, attempt=2))
-        ids = {record.id for record in (*ended.values(), failed, mended, missing, elsewhere)}
-        final = {record.id for record in ended.values()} | {mended.id}
-        assert store.done(ids, DEVICE) == final | {failed.id}
-        assert store.done(ids, DEVICE, retry_failed=True) == final
-        assert store.done(ids, "H200") == {elsewhere.id}
-        assert store.done([missing.id], DEVICE) == set()
-        assert store.next_attempt(missing.id, DEVICE) == 1
-        assert store.latest([mended.id])[mended.id, DEVICE].attempt == 2
-        assert len(list(store.records())) == 7
-        assert len(list(store.records(latest_only=False))) == store.count() == 8
-        assert [record.id for record in store.records(device="H200")] == [elsewhere.id]
-        assert list(store.records(suite="nothing")) == []
-
-
-def test_records_stream_in_the_order_they_were_stored_while_more_are_added(path):
-    records = [make_record(seed=seed) for seed in (3, 1, 2)]
-    with Store.open(path) as store:
-        for record in records:
-            store.add(record)
-        found = []
-        for record in store.records():
-            found.append(record.id)
-            store.add(make_record(seed=100 + len(found)))
-    assert found == [record.id for record in records]
 
 
 def test_a_second_record_under_one_key_is_refused_and_changes_nothing(path):
@@ -158,50 +112,6 @@ def test_kill_9_loses_no_committed_record(path):
     assert {record.id for record in found} >= set(committed)
     assert len(found) - len(committed) in (0, 1)  # the last one may be committed and not yet reported
     assert all(record.predictions is not None for record in found)
-
-
-def test_two_processes_may_create_and_fill_one_store(path):
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=add_some, args=(path, start)) for start in (0, 100, 200)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    with Store.open(path) as store:
-        assert store.count() == 15
-
-
-def add_some(path: Path, start: int) -> None:
-    with Store.open(path) as store:
-        for seed in range(start, start + 5):
-            store.add(make_record(seed=seed))
-
-
-def test_side_figures_that_are_no_numbers_become_null_and_a_score_that_is_none_is_refused(path):
-    point = CurvePoint(1, 0.5, train_loss=float("nan"), validation=np.float32(0.25))
-    diverged = dataclasses.replace(make_record(), curve=(point,))
-    score = Score("accuracy", float("nan"), None, None, True, 10)
-    with Store.open(path) as store:
-        store.add(diverged)
-        (found,) = store.records()
-        with pytest.raises(StoreError, match="nan"):
-            store.add(dataclasses.replace(make_record(seed=1), score=score))
-    assert found.curve == (CurvePoint(1, 0.5, None, None, 0.25),)
-
-
-def test_hostile_text_is_stored_unchanged(path):
-    record = make_record(
-        task="a\0b\ud800'; DROP TABLE records; --", device="d\0\udfff", error="line\n\0\ud83d", status="failed"
-    )
-    with Store.open(path) as store:
-        store.add(record)
-        (found,) = store.records(device=record.device)
-        assert store.done([record.id], record.device) == {record.id}
-        with pytest.raises(StoreError) as caught:
-            store.add(record)
-    assert same(found, record)
-    assert str(caught.value).encode()  # can be printed
 
 
 # ---- what cannot be opened or written

@@ -14,8 +14,7 @@ from harness.records.predictions import Predictions
 from harness.report.observations import observe
 from harness.tasks.base import Task
 from tests.record_factory import make_record
-from tests.test_data_table import tickets
-from tests.test_messy_tables import MANY, prepared
+from tests.tables import MANY, prepared, tickets
 
 
 @pytest.mark.parametrize(("score", "n_seeds"), [(0.1, 3), (0.7, 3), (0.83, 5), (1 / 3, 7)])

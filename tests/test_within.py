@@ -21,8 +21,8 @@ from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
 from harness.store.store import Store
 from harness.tasks import Task
+from tests.executors import Quiet
 from tests.planted import Hungry, Planted
-from tests.test_workers import Quiet
 from tests.toys import plan_one
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from harness.measure.device import Device
 from harness.measure.host import host_limit_bytes
-from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.limits import Limits
@@ -19,30 +18,9 @@ from harness.store.store import Store
 from harness.support.durations import parse_duration
 from harness.support.errors import UsageError
 from harness.tasks import Task
+from tests.executors import Quiet
 from tests.planted import Planted
 from tests.toys import plan_one
-
-
-class Quiet:
-    """A listener that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.remarks: list[str] = []
-        self.ended: list[str] = []
-
-    def begin(self, n_cells: int, n_done: int) -> None: ...
-
-    def cell_begins(self, planned: PlannedCell) -> None: ...
-
-    def cell_goes_on(self, doing: str, fraction: float | None, loss: float | None) -> None: ...
-
-    def cell_is_added(self) -> None: ...
-
-    def cell_ends(self, record: Record, seconds_left: float | None) -> None:
-        self.ended.append(record.id)
-
-    def remark(self, text: str) -> None:
-        self.remarks.append(text)
 
 
 def run_planted(

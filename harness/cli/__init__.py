@@ -1,5 +1,1 @@
-"""The command line: parse arguments, call one function, print. Nothing heavy is imported before a command runs."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+"""Parse arguments, call the functions of `harness`, and print. Nothing heavy is imported before a command runs."""

@@ -68,7 +68,7 @@ def show_methods(name: str | None, task: str | None = None) -> None:
         console.print(f"Methods that serve {task}, a {wanted[0].name} task:\n", markup=False, highlight=False)
     console.print(table)
     for line in (
-        "\nEach method is listed with what it trains; the kinds of backbone it can adapt, and what else it needs; where "
+        "\nEach method is listed with what it trains; the kinds of backbone it can adapt, and its other needs; where "
         "it comes from; the default settings that tell it from others. `harness methods NAME` explains one.",
         "Settings go in brackets: --methods 'lora[rank=4],full'. With --tune 8 methods choose some of them themselves.",
     ):

@@ -14,7 +14,7 @@ import torch
 
 from harness.cost.memory import Regime, Trained, training_memory
 from harness.cost.shape import read_shape
-from tests.test_memory import Live
+from tests.live_tensors import Live
 
 WIDTH, INNER, BLOCKS, HEADS, KEYS, VOCABULARY, LENGTH, RANK = 512, 1536, 8, 8, 4, 8000, 128, 16
 GIB = 2**30

@@ -33,8 +33,8 @@ from harness.store.rows import pack
 from harness.store.store import Store
 from harness.support.bulk import uncollected
 from harness.tasks import Task
+from tests.executors import Quiet
 from tests.planted import Planted
-from tests.test_workers import Quiet
 
 N_RECORDS = 100_000
 

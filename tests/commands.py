@@ -1,0 +1,78 @@
+"""The command line as tests run it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.main import main
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments]
+
+
+def run_cli(*arguments: str, cwd: Path, code: int = 0, own_process: bool = False, **environment: str) -> str:
+    """Run the command in a folder of its own; returns stdout and stderr together.
+
+    In this process, where everything is imported already, unless the test is about a process of its own.
+    """
+    environment = {"HARNESS_STORE": "results/harness.sqlite", "COLUMNS": "200", **environment}
+    returned, output = (_in_a_process if own_process else _in_this_process)(arguments, cwd, environment)
+    assert returned == code, output
+    assert "Traceback" not in output
+    return output
+
+
+def _in_this_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
+    output = io.StringIO()
+    on_pipe = signal.getsignal(signal.SIGPIPE)
+    returned = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["harness", *arguments])
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            main()
+        except SystemExit as ended:
+            returned = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            signal.signal(signal.SIGPIPE, on_pipe)
+    return returned, output.getvalue()
+
+
+def _in_a_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def everything_said(result: Any, folder: Path) -> str:
+    """Output, exception with its causes, and every file that was written."""
+    said = [result.output]
+    if result.exception is not None:
+        said += traceback.format_exception(result.exception)
+    said += [str(path) for path in folder.rglob("*")]
+    said += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
+    return "\n".join(said)
