@@ -58,7 +58,7 @@ class SavedModel:
         """
         if isinstance(texts, str | bytes):
             raise UsageError("predict was given one text; expected a list of texts.")
-        given = texts_of_frame(texts, text) if is_frame(texts) else list(texts)
+        given: list[Any] = texts_of_frame(texts, text) if is_frame(texts) else list(texts)
         wrong = [(at, reason) for at, text in enumerate(given) if (reason := why_not_text(text)) is not None]
         if wrong:
             listed = ", ".join(f"text {at} is {reason}" for at, reason in wrong[:_NAMED])

@@ -133,10 +133,11 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
 
 def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) -> None:
     """Refuse what a script or notebook defines itself: worker processes do not run it, so they cannot import it."""
-    for member in (*methods, *found_kinds):
+    named: list[tuple[str, object]] = [(one.name, one) for one in methods]
+    for name, member in [*named, *((kind.name, kind) for kind in found_kinds)]:
         if type(member).__module__ == "__main__":
             raise UsageError(
-                f"'{member.name}' is defined in the script that runs, which worker processes cannot import. Move the "
+                f"'{name}' is defined in the script that runs, which worker processes cannot import. Move the "
                 f"class {type(member).__name__} to a module of its own, and import that."
             )
 
