@@ -288,7 +288,8 @@ def test_functions_outlive_the_import_of_rooms_of_their_names_and_nothing_heavy_
         "assert completion.complete_methods('lora,lin') == ['lora,linear-probe']\n"
         "assert completion.complete_kind('gen') and completion.complete_suite('senti')\n"
         "print([m for m in ('torch', 'pandas', 'numpy', 'pydantic', 'rich') if m in sys.modules])\n"
-        "import harness.report, harness.choose\n"
+        "import harness.report, harness.choose, harness.advice\n"
+        "assert harness.advise is harness.advice.advise\n"
         "print(harness.report.__module__, harness.choose.__module__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
