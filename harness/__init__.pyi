@@ -9,6 +9,9 @@ from .api.results import read_records as read_records
 from .api.results import report as report
 from .api.runs import RunResult as RunResult
 from .api.runs import run as run
+from .saved.model import SavedModel as SavedModel
 from .saved.model import load_model as load_model
+from .support.errors import DataWarning as DataWarning
+from .support.errors import HarnessError as HarnessError
 
 __version__: str

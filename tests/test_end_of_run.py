@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +55,9 @@ def test_a_report_holds_the_predictions_of_few_records(
     path: Path, tmp_path: Path, most_at_once: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(sys.modules["harness.report"], "write_report", lambda source, *_, **__: seen.append(source))
+    monkeypatch.setattr(
+        importlib.import_module("harness.report"), "write_report", lambda source, *_, **__: seen.append(source)
+    )
     report(path, tmp_path / "report", suite="quickstart", formats="png")
     [observed] = seen
     assert len(observed.records) == len(observed.by_row) == N_RECORDS

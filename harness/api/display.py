@@ -1,4 +1,4 @@
-"""What a caller sees while something runs: nothing, a terminal's progress, or a notebook's."""
+"""Show progress to a caller: on a terminal, in a notebook, or not at all."""
 
 from __future__ import annotations
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.advice import Point, gather
+from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
 from harness.choose.cheap import try_cheap_methods
 from harness.choose.folds import validation_cap, validation_folds
@@ -26,6 +27,8 @@ from harness.support import UsageError, uncollected
 from harness.tasks import Task, summarise_data
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.backbones import BackboneFiles
     from harness.methods import Method
     from harness.schedule import Executor
@@ -58,11 +61,15 @@ class Chosen:
 
     method: str
     score: Score
-    record: Record
+    record: Record = field(repr=False)
     folder: Path
-    tried: tuple[Tried, ...]
+    tried: tuple[Tried, ...] = field(repr=False)
     seconds: float
     why: str | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per fit that was tried, with the columns of `tidy_frame`."""
+        return tidy_frame(tried.record for tried in self.tried)
 
 
 def check_time(seconds: float) -> None:

@@ -86,7 +86,7 @@ _CARRIED: Final = ("Seconds ", "Memory ")
 
 
 def _source(n_own: int, store: str, *, reference: bool) -> str:
-    """Whose records they are."""
+    """Return a sentence on the origin of the records."""
     own = f"{n_own:,} of your own records ({mask_store(store)})"
     if not reference:
         return f"They are {own}."

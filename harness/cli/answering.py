@@ -140,7 +140,7 @@ def _probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure what a step of each method takes on this device, in a minute, without data."""
-    from harness.cli.probe import ProbeOptions, probe_command
+    asked = dict(locals())
+    from harness.cli.probe import probe_command
 
-    options = ProbeOptions(backbone, methods or "", batch_size, seq_len, random_weights, device, mirror, as_json)
-    raise typer.Exit(probe_command(options))
+    raise typer.Exit(probe_command(**asked))

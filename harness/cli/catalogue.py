@@ -27,18 +27,18 @@ FAMILIES = (
     "auxiliary parameters",
     "in context",
 )
-"""The order that families are listed in, from what costs nothing to what needs a large model; others come last."""
+"""Families in the order of the list, from free ones to those that need a large model; others come last."""
 
 _LENGTH = ("learning_rate", "epochs")
 _SHORT = {"encoder": "encoder", "causal": "causal", "sequence-to-sequence": "seq2seq"}
 
 
 def show_methods(name: str | None, task: str | None = None) -> None:
-    """The methods by family, those that serve a task, or one of them in full.
+    """Print the methods by family, those that serve a task, or one of them in full.
 
     Args:
-        name: of the method to explain.
-        task: a task of a shipped suite, or a kind of task, that those listed serve.
+        name: the method to explain.
+        task: a task of a shipped suite, or a kind of task; only methods that serve it are listed.
 
     Raises:
         UsageError: there is no such method, task or kind.
@@ -70,29 +70,28 @@ def show_methods(name: str | None, task: str | None = None) -> None:
         console.print(f"Methods that serve {task}, a {wanted[0].name} task:\n", markup=False, highlight=False)
     console.print(table)
     for line in (
-        "\nOf each method: what it trains; the kinds of backbone it can adapt, and what else it needs; where it comes "
-        "from; the default settings that tell it from others. `harness methods NAME` explains one.",
+        "\nEach method is listed with what it trains; the kinds of backbone it can adapt, and its other needs; where "
+        "it comes from; the default settings that tell it from others. `harness methods NAME` explains one.",
         "Settings go in brackets: --methods 'lora[rank=4],full'. With --tune 8 methods choose some of them themselves.",
     ):
         console.print(line, markup=False, highlight=False)
 
 
 def family_position(family: str) -> tuple[int, str]:
-    """Where a family stands in the list."""
+    """Return the position of a family in the list."""
     return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family)
 
 
 def needs_of(cls: type[Method]) -> str:
-    """What a method needs to run: one of some kinds of backbone, and what else it says; `none` for nothing."""
+    """Return the kinds of backbone that a method adapts, and its other needs; `none` for nothing."""
     kinds = " / ".join(short for kind, short in _SHORT.items() if kind in cls.serves)
     return ", ".join(filter(None, (kinds, cls.needs))) or "none"
 
 
 def telling_settings(cls: type[Method]) -> list[str]:
-    """Settings that tell a method from others.
+    """Return the names of the settings that tell a method from others.
 
-    Those that its own class declares or that it searches over, and, where it is trained by gradient, how fast and how
-    long it learns.
+    They are declared by its own class, or searched over. Gradient methods add their learning rate and epochs.
     """
     names = [name for name in inspect.get_annotations(cls) if name in cls.model_fields]
     names += [name for name in cls.search_space if name in cls.model_fields]
@@ -102,20 +101,20 @@ def telling_settings(cls: type[Method]) -> list[str]:
 
 
 def settings_in_brief(cls: type[Method]) -> str:
-    """The defaults of the settings that tell a method from others."""
+    """Return the defaults of the settings that tell a method from others."""
     defaults = cls().model_dump(mode="json")
     return ", ".join(f"{name}={setting_text(defaults[name])}" for name in telling_settings(cls))
 
 
 def setting_text(value: Any) -> str:
-    """A setting's value as the command line takes it."""
+    """Return a setting's value as the command line takes it."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def search_text(setting: Choice | Range | None) -> str:
-    """What `--tune` tries for a setting; empty where it leaves it alone."""
+    """Return the values that `--tune` tries for a setting; empty where it tries none."""
     if setting is None:
         return ""
     if isinstance(setting, Choice):
@@ -124,10 +123,10 @@ def search_text(setting: Choice | Range | None) -> str:
 
 
 def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """The prose of a class's docstring, and what it says of each attribute.
+    """Return the prose of a class's docstring, and its words on each attribute.
 
-    Read as Google's style has it: a section `Attributes:` of lines `name: meaning` or `a, b: meaning`, each of which
-    may go on in lines that are indented further.
+    The docstring has Google's style: a section `Attributes:` of lines `name: meaning` or `a, b: meaning`. Lines that
+    are indented further continue the one before.
     """
     prose, _, rest = re.sub(r"\s+$", "", inspect.cleandoc(doc)).partition("\nAttributes:\n")
     meanings: dict[str, str] = {}
@@ -149,7 +148,7 @@ def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
 
 
 def setting_meanings(cls: type[Method]) -> dict[str, str]:
-    """What each setting means, from the docstrings of the class and its bases; the nearest has the last word."""
+    """Return the meaning of each setting, from the docstrings of the class and its bases; the nearest wins."""
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings.update(split_docstring(vars(base).get("__doc__") or "")[1])
@@ -157,7 +156,7 @@ def setting_meanings(cls: type[Method]) -> dict[str, str]:
 
 
 def _kind_of(task: str) -> tuple[Kind, bool]:
-    """The kind of a task named by itself or by its kind, and whether it is scored by the likelihood of texts."""
+    """Return the kind of a task, or the kind of that name, and whether the likelihood of texts scores it."""
     from harness.planning import load_suite, suite_names
 
     if task in kinds:
@@ -170,7 +169,7 @@ def _kind_of(task: str) -> tuple[Kind, bool]:
 
 
 def serves_kind(cls: type[Method], kind: Kind, wants_likelihood: bool = False) -> bool:
-    """Whether a method can answer tasks of a kind, on a backbone that it adapts."""
+    """Return whether a method can answer tasks of a kind, on a backbone that it adapts."""
     if cls.why_not_kind(kind) is not None or (wants_likelihood and not cls.finds_likelihood):
         return False
     return kind.form != "text" or not cls.serves or bool(cls.serves & LANGUAGE_MODEL)
@@ -209,7 +208,7 @@ def _explain(console: Console, cls: type[Method]) -> None:
 
 
 def show_suites(name: str | None) -> None:
-    """The shipped suites, or one of them in full."""
+    """Print the shipped suites, or one of them in full."""
     from harness.planning import BUDGET_SETS, load_suite, suite_names, suite_origin
 
     console = Console()

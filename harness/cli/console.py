@@ -1,4 +1,4 @@
-"""What several commands print with."""
+"""Printing that several commands share."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""`harness probe`: what a step of each method takes on this device, without data."""
+"""`harness probe`: the cost of a step of each method on this device, without data."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,29 +23,24 @@ if TYPE_CHECKING:
     from harness.schedule import Stepped
 
 PROBE_LIMIT_SECONDS = 120.0
-"""Longest that one probe may take."""
+"""Longest time of one probe."""
 
 
-@dataclass(frozen=True)
-class ProbeOptions:
-    """What `harness probe` was asked for."""
-
-    backbone: str | None
-    methods: str
-    batch_size: int
-    seq_len: int
-    random_weights: bool
-    device: str
-    mirror: Path | None
-    as_json: bool
-
-
-def probe_command(options: ProbeOptions) -> int:
+def probe_command(
+    backbone: str | None,
+    methods: str,
+    batch_size: int,
+    seq_len: int,
+    random_weights: bool,
+    device: str,
+    mirror: Path | None,
+    as_json: bool,
+) -> int:
     """Probe, print, keep; 1 where nothing could be measured."""
     from harness.measure import check_name
 
-    check_name(options.device)
-    for name, value in (("--batch-size", options.batch_size), ("--seq-len", options.seq_len)):
+    check_name(device)
+    for name, value in (("--batch-size", batch_size), ("--seq-len", seq_len)):
         if value < 1:
             raise UsageError(f"{name} {value} was given; expected a whole number above 0.")
     quiet_libraries()
@@ -53,33 +48,35 @@ def probe_command(options: ProbeOptions) -> int:
     from harness.methods import parse_methods, split_top_level
     from harness.schedule import Limits, LocalWorkers, measure_steps
 
-    methods = parse_methods(split_top_level(options.methods))
+    parsed = parse_methods(split_top_level(methods))
     host_bytes = host_limit_bytes()
-    console = Console(highlight=False, stderr=options.as_json)
+    console = Console(highlight=False, stderr=as_json)
     with (
         tempfile.TemporaryDirectory() as folder,
-        LocalWorkers(options.device, None, limits=Limits(PROBE_LIMIT_SECONDS, host_bytes)) as workers,
+        LocalWorkers(device, None, limits=Limits(PROBE_LIMIT_SECONDS, host_bytes)) as workers,
     ):
         workers.warm_up()
-        files = _backbone(options, Path(folder)) if any(method.serves for method in methods) else None
-        device = workers.device
-        memory = memory_bytes_of(device, host_bytes)
+        files = None
+        if any(method.serves for method in parsed):
+            files = _backbone(backbone, Path(folder), mirror, random_weights=random_weights)
+        found_device = workers.device
+        memory = memory_bytes_of(found_device, host_bytes)
         with console.status("Probing") as shown:
             found, notes = measure_steps(
-                methods,
+                parsed,
                 files,
                 workers,
-                batch_size=options.batch_size,
-                seq_len=options.seq_len,
+                batch_size=batch_size,
+                seq_len=seq_len,
                 memory_bytes=memory,
                 report=lambda name: shown.update(Text(f"Probing {name}")),
             )
-    kept = _keep(found, files, device, options)
-    if options.as_json:
-        said = {"device": device.name, "memory_bytes": memory, "methods": [_plain(one) for one in found]}
+    kept = _keep(found, files, found_device, seq_len)
+    if as_json:
+        said = {"device": found_device.name, "memory_bytes": memory, "methods": [_plain(one) for one in found]}
         typer.echo(json.dumps(said, indent=1))
     else:
-        _print(console, found, device.name, memory, options)
+        _print(console, found, found_device.name, memory, batch_size, seq_len)
         for note in notes:
             console.print(f"Note: {note}", markup=False)
         if kept is not None:
@@ -87,21 +84,21 @@ def probe_command(options: ProbeOptions) -> int:
     return 0 if any(one.seconds is not None for one in found) else 1
 
 
-def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
+def _backbone(backbone: str | None, folder: Path, mirror: Path | None, *, random_weights: bool) -> BackboneFiles:
     from harness.backbones import BACKBONE_SHAPES, DEFAULT_BACKBONE, locate_backbone, write_shape
 
-    name = options.backbone or DEFAULT_BACKBONE
+    name = backbone or DEFAULT_BACKBONE
     if name in BACKBONE_SHAPES:
         return replace(write_shape(name, folder / name), name=name)
-    files = locate_backbone(name, options.mirror, weights=False)
-    if not options.random_weights or not files.has_weights:
+    files = locate_backbone(name, mirror, weights=False)
+    if not random_weights or not files.has_weights:
         return files
     bare = folder / "bare"
     files.copy_without_weights(bare)
     return replace(files, folder=bare, fingerprint=f"{files.fingerprint}/random")
 
 
-def _keep(found: list[Stepped], files: BackboneFiles | None, device: Device, options: ProbeOptions) -> Path | None:
+def _keep(found: list[Stepped], files: BackboneFiles | None, device: Device, seq_len: int) -> Path | None:
     from harness.cost import Probed, keep
     from harness.measure import now
 
@@ -112,7 +109,7 @@ def _keep(found: list[Stepped], files: BackboneFiles | None, device: Device, opt
             method=one.method.name,
             config=one.method.config(),
             batch_size=one.batch_size,
-            seq_len=options.seq_len,
+            seq_len=seq_len,
             seconds=one.seconds,
             peak_bytes=one.peak_bytes or 0.0,
             made_at=now(),
@@ -141,7 +138,7 @@ def _plain(one: Stepped) -> dict[str, object]:
     }
 
 
-def _print(console: Console, found: list[Stepped], device: str, memory: float, options: ProbeOptions) -> None:
+def _print(console: Console, found: list[Stepped], device: str, memory: float, batch_size: int, seq_len: int) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method")
     for name in ("seconds", "tokens/s", "of the device", "peak memory", "largest batch"):
@@ -159,7 +156,7 @@ def _print(console: Console, found: list[Stepped], device: str, memory: float, o
             wording.memory(one.peak_bytes),
             "" if one.largest_batch is None else f"about {one.largest_batch:,}",
         )
-    console.print(f"On {device}, batches of {options.batch_size} texts of {options.seq_len} tokens:", markup=False)
+    console.print(f"On {device}, batches of {batch_size} texts of {seq_len} tokens:", markup=False)
     console.print(table)
     said = "Of the device: operations counted, over the rate at which it was measured to multiply matrices."
     console.print(said, markup=False)

@@ -6,6 +6,8 @@ from .files import is_data_file as is_data_file
 from .files import read_rows as read_rows
 from .frames import UserData as UserData
 from .frames import files_of as files_of
+from .frames import is_frame as is_frame
+from .frames import texts_of_frame as texts_of_frame
 from .raw import Origin as Origin
 from .raw import RawSplits as RawSplits
 from .rows import cap_test_rows as cap_test_rows

@@ -84,6 +84,16 @@ def files_of(data: UserData, test: UserData | None = None) -> Files:
     return files
 
 
+def texts_of_frame(frame: Any, column: str) -> list[Any]:
+    """Return a data frame's column as Python values; None where a value is missing.
+
+    Raises:
+        DataError: the column is missing or there twice, or there is no row.
+    """
+    files = files_of(frame)
+    return rows_of(files, "train", [column]).columns[column]
+
+
 def rows_of(files: Files, part: str, columns: Sequence[str]) -> FileRows:
     """Return columns of the part `train` or `test` of a user's files or data frames.
 

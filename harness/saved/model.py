@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.data import is_frame, texts_of_frame
 from harness.saved.layout import Description, read_description
 from harness.support import HarnessError, UsageError, reason_of
 from harness.tasks import Floats, Kind, Rows, Source
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.methods import Bench, Fitted
 
 _ROWS = 8192
@@ -42,11 +45,12 @@ class SavedModel:
         """Names of the classes, in the order of `probabilities`."""
         return self.description.labels
 
-    def probabilities(self, texts: Iterable[str]) -> Floats:
+    def probabilities(self, texts: Iterable[str] | pd.DataFrame, text: str = "text") -> Floats:
         """Return the probability of each class for each text, shape (texts, classes), float32.
 
         Args:
-            texts: a list of texts. Training refuses blank texts, so they are refused here too.
+            texts: a list of texts, or a data frame. Training refuses blank texts, so they are refused here too.
+            text: column of a data frame that holds the texts.
 
         Raises:
             UsageError: a text is not a string, is blank, or is not valid Unicode; the message names its index.
@@ -54,7 +58,7 @@ class SavedModel:
         """
         if isinstance(texts, str | bytes):
             raise UsageError("predict was given one text; expected a list of texts.")
-        given = list(texts)
+        given: list[Any] = texts_of_frame(texts, text) if is_frame(texts) else list(texts)
         wrong = [(at, reason) for at, text in enumerate(given) if (reason := why_not_text(text)) is not None]
         if wrong:
             listed = ", ".join(f"text {at} is {reason}" for at, reason in wrong[:_NAMED])
@@ -63,9 +67,9 @@ class SavedModel:
         parts = [self._some(given[at : at + _ROWS]) for at in range(0, len(given), _ROWS)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
 
-    def predict(self, texts: Iterable[str]) -> list[str]:
+    def predict(self, texts: Iterable[str] | pd.DataFrame, text: str = "text") -> list[str]:
         """Return the most probable class of each text; arguments and errors are those of `probabilities`."""
-        return [self.labels[at] for at in self.probabilities(texts).argmax(axis=1)]
+        return [self.labels[at] for at in self.probabilities(texts, text).argmax(axis=1)]
 
     def _some(self, texts: Sequence[str]) -> Floats:
         described = self.description

@@ -1,4 +1,4 @@
-"""From a request to cells that are ready to run: data loaded and checked, the backbone found and verified."""
+"""Turn a request into cells that are ready to run: load and check the data, find and verify the backbone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.tasks import Kind, Task, kinds
 
 @dataclass(frozen=True)
 class Request:
-    """What a run was asked for: a suite, and what replaces its defaults (None keeps them).
+    """A suite, and the values that replace its defaults; None keeps a default.
 
     Attributes:
         suite: the suite.
@@ -26,14 +26,14 @@ class Request:
         methods: texts such as `lora[rank=4]`.
         sizes: `32`, `8/class` or `all`.
         seeds: whole numbers from 0.
-        budgets: what each fit may spend; several are an axis of the grid.
+        budgets: limits of each fit; several are an axis of the grid.
         backbone: a hub id, `ID@REVISION` or a local folder, for all tasks.
-        mirror: folder in which hub ids are looked up first.
+        mirror: folder that is searched first for hub ids.
         device: `auto`, `cpu` or `cuda`.
-        only_sizes_that_fit: leave out default sizes that the data cannot hold, and add all there is; sizes that were
-            asked for are never left out.
-        tune: settings that each method with something to tune tries inside each cell; None tries none but where a
-            method's own text says so (`lora[tune=8]`).
+        only_sizes_that_fit: whether default sizes that the data cannot hold are replaced by all rows; sizes that were
+            asked for always stay.
+        tune: number of settings that each tunable method tries inside each cell; None tries only those of a method's
+            own text (`lora[tune=8]`).
     """
 
     suite: Suite
@@ -55,11 +55,11 @@ class Prepared:
 
     Attributes:
         suite: the suite's name, a label.
-        cells: in the order to run them.
-        tasks: by name.
-        backbones: of each task by its name; empty where no method uses one.
-        device: where cells run.
-        notes: what of the request could not be followed, for the user.
+        cells: cells in the order of the run.
+        tasks: tasks by name.
+        backbones: backbone of each task, by the task's name; empty where no method uses one.
+        device: device of the cells.
+        notes: parts of the request that were not followed, for the user.
     """
 
     suite: str
@@ -73,15 +73,15 @@ class Prepared:
 def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, *, weights: bool = True) -> Prepared:
     """Resolve every name, load every task, verify the backbone, plan the cells. Nothing is trained.
 
-    Cheap refusals come first: a misspelt method is not found out after a minute of loading.
+    Cheap checks come first, so that a misspelt method is refused before a minute of loading.
 
     Args:
-        request: what was asked for.
-        find: from `auto`, `cpu` or `cuda` to the device; asked last, since whoever knows may still be starting.
-        weights: whether a backbone without weights is refused; to plan with, its configuration and tokenizer do.
+        request: the request.
+        find: returns the device called `auto`, `cpu` or `cuda`; called last, because the worker may still be starting.
+        weights: whether a backbone without weights is refused; a plan needs its configuration and tokenizer only.
 
     Raises:
-        HarnessError: whatever is wrong with the request, the data or the backbone.
+        HarnessError: the request, the data or the backbone cannot be used.
     """
     suite = request.suite
     if request.mirror is not None and not request.mirror.is_dir():
@@ -110,7 +110,7 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
         backbones, missing = _find_backbones(names, request.mirror, weights=weights)
         if missing and (request.tasks is not None or request.backbone is not None or not backbones):
             raise MissingResourceError("\n".join(missing))
-        if missing:  # what was not asked for by name need not keep the rest from running
+        if missing:  # tasks that were not named do not stop the others
             left_out = [spec.name for spec in specs if spec.name not in backbones]
             notes += [f"left out, for want of a backbone: {', '.join(left_out)}.", *missing]
             specs = [spec for spec in specs if spec.name in backbones]
@@ -133,10 +133,11 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
 
 def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) -> None:
     """Refuse what a script or notebook defines itself: worker processes do not run it, so they cannot import it."""
-    for member in (*methods, *found_kinds):
+    named: list[tuple[str, object]] = [(one.name, one) for one in methods]
+    for name, member in [*named, *((kind.name, kind) for kind in found_kinds)]:
         if type(member).__module__ == "__main__":
             raise UsageError(
-                f"'{member.name}' is defined in the script that runs, which worker processes cannot import. Move the "
+                f"'{name}' is defined in the script that runs, which worker processes cannot import. Move the "
                 f"class {type(member).__name__} to a module of its own, and import that."
             )
 
@@ -144,7 +145,7 @@ def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) ->
 def _find_backbones(
     names: Mapping[str, str], mirror: Path | None, *, weights: bool
 ) -> tuple[dict[str, BackboneFiles], list[str]]:
-    """The backbones that are to be had, by task, and of each that is not what is missing and how to supply it."""
+    """Return the available backbones by task, and a message for each missing one: what is missing, how to supply it."""
     found: dict[str, BackboneFiles] = {}
     missing: list[str] = []
     for name in dict.fromkeys(names.values()):
@@ -159,11 +160,11 @@ def _find_backbones(
 
 
 _ALL_UP_TO = 8192
-"""Training on everything is a default only up to so many rows: beyond, it takes hours that nobody asked for."""
+"""Largest number of rows of which all are a default training size; more would take hours."""
 
 
 def _fitting(sizes: Sequence[Size], tasks: Sequence[Task]) -> list[Size]:
-    """The sizes that every task can hold, and `all` where that is little."""
+    """Return the sizes that every task can hold, and `all` where there are few rows."""
     pool = min(len(task.train_labels) for task in tasks)
     n_classes = max(task.n_strata for task in tasks)
     fitting = [size for size in sizes if size.n is not None and n_classes <= size.n < pool]

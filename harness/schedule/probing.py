@@ -1,4 +1,4 @@
-"""Run probes of the methods that no record tells of, so that a plan rests on this device's own seconds."""
+"""Probe the methods without a record, so that a plan rests on this device's own seconds."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def run_probes(
     memory_bytes: float,
     report: Callable[[str], None],
 ) -> list[str]:
-    """Probe each method of `cells` that the estimator knows nothing of, once, and tell the estimator.
+    """Probe each method of `cells` that the estimator has no measurement of, once, and give it the result.
 
     Args:
-        cells: of the plan; those that cannot run are left out.
+        cells: cells of the plan; those that cannot run are skipped.
         prepared: their tasks and backbones.
-        estimator: learns what the probes took.
-        workers: run them.
-        memory_bytes: of the device.
-        report: is told what is being probed.
+        estimator: learns the cost of the probes.
+        workers: where probes run.
+        memory_bytes: memory of the device.
+        report: called with the name of each method before its probe.
 
     Returns:
-        What could not be probed, and why.
+        A note for each method that could not be probed, with the reason.
     """
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def run_probes(
 
 
 def _run(probe: Probe, workers: Workers) -> tuple[list[Record], str | None]:
-    """The records of a probe's cells; or why there are none."""
+    """Return the records of a probe's cells, and why some are missing; None where none is."""
     records: list[Record] = []
     for planned in probe.cells:
         workers.start(Job(planned, probe.files, "probe", 1), probe.task)
