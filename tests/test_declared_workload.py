@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -18,7 +19,7 @@ from harness.records.facts import ROLES, TRAINS_INSIDE
 from harness.support.errors import UsageError
 from harness.tasks import Rows, Task
 from tests.contract import BRIEF, configured, unsupported
-from tests.toys import make_bench
+from tests.toys import make_bench, shorten
 
 USES_TRANSFORMER = [name for name in methods.names() if methods.get(name).role in {"frozen features", *TRAINS_INSIDE}]
 
@@ -42,23 +43,27 @@ class SaysAll(Queries):
     share_trained = 1.0
 
 
-def rows_of(toy: Task, n: int) -> Rows:
-    index = toy.pool_index[:n]
-    return Rows(toy.train, index, toy.train_labels[:n], toy.train_strata[:n])
+@pytest.fixture(scope="module")
+def small(toy: Task) -> Task:
+    return shorten(toy, n_pool=96)
+
+
+def whole(task: Task) -> Rows:
+    return Rows(task.train, np.arange(len(task.train)), task.train_labels, task.train_strata)
 
 
 @pytest.mark.parametrize("name", USES_TRANSFORMER)
-def test_a_fit_does_what_its_method_declares(name: str, toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+def test_a_fit_does_what_its_method_declares(name: str, small: Task, tiny: BackboneFiles, cpu: Device) -> None:
     method = configured(name, **{**BRIEF, "k": 1})
     if not unsupported(method, tiny):
-        check_workload(method, rows_of(toy, 40), make_bench(toy, tiny, cpu))
+        check_workload(method, whole(small), make_bench(small, tiny, cpu))
 
 
-def test_what_a_method_overstates_is_found(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
-    brief = {"min_steps": 3, "epochs": 1}
-    check_workload(Queries(**brief), rows_of(toy, 40), make_bench(toy, tiny, cpu))
-    with pytest.raises(AssertionError, match=r"'queries' declares share_trained = 1; its fit moved 0\.0\d+ of"):
-        check_workload(SaysAll(**brief), rows_of(toy, 40), make_bench(toy, tiny, cpu))
+def test_what_a_method_overstates_is_found(small: Task, tiny: BackboneFiles, cpu: Device) -> None:
+    brief = {"min_steps": 6, "epochs": 1}
+    check_workload(Queries(**brief), whole(small), make_bench(small, tiny, cpu))
+    with pytest.raises(AssertionError, match=r"'queries' declares share_trained = 1; its fit moved 0\.1\d+ of"):
+        check_workload(SaysAll(**brief), whole(small), make_bench(small, tiny, cpu))
 
 
 def test_what_has_no_safe_default_must_be_declared() -> None:
@@ -74,7 +79,7 @@ def test_what_has_no_safe_default_must_be_declared() -> None:
 
     with pytest.raises(UsageError, match=r"'SaysNoShare' declares no share_trained\. Add `share_trained = \.\.\.`"):
         check_declarations(SaysNoShare)
-    with pytest.raises(UsageError, match=r"'SaysNoRole' declares no role.* one of 'floor', "):
+    with pytest.raises(UsageError, match=r"'SaysNoRole' declares no role.*one of 'floor', "):
         check_declarations(SaysNoRole)
     with pytest.raises(UsageError, match="'SaysNoWork' has the role 'frozen features' and declares no workload"):
         check_declarations(SaysNoWork)
