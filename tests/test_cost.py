@@ -143,7 +143,7 @@ def test_the_form_that_fits_is_the_least_changed(tmp_path: Path, toy: Task, cpu:
     assert first_that_fits(planned, estimator, whole) is None
     fits = first_that_fits(planned, estimator, 0.999 * whole)
     assert fits is not None
-    assert fits.planned.method_label == "full[batch_size=64,accumulation=2,precision=fp32]"
+    assert fits.planned.method_label == "full[batch_size=64, accumulation=2, precision=fp32]"
     assert fits.peak_bytes < whole
     rows = plan_one(toy, files, methods.get("full")(batch_size=64, accumulation=64, precision="fp32"), size="96")
     least = first_that_fits(planned, estimator, 0.999 * estimator.estimate(rows).peak_bytes)
