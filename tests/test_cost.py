@@ -150,7 +150,8 @@ def test_the_form_that_fits_is_the_least_changed(tmp_path: Path, toy: Task, cpu:
     assert least is not None
     assert least.planned.method.halved() is None
     assert (
-        least.planned.method_label == "full[batch_size=64,accumulation=64,precision=fp32,gradient_checkpointing=True]"
+        least.planned.method_label
+        == "full[batch_size=64, accumulation=64, precision=fp32, gradient_checkpointing=true]"
     )
     assert first_that_fits(planned, estimator, 4.0 * 85e6) is None  # its weights alone are more
 
