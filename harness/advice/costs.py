@@ -129,7 +129,7 @@ class CostModel:
         return Costs(found["seconds"], found["memory"], found["predict"], tuple(notes))
 
     def _bound(self, method: str, own: list[Point], seconds: dict[str, float]) -> None:
-        """Bound the seconds of a method: none where it trains nothing, at most the limit where its fits are cut short."""
+        """Bound a method's seconds: none where it trains nothing, at most its limit where fits are cut short."""
         if method not in seconds and all(point.n_train == 0 for point in own):
             seconds[method] = 0.0
         limits = [point.most_seconds for point in own if point.most_seconds is not None]
@@ -161,7 +161,7 @@ class CostModel:
         return median(ratios) if ratios else None
 
     def _on(self, question: Question, device: str | None, name: str) -> dict[str, float]:
-        """Return the cost of each method that was measured on the device; of this very task and size as it was measured.
+        """Return the cost of each method that was measured on the device; for this very task and size as measured.
 
         Methods that read no transformer are told apart from those that do: what one kind takes says nothing of the
         other.

@@ -93,7 +93,7 @@ class KnownTexts:
         )
 
     def of(self, task: str, n_train: int, classes: int | None) -> Texts:
-        """Return the texts of a task that was measured; what was counted at another size stands for what was not at this one."""
+        """Return the texts of a measured task; a count at another size stands in for one that is missing."""
         tokens = self.tokens.get(task)
         train, read = self._longest_of(task, n_train, tokens)
         return Texts(n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
@@ -132,7 +132,7 @@ class KnownTexts:
         return median(train for train, _ in found), median(read for _, read in found)
 
     def _terms_of(self, task: str | None, n_train: int, tokens: float | None) -> float | None:
-        """Return the terms of the task's nearest size, or as many as is usual; they grow as a power of the tokens (Heaps' law)."""
+        """Return the terms of the task's nearest size, or as usual; they grow as a power of the tokens (Heaps)."""
         level, slope = self._heaps
         if (known := _nearest(self.terms, task, n_train)) is not None:
             size, terms = known

@@ -123,7 +123,7 @@ def validate_advice(records: Iterable[Record], kind: str = "classification") -> 
 
 
 def _source(record: Record) -> tuple[str, ...]:
-    """Return the data set that a task's rows are of; the task itself where they are of files, of which records tell names."""
+    """Return the data set that a task's rows are of; the task itself where they are of somebody's files."""
     dataset = record.provenance.dataset
     hub = dataset.get("hub")
     return ("task", record.cell.task) if hub is None else ("hub", str(hub), str(dataset.get("config")))

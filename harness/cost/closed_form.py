@@ -21,8 +21,8 @@ from harness.tasks import Source, Task
 
 _SAMPLED_TEXTS = 200
 _CHARACTERS_PER_TOKEN = 4.2
-"""Characters a token of English under a vocabulary of some 30,000 pieces; another language's or vocabulary's ratio cancels out wherever
-something has been measured."""
+"""Characters a token of English under a vocabulary of some 30,000 pieces. Another language's or vocabulary's ratio
+cancels out wherever something has been measured."""
 
 _ALWAYS_BYTES = 40e6
 """Buffers of libraries, and what is not of any tensor."""

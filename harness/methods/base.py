@@ -200,7 +200,7 @@ class Bench:
         return self.device.precision(policy)
 
     def token_rows(self, rows: Rows, phase: Phase, reserved: int = 0) -> list[npt.NDArray[np.int32]]:
-        """Return token ids of each sequence of these rows; tokenising is charged to `phase` by their share of the split.
+        """Return token ids of each sequence of these rows; `phase` is charged their share of tokenising the split.
 
         `reserved` positions of the backbone are left for what is not text.
         """
@@ -488,7 +488,7 @@ class Method(BaseModel, ABC):
         return None
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Return the reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
+        """Return why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
         asked = kinds.get(kind)
         reason = self.why_not_kind(asked)
         if reason is not None:
@@ -527,7 +527,7 @@ class Method(BaseModel, ABC):
         return None
 
     def halved(self) -> Method | None:
-        """Return the same method in less memory, every step the same: for a cell that ran out; None where there is no such."""
+        """Return the same method in less memory, every step the same, for a cell that ran out; None for none."""
         return None
 
     def warm_up(self) -> None:

@@ -97,5 +97,5 @@ def canonical_text(value: Any) -> str:
 
 
 def storable(text: str) -> str:
-    """Return the text with lone surrogates spelt out: an undecodable file name in an error must not break a whole export."""
+    """Return the text with lone surrogates spelt out: one undecodable file name must not break an export."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

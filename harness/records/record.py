@@ -209,7 +209,7 @@ class Cost:
 
     @property
     def peak_bytes(self) -> int | None:
-        """Peak that a limit on memory is about: of the accelerator where there is one, else of the host, above baseline."""
+        """Peak that a limit on memory is about: the accelerator's where there is one, else the host's."""
         return self.peak_device_bytes if self.peak_device_bytes is not None else self.peak_rss_above_baseline_bytes
 
     @property
