@@ -143,14 +143,15 @@ def test_the_form_that_fits_is_the_least_changed(tmp_path: Path, toy: Task, cpu:
     assert first_that_fits(planned, estimator, whole) is None
     fits = first_that_fits(planned, estimator, 0.999 * whole)
     assert fits is not None
-    assert fits.planned.method_label == "full[batch_size=64,accumulation=2,precision=fp32]"
+    assert fits.planned.method_label == "full[batch_size=64, accumulation=2, precision=fp32]"
     assert fits.peak_bytes < whole
     rows = plan_one(toy, files, methods.get("full")(batch_size=64, accumulation=64, precision="fp32"), size="96")
     least = first_that_fits(planned, estimator, 0.999 * estimator.estimate(rows).peak_bytes)
     assert least is not None
     assert least.planned.method.halved() is None
     assert (
-        least.planned.method_label == "full[batch_size=64,accumulation=64,precision=fp32,gradient_checkpointing=True]"
+        least.planned.method_label
+        == "full[batch_size=64, accumulation=64, precision=fp32, gradient_checkpointing=true]"
     )
     assert first_that_fits(planned, estimator, 4.0 * 85e6) is None  # its weights alone are more
 

@@ -94,6 +94,7 @@ def test_a_method_that_trains_nothing_is_refused_when_planned(find: Any) -> None
 
         name = "trains-nothing"
         family = trains = source = "nothing"
+        share_trained = 0.0
 
         def select_trainable(self, transformer: nn.Module) -> Any:
             return (value for name, value in transformer.named_parameters() if "nowhere" in name)

@@ -62,7 +62,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, Callable[[Record], An
     "operations": (encode, "fit_flops", breaks, "train_flops", lambda r: r.cost.train_flops),
     "size": (execute, "artifact_size_bytes", breaks, "artifact_bytes", lambda r: r.cost.artifact_bytes),
     "training score": (execute, "train_score", breaks, "train_score", lambda r: r.train_score),
-    "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.facts.missing.get("left_behind")),
+    "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.facts.left_behind),
 }
 """Meters: what is replaced, by what, the figure's name in the note, and the figure of a record."""
 
@@ -149,7 +149,7 @@ def test_an_accelerators_clock_that_fails_is_not_asked_again(works_for: float) -
             pass
     assert clock.device_seconds("fit") is None
     assert clock.seconds("fit") is not None
-    assert clock.failures.notes() == {"device_fit_seconds_missing": "OSError: planted"}
+    assert clock.failures == {"device_fit_seconds": "OSError: planted"}
 
 
 class BrokenGpu(nvml.Gpu):

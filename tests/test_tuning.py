@@ -32,6 +32,7 @@ class Dial(Method):
 
     name: ClassVar[str] = "dial"
     family: ClassVar[str] = "test"
+    role: ClassVar[str] = "baseline"
     trains: ClassVar[str] = "nothing"
     source: ClassVar[str] = "tests"
     serves: ClassVar[frozenset[Any]] = frozenset()

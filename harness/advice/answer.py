@@ -52,7 +52,7 @@ class Advice:
 
     @property
     def tied(self) -> list[Choice]:
-        """What fits and cannot be told from the best."""
+        """Choices that fit and cannot be told from the best."""
         return [choice for choice in self.choices if choice.fits and choice.is_tied and choice is not self.best]
 
     def to_frame(self) -> pd.DataFrame:

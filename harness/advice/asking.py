@@ -39,7 +39,7 @@ def advise(
 
 
 def answer_from(question: Question, own: list[Record], *, reference: bool) -> tuple[Advice, int]:
-    """The answer from the user's own records and the reference results, and how many of the former count.
+    """Return the answer from the user's own records and the reference results, and how many of the former count.
 
     Args:
         question: what is asked.
@@ -55,7 +55,7 @@ def answer_from(question: Question, own: list[Record], *, reference: bool) -> tu
 
 
 def own_records(store: str | None) -> list[Record]:
-    """The user's records without predictions; none where there is no such store."""
+    """Return the user's records without predictions; none where there is no such store."""
     if store is None or ("://" not in store and not Path(store).exists()):
         return []
     return read_source(store, with_predictions=False)

@@ -14,7 +14,7 @@ SHOWN: Final[dict[str, Callable[[float], str]]] = {
     "predict_milliseconds": lambda value: f"{value:.3g} ms a text",
     "trainable_parameters": lambda value: f"{text.number(value)} trainable parameters",
 }
-"""What may be limited, and how it is said."""
+"""Costs that may be limited, and how they are said."""
 
 
 @dataclass(frozen=True)

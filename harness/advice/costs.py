@@ -40,7 +40,7 @@ WITHOUT_BACKBONE: Final = Spreads(
     level=0.5, slope=0.6, covariate=0.1, task=0.1, task_slope=0.35, family=0.5, family_task=1.0, method=0.5,
     method_slope=0.1, both=0.05, both_slope=0.6, noise=0.2,
 )  # fmt: skip
-"""Of methods that read no transformer: what they take goes by words and classes, and differs more between tasks."""
+"""Spreads of methods that read no transformer: their costs go by words and classes, and differ more between tasks."""
 
 SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": PREDICT}
 
@@ -64,7 +64,7 @@ class Costs:
 
 
 class CostModel:
-    """What is expected on a device; what was not measured there is carried over from where it was.
+    """Expected costs on a device; what was not measured there is carried over from where it was.
 
     Args:
         by_method: the points of each method.
@@ -129,7 +129,7 @@ class CostModel:
         return Costs(found["seconds"], found["memory"], found["predict"], tuple(notes))
 
     def _bound(self, method: str, own: list[Point], seconds: dict[str, float]) -> None:
-        """What trains nothing takes no time, and what is cut short takes no longer than that."""
+        """Bound a method's seconds: none where it trains nothing, at most its limit where fits are cut short."""
         if method not in seconds and all(point.n_train == 0 for point in own):
             seconds[method] = 0.0
         limits = [point.most_seconds for point in own if point.most_seconds is not None]
@@ -161,7 +161,7 @@ class CostModel:
         return median(ratios) if ratios else None
 
     def _on(self, question: Question, device: str | None, name: str) -> dict[str, float]:
-        """Of each method that was measured on the device; what was measured of this very task and size as it is.
+        """Return the cost of each method that was measured on the device; for this very task and size as measured.
 
         Methods that read no transformer are told apart from those that do: what one kind takes says nothing of the
         other.
@@ -200,7 +200,7 @@ class _Fitted:
         self._model = Pooled(where, np.array(values), np.zeros(len(values)), spreads) if where else None
 
     def expected(self, question: Question) -> dict[str, float]:
-        """By method."""
+        """Return the expected cost by method."""
         if self._model is None:
             return {}
         own = (p.classes for points in self._known.values() for p in points if p.task == question.task)
@@ -256,7 +256,7 @@ def _where(point: Point, task: str | None, texts: Texts, name: str) -> Where:
 
 
 def _log_work(point: Point, texts: Texts, name: str, coefficients: float | None = None) -> float:
-    """What values are carried over by: seconds by work, bytes by what is held, those of predicting by tokens."""
+    """Return what values are carried over by: seconds by work, bytes by what is held, predicting by tokens."""
     if name == "seconds":
         return log_work(point, texts.n_train, texts.tokens)
     if name == "memory":

@@ -15,7 +15,7 @@ from harness.records import Facts, Record, encode, variants
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured of one configuration on one task at one size, seeds and devices together where they may be.
+    """Measurements of one configuration on one task at one size, seeds and devices together where they may be.
 
     Attributes:
         task: its name; of what bears the same name and holds other data, with the data's fingerprint.
@@ -147,7 +147,7 @@ def told_apart(points: Sequence[Point]) -> list[Point]:
 
 
 def task_names(records: Iterable[Record]) -> dict[tuple[str, str], str]:
-    """What the tasks are called: of several data sets of one name, an edited table's say, the last keeps it."""
+    """Return the name of each task; where several data sets share one, as an edited table does, the last keeps it."""
     last: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
         of_task, data = last[record.cell.task], record.cell.data
@@ -169,7 +169,7 @@ def _is_cut(record: Record) -> bool:
 
 
 def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The configuration of each record, or the fullest one of its method that says nothing else."""
+    """Return the configuration of each record, or the fullest one of its method that says nothing else."""
     by_method: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     unstated: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
@@ -238,7 +238,7 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
 
 
 def _scores(records: list[Record]) -> tuple[str, list[float]]:
-    """Of each seed: accuracy where all have it, so that tasks of one kind share a metric; else the main metric."""
+    """Return the score of each seed: accuracy where all have it, so that tasks share a metric; else the main metric."""
     scores = [(record.cell.seed, record.score) for record in records if record.score is not None]
     accuracies = [s.value if s.metric == "accuracy" else s.others.get("accuracy") for _, s in scores]
     known = [value for value in accuracies if value is not None]
@@ -261,6 +261,6 @@ def _medians(by_device: dict[str, list[Record]], get: Any) -> dict[str, float]:
 
 
 def median_of(values: Iterable[float | None]) -> float | None:
-    """Of those that are known; None where none is."""
+    """Return the median of the values that are known; None where none is."""
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return median(known) if known else None

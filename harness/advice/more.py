@@ -1,4 +1,4 @@
-"""What more would buy: of what one limit alone keeps out, and of labels."""
+"""Gains of a higher limit, where one alone keeps a method out, and of more labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MORE_LABELS = 4
 
 
 class Answering(Protocol):
-    """What answers a question of another size."""
+    """An answerer of questions of another size."""
 
     scale: Scale
 
@@ -26,7 +26,7 @@ class Answering(Protocol):
 def what_more_would_buy(
     question: Question, ranked: tuple[Choice, ...], answering: Answering, largest: int
 ) -> tuple[str, ...]:
-    """The best of what only one limit keeps out; and who is best, within the same limits, with four times the labels.
+    """Return in words the best that only one limit keeps out, and the best with four times the labels.
 
     Args:
         question: that was answered.

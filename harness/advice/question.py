@@ -1,4 +1,4 @@
-"""What is asked: a kind of task, so many labels, and limits; checked before anything is looked up."""
+"""A question to the advice: a kind of task, so many labels, and limits; checked before anything is looked up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer rests on: the points that say something of a question, and the device whose costs are given."""
+"""Basis of an answer: the points that say something of a question, and the device whose costs are given."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_POINTS: Final = 1500
 
 
 def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[str]]:
-    """The points that count, and in words what they are.
+    """Return the points that count, and in words what they are.
 
     Raises:
         UsageError: there are none; or the score asked for is none of their metric.
@@ -95,7 +95,7 @@ def device_of(
     probes: Sequence[Probed],
     own_devices: Sequence[str] = (),
 ) -> tuple[str | None, list[str]]:
-    """Whose costs are given, and all devices that anything was timed on, those with the most points first.
+    """Return the device whose costs are given, and all devices with timings, those with the most points first.
 
     The former is the one that is asked for; else the last that was probed with something that was measured; else the
     user's own that most was timed on; else the first of the latter.

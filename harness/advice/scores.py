@@ -55,7 +55,7 @@ class Scale:
         return math.inf if self.highest is None else self.highest
 
     def variance(self, point: Point) -> float:
-        """Of a measured mean, on the scale: by its test rows, and by its seeds."""
+        """Return the variance of a measured mean on the scale: by its test rows, and by its seeds."""
         if self.highest is None:
             return 0.01**2
         return self._of_rows(point) + self.over_seeds(point) / point.n_seeds + SEED_NOISE**2 / point.n_seeds
@@ -67,7 +67,7 @@ class Scale:
         return point.seed_variance * point.n_seeds / (self.best * self._chance(point)) ** 2
 
     def of_measured(self, point: Point, typical: float | None) -> float:
-        """Of the mean of a cell that was measured itself, which nothing is pooled with.
+        """Return the variance of the mean of a cell that was measured itself, which nothing is pooled with.
 
         Args:
             point: the cell.
@@ -83,7 +83,7 @@ class Scale:
         return self._of_rows(point) + between / point.n_seeds
 
     def _chance(self, point: Point) -> float:
-        """Derivative of the score, as a share of the highest, along the scale."""
+        """Return the derivative of the score, as a share of the highest, along the scale."""
         right = self._share(point)
         return right * (1 - right)
 
@@ -101,7 +101,7 @@ class Scale:
 
 
 def shrunk(share: float, n_rows: float) -> float:
-    """A share of rows that are right, drawn a little to one half: never 0 nor 1 (Agresti and Coull, 1998)."""
+    """Draw a share of rows that are right a little to one half: never 0 nor 1 (Agresti and Coull, 1998)."""
     return (share * n_rows + 2) / (n_rows + 4)
 
 
@@ -127,7 +127,7 @@ def x_of(n_train: float) -> float:
 
 
 LIKE_NO_LABELS: Final = 8
-"""What the words of the classes are worth in labels, as far as methods that need none are like others."""
+"""Number of labels that the words of the classes are worth, as far as methods without labels are like others."""
 
 
 def z_of(classes: int | None) -> float:
@@ -136,7 +136,7 @@ def z_of(classes: int | None) -> float:
 
 
 def typical_seed_variance(points: Iterable[Point], scale: Scale, n_train: int) -> float | None:
-    """What seeds differ by at about so many labels, on the scale; None where no cell has two.
+    """Return the variance over seeds at about so many labels, on the scale; None where no cell has two.
 
     The mean of the cells with several seeds that are nearest in size: few labels differ more by which they are.
     """
@@ -197,6 +197,6 @@ def by_method(points: Iterable[Point]) -> dict[str, list[Point]]:
 
 
 def measured_of(question: Question, own: Iterable[Point]) -> Point | None:
-    """The point of this very task and size that most records speak for; None where there is none."""
+    """Return the point of this very task and size that most records speak for; None where there is none."""
     found = [point for point in own if (point.task, point.n_train) == (question.task, question.n_train)]
     return max(found, key=lambda point: point.n_records, default=None)

@@ -1,4 +1,4 @@
-"""What is known of the texts of tasks before anything is trained on them: costs go by it."""
+"""Lengths and words of the texts of tasks, known before anything is trained on them: costs go by these."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Known = TypeVar("Known")
 
 @dataclass(frozen=True)
 class Texts:
-    """Of a task at a number of labels. None is not known.
+    """Texts of a task at a number of labels. None is not known.
 
     Attributes:
         n_train: training texts.
@@ -68,7 +68,7 @@ class KnownTexts:
 
     @classmethod
     def of_records(cls, records: Iterable[Record], tasks: Mapping[tuple[str, str], str]) -> KnownTexts:
-        """What scored records say; `tasks` names the task of each record's name and data."""
+        """Gather what scored records say; `tasks` names the task of each record's name and data."""
         tokens: defaultdict[str, list[float]] = defaultdict(list)
         longest: defaultdict[str, defaultdict[int, dict[tuple[int, str], float]]]
         longest = defaultdict(lambda: defaultdict(dict))
@@ -93,13 +93,13 @@ class KnownTexts:
         )
 
     def of(self, task: str, n_train: int, classes: int | None) -> Texts:
-        """Of a task that was measured; what was counted at another size stands for what was not at this one."""
+        """Return the texts of a measured task; a count at another size stands in for one that is missing."""
         tokens = self.tokens.get(task)
         train, read = self._longest_of(task, n_train, tokens)
         return Texts(n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
 
     def asked(self, question: Question, classes: int | None) -> Texts:
-        """What a question says of them; what it leaves out is that of its task, or what is usual."""
+        """Return the texts that a question describes; what it leaves out is taken from its task, or is usual."""
         tokens = question.tokens or self.tokens.get(question.task or "")
         if tokens is None and self.tokens:
             tokens = median(self.tokens.values())
@@ -114,7 +114,7 @@ class KnownTexts:
     def _longest_of(
         self, task: str | None, n_train: int, tokens: float | None
     ) -> tuple[float, float] | tuple[None, None]:
-        """Of the task's nearest size; else as many times the mean as is usual."""
+        """Return the longest texts of the task's nearest size; else as many times the mean as is usual."""
         known = _nearest(self.longest, task, n_train)
         if known is not None:
             return known[1]
@@ -132,7 +132,7 @@ class KnownTexts:
         return median(train for train, _ in found), median(read for _, read in found)
 
     def _terms_of(self, task: str | None, n_train: int, tokens: float | None) -> float | None:
-        """As many as the task's nearest size has, or as is usual; they grow as a power of the tokens (Heaps' law)."""
+        """Return the terms of the task's nearest size, or as usual; they grow as a power of the tokens (Heaps)."""
         level, slope = self._heaps
         if (known := _nearest(self.terms, task, n_train)) is not None:
             size, terms = known
@@ -165,7 +165,7 @@ def _over_seeds(of_seed: Mapping[tuple[int, str], float]) -> tuple[float, float]
 
 
 def _nearest(known: Mapping[str, Mapping[int, Known]], task: str | None, n_train: int) -> tuple[int, Known] | None:
-    """The size that is nearest, as ratios go, and what is known at it; None where the task has none."""
+    """Return the size that is nearest, as ratios go, and what is known at it; None where the task has none."""
     sizes = known.get(task or "")
     if not sizes:
         return None

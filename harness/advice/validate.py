@@ -123,7 +123,7 @@ def validate_advice(records: Iterable[Record], kind: str = "classification") -> 
 
 
 def _source(record: Record) -> tuple[str, ...]:
-    """The data set that a task's rows are of; the task itself where they are of files, of which records tell names."""
+    """Return the data set that a task's rows are of; the task itself where they are of somebody's files."""
     dataset = record.provenance.dataset
     hub = dataset.get("hub")
     return ("task", record.cell.task) if hub is None else ("hub", str(hub), str(dataset.get("config")))
@@ -230,7 +230,7 @@ def _regret(method: str, fitting: dict[str, Point], split: Sequence[dict[str, Po
 
 
 def _best_on_average(others: Evidence, fitting: dict[str, Point]) -> str | None:
-    """The method with the highest mean over the other tasks of its distance to each task's and size's mean."""
+    """Return the method with the highest mean over the other tasks of its distance to each task's and size's mean."""
     by_cell: defaultdict[tuple[str, int], list[Point]] = defaultdict(list)
     for point in others.points:
         by_cell[point.task, point.n_train].append(point)

@@ -10,16 +10,16 @@ from harness.advice.texts import Texts
 from harness.records import Facts
 
 STEADY_TOKENS: Final = 128.0
-"""What a fit inside the transformer holds however short its texts are (gradients, the optimiser's state, rounded copies
-of weights), in tokens of the longest text. The most likely one of 96, 128 and 192 for the reference results lies within
-1 of any of them."""
+"""Memory that a fit inside the transformer holds however short its texts are, in tokens of the longest text:
+gradients, the optimiser's state, rounded copies of weights. The likelihoods of 96, 128 and 192 for the reference results lie within
+1 of each other."""
 
 _LEAST_BYTES: Final = 1.3e6
-"""That a fit of anything takes."""
+"""Memory that a fit of anything takes."""
 
 _COEFFICIENT_BYTES: Final = 330.0
-"""Of a coefficient of a logistic regression while L-BFGS looks for it: ten pairs of vectors (scipy's `maxcor`) and five
-more in float64 are 200; cells of the reference results with many have 290 to 410."""
+"""Memory of a coefficient of a logistic regression while L-BFGS looks for it. Ten pairs of vectors (scipy's `maxcor`)
+and five more in float64 are 200; cells of the reference results with many have 290 to 410."""
 
 
 def log_work(point: Point, n_train: int, tokens: float | None) -> float:

@@ -1,4 +1,4 @@
-"""What cells will cost: from records, from probes, from a closed form."""
+"""Costs of cells before they run: from records, from probes, from a closed form."""
 
 import lazy_loader
 

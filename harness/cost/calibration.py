@@ -1,4 +1,4 @@
-"""What probes have found of devices, kept between commands: advice carries seconds over to a device by it."""
+"""Findings of probes on devices, kept between commands: advice carries seconds over to a device by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell costs by arithmetic: operations and bytes, before anything has run.
+"""Costs of a cell by arithmetic: operations and bytes, before anything has run.
 
 It is what is known when nothing has been measured, and the ratio by which what was measured of one cell is carried over
 to another: most of its error cancels there.
@@ -21,14 +21,14 @@ from harness.tasks import Source, Task
 
 _SAMPLED_TEXTS = 200
 _CHARACTERS_PER_TOKEN = 4.2
-"""Of English under a vocabulary of some 30,000 pieces; another language's or vocabulary's ratio cancels out wherever
-something has been measured."""
+"""Characters a token of English under a vocabulary of some 30,000 pieces. Another language's or vocabulary's ratio
+cancels out wherever something has been measured."""
 
 _ALWAYS_BYTES = 40e6
 """Buffers of libraries, and what is not of any tensor."""
 
 _HEAPS = 27.0
-"""Of n tokens of English about 27 times the square root of n are different ones (Heaps' law; 10,000 tokens of SST-2
+"""Different tokens among n of English: about 27 times the square root of n (Heaps' law; 10,000 tokens of SST-2
 have 2,700)."""
 
 _FLOAT_BYTES = 4.0
@@ -36,7 +36,7 @@ _FLOAT_BYTES = 4.0
 
 @dataclass(frozen=True)
 class Amount:
-    """What a cell comes to.
+    """Work and memory of a cell, by the closed form.
 
     Attributes:
         train_flops: operations of encoding training rows, tuning and fitting.
@@ -56,7 +56,7 @@ class Amount:
 
 
 def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device: Device | None = None) -> Amount:
-    """What a cell comes to by its method's workload, its backbone's shape and its task's texts.
+    """Return what a cell comes to by its method's workload, its backbone's shape and its task's texts.
 
     `device` is where it runs: its memory depends on that; None is a processor without bfloat16.
     """

@@ -19,16 +19,16 @@ from harness.tasks import Task
 
 Basis = Literal["records", "probe", "formula"]
 BASES: tuple[Basis, ...] = ("records", "probe", "formula")
-"""What an estimate may rest on, the best first."""
+"""Bases that an estimate may rest on, the best first."""
 
 _ASSUMED_FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1.5e13}
 """A thread of a processor, or a GPU, on small models in practice: where nothing at all has been measured."""
 
 _ASSUMED_ROWS_PER_SECOND = 2000.0
-"""Of methods without a transformer."""
+"""Speed of methods without a transformer."""
 
 LIGHT_STEP_SECONDS = 1.5e-3
-"""Of a step of a small network on frozen features, on a core of a server (1.1 to 1.7 ms were seen)."""
+"""Seconds of a step of a small network on frozen features, on a core of a server (1.1 to 1.7 ms were seen)."""
 
 _KEPT = 32
 """Figures of one method, task and size that are kept: a run of any length takes the same memory."""
@@ -39,7 +39,7 @@ FIXED_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a cell is expected to take.
+    """Expected cost of a cell.
 
     Attributes:
         seconds: from its beginning to its record, with caches as they were where that was measured.
@@ -56,7 +56,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Figure:
-    """What one cell took, beside what it came to by the closed form.
+    """Measured cost of one cell, beside its amount by the closed form.
 
     Attributes:
         seconds: from its beginning to its record.
@@ -159,7 +159,7 @@ class Estimator:
         return configured in self._unmeasurable or bool(self._figures.get(configured))
 
     def figures(self, planned: PlannedCell) -> list[Figure]:
-        """What was measured of a cell's method as configured, on its backbone and task, at any size."""
+        """Return what was measured of a cell's method as configured, on its backbone and task, at any size."""
         by_size = self._figures.get(self._configured(planned), {}).get(planned.cell.task, {})
         return [figure for figures in by_size.values() for figure in figures]
 
@@ -168,7 +168,7 @@ class Estimator:
         self._unmeasurable.add(self._configured(planned))
 
     def estimate(self, planned: PlannedCell) -> Estimate:
-        """What a cell is expected to take. Cells that differ in their seeds alone share one estimate."""
+        """Return what a cell is expected to take. Cells that differ in their seeds alone share one estimate."""
         if planned.unsupported is not None:  # recorded, and not run
             return Estimate(0.0, 0.0, 0.0, "formula")
         made, cell = self._made[self._configured(planned)], planned.cell
@@ -178,7 +178,7 @@ class Estimator:
         return made[key]
 
     def group(self, planned: PlannedCell) -> tuple[object, ...]:
-        """What cells of one estimate have in common: everything but the seed."""
+        """Return what cells of one estimate have in common: everything but the seed."""
         cell = planned.cell
         return self._configured(planned), cell.task, cell.n_train, cell.budget, planned.unsupported
 
@@ -237,7 +237,7 @@ class Estimator:
         return Estimate(FIXED_SECONDS + train + wanted.predict_flops / speed, train, wanted.peak_bytes, "formula")
 
     def flops_per_second(self) -> float:
-        """What this device has done of other methods; where that is not known, what its like do."""
+        """Return the speed of other methods on this device; where that is not known, of devices like it."""
         if self._rates:
             return statistics.median(self._rates)
         return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (self.device.threads if self.device.kind == "cpu" else 1)
@@ -247,7 +247,7 @@ class Estimator:
         return planned.method.workload(planned.cell.n_train, planned.cell.budget, 1)
 
     def amount(self, planned: PlannedCell) -> Amount:
-        """What a cell comes to by arithmetic."""
+        """Return what a cell comes to by arithmetic."""
         name = planned.cell.task
         return amount(planned, self._tasks[name], self._backbones.get(name), self.device)
 

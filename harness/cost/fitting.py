@@ -1,4 +1,4 @@
-"""What is done where a cell does not fit into memory: the same steps in less of it."""
+"""Smaller forms of a cell that does not fit into memory: the same steps in less of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Smaller:
 
 
 def halved(planned: PlannedCell) -> PlannedCell | None:
-    """The cell with the same steps in about half the memory of one; None where the method knows of none."""
+    """Return the cell with the same steps in about half the memory of one; None where the method knows of none."""
     method = planned.method.halved()
     if method is None or planned.unsupported is not None:
         return None
@@ -32,7 +32,7 @@ def halved(planned: PlannedCell) -> PlannedCell | None:
 
 
 def first_that_fits(planned: PlannedCell, estimator: Estimator, memory_bytes: float) -> Smaller | None:
-    """The least changed of a cell's smaller forms that is expected to fit; None where none is, or itself does.
+    """Return the least changed of a cell's smaller forms that is expected to fit; None where none is, or itself does.
 
     What was measured or estimated of the cell itself is carried over by the closed form's ratio.
     """

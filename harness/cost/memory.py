@@ -34,12 +34,12 @@ class Regime:
 
     @property
     def product_bytes(self) -> int:
-        """Of an element that a matrix product reads or gives."""
+        """Bytes of an element that a matrix product reads or gives."""
         return 2 if self.bits16 else _FLOAT
 
 
 def regime(shape: Shape, kind: str, *, bits16: bool) -> Regime:
-    """That of the training loop on a `cpu` or `cuda` device."""
+    """Return the regime of the training loop on a `cpu` or `cuda` device."""
     on_cpu = kind == "cpu"
     return Regime(
         bits16,
@@ -50,7 +50,7 @@ def regime(shape: Shape, kind: str, *, bits16: bool) -> Regime:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a step trains of a transformer.
+    """Parts of a transformer that a step trains.
 
     Attributes:
         blocks: that are trained themselves, from the last on: they keep what enters their matrices.

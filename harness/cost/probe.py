@@ -54,7 +54,7 @@ class Probe:
     device: Device | None = None
 
     def figure(self, records: list[Record]) -> Figure:
-        """What the records of the cells say; all are `ok`."""
+        """Return the figure that the records of the cells give; all are `ok`."""
         amounts = [amount(cell, self.task, self.files, self.device) for cell in self.cells]
         last = records[-1].cost
         train, work, flops = last.train_seconds or 0.0, amounts[-1], last.train_flops or 0.0
@@ -87,7 +87,7 @@ def make_probe(
     folder: Path,
     device: Device | None = None,
 ) -> Probe:
-    """The probe of a planned cell's method.
+    """Return the probe of a planned cell's method.
 
     Args:
         planned: the cell.
@@ -130,7 +130,7 @@ def _with_few_test_rows(task: Task) -> Task:
 
 
 def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
-    """The backbone's configuration with its first blocks alone, and its tokenizer, without weights."""
+    """Write the backbone's configuration with its first blocks alone, and its tokenizer, without weights."""
     target = folder / f"{files.fingerprint[:16]}-{_KEPT_BLOCKS}"
     if not target.exists():
         files.copy_without_weights(target)

@@ -65,7 +65,7 @@ class Shape:
 
 @functools.lru_cache(maxsize=64)
 def read_shape(folder: Path) -> Shape | None:
-    """The shape that a folder's `config.json` states; None where it does not say enough."""
+    """Return the shape that a folder's `config.json` states; None where it does not say enough."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What many cells take together: what one has encoded, the others need not."""
+"""Seconds of many cells together: what one has encoded, the others need not."""
 
 from __future__ import annotations
 

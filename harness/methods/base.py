@@ -132,7 +132,7 @@ class Ledger:
 
 @dataclass
 class Bench:
-    """What a method works with in one cell: the task without its test rows, the backbone, the meters.
+    """Surroundings of a method in one cell: the task without its test rows, the backbone, the meters.
 
     Attributes:
         kind, n_outputs, max_length: of the task; n_outputs scores of a row (classes, or most choices), max_length in
@@ -189,11 +189,11 @@ class Bench:
         return self.some_backbone.files
 
     def precision(self, policy: PrecisionPolicy) -> Precision:
-        """What the policy comes to on this device."""
+        """Return the precision that the policy comes to on this device."""
         return self.device.precision(policy)
 
     def token_rows(self, rows: Rows, phase: Phase, reserved: int = 0) -> list[npt.NDArray[np.int32]]:
-        """Token ids of each sequence of these rows; tokenising is charged to `phase` by their share of the split.
+        """Return token ids of each sequence of these rows; `phase` is charged their share of tokenising the split.
 
         `reserved` positions of the backbone are left for what is not text.
         """
@@ -203,7 +203,7 @@ class Bench:
         return [tokens.row(int(position)) for position in tokens.sequences(rows.index)]
 
     def tokens_of(self, rows: Rows, reserved: int = 0) -> Tokens:
-        """The tokens of the whole split that these rows are of, made once; nobody is charged here."""
+        """Return the tokens of the whole split that these rows are of, made once; nobody is charged here."""
         max_length = min(self.max_length, self.some_backbone.max_length - reserved)
         tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
         part = rows.source.key.rpartition("/")[2]
@@ -221,7 +221,7 @@ class Bench:
         layer: Layer = "last",
         tokenised: bool = False,
     ) -> Floats:
-        """Frozen features, charged to `phase` at what they cost when they were computed.
+        """Return frozen features, charged to `phase` at what they cost when they were computed.
 
         Args:
             rows: what is encoded.
@@ -291,7 +291,7 @@ class Bench:
         return own or answer_form(self.kind.form)
 
     def fresh_transformer(self) -> nn.Module:
-        """A copy of the pretrained weights that nothing has touched."""
+        """Return a copy of the pretrained weights that nothing has touched."""
         with self.clock.phase("load"):
             return self.some_backbone.fresh(self.device.torch_device())
 
@@ -335,14 +335,14 @@ class Bench:
             )
 
     def seeded(self, purpose: str) -> int:
-        """A 63-bit seed from the cell's seed and what it is for, the same for every method."""
+        """Return a 63-bit seed from the cell's seed and what it is for, the same for every method."""
         import hashlib
 
         digest = hashlib.blake2b(f"{purpose}/{self.seed}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") >> 1
 
     def progress(self, default_steps: int, steps_per_epoch: int) -> BudgetProgress:
-        """The budget's progress, encoding so far included."""
+        """Return the budget's progress, encoding so far included."""
         from harness.training import BudgetProgress
 
         return BudgetProgress(
@@ -358,21 +358,21 @@ class Bench:
 
 
 class Fitted(ABC):
-    """What a fit returns: it predicts, and it knows what must be saved to predict again."""
+    """A fitted method: it predicts, and it knows what must be saved to predict again."""
 
     n_parameters: int
     n_trainable: int
 
     @abstractmethod
     def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """What it says of each row, in their order, in the form that the kind asks for."""
+        """Return an answer for each row, in their order, in the form that the kind asks for."""
 
     @abstractmethod
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """What was trained, by name."""
+        """Return what was trained, by name."""
 
     def state(self) -> dict[str, Any]:
-        """Anything else that predicting needs, as JSON values."""
+        """Return anything else that predicting needs, as JSON values."""
         return {}
 
 
@@ -459,7 +459,7 @@ class Method(BaseModel, ABC):
         return "; ".join(f"version {number} on {', '.join(names)}" for number, names in named.items())
 
     def config(self) -> dict[str, Any]:
-        """The fully resolved configuration, as JSON values; part of a cell's identity.
+        """Return the fully resolved configuration, as JSON values; part of a cell's identity.
 
         `tune` and other settings that came later are left out at their defaults, so that those identities are what
         they were before the settings existed.
@@ -477,7 +477,7 @@ class Method(BaseModel, ABC):
 
     @classmethod
     def why_not_kind(cls, kind: Kind) -> str | None:
-        """The reason why this method serves no task of a kind, whatever the backbone; None if it serves some."""
+        """Return the reason why this method serves no task of a kind, whatever the backbone; None if it serves some."""
         own = kind.answer_form() is not None
         if kind.form not in cls.forms and not (own and cls.serves_own_forms):
             answers = " and ".join(FORMS.get(form, form) for form in sorted(cls.forms, key=[*FORMS, *cls.forms].index))
@@ -489,7 +489,7 @@ class Method(BaseModel, ABC):
         return None
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """The reason why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
+        """Return why this method cannot serve the task, backbone or device (`cpu`, `cuda`); None if it can."""
         asked = kinds.get(kind)
         reason = self.why_not_kind(asked)
         if reason is not None:
@@ -528,7 +528,7 @@ class Method(BaseModel, ABC):
         return None
 
     def halved(self) -> Method | None:
-        """The same method in less memory, every step the same: for a cell that ran out; None where there is no such."""
+        """Return the same method in less memory, every step the same, for a cell that ran out; None for none."""
         return None
 
     def warm_up(self) -> None:

@@ -14,7 +14,7 @@ from harness.support import UsageError, unknown_name
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:
-    """Configured methods from texts, each of which may name several, separated by commas.
+    """Return configured methods from texts, each of which may name several, separated by commas.
 
     Raises:
         UsageError: an unknown method or setting, a bad value, or the same configuration twice.
@@ -67,7 +67,7 @@ def split_top_level(text: str) -> list[str]:
 
 
 def parse_method(text: str) -> Method:
-    """One configured method from `NAME` or `NAME[SETTING=VALUE,...]`."""
+    """Return one configured method from `NAME` or `NAME[SETTING=VALUE,...]`."""
     name, bracket, rest = text.partition("[")
     cls = methods.get(name.strip())
     settings: dict[str, Any] = {}

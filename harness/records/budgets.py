@@ -1,4 +1,4 @@
-"""What a fit may spend."""
+"""Budgets: limits on what a fit may spend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.support import UsageError
 
 @dataclass(frozen=True)
 class Budget:
-    """What a fit may spend. Progress is the largest fraction spent of the first four; training stops at 1.
+    """Limits on what a fit may spend. Progress is the largest fraction spent of the first four; training stops at 1.
 
     Attributes:
         train_seconds: seconds of encoding training rows, tuning, fitting and validation.
@@ -56,7 +56,7 @@ class Budget:
         return {name: value for name, value in fields_of(self).items() if value is not None}
 
     def label(self) -> str:
-        """A short text for tables: `train_seconds=60, epochs=3`; `default` where nothing is set."""
+        """Return a short text for tables: `train_seconds=60, epochs=3`; `default` where nothing is set."""
         return ", ".join(f"{name}={value:.15g}" for name, value in self.to_json().items()) or "default"
 
 

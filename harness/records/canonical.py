@@ -16,7 +16,7 @@ _texts: dict[int, tuple[Any, str]] = {}
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, as they are: `dataclasses.asdict` would copy whatever is inside them."""
+    """Return a dataclass's fields by name, as they are: `dataclasses.asdict` would copy whatever is inside them."""
     return {name: getattr(value, name) for name in _names(type(value))}  # type: ignore[arg-type]
 
 

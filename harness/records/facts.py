@@ -11,7 +11,7 @@ from typing import Any, Literal
 from harness.records.workload import FitLength, Workload
 
 Role = Literal["floor", "baseline", "frozen features", "fine-tuning", "from scratch", "prompting"]
-"""What a method does with the transformer, which decides what its records can stand for.
+"""Use that a method makes of the transformer, which decides what its records can stand for.
 
 - `floor`: it ignores the texts; nobody would choose it.
 - `baseline`: it learns from the texts without a transformer.

@@ -24,7 +24,7 @@ MAX_LINE_BYTES = 2**25
 
 
 def payload_of(record: Record) -> dict[str, Any]:
-    """The record's JSON, with null where a side figure (a loss that diverged, say) is not a finite number.
+    """Return the record's JSON, with null where a side figure (a loss that diverged, say) is not a finite number.
 
     Raises:
         StoreError: if the score itself is not a finite number: that is no `ok`, and null would hide it.

@@ -80,7 +80,7 @@ def _label(method: str, told: Mapping[str, str]) -> str:
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted names, values as JSON without the quotes of a plain word."""
+    """Return nested settings by dotted names, values as JSON without the quotes of a plain word."""
     flat: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
@@ -92,10 +92,10 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def canonical_text(value: Any) -> str:
-    """JSON of a value, keys sorted, letters as they are."""
+    """Return JSON of a value, keys sorted, letters as they are."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def storable(text: str) -> str:
-    """The text with lone surrogates spelt out: an undecodable file name in an error must not break a whole export."""
+    """Return the text with lone surrogates spelt out: one undecodable file name must not break an export."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

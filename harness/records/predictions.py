@@ -1,4 +1,4 @@
-"""What was predicted of each test row and what was right, packed as JSON."""
+"""Predictions of each test row beside the right answers, packed as JSON."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Predictions:
 
     @property
     def classes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """What was predicted and what was right, where answers are indices."""
+        """Predicted and right indices, where answers are indices."""
         if self.predicted is None or self.target is None:
             raise ValueError("These predictions are no indices of classes or choices.")
         return self.predicted, self.target
 
     def row_scores(self, metric: str) -> npt.NDArray[Any] | None:
-        """The metric of each row alone, shape (n_test,), where it is the mean of them; None where it is not."""
+        """Return the metric of each row alone, shape (n_test,), where it is the mean of them; None where it is not."""
         if metric == "accuracy" and self.predicted is not None and self.target is not None:
             return np.asarray(self.predicted == self.target)
         found = self.statistics.get(metric)

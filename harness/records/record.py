@@ -1,4 +1,4 @@
-"""What is known about one cell, as frozen types that load without the code that produced them.
+"""Everything known about one cell, as frozen types that load without the code that produced them.
 
 The shape is the record of the protocol (docs/protocol.md). Everything here is plain data: the standard library and
 numpy only, no torch, no methods, no tasks.
@@ -51,11 +51,11 @@ MAX_ERROR = 10_000
 """Most characters of a record's error; a longer one keeps its beginning and its end."""
 
 FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
-"""What the next run leaves alone; `failed` is tried again on request."""
+"""Statuses that the next run leaves alone; `failed` is tried again on request."""
 
 
 def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
-    """What the next run leaves alone, which may be asked to run again what has failed."""
+    """Return the statuses that the next run leaves alone; it may be asked to run again what has failed."""
     return FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
 
 
@@ -99,7 +99,7 @@ class Cell:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Cell:
-        """The inverse of `to_json`."""
+        """Return what `to_json` was made from."""
         budget, config = value["budget"], value["config"]
         shared = shared_config(config) if type(config) is dict else config
         return cls(**{**value, "budget": shared_budget(tuple(budget.items())), "config": shared})
@@ -116,7 +116,7 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def label(self) -> str:
-        """A short text for progress lines: `sst2 · lora · 256 · seed 0`."""
+        """Return a short text for progress lines: `sst2 · lora · 256 · seed 0`."""
         return f"{self.task} · {self.method} · {self.n_train} · seed {self.seed}"
 
 
@@ -146,7 +146,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the cell cost. Seconds are wall-clock seconds of one phase each and never overlap; None is "not known".
+    """Cost of a cell. Seconds are wall-clock seconds of one phase each and never overlap; None is "not known".
 
     `reused` names what came from a cache; it is charged at what it cost when it was computed, so a warm cell never
     looks cheaper than a cold one.
@@ -203,13 +203,13 @@ class Cost:
 
     @property
     def train_seconds(self) -> float | None:
-        """What a `train_seconds` budget counts: encoding training rows, tuning and fitting."""
+        """Seconds that a `train_seconds` budget counts: encoding training rows, tuning and fitting."""
         parts = (self.encode_seconds, self.tune_seconds, self.fit_seconds)
         return None if all(part is None for part in parts) else sum(part or 0.0 for part in parts)
 
     @property
     def peak_bytes(self) -> int | None:
-        """What a limit on memory is about: of the accelerator where there is one, else of the host, above baseline."""
+        """Peak that a limit on memory is about: the accelerator's where there is one, else the host's."""
         return self.peak_device_bytes if self.peak_device_bytes is not None else self.peak_rss_above_baseline_bytes
 
     @property
@@ -298,7 +298,7 @@ class Record:
 
     @property
     def unsteady(self) -> str | None:
-        """What disturbed the machine while the cell was measured, in words; None where nothing is known to have."""
+        """Disturbance of the machine while the cell was measured, in words; None where none is known."""
         return self.facts.unsteady
 
     @property
@@ -309,7 +309,7 @@ class Record:
 
     @property
     def price(self) -> float | None:
-        """Of loading, training and predicting, at the stated price of an hour."""
+        """Price of loading, training and predicting, at the stated price of an hour."""
         rate, seconds = self.provenance.price_per_hour, self.cost.total_seconds
         return None if rate is None or seconds is None or self.provenance.cells_at_a_time > 1 else rate * seconds / 3600
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from harness.records.facts import Facts, Role, TextLengths
+from harness.records.facts import TRAINS_INSIDE, Facts, Role, TextLengths
 from harness.records.record import Record
 from harness.records.workload import FitLength
 
@@ -67,7 +67,7 @@ def facts_of(value: Mapping[str, Any], notes: dict[str, str], dataset: Mapping[s
     missing = {name.removesuffix("_missing"): notes.pop(name) for name in list(notes) if name.endswith("_missing")}
     return Facts(
         role=role,
-        fit_length=fit_length_of(config) if role in ("fine-tuning", "from scratch") else None,
+        fit_length=fit_length_of(config) if role in TRAINS_INSIDE else None,
         defaults=_defaults(cell["method"], config, role),
         is_evidence=value["suite"] not in _CHOOSING_SUITES,
         train_texts=train,
@@ -159,7 +159,7 @@ def _defaults(method: str, config: Mapping[str, Any], role: Role | None) -> dict
     found: dict[str, Any] = {"tune": None}
     if method == "tfidf" or "analyzer" in config:
         found["analyzer"] = "word"
-    if "compile" in config or role in ("fine-tuning", "from scratch"):
+    if "compile" in config or (role in TRAINS_INSIDE and "n_pairs" not in config):  # SetFit compiles nothing
         found["compile"] = False
     return found
 

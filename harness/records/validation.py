@@ -190,7 +190,7 @@ def _check_fields(value: Any, of: type, where: str) -> None:
 
 
 def _message(where: str, item: Any, expected: str) -> str:
-    """The message about a field; an inner check has already said which of its own fields it is about."""
+    """Return the message about a field; an inner check has already said which of its own fields it is about."""
     if expected.startswith(_INNER):
         return f"{where}{expected[len(_INNER) :]}"
     return f"{where} is {_shown(item)}; expected {expected}"
