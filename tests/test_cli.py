@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.cli.catalogue import FAMILIES, setting_meanings, split_docstring
 from harness.methods import methods
 from harness.store.store import Store
-from tests.commands import command, run_cli
+from tests.commands import command, interrupts, run_cli
 from tests.toys import write_toy_table
 
 COLUMNS = [
@@ -73,7 +72,6 @@ def first_run(folder: Path, tiny: BackboneFiles) -> str:
         *own_data(tiny),
         *("--sizes", "12,8/class", "--seeds", "0,1"),
         cwd=folder,
-        own_process=True,
         HARNESS_CACHE=str(folder / "cache"),
     )
 
@@ -223,23 +221,9 @@ def test_interrupting_twice_stops_now_and_says_how_to_go_on(folder: Path, tiny: 
     """Ctrl-C once lets the running cell finish: `test_kills.py`."""
     store = folder / "interrupted.sqlite"
     arguments = [*own_data(tiny, "majority,head[epochs=100000]"), "--sizes", "12", "--seeds", "0"]
-    seen: list[int] = []
-
-    def interrupt_twice() -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and not stored(store):
-            time.sleep(0.05)
-        for _ in range(2):
-            time.sleep(0.5)
-            if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # or it would end the tests
-                seen.append(len(stored(store)))
-                os.kill(os.getpid(), signal.SIGINT)
-
-    interrupting = threading.Thread(target=interrupt_twice)
-    interrupting.start()
-    output = run_cli(*arguments, "--store", str(store), cwd=folder, code=130)
-    interrupting.join()
-    assert seen == [1, 1]
+    with interrupts(lambda: stored(store), times=2) as pressed:
+        output = run_cli(*arguments, "--store", str(store), cwd=folder, code=130)
+    assert len(pressed) == 2  # it went on after the first
     assert "Stopping after the running cell; Ctrl-C again stops now." in output
     assert "Run the same command again to go on" in output
     assert len(stored(store)) == 1
