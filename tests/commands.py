@@ -8,7 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,35 @@ def run_cli(*arguments: str, cwd: Path, code: int = 0, own_process: bool = False
     assert returned == code, output
     assert "Traceback" not in output
     return output
+
+
+@contextlib.contextmanager
+def interrupts(when: Callable[[], object], times: int = 1, pause: float = 0.5) -> Iterator[list[float]]:
+    """Press Ctrl-C, `times` times, while `run_cli` runs in this process, some seconds after `when` first holds.
+
+    Yields:
+        When each was pressed. None is where no command listens: it would end the tests.
+    """
+    pressed: list[float] = []
+    over = threading.Event()
+
+    def press() -> None:
+        while not when():
+            if over.wait(0.05):
+                return
+        for _ in range(times):
+            if over.wait(pause) or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                return
+            pressed.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    try:
+        yield pressed
+    finally:
+        over.set()
+        pressing.join()
 
 
 def _in_this_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:

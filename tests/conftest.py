@@ -20,11 +20,31 @@ from harness.data.spec import TaskSpec
 from harness.measure.device import Device, find_device
 from harness.measure.rate import matrix_rate
 from harness.tasks import Task, kinds
+from tests.slower import REAL_DATA, read_slower
 from tests.tiny_architectures import save_tiny
 from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
 from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_tiny_bert, write_toy_table
 from tests.warm_workers import use_warm_workers
+
+LONGEST_FIRST = ("kills", "ray", "cli", "method_contract", "kinds", "real_data", "costs", "language_models", "within")
+"""Files that take longest. They come first, so that processes that share the files end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark fast tests, and put the longest files first."""
+    slower = read_slower()
+    for item in items:
+        name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
+        if not (
+            name in slower
+            or item.get_closest_marker("slow")
+            or item.get_closest_marker("cold_workers")
+            or REAL_DATA & set(getattr(item, "fixturenames", ()))
+        ):
+            item.add_marker(pytest.mark.fast)
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture(scope="session")

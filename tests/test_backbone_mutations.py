@@ -58,7 +58,7 @@ def try_seeds(source: Path, folder: Path, seeds: range, seconds: float) -> int:
     for seed in seeds:
         target = folder / str(seed)
         told = mutated(source, target, seed)
-        started = time.perf_counter()
+        started = time.process_time()  # a busy machine does not count
         try:
             message = check(target)
         except BaseException as error:  # noqa: BLE001 - whatever is raised, its seed is wanted
@@ -66,7 +66,7 @@ def try_seeds(source: Path, folder: Path, seeds: range, seconds: float) -> int:
         assert "\n" not in message
         assert len(message) < 1500
         refused += bool(message)
-        assert time.perf_counter() - started < seconds, f"seed {seed} ({told}) is slow"
+        assert time.process_time() - started < seconds, f"seed {seed} ({told}) is slow"
         shutil.rmtree(target)
     return refused
 

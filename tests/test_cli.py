@@ -18,7 +18,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.cli.catalogue import FAMILIES, setting_meanings, split_docstring
 from harness.methods import methods
 from harness.store.store import Store
-from tests.commands import command, run_cli
+from tests.commands import command, interrupts, run_cli
 from tests.toys import write_toy_table
 
 COLUMNS = [
@@ -72,7 +72,6 @@ def first_run(folder: Path, tiny: BackboneFiles) -> str:
         *own_data(tiny),
         *("--sizes", "12,8/class", "--seeds", "0,1"),
         cwd=folder,
-        own_process=True,
         HARNESS_CACHE=str(folder / "cache"),
     )
 
@@ -218,30 +217,16 @@ def test_a_damaged_backbone_is_one_refusal(tmp_path: Path, tiny: BackboneFiles) 
         assert "[1/" not in output
 
 
-def test_interrupting_says_how_to_go_on(folder: Path, tiny: BackboneFiles) -> None:
+def test_interrupting_twice_stops_now_and_says_how_to_go_on(folder: Path, tiny: BackboneFiles) -> None:
+    """Ctrl-C once lets the running cell finish: `test_kills.py`."""
+    store = folder / "interrupted.sqlite"
     arguments = [*own_data(tiny, "majority,head[epochs=100000]"), "--sizes", "12", "--seeds", "0"]
-    running = subprocess.Popen(
-        command(*arguments, "--store", "interrupted.sqlite"),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not stored(folder / "interrupted.sqlite"):
-        time.sleep(0.05)
-    time.sleep(0.5)
-    running.send_signal(signal.SIGINT)
-    time.sleep(1.0)
-    assert running.poll() is None  # it lets the running cell finish
-    running.send_signal(signal.SIGINT)
-    output, _ = running.communicate(timeout=60)
-    assert running.returncode == 130, output
+    with interrupts(lambda: stored(store), times=2) as pressed:
+        output = run_cli(*arguments, "--store", str(store), cwd=folder, code=130)
+    assert len(pressed) == 2  # it went on after the first
     assert "Stopping after the running cell; Ctrl-C again stops now." in output
     assert "Run the same command again to go on" in output
-    assert "Traceback" not in output
-    assert len(stored(folder / "interrupted.sqlite")) == 1
+    assert len(stored(store)) == 1
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -379,20 +364,22 @@ def test_two_runs_on_one_store_share_the_cells(folder: Path, tiny: BackboneFiles
     arguments = [*own_data(tiny, "majority,linear-probe,head[epochs=40]"), "--sizes", "12,48", "--seeds", "0,1,2,3,4"]
     store = folder / "shared.sqlite"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "HARNESS_STORE": str(store)}
-    runs = [
-        subprocess.Popen(
-            [*command(*arguments), "--reports", str(folder / f"reports-{number}")],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    outputs = [run.communicate(timeout=200)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
+    with subprocess.Popen(
+        [*command(*arguments), "--reports", str(folder / "reports-1")],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not stored(store):
+            time.sleep(0.02)
+        own_output = run_cli(*arguments, "--reports", str(folder / "reports-2"), cwd=folder, HARNESS_STORE=str(store))
+        outputs = [own_output, other.communicate(timeout=200)[0]]
+    assert other.returncode == 0
     n_run = [int(re.search(r"(\d+) cells run", output)[1]) for output in outputs]  # type: ignore[index]
     assert sum(n_run) == 30
+    assert min(n_run) > 0
     with Store.open(store, create=False) as opened:
         assert opened.count() == 30
         assert opened.claimed() == set()

@@ -34,7 +34,7 @@ from harness.store.store import Store
 from harness.tasks import Task, kinds
 from tests.commands import run_cli
 from tests.record_factory import make_record
-from tests.toys import plan_one
+from tests.toys import FakeTime, plan_one
 
 
 def run_cell(
@@ -49,39 +49,48 @@ def test_phases_add_up_to_what_a_clock_outside_saw(name: str, minilm: BackboneFi
     """Within 2 %: of a cell that computes everything itself, on all training rows, so that nothing is prorated."""
     task = kinds.get("classification").prepare(load_suite("quickstart").task("docstrings"), None)
     plan_one(task, minilm, methods.get(name)(), size="all")  # the first imports what planning needs: no cell's time
-    load_backbone.cache_clear()  # a backbone that is there already is charged at what reading it took
-    began = time.perf_counter()
-    record = run_cell(name, task, minilm, cpu, steps=12, size="all", hurried=True)
-    wall = time.perf_counter() - began
-    assert record.status == "ok", record.error
-    assert record.train_score is record.cost.train_flops is record.provenance.matrix_flops_per_second is None
-    cost = record.cost
-    assert cost.total_seconds is not None
-    phases = cost.total_seconds + (cost.warmup_seconds or 0.0) + (cost.measure_seconds or 0.0)
-    print(f"{name}: phases {phases:.2f} s, outside {wall:.2f} s: {cost}")
-    assert phases == pytest.approx(wall, rel=0.02)
-    assert record.provenance.wall_seconds == pytest.approx(wall, rel=0.02)
+    for attempt in range(3):  # a busy machine may take the processor away between two phases, but not every time
+        load_backbone.cache_clear()  # a backbone that is there already is charged at what reading it took
+        began = time.perf_counter()
+        record = run_cell(name, task, minilm, cpu, steps=12, size="all", hurried=True)
+        wall = time.perf_counter() - began
+        assert record.status == "ok", record.error
+        assert record.train_score is record.cost.train_flops is record.provenance.matrix_flops_per_second is None
+        cost = record.cost
+        assert cost.total_seconds is not None
+        phases = cost.total_seconds + (cost.warmup_seconds or 0.0) + (cost.measure_seconds or 0.0)
+        print(f"{name}, attempt {attempt}: phases {phases:.2f} s, outside {wall:.2f} s: {cost}")
+        seen = [phases, record.provenance.wall_seconds]
+        if seen == pytest.approx([wall, wall], rel=0.02):
+            break
+    assert seen == pytest.approx([wall, wall], rel=0.02)
 
 
 class FakeTimer:
     """A device whose clock goes twice as fast as the host's."""
 
+    def __init__(self, time: FakeTime) -> None:
+        self._time = time
+
     def mark(self) -> float:
-        return 2.0 * time.perf_counter()
+        return 2.0 * self._time.perf_counter()
 
     def seconds(self, start: float, end: float) -> float:
         return end - start
 
 
-def test_a_devices_own_clock_is_read_by_phase() -> None:
-    clock = PhaseClock(lambda: None, FakeTimer())
+def test_a_devices_own_clock_is_read_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = FakeTime()
+    monkeypatch.setattr("harness.measure.clock.time", time)
+    clock = PhaseClock(lambda: None, FakeTimer(time))
     with clock.phase("fit"):
         time.sleep(0.02)
         with clock.phase("warmup"):
             time.sleep(0.03)
     clock.charge("fit", 5.0)  # measured elsewhere, when this device was not looked at
     fit = clock.device_seconds("fit")
-    assert fit == pytest.approx(2.0 * ((clock.seconds("fit") or 0.0) - 5.0), rel=0.05)
+    assert clock.seconds("fit") == pytest.approx(5.02)
+    assert fit == pytest.approx(0.04)
     assert clock.device_seconds("predict") is None
     assert PhaseClock().device_seconds("fit") is None
 

@@ -73,9 +73,9 @@ def test_names_and_their_variants_are_masked(text, masked):
 
 
 def test_the_split_is_by_each_texts_own_hash(tmp_path):
-    started = time.perf_counter()
+    started = time.process_time()
     train, test = load_docstrings()
-    assert time.perf_counter() - started < 10  # 1 s where the machine is idle
+    assert time.process_time() - started < 10  # 1 s on a usual processor
     assert train.column_names == ["text", "label"]
     share = len(test) / (len(train) + len(test))
     assert 0.21 < share < 0.29

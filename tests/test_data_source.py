@@ -7,6 +7,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_what_is_nowhere_is_named_with_the_ways_to_supply_it(tmp_path):
     started = time.perf_counter()
     with pytest.raises(MissingResourceError) as caught:
         load_splits(SPEC, tmp_path)
-    assert time.perf_counter() - started < 5  # the library on its own tries for 23 s
+    assert time.perf_counter() - started < 15  # the library on its own tries for 23 s
     message = str(caught.value)
     assert str(tmp_path / "datasets/someone/sms/plain/test.jsonl") in message
     assert "plain/train.jsonl and datasets" in message
@@ -158,11 +159,13 @@ def test_offline_mode_is_respected_and_said(monkeypatch):
 
 def test_a_hub_that_never_answers_is_given_up_on(monkeypatch):
     monkeypatch.setattr(loading, "HUB_ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(60))
     started = time.perf_counter()
     with pytest.raises(MissingResourceError, match="cannot be reached"):
         load_splits(SPEC)
-    assert time.perf_counter() - started < 2
+    over.set()
+    assert time.perf_counter() - started < 30
 
 
 def test_a_copy_that_the_library_cached_is_used_offline_if_its_revision_is_right(tmp_path, monkeypatch):
@@ -240,9 +243,9 @@ def test_sources_that_make_no_sense_are_refused(source):
 def test_every_line_of_a_real_mirror_is_read(mirror, capfd):
     spec = TaskSpec(name="sst2", data=DataSource(hub="SetFit/sst2"), label_names=("negative", "positive"))
     load_splits(spec, mirror)
-    started = time.perf_counter()
+    started = time.process_time()
     splits = load_splits(spec, mirror)
-    assert time.perf_counter() - started < 3  # 0.2 s where the machine is idle
+    assert time.process_time() - started < 3  # 0.2 s on a usual processor
     lines = [
         json.loads(line)
         for line in (mirror / "datasets/SetFit/sst2/train.jsonl").read_text("utf-8").split("\n")

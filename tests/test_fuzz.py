@@ -36,7 +36,7 @@ of the host."""
 FUZZ = settings(
     derandomize=True,
     database=None,
-    deadline=timedelta(seconds=SECONDS),
+    deadline=timedelta(seconds=10 * SECONDS),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 
@@ -194,14 +194,14 @@ def read(text: str, folder: Path) -> Suite | str:
     """The suite of a file, or what is said against it, which has to name the file; in a moment."""
     path = folder / "mine.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    began = time.monotonic()
+    began = time.process_time()
     found: Suite | str
     try:
         found = load_suite(path)
     except HarnessError as error:
         found = str(error)
         assert "mine.yaml" in found
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     return found
 
 

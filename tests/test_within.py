@@ -111,7 +111,7 @@ def test_a_run_ends_at_its_deadline_and_goes_on_another_time(toy: Task, cpu: Dev
             workers.events(1.0)
         began = time.monotonic()
         outcome = run_cells(prepared, store, listener, workers, Policy(deadline=began + 5.0))
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 5 + 20  # the cell that sleeps would take an hour
         assert (outcome.n_cells, outcome.n_run, outcome.n_left, outcome.interrupted) == (2, 1, 1, False)
         assert store.claimed() == set()
         late = run_cells(prepared, store, listener, LocalWorkers("cpu", None), Policy(deadline=time.monotonic() - 1))

@@ -84,3 +84,16 @@ def save_one(text: str, task: Task, files: BackboneFiles, device: Device, folder
     record = Worker(device, None).run(planned, task, files, "tests", lambda *_: None, save_to=folder, hurried=True)
     assert record.status == "ok", record.error
     return record
+
+
+class FakeTime:
+    """Stand-in for the module `time`: its clock moves when it sleeps, and not otherwise."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
