@@ -11,8 +11,8 @@ from harness.records import Facts
 
 STEADY_TOKENS: Final = 128.0
 """Memory that a fit inside the transformer holds however short its texts are, in tokens of the longest text:
-gradients, the optimiser's state, rounded copies of weights. The likelihoods of 96, 128 and 192 for the reference results lie within
-1 of each other."""
+gradients, the optimiser's state, rounded copies of weights. The likelihoods of 96, 128 and 192 for the reference
+results lie within 1 of each other."""
 
 _LEAST_BYTES: Final = 1.3e6
 """Memory that a fit of anything takes."""

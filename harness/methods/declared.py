@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.features import BATCH_ROWS
+from harness.features import ENCODE_ROWS
 from harness.methods.base import Bench, Method
 from harness.records import TRAINS_INSIDE, FitLength
 from harness.tasks import Rows
@@ -134,10 +134,10 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     Raises:
         AssertionError: steps, texts or trained parameters are not as declared; the message has both figures.
     """
-    from harness.training import all_blocks, transformers_model
+    from harness.training import Stack
 
     n, length = len(rows), method.fit_length()
-    pristine = all_blocks(transformers_model(bench.some_backbone.pristine))
+    pristine = Stack(bench.some_backbone.pristine).all_blocks
     declared = method.workload(n, bench.budget, len(pristine))
     if declared.encoded:  # a first batch of a length chooses kernels, and is run once more
         method.fit(rows, bench)
@@ -159,7 +159,7 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     if not _LEAST_PASSES * fullness * passes <= found.passes <= _MOST_PASSES * passes:
         raise AssertionError(f"{says} {passes:g} forward passes of texts in its steps; its fit took {found.passes:g}.")
     # Encoding fills the last batch of each length, and a method may run one to look at the model.
-    if not declared.encoded <= found.texts_read <= _MOST_READ * declared.encoded + BATCH_ROWS[bench.device.kind]:
+    if not declared.encoded <= found.texts_read <= _MOST_READ * declared.encoded + ENCODE_ROWS[bench.device.kind]:
         raise AssertionError(
             f"{says} that {declared.encoded:g} texts are read once; its fit read {found.texts_read:g}."
         )

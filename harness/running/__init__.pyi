@@ -1,3 +1,3 @@
-from .worker import Worker as Worker
 from .scores import measure_upwards as measure_upwards
+from .worker import Worker as Worker
 from .worker import unrun as unrun
