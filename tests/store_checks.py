@@ -16,7 +16,7 @@ import pytest
 from harness.records.record import FINAL_STATUSES, CurvePoint, Record, Score
 from harness.store import claims as claims_module
 from harness.store.claims import Owner
-from harness.store.forgetting import Wanted, find, forget
+from harness.store.forgetting import Wanted, find_records, forget_records
 from harness.store.store import Store
 from harness.support.errors import StoreError
 from tests.record_factory import DEVICE, make_record
@@ -217,14 +217,14 @@ def check_filters_of_forget(url: str | Path) -> None:
     }
     with Store.open(url) as store:
         for wanted, records in expected.items():
-            found = {(key.id, key.device, key.attempt) for key in find(store, wanted)}
+            found = {(key.id, key.device, key.attempt) for key in find_records(store, wanted)}
             assert found == {(r.id, r.device, r.attempt) for r in records}, wanted
         n_all = store.count()
-        assert forget(store, find(store, Wanted(method="lora", status="failed"))) == (1, 0)
+        assert forget_records(store, find_records(store, Wanted(method="lora", status="failed"))) == (1, 0)
         assert store.count() == n_all - 1
         left = {record.id: record for record in store.records(with_predictions=True)}
         assert left[RECORDS[4].id].to_json() == RECORDS[4].to_json()  # the second attempt, predictions and all
-        assert forget(store, find(store, Wanted(after="2020-01-01"))) == (n_all - 1, 0)
+        assert forget_records(store, find_records(store, Wanted(after="2020-01-01"))) == (n_all - 1, 0)
         assert store.count() == 0
 
 
@@ -234,11 +234,11 @@ def check_that_claimed_records_stay(url: str | Path) -> None:
         mine = RECORDS[0]
         owner = Owner(host="elsewhere")
         assert store.claim([mine.id], mine.device, owner, again=[mine.id]) == {mine.id: 2}
-        keys = find(store, Wanted(method="full"))
-        assert forget(store, keys) == (1, 1)
+        keys = find_records(store, Wanted(method="full"))
+        assert forget_records(store, keys) == (1, 1)
         assert mine.id in store.statuses([mine.id], DEVICE)
         store.release(owner)
-        assert forget(store, keys) == (1, 0)
+        assert forget_records(store, keys) == (1, 0)
 
 
 STORE_CHECKS = [

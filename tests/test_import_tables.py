@@ -232,9 +232,7 @@ def test_a_result_of_an_unknown_comparison_is_refused_with_its_metrics(tmp_path:
     del value["run_info"]["train_config"]["dino_model_id"]
     value["train_info"]["metrics"] = [{"step": 1, "test wer": 0.1}]
     (tmp_path / "a.json").write_text(json.dumps(value))
-    with pytest.raises(
-        UsageError, match=r"a\.json is of an unknown comparison: its metrics are step, test wer"
-    ):
+    with pytest.raises(UsageError, match=r"a\.json is of an unknown comparison: its metrics are step, test wer"):
         read_results([tmp_path], "peft")
 
 
