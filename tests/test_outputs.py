@@ -14,7 +14,7 @@ from harness.cli.main import app
 from harness.records.jsonl import write_jsonl
 from harness.store.store import Store
 from harness.support.errors import UsageError
-from harness.support.outputs import check_output, check_output_folder, csv_starts_with, mark_folder, replacing
+from harness.support.outputs import check_folder, check_output, csv_starts_with, mark_folder, replacing
 from tests.record_factory import make_grid
 
 RECORDS = make_grid(methods=("full", "tfidf"), sizes=(32,), seeds=(0, 1))
@@ -98,18 +98,18 @@ def test_a_report_replaces_a_report_and_nothing_else(folder: Path) -> None:
 
 
 def test_folders_are_told_by_their_mark_or_by_what_they_hold(tmp_path: Path) -> None:
-    check_output_folder(tmp_path / "none", ["a.csv"])
+    check_folder(tmp_path / "none", ["a.csv"])
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(UsageError, match="add --overwrite"):
-        check_output_folder(tmp_path, ["a.csv"])
+        check_folder(tmp_path, ["a.csv"])
     with pytest.raises(UsageError, match=r"Name another folder\.$"):
-        check_output_folder(tmp_path, ["a.csv"], overwrite=None)
+        check_folder(tmp_path, ["a.csv"], overwrite=None)
     with pytest.raises(UsageError, match="is read by this command"):
-        check_output_folder(tmp_path, ["a.csv"], inputs=[tmp_path / "a.csv"], overwrite=True)
-    check_output_folder(tmp_path, ["b.csv"])
-    check_output_folder(tmp_path, ["a.csv"], overwrite=True)
+        check_folder(tmp_path, ["a.csv"], inputs=[tmp_path / "a.csv"], overwrite=True)
+    check_folder(tmp_path, ["b.csv"])
+    check_folder(tmp_path, ["a.csv"], overwrite=True)
     mark_folder(tmp_path)
-    check_output_folder(tmp_path, ["a.csv"])
+    check_folder(tmp_path, ["a.csv"])
 
 
 def test_an_input_is_refused_by_every_name_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from harness.measure.device import Device
-from harness.measure.memory import host_limit_bytes
+from harness.measure.host import host_limit_bytes
 from harness.records.record import Budget, Record
 from harness.schedule.drive import run_cells
 from harness.schedule.limits import Limits

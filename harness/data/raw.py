@@ -18,8 +18,8 @@ class Origin:
 
     Attributes:
         name: the file, or the data set and its split.
-        unit: unit of the positions: lines of a text file, or rows.
-        numbers: first line of each row, counted from 1; None if the unit is a row.
+        unit: what is counted: lines of a text file, or rows.
+        numbers: per row, the line it begins at, counted from 1; None where rows are counted themselves.
     """
 
     name: str

@@ -126,7 +126,7 @@ def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
 
 
 def _files_provenance(files: Files) -> dict[str, Any]:
-    """Return the files' names without their folders, which would reveal where the user works."""
+    """Only the names: a path tells where the user works, and the content's fingerprint says which file it was."""
     names = {"train": Path(files.train).name, "test": None if files.test is None else Path(files.test).name}
     return {"from": "files", "files": names}
 

@@ -175,7 +175,7 @@ class TaskSpec(_Frozen):
         backbone: default pretrained transformer of a run; None takes the kind's. Not part of the task's identity.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
-        seen_by: backbones known to have been trained on this data set; reports list them.
+        seen_by: backbones that are known to have been trained on this data set; reports say so.
         overlaps: data sets known to share texts with this one, with a short explanation; reports list them.
         notes: remarks about the data for readers of the results.
         strict: whether to refuse the user's own files that have rows without a text or a label, or classes that cannot

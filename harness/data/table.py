@@ -89,14 +89,14 @@ def table_task(
     test_cap: int | None = 2000,
     strict: bool = False,
 ) -> TaskSpec:
-    """Return a task for the user's own file, after checking every row.
+    """Return a task of the user's own file, checked row by row.
 
     Args:
         path: a CSV, TSV, JSON, JSONL or Parquet file.
         text: name of the column with the texts.
         label: name of the column with the labels: strings, whole numbers or booleans.
-        test: file with the same columns and the test rows; None holds out a quarter of each class by a fixed hash.
-        name: name of the task; None takes the file's.
+        test: a file of the same columns with the test rows; None holds out a quarter of each class by a fixed hash.
+        name: the task's name; None takes the file's.
         metric: name of the main metric.
         max_length: maximum tokens of a text.
         test_cap: maximum number of test rows; None for all.

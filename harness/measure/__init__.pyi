@@ -19,11 +19,11 @@ from .flops import counted as counted
 from .flops import fit_flops as fit_flops
 from .flops import fit_language_flops as fit_language_flops
 from .flops import known_flops as known_flops
+from .host import host_limit_bytes as host_limit_bytes
+from .host import kills_for_memory as kills_for_memory
 from .leftovers import Leftovers as Leftovers
 from .memory import UNKNOWN_BYTES as UNKNOWN_BYTES
 from .memory import MemoryMeter as MemoryMeter
-from .memory import host_limit_bytes as host_limit_bytes
-from .memory import kills_for_memory as kills_for_memory
 from .memory import release as release
 from .memory import settle as settle
 from .memory import settle_for_good as settle_for_good

@@ -9,8 +9,18 @@ from harness.support import OutOfMemoryError, shortened, text_of
 
 _T = TypeVar("_T")
 
-_MOST_CHARACTERS = 300
+MOST_CHARACTERS = 300
 """Maximum length of a note about a failed measurement."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception means that a device or the host had no more memory."""
+    import torch
+
+    if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
+        return True
+    text = text_of(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 class Failures(dict[str, str]):
@@ -30,18 +40,8 @@ class Failures(dict[str, str]):
     def note(self, name: str, error: BaseException | str) -> None:
         """Note the reason for a missing figure; the first reason stays."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
-        self.setdefault(name, shortened(" ".join(text.split()), _MOST_CHARACTERS))
+        self.setdefault(name, shortened(" ".join(text.split()), MOST_CHARACTERS))
 
     def notes(self) -> dict[str, str]:
         """Return notes for `Provenance.measured`: `{"energy_missing": "OSError: ..."}`."""
         return {f"{name}_missing": why for name, why in self.items()}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception means that a device or the host had no more memory."""
-    import torch
-
-    if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
-        return True
-    text = text_of(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)

@@ -1,4 +1,4 @@
-"""Measure the peak memory of one cell, on the host and the accelerator; find the memory limits of the host.
+"""Measure the peak memory of one cell, on the host and the accelerator.
 
 A meter that fails raises nothing: its figures are None, and `MemoryMeter.failures` gives the reason.
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import re
 import sys
 import threading
 from collections.abc import Callable
@@ -32,9 +31,6 @@ _T = TypeVar("_T")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.005
-
-_HOST_SHARE = 0.95
-"""Maximum share of the host's memory for a worker; above it, the kernel kills a process, perhaps the driver."""
 
 UNKNOWN_BYTES = -1
 """Mark of an unmeasured peak in arrays of whole numbers; it never reaches a record."""
@@ -245,42 +241,6 @@ def settle_for_good() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def host_limit_bytes() -> int:
-    """Return the bytes that a worker may hold before it is stopped: nearly all that this process may use."""
-    available = psutil.virtual_memory().total
-    for path in _cgroup_files("memory.max", "memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            available = min(available, int(path.read_text()))
-    return int(available * _HOST_SHARE)
-
-
-def kills_for_memory() -> int | None:
-    """Return how many processes of this control group the kernel has killed for lack of memory; None if unknown."""
-    for path in _cgroup_files("memory.events", "memory.oom_control"):
-        with contextlib.suppress(OSError):
-            found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
-            if found:
-                return int(found[1])
-    return None
-
-
-def _cgroup_files(version_2: str, version_1: str) -> list[Path]:
-    """Return possible paths of a file in this process's memory control group, for both versions, nearest first."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    root = Path("/sys/fs/cgroup")
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            found += [root / path.lstrip("/") / version_2, root / version_2]
-        elif "memory" in controllers.split(","):
-            found += [root / "memory" / path.lstrip("/") / version_1, root / "memory" / version_1]
-    return found
 
 
 def _reset_high_water() -> bool:

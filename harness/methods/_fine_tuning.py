@@ -102,7 +102,7 @@ class FineTuning(GradientMethod):
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
 
     compacts_embedding: ClassVar[bool] = True
-    """Whether training may leave out unused rows of a trained embedding; the embedding must train throughout."""
+    """Whether unused rows of a trained embedding may be left out while training; needs it to be trained throughout."""
 
     passes_per_text: ClassVar[float] = FORWARD_AND_BACKWARD
     """What a text of a step costs, in forward passes: less where weights that are fixed need no gradients."""
@@ -117,7 +117,7 @@ class FineTuning(GradientMethod):
     """Whether blocks can be computed again."""
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Return the workload of full passes through a separate copy of the transformer."""
+        """Steps of whole passes through an own copy of the transformer."""
         return Workload(
             steps=self.n_steps(n_train, budget),
             texts_per_step=min(self.batch_size, max(1, n_train)),

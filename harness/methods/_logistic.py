@@ -130,7 +130,7 @@ def softmax_of_choices(scores: npt.NDArray[Any]) -> Floats:
 
 
 @dataclass(frozen=True)
-class _ChosenPenalty:
+class ChosenPenalty:
     """The chosen penalty and the work of choosing it.
 
     Attributes:
@@ -150,7 +150,7 @@ def choose_penalty(
     n_folds: int,
     default: float,
     lone_classes: Collection[int] = (),
-) -> _ChosenPenalty:
+) -> ChosenPenalty:
     """Return the C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
 
     The log loss distinguishes penalties on a few dozen rows; the accuracy does not. Where a class has a single row,
@@ -163,7 +163,7 @@ def choose_penalty(
     counts = np.bincount(strata[may_validate], minlength=n_classes)
     n_folds = min(n_folds, int(counts[counts > 0].min(initial=n_folds)))
     if n_folds < 2 or not may_validate.any():
-        return _ChosenPenalty(default, 0.0)
+        return ChosenPenalty(default, 0.0)
     fold_of = np.where(may_validate, folds(strata, n_folds), -1)
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
@@ -179,7 +179,7 @@ def choose_penalty(
         if loss > best_loss:
             break
         best, best_loss = inverse_penalty, loss
-    return _ChosenPenalty(best, iterations)
+    return ChosenPenalty(best, iterations)
 
 
 def one_blas_thread() -> AbstractContextManager[object]:

@@ -61,7 +61,7 @@ class SetFit(TrainedMethod):
     max_steps: int = Field(default=240, ge=1)
 
     def default_steps(self, steps_per_epoch: int) -> int:
-        """Return the steps of an epoch of pairs, at most `max_steps`."""
+        """An epoch of pairs, or `max_steps`."""
         return min(super().default_steps(steps_per_epoch), self.max_steps)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.support import check_output_folder
+from harness.support import check_folder
 
 NAMES = (
     "report.html",
@@ -34,7 +34,7 @@ def check_report_folder(
     Raises:
         UsageError: something would be lost.
     """
-    check_output_folder(folder, NAMES, inputs=inputs, ours=_is_report, overwrite=overwrite, option=option)
+    check_folder(folder, NAMES, inputs=inputs, ours=_is_report, overwrite=overwrite, option=option)
 
 
 def _is_report(folder: Path) -> bool:

@@ -11,12 +11,12 @@ from harness.records import Record, read_jsonl
 from harness.support import UsageError, shipped, unknown_name
 
 SHARED = "-1-thread"
-"""Ending of folders with reference results of two parallel one-thread processes, unfit for timing."""
+"""Folders of reference results that were run by two processes of one thread side by side: not for timing."""
 
 
 _NO_PRIOR = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
-"""Files of reference results that advice must not use: the runs that chose the default settings, and the full fits that
-evaluate `choose`, on the tasks that it chose for."""
+"""Files of reference results that advice must not rest on: what chose the default settings, and the whole fits that
+`choose` is measured against, of the very tasks that it chose for."""
 
 
 def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
@@ -65,7 +65,7 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
 
 
 def reference_records() -> Iterator[Record]:
-    """Yield the reference results, without predictions; those run in parallel on one machine are marked."""
+    """The reference results, without predictions; the seconds of those that shared a machine are marked so."""
     for name, records in _files(shipped("results/reference")):
         for record in records:
             if name.endswith(SHARED):
@@ -76,7 +76,7 @@ def reference_records() -> Iterator[Record]:
 
 
 def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
-    """Yield the folder's name and the records of each file of records."""
+    """Name of the folder and records of each file of records."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _files(entry)

@@ -19,8 +19,8 @@ from .errors import unknown_name as unknown_name
 from .interpreter import quiet_libraries as quiet_libraries
 from .interpreter import uncollected as uncollected
 from .outputs import Recogniser as Recogniser
+from .outputs import check_folder as check_folder
 from .outputs import check_output as check_output
-from .outputs import check_output_folder as check_output_folder
 from .outputs import csv_field as csv_field
 from .outputs import csv_starts_with as csv_starts_with
 from .outputs import json_lines_hold as json_lines_hold

@@ -7,7 +7,7 @@ Call `check_output` before any work, and `replacing` to write::
     with replacing(out) as temporary:
         temporary.write_text(...)
 
-`check_output_folder` does the same for a command that writes several files into a folder. `csv_field` formats a value
+`check_folder` does the same for a command that writes several files into a folder. `csv_field` formats a value
 for CSV files that users open: no text runs as a formula, and none breaks a row or the file.
 """
 
@@ -80,7 +80,7 @@ def check_output(
     raise UsageError(f"{found}, which exists and was not written by this command. {_way_out('file', overwrite)}")
 
 
-def check_output_folder(
+def check_folder(
     folder: Path,
     names: Iterable[str],
     *,

@@ -1,4 +1,4 @@
-"""Define the fields of imported tables, the values of a row, and the record of an imported result."""
+"""Define the fields of imported tables and the values of a row."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import harness
-from harness.records import Cell, Cost, CurvePoint, Provenance, Record, Score, Status
 from harness.support import UsageError
-
-_MARK: Final = " (imported)"
-"""Mark after the device's name, which keeps figures of another protocol apart from one's own."""
 
 _TEXTS: Final = ("task", "kind", "backbone", "method", "family", "variant", "budget")
 _TEXTS_TOO: Final = ("status", "metric", "device", "error")
@@ -113,78 +108,6 @@ class ResultRow:
         if said.lower() in _TRUE | _FALSE:
             return said.lower() in _TRUE
         raise UsageError(f"{self.where}: higher_is_better is {_shown(said)}; expected true or false.")
-
-
-def imported(
-    *,
-    cell: Cell,
-    device: str,
-    kind: str,
-    family: str,
-    status: Status,
-    source: str,
-    protocol: str,
-    score: Score | None = None,
-    train_score: float | None = None,
-    cost: Cost | None = None,
-    curve: tuple[CurvePoint, ...] = (),
-    error: str | None = None,
-    started_at: str = "",
-    packages: dict[str, str] | None = None,
-    commit: str | None = None,
-    precision: str = "unknown",
-    platform: str = "unknown",
-    dataset: dict[str, Any] | None = None,
-) -> Record:
-    """Return the record of an imported result.
-
-    Args:
-        cell: method and task under their original names; `data` is a name, not a fingerprint.
-        device: device of the run.
-        kind: kind of the task.
-        family: family of the method.
-        status: status of the run.
-        source: the file, for the record's provenance.
-        protocol: explanation of figures that have a different meaning here.
-        score: score on the test rows; None unless the status is `ok`.
-        train_score: score on the training rows.
-        cost: cost of the run.
-        curve: progress of the run.
-        error: reason for a status other than `ok`.
-        started_at: start of the run as stated in the file.
-        packages: versions of packages.
-        commit: commit of the code that ran.
-        precision: precision of the backbone's arithmetic.
-        platform: operating system.
-        dataset: known facts about the data.
-    """
-    provenance = Provenance(
-        harness=f"imported by {harness.__version__}",
-        commit=commit,
-        dirty=None,
-        packages=packages or {},
-        threads=0,
-        precision=precision,
-        python="unknown",
-        platform=platform,
-        started_at=started_at,
-        dataset=dataset or {},
-        measured={"imported_from": source, "protocol": protocol},
-    )
-    return Record(
-        suite="imported",
-        device=device if device.endswith(_MARK) else device + _MARK,
-        kind=kind,
-        family=family,
-        cell=cell,
-        status=status,
-        provenance=provenance,
-        score=score,
-        train_score=train_score,
-        cost=cost or Cost(),
-        curve=curve,
-        error=error,
-    )
 
 
 def listed(numbers: Sequence[int], most: int = 6) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import Budget, Cell, Cost, CurvePoint, Record, Score
-from harness.store.importing.fields import imported
+from harness.store.importing.made import imported
 from harness.support import UsageError
 
 _SECONDS = (

@@ -24,9 +24,9 @@ from harness.store.importing.fields import (
     SEED_BY_ROW,
     UNKNOWN,
     ResultRow,
-    imported,
     listed,
 )
+from harness.store.importing.made import imported
 from harness.support import UsageError, unknown_name
 
 EXPORT: Final = {name: name for name in FIELDS if name not in ("variant", "higher_is_better")}
