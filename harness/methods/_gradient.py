@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.training import Batch, Batches, FitResult, Hooks, Optimisation, ParameterGroup
 
 Evaluate = Callable[[], tuple[tuple[float, ...], float]]
-"""Function that returns (score, operations spent); see `training.loop.Validation`."""
+"""Function that returns (score, operations spent); see `training.loop.EarlyStopping`."""
 
 
 class TrainedMethod(Method):
