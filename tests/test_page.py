@@ -93,9 +93,9 @@ def test_a_table_for_a_paper_is_exact_to_the_letter():
             r"\centering",
             r"\caption{docstrings \textperiodcentered{} all-MiniLM-L6-v2 \textperiodcentered{} AMD EPYC, 2 threads. "
             r"accuracy: mean over 1 seed with its 95 \% interval. bold is best, $\ast$ is tied with it. "
-            r"Seconds of training (train: encoding, tuning and fitting), peak memory and trainable parameters are "
-            r"those at the largest size that a method has. With one seed an interval knows of test rows only: another "
-            r"seed would differ by more than it says. Not all cells have a score (1 out of memory).}",
+            r"Training seconds (train: encoding, tuning and fitting), peak memory and trainable parameters are "
+            r"those at each method's largest size. With one seed an interval covers test rows only: another "
+            r"seed may differ by more. Not all cells have a score (1 out of memory).}",
             r"\begin{tabular}{lrrrr}",
             r"\toprule",
             r"method & 32 & train & peak memory & trainable \\",
@@ -115,16 +115,16 @@ def test_failures_only_one_cell_and_none():
     assert "Nothing was scored" in page
     assert "ValueError: no" in page
     page = outside_scripts(page_html([make_record()]))
-    assert "With one seed an interval knows of test rows only" in page
+    assert "With one seed an interval covers test rows only" in page
     assert "Everything that was tried ended with a score" in page
     with pytest.raises(UsageError, match="nothing to report"):
         page_html([])
 
 
 def test_intervals_of_few_seeds_say_what_they_cover():
-    assert "With three seeds" in outside_scripts(page_html(make_grid(sizes=(32,))))
-    assert "With two seeds" in outside_scripts(page_html(make_grid(sizes=(32,), seeds=(0, 1))))
-    assert "seeds an interval" not in outside_scripts(page_html(make_grid(sizes=(32,), seeds=range(5))))
+    assert "With three seeds, intervals labelled" in outside_scripts(page_html(make_grid(sizes=(32,))))
+    assert "With two seeds, intervals labelled" in outside_scripts(page_html(make_grid(sizes=(32,), seeds=(0, 1))))
+    assert "seeds, intervals labelled" not in outside_scripts(page_html(make_grid(sizes=(32,), seeds=range(5))))
 
 
 def test_the_interval_of_the_best_is_that_of_its_draw():

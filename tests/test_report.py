@@ -255,7 +255,7 @@ def test_a_choice_of_settings_is_counted_and_not_listed_cell_by_cell(tmp_path):
         for r in make_grid(methods=("lora",), sizes=(32,))
     ]
     page = markdown_report(records + make_grid(methods=("full",), sizes=(32,)), tmp_path)
-    assert "- 3 of 6 cells chose settings on rows set aside from n_train" in page
+    assert "- 3 of 6 cells chose settings on rows held out from n_train" in page
     assert "note: other: x" in page
     assert "tuned_" not in page
 

@@ -1,7 +1,6 @@
-"""Records to one tidy DataFrame, by a declarative list of columns, and that frame to a file.
+"""Turn records into one tidy DataFrame, by a declarative list of columns, and write it to a file.
 
-One row is one record. A figure that is absent is null (pandas' nullable types throughout): never NaN in a whole
-number, never -1 or 0.
+One row is one record. An absent figure is null in pandas' nullable types, never NaN, -1 or 0.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def _cost(name: str) -> Callable[[Record], Any]:
 
 
 def _seconds(name: str) -> Callable[[Record], Any]:
-    """Seconds of a cell that had its device to itself; those of one that shared it are no method's."""
+    """Return a getter of seconds; cells that shared their device have none, since others added to them."""
     return lambda record: getattr(record.cost, name) if record.provenance.cells_at_a_time == 1 else None
 
 
@@ -96,7 +95,7 @@ EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("device", "string", "where it ran", lambda record: record.device),
     Column("error", "string", "why it is not `ok`", lambda record: record.error),
 )
-"""What `harness export` writes, in this order."""
+"""Columns of `harness export`, in this order."""
 
 EXTRA_COLUMNS: tuple[Column, ...] = (
     Column("attempt", "Int64", "number of the attempt, from 1", lambda record: record.attempt),
@@ -173,16 +172,16 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )
-"""What reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
+"""Columns that reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
 
 
 def export_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a record, with exactly the columns of `EXPORT_COLUMNS`, in the order given."""
+    """Return one row per record, with exactly the columns of `EXPORT_COLUMNS`, in the order given."""
     return _build(EXPORT_COLUMNS, [[column.get(record) for column in EXPORT_COLUMNS] for record in records])
 
 
 def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a record: the columns of `export_frame`, then `EXTRA_COLUMNS`, then `variant` (see `variants`)."""
+    """Return one row per record: the columns of `export_frame`, `EXTRA_COLUMNS`, and `variant` (see `variants`)."""
     columns = EXPORT_COLUMNS + EXTRA_COLUMNS
     rows: list[list[Any]] = []
     cells: list[Cell] = []
@@ -197,7 +196,7 @@ def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Some columns of `tidy_frame` as plain values, None for null: what a hundred thousand records have time for."""
+    """Return some columns of `tidy_frame` as plain values, None for null; fast enough for 100,000 records."""
     by_name = {column.name: column for column in EXPORT_COLUMNS + EXTRA_COLUMNS}
     found: dict[str, list[Any]] = {}
     for name in names:
@@ -307,7 +306,7 @@ def write_json_lines(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with Python's own values, None for null."""
+    """Return the frame with Python's own values, None for null."""
     return frame.astype(object).where(frame.notna(), None)
 
 
@@ -335,11 +334,11 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 _FIRST_COLUMNS = tuple(column.name for column in EXPORT_COLUMNS[:11])
-"""First columns of an export, by which `harness export` knows its own; versions add columns after these."""
+"""First columns of an export, which identify a file as one; later versions add columns after them."""
 
 
 def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
-    """Refuse a name that an export must not be written to (see `outputs.check_output`).
+    """Refuse a path that an export must not replace (see `outputs.check_output`).
 
     Raises:
         UsageError: the ending is none of .csv, .jsonl and .parquet, or something would be lost.
@@ -354,10 +353,10 @@ def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = Fa
 
 
 def writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
-    """Return what writes a frame to a file of this ending.
+    """Return the function that writes a frame to a file of this ending.
 
     Raises:
-        UsageError: for any other ending than .csv, .jsonl and .parquet.
+        UsageError: the ending is not one of .csv, .jsonl and .parquet.
     """
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
@@ -367,13 +366,13 @@ def writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
 
 
 def export_records(records: Iterable[Record], path: str | Path) -> int:
-    """Write `export_frame(records)` to `path` by its ending: .csv, .jsonl or .parquet; returns the number of rows.
+    """Write `export_frame(records)` to `path` by its ending (.csv, .jsonl or .parquet), and return the number of rows.
 
     The file is replaced whole or not at all.
 
     Raises:
-        UsageError: for any other ending, before a record is read.
-        StoreError: if the file cannot be written.
+        UsageError: the ending is another, before a record is read.
+        StoreError: the file cannot be written.
     """
     target = Path(path)
     writer = writer_of(target)

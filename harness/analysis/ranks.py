@@ -1,4 +1,4 @@
-"""Many comparisons at once: Holm's correction, and methods ranked across tasks (Friedman, Nemenyi)."""
+"""Correct many comparisons at once (Holm), and rank methods over tasks (Friedman, Nemenyi)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import scipy.stats
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected for how many there are, in the order given (Holm, 1979); None stays None and counts for none.
+    """Return p-values corrected for their number, in the order given (Holm, 1979); None stays None and is not counted.
 
-    The chance that any of the true hypotheses among them comes below a level is at most that level.
+    The chance that any true hypothesis falls below a level is at most that level.
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -30,12 +30,12 @@ class Ranking:
     """Methods ranked on each of several tasks.
 
     Attributes:
-        mean_ranks: of each method over the tasks, 1 is best; ties share the mean of their ranks.
+        mean_ranks: mean rank of each method over the tasks, 1 is best; ties share the mean of their ranks.
         statistic: Friedman's chi-squared, corrected for ties.
-        p_value: of no difference between any methods.
+        p_value: p-value of no difference between any methods.
         critical_difference: two methods whose mean ranks lie further apart differ (Nemenyi, at `level`).
-        n_tasks: what it rests on.
-        level: of the critical difference.
+        n_tasks: number of tasks.
+        level: level of the critical difference.
     """
 
     mean_ranks: tuple[float, ...]
@@ -47,12 +47,14 @@ class Ranking:
 
 
 def rank(scores: npt.ArrayLike, higher_is_better: Sequence[bool], level: float = 0.05) -> Ranking:
-    """Friedman's test and Nemenyi's critical difference (Demsar, 2006, jmlr.org/papers/v7/demsar06a.html).
+    """Rank methods over tasks, with Friedman's test and Nemenyi's critical difference.
+
+    The method follows Demsar (2006, jmlr.org/papers/v7/demsar06a.html).
 
     Args:
         scores: shape (n_tasks, n_methods), without gaps; at least two of each.
         higher_is_better: direction of each task's metric.
-        level: of the critical difference.
+        level: level of the critical difference.
 
     Raises:
         ValueError: for fewer tasks or methods, or gaps.
@@ -79,7 +81,7 @@ def rank(scores: npt.ArrayLike, higher_is_better: Sequence[bool], level: float =
 
 
 def cliques(mean_ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
-    """Longest runs of methods, in order of their rank, whose ranks lie within the critical difference.
+    """Return the longest runs of methods, in order of rank, whose ranks lie within the critical difference.
 
     Returns:
         (first, last) positions in the sorted order of each run of two or more that no other contains.

@@ -1,4 +1,4 @@
-"""Intervals, paired differences and the Pareto front, as pure functions on arrays.
+"""Compute intervals, paired differences and the Pareto front from arrays.
 
 A score is the mean over seeds of the mean over test rows. Both vary: another seed draws other training rows and
 another initialisation, other test rows would have been as good. They are crossed (every seed answers the same rows),
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import scipy.stats
 
 IntervalBasis = Literal["seeds and test rows", "test rows only", "seeds only", "none"]
-"""What an interval takes to vary; "none" has no interval."""
+"""Sources of variation that an interval covers; "none" stands for no interval."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class ScoreSummary:
     """The mean score over seeds with its interval.
 
     Attributes:
-        mean: in the metric's own range.
-        low, high: ends of the interval; None where nothing is known of the variation.
-        n_seeds: seeds averaged over.
-        basis: what the interval takes to vary.
+        mean: mean score, in the metric's own range.
+        low, high: ends of the interval; None where the variation is unknown.
+        n_seeds: number of seeds averaged over.
+        basis: sources of variation that the interval covers.
     """
 
     mean: float
@@ -48,9 +48,9 @@ class Difference:
     Attributes:
         mean: the first less the second.
         low, high: ends of its interval; None with `basis` "none".
-        p_value: two-sided, of no difference; None with `basis` "none".
-        n_seeds, n_rows: what it rests on.
-        basis: what the interval takes to vary.
+        p_value: two-sided p-value of no difference; None with `basis` "none".
+        n_seeds, n_rows: numbers of seeds and test rows compared.
+        basis: sources of variation that the interval covers.
     """
 
     mean: float
@@ -63,11 +63,11 @@ class Difference:
 
 
 def wilson_interval(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (Wilson, 1927).
+    """Return Wilson's score interval for a proportion (Wilson, 1927).
 
     Args:
-        correct: how many were right, from 0 to `n`; fractions are allowed.
-        n: out of how many, at least 1.
+        correct: number of successes, from 0 to `n`; fractions are allowed.
+        n: number of trials, at least 1.
         level: coverage, between 0 and 1.
     """
     _check_level(level)
@@ -83,19 +83,19 @@ def summarise_scores(
     *,
     bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> ScoreSummary:
-    """The mean score over seeds with an interval over all that is known to vary.
+    """Return the mean score over seeds with an interval over seeds and test rows, as far as they are known.
 
-    With a matrix and at least two seeds the interval is over seeds and test rows, crossed; with one seed it is over
-    test rows only (and narrower than it should be, since another seed would differ too: `basis` says so); without a
-    matrix it is Student's over seeds only, and there is none where all seeds have the same score.
+    With a matrix and at least two seeds, the interval treats seeds and test rows as crossed. With one seed it covers
+    test rows only and is too narrow, since another seed would differ too. Without a matrix it is Student's interval
+    over seeds only, and there is none where all seeds have the same score. `basis` tells these apart.
 
     Args:
         scores: one score a seed, shape (n_seeds,).
         correct: score of each seed on each test row, between 0 and 1 and the same rows in each, shape
             (n_seeds, n_rows), or None. Its row means are `scores`. Where `bounds` is None, any contributions of rows
-            to a metric whose mean varies as the metric does: jackknife pseudo-values (Tukey, 1958), say.
+            to a metric whose mean varies as the metric does, such as jackknife pseudo-values (Tukey, 1958).
         level: coverage, between 0 and 1.
-        bounds: what `correct` lies within, which makes its mean a proportion; None for contributions.
+        bounds: range of `correct`, which makes its mean a proportion; None for contributions.
     """
     _check_level(level)
     values = np.asarray(scores, dtype=np.float64)
@@ -145,15 +145,15 @@ def _summarise_contributions(mean: float, matrix: npt.NDArray[np.float64], level
 def paired_difference(
     correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, level: float = 0.95, *, mean: float | None = None
 ) -> Difference:
-    """How far `a` is ahead of `b`, with an interval over seeds and test rows, crossed, and a p-value.
+    """Return the difference of `a` less `b`, with an interval over crossed seeds and test rows, and a p-value.
 
-    With one seed both are over test rows only. Pairing removes what makes a seed's draw or a row hard for both.
+    With one seed both cover test rows only. Pairing removes the difficulty that a seed's draw or a row has for both.
 
     Args:
         correct_a: score of each seed on each test row, shape (n_seeds, n_rows).
         correct_b: the same of the other method, on the same seeds and rows in the same order.
         level: coverage, between 0 and 1.
-        mean: of the differences of scores, where the matrices hold contributions to a metric that is no mean of them.
+        mean: mean difference of scores, where the matrices hold contributions to a metric that is not their mean.
     """
     _check_level(level)
     a, b = _matrix(correct_a), _matrix(correct_b)
@@ -183,13 +183,12 @@ def unpaired_difference(
     variances: tuple[float | None, float | None] = (None, None),
     level: float = 0.95,
 ) -> Difference:
-    """How far `a` is ahead of `b` where no test rows are known: Welch's t over seeds, or normal over test rows.
+    """Return the difference of `a` less `b` without shared test rows: Welch's t over seeds, or normal over test rows.
 
     Args:
-        scores_a: one a seed, shape (n_seeds,).
+        scores_a: one score per seed, shape (n_seeds,).
         scores_b: the same of the other method; seeds need not be the same.
-        variances: of each score over test rows, where there is one seed or seeds do not differ; None where it is not
-            known.
+        variances: variance of each score over test rows, for a single seed or equal seeds; None where unknown.
         level: coverage, between 0 and 1.
     """
     _check_level(level)
@@ -218,7 +217,7 @@ def _p_value(mean: float, variance: float, freedom: float) -> float:
 
 
 def crossed_variance(matrix: npt.ArrayLike) -> tuple[float, float]:
-    """Variance of the grand mean of seeds x rows, both random and crossed, and its degrees of freedom.
+    """Return the variance of the grand mean of seeds x rows, both random and crossed, and its degrees of freedom.
 
     Var(mean) = var_seed / S + var_row / N + var_rest / (S N), each component estimated from the mean squares and cut
     off at 0; degrees of freedom by Satterthwaite (1946).
@@ -255,12 +254,12 @@ def crossed_variance(matrix: npt.ArrayLike) -> tuple[float, float]:
 
 
 def pareto_front(cost: npt.ArrayLike, score: npt.ArrayLike, higher_is_better: bool = True) -> npt.NDArray[np.bool_]:
-    """Which points no other one dominates: is at most as costly and at least as good, and better in one of the two.
+    """Return the points that no other dominates, being at most as costly, at least as good, and better in one of both.
 
     Copies of a point on the front are on it too. Points whose cost or score is null are not.
 
     Args:
-        cost: shape (n,); null (None, NaN, pd.NA) where it is not known.
+        cost: shape (n,); null (None, NaN, pd.NA) where unknown.
         score: shape (n,).
         higher_is_better: direction of `score`.
 

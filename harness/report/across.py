@@ -1,4 +1,4 @@
-"""Methods across tasks: mean ranks with their critical difference, averages that say on how many tasks they rest."""
+"""Rank methods over tasks, with the critical difference between mean ranks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class TaskRanking:
 
     Attributes:
         title: `64 labels · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with the budget where it is not the default.
-        tasks: those that the ranking rests on.
-        methods: in order of their mean rank.
-        ranking: their ranks, in the same order, and how far apart two have to be.
+        tasks: tasks that the ranking covers.
+        methods: ranked methods, in order of their mean rank.
+        ranking: their ranks in the same order, and the critical difference.
         means: mean score over `tasks` of each method; None where the tasks' metrics or scales differ.
-        n_tasks: on how many of `n_tasks_in_all` tasks every method ran, those that are not ranked included.
-        n_tasks_in_all: tasks with a score of anybody at this size.
-        fewer_seeds: (method, task) of ranked scores that are means over fewer seeds than were asked of the method.
+        n_tasks: number of tasks that each method ran on, including methods that are not ranked.
+        n_tasks_in_all: number of tasks with any score at this size.
+        fewer_seeds: (method, task) of ranked scores that are means over fewer seeds than others.
     """
 
     title: str
@@ -39,16 +39,16 @@ class TaskRanking:
 
     @property
     def left_out(self) -> list[str]:
-        """Methods that are not ranked, since they did not run on all of `tasks`."""
+        """Methods that are not ranked because some of `tasks` lack them."""
         return [name for name in self.n_tasks if name not in self.methods]
 
     @property
     def said(self) -> str:
-        """On what the ranking rests, what it leaves out, and which of its scores lack seeds; plain text."""
+        """Tasks of the ranking, methods that it leaves out, and scores that lack seeds, as plain text."""
         said = f"Ranked on {len(self.tasks)} of {self.n_tasks_in_all} tasks: {', '.join(self.tasks)}."
         if self.left_out:
             missing = [f"{name} (ran on {self.n_tasks[name]})" for name in self.left_out]
-            said += f" Not ranked, since they did not run on all of these: {', '.join(missing)}."
+            said += f" Not ranked, because they did not run on all of these: {', '.join(missing)}."
         if self.fewer_seeds:
             fewer = ", ".join(f"{method} on {task}" for method, task in self.fewer_seeds)
             said += f" Means over fewer seeds than others: {fewer}."
@@ -56,13 +56,15 @@ class TaskRanking:
 
 
 def across_tasks(source: RecordSource) -> list[TaskRanking]:
-    """Rankings over tasks, one for each size, device, budget and backbone that has at least two tasks and two methods.
+    """Return one ranking over tasks for each size, device, budget and backbone.
 
-    No score is made up: a method that is missing on a task is left out of the ranking, or the task is, whichever
-    keeps more scores; what was left out is named. Sizes in labels are compared with the same sizes only.
+    A ranking needs at least two tasks and two methods.
+
+    A method that is missing on a task is left out of the ranking, or the task is, whichever keeps more scores. The
+    ranking names what was left out. Only equal sizes are compared.
 
     Raises:
-        UsageError: if there is no record.
+        UsageError: there is no record.
     """
     table: dict[tuple[Any, ...], dict[str, dict[str, float]]] = {}
     directions: dict[tuple[Any, ...], dict[str, tuple[bool, str | None]]] = {}
@@ -97,7 +99,7 @@ def _standing(
     rows = [[by_task[task][method] for method in methods] for task in tasks]
     found = rank(rows, [directions[task][0] for task in tasks])
     order = sorted(range(len(methods)), key=lambda i: (found.mean_ranks[i], methods[i]))
-    # A mean of fractions and percents, or of two metrics, is none.
+    # Fractions and percents, or two metrics, have no common mean.
     one_scale = len({(directions[task], max(map(abs, row)) > 1) for task, row in zip(tasks, rows, strict=True)}) == 1
     n_train, draw, device, budget, backbone = key
     parts = [f"{text.size(n_train, draw)} labels", backbone.rsplit("/", 1)[-1], device]
@@ -118,7 +120,7 @@ def _standing(
 
 
 def _largest_block(by_task: dict[str, dict[str, float]], n_tasks: dict[str, int]) -> tuple[list[str], list[str]] | None:
-    """Tasks and methods without gaps that hold the most scores; of several such, the one with the most methods."""
+    """Return the tasks and methods without gaps that hold the most scores; among equals, those with most methods."""
     best: tuple[int, list[str], list[str]] | None = None
     ordered = sorted(n_tasks, key=lambda method: (-n_tasks[method], method))
     for n in range(2, len(ordered) + 1):

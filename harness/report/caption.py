@@ -1,7 +1,6 @@
-"""Captions shared by all renderings of a table: seeds, intervals, missing cells, cut texts.
+"""Write the captions that all renderings of a table share: seeds, intervals, missing cells, cut texts.
 
-The page, Markdown, LaTeX and the terminal all take these sentences, so that none of them leaves out what another says.
-All are plain text without a full stop at the end.
+Each sentence is plain text without a full stop at the end.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from harness.report.tables import each
 from harness.support import text
 
 COVERAGE: dict[int, str] = {
-    2: "With two seeds an interval that says 95 % covers 88 to 97 %, the less the more seeds differ",
-    3: "With three seeds an interval that says 95 % covers 93 to 97 %, the less the more seeds differ",
+    2: "With two seeds, intervals labelled 95 % cover 88 to 97 %: less where seeds differ more",
+    3: "With three seeds, intervals labelled 95 % cover 93 to 97 %: less where seeds differ more",
 }
-"""How far to trust intervals of few seeds, by their number (docs/statistics.md, tests/test_coverage.py)."""
+"""Coverage of intervals over few seeds, by the number of seeds (docs/statistics.md, tests/test_coverage.py)."""
 
 COSTS = (
-    "Seconds of training (train: encoding, tuning and fitting), peak memory and trainable parameters are those at the "
-    "largest size that a method has"
+    "Training seconds (train: encoding, tuning and fitting), peak memory and trainable parameters are those at each "
+    "method's largest size"
 )
-"""The meaning of the columns of costs beside several sizes."""
+"""Meaning of the cost columns beside several sizes."""
 
 _MOST_NAMED = 6
 _LONGEST_NAME = 60
@@ -68,11 +67,11 @@ def _of_intervals(panel: Panel) -> list[str]:
     bases = set(panel.rows["basis"].dropna())
     said = []
     if "test rows only" in bases:
-        said.append("With one seed an interval knows of test rows only: another seed would differ by more than it says")
+        said.append("With one seed an interval covers test rows only: another seed may differ by more")
     if "seeds only" in bases:
-        said.append("Some intervals know of seeds only: no predictions by test row are stored (`basis`)")
+        said.append("Some intervals cover seeds only: no predictions by test row are stored (`basis`)")
     if "none" in bases:
-        said.append("Some scores have no interval: nothing tells how they would vary")
+        said.append("Some scores have no interval: their variation is unknown")
     return said
 
 
@@ -99,12 +98,12 @@ def _of_seconds(panel: Panel) -> list[str]:
         )
         said.append(f"Seconds are unreliable where the machine was disturbed in all cells: {named}")
     if rows["imported"].fillna(False).any():
-        said.append("Imported results: train is the sum of the parts that were published")
+        said.append("Imported results: train is the sum of the published parts")
     return said
 
 
 def _of_cut_texts(panel: Panel) -> list[str]:
-    """A sentence for each set of methods whose texts were cut alike."""
+    """Return a sentence for each set of methods whose texts were cut alike."""
     shares: dict[str, dict[str, Any]] = {}
     for row in each(panel.rows):
         if not text.present(row.cut_side):
@@ -130,7 +129,7 @@ def _cut(panel: Panel, how: _How, methods: list[str]) -> str:
     test, train, limits, sides = how
     parts = [f"{_share(share)} of the {part} texts" for part, share in (("test", test), ("training", train)) if share]
     known = sorted(limit for limit in limits if limit is not None)
-    at = f"at {known[0]:,} tokens" if len(limits) == len(known) == 1 else "to the longest length that was allowed"
+    at = f"at {known[0]:,} tokens" if len(limits) == len(known) == 1 else "to the longest allowed length"
     side = ", on the left" if sides == {"left"} else ""
     scored = panel.rows[panel.rows["score"].notna() & panel.rows["backbone"].notna()]
     readers = {text.plain(variant) for variant in scored["variant"]}

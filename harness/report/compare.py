@@ -1,4 +1,4 @@
-"""Two collections of records side by side: what got better or worse, beyond noise."""
+"""Compare two collections of records: what got better or worse, beyond noise."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _DTYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Compared:
-    """What two collections have in common, and what only one of them has.
+    """The comparison of two collections of records.
 
     Attributes:
-        rows: one a configuration and size that both have; see `compare`.
-        only_a, only_b: how many configurations at a size only one of them has.
+        rows: one row per configuration and size that both have; see `compare_methods`.
+        only_a, only_b: number of configurations at a size that only one of them has.
     """
 
     rows: pd.DataFrame
@@ -50,7 +50,7 @@ class _Side:
     Attributes:
         group: their scores by seed.
         by_seed: their records.
-        left_out: whether there are others, of an earlier version, of other data or of other weights.
+        left_out: whether cells of an earlier version, other data or other weights were left out.
     """
 
     group: Group
@@ -78,20 +78,20 @@ class _Side:
 
 
 def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
-    """Compare each configuration at each size in `b` with the same in `a`: another commit, another machine.
+    """Compare each configuration at each size in `b` with the same in `a`, such as another commit or machine.
 
-    Cells are the same when task, backbone, method, settings, size and budget are: not the method's version, not the
-    data's fingerprint, not the device, which are what may have changed; `note` says which did. Where one collection has
-    several versions or fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant
+    Cells match when task, backbone, method, settings, size and budget are the same. The method's version, the data's
+    fingerprint and the device may differ; `note` says which does. Where one collection has several versions or
+    fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant
     (with its settings), draw, budget, n_train, metric, score_a, score_b, difference (b less a), low and high (95 %
     interval, paired where seeds and test rows are the same), p_value, p_corrected (Holm, over all rows), verdict
     ("better", "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median seconds of training,
-    seconds of predicting and memory divided by a's: null where the devices differ, since those are not compared.
+    seconds of predicting and memory divided by a's (null where the devices differ).
     Scores, seconds and memory are over the seeds that both have, or over all where they share none; `note` says where
     seeds were left out. Scores of two metrics have no difference.
 
     Raises:
-        UsageError: one of them has no record, or they have nothing in common.
+        UsageError: a collection has no record, or they have nothing in common.
     """
     observed = observe(a), observe(b)
     sides = tuple(_sides(observations) for observations in observed)
@@ -112,10 +112,10 @@ def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
 
 
 _NOTHING = Difference(0.0, None, None, None, 0, 0, "none")
-"""Between scores of two metrics."""
+"""The difference between scores of two metrics."""
 
 _Key = tuple[tuple[Any, ...], str]
-"""What `_KEY` names, and the device."""
+"""Values of `_KEY`, and the device."""
 
 
 def _sides(observations: Observations) -> dict[_Key, _Side]:
@@ -141,7 +141,7 @@ def _started(record: Record) -> str:
 
 
 def _pairs(a: dict[_Key, _Side], b: dict[_Key, _Side]) -> list[tuple[_Key, _Key]]:
-    """The same on the same device; then what is left where each side has it on one device only."""
+    """Return matching keys: first those on the same device, then those that each side has on one device only."""
     pairs = [(key, key) for key in a if key in b]
     left = [_by_configuration(side, {pair[i] for pair in pairs}) for i, side in enumerate((a, b))]
     pairs += [

@@ -1,4 +1,4 @@
-"""Configurations compared two at a time, on the seeds and test rows that they share."""
+"""Compare configurations two at a time, on the seeds and test rows that they share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from harness.report.panels import Panel, panels
 from harness.report.tables import PANEL, each
 
 GROUP = (*PANEL, "variant", "n_train", "draw", "metric")
-"""What the cells of one configuration at one size have in common, seeds apart."""
+"""Columns on which the cells of one configuration at one size agree; their seeds differ."""
 
 LEVEL = 0.05
-"""Corrected p-values below it are called differences."""
+"""Level below which a corrected p-value counts as a difference."""
 
 _NORMAL = 1.959964
 """Half the width of a 95 % interval in standard errors."""
@@ -29,10 +29,10 @@ class Group:
     """The scored cells of one configuration at one size.
 
     Attributes:
-        n_train: labels; 0 for methods that need none, whose one cell stands for every seed and size.
-        keys: of the cell of each seed.
-        scores: of each seed.
-        variances: of each score over test rows, from its interval; None where it has none.
+        n_train: labels; 0 for methods that need none, whose one cell counts for every seed and size.
+        keys: (id, device) of each seed's cell.
+        scores: score of each seed.
+        variances: variance of each score over test rows, from its interval; None where it has none.
     """
 
     n_train: int
@@ -41,13 +41,13 @@ class Group:
     variances: dict[int, float | None] = field(default_factory=dict)
 
     def add(self, seed: int, key: tuple[str, str], score: float, low: float | None, high: float | None) -> None:
-        """Take in a cell with its score and the ends of the 95 % interval over test rows, where there is one."""
+        """Add a cell with its score and the ends of the 95 % interval over test rows, where there is one."""
         self.keys[seed], self.scores[seed] = key, score
         self.variances[seed] = None if low is None or high is None else ((high - low) / (2 * _NORMAL)) ** 2
 
 
 def groups(observations: Observations) -> dict[tuple[Any, ...], Group]:
-    """The scored cells by what `GROUP` names."""
+    """Return the scored cells, grouped by the columns of `GROUP`."""
     names = (*GROUP, "id", "seed", "status", "score", "score_low", "score_high")
     found: dict[tuple[Any, ...], Group] = {}
     columns = observations.columns(names)
@@ -61,13 +61,13 @@ def groups(observations: Observations) -> dict[tuple[Any, ...], Group]:
 
 
 def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None = None) -> Difference:
-    """How far `a` is ahead of `b`: paired where they share seeds and test rows, else unpaired.
+    """Return the difference of `a` less `b`: paired where they share seeds and test rows, else unpaired.
 
     Args:
-        a: the first.
-        b: the second.
-        of_a: what holds the cells of `a`.
-        of_b: what holds those of `b`; the same where it is None.
+        a: the first group.
+        b: the second group.
+        of_a: observations that hold the cells of `a`.
+        of_b: observations that hold the cells of `b`; None where they are the same.
     """
     of_b = of_b or of_a
     seeds_a, seeds_b = _shared(a, b)
@@ -84,7 +84,7 @@ def contrast(a: Group, b: Group, of_a: Observations, of_b: Observations | None =
 
 
 def _shared(a: Group, b: Group) -> tuple[list[int], list[int]]:
-    """Seeds to pair, of each: the same ones; the one cell of a method without labels is paired with every seed."""
+    """Return the seeds of each to pair: shared seeds, or every seed with the one cell of a method without labels."""
     if a.n_train == 0 and b.n_train > 0 and a.keys:
         return [min(a.keys)] * len(b.keys), sorted(b.keys)
     if b.n_train == 0 and a.n_train > 0 and b.keys:
@@ -98,7 +98,7 @@ def _variance(group: Group) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-# ---- who is best, and who is tied with the best
+# ---- the best at each size, and methods tied with it
 
 
 _STANDING: dict[str, Any] = {
@@ -114,17 +114,17 @@ _STANDING: dict[str, Any] = {
 
 
 def standings(source: RecordSource) -> pd.DataFrame:
-    """At each training size of each panel the methods in order, with what parts each from the best.
+    """Return the methods in order at each training size of each panel, with their distance to the best.
 
     Methods that need no labels stand at every size. Columns: panel (its title), task, backbone, device, budget,
     n_train, draw, variant, family, score, is_best (the best mean), is_tied (not shown to be worse: its corrected
-    p-value is 0.05 or above, or it is ahead on the seeds that both have; null where nothing tells), behind (the best's
-    score less its own on the seeds that both have, positive where the best is better), low and high (95 % interval of
-    that), p_value (two-sided, Holm's correction over the methods of that size), n_seeds and n_rows (that it shares with
-    the best; 0 rows: not paired) and basis ("test rows only" for one seed).
+    p-value is 0.05 or above, or it is ahead on the seeds that both have; null where unknown), behind (the best's score
+    less its own on the seeds that both have, positive where the best is better), low and high (95 % interval of
+    behind), p_value (two-sided, Holm's correction over the methods of that size), n_seeds and n_rows (shared with the
+    best; 0 rows: not paired) and basis ("test rows only" for one seed).
 
     Raises:
-        UsageError: if there is no record.
+        UsageError: there is no record.
     """
     observations = observe(source)
     found = groups(observations)
@@ -133,7 +133,7 @@ def standings(source: RecordSource) -> pd.DataFrame:
 
 
 def tied_with_best(at_size: pd.DataFrame) -> list[str]:
-    """Methods that are not shown to be worse than the best, of the rows of `standings` at one size."""
+    """Return methods that are not shown to be worse than the best, from rows of `standings` at one size."""
     return [str(name) for name in at_size.loc[at_size["is_tied"].fillna(False) & ~at_size["is_best"], "variant"]]
 
 
@@ -143,13 +143,13 @@ def not_known(at_size: pd.DataFrame) -> list[str]:
 
 
 def rivals_by_size(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:
-    """Each size and draw of a panel with the rows that compete there, best first."""
+    """Return each size and draw of a panel with the rows that compete there, best first."""
     scored = [row for row in each(panel.rows) if not pd.isna(row.score)]
     sizes = sorted({(row.n_train, row.draw) for row in scored})
     free = [row for row in scored if row.n_train == 0]
     for n_train, draw in sizes:
         if n_train == 0 and len(sizes) > 1:
-            continue  # they stand at every other size
+            continue  # these methods stand at every other size
         own = [row for row in scored if (row.n_train, row.draw) == (n_train, draw)]
         rivals = own if n_train == 0 else own + [row for row in free if row.variant not in {r.variant for r in own}]
         sign = -1 if panel.higher_is_better else 1
@@ -202,7 +202,10 @@ _PAIR: dict[str, Any] = {
 
 
 def contrasts(source: RecordSource, choose: Callable[[list[Any]], list[list[tuple[Any, Any]]]]) -> pd.DataFrame:
-    """The pairs that are chosen from the methods of each panel and size, corrected within each list of them."""
+    """Compare the pairs that `choose` selects from the methods of each panel and size.
+
+    Holm's correction applies within each list of pairs.
+    """
     observations = observe(source)
     found = groups(observations)
     rows: list[dict[str, Any]] = []

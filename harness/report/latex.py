@@ -1,4 +1,4 @@
-"""Tables for papers: LaTeX with booktabs, with the marks and cautions of the other renderings."""
+"""Write tables for papers in LaTeX with booktabs, with the marks and cautions of the other renderings."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _ESCAPED = re.compile("|".join(re.escape(letter) for letter in _ESCAPES))
 
 
 def escape(value: str) -> str:
-    """A text that LaTeX sets as it is, on one line, without any command of its own."""
+    """Return a text on one line that LaTeX sets as it is, without reading commands in it."""
     return _ESCAPED.sub(lambda found: _ESCAPES[found[0]], text.plain(value))
 
 
 def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = (), unknown: Collection[tuple[str, str]] = ()) -> str:
-    r"""Method x training size as a `table` for booktabs: bold is best, an asterisk is not shown to be worse than it.
+    r"""Return methods by training size as a `table` for booktabs: the best is bold, methods tied with it have a star.
 
-    It says what the Markdown table says: missing seeds stand beside the scores, and the caption holds the number of
-    seeds and all cautions. Needs `\usepackage{booktabs}`.
+    Missing seeds stand beside the scores, and the caption holds the number of seeds and all cautions. The table needs
+    `\usepackage{booktabs}`.
 
     Args:
-        panel: what to show.
-        tied: (method, label of the size) of what is tied with the best there.
-        unknown: the same of what nothing tells whether it is.
+        panel: the panel to show.
+        tied: (method, label of the size) of scores that are tied with the best.
+        unknown: the same of scores that may or may not be tied.
     """
     labels, lines = pivot(panel)
     rows = []
@@ -68,7 +68,7 @@ def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = (), unknown: C
     header = " & ".join(["method", *map(escape, labels), "train", "peak memory", "trainable"])
     notes = [escape(scores_said(panel)), r"bold is best, $\ast$ is tied with it"]
     if unknown:
-        notes.append("? is not known to be tied or worse")
+        notes.append("for ? it is unknown")
     notes += [escape(said) for said in (COSTS, *coverage(panel), *cautions(panel))]
     return "\n".join(
         [

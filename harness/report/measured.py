@@ -1,4 +1,4 @@
-"""The parts of a report that are no result: what was compared, how it was measured, how to read the numbers."""
+"""Write the parts of a report beside its results: what was compared, how it was measured, how to read it."""
 
 from __future__ import annotations
 
@@ -9,40 +9,38 @@ from harness.report.observations import Observations
 from harness.support import text
 
 HOW_TO_READ = """\
-- **labels** (n_train) counts every label that a method may look at, those that it sets aside for validation, tuning or
-  early stopping included. Sizes are nested (32 within 128) and drawn anew for each seed; `8/class` draws as many of
-  each class.
-- **score** is the task's main metric on test rows that nothing has seen before the last prediction, as the mean over
-  seeds. Test rows are capped by a fixed hash; the cap is stated above.
+- **labels** (n_train) counts every label that a method may look at, including rows held out for validation, tuning or
+  early stopping. Sizes are nested (32 within 128) and drawn anew for each seed; `8/class` draws the same number of each
+  class.
+- **score** is the mean over seeds of the task's main metric on test rows. Nothing sees these rows before the final
+  prediction. Test rows are capped by a fixed hash; the cap is stated above.
 - **interval** is a 95 % interval for that mean. With several seeds it treats seeds and test rows as crossed random
-  effects: it covers another draw of training rows and another initialisation as well as other test rows. Metrics that
-  are no mean over rows (BLEU, Matthews' correlation) enter by their jackknife pseudo-values. With a single seed it
-  knows of test rows only and is too short; where no predictions are stored it knows of seeds only: the column `basis`
-  of comparison.csv says which. Two intervals that overlap do not show that two methods are alike.
+  effects: it covers other draws of training rows, other initialisations and other test rows. Metrics that are not a
+  mean over rows (BLEU, Matthews' correlation) use their jackknife pseudo-values. With a single seed the interval covers
+  test rows only and is too short. Without stored predictions it covers seeds only. The column `basis` of comparison.csv
+  tells them apart. Two overlapping intervals do not show that two methods are alike.
 - **tied with the best** are methods that are not shown to be worse than the best on the same seeds and test rows: the
   p-value of the paired difference is 0.05 or above after Holm's correction. That is no proof that they are as good.
-- **train score** is the same metric on the first 500 training rows; its distance to the score is the overfitting gap.
-- **train** is seconds of training, and what a `train_seconds` budget counts: encoding the training rows, tuning,
-  fitting and validation. cells.csv has the parts. **predict** is tokenising, encoding and predicting the test rows.
-  Loading the backbone counts in neither of them, nor does scoring. All are medians over seeds. Seconds of a cell that
-  was disturbed count only where all seeds were disturbed. What came from a cache is charged at the seconds measured
-  when it was computed.
+- **train score** is the same metric on the first 500 training rows. Its distance to the score is the overfitting gap.
+- **train** is the training time that a `train_seconds` budget counts: encoding the training rows, tuning, fitting and
+  validation. cells.csv has the parts. **predict** is tokenising, encoding and predicting the test rows. Loading the
+  backbone and scoring count in neither. Both are medians over seeds. Timings of disturbed cells count only where all
+  seeds were disturbed. Cached work is charged at the seconds measured when it was computed.
 - **peak memory** is the accelerator's peak where there is one, else the resident memory of the process above what it
-  held before the cell: what a budget of memory limits. Seconds and memory of different devices are never pooled.
-- **energy** is of training, by the device's own counter, and **price** of loading, training and predicting, at what was
-  stated an hour of the device to cost; columns that nobody has figures for are left out. comparison.csv has tokens a
-  second and `utilisation` besides: operations counted, over seconds, over the rate at which this very device was
-  measured to multiply matrices.
-- **trainable** counts the parameters that a method trains, its output layer included.
+  held before the cell. A memory budget limits this figure. Seconds and memory of different devices are never pooled.
+- **energy** is the energy of training, by the device's own counter. **price** covers loading, training and predicting,
+  at the stated price of an hour of the device. Columns without any figure are left out. comparison.csv also has tokens
+  per second and `utilisation`: operations per second of training, as a share of this device's measured matrix rate.
+- **trainable** counts the parameters that a method trains, including its output layer.
 - **missing** counts seeds without a score: `failed` (an exception, tried again on request), `out of memory`,
-  `out of time`, `unsupported` (final on that device), and `missing` for what was not run or was interrupted.
-- The **Pareto front** holds what no other choice beats: none at least as good in no more seconds. It follows the mean
-  scores, and knows nothing of their intervals.
+  `out of time`, `unsupported` (final on that device), and `missing` for cells that were not run or were interrupted.
+- The **Pareto front** holds the choices that no other choice beats, that is, none is at least as good in no more
+  seconds. It follows the mean scores and ignores their intervals.
 """
 
 
 def compared(observations: Observations) -> list[tuple[str, list[str]]]:
-    """What was compared, by heading: tasks, backbones, methods, sizes, budgets, seeds, devices, cells; plain texts."""
+    """Return what was compared as plain texts by heading: tasks, backbones, methods, sizes, seeds, devices, cells."""
     frame = observations.frame
     sizes = frame[["n_train", "draw", "n_per_class"]].drop_duplicates().sort_values(["n_train", "draw"])
     statuses = frame["status"].value_counts().sort_index()
@@ -63,7 +61,7 @@ def compared(observations: Observations) -> list[tuple[str, list[str]]]:
 
 
 def _remarks(observations: Observations) -> list[str]:
-    """Return what a reader of the scores should know of the data: rows left out, classes not scored, warnings."""
+    """Return remarks on the data of each task: rows left out, classes not scored, warnings."""
     found: dict[str, None] = {}
     for record in observations.records:
         data, task = record.provenance.dataset, record.cell.task
@@ -77,13 +75,13 @@ def _remarks(observations: Observations) -> list[str]:
 
 
 def what_was_compared(observations: Observations) -> str:
-    """`compared` as a list in Markdown."""
+    """Return `compared` as a list in Markdown."""
     items = compared(observations)
     return "\n".join(f"- {name}: {', '.join(map(text.markdown, values)) or 'none'}" for name, values in items)
 
 
 def measured(observations: Observations) -> list[tuple[str, str]]:
-    """How it was measured, as (heading, plain text): devices, versions, commits, fingerprints, test cap, notes."""
+    """Return how it was measured as (heading, plain text): devices, versions, commits, fingerprints, notes."""
     records = observations.records
     made = [record.provenance for record in records]
     items = [("device", device) for device in _once(record.device for record in records)]
@@ -100,10 +98,10 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
     n_unsteady = sum(record.unsteady is not None for record in records)
     n_tuned = sum(record.facts.tuned_settings is not None for record in records)
     if n_reused:
-        said = f"{n_reused} of {len(records)} cells took something from a cache, charged at its measured cost"
+        said = f"{n_reused} of {len(records)} cells used cached work, charged at its measured cost"
         items.append(("", said))
     if n_tuned:
-        said = f"{n_tuned} of {len(records)} cells chose settings on rows set aside from n_train; the records say which"
+        said = f"{n_tuned} of {len(records)} cells chose settings on rows held out from n_train; the records list them"
         items.append(("", said))
     if n_unsteady:
         said = f"{n_unsteady} of {len(records)} cells were disturbed by other processes: their seconds are unreliable"
@@ -113,7 +111,7 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
 
 
 def how_it_was_measured(observations: Observations) -> str:
-    """`measured` as a list in Markdown."""
+    """Return `measured` as a list in Markdown."""
     items = measured(observations)
     return "\n".join(f"- {name}: {text.markdown(said)}" if name else f"- {said}" for name, said in items)
 

@@ -23,7 +23,7 @@ from harness.support import UsageError
 
 @dataclass(frozen=True)
 class RowScores:
-    """How well one or several cells did on each test row.
+    """The scores of one or several cells on each test row.
 
     Attributes:
         fingerprint: identity of the test rows and their order.

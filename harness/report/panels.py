@@ -1,4 +1,4 @@
-"""Panels: the rows of a comparison that may stand in one table.
+"""Cut a comparison into panels: rows that may stand in one table.
 
 Rows are comparable within a panel only: one task and fingerprint, one metric, one device, one budget, one backbone
 (with the methods that use none). Nothing is pooled across panels.
@@ -18,7 +18,7 @@ from harness.support import text
 
 DAGGER = "†"
 CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/defaults.md)"
-"""The footnote of tables whose task helped to choose the defaults: what is compared there is not all unseen."""
+"""Footnote of tables whose task helped to choose the defaults, so that not all of its rows are unseen."""
 
 DOUBLE_DAGGER = "‡"
 SEEN = f"{DOUBLE_DAGGER} the backbone is known to have been trained on this data set"
@@ -30,7 +30,7 @@ class Panel:
     """Rows of `comparison` that may be compared with each other.
 
     Attributes:
-        title: `docstrings · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with what else tells it from other panels.
+        title: `docstrings · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with whatever else tells it from other panels.
         rows: its rows, best first (by the score at the largest size that a method has), then by size.
         metric: the metric of all scores; None where nothing was scored.
         higher_is_better: its direction.
@@ -57,7 +57,7 @@ class Panel:
 
     @property
     def heading(self) -> str:
-        """The title as a table bears it: with a mark for each of `footnotes` that has one."""
+        """Title with a mark for each of `footnotes` that has one."""
         marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.backbone_has_seen else "")
         return f"{self.title} {marks}".strip()
 
@@ -74,7 +74,7 @@ def panels(source: RecordSource | pd.DataFrame) -> list[Panel]:
     No two panels share a title.
 
     Args:
-        source: records, or what `comparison` made of them.
+        source: records, or their comparison.
     """
     frame = source if isinstance(source, pd.DataFrame) else comparison(source)
     found = []

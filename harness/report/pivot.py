@@ -1,4 +1,4 @@
-"""The comparison of a panel as methods x training sizes, and as Markdown."""
+"""Arrange the comparison of a panel as methods by training sizes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PivotField:
 
 @dataclass(frozen=True)
 class PivotRow:
-    """One method of the pivot: its entries by size, and its cost at the largest size where it has one."""
+    """One method of the pivot: its scores by size, and its costs at its largest size with a score."""
 
     variant: str
     entries: tuple[PivotField, ...]
@@ -74,7 +74,7 @@ def _entry(row: Any, best: float | None) -> PivotField:
 
 
 def markdown_pivot(panel: Panel) -> str:
-    """Return a table of method x training size: score [interval]; train, memory, parameters at the largest size."""
+    """Return the pivot in Markdown: score [interval] by size; train, memory, parameters at the largest size."""
     labels, lines = pivot(panel)
     rows = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""How methods look in figures: one colour and marker each, the same in all figures of a report.
+"""Choose the look of methods in figures: one colour and marker each, the same in all figures of a report.
 
 Configurations of a method share its colour and differ in marker and dashes.
 """
@@ -18,12 +18,12 @@ _COLOURS = tuple(color for i, color in enumerate(sns.color_palette("colorblind")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _SETTLED = {"full": 0, "lora": 1, "linear-probe": 2, "head": 4, "tfidf": 7, "majority": 6}
-"""Colours of the methods most reports have, so that they look alike in all of them; the rest take what is left."""
+"""Fixed colours of the commonest methods, so that they look alike in all reports; others take free colours."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a configuration is drawn in every figure."""
+    """The look of a configuration in every figure."""
 
     colour: str
     marker: str
@@ -31,7 +31,7 @@ class Style:
 
 
 def styles(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
-    """A style for each line, from its (line, method): colour by method, marker and dashes by line within it.
+    """Return a style for each line, from (line, method): colour by method, marker and dashes by line within it.
 
     Colours do not depend on the order; two methods share one only where there are more methods than colours.
     """
@@ -58,5 +58,5 @@ def styles(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
 
 
 def lines_in(data: pd.DataFrame) -> list[tuple[str, str]]:
-    """(line, method) of each line in a figure's data, as `styles` takes them."""
+    """Return the (line, method) of each line in a figure's data, for `styles`."""
     return [(str(line), str(method)) for line, method in data[["line", "method"]].drop_duplicates().to_numpy()]

@@ -1,4 +1,4 @@
-"""Tables of the report, as data: one row per configuration and size with its seeds summarised, and what failed."""
+"""Compute the comparison: one row per configuration and size, with its seeds summarised."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ _READ = (
     *("defaults_chosen_here", "backbone_has_seen", "overlaps", "unsteady", "imported"),
     *("train_rows_cut", "test_rows_cut", "cut_at_tokens", "cut_side"),
 )
-"""The columns of records that a comparison is made of."""
+"""Columns of records that a comparison reads."""
 
 
 def comparison(source: RecordSource) -> pd.DataFrame:
-    """One row per task, backbone, device, budget, configuration of a method, training size, draw and metric.
+    """Return one row per task, backbone, device, budget, configuration of a method, training size, draw and metric.
 
     Scores are means over seeds (`n_seeds` of them) with 95 % intervals and their `basis`. Seconds and `peak_bytes` are
     medians over the same seeds; seconds of seeds that the machine disturbed (`n_unsteady`) count only where all were
@@ -78,7 +78,7 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     texts that were cut (`cut_at_tokens`, `cut_side`); null where no record says so.
 
     Raises:
-        UsageError: if there is no record, or scores of one table are on two scales.
+        UsageError: there is no record, or scores of one table are on two scales.
     """
     observations = observe(source)
     known = _MADE.get(observations)
@@ -88,7 +88,7 @@ def comparison(source: RecordSource) -> pd.DataFrame:
 
 
 _MADE: WeakKeyDictionary[Observations, pd.DataFrame] = WeakKeyDictionary()
-"""Comparisons by what they were made of: a report asks for the same one many times."""
+"""Comparisons already computed, since a report needs the same one many times."""
 
 
 def _compare(observations: Observations) -> pd.DataFrame:
@@ -111,11 +111,11 @@ def _compare(observations: Observations) -> pd.DataFrame:
 _SIZE = ("n_train", "draw")
 
 _SHARED = ("task", "data", "device", "budget", *_SIZE)
-"""Columns that rows of one table share at one size, but for the backbone."""
+"""Columns that rows of one table share at one size, apart from the backbone."""
 
 
 def _by_metric(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The cells of one configuration by their metric; those without a score go with the most frequent one."""
+    """Split the cells of one configuration by metric; cells without a score join the most frequent one."""
     found: defaultdict[tuple[str, bool], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["metric"] is not None:
@@ -162,7 +162,7 @@ def _value(row: dict[str, Any]) -> float:
 
 
 def _expected_seeds(groups: list[list[dict[str, Any]]]) -> Callable[[dict[str, Any]], set[int]]:
-    """Seeds that the other methods of a row's tables have at its size.
+    """Return a function from a row to the seeds that other methods of its tables have at its size.
 
     Methods without a backbone stand in the tables of all backbones; cells without a score have no metric.
     """
@@ -254,5 +254,5 @@ def _whole(value: float | None) -> int | None:
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows of a frame as named tuples, untyped: the columns are what `comparison` declares."""
+    """Return the rows of a frame as named tuples."""
     return iter(frame.itertuples(index=False))

@@ -1,4 +1,4 @@
-"""The comparison as the terminal shows it after a run, within 100 columns."""
+"""Show comparisons in the terminal, within 100 columns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.support import text
 
 _MOST_COMPARED = 60
 
-_MAX_SIZES = 4  # more columns of scores than that do not fit beside the costs in 100 columns
+_MAX_SIZES = 4  # more columns of scores do not fit beside the costs in 100 columns
 
 
 def terminal_table(source: RecordSource) -> Table:
-    """Method x training size: score with interval; seconds of training, peak memory and trainable parameters.
+    """Return methods by training size: score with interval, training seconds, peak memory, trainable parameters.
 
-    A single panel is a table; several stand one below the other.
+    Tables of several panels stand one below the other.
 
     Raises:
         UsageError: if there is no record.
@@ -39,7 +39,7 @@ def terminal_table(source: RecordSource) -> Table:
 
 
 def terminal_tables(source: RecordSource) -> list[Table]:
-    """One table for each task, backbone, device and budget."""
+    """Return one table for each task, backbone, device and budget."""
     return [_wide(panel) if _n_sizes(panel) <= _MAX_SIZES else _long(panel) for panel in panels(source)]
 
 
@@ -62,7 +62,7 @@ def _table(panel: Panel, costs: str = "") -> Table:
 
 
 def _wide(panel: Panel) -> Table:
-    """Sizes side by side; what a method costs is shown at its largest size."""
+    """Return sizes side by side, with the costs at each method's largest size."""
     labels, lines = pivot(panel)
     table = _table(panel, "" if len(labels) == 1 else "; train, memory and trainable parameters at the largest size")
     table.add_column(Text("method"), overflow="fold", max_width=24)
@@ -86,7 +86,7 @@ def _shown(entry: PivotField) -> Text:
 
 
 def _long(panel: Panel) -> Table:
-    """One row per method and size, for as many sizes as there are."""
+    """Return one row per method and size, for any number of sizes."""
     _, lines = pivot(panel)
     best = {(line.variant, i) for line in lines for i, entry in enumerate(line.entries) if entry.is_best}
     sizes = panel.rows[["n_train", "draw"]].drop_duplicates().sort_values(["n_train", "draw"])
@@ -123,7 +123,7 @@ def _difference(row: Any) -> Text:
 
 
 def terminal_compared(found: Compared) -> Table:
-    """What changed between two collections, worse first; at most `_MOST_COMPARED` rows of what did not."""
+    """Return the rows of a comparison of two collections, worse first; at most `_MOST_COMPARED` of them."""
     order = {"worse": 0, "better": 1, "not known": 2, "no difference shown": 3}
     styled = {"worse": "red", "better": "green"}
     table = Table(title=Text("b against a", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -225,7 +225,7 @@
     const unknown = rows.length - known.length;
     const least = known.filter((row) => row[cost.key] < cost.least).length;
     byId("cost-notes").textContent =
-      "Filled points are on the Pareto front of what fits: nothing at least as good costs no more. Larger points have more labels." +
+      "Filled points are on the Pareto front of the methods that fit: nothing at least as good costs no more. Larger points have more labels." +
       (least ? ` ${least} points of less are drawn at ${cost.shown(cost.least)}, since the axis has no 0.` : "") +
       (unknown ? ` ${unknown} of ${rows.length} points are not drawn: this cost is not known of them.` : "");
   };
@@ -290,7 +290,7 @@
     const fitting = rows.filter(fits);
     const target = byId("budget-answer");
     if (!fitting.length) {
-      target.textContent = rows.length ? "Nothing that was measured here fits this budget." : "Nothing was scored here.";
+      target.textContent = rows.length ? "No measured method fits this budget." : "Nothing was scored here.";
       return;
     }
     const best = fitting.reduce((a, b) => (better(b.score, a.score) ? b : a));
@@ -376,7 +376,7 @@
     byId("full-table").replaceChildren(table);
     byId("table-notes").textContent =
       `${Math.min(rows.length, MOST_ROWS)} of ${rowsOf(panel).length} rows. The best score at each size is bold and coloured; ` +
-      "what is not shown to be worse is half bold. What does not fit the budget is struck through.";
+      "methods not shown to be worse are half bold. Rows that do not fit the budget are struck through.";
   };
 
   // ---- all of it
