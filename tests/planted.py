@@ -93,6 +93,7 @@ class Planted(Method):
 
     name: ClassVar[str] = "planted"
     family: ClassVar[str] = "baseline"
+    role: ClassVar[str] = "baseline"
     trains: ClassVar[str] = "nothing"
     source: ClassVar[str] = "the tests"
     serves = NO_BACKBONE

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.records.record import Budget, Cell, Cost, CurvePoint, Predictions, Provenance, Record, Score
+from harness.records.upgrade import facts_of
 
 DEVICE = "AMD EPYC, 2 threads"
 BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -72,7 +73,6 @@ def make_record(
         platform="Linux-x86_64",
         started_at="2025-01-01T00:00:00+00:00",
         dataset={"name": task, "revision": None},
-        measured={"peak_rss_bytes": "high-water mark reset through /proc/self/clear_refs"},
     )
     record = Record(
         suite="quickstart",
@@ -110,7 +110,16 @@ def make_record(
             curve=(CurvePoint(8, 1.2, None, 0.6, 0.71),),
             predictions=predictions,
         )
+    if "facts" not in changes:  # those that version 0.1 implies
+        value = {**record.to_json(), "cell": cell.to_json()}
+        notes = {"peak_rss": "high-water mark reset through /proc/self/clear_refs"}
+        record = dataclasses.replace(record, facts=facts_of(value, notes, provenance.dataset))
     return dataclasses.replace(record, **changes)
+
+
+def with_facts(record: Record, **facts: Any) -> Record:
+    """A copy with other facts."""
+    return dataclasses.replace(record, facts=dataclasses.replace(record.facts, **facts))
 
 
 def make_predictions(accuracy: float, n_test: int, *, key: Sequence[object], task: str = "docstrings") -> Predictions:
@@ -166,7 +175,5 @@ def essence(record: Record) -> dict[str, Any]:
 
 
 def noted(record: Record, **notes: str) -> Record:
-    provenance = record.provenance
-    return dataclasses.replace(
-        record, provenance=dataclasses.replace(provenance, measured={**provenance.measured, **notes})
-    )
+    """The record as it is read where version 0.1 wrote it with these notes."""
+    return dataclasses.replace(record, facts=facts_of(record.to_json(), dict(notes), record.provenance.dataset))

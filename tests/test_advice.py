@@ -24,7 +24,7 @@ from harness.cli.advise import describe
 from harness.records.record import Budget, Cost
 from harness.store.importing import read_results
 from harness.support.errors import DataError, UsageError
-from tests.record_factory import make_grid, make_record
+from tests.record_factory import make_grid, make_record, with_facts
 
 SPREADS = Spreads(
     level=2.0, slope=0.5, covariate=0.3, task=0.8, task_slope=0.3, family=0.2, method=0.4, method_slope=0.2, both=0.2,
@@ -344,7 +344,7 @@ def test_methods_that_only_another_device_timed_are_carried_over_from_it():
 
 def test_what_choose_tried_is_no_evidence():
     records = grids(("a", "b"))
-    tried = [dataclasses.replace(r, suite="choose", device="mine") for r in records]
+    tried = [dataclasses.replace(with_facts(r, is_evidence=False), device="mine") for r in records]
     assert gather(records + tried) == gather(records)
 
 
@@ -356,6 +356,7 @@ def test_work_grows_as_the_methods_themselves_say(name):
     """Advice reads settings and imports no method; what they say of steps is what the methods' own workload says."""
     from harness.advice.work import texts_read
     from harness.methods import methods
+    from harness.records.facts import Facts
 
     method = methods.get(name)()
     for n_train in (3, 32, 500, 480, 5000):
@@ -363,4 +364,4 @@ def test_work_grows_as_the_methods_themselves_say(name):
         expected = work.texts_per_step * work.steps
         if name in ("setfit", "linear-probe", "head"):
             expected += work.encoded
-        assert texts_read(method.config(), n_train) == pytest.approx(expected)
+        assert texts_read(Facts(role=method.role, fit_length=method.fit_length()), n_train) == pytest.approx(expected)

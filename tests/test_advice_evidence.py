@@ -10,13 +10,13 @@ import pytest
 from harness.advice import Advice, Choice, Question
 from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
-from harness.advice.scores import HIGHEST
 from harness.advice.validate import validate_advice
 from harness.cli.advise import about_tokens
 from harness.cost.calibration import Probed
 from harness.methods.configure import parse_methods
 from harness.metrics import metrics
 from harness.records.record import Budget, Record, Score
+from harness.records.upgrade import highest_of
 from harness.store.reading import reference_records
 from tests.record_factory import BACKBONE, DEVICE, make_grid, make_record
 
@@ -141,7 +141,7 @@ def test_scores_of_0_to_100_stay_what_they_are() -> None:
     for r in grids():
         if r.cell.method in wanted:
             value = wanted[r.cell.method]
-            score = Score("bleu", value, value - 1, value + 1, True, 200, 200)
+            score = Score("bleu", value, value - 1, value + 1, True, 200, 200, highest=100.0)
             records.append(replace(r, kind="translation", score=score))
     answer = answer_question(Question(kind="translation", n_train=256, min_score=20), records)
     for method, value in wanted.items():
@@ -153,7 +153,7 @@ def test_scores_of_0_to_100_stay_what_they_are() -> None:
 
 def test_the_highest_scores_are_those_of_the_metrics() -> None:
     declared = {name: metrics.get(name).high for name in metrics.names()}
-    assert {name: high for name, high in declared.items() if high not in (None, 1.0)} == HIGHEST
+    assert declared == {name: highest_of(name) for name in declared}
 
 
 def test_one_seed_does_not_know_what_seeds_differ_by() -> None:

@@ -12,10 +12,9 @@ from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.texts import KnownTexts
 from harness.advice.work import log_bytes, longest_read
-from harness.methods.base import methods
-from harness.records.labels import LEFT_OUT_AT_DEFAULT
+from harness.records.facts import Facts, TextLengths
 from harness.records.record import Record
-from tests.record_factory import make_grid
+from tests.record_factory import make_grid, with_facts
 
 SIZES = (32, 256, 2048)
 
@@ -24,9 +23,8 @@ def counted(records: list[Record], train: dict[int, float], test: float) -> list
     """Copies that say how many tokens their longest texts have, by labels."""
     found = []
     for r in records:
-        longest = {"longest_train_tokens": train[r.cell.n_train] + r.cell.seed, "longest_test_tokens": test}
-        measured = {**r.provenance.measured, **longest}
-        found.append(replace(r, provenance=replace(r.provenance, measured=measured)))
+        lengths = replace(r.facts.train_texts or TextLengths(), longest=train[r.cell.n_train] + r.cell.seed)
+        found.append(with_facts(r, train_texts=lengths, test_texts=TextLengths(longest=test)))
     return found
 
 
@@ -64,10 +62,9 @@ def test_terms_grow_as_a_power_of_the_tokens() -> None:
     for r in make_grid(sizes=SIZES):
         if r.cell.method == "tfidf":
             terms = round(30 * (r.cell.n_train * 20.0) ** 0.6)
-            two = replace(r.provenance, dataset={**r.provenance.dataset, "n_classes": 2})  # share a row of coefficients
-            r = replace(r, cost=replace(r.cost, n_trainable=terms + 1), provenance=two)
-        elif r.cost.train_tokens:
-            r = replace(r, cost=replace(r.cost, train_tokens=20 * r.cell.n_train))
+            r = with_facts(r, n_terms=terms)
+        elif r.facts.role == "fine-tuning":
+            r = with_facts(r, train_texts=TextLengths(mean=20.0))
         records.append(r)
     texts = known(records)
     found = texts.asked(Question(n_train=1000, tokens=50.0), 2).terms
@@ -81,7 +78,7 @@ def test_bytes_go_by_the_texts_that_a_method_holds() -> None:
     evidence = gather(counted(make_grid(sizes=SIZES), dict.fromkeys(SIZES, 63.0), 128.0))
     texts = evidence.texts.of(evidence.points[0].task, 256, 2)
     points = {point.name: point for point in evidence.points}
-    points["linear-probe"] = replace(points["linear-probe"], config={"pooling": "mean"})
+    points["linear-probe"] = replace(points["linear-probe"], facts=Facts(role="frozen features"))
     assert longest_read(points["full"], texts) == 64.0
     assert longest_read(points["linear-probe"], texts) == 128.0
     twice = replace(texts, longest=128.0, longest_read=256.0)
@@ -105,8 +102,6 @@ def test_longer_texts_at_one_size_take_more_memory() -> None:
 
 def test_a_default_that_is_not_stated_is_not_another_setting() -> None:
     """Words were once taken for characters: a configuration that does not say which for an older one that does not."""
-    told = LEFT_OUT_AT_DEFAULT - {"tune"}
-    assert told == {name for method in methods.names() for name in methods.get(method).newer_settings}
     records = make_grid(sizes=SIZES)
     words = [r for r in records if r.cell.method == "tfidf"]
     characters = [replace(r, cell=replace(r.cell, config={**r.cell.config, "analyzer": "char"})) for r in words]

@@ -177,7 +177,7 @@ def check_cell(
     tuning.seed_everything(0)
     of_fit = bench()
     fitted: Any = method.fit(rows, of_fit)
-    assert of_fit.ledger.counted_flops is not None, of_fit.ledger.notes
+    assert of_fit.ledger.counted_flops is not None, of_fit.ledger.facts
     if hasattr(fitted, "model") and hasattr(fitted.model, "transformer") and name != "from-scratch":
         known = frozenset(key for key, _ in backbone.pristine.named_parameters())
         after = dict(fitted.model.transformer.named_parameters())

@@ -49,7 +49,7 @@ def a_line() -> dict[str, Any]:
         "n_rows": {"x": 1},
     }
     provenance = dataclasses.replace(record.provenance, dataset=dataset, wall_seconds=3.0, price_per_hour=1.0)
-    provenance = dataclasses.replace(provenance, measured={"longest_train_tokens": "12"}, matrix_flops_per_second=1e9)
+    provenance = dataclasses.replace(provenance, matrix_flops_per_second=1e9)
     record = dataclasses.replace(record, score=score, provenance=provenance)
     return json.loads(dump(payload_of(record)))
 

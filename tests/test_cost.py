@@ -23,8 +23,8 @@ from harness.cost.total import total_seconds
 from harness.measure.device import Device
 from harness.measure.flops import count_flops
 from harness.methods import methods
-from harness.methods.workload import Workload
 from harness.records.record import Budget, Record
+from harness.records.workload import Workload
 from harness.running.worker import Worker
 from harness.support.errors import UsageError
 from harness.tasks import Task

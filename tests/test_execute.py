@@ -27,6 +27,7 @@ class Planted(Method):
 
     name: ClassVar[str] = "planted"
     family: ClassVar[str] = "test"
+    role: ClassVar[str] = "baseline"
     trains: ClassVar[str] = "nothing"
     source: ClassVar[str] = "tests"
     serves: ClassVar[frozenset[Any]] = frozenset()

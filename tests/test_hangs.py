@@ -159,7 +159,7 @@ def test_what_a_method_leaves_running_ends_with_its_cell(toy: Task, cpu: Device,
     budgets: dict[str, Budget | None] = dict.fromkeys(("children", "threads", "none"))
     records, _ = run_all(budgets, toy, cpu, tmp_path, LocalWorkers("cpu", None))
     assert {record.status for record in records.values()} == {"ok"}
-    left = {fault: record.provenance.measured.get("left_behind") for fault, record in records.items()}
+    left = {fault: record.facts.left_behind for fault, record in records.items()}
     assert left == {"children": "2 processes, ended", "threads": "1 busy thread", "none": None}
     new = [process for process in psutil.process_iter() if process.pid not in before]
     assert not [process for process in new if "time.sleep(1e6)" in " ".join(process.cmdline())]
@@ -220,7 +220,7 @@ def test_a_training_score_that_hangs_does_not_cost_the_score(
     assert (cut.status, cut.train_score) == ("ok", None)
     assert cut.score == ended.score
     assert cut.predictions is not None
-    assert "No progress" in cut.provenance.measured["train_score_missing"]
+    assert "No progress" in cut.facts.missing["train_score"]
 
 
 def test_without_a_budget_of_seconds_nothing_is_cut_for_want_of_progress(

@@ -102,8 +102,9 @@ def test_a_version_for_one_kind_of_task_leaves_the_evidence_of_others() -> None:
 
 def test_versions_of_several_tasks_are_one_method_in_a_table() -> None:
     cells = [make_record("lora", 32, 0, task=task, version=number).cell for task, number in (("trec", 1), ("e2e", 2))]
-    assert variants(cells) == ["lora", "lora"]
-    assert variants([*cells, replace(cells[1], version=1)]) == ["lora[version=1]", "lora[version=2]", "lora[version=1]"]
+    assert variants(cells, [{}, {}]) == ["lora", "lora"]
+    cells.append(replace(cells[1], version=1))
+    assert variants(cells, [{}] * 3) == ["lora[version=1]", "lora[version=2]", "lora[version=1]"]
 
 
 # ---- the order of computation

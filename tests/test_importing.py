@@ -25,7 +25,7 @@ def test_all_of_pefts_results_come_in_and_their_front_is_that_of_brute_force(evi
     raw = {file.name: json.loads(file.read_text()) for file in evidence.glob("*.json")}
     points = []
     for record in records:
-        value = raw[record.provenance.measured["imported_from"]]
+        value = raw[record.facts.imported_from]
         steps = value["train_info"]["metrics"]
         accuracy = steps[-1]["test accuracy"]
         memory = value["train_info"]["accelerator_memory_max"]

@@ -112,7 +112,7 @@ def test_scores_are_those_of_a_plain_script(
         for text in rows.texts
     ]
     np.testing.assert_allclose(fitted.predict(rows, bench), expected, atol=1e-4)
-    assert "dropped_demonstrations" not in bench.ledger.notes
+    assert "dropped_demonstrations" not in bench.ledger.remarks
 
 
 def test_scores_of_a_merging_tokenizer_are_those_of_a_plain_script(mirror: Path, toy: Task, cpu: Device) -> None:
@@ -149,7 +149,7 @@ def test_demonstrations_that_do_not_fit_are_dropped_earliest_first(toy: Task, tm
     fitted = fitted_on(toy, bench, method)
     rows = some_test_rows(toy, 10)
     probabilities = fitted.predict(rows, bench)
-    assert bench.ledger.notes["dropped_demonstrations"].endswith("of 8 at most, in all rows")
+    assert bench.ledger.remarks["dropped_demonstrations"].endswith("of 8 at most, in all rows")
     tokenizer = bench.some_backbone.tokenizer
     for row, text in enumerate(rows.texts):
         n_dropped = next(
@@ -191,7 +191,8 @@ def test_what_is_cut_is_noted(toy: Task, tiny_llama: BackboneFiles, cpu: Device)
     assert all(len(shown.text.split()) <= 4 for shown in fitted.demonstrations)  # one of five is <s>
     fitted.predict(test_rows(toy), bench)
     n_long = sum(len(text.split()) > 4 for text in toy.test.texts)
-    assert bench.ledger.notes["truncated_test_rows"] == f"{n_long} of {len(toy.test)}"
+    cut = bench.ledger.facts.test_texts
+    assert (cut.n_cut, cut.n_texts) == (n_long, len(toy.test))
 
 
 def test_a_template_that_does_not_fit_is_refused(toy: Task, tiny_llama: BackboneFiles) -> None:
@@ -248,7 +249,7 @@ def test_nearest_shows_the_most_similar_last(toy: Task, tiny_llama: BackboneFile
         prompt = prompt_of(method, bench, shown, text)
         expected.append(plain_causal(tiny_llama, prompt, bench.label_words, mean=False))
     np.testing.assert_allclose(fitted.predict(rows, bench), expected, atol=1e-4)
-    assert bench.ledger.notes["demonstrations"] == "the 3 nearest to each text of 48"
+    assert bench.ledger.remarks["demonstrations"] == "the 3 nearest to each text of 48"
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 24, 100])
@@ -314,9 +315,9 @@ def test_records_say_what_it_cost(
         assert again.predictions is not None
         np.testing.assert_array_equal(first.predictions.confidence, again.predictions.confidence)
         if name == "few-shot":
-            measured = first.provenance.measured
+            measured = first.facts.remarks
             assert len(measured["demonstrations"].split()) == 8
-            other = run_one(toy, files, configured(name), cpu, worker=worker, seed=1).provenance.measured
+            other = run_one(toy, files, configured(name), cpu, worker=worker, seed=1).facts.remarks
             assert other["demonstrations"] != measured["demonstrations"]
 
 

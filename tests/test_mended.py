@@ -81,8 +81,8 @@ def test_a_version_on_one_backbone_leaves_the_evidence_of_others() -> None:
 def test_versions_of_several_backbones_are_one_method_in_a_table() -> None:
     cell: Cell = make_record("lora", 32, 0).cell
     on_bert, on_bart = replace(cell, backbone="bert", version=1), replace(cell, backbone="bart", version=2)
-    assert variants([on_bert, on_bart]) == ["lora", "lora"]
-    assert variants([on_bert, replace(on_bert, version=2)]) == ["lora[version=1]", "lora[version=2]"]
+    assert variants([on_bert, on_bart], [{}, {}]) == ["lora", "lora"]
+    assert variants([on_bert, replace(on_bert, version=2)], [{}, {}]) == ["lora[version=1]", "lora[version=2]"]
 
 
 # ---- what is refused
@@ -94,6 +94,7 @@ def test_a_method_that_trains_nothing_is_refused_when_planned(find: Any) -> None
 
         name = "trains-nothing"
         family = trains = source = "nothing"
+        share_trained = 0.0
 
         def select_trainable(self, transformer: nn.Module) -> Any:
             return (value for name, value in transformer.named_parameters() if "nowhere" in name)
@@ -136,7 +137,7 @@ def test_operations_that_cannot_be_counted_cost_no_score(
     assert record.status == "ok", record.error
     assert record.score is not None
     assert record.cost.train_flops is None
-    assert record.provenance.measured["train_flops_missing"] == "ValueError: no such operation"
+    assert record.facts.missing["train_flops"] == "ValueError: no such operation"
     assert all(point.flops is None for point in record.curve)
     refused = run_one(toy, tiny, method, cpu, worker=Worker(cpu, None), budget=Budget(train_flops=1e9))
     assert refused.status == "unsupported"

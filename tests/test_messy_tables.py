@@ -234,7 +234,7 @@ def test_methods_and_folds_serve_a_rare_class(rare: Task, tiny: BackboneFiles, c
         assert record.provenance.dataset["n_classes_not_scored"] == 1
         if planned.method.name == "tfidf":
             # The folds' choice: where nothing can be held out, it is 10.
-            assert float(record.provenance.measured["chosen_c"]) == 100.0
+            assert record.facts.penalty == 100.0
 
 
 # ---- what is warned of

@@ -62,7 +62,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, Callable[[Record], An
     "operations": (encode, "fit_flops", breaks, "train_flops", lambda r: r.cost.train_flops),
     "size": (execute, "artifact_size_bytes", breaks, "artifact_bytes", lambda r: r.cost.artifact_bytes),
     "training score": (execute, "_train_score", breaks, "train_score", lambda r: r.train_score),
-    "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.provenance.measured.get("left_behind")),
+    "leftovers": (execute, "Leftovers", breaks, "left_behind", lambda r: r.facts.missing.get("left_behind")),
 }
 """Meters: what is replaced, by what, the figure's name in the note, and the figure of a record."""
 
@@ -99,9 +99,9 @@ def test_a_meter_that_fails_costs_its_figure_and_not_the_score(
     assert record.status == "ok", record.error
     assert record.score == sound.score
     assert value(record) is None
-    assert "planted" in record.provenance.measured[f"{figure}_missing"]
+    assert "planted" in record.facts.missing[figure]
     assert record.cost.fit_seconds is not None
-    assert not [key for key in sound.provenance.measured if key.endswith("_missing")]
+    assert not sound.facts.missing
 
 
 def test_memory_that_was_not_known_when_features_were_encoded_is_not_known_later(
@@ -116,7 +116,7 @@ def test_memory_that_was_not_known_when_features_were_encoded_is_not_known_later
     again = run_one(toy, tiny, method, cpu, worker=worker)
     assert again.status == "ok"
     assert again.cost.peak_bytes is None
-    assert "when it was computed" in again.provenance.measured["memory_missing"]
+    assert "when it was computed" in again.facts.missing["memory"]
     other = run_one(toy, None, methods.get("tfidf")(), cpu, worker=worker)
     assert other.cost.peak_bytes is not None
 
@@ -280,7 +280,7 @@ def test_processes_that_a_method_leaves_behind_are_ended(toy: Task, cpu: Device)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     record = run_one(toy, None, Planted(fault="children"), cpu)
     assert record.status == "ok"
-    assert record.provenance.measured["left_behind"] == "2 processes, ended"
+    assert record.facts.left_behind == "2 processes, ended"
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
@@ -305,5 +305,5 @@ def test_a_thread_that_a_method_leaves_busy_spoils_the_worker(toy: Task, cpu: De
     finally:
         released.set()
     assert record.status == "ok"
-    assert record.provenance.measured["left_behind"] == "1 busy thread"
+    assert record.facts.left_behind == "1 busy thread"
     assert worker.is_spoilt

@@ -198,7 +198,7 @@ def test_cached_blocks_are_the_whole_model(
             method = cls(k=1, dropout=0.0, transformer_dropout=0.0, min_steps=10, epochs=1, precision="fp32")
             bench = make_bench(toy, files, cpu)
             fitted = method.fit(Worker(cpu, None).training_rows(toy, 24, 0, "stratified"), bench)
-            assert "frozen_blocks" not in bench.ledger.notes
+            assert "frozen_blocks" not in bench.ledger.remarks
             found.append(fitted.predict(Rows(toy.test, np.arange(20)), bench))
         np.testing.assert_allclose(found[0], found[1], atol=1e-4)
 

@@ -85,7 +85,7 @@ def test_advice_on_a_probed_device_is_that_of_the_measured_one_scaled() -> None:
         batch = record.cell.config.get("batch_size")
         if record.cell.backbone is None or choice.train_seconds is None or batch is None:
             continue
-        step = choice.train_seconds * batch / texts_read(record.cell.config, 256)
+        step = choice.train_seconds * batch / texts_read(record.facts, 256)
         slow.append(
             Probed("slow", record.cell.backbone, choice.method, record.cell.config, batch, 32, 3 * step, 1e9, "now")
         )

@@ -24,7 +24,7 @@ from harness.report.terminal import terminal_table, terminal_tables
 from harness.report.write import write_report
 from harness.support import text
 from harness.support.errors import StoreError, UsageError
-from tests.record_factory import METHODS, make_grid, make_record
+from tests.record_factory import METHODS, make_grid, make_record, with_facts
 
 
 def correctness(record):
@@ -250,13 +250,7 @@ def test_what_a_backbone_has_seen_and_what_overlaps_is_said_once_a_table(tmp_pat
 
 def test_a_choice_of_settings_is_counted_and_not_listed_cell_by_cell(tmp_path):
     records = [
-        dataclasses.replace(
-            r,
-            provenance=dataclasses.replace(
-                r.provenance,
-                measured={"tuned_trials": "8 tried, best 3", "tuned_settings": '{"rank": 8}', "other": "x"},
-            ),
-        )
+        with_facts(r, tuned_trials="8 tried, best 3", tuned_settings={"rank": 8}, remarks={"other": "x"})
         for r in make_grid(methods=("lora",), sizes=(32,))
     ]
     page = markdown_report(records + make_grid(methods=("full",), sizes=(32,)), tmp_path)

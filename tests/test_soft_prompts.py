@@ -57,4 +57,4 @@ def test_virtual_tokens_take_positions_from_the_text(toy: Task, tiny: BackboneFi
     whole, cut = bench.token_rows(rows, "encode"), bench.token_rows(rows, "encode", reserved)
     assert max(map(len, whole)) > 6
     assert max(map(len, cut)) == 6
-    assert bench.ledger.notes["truncated_train_rows"]
+    assert bench.ledger.facts.train_texts.n_cut

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from harness.measure.steadiness import Steadiness, describe, unevenness
 from harness.records.record import CurvePoint
 from harness.store.store import Store
 from tests.commands import run_cli
+from tests.record_factory import with_facts
 
 
 def spin(until: float) -> None:
@@ -70,10 +72,7 @@ def test_remeasure_runs_again_what_was_disturbed_and_nothing_else(
     run_cli(*given, cwd=tmp_path)
     with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
         [disturbed] = [r for r in store.records(with_predictions=True) if r.cell.method == "tfidf"]
-        import dataclasses
-
-        noted = dataclasses.replace(disturbed.provenance, measured={"unsteady": "a neighbour"})
-        store.add(dataclasses.replace(disturbed, provenance=noted, attempt=2))
+        store.add(replace(with_facts(disturbed, unsteady="a neighbour"), attempt=2))
     said = run_cli(*given, cwd=tmp_path)
     assert "0 cells run" in said
     assert "1 cells are unsteady (a neighbour)" in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +32,7 @@ class Dial(Method):
 
     name: ClassVar[str] = "dial"
     family: ClassVar[str] = "test"
+    role: ClassVar[str] = "baseline"
     trains: ClassVar[str] = "nothing"
     source: ClassVar[str] = "tests"
     serves: ClassVar[frozenset[Any]] = frozenset()
@@ -153,9 +153,9 @@ def test_the_best_of_the_trials_is_fitted_on_all_rows(toy: Task, cpu: Device) ->
     assert chosen == last
     assert chosen.tune is None
     assert isinstance(fitted, _DialFit)
-    assert bench.ledger.notes["tuned_trials"] == f"12 tried, best {best + 1}"
+    assert bench.ledger.facts.tuned_trials == f"12 tried, best {best + 1}"
     config = chosen.config()
-    assert json.loads(bench.ledger.notes["tuned_settings"]) == {name: config[name] for name in Dial.search_space}
+    assert bench.ledger.facts.tuned_settings == {name: config[name] for name in Dial.search_space}
     for dial, *_ in trials:
         assert 1e-4 <= dial.x <= 1
         assert float(f"{dial.x:.3g}") == dial.x
@@ -187,21 +187,21 @@ def test_a_small_space_is_not_tried_twice(toy: Task, cpu: Device, monkeypatch: p
     monkeypatch.setattr(Dial, "search_space", {"word": Choice(("good", "bad"))})
     _, chosen, bench = fit(Dial(tune=8), toy, cpu)
     assert [dial.word for dial, *_ in Dial.seen] == ["bad", "good", "good"]
-    assert bench.ledger.notes["tuned_trials"] == "2 tried, best 2"
+    assert bench.ledger.facts.tuned_trials == "2 tried, best 2"
     assert chosen.word == "good"  # type: ignore[attr-defined]
 
 
 def test_own_settings_outside_of_the_space_are_tried_all_the_same(toy: Task, cpu: Device) -> None:
     _, _, bench = fit(Dial(x=50.0, tune=3), toy, cpu)
     assert Dial.seen[0][0].x == 50.0
-    assert bench.ledger.notes["tuned_trials"].startswith("3 tried")
+    assert bench.ledger.facts.tuned_trials.startswith("3 tried")
 
 
 def test_too_few_rows_to_validate_on_tune_nothing(toy: Task, cpu: Device) -> None:
     _, chosen, bench = fit(Dial(tune=4), toy, cpu, n_train=9)
     assert [n for _, n, *_ in Dial.seen] == [9]
     assert chosen == Dial()
-    assert "9 rows leave no validation rows" in bench.ledger.notes["tuned_trials"]
+    assert "9 rows leave no validation rows" in bench.ledger.facts.tuned_trials
     assert bench.clock.seconds("tune") is None
 
 
@@ -214,7 +214,7 @@ def test_settings_that_cannot_be_fitted_are_the_worst(failure: str, toy: Task, c
     assert chosen.word == "good"  # type: ignore[attr-defined]
     n_failed = sum(dial.word != "good" for dial, *_ in Dial.seen)
     assert n_failed
-    assert bench.ledger.notes["tuned_trials"].endswith(f", {n_failed} failed")
+    assert bench.ledger.facts.tuned_trials.endswith(f", {n_failed} failed")
     assert bench.ledger.train_flops == 100.0 * 11  # what failed was paid for too
 
 
@@ -231,7 +231,7 @@ def test_a_bug_ends_the_cell_and_a_diverging_method_fails(toy: Task, cpu: Device
         Dial.search_space = kept
     assert record.status == "failed"
     assert "the loss is nan" in (record.error or "")
-    assert record.provenance.measured["tuned_trials"] == "3 tried, none could be fitted"
+    assert record.facts.tuned_trials == "3 tried, none could be fitted"
 
 
 # ---- what it costs
@@ -258,9 +258,9 @@ def test_trials_share_half_of_seconds_and_operations_and_the_fit_has_the_rest(to
 
 def test_no_trial_starts_once_their_share_is_spent(toy: Task, cpu: Device) -> None:
     _, _, bench = fit(Dial(tune=8), toy, cpu, budget=Budget(train_seconds=5))
-    assert bench.ledger.notes["tuned_trials"].startswith("2 tried")  # 1.25 s each of 2.5 s
+    assert bench.ledger.facts.tuned_trials.startswith("2 tried")  # 1.25 s each of 2.5 s
     _, _, bench = fit(Dial(tune=8), toy, cpu, budget=Budget(train_flops=500))
-    assert bench.ledger.notes["tuned_trials"].startswith("3 tried")
+    assert bench.ledger.facts.tuned_trials.startswith("3 tried")
 
 
 def test_a_tuned_cell_is_charged_within_its_budget(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
@@ -273,7 +273,7 @@ def test_a_tuned_cell_is_charged_within_its_budget(toy: Task, tiny: BackboneFile
     assert record.cost.stopped_by == "steps"
     assert {point.step for point in record.curve} <= {1, 2, 3, 4}
     assert all(point.seconds >= (record.cost.tune_seconds or 0) for point in record.curve)
-    chosen = json.loads(record.provenance.measured["tuned_settings"])
+    chosen = record.facts.tuned_settings
     alone = run_one(toy, tiny, type(method)(**{**method.config(), "tune": None, **chosen}), cpu, size="60",
                     budget=Budget(steps=4))  # fmt: skip
     same_predictions(record, alone)
@@ -287,9 +287,9 @@ def test_a_tuned_cell_is_charged_within_its_budget(toy: Task, tiny: BackboneFile
 def test_features_are_encoded_once_a_cell_and_paid_for_once(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
     worker = Worker(cpu, None)
     tuned = run_one(toy, tiny, NearestNeighbours(tune=4), cpu, worker=worker, size="60")
-    assert tuned.provenance.measured["tuned_trials"].startswith("4 tried")
+    assert tuned.facts.tuned_trials.startswith("4 tried")
     assert tuned.cost.reused == ()  # what a cell has encoded itself is not reused
-    chosen = json.loads(tuned.provenance.measured["tuned_settings"])
+    chosen = tuned.facts.tuned_settings
     alone = run_one(toy, tiny, NearestNeighbours(**chosen), cpu, worker=worker, size="60")
     assert set(alone.cost.reused) == {"backbone", "features"}
     same_predictions(tuned, alone)

@@ -137,7 +137,7 @@ def test_out_of_memory_is_halved_until_it_fits(toy: Task, cpu: Device, tmp_path:
             **dict.fromkeys([(100, 1), (100, 2), (100, 4), (100, 8)], "out_of_memory"),
             (None, None): "ok",
         }
-        noted = records[4, 4].provenance.measured["on_oom"]
+        noted = records[4, 4].facts.on_oom
         assert noted == "batch_size=8 in accumulation=4, after batch_size=8 in accumulation=2 ran out of memory"
         again = run_cells(prepared, store, Quiet(), LocalWorkers("cpu", None), policy)
         assert (again.n_run, again.n_cells, again.n_left) == (0, 8, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -140,7 +139,7 @@ class CostModel:
     def _is_accelerator(self, device: str) -> bool:
         if device in self._evidence.devices:
             return device in self._evidence.accelerators
-        return _THREADS.search(device) is None  # only probed; a host's name ends with its threads
+        return any(probed.is_accelerator for probed in self._probes if probed.device == device)
 
     def _scale_of(self, device: str, base: str) -> float | None:
         """How many times as long a step takes on a device that was probed as on one that was measured.
@@ -233,9 +232,6 @@ def matching(probed: Probed, points: Iterable[Point]) -> list[Point]:
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether settings are equal as far as both have them: a probe fits its batch to what the device holds."""
     return all(one[name] == other[name] for name in one.keys() & other.keys() - {"batch_size"})
-
-
-_THREADS: Final = re.compile(r"\d+ threads?$")
 
 
 def _measured_on(device: str, by_method: dict[str, list[Point]], name: str) -> set[str]:

@@ -10,13 +10,7 @@ from statistics import median
 from typing import Any
 
 from harness.advice.texts import KnownTexts
-from harness.records import LEFT_OUT_AT_DEFAULT, Record, encode, variants
-
-CHANCE = frozenset({"majority"})
-"""Methods that nobody would choose: what they reach says something of a task, and nothing of methods."""
-
-NO_EVIDENCE = frozenset({"defaults", "choose"})
-"""Suites whose records chose something, on validation rows: default settings, or a method for a user's own data."""
+from harness.records import Facts, Record, encode, variants
 
 
 @dataclass(frozen=True)
@@ -27,6 +21,8 @@ class Point:
         task: its name; of what bears the same name and holds other data, with the data's fingerprint.
         method: label of the configuration, by which points are compared.
         name, config: of the method, as its cells carry them.
+        facts: of the method, as its first record carries them.
+        highest: upper end of the metric's range; None where there is none.
         score: mean over seeds of `metric`.
         seed_variance: of that mean, over seeds; 0 for one seed.
         n_seeds: that it is the mean of, at least.
@@ -45,10 +41,12 @@ class Point:
     method: str
     name: str
     config: dict[str, Any]
+    facts: Facts
     family: str
     n_train: int
     metric: str
     higher_is_better: bool
+    highest: float | None
     score: float
     seed_variance: float
     n_seeds: int
@@ -103,11 +101,11 @@ def gather(records: Iterable[Record]) -> Evidence:
     latest: dict[tuple[Any, ...], int] = {}
     for record in kept:
         latest[_mended(record)] = max(latest.get(_mended(record), 0), record.cell.version)
-    kept = [r for r in kept if r.cell.version == latest[_mended(r)] and r.cell.method not in CHANCE]
+    kept = [r for r in kept if r.cell.version == latest[_mended(r)] and r.facts.role != "floor"]
     cells = [replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
     tasks = task_names(kept)
     groups: defaultdict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record, cell, label in zip(kept, cells, variants(cells), strict=True):
+    for record, cell, label in zip(kept, cells, variants(cells, [r.facts.defaults for r in kept]), strict=True):
         name = f"{label}, cut at {cell.budget.label()}" if _is_cut(record) else label
         task = tasks[cell.task, cell.data]
         groups[task, cell.backbone, name, cell.n_train, cell.draw].append(record)
@@ -132,7 +130,7 @@ def _mended(record: Record) -> tuple[Any, ...]:
 
 def usable(records: Iterable[Record]) -> list[Record]:
     """Return the records with a score on a known number of test rows that says what a method reaches."""
-    return [r for r in records if r.status == "ok" and r.score and r.score.n_test and r.suite not in NO_EVIDENCE]
+    return [r for r in records if r.status == "ok" and r.score and r.score.n_test and r.facts.is_evidence]
 
 
 def told_apart(points: Sequence[Point]) -> list[Point]:
@@ -173,14 +171,16 @@ def _is_cut(record: Record) -> bool:
 def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The configuration of each record, or the fullest one of its method that says nothing else."""
     by_method: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    unstated: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
         config = record.cell.config
         by_method[record.cell.method].setdefault(encode(config), config)
+        unstated[record.cell.method].update(record.facts.defaults)
     fullest: dict[tuple[str, str], dict[str, Any]] = {}
     for method, configs in by_method.items():
         ordered = sorted(configs.items(), key=lambda item: (-len(item[1]), item[0]))
         for text, config in ordered:
-            fuller = (other for _, other in ordered if _says(other, config))
+            fuller = (other for _, other in ordered if _says(other, config, unstated[method]))
             fullest[method, text] = next(fuller, config)
     return [fullest[record.cell.method, encode(record.cell.config)] for record in records]
 
@@ -188,9 +188,9 @@ def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
 _NOTHING = object()
 
 
-def _says(fuller: dict[str, Any], config: dict[str, Any]) -> bool:
+def _says(fuller: dict[str, Any], config: dict[str, Any], unstated: set[str]) -> bool:
     more = fuller.keys() - config.keys()
-    return not more & LEFT_OUT_AT_DEFAULT and all(fuller.get(name, _NOTHING) == v for name, v in config.items())
+    return not more & unstated and all(fuller.get(name, _NOTHING) == v for name, v in config.items())
 
 
 def _point(task: str, name: str, records: list[Record]) -> Point:
@@ -215,10 +215,12 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
         method=name,
         name=first.cell.method,
         config=first.cell.config,
+        facts=first.facts,
         family=first.family,
         n_train=first.cell.n_train,
         metric=metric,
         higher_is_better=first.score.higher_is_better or metric == "accuracy",
+        highest=1.0 if metric == "accuracy" else first.score.highest,
         score=mean,
         seed_variance=over_seeds,
         n_seeds=len(values),

@@ -46,7 +46,7 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     own = [point.metric for point in points if question.task in (None, point.task)]
     metric = max(sorted(set(own)), key=own.count)
     points = [point for point in points if point.metric == metric]
-    highest = Scale(metric, points[0].higher_is_better).best
+    highest = Scale(points[0].higher_is_better, points[0].highest).best
     beyond = [point for point in points if point.score > highest * (1 + _ROUNDING)]
     points = [point for point in points if point not in beyond]
     if not points:

@@ -26,38 +26,43 @@ says next to nothing, by what is lost on tasks that are left out.
 
 @dataclass(frozen=True)
 class Scale:
-    """Scores on a scale that curves are straight on, where more is better."""
+    """Scores on a scale that curves are straight on, where more is better.
 
-    metric: str
+    Attributes:
+        higher_is_better: direction of the metric.
+        highest: upper end of its range; None where there is none, as a perplexity has.
+    """
+
     higher_is_better: bool
+    highest: float | None = 1.0
 
     def there(self, score: float) -> float:
         """From a score to the scale."""
-        if self.metric == "perplexity":
+        if self.highest is None:
             return -math.log(max(score, 1.0))
-        clipped = min(max(score / self.best, _LEAST), 1 - _LEAST)
+        clipped = min(max(score / self.highest, _LEAST), 1 - _LEAST)
         return math.log(clipped / (1 - clipped)) * (1 if self.higher_is_better else -1)
 
     def back(self, value: float) -> float:
         """From the scale to a score."""
-        if self.metric == "perplexity":
+        if self.highest is None:
             return math.exp(-value)
-        return self.best / (1 + math.exp(-value if self.higher_is_better else value))
+        return self.highest / (1 + math.exp(-value if self.higher_is_better else value))
 
     @property
     def best(self) -> float:
-        """The highest score there is; infinite for a perplexity."""
-        return math.inf if self.metric == "perplexity" else HIGHEST.get(self.metric, 1.0)
+        """The highest score there is; infinite where there is no upper end."""
+        return math.inf if self.highest is None else self.highest
 
     def variance(self, point: Point) -> float:
         """Of a measured mean, on the scale: by its test rows, and by its seeds."""
-        if self.metric == "perplexity":
+        if self.highest is None:
             return 0.01**2
         return self._of_rows(point) + self.over_seeds(point) / point.n_seeds + SEED_NOISE**2 / point.n_seeds
 
     def over_seeds(self, point: Point) -> float:
         """Between the seeds of a point, on the scale; 0 for one seed."""
-        if self.metric == "perplexity":
+        if self.highest is None:
             return 0.0
         return point.seed_variance * point.n_seeds / (self.best * self._chance(point)) ** 2
 
@@ -69,7 +74,7 @@ class Scale:
             typical: what seeds of such cells differ by (`typical_seed_variance`), which few seeds do not say
                 themselves; None where none has several.
         """
-        if self.metric == "perplexity":
+        if self.highest is None:
             return 0.01**2
         between = self.over_seeds(point)
         if typical is not None:
@@ -108,9 +113,6 @@ def logit_variance(share: float, n_rows: float) -> float:
 _LEAST_CHANCE: Final = 1e-4
 
 _LEAST: Final = 0.001
-
-HIGHEST: Final = {"bleu": 100.0, "chrf": 100.0}
-"""Metrics whose best is another than 1, as `harness.metrics` declares them."""
 
 TYPICAL_COUNTS: Final = 4
 """So many seeds' worth what seeds of other cells differ by counts, beside a cell's own."""
@@ -155,7 +157,7 @@ class Curves:
     """
 
     def __init__(self, points: Sequence[Point]) -> None:
-        self.scale = Scale(points[0].metric, points[0].higher_is_better)
+        self.scale = Scale(points[0].higher_is_better, points[0].highest)
         self._points = list(points)
         self._by_method = by_method(points)
         where, values, variances = self.scale.measurements(points)

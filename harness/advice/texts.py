@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from harness.records import Record
 
 if TYPE_CHECKING:
     from harness.advice.question import Question
-
-WORDS: Final = {"analyzer": "word", "ngrams": 2}
-"""Settings of TF-IDF under which its terms are counted: words, and pairs of them."""
 
 _USUAL: Final = 2.5
 """How many times as long as the mean the longest text is, where nothing tells."""
@@ -79,14 +76,16 @@ class KnownTexts:
         for record in records:
             cell = record.cell
             task = tasks[cell.task, cell.data]
-            if record.family == "frozen features" and record.cost.train_tokens and cell.n_train:
-                tokens[task].append(record.cost.train_tokens / cell.n_train)
-            for part in ("train", "test"):  # all methods read the same rows of a seed: one that counts them tells
-                if counted := record.provenance.measured.get(f"longest_{part}_tokens"):
+            facts = record.facts
+            if facts.train_texts is not None and facts.train_texts.mean:
+                tokens[task].append(facts.train_texts.mean)
+            # All methods read the same rows of a seed: one that counts them tells.
+            for part, texts in (("train", facts.train_texts), ("test", facts.test_texts)):
+                if texts is not None and texts.longest is not None:
                     of_seed = longest[task][cell.n_train]
-                    of_seed[cell.seed, part] = max(float(counted), of_seed.get((cell.seed, part), 0.0))
-            if (found := _terms(record)) is not None:
-                terms[task][cell.n_train].append(found)
+                    of_seed[cell.seed, part] = max(float(texts.longest), of_seed.get((cell.seed, part), 0.0))
+            if facts.counts_words and facts.n_terms is not None:
+                terms[task][cell.n_train].append(facts.n_terms)
         return cls(
             {task: median(values) for task, values in tokens.items()},
             {task: {n: _over_seeds(found) for n, found in sizes.items()} for task, sizes in longest.items()},
@@ -172,14 +171,3 @@ def _nearest(known: Mapping[str, Mapping[int, Known]], task: str | None, n_train
         return None
     size = n_train if n_train in sizes else min(sizes, key=lambda size: abs(math.log((size + 1) / (n_train + 1))))
     return size, sizes[size]
-
-
-def _terms(record: Record) -> float | None:
-    """That a record of TF-IDF on words kept: its coefficients, less the constant of each row of them."""
-    config: dict[str, Any] = record.cell.config
-    if record.cell.method != "tfidf" or any(config.get(name, value) != value for name, value in WORDS.items()):
-        return None
-    classes = record.provenance.dataset.get("n_classes")
-    if not isinstance(classes, int) or not record.cost.n_trainable:
-        return None
-    return record.cost.n_trainable / Texts(1, classes=classes).coefficients - 1 or None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 from harness.advice.evidence import Point
-from harness.advice.texts import WORDS, Texts
+from harness.advice.texts import Texts
+from harness.records import Facts
 
 STEADY_TOKENS: Final = 128.0
 """What a fit inside the transformer holds however short its texts are (gradients, the optimiser's state, rounded copies
@@ -30,7 +31,7 @@ def log_work(point: Point, n_train: int, tokens: float | None) -> float:
     """
     if point.backbone is None:
         return math.log(max(n_train, 1))
-    return math.log(texts_read(point.config, n_train) * (tokens or 32.0) / 32)
+    return math.log(texts_read(point.facts, n_train) * (tokens or 32.0) / 32)
 
 
 def longest_read(point: Point, texts: Texts) -> float | None:
@@ -39,7 +40,7 @@ def longest_read(point: Point, texts: Texts) -> float | None:
     A step of training holds what its backward pass needs, more than predicting does; what trains on features holds most
     while it encodes, of texts to predict too.
     """
-    return texts.longest if trains_inside(point.config) else texts.longest_read
+    return texts.longest if point.facts.trains_inside else texts.longest_read
 
 
 def log_bytes(point: Point, texts: Texts, coefficients: float | None = None) -> float:
@@ -53,38 +54,23 @@ def log_bytes(point: Point, texts: Texts, coefficients: float | None = None) -> 
     """
     if point.backbone is not None:
         longest = longest_read(point, texts) or 64.0
-        return math.log((longest + STEADY_TOKENS if trains_inside(point.config) else longest) / 64)
+        return math.log((longest + STEADY_TOKENS if point.facts.trains_inside else longest) / 64)
     if coefficients is None:
         coefficients = _terms(point, texts) * texts.coefficients
     return math.log(_LEAST_BYTES + _COEFFICIENT_BYTES * coefficients)
 
 
 def _terms(point: Point, texts: Texts) -> float:
-    counts_words = all(point.config.get(name, value) == value for name, value in WORDS.items())
-    if not counts_words and point.trainable:
+    if not point.facts.counts_words and point.trainable:
         return point.trainable / Texts(1, classes=point.classes).coefficients
     return texts.terms or texts.n_train * (texts.tokens or 32.0)
 
 
-def trains_inside(config: dict[str, Any]) -> bool:
-    """Whether a method with these settings, as records carry them, takes steps inside the transformer."""
-    return "batch_size" in config and "pooling" not in config
+def texts_read(facts: Facts, n_train: int) -> float:
+    """Return the texts that go through the transformer in a fit to `n_train` labels, at least 1.
 
-
-def texts_read(config: dict[str, Any], n_train: int) -> float:
-    """Texts that go through the transformer in a fit of a method with these settings, at least 1.
-
-    Args:
-        config: as records carry it.
-        n_train: labels.
+    A method that takes no steps inside the transformer grows with its rows.
     """
-    if not trains_inside(config):  # frozen features: each text once
+    if not facts.trains_inside or facts.fit_length is None:
         return float(max(n_train, 1))
-    batch = int(config["batch_size"])
-    n_pairs = config.get("n_pairs")
-    items = n_train if n_pairs is None else 2 * int(n_pairs) * n_train
-    per_epoch = max(1, math.ceil(items / batch))
-    steps = max(math.ceil(float(config.get("epochs", 1.0)) * per_epoch), int(config.get("min_steps", 1)))
-    if n_pairs is not None:
-        return n_train + 2.0 * batch * min(steps, int(config.get("max_steps", steps)))
-    return float(steps * min(batch, max(n_train, 1)))
+    return float(facts.fit_length.texts(n_train))

@@ -7,7 +7,6 @@ number, never -1 or 0.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +169,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "imported",
         "boolean",
         "whether others measured it",
-        lambda record: "imported_from" in record.provenance.measured,
+        lambda record: record.facts.imported_from is not None,
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )
@@ -187,11 +186,13 @@ def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
     columns = EXPORT_COLUMNS + EXTRA_COLUMNS
     rows: list[list[Any]] = []
     cells: list[Cell] = []
+    defaults: list[dict[str, Any]] = []
     for record in records:  # a stream: each record's predictions are dropped as soon as its row is made
         rows.append([column.get(record) for column in columns])
         cells.append(record.cell)
+        defaults.append(record.facts.defaults)
     frame = _build(columns, rows)
-    frame["variant"] = pd.array(variants(cells), dtype="string")
+    frame["variant"] = pd.array(variants(cells, defaults), dtype="string")
     return frame
 
 
@@ -201,7 +202,7 @@ def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, l
     found: dict[str, list[Any]] = {}
     for name in names:
         if name == "variant":
-            found[name] = variants(record.cell for record in records)
+            found[name] = variants([record.cell for record in records], [record.facts.defaults for record in records])
         else:
             found[name] = _values(by_name[name], map(by_name[name].get, records))
     return found
@@ -209,10 +210,10 @@ def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, l
 
 @dataclass(frozen=True)
 class Cut:
-    """Texts of one cell that were longer than the method could read, from the notes of its record.
+    """Texts of one cell that were longer than the method could read.
 
     Attributes:
-        train, test: shares of the texts that were cut, between 0 and 1; None where no note says so.
+        train, test: shares of the texts that were cut, between 0 and 1; None where none was.
         tokens: tokens that were kept of a cut text; None where it is not known.
         side: end that was cut off, "right" or "left"; None where nothing was cut.
     """
@@ -223,25 +224,25 @@ class Cut:
     side: str | None = None
 
 
-_CUT = re.compile(r"(\d+) of (\d+)(, on the left)?")
 _WHOLE = Cut()
 
 
 def cut(record: Record) -> Cut:
-    """Read how many texts were cut from a record's notes (`12 of 400`, `12 of 400, on the left`).
+    """Return how many texts were cut.
 
-    Notes of another form are passed over. All test texts are read, so a cut one shows the limit; the training texts
-    that a cell draws may all be shorter than the limit.
+    All test texts are read, so a cut one shows the limit; the training texts that a cell draws may all be shorter than
+    the limit.
     """
-    notes = record.provenance.measured
-    found = {part: _CUT.fullmatch(notes.get(f"truncated_{part}_rows", "")) for part in ("train", "test")}
-    known = {part: match for part, match in found.items() if match and 0 < int(match[1]) <= int(match[2])}
-    if not known:
+    train, test = record.facts.train_texts, record.facts.test_texts
+    cut_texts = [texts for texts in (train, test) if texts is not None and texts.share_cut is not None]
+    if not cut_texts:
         return _WHOLE
-    shares = {part: int(match[1]) / int(match[2]) for part, match in known.items()}
-    longest = notes.get("longest_test_tokens", "")
-    side = "left" if any(match[3] for match in known.values()) else "right"
-    return Cut(**shares, tokens=int(longest) if "test" in known and longest.isdecimal() else None, side=side)
+    return Cut(
+        train=train.share_cut if train is not None else None,
+        test=test.share_cut if test is not None else None,
+        tokens=test.longest if test is not None and test.share_cut is not None else None,
+        side="left" if any(texts.cut_side == "left" for texts in cut_texts) else "right",
+    )
 
 
 def labels_per_class(record: Record) -> int | None:

@@ -13,12 +13,11 @@ from harness.advice import SCORES, SEED_NOISE, Floats, Point, Pooled, Scale, Whe
 from harness.backbones import BackboneFiles
 from harness.methods import LogisticMethod, Method, methods
 from harness.planning import label_of
-from harness.records import Budget
+from harness.records import Budget, Role
 from harness.tasks import Task
 
-_LEFT_OUT = frozenset({"majority", "from-scratch"})
-"""What tells something of a task, or of pretraining, and is nothing that anybody would keep."""
-
+_KEPT_ROLES: frozenset[Role] = frozenset({"baseline", "frozen features", "fine-tuning"})
+"""Roles of methods whose models somebody may want to keep; the others measure a task, pretraining or prompts."""
 
 HURRY_SECONDS = 60.0
 """Below, no penalty is chosen by folds."""
@@ -45,13 +44,22 @@ class Candidate:
 
     Attributes:
         method: as configured.
-        label: by which points are compared.
+        label: for messages.
         is_cheap: whether a fit takes no steps inside the transformer: nothing, or features that all such share.
+        known_as: the configuration of which it is a quicker form, and whose measurements speak for it; None is itself.
     """
 
     method: Method
     label: str
     is_cheap: bool
+    known_as: Method | None = None
+
+    def is_measured_by(self, point: Point) -> bool:
+        """Whether a point is of this configuration; settings that the point leaves out had their defaults."""
+        known = self.known_as or self.method
+        if point.name != known.name or point.is_cut:
+            return False
+        return {**type(known)().config(), **point.config} == known.config()
 
 
 def candidates(
@@ -72,24 +80,29 @@ def candidates(
         within: seconds that there are. Penalties that would be chosen by folds of the training rows are set instead
             where that would take too large a part of them.
     """
-    if asked is None:
+    if asked is not None:
+        quicker = asked = list(asked)
+    else:
         known = [methods.get(name) for name in methods.names()]
-        asked = [cls() for cls in known if cls.uses_labels and cls.name not in _LEFT_OUT and cls.family != "in context"]
+        asked = [cls() for cls in known if cls.uses_labels and cls.role in _KEPT_ROLES]
         size = len(task.train_labels) * max(1, task.n_outputs)
 
         def hurries(one: Method) -> bool:
             return within < HURRY_SECONDS or size > within * (FEATURES_PENALTY_SIZE if one.serves else PENALTY_SIZE)
 
-        for i, one in enumerate(asked):
-            if isinstance(one, LogisticMethod) and hurries(one):
-                asked[i] = one.model_copy(update={"c": one.c_without_folds})
+        quicker = [
+            one.model_copy(update={"c": one.c_without_folds})
+            if isinstance(one, LogisticMethod) and hurries(one)
+            else one
+            for one in asked
+        ]
     found = []
-    for method in asked:
+    for method, known_as in zip(quicker, asked, strict=True):
         needed = files if method.serves else None
         if (method.serves and files is None) or method.why_not(task, needed, device) is not None:
             continue
         work = method.workload(100, Budget(), 12)
-        found.append(Candidate(method, label_of(type(method), method.config()), work.texts_per_step == 0))
+        found.append(Candidate(method, label_of(type(method), method.config()), work.texts_per_step == 0, known_as))
     return found
 
 
@@ -125,8 +138,10 @@ class Belief:
 
     def __init__(self, prior: Iterable[Point], classes: int) -> None:
         self._z = z_of(classes)
-        self._scale = Scale("accuracy", higher_is_better=True)
-        where, values, variances = self._scale.measurements(point for point in prior if point.metric == "accuracy")
+        self._scale = Scale(higher_is_better=True)
+        self._points = [point for point in prior if point.metric == "accuracy"]
+        self._labels: dict[str, str] = {}
+        where, values, variances = self._scale.measurements(self._points)
         self._prior = Pooled(where, np.array(values), np.array(variances), SCORES) if where else None
 
     def expect(
@@ -164,7 +179,14 @@ class Belief:
         return mean[:n] + weights @ (values - mean[n:]), covariance[:n, :n] - weights @ covariance[n:, :n]
 
     def _at(self, candidate: Candidate, n_train: float) -> Where:
-        return Where(x_of(n_train), self._z, self.TASK, candidate.label, candidate.method.family)
+        return Where(x_of(n_train), self._z, self.TASK, self._label(candidate), candidate.method.family)
+
+    def _label(self, candidate: Candidate) -> str:
+        """Return the label of the candidate's points; one that no point bears where it has none."""
+        if candidate.label not in self._labels:
+            own = (point.method for point in self._points if candidate.is_measured_by(point))
+            self._labels[candidate.label] = next(own, f"\0{candidate.label}")
+        return self._labels[candidate.label]
 
     def back(self, value: float) -> float:
         """From a logit to an accuracy."""

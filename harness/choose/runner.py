@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,7 @@ class Runner:
         return None
 
     def _keep(self, record: Record, planned: PlannedCell, *, store: bool) -> Record:
+        record = dataclasses.replace(record, facts=dataclasses.replace(record.facts, is_evidence=False))
         if store:
             with contextlib.suppress(DuplicateError):  # another run was quicker
                 self._store.add(record, self._claims.owner)

@@ -19,6 +19,7 @@ from harness.support import text as wording
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
+    from harness.measure import Device
     from harness.schedule import Stepped
 
 PROBE_LIMIT_SECONDS = 120.0
@@ -74,7 +75,7 @@ def probe_command(options: ProbeOptions) -> int:
                 memory_bytes=memory,
                 report=lambda name: shown.update(Text(f"Probing {name}")),
             )
-    kept = _keep(found, files, device.name, options)
+    kept = _keep(found, files, device, options)
     if options.as_json:
         said = {"device": device.name, "memory_bytes": memory, "methods": [_plain(one) for one in found]}
         typer.echo(json.dumps(said, indent=1))
@@ -101,13 +102,13 @@ def _backbone(options: ProbeOptions, folder: Path) -> BackboneFiles:
     return replace(files, folder=bare, fingerprint=f"{files.fingerprint}/random")
 
 
-def _keep(found: list[Stepped], files: BackboneFiles | None, device: str, options: ProbeOptions) -> Path | None:
+def _keep(found: list[Stepped], files: BackboneFiles | None, device: Device, options: ProbeOptions) -> Path | None:
     from harness.cost import Probed, keep
     from harness.measure import now
 
     kept = [
         Probed(
-            device=device,
+            device=device.name,
             backbone=files.name if files is not None and one.method.serves else None,
             method=one.method.name,
             config=one.method.config(),
@@ -116,6 +117,7 @@ def _keep(found: list[Stepped], files: BackboneFiles | None, device: str, option
             seconds=one.seconds,
             peak_bytes=one.peak_bytes or 0.0,
             made_at=now(),
+            is_accelerator=device.kind != "cpu",
         )
         for one in found
         if one.seconds is not None and one.seconds > 0

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.records import is_accelerator
 from harness.support import cache_folder, write_whole
 
 _FILE = "probes.json"
@@ -27,6 +28,7 @@ class Probed:
         seconds: of a step, or of a text.
         peak_bytes: of memory above the baseline.
         made_at: when, in UTC.
+        is_accelerator: whether the device is one.
     """
 
     device: str
@@ -38,13 +40,16 @@ class Probed:
     seconds: float
     peak_bytes: float
     made_at: str
+    is_accelerator: bool = False
 
 
 def probes(folder: Path | None = None) -> list[Probed]:
     """All that were kept, the latest last; none where the file is missing or cannot be read."""
     path = (folder or cache_folder()) / _FILE
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return [Probed(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        # Version 0.1 did not say which device is an accelerator.
+        return [Probed(**{"is_accelerator": is_accelerator(one["device"]), **one}) for one in kept]
     return []
 
 

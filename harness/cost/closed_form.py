@@ -15,8 +15,8 @@ from harness.cost.memory import Trained, encoding_memory, regime, training_memor
 from harness.cost.shape import Shape, read_shape
 from harness.features import BATCH_ROWS
 from harness.measure import Device
-from harness.methods import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
 from harness.planning import PlannedCell
+from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
 from harness.tasks import Source, Task
 
 _SAMPLED_TEXTS = 200

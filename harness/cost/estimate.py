@@ -13,9 +13,8 @@ from typing import Literal
 from harness.backbones import BackboneFiles
 from harness.cost.closed_form import Amount, amount
 from harness.measure import Device
-from harness.methods import Workload
 from harness.planning import PlannedCell
-from harness.records import Record, canonical_of
+from harness.records import Record, Workload, canonical_of
 from harness.tasks import Task
 
 Basis = Literal["records", "probe", "formula"]

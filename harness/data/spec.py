@@ -177,6 +177,7 @@ class TaskSpec(_Frozen):
             the task's identity.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
+        chooses: whether the task's scores choose among settings: they are then no evidence of what methods reach.
         seen_by: backbones that are known to have been trained on this data set; reports say so.
         overlaps: data sets that are known to share texts with this one, with a word on how; reports say so.
         notes: what a reader of the results should know about the data.
@@ -205,6 +206,7 @@ class TaskSpec(_Frozen):
     content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     backbone: str | None = Field(default=None, min_length=1)
     chosen_on: bool = False
+    chooses: bool = False
     seen_by: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
     notes: str | None = None

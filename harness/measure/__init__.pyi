@@ -28,9 +28,9 @@ from .memory import release as release
 from .memory import settle as settle
 from .memory import settle_for_good as settle_for_good
 from .meters import Meters as Meters
-from .provenance import describe as describe
 from .provenance import now as now
 from .provenance import package_versions as package_versions
+from .provenance import provenance_of as provenance_of
 from .rate import matrix_rate as matrix_rate
 from .signs import is_in_long_step as is_in_long_step
 from .signs import long_step as long_step

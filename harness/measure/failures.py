@@ -31,7 +31,3 @@ class Failures(dict[str, str]):
         """Keep why a figure is missing; the first reason stays."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
         self.setdefault(name, shortened(" ".join(text.split()), MOST_CHARACTERS))
-
-    def notes(self) -> dict[str, str]:
-        """Return notes for `Provenance.measured`: `{"energy_missing": "OSError: ..."}`."""
-        return {f"{name}_missing": why for name, why in self.items()}

@@ -79,7 +79,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def describe(
+def provenance_of(
     device: Device,
     precision: str,
     *,
@@ -87,7 +87,6 @@ def describe(
     wall_seconds: float | None,
     backbone: dict[str, Any],
     dataset: dict[str, Any],
-    measured: dict[str, str],
     matrix_flops_per_second: float | None = None,
     failures: Failures | None = None,
 ) -> Provenance:
@@ -111,6 +110,5 @@ def describe(
         cells_at_a_time=device.cells_at_a_time,
         backbone=backbone,
         dataset=dataset,
-        measured=measured,
         matrix_flops_per_second=matrix_flops_per_second,
     )

@@ -74,7 +74,7 @@ def show(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[De
         wording: how they are put.
     """
     chosen = rows.take(positions)
-    bench.ledger.notes["demonstrations"] = " ".join(str(row) for row in chosen.index)
+    bench.ledger.remarks["demonstrations"] = " ".join(str(row) for row in chosen.index)
     answers = bench.kind.in_words(chosen, bench.label_words)
     return [Demonstration(*shown) for shown in zip(asked(chosen, wording), answers, strict=True)]
 

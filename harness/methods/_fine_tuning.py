@@ -24,8 +24,7 @@ from harness.measure import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Bench, Fitted
 from harness.methods.restoring import check_tensors
-from harness.methods.workload import FORWARD, FORWARD_AND_BACKWARD, Workload
-from harness.records import Budget
+from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Budget, Role, Workload
 from harness.support import UnsupportedError
 from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
@@ -98,6 +97,7 @@ class FineTuning(GradientMethod):
     gradient_checkpointing: bool = False
     compile: bool = False
 
+    role: ClassVar[Role] = "fine-tuning"
     newer_settings: ClassVar[frozenset[str]] = frozenset({"compile"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
     serves_own_forms: ClassVar[bool] = True
@@ -105,25 +105,26 @@ class FineTuning(GradientMethod):
     compacts_embedding: ClassVar[bool] = True
     """Whether unused rows of a trained embedding may be left out while training; needs it to be trained throughout."""
 
-    passes_per_text: ClassVar[float] = FORWARD_AND_BACKWARD
-    """What a text of a step costs, in forward passes: less where weights that are fixed need no gradients."""
-
-    share_trained: ClassVar[float] = 1.0
-    """Of the transformer's parameters, roughly: what has gradients and an optimiser's state."""
+    share_trained: ClassVar[float]
+    """Share of the transformer's parameters, roughly, that have gradients and an optimiser's state."""
 
     additions: ClassVar[float] = 0.0
-    """What is kept for added parameters, see `Workload`."""
+    """Numbers that are kept for added parameters, see `Workload`."""
 
     can_be_checkpointed: ClassVar[bool] = True
     """Whether blocks can be computed again."""
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """Steps of whole passes through an own copy of the transformer."""
+        """Return steps of whole passes through an own copy of the transformer.
+
+        Fixed weights need no gradients: a text costs the less, the fewer are trained.
+        """
+        passes = THROUGH + self.share_trained * (FORWARD_AND_BACKWARD - THROUGH)
         return Workload(
             steps=self.n_steps(n_train, budget),
             texts_per_step=min(self.batch_size, max(1, n_train)),
             pieces=self.accumulation,
-            passes_per_text=self.passes_per_text + (FORWARD if self.gradient_checkpointing else 0.0),
+            passes_per_text=passes + (FORWARD if self.gradient_checkpointing else 0.0),
             share_trained=self.share_trained,
             additions=self.additions,
             copies=1.0,

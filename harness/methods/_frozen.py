@@ -12,8 +12,7 @@ from harness.backbones import BackboneFiles, Pooling
 from harness.features import Layer, declared_blocks, why_no_such_layer
 from harness.measure import Phase, PrecisionPolicy
 from harness.methods.base import Bench, Fitted, Method
-from harness.methods.workload import Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 from harness.tasks import Floats, Rows
 
 _LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
@@ -28,6 +27,8 @@ class FrozenFeatures(Method):
             block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
         precision: of encoding; `auto` is bfloat16 where the hardware has it natively.
     """
+
+    role = "frozen features"
 
     pooling: Literal["own", "cls", "mean", "last"] = "own"
     layer: Layer = "last"

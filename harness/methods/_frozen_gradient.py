@@ -14,8 +14,7 @@ from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._gradient import Evaluate, SupervisedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Bench, Fitted
 from harness.methods.restoring import check_tensors
-from harness.methods.workload import Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 from harness.tasks import Floats, Form, Ints, Rows
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from harness.data import carve_validation
 from harness.measure import Precision, PrecisionPolicy
 from harness.methods.base import Bench, Method
 from harness.methods.restoring import Expected
-from harness.records import Budget
+from harness.records import Budget, FitLength
 from harness.tasks import Form, Ints, Rows
 from harness.training import Progress, Schedule
 
@@ -90,7 +90,11 @@ class TrainedMethod(Method):
 
     def default_steps(self, steps_per_epoch: int) -> int:
         """Steps of a fit where the budget names none: small data needs enough steps, not only epochs."""
-        return max(math.ceil(self.epochs * steps_per_epoch), self.min_steps)
+        return self.fit_length().of_epochs(steps_per_epoch)
+
+    def fit_length(self) -> FitLength:
+        """Return the steps of a fit that no budget limits."""
+        return FitLength(self.batch_size, self.epochs, self.min_steps)
 
     def optimisation(self) -> Optimisation:
         """The part of the configuration that the training loop reads."""
@@ -113,7 +117,7 @@ class TrainedMethod(Method):
             return everything, none
         inside, outside = carve_validation(rows.known_strata, self.validation_fraction)
         if len(outside) == 0 or len(inside) == 0:
-            bench.ledger.notes["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
+            bench.ledger.remarks["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
             return everything, none
         return inside, outside
 

@@ -24,8 +24,7 @@ from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
 from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
 from harness.methods.restoring import AGAIN, Expected, check_tensors
-from harness.methods.workload import Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 from harness.support import UnsupportedError, UsageError
 from harness.tasks import FORMS, Answers, Floats, Form, Ints, Rows, kinds
 from harness.training import answer
@@ -75,6 +74,7 @@ class InContextMethod(Method):
     """
 
     family = "in context"
+    role = "prompting"
     trains = "nothing"
     serves = LANGUAGE_MODEL
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
@@ -363,12 +363,12 @@ def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> 
     part = rows.source.key.rpartition("/")[2]
     n_cut = sum(prompt.is_cut for prompt in prompts)
     if n_cut:
-        bench.ledger.notes[f"truncated_{part}_rows"] = f"{n_cut} of {len(prompts)}"
+        bench.ledger.note_cut(part, n_cut, len(prompts))
     n_short = sum(prompt.n_dropped > 0 for prompt in prompts)
     if n_short:
         most = max(prompt.n_dropped for prompt in prompts)
         where = "all rows" if n_short == len(prompts) else f"{n_short} of {len(prompts)} rows"
-        bench.ledger.notes["dropped_demonstrations"] = f"{most} of {n_shown} at most, in {where}"
+        bench.ledger.remarks["dropped_demonstrations"] = f"{most} of {n_shown} at most, in {where}"
 
 
 def _log_softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

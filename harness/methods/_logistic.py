@@ -130,7 +130,7 @@ def softmax_of_choices(scores: npt.NDArray[Any]) -> Floats:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenPenalty:
     """The penalty chosen and what choosing took.
 
     Attributes:
@@ -150,7 +150,7 @@ def choose_penalty(
     n_folds: int,
     default: float,
     lone_classes: Collection[int] = (),
-) -> Choice:
+) -> ChosenPenalty:
     """Return the C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
 
     The log loss and not the accuracy: it tells penalties apart on a few dozen rows. With a single row of some class
@@ -164,7 +164,7 @@ def choose_penalty(
     counts = np.bincount(strata[may_validate], minlength=n_classes)
     n_folds = min(n_folds, int(counts[counts > 0].min(initial=n_folds)))
     if n_folds < 2 or not may_validate.any():
-        return Choice(default, 0.0)
+        return ChosenPenalty(default, 0.0)
     fold_of = np.where(may_validate, folds(strata, n_folds), -1)
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
@@ -180,7 +180,7 @@ def choose_penalty(
         if loss > best_loss:
             break
         best, best_loss = inverse_penalty, loss
-    return Choice(best, iterations)
+    return ChosenPenalty(best, iterations)
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
@@ -252,7 +252,7 @@ class LogisticMethod(Method):
         # a sparse matrix is the number of its stored values.
         n_scores = bench.n_outputs if features.ndim == 2 else 1
         bench.ledger.train_flops += 4.0 * (model.n_iterations + choice_iterations) * features.size * n_scores
-        bench.ledger.notes["chosen_c"] = chosen
+        bench.ledger.state(penalty=chosen)
         return model
 
 

@@ -15,8 +15,7 @@ from harness.measure import is_out_of_memory
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import projections
 from harness.methods.base import Bench, Choice, Range, SearchSpace
-from harness.methods.workload import THROUGH, Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 from harness.support import UnsupportedError
 from harness.tasks import Form, Rows
 
@@ -48,7 +47,6 @@ class PeftMethod(FineTuning):
 
     search_space: ClassVar[SearchSpace] = RATE_AND_EPOCHS
 
-    passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
 
     learning_rate: float = Field(default=3e-3, gt=0)

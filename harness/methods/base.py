@@ -8,12 +8,11 @@ methods for their configurations alone.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.backbones import Architecture, BackboneFiles, Pooling
 from harness.measure import Device, MemoryMeter, Phase, PhaseClock, Precision, PrecisionPolicy, known_flops
-from harness.methods.workload import Workload
-from harness.records import Budget, CurvePoint
+from harness.records import ROLES, TRAINS_INSIDE, Budget, CurvePoint, Facts, FitLength, Role, TextLengths, Workload
 from harness.support import Registry, UnsupportedError, UsageError
 from harness.tasks import FORMS, Answers, Floats, Form, Kind, Labels, Reply, Rows, Task, kinds
 
@@ -58,10 +56,12 @@ class Range:
 
 SearchSpace = Mapping[str, Choice | Range]
 
+_PARTS = ("train", "test")
+
 
 @dataclass
 class Ledger:
-    """What a fit spent that no clock shows; the bench writes it, the record shows it.
+    """Spending of a fit that no clock shows, and facts about it; the bench writes it, the record shows it.
 
     `train_flops` is not a number where a part of the operations could not be counted; `counted_flops` is None then.
     `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
@@ -73,12 +73,60 @@ class Ledger:
     curve: list[CurvePoint] = field(default_factory=list)
     reused: set[str] = field(default_factory=set)
     computed_all: bool = True
-    notes: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    _n_read: dict[str, int] = field(default_factory=dict)
 
     @property
     def counted_flops(self) -> float | None:
         """The operations of the fit; None where they could not be counted."""
         return known_flops(self.train_flops)
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """Remarks on the fit in words, by subject; a method adds its own."""
+        return self.facts.remarks
+
+    def state(self, **facts: Any) -> None:
+        """Set facts by the names of their fields."""
+        self.facts = replace(self.facts, **facts)
+
+    def adopt(self, of_fit: Facts) -> None:
+        """Take over what a fit of its own ledger has stated."""
+        own = self.facts
+        self.facts = replace(
+            own,
+            train_texts=of_fit.train_texts or own.train_texts,
+            test_texts=of_fit.test_texts or own.test_texts,
+            n_terms=of_fit.n_terms,
+            counts_words=of_fit.counts_words,
+            penalty=of_fit.penalty,
+            missing={**own.missing, **of_fit.missing},
+            remarks={**own.remarks, **of_fit.remarks},
+        )
+
+    def note_lengths(self, part: str, lengths: npt.NDArray[np.int64], n_rows: int) -> None:
+        """Note the lengths of the sequences, in tokens, that `n_rows` rows of a part (`train`, `test`) are read in."""
+        known = self._texts_of(part)
+        longest = max(known.longest or 0, int(lengths.max(initial=0)))
+        if part not in _PARTS:
+            self.remarks[f"longest_{part}_tokens"] = str(longest)
+        elif n_rows >= self._n_read.get(part, 1):
+            self._n_read[part] = n_rows
+            self._note_texts(part, replace(known, longest=longest, mean=float(lengths.sum()) / n_rows))
+        else:
+            self._note_texts(part, replace(known, longest=longest))
+
+    def note_cut(self, part: str, n_cut: int, n_texts: int, side: Literal["left", "right"] = "right") -> None:
+        """Note how many texts of a part lost an end: never silent."""
+        if n_cut and part in _PARTS:
+            known = self._texts_of(part)
+            self._note_texts(part, replace(known, n_cut=n_cut, n_texts=n_texts, cut_side=side))
+
+    def _texts_of(self, part: str) -> TextLengths:
+        return getattr(self.facts, f"{part}_texts", None) or TextLengths()
+
+    def _note_texts(self, part: str, texts: TextLengths) -> None:
+        self.state(**{f"{part}_texts": texts})
 
 
 @dataclass
@@ -158,12 +206,8 @@ class Bench:
         max_length = min(self.max_length, self.some_backbone.max_length - reserved)
         tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
         part = rows.source.key.rpartition("/")[2]
-        longest = f"longest_{part}_tokens"
-        known = max(int(self.ledger.notes.get(longest, 0)), tokens.longest_of(rows.index))
-        self.ledger.notes[longest] = str(known)
-        if tokens.n_truncated:  # never silent
-            side = "" if rows.source.cut == "right" else ", on the left"
-            self.ledger.notes[f"truncated_{part}_rows"] = f"{tokens.n_truncated} of {tokens.n_rows}{side}"
+        self.ledger.note_lengths(part, tokens.lengths[tokens.sequences(rows.index)], len(rows))
+        self.ledger.note_cut(part, tokens.n_truncated, tokens.n_rows, rows.source.cut)
         return tokens
 
     def pooled(
@@ -282,7 +326,7 @@ class Bench:
 
     def _flops_are_unknown(self, why: str | None) -> None:
         """Note that operations cannot be counted; refuse a budget that limits them."""
-        self.ledger.notes["train_flops_missing"] = str(why)
+        self.ledger.facts.missing["train_flops"] = str(why)
         if self.budget.train_flops is not None:
             raise UnsupportedError(
                 f"The budget limits train_flops, and the operations of backbone '{self.files.name}' cannot be counted "
@@ -340,6 +384,7 @@ class Method(BaseModel, ABC):
         mended: where a fault made cells wrong on some architectures only: the version there, by transformers' model
             type. Cells on other architectures keep their identity.
         family: the group it is listed under.
+        role: what it does with the transformer; advice and plans go by it.
         trains: what it trains, in a phrase.
         source: where it comes from (paper, arXiv id).
         serves: architectures that it can adapt; empty for methods that use no backbone.
@@ -366,6 +411,7 @@ class Method(BaseModel, ABC):
     version: ClassVar[int] = 1
     mended: ClassVar[Mapping[str, int]] = {}
     family: ClassVar[str]
+    role: ClassVar[Role]
     trains: ClassVar[str]
     source: ClassVar[str]
     serves: ClassVar[frozenset[Architecture]] = ANY_ARCHITECTURE
@@ -418,10 +464,15 @@ class Method(BaseModel, ABC):
         they were before the settings existed.
         """
         config = self.model_dump(mode="json")
-        for name in {"tune", *self.newer_settings}:
-            if getattr(self, name) == type(self).model_fields[name].default:
+        for name, default in self.defaults().items():
+            if getattr(self, name) == default:
                 del config[name]
         return config
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the default values of the settings that a configuration states only where they differ."""
+        return {name: cls.model_fields[name].default for name in sorted({"tune", *cls.newer_settings})}
 
     @classmethod
     def why_not_kind(cls, kind: Kind) -> str | None:
@@ -464,8 +515,16 @@ class Method(BaseModel, ABC):
         return reason
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
-        """How much of a transformer of `n_blocks` blocks a cell runs, for plans; nothing, unless a method says more."""
+        """Return how much of a transformer of `n_blocks` blocks a cell runs: nothing, unless a method says more.
+
+        Plans go by it, records carry it, and the contract tests compare it with what a fit does. A method that uses a
+        transformer, other than by prompts, must have one of its own.
+        """
         return Workload()
+
+    def fit_length(self) -> FitLength | None:
+        """Return the optimiser steps of a fit as a function of labels; None where a fit takes none."""
+        return None
 
     def halved(self) -> Method | None:
         """The same method in less memory, every step the same: for a cell that ran out; None where there is no such."""
@@ -487,10 +546,8 @@ def _why_no_method(member: Any) -> str | None:
     """Return the reason why an object is no method that can be listed and run; None if it is one."""
     if not (isinstance(member, type) and issubclass(member, Method)):
         return f"{member!r:.80} is no method"
-    if inspect.isabstract(member):
-        return f"{member.__name__} lacks {', '.join(sorted(member.__abstractmethods__))}"
-    missing = [name for name in ("name", "family", "trains", "source") if not isinstance(getattr(member, name, 0), str)]
-    return f"{member.__name__} does not say its {', '.join(missing)}" if missing else None
+    lacks = sorted(member.__abstractmethods__)
+    return f"{member.__name__} lacks {', '.join(lacks)}" if lacks else None
 
 
 methods: Registry[type[Method]] = Registry(
@@ -501,6 +558,44 @@ M = TypeVar("M", bound=type[Method])
 
 
 def method(cls: M) -> M:
-    """Register a method's class under its name."""
+    """Register a method's class under its name.
+
+    Raises:
+        UsageError: the class leaves out something that has no safe default; the message names it.
+    """
+    check_declarations(cls)
     methods.add(cls.name, cls)
     return cls
+
+
+def check_declarations(cls: type[Method]) -> None:
+    """Refuse a method's class that does not say what it is, or what its fits cost.
+
+    Raises:
+        UsageError: a class variable without a default is missing, or the workload is.
+    """
+    missing = sorted(name for name in cls.__class_vars__ if not hasattr(cls, name) and not name.startswith("_"))
+    if missing:
+        first = missing[0]
+        meaning = _MEANINGS.get(first, "see the docstring of the class that asks for it")
+        raise UsageError(
+            f"Method class '{cls.__name__}' declares no {', no '.join(missing)}. Add `{first} = ...` to the class "
+            f"({meaning})."
+        )
+    if cls.role in {"frozen features", *TRAINS_INSIDE} and cls.workload is Method.workload:
+        raise UsageError(
+            f"Method class '{cls.__name__}' has the role '{cls.role}' and declares no workload: it would be planned as "
+            "if it cost nothing. Define `workload(n_train, budget, n_blocks)`, or derive from a class that does."
+        )
+    if cls.role in TRAINS_INSIDE and cls.fit_length is Method.fit_length:
+        raise UsageError(
+            f"Method class '{cls.__name__}' has the role '{cls.role}' and declares no `fit_length()`: the steps of its "
+            "fits as a function of labels. Define it, or derive from a class that does."
+        )
+
+
+_MEANINGS = {
+    "role": "one of " + ", ".join(f"'{role}'" for role in ROLES),
+    "share_trained": "share of the transformer's parameters that have gradients: 1.0 for all, 0.0 for next to none",
+}
+"""Class variables without a default, and what they hold."""

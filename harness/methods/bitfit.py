@@ -10,7 +10,6 @@ from pydantic import Field
 from harness.backbones import BackboneFiles, tensor_names
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Choice, Range, SearchSpace, method
-from harness.methods.workload import THROUGH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +29,6 @@ class BitFit(FineTuning):
     needs = "biases"
     # Version 1 took the bias of the language-modelling head for one of the transformer's, and trained nothing.
     mended: ClassVar[Mapping[str, int]] = {"modernbert": 2, "modernbert-decoder": 2}
-    passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(3e-4, 1e-2, log=True),

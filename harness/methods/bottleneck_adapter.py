@@ -12,7 +12,6 @@ from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import attention_ends, feedforward_ends
 from harness.methods._peft import RATE_AND_EPOCHS
 from harness.methods.base import Choice, SearchSpace, method
-from harness.methods.workload import THROUGH
 from harness.support import UnsupportedError
 from harness.tasks import Form
 
@@ -44,7 +43,6 @@ class BottleneckAdapter(FineTuning):
         ),
         2,
     )
-    passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "width": Choice((8, 32, 64))}
 

@@ -41,7 +41,7 @@ class FewShot(DemonstratingMethod):
             with bench.working("fit"):
                 everything = np.arange(len(rows), dtype=np.int64)
                 demonstrations = show(rows, everything, bench, self.wording(bench))
-            bench.ledger.notes["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
+            bench.ledger.remarks["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
             return FittedPrompt(self, bench, demonstrations, nearest=Nearest(embeddings, self.k, self.precision))
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")

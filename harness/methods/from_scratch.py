@@ -22,6 +22,7 @@ class FromScratch(Full):
 
     name = "from-scratch"
     family = "baseline"
+    role = "from scratch"
     trains = "everything, from random weights"
     source = "Devlin et al., 2019, arXiv:1810.04805 (the architecture); transformers' own initialisation"
 

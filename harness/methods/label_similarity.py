@@ -13,8 +13,7 @@ from harness.measure import PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods.base import Bench, Fitted, Method, method
 from harness.methods.restoring import Expected, check_tensors
-from harness.methods.workload import Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 from harness.tasks import Floats, Rows, Source
 
 _PLACE = "{label}"
@@ -32,6 +31,7 @@ class LabelSimilarity(Method):
 
     name = "label-similarity"
     family = "in context"
+    role = "prompting"
     trains = "nothing"
     source = "Yin et al., 2019, arXiv:1909.00161; Schopf et al., 2022, arXiv:2211.16285"
     serves_pairs: ClassVar[bool] = False

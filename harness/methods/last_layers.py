@@ -13,8 +13,7 @@ from harness.features import declared_blocks
 from harness.measure import long_step
 from harness.methods._by_depth import ByDepth
 from harness.methods.base import Bench, Choice, Range, SearchSpace, method
-from harness.methods.workload import Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +35,7 @@ class LastLayers(ByDepth):
 
     name = "last-layers"
     family = "partial fine-tuning"
+    share_trained = 1.0  # of the blocks that a step runs
     trains = "the last k blocks, and the output layer"
     source = "Yosinski et al., 2014, arXiv:1411.1792; Lee et al., 2019, arXiv:1911.03090"
     search_space: ClassVar[SearchSpace] = {
@@ -78,7 +78,7 @@ class LastLayers(ByDepth):
         from harness.training import PREDICT_ROWS, BlockInputs
 
         if not bench.form.enters_blocks:
-            bench.ledger.notes["frozen_blocks"] = f"run in every step: so it is for {bench.kind.form}"
+            bench.ledger.remarks["frozen_blocks"] = f"run in every step: so it is for {bench.kind.form}"
             return super().make_inputs(model, examples, bench)
         rows = examples.sequences
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
@@ -86,7 +86,8 @@ class LastLayers(ByDepth):
             fits = BlockInputs.fits(model, rows, self.k, pad_id, bench.device)
         model.train()
         if not fits:
-            bench.ledger.notes["frozen_blocks"] = "run in every step: this architecture cannot be entered in the middle"
+            said = "run in every step: this architecture cannot be entered in the middle"
+            bench.ledger.remarks["frozen_blocks"] = said
             return super().make_inputs(model, examples, bench)
         with bench.working("encode"):
             inputs = BlockInputs(

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from harness.methods._fine_tuning import FineTuning
 from harness.methods.base import Choice, Range, SearchSpace, method
-from harness.methods.workload import THROUGH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +22,6 @@ class LayerNorm(FineTuning):
     family = "partial fine-tuning"
     trains = "gains and biases of the norms, and the output layer"
     source = "Qi et al., 2022, arXiv:2211.08682; Houlsby et al., 2019, arXiv:1902.00751 (section 3.4)"
-    passes_per_text: ClassVar[float] = THROUGH
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(1e-3, 3e-2, log=True),

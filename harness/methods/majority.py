@@ -18,6 +18,7 @@ class Majority(Method):
 
     name = "majority"
     family = "baseline"
+    role = "floor"
     trains = "nothing: class frequencies"
     source = "none: the floor of every comparison"
     serves = NO_BACKBONE

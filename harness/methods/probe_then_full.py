@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from harness.methods.base import Bench, method
 from harness.methods.full import Full
 from harness.methods.linear_probe import LinearProbe
-from harness.methods.workload import Workload
-from harness.records import Budget
+from harness.records import Budget, Workload
 from harness.tasks import Form, Rows
 
 if TYPE_CHECKING:

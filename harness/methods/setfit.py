@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,8 +17,7 @@ from harness.methods._logistic import Logistic, expected_logistic, logistic_tens
 from harness.methods.base import ENCODER, Bench, Choice, Fitted, Range, SearchSpace, method
 from harness.methods.linear_probe import LinearProbe
 from harness.methods.restoring import check_tensors
-from harness.methods.workload import FORWARD_AND_BACKWARD, Workload
-from harness.records import Budget
+from harness.records import FORWARD_AND_BACKWARD, Budget, FitLength, Workload
 from harness.tasks import Floats, Ints, Rows
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class SetFit(TrainedMethod):
 
     name = "setfit"
     family = "contrastive"
+    role = "fine-tuning"
     trains = "the transformer on pairs of texts, then a logistic regression"
     source = "Tunstall et al., 2022, arXiv:2209.11055; Reimers and Gurevych, 2019, arXiv:1908.10084 (the loss)"
     serves_pairs: ClassVar[bool] = False
@@ -60,16 +61,19 @@ class SetFit(TrainedMethod):
     min_steps: int = Field(default=1, ge=1)
     max_steps: int = Field(default=240, ge=1)
 
-    def default_steps(self, steps_per_epoch: int) -> int:
-        """An epoch of pairs, or `max_steps`."""
-        return min(super().default_steps(steps_per_epoch), self.max_steps)
+    def fit_length(self) -> FitLength:
+        """Return an epoch of pairs, or `max_steps`; then each text once."""
+        length = super().fit_length()
+        return replace(
+            length, max_steps=self.max_steps, items_per_label=2 * self.n_pairs, texts_per_item=2, reads_after=1
+        )
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Steps of pairs, two texts each; then each training text once, for the classifier."""
         return Workload(
             encoded=n_train,
             steps=self.n_steps(2 * self.n_pairs * n_train, budget),
-            texts_per_step=2 * self.batch_size,
+            texts_per_step=self.fit_length().texts_per_step(n_train),
             pieces=self.accumulation,
             passes_per_text=FORWARD_AND_BACKWARD,
             share_trained=1.0,
@@ -116,7 +120,7 @@ class SetFit(TrainedMethod):
             )
             decay = 1.0
             if len(batches) == 0:  # a single text has no pair
-                bench.ledger.notes["pairs"] = "none: fewer than two training texts"
+                bench.ledger.remarks["pairs"] = "none: fewer than two training texts"
             else:
                 torch.manual_seed(bench.seeded("dropout"))
                 outcome = self.optimise(

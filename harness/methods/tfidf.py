@@ -27,6 +27,7 @@ class Tfidf(LogisticMethod):
 
     name = "tfidf"
     family = "baseline"
+    role = "baseline"
     trains = "a logistic regression on TF-IDF of n-grams"
     source = "Salton and Buckley, 1988, doi:10.1016/0306-4573(88)90021-0; scikit-learn"
     serves = NO_BACKBONE
@@ -46,6 +47,8 @@ class Tfidf(LogisticMethod):
             except ValueError:  # no text has a word of two letters: every row is the same to this method
                 vectoriser = self._vectoriser(vocabulary={"": 0})
                 features = vectoriser.fit_transform(rows.texts)
+        counts_words = self.analyzer == "word" and self.ngrams == 2
+        bench.ledger.state(n_terms=features.shape[1], counts_words=counts_words)
         return _Tfidf(vectoriser, self.fit_penalised(features, rows.known_labels, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.backbones import BackboneFiles
 from harness.data import Size, class_counts
 from harness.methods import Method
-from harness.records import Budget, Cell, Draw
+from harness.records import Budget, Cell, Draw, configuration_label
 from harness.support import HarnessError, UsageError, uncollected
 from harness.tasks import Task
 
@@ -44,9 +44,7 @@ class PlannedCell:
 
 def label_of(method: type[Method], config: Mapping[str, Any]) -> str:
     """A method's name, with those of its settings that are not the defaults: `lora[rank=4]`."""
-    defaults = _default_config(method)
-    settings = ",".join(f"{name}={value}" for name, value in config.items() if defaults.get(name) != value)
-    return f"{method.name}[{settings}]" if settings else method.name
+    return configuration_label(method.name, config, _default_config(method))
 
 
 @functools.cache

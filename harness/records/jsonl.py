@@ -35,7 +35,7 @@ def payload_of(record: Record) -> dict[str, Any]:
             f"The score of {record.cell.label()} is {record.score.value}; expected a number. "
             "Store the record as 'failed', with the reason in `error`."
         )
-    for name in ("score", "train_score", "cost", "curve", "provenance"):
+    for name in ("score", "train_score", "cost", "curve", "provenance", "facts"):
         value[name] = _finite(value[name])
     return value
 

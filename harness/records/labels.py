@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from harness.records.record import Cell
 
-LEFT_OUT_AT_DEFAULT: Final = frozenset({"tune", "analyzer", "compile"})
-"""Settings that configurations state only where they differ from the default (`Method.newer_settings`, and `tune`): a
-configuration without one is another than a configuration with it, not an older one."""
 
-
-def variants(cells: Iterable[Cell]) -> list[str]:
+def variants(cells: Iterable[Cell], defaults: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a label for each cell's configuration of its method, by what tells it from the method's others.
+
+    Args:
+        cells: of any methods.
+        defaults: of each cell, the settings that its configuration states only where they differ (`Facts.defaults`).
 
     A version tells cells apart only where a task and a backbone have cells of one configuration in several versions. A
     fault that is mended on some backbones, or for some kinds of task, raises the version there only, and a method is
     still one method.
 
     Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
-    name. What is stated only where it differs from the default (`tfidf[analyzer=char]`) is always told.
+    name. A setting that is stated only where it differs from the default (`tfidf[analyzer=char]`) is always told.
     """
     cells = list(cells)
+    unstated: defaultdict[str, set[str]] = defaultdict(set)
+    for cell, known_defaults in zip(cells, defaults, strict=True):
+        unstated[cell.method].update(known_defaults)
     versions: defaultdict[tuple[str | None, ...], set[int]] = defaultdict(set)
     told: dict[int, str] = {}
     for cell in cells:
@@ -43,11 +46,13 @@ def variants(cells: Iterable[Cell]) -> list[str]:
             settings[key] = flat
             same = known[id(cell.config), cell.version, cell.method] = (cell.config, key)
         configured.append(same[1])
-    labels = {key: storable(label) for key, label in _variants(settings).items()}
+    labels = {key: storable(label) for key, label in _variants(settings, unstated).items()}
     return [labels[key] for key in configured]
 
 
-def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[str, str], str]:
+def _variants(
+    settings: Mapping[tuple[str, str], dict[str, str]], unstated: Mapping[str, set[str]]
+) -> dict[tuple[str, str], str]:
     by_method: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
     for (method, _), flat in settings.items():
         by_method[method].append(flat)
@@ -58,11 +63,20 @@ def _variants(settings: Mapping[tuple[str, str], dict[str, str]]) -> dict[tuple[
         told = [
             name
             for name in sorted(flat)
-            if name.partition(".")[0] in LEFT_OUT_AT_DEFAULT or any(other.get(name) != flat[name] for other in others)
+            if name.partition(".")[0] in unstated[method] or any(other.get(name) != flat[name] for other in others)
         ]
-        inner = ", ".join(f"{name}={flat[name]}" for name in told)
-        labels[key] = f"{method}[{inner}]" if inner else method
+        labels[key] = _label(method, {name: flat[name] for name in told})
     return labels
+
+
+def configuration_label(method: str, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return a label for a configuration by its settings that are not the defaults: `lora[rank=4]`."""
+    return _label(method, _flatten({name: value for name, value in config.items() if defaults.get(name) != value}))
+
+
+def _label(method: str, told: Mapping[str, str]) -> str:
+    inner = ", ".join(f"{name}={value}" for name, value in told.items())
+    return f"{method}[{inner}]" if inner else method
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

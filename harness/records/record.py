@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from harness.records.budgets import Budget, parse_budget, shared_budget
 from harness.records.canonical import canonical, canonical_of, fields_of, shared_config
+from harness.records.facts import Facts
 from harness.records.predictions import Predictions
 from harness.support import UsageError, shortened
 
@@ -27,6 +28,7 @@ __all__ = [
     "Cost",
     "CurvePoint",
     "Draw",
+    "Facts",
     "Predictions",
     "Provenance",
     "Record",
@@ -37,7 +39,8 @@ __all__ = [
 ]
 
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the JSON; `harness.records.upgrade` brings older JSON to it."""
 
 Status = Literal["ok", "unsupported", "out_of_memory", "out_of_time", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -49,10 +52,6 @@ MAX_ERROR = 10_000
 
 FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
 """What the next run leaves alone; `failed` is tried again on request."""
-
-
-UNSTEADY = "unsteady"
-"""The note, among `Provenance.measured`, that says what disturbed a cell's measuring."""
 
 
 def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
@@ -131,6 +130,7 @@ class Score:
         n_test: test rows scored; 0 where an imported result does not say.
         n_test_available: test rows there were before the cap.
         others: further metrics by name.
+        highest: upper end of the metric's range; None where there is none.
     """
 
     metric: str
@@ -141,6 +141,7 @@ class Score:
     n_test: int
     n_test_available: int | None = None
     others: dict[str, float] = field(default_factory=dict)
+    highest: float | None = 1.0
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What produced the record: versions, commit, machine settings, and notes on backbone, data and measuring.
+    """Origin of a record: versions, commit, machine settings, and what is known of backbone and data.
 
     Attributes:
         wall_seconds: from the cell's beginning to its record, with caches as warm as they were: what plans go by, and
@@ -262,7 +263,6 @@ class Provenance:
     cells_at_a_time: int = 1
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, str] = field(default_factory=dict)
     matrix_flops_per_second: float | None = None
     price_per_hour: float | None = None
 
@@ -289,6 +289,7 @@ class Record:
     error: str | None = None
     attempt: int = 1
     predictions: Predictions | None = None
+    facts: Facts = field(default_factory=Facts)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -298,7 +299,7 @@ class Record:
     @property
     def unsteady(self) -> str | None:
         """What disturbed the machine while the cell was measured, in words; None where nothing is known to have."""
-        return self.provenance.measured.get(UNSTEADY)
+        return self.facts.unsteady
 
     @property
     def utilisation(self) -> float | None:
@@ -329,13 +330,21 @@ class Record:
         value["cost"] = {**fields_of(self.cost), "reused": list(self.cost.reused)}
         value["curve"] = [fields_of(point) for point in self.curve]
         value["provenance"] = fields_of(self.provenance)
+        value["facts"] = self.facts.to_json()
         value["error"] = self.error
         value["predictions"] = None if self.predictions is None else self.predictions.to_json()
         return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
-        """The inverse of `to_json`; refuses a record of a newer schema or of another identity than it claims."""
+        """Return what `to_json` was made from, in this schema or an older one.
+
+        Raises:
+            UsageError: the schema is a newer one, or the cell has another identity than the record claims.
+        """
+        from harness.records.upgrade import upgraded  # which makes records itself
+
+        value = upgraded(value)
         if value.get("schema") != SCHEMA:
             raise UsageError(f"A record of schema {value.get('schema')!r} was given; this version reads {SCHEMA}.")
         predictions = value.get("predictions")
@@ -352,6 +361,7 @@ class Record:
             cost=Cost(**{**value["cost"], "reused": tuple(value["cost"].get("reused", ()))}),
             curve=tuple(CurvePoint(**point) for point in value["curve"]),
             provenance=Provenance(**value["provenance"]),
+            facts=Facts.from_json(value["facts"]),
             error=value["error"],
             predictions=None if predictions is None else Predictions.from_json(predictions),
         )

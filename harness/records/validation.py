@@ -1,7 +1,8 @@
 """Check the JSON of a record that somebody else wrote, field by field, before it becomes a record.
 
 The checks follow from the annotations of the types in `harness.records.record`, so a new field is checked as soon as it
-exists. `_RANGES`, `_TEXTS` and `_NOTES` say what the annotations cannot.
+exists. `_RANGES`, `_TEXTS` and `_NOTES` say what the annotations cannot. Records of schema 1 are checked by the same
+rules: they have `provenance.measured` in place of facts.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train_score": (-MAX_NUMBER, MAX_NUMBER),
     "train_loss": (-MAX_NUMBER, MAX_NUMBER),
     "validation": (-MAX_NUMBER, MAX_NUMBER),
+    "highest": (1e-9, MAX_NUMBER),
+    **dict.fromkeys(("mean", "n_terms", "penalty", "encoded", "passes_per_text", "additions"), (0, MAX_NUMBER)),
+    **dict.fromkeys(("copies", "texts_per_answer"), (0, MAX_NUMBER)),
+    "share_trained": (0, 1),
+    "epochs": (1e-9, 1e9),
+    **dict.fromkeys(("batch_size", "pieces", "items_per_label", "texts_per_item"), (1, MAX_WHOLE)),
 }
 """Smallest and largest value of a number, by field; others are 0 or more, and seconds end at `MAX_SECONDS`."""
 
@@ -77,8 +84,10 @@ def check_record(value: Any) -> None:
     """
     if not isinstance(value, dict):
         raise StoreError(f"it is {_shown(value)}; expected an object with the fields of a record")
-    if (schema := value.get("schema")) != SCHEMA or type(schema) is not int:
-        raise StoreError(f"schema is {_shown(schema)}; this version reads schema {SCHEMA}")
+    if (schema := value.get("schema")) not in (1, SCHEMA) or type(schema) is not int:
+        raise StoreError(f"schema is {_shown(schema)}; this version reads schema 1 and {SCHEMA}")
+    if schema == 1:
+        value = _without_notes(value)
     _check_fields(value, Record, "")
     if value.get("status") == "ok":
         if value["score"] is None:
@@ -92,8 +101,27 @@ def check_record(value: Any) -> None:
     _check_cell(value["cell"])
     if value["score"] is not None:
         _check_score(value["score"])
-    provenance = value["provenance"]
-    _check_notes(provenance.get("dataset") or {}, provenance.get("measured") or {})
+    _check_notes(value["provenance"].get("dataset") or {})
+    for part in ("train_texts", "test_texts"):
+        _check_lengths(value["facts"].get(part) or {}, f"facts.{part}")
+
+
+def _without_notes(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of schema 1 without the notes on measuring, which are checked, and with empty facts."""
+    if "facts" in value:
+        raise StoreError("facts is no field of a record of schema 1")
+    provenance = value.get("provenance")
+    if type(provenance) is not dict or "measured" not in provenance:
+        return {**value, "facts": {}}
+    notes = provenance["measured"]
+    if (expected := _check_notes_of_1(notes)) is not None:
+        raise StoreError(_message("provenance.measured", notes, expected))
+    for part in ("train", "test"):
+        name = f"longest_{part}_tokens"
+        if name in notes and not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", notes[name]):
+            raise StoreError(_message(f"provenance.measured.{name}", notes[name], "a number of tokens"))
+    rest = {name: item for name, item in provenance.items() if name != "measured"}
+    return {**value, "provenance": rest, "facts": {}}
 
 
 def check_predictions(record: Record) -> None:
@@ -189,7 +217,7 @@ def _rules_of(of: type) -> tuple[dict[str, _Rule], frozenset[str]]:
     }
     if of is Record:
         rules |= {"id": (_check_id, False, 1.0, 0.0), "predictions": (lambda _: None, True, 1.0, 0.0)}
-        required |= {"id", "score", "train_score", "cost", "curve", "error", "attempt"}
+        required |= {"id", "score", "train_score", "cost", "curve", "error", "attempt", "facts"}
     return rules, frozenset(required)
 
 
@@ -350,6 +378,7 @@ _SETTINGS: dict[str, Check] = {
 }
 """Settings that forecasts calculate with."""
 
+_check_notes_of_1 = _check_of(dict[str, str], "")
 _optional_text = _check_of(str | None, "")
 _NOTES: dict[str, Check] = {
     **dict.fromkeys(("hub", "config", "revision"), _optional_text),
@@ -368,15 +397,17 @@ def _check_settings(config: Mapping[str, Any]) -> None:
             raise StoreError(_message(f"cell.config.{name}", item, expected))
 
 
-def _check_notes(dataset: Mapping[str, Any], measured: Mapping[str, str]) -> None:
+def _check_notes(dataset: Mapping[str, Any]) -> None:
     for name, check in _NOTES.items():
         item = dataset.get(name)
         if item is not None and (expected := check(item)) is not None:
             raise StoreError(_message(f"provenance.dataset.{name}", item, expected))
-    for part in ("train", "test"):
-        name = f"longest_{part}_tokens"
-        if name in measured and not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", measured[name]):
-            raise StoreError(_message(f"provenance.measured.{name}", measured[name], "a number of tokens"))
+
+
+def _check_lengths(texts: Mapping[str, Any], where: str) -> None:
+    n_cut, n_texts = texts.get("n_cut"), texts.get("n_texts")
+    if (n_cut is None) != (n_texts is None) or (n_cut is not None and n_cut > n_texts):
+        raise StoreError(f"{where}.n_cut is {n_cut}; expected at most {where}.n_texts = {n_texts}")
 
 
 def _check_score(score: Mapping[str, Any]) -> None:

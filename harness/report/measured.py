@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-from harness.records import UNSTEADY, Record
+from harness.records import Record
 from harness.report.observations import Observations
 from harness.support import text
-
-_SETTINGS = "tuned_settings"
-_OF_ONE_CELL = (_SETTINGS, "tuned_trials", UNSTEADY)
-"""Notes that differ from cell to cell: hundreds of them would bury the others."""
-
-_OF_TEXTS = re.compile(r"truncated_(train|test)_rows|longest_(train|test)_tokens")
-"""Notes on the lengths of texts, which the tables tell by task and method."""
 
 HOW_TO_READ = """\
 - **labels** (n_train) counts every label that a method may look at, those that it sets aside for validation, tuning or
@@ -106,7 +98,7 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
     items += [("backbone", one) for one in weights]
     n_reused = sum(bool(record.cost.reused) for record in records)
     n_unsteady = sum(record.unsteady is not None for record in records)
-    n_tuned = sum(_SETTINGS in p.measured for p in made)
+    n_tuned = sum(record.facts.tuned_settings is not None for record in records)
     if n_reused:
         said = f"{n_reused} of {len(records)} cells took something from a cache, charged at its measured cost"
         items.append(("", said))
@@ -116,12 +108,7 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
     if n_unsteady:
         said = f"{n_unsteady} of {len(records)} cells were disturbed by other processes: their seconds are unreliable"
         items.append(("", said))
-    notes = _once(
-        f"{name}: {note}"
-        for p in made
-        for name, note in sorted(p.measured.items())
-        if name not in _OF_ONE_CELL and not _OF_TEXTS.fullmatch(name)
-    )
+    notes = _once(f"{name}: {note}" for record in records for name, note in record.facts.in_words().items())
     return items + [("note", note) for note in notes]
 
 

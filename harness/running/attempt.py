@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.features import declared_blocks
 from harness.measure import (
     TRAIN_PHASES,
     Activity,
@@ -15,14 +16,14 @@ from harness.measure import (
     Meters,
     PhaseClock,
     Standing,
-    describe,
     is_in_long_step,
     n_signs,
+    provenance_of,
 )
 from harness.methods import Fitted, Ledger, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import UNSTEADY, Cost, Predictions, Record, Score, Status
+from harness.records import Cost, Facts, Predictions, Record, Score, Status
 from harness.tasks import Task, kinds
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 _MOST_STILL = 0.05
 """Share of a cell's seconds that its process may stand still before the cell counts as unsteady."""
-
-_LEFT_BEHIND = "left_behind"
 
 
 @dataclass
@@ -122,32 +121,18 @@ class Attempt:
 
     def record(self, status: Status, device: Device) -> Record:
         """Return the record of what became of the cell."""
-        cell, files, measured = self.planned.cell, self.files, dict[str, str]()
-        if self.meters.memory.method:
-            measured["peak_rss"] = self.meters.memory.method
-        if self.cost.energy_joules is not None and self.clock.energy_source is not None:
-            measured["energy"] = self.clock.energy_source
-        if self.unsteady is not None and device.cells_at_a_time == 1:  # else it is known to have shared its processors
-            measured[UNSTEADY] = self.unsteady
-        measured.update({name: str(value) for name, value in self.ledger.notes.items()})
-        for registry, name in ((methods, cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric)):
-            if (origin := registry.origin(name)) is not None:
-                measured[f"{registry.kind} from"] = origin
-        if self.left_behind is not None:
-            measured[_LEFT_BEHIND] = self.left_behind
+        cell, files = self.planned.cell, self.files
         failures = Failures({**self.meters.failures, **self.clock.failures, **self.failures})
-        provenance = describe(
+        provenance = provenance_of(
             device,
             device.precision(cell.config.get("precision", "fp32")),
             started_at=self.started_at,
             wall_seconds=None if self.began is None else time.perf_counter() - self.began,
             backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
             dataset=self.task.provenance,
-            measured=measured,
             matrix_flops_per_second=self.matrix_rate,
             failures=failures,
         )
-        measured.update(failures.notes())
         is_ok = status == "ok"
         return Record(
             suite=self.suite,
@@ -160,8 +145,35 @@ class Attempt:
             train_score=self.train_score if is_ok else None,
             cost=self.cost,
             curve=tuple(self.ledger.curve),
-            provenance=dataclasses.replace(provenance, measured=measured),
+            provenance=provenance,
             error=self.error,
             attempt=self.attempt,
             predictions=self.predictions if is_ok else None,
+            facts=self._facts(device, failures),
         )
+
+    def _facts(self, device: Device, failures: Failures) -> Facts:
+        method, cell, stated = self.planned.method, self.planned.cell, self.ledger.facts
+        n_blocks = None if self.files is None or cell.backbone is None else declared_blocks(self.files.folder)
+        workload = failures.guard("workload", lambda: method.workload(cell.n_train, cell.budget, n_blocks or 1))
+        return dataclasses.replace(
+            stated,
+            role=method.role,
+            workload=workload,
+            fit_length=method.fit_length(),
+            defaults=method.defaults(),
+            is_evidence=not self.task.spec.chooses,
+            # Cells that share a device are known to have shared its processors.
+            unsteady=self.unsteady if device.cells_at_a_time == 1 else None,
+            left_behind=self.left_behind,
+            peak_rss_source=self.meters.memory.method or None,
+            energy_source=self.clock.energy_source if self.cost.energy_joules is not None else None,
+            missing={**stated.missing, **failures},
+            remarks={**stated.remarks, **self._packages()},
+        )
+
+    def _packages(self) -> dict[str, str]:
+        """Return the packages of what the harness has by entry points, with their versions."""
+        used = ((methods, self.planned.cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric))
+        found = {f"{registry.kind} from": registry.origin(name) for registry, name in used}
+        return {what: package for what, package in found.items() if package is not None}

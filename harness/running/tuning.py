@@ -13,7 +13,6 @@ budget of one of them alone buys every trial a full fit. `peak_memory_bytes` is 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -63,7 +62,7 @@ def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
     of_classes = bench.kind.form == "classes"
     if len(outside) == 0 or (of_classes and len(np.unique(rows.known_labels[outside])) < 2):
         left = "no validation rows" + (" of two classes" if of_classes else "")
-        bench.ledger.notes["tuned_trials"] = f"none: {len(rows)} rows leave {left}"
+        bench.ledger.state(tuned_trials=f"none: {len(rows)} rows leave {left}")
         return untuned.fit(rows, bench), untuned
     tuning = _Tuning(untuned, rows.take(inside), rows.take(outside), bench)
     try:
@@ -227,7 +226,7 @@ class _Tuning:
 
     def search(self, n_trials: int) -> Method:
         """Try up to so many settings and return the method with the best of them, the earliest of equals."""
-        clock, notes = self._bench.clock, self._bench.ledger.notes
+        clock = self._bench.clock
         with clock.phase("tune"):
             proposals = _Proposals(self._method, self._bench.seeded("tuning"), n_trials)
         best, best_number, best_rank = self._method, 1, (-math.inf, -math.inf)
@@ -247,9 +246,11 @@ class _Tuning:
             elif quality.rank > best_rank:
                 best, best_number, best_rank = candidate, n_tried, quality.rank
         said = [f"{n_tried} tried", f"best {best_number}" if n_failed < n_tried else "none could be fitted"]
-        notes["tuned_trials"] = ", ".join([*said, f"{n_failed} failed"] if 0 < n_failed < n_tried else said)
         config = best.config()
-        notes["tuned_settings"] = json.dumps({name: config[name] for name in best.search_space})
+        self._bench.ledger.state(
+            tuned_trials=", ".join([*said, f"{n_failed} failed"] if 0 < n_failed < n_tried else said),
+            tuned_settings={name: config[name] for name in best.search_space},
+        )
         return best
 
     def fit_finally(self, chosen: Method, rows: Rows) -> Fitted:
@@ -271,7 +272,7 @@ class _Tuning:
                 bench.clock.charge_all(aside.clock, phase, phase)
             self._add(aside.ledger)
             bench.ledger.stopped_by = aside.ledger.stopped_by
-            bench.ledger.notes.update(aside.ledger.notes)
+            bench.ledger.adopt(aside.ledger.facts)
             bench.ledger.curve += [
                 dataclasses.replace(
                     point,

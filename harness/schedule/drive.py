@@ -316,8 +316,8 @@ class _Run:
     def _end(self, job: Job, record: Record) -> None:
         del self._running[job.id]
         if job.id in self._halved:
-            noted = {**record.provenance.measured, "on_oom": self._halved.pop(job.id)}
-            record = dataclasses.replace(record, provenance=dataclasses.replace(record.provenance, measured=noted))
+            noted = dataclasses.replace(record.facts, on_oom=self._halved.pop(job.id))
+            record = dataclasses.replace(record, facts=noted)
         if self._policy.price_per_hour is not None:
             priced = dataclasses.replace(record.provenance, price_per_hour=self._policy.price_per_hour)
             record = dataclasses.replace(record, provenance=priced)

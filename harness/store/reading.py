@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from harness.records import Record, read_jsonl
+from harness.records import Record, of_reference, read_jsonl
 from harness.support import UsageError, shipped, unknown_name
-
-SHARED = "-1-thread"
-"""Folders of reference results that were run by two processes of one thread side by side: not for timing."""
-
-
-_NO_PRIOR = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
-"""Files of reference results that advice must not rest on: what chose the default settings, and the whole fits that
-`choose` is measured against, of the very tasks that it chose for."""
 
 
 def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
@@ -65,20 +56,17 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
 
 
 def reference_records() -> Iterator[Record]:
-    """The reference results, without predictions; the seconds of those that shared a machine are marked so."""
-    for name, records in _files(shipped("results/reference")):
-        for record in records:
-            if name.endswith(SHARED):
-                shared = dataclasses.replace(record.provenance, cells_at_a_time=2)
-                yield dataclasses.replace(record, provenance=shared)
-            else:
-                yield record
+    """Yield the reference results that are evidence of methods, without predictions."""
+    for folder, file in _files(shipped("results/reference")):
+        for record in read_jsonl(file, with_predictions=False, checked=False):
+            if (known := of_reference(record, folder, file.name)) is not None:
+                yield known
 
 
-def _files(folder: Traversable) -> Iterator[tuple[str, Iterator[Record]]]:
-    """Name of the folder and records of each file of records."""
+def _files(folder: Traversable) -> Iterator[tuple[str, Traversable]]:
+    """Yield each file of records in a folder and those below, with the name of its own folder."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _files(entry)
-        elif entry.name.endswith(".jsonl") and entry.name not in _NO_PRIOR:
-            yield folder.name, read_jsonl(entry, with_predictions=False, checked=False)
+        elif entry.name.endswith(".jsonl"):
+            yield folder.name, entry

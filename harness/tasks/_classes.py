@@ -65,6 +65,7 @@ class ProbabilityKind(Kind):
             n_test=n_test,
             n_test_available=task.n_test_available,
             others=others,
+            highest=spec.high,
         )
 
     def also_of(self, task: Task) -> tuple[str, ...]:

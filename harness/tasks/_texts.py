@@ -83,6 +83,7 @@ class TextualKind(Kind):
             n_test=task.n_test,
             n_test_available=task.n_test_available,
             others=others,
+            highest=spec.high,
         )
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:

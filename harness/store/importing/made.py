@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import harness
-from harness.records import Cell, Cost, CurvePoint, Provenance, Record, Score, Status
+from harness.records import Cell, Cost, CurvePoint, Facts, Provenance, Record, Score, Status, fit_length_of, role_of
 
 MARK = " (imported)"
 """After the device's name: figures of another protocol are not pooled with one's own."""
@@ -65,7 +65,6 @@ def imported(
         platform=platform,
         started_at=started_at,
         dataset=dataset or {},
-        measured={"imported_from": source, "protocol": protocol},
     )
     return Record(
         suite="imported",
@@ -80,4 +79,11 @@ def imported(
         cost=cost or Cost(),
         curve=curve,
         error=error,
+        facts=Facts(
+            role=role_of(cell.to_json(), family),
+            fit_length=fit_length_of(cell.config),
+            defaults={"tune": None},
+            imported_from=source,
+            protocol=protocol,
+        ),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import Budget, Cell, Cost, CurvePoint, Record, Score
+from harness.records import Budget, Cell, Cost, CurvePoint, Record, Score, highest_of
 from harness.store.importing.made import imported
 from harness.support import UsageError
 
@@ -190,7 +190,7 @@ def _score(steps: list[dict[str, Any]], of: _Benchmark, config: Mapping[str, Any
         # Half the width of a normal 95 % interval: the questions' own answers are not in the file.
         half = 1.959964 * (value * (1 - value) / n_test) ** 0.5
         low, high = max(0.0, value - half), min(1.0, value + half)
-    return Score(of.metric, value, low, high, True, n_test, n_test, others)
+    return Score(of.metric, value, low, high, True, n_test, n_test, others, highest_of(of.metric))
 
 
 def _cost(train: Mapping[str, Any]) -> Cost:

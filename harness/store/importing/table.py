@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import pandas as pd
 
 from harness.analysis import EXPORT_COLUMNS
-from harness.records import STATUSES, Budget, Cell, Cost, Record, Score, Status
+from harness.records import STATUSES, Budget, Cell, Cost, Record, Score, Status, highest_of
 from harness.store.importing import scales
 from harness.store.importing.fields import (
     CELL_FIELDS,
@@ -226,7 +226,8 @@ def _record(row: Row, cell: Cell, path: Path) -> Record:
         low, high = row.number("score_low"), row.number("score_high")
         if low is not None and high is not None and not low <= value <= high:
             raise UsageError(f"{row.where}: score is {value:g}, outside score_low to score_high ({low:g} to {high:g}).")
-        score = Score(metric, value, low, high, row.higher_is_better(metric), _n_test(row))
+        better, highest = row.higher_is_better(metric), highest_of(metric)
+        score = Score(metric, value, low, high, better, _n_test(row), highest=highest)
     seconds = {name: row.number(name, least=0.0) for name in COSTS_SECONDS}
     if seconds["tune_seconds"] is None:
         seconds["tune_seconds"] = _rest(row, seconds)

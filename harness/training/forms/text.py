@@ -76,7 +76,7 @@ class GeneratedText(AnswerForm):
             ]
             n_cut = int(sum(len(p) + len(r) > limit for p, r in zip(prompts, replies, strict=True)))
             if n_cut:
-                bench.ledger.notes["truncated_replies"] = f"{n_cut} of {len(whole)}"
+                bench.ledger.remarks["truncated_replies"] = f"{n_cut} of {len(whole)}"
             return Examples(whole, given, lambda positions: positions, sizes_of(whole))
 
     def inputs(self, model: AdaptedModel, examples: Examples, bench: Workbench, *, compact: bool) -> Inputs:
@@ -148,7 +148,7 @@ def answer(model: AskedModel, prompts: Sequence[TokenIds], bench: Workbench, pre
         return Likelihoods(*likelihoods(model, prompts, given, pad_id, bench.device, precision))
     texts, n_cut = write(model, prompts, tokenizer, bench.reply, bench.device, precision)
     if n_cut:
-        bench.ledger.notes["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
+        bench.ledger.remarks["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
     return TextAnswers(texts, n_cut=n_cut)
 
 

@@ -1,0 +1,153 @@
+"""Facts about a cell that later layers read: what its method is, what it read, and how measuring went."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.records.workload import FitLength, Workload
+
+Role = Literal["floor", "baseline", "frozen features", "fine-tuning", "from scratch", "prompting"]
+"""What a method does with the transformer, which decides what its records can stand for.
+
+- `floor`: it ignores the texts; nobody would choose it.
+- `baseline`: it learns from the texts without a transformer.
+- `frozen features`: it learns from what the frozen transformer says of each text.
+- `fine-tuning`: it takes optimiser steps inside the pretrained transformer.
+- `from scratch`: it trains the same architecture from random weights.
+- `prompting`: it asks the pretrained model in words, and trains nothing.
+"""
+
+ROLES: tuple[Role, ...] = typing.get_args(Role)
+TRAINS_INSIDE: frozenset[Role] = frozenset({"fine-tuning", "from scratch"})
+"""Roles whose fits take steps inside the transformer."""
+
+
+@dataclass(frozen=True)
+class TextLengths:
+    """Lengths of the texts of one part that a method read, in tokens; None is not known.
+
+    Attributes:
+        longest: tokens of the longest one, after cutting.
+        mean: tokens of a text, over those that the cell read.
+        n_texts: texts that were looked at for cutting.
+        n_cut: those that were longer than could be read, and lost an end.
+        cut_side: the end that was cut off.
+    """
+
+    longest: int | None = None
+    mean: float | None = None
+    n_texts: int | None = None
+    n_cut: int | None = None
+    cut_side: Literal["left", "right"] = "right"
+
+    @property
+    def share_cut(self) -> float | None:
+        """Share of the texts that were cut; None where none was, or nothing is known."""
+        return self.n_cut / self.n_texts if self.n_cut and self.n_texts else None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about one cell. None is not known.
+
+    Attributes:
+        role: what the method does with the transformer.
+        workload: work of this cell, as its method declares it; for one fit where settings are tuned.
+        fit_length: steps of a fit as a function of labels, for methods that take any.
+        defaults: default values of the settings that a configuration states only where they differ.
+        is_evidence: whether the score says something of methods; not where it chose among settings or methods.
+        train_texts, test_texts: lengths of the texts that were read.
+        n_terms: terms that a bag of words found in the training texts.
+        counts_words: whether these terms are words and pairs of words, as other such methods count them.
+        penalty: inverse penalty of a logistic regression, given or chosen.
+        tuned_trials: how tuning went, in words; None where nothing was to be tuned.
+        tuned_settings: the settings that tuning chose.
+        unsteady: what disturbed the machine while the cell was measured, in words; None for nothing.
+        left_behind: what the method had not ended when it returned, in words; None for nothing.
+        on_oom: how the cell came to need less memory than was asked for, in words.
+        peak_rss_source, energy_source: how these figures were read.
+        missing: why figures are missing, by figure.
+        imported_from: the file of results that others measured.
+        protocol: what their figures mean that mean something else here.
+        remarks: what the method says of its fit, in words, by subject. For people: nothing reads them.
+    """
+
+    role: Role | None = None
+    workload: Workload | None = None
+    fit_length: FitLength | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
+    is_evidence: bool = True
+    train_texts: TextLengths | None = None
+    test_texts: TextLengths | None = None
+    n_terms: float | None = None
+    counts_words: bool = True
+    penalty: float | None = None
+    tuned_trials: str | None = None
+    tuned_settings: dict[str, Any] | None = None
+    unsteady: str | None = None
+    left_behind: str | None = None
+    on_oom: str | None = None
+    peak_rss_source: str | None = None
+    energy_source: str | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+    imported_from: str | None = None
+    protocol: str | None = None
+    remarks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def trains_inside(self) -> bool:
+        """Whether the fit takes optimiser steps inside the transformer."""
+        return self.role in TRAINS_INSIDE
+
+    def in_words(self) -> dict[str, str]:
+        """Return how the cell was measured, by subject: what a reader of a report should know."""
+        told = {
+            "peak_rss": self.peak_rss_source,
+            "energy": self.energy_source,
+            "left_behind": self.left_behind,
+            "on_oom": self.on_oom,
+            "imported_from": self.imported_from,
+            "protocol": self.protocol,
+            "chosen_c": None if self.penalty is None else str(self.penalty),
+            **{f"{figure}_missing": why for figure, why in self.missing.items()},
+            **self.remarks,
+        }
+        return {name: text for name, text in told.items() if text is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; fields at their defaults are left out."""
+        return stated(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | Facts) -> Facts:
+        """Return what `to_json` was made from; facts that an upgrade has read already as they are."""
+        if isinstance(value, Facts):
+            return value
+        found = dict(value)
+        for name, of in _PARTS.items():
+            if found.get(name) is not None:
+                found[name] = of(**found[name])
+        return cls(**found)
+
+
+_PARTS: dict[str, type] = {
+    "workload": Workload,
+    "fit_length": FitLength,
+    "train_texts": TextLengths,
+    "test_texts": TextLengths,
+}
+
+
+def stated(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that differ from their defaults, those of inner dataclasses likewise."""
+    found = {}
+    for item in dataclasses.fields(value):
+        own = getattr(value, item.name)
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if own != default or type(own) is not type(default):
+            found[item.name] = stated(own) if dataclasses.is_dataclass(own) else own
+    return found

@@ -1,0 +1,175 @@
+"""Bring the JSON of an older record to the present schema: the one place that infers facts from names.
+
+Records of schema 1 (version 0.1) say little of their methods, and keep what was measured as texts. What they leave out
+follows from the names of settings, methods, families and suites that version 0.1 had.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from harness.records.facts import Facts, Role, TextLengths
+from harness.records.record import Record
+from harness.records.workload import FitLength
+
+_CUT = re.compile(r"(\d{1,12}) of (\d{1,12})(, on the left)?")
+_COUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
+_CHOOSING_SUITES = frozenset({"defaults", "choose"})
+"""Suites of version 0.1 whose records chose default settings, or a method for somebody's data, on validation rows."""
+
+_WORDS: dict[str, Any] = {"analyzer": "word", "ngrams": 2}
+_HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None}
+_SHARED_FOLDER = "-1-thread"
+"""End of the names of folders of reference results that two processes measured side by side."""
+
+_NO_EVIDENCE_FILES = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
+"""Files of reference results that chose the default settings, or that `choose` itself is measured against."""
+
+
+def upgraded(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a record in the present schema, with its facts already read (`Facts`).
+
+    Args:
+        value: JSON of a record of schema 1, checked or not, which is not changed; of another schema, it is returned.
+    """
+    if value.get("schema") != 1 or type(value["schema"]) is not int:
+        return value
+    score, provenance = value.get("score"), dict(value["provenance"])
+    notes = dict(provenance.pop("measured", {}))
+    if score is not None:
+        score = {**score, "highest": highest_of(score["metric"])}
+    facts = facts_of(value, notes, provenance.get("dataset", {}))
+    return {**value, "schema": 2, "score": score, "provenance": provenance, "facts": facts}
+
+
+def facts_of(value: Mapping[str, Any], notes: dict[str, str], dataset: Mapping[str, Any]) -> Facts:
+    """Return the facts that a record of schema 1 implies.
+
+    Args:
+        value: its JSON.
+        notes: its `provenance.measured`; emptied of all that has a field of its own.
+        dataset: its `provenance.dataset`.
+    """
+    cell, cost, family = value["cell"], value["cost"], value["family"]
+    config, role = cell["config"], role_of(cell, family)
+    train, test = (_lengths(notes, part) for part in ("train", "test"))
+    if family == "frozen features" and cost.get("train_tokens") and cell["n_train"]:
+        train = replace(train or TextLengths(), mean=cost["train_tokens"] / cell["n_train"])
+    counts_words = all(config.get(name, wanted) == wanted for name, wanted in _WORDS.items())
+    tuned = _settings(notes)
+    penalty = notes.get("chosen_c", "")
+    if _COUNT.fullmatch(penalty):
+        del notes["chosen_c"]
+    missing = {name.removesuffix("_missing"): notes.pop(name) for name in list(notes) if name.endswith("_missing")}
+    return Facts(
+        role=role,
+        fit_length=fit_length_of(config) if role in ("fine-tuning", "from scratch") else None,
+        defaults=_defaults(cell["method"], config, role),
+        is_evidence=value["suite"] not in _CHOOSING_SUITES,
+        train_texts=train,
+        test_texts=test,
+        n_terms=_n_terms(cell, cost, dataset) if counts_words else None,
+        counts_words=counts_words,
+        penalty=float(penalty) if _COUNT.fullmatch(penalty) else None,
+        tuned_trials=notes.pop("tuned_trials", None),
+        tuned_settings=tuned,
+        unsteady=notes.pop("unsteady", None),
+        left_behind=notes.pop("left_behind", None),
+        on_oom=notes.pop("on_oom", None),
+        peak_rss_source=notes.pop("peak_rss", None),
+        energy_source=notes.pop("energy", None),
+        missing=missing,
+        imported_from=notes.pop("imported_from", None),
+        protocol=notes.pop("protocol", None),
+        remarks=notes,
+    )
+
+
+def role_of(cell: Mapping[str, Any], family: str) -> Role | None:
+    """Return the role of a method, by the names of its family and settings; None for what others measured."""
+    if cell["method"] == "majority":
+        return "floor"
+    if cell["method"] == "from-scratch":
+        return "from scratch"
+    if "batch_size" in cell["config"] and "pooling" not in cell["config"]:
+        return "fine-tuning"
+    if family == "in context":
+        return "prompting"
+    if cell["backbone"] is None:
+        return "baseline"
+    return "frozen features" if "pooling" in cell["config"] or family == "frozen features" else None
+
+
+def fit_length_of(config: Mapping[str, Any]) -> FitLength | None:
+    """Return the steps of a fit inside the transformer, by the settings of version 0.1; None where they say nothing."""
+    if not config.get("batch_size"):
+        return None
+    n_pairs, most = config.get("n_pairs"), config.get("max_steps")
+    length = FitLength(int(config["batch_size"]), float(config.get("epochs") or 1.0), int(config.get("min_steps") or 1))
+    if n_pairs is None:
+        return length
+    return replace(length, max_steps=most, items_per_label=2 * int(n_pairs), texts_per_item=2, reads_after=1)
+
+
+def highest_of(metric: str) -> float | None:
+    """Return the highest value of a metric, by its name; None where there is no upper end."""
+    return _HIGHEST.get(metric, 1.0)
+
+
+def is_accelerator(device: str) -> bool:
+    """Return whether a device that was only probed is an accelerator: the name of a host ends with its threads."""
+    return re.search(r"\d+ threads?$", device) is None
+
+
+def of_reference(record: Record, folder: str, file: str) -> Record | None:
+    """Return a reference result with what the names of its folder and file say; None where it is no evidence."""
+    if file in _NO_EVIDENCE_FILES:
+        return None
+    if folder.endswith(_SHARED_FOLDER):
+        return replace(record, provenance=replace(record.provenance, cells_at_a_time=2))
+    return record
+
+
+def _lengths(notes: dict[str, str], part: str) -> TextLengths | None:
+    longest, cut = notes.get(f"longest_{part}_tokens", ""), _CUT.fullmatch(notes.get(f"truncated_{part}_rows", ""))
+    found: dict[str, Any] = {}
+    if _COUNT.fullmatch(longest):
+        found["longest"] = int(float(notes.pop(f"longest_{part}_tokens")))
+    if cut is not None and 0 < int(cut[1]) <= int(cut[2]):
+        side: Literal["left", "right"] = "left" if cut[3] else "right"
+        found |= {"n_cut": int(cut[1]), "n_texts": int(cut[2]), "cut_side": side}
+        del notes[f"truncated_{part}_rows"]
+    return TextLengths(**found) if found else None
+
+
+def _n_terms(cell: Mapping[str, Any], cost: Mapping[str, Any], dataset: Mapping[str, Any]) -> float | None:
+    """Return the terms of a record of TF-IDF: its coefficients, less the constant of each row of them."""
+    classes, n_trainable = dataset.get("n_classes"), cost.get("n_trainable")
+    if cell["method"] != "tfidf" or not isinstance(classes, int) or not n_trainable:
+        return None
+    return n_trainable / (1 if classes == 2 else classes or 1) - 1 or None
+
+
+def _defaults(method: str, config: Mapping[str, Any], role: Role | None) -> dict[str, Any]:
+    """Return the settings of version 0.1 that a configuration states only where they are not at their defaults."""
+    found: dict[str, Any] = {"tune": None}
+    if method == "tfidf" or "analyzer" in config:
+        found["analyzer"] = "word"
+    if "compile" in config or role in ("fine-tuning", "from scratch"):
+        found["compile"] = False
+    return found
+
+
+def _settings(notes: dict[str, str]) -> dict[str, Any] | None:
+    try:
+        found = json.loads(notes.get("tuned_settings", ""))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    del notes["tuned_settings"]
+    return found

@@ -1,0 +1,87 @@
+"""How much of a transformer a method's fit runs: what its cost grows with, before anything has run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+FORWARD = 1.0
+"""One pass of a text through the transformer: the unit in which work is counted."""
+
+THROUGH = 2.0
+"""Forward, and the gradients of what is inside, as where all but a few weights are fixed."""
+
+FORWARD_AND_BACKWARD = 3.0
+"""Forward, and the gradients of what is inside and of all weights (Kaplan et al., 2020, arXiv:2001.08361)."""
+
+
+@dataclass(frozen=True)
+class FitLength:
+    """Optimiser steps of a fit that no budget limits, as a function of the number of labels.
+
+    Attributes:
+        batch_size: items of a step.
+        epochs: passes over all items.
+        min_steps: fewest steps: few labels need enough steps, not only epochs.
+        max_steps: most steps; None for no limit.
+        items_per_label: items that an epoch makes of each training row (SetFit's pairs).
+        texts_per_item: texts that an item puts through the network.
+        reads_after: times that each training text is read once the steps are done.
+    """
+
+    batch_size: int
+    epochs: float = 1.0
+    min_steps: int = 1
+    max_steps: int | None = None
+    items_per_label: int = 1
+    texts_per_item: int = 1
+    reads_after: int = 0
+
+    def of_epochs(self, steps_per_epoch: int) -> int:
+        """Return the steps of a fit whose epochs have `steps_per_epoch` steps."""
+        steps = max(math.ceil(self.epochs * steps_per_epoch), self.min_steps)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def steps(self, n_train: int) -> int:
+        """Return the steps of a fit to `n_train` labels."""
+        return self.of_epochs(max(1, math.ceil(self.items_per_label * n_train / self.batch_size)))
+
+    def texts_per_step(self, n_train: int) -> int:
+        """Return the texts that a step puts through the network."""
+        return self.texts_per_item * min(self.batch_size, self.items_per_label * max(n_train, 1))
+
+    def texts(self, n_train: int) -> int:
+        """Return the texts that go through the network in the steps and after them."""
+        return self.reads_after * n_train + self.steps(n_train) * self.texts_per_step(n_train)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Work of one cell, in texts that go through a transformer. All zero for methods that use none.
+
+    Attributes:
+        encoded: training texts that are read once, outside the steps, in whole forward passes.
+        steps: optimiser steps of a fit.
+        texts_per_step: texts that go through the transformer in a step; 0 where steps run on features.
+        pieces: parts that a step's texts are split into, run one after another.
+        passes_per_text: cost of a text of a step, in forward passes.
+        share_trained: share of the transformer's parameters that have gradients and an optimiser's state.
+        additions: numbers a token and block that small additions keep of what enters them, in widths of the model.
+        copies: copies of the transformer's weights that a fit makes: 1 where it adapts a copy.
+        texts_per_answer: texts that are read to answer one test row: its own, and demonstrations.
+    """
+
+    encoded: float = 0.0
+    steps: int = 0
+    texts_per_step: int = 0
+    pieces: int = 1
+    passes_per_text: float = 0.0
+    share_trained: float = 0.0
+    additions: float = 0.0
+    copies: float = 0.0
+    texts_per_answer: float = 0.0
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the transformer is only read, once a text: cells can then share what it says of each."""
+        return self.encoded > 0 and self.texts_per_step == 0
