@@ -15,13 +15,10 @@ from harness.methods._fine_tuning import FineTuning
 from harness.methods._frozen import FrozenFeatures
 from harness.methods.base import Method, check_declarations
 from harness.methods.declared import check_workload
-from harness.records.facts import ROLES, TRAINS_INSIDE
+from harness.records.facts import ROLES
 from harness.support.errors import UsageError
 from harness.tasks import Rows, Task
-from tests.contract import BRIEF, configured, unsupported
 from tests.toys import make_bench, shorten
-
-USES_TRANSFORMER = [name for name in methods.names() if methods.get(name).role in {"frozen features", *TRAINS_INSIDE}]
 
 
 class Queries(FineTuning):
@@ -50,13 +47,6 @@ def small(toy: Task) -> Task:
 
 def whole(task: Task) -> Rows:
     return Rows(task.train, np.arange(len(task.train)), task.train_labels, task.train_strata)
-
-
-@pytest.mark.parametrize("name", USES_TRANSFORMER)
-def test_a_fit_does_what_its_method_declares(name: str, small: Task, tiny: BackboneFiles, cpu: Device) -> None:
-    method = configured(name, **{**BRIEF, "k": 1})
-    if not unsupported(method, tiny):
-        check_workload(method, whole(small), make_bench(small, tiny, cpu))
 
 
 def test_what_a_method_overstates_is_found(small: Task, tiny: BackboneFiles, cpu: Device) -> None:

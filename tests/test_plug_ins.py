@@ -64,7 +64,7 @@ def main():
     print("== records")
     with Store.open("results/harness.sqlite") as store:
         for record in store.records():
-            print(record.cell.method, record.score.metric, record.score.value, record.provenance.measured)
+            print(record.cell.method, record.score.metric, record.score.value, record.facts.remarks)
 
 if __name__ == "__main__":  # a worker process imports this module
     main()

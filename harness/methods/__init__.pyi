@@ -22,4 +22,5 @@ from .base import methods as methods
 from .configure import parse_methods as parse_methods
 from .configure import split_top_level as split_top_level
 from .configure import with_trials as with_trials
+from .declared import check_workload as check_workload
 from .restoring import AGAIN as AGAIN

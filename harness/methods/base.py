@@ -8,7 +8,6 @@ methods for their configurations alone.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -547,10 +546,8 @@ def _why_no_method(member: Any) -> str | None:
     """Return the reason why an object is no method that can be listed and run; None if it is one."""
     if not (isinstance(member, type) and issubclass(member, Method)):
         return f"{member!r:.80} is no method"
-    if inspect.isabstract(member):
-        return f"{member.__name__} lacks {', '.join(sorted(member.__abstractmethods__))}"
-    missing = [name for name in ("name", "family", "trains", "source") if not isinstance(getattr(member, name, 0), str)]
-    return f"{member.__name__} does not say its {', '.join(missing)}" if missing else None
+    lacks = sorted(member.__abstractmethods__)
+    return f"{member.__name__} lacks {', '.join(lacks)}" if lacks else None
 
 
 methods: Registry[type[Method]] = Registry(

@@ -55,17 +55,18 @@ class Lab:
             self._backbones[architecture] = locate_backbone(str(saved))
         return self._backbones[architecture]
 
-    def task(self, kind: Kind, **settings: Any) -> Task:
-        """Return a task of a kind: 240 training rows and 48 test rows of its examples.
+    def task(self, kind: Kind, n_train: int = 240, **settings: Any) -> Task:
+        """Return a task of a kind: training rows and 48 test rows of its examples.
 
         Args:
             kind: its kind.
+            n_train: number of training rows.
             settings: further keys of its spec, as a suite has them (`max_length=24`).
         """
-        key = json.dumps([kind.name, settings], sort_keys=True, default=str)
+        key = json.dumps([kind.name, n_train, settings], sort_keys=True, default=str)
         if key not in self._tasks:
             folder = Path(tempfile.mkdtemp(prefix=f"{kind.name}-", dir=self.folder))
-            spec = task_spec(kind, folder, made_up_rows(kind, 240), made_up_rows(kind, 48, seed=1), **settings)
+            spec = task_spec(kind, folder, made_up_rows(kind, n_train), made_up_rows(kind, 48, seed=1), **settings)
             self._tasks[key] = kind.prepare(spec, None)
         return self._tasks[key]
 

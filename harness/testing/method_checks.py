@@ -21,11 +21,12 @@ from harness.methods import (
     Method,
     TrainedMethod,
     artifact_size_bytes,
+    check_workload,
     load_artifact,
     methods,
     save_artifact,
 )
-from harness.records import Budget, Record
+from harness.records import TRAINS_INSIDE, Budget, Record
 from harness.tasks import Answers, Kind, Likelihoods, Task, TextAnswers, kinds
 from harness.testing.checks import Check, expect
 from harness.testing.elsewhere import Case, predict_elsewhere
@@ -59,6 +60,8 @@ def method_checks(cls: type[Method]) -> Iterator[Check]:
         if issubclass(cls, FineTuning):
             checks += [trains_what_it_says_and_nothing_else, starts_from_the_pretrained_function]
         if architecture == architectures[0]:
+            if cls.role in {"frozen features", *TRAINS_INSIDE}:
+                checks += [does_what_it_declares]
             checks += [draws_by_its_seed, learns, predicts_the_same_in_another_process]
             if issubclass(cls, TrainedMethod):
                 checks += [stops_early]
@@ -336,6 +339,16 @@ def stops_early(subject: _Subject) -> None:
     if stopped_by == "early_stopping":
         last = record.curve[-1]
         expect(last.step < 120 and last.validation is not None, "a validation where it stopped", last)
+
+
+def does_what_it_declares(subject: _Subject) -> None:
+    """Check the declared workload and length of a fit against a fit: texts read, passes, steps, parameters moved."""
+    if subject.refusal is not None:
+        return
+    task, method = subject.lab.task(subject.task.kind, n_train=96), subject.configured(**BRIEF, k=1)
+    if task.kind.form == "classes":
+        rows = subject.lab.rows(task, len(task.train))  # all of them: encoding fills its batches with other rows
+        check_workload(method, rows, subject.lab.bench(task, subject.files))
 
 
 def learns(subject: _Subject) -> None:
