@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.advice import Advice, Choice, Question
+from harness.advice import Advice, AdvisedMethod, Question
 from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.own_texts import about_tokens
@@ -41,7 +41,7 @@ def of_method(records: list[Record], name: str) -> list[Record]:
     return [r for r in records if r.cell.method == name]
 
 
-def row(answer: Advice, method: str) -> Choice:
+def row(answer: Advice, method: str) -> AdvisedMethod:
     return next(choice for choice in answer.choices if choice.method == method)
 
 

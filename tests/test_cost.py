@@ -15,11 +15,10 @@ from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.backbones.shapes import write_shape
 from harness.cost.closed_form import amount
-from harness.cost.estimate import LIGHT_STEP_SECONDS, Estimator
+from harness.cost.estimate import LIGHT_STEP_SECONDS, Estimator, total_seconds
 from harness.cost.fitting import first_that_fits
 from harness.cost.probe import make_probe
 from harness.cost.shape import read_shape
-from harness.cost.total import total_seconds
 from harness.measure.device import Device
 from harness.measure.flops import count_flops
 from harness.methods import methods

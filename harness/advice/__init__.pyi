@@ -2,7 +2,7 @@ from .answer import Advice as Advice
 from .asking import advise as advise
 from .asking import answer_from as answer_from
 from .asking import own_records as own_records
-from .choice import Choice as Choice
+from .choice import AdvisedMethod as AdvisedMethod
 from .evidence import Point as Point
 from .evidence import gather as gather
 from .own_texts import question_about as question_about
@@ -11,7 +11,7 @@ from .pooled import Pooled as Pooled
 from .pooled import Where as Where
 from .pooled import kernel as kernel
 from .question import Question as Question
-from .scores import SCORES as SCORES
+from .scores import SCORE_SPREADS as SCORE_SPREADS
 from .scores import SEED_NOISE as SEED_NOISE
 from .scores import Scale as Scale
 from .scores import logit_variance as logit_variance

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.advice.choice import SHOWN, Choice
+from harness.advice.choice import SHOWN, AdvisedMethod
 from harness.advice.costs import CostModel
 from harness.advice.evidence import Evidence, Point, gather, median_of
 from harness.advice.more import what_more_would_buy
@@ -39,19 +39,19 @@ class Advice:
     """
 
     question: Question
-    choices: tuple[Choice, ...]
+    choices: tuple[AdvisedMethod, ...]
     metric: str
     device: str | None
     more: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property
-    def best(self) -> Choice | None:
+    def best(self) -> AdvisedMethod | None:
         """The first that fits; None where nothing does."""
         return next((choice for choice in self.choices if choice.fits), None)
 
     @property
-    def tied(self) -> list[Choice]:
+    def tied(self) -> list[AdvisedMethod]:
         """Choices that fit and cannot be told from the best."""
         return [choice for choice in self.choices if choice.fits and choice.is_tied and choice is not self.best]
 
@@ -102,7 +102,7 @@ class _Answering:
         self._costs = costs
         self.scale = self._curves.scale
 
-    def choices(self, question: Question) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
+    def choices(self, question: Question) -> tuple[tuple[AdvisedMethod, ...], tuple[str, ...]]:
         """Ranked, and what is to be said of their costs."""
         mean, covariance = self._curves.expected(question)
         expected = self._costs.expected(question)
@@ -119,7 +119,7 @@ class _Answering:
             score = self.scale.back(float(mean[i]))
             why_not = _why_not(question, costs, score, self.scale)
             found.append(
-                Choice(
+                AdvisedMethod(
                     method=method,
                     family=own[0].family,
                     score=score,
@@ -151,13 +151,15 @@ def _basis(question: Question, own: list[Point]) -> str:
     return "seen at one size" if len(set(sizes)) == 1 else "extrapolated"
 
 
-def _ranked(question: Question, choices: list[Choice], mean: Floats, covariance: Floats) -> tuple[Choice, ...]:
+def _ranked(
+    question: Question, choices: list[AdvisedMethod], mean: Floats, covariance: Floats
+) -> tuple[AdvisedMethod, ...]:
     position = {choice.method: i for i, choice in enumerate(choices)}
 
-    def by_score(choice: Choice) -> tuple[float, str]:
+    def by_score(choice: AdvisedMethod) -> tuple[float, str]:
         return (-float(mean[position[choice.method]]), choice.method)
 
-    def by_cost(choice: Choice) -> tuple[float, str]:
+    def by_cost(choice: AdvisedMethod) -> tuple[float, str]:
         return (math.inf if choice.train_seconds is None else choice.train_seconds, choice.method)
 
     order = by_score if question.min_score is None else by_cost

@@ -18,7 +18,7 @@ SHOWN: Final[dict[str, Callable[[float], str]]] = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class AdvisedMethod:
     """One method, as it is expected to do.
 
     Attributes:

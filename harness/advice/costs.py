@@ -14,19 +14,19 @@ from harness.advice.evidence import Evidence, Point
 from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.advice.scores import measured_of, x_of
-from harness.advice.texts import Texts
+from harness.advice.texts import TaskTexts
 from harness.advice.work import log_bytes, log_work, longest_read
 from harness.cost import Probed
 
-SECONDS: Final = Spreads(
+SECONDS_SPREADS: Final = Spreads(
     level=0.14, slope=0.11, covariate=0.18, task=0.045, task_slope=0.095, family=0.54, family_slope=0.025,
     family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055, noise=0.13,
 )  # fmt: skip
-MEMORY: Final = Spreads(
+MEMORY_SPREADS: Final = Spreads(
     level=0.05, slope=0.29, covariate=0.17, task=0.13, task_slope=0.045, family=0.38, family_slope=0.18,
     family_covariate=0.05, family_task=0.12, method=0.01, method_slope=0.01, both=0.005, both_slope=0.025, noise=0.115,
 )  # fmt: skip
-PREDICT: Final = Spreads(
+PREDICT_SPREADS: Final = Spreads(
     level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
     family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02, noise=0.12,
 )  # fmt: skip
@@ -42,10 +42,10 @@ WITHOUT_BACKBONE: Final = Spreads(
 )  # fmt: skip
 """Spreads of methods that read no transformer: their costs go by words and classes, and differ more between tasks."""
 
-SPREADS: Final = {"seconds": SECONDS, "memory": MEMORY, "predict": PREDICT}
+SPREADS: Final = {"seconds": SECONDS_SPREADS, "memory": MEMORY_SPREADS, "predict": PREDICT_SPREADS}
 
 
-NAMES: Final = ("seconds", "memory", "predict")
+_COSTS: Final = ("seconds", "memory", "predict")
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ class CostModel:
     def expected(self, question: Question) -> Costs:
         """Seconds, bytes and seconds a text of every method of which any device says something."""
         device, points = self._device, self._by_method
-        found = {name: self._on(question, device, name) for name in NAMES}
+        found = {name: self._on(question, device, name) for name in _COSTS}
         here, notes, unknown = dict(found["seconds"]), [], False
         for other in self._timed:
             if device is None or other == device:
                 continue
-            missing = {name: _measured_on(other, points, name) - found[name].keys() for name in NAMES}
+            missing = {name: _measured_on(other, points, name) - found[name].keys() for name in _COSTS}
             if self._is_accelerator(other) != self._is_accelerator(device):  # an accelerator's bytes are not a host's
                 missing["memory"] = set()
             if missing["memory"]:
@@ -246,7 +246,7 @@ def _named(methods: set[str]) -> str:
     return ", ".join(sorted(methods)) if len(methods) <= 3 else f"{len(methods)} methods"
 
 
-def _where(point: Point, task: str | None, texts: Texts, name: str) -> Where:
+def _where(point: Point, task: str | None, texts: TaskTexts, name: str) -> Where:
     x = x_of(texts.n_train) if name != "predict" else 0.0
     z = math.log2(texts.tokens / 32) if texts.tokens else 0.0
     if name == "memory":
@@ -255,7 +255,7 @@ def _where(point: Point, task: str | None, texts: Texts, name: str) -> Where:
     return Where(x, z, task, point.method, point.like)
 
 
-def _log_work(point: Point, texts: Texts, name: str, coefficients: float | None = None) -> float:
+def _log_work(point: Point, texts: TaskTexts, name: str, coefficients: float | None = None) -> float:
     """Return what values are carried over by: seconds by work, bytes by what is held, predicting by tokens."""
     if name == "seconds":
         return log_work(point, texts.n_train, texts.tokens)

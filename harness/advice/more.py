@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from harness.advice.choice import SHOWN, Choice
+from harness.advice.choice import SHOWN, AdvisedMethod
 from harness.advice.question import Question
 from harness.advice.relevant import MOST_BEYOND
 from harness.advice.scores import Scale
@@ -19,12 +19,12 @@ class Answering(Protocol):
 
     scale: Scale
 
-    def choices(self, question: Question) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
+    def choices(self, question: Question) -> tuple[tuple[AdvisedMethod, ...], tuple[str, ...]]:
         """Ranked choices, and notes."""
 
 
 def what_more_would_buy(
-    question: Question, ranked: tuple[Choice, ...], answering: Answering, largest: int
+    question: Question, ranked: tuple[AdvisedMethod, ...], answering: Answering, largest: int
 ) -> tuple[str, ...]:
     """Return in words the best that only one limit keeps out, and the best with four times the labels.
 
@@ -59,7 +59,7 @@ def what_more_would_buy(
     return tuple(found)
 
 
-def _with_more_labels(n_more: int, best: Choice, later: tuple[Choice, ...], *, by_cost: bool) -> str:
+def _with_more_labels(n_more: int, best: AdvisedMethod, later: tuple[AdvisedMethod, ...], *, by_cost: bool) -> str:
     own = next(choice for choice in later if choice.method == best.method)
     first = next((choice for choice in later if choice.fits), None)
     if own.fits and (own is first or own.is_tied or by_cost or first is None):

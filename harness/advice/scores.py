@@ -13,7 +13,7 @@ from harness.advice.evidence import Point
 from harness.advice.pooled import Floats, Pooled, Spreads, Where
 from harness.advice.question import Question
 
-SCORES: Final = Spreads(
+SCORE_SPREADS: Final = Spreads(
     level=0.1, slope=0.7, covariate=0.12, task=0.85, task_slope=0.31, family=0.32, family_slope=0.12,
     family_covariate=0.045, family_task=0.23, method=0.096, method_slope=0.075, both=0.14, both_slope=0.11, noise=0.11,
 )  # fmt: skip
@@ -161,7 +161,7 @@ class Curves:
         self._points = list(points)
         self._by_method = by_method(points)
         where, values, variances = self.scale.measurements(points)
-        self._model = Pooled(where, np.array(values), np.array(variances), SCORES)
+        self._model = Pooled(where, np.array(values), np.array(variances), SCORE_SPREADS)
 
     def expected(self, question: Question) -> tuple[Floats, Floats]:
         """Mean and covariance over methods of what the task's scores would be; a curve never falls with more labels.

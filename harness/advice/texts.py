@@ -26,7 +26,7 @@ Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
-class Texts:
+class TaskTexts:
     """Texts of a task at a number of labels. None is not known.
 
     Attributes:
@@ -92,13 +92,13 @@ class KnownTexts:
             {task: {n: sum(v) / len(v) for n, v in sizes.items()} for task, sizes in terms.items()},
         )
 
-    def of(self, task: str, n_train: int, classes: int | None) -> Texts:
+    def of(self, task: str, n_train: int, classes: int | None) -> TaskTexts:
         """Return the texts of a measured task; a count at another size stands in for one that is missing."""
         tokens = self.tokens.get(task)
         train, read = self._longest_of(task, n_train, tokens)
-        return Texts(n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
+        return TaskTexts(n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
 
-    def asked(self, question: Question, classes: int | None) -> Texts:
+    def asked(self, question: Question, classes: int | None) -> TaskTexts:
         """Return the texts that a question describes; what it leaves out is taken from its task, or is usual."""
         tokens = question.tokens or self.tokens.get(question.task or "")
         if tokens is None and self.tokens:
@@ -109,7 +109,7 @@ class KnownTexts:
         else:
             read = max(train, read or 0.0)
         terms = question.terms or self._terms_of(question.task, question.n_train, tokens)
-        return Texts(question.n_train, tokens, train, read, terms, classes)
+        return TaskTexts(question.n_train, tokens, train, read, terms, classes)
 
     def _longest_of(
         self, task: str | None, n_train: int, tokens: float | None

@@ -51,7 +51,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Validation:
+class AdviceValidation:
     """All trials, and what they come to; means are over tasks, so that a task with many sizes does not count more.
 
     Attributes:
@@ -89,7 +89,7 @@ class Validation:
         return median(found) if found else None
 
 
-def validate_advice(records: Iterable[Record], kind: str = "classification") -> Validation:
+def validate_advice(records: Iterable[Record], kind: str = "classification") -> AdviceValidation:
     """Leave out each task of a kind in turn, and with it what is of the same rows under other labels.
 
     The best measured method is chosen on half of the seeds and scored on the other half, and the other way round, so
@@ -119,7 +119,7 @@ def validate_advice(records: Iterable[Record], kind: str = "classification") -> 
             f"Advice on {kind} cannot be validated: fewer than two tasks have {LEAST_METHODS} methods measured at a "
             "size."
         )
-    return Validation(tuple(trials))
+    return AdviceValidation(tuple(trials))
 
 
 def _source(record: Record) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ import math
 from typing import Final
 
 from harness.advice.evidence import Point
-from harness.advice.texts import Texts
+from harness.advice.texts import TaskTexts
 from harness.records import Facts
 
 STEADY_TOKENS: Final = 128.0
-"""Memory that a fit inside the transformer holds however short its texts are, in tokens of the longest text:
-gradients, the optimiser's state, rounded copies of weights. The likelihoods of 96, 128 and 192 for the reference
-results lie within 1 of each other."""
+"""Memory that a fit inside the transformer holds however short its texts are, in tokens of the longest text.
+
+It holds gradients, the optimiser's state and rounded copies of weights. The log likelihoods of 96, 128 and 192 for the
+reference results lie within 1 of each other."""
 
 _LEAST_BYTES: Final = 1.3e6
 """Memory that a fit of anything takes."""
@@ -34,7 +35,7 @@ def log_work(point: Point, n_train: int, tokens: float | None) -> float:
     return math.log(texts_read(point.facts, n_train) * (tokens or 32.0) / 32)
 
 
-def longest_read(point: Point, texts: Texts) -> float | None:
+def longest_read(point: Point, texts: TaskTexts) -> float | None:
     """Tokens of the longest text that a fit's bytes go by.
 
     A step of training holds what its backward pass needs, more than predicting does; what trains on features holds most
@@ -43,7 +44,7 @@ def longest_read(point: Point, texts: Texts) -> float | None:
     return texts.longest if point.facts.trains_inside else texts.longest_read
 
 
-def log_bytes(point: Point, texts: Texts, coefficients: float | None = None) -> float:
+def log_bytes(point: Point, texts: TaskTexts, coefficients: float | None = None) -> float:
     """Logarithm of what a fit holds at most, up to a factor of its method.
 
     Args:
@@ -60,9 +61,9 @@ def log_bytes(point: Point, texts: Texts, coefficients: float | None = None) -> 
     return math.log(_LEAST_BYTES + _COEFFICIENT_BYTES * coefficients)
 
 
-def _terms(point: Point, texts: Texts) -> float:
+def _terms(point: Point, texts: TaskTexts) -> float:
     if not point.facts.counts_words and point.trainable:
-        return point.trainable / Texts(1, classes=point.classes).coefficients
+        return point.trainable / TaskTexts(1, classes=point.classes).coefficients
     return texts.terms or texts.n_train * (texts.tokens or 32.0)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.advice import SCORES, SEED_NOISE, Floats, Point, Pooled, Scale, Where, kernel, shrunk, x_of, z_of
+from harness.advice import SCORE_SPREADS, SEED_NOISE, Floats, Point, Pooled, Scale, Where, kernel, shrunk, x_of, z_of
 from harness.backbones import BackboneFiles
 from harness.methods import LogisticMethod, Method, methods
 from harness.planning import label_of
@@ -145,7 +145,7 @@ class Belief:
         self._points = [point for point in prior if point.metric == "accuracy"]
         self._labels: dict[str, str] = {}
         where, values, variances = self._scale.measurements(self._points)
-        self._prior = Pooled(where, np.array(values), np.array(variances), SCORES) if where else None
+        self._prior = Pooled(where, np.array(values), np.array(variances), SCORE_SPREADS) if where else None
 
     def expect(
         self,
@@ -162,7 +162,7 @@ class Belief:
         """
         asked = [self._at(candidate, size) for candidate, size in zip(entrants, sizes, strict=True)]
         at = [*asked, *(self._at(one.candidate, one.n_train) for one in tried)]
-        mean, covariance = np.zeros(len(at)), kernel(at, at, SCORES)
+        mean, covariance = np.zeros(len(at)), kernel(at, at, SCORE_SPREADS)
         if self._prior is not None:
             mean, covariance = self._prior.predict(at)
         trained = np.array([not one.is_cheap for one in [*entrants, *(one.candidate for one in tried)]])

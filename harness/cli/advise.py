@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, Choice, answer_from, own_records, question_about
+from harness.advice import Advice, AdvisedMethod, answer_from, own_records, question_about
 from harness.store import reference_records
 from harness.support import mask_store, text, uncollected
 
@@ -98,7 +98,7 @@ def _source(n_own: int, store: str, *, reference: bool) -> str:
     )
 
 
-def _add(table: Table, choice: Choice) -> None:
+def _add(table: Table, choice: AdvisedMethod) -> None:
     records = f"{choice.n_records} {'record' if choice.n_records == 1 else 'records'}"
     table.add_row(
         Text(text.plain(choice.method), style="" if choice.is_tied else "dim"),

@@ -6,9 +6,9 @@ from .estimate import FIXED_SECONDS as FIXED_SECONDS
 from .estimate import LIGHT_STEP_SECONDS as LIGHT_STEP_SECONDS
 from .estimate import Estimate as Estimate
 from .estimate import Estimator as Estimator
+from .estimate import total_seconds as total_seconds
 from .fitting import first_that_fits as first_that_fits
 from .fitting import halved as halved
 from .probe import Probe as Probe
 from .probe import make_probe as make_probe
 from .synthetic import synthetic_task as synthetic_task
-from .total import total_seconds as total_seconds

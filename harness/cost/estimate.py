@@ -12,13 +12,14 @@ from typing import Literal
 
 from harness.backbones import BackboneFiles
 from harness.cost.closed_form import Amount, amount
+from harness.cost.shape import read_shape
 from harness.measure import Device
 from harness.planning import PlannedCell
 from harness.records import Record, Workload, canonical_of
 from harness.tasks import Task
 
-Basis = Literal["records", "probe", "formula"]
-BASES: tuple[Basis, ...] = ("records", "probe", "formula")
+EstimateBasis = Literal["records", "probe", "formula"]
+BASES: tuple[EstimateBasis, ...] = ("records", "probe", "formula")
 """Bases that an estimate may rest on, the best first."""
 
 _ASSUMED_FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1.5e13}
@@ -51,7 +52,7 @@ class Estimate:
     seconds: float
     train_seconds: float
     peak_bytes: float
-    basis: Basis
+    basis: EstimateBasis
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Figure:
     peak_bytes: float | None
     amount: Amount
     n_train: int
-    basis: Basis
+    basis: EstimateBasis
     utilisation: float | None = None
     reading_seconds: float | None = None
 
@@ -282,5 +283,29 @@ def _best(figures: list[Figure]) -> list[Figure]:
     return [figure for figure in figures if figure.basis == next(name for name in BASES if name in found)]
 
 
-def _basis(figures: list[Figure]) -> Basis:
+def _basis(figures: list[Figure]) -> EstimateBasis:
     return figures[0].basis
+
+
+def total_seconds(cells: Iterable[PlannedCell], estimator: Estimator, backbones: Mapping[str, BackboneFiles]) -> float:
+    """Seconds that the cells take, run one after another.
+
+    Cells on frozen features of one task share them: where an estimate is of a single cell's, the dearest stands for the
+    encoding of all. Records tell what cells took with features as warm as they were, and are taken as they are.
+    """
+    total = 0.0
+    shared: defaultdict[tuple[str, str | None], list[float]] = defaultdict(list)
+    for planned in cells:
+        cell = planned.cell
+        found = estimator.estimate(planned)
+        shape = read_shape(backbones[cell.task].folder) if cell.backbone is not None else None
+        reads = (
+            shape is not None
+            and planned.method.workload(max(1, cell.n_train), cell.budget, shape.n_blocks).reads_features
+        )
+        if reads and found.basis != "records":
+            shared[cell.task, cell.weights].append(max(0.0, found.seconds - FIXED_SECONDS))
+            total += FIXED_SECONDS
+        else:
+            total += found.seconds
+    return total + sum(max(seconds) for seconds in shared.values())
