@@ -59,7 +59,9 @@ with MemoryMeter() as meter:
     print("READY", flush=True)
     sys.stdin.readline()
     held = [np.ones(5_000_000) for _ in range(4)]  # 160 MB
-    time.sleep(0.5)
+    time.sleep(0.1)
+    print("HELD", flush=True)  # until it has been looked at
+    sys.stdin.readline()
     del held
     time.sleep(0.1)
 print(meter.peak_rss_bytes, meter.peak_rss_above_baseline_bytes, flush=True)
@@ -73,13 +75,13 @@ def test_peak_memory_is_what_a_sampler_outside_sees() -> None:
     assert child.stdout is not None
     assert child.stdout.readline().strip() == "READY"
     watched = psutil.Process(child.pid)
-    before = peak = watched.memory_info().rss
+    before = watched.memory_info().rss
     child.stdin.write("\n")
     child.stdin.flush()
-    until = time.monotonic() + 0.5
-    while time.monotonic() < until:
-        peak = max(peak, watched.memory_info().rss)
-        time.sleep(0.002)
+    assert child.stdout.readline().strip() == "HELD"
+    peak = watched.memory_info().rss
+    child.stdin.write("\n")
+    child.stdin.flush()
     absolute, above = map(int, child.stdout.readline().split())
     child.wait(timeout=30)
     assert absolute == pytest.approx(peak, rel=0.1)
