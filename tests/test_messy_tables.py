@@ -140,7 +140,7 @@ def test_any_table_is_refused_plainly_or_splits_cleanly(tmp_path: Path, rows: li
     assert set(task.label_names) == {label for _, label in usable}
     assert set(task.unscored) == set(range(len(task.label_names))) - set(task.test_labels.tolist())
     assert sum(task.provenance.get("left_out", {}).values()) == len(rows) - len(usable)
-    summary = summarise(task)
+    summary = summarise_data(task)
     dropped = summary.n_copies_of_test
     assert summary.n_rows == len(usable) == summary.n_train + summary.n_test_available + dropped
     assert sum(count for _, count in summary.classes) == len(usable)
@@ -314,7 +314,7 @@ def test_the_summary_says_all_of_a_table(tmp_path: Path, tiny: BackboneFiles) ->
     rows = [*MANY, MANY[0], MANY[3], *BLANK, ("word " * 200, "a"), ("the only one", "rare")]
     test = [("new a", "a"), ("new b", "b"), MANY[1], ("", "a")]
     task = prepared(tickets(tmp_path / "t.csv", rows), test=tickets(tmp_path / "test.csv", test), max_length=16)
-    found = summarise(task, tiny)
+    found = summarise_data(task, tiny)
     assert (found.n_rows, found.n_train, found.n_test, found.n_test_available) == (87, 83, 3, 3)
     assert found.classes == (("a", 43), ("b", 43), ("rare", 1))
     assert (found.n_repeated, found.n_copies_of_test) == (2, 1)
@@ -328,7 +328,7 @@ def test_the_summary_says_all_of_a_table(tmp_path: Path, tiny: BackboneFiles) ->
         "2 rows left out (no text and no label); 1 row left out of training (copies of test rows); "
         "trained on and not scored: rare; 1 % of the texts are cut at 16 tokens."
     )
-    assert "cut" not in summarise(task).line()
+    assert "cut" not in summarise_data(task).line()
     many = replace(found, classes=tuple((f"class {at}", 1) for at in range(9)))
     assert "9 classes: class 0 (1), class 1 (1), class 2 (1), class 3 (1) and 5 more" in many.line()
 
@@ -347,7 +347,7 @@ def test_cut_texts_are_counted_as_a_run_counts_them(toy: Task, tiny: BackboneFil
     long = count_cut(replace(toy, spec=toy.spec.model_copy(update={"max_length": 1000})), tiny)
     assert long is not None
     assert (long.n_cut, long.max_length, long.asked) == (0, backbone.max_length, 1000)
-    assert "the most that the backbone reads (not 1,000)" in replace(summarise(toy), cut=long).line()
+    assert "the most that the backbone reads (not 1,000)" in replace(summarise_data(toy), cut=long).line()
 
 
 def test_run_plan_and_status_say_what_a_table_holds(tmp_path: Path, tiny: BackboneFiles) -> None:
