@@ -27,7 +27,7 @@ from harness.records.record import Budget
 from harness.running.worker import Worker
 from harness.support.errors import DataError, DataWarning, UsageError
 from harness.tasks.base import Task
-from harness.tasks.summary import count_cut, summarise
+from harness.tasks.summary import count_cut, summarise_data
 from tests.commands import run_cli
 from tests.tables import MANY, ROWS, fingerprint, prepared, tickets
 
