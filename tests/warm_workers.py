@@ -53,7 +53,7 @@ class WarmContext:
 
 
 class WarmMultiprocessing:
-    """Stand-in for the module `multiprocessing`, as `harness.schedule.local_slot` uses it."""
+    """Stand-in for the module `multiprocessing`, as `harness.schedule.local_process` uses it."""
 
     process = multiprocessing.process
 
@@ -64,7 +64,7 @@ class WarmMultiprocessing:
 
 def use_warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `LocalWorkers` fork its workers."""
-    monkeypatch.setattr("harness.schedule.local_slot.multiprocessing", WarmMultiprocessing())
+    monkeypatch.setattr("harness.schedule.local_process.multiprocessing", WarmMultiprocessing())
 
 
 def worker_processes() -> list[psutil.Process]:
