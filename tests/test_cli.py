@@ -333,7 +333,7 @@ def test_tuning_from_the_command_line(folder: Path, tiny: BackboneFiles) -> None
     assert "tuned_settings" not in report
 
 
-@pytest.mark.slow  # `test_kills.py` kills at three moments by default
+@pytest.mark.slow  # `test_kills.py` kills at two moments by default
 def test_kill_9_in_the_middle_loses_nothing_and_repeats_nothing(folder: Path, tiny: BackboneFiles) -> None:
     arguments = [*own_data(tiny, "majority,linear-probe,head[epochs=40]"), "--sizes", "12,48", "--seeds", "0,1,2,3,4"]
     store = folder / "killed.sqlite"
