@@ -64,7 +64,7 @@ def main():
     print("== records")
     with Store.open("results/harness.sqlite") as store:
         for record in store.records():
-            print(record.cell.method, record.score.metric, record.score.value, record.facts.remarks)
+            print(record.cell.method, record.score.metric, record.score.value, record.facts.packages)
 
 if __name__ == "__main__":  # a worker process imports this module
     main()
@@ -100,7 +100,7 @@ def test_a_package_adds_a_method_a_kind_a_metric_and_a_suite(which: str, example
     bayes = next(line for line in parts["records"].splitlines() if line.startswith("char-bayes grade_error"))
     assert float(bayes.split()[2]) < 0.5
     for member in ("method", "kind of task", "metric"):
-        assert f"'{member} from': 'harness-example 0.1.0'" in bayes
+        assert f"'{member}': 'harness-example 0.1.0'" in bayes
     assert "char-bayes on a tiny encoder backbone: learns" in parts["checks"]
     report = tmp_path / "reports" / "grades"
     text = (report / "report.md").read_text()

@@ -171,11 +171,4 @@ class Attempt:
             energy_source=self.clock.energy_source if self.cost.energy_joules is not None else None,
             packages={kind: package for kind, package in origins.items() if package is not None},
             missing={**stated.missing, **failures},
-            remarks={**stated.remarks, **self._packages()},
         )
-
-    def _packages(self) -> dict[str, str]:
-        """Return the packages of what the harness has by entry points, with their versions."""
-        used = ((methods, self.planned.cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric))
-        found = {f"{registry.kind} from": registry.origin(name) for registry, name in used}
-        return {what: package for what, package in found.items() if package is not None}
