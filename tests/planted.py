@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method
+from harness.methods.base import NO_BACKBONE, Fitted, Method
+from harness.methods.bench import Bench
 from harness.support.errors import OutOfMemoryError
 from harness.tasks.base import Rows
 

@@ -22,7 +22,7 @@ import pytest
 from harness.measure.device import Device, find_device
 from harness.measure.watch import AttentiveClock, Presence, Standing, Watch, n_signs
 from harness.methods import _label_likelihood, methods
-from harness.methods.base import Bench
+from harness.methods.bench import Bench
 from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
 from harness.running.worker import Worker

@@ -19,7 +19,7 @@ from harness.methods._demonstrations import draw
 from harness.methods._in_context import FittedPrompt
 from harness.methods._prompts import Demonstration, PromptWriter, Wording
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
-from harness.methods.base import Bench
+from harness.methods.bench import Bench
 from harness.running.worker import Worker
 from harness.support.errors import UnsupportedError
 from harness.tasks import Rows, Task

@@ -11,14 +11,14 @@ from .artifact import read_artifact as read_artifact
 from .artifact import rebuild_artifact as rebuild_artifact
 from .artifact import save_artifact as save_artifact
 from .base import LANGUAGE_MODEL as LANGUAGE_MODEL
-from .base import Bench as Bench
 from .base import Choice as Choice
 from .base import Fitted as Fitted
-from .base import Ledger as Ledger
 from .base import Method as Method
 from .base import Range as Range
 from .base import method as method
 from .base import methods as methods
+from .bench import Bench as Bench
+from .bench import Ledger as Ledger
 from .configure import parse_methods as parse_methods
 from .configure import split_top_level as split_top_level
 from .configure import with_trials as with_trials

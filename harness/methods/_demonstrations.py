@@ -9,7 +9,7 @@ import numpy as np
 from harness.measure import Phase, PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods._prompts import Demonstration, Wording
-from harness.methods.base import Bench
+from harness.methods.bench import Bench
 from harness.tasks import Floats, Ints, Rows
 
 

@@ -22,7 +22,8 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.measure import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
-from harness.methods.base import Bench, Fitted
+from harness.methods.base import Fitted
+from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Budget, Role, Workload
 from harness.support import UnsupportedError

@@ -11,7 +11,8 @@ from pydantic import field_validator
 from harness.backbones import BackboneFiles, Pooling
 from harness.features import Layer, why_no_such_layer
 from harness.measure import Phase, PrecisionPolicy
-from harness.methods.base import Bench, Fitted, Method
+from harness.methods.base import Fitted, Method
+from harness.methods.bench import Bench
 from harness.records import Budget, Workload
 from harness.tasks import Floats, Rows
 

@@ -12,7 +12,8 @@ from pydantic import Field
 from harness.measure import FlopsModel
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._gradient import Evaluate, SupervisedMethod, expected_parameters, trained_tensors
-from harness.methods.base import Bench, Fitted
+from harness.methods.base import Fitted
+from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import Budget, Workload
 from harness.tasks import Floats, Form, Ints, Rows

@@ -14,7 +14,8 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.data import carve_validation
 from harness.measure import Precision, PrecisionPolicy
-from harness.methods.base import Bench, Method
+from harness.methods.base import Method
+from harness.methods.bench import Bench
 from harness.methods.restoring import Expected
 from harness.records import Budget, FitLength
 from harness.tasks import Form, Ints, Rows

@@ -22,7 +22,8 @@ from harness.measure import MemoryMeter, PrecisionPolicy, long_step
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
-from harness.methods.base import LANGUAGE_MODEL, Bench, Fitted, Method
+from harness.methods.base import LANGUAGE_MODEL, Fitted, Method
+from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError, UsageError

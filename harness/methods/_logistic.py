@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
 from harness.data import folds
-from harness.methods.base import Bench, Method
+from harness.methods.base import Method
+from harness.methods.bench import Bench
 from harness.methods.restoring import Expected
 from harness.tasks import Floats, Ints
 

@@ -14,7 +14,8 @@ from harness.backbones import BackboneFiles
 from harness.measure import is_out_of_memory
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import projections
-from harness.methods.base import Bench, Choice, Range, SearchSpace
+from harness.methods.base import Choice, Range, SearchSpace
+from harness.methods.bench import Bench
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError
 from harness.tasks import Form, Rows

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from harness.methods._peft import RATE_AND_EPOCHS, LowRankMethod, model_type_of
-from harness.methods.base import Bench, Choice, SearchSpace, method
+from harness.methods.base import Choice, SearchSpace, method
+from harness.methods.bench import Bench
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.methods.base import Bench, Fitted, Method, methods
+from harness.methods.base import Fitted, Method, methods
+from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, not_finite
 from harness.support import HarnessError, UsageError, reason_of
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.features import ENCODE_ROWS
-from harness.methods.base import Bench, Method
+from harness.methods.base import Method
+from harness.methods.bench import Bench
 from harness.records import TRAINS_INSIDE, FitLength
 from harness.tasks import Rows
 

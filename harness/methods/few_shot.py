@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from harness.methods._demonstrations import Nearest, draw, embed, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
-from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.methods.base import Choice, Fitted, SearchSpace, method
+from harness.methods.bench import Bench
 from harness.tasks import Rows
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+from harness.methods.bench import Bench
 from harness.methods.full import Full
 
 if TYPE_CHECKING:

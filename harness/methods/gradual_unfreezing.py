@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from harness.methods._by_depth import ByDepth
-from harness.methods.base import Bench, Choice, SearchSpace, method
+from harness.methods.base import Choice, SearchSpace, method
+from harness.methods.bench import Bench
 from harness.methods.full import FULL_SEARCH_SPACE, Full
 
 if TYPE_CHECKING:

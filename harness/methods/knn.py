@@ -9,7 +9,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
-from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.methods.base import Choice, Fitted, SearchSpace, method
+from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_range, check_tensors
 from harness.tasks import Floats, Ints, Rows
 

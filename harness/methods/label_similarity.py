@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from harness.measure import PrecisionPolicy
 from harness.methods._frozen import unit_length
-from harness.methods.base import Bench, Fitted, Method, method
+from harness.methods.base import Fitted, Method, method
+from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
 from harness.records import Budget, Workload
 from harness.tasks import Floats, Rows, Source

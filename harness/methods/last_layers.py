@@ -11,7 +11,8 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.measure import long_step
 from harness.methods._by_depth import ByDepth
-from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.methods.base import Choice, Range, SearchSpace, method
+from harness.methods.bench import Bench
 from harness.records import Budget, Workload
 
 if TYPE_CHECKING:

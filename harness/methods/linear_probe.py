@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
-from harness.methods.base import Bench, Fitted, method
+from harness.methods.base import Fitted, method
+from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.tasks import Floats, Form, Rows
 

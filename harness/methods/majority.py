@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.methods.base import NO_BACKBONE, Bench, Fitted, Method, method
+from harness.methods.base import NO_BACKBONE, Fitted, Method, method
+from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
 from harness.tasks import Floats, Rows
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from harness.methods._frozen_gradient import TrainedOnFeatures
-from harness.methods.base import Bench, Choice, Range, SearchSpace, method
+from harness.methods.base import Choice, Range, SearchSpace, method
+from harness.methods.bench import Bench
 
 if TYPE_CHECKING:
     from torch import nn

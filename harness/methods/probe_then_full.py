@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+from harness.methods.bench import Bench
 from harness.methods.full import Full
 from harness.methods.linear_probe import LinearProbe
 from harness.records import Budget, Workload

@@ -6,7 +6,8 @@ import importlib.util
 from typing import TYPE_CHECKING, Literal
 
 from harness.backbones import BackboneFiles
-from harness.methods.base import Bench, method
+from harness.methods.base import method
+from harness.methods.bench import Bench
 from harness.methods.lora import Lora
 from harness.support import UnsupportedError
 

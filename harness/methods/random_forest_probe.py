@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
-from harness.methods.base import Bench, Choice, Fitted, SearchSpace, method
+from harness.methods.base import Choice, Fitted, SearchSpace, method
+from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.support import UsageError
 from harness.tasks import Floats, Ints, Rows

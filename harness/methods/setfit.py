@@ -14,7 +14,8 @@ from harness.measure import PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods._gradient import TrainedMethod, expected_parameters, trained_tensors
 from harness.methods._logistic import Logistic, expected_logistic, logistic_tensors
-from harness.methods.base import ENCODER, Bench, Choice, Fitted, Range, SearchSpace, method
+from harness.methods.base import ENCODER, Choice, Fitted, Range, SearchSpace, method
+from harness.methods.bench import Bench
 from harness.methods.linear_probe import LinearProbe
 from harness.methods.restoring import check_tensors
 from harness.records import FORWARD_AND_BACKWARD, Budget, FitLength, Workload

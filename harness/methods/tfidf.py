@@ -9,7 +9,8 @@ import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
 from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
-from harness.methods.base import NO_BACKBONE, Bench, Fitted, method
+from harness.methods.base import NO_BACKBONE, Fitted, method
+from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
 from harness.tasks import Floats, Rows
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy.typing as npt
 
 from harness.methods._in_context import FittedPrompt, InContextMethod, restored
-from harness.methods.base import Bench, Fitted, method
+from harness.methods.base import Fitted, method
+from harness.methods.bench import Bench
 from harness.tasks import Rows
 
 

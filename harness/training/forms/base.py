@@ -28,7 +28,7 @@ Scores = tuple[float, ...]
 
 
 class Workbench(Protocol):
-    """The part of a method's bench (`methods.base.Bench`) that a form reads."""
+    """The part of a method's bench (`methods.bench.Bench`) that a form reads."""
 
     kind: Kind
     n_outputs: int

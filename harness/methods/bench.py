@@ -1,0 +1,323 @@
+"""The bench that a method works at in one cell, and the ledger that it enters its spending in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.backbones import BackboneFiles, Pooling
+from harness.measure import Device, MemoryMeter, Phase, PhaseClock, Precision, PrecisionPolicy, known_flops
+from harness.records import Budget, CurvePoint, Facts, TextLengths
+from harness.support import UnsupportedError
+from harness.tasks import Answers, Floats, Kind, Labels, Reply, Rows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.backbones import Backbone
+    from harness.features import FeatureStore, Layer, Tokens, TokenStore
+    from harness.measure import FlopsModel
+    from harness.training import AnswerForm, BudgetProgress
+
+_PARTS = ("train", "test")
+
+
+@dataclass
+class Ledger:
+    """Spending of a fit that no clock shows, and facts about it; the bench writes it, the record shows it.
+
+    `train_flops` is not a number where a part of the operations could not be counted; `counted_flops` is None then.
+    `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
+    """
+
+    train_flops: float = 0.0
+    train_tokens: int = 0
+    stopped_by: str | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
+    reused: set[str] = field(default_factory=set)
+    computed_all: bool = True
+    facts: Facts = field(default_factory=Facts)
+    _n_read: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def counted_flops(self) -> float | None:
+        """The operations of the fit; None where they could not be counted."""
+        return known_flops(self.train_flops)
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """Remarks on the fit in words, by subject; a method adds its own."""
+        return self.facts.remarks
+
+    def state(self, **facts: Any) -> None:
+        """Set facts by the names of their fields."""
+        self.facts = replace(self.facts, **facts)
+
+    def adopt(self, of_fit: Facts) -> None:
+        """Take over what a fit of its own ledger has stated."""
+        own = self.facts
+        self.facts = replace(
+            own,
+            train_texts=of_fit.train_texts or own.train_texts,
+            test_texts=of_fit.test_texts or own.test_texts,
+            n_terms=of_fit.n_terms,
+            counts_words=of_fit.counts_words,
+            penalty=of_fit.penalty,
+            missing={**own.missing, **of_fit.missing},
+            remarks={**own.remarks, **of_fit.remarks},
+        )
+
+    def note_lengths(self, part: str, lengths: npt.NDArray[np.int64], n_rows: int) -> None:
+        """Note the lengths of the sequences, in tokens, that `n_rows` rows of a part (`train`, `test`) are read in."""
+        known = self._texts_of(part)
+        longest = max(known.longest or 0, int(lengths.max(initial=0)))
+        if part not in _PARTS:
+            self.remarks[f"longest_{part}_tokens"] = str(longest)
+        elif n_rows >= self._n_read.get(part, 1):
+            self._n_read[part] = n_rows
+            self._note_texts(part, replace(known, longest=longest, mean=float(lengths.sum()) / n_rows))
+        else:
+            self._note_texts(part, replace(known, longest=longest))
+
+    def note_cut(self, part: str, n_cut: int, n_texts: int, side: Literal["left", "right"] = "right") -> None:
+        """Note how many texts of a part lost an end: never silent."""
+        if n_cut and part in _PARTS:
+            known = self._texts_of(part)
+            self._note_texts(part, replace(known, n_cut=n_cut, n_texts=n_texts, cut_side=side))
+
+    def _texts_of(self, part: str) -> TextLengths:
+        return getattr(self.facts, f"{part}_texts", None) or TextLengths()
+
+    def _note_texts(self, part: str, texts: TextLengths) -> None:
+        self.state(**{f"{part}_texts": texts})
+
+
+@dataclass
+class Bench:
+    """Surroundings of a method in one cell: the task without its test rows, the backbone, the meters.
+
+    Attributes:
+        kind, n_outputs, max_length: of the task; n_outputs scores of a row (classes, or most choices), max_length in
+            tokens.
+        n_strata: groups that draws are stratified by: the classes, or one.
+        label_words: each class in words that a person would use, in the order of the classes.
+        prompt: the template by which the task words what a language model is asked; None where it has none.
+        reply: what is asked of a language model; None where answers are no texts.
+        measure: the task's main metric of (answers, labels), turned so that higher is better.
+        backbone: None for methods that need none.
+        tokens, features: shared by all cells of the worker.
+        flops_models: training FLOPs by method and backbone, shared likewise.
+        clock, memory, ledger: of this cell.
+        budget: what the fit may spend.
+        seed: of the cell.
+        device: where it runs.
+        report: called with (what, fraction of the budget spent, loss) as the fit goes on.
+        counts_flops: whether operations of batches are counted where no budget needs them; else they are taken for 0.
+        lone_classes: classes with a single training row and no test row: folds of the training rows never hold it out.
+    """
+
+    kind: Kind
+    n_outputs: int
+    n_strata: int
+    max_length: int
+    label_words: tuple[str, ...]
+    prompt: str | None
+    reply: Reply | None
+    measure: Callable[[Answers, Labels], float]
+    backbone: Backbone | None
+    tokens: TokenStore
+    features: FeatureStore
+    flops_models: dict[str, FlopsModel]
+    clock: PhaseClock
+    memory: MemoryMeter
+    ledger: Ledger
+    budget: Budget
+    seed: int
+    device: Device
+    report: Callable[[str, float | None, float | None], None]
+    counts_flops: bool = True
+    lone_classes: tuple[int, ...] = ()
+
+    @property
+    def some_backbone(self) -> Backbone:
+        """The backbone, for methods that need one."""
+        if self.backbone is None:
+            raise RuntimeError("This method uses a backbone and must say so in `serves`.")
+        return self.backbone
+
+    @property
+    def files(self) -> BackboneFiles:
+        """The files of the backbone, for methods that need one."""
+        return self.some_backbone.files
+
+    def precision(self, policy: PrecisionPolicy) -> Precision:
+        """Return the precision that the policy comes to on this device."""
+        return self.device.precision(policy)
+
+    def token_rows(self, rows: Rows, phase: Phase, reserved: int = 0) -> list[npt.NDArray[np.int32]]:
+        """Return token ids of each sequence of these rows; `phase` is charged their share of tokenising the split.
+
+        `reserved` positions of the backbone are left for what is not text.
+        """
+        with self.clock.paused():
+            tokens = self.tokens_of(rows, reserved)
+        self.clock.charge(phase, tokens.seconds_of(rows.index))
+        return [tokens.row(int(position)) for position in tokens.sequences(rows.index)]
+
+    def tokens_of(self, rows: Rows, reserved: int = 0) -> Tokens:
+        """Return the tokens of the whole split that these rows are of, made once; nobody is charged here."""
+        max_length = min(self.max_length, self.some_backbone.max_length - reserved)
+        tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
+        part = rows.source.key.rpartition("/")[2]
+        self.ledger.note_lengths(part, tokens.lengths[tokens.sequences(rows.index)], len(rows))
+        self.ledger.note_cut(part, tokens.n_truncated, tokens.n_rows, rows.source.cut)
+        return tokens
+
+    def pooled(
+        self,
+        rows: Rows,
+        phase: Phase,
+        policy: PrecisionPolicy,
+        *,
+        pooling: Pooling | None = None,
+        layer: Layer = "last",
+        tokenised: bool = False,
+    ) -> Floats:
+        """Return frozen features, charged to `phase` at what they cost when they were computed.
+
+        Args:
+            rows: what is encoded.
+            phase: who pays: `encode` for training rows, `predict` for test rows.
+            policy: precision of the forward pass.
+            pooling: which tokens are read; None is the backbone's own.
+            layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
+                block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
+            tokenised: whether the fit has been charged for the rows' token ids (`token_rows`) already.
+
+        Returns:
+            Shape (rows, width), the mean over its windows where a row is read in several; where answers are choices,
+            one vector each: shape (rows, most choices, width), not a number where a row has fewer.
+
+        Raises:
+            UsageError: the backbone has no such block; the message says how many it has.
+            FloatingPointError: a feature is not finite.
+        """
+        backbone = self.some_backbone
+        precision = self.precision(policy)
+        self.report("encoding", None, None)
+        with self.clock.paused():
+            tokens = self.tokens_of(rows)
+            encoded = self.features.pooled(
+                rows.source,
+                tokens.sequences(rows.index),
+                tokens,
+                backbone,
+                self.max_length,
+                precision,
+                pooling=pooling,
+                layer=layer,
+            )
+        # A nearest neighbour or a tree would answer from NaN as from any number.
+        if not np.isfinite(encoded.values).all():
+            raise FloatingPointError(f"Backbone '{backbone.files.name}' gives features that are not finite.")
+        seconds = 0.0 if tokenised else tokens.seconds_of(rows.index)
+        self.clock.charge(phase, seconds + encoded.seconds)
+        self.clock.charge("warmup", encoded.warmup_seconds)
+        self.clock.charge("measure", encoded.spare_seconds)
+        self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
+        if encoded.reused:
+            self.ledger.reused.add("features")
+        if phase == "encode" and not encoded.fresh:
+            self.ledger.computed_all = False
+        if phase == "encode":
+            if encoded.flops_error is not None:
+                self._flops_are_unknown(encoded.flops_error)
+            self.ledger.train_flops += encoded.flops
+            self.ledger.train_tokens += encoded.tokens
+        counts = tokens.n_sequences(rows.index)
+        if self.kind.form == "spans" and len(rows):
+            sums = np.add.reduceat(encoded.values, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
+            return np.asarray(sums / counts[:, None], dtype=np.float32)
+        if self.kind.form != "choices":
+            return encoded.values
+        packed = np.full((len(rows), self.n_outputs, encoded.values.shape[1]), np.nan, dtype=np.float32)
+        packed[np.arange(self.n_outputs) < counts[:, None]] = encoded.values
+        return packed
+
+    @property
+    def form(self) -> AnswerForm:
+        """How a transformer is trained to give answers of the kind's form."""
+        from harness.training import answer_form
+
+        own: AnswerForm | None = self.kind.answer_form()
+        return own or answer_form(self.kind.form)
+
+    def fresh_transformer(self) -> nn.Module:
+        """Return a copy of the pretrained weights that nothing has touched."""
+        with self.clock.phase("load"):
+            return self.some_backbone.fresh(self.device.torch_device())
+
+    def flops_model(self, key: str, count: Callable[[], FlopsModel]) -> FlopsModel:
+        """Return the operations of a batch, counted the first time that `key` is asked for.
+
+        Counting is no cell's time. Where it fails, the operations are not a number, and the record says why.
+
+        Raises:
+            UnsupportedError: the operations cannot be counted, and the budget limits them.
+        """
+        from harness.measure import UNCOUNTED, counted
+
+        if not self.counts_flops and self.budget.train_flops is None:
+            return UNCOUNTED
+        if key not in self.flops_models:
+            with self.clock.phase("measure"):
+                self.flops_models[key] = counted(count)
+        found = self.flops_models[key]
+        if found.error is not None:
+            self._flops_are_unknown(found.error)
+        return found
+
+    def count_train_flops(self, run: Callable[[], object]) -> None:
+        """Count the operations of `run`, which is run once more for it, and enter them in the ledger."""
+        from harness.measure import FlopsModel, count_flops, counted
+
+        with self.clock.phase("measure"):
+            found = counted(lambda: FlopsModel(0.0, 0.0, 0.0, count_flops(run)))
+        if found.error is not None:
+            self._flops_are_unknown(found.error)
+        self.ledger.train_flops += found.constant
+
+    def _flops_are_unknown(self, why: str | None) -> None:
+        """Note that operations cannot be counted; refuse a budget that limits them."""
+        self.ledger.facts.missing["train_flops"] = str(why)
+        if self.budget.train_flops is not None:
+            raise UnsupportedError(
+                f"The budget limits train_flops, and the operations of backbone '{self.files.name}' cannot be counted "
+                f"({why}). Give a budget of seconds, steps or epochs instead."
+            )
+
+    def seeded(self, purpose: str) -> int:
+        """Return a 63-bit seed from the cell's seed and what it is for, the same for every method."""
+        digest = hashlib.blake2b(f"{purpose}/{self.seed}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def progress(self, default_steps: int, steps_per_epoch: int) -> BudgetProgress:
+        """Return the budget's progress, encoding so far included."""
+        from harness.training import BudgetProgress
+
+        return BudgetProgress(
+            self.budget, default_steps, steps_per_epoch, lambda: self.clock.train_seconds, self.ledger.train_flops
+        )
+
+    @contextmanager
+    def working(self, phase: Phase) -> Iterator[None]:
+        """Count a block for `phase` and say so."""
+        self.report(phase, None, None)
+        with self.clock.phase(phase):
+            yield
