@@ -24,6 +24,7 @@ from harness.measure.flops import count_flops
 from harness.methods import methods
 from harness.records.record import Budget, Record
 from harness.records.workload import Workload
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.support.errors import UsageError
 from harness.tasks import Task
@@ -94,7 +95,7 @@ def test_operations_of_training_are_near_what_records_count(
 ) -> None:
     method = methods.get(name)()
     planned = plan_one(toy, tiny, method, size="96", budget=Budget(epochs=2))
-    record = Worker(cpu, None).run(planned, toy, tiny, "tests", lambda *_: None)
+    record = Worker(cpu, None).run(Job(planned, tiny, "tests"), toy)
     expected = amount(planned, toy, tiny)
     assert record.cost.train_flops is not None
     # The texts' tokens are guessed from their characters, and padding is not: hence the width. On so small a model what
@@ -248,13 +249,13 @@ def test_a_probe_predicts_a_whole_cell(name: str, toy: Task, tiny: BackboneFiles
     slow = make_probe(planned, toy, files, memory_bytes=1e12, flops_per_second=1e4, folder=tmp_path)
     assert [cell.cell.budget.steps for cell in slow.cells] == ([1, 2] if name in ("full", "lora") else [None])
     worker = Worker(cpu, None)
-    records = [worker.run(cell, probe.task, files, "probe", lambda *_: None) for cell in probe.cells]
+    records = [worker.run(Job(cell, files, "probe"), probe.task) for cell in probe.cells]
     assert [record.status for record in records] == ["ok"] * len(records)
     estimator = estimator_of(toy, tiny, cpu)
     estimator.add_figure(planned, probe.figure(records))
     found = estimator.estimate(planned)
     assert found.basis == "probe"
-    actual = worker.run(planned, toy, files, "tests", lambda *_: None).cost
+    actual = worker.run(Job(planned, files, "tests"), toy).cost
     assert actual.train_seconds is not None
     assert found.train_seconds < 20 * actual.train_seconds + 0.5
     assert actual.train_seconds < 20 * found.train_seconds + 0.5
@@ -271,7 +272,7 @@ def test_a_backbone_that_is_too_large_is_probed_on_its_first_blocks(
     assert probe.n_blocks == 2
     assert probe.files is not None
     assert read_shape(probe.files.folder).n_blocks == 2  # type: ignore[union-attr]
-    record = Worker(cpu, None).run(probe.cells[0], probe.task, probe.files, "probe", lambda *_: None)
+    record = Worker(cpu, None).run(Job(probe.cells[0], probe.files, "probe"), probe.task)
     assert record.status == "ok", record.error
     figure = probe.figure([record])
     whole = amount(planned, toy, deep)

@@ -29,6 +29,7 @@ from harness.records.record import Budget, Record
 from harness.report.blocks import markdown_table
 from harness.report.panels import panels
 from harness.report.views.every_size import every_size
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.store.store import Store
 from harness.tasks import Task, kinds
@@ -41,7 +42,7 @@ def run_cell(
     name: str, task: Task, files: BackboneFiles, device: Device, *, steps: int, size: str, hurried: bool = False
 ) -> Record:
     planned = plan_one(task, files, methods.get(name)(), size=size, budget=Budget(steps=steps))
-    return Worker(device, None).run(planned, task, files, "tests", lambda *_: None, hurried=hurried)
+    return Worker(device, None).run(Job(planned, files, "tests", hurried=hurried), task)
 
 
 @pytest.mark.parametrize("name", ["full", "linear-probe"])

@@ -25,6 +25,7 @@ from harness.methods import _label_likelihood, methods
 from harness.methods.bench import Bench
 from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.schedule.drive import run_cells
 from harness.schedule.local import LocalWorkers
@@ -188,7 +189,7 @@ def looked_at(
     monkeypatch.setattr(Planted, "_fit", lambda _: Waiting(released, first))
     worker, ended = Worker(device, None), list[Record]()
     planned = plan_one(task, None, Planted(), budget=budget)
-    thread = threading.Thread(target=lambda: ended.append(worker.run(planned, task, None, "tests", lambda *_: None)))
+    thread = threading.Thread(target=lambda: ended.append(worker.run(Job(planned, None, "tests"), task)))
     thread.start()
     until, cut = time.monotonic() + 2.0, None
     while cut is None and time.monotonic() < until and thread.is_alive():

@@ -157,6 +157,7 @@ def test_devices() -> None:
 _FULL_CELL = """
 from pathlib import Path
 from harness.backbones.locate import DEFAULT_BACKBONE, locate_backbone
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.measure.device import find_device
 from harness.methods import methods
@@ -167,7 +168,7 @@ from tests.toys import plan_one
 task = kinds.get("classification").prepare(load_suite("quickstart").task("docstrings"), None)
 files = locate_backbone(DEFAULT_BACKBONE)
 planned = plan_one(task, files, methods.get("full")(), size="192", budget=Budget(steps=20))
-record = Worker(find_device("cpu"), None).run(planned, task, files, "tests", lambda *_: None)
+record = Worker(find_device("cpu"), None).run(Job(planned, files, "tests"), task)
 print("PEAK", record.cost.peak_rss_bytes, flush=True)
 """
 

@@ -24,6 +24,7 @@ from harness.methods._logistic import choose_penalty
 from harness.methods.configure import parse_methods
 from harness.planning.plan import plan_cells
 from harness.records.record import Budget
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.support.errors import DataError, DataWarning, UsageError
 from harness.tasks.base import Task
@@ -226,7 +227,7 @@ def test_methods_and_folds_serve_a_rare_class(rare: Task, tiny: BackboneFiles, c
     )  # fmt: skip
     runner = Worker(cpu, None)
     for planned in cells:
-        record = runner.run(planned, rare, tiny if planned.cell.backbone else None, "t", lambda *_: None)
+        record = runner.run(Job(planned, tiny if planned.cell.backbone else None, "t"), rare)
         assert record.status == "ok", (planned.label(), record.error)
         assert record.score is not None
         assert record.predictions is not None

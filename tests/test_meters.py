@@ -23,6 +23,7 @@ from harness.measure.meters import Meters
 from harness.methods import methods
 from harness.records.record import MAX_ERROR, Budget, Record
 from harness.running import worker as execute
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.tasks import Task
 from harness.tasks.base import TextAnswers
@@ -197,7 +198,7 @@ def test_an_interrupt_is_no_failed_measurement() -> None:
 
 def test_what_was_never_measured_is_null(toy: Task, cpu: Device) -> None:
     """Not 0: a cell that could not run has had no peak of memory."""
-    never = execute.unrun(plan_one(toy, None, Planted()), toy, None, "tests", cpu, "failed", "why", attempt=1)
+    never = execute.unrun(Job(plan_one(toy, None, Planted()), None, "tests"), toy, cpu, "failed", "why")
     assert never.cost.peak_rss_bytes is None
     assert never.cost.peak_bytes is None
 

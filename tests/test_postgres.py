@@ -29,9 +29,10 @@ from harness.cli.main import app
 from harness.measure.device import Device
 from harness.records.jsonl import write_jsonl
 from harness.records.record import Record
+from harness.running.attempt import Job
 from harness.running.worker import unrun
 from harness.schedule.drive import run_cells
-from harness.schedule.job import Begun, Done, Event, Job
+from harness.schedule.messages import Begun, Done, Event
 from harness.schedule.prepare import Prepared
 from harness.store.claims import Owner
 from harness.store.store import STORE_SCHEMA, Store
@@ -259,7 +260,7 @@ class AtOnce:
         job = self.jobs.popleft()
         self.n_free = 1
         time.sleep(0.005)
-        record = unrun(job.planned, self.task, None, "tests", self.device, "out_of_time", "planted", attempt=1)
+        record = unrun(Job(job.planned, None, "tests"), self.task, self.device, "out_of_time", "planted")
         return [(job, Begun(0)), (job, Done(record))]
 
     def close(self) -> None: ...

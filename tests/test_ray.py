@@ -18,9 +18,10 @@ from harness.backbones.locate import BackboneFiles
 from harness.methods import methods
 from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.schedule.drive import run_cells
-from harness.schedule.job import Begun, Job, Lost
 from harness.schedule.local import LocalWorkers
+from harness.schedule.messages import Begun, Lost
 from harness.schedule.prepare import Prepared
 from harness.schedule.ray_actor import CellActor
 from harness.schedule.ray_cluster import connect, plan_places

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
 from harness.methods import methods
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import plan_one, shorten
@@ -38,7 +39,7 @@ def test_the_probe_is_a_ten_line_script(precision: str, sst2: Task, minilm: Back
     some = shorten(sst2, n_test=300, max_length=128)
     worker = Worker(cpu, None)
     method = methods.get("linear-probe")(c=1.0, precision=precision)
-    record = worker.run(plan_one(some, minilm, method, size="128"), some, minilm, "tests", lambda *_: None)
+    record = worker.run(Job(plan_one(some, minilm, method, size="128"), minilm, "tests"), some)
     rows = worker.training_rows(some, 128, 0, "stratified")
     theirs = LogisticRegression(C=1.0, max_iter=1000).fit(embed(rows.texts, minilm), rows.known_labels)
     expected = theirs.score(embed(list(some.test.texts), minilm), some.test_labels)

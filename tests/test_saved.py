@@ -17,6 +17,7 @@ from harness.measure.device import Device
 from harness.methods.configure import parse_methods
 from harness.planning.plan import plan_cells
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.support.errors import UsageError
 from harness.tasks.base import Task
@@ -38,7 +39,7 @@ def saved(text: str, task: Task, files: BackboneFiles, device: Device, folder: P
         budgets=[Budget(steps=4)],
         device="cpu",
     )
-    record = Worker(device, None).run(planned, task, files, "test", lambda *_: None, save_to=folder)
+    record = Worker(device, None).run(Job(planned, files, "test", save_to=folder), task)
     assert record.status == "ok", record.error
     return record
 

@@ -14,10 +14,11 @@ import pytest
 from harness.measure.watch import Standing
 from harness.methods import methods
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.schedule import worker_process
-from harness.schedule.job import Alive, Begun, Done, Job, Ready, Stopped
 from harness.schedule.local import LocalSlot
 from harness.schedule.local_process import LocalProcess
+from harness.schedule.messages import Alive, Begun, Done, Ready, Stopped
 from harness.schedule.slot import Limits
 from harness.support.errors import UsageError
 from harness.tasks import Task

@@ -13,9 +13,9 @@ from harness.data.sampling import parse_size
 from harness.measure.device import Device, shared
 from harness.planning.plan import PlannedCell, plan_cells
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.running.worker import unrun
 from harness.schedule.drive import Policy, run_cells
-from harness.schedule.job import Job
 from harness.schedule.local import LocalWorkers
 from harness.schedule.pending import Pending
 from harness.schedule.prepare import Prepared
@@ -125,7 +125,7 @@ def test_out_of_memory_is_halved_until_it_fits(toy: Task, cpu: Device, tmp_path:
     policy = Policy(halve_on_oom=True)
     with Store.open(tmp_path / "oom.sqlite") as store:
         # One of them ran out before, in a run that was not to halve.
-        store.add(unrun(cells[0], toy, None, "planted", cpu, "out_of_memory", "planted", attempt=1))
+        store.add(unrun(Job(cells[0], None, "planted"), toy, cpu, "out_of_memory", "planted"))
         outcome = run_cells(prepared, store, Quiet(), LocalWorkers("cpu", None), policy)
         assert outcome.n_run == 7  # 2 and 4 pieces of the one; 1, 2, 4 and 8 of the other, which never fits; the third
         records = {(r.cell.config.get("fits"), r.cell.config.get("accumulation")): r for r in store.records()}

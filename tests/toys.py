@@ -17,6 +17,7 @@ from harness.measure.device import Device
 from harness.methods.base import Method
 from harness.methods.configure import parse_methods
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from harness.tasks.toys import FILLER, TOPIC_WORDS
@@ -81,7 +82,7 @@ def run_one(
 def save_one(text: str, task: Task, files: BackboneFiles, device: Device, folder: Path, steps: int = 4) -> Record:
     """Fit a method, given as on the command line, to a few rows and save it; return its record."""
     planned = plan_one(task, files, parse_methods([text])[0], size="12", seed=3, budget=Budget(steps=steps))
-    record = Worker(device, None).run(planned, task, files, "tests", lambda *_: None, save_to=folder, hurried=True)
+    record = Worker(device, None).run(Job(planned, files, "tests", save_to=folder, hurried=True), task)
     assert record.status == "ok", record.error
     return record
 

@@ -14,9 +14,9 @@ from harness.cost import LIGHT_STEP_SECONDS, Estimate, Estimator
 from harness.data import Size
 from harness.methods import Method
 from harness.planning import PlannedCell, plan_cells
-from harness.records import Budget, Record
-from harness.running import unrun
-from harness.schedule import Claims, Done, Executor, Job, Lost, Stopped
+from harness.records import Budget, Record, Status
+from harness.running import Job, unrun
+from harness.schedule import Claims, Done, Executor, Lost, Stopped
 from harness.store import Store
 from harness.support import DuplicateError
 from harness.tasks import Task
@@ -89,12 +89,12 @@ class Runner:
                 if isinstance(event, Done):
                     return self._keep(event.record, planned, store=not is_recorded)
                 if isinstance(event, Lost):
-                    status, why = "out_of_memory" if event.of_memory else "failed", f"The worker {event.how}."
+                    status: Status = "out_of_memory" if event.of_memory else "failed"
+                    record = unrun(job, task, self.device, status, f"The worker {event.how}.")
                 elif isinstance(event, Stopped):
-                    status, why = event.status, event.why
+                    record = unrun(job, task, self.device, event.status, event.why)
                 else:
                     continue
-                record = unrun(planned, task, files, _SUITE, self.device, status, why, attempt=attempt)  # type: ignore[arg-type]
                 return self._keep(record, planned, store=not is_recorded)
         self._workers.close()  # the next cell starts another
         self._store.release(self._claims.owner)

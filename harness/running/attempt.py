@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.measure import (
@@ -32,11 +33,45 @@ _MOST_STILL = 0.05
 """Share of a cell's seconds that its process may stand still before the cell counts as unsteady."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """One cell to run.
+
+    Attributes:
+        planned: the cell and its method.
+        files: its backbone; None for methods that use none.
+        suite: label of the record.
+        attempt: number of the attempt at this cell, from 1.
+        save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
+        hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
+            and the rate that utilisation is measured against.
+    """
+
+    planned: PlannedCell
+    files: BackboneFiles | None
+    suite: str
+    attempt: int = 1
+    save_to: Path | None = None
+    hurried: bool = False
+
+    @property
+    def id(self) -> str:
+        """The cell's identity."""
+        return self.planned.cell.id
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The cell's identity and the number of the attempt: a late message may be about the one before."""
+        return self.id, self.attempt
+
+
 @dataclass
 class Attempt:
     """A cell while it runs.
 
     Attributes:
+        job: the cell, and how it is run.
+        task: its task.
         began: when it began, by `time.perf_counter`; None where it never ran.
         doing: the stage: `loading`, `fitting`, `predicting`, `scoring`, `scoring training rows`, `measuring`.
         still_seconds: seconds that its process stood still, stopped or starved.
@@ -45,14 +80,10 @@ class Attempt:
         left_behind: what the method had not ended when it returned; None for nothing.
     """
 
-    planned: PlannedCell
+    job: Job
     task: Task
-    files: BackboneFiles | None
-    suite: str
-    attempt: int
     started_at: str
     began: float | None = None
-    hurried: bool = False
     doing: str = "loading"
     clock: PhaseClock = field(default_factory=PhaseClock)
     meters: Meters = field(default_factory=Meters)
@@ -81,7 +112,7 @@ class Attempt:
         elif self.doing != "scoring training rows" or is_in_long_step():
             activity = "exempt"
         counted = max(0.0, seconds - self.still_train_seconds)
-        return Standing(self.doing, activity, counted, n_signs(), (self.planned.cell.id, self.attempt))
+        return Standing(self.doing, activity, counted, n_signs(), self.job.key)
 
     def stood_still(self, seconds: float) -> None:
         """Take in that the process did not run for a while: nobody's method took that long."""
@@ -102,7 +133,7 @@ class Attempt:
         self.cost = Cost(
             **clock.by_phase(),  # type: ignore[arg-type]
             device_fit_seconds=clock.device_seconds("fit"),
-            train_flops=None if self.hurried else self.ledger.counted_flops,
+            train_flops=None if self.job.hurried else self.ledger.counted_flops,
             train_tokens=self.ledger.train_tokens,
             peak_device_bytes=memory.peak_device_bytes,
             peak_reserved_bytes=memory.peak_reserved_bytes,
@@ -120,7 +151,8 @@ class Attempt:
 
     def record(self, status: Status, device: Device) -> Record:
         """Return the record of what became of the cell."""
-        cell, files = self.planned.cell, self.files
+        job, files = self.job, self.job.files
+        cell = job.planned.cell
         failures = Failures({**self.meters.failures, **self.clock.failures, **self.failures})
         provenance = provenance_of(
             device,
@@ -134,10 +166,10 @@ class Attempt:
         )
         is_ok = status == "ok"
         return Record(
-            suite=self.suite,
+            suite=job.suite,
             device=device.name,
             kind=self.task.kind.name,
-            family=self.planned.method.family,
+            family=job.planned.method.family,
             cell=cell,
             status=status,
             score=self.score if is_ok else None,
@@ -146,14 +178,15 @@ class Attempt:
             curve=tuple(self.ledger.curve),
             provenance=provenance,
             error=self.error,
-            attempt=self.attempt,
+            attempt=job.attempt,
             predictions=self.predictions if is_ok else None,
             facts=self._facts(device, failures),
         )
 
     def _facts(self, device: Device, failures: Failures) -> Facts:
-        method, cell, stated = self.planned.method, self.planned.cell, self.ledger.facts
-        n_blocks = None if self.files is None or cell.backbone is None else self.files.n_blocks
+        planned, files, stated = self.job.planned, self.job.files, self.ledger.facts
+        method, cell = planned.method, planned.cell
+        n_blocks = None if files is None or cell.backbone is None else files.n_blocks
         workload = failures.guard("workload", lambda: method.workload(cell.n_train, cell.budget, n_blocks or 1))
         registered = ((methods, cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric))
         origins = {registry.kind: registry.origin(name) for registry, name in registered}

@@ -34,17 +34,20 @@ from harness.measure import (
     unevenness,
 )
 from harness.methods import Bench, Fitted, Method, artifact_size_bytes
-from harness.planning import PlannedCell
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
-from harness.running.attempt import Attempt
+from harness.running.attempt import Attempt, Job
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.support import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
 from harness.tasks import Ints, Rows, Task
 
 if TYPE_CHECKING:
-    from harness.backbones import Backbone, BackboneFiles
+    from harness.backbones import Backbone
     from harness.measure import FlopsModel
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing."""
 
 
 class Worker:
@@ -80,39 +83,20 @@ class Worker:
         self.on_change: Callable[[], None] = _nothing
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
-    def run(
-        self,
-        planned: PlannedCell,
-        task: Task,
-        files: BackboneFiles | None,
-        suite: str,
-        report: Report,
-        *,
-        attempt: int = 1,
-        save_to: Path | None = None,
-        hurried: bool = False,
-    ) -> Record:
+    def run(self, job: Job, task: Task, report: Report = _nothing) -> Record:
         """Run a cell and return its record. Only KeyboardInterrupt and SystemExit pass through.
 
         Args:
-            planned: the cell and its method.
+            job: the cell, and how it is run.
             task: its task.
-            files: its backbone; None for methods that use none.
-            suite: label of the record.
             report: called with the cell's progress.
-            attempt: number of the attempt at this cell, from 1.
-            save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
-            hurried: whether to skip measurements that are not part of any cost: the training score, counts of
-                operations, and the rate that utilisation is measured against.
         """
-        run = self._running = Attempt(
-            planned, task, files, suite, attempt, started_at=now(), began=time.perf_counter(), hurried=hurried
-        )
+        run = self._running = Attempt(job, task, started_at=now(), began=time.perf_counter())
         leftovers = run.failures.guard("left_behind", Leftovers)
         try:
-            if planned.unsupported is not None:
-                raise UnsupportedError(planned.unsupported)
-            self._measure(run, planned, task, files, report, save_to)
+            if job.planned.unsupported is not None:
+                raise UnsupportedError(job.planned.unsupported)
+            self._measure(run, report)
             status: Status = "ok"
         except UnsupportedError as error:
             status, run.error = "unsupported", text_of(error)
@@ -156,7 +140,7 @@ class Worker:
             return None
         now = self._attention.look()
         if self._watched is None or self._watched[0] is not run:
-            limit = run.planned.cell.budget.train_seconds
+            limit = run.job.planned.cell.budget.train_seconds
             self._watched = (run, Watch(now, limit, grace=grace, silence=math.inf))
         run.stood_still(still)
         standing, watch = run.standing(), self._watched[1]
@@ -176,20 +160,13 @@ class Worker:
         run.measure_cost(None)
         return run.record("out_of_time", self.device)
 
-    def _measure(
-        self,
-        run: Attempt,
-        planned: PlannedCell,
-        task: Task,
-        files: BackboneFiles | None,
-        report: Report,
-        save_to: Path | None,
-    ) -> None:
+    def _measure(self, run: Attempt, report: Report) -> None:
         from threadpoolctl import threadpool_limits
 
         from harness.backbones import load_backbone
 
-        cell, method = planned.cell, planned.method
+        job, task, files = run.job, run.task, run.job.files
+        cell, method = job.planned.cell, job.planned.method
         tuning.seed_everything(cell.seed)
         run.clock = self._clock(run)
         backbone = None
@@ -229,7 +206,7 @@ class Worker:
             seed=cell.seed,
             device=self.device,
             report=showing_progress(report),
-            counts_flops=not run.hurried,
+            counts_flops=not job.hurried,
             lone_classes=task.lone_classes,
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
@@ -257,22 +234,22 @@ class Worker:
                 run.predictions = task.kind.decode(task, answers)
                 score = task.kind.score(task, run.predictions)
             check_score(score)
-            if save_to is not None:
+            if job.save_to is not None:
                 from harness.saved import write_model
 
                 self._enter(run, "saving")
                 report("saving", None, None)
-                write_model(save_to, fitted, chosen, planned, task, bench)
+                write_model(job.save_to, fitted, chosen, job.planned, task, bench)
             run.score = score
             with run.clock.phase("measure"):
-                if not run.hurried:
+                if not job.hurried:
                     self._enter(run, "scoring training rows")
                     measure = functools.partial(train_score, task, fitted, rows, bench)
                     run.train_score = run.failures.guard("train_score", measure)
         self._enter(run, "measuring")
         with run.clock.phase("measure"):
             size = run.failures.guard("artifact_bytes", lambda: artifact_size_bytes(fitted, chosen))
-            if run.ledger.counted_flops and not run.hurried:
+            if run.ledger.counted_flops and not job.hurried:
                 precision = self.device.precision(cell.config.get("precision", "fp32"))
                 run.matrix_rate = run.failures.guard("matrix_rate", lambda: self._matrix_rate(precision))
         measuring = run.clock.seconds("measure")
@@ -327,37 +304,18 @@ class Worker:
         return Rows(task.train, task.pool_index[index], task.train_labels[index], task.train_strata[index])
 
 
-def unrun(
-    planned: PlannedCell,
-    task: Task,
-    files: BackboneFiles | None,
-    suite: str,
-    device: Device,
-    status: Status,
-    why: str,
-    *,
-    attempt: int,
-    started_at: str | None = None,
-) -> Record:
+def unrun(job: Job, task: Task, device: Device, status: Status, why: str, *, started_at: str | None = None) -> Record:
     """Return the record of a cell without measurements: it was refused, or its worker died.
 
     Args:
-        planned: the cell and its method.
+        job: the cell, and how it would have been run.
         task: its task.
-        files: its backbone; None for methods that use none.
-        suite: label of the record.
         device: where it would have run.
         status: status of the record.
         why: error of the record.
-        attempt: number of the attempt at this cell, from 1.
         started_at: when it began (`measure.now`); None is now.
     """
-    run = Attempt(planned, task, files, suite, attempt, started_at=started_at or now(), error=why)
-    return run.record(status, device)
-
-
-def _nothing() -> None:
-    """Do nothing."""
+    return Attempt(job, task, started_at=started_at or now(), error=why).record(status, device)
 
 
 def _max_length(task: Task, backbone: Backbone | None) -> int:
@@ -366,7 +324,7 @@ def _max_length(task: Task, backbone: Backbone | None) -> int:
 
 
 def _check_time(run: Attempt) -> None:
-    limit = run.planned.cell.budget.train_seconds
+    limit = run.job.planned.cell.budget.train_seconds
     seconds = run.standing().train_seconds
     if limit is not None and seconds > 2 * limit:
         raise OutOfTimeError(too_long(seconds, limit))

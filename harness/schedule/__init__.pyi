@@ -1,12 +1,11 @@
 from .drive import Policy as Policy
 from .drive import RunOutcome as RunOutcome
 from .drive import run_cells as run_cells
-from .job import Done as Done
-from .job import Executor as Executor
-from .job import Job as Job
-from .job import Lost as Lost
-from .job import Stopped as Stopped
 from .local import LocalWorkers as LocalWorkers
+from .messages import Done as Done
+from .messages import Executor as Executor
+from .messages import Lost as Lost
+from .messages import Stopped as Stopped
 from .pending import Claims as Claims
 from .prepare import Prepared as Prepared
 from .prepare import Request as Request

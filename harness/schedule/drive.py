@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from harness.backbones import BackboneFiles
 from harness.cost import Estimator, halved
 from harness.measure import now
 from harness.planning import PlannedCell
 from harness.records import Record, Status, statuses_that_end
-from harness.running import unrun
-from harness.schedule.job import Begun, CellProgress, Done, Event, Job, Lost, Stopped, Warned, Workers
+from harness.running import Job, unrun
+from harness.schedule.messages import Begun, CellProgress, Done, Event, Lost, Stopped, Warned, Workers
 from harness.schedule.pending import Claims, Pending
 from harness.schedule.prepare import Prepared
 from harness.store import Store
@@ -260,7 +260,7 @@ class _Run:
         elif isinstance(event, Done):
             self._end(job, event.record)
         elif isinstance(event, Stopped):
-            self._end(job, self._unrun(job, cast("Status", event.status), event.why))
+            self._end(job, self._unrun(job, event.status, event.why))
         elif isinstance(event, Lost):
             self._bury(job, event)
 
@@ -282,17 +282,8 @@ class _Run:
         self._end(job, self._unrun(job, "failed", f"{times} {lost.how}.{said}"))
 
     def _unrun(self, job: Job, status: Status, why: str) -> Record:
-        return unrun(
-            job.planned,
-            self._prepared.tasks[job.planned.cell.task],
-            job.files,
-            job.suite,
-            self._prepared.device,
-            status,
-            why,
-            attempt=job.attempt,
-            started_at=self._running[job.id].started_at,
-        )
+        task, device = self._prepared.tasks[job.planned.cell.task], self._prepared.device
+        return unrun(job, task, device, status, why, started_at=self._running[job.id].started_at)
 
     def _end(self, job: Job, record: Record) -> None:
         del self._running[job.id]

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from harness.backbones import BackboneFiles
 from harness.measure import AttentiveClock, Device
-from harness.schedule.job import CheckBackbone, Checked, Event, FromWorker, Give, Job, Lost, Ready, Stopped
+from harness.running import Job
 from harness.schedule.local_process import LocalProcess
+from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Ready, Stopped
 from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
 from harness.support import UsageError
 from harness.tasks import Task

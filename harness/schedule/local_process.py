@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from harness.schedule.job import FromWorker, ToWorker
+from harness.schedule.messages import FromWorker, ToWorker
 from harness.schedule.worker_process import serve
 
 _KEPT_LINES = 20

@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.cost import Estimator, Probe, make_probe
 from harness.planning import PlannedCell
 from harness.records import Record
-from harness.schedule.job import Done, Job, Lost, Stopped, Workers
+from harness.running import Job
+from harness.schedule.messages import Done, Lost, Stopped, Workers
 from harness.schedule.prepare import Prepared
 
 
@@ -66,7 +67,7 @@ def _run(probe: Probe, workers: Workers) -> tuple[list[Record], str | None]:
     """Return the records of a probe's cells, and why some are missing; None where none is."""
     records: list[Record] = []
     for planned in probe.cells:
-        workers.start(Job(planned, probe.files, "probe", 1), probe.task)
+        workers.start(Job(planned, probe.files, "probe"), probe.task)
         record: Record | None = None
         while record is None:
             for _, event in workers.events(1.0):

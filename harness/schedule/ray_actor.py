@@ -25,7 +25,8 @@ import harness
 from harness.backbones import BackboneFiles, locate_backbone
 from harness.measure import GRACE_SECONDS, OWN_SHARE, Device, find_device, host_limit_bytes, shared
 from harness.records import Record
-from harness.schedule.job import Alive, Begun, Done, Event, Job, Lost, Stopped
+from harness.running import Job
+from harness.schedule.messages import Alive, Begun, Done, Event, Lost, Stopped
 from harness.schedule.slot import LOOK_SECONDS, over_memory
 from harness.schedule.worker_process import SIGN_SECONDS, Reporter, pass_on_warnings
 from harness.support import HarnessError
@@ -113,9 +114,7 @@ class CellActor:
         yield Begun(baseline)
         said = self._said = queue.SimpleQueue()
         self._told = None
-        running = self._thread.submit(
-            worker.run, job.planned, task, job.files, job.suite, Reporter(said.put), attempt=job.attempt
-        )
+        running = self._thread.submit(worker.run, job, task, Reporter(said.put))
         running.add_done_callback(lambda _: said.put(None))
         sign_at = time.monotonic() + SIGN_SECONDS
         while not running.done():

@@ -12,7 +12,8 @@ from typing import Any
 
 import harness
 from harness.backbones import BackboneFiles
-from harness.schedule.job import Alive, Event, Job, Lost
+from harness.running import Job
+from harness.schedule.messages import Alive, Event, Lost
 from harness.schedule.ray_actor import CellActor, Hello
 from harness.schedule.ray_cluster import Place
 from harness.schedule.slot import Limits, Slot

@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.backbones import BackboneFiles
 from harness.measure import AttentiveClock, Device
-from harness.schedule.job import Event, Job
+from harness.running import Job
+from harness.schedule.messages import Event
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_slot import PAUSE_SECONDS, RaySlot

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from harness.measure import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Watch, kills_for_memory
-from harness.schedule.job import Alive, Begun, Checked, Done, Event, FromWorker, Job, Lost, Ready, Stopped
+from harness.running import Job
+from harness.schedule.messages import Alive, Begun, Checked, Done, Event, FromWorker, Lost, Ready, Stopped
 
 LOOK_SECONDS = 0.1
 """Time between two looks at the limits of running cells."""
@@ -100,8 +101,10 @@ class Slot:
         events: list[Event] = []
         while self.job is not None and (message := self._next_or_loss()) is not None:
             if self._watch is not None:
-                self._watch.hear(now, self.job.standing_in(message))
-            if isinstance(message, Done) and not self.job.is_ended_by(message):
+                standing = message.standing if isinstance(message, Alive) else None
+                is_of_job = standing is not None and standing.cell == self.job.key
+                self._watch.hear(now, standing if is_of_job else None)
+            if isinstance(message, Done) and message.key != self.job.key:
                 continue
             if isinstance(message, Begun):
                 self._began_at, self._baseline_bytes = now, message.rss_bytes

@@ -11,7 +11,7 @@ from harness.data import Size
 from harness.methods import Method
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget
-from harness.schedule.job import Executor
+from harness.schedule.messages import Executor
 from harness.schedule.prepare import Prepared
 from harness.schedule.probing import run_probes
 from harness.tasks import Task

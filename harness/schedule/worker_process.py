@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from harness.measure import Standing
-from harness.schedule.job import (
+from harness.running import Job
+from harness.schedule.messages import (
     Alive,
     Begun,
     CellProgress,
@@ -32,7 +33,6 @@ from harness.schedule.job import (
     Done,
     FromWorker,
     Give,
-    Job,
     Ready,
     ToWorker,
     Warned,
@@ -121,16 +121,7 @@ def serve(
             continue
         channel.begin(message, this.memory_info().rss)
         channel.is_busy = True
-        record = worker.run(
-            message.planned,
-            tasks[message.planned.cell.task],
-            message.files,
-            message.suite,
-            report,
-            attempt=message.attempt,
-            save_to=message.save_to,
-            hurried=message.hurried,
-        )
+        record = worker.run(message, tasks[message.planned.cell.task], report)
         channel.is_busy = False
         channel.end(Done(record, is_last=worker.is_spoilt))
 
@@ -189,7 +180,7 @@ class _Channel:
     def begin(self, job: Job, rss_bytes: int) -> None:
         """Announce a cell, of which one record can follow."""
         with self._lock:
-            self._open = (job.id, job.attempt)
+            self._open = job.key
         self.send(Begun(rss_bytes))
 
     def end(self, done: Done) -> None:
@@ -197,9 +188,8 @@ class _Channel:
 
         Two threads may have a record of one cell: the one that ran it, and the one that stopped it. The first counts.
         """
-        cell = (done.record.id, done.record.attempt)
         with self._lock:
-            if self._open != cell:
+            if self._open != done.key:
                 return
             self._open = None
             try:

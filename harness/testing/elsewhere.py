@@ -81,7 +81,7 @@ def main() -> None:
     from harness.data import TaskSpec
     from harness.measure import find_device
     from harness.methods import load_artifact, methods
-    from harness.running import Worker
+    from harness.running import Job, Worker
     from harness.tasks import kinds
     from harness.testing.lab import make_bench, plan_cell
 
@@ -94,7 +94,7 @@ def main() -> None:
         importlib.import_module(module)  # a method that no entry point names yet
         method, files = methods.get(name)(**settings), locate_backbone(backbone)
         planned = plan_cell(task, files, method)
-        record = worker.run(planned, task, files, "tests", lambda *_: None)
+        record = worker.run(Job(planned, files, "tests"), task)
         if record.predictions is None:
             raise RuntimeError(f"{planned.cell.label()}: {record.status}: {record.error}")
         bench = make_bench(task, files if method.serves else None, device, like=worker)

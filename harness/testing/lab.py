@@ -16,7 +16,7 @@ from harness.measure import Device, MemoryMeter, PhaseClock, find_device
 from harness.methods import Bench, Ledger, Method
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget, Record
-from harness.running import Worker, measure_upwards
+from harness.running import Job, Worker, measure_upwards
 from harness.tasks import Kind, Rows, Task, Toys
 from harness.testing.backbones import save_tiny_bert, save_tiny_llama, save_tiny_t5
 
@@ -206,4 +206,4 @@ def plan_cell(
 
 def run_cell(task: Task, files: BackboneFiles | None, method: Method, worker: Worker, **how: Any) -> Record:
     """Return the record of one cell; `how` is its size, seed and budget, as for `plan_cell`."""
-    return worker.run(plan_cell(task, files, method, **how), task, files, "tests", lambda *_: None)
+    return worker.run(Job(plan_cell(task, files, method, **how), files, "tests"), task)

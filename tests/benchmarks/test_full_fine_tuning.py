@@ -11,6 +11,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.records.record import Budget
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.benchmarks.trainers import Trained, train_with_trainer
@@ -49,7 +50,7 @@ def test_full_against_trainer(
         seed = current["seed"]
         size, budget = (str(N_TRAIN), Budget(epochs=EPOCHS)) if seed >= 0 else ("32", Budget(steps=3))
         planned = plan_one(sst2, minilm, method, size=size, seed=max(seed, 0), budget=budget)
-        record = worker.run(planned, sst2, minilm, "benchmark", lambda *_: None)
+        record = worker.run(Job(planned, minilm, "benchmark"), sst2)
         assert record.status == "ok", record.error
         assert record.score is not None
         assert record.cost.fit_seconds is not None

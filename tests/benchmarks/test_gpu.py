@@ -29,6 +29,7 @@ from harness.cost.synthetic import synthetic_task
 from harness.measure.device import Device, find_device
 from harness.methods import methods
 from harness.records.record import Budget, Record
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.store.store import Store
 from harness.tasks import Task
@@ -64,7 +65,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 def run(worker: Worker, task: Task, files: BackboneFiles, name: str, size: str, **settings: Any) -> Record:
     budget = settings.pop("budget", None)
     planned = plan_one(task, files, methods.get(name)(**settings), size=size, budget=budget)
-    record = worker.run(planned, task, files, "benchmark", lambda *_: None)
+    record = worker.run(Job(planned, files, "benchmark"), task)
     assert record.status == "ok", record.error
     return record
 
@@ -96,7 +97,7 @@ def test_minilm_against_trainer(name: str, sst2: Task, minilm: BackboneFiles, de
         planned = plan_one(
             sst2, minilm, methods.get(name)(**settings), size=str(n_train), seed=seed, budget=Budget(epochs=epochs)
         )
-        record = worker.run(planned, sst2, minilm, "benchmark", lambda *_: None)
+        record = worker.run(Job(planned, minilm, "benchmark"), sst2)
         assert record.score is not None
         ours.append((record.cost.fit_seconds or 0.0, record.score.value, record.cost.train_tokens or 0))
     ratio = statistics.median(one.seconds for one in theirs) / statistics.median(seconds for seconds, *_ in ours)

@@ -11,6 +11,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.records.record import Budget
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import plan_one
@@ -35,7 +36,7 @@ def test_last_two_blocks_against_full(
         size, budget = (str(N_TRAIN), Budget()) if seed >= 0 else ("32", Budget(steps=3))
         settings = {"k": 2} if name == "last-layers" else {}
         planned = plan_one(sst2, minilm, methods.get(name)(**settings), size=size, seed=max(seed, 0), budget=budget)
-        record = worker.run(planned, sst2, minilm, "benchmark", lambda *_: None)
+        record = worker.run(Job(planned, minilm, "benchmark"), sst2)
         assert record.status == "ok", record.error
         assert record.score is not None
         if seed >= 0:

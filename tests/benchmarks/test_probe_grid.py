@@ -13,6 +13,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._logistic import choose_penalty, fit_logistic
+from harness.running.attempt import Job
 from harness.running.worker import Worker
 from harness.tasks import Task
 from tests.toys import plan_one
@@ -58,7 +59,7 @@ def test_probe_grid_against_encoding_each_cell_anew(
                 if anew:
                     worker = Worker(cpu, None)
                 planned = plan_one(sst2, minilm, method, size=str(n_train), seed=seed)
-                record = worker.run(planned, sst2, minilm, "benchmark", lambda *_: None)
+                record = worker.run(Job(planned, minilm, "benchmark"), sst2)
                 assert record.score is not None, record.error
                 ours[n_train, seed] = record.score.value
 

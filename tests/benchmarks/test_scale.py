@@ -25,9 +25,10 @@ from harness.measure.device import Device
 from harness.methods import methods
 from harness.planning.plan import PlannedCell, plan_cells
 from harness.records.record import Budget, Record, Score
+from harness.running.attempt import Job
 from harness.running.worker import unrun
 from harness.schedule.drive import run_cells
-from harness.schedule.job import Begun, Done, Event, Job
+from harness.schedule.messages import Begun, Done, Event
 from harness.schedule.prepare import Prepared
 from harness.store.rows import pack
 from harness.store.store import Store
@@ -41,7 +42,7 @@ N_RECORDS = 100_000
 
 def scored(planned: PlannedCell, task: Task, device: Device) -> Record:
     """A record with a score and nothing else."""
-    record = unrun(planned, task, None, "noop", device, "ok", "", attempt=1)
+    record = unrun(Job(planned, None, "noop"), task, device, "ok", "")
     score = Score("accuracy", 0.5 + planned.cell.seed % 100 / 1000, 0.4, 0.6, True, 100)
     return dataclasses.replace(record, score=score, error=None)
 

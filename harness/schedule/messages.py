@@ -4,50 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, Self, TypeAlias
 
 from harness.backbones import BackboneFiles
 from harness.measure import Device, Standing
-from harness.planning import PlannedCell
-from harness.records import Record
+from harness.records import Record, Status
+from harness.running import Job
 from harness.tasks import Task
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell to run.
-
-    Attributes:
-        planned: the cell and its method.
-        files: its backbone; None for methods that use none.
-        suite: label of the record.
-        attempt: number of the attempt at this cell, from 1.
-        save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
-        hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
-            and the rate that utilisation is measured against.
-    """
-
-    planned: PlannedCell
-    files: BackboneFiles | None
-    suite: str
-    attempt: int
-    save_to: Path | None = None
-    hurried: bool = False
-
-    @property
-    def id(self) -> str:
-        """The cell's identity."""
-        return self.planned.cell.id
-
-    def standing_in(self, message: object) -> Standing | None:
-        """Return the progress of this cell if a message states it; None for one about another cell or attempt."""
-        standing = message.standing if isinstance(message, Alive) else None
-        return standing if standing is not None and standing.cell == (self.id, self.attempt) else None
-
-    def is_ended_by(self, done: Done) -> bool:
-        """Return whether a record is of this cell and attempt: a late message may be about the one before."""
-        return (done.record.id, done.record.attempt) == (self.id, self.attempt)
 
 
 @dataclass(frozen=True)
@@ -112,6 +75,11 @@ class Done:
     record: Record
     is_last: bool = False
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """The cell's identity and the number of the attempt."""
+        return self.record.id, self.record.attempt
+
 
 @dataclass(frozen=True)
 class Lost:
@@ -137,7 +105,7 @@ class Stopped:
         why: the limit, and what was reached.
     """
 
-    status: str
+    status: Status
     why: str
 
 
