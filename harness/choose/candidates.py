@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.advice import SCORE_SPREADS, SEED_NOISE, Floats, Point, Pooled, Scale, Where, kernel, shrunk, x_of, z_of
 from harness.backbones import BackboneFiles
-from harness.methods import LogisticMethod, Method, methods
+from harness.methods import Method, methods
 from harness.planning import label_of
 from harness.records import Budget, Role
 from harness.tasks import Task
@@ -93,12 +93,7 @@ def find_candidates(
         def hurries(one: Method) -> bool:
             return within < HURRY_SECONDS or size > within * (FEATURES_PENALTY_SIZE if one.serves else PENALTY_SIZE)
 
-        quicker = [
-            one.model_copy(update={"c": one.c_without_folds})
-            if isinstance(one, LogisticMethod) and hurries(one)
-            else one
-            for one in asked
-        ]
+        quicker = [one.in_a_hurry() if hurries(one) else one for one in asked]
     found = []
     for method, known_as in zip(quicker, asked, strict=True):
         needed = files if method.serves else None

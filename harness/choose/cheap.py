@@ -9,7 +9,6 @@ from typing import Final
 from harness.choose.candidates import Candidate
 from harness.choose.search import STARTING_SECONDS, Search
 from harness.choose.tried import summarised, value_at
-from harness.methods import LogisticMethod
 from harness.tasks import Task
 
 _SHARE_FOR_CHEAP: Final = 0.6
@@ -139,8 +138,7 @@ def _affordable_words(search: Search, candidate: Candidate, task: Task, *, is_sa
     method = candidate.method
     is_all = is_safe or not any(one.method.serves for one in search.entrants)
     share = _SHARE_FOR_FEATURES if is_all else _SHARE_FOR_WORDS
-    fits = 1 + method.folds * len(method.c_grid) if isinstance(method, LogisticMethod) and method.c is None else 1
-    n = int(share * search.left * WORDS_A_SECOND / (fits * max(1, task.n_outputs)))
+    n = int(share * search.left * WORDS_A_SECOND / (method.fits_per_cell * max(1, task.n_outputs)))
     n = max(n, 2 * task.n_strata, 50)
     return None if n >= len(task.train_labels) else n
 

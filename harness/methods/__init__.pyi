@@ -1,7 +1,6 @@
 from ._fine_tuning import FineTuning as FineTuning
 from ._fine_tuning import FittedModel as FittedModel
 from ._gradient import TrainedMethod as TrainedMethod
-from ._logistic import LogisticMethod as LogisticMethod
 from .artifact import ARTIFACT_SETTINGS as ARTIFACT_SETTINGS
 from .artifact import ARTIFACT_TENSORS as ARTIFACT_TENSORS
 from .artifact import Tensors as Tensors

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -220,6 +220,15 @@ class LogisticMethod(Method):
     c: float | None = Field(default=None, gt=0)
     c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
     folds: int = Field(default=5, ge=2)
+
+    def in_a_hurry(self) -> Self:
+        """Return the same method with a fixed penalty."""
+        return self.model_copy(update={"c": self.c_without_folds})
+
+    @property
+    def fits_per_cell(self) -> int:
+        """Number of fits in a cell: one per penalty and fold, unless the penalty is given, and the last."""
+        return 1 + self.folds * len(self.c_grid) if self.c is None else 1
 
     def warm_up(self) -> None:
         """Import scikit-learn and start its solver."""

@@ -221,6 +221,15 @@ class Method(BaseModel, ABC):
         """Return the same method in less memory, every step the same, for a cell that ran out; None for none."""
         return None
 
+    def in_a_hurry(self) -> Self:
+        """Return the same method with settings for a search with little time; itself where there are none."""
+        return self
+
+    @property
+    def fits_per_cell(self) -> int:
+        """Number of fits in a cell: several where a setting is chosen by folds of the training rows."""
+        return 1
+
     def warm_up(self) -> None:
         """Import and start what `fit` uses for the first time; called once a process, before anything is measured."""
 
