@@ -20,12 +20,13 @@ import psutil
 import pytest
 
 from harness.measure.device import Device, find_device
-from harness.measure.watch import AttentiveClock, Presence, Standing, Watch, n_signs
+from harness.measure.signs import n_signs
 from harness.methods import _label_likelihood, methods
 from harness.methods.bench import Bench
 from harness.planning.plan import PlannedCell
 from harness.records.record import Budget, Record
 from harness.running.attempt import Job
+from harness.running.watch import AttentiveClock, Presence, Standing, Watch
 from harness.running.worker import Worker
 from harness.schedule.drive import run_cells
 from harness.schedule.local import LocalWorkers

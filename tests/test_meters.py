@@ -51,8 +51,8 @@ def broken_on_leaving(*_: Any, **__: Any) -> Any:
 
 
 BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str, Callable[[Record], Any]]] = {
-    "energy counter": (execute, "counter", breaks, "energy", lambda r: r.cost.energy_joules),
-    "energy reading": (execute, "counter", lambda _: Broken(), "energy", lambda r: r.cost.energy_joules),
+    "energy counter": (execute, "energy_counter", breaks, "energy", lambda r: r.cost.energy_joules),
+    "energy reading": (execute, "energy_counter", lambda _: Broken(), "energy", lambda r: r.cost.energy_joules),
     "memory": (memory, "_resident_bytes", breaks, "memory", lambda r: r.cost.peak_bytes),
     "memory while it runs": (memory, "_resident_bytes", broken_on_leaving, "memory", lambda r: r.cost.peak_rss_bytes),
     "steadiness": (meters, "Steadiness", breaks, "steadiness", lambda r: r.unsteady),

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from harness.measure.watch import Standing
 from harness.methods import methods
 from harness.records.record import Budget, Record
 from harness.running.attempt import Job
+from harness.running.watch import Standing
 from harness.schedule import worker_process
 from harness.schedule.local import LocalSlot
 from harness.schedule.local_process import LocalProcess

@@ -10,7 +10,7 @@ import pytest
 from harness.analysis.frame import tidy_frame
 from harness.cost.estimate import Estimate, Estimator
 from harness.data.sampling import parse_size
-from harness.measure.device import Device, shared
+from harness.measure.device import Device
 from harness.planning.plan import PlannedCell, plan_cells
 from harness.records.record import Budget, Record
 from harness.running.attempt import Job
@@ -164,7 +164,7 @@ def test_cells_that_share_a_device_bear_no_seconds(toy: Task, cpu: Device, tmp_p
     for column in ("fit_seconds", "predict_seconds", "total_seconds", "train_seconds"):
         assert frame[column].isna().all()
     assert frame["peak_rss_bytes"].notna().all()
-    assert shared(cpu, 1) is cpu
+    assert cpu.shared_by(1) is cpu
 
 
 def test_cells_that_cannot_run_take_no_time(toy: Task, cpu: Device) -> None:

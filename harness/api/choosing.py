@@ -76,7 +76,7 @@ def choose(
     start = time.monotonic() if began is None else began
     from harness.choose import check_save_folder, check_time
     from harness.choose import choose as choose_for
-    from harness.measure import check_name
+    from harness.measure import check_device_name
     from harness.records import parse_bytes
 
     seconds = seconds_of(within, "--within")
@@ -84,7 +84,7 @@ def choose(
     folder = Path(save)
     check_time(seconds)
     check_save_folder(folder)
-    check_name(device)
+    check_device_name(device)
     most = parse_bytes(peak_memory, "--peak-memory") if isinstance(peak_memory, str) else peak_memory
     quiet_libraries()
     from harness.backbones import DEFAULT_BACKBONE, locate_backbone

@@ -52,10 +52,10 @@ def read_request(
         UsageError: a suite that does not exist, or a value that cannot be read.
         DataError: data that cannot be used.
     """
-    from harness.measure import check_name
+    from harness.measure import check_device_name
     from harness.schedule import Request
 
-    check_name(device)
+    check_device_name(device)
     own = (text, label, test, name, metric, max_length, strict)
     if (suite is None) == (data is None):
         raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")

@@ -21,7 +21,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     import harness
     from harness.backbones import DEFAULT_BACKBONE, locate_backbone
     from harness.features import FeatureDisk
-    from harness.measure import MemoryMeter, counter, find_device, matrix_rate
+    from harness.measure import MemoryMeter, energy_counter, find_device, matrix_rate
     from harness.support import cache_folder, quiet_libraries
 
     quiet_libraries()
@@ -43,7 +43,7 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     rate = matrix_rate(device, device.precision("auto"), folder)
     said = "could not be measured now" if rate is None else f"{rate / 1e9:,.0f} GFLOP/s in {device.precision('auto')}"
     row("matrix products", f"{said}: what utilisation is of")
-    energy = counter(device.kind)
+    energy = energy_counter(device.kind)
     row("energy by", energy.source if energy.joules() is not None else "no counter that can be read")
     with MemoryMeter() as meter:
         pass

@@ -32,10 +32,10 @@ def predict_command(model: Path, data: Path, text: str, out: Path, device: str, 
         StoreError: writing fails.
     """
     from harness.data import read_rows
-    from harness.measure import check_name
+    from harness.measure import check_device_name
     from harness.saved import load_model, read_description, why_not_text
 
-    check_name(device)
+    check_device_name(device)
     delimiter = _DELIMITERS.get(out.suffix.lower())
     if delimiter is None:
         raise UsageError(f"--out '{out}' was given; expected a name that ends in .csv or .tsv.")

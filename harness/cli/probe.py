@@ -37,9 +37,9 @@ def probe_command(
     as_json: bool,
 ) -> int:
     """Probe, print, keep; 1 where nothing could be measured."""
-    from harness.measure import check_name
+    from harness.measure import check_device_name
 
-    check_name(device)
+    check_device_name(device)
     for name, value in (("--batch-size", batch_size), ("--seq-len", seq_len)):
         if value < 1:
             raise UsageError(f"{name} {value} was given; expected a whole number above 0.")

@@ -59,6 +59,12 @@ class Device:
 
             torch.cuda.synchronize()
 
+    def shared_by(self, n_cells: int) -> Device:
+        """Return the device for several cells at a time: it gets another name, since its times differ."""
+        if n_cells == 1:
+            return self
+        return dataclasses.replace(self, name=f"{self.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
+
 
 def available_threads() -> int:
     """Return the number of processors this process may use: its affinity, its cgroup's quota, OMP_NUM_THREADS."""
@@ -102,14 +108,7 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def shared(device: Device, n_cells: int) -> Device:
-    """Return the device for several cells at a time: it gets another name, since its times differ."""
-    if n_cells == 1:
-        return device
-    return dataclasses.replace(device, name=f"{device.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
-
-
-def check_name(asked: str) -> None:
+def check_device_name(asked: str) -> None:
     """Refuse an unknown name of a device before anything starts on it.
 
     Raises:
@@ -128,7 +127,7 @@ def find_device(asked: str = "auto") -> Device:
     """
     import torch
 
-    check_name(asked)
+    check_device_name(asked)
     threads = available_threads()
     if asked == "cuda" and not torch.cuda.is_available():
         raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")

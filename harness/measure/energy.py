@@ -69,7 +69,7 @@ class RaplCounter:
         return total / 1e6 if is_known else None
 
 
-def counter(kind: str) -> EnergyCounter:
+def energy_counter(kind: str) -> EnergyCounter:
     """Return the energy counter of a `cpu` or `cuda` device, whose readings may be None."""
     return _GpuCounter() if kind == "cuda" else RaplCounter()
 

@@ -1,4 +1,10 @@
 from .attempt import Job as Job
 from .scores import measure_upwards as measure_upwards
+from .watch import GRACE_SECONDS as GRACE_SECONDS
+from .watch import OWN_SHARE as OWN_SHARE
+from .watch import SILENCE_SECONDS as SILENCE_SECONDS
+from .watch import AttentiveClock as AttentiveClock
+from .watch import Standing as Standing
+from .watch import Watch as Watch
 from .worker import Worker as Worker
 from .worker import unrun as unrun

@@ -8,22 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.measure import (
-    TRAIN_PHASES,
-    Activity,
-    Device,
-    Failures,
-    Meters,
-    PhaseClock,
-    Standing,
-    is_in_long_step,
-    n_signs,
-    provenance_of,
-)
+from harness.measure import TRAIN_PHASES, Device, Failures, Meters, PhaseClock, is_in_long_step, n_signs, provenance_of
 from harness.methods import Fitted, Ledger, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
 from harness.records import Cost, Facts, Predictions, Record, Score, Status
+from harness.running.watch import Activity, Standing
 from harness.tasks import Task, kinds
 
 if TYPE_CHECKING:

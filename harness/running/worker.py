@@ -14,30 +14,26 @@ from typing import TYPE_CHECKING, Any
 from harness.data import training_order
 from harness.features import FeatureDisk, FeatureStore, TokenStore
 from harness.measure import (
-    AttentiveClock,
     CudaTimer,
     Device,
-    Leftovers,
     Meters,
     PhaseClock,
     Precision,
-    Presence,
-    Standing,
-    Watch,
-    counter,
+    energy_counter,
     is_out_of_memory,
     matrix_rate,
     now,
     settle_for_good,
     show_progress,
-    too_long,
     unevenness,
 )
 from harness.methods import Bench, Fitted, Method, artifact_size_bytes
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
 from harness.running.attempt import Attempt, Job
+from harness.running.leftovers import Leftovers
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
+from harness.running.watch import AttentiveClock, Presence, Standing, Watch, too_long
 from harness.support import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
 from harness.tasks import Ints, Rows, Task
 
@@ -265,7 +261,7 @@ class Worker:
         # Cells that share a device cannot tell their energy apart.
         energy = None
         if self.device.cells_at_a_time == 1:
-            energy = run.failures.guard("energy", lambda: counter(self.device.kind))
+            energy = run.failures.guard("energy", lambda: energy_counter(self.device.kind))
         if self.device.kind == "cpu":
             return PhaseClock(energy=energy, on_change=self.on_change)
         return PhaseClock(self.device.synchronise, CudaTimer(), energy, self.on_change)

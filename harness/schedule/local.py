@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.backbones import BackboneFiles
-from harness.measure import AttentiveClock, Device
-from harness.running import Job
+from harness.measure import Device
+from harness.running import AttentiveClock, Job
 from harness.schedule.local_process import LocalProcess
 from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Ready, Stopped
 from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory

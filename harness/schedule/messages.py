@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias
 
 from harness.backbones import BackboneFiles
-from harness.measure import Device, Standing
+from harness.measure import Device
 from harness.records import Record, Status
-from harness.running import Job
+from harness.running import Job, Standing
 from harness.tasks import Task
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.backbones import BackboneFiles, locate_backbone
 from harness.data import Size, TaskSpec, parse_size
-from harness.measure import Device, check_name, find_device
+from harness.measure import Device, check_device_name, find_device
 from harness.methods import Method, parse_methods, with_trials
 from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
@@ -86,7 +86,7 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
     suite = request.suite
     if request.mirror is not None and not request.mirror.is_dir():
         raise UsageError(f"Mirror '{request.mirror}' is no folder; expected one with datasets/ and models/ in it.")
-    check_name(request.device)
+    check_device_name(request.device)
     methods = parse_methods(request.methods if request.methods is not None else suite.methods)
     notes = []
     if request.tune is not None:

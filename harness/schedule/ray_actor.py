@@ -23,9 +23,9 @@ import psutil
 
 import harness
 from harness.backbones import BackboneFiles, locate_backbone
-from harness.measure import GRACE_SECONDS, OWN_SHARE, Device, find_device, host_limit_bytes, shared
+from harness.measure import Device, find_device, host_limit_bytes
 from harness.records import Record
-from harness.running import Job
+from harness.running import GRACE_SECONDS, OWN_SHARE, Job
 from harness.schedule.messages import Alive, Begun, Done, Event, Lost, Stopped
 from harness.schedule.slot import LOOK_SECONDS, over_memory
 from harness.schedule.worker_process import SIGN_SECONDS, Reporter, pass_on_warnings
@@ -153,7 +153,7 @@ class CellActor:
         if self._worker is None:
             quiet_libraries()
             pass_on_warnings(lambda warned: self._said.put(warned))  # each cell has a queue of its own
-            device = shared(find_device(self._device_name), self._n_sharing)
+            device = find_device(self._device_name).shared_by(self._n_sharing)
             self._worker = Worker(device, None if self._cache is None else Path(self._cache))
             self._worker.on_change = self._tell
         return self._worker

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.backbones import BackboneFiles
-from harness.measure import AttentiveClock, Device
-from harness.running import Job
+from harness.measure import Device
+from harness.running import AttentiveClock, Job
 from harness.schedule.messages import Event
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from harness.measure import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Watch, kills_for_memory
-from harness.running import Job
+from harness.measure import kills_for_memory
+from harness.running import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Job, Watch
 from harness.schedule.messages import Alive, Begun, Checked, Done, Event, FromWorker, Lost, Ready, Stopped
 
 LOOK_SECONDS = 0.1

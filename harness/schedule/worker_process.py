@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from harness.measure import Standing
-from harness.running import Job
+from harness.running import Job, Standing
 from harness.schedule.messages import (
     Alive,
     Begun,
@@ -81,7 +80,7 @@ def serve(
     _redirect(output.fileno())
 
     from harness.backbones import load_backbone
-    from harness.measure import available_threads, find_device, shared
+    from harness.measure import available_threads, find_device
     from harness.running import Worker
     from harness.support import HarnessError, UsageError, quiet_libraries
 
@@ -90,7 +89,7 @@ def serve(
     if n_workers > 1:  # before torch is imported, which reads it once
         os.environ["OMP_NUM_THREADS"] = str(max(1, available_threads() // n_workers))
     try:
-        device = shared(find_device(device_name), n_workers)
+        device = find_device(device_name).shared_by(n_workers)
     except UsageError as error:
         channel.send(Ready(None, str(error)))
         return
