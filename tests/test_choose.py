@@ -15,7 +15,7 @@ import pytest
 from harness import load_model
 from harness.advice.evidence import Point, gather
 from harness.backbones.locate import BackboneFiles
-from harness.choose import Chosen, choose
+from harness.choose import Chosen, choose_within
 from harness.choose.candidates import Belief, Candidate, Measured, find_candidates
 from harness.choose.cheap import _affordable_words, _seconds_again, _why_skip, try_cheap_methods
 from harness.choose.folds import PERIOD, validation_cap, validation_folds
@@ -56,7 +56,7 @@ def chosen(table: Path, tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFa
     task = prepared(folder / "noisy.csv")
     began = time.monotonic()
     with LocalWorkers("cpu", None) as workers, Store.open(folder / "store.sqlite") as store:
-        found = choose(
+        found = choose_within(
             task, tiny, workers, store, folder / "model", within=120.0, began=began,
             methods=parse_methods(["tfidf", "linear-probe", "full", "lora"]),
         )  # fmt: skip
@@ -335,7 +335,7 @@ def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
     monkeypatch.setattr(LastFit, "_ranked", lambda self: [(c, 0.5) for c in reversed(self._search.entrants)])
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
-        found = choose(
+        found = choose_within(
             prepared(table), tiny, workers, store, tmp_path / "model", within=120.0, began=time.monotonic(),
             methods=parse_methods(["tfidf", "full"]), say=said.append,
         )  # fmt: skip
@@ -352,7 +352,7 @@ def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, mon
     task = prepared(table)
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
-        found = choose(
+        found = choose_within(
             task, None, workers, store, tmp_path / "model", within=60.0, began=time.monotonic(),
             methods=parse_methods(["tfidf"]), say=said.append,
         )  # fmt: skip

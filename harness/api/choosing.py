@@ -74,8 +74,7 @@ def choose(
         DataWarning: labels or texts of `data` look wrong.
     """
     start = time.monotonic() if began is None else began
-    from harness.choose import check_save_folder, check_time
-    from harness.choose import choose as choose_for
+    from harness.choose import check_save_folder, check_time, choose_within
     from harness.measure import check_device_name
     from harness.records import parse_bytes
 
@@ -116,7 +115,7 @@ def choose(
         task = kinds.get(spec.kind).prepare(spec, where)
         display.data(task, files)
         with Store.open(find_store(store)) as opened:
-            return choose_for(
+            return choose_within(
                 task,
                 files,
                 workers,

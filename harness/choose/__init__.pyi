@@ -1,6 +1,6 @@
 from .choosing import Chosen as Chosen
 from .choosing import check_save_folder as check_save_folder
 from .choosing import check_time as check_time
-from .choosing import choose as choose
+from .choosing import choose_within as choose_within
 from .tried import Tried as Tried
 from .tried import validated as validated

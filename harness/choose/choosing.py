@@ -85,7 +85,7 @@ def check_time(seconds: float) -> None:
         )
 
 
-def choose(
+def choose_within(
     task: Task,
     files: BackboneFiles | None,
     workers: Executor,
