@@ -37,10 +37,10 @@ class FlopsModel:
     positions. `error` is the reason for a failed count, in which case all figures are NaN; otherwise None.
     """
 
-    per_token: float
-    per_token_length: float
-    per_row: float
-    constant: float
+    per_token: float = 0.0
+    per_token_length: float = 0.0
+    per_row: float = 0.0
+    constant: float = 0.0
     per_output: float = 0.0
     per_output_squared: float = 0.0
     per_output_token: float = 0.0
@@ -73,10 +73,6 @@ class FlopsModel:
     def share(self, length: int, rows_per_batch: int) -> float:
         """Return the FLOPs of one row, with its share of the work that its batch has in common."""
         return self.batch(1, length) - self.per_length * length * (1.0 - 1.0 / rows_per_batch)
-
-
-UNCOUNTED = FlopsModel(0.0, 0.0, 0.0, 0.0)
-"""Placeholder for the operations of a batch where they are not needed."""
 
 
 def known_flops(flops: float) -> float | None:

@@ -77,7 +77,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 batches,
                 bench,
                 groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
-                flops=FlopsModel(0.0, 0.0, training * texts_per_row, 0.0),
+                flops=FlopsModel(per_row=training * texts_per_row),
                 precision="fp32",
                 evaluate=self._evaluation(model, features[outside], labels[outside], forward, bench),
             )

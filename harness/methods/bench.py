@@ -271,10 +271,10 @@ class Bench:
         Raises:
             UnsupportedError: the operations cannot be counted, and the budget limits them.
         """
-        from harness.measure import UNCOUNTED, counted
+        from harness.measure import FlopsModel, counted
 
         if not self.counts_flops and self.budget.train_flops is None:
-            return UNCOUNTED
+            return FlopsModel()
         if key not in self.flops_models:
             with self.clock.phase("measure"):
                 self.flops_models[key] = counted(count)
@@ -288,7 +288,7 @@ class Bench:
         from harness.measure import FlopsModel, count_flops, counted
 
         with self.clock.phase("measure"):
-            found = counted(lambda: FlopsModel(0.0, 0.0, 0.0, count_flops(run)))
+            found = counted(lambda: FlopsModel(constant=count_flops(run)))
         if found.error is not None:
             self._flops_are_unknown(found.error)
         self.ledger.train_flops += found.constant
