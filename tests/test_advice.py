@@ -15,11 +15,11 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import harness
-from harness.advice import Question
 from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
 from harness.advice.own_texts import describe_texts
 from harness.advice.pooled import Pooled, Spreads, Where
+from harness.advice.question import Question
 from harness.advice.validate import RULES, validate_advice
 from harness.records.record import Budget, Cost
 from harness.store.importing import read_results

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.advice import Question
 from harness.advice.answer import answer_question
 from harness.advice.evidence import gather
+from harness.advice.question import Question
 from harness.advice.texts import KnownTexts
 from harness.advice.work import log_bytes, longest_read
 from harness.records.facts import Facts, TextLengths

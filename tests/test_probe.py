@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.advice import Question
 from harness.advice.answer import answer_question
+from harness.advice.question import Question
 from harness.advice.work import texts_read
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone

@@ -10,7 +10,6 @@ from .pooled import Floats as Floats
 from .pooled import Pooled as Pooled
 from .pooled import Where as Where
 from .pooled import kernel as kernel
-from .question import Question as Question
 from .scores import SCORE_SPREADS as SCORE_SPREADS
 from .scores import SEED_NOISE as SEED_NOISE
 from .scores import Scale as Scale
