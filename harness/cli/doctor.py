@@ -42,9 +42,9 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     folder = cache_folder()
     rate = matrix_rate(device, device.precision("auto"), folder)
     said = "could not be measured now" if rate is None else f"{rate / 1e9:,.0f} GFLOP/s in {device.precision('auto')}"
-    row("matrix products", f"{said}: what utilisation is of")
+    row("matrix products", f"{said}, the reference for utilisation")
     energy = energy_counter(device.kind)
-    row("energy by", energy.source if energy.joules() is not None else "no counter that can be read")
+    row("energy by", energy.source if energy.joules() is not None else "no readable counter")
     with MemoryMeter() as meter:
         pass
     row("peak memory by", meter.method or "nothing that works here")

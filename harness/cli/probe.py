@@ -36,7 +36,7 @@ def probe_command(
     mirror: Path | None,
     as_json: bool,
 ) -> int:
-    """Probe, print, keep; 1 where nothing could be measured."""
+    """Probe, print and store the findings; return 1 if nothing could be measured."""
     from harness.measure import check_device_name
 
     check_device_name(device)

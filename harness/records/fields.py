@@ -1,6 +1,6 @@
 """Check the fields of a record's JSON by the annotations of the types that they become.
 
-A new field is checked as soon as it exists. `_RANGES` and `_TEXTS` say what the annotations cannot.
+A new field is checked as soon as it exists. `_RANGES` and `_TEXTS` add limits that annotations cannot express.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_POINTS = 100_000
 _MAX_DEPTH = 8
 
 FieldCheck = Callable[[Any], str | None]
-"""Returns what was expected of a value, or None where the value is fine."""
+"""Function that returns what was expected of a value; None if the value is valid."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     "version": (0, 2**31 - 1),
@@ -92,23 +92,23 @@ def check_fields(value: Any, of: type, where: str) -> None:
 
 
 def explain(where: str, item: Any, expected: str) -> str:
-    """Return the message about a field; an inner check has already said which of its own fields it is about."""
+    """Return the message about a field; an inner check may have named a part of it already."""
     if expected.startswith(_INNER):
         return f"{where}{expected[len(_INNER) :]}"
     return f"{where} is {shown(item)}; expected {expected}"
 
 
 _INNER = "\0"
-"""Start of what a check returns that is already a message about a part of its value."""
+"""Prefix of a check's result that is already a message about a part of its value."""
 
 
 _Rule = tuple[FieldCheck, bool, float, float]
-"""A field's check; whether null is fine; smallest and largest fraction that are fine."""
+"""A field's check; whether null is valid; smallest and largest valid fraction."""
 
 
 @functools.cache
 def _rules_of(of: type) -> tuple[dict[str, _Rule], frozenset[str]]:
-    """Return the rule of each field of a type, and the fields that must be there."""
+    """Return the rule of each field of a type, and the required fields."""
     hints = typing.get_type_hints(of)
     fields = dataclasses.fields(of)
     rules = {field.name: _rule_of(hints[field.name], field.name) for field in fields}
@@ -135,7 +135,7 @@ def _range_of(name: str) -> tuple[float, float]:
 
 
 def check_of(hint: Any, name: str) -> FieldCheck:
-    """Return the check that an annotation stands for."""
+    """Return the check for an annotation."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         (kind,) = (one for one in inner if one is not type(None))
@@ -159,7 +159,7 @@ def check_of(hint: Any, name: str) -> FieldCheck:
         return _check_budget
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return functools.partial(_check_inner, hint)
-    raise TypeError(f"No check for the annotation {hint} of field '{name}'.")  # a bug: a test goes over all fields
+    raise TypeError(f"No check for the annotation {hint} of field '{name}'.")  # a bug: a test covers all fields
 
 
 def _check_inner(of: type, value: Any) -> str | None:
@@ -216,7 +216,7 @@ def _check_dict(check: FieldCheck | None, value: Any) -> str | None:
 
 
 def _look_into(value: Any, depth: int) -> tuple[int, str | None]:
-    """Return how many values a value holds, and what is wrong with one of them."""
+    """Return the number of values in a value, and the fault of one of them."""
     if type(value) is str:
         return 1, None if len(value) <= _MAX_TEXT else f" holds a text of {len(value):,} characters; too long"
     if type(value) is int:

@@ -35,10 +35,10 @@ _MAX_CLASSES = 100_000
 
 
 def check_record(value: Any) -> None:
-    """Refuse the JSON of a record in which a field has another type, range, size or meaning than the schema says.
+    """Refuse the JSON of a record if a field violates the schema in type, range, size or meaning.
 
     Args:
-        value: what `json.loads` made of it. Its predictions are checked by `check_predictions`.
+        value: result of `json.loads`. `check_predictions` checks its predictions.
 
     Raises:
         StoreError: the message names the field, what it holds and what was expected.
@@ -121,7 +121,7 @@ _ONE_AS_BITS = 0x3C00
 
 def _all_shares(values: npt.NDArray[np.float16]) -> bool:
     """Return whether all values are from 0 to 1."""
-    # Bits of positive half floats sort as their values do, and whole numbers compare ten times as fast.
+    # The bits of positive half floats sort like their values, and integers compare ten times as fast.
     if not values.size or values.view(np.uint16).max() <= _ONE_AS_BITS:
         return True
     return bool(np.all((values >= 0) & (values <= 1)))
