@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from harness.advice import Question
 from harness.advice.asking import answer_from
+from harness.advice.question import Question
 from harness.analysis.frame import tidy_frame
 from harness.records.jsonl import MAX_LINE_BYTES, dump, payload_of, read_jsonl
 from harness.records.record import MAX_ERROR, Cell, Cost, CurvePoint, Provenance, Record, Score

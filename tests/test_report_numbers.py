@@ -11,8 +11,8 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from harness.advice import Question
 from harness.advice.answer import answer_question
+from harness.advice.question import Question
 from harness.analysis import stats
 from harness.records.record import Cost, CurvePoint, Record, Score
 from harness.report.across import across_tasks
