@@ -22,7 +22,7 @@ _LEVEL_80: Final = 1.281552
 _LEVEL_95: Final = 1.959964
 
 _MORE_LABELS: Final = 4
-"""Number of times the labels for which an answer is given too."""
+"""Factor by which the number of labels grows in the sentence on more labels."""
 
 _SHOWN: Final[dict[str, Callable[[float], str]]] = {
     "train_seconds": text.seconds,
@@ -46,7 +46,7 @@ class AdvisedMethod:
         why_not: reasons why it does not fit.
         is_tied: whether it cannot be told from the best that fits (at 95 %).
         basis: `measured` (this task and size), `interpolated`, `extrapolated` or `seen at one size`.
-        n_records, n_tasks: number of records of the method in tasks of this kind, and of these tasks.
+        n_records, n_tasks: number of records of the method, and of tasks of this kind with them.
     """
 
     method: str

@@ -14,7 +14,7 @@ from harness.forecast import Evidence, Point, Scale, matching
 from harness.support import UsageError, unknown_name
 
 MOST_BEYOND: Final = 100
-"""Largest ratio of the size that is asked for to the largest measured one, or of the smallest to it."""
+"""Largest ratio between the size that is asked for and the nearest measured size."""
 
 _ROUNDING: Final = 1e-6
 
