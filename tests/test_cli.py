@@ -274,7 +274,7 @@ def test_a_method_is_explained_setting_by_setting(folder: Path) -> None:
     defaults = methods.get("lora")().model_dump(mode="json")
     for setting in defaults:
         assert any(line.split()[:1] == [setting] for line in explained.splitlines()), setting
-    assert "of an optimiser step" in explained  # a base's docstring
+    assert "rows per optimiser step" in explained  # a base's docstring
     assert "0.0003 to 0.1 (log)" in explained
     assert "Attributes:" not in explained
     assert "Search space: none" in run_cli("methods", "majority", cwd=folder)

@@ -376,7 +376,7 @@ def test_run_plan_and_status_say_what_a_table_holds(tmp_path: Path, tiny: Backbo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--metric", "bleu"], "expected one of accuracy, macro_f1, matthews, f1"),
+        (["--metric", "bleu"], "expected one of accuracy, f1, macro_f1, matthews"),
         (["--metric", "f1", "--label", "three"], "--metric f1 is of two classes, and column 'three' has 3"),
         (["--max-length", "4"], "expected at least 8 tokens"),
     ],

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.analysis.frame import Cut, cut
 from harness.records.record import Record
-from harness.report import latex
+from harness.report import latex, write
 from harness.report.caption import cautions, coverage, scores_said
 from harness.report.compare import compare_methods
 from harness.report.contrasts import standings
@@ -33,7 +33,7 @@ ALL_CUT = {"truncated_train_rows": "300 of 360", "truncated_test_rows": "40 of 4
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn and not saved, which takes most of a report's time."""
-    monkeypatch.setattr("harness.report.write.save_figure", lambda _, stem, __: [stem.with_suffix(".png")])
+    monkeypatch.setattr(write, "save_figure", lambda _, stem, __: [stem.with_suffix(".png")])
 
 
 def terminal(records: list[Record]) -> str:

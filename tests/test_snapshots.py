@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.records.record import Record
+from harness.report import write
 from harness.report.blocks import markdown_table
 from harness.report.compare import compare_methods
 from harness.report.latex import latex_pivot
@@ -25,7 +26,7 @@ from harness.report.views.every_size import every_size
 from harness.report.write import write_report
 from harness.store.reading import read_source
 from harness.store.store import Store
-from tests.record_factory import DEVICE, make_grid, make_record
+from tests.record_factory import DEVICE, make_grid, make_record, noted
 
 FOLDER = Path(__file__).parent / "snapshots"
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "amd-epyc-2-threads"
@@ -57,8 +58,7 @@ def records() -> list[Record]:
     """Two tasks with four methods, a balanced draw, seeds without a score, and texts that were cut."""
     full = ("majority", "tfidf", "linear-probe", "lora", "full")
     notes = {"truncated_train_rows": "3 of 32", "truncated_test_rows": "20 of 200", "longest_test_tokens": "64"}
-    cut = make_record("head", 32, 0, accuracy=0.6)
-    cut.provenance.measured.update(notes)
+    cut = noted(make_record("head", 32, 0, accuracy=0.6), **notes)
     return [
         *make_grid(methods=full, sizes=(32, 512)),
         *make_grid(methods=full[1:], sizes=(32, 512), task="tickets", data="e" * 32),
@@ -90,8 +90,8 @@ def test_tables_after_a_run(which: str, request: pytest.FixtureRequest, snapshot
 
 def test_report_md(records: list[Record], tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing takes seconds, and other tests draw.
-    monkeypatch.setattr("harness.report.write._picture", lambda one, stem, _: f"![{one.title}]({stem.name}.png)")
-    monkeypatch.setattr("harness.report.write.write_page", lambda _, path: path)
+    monkeypatch.setattr(write, "_picture", lambda one, stem, _: f"![{one.title}]({stem.name}.png)")
+    monkeypatch.setattr(write, "write_page", lambda _, path: path)
     page = write_report(records, tmp_path, ("png",))
     snapshot("report.md", page.with_name("report.md").read_text("utf-8"))
     snapshot("standings.csv", (tmp_path / "standings.csv").read_text("utf-8"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import views as package
+from harness.report import write
 from harness.report.folder import check_report_folder
 from harness.report.views.base import views
 from harness.report.write import write_report
@@ -58,7 +59,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("toys")
 def test_a_new_file_is_all_that_a_view_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.report.write.save_figure", lambda _, stem, __: [stem.with_suffix(".png")])
+    monkeypatch.setattr(write, "save_figure", lambda _, stem, __: [stem.with_suffix(".png")])
     written = write_report(make_grid(methods=("tfidf", "full"), sizes=(32,)), tmp_path / "out", ("png",))
     markdown, page = written.with_name("report.md").read_text("utf-8"), written.read_text("utf-8")
     assert (

@@ -9,7 +9,7 @@ from typing import Any
 from harness.data.spec import TaskSpec
 from harness.tasks import Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
-from harness.testing.lab import made_up_rows, task_spec
+from harness.testing.laboratory import made_up_rows, task_spec
 
 TOYS: dict[str, dict[str, Any]] = {
     "text-pair": {},

@@ -21,8 +21,8 @@ from harness.running.worker import Worker
 from harness.tasks import Rows, Task
 from harness.tasks.toys import FILLER, TOPIC_WORDS
 from harness.testing.backbones import save_tiny_bert
-from harness.testing.lab import make_bench, run_cell
-from harness.testing.lab import plan_cell as plan_one
+from harness.testing.laboratory import make_bench, run_cell
+from harness.testing.laboratory import plan_cell as plan_one
 
 __all__ = ["CLASS_WORDS", "FILLER", "make_bench", "plan_one", "save_tiny_bert"]
 

@@ -3,13 +3,10 @@ from .display import Display as Display
 from .display import TerminalDisplay as TerminalDisplay
 from .forecast import Plan as Plan
 from .forecast import PlanGroup as PlanGroup
-from .forecast import PlanRow as PlanRow
 from .forecast import plan as plan
-from .requests import DEFAULT_STORE as DEFAULT_STORE
 from .requests import read_request as read_request
 from .results import Results as Results
 from .results import compare as compare
-from .results import html_of as html_of
 from .results import read_records as read_records
 from .results import report as report
 from .runs import RunResult as RunResult

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-METRICS = ("accuracy", "macro_f1", "matthews", "f1")
+METRICS = ("accuracy", "f1", "macro_f1", "matthews")
 """Metrics of a user's own data."""
 
 _NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)

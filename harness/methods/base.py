@@ -510,9 +510,15 @@ class Method(BaseModel, ABC):
     def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:
         """`why_unsupported`, and whether this very task asks for what the method cannot say."""
         reason = self.why_unsupported(task.kind.name, files, device)
-        if reason is None and task.reply is not None and task.reply.wants_likelihood and not self.finds_likelihood:
-            return f"'{self.name}' shows questions with their answers; '{task.metric}' scores texts as such."
-        return reason
+        if reason is not None or task.reply is None or not task.reply.wants_likelihood:
+            return reason
+        if not self.finds_likelihood:
+            return f"'{self.name}' shows questions with their answers; '{task.metric}' scores the texts themselves."
+        if files is not None and files.architecture == "sequence-to-sequence":
+            return (
+                f"'{task.metric}' is the likelihood of a text under a causal model; this backbone has a decoder apart."
+            )
+        return None
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return how much of a transformer of `n_blocks` blocks a cell runs: nothing, unless a method says more.

@@ -1,5 +1,4 @@
 from .drive import Policy as Policy
-from .drive import RunOutcome as RunOutcome
 from .drive import run_cells as run_cells
 from .job import Done as Done
 from .job import Executor as Executor

@@ -5,5 +5,5 @@ from .checks import check_method as check_method
 from .checks import check_metric as check_metric
 from .checks import checks_of as checks_of
 from .checks import parametrize_checks as parametrize_checks
-from .lab import Lab as Lab
-from .lab import lab as lab
+from .laboratory import Lab as Lab
+from .laboratory import lab as lab

@@ -15,7 +15,7 @@ from harness.methods import Method
 
 if TYPE_CHECKING:
     from harness.tasks import Task
-    from harness.testing.lab import Lab
+    from harness.testing.laboratory import Lab
 
 _RESULT = "RESULT "
 
@@ -83,7 +83,7 @@ def main() -> None:
     from harness.methods import load_artifact, methods
     from harness.running import Worker
     from harness.tasks import kinds
-    from harness.testing.lab import make_bench, plan_cell
+    from harness.testing.laboratory import make_bench, plan_cell
 
     asked = json.loads(sys.argv[1])
     spec = TaskSpec(**asked["spec"])

@@ -19,7 +19,7 @@ from harness.records import Budget, Predictions, Record
 from harness.support import HarnessError
 from harness.tasks import FORMS, Kind, Likelihoods, Task, TextAnswers, Toys, kinds
 from harness.testing.checks import Check, expect
-from harness.testing.lab import lab, made_up_rows, task_spec
+from harness.testing.laboratory import lab, made_up_rows, task_spec
 
 QUICK: Final[dict[str, Any]] = {"epochs": 2, "min_steps": 8}
 

@@ -30,7 +30,7 @@ from harness.records import TRAINS_INSIDE, Budget, Record
 from harness.tasks import Answers, Kind, Likelihoods, Task, TextAnswers, kinds
 from harness.testing.checks import Check, expect
 from harness.testing.elsewhere import Case, predict_elsewhere
-from harness.testing.lab import Lab, lab
+from harness.testing.laboratory import Lab, lab
 
 if TYPE_CHECKING:
     from torch import nn
