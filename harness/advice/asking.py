@@ -42,16 +42,15 @@ def answer_from(question: Question, own: list[Record], *, reference: bool) -> tu
     """Return the answer from the user's own records and the reference results, and how many of the former count.
 
     Args:
-        question: what is asked.
+        question: the question.
         own: the user's records.
         reference: whether the reference results count too.
     """
     mine = [record for record in usable(own) if record.kind == question.kind]
     devices = Counter(record.device for record in mine)
     own_devices = [device for device, _ in devices.most_common()]
-    return answer_question(question, [*own, *(reference_records() if reference else ())], probes(), own_devices), len(
-        mine
-    )
+    records = [*own, *(reference_records() if reference else ())]
+    return answer_question(question, records, probes(), own_devices), len(mine)
 
 
 def own_records(store: str | None) -> list[Record]:

@@ -35,7 +35,7 @@ CUT_NOISE = 0.12
 MANY_LABELS = 400
 SIBLINGS = 0.4
 """From MANY_LABELS labels on, differences between methods that train inside the transformer, as a share of those that
-the advice's model expects.
+the forecast expects.
 
 In the reference results with 512 labels and more, each task left out in turn, differences were 0.16 logits off (root
 mean square; full, last-layers, LoRA) where 0.42 were expected. Test rows and seeds make 0.22."""
@@ -238,7 +238,7 @@ _CONVERGED = 1e-9
 def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float]) -> Doubles:
     """Return a matrix, shape (m, m), that shrinks differences between methods that train inside the transformer.
 
-    The advice's model expects differences as large as over all sizes and methods. With many labels, good methods differ
+    The forecast expects differences as large as over all sizes and methods. With many labels, good methods differ
     by little more than test rows and seeds do: see `SIBLINGS`.
     """
     m = len(trained)

@@ -98,7 +98,7 @@ class KnownTexts:
         return TaskTexts(task, n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
 
     def filled(self, asked: TaskTexts) -> TaskTexts:
-        """Return the texts with what is not known of them taken from their task, or as is usual."""
+        """Return the texts with unknown fields filled in: from their task's records, or with usual values."""
         tokens = asked.tokens or self.tokens.get(asked.task or "")
         if tokens is None and self.tokens:
             tokens = median(self.tokens.values())
