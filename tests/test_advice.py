@@ -16,11 +16,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import harness
 from harness.advice.answer import answer_question
-from harness.advice.evidence import gather
 from harness.advice.own_texts import describe_texts
-from harness.advice.pooled import Pooled, Spreads, Where
 from harness.advice.question import Question
 from harness.advice.validate import RULES, validate_advice
+from harness.forecast.evidence import gather
+from harness.forecast.pooled import Pooled, Spreads, Where
 from harness.records.record import Budget, Cost
 from harness.store.importing import read_results
 from harness.support.errors import DataError, UsageError
@@ -354,7 +354,7 @@ def test_what_choose_tried_is_no_evidence():
 @pytest.mark.parametrize("name", ["full", "lora", "last-layers", "prompt-tuning", "setfit", "linear-probe", "head"])
 def test_work_grows_as_the_methods_themselves_say(name):
     """Advice reads settings and imports no method; what they say of steps is what the methods' own workload says."""
-    from harness.advice.work import texts_read
+    from harness.forecast.work import texts_read
     from harness.methods import methods
     from harness.records.facts import Facts
 

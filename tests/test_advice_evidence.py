@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.advice import Advice, AdvisedMethod
-from harness.advice.answer import answer_question
-from harness.advice.evidence import gather
+from harness.advice.answer import Advice, AdvisedMethod, answer_question
 from harness.advice.own_texts import about_tokens
 from harness.advice.question import Question
 from harness.advice.validate import validate_advice
 from harness.cost.calibration import Probed
+from harness.forecast.evidence import gather
 from harness.methods.configure import parse_methods
 from harness.metrics import metrics
 from harness.records.record import Budget, Record, Score

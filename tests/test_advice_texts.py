@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from harness.advice.answer import answer_question
-from harness.advice.evidence import gather
 from harness.advice.question import Question
-from harness.advice.texts import KnownTexts
-from harness.advice.work import log_bytes, longest_read
+from harness.forecast.evidence import gather
+from harness.forecast.texts import KnownTexts, TaskTexts
+from harness.forecast.work import log_bytes, longest_read
 from harness.records.facts import Facts, TextLengths
 from harness.records.record import Record
 from tests.record_factory import make_grid, with_facts
@@ -47,12 +47,12 @@ def test_what_a_question_says_of_its_texts_comes_before_what_is_usual() -> None:
     records = counted(make_grid(sizes=SIZES), dict.fromkeys(SIZES, 63.0), 128.0)  # 64 in the mean
     texts = known(records)
     (task,) = {r.cell.task for r in records}
-    own = texts.asked(Question(n_train=256, tokens=10.0, longest=30.0, terms=500.0), 2)
+    own = texts.filled(Question(n_train=256, tokens=10.0, longest=30.0, terms=500.0).texts)
     assert (own.longest, own.longest_read, own.terms) == (30.0, 30.0, 500.0)
-    assert texts.asked(Question(n_train=256, longest=30.0, longest_to_predict=90.0), 2).longest_read == 90.0
-    measured = texts.asked(Question(n_train=256, task=task), 2)
+    assert texts.filled(Question(n_train=256, longest=30.0, longest_to_predict=90.0).texts).longest_read == 90.0
+    measured = texts.filled(Question(n_train=256, task=task).texts)
     assert (measured.longest, measured.longest_read) == (64.0, 128.0)
-    usual = texts.asked(Question(n_train=256, tokens=2 * texts.tokens[task]), 2)
+    usual = texts.filled(Question(n_train=256, tokens=2 * texts.tokens[task]).texts)
     assert (usual.longest, usual.longest_read) == (128.0, 256.0)  # as many times the mean as measured
 
 
@@ -67,7 +67,7 @@ def test_terms_grow_as_a_power_of_the_tokens() -> None:
             r = with_facts(r, train_texts=TextLengths(mean=20.0))
         records.append(r)
     texts = known(records)
-    found = texts.asked(Question(n_train=1000, tokens=50.0), 2).terms
+    found = texts.filled(TaskTexts(None, 1000, tokens=50.0)).terms
     assert found == pytest.approx(30 * 50_000**0.6, rel=0.01)
     (task,) = {r.cell.task for r in records}
     assert texts.of(task, 512, 2).terms == pytest.approx(30 * (512 * 20) ** 0.6, rel=0.01)

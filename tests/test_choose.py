@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from harness import load_model
-from harness.advice.evidence import Point, gather
 from harness.backbones.locate import BackboneFiles
 from harness.choose import Chosen, choose_within
 from harness.choose.candidates import Belief, Candidate, Measured, find_candidates
@@ -23,6 +22,7 @@ from harness.choose.race import _entering
 from harness.choose.search import Rivals, Search
 from harness.choose.tried import Tried, Uncut, labels_worth
 from harness.data.table import table_task
+from harness.forecast.evidence import Point, gather
 from harness.methods.base import Method
 from harness.methods.configure import parse_methods
 from harness.records.record import Record

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from harness.advice.evidence import gather
 from harness.choose.candidates import Belief, Candidate, Measured, counts_as_normal
 from harness.choose.last_fit import why_not_the_best
 from harness.choose.race import _entering
 from harness.choose.search import STARTING_SECONDS
 from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
+from harness.forecast.evidence import gather
 from harness.methods.configure import parse_methods
 from harness.store.reading import reference_records
 from tests.record_factory import make_record

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.advice.evidence import gather
 from harness.backbones.locate import BackboneFiles, locate_backbone
+from harness.forecast.evidence import gather
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._by_depth import MISORDERED

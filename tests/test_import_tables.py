@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness.advice.evidence import usable
 from harness.cli.main import app
+from harness.forecast.evidence import usable
 from harness.store.importing import read_results
 from harness.store.store import Store
 from harness.support.errors import UsageError

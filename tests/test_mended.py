@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.advice.evidence import gather
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.data.sampling import carve_validation
+from harness.forecast.evidence import gather
 from harness.measure import flops
 from harness.measure.device import Device
 from harness.methods import methods

@@ -9,13 +9,13 @@ import pytest
 
 from harness.advice.answer import answer_question
 from harness.advice.question import Question
-from harness.advice.work import texts_read
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.backbones.shapes import BACKBONE_SHAPES, write_shape
 from harness.cost.calibration import Probed, keep, probes
 from harness.cost.shape import read_shape
 from harness.cost.synthetic import synthetic_task
+from harness.forecast.work import texts_read
 from tests.commands import run_cli
 from tests.record_factory import make_grid
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.advice.evidence import gather
 from harness.backbones.locate import BackboneFiles
 from harness.choose.candidates import Belief, find_candidates
+from harness.forecast.evidence import gather
 from harness.methods import methods
 from harness.records.facts import TRAINS_INSIDE, Facts, TextLengths
 from harness.records.jsonl import dump, payload_of, read_jsonl, write_jsonl

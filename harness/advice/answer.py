@@ -1,29 +1,70 @@
-"""The answer: methods ranked by what they are expected to reach, with what each takes and what that rests on."""
+"""The answer: methods ranked by expected score, with their costs, and what more time or labels would buy."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.advice.choice import SHOWN, AdvisedMethod
-from harness.advice.costs import CostModel
-from harness.advice.evidence import Evidence, Point, gather, median_of
-from harness.advice.more import what_more_would_buy
-from harness.advice.pooled import Floats
 from harness.advice.question import Question
-from harness.advice.relevant import device_of, relevant
-from harness.advice.scores import Curves, Scale, by_method, measured_of
+from harness.advice.relevant import MOST_BEYOND, device_of, relevant
 from harness.cost import Probed
+from harness.forecast import CostModel, Curves, Doubles, Evidence, Point, Scale, gather, measured_of
 from harness.records import Record
+from harness.support import text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL_80: Final = 1.281552
-LEVEL_95: Final = 1.959964
+_LEVEL_80: Final = 1.281552
+_LEVEL_95: Final = 1.959964
+
+_MORE_LABELS: Final = 4
+"""Factor by which the number of labels grows in the sentence on more labels."""
+
+_SHOWN: Final[dict[str, Callable[[float], str]]] = {
+    "train_seconds": text.seconds,
+    "peak_memory_bytes": text.memory,
+    "predict_milliseconds": lambda value: f"{value:.3g} ms a text",
+    "trainable_parameters": lambda value: f"{text.number(value)} trainable parameters",
+}
+"""Costs that may be limited, and their form in messages."""
+
+
+@dataclass(frozen=True)
+class AdvisedMethod:
+    """One method in an answer: its expected score and costs.
+
+    Attributes:
+        method: label of the configuration; with "cut at" a budget that ended its fits.
+        score, low, high: expected score and its 80 % interval.
+        train_seconds, peak_memory_bytes, predict_milliseconds: expected on the device; None where nothing was measured.
+        trainable_parameters, stored_bytes: as measured.
+        fits: whether it is within all limits.
+        why_not: reasons why it does not fit.
+        is_tied: whether it cannot be told from the best that fits (at 95 %).
+        basis: `measured` (this task and size), `interpolated`, `extrapolated` or `seen at one size`.
+        n_records, n_tasks: number of records of the method, and of tasks of this kind with them.
+    """
+
+    method: str
+    family: str
+    score: float
+    low: float
+    high: float
+    train_seconds: float | None
+    peak_memory_bytes: float | None
+    predict_milliseconds: float | None
+    trainable_parameters: float | None
+    stored_bytes: float | None
+    fits: bool
+    why_not: tuple[str, ...]
+    is_tied: bool
+    basis: str
+    n_records: int
+    n_tasks: int
 
 
 @dataclass(frozen=True)
@@ -31,11 +72,11 @@ class Advice:
     """The answer to a question.
 
     Attributes:
-        choices: those that fit, best first (cheapest first, where a score was asked for); then those that do not.
-        metric: what scores are.
-        device: whose seconds and memory are given; None where nothing was timed.
-        more: what more of one thing would buy, in words.
-        notes: what the answer rests on, in words.
+        choices: methods that fit, best first (cheapest first, where a score was asked for); then those that do not.
+        metric: metric of the scores.
+        device: device of the seconds and memory; None where nothing was timed.
+        more: sentences on what a higher limit, or more labels, would buy.
+        notes: sentences on what the answer rests on.
     """
 
     question: Question
@@ -47,7 +88,7 @@ class Advice:
 
     @property
     def best(self) -> AdvisedMethod | None:
-        """The first that fits; None where nothing does."""
+        """First choice that fits; None where nothing does."""
         return next((choice for choice in self.choices if choice.fits), None)
 
     @property
@@ -56,13 +97,13 @@ class Advice:
         return [choice for choice in self.choices if choice.fits and choice.is_tied and choice is not self.best]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a choice."""
+        """Return one row for each choice."""
         import pandas as pd
 
         return pd.DataFrame([asdict(choice) for choice in self.choices])
 
     def to_json(self) -> str:
-        """All of it, as JSON."""
+        """Return the whole answer as JSON."""
         return json.dumps(asdict(self), indent=1)
 
 
@@ -75,11 +116,11 @@ def answer_question(
     """Answer from records; nothing is run, and nothing is invented.
 
     Args:
-        question: what is asked.
-        records: what was measured, predictions not needed; or what `gather` made of it.
-        probes: of devices that nothing, or little, was measured on.
-        own_devices: that the user's own records are of: costs are those of the first that anything was timed on,
-            where none is asked for or probed.
+        question: the question.
+        records: records, predictions not needed; or the evidence that `gather` made of them.
+        probes: probes of devices on which nothing, or little, was measured.
+        own_devices: devices of the user's own records. Costs are those of the first with timings, where no device is
+            asked for or probed.
 
     Raises:
         UsageError: nothing was measured that the answer could rest on: of this kind, on this backbone, near this size.
@@ -87,9 +128,9 @@ def answer_question(
     evidence = records if isinstance(records, Evidence) else gather(records)
     points, notes = relevant(question, evidence)
     device, timed = device_of(question, evidence, points, probes, own_devices)
-    answering = _Answering(points, CostModel(by_method(points), evidence, device, timed, probes))
+    answering = _Answering(points, CostModel(points, evidence, device, timed, probes))
     ranked, of_costs = answering.choices(question)
-    more = what_more_would_buy(question, ranked, answering, max(point.n_train for point in points))
+    more = _more(question, ranked, answering, max(point.n_train for point in points))
     return Advice(question, ranked, points[0].metric, device, more, (*notes, *of_costs))
 
 
@@ -97,24 +138,23 @@ class _Answering:
     """Answers questions of different sizes and limits from the same points."""
 
     def __init__(self, points: list[Point], costs: CostModel) -> None:
-        self._by_method = by_method(points)
         self._curves = Curves(points)
         self._costs = costs
         self.scale = self._curves.scale
 
     def choices(self, question: Question) -> tuple[tuple[AdvisedMethod, ...], tuple[str, ...]]:
-        """Ranked, and what is to be said of their costs."""
-        mean, covariance = self._curves.expected(question)
-        expected = self._costs.expected(question)
+        """Return the choices, ranked, and sentences on their costs."""
+        mean, covariance = self._curves.expected(question.texts)
+        expected = self._costs.expected(question.texts)
         found = []
-        for i, (method, own) in enumerate(self._by_method.items()):
+        for i, (method, own) in enumerate(self._curves.by_method.items()):
             spread = math.sqrt(max(float(covariance[i, i]), 0.0))
-            ends = sorted(self.scale.back(float(mean[i]) + sign * LEVEL_80 * spread) for sign in (-1, 1))
+            ends = sorted(self.scale.back(float(mean[i]) + sign * _LEVEL_80 * spread) for sign in (-1, 1))
             costs = {
                 "train_seconds": expected.seconds.get(method),
                 "peak_memory_bytes": expected.memory.get(method),
                 "predict_milliseconds": _milliseconds(expected.predict.get(method)),
-                "trainable_parameters": median_of([point.trainable for point in own]),
+                "trainable_parameters": expected.trainable.get(method),
             }
             score = self.scale.back(float(mean[i]))
             why_not = _why_not(question, costs, score, self.scale)
@@ -126,7 +166,7 @@ class _Answering:
                     low=ends[0],
                     high=ends[1],
                     **costs,
-                    stored_bytes=median_of([point.stored for point in own]),
+                    stored_bytes=expected.stored.get(method),
                     fits=not why_not,
                     why_not=why_not,
                     is_tied=False,
@@ -143,7 +183,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 def _basis(question: Question, own: list[Point]) -> str:
-    if measured_of(question, own) is not None:
+    if measured_of(question.texts, own) is not None:
         return "measured"
     sizes = [point.n_train for point in own]
     if set(sizes) == {0} or min(sizes) <= question.n_train <= max(sizes):
@@ -152,7 +192,7 @@ def _basis(question: Question, own: list[Point]) -> str:
 
 
 def _ranked(
-    question: Question, choices: list[AdvisedMethod], mean: Floats, covariance: Floats
+    question: Question, choices: list[AdvisedMethod], mean: Doubles, covariance: Doubles
 ) -> tuple[AdvisedMethod, ...]:
     position = {choice.method: i for i, choice in enumerate(choices)}
 
@@ -172,7 +212,7 @@ def _ranked(
     for choice in fitting:
         i = position[choice.method]
         spread = math.sqrt(max(float(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top]), 0.0))
-        is_tied = i == top or float(mean[top] - mean[i]) <= LEVEL_95 * spread
+        is_tied = i == top or float(mean[top] - mean[i]) <= _LEVEL_95 * spread
         found.append(replace(choice, is_tied=is_tied))
     return (*found, *others)
 
@@ -186,7 +226,55 @@ def _why_not(question: Question, costs: dict[str, float | None], score: float, s
         if value is None:
             found.append(f"its {name} is not known")
         elif value > limit:
-            found.append(f"needs {SHOWN[name](value)}")
+            found.append(f"needs {_SHOWN[name](value)}")
     if question.min_score is not None and (score < question.min_score) == scale.higher_is_better:
         found.append(f"is expected to reach {score:.3f}")
     return tuple(found)
+
+
+def _more(
+    question: Question, ranked: tuple[AdvisedMethod, ...], answering: _Answering, largest: int
+) -> tuple[str, ...]:
+    """Return sentences on the best that only one limit keeps out, and on the best with four times the labels.
+
+    Args:
+        question: the question.
+        ranked: its answer.
+        answering: answers questions of other sizes.
+        largest: largest measured number of labels.
+    """
+    best = next((choice for choice in ranked if choice.fits), None)
+    there = answering.scale.there
+    found = []
+    for name, shown in _SHOWN.items():
+        if getattr(question, name) is None:
+            continue
+        outside = [
+            choice
+            for choice in ranked
+            if not choice.fits and len(choice.why_not) == 1 and getattr(choice, name) is not None
+            and getattr(choice, name) > getattr(question, name)
+        ]  # fmt: skip
+        if not outside:
+            continue
+        top = max(outside, key=lambda choice: there(choice.score))
+        if best is None or there(top.score) > there(best.score):
+            gain = "" if best is None else f", {abs(top.score - best.score):.3f} better than {best.method}"
+            found.append(f"With {shown(getattr(top, name))}, {top.method} would fit: {top.score:.3f}{gain}.")
+    n_more = _MORE_LABELS * question.n_train
+    if best is not None and n_more <= largest * MOST_BEYOND:
+        later, _ = answering.choices(replace(question, n_train=n_more))
+        found.append(_with_more_labels(n_more, best, later, by_cost=question.min_score is not None))
+    return tuple(found)
+
+
+def _with_more_labels(n_more: int, best: AdvisedMethod, later: tuple[AdvisedMethod, ...], *, by_cost: bool) -> str:
+    own = next(choice for choice in later if choice.method == best.method)
+    first = next((choice for choice in later if choice.fits), None)
+    if own.fits and (own is first or own.is_tied or by_cost or first is None):
+        return f"With {n_more:,} labels {own.method} is expected to reach {own.score:.3f}."
+    then = "nothing fits" if first is None else f"{first.method} ({first.score:.3f}) is the best that fits"
+    if not own.fits:
+        return f"With {n_more:,} labels {then}: {own.method} {', '.join(own.why_not)}."
+    assert first is not None
+    return f"With {n_more:,} labels {first.method} ({first.score:.3f}) overtakes {own.method}."

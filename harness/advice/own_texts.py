@@ -12,10 +12,10 @@ from harness.data import Columns, TaskSpec, UserData, files_of, read_table
 from harness.records import parse_bytes
 from harness.support import UsageError, parse_duration
 
-TOKENS_A_WORD = 1.35
+_TOKENS_A_WORD = 1.35
 """Mean number of tokens in an English word, under a vocabulary of 30,000 pieces."""
 
-CHARACTERS_A_TOKEN = 4.2
+_CHARACTERS_A_TOKEN = 4.2
 """Mean number of characters in a token of English text, the space after a word included."""
 
 _WORDS = re.compile(r"\b\w\w+\b")
@@ -95,6 +95,6 @@ def count_terms(texts: Iterable[str]) -> int:
 def about_tokens(text: str) -> float:
     """Estimate the tokens of a text without a tokenizer, from its words, or its characters where it has few words."""
     alone = len(_BY_THEMSELVES.findall(text))
-    by_words = TOKENS_A_WORD * len(_BY_THEMSELVES.sub(" ", text).split())
-    by_characters = (len(text) - alone) / CHARACTERS_A_TOKEN
+    by_words = _TOKENS_A_WORD * len(_BY_THEMSELVES.sub(" ", text).split())
+    by_characters = (len(text) - alone) / _CHARACTERS_A_TOKEN
     return 2 + alone + max(by_words, by_characters)

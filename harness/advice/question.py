@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from harness.forecast import TaskTexts
 from harness.support import UsageError
 
 LIMITS = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "predict_milliseconds")
@@ -12,26 +13,25 @@ LIMITS = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "predict
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A task as far as it is known, and what may be spent on it. None is not known, or no limit.
+    """A task as far as it is known, and limits on its costs. None is not known, or no limit.
 
     Attributes:
-        kind: of task (`classification`, `text-pair`, ...).
-        n_train: labelled examples that there are.
-        classes: how many classes they have.
-        tokens: of a text, on average.
-        longest: tokens of the longest training text: memory goes by it.
-        longest_to_predict: tokens of the longest text that will be predicted, where there are longer ones.
-        terms: different words, and pairs of words that follow each other, in the training texts: the memory of TF-IDF
-            goes by them.
-        train_seconds: that training may take, encoding the training rows included.
-        peak_memory_bytes: above what the process holds before.
-        trainable_parameters: that may be trained.
-        predict_milliseconds: that predicting one text may take.
-        min_score: that has to be reached, in the metric's own numbers (0.85; 30 of BLEU): then the cheapest that reach
-            it come first.
-        backbone: only what was measured on it.
-        device: whose seconds and memory are asked for.
-        task: one that was measured: its own records count as those of a task that is known.
+        kind: kind of task (`classification`, `text-pair`, ...).
+        n_train: number of labelled examples.
+        classes: number of classes.
+        tokens: mean number of tokens of a text.
+        longest: tokens of the longest training text; memory grows with it.
+        longest_to_predict: tokens of the longest text to predict, where that is longer.
+        terms: number of different words, and pairs of neighbouring words, in the training texts; the memory of TF-IDF
+            grows with it.
+        train_seconds: limit of the training time, encoding the training rows included.
+        peak_memory_bytes: limit of the memory above the process's own.
+        trainable_parameters: limit of the number of trained parameters.
+        predict_milliseconds: limit of the time to predict one text.
+        min_score: score to reach, in the metric's own numbers (0.85; 30 of BLEU); the cheapest methods come first then.
+        backbone: the one backbone to answer for.
+        device: the device whose seconds and memory are given.
+        task: a measured task that the question is about: its own records speak for it.
     """
 
     kind: str = "classification"
@@ -70,3 +70,16 @@ class Question:
                 )
         if self.min_score is not None and not self.min_score > 0:
             raise UsageError(f"min_score is {self.min_score:g}; expected a score above 0.")
+
+    @property
+    def texts(self) -> TaskTexts:
+        """The task, its labels and its texts, without the limits."""
+        return TaskTexts(
+            task=self.task,
+            n_train=self.n_train,
+            tokens=self.tokens,
+            longest=self.longest,
+            longest_read=self.longest_to_predict,
+            terms=self.terms,
+            classes=self.classes,
+        )

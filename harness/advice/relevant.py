@@ -1,33 +1,32 @@
-"""Basis of an answer: the points that say something of a question, and the device whose costs are given."""
+"""The basis of an answer: points that are relevant to a question, and the device whose costs are given."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from harness.advice.costs import matching
-from harness.advice.evidence import Evidence, Point, told_apart
 from harness.advice.question import Question
-from harness.advice.scores import Scale
 from harness.cost import Probed
+from harness.forecast import Evidence, Point, Scale, matching
 from harness.support import UsageError, unknown_name
 
 MOST_BEYOND: Final = 100
-"""How many times the largest measured size, or fraction of the smallest, an answer may be asked for."""
+"""Largest ratio between the size that is asked for and the nearest measured size."""
 
 _ROUNDING: Final = 1e-6
 
-MOST_POINTS: Final = 1500
-"""Points that are used: the nearest in size, where there are more."""
+_MOST_POINTS: Final = 1500
+"""Largest number of points that are used: the nearest in size, where there are more."""
 
 
 def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[str]]:
-    """Return the points that count, and in words what they are.
+    """Return the points that count, and sentences on where they come from.
 
     Raises:
-        UsageError: there are none; or the score asked for is none of their metric.
+        UsageError: there are none; or their metric has no such score as is asked for.
     """
     if not evidence.points:
         raise UsageError("There is no record with a score to advise from. Run a suite first, or name another store.")
@@ -63,9 +62,9 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
             f"{question.kind} ({min(sizes):,} to {max(sizes):,} labels): nothing can be said. Measure something nearer "
             "first."
         )
-    if len(points) > MOST_POINTS:
+    if len(points) > _MOST_POINTS:
         points.sort(key=lambda point: abs(math.log(max(point.n_train, 1) / question.n_train)))
-        points = points[:MOST_POINTS]
+        points = points[:_MOST_POINTS]
     named = sorted({point.task for point in points})
     bases = sorted({point.backbone.rpartition("/")[2] for point in points if point.backbone})
     n_records = sum(point.n_records for point in points)
@@ -81,7 +80,20 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     if sizes and not min(sizes) <= question.n_train <= max(sizes):
         between = f"{min(sizes):,} to {max(sizes):,}"
         notes.append(f"{question.n_train:,} labels lie outside what was measured ({between}): extrapolated.")
-    return told_apart(points), notes
+    return _told_apart(points), notes
+
+
+def _told_apart(points: Sequence[Point]) -> list[Point]:
+    """Return the points; where there are several backbones, their labels name the backbone too."""
+    names = sorted({point.backbone for point in points if point.backbone is not None})
+    if len(names) < 2:
+        return list(points)
+    last = [name.rpartition("/")[2] for name in names]
+    short = {name: name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)}
+    return [
+        point if point.backbone is None else replace(point, method=f"{point.method} on {short[point.backbone]}")
+        for point in points
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -97,8 +109,8 @@ def device_of(
 ) -> tuple[str | None, list[str]]:
     """Return the device whose costs are given, and all devices with timings, those with the most points first.
 
-    The former is the one that is asked for; else the last that was probed with something that was measured; else the
-    user's own that most was timed on; else the first of the latter.
+    The former is the one asked for; else the last that was probed with a measured method; else the user's own with the
+    most timings; else the first of the latter.
     """
     counted = Counter(device for point in points for device in point.seconds)
     timed = sorted(counted, key=lambda device: (-counted[device], device))

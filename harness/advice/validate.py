@@ -1,4 +1,4 @@
-"""How good the advice is: each task is left out, advised for from the others, and compared with what was measured."""
+"""Validation of the advice: each task is left out, advised for from the others, and compared with its scores."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Final
 import numpy as np
 
 from harness.advice.answer import Advice, answer_question
-from harness.advice.evidence import Evidence, Point, gather, task_names, usable
 from harness.advice.question import Question
+from harness.forecast import Evidence, Point, gather, task_names, usable
 from harness.records import Record
 from harness.support import UsageError
 
 RULES: Final = ("advice", "always full", "always lora", "best on average")
-FRACTIONS: Final = (None, 0.5, 0.1)
-"""Budgets of seconds: none, and so much of what the slowest method takes."""
+_FRACTIONS: Final = (None, 0.5, 0.1)
+"""Budgets of seconds, as shares of the slowest method's; None is no budget."""
 
-LEAST_METHODS: Final = 3
-"""Methods that have to be measured on a task at a size for a choice among them to mean anything."""
+_LEAST_METHODS: Final = 3
+"""Fewest methods that are measured on a task at a size, for a choice among them to mean anything."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One question that was asked of the other tasks' records.
+    """One question that was answered from the other tasks' records.
 
     Attributes:
-        regret: points of score (0 to 100) behind the best measured that fits, by rule; None where a rule's method was
-            not measured or does not fit, or advice names none that does.
-        is_over: whether the method that was advised takes longer than the limit, as measured.
-        n_methods: that were measured.
-        n_covered, n_intervals: 80 % intervals that held the measured score, of how many.
-        seconds_errors, memory_errors: of each method, relative to what was measured.
+        regret: points of score (0 to 100) behind the best measured method that fits, by rule; None where a rule's
+            method was not measured or does not fit, or advice names none that does.
+        is_over: whether the advised method took longer than the limit.
+        n_methods: number of measured methods.
+        n_covered, n_intervals: number of 80 % intervals that held the measured score, and of all intervals.
+        seconds_errors, memory_errors: relative error for each method.
     """
 
     task: str
@@ -52,48 +52,48 @@ class Trial:
 
 @dataclass(frozen=True)
 class AdviceValidation:
-    """All trials, and what they come to; means are over tasks, so that a task with many sizes does not count more.
+    """All trials and their summaries; means are over tasks, so that a task with many sizes does not count more.
 
     Attributes:
-        trials: one a task, size and budget.
+        trials: one for each task, size and budget.
     """
 
     trials: tuple[Trial, ...]
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks that were left out in turn."""
+        """Names of the tasks that were left out in turn."""
         return sorted({trial.task for trial in self.trials})
 
     def regret(self, rule: str) -> tuple[float, float, float]:
-        """Mean regret in points and its 95 % interval over tasks (Student's; NaN ends for a single task)."""
+        """Return the mean regret in points and its 95 % interval over tasks (Student's; NaN ends for one task)."""
         return _over_tasks([(t.task, found) for t in self.trials if (found := t.regret[rule]) is not None])
 
     def ahead(self, rule: str) -> tuple[float, float, float]:
-        """Points that the advice is ahead of a rule, over the questions that both could answer; and its interval."""
+        """Return the mean points by which advice is ahead of a rule where both answered, and its 95 % interval."""
         both = [(t.task, t.regret[rule], t.regret["advice"]) for t in self.trials]
         return _over_tasks([(task, a - b) for task, a, b in both if a is not None and b is not None])
 
     @property
     def n_over(self) -> int:
-        """Questions whose advised method takes longer than the limit, as measured."""
+        """Number of questions whose advised method took longer than the limit."""
         return sum(trial.is_over for trial in self.trials)
 
     def coverage(self) -> tuple[float, float, float]:
-        """Share of 80 % intervals that held what was measured, and its 95 % interval over tasks."""
+        """Return the share of 80 % intervals that held the measured score, and its 95 % interval over tasks."""
         return _over_tasks([(t.task, t.n_covered / t.n_intervals) for t in self.trials if t.n_intervals])
 
     def error(self, name: str) -> float | None:
-        """Median absolute relative error of `seconds` or `memory`; None where nothing was timed."""
+        """Return the median absolute relative error of `seconds` or `memory`; None where nothing was timed."""
         found = [error for trial in self.trials for error in getattr(trial, f"{name}_errors")]
         return median(found) if found else None
 
 
 def validate_advice(records: Iterable[Record], kind: str = "classification") -> AdviceValidation:
-    """Leave out each task of a kind in turn, and with it what is of the same rows under other labels.
+    """Leave out each task of a kind in turn, and with it the tasks with the same rows under other labels.
 
-    The best measured method is chosen on half of the seeds and scored on the other half, and the other way round, so
-    that its luck is not counted against the advice.
+    The best measured method is chosen on half of the seeds and scored on the other half, and the other way round. So
+    its luck does not count against the advice.
 
     Raises:
         UsageError: fewer than two tasks have a size that at least three methods were measured at.
@@ -116,14 +116,14 @@ def validate_advice(records: Iterable[Record], kind: str = "classification") -> 
             trials += _trials(task, n_train, everything, halves, others)
     if len({trial.task for trial in trials}) < 2:
         raise UsageError(
-            f"Advice on {kind} cannot be validated: fewer than two tasks have {LEAST_METHODS} methods measured at a "
+            f"Advice on {kind} cannot be validated: fewer than two tasks have {_LEAST_METHODS} methods measured at a "
             "size."
         )
     return AdviceValidation(tuple(trials))
 
 
 def _source(record: Record) -> tuple[str, ...]:
-    """Return the data set that a task's rows are of; the task itself where they are of somebody's files."""
+    """Return the data set that a task's rows come from; the task itself where they come from files."""
     dataset = record.provenance.dataset
     hub = dataset.get("hub")
     return ("task", record.cell.task) if hub is None else ("hub", str(hub), str(dataset.get("config")))
@@ -134,14 +134,14 @@ def _trials(task: str, n_train: int, everything: Evidence, halves: Sequence[Evid
     first = next(iter(measured.values()))
     known = {point.method for point in others.points}
     measured = {method: point for method, point in measured.items() if method in known}
-    if len(measured) < LEAST_METHODS:
+    if len(measured) < _LEAST_METHODS:
         return []
     split = [{p.method: p for p in half.points if p.task == task and p.n_train in (n_train, 0)} for half in halves]
     found = []
     timed = [name for point in others.points for name in point.seconds]
     device = max(sorted(set(timed)), key=timed.count) if timed else ""
     slowest = max((point.seconds.get(device, 0.0) for point in measured.values()), default=0.0)
-    for fraction in FRACTIONS:
+    for fraction in _FRACTIONS:
         if fraction is not None and not slowest:
             continue
         limit = None if fraction is None else fraction * slowest
@@ -214,7 +214,7 @@ def _trial(
 
 
 def _regret(method: str, fitting: dict[str, Point], split: Sequence[dict[str, Point]]) -> float:
-    """Points behind the best, which is chosen on one half of the seeds and scored on the other."""
+    """Return the points behind the best, which is chosen on one half of the seeds and scored on the other."""
     sign = 1 if fitting[method].higher_is_better else -1
     found = []
     for choosing, scoring in (split, split[::-1]):

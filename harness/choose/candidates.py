@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.advice import SCORE_SPREADS, SEED_NOISE, Floats, Point, Pooled, Scale, Where, kernel, shrunk, x_of, z_of
 from harness.backbones import BackboneFiles
+from harness.forecast import SEED_NOISE, Curves, Doubles, Point, place, shrunk
 from harness.methods import Method, methods
 from harness.planning import label_of
 from harness.records import Budget, Role
@@ -35,7 +35,7 @@ CUT_NOISE = 0.12
 MANY_LABELS = 400
 SIBLINGS = 0.4
 """From MANY_LABELS labels on, differences between methods that train inside the transformer, as a share of those that
-the advice's model expects.
+the forecast expects.
 
 In the reference results with 512 labels and more, each task left out in turn, differences were 0.16 logits off (root
 mean square; full, last-layers, LoRA) where 0.42 were expected. Test rows and seeds make 0.22."""
@@ -135,19 +135,17 @@ class Belief:
     TASK = "\0yours"
 
     def __init__(self, prior: Iterable[Point], classes: int) -> None:
-        self._z = z_of(classes)
-        self._scale = Scale(higher_is_better=True)
+        self._classes = classes
         self._points = [point for point in prior if point.metric == "accuracy"]
         self._labels: dict[str, str] = {}
-        where, values, variances = self._scale.measurements(self._points)
-        self._prior = Pooled(where, np.array(values), np.array(variances), SCORE_SPREADS) if where else None
+        self._curves = Curves(self._points)
 
     def expect(
         self,
         entrants: Sequence[Candidate],
         sizes: Sequence[float],
         tried: Sequence[Measured],
-    ) -> tuple[Floats, Floats]:
+    ) -> tuple[Doubles, Doubles]:
         """Return mean, shape (m,), and covariance, shape (m, m), of the logits of the scores of m candidates.
 
         Args:
@@ -155,29 +153,28 @@ class Belief:
             sizes: number of labels that the fit of each would make full use of.
             tried: scores on validation rows.
         """
-        asked = [self._at(candidate, size) for candidate, size in zip(entrants, sizes, strict=True)]
-        at = [*asked, *(self._at(one.candidate, one.n_train) for one in tried)]
-        mean, covariance = np.zeros(len(at)), kernel(at, at, SCORE_SPREADS)
-        if self._prior is not None:
-            mean, covariance = self._prior.predict(at)
-        trained = np.array([not one.is_cheap for one in [*entrants, *(one.candidate for one in tried)]])
-        alike = _draws_together(trained, [*sizes, *(one.n_train for one in tried)])
+        candidates = [*entrants, *(one.candidate for one in tried)]
+        labels = [*sizes, *(one.n_train for one in tried)]
+        mean, covariance = self._curves.predict(
+            [
+                place(n, self._classes, self.TASK, self._label(one), one.method.family)
+                for one, n in zip(candidates, labels, strict=True)
+            ]
+        )
+        alike = _draws_together(np.array([not one.is_cheap for one in candidates]), labels)
         covariance = alike @ covariance @ alike.T
         if not tried:
             return mean, covariance
-        n = len(asked)
-        seen = np.array([self._scale.there(shrunk(one.score, one.n_rows)) for one in tried])
-        if self._prior is None:
-            mean = np.full(len(at), np.mean(seen))
+        n = len(entrants)
+        seen = np.array([self._curves.scale.there(shrunk(one.score, one.n_rows)) for one in tried])
+        if not self._points:
+            mean = np.full(len(candidates), np.mean(seen))
         of_fits = np.array([SEED_NOISE**2 / one.n_folds + (CUT_NOISE * one.halvings) ** 2 for one in tried])
         n_rows = np.array([float(one.n_rows) for one in tried])
         right = n_rows * np.array([one.score for one in tried])
         values, of_rows = counts_as_normal(right, n_rows, mean[n:], covariance[n:, n:] + np.diag(of_fits))
         weights = np.linalg.solve(covariance[n:, n:] + np.diag(of_fits + of_rows), covariance[n:, :n]).T
         return mean[:n] + weights @ (values - mean[n:]), covariance[:n, :n] - weights @ covariance[n:, :n]
-
-    def _at(self, candidate: Candidate, n_train: float) -> Where:
-        return Where(x_of(n_train), self._z, self.TASK, self._label(candidate), candidate.method.family)
 
     def _label(self, candidate: Candidate) -> str:
         """Return the label of the candidate's points; one that no point bears where it has none."""
@@ -188,10 +185,10 @@ class Belief:
 
     def back(self, value: float) -> float:
         """Return the accuracy of a logit."""
-        return self._scale.back(value)
+        return self._curves.scale.back(value)
 
 
-def counts_as_normal(right: Floats, n_rows: Floats, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+def counts_as_normal(right: Doubles, n_rows: Doubles, mean: Doubles, covariance: Doubles) -> tuple[Doubles, Doubles]:
     """Return normal measurements of logits that stand for counts of right rows (Laplace's approximation).
 
     With them, the normal posterior has the mode and the curvature of the exact one. The usual variance of a logit
@@ -208,11 +205,11 @@ def counts_as_normal(right: Floats, n_rows: Floats, mean: Floats, covariance: Fl
     """
     precision = np.linalg.inv(covariance)
 
-    def log_posterior(logits: Floats) -> float:
+    def log_posterior(logits: Doubles) -> float:
         likely = right @ logits - n_rows @ np.logaddexp(0.0, logits)
         return float(likely - 0.5 * (logits - mean) @ precision @ (logits - mean))
 
-    def measured(logits: Floats) -> tuple[Floats, Floats]:
+    def measured(logits: Doubles) -> tuple[Doubles, Doubles]:
         chance = 1 / (1 + np.exp(-logits))
         curvature = np.maximum(n_rows * chance * (1 - chance), 1e-9)
         return logits + (right - n_rows * chance) / curvature, 1 / curvature
@@ -233,10 +230,10 @@ _MOST_NEWTON_STEPS = 100
 _CONVERGED = 1e-9
 
 
-def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float]) -> Floats:
+def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float]) -> Doubles:
     """Return a matrix, shape (m, m), that shrinks differences between methods that train inside the transformer.
 
-    The advice's model expects differences as large as over all sizes and methods. With many labels, good methods differ
+    The forecast expects differences as large as over all sizes and methods. With many labels, good methods differ
     by little more than test rows and seeds do: see `SIBLINGS`.
     """
     m = len(trained)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.advice import Point, gather
 from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
 from harness.choose.cheap import try_cheap_methods
@@ -19,6 +18,7 @@ from harness.choose.race import run_race
 from harness.choose.runner import Runner
 from harness.choose.search import Search
 from harness.choose.tried import Tried
+from harness.forecast import Point, gather
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
 from harness.schedule import Claims

@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from harness.advice import SEED_NOISE, Floats, logit_variance
 from harness.choose.candidates import Belief, Candidate
 from harness.choose.runner import Runner
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
+from harness.forecast import SEED_NOISE, Doubles, logit_variance
 from harness.records import Budget
 from harness.support import describe_duration
 from harness.tasks import Task
@@ -179,8 +179,8 @@ class Rivals:
         covariance: shape (m, m).
     """
 
-    mean: Floats
-    covariance: Floats
+    mean: Doubles
+    covariance: Doubles
 
     def best_of(self, raced: Sequence[int], noises: Sequence[float]) -> float:
         """Return the expected logit of the leader once some are measured, or of the leader now if none are.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.advice.texts import KnownTexts
+from harness.forecast.texts import KnownTexts, TaskTexts
 from harness.records import Facts, Record, encode, variants
+
+_Member = TypeVar("_Member")
 
 
 @dataclass(frozen=True)
@@ -18,21 +20,21 @@ class Point:
     """Measurements of one configuration on one task at one size, seeds and devices together where they may be.
 
     Attributes:
-        task: its name; of what bears the same name and holds other data, with the data's fingerprint.
+        task: name of the task, with the data's fingerprint where other data have the same name.
         method: label of the configuration, by which points are compared.
-        name, config: of the method, as its cells carry them.
-        facts: of the method, as its first record carries them.
+        name, config: method and settings, as in its cells.
+        facts: facts of the first record.
         highest: upper end of the metric's range; None where there is none.
-        score: mean over seeds of `metric`.
-        seed_variance: of that mean, over seeds; 0 for one seed.
-        n_seeds: that it is the mean of, at least.
-        n_test: test rows.
+        score: mean of `metric` over seeds.
+        seed_variance: variance of that mean over seeds; 0 for one seed.
+        n_seeds: number of seeds.
+        n_test: number of test rows.
         seconds, memory, predict: medians by device: seconds of training, peak bytes, seconds a text.
-        trainable, stored: medians.
-        classes: of the task, where it has any.
-        n_records: it rests on.
-        is_cut: whether a budget set how far its fits go.
-        most_seconds: that they were ended at, where they were.
+        trainable, stored: medians: trainable parameters, stored bytes.
+        classes: number of classes; None where the task has none.
+        n_records: number of records.
+        is_cut: whether a budget set the length of the fits.
+        most_seconds: limit of the fits' seconds; None where there was none.
     """
 
     task: str
@@ -63,18 +65,18 @@ class Point:
 
     @property
     def like(self) -> str:
-        """The methods it resembles: its family, or what of it was cut short, which says little of whole fits."""
+        """Group of methods that it resembles: its family; fits cut short are a group of their own."""
         return f"{self.family}, cut" if self.is_cut else self.family
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All points, and what is known of tasks.
+    """All points, and the lengths of the tasks' texts.
 
     Attributes:
-        texts: of the tasks: how long they are.
-        n_records: scored records that the points rest on.
-        devices: scored records by device.
+        texts: lengths of the tasks' texts.
+        n_records: number of scored records behind the points.
+        devices: number of scored records by device.
         accelerators: devices whose memory is an accelerator's own, not the process's.
     """
 
@@ -86,14 +88,14 @@ class Evidence:
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of tasks that anything is known of."""
+        """Kinds of the tasks with points."""
         return sorted({point.kind for point in self.points})
 
 
 def gather(records: Iterable[Record]) -> Evidence:
-    """Return points of scored records: the latest version of each method on each backbone, default sweeps left out.
+    """Return points of scored records: the latest version of each method on each backbone, floors left out.
 
-    A configuration that lacks settings which a later one has is the same configuration, before those settings existed.
+    A configuration that lacks settings which a later one has is the same one, from before those settings existed.
     A record that comes twice (a store that has imported the reference results) counts once.
     """
     kept = usable(records)
@@ -119,9 +121,9 @@ def gather(records: Iterable[Record]) -> Evidence:
 
 
 def _mended(record: Record) -> tuple[Any, ...]:
-    """Return what a mended fault is confined to: a method on a backbone, for a kind of task and some settings.
+    """Return the key within which versions are compared: a method on a backbone, a kind of task and some settings.
 
-    The version of a method on one backbone may be another where it writes text than where it names classes.
+    A method may have another version where it writes text than where it names classes.
     """
     cell = record.cell
     settings = (cell.config.get("validation_fraction"), cell.config.get("transformer_dropout"))
@@ -129,25 +131,12 @@ def _mended(record: Record) -> tuple[Any, ...]:
 
 
 def usable(records: Iterable[Record]) -> list[Record]:
-    """Return the records with a score on a known number of test rows that says what a method reaches."""
+    """Return the records that are evidence: with a score, on a known number of test rows."""
     return [r for r in records if r.status == "ok" and r.score and r.score.n_test and r.facts.is_evidence]
 
 
-def told_apart(points: Sequence[Point]) -> list[Point]:
-    """Points whose labels name the backbone too, where there are several: a method on another is another choice."""
-    names = sorted({point.backbone for point in points if point.backbone is not None})
-    if len(names) < 2:
-        return list(points)
-    last = [name.rpartition("/")[2] for name in names]
-    short = {name: name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)}
-    return [
-        point if point.backbone is None else replace(point, method=f"{point.method} on {short[point.backbone]}")
-        for point in points
-    ]
-
-
 def task_names(records: Iterable[Record]) -> dict[tuple[str, str], str]:
-    """Return the name of each task; where several data sets share one, as an edited table does, the last keeps it."""
+    """Return the name of each task; where several data sets share one (an edited table), the last keeps it."""
     last: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
         of_task, data = last[record.cell.task], record.cell.data
@@ -161,7 +150,7 @@ def task_names(records: Iterable[Record]) -> dict[tuple[str, str], str]:
 
 
 def _is_cut(record: Record) -> bool:
-    """Whether its budget made the fit another than the method's own: ended it early, or set how far it goes."""
+    """Return whether a budget ended the fit early, or set its length."""
     budget = record.cell.budget
     if budget.epochs is not None or budget.steps is not None:
         return True
@@ -169,7 +158,7 @@ def _is_cut(record: Record) -> bool:
 
 
 def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the configuration of each record, or the fullest one of its method that says nothing else."""
+    """Return the configuration of each record, or the fullest of its method that does not contradict it."""
     by_method: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     unstated: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
@@ -225,11 +214,11 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
         seed_variance=over_seeds,
         n_seeds=len(values),
         n_test=max(first.score.n_test, 1),
-        seconds=_medians(by_device, lambda record: record.cost.train_seconds),
-        memory=_medians(by_device, lambda record: record.cost.peak_bytes),
-        predict=_medians(by_device, _predict_seconds),
-        trainable=median_of(record.cost.n_trainable for record in records),
-        stored=median_of(record.cost.artifact_bytes for record in records),
+        seconds=medians(by_device, lambda record: record.cost.train_seconds),
+        memory=medians(by_device, lambda record: record.cost.peak_bytes),
+        predict=medians(by_device, _predict_seconds),
+        trainable=_median_of(record.cost.n_trainable for record in records),
+        stored=_median_of(record.cost.artifact_bytes for record in records),
         classes=classes if isinstance(classes, int) else None,
         n_records=len(records),
         is_cut=_is_cut(first),
@@ -255,12 +244,26 @@ def _predict_seconds(record: Record) -> float | None:
     return record.cost.predict_seconds / record.score.n_test
 
 
-def _medians(by_device: dict[str, list[Record]], get: Any) -> dict[str, float]:
-    found = {device: median_of(get(record) for record in records) for device, records in by_device.items()}
-    return {device: value for device, value in found.items() if value is not None}
+def medians(groups: Mapping[str, Sequence[_Member]], get: Callable[[_Member], float | None]) -> dict[str, float]:
+    """Return the median of each group's known values; groups without any are left out."""
+    found = {name: _median_of(get(one) for one in members) for name, members in groups.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def median_of(values: Iterable[float | None]) -> float | None:
-    """Return the median of the values that are known; None where none is."""
+def by_method(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """Return the points of each label, in the order in which they first come."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.method, []).append(point)
+    return found
+
+
+def measured_of(asked: TaskTexts, own: Iterable[Point]) -> Point | None:
+    """Return the point with the most records at this very task and size; None where there is none."""
+    found = [point for point in own if (point.task, point.n_train) == (asked.task, asked.n_train)]
+    return max(found, key=lambda point: point.n_records, default=None)
+
+
+def _median_of(values: Iterable[float | None]) -> float | None:
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return median(known) if known else None

@@ -4,110 +4,114 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
 
-from harness.advice.evidence import Evidence, Point
-from harness.advice.pooled import Pooled, Spreads, Where
-from harness.advice.question import Question
-from harness.advice.scores import measured_of, x_of
-from harness.advice.texts import TaskTexts
-from harness.advice.work import log_bytes, log_work, longest_read
 from harness.cost import Probed
+from harness.forecast.curves import x_of
+from harness.forecast.evidence import Evidence, Point, by_method, measured_of, medians
+from harness.forecast.pooled import Pooled, Spreads, Where
+from harness.forecast.texts import TaskTexts
+from harness.forecast.work import log_bytes, log_work, longest_read
 
-SECONDS_SPREADS: Final = Spreads(
-    level=0.14, slope=0.11, covariate=0.18, task=0.045, task_slope=0.095, family=0.54, family_slope=0.025,
-    family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055, noise=0.13,
-)  # fmt: skip
-MEMORY_SPREADS: Final = Spreads(
-    level=0.05, slope=0.29, covariate=0.17, task=0.13, task_slope=0.045, family=0.38, family_slope=0.18,
-    family_covariate=0.05, family_task=0.12, method=0.01, method_slope=0.01, both=0.005, both_slope=0.025, noise=0.115,
-)  # fmt: skip
-PREDICT_SPREADS: Final = Spreads(
-    level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
-    family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02, noise=0.12,
-)  # fmt: skip
-"""Logarithms of seconds of a unit of work, of bytes of what is held, and of seconds a token; z is the doublings of
-tokens a text above 32, and for bytes of tokens of the longest text above 64.
+SPREADS: Final = {
+    "seconds": Spreads(
+        level=0.14, slope=0.11, covariate=0.18, task=0.045, task_slope=0.095, family=0.54, family_slope=0.025,
+        family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055,
+        noise=0.13,
+    ),
+    "memory": Spreads(
+        level=0.05, slope=0.29, covariate=0.17, task=0.13, task_slope=0.045, family=0.38, family_slope=0.18,
+        family_covariate=0.05, family_task=0.12, method=0.01, method_slope=0.01, both=0.005, both_slope=0.025,
+        noise=0.115,
+    ),
+    "predict": Spreads(
+        level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
+        family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02,
+        noise=0.12,
+    ),
+}  # fmt: skip
+"""Spreads of the logarithms of seconds of a unit of work, of bytes of what is held, and of seconds a token.
 
-The most likely ones of the reference results (docs/advice.md), rounded.
-"""
+z is the doublings of tokens a text above 32; for bytes, of tokens of the longest text above 64. They are the most
+likely ones of the reference results (docs/advice.md), rounded."""
 
-WITHOUT_BACKBONE: Final = Spreads(
+_WITHOUT_BACKBONE: Final = Spreads(
     level=0.5, slope=0.6, covariate=0.1, task=0.1, task_slope=0.35, family=0.5, family_task=1.0, method=0.5,
     method_slope=0.1, both=0.05, both_slope=0.6, noise=0.2,
 )  # fmt: skip
 """Spreads of methods that read no transformer: their costs go by words and classes, and differ more between tasks."""
 
-SPREADS: Final = {"seconds": SECONDS_SPREADS, "memory": MEMORY_SPREADS, "predict": PREDICT_SPREADS}
-
-
-_COSTS: Final = ("seconds", "memory", "predict")
-
 
 @dataclass(frozen=True)
 class Costs:
-    """Expected costs of methods on one device.
+    """Expected costs of methods on one device, by method; a method whose cost is not known is left out.
 
     Attributes:
-        seconds, memory, predict: of training, peak bytes, and seconds a text, by method, where they are known.
-        notes: how they were carried over from another device, in words.
+        seconds: seconds of training.
+        memory: peak bytes.
+        predict: seconds to predict a text.
+        trainable: trainable parameters, as measured.
+        stored: stored bytes, as measured.
+        notes: sentences on what was carried over from another device.
     """
 
     seconds: dict[str, float]
     memory: dict[str, float]
     predict: dict[str, float]
+    trainable: dict[str, float]
+    stored: dict[str, float]
     notes: tuple[str, ...] = ()
 
 
 class CostModel:
-    """Expected costs on a device; what was not measured there is carried over from where it was.
+    """Expected costs on a device; costs that were not measured there are carried over from another device.
 
     Args:
-        by_method: the points of each method.
-        evidence: what is known of tasks.
-        device: whose costs; None where nothing was timed.
-        timed: devices, those with the most timed points first: the first that a method was timed on is asked.
-        probes: of devices, for those that nothing was measured on.
+        points: measurements.
+        evidence: gives the lengths of texts, and the devices.
+        device: the device; None where nothing was timed.
+        timed: devices, those with the most timed points first: the first that a method was timed on speaks for it.
+        probes: probes of devices, for those without measurements.
     """
 
     def __init__(
         self,
-        by_method: dict[str, list[Point]],
+        points: Sequence[Point],
         evidence: Evidence,
         device: str | None,
         timed: Sequence[str],
         probes: Sequence[Probed] = (),
     ) -> None:
-        self._by_method = by_method
+        self._by_method = by_method(points)
         self._evidence = evidence
         self._device = device
         self._timed = timed
         self._probes = probes
         self._fitted: dict[tuple[str, str, bool], _Fitted] = {}
 
-    def expected(self, question: Question) -> Costs:
-        """Seconds, bytes and seconds a text of every method of which any device says something."""
+    def expected(self, asked: TaskTexts) -> Costs:
+        """Return the costs of every method that was measured on any device."""
         device, points = self._device, self._by_method
-        found = {name: self._on(question, device, name) for name in _COSTS}
+        found = {name: self._on(asked, device, name) for name in SPREADS}
         here, notes, unknown = dict(found["seconds"]), [], False
         for other in self._timed:
             if device is None or other == device:
                 continue
-            missing = {name: _measured_on(other, points, name) - found[name].keys() for name in _COSTS}
+            missing = {name: _measured_on(other, points, name) - found[name].keys() for name in SPREADS}
             if self._is_accelerator(other) != self._is_accelerator(device):  # an accelerator's bytes are not a host's
                 missing["memory"] = set()
             if missing["memory"]:
                 whose = f"Memory of {_named(missing['memory'])}" if found["memory"] else "Memory"
                 notes.append(f"{whose} is that of {other}.")
-                found["memory"] = {**_of(missing["memory"], self._on(question, other, "memory")), **found["memory"]}
+                found["memory"] = {**_of(missing["memory"], self._on(asked, other, "memory")), **found["memory"]}
             late = missing["seconds"] | missing["predict"]
             if not late:
                 continue
-            there = self._on(question, other, "seconds")
+            there = self._on(asked, other, "seconds")
             shared = [here[method] / there[method] for method in here.keys() & there.keys()]
             ratio = median(shared) if shared else self._scale_of(device, other)
             if ratio is None:
@@ -119,14 +123,19 @@ class CostModel:
                 notes.append(f"{whose} are those of {other} times {ratio:.2f}, by {by}.")
             for name in ("seconds", "predict"):
                 if missing[name]:
-                    slow = _of(missing[name], self._on(question, other, name))
+                    slow = _of(missing[name], self._on(asked, other, name))
                     found[name] |= {method: ratio * value for method, value in slow.items()}
         if unknown and not found["seconds"]:
             notes.append(f"Nothing that was measured or probed on {device} says how fast it is.")
         if device is not None:
             for method, own in points.items():
                 self._bound(method, own, found["seconds"])
-        return Costs(found["seconds"], found["memory"], found["predict"], tuple(notes))
+        return Costs(
+            **found,
+            trainable=medians(points, lambda point: point.trainable),
+            stored=medians(points, lambda point: point.stored),
+            notes=tuple(notes),
+        )
 
     def _bound(self, method: str, own: list[Point], seconds: dict[str, float]) -> None:
         """Bound a method's seconds: none where it trains nothing, at most its limit where fits are cut short."""
@@ -142,17 +151,17 @@ class CostModel:
         return any(probed.is_accelerator for probed in self._probes if probed.device == device)
 
     def _scale_of(self, device: str, base: str) -> float | None:
-        """How many times as long a step takes on a device that was probed as on one that was measured.
+        """Return how many times as long a step takes on a device that was probed as on one that was measured.
 
-        The median over what both are known of, of seconds of a unit of work; None where there is nothing. A probe of
-        another backbone, or of other settings, says nothing of it.
+        It is the median ratio of seconds of a unit of work, over the methods that both know; None where there are none.
+        A probe of another backbone, or of other settings, does not count.
         """
         ratios = []
         for probed in self._probes:
             points = matching(probed, [point for own in self._by_method.values() for point in own])
             if probed.device != device or not points or probed.seconds <= 0:
                 continue
-            asked = Question(kind=points[0].kind, n_train=256, tokens=float(probed.seq_len))
+            asked = TaskTexts(None, 256, tokens=float(probed.seq_len))
             there = self._on(asked, base, "seconds").get(points[0].method)
             if there is None:
                 continue
@@ -160,11 +169,10 @@ class CostModel:
             ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], 256, float(probed.seq_len))))
         return median(ratios) if ratios else None
 
-    def _on(self, question: Question, device: str | None, name: str) -> dict[str, float]:
+    def _on(self, asked: TaskTexts, device: str | None, name: str) -> dict[str, float]:
         """Return the cost of each method that was measured on the device; for this very task and size as measured.
 
-        Methods that read no transformer are told apart from those that do: what one kind takes says nothing of the
-        other.
+        Methods with and without a backbone have models of their own: neither tells anything of the other.
         """
         found: dict[str, float] = {}
         for reads in (True, False):
@@ -173,7 +181,7 @@ class CostModel:
             key = (device, name, reads)
             if key not in self._fitted:
                 self._fitted[key] = _Fitted(self._by_method, self._evidence, device, name, reads=reads)
-            found |= self._fitted[key].expected(question)
+            found |= self._fitted[key].expected(asked)
         return found
 
 
@@ -193,33 +201,33 @@ class _Fitted:
         for points in self._known.values():
             for point in points:
                 texts = evidence.texts.of(point.task, point.n_train, point.classes)
-                where.append(_where(point, point.task, texts, name))
+                where.append(_where(point, texts, name))
                 work = _log_work(point, texts, name, point.trainable)
                 values.append(math.log(getattr(point, name)[device]) - work)
-        spreads = SPREADS[name] if reads else WITHOUT_BACKBONE
+        spreads = SPREADS[name] if reads else _WITHOUT_BACKBONE
         self._model = Pooled(where, np.array(values), np.zeros(len(values)), spreads) if where else None
 
-    def expected(self, question: Question) -> dict[str, float]:
+    def expected(self, asked: TaskTexts) -> dict[str, float]:
         """Return the expected cost by method."""
         if self._model is None:
             return {}
-        own = (p.classes for points in self._known.values() for p in points if p.task == question.task)
-        texts = self._evidence.texts.asked(question, question.classes or next(own, None))
+        own = (p.classes for points in self._known.values() for p in points if p.task == asked.task)
+        texts = self._evidence.texts.filled(replace(asked, classes=asked.classes or next(own, None)))
         last = {method: points[-1] for method, points in self._known.items()}
-        means = self._model.means([_where(point, question.task, texts, self._name) for point in last.values()])
+        means = self._model.means([_where(point, texts, self._name) for point in last.values()])
         found = {
             method: math.exp(float(mean) + _log_work(point, texts, self._name))
             for (method, point), mean in zip(last.items(), means, strict=True)
         }
         for method, points in self._known.items():
-            cell = measured_of(question, points)
+            cell = measured_of(asked, points)
             if cell is not None:
                 found[method] = getattr(cell, self._name)[self._device]
         return found
 
 
 def matching(probed: Probed, points: Iterable[Point]) -> list[Point]:
-    """Points of the configuration and the backbone that was probed, whatever their batches."""
+    """Return the points of the configuration and the backbone that was probed, whatever their batches."""
     if probed.backbone is None:
         return []
     return [
@@ -230,7 +238,7 @@ def matching(probed: Probed, points: Iterable[Point]) -> list[Point]:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether settings are equal as far as both have them: a probe fits its batch to what the device holds."""
+    """Return whether settings that both have are equal; not the batch, which a probe fits to the device."""
     return all(one[name] == other[name] for name in one.keys() & other.keys() - {"batch_size"})
 
 
@@ -246,17 +254,17 @@ def _named(methods: set[str]) -> str:
     return ", ".join(sorted(methods)) if len(methods) <= 3 else f"{len(methods)} methods"
 
 
-def _where(point: Point, task: str | None, texts: TaskTexts, name: str) -> Where:
+def _where(point: Point, texts: TaskTexts, name: str) -> Where:
     x = x_of(texts.n_train) if name != "predict" else 0.0
     z = math.log2(texts.tokens / 32) if texts.tokens else 0.0
     if name == "memory":
         longest = longest_read(point, texts)
         z = math.log2(longest / 64) if longest else 0.0
-    return Where(x, z, task, point.method, point.like)
+    return Where(x, z, texts.task, point.method, point.like)
 
 
 def _log_work(point: Point, texts: TaskTexts, name: str, coefficients: float | None = None) -> float:
-    """Return what values are carried over by: seconds by work, bytes by what is held, predicting by tokens."""
+    """Return the logarithm of the work that a cost is proportional to: texts read, bytes held or tokens predicted."""
     if name == "seconds":
         return log_work(point, texts.n_train, texts.tokens)
     if name == "memory":

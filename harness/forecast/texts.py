@@ -6,21 +6,19 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
 from harness.records import Record
 
-if TYPE_CHECKING:
-    from harness.advice.question import Question
-
 _USUAL: Final = 2.5
-"""How many times as long as the mean the longest text is, where nothing tells."""
+"""Length of the longest text over the mean length, where no record tells."""
 
-_FEW: Final = 3
+_FEWEST: Final = 3
+"""Fewest counts of terms that a slope is fitted to."""
 
 Known = TypeVar("Known")
 
@@ -30,14 +28,16 @@ class TaskTexts:
     """Texts of a task at a number of labels. None is not known.
 
     Attributes:
-        n_train: training texts.
-        tokens: of a text, on average.
-        longest: tokens of the longest text that is trained on.
-        longest_read: of the longest that is trained on or predicted.
-        terms: different words, and pairs of words that follow each other, in the training texts.
-        classes: of the task.
+        task: name of the task; None is a task without records.
+        n_train: number of training texts.
+        tokens: mean number of tokens of a text.
+        longest: tokens of the longest training text.
+        longest_read: tokens of the longest text, training or test.
+        terms: number of different words, and pairs of neighbouring words, in the training texts.
+        classes: number of classes.
     """
 
+    task: str | None
     n_train: int
     tokens: float | None = None
     longest: float | None = None
@@ -47,19 +47,18 @@ class TaskTexts:
 
     @property
     def coefficients(self) -> int:
-        """Rows of coefficients that a linear classifier of so many classes has: two classes share one."""
+        """Number of rows of coefficients of a linear classifier: two classes share one."""
         return 1 if self.classes in (None, 2) else int(self.classes or 1)
 
 
 @dataclass(frozen=True)
 class KnownTexts:
-    """Texts of the tasks that records are of, and by these of tasks that no record is of.
+    """Lengths of the texts of tasks with records, from which those of other tasks are guessed.
 
     Attributes:
-        tokens: of a training text by task, where a frozen backbone has counted them.
-        longest: tokens of the longest that is trained on, and of the longest at all, by task and labels; means over
-            seeds.
-        terms: that TF-IDF kept, likewise.
+        tokens: mean tokens of a training text by task, where a frozen backbone has counted them.
+        longest: tokens of the longest training text, and of the longest of all, by task and labels; means over seeds.
+        terms: number of terms that TF-IDF kept, by task and labels; means over seeds.
     """
 
     tokens: dict[str, float]
@@ -68,7 +67,7 @@ class KnownTexts:
 
     @classmethod
     def of_records(cls, records: Iterable[Record], tasks: Mapping[tuple[str, str], str]) -> KnownTexts:
-        """Gather what scored records say; `tasks` names the task of each record's name and data."""
+        """Gather the lengths that scored records state; `tasks` gives the task of each name and data."""
         tokens: defaultdict[str, list[float]] = defaultdict(list)
         longest: defaultdict[str, defaultdict[int, dict[tuple[int, str], float]]]
         longest = defaultdict(lambda: defaultdict(dict))
@@ -96,25 +95,25 @@ class KnownTexts:
         """Return the texts of a measured task; a count at another size stands in for one that is missing."""
         tokens = self.tokens.get(task)
         train, read = self._longest_of(task, n_train, tokens)
-        return TaskTexts(n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
+        return TaskTexts(task, n_train, tokens, train, read, self._terms_of(task, n_train, tokens), classes)
 
-    def asked(self, question: Question, classes: int | None) -> TaskTexts:
-        """Return the texts that a question describes; what it leaves out is taken from its task, or is usual."""
-        tokens = question.tokens or self.tokens.get(question.task or "")
+    def filled(self, asked: TaskTexts) -> TaskTexts:
+        """Return the texts with unknown fields filled in: from their task's records, or with usual values."""
+        tokens = asked.tokens or self.tokens.get(asked.task or "")
         if tokens is None and self.tokens:
             tokens = median(self.tokens.values())
-        train, read = question.longest, question.longest_to_predict
+        train, read = asked.longest, asked.longest_read
         if train is None:
-            train, read = self._longest_of(question.task, question.n_train, tokens)
+            train, read = self._longest_of(asked.task, asked.n_train, tokens)
         else:
             read = max(train, read or 0.0)
-        terms = question.terms or self._terms_of(question.task, question.n_train, tokens)
-        return TaskTexts(question.n_train, tokens, train, read, terms, classes)
+        terms = asked.terms or self._terms_of(asked.task, asked.n_train, tokens)
+        return replace(asked, tokens=tokens, longest=train, longest_read=read, terms=terms)
 
     def _longest_of(
         self, task: str | None, n_train: int, tokens: float | None
     ) -> tuple[float, float] | tuple[None, None]:
-        """Return the longest texts of the task's nearest size; else as many times the mean as is usual."""
+        """Return tokens of the two longest texts at the task's nearest size; else the usual multiple of the mean."""
         known = _nearest(self.longest, task, n_train)
         if known is not None:
             return known[1]
@@ -122,7 +121,7 @@ class KnownTexts:
 
     @functools.cached_property
     def _usual(self) -> tuple[float, float]:
-        """How many times the mean the two longest are."""
+        """Lengths of the two longest texts over the mean length; medians over tasks and sizes."""
         found = [
             (train / self.tokens[task], read / self.tokens[task])
             for task, sizes in self.longest.items()
@@ -132,7 +131,10 @@ class KnownTexts:
         return median(train for train, _ in found), median(read for _, read in found)
 
     def _terms_of(self, task: str | None, n_train: int, tokens: float | None) -> float | None:
-        """Return the terms of the task's nearest size, or as usual; they grow as a power of the tokens (Heaps)."""
+        """Return the number of terms from the task's nearest size, or as is usual.
+
+        It grows as a power of the number of tokens (Heaps' law).
+        """
         level, slope = self._heaps
         if (known := _nearest(self.terms, task, n_train)) is not None:
             size, terms = known
@@ -141,7 +143,7 @@ class KnownTexts:
 
     @functools.cached_property
     def _heaps(self) -> tuple[float, float]:
-        """Level and slope of terms by tokens, as logarithms; as many as tokens where nothing tells."""
+        """Level and slope of terms by tokens, as logarithms; one term a token where no record tells."""
         seen = [
             (n * self.tokens[task], terms)
             for task, sizes in self.terms.items()
@@ -149,7 +151,7 @@ class KnownTexts:
             for n, terms in sizes.items()
             if n
         ]
-        if len({tokens for tokens, _ in seen}) < _FEW:
+        if len({tokens for tokens, _ in seen}) < _FEWEST:
             return 0.0, 1.0
         x, y = np.log(np.array(seen)).T
         slope, level = np.polyfit(x, y, 1)
@@ -157,7 +159,10 @@ class KnownTexts:
 
 
 def _over_seeds(of_seed: Mapping[tuple[int, str], float]) -> tuple[float, float]:
-    """Means of the longest that is trained on, and of the longest at all; of texts that are predicted alone, twice."""
+    """Return the mean tokens of the longest training text, and of the longest of all.
+
+    Where only test texts are known, they count as both.
+    """
     seeds = {seed for seed, _ in of_seed}
     both = [(of_seed.get((seed, "train")), of_seed.get((seed, "test"))) for seed in seeds]
     train = [one or other or 0.0 for one, other in both]
@@ -165,7 +170,7 @@ def _over_seeds(of_seed: Mapping[tuple[int, str], float]) -> tuple[float, float]
 
 
 def _nearest(known: Mapping[str, Mapping[int, Known]], task: str | None, n_train: int) -> tuple[int, Known] | None:
-    """Return the size that is nearest, as ratios go, and what is known at it; None where the task has none."""
+    """Return the nearest size, as ratios go, and its value; None where the task has no size."""
     sizes = known.get(task or "")
     if not sizes:
         return None

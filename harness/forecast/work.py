@@ -1,22 +1,22 @@
-"""How much a fit reads and holds, by the settings that its record states: what its seconds and bytes grow with."""
+"""The texts that a fit reads and the bytes that it holds, from the settings in its record."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
 
-from harness.advice.evidence import Point
-from harness.advice.texts import TaskTexts
+from harness.forecast.evidence import Point
+from harness.forecast.texts import TaskTexts
 from harness.records import Facts
 
 STEADY_TOKENS: Final = 128.0
-"""Memory that a fit inside the transformer holds however short its texts are, in tokens of the longest text.
+"""Memory that a fit inside the transformer holds even for the shortest texts, in tokens of the longest text.
 
 It holds gradients, the optimiser's state and rounded copies of weights. The log likelihoods of 96, 128 and 192 for the
 reference results lie within 1 of each other."""
 
 _LEAST_BYTES: Final = 1.3e6
-"""Memory that a fit of anything takes."""
+"""Least memory of any fit."""
 
 _COEFFICIENT_BYTES: Final = 330.0
 """Memory of a coefficient of a logistic regression while L-BFGS looks for it. Ten pairs of vectors (scipy's `maxcor`)
@@ -24,11 +24,11 @@ and five more in float64 are 200; cells of the reference results with many have 
 
 
 def log_work(point: Point, n_train: int, tokens: float | None) -> float:
-    """Logarithm of the texts that a fit to `n_train` labels reads, times their tokens (of 32).
+    """Return the logarithm of the texts that a fit to `n_train` labels reads, times their tokens / 32.
 
-    A small fit has as many steps as a somewhat larger one, and a large one as many as its rows: its settings tell,
-    where a straight line in the number of labels does not. How many passes a text of a step takes is the method's own,
-    and so is what a unit of work takes; methods without a backbone grow with their rows.
+    Steps are no straight line in the number of labels: small fits have a least number of them. The method's settings
+    give the number. Passes per text and seconds of a unit of work are fitted for each method. Methods without a
+    backbone grow with their rows.
     """
     if point.backbone is None:
         return math.log(max(n_train, 1))
@@ -36,22 +36,22 @@ def log_work(point: Point, n_train: int, tokens: float | None) -> float:
 
 
 def longest_read(point: Point, texts: TaskTexts) -> float | None:
-    """Tokens of the longest text that a fit's bytes go by.
+    """Return the tokens of the longest text that counts for a fit's bytes; None where it is not known.
 
-    A step of training holds what its backward pass needs, more than predicting does; what trains on features holds most
-    while it encodes, of texts to predict too.
+    A step of training holds more than prediction does, for its backward pass. A fit on frozen features holds most while
+    it encodes, test texts too.
     """
     return texts.longest if point.facts.trains_inside else texts.longest_read
 
 
 def log_bytes(point: Point, texts: TaskTexts, coefficients: float | None = None) -> float:
-    """Logarithm of what a fit holds at most, up to a factor of its method.
+    """Return the logarithm of a fit's peak bytes, up to a factor of its method.
 
     Args:
-        point: of the method.
-        texts: it is fitted to.
-        coefficients: of a method that reads no transformer, where they are known; else by the terms of the texts, or as
-            many a row as the point has.
+        point: a point of the method.
+        texts: texts of the fit.
+        coefficients: number of coefficients of a method without a backbone; None takes the terms of the texts, or
+            as many a row as the point has.
     """
     if point.backbone is not None:
         longest = longest_read(point, texts) or 64.0
@@ -63,14 +63,14 @@ def log_bytes(point: Point, texts: TaskTexts, coefficients: float | None = None)
 
 def _terms(point: Point, texts: TaskTexts) -> float:
     if not point.facts.counts_words and point.trainable:
-        return point.trainable / TaskTexts(1, classes=point.classes).coefficients
+        return point.trainable / TaskTexts(point.task, 1, classes=point.classes).coefficients
     return texts.terms or texts.n_train * (texts.tokens or 32.0)
 
 
 def texts_read(facts: Facts, n_train: int) -> float:
-    """Return the texts that go through the transformer in a fit to `n_train` labels, at least 1.
+    """Return the number of texts that go through the transformer in a fit to `n_train` labels, at least 1.
 
-    A method that takes no steps inside the transformer grows with its rows.
+    A method that takes no steps inside the transformer reads each row once.
     """
     if not facts.trains_inside or facts.fit_length is None:
         return float(max(n_train, 1))

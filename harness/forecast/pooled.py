@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
+"""An array of float64."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class Spreads:
     """How far things differ, as standard deviations; all terms are normal and independent of each other.
 
     Attributes:
-        level, slope: of the whole, and its change with `Where.x`.
-        covariate: the change with `Where.z`.
-        task, task_slope: of tasks around the whole.
-        family, family_slope, family_covariate: of families of methods, and their changes with `x` and `z`.
-        family_task: of a family on a task around what the two say apart: whether frozen features suit it, say.
-        method, method_slope: of methods around their family.
-        both, both_slope: of a method on a task around what the two say apart.
-        noise: of a mean over many seeds around all that.
+        level, slope: the whole, and its change with `Where.x`.
+        covariate: its change with `Where.z`.
+        task, task_slope: tasks around the whole.
+        family, family_slope, family_covariate: families of methods, and their changes with `x` and `z`.
+        family_task: a family on a task, around the sum of both: frozen features suit some tasks, say.
+        method, method_slope: methods around their family.
+        both, both_slope: a method on a task, around the sum of both.
+        noise: a mean over many seeds, around all of these.
     """
 
     level: float
@@ -51,10 +52,10 @@ class Where:
 
     Attributes:
         x: size, on the scale that curves are straight on.
-        z: what else is known of the task; 0 where nothing is.
-        task: its name; None is a task that nothing was measured on.
+        z: further covariate of the task; 0 where it is not known.
+        task: name of the task; None is a task without measurements.
         method: label of the configuration.
-        family: of methods.
+        family: family of the method.
     """
 
     x: float
@@ -68,13 +69,13 @@ class Pooled:
     """A linear model with crossed random levels and slopes, whose posterior is exact.
 
     Args:
-        where: of each measurement, n of them.
-        values: shape (n,).
-        variances: of each measurement around what it measures, shape (n,).
-        spreads: of all terms.
+        where: places of the n measurements.
+        values: measured values, shape (n,).
+        variances: variance of each measurement, shape (n,).
+        spreads: spreads of all terms.
     """
 
-    def __init__(self, where: Sequence[Where], values: Floats, variances: Floats, spreads: Spreads) -> None:
+    def __init__(self, where: Sequence[Where], values: Doubles, variances: Doubles, spreads: Spreads) -> None:
         self._where, self._spreads = list(where), spreads
         self._mean = float(np.mean(values))
         covariance = kernel(self._where, self._where, spreads)
@@ -85,26 +86,26 @@ class Pooled:
         self._weights = self._solve(self._solve(residual), transposed=True)
         self.log_likelihood = float(-0.5 * residual @ self._weights - np.log(np.diag(self._root)).sum())
 
-    def predict(self, where: Sequence[Where]) -> tuple[Floats, Floats]:
-        """Posterior mean, shape (m,), and covariance, shape (m, m), of what would be measured with endless seeds."""
+    def predict(self, where: Sequence[Where]) -> tuple[Doubles, Doubles]:
+        """Return mean, shape (m,), and covariance, shape (m, m), of the values that endless seeds would give."""
         across = kernel(self._where, where, self._spreads)
         half = self._solve(across)
         return self._mean + across.T @ self._weights, kernel(where, where, self._spreads) - half.T @ half
 
-    def means(self, where: Sequence[Where]) -> Floats:
-        """Posterior mean alone, shape (m,), for much less work."""
+    def means(self, where: Sequence[Where]) -> Doubles:
+        """Return the posterior mean alone, shape (m,), for much less work."""
         return np.asarray(self._mean + kernel(self._where, where, self._spreads).T @ self._weights)
 
-    def _solve(self, right: Floats, *, transposed: bool = False) -> Floats:
+    def _solve(self, right: Doubles, *, transposed: bool = False) -> Doubles:
         trans: Literal["N", "T"] = "T" if transposed else "N"
         found = scipy.linalg.solve_triangular(self._root, right, trans=trans, lower=True, check_finite=False)
         return np.asarray(found, dtype=np.float64)
 
 
-def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
-    """Covariance of what would be measured at `a` and at `b` before anything is, shape (len(a), len(b)).
+def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Doubles:
+    """Return the covariance of values at `a` and at `b` before any is measured, shape (len(a), len(b)).
 
-    It is a constant and a slope in each covariate that depend on nothing but what two measurements share.
+    It is a constant and a slope in each covariate. These depend only on what the two share: task, family or method.
     """
     shared = 4 * _same(a, b, "task") + 2 * _same(a, b, "family") + _same(a, b, "method")
     constant, slope, covariate = (np.array(column) for column in zip(*_by_shared(spreads), strict=True))
@@ -118,7 +119,7 @@ def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Floats:
 
 
 def _by_shared(s: Spreads) -> Iterator[tuple[float, float, float]]:
-    """Constant, slope in `x` and slope in `z` where the task, the family and the method are others or the same."""
+    """Yield constant, slope in `x` and slope in `z` for another or the same task, family and method."""
     for task, family, method in itertools.product((0, 1), repeat=3):
         both = task * method
         yield (
@@ -142,5 +143,5 @@ def _same(a: Sequence[Where], b: Sequence[Where], name: str) -> npt.NDArray[np.i
     return np.equal.outer(first, second).astype(np.int8)
 
 
-def _column(points: Sequence[Where], name: str) -> Floats:
+def _column(points: Sequence[Where], name: str) -> Doubles:
     return np.array([getattr(point, name) for point in points], dtype=np.float64)

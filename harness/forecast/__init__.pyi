@@ -1,0 +1,16 @@
+from .costs import CostModel as CostModel
+from .costs import matching as matching
+from .curves import SEED_NOISE as SEED_NOISE
+from .curves import Curves as Curves
+from .curves import Scale as Scale
+from .curves import logit_variance as logit_variance
+from .curves import place as place
+from .curves import shrunk as shrunk
+from .evidence import Evidence as Evidence
+from .evidence import Point as Point
+from .evidence import gather as gather
+from .evidence import measured_of as measured_of
+from .evidence import task_names as task_names
+from .evidence import usable as usable
+from .pooled import Doubles as Doubles
+from .texts import TaskTexts as TaskTexts
