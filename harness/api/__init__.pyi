@@ -5,7 +5,6 @@ from .forecast import Plan as Plan
 from .forecast import PlanGroup as PlanGroup
 from .forecast import PlanRow as PlanRow
 from .forecast import plan as plan
-from .requests import DEFAULT_STORE as DEFAULT_STORE
 from .requests import read_request as read_request
 from .results import Results as Results
 from .results import compare as compare

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, find_store, own_task, seconds_of
+from harness.api.requests import Several, find_mirror, find_store, own_task, read_seconds
 from harness.support import cache_folder, quiet_libraries, spelt_for_caller
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def choose(
     from harness.measure import check_name
     from harness.records import parse_bytes
 
-    seconds = seconds_of(within, "--within")
+    seconds = read_seconds(within, "--within")
     assert seconds is not None
     folder = Path(save)
     check_time(seconds)

@@ -13,17 +13,15 @@ from harness.data import TaskSpec, UserData, is_data_file
 from harness.methods import split_top_level
 from harness.planning import BUDGET_SETS, Suite, load_suite
 from harness.records import Budget, fields_of, parse_budget, parse_bytes
-from harness.support import DataWarning, UsageError, parse_duration
+from harness.support import DEFAULT_STORE, DataWarning, UsageError, parse_duration
 
 if TYPE_CHECKING:
     from harness.schedule import Request
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
-Several: TypeAlias = "str | Sequence[T]"
+Several: TypeAlias = "str | Sequence[Item]"
 """Several values: a list of them, or one text with commas between them."""
-
-DEFAULT_STORE = "results/harness.sqlite"
 
 
 def read_request(
@@ -142,7 +140,7 @@ def find_mirror(mirror: str | Path | None) -> Path | None:
     return Path(given) if given else None
 
 
-def seconds_of(value: str | float | None, option: str) -> float | None:
+def read_seconds(value: str | float | None, option: str) -> float | None:
     """Return the seconds of a duration such as `10m`, or of a number of seconds.
 
     Raises:

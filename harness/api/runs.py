@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_store, read_request, seconds_of
+from harness.api.requests import Several, find_store, read_request, read_seconds
 from harness.api.results import Results
 from harness.support import UsageError, cache_folder, quiet_libraries, spelt_for_caller
 
@@ -146,8 +146,8 @@ def run(
     """
     began = time.monotonic()
     quiet_libraries()
-    cell_seconds = seconds_of(cell_limit, "--cell-limit")
-    seconds = seconds_of(within, "--within")
+    cell_seconds = read_seconds(cell_limit, "--cell-limit")
+    seconds = read_seconds(within, "--within")
     if on_oom not in _ON_OOM:
         raise UsageError(f"--on-oom '{on_oom}' was given; expected {' or '.join(_ON_OOM)}.")
     if throughput < 1:

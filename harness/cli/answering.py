@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import (
-    DEFAULT_STORE,
     BackboneOption,
     DeviceOption,
     KindOption,
@@ -21,6 +20,7 @@ from harness.cli.options import (
     StrictOption,
     TestOption,
 )
+from harness.support import DEFAULT_STORE
 
 
 def add_to(app: typer.Typer) -> None:

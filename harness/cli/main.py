@@ -14,7 +14,6 @@ import typer
 from harness.cli import answering
 from harness.cli.completion import complete_kind, complete_suite, complete_words
 from harness.cli.options import (
-    DEFAULT_STORE,
     MethodArgument,
     MirrorOption,
     OverwriteOption,
@@ -23,6 +22,7 @@ from harness.cli.options import (
     with_grid,
 )
 from harness.cli.streams import MaskingGroup, make_streams_tolerant, print_masked_traceback
+from harness.support import DEFAULT_STORE
 
 app = typer.Typer(
     name="harness",

@@ -17,8 +17,7 @@ from harness.cli.completion import (
     complete_suite,
     complete_words,
 )
-
-DEFAULT_STORE = "results/harness.sqlite"
+from harness.support import DEFAULT_STORE
 
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="HARNESS_STORE", help="Where records are kept: a file or a database URL.")

@@ -36,7 +36,7 @@ MAX_DEPTH = 8
 MAX_CLASSES = 100_000
 """Largest number of classes or choices; statistics make a table of that many rows."""
 
-Check = Callable[[Any], str | None]
+FieldCheck = Callable[[Any], str | None]
 """Returns what was expected of a value, or None where the value is fine."""
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -200,7 +200,7 @@ _INNER = "\0"
 """Start of what a check returns that is already a message about a part of its value."""
 
 
-_Rule = tuple[Check, bool, float, float]
+_Rule = tuple[FieldCheck, bool, float, float]
 """A field's check; whether null is fine; smallest and largest fraction that are fine."""
 
 
@@ -232,7 +232,7 @@ def _range_of(name: str) -> tuple[float, float]:
     return _RANGES.get(name, default)
 
 
-def _check_of(hint: Any, name: str) -> Check:
+def _check_of(hint: Any, name: str) -> FieldCheck:
     """Return the check that an annotation stands for."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
@@ -285,7 +285,7 @@ def _check_number(least: float, most: float, value: Any) -> str | None:
     return f"a number from {least:g} to {most:g}"
 
 
-def _check_list(check: Check, value: Any) -> str | None:
+def _check_list(check: FieldCheck, value: Any) -> str | None:
     if type(value) is not list or len(value) > MAX_POINTS:
         return f"a list of at most {MAX_POINTS:,} entries"
     for position, item in enumerate(value):
@@ -294,7 +294,7 @@ def _check_list(check: Check, value: Any) -> str | None:
     return None
 
 
-def _check_dict(check: Check | None, value: Any) -> str | None:
+def _check_dict(check: FieldCheck | None, value: Any) -> str | None:
     if type(value) is not dict or len(value) > MAX_ENTRIES:
         return f"an object of at most {MAX_ENTRIES:,} entries"
     for name, item in value.items():
@@ -369,7 +369,7 @@ def _check_cell(cell: Mapping[str, Any]) -> None:
     _check_settings(cell["config"])
 
 
-_SETTINGS: dict[str, Check] = {
+_SETTINGS: dict[str, FieldCheck] = {
     "batch_size": functools.partial(_check_whole, 1, MAX_WHOLE),
     "epochs": functools.partial(_check_number, 1e-9, 1e9),
     "min_steps": functools.partial(_check_whole, 0, MAX_WHOLE),
@@ -380,7 +380,7 @@ _SETTINGS: dict[str, Check] = {
 
 _check_notes_of_1 = _check_of(dict[str, str], "")
 _optional_text = _check_of(str | None, "")
-_NOTES: dict[str, Check] = {
+_NOTES: dict[str, FieldCheck] = {
     **dict.fromkeys(("hub", "config", "revision"), _optional_text),
     "n_classes": functools.partial(_check_whole, 1, MAX_CLASSES),
     **dict.fromkeys(
