@@ -1,4 +1,4 @@
-"""Names that a shell completes, found without importing what they name."""
+"""Names that a shell completes, found without importing methods, kinds or suites."""
 
 from __future__ import annotations
 

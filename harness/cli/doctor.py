@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-le
 
 
 def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
-    """Print the findings; returns 1 if something that was asked for is missing, else 0."""
+    """Print the findings; return 1 if something requested is missing, else 0."""
     import harness
     from harness.backbones import DEFAULT_BACKBONE, locate_backbone
     from harness.features import FeatureDisk
@@ -42,9 +42,9 @@ def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
     folder = cache_folder()
     rate = matrix_rate(device, device.precision("auto"), folder)
     said = "could not be measured now" if rate is None else f"{rate / 1e9:,.0f} GFLOP/s in {device.precision('auto')}"
-    row("matrix products", f"{said}: what utilisation is of")
+    row("matrix products", f"{said}, the reference for utilisation")
     energy = counter(device.kind)
-    row("energy by", energy.source if energy.joules() is not None else "no counter that can be read")
+    row("energy by", energy.source if energy.joules() is not None else "no readable counter")
     with MemoryMeter() as meter:
         pass
     row("peak memory by", meter.method or "nothing that works here")
