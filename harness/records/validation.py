@@ -1,7 +1,8 @@
-"""Check the JSON of a record that somebody else wrote, field by field, before it becomes a record.
+"""Check the JSON of a foreign record field by field, before it becomes a record.
 
 The checks follow from the annotations of the types in `harness.records.record`, so a new field is checked as soon as it
-exists. `_RANGES`, `_TEXTS` and `_NOTES` say what the annotations cannot. Records of schema 1 are checked by the same
+exists. `_RANGES`, `_TEXTS` and `_NOTES` add limits that annotations cannot express. Records of schema 1 are checked by
+the same
 rules: they have `provenance.measured` in place of facts.
 """
 
@@ -37,7 +38,7 @@ MAX_CLASSES = 100_000
 """Largest number of classes or choices; statistics make a table of that many rows."""
 
 FieldCheck = Callable[[Any], str | None]
-"""Returns what was expected of a value, or None where the value is fine."""
+"""Function that returns what was expected of a value; None if the value is valid."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     "version": (0, 2**31 - 1),
@@ -74,10 +75,10 @@ _TEXTS: dict[str, tuple[int, int]] = {
 
 
 def check_record(value: Any) -> None:
-    """Refuse the JSON of a record in which a field has another type, range, size or meaning than the schema says.
+    """Refuse the JSON of a record if a field violates the schema in type, range, size or meaning.
 
     Args:
-        value: what `json.loads` made of it. Its predictions are checked by `check_predictions`.
+        value: result of `json.loads`. `check_predictions` checks its predictions.
 
     Raises:
         StoreError: the message names the field, what it holds and what was expected.
@@ -107,7 +108,7 @@ def check_record(value: Any) -> None:
 
 
 def _without_notes(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of schema 1 without the notes on measuring, which are checked, and with empty facts."""
+    """Check the notes on measuring of schema 1; return the JSON without them and with empty facts."""
     if "facts" in value:
         raise StoreError("facts is no field of a record of schema 1")
     provenance = value.get("provenance")
@@ -160,7 +161,7 @@ _ONE_AS_BITS = 0x3C00
 
 def _all_shares(values: npt.NDArray[np.float16]) -> bool:
     """Return whether all values are from 0 to 1."""
-    # Bits of positive half floats sort as their values do, and whole numbers compare ten times as fast.
+    # The bits of positive half floats sort like their values, and integers compare ten times as fast.
     if not values.size or values.view(np.uint16).max() <= _ONE_AS_BITS:
         return True
     return bool(np.all((values >= 0) & (values <= 1)))
@@ -190,23 +191,23 @@ def _check_fields(value: Any, of: type, where: str) -> None:
 
 
 def _message(where: str, item: Any, expected: str) -> str:
-    """Return the message about a field; an inner check has already said which of its own fields it is about."""
+    """Return the message about a field; an inner check may have named a part of it already."""
     if expected.startswith(_INNER):
         return f"{where}{expected[len(_INNER) :]}"
     return f"{where} is {_shown(item)}; expected {expected}"
 
 
 _INNER = "\0"
-"""Start of what a check returns that is already a message about a part of its value."""
+"""Prefix of a check's result that is already a message about a part of its value."""
 
 
 _Rule = tuple[FieldCheck, bool, float, float]
-"""A field's check; whether null is fine; smallest and largest fraction that are fine."""
+"""A field's check; whether null is valid; smallest and largest valid fraction."""
 
 
 @functools.cache
 def _rules_of(of: type) -> tuple[dict[str, _Rule], frozenset[str]]:
-    """Return the rule of each field of a type, and the fields that must be there."""
+    """Return the rule of each field of a type, and the required fields."""
     hints = typing.get_type_hints(of)
     fields = dataclasses.fields(of)
     rules = {field.name: _rule_of(hints[field.name], field.name) for field in fields}
@@ -233,7 +234,7 @@ def _range_of(name: str) -> tuple[float, float]:
 
 
 def _check_of(hint: Any, name: str) -> FieldCheck:
-    """Return the check that an annotation stands for."""
+    """Return the check for an annotation."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         (kind,) = (one for one in inner if one is not type(None))
@@ -257,7 +258,7 @@ def _check_of(hint: Any, name: str) -> FieldCheck:
         return _check_budget
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return functools.partial(_check_inner, hint)
-    raise TypeError(f"No check for the annotation {hint} of field '{name}'.")  # a bug: a test goes over all fields
+    raise TypeError(f"No check for the annotation {hint} of field '{name}'.")  # a bug: a test covers all fields
 
 
 def _check_inner(of: type, value: Any) -> str | None:
@@ -310,7 +311,7 @@ def _check_dict(check: FieldCheck | None, value: Any) -> str | None:
 
 
 def _look_into(value: Any, depth: int) -> tuple[int, str | None]:
-    """Return how many values a value holds, and what is wrong with one of them."""
+    """Return the number of values in a value, and the fault of one of them."""
     if type(value) is str:
         return 1, None if len(value) <= MAX_TEXT else f" holds a text of {len(value):,} characters; too long"
     if type(value) is int:
@@ -376,7 +377,7 @@ _SETTINGS: dict[str, FieldCheck] = {
     "max_steps": functools.partial(_check_whole, 0, MAX_WHOLE),
     "n_pairs": functools.partial(_check_whole, 0, MAX_WHOLE),
 }
-"""Settings that forecasts calculate with."""
+"""Checks of settings that forecasts compute with."""
 
 _check_notes_of_1 = _check_of(dict[str, str], "")
 _optional_text = _check_of(str | None, "")
@@ -387,7 +388,7 @@ _NOTES: dict[str, FieldCheck] = {
         ("overlaps", "seen_by"), functools.partial(_check_list, functools.partial(_check_text, 0, MAX_NAME))
     ),
 }
-"""Notes on the data that reports and advice read."""
+"""Checks of notes on the data that reports and advice read."""
 
 
 def _check_settings(config: Mapping[str, Any]) -> None:
