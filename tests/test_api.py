@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 import harness
 from harness.api.display import Display, NotebookDisplay, TerminalDisplay, make_display
 from harness.api.forecast import Plan, PlanGroup, PlanRow
-from harness.api.requests import own_task, read_request, seconds_of
+from harness.api.requests import own_task, read_request, read_seconds
 from harness.api.results import Results
-from harness.cli.completion import METRICS, kind_names, method_names, suite_names
+from harness.cli.completion import METRICS, kind_names, method_names, suites_to_complete
 from harness.cli.main import app
 from harness.methods import methods
-from harness.planning.suites import suite_names as listed_suites
+from harness.planning.suites import suite_names
 from harness.report.observations import observe
 from harness.schedule.prepare import prepare_plan
 from harness.support.errors import DataError, DataWarning, UsageError
@@ -193,7 +193,7 @@ def test_arguments_are_lists_or_texts_with_commas() -> None:
     )
     assert lists == texts
     assert read_request("quickstart", sizes=32, seeds=1) == read_request("quickstart", sizes="32", seeds="1")
-    assert seconds_of("10m", "--within") == seconds_of(600, "--within") == 600
+    assert read_seconds("10m", "--within") == read_seconds(600, "--within") == 600
 
 
 def test_a_method_of_the_script_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_the_shell_completes_commands_options_and_names() -> None:
 def test_completed_names_are_all_there_are() -> None:
     assert method_names() == methods.names()
     assert kind_names() == kinds.names()
-    assert suite_names() == listed_suites()
+    assert suites_to_complete() == suite_names()
     assert list(METRICS) == list(kinds.get("classification").metrics)
 
 

@@ -126,7 +126,7 @@ def test_advice_counts_the_users_own_records(first_run: str, folder: Path) -> No
     told = run_cli("advise", "--data", "tickets.csv", "--json", cwd=folder)
     assert '"n_train": 400' in told
     assert "Give --n-train NUMBER" in run_cli("advise", cwd=folder, code=2)
-    assert "Nothing that was measured fits" in run_cli(
+    assert "No measured method fits" in run_cli(
         "advise", "--n-train", "12", "--classes", "3", "--trainable-parameters", "0.5", "--no-reference",
         "--min-score", "0.999", cwd=folder, code=1,
     )  # fmt: skip

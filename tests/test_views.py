@@ -31,7 +31,7 @@ views.add("toy_figure", panel_figure("toy", "Toy & figure", data=curves_of, draw
 """
 
 TOY_TABLE = """
-from harness.report.blocks import Table
+from harness.report.blocks import TableBlock
 from harness.report.views.base import Section, View, views
 
 def table(report):
@@ -39,7 +39,7 @@ def table(report):
 
 def blocks(report):
     rows = [[str(name), f"{score:.2f}"] for name, score in table(report).itertuples(index=False)]
-    yield Table("Toy table", ["method", "toy"], [*rows, ["<b>*x*", "1"]])
+    yield TableBlock("Toy table", ["method", "toy"], [*rows, ["<b>*x*", "1"]])
 
 views.add("toy_table", View(position=300, csv=table, in_section=blocks, section=Section("toys", "Toys & co")))
 """

@@ -1,4 +1,4 @@
-"""Choose the best method for a user's own data within a time."""
+"""Choose the best method for a user's own data within a time limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, find_store, own_task, seconds_of
+from harness.api.requests import Several, find_mirror, find_store, own_task, read_seconds
 from harness.support import cache_folder, quiet_libraries, spelt_for_caller
 
 if TYPE_CHECKING:
@@ -39,34 +39,34 @@ def choose(
     began: float | None = None,
     progress: bool | Display = True,
 ) -> Chosen:
-    """Spend a time on your own data: find the best method, fit it to all of them, score it once, save it.
+    """Find the best method for your own data within a time limit, fit it to all the data, score it once and save it.
 
     Args:
         data: your labelled texts: a data frame, or the path of a file.
         within: time for everything, such as `10m`, or in seconds.
-        save: folder of the model; must not exist, or be empty. `load_model` reads it.
+        save: folder of the model; it must be missing or empty. `load_model` reads it.
         text: column of `data` that holds the texts.
         label: column of `data` that holds the labels.
         test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
         name: name of the task; None takes the file's, or `data`.
         metric: main metric: `accuracy`, `macro_f1`, `matthews` or `f1`; None is accuracy.
         max_length: tokens of a text that are read; None is 128.
-        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
+        strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
         peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
-        methods: those that may win; None is all that learn from labels.
+        methods: candidate methods; None takes all that learn from labels.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
         device: `auto`, `cpu` or `cuda`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
-        reference: whether the reference results that come with the package are used.
-        began: start of the time, by `time.monotonic`; None is now.
-        progress: whether the reasoning is shown; or a display of your own.
+        reference: whether to use the reference results of the package.
+        began: start of the time limit, by `time.monotonic`; None is now.
+        progress: whether to show the reasoning; or a display of your own.
 
     Returns:
-        The winner, its score on rows that no decision has seen, and everything that was tried.
+        The winner, its score on rows that no decision used, and all attempts.
 
     Raises:
-        UsageError: too little time, a folder with something in it, or no method that serves the task.
+        UsageError: too little time, a folder that is not empty, or no method that serves the task.
         DataError: the data cannot be used.
         HarnessError: nothing could be fitted; the message says why.
 
@@ -78,7 +78,7 @@ def choose(
     from harness.measure import check_device_name
     from harness.records import parse_bytes
 
-    seconds = seconds_of(within, "--within")
+    seconds = read_seconds(within, "--within")
     assert seconds is not None
     folder = Path(save)
     check_time(seconds)

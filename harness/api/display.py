@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from harness.tasks import Task
 
 _ERROR_CHARACTERS = 500
-"""Maximum length of an error in a line of progress; the record has more of it."""
+"""Maximum length of an error in a line of progress; the record holds the full text."""
 
 _REDRAW_SECONDS = 0.2
 """Minimum time between two drawings of a notebook's progress."""
 
 
 class Display:
-    """Progress that nobody sees; subclasses show it. It is a `harness.schedule.Listener` too."""
+    """A display that shows nothing; subclasses override its methods. It is also a `harness.schedule.Listener`."""
 
     def say(self, line: str, style: str | None = None) -> None:
         """Show a line that stays."""
@@ -46,7 +46,7 @@ class Display:
 
     @contextmanager
     def working(self, doing: str) -> Iterator[Callable[[str], None]]:
-        """Show that something takes a while; the value changes the words."""
+        """Show that work is in progress; call the yielded function to change the words."""
         del doing
         yield lambda _: None
 
@@ -57,7 +57,7 @@ class Display:
         yield
 
     def data(self, task: Task, files: BackboneFiles | None) -> None:
-        """Show one line on a task's data, and warn about what looks wrong with them.
+        """Show one line on a task's data, and warn about suspicious texts and labels.
 
         Args:
             task: prepared.
@@ -126,7 +126,7 @@ class TerminalDisplay(Display):
 
     @contextmanager
     def working(self, doing: str) -> Iterator[Callable[[str], None]]:
-        """Show a spinner; the value changes the words."""
+        """Show a spinner; call the yielded function to change the words."""
         with self._console.status(doing) as status:
             yield lambda words: status.update(Text(words))
 
@@ -222,7 +222,7 @@ class NotebookDisplay(TerminalDisplay):
 
     @contextmanager
     def working(self, doing: str) -> Iterator[Callable[[str], None]]:
-        """Show the words below the lines; the value changes them."""
+        """Show the words below the lines; call the yielded function to change them."""
 
         def show(words: str) -> None:
             self._below = words

@@ -1,4 +1,4 @@
-"""Forecast what a run would take, from records, short probes and arithmetic."""
+"""Forecast the time and memory of a run, from records, short probes and arithmetic."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PlanRow:
         seconds: predicted time of the whole cell.
         train_seconds: predicted time of its training.
         peak_bytes: predicted peak memory.
-        basis: what the prediction rests on: `records`, `probe` or `formula`.
+        basis: source of the prediction: `records`, `probe` or `formula`.
     """
 
     task: str
@@ -56,7 +56,7 @@ class PlanRow:
 
     @property
     def runs(self) -> bool:
-        """Whether a run would run this cell."""
+        """Whether a run executes this cell."""
         return self.basis is not None
 
 
@@ -67,7 +67,7 @@ class PlanGroup:
     Attributes:
         name: the method or task.
         rows: its cells.
-        total_seconds: predicted time of those that run, one after another; work that they share counts once.
+        total_seconds: predicted time of the cells to run, one after another; shared work counts once.
     """
 
     name: str
@@ -90,8 +90,9 @@ class Plan:
         methods, tasks: the same by method and by task.
         total_seconds: predicted time of everything that is left to run, one cell at a time.
         memory_bytes: memory that a cell may take.
-        too_large: methods that are expected to need more, each with a smaller setting and its peak bytes, if any fits.
-        notes: what could not be probed, and why.
+        too_large: methods that are expected to need more; each with a smaller setting that fits and its peak bytes, if
+            any.
+        notes: methods that could not be probed, and why.
     """
 
     device: str
@@ -150,10 +151,10 @@ def plan(
     probe: bool = True,
     progress: bool | Display = True,
 ) -> Plan:
-    """Predict what a run would take: seconds and memory of each cell. Nothing is run but short probes.
+    """Predict the seconds and memory of each cell of a run. Only short probes are run.
 
-    Arguments, errors and warnings are those of `run`. `probe` says whether a few steps of each method without a record
-    are measured; arithmetic is used otherwise. The store may be missing.
+    Arguments, errors and warnings are those of `run`. `probe` says whether to measure a few steps of each method
+    without a record; otherwise arithmetic is used. The store may be missing.
     """
     quiet_libraries()
     from harness.cost import Estimator
@@ -249,9 +250,9 @@ def _plan_of(
 
 
 def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, str]:
-    """Teach the estimator from a store's records of these tasks on this device; return the statuses of the cells.
+    """Add a store's records of these tasks on this device to the estimator; return the statuses of the cells.
 
-    Records of other sizes and seeds teach it too, as long as the task and the configured method are the same.
+    Records of other sizes and seeds count too if the task and the configured method are the same.
     """
     from harness.store import Store
 
@@ -274,20 +275,20 @@ def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, st
 
 
 def _configured(cell: Cell) -> tuple[object, ...]:
-    """Return what tells a cell from others, except its size, draw, budget and seed."""
+    """Return a key of a cell without its size, draw, budget and seed."""
     return cell.task, cell.data, cell.method, cell.version, canonical_of(cell.config, dict), cell.weights
 
 
 def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
     """Return the planned cell of a record, with the method of a cell of the plan."""
-    # The configuration is the plan's own object, so that it is the same to the estimator too.
+    # The plan's own configuration object, so that the estimator sees the same one.
     return dataclasses.replace(planned, cell=dataclasses.replace(record.cell, config=planned.cell.config))
 
 
 def _too_large(
     cells: Sequence[PlannedCell], estimator: Estimator, memory_bytes: float
 ) -> list[tuple[str, str | None, float | None]]:
-    """Return the methods whose largest cell is expected not to fit, each with a setting that fits and its bytes."""
+    """Return the methods whose largest cell is not expected to fit, each with a setting that fits and its bytes."""
     from harness.cost import first_that_fits
 
     largest: dict[str, PlannedCell] = {}

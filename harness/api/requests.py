@@ -13,17 +13,15 @@ from harness.data import TaskSpec, UserData, is_data_file
 from harness.methods import split_top_level
 from harness.planning import BUDGET_SETS, Suite, load_suite
 from harness.records import Budget, fields_of, parse_budget, parse_bytes
-from harness.support import DataWarning, UsageError, parse_duration
+from harness.support import DEFAULT_STORE, DataWarning, UsageError, parse_duration
 
 if TYPE_CHECKING:
     from harness.schedule import Request
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
-Several: TypeAlias = "str | Sequence[T]"
+Several: TypeAlias = "str | Sequence[Item]"
 """Several values: a list of them, or one text with commas between them."""
-
-DEFAULT_STORE = "results/harness.sqlite"
 
 
 def read_request(
@@ -46,7 +44,7 @@ def read_request(
     device: str = "auto",
     mirror: str | Path | None = None,
 ) -> Request:
-    """Return the request that the arguments of `harness.run` describe; they are explained there.
+    """Return the request that the arguments describe; `harness.run` documents them.
 
     Raises:
         UsageError: a suite that does not exist, or a value that cannot be read.
@@ -132,21 +130,21 @@ def own_task(
 
 
 def find_store(store: str | Path | None) -> str:
-    """Return where records are kept: as given, else as HARNESS_STORE says, else `DEFAULT_STORE`."""
+    """Return the store's path or URL: the given one, else HARNESS_STORE, else `DEFAULT_STORE`."""
     return str(store) if store is not None else os.environ.get("HARNESS_STORE") or DEFAULT_STORE
 
 
 def find_mirror(mirror: str | Path | None) -> Path | None:
-    """Return the mirror: as given, else as HARNESS_MIRROR says; None for none."""
+    """Return the mirror's folder: the given one, else HARNESS_MIRROR; None for none."""
     given = mirror if mirror is not None else os.environ.get("HARNESS_MIRROR")
     return Path(given) if given else None
 
 
-def seconds_of(value: str | float | None, option: str) -> float | None:
+def read_seconds(value: str | float | None, option: str) -> float | None:
     """Return the seconds of a duration such as `10m`, or of a number of seconds.
 
     Raises:
-        UsageError: anything else, or nothing above 0.
+        UsageError: anything else, or a number that is not above 0.
     """
     if value is None or (not isinstance(value, str) and 0 < value < float("inf")):
         return value
@@ -172,7 +170,7 @@ def _seeds(seeds: Several[int] | int | None) -> list[int] | None:
 
 
 def _budgets(given: str | Budget, suite: Suite) -> list[Budget]:
-    """Return the budgets that one value asks for: limits, or the name of a set of budgets."""
+    """Return the budgets of one value: limits, or the name of a set of budgets."""
     if isinstance(given, Budget):
         return [given]
     name = given.strip()
@@ -187,7 +185,7 @@ def _budgets(given: str | Budget, suite: Suite) -> list[Budget]:
 
 
 def _meant(text: str) -> str:
-    """Return the budget that a duration or a size without a name stands for; an example for anything else."""
+    """Return the budget for a duration or a size without a name, or an example for anything else."""
     with contextlib.suppress(UsageError):
         return f"train_seconds={parse_duration(text, '--budget', bare=True):g}"
     with contextlib.suppress(UsageError):

@@ -1,4 +1,4 @@
-"""Records, tables and reports of what was measured."""
+"""Read records, tabulate them, compare them and write reports."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Records: TypeAlias = "str | Path | Results | Iterable[Record]"
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Records of cells, and the tables and report that were made of them.
+    """Records of cells, with their tables and report.
 
     Attributes:
-        observations: the latest record of each cell, and which test rows each got right; None where there is none.
+        observations: the latest record of each cell, and its scores by test row; None without records.
         report: the report's page; None where none was written.
     """
 
@@ -45,7 +45,7 @@ class Results:
 
     @property
     def table(self) -> Table | None:
-        """Comparison of methods and sizes, for `rich`; None where there is no record."""
+        """Comparison of methods and sizes, for `rich`; None without records."""
         from harness.report import terminal_table
 
         return None if self.observations is None else terminal_table(self.observations)
@@ -69,10 +69,10 @@ def read_records(
     Args:
         source: a store, a .jsonl file of records, or a folder of such files; None takes the default store.
         suite: only records that a run of this suite made.
-        with_predictions: whether records bring their predictions, which take most of the memory.
+        with_predictions: whether to read the predictions, which take most of the memory.
 
     Raises:
-        StoreError: there is no such store, file or folder, or it holds something else.
+        StoreError: the store, file or folder does not exist, or holds something else.
         UsageError: a folder without records, or a suite that no record names.
     """
     return list(of_suite(stream_source(find_store(source), with_predictions=with_predictions), suite))
@@ -88,14 +88,14 @@ def report(
     formats: str | Sequence[str] = ("png", "svg", "pdf"),
     overwrite: bool = False,
 ) -> Results:
-    """Write a page (HTML), tables (Markdown, CSV, LaTeX) and figures of what was measured.
+    """Write a report of the records: a page (HTML), tables (Markdown, CSV, LaTeX) and figures.
 
     Args:
         source: records; None takes the default store.
         out: folder to write to; None takes `reports/SUITE`, or `reports/all`.
         suite: only records that a run of this suite made.
-        formats: of the figures: some of `png`, `svg` and `pdf`.
-        overwrite: whether files that no report wrote may be replaced.
+        formats: formats of the figures: some of `png`, `svg` and `pdf`.
+        overwrite: whether to replace files that no report wrote.
 
     Returns:
         The records, and the path of the page.
@@ -119,7 +119,7 @@ def report(
         check_report_folder(folder, inputs=[source], overwrite=overwrite)
     else:
         check_report_folder(folder, overwrite=overwrite)
-    # A source that was read already keeps what is known of its predictions.
+    # Observations keep their scores by test row, so they are not read again.
     whole = isinstance(source, Results) and suite is None and source.observations
     observed = whole or observe(of_suite(_stream(source), suite))
     return Results(observed, write_report(observed, folder, names))
@@ -128,7 +128,7 @@ def report(
 @uncollected()
 @spelt_for_caller
 def compare(a: Records, b: Records) -> Compared:
-    """Return what got better or worse from `a` to `b`, beyond noise.
+    """Return the configurations that got better or worse from `a` to `b`, beyond noise.
 
     Args:
         a: records of one state, such as those before a change.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_store, read_request, seconds_of
+from harness.api.requests import Several, find_store, read_request, read_seconds
 from harness.api.results import Results
 from harness.support import UsageError, cache_folder, quiet_libraries, spelt_for_caller
 
@@ -27,7 +27,7 @@ _ON_OOM = ("record", "halve")
 _REPORT_SECONDS = 5.0
 _REPORT_SECONDS_PER_TASK = 3.0
 _REPORT_SHARE = 0.3
-"""Largest share of the time of a run that is kept for tables and report."""
+"""Maximum share of a run's time that is reserved for tables and report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,9 @@ class RunResult(Results):
         n_cells: cells of the grid.
         n_run: cells that this run recorded.
         n_failed: cells of the grid whose latest record is `failed`.
-        n_elsewhere: cells that another run on the same store was running, and that have no record yet.
-        n_left: cells without a record that nobody runs.
-        interrupted: whether Ctrl-C ended it early; there is no table and no report then.
+        n_elsewhere: cells without a record that another run on the same store was running.
+        n_left: cells without a record that no run is running.
+        interrupted: whether Ctrl-C ended it early, without a table and a report.
     """
 
     store: str
@@ -96,7 +96,7 @@ def run(
 ) -> RunResult:
     """Run the missing cells of a suite, or of your own data, and write a report.
 
-    Every cell is stored as soon as it ends, so that the same call goes on where an interrupted one stopped.
+    Every cell is stored as soon as it ends, so the same call continues where an interrupted one stopped.
 
     Args:
         suite: name of a suite, or path of its YAML file; None with `data`.
@@ -107,7 +107,7 @@ def run(
         name: name of the task; None takes the file's, or `data`. The same rows under one name are the same cells.
         metric: main metric: `accuracy`, `macro_f1`, `matthews` or `f1`; None is accuracy.
         max_length: tokens of a text that are read; None is 128.
-        strict: whether rows without a text or a label, and classes that cannot be scored, are refused.
+        strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
         tasks: only these tasks of the suite.
         methods: such as `["linear-probe", "lora[rank=4]"]`; None takes the suite's.
         sizes: training sizes, such as `[32, "8/class", "all"]`; None takes the suite's.
@@ -118,25 +118,25 @@ def run(
         device: `auto`, `cpu` or `cuda`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with datasets/ and models/, searched first; None takes HARNESS_MIRROR.
-        reports: folder of reports, in which this one gets a folder of its own; None writes none.
-        retry_failed: whether failed cells run again.
-        remeasure: whether cells run again during which the machine was disturbed.
+        reports: folder of reports; this report gets a subfolder. None writes none.
+        retry_failed: whether to run failed cells again.
+        remeasure: whether to run cells again if the machine was disturbed while they ran.
         within: time for everything, such as `30m`, or in seconds; the most useful cells come first.
         cell_limit: longest time of one cell, such as `90s`, or in seconds.
-        on_oom: when a cell runs out of memory, `record` it, or `halve`: also run it in pieces of half the size.
+        on_oom: when a cell runs out of memory, `record` it only, or `halve`: run it again in pieces of half the size.
         throughput: number of cells to run at a time on one device; their times are in no cost table.
         price_per_hour: price of the device, kept in the records.
         executor: `local` or `ray`.
         ray_address: with Ray, `auto` or a cluster's address; None starts a cluster here.
         ray_workers: with Ray, number of workers; None is one per GPU, or one per node.
         ray_cores: with Ray, cores of each worker; None shares all of them.
-        progress: whether progress is shown (on standard error, or in the notebook); or a display of your own.
+        progress: whether to show progress (on standard error, or in the notebook); or a display of your own.
 
     Returns:
         Records, table, report and counts of the grid.
 
     Raises:
-        UsageError: an argument that makes no sense; the message says what was expected.
+        UsageError: an invalid argument; the message says what was expected.
         DataError: the data cannot be used.
         MissingResourceError: a data set or backbone is not available.
         StoreError: the store or the report cannot be written.
@@ -146,8 +146,8 @@ def run(
     """
     began = time.monotonic()
     quiet_libraries()
-    cell_seconds = seconds_of(cell_limit, "--cell-limit")
-    seconds = seconds_of(within, "--within")
+    cell_seconds = read_seconds(cell_limit, "--cell-limit")
+    seconds = read_seconds(within, "--within")
     if on_oom not in _ON_OOM:
         raise UsageError(f"--on-oom '{on_oom}' was given; expected {' or '.join(_ON_OOM)}.")
     if throughput < 1:
@@ -205,7 +205,7 @@ def run(
 
 
 def observed_cells(store: Store, ids: Collection[str], device: str) -> Observations | None:
-    """Return what a store holds of some cells, read as a stream; None where it holds none of them."""
+    """Return the observations of some cells, streamed from a store; None if it holds none of them."""
     from harness.report import observe
 
     stream = store.records(with_predictions=True, ids=ids, device=device)  # too large to be read at once
@@ -249,13 +249,13 @@ def _executor(
 
 
 def _say_remarks(display: Display, workers: Executor, n_said: int) -> int:
-    """Show an executor's remarks from the one after `n_said` on; return the number of them."""
+    """Show an executor's remarks after the first `n_said`; return their total number."""
     for remark in workers.remarks[n_said:]:
         display.say(f"Note: {remark}")
     return len(workers.remarks)
 
 
 def _deadline(began: float, within: float, prepared: Prepared) -> float:
-    """Return the time at which cells must have ended, so that tables and report are done in time too."""
+    """Return the time by which cells must end, so that tables and report are also done in time."""
     reporting = _REPORT_SECONDS + _REPORT_SECONDS_PER_TASK * len(prepared.tasks)
     return began + within - min(reporting, _REPORT_SHARE * within)

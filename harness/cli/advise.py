@@ -1,4 +1,4 @@
-"""`harness advise`: which method fits a budget, from what was measured."""
+"""`harness advise` and `harness validate-advice`: print which method fits a budget, and how good such advice is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
     question = answer.question
     fitting = [choice for choice in answer.choices if choice.fits]
     if answer.best is None:
-        console.print("Nothing that was measured fits.", style="red")
+        console.print("No measured method fits.", style="red")
     else:
         best = answer.best
         reach = f"{text.plain(answer.metric)} {text.score(best.score)} (80 %: {text.interval(best.low, best.high)})"
@@ -47,7 +47,7 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         if answer.tied:
             names = ", ".join(text.plain(choice.method) for choice in answer.tied[:8])
             more = f" and {len(answer.tied) - 8} more" if len(answer.tied) > 8 else ""
-            console.print(text.plain(f"Cannot be told from it: {names}{more}."), markup=False, highlight=False)
+            console.print(text.plain(f"No clear difference from it: {names}{more}."), markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("method", overflow="fold", min_width=18, max_width=30)
     for name in (f"{answer.metric} (80 %)", "train", "memory", "trainable", "stored"):
@@ -57,7 +57,7 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         _add(table, choice)
     console.print(table)
     if len(fitting) > _N_SHOWN:
-        console.print(f"{len(fitting) - _N_SHOWN} more fit; --json has all of them.", markup=False)
+        console.print(f"{len(fitting) - _N_SHOWN} more fit; --json lists them all.", markup=False)
     outside = [choice for choice in answer.choices if not choice.fits]
     if outside:
         listed = "; ".join(f"{text.plain(choice.method)} {', '.join(choice.why_not)}" for choice in outside[:6])
@@ -68,10 +68,10 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
     said = text.plain(f"{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}")
     console.print(f"\n{said}", **_SAID)
     if answer.device is not None:
-        but = ", but for what is said above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
+        but = ", except as noted above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
         console.print(text.plain(f"Seconds and memory are those of {answer.device}{but}."), **_SAID)
     if question.min_score is not None and fitting:
-        console.print("The cheapest that are expected to reach it come first.", style="dim")
+        console.print("Cheapest first, among the methods that are expected to reach it.", style="dim")
 
 
 def _console() -> Console:
@@ -113,7 +113,7 @@ def _add(table: Table, choice: AdvisedMethod) -> None:
 
 @uncollected()
 def validate_command(kind: str, store: str, *, reference: bool) -> None:
-    """Leave each task out, advise for it from the others, and say how good that was."""
+    """Leave each task out, advise for it from the others, and print the quality of the advice."""
     from harness.advice import RULES, validate_advice
 
     found = validate_advice([*own_records(store), *(reference_records() if reference else ())], kind)
@@ -130,7 +130,7 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
     console.print(table)
     mean, low, high = found.coverage()
     console.print(
-        f"80 % intervals held what was measured: {mean:.0%} (95 % over tasks: {max(low, 0):.0%} to {min(high, 1):.0%})."
+        f"Coverage of the 80 % intervals: {mean:.0%} (95 % over tasks: {max(low, 0):.0%} to {min(high, 1):.0%})."
     )
     for name in ("seconds", "memory"):
         error = found.error(name)
@@ -144,9 +144,7 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
         highlight=False,
     )
     if found.n_over:
-        console.print(
-            f"What was advised took longer than its limit in {found.n_over} questions, which are not counted."
-        )
+        console.print(f"In {found.n_over} questions the advised method exceeded its limit; they are not counted.")
 
 
 def _with_interval(mean: float, low: float, high: float) -> str:

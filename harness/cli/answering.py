@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import (
-    DEFAULT_STORE,
     BackboneOption,
     DeviceOption,
     KindOption,
@@ -21,6 +20,7 @@ from harness.cli.options import (
     StrictOption,
     TestOption,
 )
+from harness.support import DEFAULT_STORE
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,14 +48,14 @@ def _advise(
     trainable_parameters: Annotated[float | None, typer.Option(help="Limit of trained parameters.")] = None,
     predict_milliseconds: Annotated[float | None, typer.Option(help="Limit of predicting one text.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Score to reach as cheaply as possible.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Only what was measured on it.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device whose seconds and memory are wanted.")] = None,
-    task: Annotated[str | None, typer.Option(help="A task that was measured.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Use only records of this backbone.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task with records.")] = None,
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
-    """Say which method fits a budget, from what was measured; runs nothing."""
+    """Recommend a method for a budget, from existing records; nothing is run."""
     asked = dict(locals())
     from harness.cli.advise import advise_command
 
@@ -67,7 +67,7 @@ def _validate_advice(
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
 ) -> None:
-    """Say how good the advice is: each task is left out and advised for from the others."""
+    """Measure the quality of the advice: advise for each task from the records of the others."""
     from harness.cli.advise import validate_command
 
     validate_command(kind, store, reference=reference)
@@ -75,15 +75,15 @@ def _validate_advice(
 
 def _choose(
     data: Annotated[Path, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL or Parquet file.")],
-    within: Annotated[str, typer.Option(help="Time for all of it, start-up included: 10m, 1h.")],
-    save: Annotated[Path, typer.Option(help="Folder for the model; must not exist, or be empty.")],
+    within: Annotated[str, typer.Option(help="Time limit for everything, start-up included: 10m, 1h.")],
+    save: Annotated[Path, typer.Option(help="Folder for the model; it must be missing or empty.")],
     text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
     label: Annotated[str, typer.Option(help="The column with the labels.")] = "label",
     test: TestOption = None,
     metric: MetricOption = None,
     max_length: MaxLengthOption = None,
     strict: StrictOption = False,
-    peak_memory: Annotated[str | None, typer.Option(help="Memory that a fit may take: 8GB, 7.5GiB.")] = None,
+    peak_memory: Annotated[str | None, typer.Option(help="Limit of memory for a fit: 8GB, 7.5GiB.")] = None,
     methods: MethodsOption = None,
     backbone: BackboneOption = None,
     device: DeviceOption = "auto",
@@ -91,7 +91,7 @@ def _choose(
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
 ) -> None:
-    """Spend a time on your own data: find the best method, fit it to all of them, score it once, save it."""
+    """Find the best method for your own data within a time limit, fit it to all the data, score it once and save it."""
     asked = dict(locals())
     from harness.cli.choose import choose_command
 
@@ -99,7 +99,7 @@ def _choose(
 
 
 def _predict(
-    model: Annotated[Path, typer.Option(help="Folder of a model that `harness choose` has saved.")],
+    model: Annotated[Path, typer.Option(help="Folder of a model saved by `harness choose`.")],
     data: Annotated[Path, typer.Option(help="A CSV, TSV, JSON, JSONL or Parquet file with texts.")],
     out: Annotated[
         Path,
@@ -133,13 +133,13 @@ def _probe(
     batch_size: Annotated[int, typer.Option(help="Texts of a step.")] = 16,
     seq_len: Annotated[int, typer.Option(help="Tokens of a text.")] = 32,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Take the configuration alone: costs do not depend on weights.")
+        bool, typer.Option("--random-weights", help="Use random weights: costs do not depend on their values.")
     ] = False,
     device: DeviceOption = "auto",
     mirror: MirrorOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure what a step of each method takes on this device, in a minute, without data."""
+    """Measure the cost of one step of each method on this device. Takes about a minute and needs no data."""
     asked = dict(locals())
     from harness.cli.probe import probe_command
 

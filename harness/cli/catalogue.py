@@ -72,7 +72,7 @@ def show_methods(name: str | None, task: str | None = None) -> None:
     for line in (
         "\nEach method is listed with what it trains; the kinds of backbone it can adapt, and its other needs; where "
         "it comes from; the default settings that tell it from others. `harness methods NAME` explains one.",
-        "Settings go in brackets: --methods 'lora[rank=4],full'. With --tune 8 methods choose some of them themselves.",
+        "Settings go in brackets: --methods 'lora[rank=4],full'. With --tune 8, methods choose some of them.",
     ):
         console.print(line, markup=False, highlight=False)
 
@@ -123,7 +123,7 @@ def search_text(setting: Choice | Range | None) -> str:
 
 
 def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """Return the prose of a class's docstring, and its words on each attribute.
+    """Return the prose of a class's docstring, and the description of each attribute.
 
     The docstring has Google's style: a section `Attributes:` of lines `name: meaning` or `a, b: meaning`. Lines that
     are indented further continue the one before.

@@ -1,4 +1,4 @@
-"""Names that a shell completes, found without importing what they name."""
+"""Names that a shell completes, found without importing methods, kinds or suites."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def some_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
-def suite_names() -> list[str]:
+def suites_to_complete() -> list[str]:
     """Return the names of suites, those of plug-ins included."""
     from harness.support import shipped
 
@@ -59,7 +59,7 @@ def _plugged(package: str) -> list[str]:
     return [found.name for found in importlib.metadata.entry_points(group=f"harness.{package}")]
 
 
-complete_suite = one_of(suite_names)
+complete_suite = one_of(suites_to_complete)
 complete_method = one_of(method_names)
 complete_methods = some_of(method_names)
 complete_kind = one_of(kind_names)

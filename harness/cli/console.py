@@ -1,4 +1,4 @@
-"""Printing that several commands share."""
+"""Print for several commands."""
 
 from __future__ import annotations
 

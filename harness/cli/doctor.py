@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-le
 
 
 def diagnose(suite: str | None, store: str, mirror: Path | None) -> int:
-    """Print the findings; returns 1 if something that was asked for is missing, else 0."""
+    """Print the findings; return 1 if something requested is missing, else 0."""
     import harness
     from harness.backbones import DEFAULT_BACKBONE, locate_backbone
     from harness.features import FeatureDisk

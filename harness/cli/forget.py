@@ -17,7 +17,7 @@ _N_ROWS = 40
 
 
 def forget_command(wanted: Wanted, store: str, *, yes: bool) -> int:
-    """Show which records go, ask, and delete them; return the exit code."""
+    """List the records to delete, ask for confirmation, and delete them; return the exit code."""
     console = Console()
 
     def say(line: str) -> None:
@@ -44,5 +44,5 @@ def forget_command(wanted: Wanted, store: str, *, yes: bool) -> int:
         n_deleted, n_claimed = forget_records(opened, keys)
         say(f"{n_deleted} records forgotten; {opened.count()} are left in {opened.name}.")
         if n_claimed:
-            say(f"{n_claimed} records stay: their cells are being run. Try again when the run has ended.")
+            say(f"{n_claimed} records stay: their cells are being run. Try again after that run.")
     return 0

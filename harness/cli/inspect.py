@@ -1,4 +1,4 @@
-"""`harness status`, `report`, `export`, `import` and `compare`: what a store holds, and what goes into it."""
+"""`harness status`, `report`, `export`, `import` and `compare`: read stores and add to them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def import_command(
 
 
 def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False) -> int:
-    """Print what is better or worse in `b` than in `a`; return 1 where something is worse."""
+    """Print the configurations that are better or worse in `b` than in `a`; return 1 if any is worse."""
     from harness.analysis import write_csv
     from harness.api import compare
     from harness.report import terminal_compared
@@ -150,4 +150,4 @@ def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False
 
 
 COMPARED = ("task", "backbone", "method", "variant", "draw", "budget", "n_train", "metric", "score_a", "score_b")
-"""First columns of the file that `harness compare --out` writes, by which it knows its own."""
+"""First columns of the file that `harness compare --out` writes; they identify an earlier output."""

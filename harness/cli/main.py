@@ -1,6 +1,6 @@
 """The command `harness` and its options.
 
-This module imports typer alone, so that `harness --help` answers at once; each command imports what it needs.
+This module imports little, so `harness --help` is fast; each command imports what it needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import typer
 from harness.cli import answering
 from harness.cli.completion import complete_kind, complete_suite, complete_words
 from harness.cli.options import (
-    DEFAULT_STORE,
     MethodArgument,
     MirrorOption,
     OverwriteOption,
@@ -23,6 +22,7 @@ from harness.cli.options import (
     with_grid,
 )
 from harness.cli.streams import MaskingGroup, make_streams_tolerant, print_masked_traceback
+from harness.support import DEFAULT_STORE
 
 app = typer.Typer(
     name="harness",
@@ -42,7 +42,7 @@ def _run(
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells that failed again.")] = False,
     remeasure: Annotated[
-        bool, typer.Option("--remeasure", help="Run cells again during which the machine was disturbed.")
+        bool, typer.Option("--remeasure", help="Run cells again if the machine was disturbed while they ran.")
     ] = False,
     within: Annotated[
         str | None,
@@ -55,20 +55,19 @@ def _run(
     on_oom: Annotated[
         str,
         typer.Option(
-            help="When a cell runs out of memory: record it, or record it and halve: run it again in pieces of half "
-            "the size.",
+            help="When a cell runs out of memory: record it only, or halve: run it again in pieces of half the size.",
             autocompletion=complete_words("record", "halve"),
         ),
     ] = "record",
     throughput: Annotated[
-        int, typer.Option(help="Number of cells to run at a time on one device. Their times are in no cost table.")
+        int, typer.Option(help="Number of cells to run at a time on one device. Cost tables leave out their times.")
     ] = 1,
     price_per_hour: Annotated[
         float | None,
         typer.Option(help="Price of an hour of the device, in your currency: records and tables show each cell's."),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="Where cells run: local or ray", autocompletion=complete_words("local", "ray"))
+        str, typer.Option(help="Executor of the cells: local or ray", autocompletion=complete_words("local", "ray"))
     ] = "local",
     ray_address: Annotated[
         str | None,
@@ -95,7 +94,7 @@ def _plan(
         bool, typer.Option(help="Measure a few steps of each method without a record; else use arithmetic.")
     ] = True,
 ) -> None:
-    """List the cells of a run and predict their seconds and memory. Nothing is run but short probes."""
+    """List the cells of a run and predict their seconds and memory. Only short probes are run."""
     from harness.cli.plan import plan_command
 
     plan_command(**grid, probe=probe)
@@ -120,7 +119,7 @@ def _report(
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF) of what was measured."""
+    """Write a report: a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF)."""
     from harness.cli.inspect import write_report_command
 
     write_report_command(suite, out, store, figures, overwrite=overwrite)
@@ -162,7 +161,7 @@ def _import(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Take in results that others measured, or that another machine did."""
+    """Import results of another machine or another project."""
     from harness.cli.inspect import import_command
 
     import_command(files, form, mapping or [], store, scale=scale, ignore=ignore)
@@ -184,7 +183,7 @@ def _forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Remove records from a store: those that match all that is given. Shows them and asks first."""
+    """Delete the records that match all given options. Lists them and asks first."""
     from harness.cli.forget import forget_command
     from harness.store import Wanted
 
@@ -195,11 +194,11 @@ def _forget(
 @app.command("compare")
 def _compare(
     a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
-    b: Annotated[str, typer.Argument(help="Another: of a later commit, say, or of another machine.")],
+    b: Annotated[str, typer.Argument(help="The same, such as of a later commit or another machine.")],
     out: Annotated[Path | None, typer.Option(help="Also write all rows to this .csv file.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Show what got better or worse from A to B, beyond noise; exit code 1 where something got worse."""
+    """Show which methods got better or worse from A to B, beyond noise. The exit code is 1 if any got worse."""
     from harness.cli.inspect import compare_command
 
     raise typer.Exit(compare_command(a, b, out, overwrite=overwrite))
@@ -211,7 +210,7 @@ def _methods(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Only those that serve this task of a shipped suite, or this kind of task.",
+            help="List only methods that serve this task of a shipped suite, or this kind of task.",
             autocompletion=complete_kind,
         ),
     ] = None,
@@ -256,7 +255,7 @@ def _doctor(
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
 ) -> None:
-    """Show what is installed, which device and precision a run would use, what is cached, what is missing."""
+    """Show the installed packages, the device and precision of a run, cached files and missing files."""
     from harness.cli.doctor import diagnose
 
     raise typer.Exit(diagnose(suite, store, mirror))

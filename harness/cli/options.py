@@ -1,4 +1,4 @@
-"""Options that several commands have. Imports typer alone."""
+"""Options that several commands share. The module imports little."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from harness.cli.completion import (
     complete_suite,
     complete_words,
 )
-
-DEFAULT_STORE = "results/harness.sqlite"
+from harness.support import DEFAULT_STORE
 
 StoreOption = Annotated[
-    str, typer.Option("--store", envvar="HARNESS_STORE", help="Where records are kept: a file or a database URL.")
+    str, typer.Option("--store", envvar="HARNESS_STORE", help="Store of the records: a file or a database URL.")
 ]
 SourceOption = Annotated[
     str,
@@ -114,7 +113,7 @@ _GRID = inspect.signature(_grid, eval_str=True).parameters
 
 
 def with_grid(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_grid`; it gets their values by name, before its own, in the dict `grid`."""
+    """Give a command the options of `_grid`, before its own; their values are passed in the dict `grid`."""
 
     def flat(**given: Any) -> None:
         command({name: given.pop(name) for name in _GRID}, **given)

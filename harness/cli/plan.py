@@ -19,7 +19,7 @@ from harness.support import describe_duration, text
 _SAID = {
     "records": "records of this device",
     "probe": "a probe of a few steps",
-    "formula": "arithmetic alone: take it as an order of magnitude",
+    "formula": "arithmetic alone: only the order of magnitude is reliable",
 }
 
 
@@ -32,9 +32,9 @@ def plan_command(**asked: Any) -> None:
         console.print(line, style=style, highlight=False, markup=False)
 
     say(f"{len(found.rows)} cells, {found.n_done} done already; on {found.device}.")
-    _print_table(console, "What it would take", "method", found.methods)
+    _print_table(console, "Predicted cost by method", "method", found.methods)
     if len(found.tasks) > 1:
-        _print_table(console, "The same by task", "task", found.tasks)
+        _print_table(console, "Predicted cost by task", "task", found.tasks)
     n_unsupported = sum(row.status is None and row.unsupported is not None for row in found.rows)
     if n_unsupported:
         say(

@@ -80,7 +80,9 @@ def probe_command(
         for note in notes:
             console.print(f"Note: {note}", markup=False)
         if kept is not None:
-            console.print(f"`harness advise` counts this device's seconds by it from now on ({kept}).", markup=False)
+            console.print(
+                f"`harness advise` now uses this probe to predict seconds on this device ({kept}).", markup=False
+            )
     return 0 if any(one.seconds is not None for one in found) else 1
 
 
@@ -158,6 +160,6 @@ def _print(console: Console, found: list[Stepped], device: str, memory: float, b
         )
     console.print(f"On {device}, batches of {batch_size} texts of {seq_len} tokens:", markup=False)
     console.print(table)
-    said = "Of the device: operations counted, over the rate at which it was measured to multiply matrices."
+    said = "Of the device: counted operations, as a share of its measured rate of matrix multiplication."
     console.print(said, markup=False)
-    console.print(f"Largest batch: by the straight line through two sizes, in {memory / 1e9:.1f} GB.", markup=False)
+    console.print(f"Largest batch: extrapolated linearly from two sizes, in {memory / 1e9:.1f} GB.", markup=False)

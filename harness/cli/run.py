@@ -10,7 +10,7 @@ from harness.support import mask_store
 
 
 def run_command(store: str, within: str | None, **asked: Any) -> int:
-    """Run, print the table and where the report is; return the exit code. Arguments are those of `api.run`."""
+    """Run, print the table and the path of the report; return the exit code. Arguments are those of `api.run`."""
     console = make_console()
 
     def say(line: str, style: str | None = None) -> None:
@@ -31,15 +31,15 @@ def run_command(store: str, within: str | None, **asked: Any) -> int:
         say(f"{result.n_left} cells did not fit into {within}. {_how_to_go_on(result.store)}")
     if result.n_elsewhere:
         say(
-            f"{result.n_elsewhere} cells are being run by another run on this store. The same command again shows "
-            "them, and runs what that one leaves."
+            f"Another run on this store is running {result.n_elsewhere} cells. Repeat the command later to see them, "
+            "and to run those that are left."
         )
     if result.report is not None:
         say(f"Report: {result.report}")
     disturbed = _disturbed(result)
     if disturbed:
         say(
-            f"{len(disturbed)} cells are unsteady ({disturbed[0]}): their seconds are not to be trusted. "
+            f"{len(disturbed)} cells are unsteady ({disturbed[0]}): their timings are unreliable. "
             "--remeasure runs them again."
         )
     if result.n_failed:

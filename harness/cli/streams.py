@@ -14,7 +14,7 @@ from harness.support import HarnessError, mask_text, named_as_options
 
 
 class MaskingGroup(TyperGroup):
-    """A group of commands whose errors show no password of a store."""
+    """A group of commands that masks passwords of stores in errors."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; mask the message of an error that is meant for the user."""

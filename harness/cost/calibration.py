@@ -1,4 +1,4 @@
-"""Findings of probes on devices, kept between commands: advice carries seconds over to a device by it."""
+"""Keep the findings of probes between commands; advice uses them to predict seconds on a device."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _FILE = "probes.json"
 
 @dataclass(frozen=True)
 class Probed:
-    """One method on one device.
+    """Measured cost of one method on one device.
 
     Attributes:
-        device: its name, as records carry it.
-        backbone: its name; None for methods that use none.
-        method, config: as cells carry them.
-        batch_size: rows of a step; None where seconds are those of a text.
+        device: name of the device, as in records.
+        backbone: name of the backbone; None for methods that use none.
+        method, config: the configured method, as in cells.
+        batch_size: rows of a step; None if `seconds` are per text.
         seq_len: tokens of a row.
-        seconds: of a step, or of a text.
-        peak_bytes: of memory above the baseline.
-        made_at: when, in UTC.
-        is_accelerator: whether the device is one.
+        seconds: seconds of a step, or of a text.
+        peak_bytes: peak memory above the baseline.
+        made_at: time of the probe, in UTC.
+        is_accelerator: whether the device is an accelerator.
     """
 
     device: str
@@ -44,17 +44,17 @@ class Probed:
 
 
 def probes(folder: Path | None = None) -> list[Probed]:
-    """All that were kept, the latest last; none where the file is missing or cannot be read."""
+    """Return all stored findings, the latest last; none if the file is missing or cannot be read."""
     path = (folder or cache_folder()) / _FILE
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(path.read_text(encoding="utf-8"))
-        # Version 0.1 did not say which device is an accelerator.
+        # Version 0.1 did not store which device is an accelerator.
         return [Probed(**{"is_accelerator": is_accelerator(one["device"]), **one}) for one in kept]
     return []
 
 
 def keep(found: Iterable[Probed], folder: Path | None = None) -> Path:
-    """Add to what was kept; the same method on the same device and texts replaces what was found of it before.
+    """Store findings; they replace earlier findings of the same method on the same device and texts.
 
     Raises:
         StoreError: the file cannot be written.

@@ -1,7 +1,7 @@
-"""Costs of a cell by arithmetic: operations and bytes, before anything has run.
+"""Compute the cost of a cell by arithmetic: operations and bytes, before anything has run.
 
-It is what is known when nothing has been measured, and the ratio by which what was measured of one cell is carried over
-to another: most of its error cancels there.
+It is the only estimate when nothing was measured. Otherwise the ratio of two amounts carries a measured cost over to
+another cell; most of the error cancels in the ratio.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from harness.tasks import Source, Task
 
 _SAMPLED_TEXTS = 200
 _CHARACTERS_PER_TOKEN = 4.2
-"""Characters a token of English under a vocabulary of some 30,000 pieces. Another language's or vocabulary's ratio
-cancels out wherever something has been measured."""
+"""Characters per token of English under a vocabulary of about 30,000 pieces.
+
+The ratio of another language or vocabulary cancels out as soon as something was measured.
+"""
 
 _ALWAYS_BYTES = 40e6
-"""Buffers of libraries, and what is not of any tensor."""
+"""Buffers of libraries, and other memory outside tensors."""
 
 _HEAPS = 27.0
-"""Different tokens among n of English: about 27 times the square root of n (Heaps' law; 10,000 tokens of SST-2
-have 2,700)."""
+"""Coefficient of Heaps' law: n tokens of English hold about 27 times the square root of n different ones. 10,000 tokens
+of SST-2 hold 2,700."""
 
 _FLOAT_BYTES = 4.0
 
@@ -41,10 +43,10 @@ class Amount:
     Attributes:
         train_flops: operations of encoding training rows, tuning and fitting.
         predict_flops: operations of encoding and predicting the test rows.
-        train_rows: the same without a transformer: rows that are read in training, however often.
-        test_rows: rows that are predicted.
-        peak_bytes: above what the process held before.
-        light_steps: steps of a small network on frozen features: seconds, and next to no operations.
+        train_rows: training rows, for methods without a transformer; each counts once.
+        test_rows: rows to predict.
+        peak_bytes: peak memory above the process's baseline.
+        light_steps: steps of a small network on frozen features, which take time but few operations.
     """
 
     train_flops: float
@@ -56,9 +58,9 @@ class Amount:
 
 
 def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device: Device | None = None) -> Amount:
-    """Return what a cell comes to by its method's workload, its backbone's shape and its task's texts.
+    """Return the work and memory of a cell, from its method's workload, its backbone's shape and its task's texts.
 
-    `device` is where it runs: its memory depends on that; None is a processor without bfloat16.
+    Memory depends on `device`; None is a CPU without bfloat16.
     """
     cell, method = planned.cell, planned.method
     shape = read_shape(files.folder) if files is not None and cell.backbone is not None else None
@@ -69,9 +71,9 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     trials = method.tune
     tokens, length, longest = _tokens(task.train, task)
     each = shape.forward_flops(tokens, length)
-    if task.reply is not None:  # every token's distribution over the vocabulary
+    if task.reply is not None:  # each token has a distribution over the vocabulary
         each += 2.0 * tokens * shape.width * shape.vocabulary
-    # Trials see four fifths of the rows, for as many epochs: `tuning`.
+    # Trials train on four fifths of the rows, for as many epochs (see `tuning`).
     n_fits = 1.0 if trials is None else 1.0 + 0.8 * trials
     fitted = work.steps * work.texts_per_step * work.passes_per_text * each * n_fits
     train_flops = work.encoded * each + fitted
@@ -100,7 +102,7 @@ def _peak_bytes(
     n_logits: float,
     device: Device | None,
 ) -> float:
-    """Bytes at the moment that most are held: of a training step on the longest texts, or of encoding."""
+    """Return the peak bytes: of a training step on the longest texts, or of encoding."""
     kind = device.kind if device is not None else "cpu"
     bits16 = device is not None and device.precision(planned.cell.config.get("precision", "fp32")) == "bf16"
     how = regime(shape, kind, bits16=bits16)
@@ -110,7 +112,7 @@ def _peak_bytes(
     checkpoints = bool(planned.cell.config.get("gradient_checkpointing", False))
     through = work.passes_per_text - (FORWARD if checkpoints else 0.0) - FORWARD_AND_BACKWARD * work.share_trained
     parameters = work.share_trained * shape.n_blocks * shape.block_parameters
-    if work.share_trained >= 1.0:  # of the embedding, only what occurs is trained
+    if work.share_trained >= 1.0:  # only the embedding's rows that occur are trained
         n_words = min(float(shape.vocabulary), _HEAPS * math.sqrt(planned.cell.n_train * tokens))
         parameters += n_words * shape.width
     memory = training_memory(
@@ -123,12 +125,12 @@ def _peak_bytes(
             checkpoints=checkpoints,
         ),
         how,
-        n_rows=max(1.0, work.texts_per_step / max(1, work.pieces)),  # no piece is less than a row
+        n_rows=max(1.0, work.texts_per_step / max(1, work.pieces)),  # a piece has at least one row
         length=longest,
         n_logits=n_logits,
         pieces=work.pieces,
     )
-    # What frozen blocks gave of every training text; where all is trained, only vectors were encoded before.
+    # States of frozen blocks are kept for every training text. If all is trained, only vectors were encoded before.
     keeps_states = bool(work.encoded) and work.share_trained < 1.0
     states = _FLOAT_BYTES * planned.cell.n_train * tokens * shape.width if keeps_states else 0.0
     return _ALWAYS_BYTES + max(memory.peak_bytes + states, encoding)
@@ -136,7 +138,7 @@ def _peak_bytes(
 
 @functools.lru_cache(maxsize=256)
 def _tokens(source: Source, task: Task) -> tuple[float, float, float]:
-    """Mean tokens of a row, mean length of the sequences that it is read in, and the longest of them."""
+    """Return the mean tokens of a row, the mean length of its sequences, and the longest length."""
     limit = task.spec.max_length
     step = max(1, len(source) // _SAMPLED_TEXTS)
     counts = []

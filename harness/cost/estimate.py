@@ -1,4 +1,4 @@
-"""Seconds and bytes of cells that have not run: from records of the same device, from probes, or from a closed form."""
+"""Estimate the cost of cells before they run: from records of the same device, from probes, or in closed form."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from harness.tasks import Task
 
 EstimateBasis = Literal["records", "probe", "formula"]
 BASES: tuple[EstimateBasis, ...] = ("records", "probe", "formula")
-"""Bases that an estimate may rest on, the best first."""
+"""Bases of an estimate, the best first."""
 
 _ASSUMED_FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1.5e13}
-"""A thread of a processor, or a GPU, on small models in practice: where nothing at all has been measured."""
+"""Typical speed on small models of one CPU thread, or of a GPU; used if nothing was measured."""
 
 _ASSUMED_ROWS_PER_SECOND = 2000.0
-"""Speed of methods without a transformer."""
+"""Assumed speed of methods without a transformer."""
 
 LIGHT_STEP_SECONDS = 1.5e-3
-"""Seconds of a step of a small network on frozen features, on a core of a server (1.1 to 1.7 ms were seen)."""
+"""Seconds of a step of a small network on frozen features, on one core of a server (measured: 1.1 to 1.7 ms)."""
 
 _KEPT = 32
-"""Figures of one method, task and size that are kept: a run of any length takes the same memory."""
+"""Maximum number of figures to keep per method, task and size, which bounds the memory of a long run."""
 
 FIXED_SECONDS = 1.0
-"""A cell's own: building a model, drawing rows, scoring, storing."""
+"""Fixed cost of a cell: building a model, drawing rows, scoring, storing."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Estimate:
     """Expected cost of a cell.
 
     Attributes:
-        seconds: from its beginning to its record, with caches as they were where that was measured.
-        train_seconds: that count as training: encoding training rows, tuning, fitting.
-        peak_bytes: of memory above the baseline, of the accelerator where there is one.
-        basis: what it rests on.
+        seconds: time from the cell's start to its record, with caches as warm as when it was measured.
+        train_seconds: training time: encoding training rows, tuning and fitting.
+        peak_bytes: peak memory above the baseline, of the accelerator if there is one.
+        basis: source of the estimate.
     """
 
     seconds: float
@@ -57,17 +57,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Figure:
-    """Measured cost of one cell, beside its amount by the closed form.
+    """Measured cost of one cell, with its amount by the closed form.
 
     Attributes:
-        seconds: from its beginning to its record.
-        load_seconds, train_seconds, predict_seconds: as its record charges them.
-        peak_bytes: of memory; None where it was not measured.
-        amount: by the closed form.
-        n_train: labels.
+        seconds: time from the cell's start to its record.
+        load_seconds, train_seconds, predict_seconds: seconds by phase, as its record charges them.
+        peak_bytes: peak memory; None if it was not measured.
+        amount: work and memory by the closed form.
+        n_train: number of labels.
         basis: `records` or `probe`.
-        utilisation: share of the device's measured matrix rate; None where it is not known.
-        reading_seconds: of `train_seconds`, that went through the transformer; None is all of them.
+        utilisation: share of the device's measured matrix rate; None if unknown.
+        reading_seconds: the part of `train_seconds` spent in the transformer; None is all of it.
     """
 
     seconds: float
@@ -84,7 +84,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class _Configured:
-    """A method as configured, on a backbone: figures of one such say what its other cells take."""
+    """A configured method on a backbone; its figures predict the cost of its other cells."""
 
     method: str
     version: int
@@ -93,12 +93,12 @@ class _Configured:
 
 
 class Estimator:
-    """Estimates of cells on one device; it learns from records as they come.
+    """Estimates of cells on one device, updated with each new record.
 
     Args:
-        tasks: by name; records of others are not used.
-        backbones: of each task by its name.
-        device: where cells run.
+        tasks: the tasks by name; records of other tasks are ignored.
+        backbones: the backbone of each task, by the task's name.
+        device: device that cells run on.
     """
 
     def __init__(self, tasks: Mapping[str, Task], backbones: Mapping[str, BackboneFiles], device: Device) -> None:
@@ -111,13 +111,13 @@ class Estimator:
         self._unmeasurable: set[_Configured] = set()
 
     def add_records(self, records: Iterable[Record], planned: Mapping[str, PlannedCell]) -> None:
-        """Learn from records of cells of the plan, by their ids."""
+        """Add the records of planned cells, which are given by id."""
         for record in records:
             if record.id in planned:
                 self.add(record, planned[record.id])
 
     def add(self, record: Record, planned: PlannedCell) -> None:
-        """Learn from the record of a planned cell; one that did not come to a score says nothing."""
+        """Add the record of a planned cell; a record without a score is ignored."""
         cost = record.cost
         if record.status != "ok" or record.device != self.device.name or cost.total_seconds is None:
             return
@@ -138,13 +138,13 @@ class Estimator:
                 amount=work,
                 n_train=planned.cell.n_train,
                 basis="records",
-                # What a method on frozen features does with them says nothing of the transformer's speed.
+                # Fitting on frozen features does not measure the transformer's speed.
                 reading_seconds=cost.encode_seconds if self._workload(planned).reads_features else None,
             ),
         )
 
     def add_figure(self, planned: PlannedCell, figure: Figure) -> None:
-        """Learn from what was measured of a cell, or of a probe of one."""
+        """Add the measured cost of a cell, or of its probe."""
         cell = planned.cell
         configured = self._configured(planned)
         by_size = self._figures[configured].setdefault(cell.task, {})
@@ -155,21 +155,21 @@ class Estimator:
         self._made.pop(configured, None)
 
     def measured(self, planned: PlannedCell) -> bool:
-        """Whether anything has been measured of a cell's method as configured, on its backbone, or never can be."""
+        """Return whether a cell's configured method was measured on its backbone, or cannot be."""
         configured = self._configured(planned)
         return configured in self._unmeasurable or bool(self._figures.get(configured))
 
     def figures(self, planned: PlannedCell) -> list[Figure]:
-        """Return what was measured of a cell's method as configured, on its backbone and task, at any size."""
+        """Return the figures of a cell's configured method on its backbone and task, at any size."""
         by_size = self._figures.get(self._configured(planned), {}).get(planned.cell.task, {})
         return [figure for figures in by_size.values() for figure in figures]
 
     def give_up(self, planned: PlannedCell) -> None:
-        """Nothing can be measured of a cell's method as configured: `measured` says so, and estimates go by formula."""
+        """Mark a cell's configured method as not measurable; its estimates then use the formula."""
         self._unmeasurable.add(self._configured(planned))
 
     def estimate(self, planned: PlannedCell) -> Estimate:
-        """Return what a cell is expected to take. Cells that differ in their seeds alone share one estimate."""
+        """Return the expected cost of a cell. Cells that differ only in their seeds share one estimate."""
         if planned.unsupported is not None:  # recorded, and not run
             return Estimate(0.0, 0.0, 0.0, "formula")
         made, cell = self._made[self._configured(planned)], planned.cell
@@ -179,7 +179,7 @@ class Estimator:
         return made[key]
 
     def group(self, planned: PlannedCell) -> tuple[object, ...]:
-        """Return what cells of one estimate have in common: everything but the seed."""
+        """Return the key of a cell's estimate: everything but the seed."""
         cell = planned.cell
         return self._configured(planned), cell.task, cell.n_train, cell.budget, planned.unsupported
 
@@ -209,7 +209,7 @@ class Estimator:
         train = ratio * statistics.fmean(figure.train_seconds for figure in near)
         rest = statistics.fmean(figure.load_seconds + figure.predict_seconds for figure in near)
         seconds = statistics.fmean(figure.seconds for figure in near)
-        if charged > 0:  # where caches were warm a cell took less than it is charged for; its like will too
+        if charged > 0:  # with warm caches a cell takes less than it is charged for
             seconds *= (train + rest) / charged
         return Estimate(max(0.0, seconds), train, _peak(wanted, near), _basis(near))
 
@@ -238,7 +238,7 @@ class Estimator:
         return Estimate(FIXED_SECONDS + train + wanted.predict_flops / speed, train, wanted.peak_bytes, "formula")
 
     def flops_per_second(self) -> float:
-        """Return the speed of other methods on this device; where that is not known, of devices like it."""
+        """Return the speed of other methods on this device; if unknown, the typical speed of such devices."""
         if self._rates:
             return statistics.median(self._rates)
         return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (self.device.threads if self.device.kind == "cpu" else 1)
@@ -248,7 +248,7 @@ class Estimator:
         return planned.method.workload(planned.cell.n_train, planned.cell.budget, 1)
 
     def amount(self, planned: PlannedCell) -> Amount:
-        """Return what a cell comes to by arithmetic."""
+        """Return the work and memory of a cell by arithmetic."""
         name = planned.cell.task
         return amount(planned, self._tasks[name], self._backbones.get(name), self.device)
 
@@ -258,7 +258,7 @@ class Estimator:
 
 
 def _nearest(by_size: Mapping[tuple[int, str], deque[Figure]], n_train: int, budget: str) -> list[Figure]:
-    """Figures of the same budget where there are some, at the nearest size; records before probes."""
+    """Return the figures at the nearest size, of the same budget if there are any; records before probes."""
     if not by_size:
         return []
     kept = {key: _best(list(figures)) for key, figures in by_size.items()}
@@ -278,7 +278,7 @@ def _peak(wanted: Amount, figures: list[Figure]) -> float:
 
 
 def _best(figures: list[Figure]) -> list[Figure]:
-    """Those of the best basis that there is."""
+    """Return the figures of the best available basis."""
     found = {figure.basis for figure in figures}
     return [figure for figure in figures if figure.basis == next(name for name in BASES if name in found)]
 
@@ -288,10 +288,10 @@ def _basis(figures: list[Figure]) -> EstimateBasis:
 
 
 def total_seconds(cells: Iterable[PlannedCell], estimator: Estimator, backbones: Mapping[str, BackboneFiles]) -> float:
-    """Seconds that the cells take, run one after another.
+    """Return the expected seconds of the cells, run one after another.
 
-    Cells on frozen features of one task share them: where an estimate is of a single cell's, the dearest stands for the
-    encoding of all. Records tell what cells took with features as warm as they were, and are taken as they are.
+    Cells on frozen features of one task share the features. If estimates assume a cold cache, the most expensive cell
+    stands for the encoding of all. Estimates from records already include the effect of the cache.
     """
     total = 0.0
     shared: defaultdict[tuple[str, str | None], list[float]] = defaultdict(list)

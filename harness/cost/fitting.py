@@ -1,4 +1,4 @@
-"""Smaller forms of a cell that does not fit into memory: the same steps in less of it."""
+"""Find smaller forms of a cell that does not fit into memory: the same steps in less memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.planning import PlannedCell
 
 @dataclass(frozen=True)
 class Smaller:
-    """A cell in less memory.
+    """A cell that needs less memory.
 
     Attributes:
         planned: the cell.
-        peak_bytes: that it is expected to take.
+        peak_bytes: expected peak memory.
     """
 
     planned: PlannedCell
@@ -24,7 +24,7 @@ class Smaller:
 
 
 def halved(planned: PlannedCell) -> PlannedCell | None:
-    """Return the cell with the same steps in about half the memory of one; None where the method knows of none."""
+    """Return the cell with the same steps in about half the memory; None if the method has no such form."""
     method = planned.method.halved()
     if method is None or planned.unsupported is not None:
         return None
@@ -32,9 +32,9 @@ def halved(planned: PlannedCell) -> PlannedCell | None:
 
 
 def first_that_fits(planned: PlannedCell, estimator: Estimator, memory_bytes: float) -> Smaller | None:
-    """Return the least changed of a cell's smaller forms that is expected to fit; None where none is, or itself does.
+    """Return the least changed form of a cell that is expected to fit; None if none does, or if the cell itself fits.
 
-    What was measured or estimated of the cell itself is carried over by the closed form's ratio.
+    The closed form's ratio carries the cell's own measured or estimated memory over to the smaller form.
     """
     needed = estimator.estimate(planned).peak_bytes
     if needed <= memory_bytes:

@@ -1,9 +1,9 @@
-"""Memory of training by arithmetic: weights, gradients, the optimiser's state, and what the backward pass keeps.
+"""Compute the memory of training: weights, gradients, the optimiser's state and saved activations.
 
-What a block keeps is added up tensor by tensor, as torch's autograd keeps them of transformers' own modules: the tests
-compare it with autograd's saved tensors and with all tensors alive. The rule of thumb, `34 + 5 a s / h` bytes a
-token and width (Korthikanti et al., 2022, arXiv:2205.05198), is of another implementation, in 16 bits throughout; here
-parameters, norms and the residual stream are in 32, and matrix products in 16 where autocast makes them so.
+The activations of a block are added up tensor by tensor, as torch's autograd saves them for transformers' modules.
+Tests compare the sum with autograd's saved tensors and with all live tensors. The rule of thumb, `34 + 5 a s / h` bytes
+per token and width (Korthikanti et al., 2022, arXiv:2205.05198), describes another implementation, in 16 bits
+throughout. Here parameters, norms and the residual stream have 32 bits, and matrix products have 16 under autocast.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from harness.cost.shape import Shape
 
 _FLOAT: Final = 4
 _MOMENTS: Final = 2
-"""AdamW's averages of gradients and of their squares."""
+"""Number of AdamW's moments: averages of gradients and of their squares."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """How a step is computed.
+    """Numerical regime of a step.
 
     Attributes:
         bits16: whether matrix products are in bfloat16, under autocast.
-        fused_attention: whether attention keeps no scores; torch's for the CPU keeps them where it drops some out.
-        mask_bytes: of a dropout mask's element: 1 by torch's own dropout; those of a CPU are numbers.
+        fused_attention: whether attention keeps no scores; on the CPU, torch keeps them if it uses dropout.
+        mask_bytes: bytes of an element of a dropout mask: 1 in torch's own dropout; floats on a CPU.
     """
 
     bits16: bool
@@ -34,7 +34,7 @@ class Regime:
 
     @property
     def product_bytes(self) -> int:
-        """Bytes of an element that a matrix product reads or gives."""
+        """Bytes of an element that a matrix product reads or writes."""
         return 2 if self.bits16 else _FLOAT
 
 
@@ -53,11 +53,11 @@ class Trained:
     """Parts of a transformer that a step trains.
 
     Attributes:
-        blocks: that are trained themselves, from the last on: they keep what enters their matrices.
-        blocks_through: that are fixed, and that gradients pass through.
-        parameters: numbers that have a gradient and an optimiser's state.
-        additions: numbers a token and block that small additions keep of what enters them, in widths of the model.
-        checkpoints: whether blocks are computed again in the backward pass.
+        blocks: number of trained blocks, counted from the last; they keep the inputs of their matrices.
+        blocks_through: number of fixed blocks that gradients pass through.
+        parameters: number of parameters with a gradient and an optimiser's state.
+        additions: inputs that small added modules keep, per token and block, in widths of the model.
+        checkpoints: whether blocks are recomputed in the backward pass.
     """
 
     blocks: float
@@ -69,14 +69,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step, at the moment that most are held.
+    """Peak bytes of a training step.
 
     Attributes:
-        weights: all of the model's, in float32.
-        gradients: of what is trained.
-        optimiser: the state of AdamW.
-        kept: what the backward pass needs, rounded copies of the weights among it.
-        passing: what the top block's backward pass, or that of the logits, holds for a moment.
+        weights: all weights of the model, in float32.
+        gradients: gradients of the trained parameters.
+        optimiser: state of AdamW.
+        kept: saved for the backward pass, including rounded copies of the weights.
+        passing: temporaries of the top block's backward pass, or of the logits'.
+        in_pieces: whether a batch goes through in several pieces.
     """
 
     weights: float
@@ -88,7 +89,7 @@ class Memory:
 
     @property
     def peak_bytes(self) -> float:
-        """When the backward pass begins nothing has a gradient yet; when it ends nothing is kept any more."""
+        """Peak of both ends of the backward pass: at its start there are no gradients, at its end nothing is kept."""
         begins = self.kept + self.passing + (self.gradients if self.in_pieces else 0.0)
         return self.weights + self.optimiser + max(begins, self.gradients + self.passing / 2)
 
@@ -96,21 +97,21 @@ class Memory:
 def training_memory(
     shape: Shape, trained: Trained, how: Regime, *, n_rows: float, length: float, n_logits: float = 0.0, pieces: int = 1
 ) -> Memory:
-    """Memory of a step.
+    """Return the memory of a training step.
 
     Args:
-        shape: of the transformer.
-        trained: what of it.
-        how: it is computed.
-        n_rows: texts that go through at once: of a piece, where a batch goes through in pieces.
-        length: tokens of each, padding included.
-        n_logits: places a text whose token is predicted over the whole vocabulary.
-        pieces: that a batch goes through in.
+        shape: sizes of the transformer.
+        trained: its trained parts.
+        how: numerical regime.
+        n_rows: texts that go through at once: those of a piece if a batch is split.
+        length: tokens of each text, padding included.
+        n_logits: tokens per text that are predicted over the whole vocabulary.
+        pieces: number of pieces of a batch.
     """
     tokens = n_rows * length
     product = how.product_bytes
     full = tokens * kept_by_block(shape, how, length, trains=True)
-    added = product + (float(_FLOAT) if how.mask_bytes > 1 else 1.0)  # what enters, rounded, and its mask
+    added = product + (float(_FLOAT) if how.mask_bytes > 1 else 1.0)  # the rounded input and its mask
     through = tokens * (kept_by_block(shape, how, length, trains=False) + trained.additions * added * shape.width)
     n_through = trained.blocks + trained.blocks_through
     kept = trained.blocks * full + trained.blocks_through * through
@@ -121,7 +122,7 @@ def training_memory(
     if trained.blocks >= shape.n_blocks:  # the norm behind the embeddings, and its dropout
         kept += tokens * shape.width * (_FLOAT + (how.mask_bytes if shape.dropout > 0 else 0.0))
     passing = tokens * (2.0 * _FLOAT * shape.width + 2.0 * product * shape.inner)
-    if n_logits:  # as they are, and their log-probabilities; then the gradients of both, before any block's
+    if n_logits:  # logits and log-probabilities; then the gradients of both, before any block's
         each = n_rows * n_logits * shape.vocabulary
         kept += each * (product + _FLOAT)
         passing = max(passing, each * (_FLOAT + (product if how.bits16 else 0.0)))
@@ -136,21 +137,21 @@ def training_memory(
 
 
 def kept_by_block(shape: Shape, how: Regime, length: float, *, trains: bool) -> float:
-    """Bytes a token that one block's backward pass needs.
+    """Return the bytes per token that one block's backward pass needs.
 
     Args:
-        shape: of the transformer.
-        how: it is computed.
-        length: of sequences.
-        trains: whether the block's matrices have gradients: then what enters each of them is kept.
+        shape: sizes of the transformer.
+        how: numerical regime.
+        length: tokens of a sequence.
+        trains: whether the block's matrices have gradients; their inputs are then kept.
     """
     width, inner, wide, product = shape.width, shape.inner, shape.attention_width, how.product_bytes
-    # Queries, keys and values as attention reads them (keys and values once for each head), and what it gives.
+    # Queries, keys and values as attention reads them (keys and values once for each head), and its output.
     if how.fused_attention:
         kept = 4.0 * product * wide + _FLOAT * shape.n_heads
-    else:  # in float32, with scores as they are, their mask, and the two multiplied
+    else:  # in float32, with scores, their mask, and the masked scores
         kept = 3.0 * _FLOAT * wide + product * wide + 3.0 * _FLOAT * shape.n_heads * length
-    kept += 2.0 * _FLOAT * width  # what enters the two norms
+    kept += 2.0 * _FLOAT * width  # inputs of the two norms
     if shape.dropout > 0:
         kept += 2.0 * how.mask_bytes * width
     if shape.gated:  # both inner layers and the activation of one, multiplied in the backward pass
@@ -161,17 +162,17 @@ def kept_by_block(shape: Shape, how: Regime, length: float, *, trains: bool) -> 
         kept += product * inner
         if trains:
             kept += product * inner
-    if trains:  # what enters queries, keys, values and the inner layers: autocast rounds it anew for each
+    if trains:  # inputs of queries, keys, values and inner layers: autocast rounds them for each
         n_rounded = 3 + (2 if shape.gated else 1)
         kept += n_rounded * product * width if how.bits16 else 2.0 * _FLOAT * width
     return kept
 
 
 def encoding_memory(shape: Shape, how: Regime, *, n_rows: float, length: float) -> float:
-    """Bytes beside the weights that a forward pass without gradients holds at most: in a block's inner layer."""
+    """Return the peak bytes of a forward pass without gradients, apart from the weights: in a block's inner layer."""
     tokens, product = n_rows * length, how.product_bytes
     n_inner = 4.0 if shape.gated else 2.0
-    # The residual stream; of an encoder also its embeddings, and sums ahead of norms.
+    # The residual stream; for an encoder also its embeddings, and the sums before norms.
     n_streams = 2.0 if shape.gated else 4.0
     held = n_streams * _FLOAT * shape.width + product * shape.width + n_inner * product * shape.inner
     return tokens * held + (2.0 * shape.width * shape.inner if how.bits16 else 0.0)

@@ -1,8 +1,7 @@
-"""Measured probes: a few steps of a method on a few rows, carried over to its whole cells by the closed form.
+"""Probe methods: measure a few steps on a few rows, and carry them over to whole cells by the closed form.
 
-A probe is a cell in small, run as any other by a worker and never stored. Where a backbone comes without weights it
-runs on random ones, and where it is too large for the device, on its first blocks alone: what a step costs depends on
-neither.
+A probe is a small cell that a worker runs like any other; it is never stored. A backbone without weights gets random
+ones, which does not affect the cost. A backbone that is too large for the device is cut to its first blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from harness.tasks import Task
 _STEPS = (2, 6)
 _FEWEST_STEPS = (1, 2)
 _PATIENCE_SECONDS = 40.0
-"""A probe that would take longer than that by arithmetic makes do with the fewest steps."""
+"""Expected time above which a probe takes the fewest steps."""
 
 _ROWS = 64
 _TEST_ROWS = 32
@@ -35,15 +34,15 @@ _KEPT_BLOCKS = 2
 
 @dataclass(frozen=True)
 class Probe:
-    """Cells in small that stand for all cells of a method as configured.
+    """Small cells that represent all cells of a configured method.
 
     Attributes:
-        planned: one of those that it stands for.
-        cells: to be run one after another; what the last takes more than the first is what more work takes.
-        task: theirs, with few test rows.
+        planned: one of the cells that the probe represents.
+        cells: cells to run one after another; the difference of last and first is the cost of more steps.
+        task: their task, with few test rows.
         files: their backbone.
-        n_blocks: blocks of the backbone that they run on; None is all.
-        device: where they run.
+        n_blocks: number of the backbone's blocks to use; None is all.
+        device: device that they run on.
     """
 
     planned: PlannedCell
@@ -54,13 +53,13 @@ class Probe:
     device: Device | None = None
 
     def figure(self, records: list[Record]) -> Figure:
-        """Return the figure that the records of the cells give; all are `ok`."""
+        """Return the measured cost, from the records of the cells; all must be `ok`."""
         amounts = [amount(cell, self.task, self.files, self.device) for cell in self.cells]
         last = records[-1].cost
         train, work, flops = last.train_seconds or 0.0, amounts[-1], last.train_flops or 0.0
         if len(records) > 1:
             more = train - (records[0].cost.train_seconds or 0.0)
-            if more > 0:  # what a fit takes before its first step is left out; else it is too short to be told apart
+            if more > 0:  # leave out the time before the first step, if the difference is large enough
                 train, work = more, _difference(amounts[-1], amounts[0])
                 flops -= records[0].cost.train_flops or 0.0
         rate = records[-1].provenance.matrix_flops_per_second
@@ -93,10 +92,10 @@ def make_probe(
         planned: the cell.
         task: its task.
         files: its backbone.
-        memory_bytes: of the device; a backbone that may not fit is probed on its first blocks.
-        flops_per_second: what the device is thought to do.
-        folder: where such a backbone's configuration may be written.
-        device: where it will run.
+        memory_bytes: memory of the device; a backbone that may not fit is probed on its first blocks.
+        flops_per_second: assumed speed of the device.
+        folder: folder for the configuration of such a backbone.
+        device: device that the probe will run on.
     """
     method = planned.method.model_copy(update={"tune": None})
     n_blocks = None
@@ -130,7 +129,7 @@ def _with_few_test_rows(task: Task) -> Task:
 
 
 def _shallower(files: BackboneFiles, folder: Path) -> BackboneFiles:
-    """Write the backbone's configuration with its first blocks alone, and its tokenizer, without weights."""
+    """Write the backbone's configuration, cut to its first blocks, and its tokenizer, without weights."""
     target = folder / f"{files.fingerprint[:16]}-{_KEPT_BLOCKS}"
     if not target.exists():
         files.copy_without_weights(target)

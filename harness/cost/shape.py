@@ -1,4 +1,4 @@
-"""The sizes of a transformer that its cost depends on, read from its configuration; nothing is loaded."""
+"""Read the sizes of a transformer that its cost depends on, from its configuration; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "n_inner", "hidden_dim")
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads")
 _GATED = {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "smollm3", "modernbert"}
-"""Architectures whose blocks have three matrices between their inner layers instead of two."""
+"""Architectures whose inner layers have three matrices instead of two."""
 
 _USUAL_DROPOUT = 0.1
 _DROP_UNLESS_TOLD = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "mpnet"}
-"""Architectures that transformers gives dropout where a configuration says nothing of it."""
+"""Architectures with dropout in transformers unless the configuration sets it."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a transformer; of a sequence-to-sequence one, of its encoder.
+    """Sizes of a transformer, or of a sequence-to-sequence transformer's encoder.
 
     Attributes:
-        n_blocks: blocks.
-        width: of a hidden state.
-        block_parameters: weights of the matrices of one block.
-        vocabulary: tokens.
+        n_blocks: number of blocks.
+        width: width of a hidden state.
+        block_parameters: number of weights in the matrices of one block.
+        vocabulary: number of tokens in the vocabulary.
         inner: width of a block's inner layer.
-        n_heads: of attention.
-        attention_width: of all its heads together.
-        gated: whether the inner layer is two layers, multiplied.
-        dropout: rate inside the blocks.
-        attention_dropout: rate of attention's scores.
+        n_heads: number of attention heads.
+        attention_width: width of all heads together.
+        gated: whether the inner layer is a product of two layers.
+        dropout: dropout rate inside the blocks.
+        attention_dropout: dropout rate of attention scores.
     """
 
     n_blocks: int
@@ -55,17 +55,17 @@ class Shape:
         return self.n_blocks * self.block_parameters + self.vocabulary * self.width
 
     def forward_flops(self, n_tokens: float, length: float) -> float:
-        """Operations of a forward pass of `n_tokens` in sequences of `length`; a multiply-add is two.
+        """Return the operations of a forward pass of `n_tokens` in sequences of `length`; a multiply-add counts as two.
 
-        Each weight of a matrix is used once a token; scores and sums of attention take two products of `length` by
-        `width` (Kaplan et al., 2020, arXiv:2001.08361, table 1).
+        Each weight of a matrix is used once per token; attention takes two products of `length` by `width` (Kaplan et
+        al., 2020, arXiv:2001.08361, table 1).
         """
         return n_tokens * self.n_blocks * (2.0 * self.block_parameters + 4.0 * length * self.width)
 
 
 @functools.lru_cache(maxsize=64)
 def read_shape(folder: Path) -> Shape | None:
-    """Return the shape that a folder's `config.json` states; None where it does not say enough."""
+    """Return the shape in a folder's `config.json`; None if the file is incomplete."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A task without data: texts of an exact length in tokens, for finding out what methods cost."""
+"""Make a task without data: texts of an exact length in tokens, to measure the cost of methods."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ N_CLASSES = 2
 
 
 def synthetic_task(n_train: int, n_test: int, seq_len: int) -> Task:
-    """Two classes of texts that a tokenizer cuts to `seq_len` tokens, special tokens included.
+    """Return a task of two classes; a tokenizer cuts its texts to `seq_len` tokens, special tokens included.
 
     Args:
         n_train: training rows.
         n_test: test rows.
         seq_len: tokens of every text.
     """
-    # Where the texts come from is no data set; the field has to name one.
+    # The texts come from no data set, but the field must name one.
     spec = TaskSpec(name=NAME, data=DataSource(embedded="docstrings"), max_length=seq_len, label_names=("a", "b"))
     kind = kinds.get("classification")
     data = hashlib.sha256(f"probe {n_train} {n_test} {seq_len}".encode()).hexdigest()

@@ -91,10 +91,10 @@ def texts_of_frame(frame: Any, column: str) -> list[Any]:
         DataError: the column is missing or there twice, or there is no row.
     """
     files = files_of(frame)
-    return rows_of(files, "train", [column]).columns[column]
+    return file_rows(files, "train", [column]).columns[column]
 
 
-def rows_of(files: Files, part: str, columns: Sequence[str]) -> FileRows:
+def file_rows(files: Files, part: str, columns: Sequence[str]) -> FileRows:
     """Return columns of the part `train` or `test` of a user's files or data frames.
 
     Raises:

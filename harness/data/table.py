@@ -23,7 +23,7 @@ from harness.data.classes import (
     sorted_labels,
 )
 from harness.data.files import stem_of
-from harness.data.frames import FRAME_NAME, Frames, UserData, files_of, rows_of
+from harness.data.frames import FRAME_NAME, Frames, UserData, file_rows, files_of
 from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
@@ -157,7 +157,7 @@ def read_table(files: Files, columns: Columns, *, strict: bool = False) -> Table
 
 
 def _read_part(files: Files, part: str, columns: Columns, *, strict: bool) -> Part:
-    rows = rows_of(files, part, [columns.text, columns.label])
+    rows = file_rows(files, part, [columns.text, columns.label])
     texts, labels, origin = rows.columns[columns.text], rows.columns[columns.label], rows.origin
     left_out: Counter[str] = Counter()
     if not strict:

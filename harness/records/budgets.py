@@ -52,17 +52,17 @@ class Budget:
                 object.__setattr__(self, name, float(value))  # 3 and 3.0 are one budget, so one identity
 
     def to_json(self) -> dict[str, float | int]:
-        """Only what is set, so that a new kind of budget does not change old identities."""
+        """Return only the limits that are set, so that a new kind of budget does not change old identities."""
         return {name: value for name, value in fields_of(self).items() if value is not None}
 
     def label(self) -> str:
-        """Return a short text for tables: `train_seconds=60, epochs=3`; `default` where nothing is set."""
+        """Return a short text for tables: `train_seconds=60, epochs=3`; `default` if no limit is set."""
         return ", ".join(f"{name}={value:.15g}" for name, value in self.to_json().items()) or "default"
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
 def shared_budget(items: tuple[tuple[str, float], ...]) -> Budget:
-    """One object for all equal budgets."""
+    """Return one shared object for all equal budgets."""
     return Budget(**dict(items))  # type: ignore[arg-type]
 
 
@@ -87,7 +87,7 @@ def parse_budget(text: str) -> Budget:
     """Read `train_seconds=60,epochs=3`. Bytes take kB, MB, GB (powers of ten) or KiB, MiB, GiB (powers of two).
 
     Raises:
-        UsageError: an unknown name, one given twice, or no number above 0. The message has an example.
+        UsageError: an unknown or repeated name, or a number that is not above 0. The message has an example.
     """
     known = [item.name for item in dataclasses.fields(Budget)]
     values: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def parse_bytes(text: str, option: str) -> int:
     """Return the bytes of a size with its unit: `8GB` (powers of ten) or `7.5GiB` (powers of two).
 
     Raises:
-        UsageError: anything else, or a number without its unit. The message names `option` and a form that is right.
+        UsageError: anything else, or a number without its unit. The message names `option` and a valid form.
     """
     given = text.strip()
     matched = _NUMBER.fullmatch(given)

@@ -1,4 +1,4 @@
-"""Plain data of dataclasses, and the canonical JSON that identities are made of; both fast enough for huge grids."""
+"""Fields of dataclasses, and the canonical JSON that identities hash; both fast enough for huge grids."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
-"""Canonical JSON of a value: keys sorted, no blanks, ASCII; ValueError for what is no number."""
+"""Canonical JSON of a value: keys sorted, no blanks, ASCII; ValueError for NaN and infinities."""
 
 _MOST_TEXTS = 1024
 _texts: dict[int, tuple[Any, str]] = {}
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return a dataclass's fields by name, as they are: `dataclasses.asdict` would copy whatever is inside them."""
+    """Return a dataclass's fields by name, without the deep copies of `dataclasses.asdict`."""
     return {name: getattr(value, name) for name in _names(type(value))}  # type: ignore[arg-type]
 
 
@@ -27,12 +27,12 @@ def _names(of: Any) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def canonical(value: str | int | None) -> str:
-    """`encode` of a plain value, remembered."""
+    """Return `encode` of a plain value, cached."""
     return encode(value)
 
 
 def canonical_of(value: Any, to_json: Callable[[Any], Any]) -> str:
-    """`encode` of a budget or configuration, once an object: a grid's thousands of cells share a few of them."""
+    """Return `encode` of a budget or configuration, cached by object, since thousands of cells share a few objects."""
     known = _texts.get(id(value))
     if known is None or known[0] is not value:
         if len(_texts) >= _MOST_TEXTS:
@@ -42,7 +42,7 @@ def canonical_of(value: Any, to_json: Callable[[Any], Any]) -> str:
 
 
 def shared_config(config: dict[str, Any]) -> Any:
-    """One object for all cells with equal configurations: a hundred thousand records have a few."""
+    """Return one shared object for all cells with equal configurations, since many records have few of them."""
     try:
         return _shared_flat(tuple(config), *config.values())
     except TypeError:  # nested, so not hashable

@@ -1,4 +1,4 @@
-"""Facts about a cell that later layers read: what its method is, what it read, and how measuring went."""
+"""Facts about a cell that later layers read: its method's role, the texts it read, and how it was measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Literal
 from harness.records.workload import FitLength, Workload
 
 Role = Literal["floor", "baseline", "frozen features", "fine-tuning", "from scratch", "prompting"]
-"""Use that a method makes of the transformer, which decides what its records can stand for.
+"""Role of the transformer in a method, which decides how its records may be used.
 
-- `floor`: it ignores the texts; nobody would choose it.
+- `floor`: it ignores the texts; never a candidate for use.
 - `baseline`: it learns from the texts without a transformer.
-- `frozen features`: it learns from what the frozen transformer says of each text.
+- `frozen features`: it learns from the frozen transformer's features.
 - `fine-tuning`: it takes optimiser steps inside the pretrained transformer.
 - `from scratch`: it trains the same architecture from random weights.
-- `prompting`: it asks the pretrained model in words, and trains nothing.
+- `prompting`: it prompts the pretrained model, and trains nothing.
 """
 
 ROLES: tuple[Role, ...] = typing.get_args(Role)
@@ -28,14 +28,14 @@ TRAINS_INSIDE: frozenset[Role] = frozenset({"fine-tuning", "from scratch"})
 
 @dataclass(frozen=True)
 class TextLengths:
-    """Lengths of the texts of one part that a method read, in tokens; None is not known.
+    """Lengths in tokens of the texts of one part that a method read; None is unknown.
 
     Attributes:
         longest: tokens of the longest one, after cutting.
         mean: tokens of a text, over those that the cell read.
-        n_texts: texts that were looked at for cutting.
-        n_cut: those that were longer than could be read, and lost an end.
-        cut_side: the end that was cut off.
+        n_texts: number of texts that were checked for cutting.
+        n_cut: number of these that were too long, and were cut.
+        cut_side: end that was cut off.
     """
 
     longest: int | None = None
@@ -46,35 +46,35 @@ class TextLengths:
 
     @property
     def share_cut(self) -> float | None:
-        """Share of the texts that were cut; None where none was, or nothing is known."""
+        """Share of the texts that were cut; None if none was, or if unknown."""
         return self.n_cut / self.n_texts if self.n_cut and self.n_texts else None
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about one cell. None is not known.
+    """Facts about one cell; None is unknown.
 
     Attributes:
-        role: what the method does with the transformer.
+        role: role of the transformer in the method.
         workload: work of this cell, as its method declares it; for one fit where settings are tuned.
         fit_length: steps of a fit as a function of labels, for methods that take any.
         defaults: default values of the settings that a configuration states only where they differ.
-        is_evidence: whether the score says something of methods; not where it chose among settings or methods.
+        is_evidence: whether the score is evidence about methods; false if it served to choose settings or methods.
         train_texts, test_texts: lengths of the texts that were read.
         n_terms: terms that a bag of words found in the training texts.
         counts_words: whether these terms are words and pairs of words, as other such methods count them.
         penalty: inverse penalty of a logistic regression, given or chosen.
-        tuned_trials: how tuning went, in words; None where nothing was to be tuned.
-        tuned_settings: the settings that tuning chose.
-        unsteady: what disturbed the machine while the cell was measured, in words; None for nothing.
-        left_behind: what the method had not ended when it returned, in words; None for nothing.
-        on_oom: how the cell came to need less memory than was asked for, in words.
-        peak_rss_source, energy_source: how these figures were read.
-        missing: why figures are missing, by figure.
+        tuned_trials: description of the tuning; None without tuning.
+        tuned_settings: settings that tuning chose.
+        unsteady: description of what disturbed the machine while the cell was measured; None for nothing.
+        left_behind: description of work that the method left running when it returned; None for nothing.
+        on_oom: description of how the cell was changed to need less memory.
+        peak_rss_source, energy_source: source of these figures.
+        missing: reasons for missing figures, by figure.
         packages: other packages that the cell's method, kind or metric come from, by which of these.
-        imported_from: the file of results that others measured.
-        protocol: what their figures mean that mean something else here.
-        remarks: what the method says of its fit, in words, by subject. For people: nothing reads them.
+        imported_from: file of imported results.
+        protocol: explanation of imported figures that have a different meaning here.
+        remarks: the method's remarks on its fit, by subject. For people: no code reads them.
     """
 
     role: Role | None = None
@@ -106,7 +106,7 @@ class Facts:
         return self.role in TRAINS_INSIDE
 
     def in_words(self) -> dict[str, str]:
-        """Return how the cell was measured, by subject: what a reader of a report should know."""
+        """Return remarks on how the cell was measured, by subject, for readers of a report."""
         told = {
             "peak_rss": self.peak_rss_source,
             "energy": self.energy_source,
@@ -127,7 +127,7 @@ class Facts:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | Facts) -> Facts:
-        """Return what `to_json` was made from; facts that an upgrade has read already as they are."""
+        """Return the facts from the result of `to_json`; `Facts` of an upgrade are returned unchanged."""
         if isinstance(value, Facts):
             return value
         found = dict(value)
@@ -146,7 +146,7 @@ _PARTS: dict[str, type] = {
 
 
 def stated(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that differ from their defaults, those of inner dataclasses likewise."""
+    """Return the fields of a dataclass that differ from their defaults, also inside inner dataclasses."""
     found = {}
     for item in dataclasses.fields(value):
         own = getattr(value, item.name)

@@ -1,4 +1,4 @@
-"""Records as JSON: what a store keeps of one, and files of one record a line for exchange and for reference results.
+"""Convert records to JSON for stores, and to files of one record per line for exchange and reference results.
 
 Everything written is plain ASCII JSON without NaN, so that any reader takes it.
 """
@@ -24,10 +24,10 @@ MAX_LINE_BYTES = 2**25
 
 
 def payload_of(record: Record) -> dict[str, Any]:
-    """Return the record's JSON, with null where a side figure (a loss that diverged, say) is not a finite number.
+    """Return the record's JSON, with null for side figures that are not finite, such as a diverged loss.
 
     Raises:
-        StoreError: if the score itself is not a finite number: that is no `ok`, and null would hide it.
+        StoreError: the score is not finite; such a record is not `ok`, and null would hide it.
     """
     value = record.to_json()
     if record.score is not None and not math.isfinite(record.score.value):
@@ -53,8 +53,8 @@ def _finite(value: Any) -> Any:
 
 
 def dump(value: Any) -> str:
-    """Compact JSON in ASCII; refuses NaN and infinities."""
-    # ASCII only: a lone surrogate or a NUL in an error message is then no trouble to any database or encoding.
+    """Return compact JSON in ASCII; refuse NaN and infinities."""
+    # ASCII only: no database or encoding then fails on a lone surrogate or a NUL in an error message.
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -66,12 +66,12 @@ def sentence_of(error: BaseException | None) -> str:
 
 
 def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
-    """Write records, predictions included, one JSON object a line; returns how many.
+    """Write records, predictions included, one JSON object per line; return their number.
 
     The file is replaced whole or not at all.
 
     Raises:
-        StoreError: if it cannot be written.
+        StoreError: the file cannot be written.
     """
     n_written = 0
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -92,7 +92,7 @@ def read_jsonl(
         checked: check every field. Files that come with the package are checked when they are made.
 
     Raises:
-        StoreError: naming the file, the line and the field that are wrong, while the stream is read.
+        StoreError: a line is no record; the message names the file, the line and the field. Raised while reading.
     """
     return (record for _, record in read_numbered(path, with_predictions=with_predictions, checked=checked))
 
@@ -128,7 +128,7 @@ def _parse_line(line: bytes, where: str, *, with_predictions: bool, checked: boo
         if checked:
             check_predictions(record)
         return record
-    except Exception as error:  # whatever is wrong with a stranger's line, the answer is the same
+    except Exception as error:  # any fault of a foreign line gives the same message
         raise StoreError(
             f"{where} is not a record: {sentence_of(error)} Expected a line as `write_jsonl` writes it."
         ) from error

@@ -1,4 +1,4 @@
-"""Labels of configurations: a method's name, and what tells one configuration of it from its others."""
+"""Labels of configurations: a method's name, and the settings that distinguish it from the method's others."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from harness.records.record import Cell
 
 
 def variants(cells: Iterable[Cell], defaults: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a label for each cell's configuration of its method, by what tells it from the method's others.
+    """Return a label for each cell's configuration, made of the settings that distinguish it from the method's others.
 
     Args:
-        cells: of any methods.
-        defaults: of each cell, the settings that its configuration states only where they differ (`Facts.defaults`).
+        cells: cells of any methods.
+        defaults: for each cell, the settings that its configuration states only if they differ (`Facts.defaults`).
 
-    A version tells cells apart only where a task and a backbone have cells of one configuration in several versions. A
-    fault that is mended on some backbones, or for some kinds of task, raises the version there only, and a method is
-    still one method.
+    The version is part of a label only if one configuration has several versions on one task and backbone. A bug fix
+    that affects some backbones or kinds of task raises the version there only; it is still one method.
 
-    Such as `lora[rank=4]`: two configurations never share a label, and a method with one configuration bears its own
-    name. A setting that is stated only where it differs from the default (`tfidf[analyzer=char]`) is always told.
+    An example is `lora[rank=4]`. Two configurations never share a label. The label of a method with one configuration
+    is its name. A setting that is stated only if it differs from the default is always part of the label
+    (`tfidf[analyzer=char]`).
     """
     cells = list(cells)
     unstated: defaultdict[str, set[str]] = defaultdict(set)
@@ -80,7 +80,7 @@ def _label(method: str, told: Mapping[str, str]) -> str:
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings by dotted names, values as JSON without the quotes of a plain word."""
+    """Return nested settings by dotted names; values are JSON, without quotes around plain words."""
     flat: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
@@ -92,10 +92,10 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def canonical_text(value: Any) -> str:
-    """Return JSON of a value, keys sorted, letters as they are."""
+    """Return JSON of a value with sorted keys and unescaped letters."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def storable(text: str) -> str:
-    """Return the text with lone surrogates spelt out: one undecodable file name must not break an export."""
+    """Return the text with lone surrogates escaped: one undecodable file name must not break an export."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Predictions of each test row beside the right answers, packed as JSON."""
+"""Predictions and right answers of each test row, packed as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from harness.support import UsageError
 
 MAX_BYTES = 2**28
-"""Most bytes that the predictions of one record may take when they are unpacked."""
+"""Maximum size in bytes of one record's unpacked predictions."""
 
 MAX_STATISTICS = 64
 _DTYPES = frozenset({"|u1", "|b1", "|i1", "<u1", "<u2", "<u4", "<u8", "<i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"})
@@ -25,18 +25,19 @@ _DTYPES = frozenset({"|u1", "|b1", "|i1", "<u1", "<u2", "<u4", "<u8", "<i1", "<i
 
 @dataclass(frozen=True)
 class Predictions:
-    """Per test row: what was predicted and what was right. All later statistics rest on these.
+    """Prediction and right answer of each test row, on which all later statistics rest.
 
-    Where answers are indices (of classes, of choices), both are here. Where they are texts, or likelihoods, the
-    sufficient statistics of the task's metrics are, and the texts themselves.
+    For answers that are indices (of classes or choices), both are stored. For texts and likelihoods, the sufficient
+    statistics of the task's metrics are stored, and the texts themselves.
 
     Attributes:
-        rows: fingerprint of the test rows and their order; equal fingerprints may be compared row by row.
-        predicted: index per row, shape (n_test,); None where answers are none.
+        rows: fingerprint of the test rows and their order; predictions with equal fingerprints may be compared row by
+            row.
+        predicted: predicted index per row, shape (n_test,); None if answers are not indices.
         target: right index per row, shape (n_test,); None with `predicted`.
-        confidence: probability of what is predicted, shape (n_test,), float16; None where there is none.
+        confidence: probability of the prediction, shape (n_test,), float16; None if there is none.
         statistics: arrays by name, first axis rows (`metrics.base.MetricSpec.row_statistics`).
-        texts: answers that are texts, one a row; None otherwise.
+        texts: answers that are texts, one per row; None otherwise.
     """
 
     rows: str
@@ -48,22 +49,22 @@ class Predictions:
 
     @property
     def classes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Predicted and right indices, where answers are indices."""
+        """Predicted and right indices; an error if answers are not indices."""
         if self.predicted is None or self.target is None:
-            raise ValueError("These predictions are no indices of classes or choices.")
+            raise ValueError("These predictions are not indices of classes or choices.")
         return self.predicted, self.target
 
     def row_scores(self, metric: str) -> npt.NDArray[Any] | None:
-        """Return the metric of each row alone, shape (n_test,), where it is the mean of them; None where it is not."""
+        """Return the metric of each row, shape (n_test,); None if the metric is not the mean over rows."""
         if metric == "accuracy" and self.predicted is not None and self.target is not None:
             return np.asarray(self.predicted == self.target)
         found = self.statistics.get(metric)
         return found if found is not None and found.ndim == 1 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Compact JSON: each array as base64 of its deflated bytes in the smallest integer type that holds it.
+        """Return compact JSON: each array as base64 of its deflated bytes, in the smallest integer type that holds it.
 
-        `statistics` and `texts` are left out where there are none, as they were before they existed.
+        Empty `statistics` and `texts` are left out, as in versions that lacked them.
         """
         packed: dict[str, Any] = {
             "rows": self.rows,
@@ -78,17 +79,17 @@ class Predictions:
         return packed
 
     def lengths(self) -> dict[str, int]:
-        """Return the number of rows of each part that is there, by name."""
+        """Return the number of rows of each present part, by name."""
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("predicted", "target", "confidence", "texts")}
         parts |= {f"statistics.{name}": values for name, values in self.statistics.items()}
         return {name: len(part) if np.ndim(part) else 0 for name, part in parts.items() if part is not None}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Predictions:
-        """Return the predictions of `to_json`.
+        """Return the predictions from the result of `to_json`.
 
         Raises:
-            UsageError: a part is not what `to_json` makes, or all together would take more than `MAX_BYTES`.
+            UsageError: a part differs from the format of `to_json`, or the parts would take more than `MAX_BYTES`.
         """
         _check_parts(value)
         confidence, texts = value.get("confidence"), value.get("texts")
@@ -120,7 +121,7 @@ def _pack(values: npt.NDArray[Any]) -> dict[str, Any]:
 
 
 def _check_parts(value: Any) -> None:
-    """Refuse packed predictions before anything is unpacked: a few bytes may stand for gigabytes."""
+    """Check packed predictions before anything is unpacked, since a few bytes may unpack to gigabytes."""
     if not isinstance(value, dict) or not isinstance(value.get("rows"), str) or not 0 < len(value["rows"]) <= 1000:
         raise UsageError("predictions is not an object with the fingerprint of its rows.")
     if unknown := value.keys() - {"rows", "predicted", "target", "confidence", "statistics", "texts"}:
@@ -138,7 +139,7 @@ def _check_parts(value: Any) -> None:
 
 
 def _check_part(part: Any, where: str) -> int:
-    """Return how many bytes a packed part takes when it is unpacked; refuse what `_pack` does not make."""
+    """Return the unpacked size of a part in bytes; refuse anything that `_pack` does not make."""
     if not isinstance(part, dict) or not isinstance(part.get("data"), str):
         raise UsageError(f"{where} is not an object with packed data.")
     n = part.get("n")
@@ -161,7 +162,7 @@ def _check_part(part: Any, where: str) -> int:
 
 
 def _inflate(data: str, most: int, what: str) -> bytes:
-    """Return inflated bytes; refuse more than `most` of them before they take memory."""
+    """Return inflated bytes; refuse more than `most` before they are allocated."""
     try:
         stream = zlib.decompressobj()
         raw = stream.decompress(binascii.a2b_base64(data, strict_mode=True), most + 1)
@@ -181,7 +182,7 @@ def _unpack(value: dict[str, Any]) -> npt.NDArray[Any]:
 
 
 def _pack_any(values: npt.NDArray[Any]) -> dict[str, Any]:
-    """Numbers of any shape; whole ones in the smallest type that holds them."""
+    """Return packed numbers of any shape; whole numbers get the smallest type that holds them."""
     whole = np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_
     flat = values.reshape(-1)
     packed = _pack(_narrow(flat.astype(np.int64)) if whole else flat.astype(flat.dtype.newbyteorder("<")))

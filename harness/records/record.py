@@ -45,22 +45,22 @@ SCHEMA = 2
 Status = Literal["ok", "unsupported", "out_of_memory", "out_of_time", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
 MAX_SEED = 2**32 - 1
-"""The largest seed that numpy's and torch's generators both take."""
+"""Largest seed that the generators of both numpy and torch accept."""
 
 MAX_ERROR = 10_000
-"""Most characters of a record's error; a longer one keeps its beginning and its end."""
+"""Maximum length of a record's error; a longer one keeps its beginning and its end."""
 
 FINAL_STATUSES = frozenset({"ok", "unsupported", "out_of_memory", "out_of_time"})
-"""Statuses that the next run leaves alone; `failed` is tried again on request."""
+"""Statuses that the next run does not repeat; `failed` is repeated on request."""
 
 
 def statuses_that_end(*, retry_failed: bool) -> frozenset[str]:
-    """Return the statuses that the next run leaves alone; it may be asked to run again what has failed."""
+    """Return the statuses that the next run does not repeat; with a retry, `failed` is not one of them."""
     return FINAL_STATUSES if retry_failed else FINAL_STATUSES | {"failed"}
 
 
 Draw = Literal["stratified", "balanced"]
-"""How the training rows are drawn: in the proportions of the pool, or the same number of each class (`8/class`)."""
+"""Kind of draw of the training rows: in the pool's proportions, or the same number per class (`8/class`)."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Cell:
         method: name of the method.
         version: the method's version; raised when a bug is mended.
         config: the method's fully resolved configuration (JSON values only).
-        n_train: labels the method may look at.
-        draw: how they are drawn.
-        budget: what the fit may spend.
-        seed: of the draw, the initialisation and the order of batches.
+        n_train: number of labels that the method may look at.
+        draw: kind of draw of the training rows.
+        budget: limits of the fit.
+        seed: seed of the draw, the initialisation and the order of batches.
     """
 
     task: str
@@ -94,7 +94,7 @@ class Cell:
     draw: Draw = "stratified"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, in the order of the protocol's example."""
+        """Return JSON values, in the order of the protocol's example."""
         return {**fields_of(self), "budget": self.budget.to_json()}
 
     @classmethod
@@ -125,12 +125,12 @@ class Score:
     """The main metric on the test rows, with its interval over test rows (95 %), and any further metrics.
 
     Attributes:
-        value: in the metric's own range (accuracy: 0 to 1).
-        low, high: ends of the interval; None where the metric has none yet.
-        n_test: test rows scored; 0 where an imported result does not say.
-        n_test_available: test rows there were before the cap.
+        value: score in the metric's own range (accuracy: 0 to 1).
+        low, high: ends of the interval; None if the metric has none yet.
+        n_test: number of scored test rows; 0 if an imported result does not state it.
+        n_test_available: number of test rows before the cap.
         others: further metrics by name.
-        highest: upper end of the metric's range; None where there is none.
+        highest: upper end of the metric's range; None without one.
     """
 
     metric: str
@@ -148,33 +148,34 @@ class Score:
 class Cost:
     """Cost of a cell. Seconds are wall-clock seconds of one phase each and never overlap; None is "not known".
 
-    `reused` names what came from a cache; it is charged at what it cost when it was computed, so a warm cell never
+    `reused` names work that came from a cache. It is charged at its cost when it was computed, so a warm cell never
     looks cheaper than a cold one.
 
     Attributes:
         load_seconds: reading the backbone.
-        warmup_seconds: what is done once: importing what the method uses, choosing kernels, growing the allocator,
-            compiling. 0 where an earlier cell of the process has done it.
+        warmup_seconds: one-time work: importing the method's libraries, choosing kernels, growing the allocator,
+            compiling. 0 if an earlier cell of the process has done it.
         encode_seconds: tokenising and encoding the training rows.
         tune_seconds: choosing settings (regularisation, say) on labels out of n_train.
         fit_seconds: training.
         predict_seconds: tokenising, encoding and predicting the test rows.
-        measure_seconds: what measuring itself took: counting operations, scoring, calibrating.
+        measure_seconds: the measuring itself: counting operations, scoring, calibrating.
         device_fit_seconds: `fit_seconds` by the accelerator's own clock, to check the host's; None on a CPU.
         train_flops: floating-point operations of encoding training rows, tuning and fitting.
-        train_tokens: real (not padding) tokens that went through the backbone for them.
+        train_tokens: real (not padding) tokens that went through the backbone meanwhile.
         peak_device_bytes: peak memory of the accelerator above the baseline; None on a CPU.
-        peak_reserved_bytes: the same of what torch's allocator held there, in use or not.
-        peak_driver_bytes: memory of the accelerator in use as its driver saw it, whoever by; None without nvidia-ml-py.
+        peak_reserved_bytes: peak memory that torch's allocator held there, in use or not.
+        peak_driver_bytes: peak memory of the accelerator used by all processes, from its driver; None without
+            nvidia-ml-py.
         peak_rss_bytes: peak resident memory of the process.
-        peak_rss_above_baseline_bytes: the same, less what was resident before the cell.
+        peak_rss_above_baseline_bytes: the same, less the resident memory before the cell.
         fit_peak_bytes, predict_peak_bytes: `peak_bytes` of training and of predicting alone.
-        n_parameters: all parameters of what predicts (backbone and head).
-        n_trainable: those that the method trains.
-        artifact_bytes: bytes of what is saved to reuse the result.
-        energy_joules: of training, by the device's own counter (NVML, RAPL): of the whole device, and only where the
-            cell had it to itself and computed everything itself; else None.
-        stopped_by: the cap that ended training (`epochs`, `steps`, `train_seconds`, ...), None where nothing iterates.
+        n_parameters: number of parameters of the fitted model (backbone and head).
+        n_trainable: number of parameters that the method trains.
+        artifact_bytes: size of the saved result.
+        energy_joules: energy of training by the device's own counter (NVML, RAPL), for the whole device. None if the
+            cell shared the device or reused cached work.
+        stopped_by: the cap that ended training (`epochs`, `steps`, `train_seconds`, ...); None without iterations.
     """
 
     load_seconds: float | None = None
@@ -209,18 +210,18 @@ class Cost:
 
     @property
     def peak_bytes(self) -> int | None:
-        """Peak that a limit on memory is about: the accelerator's where there is one, else the host's."""
+        """Peak that a memory limit applies to: the accelerator's if there is one, else the host's."""
         return self.peak_device_bytes if self.peak_device_bytes is not None else self.peak_rss_above_baseline_bytes
 
     @property
     def train_tokens_per_second(self) -> float | None:
-        """Real tokens that went through the backbone in a second of training; None where none did."""
+        """Real tokens that went through the backbone per second of training; None without any."""
         seconds = self.train_seconds
         return self.train_tokens / seconds if self.train_tokens and seconds else None
 
     @property
     def total_seconds(self) -> float | None:
-        """Loading, training and predicting together: what is paid for each cell. Warming up is paid once a process."""
+        """Seconds of loading, training and predicting, spent for each cell. Warming up happens once per process."""
         trained = self.train_seconds
         if trained is None:
             return None
@@ -229,7 +230,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Where a fit stood after `step` optimiser steps and `seconds` of counted training."""
+    """State of a fit after `step` optimiser steps and `seconds` of counted training."""
 
     step: int
     seconds: float
@@ -243,11 +244,11 @@ class Provenance:
     """Origin of a record: versions, commit, machine settings, and what is known of backbone and data.
 
     Attributes:
-        wall_seconds: from the cell's beginning to its record, with caches as warm as they were: what plans go by, and
-            no cost to compare methods by (that is `Cost`).
-        cells_at_a_time: how many cells shared the device; above 1 no seconds of the record are its method's.
-        matrix_flops_per_second: what the device multiplies matrices at, at best, in the cell's precision, as measured.
-        price_per_hour: of the device, as whoever ran the cell stated it; in their currency.
+        wall_seconds: time from the cell's start to its record, with caches as warm as they were. Plans use it; methods
+            are compared by `Cost`.
+        cells_at_a_time: number of cells that shared the device; above 1, the record's seconds are not its method's.
+        matrix_flops_per_second: measured peak rate of matrix multiplication in the cell's precision.
+        price_per_hour: price of the device as the user stated it, in their currency.
     """
 
     harness: str
@@ -269,10 +270,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything known about a cell that was run, whatever became of it.
+    """Everything known about one attempt to run a cell, whatever its outcome.
 
-    `suite` is a label and no part of the identity. `error` is one or more lines, the first of which is enough for a
-    table; it is None for `ok`. An error longer than `MAX_ERROR` loses its middle.
+    `suite` is a label and not part of the identity. `error` has one or more lines, and tables show the first; it is
+    None for `ok`. An error longer than `MAX_ERROR` loses its middle.
     """
 
     suite: str
@@ -298,12 +299,12 @@ class Record:
 
     @property
     def unsteady(self) -> str | None:
-        """Disturbance of the machine while the cell was measured, in words; None where none is known."""
+        """Description of what disturbed the machine while the cell was measured; None if unknown."""
         return self.facts.unsteady
 
     @property
     def utilisation(self) -> float | None:
-        """Share of the device's measured matrix rate that training came to: operations counted, over seconds."""
+        """Share of the device's measured matrix rate that training reached: counted operations, over seconds."""
         rate, seconds, flops = self.provenance.matrix_flops_per_second, self.cost.train_seconds, self.cost.train_flops
         return flops / seconds / rate if rate and seconds and flops and self.provenance.cells_at_a_time == 1 else None
 
@@ -319,7 +320,7 @@ class Record:
         return self.cell.id
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values (dict, list, str, int, float, bool, None); never NaN."""
+        """Return JSON values (dict, list, str, int, float, bool, None); never NaN."""
         value: dict[str, Any] = {"schema": self.schema, "id": self.id}
         for name in ("suite", "device", "kind", "family", "attempt"):
             value[name] = getattr(self, name)
@@ -337,10 +338,10 @@ class Record:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
-        """Return what `to_json` was made from, in this schema or an older one.
+        """Return the record from JSON in this schema or an older one.
 
         Raises:
-            UsageError: the schema is a newer one, or the cell has another identity than the record claims.
+            UsageError: the schema is newer, or the cell's identity differs from the record's.
         """
         from harness.records.upgrade import upgraded  # which makes records itself
 

@@ -1,7 +1,7 @@
 """Bring the JSON of an older record to the present schema: the one place that infers facts from names.
 
-Records of schema 1 (version 0.1) say little of their methods, and keep what was measured as texts. What they leave out
-follows from the names of settings, methods, families and suites that version 0.1 had.
+Records of schema 1 (version 0.1) describe their methods briefly, and keep measurements as texts. The missing facts
+follow from the names of settings, methods, families and suites of version 0.1.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from harness.records.workload import FitLength
 _CUT = re.compile(r"(\d{1,12}) of (\d{1,12})(, on the left)?")
 _COUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _CHOOSING_SUITES = frozenset({"defaults", "choose"})
-"""Suites of version 0.1 whose records chose default settings, or a method for somebody's data, on validation rows."""
+"""Suites of version 0.1 whose records chose default settings, or a method for a user's data, on validation rows."""
 
 _WORDS: dict[str, Any] = {"analyzer": "word", "ngrams": 2}
 _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None}
 _SHARED_FOLDER = "-1-thread"
-"""End of the names of folders of reference results that two processes measured side by side."""
+"""Suffix of folders of reference results that two processes measured at the same time."""
 
 _NO_EVIDENCE_FILES = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
-"""Files of reference results that chose the default settings, or that `choose` itself is measured against."""
+"""Files of reference results that chose the default settings, or that evaluate `choose` itself."""
 
 
 def upgraded(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a record in the present schema, with its facts already read (`Facts`).
+    """Return the JSON of a record in the present schema, with its facts as a `Facts` object.
 
     Args:
-        value: JSON of a record of schema 1, checked or not, which is not changed; of another schema, it is returned.
+        value: JSON of a record of schema 1, checked or not; it is not changed. JSON of another schema is returned.
     """
     if value.get("schema") != 1 or type(value["schema"]) is not int:
         return value
@@ -51,7 +51,7 @@ def facts_of(value: Mapping[str, Any], notes: dict[str, str], dataset: Mapping[s
 
     Args:
         value: its JSON.
-        notes: its `provenance.measured`; emptied of all that has a field of its own.
+        notes: its `provenance.measured`; entries that have their own field are removed from it.
         dataset: its `provenance.dataset`.
     """
     cell, cost, family = value["cell"], value["cost"], value["family"]
@@ -90,7 +90,7 @@ def facts_of(value: Mapping[str, Any], notes: dict[str, str], dataset: Mapping[s
 
 
 def role_of(cell: Mapping[str, Any], family: str) -> Role | None:
-    """Return the role of a method, by the names of its family and settings; None for what others measured."""
+    """Return the role of a method, by the names of its family and settings; None for imported results."""
     if cell["method"] == "majority":
         return "floor"
     if cell["method"] == "from-scratch":
@@ -105,7 +105,7 @@ def role_of(cell: Mapping[str, Any], family: str) -> Role | None:
 
 
 def fit_length_of(config: Mapping[str, Any]) -> FitLength | None:
-    """Return the steps of a fit inside the transformer, by the settings of version 0.1; None where they say nothing."""
+    """Return the steps of a fit inside the transformer, by the settings of version 0.1; None if they lack them."""
     if not config.get("batch_size"):
         return None
     n_pairs, most = config.get("n_pairs"), config.get("max_steps")
@@ -116,17 +116,17 @@ def fit_length_of(config: Mapping[str, Any]) -> FitLength | None:
 
 
 def highest_of(metric: str) -> float | None:
-    """Return the highest value of a metric, by its name; None where there is no upper end."""
+    """Return the highest value of a metric, by its name; None without an upper end."""
     return _HIGHEST.get(metric, 1.0)
 
 
 def is_accelerator(device: str) -> bool:
-    """Return whether a device that was only probed is an accelerator: the name of a host ends with its threads."""
+    """Return whether a probed device is an accelerator; a CPU's name ends with its threads."""
     return re.search(r"\d+ threads?$", device) is None
 
 
 def of_reference(record: Record, folder: str, file: str) -> Record | None:
-    """Return a reference result with what the names of its folder and file say; None where it is no evidence."""
+    """Return a reference result with the facts in the names of its folder and file; None if it is not evidence."""
     if file in _NO_EVIDENCE_FILES:
         return None
     if folder.endswith(_SHARED_FOLDER):
@@ -147,7 +147,7 @@ def _lengths(notes: dict[str, str], part: str) -> TextLengths | None:
 
 
 def _n_terms(cell: Mapping[str, Any], cost: Mapping[str, Any], dataset: Mapping[str, Any]) -> float | None:
-    """Return the terms of a record of TF-IDF: its coefficients, less the constant of each row of them."""
+    """Return the number of terms of a TF-IDF record: its coefficients, less one constant per row."""
     classes, n_trainable = dataset.get("n_classes"), cost.get("n_trainable")
     if cell["method"] != "tfidf" or not isinstance(classes, int) or not n_trainable:
         return None
@@ -155,7 +155,7 @@ def _n_terms(cell: Mapping[str, Any], cost: Mapping[str, Any], dataset: Mapping[
 
 
 def _defaults(method: str, config: Mapping[str, Any], role: Role | None) -> dict[str, Any]:
-    """Return the settings of version 0.1 that a configuration states only where they are not at their defaults."""
+    """Return the settings of version 0.1 that a configuration states only if they differ from their defaults."""
     found: dict[str, Any] = {"tune": None}
     if method == "tfidf" or "analyzer" in config:
         found["analyzer"] = "word"

@@ -68,7 +68,7 @@ def check_record(value: Any) -> None:
 
 
 def _without_notes(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of schema 1 without the notes on measuring, which are checked, and with empty facts."""
+    """Check the notes on measuring of schema 1; return the JSON without them and with empty facts."""
     if "facts" in value:
         raise StoreError("facts is no field of a record of schema 1")
     provenance = value.get("provenance")
@@ -144,7 +144,7 @@ _SETTINGS: dict[str, FieldCheck] = {
     "max_steps": functools.partial(check_whole, 0, MAX_WHOLE),
     "n_pairs": functools.partial(check_whole, 0, MAX_WHOLE),
 }
-"""Settings that forecasts calculate with."""
+"""Checks of settings that forecasts compute with."""
 
 _check_notes_of_1 = check_of(dict[str, str], "")
 _optional_text = check_of(str | None, "")
@@ -153,7 +153,7 @@ _NOTES: dict[str, FieldCheck] = {
     "n_classes": functools.partial(check_whole, 1, _MAX_CLASSES),
     **dict.fromkeys(("overlaps", "seen_by"), functools.partial(check_list, functools.partial(check_text, 0, MAX_NAME))),
 }
-"""Notes on the data that reports and advice read."""
+"""Checks of notes on the data that reports and advice read."""
 
 
 def _check_settings(config: Mapping[str, Any]) -> None:

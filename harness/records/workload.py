@@ -1,4 +1,4 @@
-"""How much of a transformer a method's fit runs: what its cost grows with, before anything has run."""
+"""Workload of a method's fit: how much of a transformer it runs, which is known before anything runs."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 from dataclasses import dataclass
 
 FORWARD = 1.0
-"""One pass of a text through the transformer: the unit in which work is counted."""
+"""Cost of a forward pass of a text through the transformer, the unit of work."""
 
 THROUGH = 2.0
-"""Forward, and the gradients of what is inside, as where all but a few weights are fixed."""
+"""Cost of a forward pass and the gradients of activations, as when almost all weights are fixed."""
 
 FORWARD_AND_BACKWARD = 3.0
-"""Forward, and the gradients of what is inside and of all weights (Kaplan et al., 2020, arXiv:2001.08361)."""
+"""Cost of a forward pass and the gradients of activations and weights (Kaplan et al., 2020, arXiv:2001.08361)."""
 
 
 @dataclass(frozen=True)
 class FitLength:
-    """Optimiser steps of a fit that no budget limits, as a function of the number of labels.
+    """Optimiser steps of a fit without a budget, as a function of the number of labels.
 
     Attributes:
         batch_size: items of a step.
         epochs: passes over all items.
-        min_steps: fewest steps: few labels need enough steps, not only epochs.
-        max_steps: most steps; None for no limit.
-        items_per_label: items that an epoch makes of each training row (SetFit's pairs).
-        texts_per_item: texts that an item puts through the network.
-        reads_after: times that each training text is read once the steps are done.
+        min_steps: minimum number of steps, since few labels need more than a few epochs.
+        max_steps: maximum number of steps; None for no limit.
+        items_per_label: items per training row in an epoch (SetFit's pairs).
+        texts_per_item: texts per item that go through the network.
+        reads_after: number of times that each training text is read after the steps.
     """
 
     batch_size: int
@@ -47,11 +47,11 @@ class FitLength:
         return self.of_epochs(max(1, math.ceil(self.items_per_label * n_train / self.batch_size)))
 
     def texts_per_step(self, n_train: int) -> int:
-        """Return the texts that a step puts through the network."""
+        """Return the number of texts that go through the network in a step."""
         return self.texts_per_item * min(self.batch_size, self.items_per_label * max(n_train, 1))
 
     def texts(self, n_train: int) -> int:
-        """Return the texts that go through the network in the steps and after them."""
+        """Return the number of texts that go through the network in the steps and after them."""
         return self.reads_after * n_train + self.steps(n_train) * self.texts_per_step(n_train)
 
 
@@ -60,15 +60,15 @@ class Workload:
     """Work of one cell, in texts that go through a transformer. All zero for methods that use none.
 
     Attributes:
-        encoded: training texts that are read once, outside the steps, in whole forward passes.
+        encoded: training texts that are encoded once, outside the steps, in full forward passes.
         steps: optimiser steps of a fit.
-        texts_per_step: texts that go through the transformer in a step; 0 where steps run on features.
+        texts_per_step: texts that go through the transformer in a step; 0 if steps run on features.
         pieces: parts that a step's texts are split into, run one after another.
         passes_per_text: cost of a text of a step, in forward passes.
         share_trained: share of the transformer's parameters that have gradients and an optimiser's state.
-        additions: numbers a token and block that small additions keep of what enters them, in widths of the model.
-        copies: copies of the transformer's weights that a fit makes: 1 where it adapts a copy.
-        texts_per_answer: texts that are read to answer one test row: its own, and demonstrations.
+        additions: inputs that small added modules keep, per token and block, in widths of the model.
+        copies: copies of the transformer's weights that a fit makes: 1 if it adapts a copy.
+        texts_per_answer: texts that are read to answer one test row: its own and the demonstrations.
     """
 
     encoded: float = 0.0
@@ -83,5 +83,5 @@ class Workload:
 
     @property
     def reads_features(self) -> bool:
-        """Whether the transformer is only read, once a text: cells can then share what it says of each."""
+        """Whether the transformer only encodes each text once, so that cells can share its features."""
         return self.encoded > 0 and self.texts_per_step == 0

@@ -19,7 +19,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """A table of plain text.
 
     Attributes:
@@ -60,11 +60,11 @@ class Picture:
     on_page: bool = True
 
 
-Block = Words | Table | Picture
+Block = Words | TableBlock | Picture
 """One part of a view in report.md or on the page."""
 
 
-def markdown_table(table: Table) -> str:
+def markdown_table(table: TableBlock) -> str:
     """Return a table in Markdown: names are escaped and set left, figures are set right as they are."""
     rule = [":--" if i < table.n_names else "--:" for i in range(len(table.header))]
     rows = [[text.markdown(field) if i < table.n_names else field for i, field in enumerate(row)] for row in table.rows]

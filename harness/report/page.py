@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from harness.report.axes import look
-from harness.report.blocks import Block, Picture, Table
+from harness.report.blocks import Block, Picture, TableBlock
 from harness.report.folder import REPORT_TITLE
 from harness.report.measured import HOW_TO_READ, compared, measured
 from harness.report.observations import Observations, RecordSource
@@ -244,14 +244,14 @@ def _blocks(blocks: Iterable[Block]) -> str:
     for block in blocks:
         if isinstance(block, Picture):
             shown.append(_picture(block) if block.on_page else "")
-        elif isinstance(block, Table):
+        elif isinstance(block, TableBlock):
             shown.append(_table(block) if block.on_page else "")
         else:
             shown.append(block.html)
     return "\n".join(part for part in shown if part)
 
 
-def _table(table: Table) -> str:
+def _table(table: TableBlock) -> str:
     head = "".join(f'<th scope="col"{_class(table, i)}>{html.escape(name)}</th>' for i, name in enumerate(table.header))
     rows = []
     for first, *others in table.rows:
@@ -266,7 +266,7 @@ def _table(table: Table) -> str:
     )
 
 
-def _class(table: Table, column: int) -> str:
+def _class(table: TableBlock, column: int) -> str:
     """Return the HTML class of a column: long text wraps, other text is set left, figures are set right."""
     if column >= table.n_names:
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.blocks import Table, markdown_table
+from harness.report.blocks import TableBlock, markdown_table
 from harness.report.panels import Panel
 from harness.report.tables import each
 from harness.support import text
@@ -84,4 +84,4 @@ def markdown_pivot(panel: Panel) -> str:
             shown = f"{score} [{entry.interval.replace('–', ', ')}]" if entry.interval else score
             cells.append(f"{shown} ({entry.note})" if entry.note else shown)
         rows.append([line.variant, *cells, line.train, line.memory, line.trainable])
-    return markdown_table(Table("", ["method", *labels, "train", "peak memory", "trainable"], rows))
+    return markdown_table(TableBlock("", ["method", *labels, "train", "peak memory", "trainable"], rows))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis import write_csv
 from harness.report.axes import FIGURE_FORMATS, save_figure
-from harness.report.blocks import Block, Picture, Table, markdown_table
+from harness.report.blocks import Block, Picture, TableBlock, markdown_table
 from harness.report.folder import REPORT_TITLE
 from harness.report.measured import HOW_TO_READ, how_it_was_measured, what_was_compared
 from harness.report.observations import RecordSource
@@ -96,7 +96,7 @@ def _markdown(blocks: Iterable[Block], figures: Path, prefix: str, formats: Sequ
     for block in blocks:
         if isinstance(block, Picture):
             shown.append(_picture(block, figures / f"{prefix}{block.stem}", formats))
-        elif isinstance(block, Table):
+        elif isinstance(block, TableBlock):
             shown.append(markdown_table(block) if block.in_markdown else "")
         else:
             shown.append(block.markdown)

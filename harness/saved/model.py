@@ -143,7 +143,7 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
     folder = Path(folder).expanduser()
     described = read_description(folder)
     check_files(folder, described)
-    kind = check_kind(described.kind)
+    kind = kind_of_saved(described.kind)
     quiet_libraries()
     saved = read_artifact(folder)
     if saved.method.name != described.method.partition("[")[0]:
@@ -156,7 +156,7 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
     return SavedModel(described, fitted, bench)
 
 
-def check_kind(name: str) -> Kind:
+def kind_of_saved(name: str) -> Kind:
     """Return the kind of task of a saved model.
 
     Raises:

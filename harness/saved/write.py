@@ -30,7 +30,7 @@ from harness.saved.layout import (
     describe,
     read_description,
 )
-from harness.saved.model import check_kind
+from harness.saved.model import kind_of_saved
 from harness.saved.transformer import check_written, write_transformer
 from harness.support import HarnessError
 from harness.tasks import Task
@@ -59,7 +59,7 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         FloatingPointError: a trained number is not finite.
         HarnessError: the written files do not give back the fitted method.
     """
-    check_kind(task.kind.name)
+    kind_of_saved(task.kind.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as inside:
         made = Path(inside) / "model"

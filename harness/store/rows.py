@@ -22,7 +22,7 @@ def column_text(text: str) -> str:  # the payload keeps the original
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
-def rows_of(record: Record) -> tuple[ColumnValues, ColumnValues | None]:
+def row_values(record: Record) -> tuple[ColumnValues, ColumnValues | None]:
     """Return the row of a record, and the row of its predictions, if any.
 
     Raises:
@@ -67,7 +67,7 @@ def pack(located: Iterable[tuple[str, Record]]) -> Packed:
     places: dict[RecordKey, str] = {}
     n_repeated = 0
     for place, record in located:
-        row, predictions = rows_of(record)
+        row, predictions = row_values(record)
         key = (row["id"], row["device"], row["attempt"])
         if key not in rows:
             rows[key], places[key] = (row, predictions), place

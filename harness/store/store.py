@@ -22,7 +22,7 @@ from harness.records import Record, read_jsonl, sentence_of, statuses_that_end, 
 from harness.store.claims import Owner, break_stale, renew, take
 from harness.store.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.store.readonly import ReadOnlyFile
-from harness.store.rows import ColumnValues, Packed, column_text, rows_of
+from harness.store.rows import ColumnValues, Packed, column_text, row_values
 from harness.store.tables import CLAIMS_SINCE, STORE_SCHEMA, create_tables, find_version, is_old, upgrade_tables
 from harness.store.tables import claims as _claims
 from harness.store.tables import predictions_table as _predictions
@@ -109,7 +109,7 @@ class Store:
         Raises:
             StoreError: the (id, device, attempt) exists, the score is not finite, or the store is not writable.
         """
-        row, predictions = rows_of(record)
+        row, predictions = row_values(record)
         key = {name: row[name] for name in ("id", "device", "attempt")}
         try:
             with self._errors(), self._engine.begin() as connection:

@@ -30,6 +30,7 @@ from .plugins import PlugInError as PlugInError
 from .plugins import plug_ins as plug_ins
 from .plugins import yaml_files as yaml_files
 from .registry import Registry as Registry
+from .resources import DEFAULT_STORE as DEFAULT_STORE
 from .resources import cache_folder as cache_folder
 from .resources import shipped as shipped
 from .spelling import named_as_options as named_as_options

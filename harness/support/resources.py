@@ -11,6 +11,9 @@ import os
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+DEFAULT_STORE = "results/harness.sqlite"
+"""Path of the records where neither the caller nor HARNESS_STORE names another."""
+
 
 def shipped(folder: str) -> Traversable:
     """Return a shipped folder ("suites", "results/reference"), from a wheel or an editable install."""

@@ -61,7 +61,7 @@ def predict_elsewhere(cases: Sequence[Case], task: Task, lab: Lab) -> list[tuple
         ],
     }
     done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import main; main()", json.dumps(asked)],
+        [sys.executable, "-c", f"from {__name__} import run_cases; run_cases()", json.dumps(asked)],
         capture_output=True,
         text=True,
         check=False,
@@ -73,7 +73,7 @@ def predict_elsewhere(cases: Sequence[Case], task: Task, lab: Lab) -> list[tuple
     return [tuple(json.loads(line)) for line in lines]
 
 
-def main() -> None:
+def run_cases() -> None:
     """Run the cases that the command line names, and print one line for each."""
     import importlib
 

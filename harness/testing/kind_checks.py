@@ -36,7 +36,7 @@ SOME_METHODS: Final = ("full", "lora", "last-layers", "zero-shot", "few-shot", "
 def kind_checks(kind: Kind) -> Iterator[Check]:
     """Return the checks of a kind."""
     for what in (
-        says_what_it_is,
+        describes_the_kind,
         makes_examples,
         gives_rows_an_identity,
         never_trains_on_test_rows,
@@ -68,7 +68,7 @@ def served_on(task: Task, method: Method | None = None) -> list[Architecture]:
 # ---- what a kind says of itself
 
 
-def says_what_it_is(kind: Kind) -> None:
+def describes_the_kind(kind: Kind) -> None:
     """Check the docstring, the roles, the metrics and the form of the answers."""
     expect(kind.name in kinds and type(kinds.get(kind.name)) is type(kind), "a registered kind (`kinds.add`)", "none")
     expect(type(kind).__doc__, "a docstring", "none")

@@ -49,7 +49,7 @@ LEARNED: Final = 0.3
 
 def method_checks(cls: type[Method]) -> Iterator[Check]:
     """Return the checks of a method, on a tiny backbone of every architecture that it serves."""
-    for what in (says_what_it_is, says_what_it_serves):
+    for what in (describes_the_method, serves_or_refuses_each_kind):
         yield Check(cls.name, _name(what), functools.partial(what, cls))
     architectures = sorted(cls.serves) or ["encoder"]  # a method that uses no backbone must not mind one
     if "encoder" in architectures:
@@ -132,7 +132,7 @@ def state_hash(module: nn.Module) -> dict[str, str]:
     }
 
 
-def plain(answers: Answers) -> Any:
+def comparable(answers: Answers) -> Any:
     """Return answers as something that compares."""
     if isinstance(answers, TextAnswers):
         return list(answers.texts)
@@ -141,13 +141,13 @@ def plain(answers: Answers) -> Any:
 
 def same(first: Answers, second: Answers) -> bool:
     """Return whether two answers are the same to the last bit."""
-    return bool(np.array_equal(plain(first), plain(second)))
+    return bool(np.array_equal(comparable(first), comparable(second)))
 
 
 # ---- what a method says of itself
 
 
-def says_what_it_is(cls: type[Method]) -> None:
+def describes_the_method(cls: type[Method]) -> None:
     """Check the docstring, the version and the settings."""
     expect(methods.get(cls.name) is cls, "a registered class (`@method`)", "another method of that name")
     expect(cls.__doc__, "a docstring, which `harness methods NAME` prints", "none")
@@ -161,7 +161,7 @@ def says_what_it_is(cls: type[Method]) -> None:
     expect(not unknown, "a search space over the method's settings", f"no setting called {', '.join(unknown)}")
 
 
-def says_what_it_serves(cls: type[Method]) -> None:
+def serves_or_refuses_each_kind(cls: type[Method]) -> None:
     """Check that the method serves a kind, or refuses it by name, and that cells say so."""
     for kind in kinds:
         reason = cls.why_not_kind(kind)

@@ -18,7 +18,7 @@ N_ROWS: Final = 24
 
 def metric_checks(spec: MetricSpec) -> Iterator[Check]:
     """Return the checks of a metric."""
-    for check in (says_what_it_is, follows_from_each_row, is_within_its_range, refuses_what_cannot_be_scored):
+    for check in (describes_the_metric, follows_from_each_row, is_within_its_range, refuses_what_cannot_be_scored):
         yield Check(spec.name, check.__name__.replace("_", " "), functools.partial(check, spec))
 
 
@@ -47,7 +47,7 @@ def _statistics(spec: MetricSpec) -> dict[str, Any]:
     return spec.row_statistics(predictions, references) or {"predicted": predictions, "target": references}
 
 
-def says_what_it_is(spec: MetricSpec) -> None:
+def describes_the_metric(spec: MetricSpec) -> None:
     """Check the description and the tasks that it scores."""
     expect(metrics.get(spec.name) is spec, "a registered metric (`metrics.add`)", "another metric of that name")
     expect(spec.description and spec.source, "a description and a source", "an empty text")

@@ -218,7 +218,7 @@ def run_by_length(
             show_progress()
 
 
-def one_of(scores: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+def choice_loss(scores: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
     """Return the mean cross-entropy where some scores may be `NO_SCORE`: the others share the smoothing.
 
     Args:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.blocks import Block, Table, Words
+from harness.report.blocks import Block, TableBlock, Words
 from harness.report.panels import Panel
 from harness.report.tables import each
 from harness.report.views.base import ReportData, View, views
 from harness.support import text
 
 
-def every_size(panel: Panel) -> Table:
+def every_size(panel: Panel) -> TableBlock:
     """Return every row of a panel: score, seeds, train, predict, memory, parameters, missing cells."""
     header = ["method", "labels", "score", "95 % interval", "train score", "seeds", "train", "predict"]
     asked = [
@@ -37,7 +37,7 @@ def every_size(panel: Panel) -> Table:
         ]
         for row in each(panel.rows)
     ]
-    return Table("Every size", header, rows, on_page=False)
+    return TableBlock("Every size", header, rows, on_page=False)
 
 
 def _blocks(_: ReportData, panel: Panel) -> Iterator[Block]:

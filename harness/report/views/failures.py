@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.report.blocks import Block, Table, Words
+from harness.report.blocks import Block, TableBlock, Words
 from harness.report.observations import RecordSource, observe
 from harness.report.tables import each
 from harness.report.views.base import FAILURES, ReportData, View, views
@@ -55,7 +55,7 @@ def _blocks(report: ReportData) -> Iterator[Block]:
         ]
         for row in each(failed)
     ]
-    yield Table("What did not work", full, rows, n_names=len(full), on_page=False)
+    yield TableBlock("What did not work", full, rows, n_names=len(full), on_page=False)
     if len(rows) > _MOST_ON_PAGE:
         yield _said(f"The first {_MOST_ON_PAGE} of {len(rows)} kinds; failures.csv has all of them.")
     short = [
@@ -63,7 +63,7 @@ def _blocks(report: ReportData) -> Iterator[Block]:
         for status, method, labels, task, _, _, seeds, reason in rows[:_MOST_ON_PAGE]
     ]
     header = ["method", "what", "labels", "task", "seeds", "reason"]
-    yield Table("What did not work", header, short, n_names=len(header), in_markdown=False)
+    yield TableBlock("What did not work", header, short, n_names=len(header), in_markdown=False)
 
 
 def _said(words: str) -> Words:

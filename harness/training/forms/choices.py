@@ -14,7 +14,7 @@ from harness.training.batches import Batch, to_device
 from harness.training.forms.base import Examples, Workbench, reads_segments
 from harness.training.forms.classes import Classes
 from harness.training.inputs import TokenInputs
-from harness.training.model import NO_SCORE, AdaptedModel, ChoiceModel, one_of
+from harness.training.model import NO_SCORE, AdaptedModel, ChoiceModel, choice_loss
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class Choices(Classes):
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
         """Return the cross-entropy over the choices that a row has."""
-        return one_of(outputs, targets, label_smoothing)
+        return choice_loss(outputs, targets, label_smoothing)
 
     def arrange(self, scores: Floats, rows: Rows, bench: Workbench, reserved: int) -> Floats:
         """Return one score a choice, shape (rows, most choices); `NO_SCORE` where a row has no such choice."""

@@ -67,9 +67,9 @@ class Spans(AnswerForm):
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
         """Return the mean cross-entropy of the first and of the last token, over the tokens of a window."""
-        from harness.training.model import one_of
+        from harness.training.model import choice_loss
 
-        return one_of(outputs, targets, label_smoothing)
+        return choice_loss(outputs, targets, label_smoothing)
 
     def predict(
         self, model: AdaptedModel, rows: Rows, bench: Workbench, precision: Precision, reserved: int
