@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[Callable[[Tensors], Tensors] | None, dict[str, Any], st
     "a model of terabytes": (None, {"intermediate_size": 10**8}, r"describes a model of .* GB"),
     "no model type": (None, {"model_type": None}, r"states no model_type"),
     "an unknown type": (None, {"model_type": "bertt"}, r"states the model_type 'bertt'"),
-    "code of its own": (None, {"auto_map": {"AutoModel": "m.Model"}}, r"needs code of its own"),
+    "code of its own": (None, {"auto_map": {"AutoModel": "m.Model"}}, r"needs custom code"),
     "quantised weights": (None, {"quantization_config": {"quant_method": "gptq"}}, r"is quantised"),
     "kernels of its own": (None, {"attn_implementation": "lab/kernel"}, r"asks for attn_implementation 'lab/kernel'"),
 }

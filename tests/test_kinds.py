@@ -190,7 +190,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "an answer key outside the choices": (
         "multiple-choice",
         {"answer": "Z"},
-        "line 3.*'Z'.*none of the row's choices.*A, B",
+        "line 3.*'Z'.*not one of the row's choices.*A, B",
     ),
     "one choice": (
         "multiple-choice",
@@ -230,9 +230,9 @@ def test_labels_missing_in_training_are_refused(tmp_path: Path) -> None:
             r"prompt: \{third\} names no input column; accepted: first, second",
         ),
         ("translation", {"prompt": "{source.upper}"}, "prompt: the field .* is not plain"),
-        ("translation", {"prompt": "{source"}, "prompt: .* is no template"),
+        ("translation", {"prompt": "{source"}, "prompt: .* is not a template"),
         ("translation", {"metric": "accuracy"}, "metric: 'accuracy' does not score a translation task; accepted: bleu"),
-        ("generation", {"metric": "perplexity"}, "columns.prompt: 'perplexity' scores texts as such"),
+        ("generation", {"metric": "perplexity"}, "columns.prompt: 'perplexity' scores the texts themselves"),
         ("perplexity", {"metric": "rouge_l"}, "columns.prompt: missing"),
     ],
 )

@@ -137,7 +137,7 @@ def test_only_sacrebleu_signs(spec):
 
 
 def test_a_mean_is_over_the_array_that_bears_its_name():
-    with pytest.raises(ValueError, match="say how it is combined"):
+    with pytest.raises(ValueError, match="declare how it is combined"):
         MetricSpec(
             name="two", higher_is_better=True, low=0, high=1, mean_over_rows=True, description="", source="",
             inputs=("text", "text"), measure=lambda *_: {}, statistics=("one", "other"),

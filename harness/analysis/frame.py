@@ -60,7 +60,7 @@ EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("n_train", "Int64", "labels the method may look at", lambda record: record.cell.n_train),
     Column("budget", "string", "what the fit may spend", lambda record: record.cell.budget.label()),
     Column("seed", "Int64", "of draw, initialisation and order", lambda record: record.cell.seed),
-    Column("status", "string", "what became of the cell", lambda record: record.status),
+    Column("status", "string", "status of the cell", lambda record: record.status),
     Column("metric", "string", "the task's main metric", _score("metric")),
     Column("score", "Float64", "the metric on the test rows", _score("value")),
     Column("score_low", "Float64", "lower end of the 95 % interval over test rows", _score("low")),
@@ -109,7 +109,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column(
         "n_per_class",
         "Int64",
-        "labels of each class, where the draw is balanced",
+        "labels of each class, if the draw is balanced",
         lambda record: labels_per_class(record),
     ),
     Column("tune_seconds", "Float64", "choosing settings on labels out of n_train", _seconds("tune_seconds")),
@@ -125,7 +125,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column(
         "utilisation",
         "Float64",
-        "share of the device's measured matrix rate that training came to",
+        "share of the device's measured matrix rate that training reached",
         lambda record: record.utilisation,
     ),
     Column("energy_joules", "Float64", "energy of training", _cost("energy_joules")),
@@ -145,7 +145,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column(
         "defaults_chosen_here",
         "boolean",
-        "whether default settings were chosen on the task's training and validation rows; null where it is not known",
+        "whether default settings were chosen on the task's training and validation rows; null if unknown",
         lambda record: _defaults_chosen_here(record),
     ),
     Column(
@@ -209,7 +209,7 @@ def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, l
 
 @dataclass(frozen=True)
 class Cut:
-    """Texts of one cell that were longer than the method could read.
+    """Cut texts of one cell: those longer than the method could read.
 
     Attributes:
         train, test: shares of the texts that were cut, between 0 and 1; None where none was.
@@ -227,7 +227,7 @@ _WHOLE = Cut()
 
 
 def cut(record: Record) -> Cut:
-    """Return how many texts were cut.
+    """Return the shares of cut texts.
 
     All test texts are read, so a cut one shows the limit; the training texts that a cell draws may all be shorter than
     the limit.
@@ -245,10 +245,10 @@ def cut(record: Record) -> Cut:
 
 
 def labels_per_class(record: Record) -> int | None:
-    """Labels of each class in a balanced draw (the 8 of `8/class`); None for other draws or where it is not known."""
+    """Return the labels per class in a balanced draw (the 8 of `8/class`); None for other draws or if unknown."""
     if record.cell.draw != "balanced":
         return None
-    if record.provenance.dataset.get("n_classes_not_scored"):  # a rare class may have given fewer
+    if record.provenance.dataset.get("n_classes_not_scored"):  # a rare class may have fewer rows
         return None
     n_classes = record.provenance.dataset.get("n_classes")
     target = record.predictions.target if record.predictions is not None else None
@@ -346,7 +346,7 @@ def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = Fa
     writer_of(path)
     ours: dict[str, Recogniser] = {
         ".csv": csv_starts_with(*_FIRST_COLUMNS),
-        ".jsonl": json_lines_hold(_FIRST_COLUMNS, but=("cell",)),  # whole records have a cell
+        ".jsonl": json_lines_hold(_FIRST_COLUMNS, but=("cell",)),  # full records have a `cell`
         ".parquet": lambda file: _parquet_starts_with(file, _FIRST_COLUMNS),
     }
     check_output(path, inputs=inputs, ours=ours[path.suffix.lower()], overwrite=overwrite, option="The export")
@@ -371,7 +371,7 @@ def export_records(records: Iterable[Record], path: str | Path) -> int:
     The file is replaced whole or not at all.
 
     Raises:
-        UsageError: the ending is another, before a record is read.
+        UsageError: the ending is another one; raised before a record is read.
         StoreError: the file cannot be written.
     """
     target = Path(path)

@@ -29,10 +29,10 @@ _TEXT: Final = (
 _COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _ENCODER_COUNTS: Final = ("encoder_layers", "num_layers", "num_hidden_layers")
 BLOCK_COUNTS: Final = (*_COUNTS, *_ENCODER_COUNTS, "num_decoder_layers", "decoder_layers")
-"""Names that configurations give to numbers of blocks."""
+"""Keys of configurations for the number of blocks."""
 
 _BOTH_WAYS: Final = {"xlnet", "bert-generation"}
-"""Types that transformers lists only as causal language models, but that attend both ways unless a flag is set."""
+"""Types that transformers lists only as causal models, but that attend in both directions unless a flag is set."""
 
 
 def architecture_of(config: Mapping[str, object], name: str) -> Architecture:
@@ -43,7 +43,7 @@ def architecture_of(config: Mapping[str, object], name: str) -> Architecture:
         name: the backbone, for messages.
 
     Raises:
-        UsageError: the installed transformers knows no such text model, or a part of a model was saved alone.
+        UsageError: the installed transformers has no such text model, or only a part of a model was saved.
     """
     kind = config.get("model_type")
     known = {mapping: _model_names(mapping) for mapping in (*_TEXT, _BASE)}
@@ -58,8 +58,8 @@ def architecture_of(config: Mapping[str, object], name: str) -> Architecture:
     if config.get("is_encoder_decoder", kind in known[_TWO_STACKS]):
         if kind not in known[_TWO_STACKS]:
             raise UsageError(
-                f"Backbone '{name}': config.json states is_encoder_decoder, and {kind} is no sequence-to-sequence "
-                "language model. Expected false, or another model_type."
+                f"Backbone '{name}': config.json states is_encoder_decoder, and {kind} is not a sequence-to-"
+                "sequence language model. Expected false, or another model_type."
             )
         return "sequence-to-sequence"
     if kind in known[_TWO_STACKS]:
@@ -89,7 +89,7 @@ def is_encoder_alone(config: Mapping[str, object]) -> bool:
 
 
 def blocks_of(config: Mapping[str, object]) -> int | None:
-    """Return the number of blocks that a configuration states, of the encoder where there are two stacks."""
+    """Return the number of blocks that a configuration states; those of the encoder if there are two stacks."""
     two_stacks = bool(config.get("is_encoder_decoder"))
     found = (config.get(name) for name in (_ENCODER_COUNTS if two_stacks else _COUNTS))
     return next((count for count in found if isinstance(count, int) and not isinstance(count, bool)), None)

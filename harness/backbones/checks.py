@@ -1,4 +1,4 @@
-"""Reasons to refuse a backbone's files before anything is loaded; none of them needs torch."""
+"""Refuse a backbone's files before anything is loaded, without importing torch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from harness.backbones.layout import Layout, read_object
 from harness.support import UsageError
 
 _COUNTS: Final = ("layer", "layers", "block", "blocks", "groups", "group_num", "experts", "labels")
-"""Endings of the entries that say how many modules or classes to make."""
+"""Endings of the entries that set a number of modules or classes."""
 
 _MOST: Final = 10_000
-"""Largest such number; transformers makes these one by one, also where the weights hold fewer."""
+"""Maximum value of such an entry; transformers makes these one by one, even if the weights hold fewer."""
 
 _LARGEST: Final = 10**8
-"""Largest number of any other entry but a rate; Llama 4 has 10 million positions."""
+"""Maximum value of any other entry except rates; Llama 4 has 10 million positions."""
 
 _MASK_DIMENSIONS: Final = 4
 
 
 def check_configuration(layout: Layout, config: Mapping[str, Any], name: str) -> None:
-    """Refuse what transformers would read from elsewhere, run as code, or read with another library.
+    """Refuse entries that make transformers read other files, run code, or need another library.
 
     Args:
-        layout: where the backbone's parts lie.
+        layout: positions of the backbone's parts.
         config: content of its `config.json`.
         name: the backbone, for messages.
 
     Raises:
-        UsageError: the folder holds an adapter, needs code of its own, is quantised, or names its own kernels.
+        UsageError: the folder holds an adapter, needs custom code, is quantised, or names its own kernels.
     """
     folder = layout.transformer
     for place in {folder, folder.parent if layout.pooling_file is not None else folder}:
@@ -48,7 +48,7 @@ def check_configuration(layout: Layout, config: Mapping[str, Any], name: str) ->
     ):
         if content.get("auto_map"):
             raise UsageError(
-                f"Backbone '{name}' needs code of its own (auto_map in {file}), and no such code is ever run. If "
+                f"Backbone '{name}' needs custom code (auto_map in {file}), and the harness runs no such code. If "
                 "transformers' own class computes the same, load and save the backbone with it, without auto_map."
             )
     for key in ("quantization_config", "compression_config"):
@@ -72,7 +72,7 @@ def check_configuration(layout: Layout, config: Mapping[str, Any], name: str) ->
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """Yield every integer of a configuration, with the entry that it stands in."""
+    """Yield every integer of a configuration, with its entry."""
     if isinstance(value, Mapping):
         for inner, content in value.items():
             yield from _numbers(content, str(inner))
@@ -87,7 +87,7 @@ def check_headers(headers: Headers, config: Mapping[str, Any], name: str) -> Non
     """Refuse files whose tensors cannot be the weights that the configuration describes.
 
     Args:
-        headers: of the files; nothing is checked where they hold no tensors.
+        headers: headers of the files; without tensors, nothing is checked.
         config: content of `config.json`.
         name: the backbone, for messages.
 
@@ -112,7 +112,7 @@ def check_headers(headers: Headers, config: Mapping[str, Any], name: str) -> Non
 
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
-    """Return the number of tokens that a configuration states; None if it does not say."""
+    """Return the vocabulary size that a configuration states; None if it states none."""
     inner = config.get("text_config")
     for stated in (config, inner if isinstance(inner, Mapping) else {}):
         value = stated.get("vocab_size")
@@ -124,7 +124,7 @@ def vocabulary_size(config: Mapping[str, Any]) -> int | None:
 def check_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> None:
     """Refuse a folder whose tokenizer has more tokens than the backbone has embeddings.
 
-    Special tokens of tokenizer.json may lie beyond: they are removed as it is loaded.
+    Special tokens of tokenizer.json may have larger ids: loading removes them.
 
     Args:
         folder: the transformer's.
@@ -132,7 +132,7 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> None:
         name: the backbone, for messages.
 
     Raises:
-        UsageError: it has, or a file of the tokenizer cannot be read.
+        UsageError: the tokenizer has more tokens, or one of its files cannot be read.
     """
     n_rows = vocabulary_size(config)
     largest, file = largest_token(folder, name)
@@ -150,7 +150,7 @@ def too_many_tokens(name: str, largest: int, n_rows: int, file: str) -> UsageErr
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Return whether a folder holds a tokenizer in any of the forms that transformers reads a fast one from."""
+    """Return whether a folder holds a tokenizer in any format that gives a fast one in transformers."""
     if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         return True
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -159,7 +159,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def require_tokenizer(folder: Path, name: str) -> None:
-    """Refuse a folder without a tokenizer: transformers would make one of five tokens.
+    """Refuse a folder without a tokenizer, since transformers would make one with five tokens.
 
     Raises:
         UsageError: there is none.
@@ -172,7 +172,7 @@ def require_tokenizer(folder: Path, name: str) -> None:
 
 
 def largest_token(folder: Path, name: str) -> tuple[int, str]:
-    """Return the largest id of a token that is not special, and the file that holds it; -1 where no file says."""
+    """Return the largest id of a token that is not special, and the file that holds it; -1 if no file states one."""
     found = (-1, "")
     for file in ("tokenizer.json", "vocab.json", "vocab.txt"):
         path = folder / file
@@ -189,7 +189,7 @@ def largest_token(folder: Path, name: str) -> tuple[int, str]:
 
 @functools.lru_cache(maxsize=64)
 def _largest_id(path: Path, size: int, modified_ns: int, name: str) -> int:  # noqa: ARG001
-    """Read once per content: size and time of change are part of the cache's key."""
+    """Return the same, cached by the file's size and time of change."""
     if path.suffix == ".txt":
         with path.open("rb") as lines:
             return sum(1 for _ in lines) - 1

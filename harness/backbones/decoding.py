@@ -1,4 +1,4 @@
-"""Settings of generation that version 0.1 took from a backbone's files; the task alone decides now."""
+"""Read the settings of generation that version 0.1 took from a backbone's files; now only the task sets them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.support import UsageError
 GENERATION: Final = "generation_config.json"
 
 START: Final = "decoder_start_token_id"
-"""The one setting that is read from there, where config.json does not state it."""
+"""The only setting that is still read from generation_config.json, if config.json does not state it."""
 
 _NEUTRAL: Final[dict[str, object]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty", "guidance_scale"), 1),
@@ -29,11 +29,11 @@ _NEUTRAL: Final[dict[str, object]] = {
         None,
     ),
 }
-"""Settings that change greedy answers or beams, with the value that changes nothing."""
+"""Settings that change greedy answers or beams, with their neutral values."""
 
 
 def settings_in(path: Path, name: str) -> dict[str, Any]:
-    """Return the settings in a generation_config.json; none where transformers could not read them either.
+    """Return the settings in a generation_config.json; none if transformers could not read them either.
 
     Args:
         path: the file.

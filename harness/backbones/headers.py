@@ -1,4 +1,4 @@
-"""Shapes and types of a backbone's tensors, read from the headers of its safetensors files without torch."""
+"""Read the shapes and types of a backbone's tensors from the headers of its safetensors files, without torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ INDEX: Final = "model.safetensors.index.json"
 
 _INNER: Final = "_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module"
 WRAPPERS: Final = rf"^(?:(?:module|{_INNER})\.)+|(?:{_INNER})\."
-"""Prefixes that torch's wrappers put before names: data parallelism, compilation, sharding and checkpointing."""
+"""Prefixes that torch's wrappers add to names: data parallelism, compilation, sharding and checkpointing."""
 
 FLOATS: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Types that weights may have, with their bytes."""
+"""Supported types of weights, with their sizes in bytes."""
 
 SAVE_AGAIN: Final = "Save the backbone again with transformers: model.save_pretrained(FOLDER)."
 
@@ -67,7 +67,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         name: the backbone, for messages.
 
     Raises:
-        UsageError: a file is no regular file, a shard is missing, or the weights have another name.
+        UsageError: a file is not a regular file, a shard is missing, or the weights have another name.
     """
     present = sorted(path.name for path in folder.glob("*.safetensors"))
     if SINGLE in present:
@@ -104,7 +104,7 @@ def _regular(path: Path, name: str) -> Path:
 
 
 def read_headers(folder: Path, name: str) -> Headers:
-    """Return what the files state about each tensor; nothing where there are no weights.
+    """Return the headers of all tensors; empty without weights.
 
     Args:
         folder: the transformer's.
@@ -129,7 +129,7 @@ def read_headers(folder: Path, name: str) -> Headers:
 
 @functools.lru_cache(maxsize=64)
 def _read_headers(stamps: tuple[tuple[Path, int, int], ...], name: str) -> Headers:
-    """Read once per content: sizes and times of change are part of the cache's key."""
+    """Return the same, cached by the files' sizes and times of change."""
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, Header] = {}
@@ -137,7 +137,7 @@ def _read_headers(stamps: tuple[tuple[Path, int, int], ...], name: str) -> Heade
     for path, _, _ in stamps:
         try:
             with safe_open(path, framework="numpy") as opened:
-                for tensor in opened.keys():  # noqa: SIM118 - a file is no mapping
+                for tensor in opened.keys():  # noqa: SIM118 - a safetensors file is not a mapping
                     bare = bare_name(tensor)
                     wrapped |= bare != tensor
                     if bare in found:

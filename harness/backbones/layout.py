@@ -1,4 +1,4 @@
-"""Where the parts of a backbone lie in a folder: as transformers saves it, or as sentence-transformers does."""
+"""Find the parts of a backbone in a folder, in the layout of transformers or of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ READ_FILES: Final = (
 )
 """Files that determine what a backbone computes; they are hashed into the fingerprint.
 
-No generation_config.json: the task alone says how text is generated.
+generation_config.json is not one of them: only the task sets how text is generated.
 """
 
 FETCHED: Final = (
@@ -52,7 +52,7 @@ FETCHED: Final = (
     f"{_OLD_FOLDER}/*.txt",
     f"{_OLD_FOLDER}/*.model",
 )
-"""Files to fetch from the hub: those above, and those that say which of them are read."""
+"""Files to fetch from the hub: those above, and the files that say which of them are read."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Layout:
 
     Attributes:
         transformer: folder with config.json, the weights and the tokenizer.
-        pooling_file: where the pooling is declared; None where nothing declares it.
+        pooling_file: file that declares the pooling; None if no file does.
     """
 
     transformer: Path
@@ -75,7 +75,7 @@ def is_backbone(folder: Path) -> bool:
 
 
 def find_parts(folder: Path, name: str) -> Layout:
-    """Return where the parts of a backbone lie, following `modules.json` where there is one.
+    """Return the positions of a backbone's parts, from `modules.json` if there is one.
 
     Args:
         folder: the backbone's folder, or the transformer's folder within it.
@@ -169,7 +169,7 @@ def read_object(path: Path, name: str) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        UsageError: it cannot be read, or is no object.
+        UsageError: it cannot be read, or is not an object.
     """
     value = read_json(path, name)
     if not isinstance(value, dict):
@@ -181,7 +181,7 @@ def read_json(path: Path, name: str) -> Any:
     """Return the JSON value in a file.
 
     Raises:
-        UsageError: it is no regular file, is too large, or is not JSON.
+        UsageError: it is not a regular file, is too large, or is not JSON.
     """
     try:
         if not path.is_file():  # a folder, a pipe, a link to nothing

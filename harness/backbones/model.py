@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _NO_LIMIT = 10**6
-"""Length from which on a stated limit means that there is none."""
+"""Minimum stated limit that means no limit."""
 
 _ALWAYS_POOLED: Final = frozenset({"squeezebert", "layoutlm"})
 """Model types that call their pooler without checking that they have one."""
@@ -34,7 +34,7 @@ ALIKE: Final = frozenset(
         *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert"),
     )
 )
-"""Model types whose blocks consist of the same modules, so that a few blocks show what can be adapted in all."""
+"""Model types with identical blocks, so that a few blocks show the modules that can be adapted."""
 
 _SHOWN: Final = 3
 """Number of blocks to build of such a model; the first of a ModernBERT lacks a norm."""
@@ -42,7 +42,7 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A backbone in memory, shared by all cells of a worker: methods train copies of it, never itself.
+    """A backbone in memory, shared by all cells of a worker; methods train only copies of it.
 
     Attributes:
         files: its files.
@@ -51,7 +51,7 @@ class Backbone:
             classification read the encoder, and the decoder is only in `language_model`.
         tokenizer: its tokenizer.
         hidden_size: width of a hidden state.
-        load_seconds: seconds that reading it took.
+        load_seconds: seconds to load it.
     """
 
     files: BackboneFiles
@@ -62,7 +62,7 @@ class Backbone:
 
     @property
     def max_length(self) -> int:
-        """Longest input in tokens that positions and tokenizer allow; 512 where neither states a limit."""
+        """Maximum number of tokens that positions and tokenizer allow; 512 if neither states a limit."""
         stated = (longest_input(self.pristine), int(self.tokenizer.model_max_length))
         return min((limit for limit in stated if limit is not None and 0 < limit < _NO_LIMIT), default=512)
 
@@ -73,12 +73,12 @@ class Backbone:
 
     @property
     def reads_segments(self) -> bool:
-        """Whether it tells the two texts of a pair apart by a type of their tokens, as BERT does."""
+        """Whether it marks the two texts of a pair by token types, as BERT does."""
         n_types = int(getattr(self.pristine.config, "type_vocab_size", 0) or 0)
         return n_types > 1 and "token_type_ids" in self.tokenizer.model_input_names
 
     def resident(self, device: torch.device) -> nn.Module:
-        """Return the frozen transformer on `device`, kept there, which encodes features."""
+        """Return the frozen transformer on `device`, where it stays, for encoding features."""
         return self.pristine if device.type == "cpu" else _resident(self, device)
 
     def fresh(self, device: torch.device) -> nn.Module:
@@ -125,9 +125,9 @@ class LanguageModel:
     """A backbone that gives probabilities of tokens; shared by all cells of a worker, never trained.
 
     Attributes:
-        model: returns `logits` for token ids; float32, in evaluation mode, frozen. The transformer of a causal one is
-            the backbone's own (`Backbone.resident`), so that only the head takes further memory.
-        load_seconds: seconds that reading it took; a method that uses it charges them to its "load" phase.
+        model: returns `logits` for token ids; float32, in evaluation mode, frozen. A causal model shares the backbone's
+            transformer (`Backbone.resident`), so only the head needs more memory.
+        load_seconds: seconds to load it; a method that uses it charges them to its "load" phase.
     """
 
     model: nn.Module
@@ -137,7 +137,7 @@ class LanguageModel:
 def _to_adapt(model: nn.Module) -> nn.Module:
     config: Any = model.config
     if getattr(config, "use_cache", False):
-        config.use_cache = False  # nothing reads the keys and values again
+        config.use_cache = False  # keys and values are not reused
     return model.requires_grad_(True)
 
 
@@ -196,7 +196,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
     config = backbone.pristine.config
     if files.architecture == "sequence-to-sequence":
         config = _whole_config(files)  # an encoder's own configuration says that it is one
-    skeleton(build, config, files)  # importing its module is no cell's cost
+    skeleton(build, config, files)  # importing its module is not charged to a cell
     started = time.perf_counter()
     if files.has_weights:
         model = load_weights(build, config, files, lambda whole: whole)
@@ -204,7 +204,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
         model = build.from_config(config, dtype=torch.float32)
     checking = time.perf_counter()
     check_finite(model, files)
-    started += time.perf_counter() - checking  # checks are no cell's cost
+    started += time.perf_counter() - checking  # checks are not charged to a cell
     if files.architecture == "causal":
         _share_transformer(model, backbone.resident(device))
     model = model.eval().requires_grad_(False).to(device)
@@ -212,7 +212,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
 
 
 def _whole_config(files: BackboneFiles) -> Any:
-    """Return the configuration, with the token that answers begin with where only generation_config.json states it."""
+    """Return the configuration, with the first token of answers from generation_config.json if only that states it."""
     config = read_config(files)
     path = files.folder / GENERATION
     if getattr(config, START, None) is None and files.architecture == "sequence-to-sequence" and path.is_file():
@@ -221,7 +221,7 @@ def _whole_config(files: BackboneFiles) -> Any:
 
 
 def _share_transformer(model: Any, transformer: nn.Module) -> None:
-    """Have a language model use `transformer`, which has the same weights, in place of its own."""
+    """Replace a language model's transformer by `transformer`, which has the same weights."""
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     setattr(model, model.base_model_prefix, transformer)
     if tied:
@@ -230,7 +230,7 @@ def _share_transformer(model: Any, transformer: nn.Module) -> None:
 
 @functools.cache
 def read_without_weights(files: BackboneFiles) -> Backbone:
-    """Return a backbone that tokenizes and states its limits, whose transformer holds no numbers.
+    """Return a backbone without weights, which can tokenize and states its limits.
 
     Raises:
         UsageError: transformers cannot build it, or its tokenizer is missing, slow or another model's.
@@ -256,13 +256,13 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     logging.set_verbosity_error()
     files.require_tokenizer()
     build, config = model_class(files), read_config(files)
-    skeleton(build, config, files)  # importing a library is no cell's cost
+    skeleton(build, config, files)  # importing a library is not charged to a cell
     read_tokenizer(files)
     started = time.perf_counter()
     tokenizer = read_tokenizer(files)
     if files.has_weights:
         model = load_weights(build, config, files, lambda whole: without_extras(whole, files))
-    else:  # to find out what cells cost, which does not depend on the values of weights
+    else:  # for measuring costs, which do not depend on the values of weights
         model = build.from_config(config, dtype=torch.float32)
     model = without_extras(model, files).eval().requires_grad_(False)
     seconds = time.perf_counter() - started
@@ -282,7 +282,7 @@ def load_backbone(files: BackboneFiles) -> Backbone:
 
 @functools.lru_cache(maxsize=4)
 def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module | None:
-    """Return the modules that a backbone's config.json describes, with parameters that hold no numbers.
+    """Return the modules that a backbone's config.json describes, with parameters without values.
 
     A model whose blocks are all alike is returned with its first three.
 

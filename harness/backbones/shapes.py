@@ -1,6 +1,6 @@
-"""Backbones that are only a shape: a published model's configuration and a substitute tokenizer, without weights.
+"""Make backbones without weights from a published model's configuration and a substitute tokenizer.
 
-The cost of a step depends neither on the values of weights nor on the words of the vocabulary.
+The cost of a step does not depend on the values of weights or the words of the vocabulary.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COMMON_WORDS: Final = (
     *("can", "more", "when", "there", "their", "time", "will", "would", "about", "out", "up", "into", "than", "them"),
     *("other", "some", "could", "make", "like", "then", "now", "people", "year", "good", "look", "work", "first"),
 )
-"""Words so common that most vocabularies have a token for each."""
+"""Common words that are single tokens in most vocabularies."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

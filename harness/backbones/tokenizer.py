@@ -1,4 +1,4 @@
-"""A backbone's tokenizer, loaded and compared with its embeddings."""
+"""Load a backbone's tokenizer and compare it with the embeddings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from harness.backbones.locate import BackboneFiles
 from harness.support import UsageError
 
 _RESERVED: Final = 16
-"""Positions that a table may have beside those of tokens: RoBERTa's has 2. A longer text needs the model to know."""
+"""Maximum number of positions in a table that are not for tokens: RoBERTa's has 2. Longer texts need the model."""
 
 
 def token_counts(files: BackboneFiles, texts: Sequence[str], max_length: int) -> list[int] | None:
-    """Return how many tokens each text has, without importing torch or transformers, which takes seconds.
+    """Return the number of tokens of each text, without importing torch or transformers, which takes seconds.
 
     Args:
         files: the backbone.
         texts: whole texts.
-        max_length: tokens of a text that are to be read.
+        max_length: maximum tokens to read of a text.
 
     Returns:
-        Tokens of each text, special ones included; None where the files do not say for certain that the backbone
-        reads `max_length` tokens, or have no tokenizer.json.
+        Tokens of each text, special ones included; None if the files do not show that the backbone reads `max_length`
+        tokens, or have no tokenizer.json.
 
     Raises:
         UsageError: tokenizer.json cannot be read.
@@ -54,7 +54,7 @@ def read_tokenizer(files: BackboneFiles) -> Any:
     """Return the tokenizer as transformers reads it, with a token for padding.
 
     Raises:
-        UsageError: transformers refuses it, makes it up, or has no fast one.
+        UsageError: transformers refuses it, would invent its vocabulary, or has no fast one.
     """
     from transformers import AutoTokenizer
 
@@ -90,7 +90,7 @@ def read_tokenizer(files: BackboneFiles) -> Any:
 def _within(tokenizer: Any, n_rows: int | None) -> Any:
     """Return a tokenizer of `tokenizers` without the special tokens that have no embedding.
 
-    A text that holds such a token word for word is then read as ordinary text. Gemma 3 has one, for images.
+    Such a token in a text is then read as ordinary text. Gemma 3 has one, for images.
     """
     from tokenizers import Tokenizer
 
@@ -109,10 +109,10 @@ def _within(tokenizer: Any, n_rows: int | None) -> Any:
 
 
 def _is_made_up(tokenizer: Any) -> bool:
-    """Return whether a tokenizer has the vocabulary that its class has without any file."""
+    """Return whether a tokenizer has only the default vocabulary of its class."""
     try:
         return bool(type(tokenizer)().get_vocab() == tokenizer.get_vocab())
-    except Exception:  # noqa: BLE001 - the class needs files, and says so in its own way
+    except Exception:  # noqa: BLE001 - the class needs files, and may raise any exception
         return False
 
 
@@ -125,7 +125,7 @@ def check_tokens(tokenizer: Any, n_rows: int, files: BackboneFiles) -> None:
         files: the backbone.
 
     Raises:
-        UsageError: it is another model's.
+        UsageError: the tokenizer belongs to another model.
     """
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:

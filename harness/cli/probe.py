@@ -160,6 +160,6 @@ def _print(console: Console, found: list[Stepped], device: str, memory: float, b
         )
     console.print(f"On {device}, batches of {batch_size} texts of {seq_len} tokens:", markup=False)
     console.print(table)
-    said = "Of the device: counted operations, as a share of its measured rate of matrix multiplication."
+    said = "The column 'of the device': counted operations, as a share of the measured rate of matrix multiplication."
     console.print(said, markup=False)
     console.print(f"Largest batch: extrapolated linearly from two sizes, in {memory / 1e9:.1f} GB.", markup=False)

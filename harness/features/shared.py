@@ -1,8 +1,8 @@
-"""Features shared by the fits of one cell: rows that one fit has encoded cost the next nothing.
+"""Share features between the fits of one cell, so that each row is encoded and charged once.
 
 A feature store charges every request, since a cell must not look cheaper because another came first. Within a cell,
 charging every trial would make tuning a probe look many times as expensive as it is. Fits that share a cell therefore
-get features free of charge here, and accounts sum what the cell owes for them.
+get features free of charge here, and accounts sum the cost for the cell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.tasks import Ints, Source
 
 
 class Account:
-    """The cost owed for features: each row of each kind once.
+    """Cost to charge for features: each row of each kind counts once.
 
     Attributes:
         seconds: seconds to encode the rows, as measured when they were computed.
@@ -65,7 +65,7 @@ class SharedFeatures:
         """Return features as `FeatureStore.pooled` does, free of charge; it documents the arguments."""
         _tokens, _backbone, *form = rest
         key = (source.key, *form, *sorted(which.items()))
-        warmup = spare = 0.0  # charged to no account, but to the first request, as a store does
+        warmup = spare = 0.0  # charged to the first request, as in a store, and not to an account
         for account in self.accounts:
             rows = account.unpaid(key, index)
             if len(rows):

@@ -1,7 +1,7 @@
 """Metrics as `evaluate` modules that need no network, each with its direction, its range and its statistics per row.
 
 `evaluate.load` fetches a script from the hub; these are the same interface over scikit-learn, sacrebleu and
-rouge-score, kept in the project. One file per family: what is read is class indices (`classification`), answers to
+rouge-score, kept in the project. There is one file per family of inputs: class indices (`classification`), answers to
 questions (`spans`), any texts (`text`) or likelihoods (`likelihood`).
 """
 

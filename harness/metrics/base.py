@@ -25,10 +25,10 @@ Values = npt.NDArray[Any] | Sequence[Any]
 """One item per row: an array of shape (rows,), a list of texts or a list of lists of texts."""
 
 _ROUNDING = 1e-6
-"""Distance out of its range that rounding may give a metric."""
+"""Distance by which rounding may move a metric out of its range."""
 
 _IN_EVERY_RECORD = frozenset({"predicted", "target"})
-"""Arrays that the stored predictions of every classification task hold."""
+"""Arrays in the stored predictions of every classification task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,16 @@ class MetricSpec:
 
     def __post_init__(self) -> None:
         if self.combine is None and not (self.mean_over_rows and self.statistics == (self.name,)):
-            raise ValueError(f"{self.name} is not the mean of one array called like it: say how it is combined.")
+            raise ValueError(f"{self.name} is not the mean of one array of its name: declare how it is combined.")
 
     def without_classes(self, unscored: Collection[int] = ()) -> MetricSpec:
-        """Return the metric averaged over the classes of the references alone, those in `unscored` left out.
+        """Return the metric averaged over the classes of the references only, without those in `unscored`.
 
         A prediction of any other class is still wrong for its row, but adds no class to the average. The classes are
         then the same for every method. A metric that averages no classes is returned as it is.
 
         Args:
-            unscored: class indices that are left out though references have them: validation rows may.
+            unscored: class indices to leave out even if references have them, as validation rows may.
         """
         combine_over, whole = self.combine_over, self.combine
         if combine_over is None or whole is None:

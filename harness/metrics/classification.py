@@ -51,7 +51,7 @@ def _matthews(indices: Statistics) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     if len(np.unique([indices["target"], indices["predicted"]])) == 1:
-        return 0.0  # what scikit-learn says too, with a warning at every call
+        return 0.0  # scikit-learn returns the same, with a warning at every call
     return float(matthews_corrcoef(indices["target"], indices["predicted"]))
 
 
@@ -63,7 +63,7 @@ def _calibration_error(rows: Statistics) -> float:
     confidence = rows["confidence"].astype(np.float64)
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():  # a sum in single precision may end above 1
         raise ValueError("calibration_error: a confidence is the probability of the predicted class, within 0 and 1.")
-    # Bin m holds what is above m / 15 and up to (m + 1) / 15; the first holds 0 too.
+    # Bin m holds values above m / 15 and up to (m + 1) / 15; the first bin also holds 0.
     edges = np.linspace(0, 1, N_CALIBRATION_BINS + 1)[1:-1]
     gaps = np.bincount(
         np.searchsorted(edges, confidence, side="left"), rows["correct"] - confidence, minlength=N_CALIBRATION_BINS
@@ -81,7 +81,7 @@ metrics.add(
         low=0.0,
         high=1.0,
         mean_over_rows=True,
-        description="The share of rows whose class is predicted.",
+        description="Share of rows whose predicted class is right.",
         source=_SCIKIT_LEARN,
         inputs=("class", "class"),
         measure=_indices,
@@ -98,8 +98,8 @@ metrics.add(
         low=0.0,
         high=1.0,
         mean_over_rows=False,
-        description="F1 of each class, averaged over the classes that occur; 0 for one that is never right. Where a "
-        "task has classes without test rows, only classes that test rows have are averaged.",
+        description="F1 of each class, averaged over the classes that occur; 0 for a class without a right prediction. "
+        "Where a task has classes without test rows, only classes that test rows have are averaged.",
         source=_SCIKIT_LEARN,
         inputs=("class", "class"),
         measure=_indices,
@@ -117,7 +117,7 @@ metrics.add(
         low=0.0,
         high=1.0,
         mean_over_rows=False,
-        description="F1 of class index 1 of two, as GLUE scores MRPC and QQP; 0 where that class never occurs.",
+        description="F1 of class index 1 of two, as GLUE scores MRPC and QQP; 0 if that class never occurs.",
         source="GLUE, Wang et al., 2019, arXiv:1804.07461; " + _SCIKIT_LEARN,
         inputs=("class", "class"),
         measure=_indices,

@@ -1,6 +1,6 @@
 """Inputs of a metric: one prediction and one reference a row, checked before anything is computed.
 
-A wrong type here would not fail later, it would give a wrong figure: a text is a sequence of texts to Python, a class
+A wrong type here would not fail later but give a wrong figure: a text is a sequence of texts to Python, a class
 index is a fine probability, and a mean over no rows is NaN.
 """
 
@@ -35,13 +35,13 @@ def read_columns(
     predictions: npt.NDArray[Any] | Sequence[Any],
     references: npt.NDArray[Any] | Sequence[Any],
 ) -> tuple[CheckedColumn, CheckedColumn]:
-    """Predictions and references as a metric expects them.
+    """Return checked predictions and references.
 
     Args:
         metric: its name, for messages.
-        contents: what a prediction and a reference hold.
-        predictions: one a row.
-        references: one a row, as many.
+        contents: content of a prediction and of a reference.
+        predictions: one per row.
+        references: one per row, as many.
 
     Raises:
         ValueError: there are no rows, not as many predictions as references, or one of another type than expected.
@@ -59,7 +59,7 @@ def read_columns(
 
 
 def check_n_rows(metric: str, n_rows: int) -> None:
-    """Refuse to make a figure of nothing."""
+    """Refuse to compute a metric of no rows."""
     if n_rows == 0:
         raise ValueError(f"{metric} of no rows is not defined; give at least one.")
 

@@ -1,4 +1,4 @@
-"""Jackknife pseudo-values: the share of each test row in a metric that is no mean of rows."""
+"""Jackknife pseudo-values: the contribution of each test row to a metric that is not a mean over rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pseudo_values(
     test rows: with them BLEU or Matthews' correlation can be treated as a mean over rows.
 
     Args:
-        metric: a name; None is returned for one that is not known here.
-        predictions: with the statistics that the metric rests on; None is returned where they are not there.
+        metric: name of the metric; None is returned for an unknown one.
+        predictions: predictions with the metric's statistics; None is returned if these are missing.
         has_unscored: whether the task has classes that no test row has; averages over classes then leave them out.
 
     Returns:
@@ -37,7 +37,7 @@ def pseudo_values(
         return None
     try:
         return _pseudo_values(spec, arrays, n_rows)
-    except ValueError:  # a record made elsewhere, under this metric's name, whose rows do not suit it
+    except ValueError:  # an imported record with a metric of this name but other statistics
         return None
 
 
@@ -45,7 +45,7 @@ def _pseudo_values(
     spec: MetricSpec, arrays: dict[str, npt.NDArray[np.generic]], n_rows: int
 ) -> npt.NDArray[np.float64]:
     whole = spec.from_statistics(arrays)
-    # Rows that are alike count alike: of classes there are few kinds of rows, however many rows.
+    # Equal rows have equal values, and classes give few distinct rows.
     table = np.column_stack([array.reshape(n_rows, -1) for array in arrays.values()])
     _, first, kind = np.unique(table, axis=0, return_index=True, return_inverse=True)
     without = np.array([_without(spec, arrays, row) for row in first])

@@ -1,4 +1,4 @@
-"""SQuAD's two metrics of an answer's text against the references that a question has."""
+"""SQuAD's two metrics of an answer's text against a question's references."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ metrics.add(
         low=0.0,
         high=1.0,
         mean_over_rows=True,
-        description="The share of rows whose answer is one of the references, both normalised.",
+        description="Share of rows whose answer is one of the references, both normalised.",
         source=_SOURCE,
         inputs=("text", "texts"),
         measure=_squad_exact_match,

@@ -48,7 +48,7 @@ def _counts(scorer: Metric, predictions: list[str], references: list[list[str]])
 
 def _signature(scorer: Metric, references: list[list[str]]) -> str:
     n_references = {len(several) for several in references}
-    scorer.num_refs = n_references.pop() if len(n_references) == 1 else -1  # what it sets itself when it reads them
+    scorer.num_refs = n_references.pop() if len(n_references) == 1 else -1  # sacrebleu sets it when it reads them
     return scorer.get_signature().format()
 
 
@@ -96,9 +96,9 @@ def _rouge_l(predictions: list[str], references: list[list[str]]) -> Statistics:
 def find_answer(text: str) -> Decimal | None:
     """Return the number that a solution in the style of GSM8K ends in; None if it has none.
 
-    It is the first number after the first `####` where there is one (what a model goes on to write after its answer
-    does not count), else the last number of the text. Thousands commas, currency signs, a trailing period and zeros
-    after the decimal point do not matter.
+    It is the first number after the first `####` if there is one (text after the answer does not count), else the last
+    number of the text. Thousands commas, currency signs, a trailing period and zeros after the decimal point do not
+    matter.
     """
     _, marked, after = text.partition("####")
     numbers = list(_NUMBER.finditer(after if marked else text))
@@ -181,7 +181,7 @@ metrics.add(
         low=0.0,
         high=1.0,
         mean_over_rows=True,
-        description="The share of rows whose number is the reference's: the one after ####, else the last.",
+        description="Share of rows whose number is the reference's: the number after ####, else the last one.",
         source="GSM8K, Cobbe et al., 2021, arXiv:2110.14168",
         inputs=("text", "texts"),
         measure=_exact_number,

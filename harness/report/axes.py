@@ -1,4 +1,4 @@
-"""The look of all figures: settings, axes, markers and legends, and saving them as files.
+"""Style of all figures: settings, axes, markers and legends; saving figures as files.
 
 Figures are made without pyplot, so that drawing picks no backend and leaves no state behind.
 """
@@ -37,7 +37,7 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 _RC = {
-    "text.parse_math": False,  # a name with dollar signs in it is a name, not mathematics
+    "text.parse_math": False,  # dollar signs in a name do not start mathematics
     "svg.hashsalt": "adaptation-harness",  # the same data gives the same bytes
     "svg.fonttype": "path",
     "axes.grid": True,

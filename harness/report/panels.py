@@ -1,4 +1,4 @@
-"""Cut a comparison into panels: rows that may stand in one table.
+"""Split a comparison into panels: rows that may share a table.
 
 Rows are comparable within a panel only: one task and fingerprint, one metric, one device, one budget, one backbone
 (with the methods that use none). Nothing is pooled across panels.

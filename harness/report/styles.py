@@ -1,4 +1,4 @@
-"""Choose the look of methods in figures: one colour and marker each, the same in all figures of a report.
+"""Choose the style of methods in figures: one colour and marker each, the same in all figures of a report.
 
 Configurations of a method share its colour and differ in marker and dashes.
 """
@@ -18,12 +18,12 @@ _COLOURS = tuple(color for i, color in enumerate(sns.color_palette("colorblind")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _SETTLED = {"full": 0, "lora": 1, "linear-probe": 2, "head": 4, "tfidf": 7, "majority": 6}
-"""Fixed colours of the commonest methods, so that they look alike in all reports; others take free colours."""
+"""Fixed colours of the most common methods, the same in all reports; others take free colours."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """The look of a configuration in every figure."""
+    """Style of a configuration in every figure."""
 
     colour: str
     marker: str

@@ -41,7 +41,7 @@ def check_files(folder: Path, described: Description, *, again: bool = True) -> 
     needed = {ARTIFACT_SETTINGS, ARTIFACT_TENSORS}
     if described.backbone is not None:
         needed.add(f"{TRANSFORMER}/config.json")
-    if (folder / MODULES).exists():  # it would decide where the transformer's pooling is declared
+    if (folder / MODULES).exists():  # it would change the transformer's pooling
         raise UsageError(f"'{folder}' holds {MODULES}, which is not part of the saved model. Remove it.")
     there = set(_walk(folder / TRANSFORMER, folder))
     if described.files is None:

@@ -36,7 +36,7 @@ def quiet_libraries() -> None:
     # Spinning threads slow a busy machine down many times over; a short spin costs nothing on a quiet one. torch reads
     # this on its first import.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    # A worker that is stopped leaves semaphores behind; multiprocessing removes them, and need not warn.
+    # A worker that is stopped leaves semaphores behind; multiprocessing removes them, so its warning is silenced.
     given = os.environ.get("PYTHONWARNINGS", "")
     if _TRACKER_WARNINGS not in given:
         os.environ["PYTHONWARNINGS"] = f"{given},{_TRACKER_WARNINGS}" if given else _TRACKER_WARNINGS

@@ -1,8 +1,8 @@
-"""The one way to find methods, kinds of task and metrics by their names.
+"""Registry of members by name: methods, kinds of task, metrics and views.
 
-Members live one to a file in a package; the registry imports that package's files when it is first asked, so that a
-new file is all that a new member needs, and importing the registry itself costs nothing. Members of other installed
-packages come by entry points.
+Members live one to a file in a package; the registry imports that package's files when it is first asked, so a new
+member needs only a new file, and importing the registry is cheap. Members of other installed packages come by entry
+points.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
                 self._take(plug_in)
             except PlugInError as error:
                 self._refused[plug_in.name] = str(error)
-                if multiprocessing.parent_process() is None:  # the process that started this one says it
+                if multiprocessing.parent_process() is None:  # the parent process shows the warning
                     warnings.warn(str(error), stacklevel=2)
 
     def _take(self, plug_in: PlugIn) -> None:

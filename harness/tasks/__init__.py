@@ -1,4 +1,4 @@
-"""Kinds of task, one file each: how a row becomes inputs, what the head is, how a prediction is scored."""
+"""Kinds of task, one file each: how rows become inputs, which head answers, and how predictions are scored."""
 
 import lazy_loader
 

@@ -12,11 +12,11 @@ from harness.tasks.base import Answers, Form, Kind, Labels, Task
 
 
 class ProbabilityKind(Kind):
-    """Answers are probabilities, one a class or one a choice; labels are indices."""
+    """Kinds whose answers are probabilities, one per class or per choice; labels are indices."""
 
     form: ClassVar[Form] = "classes"
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
-    """Metrics that are kept beside the main one."""
+    """Metrics that are stored in addition to the main one."""
 
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse anything but finite probabilities of shape (rows, outputs)."""
@@ -69,15 +69,15 @@ class ProbabilityKind(Kind):
         )
 
     def also_of(self, task: Task) -> tuple[str, ...]:
-        """Return the metrics that are kept beside the main one of this task."""
+        """Return the metrics that are stored in addition to the main one of this task."""
         return self.also
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """Return the task's main metric of any rows."""
+        """Return the task's main metric of some rows."""
         return _metric(task.metric, task).compute(_probabilities(answers).argmax(axis=1).astype(np.int64), labels)
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
-        """Return the mean of minus the log-probability of the right output, which is at least 1e-7."""
+        """Return the mean negative log-probability of the right output; probabilities are at least 1e-7."""
         right = _probabilities(answers)[np.arange(len(labels)), labels].astype(np.float64)
         return -float(np.log(np.clip(right, 1e-7, 1.0)).mean())
 

@@ -1,4 +1,4 @@
-"""From raw splits to a task: the steps that all kinds share once their rows are read and checked."""
+"""Assemble a task from raw splits: the steps that all kinds share after their rows are read and checked."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split as its kind has read it: every row checked.
+    """One split after its kind has read and checked every row.
 
     Attributes:
-        texts: the whole input of each row: its identity, and what counts as a duplicate.
+        texts: whole input of each row; identifies the row and its duplicates.
         labels: labels, shape (rows,).
-        label_texts: the same as text: the other half of a row's identity.
+        label_texts: labels as texts; part of a row's identity.
         fields: inputs by role.
         prompts: prompts for a language model; None where the kind has none.
     """
@@ -68,15 +68,15 @@ def assemble(
     """Give rows their identity, drop copies of test rows from training, order the pool, cap the test.
 
     Args:
-        kind: of the task.
-        spec: resolved.
-        splits: where the rows come from.
-        train: the rows to train on.
-        test: the rows to score on.
-        label_names: the classes, in order; none where labels are no classes.
-        n_outputs: scores that are predicted for a row; 0 where answers are texts.
-        prompt: the template that made the prompts.
-        reply: how a language model answers, where it writes or finds texts.
+        kind: kind of the task.
+        spec: resolved spec.
+        splits: raw splits that the rows come from.
+        train: rows to train on.
+        test: rows to score on.
+        label_names: the classes, in order; empty if labels are not classes.
+        n_outputs: number of scores to predict for a row; 0 if answers are texts.
+        prompt: template of the prompts.
+        reply: settings of generation, if a language model answers.
         provenance: further notes of the kind.
     """
     from harness.metrics import metrics
@@ -165,12 +165,12 @@ def _source(key: str, split: Split, rows: Ints, spec: TaskSpec) -> Source:
 
 
 def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
-    """Return the fingerprint of rows, and of what else a method reads of the task; what is left out changes nothing.
+    """Return the fingerprint of the rows and of other task settings that methods read; defaults do not change it.
 
     Args:
         content: fingerprint of the rows.
-        spec: of the task.
-        further: what else tells this task's scores from those of a task with the same rows.
+        spec: spec of the task.
+        further: other settings that distinguish this task's scores from those of a task with the same rows.
     """
     data = content
     if spec.label_words:
@@ -189,7 +189,7 @@ def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
 
 
 def _check_classes_left(strata: Labels, label_names: Sequence[str], n_dropped: int, spec: TaskSpec) -> None:
-    """Refuse a class of which nothing is left once copies of test rows are gone."""
+    """Refuse a class without training rows after copies of test rows were dropped."""
     left = np.bincount(strata, minlength=len(label_names))
     gone = [name for name, count in zip(label_names, left, strict=True) if count == 0]
     if gone:
@@ -200,10 +200,10 @@ def _check_classes_left(strata: Labels, label_names: Sequence[str], n_dropped: i
 
 
 def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
-    """Check what all kinds have alike, and fill in the metric.
+    """Check the settings that all kinds share, and fill in the metric.
 
     Raises:
-        UsageError: an unknown role or metric, or a role that has to be given and is not.
+        UsageError: an unknown role or metric, or a missing required role.
     """
     from harness.metrics import metrics
 
@@ -231,14 +231,14 @@ def read_parts(
     """Load and read the training and the test rows of a task whose rows have no class.
 
     Args:
-        spec: resolved.
+        spec: resolved spec.
         mirror: folder in which hub ids are looked up first.
-        columns: that have to be there.
-        read: checks every row of a split and reads it.
+        columns: required columns.
+        read: function that checks and reads every row of a split.
 
     Returns:
-        Where they come from, the training rows, the test rows: a part held out by the rows' own texts where the data
-        set has none.
+        The raw splits, the training rows and the test rows. Without a test split, a part is held out by the rows'
+        texts.
     """
 
     def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
@@ -273,12 +273,12 @@ def check_template(template: str) -> list[str]:
     """Return the fields that a template names, once each.
 
     Raises:
-        UsageError: it is no template of plain fields: indices, attributes, conversions and formats are not accepted.
+        UsageError: it is not a template of plain fields; indices, attributes, conversions and formats are refused.
     """
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise UsageError(f"prompt: {template!r} is no template ({error}); write a brace itself as two") from None
+        raise UsageError(f"prompt: {template!r} is not a template ({error}); write a brace itself as two") from None
     names = []
     for _, name, form, conversion in parts:
         if name is None:
@@ -293,13 +293,13 @@ def fill(template: str, values: Mapping[str, Sequence[Any]], n_rows: int, accept
     """Return the template filled in for each row.
 
     Args:
-        template: checked.
-        values: texts by field, one a row.
-        n_rows: how many rows.
-        accepted: the fields as a user may name them, for the message.
+        template: checked template.
+        values: texts by field, one per row.
+        n_rows: number of rows.
+        accepted: fields that a user may name, for the message.
 
     Raises:
-        UsageError: the template names a field that there is none of.
+        UsageError: the template names an unknown field.
     """
     names = check_template(template)
     unknown = [name for name in names if name not in values]

@@ -13,20 +13,20 @@ from harness.tasks.base import Answers, Kind, Labels, Likelihoods, Task, TextAns
 
 
 class TextualKind(Kind):
-    """Answers are texts, scored against the right ones; or likelihoods, which are their own score.
+    """Kinds whose answers are texts, scored against references, or likelihoods, which are scores themselves.
 
     Class attributes:
-        also: metrics that are kept beside the main one.
+        also: metrics that are stored in addition to the main one.
     """
 
     also: ClassVar[tuple[str, ...]] = ()
 
     def references(self, labels: Labels) -> list[list[str]]:
-        """Return the right texts of each row."""
+        """Return the references of each row."""
         return [[str(label)] for label in labels]
 
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
-        """Refuse anything but one text a row with a finite confidence, if any, or one finite likelihood a row."""
+        """Refuse anything but one text per row with a finite confidence, if any, or one finite likelihood per row."""
         wants_likelihood = task.reply is not None and task.reply.wants_likelihood
         expected = Likelihoods if wants_likelihood else TextAnswers
         if not isinstance(answers, expected):
@@ -60,7 +60,7 @@ class TextualKind(Kind):
         )
 
     def score(self, task: Task, predictions: Predictions) -> Score:
-        """Return the main metric, its interval over test rows where it is their mean, and further metrics."""
+        """Return the main metric, its interval over test rows if it is their mean, and further metrics."""
         spec = metrics.get(task.metric)
         value = spec.from_statistics(predictions.statistics)
         low = high = None
@@ -87,7 +87,7 @@ class TextualKind(Kind):
         )
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """Return the task's main metric of any rows."""
+        """Return the task's main metric of some rows."""
         spec = metrics.get(task.metric)
         if isinstance(answers, Likelihoods):
             return spec.compute(answers.nll, answers.n_tokens)
@@ -100,7 +100,7 @@ class TextualKind(Kind):
 
 
 def _narrow(statistics: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Return fractions in four bytes, which is exact enough to tell rows apart, and likelihoods in eight."""
+    """Return fractions as four-byte floats, which suffice to compare rows, and likelihoods as eight-byte floats."""
     return {
         name: values.astype(np.float32) if values.dtype == np.float64 and name != "nll" else values
         for name, values in statistics.items()

@@ -1,4 +1,4 @@
-"""Texts and pairs of texts to token ids, as a backbone's own tokenizer makes them."""
+"""Tokenize texts and pairs of texts with a backbone's own tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.tasks.base import Sequences, Source
 
 
 def tokenize_texts(source: Source, backbone: Backbone, max_length: int) -> Sequences:
-    """Tokenize one text a row, cut on the side that the task says; special tokens are kept."""
+    """Tokenize one text per row, cut on the task's side; special tokens are kept."""
     if not len(source):
         return Sequences([], 0)
     texts = [as_read(text, source) for text in source.texts]
@@ -27,7 +27,7 @@ def tokenize_pairs(
     """Tokenize two texts as one sequence; the longer is cut first.
 
     Returns:
-        Token ids, those of the second segment marked (`Sequences.ids`), and which sequences were cut.
+        Token ids, with those of the second segment marked (`Sequences.ids`), and whether each sequence was cut.
     """
     if not first:
         return [], []
@@ -40,7 +40,7 @@ def tokenize_pairs(
 
 
 def segments_of(backbone: Backbone) -> dict[str, bool]:
-    """Return the tokenizer's options that mark segments, where the backbone reads them."""
+    """Return the tokenizer's options that mark segments, if the backbone reads them."""
     return {"return_token_type_ids": backbone.reads_segments}
 
 
@@ -56,13 +56,13 @@ def mark_segments(encoded: Any) -> list[list[int]]:
 
 
 def as_read(text: str, source: Source) -> str:
-    """Return the text as a backbone reads it: its characters as words, where the task says so."""
+    """Return the text as a backbone reads it, with its characters as words if the task says so."""
     return " ".join(text.replace(" ", "")) if source.characters else text
 
 
 @contextmanager
 def cutting(tokenizer: Any, side: Literal["right", "left"]) -> Iterator[None]:
-    """Set the end at which a tokenizer cuts, for a block of code."""
+    """Set the end at which a tokenizer cuts, within the context."""
     before = tokenizer.truncation_side
     tokenizer.truncation_side = side
     try:

@@ -1,4 +1,4 @@
-"""Kinds whose answers a language model writes: from an input column to a target column."""
+"""Kinds whose answers a language model writes, from an input column to a target column."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class WrittenKind(TextualKind):
-    """Answers are written; a row without an input column is a text to find the likelihood of.
+    """Kinds with written answers; without an input column, the likelihood of each text is scored.
 
     Class attributes:
-        prompt: template where the task has none of its own.
-        reply: settings of generation where the task has none of its own.
+        prompt: default template of prompts.
+        reply: default settings of generation.
     """
 
     form: ClassVar[Form] = "text"
@@ -40,10 +40,10 @@ class WrittenKind(TextualKind):
 
     @abstractmethod
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """Return the spec, or refuse one whose parts do not go together.
+        """Return the spec, or refuse one with contradictory settings.
 
         Raises:
-            UsageError: it does not; the message names the key.
+            UsageError: settings contradict each other; the message names the key.
         """
 
     def prepare(self, spec: TaskSpec, mirror: Path | None) -> Task:
@@ -66,7 +66,7 @@ class WrittenKind(TextualKind):
         )
 
     def _signatures(self, test: Split) -> dict[str, dict[str, str]]:
-        """Return the libraries' signatures of the metrics, where they have some (sacrebleu)."""
+        """Return the libraries' signatures of the metrics that have one (sacrebleu)."""
         names = dict.fromkeys([self.main_metric, *self.also])
         said = {name: metrics.get(name).signature(self.references(test.labels)) for name in names}
         known = {name: signature for name, signature in said.items() if signature is not None}
@@ -81,7 +81,7 @@ class WrittenKind(TextualKind):
         labels = np.empty(len(targets), dtype=object)
         labels[:] = targets
         inputs = read.get(self.input_role)
-        if inputs is None:  # the text itself is what is read
+        if inputs is None:  # the text itself is the input
             return Split(targets, labels, targets, {"text": targets})
         column = columns[self.input_role]
         fields = {self.input_role: inputs, column: inputs}
@@ -93,7 +93,7 @@ class WrittenKind(TextualKind):
         return [str(label) for label in rows.known_labels]
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Tokenize the prompts; a causal model reads the end of one that is too long, which holds the question."""
+        """Tokenize the prompts; for a causal model, long prompts are cut on the left: the question is at the end."""
         texts = list(source.texts if source.prompts is None else source.prompts)
         if not texts:
             return Sequences([], 0)

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[Any]
-"""Labels of rows, shape (rows,): class indices (int64) of classes, the index of the right choice, the
-answers of a question (objects), or a text (objects)."""
+"""Labels of rows, shape (rows,): class indices or indices of right choices (int64), answers to questions or texts
+(objects)."""
 
 Form: TypeAlias = str
-"""Name of the form of an answer, which decides what stands on top of a backbone. A method says which it serves; a kind
-has one: one of `FORMS`, or one of its own, which it then brings (`Kind.answer_form`)."""
+"""Name of the form of an answer, which decides the head on top of a backbone.
+
+A method declares the forms that it serves. A kind has one form: one of `FORMS`, or its own, which `Kind.answer_form`
+then returns.
+"""
 
 FORMS: Mapping[Form, str] = {
     "classes": "one of several classes",
@@ -36,11 +39,11 @@ FORMS: Mapping[Form, str] = {
     "spans": "a part of the text",
     "text": "a text of its own",
 }
-"""The harness's own forms of answers, in words for messages. On top of a backbone they need:
+"""The harness's own forms of answers, with descriptions for messages. They need on top of a backbone:
 
-- `classes`: one score a class, from one vector a row;
-- `choices`: one score a choice, from one vector for each choice of a row;
-- `spans`: two scores a token, of being an answer's first and its last;
+- `classes`: one score per class, from one vector per row;
+- `choices`: one score per choice, from one vector for each choice of a row;
+- `spans`: two scores per token, for the first and the last token of an answer;
 - `text`: tokens, from the backbone's own language-modelling head."""
 
 
@@ -51,9 +54,8 @@ class Source:
     Attributes:
         key: identity of the split's content, for caches (`<data fingerprint>/train`).
         texts: one text per row: the whole input, for methods that read words.
-        fields: the inputs by the kind's roles, one value per row; just the texts where there is nothing else. Where
-            answers are choices, `choices` has the texts of each row's; where they are spans, `context` the text that
-            they are parts of.
+        fields: the inputs by the kind's roles, one value per row; only the texts if there is nothing else. For choices,
+            `choices` holds the texts of each row's choices. For spans, `context` holds the text that contains them.
         prompts: prompts for a language model, one per row; None where the task has none.
         cut: end at which a text that is too long is cut.
         characters: whether a backbone reads the characters of a text as words.
@@ -70,7 +72,7 @@ class Source:
         return len(self.texts)
 
     def first(self, n_rows: int) -> Source:
-        """Return the first rows alone, as a split of their own."""
+        """Return a split of only the first rows."""
         return replace(
             self,
             key=f"{self.key}/first {n_rows}",
@@ -82,10 +84,10 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of a split, in an order. `labels` is None for test rows, whose labels no method may see.
+    """Some rows of a split, in an order. Test rows have no `labels`, since no method may see them.
 
     Attributes:
-        source: the split that they belong to.
+        source: split that the rows belong to.
         index: positions in the split, shape (rows,).
         labels: labels, shape (rows,), or None.
         strata: groups for stratified draws, shape (rows,): the class, or zeros; None with `labels`.
@@ -106,14 +108,14 @@ class Rows:
 
     @property
     def known_labels(self) -> Labels:
-        """The labels, where they may be seen; a method that asks for those of test rows has a bug."""
+        """Labels of the rows; a method that reads those of test rows has a bug."""
         if self.labels is None:
             raise RuntimeError("These rows come without labels: nothing about test rows is seen before predicting.")
         return self.labels
 
     @property
     def known_strata(self) -> Ints:
-        """Groups for stratified draws and validation splits: the class, where the labels are classes."""
+        """Groups for stratified draws and validation splits: the classes, if the labels are classes."""
         labels = self.known_labels
         return labels if self.strata is None else self.strata
 
@@ -127,7 +129,7 @@ class Rows:
         )
 
     def without_labels(self) -> Rows:
-        """Return the same rows as a method predicts them."""
+        """Return the same rows without labels, for prediction."""
         return Rows(self.source, self.index)
 
 
@@ -136,10 +138,10 @@ class Reply:
     """Request to a language model, for kinds whose answers are texts.
 
     Attributes:
-        max_new_tokens: longest answer, its end included.
-        num_beams: of a beam search; 1 is greedy.
-        stop: texts that end an answer, and are no part of it.
-        wants_likelihood: whether the model is asked for the likelihood of the text, and not to write one.
+        max_new_tokens: maximum number of tokens of an answer, its end included.
+        num_beams: number of beams; 1 is greedy.
+        stop: texts that end an answer and are not part of it.
+        wants_likelihood: whether to return the likelihood of the text instead of writing one.
     """
 
     max_new_tokens: int = 64
@@ -156,20 +158,20 @@ class Task:
         spec: its entry in the suite, completed by the kind.
         kind: its kind.
         data: fingerprint of rows, labels and metric; part of a cell's identity.
-        label_names: names of the classes, in the order of their indices; empty where labels are no classes.
-        n_outputs: scores that are predicted for a row: one a class, or one a choice (the most that any row has); 0
-            where answers are texts.
-        train: the pool that training rows are drawn from; train_labels, train_strata and train_digests go with it.
-        test: the test rows, capped, in a fixed order; test_labels goes with it.
+        label_names: names of the classes, in the order of their indices; empty if labels are not classes.
+        n_outputs: number of scores to predict for a row: one per class, or one per choice (the largest number of any
+            row); 0 if answers are texts.
+        train: pool of training rows; train_labels, train_strata and train_digests belong to it.
+        test: test rows, capped, in a fixed order; test_labels belongs to it.
         test_rows: fingerprint of the test rows and their order.
-        n_test_available: test rows there were before the cap.
+        n_test_available: number of test rows before the cap.
         provenance: origin of the rows, and counts of dropped rows.
-        prompt: template of the sources' prompts; None where they have none.
-        reply: request to a language model; None where it is not asked for a text.
-        train_index, test_index: positions in `train` and `test` of the rows that are the task's; None is all. Tasks
-            that are made of one split's rows share what is computed of them.
-        class_rows: rows of each class in the source, test rows included, before copies are dropped and the cap.
-        unscored: indices of the classes of a user's table that no test row has; they are trained on.
+        prompt: template of the sources' prompts; None without prompts.
+        reply: request to a language model; None if the answers are not texts.
+        train_index, test_index: positions of the task's rows in `train` and `test`; None is all. Tasks on rows of one
+            split share its tokens and features.
+        class_rows: rows of each class in the source, test rows included, before dropping copies and capping.
+        unscored: indices of classes of a user's table without test rows; they are trained on.
     """
 
     spec: TaskSpec
@@ -206,7 +208,7 @@ class Task:
 
     @property
     def n_test(self) -> int:
-        """Test rows that are scored."""
+        """Number of scored test rows."""
         return len(self.test_labels)
 
     @property
@@ -222,7 +224,7 @@ class Task:
 
     @property
     def lone_classes(self) -> tuple[int, ...]:
-        """Indices of the unscored classes with a single training row, which is trained on in every fold."""
+        """Indices of unscored classes with a single training row, which every fold trains on."""
         counts = np.bincount(self.train_strata, minlength=self.n_strata)
         return tuple(label for label in self.unscored if counts[label] == 1)
 
@@ -233,7 +235,7 @@ class Task:
 
     @property
     def label_words(self) -> tuple[str, ...]:
-        """Each class in words: the suite's, where the names of the classes are no words; else their names."""
+        """Words for each class: the suite's `label_words`, else the names of the classes."""
         return self.spec.label_words or self.label_names
 
 
@@ -242,12 +244,13 @@ class Sequences:
     """The token ids of a split's rows, as a backbone reads them.
 
     Attributes:
-        ids: of each sequence, special tokens included. Tokens of a second segment (the second text of a pair) are
-            written as `-1 - id`, where the backbone tells segments apart; `features.tokens.pad` reads that.
-        first: position of each row's first sequence, and of the end; shape (rows + 1,). None where each row is one.
-        n_truncated: rows that were cut.
-        places: of each sequence, which characters of the row's context each token stands for: shape (tokens, 2), -1
-            for tokens that are not of the context. Only where answers are spans.
+        ids: token ids of each sequence, special tokens included. If the backbone distinguishes segments, tokens of the
+            second segment (the second text of a pair) are written as `-1 - id`; `features.tokens.pad` reads this.
+        first: position of each row's first sequence, and of the end; shape (rows + 1,). None if each row is one
+            sequence.
+        n_truncated: number of rows that were cut.
+        places: for each sequence, the start and end in the row's context of each token: shape (tokens, 2), -1 for
+            tokens outside the context. Only for answers that are spans.
     """
 
     ids: Sequence[Sequence[int]]
@@ -261,9 +264,9 @@ class TextAnswers:
     """Answers that are texts.
 
     Attributes:
-        texts: one a row.
-        confidence: between 0 and 1, shape (rows,); None where there is none.
-        n_cut: answers that ended because they had reached the longest length allowed.
+        texts: one text per row.
+        confidence: confidence between 0 and 1, shape (rows,); None if unknown.
+        n_cut: number of answers that ended at the maximum length.
     """
 
     texts: Sequence[str]
@@ -276,8 +279,8 @@ class Likelihoods:
     """Likelihoods of texts under a language model.
 
     Attributes:
-        nll: minus the log-likelihood of each row's text, in nats, shape (rows,), float64.
-        n_tokens: tokens that it is the sum over, shape (rows,).
+        nll: negative log-likelihood of each row's text, in nats, shape (rows,), float64.
+        n_tokens: number of tokens that it sums over, shape (rows,).
     """
 
     nll: npt.NDArray[np.float64]
@@ -286,24 +289,24 @@ class Likelihoods:
 
 Answers: TypeAlias = Floats | TextAnswers | Likelihoods
 """Answers of a fitted method for some rows: probabilities of shape (rows, outputs) for classes and choices, texts for
-spans and generated text, likelihoods where a text's own likelihood is asked for."""
+spans and generated text, and likelihoods if the task scores the likelihood of texts."""
 
 
 class Kind(ABC):
     """One kind of task. A new kind is a new file in this package that registers an instance.
 
-    Methods do not know tasks and tasks do not know methods: what differs between kinds is the form of their answers,
-    how a row becomes tokens, and how answers are decoded and scored.
+    Methods and tasks do not depend on each other. Kinds differ in the form of their answers, in how a row becomes
+    tokens, and in how answers are decoded and scored.
 
     Class attributes:
         name: name in suites and records.
         form: form of its answers.
-        reads_pairs: whether a sequence is made of two texts, so that a backbone may be told which a token is of.
-        roles: purposes of its columns, each with the column's default name; an empty name has to be given, None may
-            be left out.
-        asks_for: the answers in words, for messages; has to be given for a form that is none of `FORMS`.
-        main_metric: name of the metric that a task has unless it names another of `metrics`.
-        likelihood_metrics: main metrics that need the likelihood of a text, and no answer.
+        reads_pairs: whether a sequence consists of two texts, whose segments a backbone may distinguish.
+        roles: roles of its columns, each with the column's default name. An empty name means that the column is
+            required, None that it is optional.
+        asks_for: description of the answers, for messages; required for a form that is not one of `FORMS`.
+        main_metric: name of the default main metric; a task may name another of `metrics`.
+        likelihood_metrics: main metrics of the likelihood of a text, which need no answer.
         backbone: default backbone: a small pretrained transformer that serves it.
     """
 
@@ -318,7 +321,7 @@ class Kind(ABC):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that may be a task's main one: the default, then those that say so, by name."""
+        """Names of the metrics that may be a task's main one: the default, then others for this kind, by name."""
         from harness.metrics import metrics
 
         others = [spec.name for spec in metrics if spec.scores & {self.name, self.form}]
@@ -329,7 +332,7 @@ class Kind(ABC):
         """Return the spec with its open settings filled in.
 
         Raises:
-            UsageError: it has a setting that this kind does not use; the message names the key and what is accepted.
+            UsageError: it has a setting that this kind does not use; the message names the key and accepted ones.
         """
 
     @abstractmethod
@@ -343,23 +346,23 @@ class Kind(ABC):
 
     @abstractmethod
     def example(self, toys: Toys) -> dict[str, Any]:
-        """Return a made-up row by role, whose answer can be learned; contract tests are made of such rows."""
+        """Return a made-up row by role, whose answer can be learned. Contract tests use such rows."""
 
     @abstractmethod
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Return the token ids of each row: special tokens included, at most `max_length` a sequence."""
+        """Return the token ids of each row: special tokens included, at most `max_length` per sequence."""
 
     @abstractmethod
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse answers of another shape or type, or answers that are not finite.
 
         Raises:
-            ValueError, FloatingPointError: a bug of the method, or a fit that has diverged.
+            ValueError, FloatingPointError: a bug in the method, or a diverged fit.
         """
 
     @abstractmethod
     def decode(self, task: Task, answers: Answers) -> Predictions:
-        """Return the part of the answers to the test rows that records store."""
+        """Return the predictions to store in records, from the answers to the test rows."""
 
     @abstractmethod
     def score(self, task: Task, predictions: Predictions) -> Score:
@@ -367,13 +370,13 @@ class Kind(ABC):
 
     @abstractmethod
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
-        """Return the task's main metric of any rows, in its own direction."""
+        """Return the task's main metric of some rows, in its own direction."""
 
     def answer_form(self) -> Any:
         """Return a `harness.training.AnswerForm`: head, loss and prediction of methods that train a transformer.
 
-        None takes the harness's own for `form`. A kind whose form is none of `FORMS` has to return one. Another kind
-        may, if its answers are those of its form.
+        None takes the harness's own for `form`. A kind whose form is not one of `FORMS` must return one. Another kind
+        may, if its answers have its form.
         """
         return None
 
@@ -382,18 +385,18 @@ class Kind(ABC):
         return [label_words[label] for label in rows.known_labels]
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
-        """Return the mean of minus the log-probability of the label, in nats; None without probabilities."""
+        """Return the mean negative log-probability of the label, in nats; None without probabilities."""
         return None
 
 
 def _why_no_kind(member: Any) -> str | None:
-    """Return the reason why an object is no kind that can be listed and run; None if it is one."""
+    """Return the reason why an object is not a valid kind; None if it is one."""
     if not isinstance(member, Kind):
-        return f"{member!r:.80} is no kind of task"
+        return f"{member!r:.80} is not a kind of task"
     missing = [name for name in ("name", "form", "roles", "main_metric") if not hasattr(member, name)]
     if not missing and member.form not in FORMS and (member.answer_form() is None or not member.asks_for):
         missing = ["answer_form and asks_for, which its form needs"]
-    return f"{type(member).__name__} does not say its {', '.join(missing)}" if missing else None
+    return f"{type(member).__name__} does not define {', '.join(missing)}" if missing else None
 
 
 kinds: Registry[Kind] = Registry(

@@ -1,6 +1,6 @@
 """Classification of one text into one of several classes.
 
-The protocol's one head: every method sees the backbone's own pooling over real tokens, dropout, one linear layer.
+The protocol's one head: every method uses the backbone's own pooling over real tokens, dropout and one linear layer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.tasks.toys import Toys
 
 
 class Classification(ProbabilityKind):
-    """One text, one of several classes."""
+    """A task to assign one of several classes to a text."""
 
     name = "classification"
     roles: ClassVar[Mapping[str, str | None]] = {"text": "text", "label": "label"}
@@ -56,13 +56,13 @@ class Classification(ProbabilityKind):
         )
 
     def example(self, toys: Toys) -> dict[str, Any]:
-        """Return a text and the topic that two of its words tell."""
+        """Return a text and its topic, which two of its words reveal."""
         topic = toys.topic()
         words = (toys.word(topic), toys.word(topic))
         return {"text": toys.sentence(toys.draw.randint(2, 10), *words), "label": topic}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Tokenize the texts, cut on the side that the task says."""
+        """Tokenize the texts, cut on the task's side."""
         return tokenize_texts(source, backbone, max_length)
 
 

@@ -1,4 +1,4 @@
-"""Generation: a text in answer to another, or a text as such."""
+"""Generation: texts that answer a prompt, or the likelihood of texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.tasks.toys import TOPIC_WORDS, Toys
 
 
 class Generation(WrittenKind):
-    """A prompt and the text that answers it; or, scored by perplexity, a text alone."""
+    """A prompt and the text that answers it; or a text alone, scored by perplexity."""
 
     name = "generation"
     roles: ClassVar[Mapping[str, str | None]] = {"prompt": None, "target": "target"}
@@ -30,15 +30,15 @@ class Generation(WrittenKind):
         return {"prompt": toys.sentence(4, toys.word(topic)), "target": TOPIC_WORDS[topic][0]}
 
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """Refuse a prompt for metrics of texts as such, and its absence for the others."""
+        """Refuse a prompt for metrics of likelihood, and a missing prompt for other metrics."""
         has_prompt = "prompt" in spec.columns.given
         if spec.metric in self.likelihood_metrics and (has_prompt or spec.prompt):
             key = "columns.prompt" if has_prompt else "prompt"
-            raise UsageError(f"{key}: '{spec.metric}' scores texts as such; leave it out, or name another metric")
+            raise UsageError(f"{key}: '{spec.metric}' scores the texts themselves; omit it, or name another metric")
         if spec.metric not in self.likelihood_metrics and not has_prompt:
             raise UsageError(
-                f"columns.prompt: missing; '{spec.metric}' scores what is written in answer to a prompt (only "
-                "perplexity scores texts as such)"
+                f"columns.prompt: missing; '{spec.metric}' scores answers to a prompt (only "
+                "perplexity scores the texts themselves)"
             )
         return spec
 

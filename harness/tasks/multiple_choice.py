@@ -1,4 +1,4 @@
-"""Multiple choice: which of a question's own choices is right?"""
+"""Multiple choice: select the right one of a question's own choices."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class MultipleChoice(ProbabilityKind):
         )
 
     def example(self, toys: Toys) -> dict[str, Any]:
-        """Return a word of a topic, and choices of which one has that topic."""
+        """Return a word of a topic, and choices, one of which has that topic."""
         topic = toys.topic()
         asked, right = toys.draw.sample(TOPIC_WORDS[topic], 2)
         others = [toys.word(other) for other in TOPIC_WORDS if other != topic]
@@ -95,7 +95,7 @@ class MultipleChoice(ProbabilityKind):
         return Sequences(ids, n_truncated, first)
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """Return the right one of each row's choices."""
+        """Return the right choice of each row."""
         choices = rows.source.fields["choices"]
         return [choices[row][right] for row, right in zip(rows.index, rows.known_labels, strict=True)]
 
@@ -121,7 +121,7 @@ def _choices(value: Any, row: int, column: str, origin: Origin) -> tuple[list[st
 
 
 def _position(key: Any, texts: Sequence[str], labels: Sequence[str], row: int, column: str, origin: Origin) -> int:
-    """Return the position of the choice that an answer key means."""
+    """Return the position of the choice that an answer key names."""
     if key is None or (isinstance(key, str) and not key.strip()):
         raise DataError(f"{origin.name}: {origin.at(row)}: the answer in column '{column}' is missing.")
     if not isinstance(key, bool) and str(key) in labels:
@@ -129,7 +129,7 @@ def _position(key: Any, texts: Sequence[str], labels: Sequence[str], row: int, c
     if isinstance(key, str) and key in texts:
         return list(texts).index(key)
     raise DataError(
-        f"{origin.name}: {origin.at(row)}: the answer {key!r} in column '{column}' is none of the row's choices; "
+        f"{origin.name}: {origin.at(row)}: the answer {key!r} in column '{column}' is not one of the row's choices; "
         f"expected one of {', '.join(labels)}, or the text of a choice."
     )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 REPLY = Reply(max_new_tokens=32, stop=("\n",))
-"""Settings of generation for a language model that is asked in words."""
+"""Settings of generation for a prompted language model."""
 
 STRIDE = 1 / 3
 """Share of a window that the next one repeats: BERT's 128 of 384 tokens."""
@@ -37,7 +37,7 @@ class Answer:
 
     Attributes:
         texts: any of these.
-        starts: where each begins in the context, in characters.
+        starts: position of each in the context, in characters.
     """
 
     texts: tuple[str, ...]
@@ -50,10 +50,10 @@ class Answer:
 
 
 class QuestionAnswering(TextualKind):
-    """A question and a context in which its answer stands; long contexts are read in overlapping windows.
+    """A question and a context that contains its answer; long contexts are read in overlapping windows.
 
-    Answers are the hub's `{text: [...], answer_start: [...]}`, a text, or a list of texts; where a text comes without
-    its place, its first occurrence counts.
+    Answers are the hub's `{text: [...], answer_start: [...]}`, a text, or a list of texts; a text without a position
+    means its first occurrence.
     """
 
     name = "question-answering"
@@ -112,7 +112,7 @@ class QuestionAnswering(TextualKind):
         return {"question": f"help with {toys.word(topic)}", "context": context, "answers": answers}
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Windows over the context, each behind the question; no part of a context is left out."""
+        """Tokenize windows over the context, each behind the question; they cover the whole context."""
         tokenizer = backbone.tokenizer
         most = min(LONGEST_QUESTION, max_length // 2)
         asked = tokenizer(list(source.fields["question"]), add_special_tokens=False, return_offsets_mapping=True)
@@ -147,7 +147,7 @@ class QuestionAnswering(TextualKind):
 
 
 def _answer(value: Any, context: str, row: int, column: str, origin: Origin) -> Answer:
-    """Return one row's answers, each with its place in the context."""
+    """Return one row's answers, each with its position in the context."""
     texts, starts = value, None
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")

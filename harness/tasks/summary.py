@@ -1,4 +1,4 @@
-"""Summary of a task's data before anything runs: plain figures, and one line."""
+"""Summarise a task's data before anything runs: figures, and one line of text."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _N_UNSCORED = 3
 
 @dataclass(frozen=True)
 class Truncation:
-    """Counts of texts that a backbone does not read to their end.
+    """Counts of texts that are too long for a backbone.
 
     Attributes:
-        n_cut: texts that are cut, of those looked at.
-        n_read: texts looked at, training and test rows.
-        n_texts: texts there are.
-        max_length: tokens of a text that are read: the task's limit or, if it is smaller, the backbone's.
+        n_cut: number of cut texts among those checked.
+        n_read: number of checked texts, training and test rows.
+        n_texts: number of all texts.
+        max_length: maximum tokens of a text: the task's limit or, if it is smaller, the backbone's.
         asked: the task's limit.
     """
 
@@ -46,17 +46,17 @@ class DataSummary:
     """Summary of a task's data.
 
     Attributes:
-        task: its name.
-        n_rows: rows that were read, those left out not counted.
-        n_train: rows to learn from.
-        n_test: test rows that are scored, and n_test_available: before the cap.
-        classes: name and rows of each class, the largest first; empty where labels are no classes.
-        n_repeated: rows with the text of an earlier row of their part.
-        n_copies_of_test: training rows left out because a test row has their text.
-        left_out: further rows that are left out, by reason.
-        unscored: classes that are trained on and not scored.
-        cut: texts that are cut; None where no backbone reads them.
-        warnings: what looks wrong with the data, one sentence or two each.
+        task: name of the task.
+        n_rows: number of rows, without those left out.
+        n_train: number of training rows.
+        n_test, n_test_available: number of test rows after and before the cap.
+        classes: name and rows of each class, the largest first; empty if labels are not classes.
+        n_repeated: number of rows with the text of an earlier row of their part.
+        n_copies_of_test: number of training rows left out as copies of test rows.
+        left_out: numbers of other rows left out, by reason.
+        unscored: classes that are trained on but not scored.
+        cut: counts of cut texts; None if no backbone reads them.
+        warnings: warnings about the data, one or two sentences each.
     """
 
     task: str
@@ -73,7 +73,7 @@ class DataSummary:
     warnings: tuple[str, ...] = ()
 
     def line(self) -> str:
-        """Return all of it but the warnings, in one line."""
+        """Return the summary in one line, without the warnings."""
         parts = [f"{_rows(self.n_rows)} ({self.n_train:,} to learn from, {self._test()})"]
         if self.classes:
             shown = ", ".join(f"{_name(name)} ({count:,})" for name, count in self.classes[:_N_CLASSES])
@@ -97,11 +97,11 @@ class DataSummary:
 
 
 def summarise_data(task: Task, files: BackboneFiles | None = None) -> DataSummary:
-    """Return what a task's data are.
+    """Return the summary of a task's data.
 
     Args:
-        task: prepared.
-        files: the backbone that reads the texts; None where no method uses one.
+        task: prepared task.
+        files: backbone that reads the texts; None if no method uses one.
 
     Raises:
         UsageError: the backbone's tokenizer cannot be read.
@@ -126,10 +126,10 @@ def summarise_data(task: Task, files: BackboneFiles | None = None) -> DataSummar
 
 
 def count_cut(task: Task, files: BackboneFiles) -> Truncation | None:
-    """Return how many texts are longer than a backbone reads; None where rows are pairs, windows or written.
+    """Return the number of texts that are too long for a backbone; None for kinds other than classification.
 
-    Counted on the first `MOST_READ` texts of the training and the test rows, which stand in an order by their hash.
-    The backbone's weights are not read.
+    The count uses the first `MOST_READ` training and test texts, which are in order of their hash. The backbone's
+    weights are not read.
 
     Raises:
         UsageError: the backbone's tokenizer cannot be read.
@@ -162,7 +162,7 @@ def _cut(cut: Truncation) -> str:
     if cut.max_length < cut.asked:
         limit += f", the most that the backbone reads (not {cut.asked:,})"
     if cut.n_cut == 0:
-        return f"{'no text is' if not about else 'hardly any text is'} cut at {limit}"
+        return f"{'no text is' if not about else 'almost no text is'} cut at {limit}"
     share = 100 * cut.n_cut / cut.n_read
     return f"{about}{'less than 1' if share < 1 else f'{share:.0f}'} % of the texts are cut at {limit}"
 

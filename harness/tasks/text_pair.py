@@ -1,4 +1,4 @@
-"""Classification of a pair of texts: does one follow from the other, do they say the same?"""
+"""Classification of a pair of texts, such as entailment or paraphrase."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BETWEEN = "\n"
-"""Separator of the two texts where they are joined."""
+"""Separator of the two texts when they are joined."""
 
 
 class TextPair(ProbabilityKind):
-    """Two texts, one of several classes; a backbone reads both in one sequence, and the one head reads that."""
+    """A task to assign one of several classes to a pair of texts; a backbone reads both in one sequence."""
 
     name = "text-pair"
     reads_pairs = True
@@ -40,7 +40,7 @@ class TextPair(ProbabilityKind):
     also: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def also_of(self, task: Task) -> tuple[str, ...]:
-        """Add the F1 of the second class where there are two, as GLUE does (arXiv:1804.07461, section 3)."""
+        """Return the metrics, with the F1 of the second of two classes, as in GLUE (arXiv:1804.07461, section 3)."""
         return (*self.also, "f1") if task.n_outputs == 2 else self.also
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:

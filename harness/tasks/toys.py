@@ -1,4 +1,4 @@
-"""Made-up texts whose words tell their topic: what examples of kinds are made of."""
+"""Made-up texts whose words reveal their topic, for examples of kinds."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ FILLER: Final = [
 
 
 class Toys:
-    """Draw made-up texts. The tiny backbones of `harness.testing` know every word of them, and few others.
+    """Generator of made-up texts. The vocabulary of the tiny backbones of `harness.testing` holds all their words.
 
     Args:
-        draw: the random numbers.
+        draw: random number generator.
 
     Attributes:
-        draw: the same, for what else an example needs.
+        draw: the same, for other random choices of an example.
     """
 
     def __init__(self, draw: random.Random) -> None:
@@ -51,7 +51,7 @@ class Toys:
         return self.draw.choice(TOPIC_WORDS[topic])
 
     def sentence(self, n_words: int, *more: str) -> str:
-        """Return words without a topic, and those given, in some order."""
+        """Return the given words and some without a topic, shuffled."""
         words = [*self.draw.choices(FILLER, k=n_words), *more]
         self.draw.shuffle(words)
         return " ".join(words)

@@ -29,7 +29,7 @@ class Translation(WrittenKind):
         return {"source": " ".join(words), "target": " ".join(reversed(words))}
 
     def refuse(self, spec: TaskSpec) -> TaskSpec:
-        """Return the spec: nothing more is refused."""
+        """Return the spec unchanged: there is nothing more to check."""
         return spec
 
 

@@ -1,6 +1,6 @@
 """Contract tests of methods, kinds of task and metrics, for this package and for authors of plug-ins.
 
-Everything that they need is made in place: tiny backbones with random weights, and tables of made-up texts.
+They make everything that they need: tiny backbones with random weights, and tables of made-up texts.
 """
 
 import lazy_loader

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 PROMPT_WORDS = ["input", "label", ":", "text", *TOPIC_WORDS]
-"""Words of prompts beside those of the texts: the template's, and the names of the classes."""
+"""Words of prompts in addition to those of the texts: the template's, and the names of the classes."""
 
 WORDS = [*SPECIAL, *FILLER, *(word for words in TOPIC_WORDS.values() for word in words), *PROMPT_WORDS]
 
 
 def word_tokenizer(words: list[str], template: str, max_length: int) -> PreTrainedTokenizerFast:
-    """Return a fast tokenizer with one token a word.
+    """Return a fast tokenizer with one token per word.
 
     Args:
         words: the vocabulary, `SPECIAL` first.
-        template: where special tokens go, such as `<s> $A`.
+        template: positions of special tokens, such as `<s> $A`.
         max_length: longest input in tokens.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors

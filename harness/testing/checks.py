@@ -1,4 +1,4 @@
-"""Checks as functions without arguments, one for each promise of a method, kind or metric."""
+"""Checks as functions without arguments, one for each rule of the contract of a method, kind or metric."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CheckError(AssertionError):
-    """A contract that is not kept; the message says what was expected and what was found."""
+    """Violation of a contract; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Check:
     """One check of one method, kind or metric; call it to run it.
 
     Attributes:
-        subject: name of what is checked, and on which backbone.
-        name: what is promised.
-        run: raises `CheckError` if the promise is not kept.
+        subject: name of the checked object, and its backbone.
+        name: the rule of the contract.
+        run: function that raises `CheckError` if the rule is violated.
     """
 
     subject: str
@@ -36,7 +36,7 @@ class Check:
         """Run the check.
 
         Raises:
-            CheckError: the contract is not kept.
+            CheckError: the contract is violated.
         """
         try:
             self.run()
@@ -54,9 +54,9 @@ def expect(holds: object, expected: str, found: object) -> None:
     """Raise `CheckError` unless something holds.
 
     Args:
-        holds: whether the contract is kept.
-        expected: the contract, as a phrase after "expected".
-        found: what the method, kind or metric did instead.
+        holds: whether the rule holds.
+        expected: the rule, as a phrase after "expected".
+        found: behaviour of the method, kind or metric instead.
     """
     if not holds:
         raise CheckError(f"expected {expected}; found {found}")
@@ -66,11 +66,11 @@ def checks_of(subject: type[Method] | Kind | MetricSpec, *, skip: Collection[str
     """Return the checks of a method's class, a kind or a metric.
 
     Args:
-        subject: what is checked; it has to be registered.
-        skip: names of checks that are left out ("learns").
+        subject: object to check; it must be registered.
+        skip: names of checks to leave out ("learns").
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: it is not a method's class, a kind or a metric.
     """
     made: Iterable[Check]
     if isinstance(subject, type) and issubclass(subject, Method):
@@ -100,7 +100,7 @@ def check_method(cls: type[Method], *, skip: Collection[str] = ()) -> None:
 
     Args:
         cls: the method's class, registered with `@method`.
-        skip: names of checks that are left out: "learns" for a method that pays no attention to the text.
+        skip: names of checks to leave out: "learns" for a method that ignores the text.
 
     Raises:
         CheckError: the method breaks its contract; the message says what was expected and what it did.
@@ -145,8 +145,8 @@ def parametrize_checks(
         ...     check()
 
     Args:
-        subjects: what is checked.
-        skip: names of checks that are left out.
+        subjects: methods, kinds and metrics to check.
+        skip: names of checks to leave out.
     """
     import pytest
 

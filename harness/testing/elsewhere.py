@@ -1,4 +1,4 @@
-"""Run cells in a process of their own, which shares nothing with this one but files."""
+"""Run cells in another process, which shares only files with this one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _RESULT = "RESULT "
 
 @dataclass(frozen=True)
 class Case:
-    """A method to run, and the folder that it is saved in.
+    """A method to run, and the folder of its saved form.
 
     Attributes:
-        method: as configured.
-        files: the backbone.
+        method: configured method.
+        files: files of the backbone.
         saved: folder of the saved method (`save_artifact`).
     """
 
@@ -36,15 +36,15 @@ class Case:
 
 
 def predict_elsewhere(cases: Sequence[Case], task: Task, lab: Lab) -> list[tuple[str, Any, Any]]:
-    """Return, for each case, the cell's identity, its predictions and those of the saved method, made elsewhere.
+    """Return each case's cell identity, its predictions and those of the saved method, from another process.
 
     Args:
-        cases: what is run.
+        cases: cases to run.
         task: the task, made by the laboratory.
         lab: the laboratory; its folder keeps the cache of features between calls.
 
     Raises:
-        RuntimeError: the process has failed; the message has what it wrote.
+        RuntimeError: the process failed; the message has its output.
     """
     asked = {
         "spec": task.spec.model_dump(mode="json"),
@@ -91,7 +91,7 @@ def run_cases() -> None:
     device = find_device("cpu")
     worker = Worker(device, Path(asked["cache"]))
     for module, name, settings, backbone, saved in asked["cases"]:
-        importlib.import_module(module)  # a method that no entry point names yet
+        importlib.import_module(module)  # a method without an entry point
         method, files = methods.get(name)(**settings), locate_backbone(backbone)
         planned = plan_cell(task, files, method)
         record = worker.run(Job(planned, files, "tests"), task)

@@ -1,4 +1,4 @@
-"""The contract of a kind of task, as checks on a task of its own examples."""
+"""Checks of the contract of a kind of task, on a task made of its examples."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ OVERFITS: Final[dict[str, Any]] = {
     **{"epochs": 100, "min_steps": 1, "learning_rate": 2e-3},
     **{"dropout": 0.0, "transformer_dropout": 0.0},
 }
-"""Settings with which a tiny model learns 32 rows by heart."""
+"""Settings with which a tiny model memorises 32 rows."""
 
 SOME_METHODS: Final = ("full", "lora", "last-layers", "zero-shot", "few-shot", "linear-probe", "head", "majority")
-"""Methods of each family, that a kind is run with."""
+"""Methods of each family to run a kind with."""
 
 
 def kind_checks(kind: Kind) -> Iterator[Check]:
@@ -59,13 +59,13 @@ def _on_its_examples(check: Any, kind: Kind, *more: Any) -> None:
 
 
 def served_on(task: Task, method: Method | None = None) -> list[Architecture]:
-    """Return the architectures on which a method (full fine-tuning, unless told otherwise) serves a task."""
+    """Return the architectures on which a method (by default full fine-tuning) serves a task."""
     asked = method or methods.get("full")()
     every: tuple[Architecture, ...] = ("encoder", "causal", "sequence-to-sequence")
     return [name for name in every if asked.why_not(task, lab().backbone(name), "cpu") is None]
 
 
-# ---- what a kind says of itself
+# ---- declarations of a kind
 
 
 def describes_the_kind(kind: Kind) -> None:
@@ -82,7 +82,7 @@ def describes_the_kind(kind: Kind) -> None:
 
 
 def makes_examples(kind: Kind) -> None:
-    """Check that examples have the kind's roles and follow from the random numbers alone."""
+    """Check that examples have the kind's roles and depend only on the random numbers."""
     first, again = (kind.example(Toys(random.Random(0))) for _ in range(2))
     expect(first == again, "one example for one state of the random numbers", f"{first} and {again}")
     expect(set(first) <= set(kind.roles), f"examples with the roles {', '.join(kind.roles)}", ", ".join(first))
@@ -97,7 +97,7 @@ def _prepared(kind: Kind, train: list[dict[str, Any]], test: list[dict[str, Any]
 
 
 def gives_rows_an_identity(kind: Kind) -> None:
-    """Check that a task's fingerprint follows from its rows, whatever their order, and from nothing else."""
+    """Check that a task's fingerprint depends only on its rows, in any order."""
     train, test = made_up_rows(kind, 60), made_up_rows(kind, 20, seed=1)
     first, again = _prepared(kind, train, test), _prepared(kind, train[::-1], test)
     expect(first.data == again.data, "one fingerprint for the same rows in another order", "two")
@@ -126,7 +126,7 @@ def never_trains_on_test_rows(kind: Kind) -> None:
 
 
 def names_what_is_missing(kind: Kind) -> None:
-    """Check that a missing column and an unknown role are refused by name, and a missing value too, or left out."""
+    """Check that missing columns and unknown roles are refused by name, and missing values refused or left out."""
     train, test = made_up_rows(kind, 60), made_up_rows(kind, 20, seed=1)
     for role in train[0]:
         broken = [{**row, role: None} if at == 2 else row for at, row in enumerate(train)]
@@ -150,7 +150,7 @@ def _expect_refusal(kind: Kind, named: str, what: str, train: Any, test: Any, **
 
 
 def reads_every_row(task: Task) -> None:
-    """Check that tokenizing keeps to the length and loses no row."""
+    """Check that tokenizing respects the maximum length and keeps every row."""
     for architecture in served_on(task):
         backbone = load_backbone(lab().backbone(architecture))
         read = task.kind.tokenize(task.test, backbone, 12)
@@ -193,7 +193,7 @@ def refuses_answers_that_are_none(task: Task) -> None:
 
 
 def runs_from_data_to_score(task: Task, architecture: Architecture) -> None:
-    """Check cells of some methods: each has a score that follows from what is stored, or says why it has none."""
+    """Check cells of some methods: the score follows from the stored predictions, or the record has a reason."""
     files = lab().backbone(architecture)
     for name in SOME_METHODS:
         cls = methods.get(name)
@@ -224,7 +224,7 @@ def _check_record(record: Record, task: Task) -> None:
 
 
 def overfits_its_training_rows(task: Task) -> None:
-    """Check that full fine-tuning learns 32 rows by heart, as the task's metric sees it."""
+    """Check that full fine-tuning memorises 32 rows, by the task's metric."""
     method = methods.get("full")(**OVERFITS)
     files = lab().backbone(served_on(task, method)[-1 if task.kind.form == "text" else 0])
     record = lab().run(task, files, method, size="32")

@@ -1,4 +1,4 @@
-"""The place where contract tests run: tiny backbones, made-up tasks, benches and cells."""
+"""Make tiny backbones, made-up tasks, benches and cells for contract tests."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _SAVE = {"encoder": save_tiny_bert, "causal": save_tiny_llama, "sequence-to-sequence": save_tiny_t5}
 
 SHORT = {"max_new_tokens": 8}
-"""Decoding of tasks whose answers are written: made-up answers are no longer."""
+"""Settings of generation for tasks with written answers, long enough for made-up answers."""
 
 
 class Lab:
     """Tiny backbones, one of each architecture, made-up tasks, and a worker on the CPU. Each is made once.
 
     Args:
-        folder: where files are written.
+        folder: folder for all files.
 
     Attributes:
         folder: the same.
@@ -49,7 +49,7 @@ class Lab:
         self._backbones: dict[str, BackboneFiles] = {}
 
     def backbone(self, architecture: Architecture) -> BackboneFiles:
-        """Return a backbone with two layers, random weights and the words of made-up texts."""
+        """Return a backbone with two layers and random weights, whose vocabulary holds the words of made-up texts."""
         if architecture not in self._backbones:
             saved = _SAVE[architecture](self.folder / f"tiny-{architecture}")
             self._backbones[architecture] = locate_backbone(str(saved))
@@ -61,7 +61,7 @@ class Lab:
         Args:
             kind: its kind.
             n_train: number of training rows.
-            settings: further keys of its spec, as a suite has them (`max_length=24`).
+            settings: further keys of its spec, as in a suite (`max_length=24`).
         """
         key = json.dumps([kind.name, n_train, settings], sort_keys=True, default=str)
         if key not in self._tasks:
@@ -71,7 +71,7 @@ class Lab:
         return self._tasks[key]
 
     def bench(self, task: Task, files: BackboneFiles | None, *, seed: int = 0, budget: Budget | None = None) -> Bench:
-        """Return a bench of its own for one cell of a task."""
+        """Return a new bench for one cell of a task."""
         return make_bench(task, files, self.device, seed=seed, budget=budget)
 
     def rows(self, task: Task, n_train: int, *, seed: int = 0) -> Rows:
@@ -89,13 +89,13 @@ class Lab:
 
 @functools.cache
 def lab() -> Lab:
-    """Return the laboratory of this process; its folder goes when the process ends."""
+    """Return the laboratory of this process; its folder is removed when the process ends."""
     _FOLDERS.append(tempfile.TemporaryDirectory(prefix="harness-testing-"))
     return Lab(Path(_FOLDERS[-1].name))
 
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
-"""Folders of laboratories; kept here, since one that is no longer referred to is removed."""
+"""Folders of laboratories; the references here keep them from being removed."""
 
 
 def made_up_rows(kind: Kind, n_rows: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -111,11 +111,11 @@ def task_spec(
     test: Sequence[Mapping[str, Any]],
     **settings: Any,
 ) -> TaskSpec:
-    """Write rows as JSON lines and return the spec of the task that they are.
+    """Write rows as JSON lines and return the spec of their task.
 
     Args:
         kind: kind of the task.
-        folder: where the files are written.
+        folder: folder to write the files to.
         train: training rows, by role.
         test: test rows, by role.
         settings: further keys of the spec.
@@ -152,11 +152,11 @@ def make_bench(
     Args:
         task: the task.
         files: its backbone; None for methods that use none.
-        device: where it runs.
+        device: device to run on.
         seed: the seed of the cell.
-        budget: what the fit may spend.
+        budget: limits of the fit.
         cache: folder of the feature cache; None keeps features in memory only.
-        like: a worker whose tokens and features are used; None starts with nothing warm but the backbone.
+        like: a worker whose tokens and features are shared; None shares only the backbone.
     """
     backbone = load_backbone(files) if files is not None else None
     return Bench(

@@ -1,4 +1,4 @@
-"""The contract of a method, as checks; many share a fit, since fitting is what takes time."""
+"""Checks of the contract of a method; many share a fit, since fitting takes the most time."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ BRIEF: Final[dict[str, Any]] = {"min_steps": 6, "epochs": 1, "n_pairs": 1, "max_
 """Settings of a fit that ends after a few steps."""
 
 FAST: Final[dict[str, Any]] = {"learning_rate": 3e-3, "head_learning_rate": 1e-2, "min_steps": 150}
-"""Settings that move a tiny model with random weights; rates for a pretrained one hardly do."""
+"""Settings that move a tiny model with random weights, which needs higher rates than a pretrained one."""
 
 N_TRAIN: Final = 48
 
 LEARNED: Final = 0.3
-"""Accuracy above the majority class that a method reaches with 192 texts whose words tell the class."""
+"""Required accuracy above the majority class with 192 texts whose words reveal the class."""
 
 
 def method_checks(cls: type[Method]) -> Iterator[Check]:
     """Return the checks of a method, on a tiny backbone of every architecture that it serves."""
     for what in (describes_the_method, serves_or_refuses_each_kind):
         yield Check(cls.name, _name(what), functools.partial(what, cls))
-    architectures = sorted(cls.serves) or ["encoder"]  # a method that uses no backbone must not mind one
+    architectures = sorted(cls.serves) or ["encoder"]  # a method without a backbone must accept one
     if "encoder" in architectures:
         architectures.insert(0, architectures.pop(architectures.index("encoder")))
     for architecture in architectures:
@@ -104,7 +104,7 @@ class _Subject:
         return self.lab.task(served[0])
 
     def configured(self, **settings: Any) -> Method:
-        """Return the method with those of the settings that it has."""
+        """Return the method with the given settings, without those that it lacks."""
         return configured(self.cls, **settings)
 
     @property
@@ -113,14 +113,14 @@ class _Subject:
         return self.configured(**BRIEF).why_not(self.task, self.files, "cpu")
 
     def run(self, method: Method, task: Task | None = None, **how: Any) -> Record:
-        """Run one cell, which has to succeed."""
+        """Run one cell, which must succeed."""
         record = self.lab.run(task or self.task, self.files, method, **how)
         expect(record.status == "ok", "a cell that ends well", f"{record.status}: {record.error}")
         return record
 
 
 def configured(cls: type[Method], **settings: Any) -> Method:
-    """Return a method with those of the settings that it has."""
+    """Return a method with the given settings, without those that it lacks."""
     return cls(**{name: value for name, value in settings.items() if name in cls.model_fields})
 
 
@@ -133,7 +133,7 @@ def state_hash(module: nn.Module) -> dict[str, str]:
 
 
 def comparable(answers: Answers) -> Any:
-    """Return answers as something that compares."""
+    """Return answers as arrays or lists, which can be compared."""
     if isinstance(answers, TextAnswers):
         return list(answers.texts)
     return answers.nll if isinstance(answers, Likelihoods) else answers
@@ -144,7 +144,7 @@ def same(first: Answers, second: Answers) -> bool:
     return bool(np.array_equal(comparable(first), comparable(second)))
 
 
-# ---- what a method says of itself
+# ---- declarations of a method
 
 
 def describes_the_method(cls: type[Method]) -> None:
@@ -162,7 +162,7 @@ def describes_the_method(cls: type[Method]) -> None:
 
 
 def serves_or_refuses_each_kind(cls: type[Method]) -> None:
-    """Check that the method serves a kind, or refuses it by name, and that cells say so."""
+    """Check that the method serves a kind, or refuses it by name, and that its cells are unsupported."""
     for kind in kinds:
         reason = cls.why_not_kind(kind)
         if reason is None:
@@ -179,7 +179,7 @@ def serves_or_refuses_each_kind(cls: type[Method]) -> None:
 
 
 def repeats_itself(subject: _Subject) -> None:
-    """Check that A, B, A gives A twice, whatever the test labels are, and that shared weights stay as they were."""
+    """Check that running A, B, A gives A twice, for any test labels, and that shared weights do not change."""
     method, backbone = subject.configured(**BRIEF), load_backbone(subject.files)
     before = state_hash(backbone.pristine)
     if subject.refusal is not None:
@@ -203,7 +203,7 @@ def repeats_itself(subject: _Subject) -> None:
 
 
 def draws_by_its_seed(subject: _Subject) -> None:
-    """Check that another seed, which draws other rows, gives other answers."""
+    """Check that another seed draws other rows and gives other answers."""
     if subject.refusal is not None or not subject.cls.uses_labels:
         return
     fitted = [_fit(subject, seed=seed) for seed in (0, 1)]
@@ -232,17 +232,17 @@ def trains_what_it_says_and_nothing_else(subject: _Subject) -> None:
 
 
 def check_what_moved(fitted: FittedModel, start: dict[str, str], trained: set[str], *, all_of_it: bool) -> None:
-    """Check that a fit has changed what is trained and nothing else.
+    """Check that a fit changed the trained parameters and nothing else.
 
     Args:
         fitted: the fitted model.
         start: `state_hash` of the model before.
-        trained: names of the parameters that are trained.
-        all_of_it: whether each of them has to have changed.
+        trained: names of the trained parameters.
+        all_of_it: whether each of them must have changed.
     """
     end = state_hash(fitted.model)
     expect(end.keys() == start.keys(), "the tensors that were built", sorted(end.keys() ^ start.keys()))
-    own = dict(fitted.model.named_parameters())  # each once: what is tied to another stands under one name
+    own = dict(fitted.model.named_parameters())  # each tensor once: tied tensors have one name
     moved = {key for key in own if end[key] != start[key]}
     buffers = [key for key, _ in fitted.model.named_buffers() if key in end and end[key] != start[key]]
     expect(not buffers, "buffers that stay as they were", f"changes of {buffers}")
@@ -255,7 +255,7 @@ def check_what_moved(fitted: FittedModel, start: dict[str, str], trained: set[st
 def starts_from_the_pretrained_function(subject: _Subject) -> None:
     """Check that added parameters change nothing before they are trained.
 
-    Soft prompts, which are text from the start, are no such parameters.
+    Soft prompts are excluded, since they start as text.
     """
     import torch
 
@@ -276,7 +276,7 @@ def starts_from_the_pretrained_function(subject: _Subject) -> None:
 
 
 def predicts_the_same_when_restored(subject: _Subject) -> None:
-    """Check that what is saved predicts the same again, without the seed, in any order of the rows."""
+    """Check that a saved method gives the same predictions, without the seed and in any order of the rows."""
     if subject.refusal is not None:
         return
     method, task = subject.configured(**BRIEF), subject.task
@@ -306,7 +306,7 @@ def predicts_the_same_when_restored(subject: _Subject) -> None:
 
 
 def stops_within_its_budget(subject: _Subject, budget: Budget) -> None:
-    """Check that a fit that would go on stops when its budget is spent."""
+    """Check that a long fit stops when its budget is spent."""
     if subject.refusal is not None:
         return
     method = subject.configured(epochs=10_000, n_pairs=1, max_steps=100_000)
@@ -342,17 +342,17 @@ def stops_early(subject: _Subject) -> None:
 
 
 def does_what_it_declares(subject: _Subject) -> None:
-    """Check the declared workload and length of a fit against a fit: texts read, passes, steps, parameters moved."""
+    """Check the declared workload and length of a fit against a fit: texts, passes, steps and changed parameters."""
     if subject.refusal is not None:
         return
     task, method = subject.lab.task(subject.task.kind, n_train=96), subject.configured(**BRIEF, k=1)
     if task.kind.form == "classes":
-        rows = subject.lab.rows(task, len(task.train))  # all of them: encoding fills its batches with other rows
+        rows = subject.lab.rows(task, len(task.train))  # all rows: encoding fills its batches with other rows
         check_workload(method, rows, subject.lab.bench(task, subject.files))
 
 
 def learns(subject: _Subject) -> None:
-    """Check that 192 texts whose words tell their class are enough to beat the majority class by far."""
+    """Check that 192 texts whose words reveal their class suffice to beat the majority class by far."""
     if subject.refusal is not None or not subject.cls.uses_labels or subject.task.kind.name != "classification":
         return
     floor = subject.run(methods.get("majority")(), size="192").score
@@ -364,13 +364,13 @@ def learns(subject: _Subject) -> None:
 
 
 def predicts_the_same_in_another_process(subject: _Subject) -> None:
-    """Check identity and predictions in another process, with a cold and a warm cache, and from what is saved."""
+    """Check identity and predictions in another process, with a cold and a warm cache, and from the saved method."""
     if subject.refusal is None:
         check_elsewhere([(subject.cls, subject.architecture)], subject.task.kind)
 
 
 def check_elsewhere(cases: list[tuple[type[Method], Architecture]], kind: Kind) -> None:
-    """Check that some methods give the same cells in another process; a process takes seconds to start, so in one."""
+    """Check that some methods give the same cells in another process; one process runs all, since it starts slowly."""
     here, task = [], lab().task(kind)
     with tempfile.TemporaryDirectory(dir=lab().folder) as saved:
         for at, (cls, architecture) in enumerate(cases):

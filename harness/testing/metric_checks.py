@@ -1,4 +1,4 @@
-"""The contract of a metric, as checks on made-up rows."""
+"""Checks of the contract of a metric, on made-up rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def metric_checks(spec: MetricSpec) -> Iterator[Check]:
 
 
 def made_up_column(content: str, seed: int) -> Any:
-    """Return rows of what a metric reads (`harness.metrics.MetricSpec.inputs`)."""
+    """Return rows of a metric's inputs (`harness.metrics.MetricSpec.inputs`)."""
     draw = np.random.default_rng(seed)
     numbers = draw.integers(0, 2, N_ROWS)
     texts = [f"the answer {'is' if number else 'was'} {number}" for number in numbers]
@@ -42,7 +42,7 @@ def _columns(spec: MetricSpec) -> tuple[Any, Any]:
 
 
 def _statistics(spec: MetricSpec) -> dict[str, Any]:
-    """Return what is stored of each row: of class indices these themselves."""
+    """Return the stored statistics of each row; for metrics of class indices, the indices."""
     predictions, references = _columns(spec)
     return spec.row_statistics(predictions, references) or {"predicted": predictions, "target": references}
 
@@ -60,7 +60,7 @@ def describes_the_metric(spec: MetricSpec) -> None:
 
 
 def follows_from_each_row(spec: MetricSpec) -> None:
-    """Check that the metric of any rows follows from what is stored of each, in any order."""
+    """Check that the metric of any rows follows from their stored statistics, in any order."""
     whole, stored = spec.compute(*_columns(spec)), _statistics(spec)
     expect(set(stored) >= set(spec.statistics), f"the arrays {', '.join(spec.statistics)}", ", ".join(stored))
     for name in spec.statistics:
@@ -75,7 +75,7 @@ def follows_from_each_row(spec: MetricSpec) -> None:
 
 
 def is_within_its_range(spec: MetricSpec) -> None:
-    """Check values of some rows against the range, and that right answers are the best where that can be said."""
+    """Check values of some rows against the range, and that right answers score best where this applies."""
     high = math.inf if spec.high is None else spec.high
     expect(spec.low < high, "a lower end below the upper end", f"{spec.low} and {high}")
     predictions, references = _columns(spec)

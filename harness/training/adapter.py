@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 _NEAR_ZERO = 1e-3
-"""Initial deviation of the weights: so small that the adapter is nearly the identity (section 3.6 of the paper)."""
+"""Standard deviation of initial weights, small enough for a near-identity adapter (section 3.6 of the paper)."""
 
 
 class Bottleneck(nn.Module):

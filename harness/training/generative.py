@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.training.forms import Workbench
 
 IGNORED = -100
-"""Target of a token that is not to be predicted."""
+"""Target of a token without a prediction."""
 
 LIKELIHOOD_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Padded tokens of a batch whose likelihood is computed: a row of the vocabulary is kept for each."""

@@ -19,7 +19,7 @@ from harness.tasks import Floats, Ints
 from harness.training.blocks import transformers_model
 
 NO_SCORE = -1e4
-"""Score of a place where there is nothing to score: its probability is 0 in float32, and its gradient too."""
+"""Score of a position without a choice or token: its probability and its gradient are 0 in float32."""
 
 PREDICT_ROWS = {"cpu": 32, "cuda": 256}
 """Rows of a batch when predicting, by kind of device."""
@@ -131,7 +131,7 @@ class HeadedModel(AdaptedModel):
         return hidden[:, hidden.shape[1] - mask.shape[1] :], mask
 
     def score(self, states: torch.Tensor) -> torch.Tensor:
-        """Return the head's scores, computed in float32: a few thousand products are not worth the rounding."""
+        """Return the head's scores, computed in float32, which costs little and avoids rounding."""
         with torch.autocast(states.device.type, enabled=False):
             scores: torch.Tensor = self.head(states.float())
         return scores

@@ -1,7 +1,7 @@
 """First steps of training, taken before a cell is measured: libraries load, kernels are chosen, memory is taken.
 
 The first step of a process reads tens of megabytes of torch's libraries into memory: the code of its backward passes,
-of the matrix products for each type, of the optimiser. They stay, and belong to no cell.
+of the matrix products for each type, of the optimiser. They stay in memory and are not charged to a cell.
 """
 
 from __future__ import annotations

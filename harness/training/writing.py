@@ -1,4 +1,4 @@
-"""Generation of text by a language model, as the task says and not as the backbone's files suggest."""
+"""Generate text with a language model, with the task's settings and not those of the backbone's files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(
     device: Device,
     precision: Precision,
 ) -> tuple[list[str], int]:
-    """Return what the model writes after each prompt, and how many answers were cut off.
+    """Return the model's answer to each prompt, and the number of answers that were cut off.
 
     `transformers` generates, with the settings of `decoding` alone. Prompts of like length are batched, padded on the
     left (causal) or the right (sequence to sequence).
@@ -84,7 +84,7 @@ def write(
 
 
 def decoding(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
-    """Return the settings of generation: the task's, and ids of special tokens; nothing else of a backbone's files.
+    """Return the settings of generation: the task's, and ids of special tokens; the backbone's others are ignored.
 
     Args:
         model: of either kind.
@@ -123,7 +123,7 @@ def _forget_settings(transformer: Any) -> None:
 
 @contextlib.contextmanager
 def _showing_progress(module: nn.Module) -> Iterator[None]:
-    """Show progress with each forward pass: a batch of long texts takes hundreds."""
+    """Show progress with each forward pass, since a batch of long texts takes hundreds."""
     hook = module.register_forward_hook(lambda *_: show_progress())
     try:
         yield
@@ -132,7 +132,7 @@ def _showing_progress(module: nn.Module) -> Iterator[None]:
 
 
 def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int) -> Any:
-    """Return a criterion that says which rows have written one of the stops.
+    """Return a criterion that marks the rows whose answer contains a stop text.
 
     It decodes what is written: `transformers`' own criterion works on vocabularies, and fails on some tokenizers.
 

@@ -111,7 +111,7 @@ _MOST_METHODS = 24  # more of them make a picture too tall for the page
 
 _LEAD = (
     "Mean ranks (1 is best) over the tasks that all ranked methods ran on. Methods joined by a bar are not shown to "
-    "differ (Nemenyi's test, 5 % level, after Friedman's). With few tasks hardly anything can be shown."
+    "differ (Nemenyi's test, 5 % level, after Friedman's). With few tasks almost no difference can be shown."
 )
 _NOTHING = "No two methods ran on the same two tasks at the same size, so there is nothing to rank."
 

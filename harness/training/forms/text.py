@@ -1,4 +1,4 @@
-"""Texts that a language model writes, or finds likely; its own head is the only one."""
+"""Texts that a language model writes, or their likelihoods; it uses its own head."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GeneratedText(AnswerForm):
         return bench.some_backbone.random_language_model(device)
 
     def head(self, width: int, n_outputs: int, dropout: float) -> nn.Module:
-        """Return an identity: the language model has its own head."""
+        """Return an identity, since the language model has its own head."""
         from torch import nn
 
         return nn.Identity()
@@ -93,7 +93,7 @@ class GeneratedText(AnswerForm):
     def predict(
         self, model: AdaptedModel, rows: Rows, bench: Workbench, precision: Precision, reserved: int
     ) -> Answers:
-        """Return the texts that the model writes, or the likelihoods that it gives."""
+        """Return the texts that the model writes, or the likelihoods of the texts."""
         prompts = bench.token_rows(rows, "predict", reserved)
         with bench.working("predict"):
             return _generative(model).answer(prompts, bench, precision)
