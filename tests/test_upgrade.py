@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -152,3 +153,29 @@ def test_another_configuration_is_not_the_measured_one(toy: Task) -> None:
     points = [point for point in gather(reference_records()).points if point.kind == "classification"]
     (given,) = find_candidates([methods.get("tfidf")(c=10.0)], toy, None, "cpu")
     assert not any(given.is_measured_by(point) for point in points)
+
+
+@pytest.mark.parametrize(
+    ("notes", "config", "where"),
+    [
+        ({"tuned_settings": '{"a": 123456789012345678901234567890}'}, {}, "facts.tuned_settings"),
+        ({"tuned_settings": '{"a":' * 12 + "1" + "}" * 12}, {}, "facts.tuned_settings"),
+        ({"tuned_settings": json.dumps({"k" * 1001: 1})}, {}, "facts.tuned_settings"),
+        ({}, {"batch_size": 4, "n_pairs": 0}, "facts.fit_length.items_per_label"),
+        ({}, {"batch_size": 4, "n_pairs": 2**53}, "facts.fit_length.items_per_label"),
+    ],
+)
+def test_an_old_record_that_could_not_be_written_again_is_refused(
+    notes: dict[str, str], config: dict[str, Any], where: str
+) -> None:
+    record = make_record()
+    cell = dataclasses.replace(record.cell, config={**record.cell.config, **config})
+    value = of_schema_1(dataclasses.replace(record, cell=cell), notes)
+    with pytest.raises(StoreError, match=where.replace(".", r"\.")):
+        check_record(value)
+
+
+def test_fewer_coefficients_than_classes_say_nothing_of_terms() -> None:
+    cell = {"method": "tfidf", "config": {}, "backbone": None, "n_train": 8}
+    value = {"cell": cell, "cost": {"n_trainable": 1}, "family": "baseline", "suite": "s"}
+    assert facts_of(value, {}, {"n_classes": 10}).n_terms is None

@@ -68,10 +68,6 @@ class Tokens:
             return np.ones(len(index), dtype=np.int64)
         return np.diff(self.first)[index]
 
-    def longest_of(self, index: Ints) -> int:
-        """Return the number of tokens of the longest sequence of these rows; 0 without rows."""
-        return int(self.lengths[self.sequences(index)].max(initial=0))
-
     def seconds_of(self, index: Ints) -> float:
         """Return the seconds to tokenise these rows: the split's seconds, prorated by tokens."""
         return self.seconds * float(self.lengths[self.sequences(index)].sum()) / max(1, len(self.flat))

@@ -128,7 +128,6 @@ class FineTuning(GradientMethod):
             passes_per_text=passes + (FORWARD if self.gradient_checkpointing else 0.0),
             share_trained=self.share_trained,
             additions=self.additions,
-            copies=1.0,
             texts_per_answer=1.0,
         )
 

@@ -78,7 +78,6 @@ class SetFit(TrainedMethod):
             pieces=self.accumulation,
             passes_per_text=FORWARD_AND_BACKWARD,
             share_trained=1.0,
-            copies=1.0,
             texts_per_answer=1.0,
         )
 

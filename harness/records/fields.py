@@ -50,7 +50,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "validation": (-_MAX_NUMBER, _MAX_NUMBER),
     "highest": (1e-9, _MAX_NUMBER),
     **dict.fromkeys(("mean", "n_terms", "penalty", "encoded", "passes_per_text", "additions"), (0, _MAX_NUMBER)),
-    **dict.fromkeys(("copies", "texts_per_answer"), (0, _MAX_NUMBER)),
+    "texts_per_answer": (0, _MAX_NUMBER),
     "share_trained": (0, 1),
     "epochs": (1e-9, 1e9),
     **dict.fromkeys(("batch_size", "pieces", "items_per_label", "texts_per_item"), (1, MAX_WHOLE)),

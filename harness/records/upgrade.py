@@ -151,7 +151,8 @@ def _n_terms(cell: Mapping[str, Any], cost: Mapping[str, Any], dataset: Mapping[
     classes, n_trainable = dataset.get("n_classes"), cost.get("n_trainable")
     if cell["method"] != "tfidf" or not isinstance(classes, int) or not n_trainable:
         return None
-    return n_trainable / (1 if classes == 2 else classes or 1) - 1 or None
+    n_terms = n_trainable / (1 if classes == 2 else classes or 1) - 1
+    return n_terms if n_terms > 0 else None
 
 
 def _defaults(method: str, config: Mapping[str, Any], role: Role | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.records.facts import Facts
 from harness.records.fields import (
     MAX_NAME,
     MAX_WHOLE,
@@ -28,6 +29,7 @@ from harness.records.fields import (
     shown,
 )
 from harness.records.record import SCHEMA, Record
+from harness.records.upgrade import upgraded
 from harness.support import StoreError
 
 _MAX_CLASSES = 100_000
@@ -47,6 +49,7 @@ def check_record(value: Any) -> None:
         raise StoreError(f"it is {shown(value)}; expected an object with the fields of a record")
     if (schema := value.get("schema")) not in (1, SCHEMA) or type(schema) is not int:
         raise StoreError(f"schema is {shown(schema)}; this version reads schema 1 and {SCHEMA}")
+    given = value
     if schema == 1:
         value = _without_notes(value)
     check_fields(value, Record, "")
@@ -65,6 +68,8 @@ def check_record(value: Any) -> None:
     _check_notes(value["provenance"].get("dataset") or {})
     for part in ("train_texts", "test_texts"):
         _check_lengths(value["facts"].get(part) or {}, f"facts.{part}")
+    if schema == 1:  # or it could be read, and not be read again once it is written
+        check_fields(upgraded(given)["facts"].to_json(), Facts, "facts")
 
 
 def _without_notes(value: dict[str, Any]) -> dict[str, Any]:

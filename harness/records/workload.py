@@ -67,7 +67,6 @@ class Workload:
         passes_per_text: cost of a text of a step, in forward passes.
         share_trained: share of the transformer's parameters that have gradients and an optimiser's state.
         additions: inputs that small added modules keep, per token and block, in widths of the model.
-        copies: copies of the transformer's weights that a fit makes: 1 if it adapts a copy.
         texts_per_answer: texts that are read to answer one test row: its own and the demonstrations.
     """
 
@@ -78,7 +77,6 @@ class Workload:
     passes_per_text: float = 0.0
     share_trained: float = 0.0
     additions: float = 0.0
-    copies: float = 0.0
     texts_per_answer: float = 0.0
 
     @property
