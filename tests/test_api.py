@@ -124,7 +124,7 @@ def test_whole_numbers_are_labels_however_pandas_holds_them(tmp_path: Path) -> N
         ({"label": "lable"}, r"Did you mean 'label'\?"),
         ({"data": pd.DataFrame({"text": [], "label": []})}, "the DataFrame: there are no rows"),
         ({"data": pd.DataFrame([["a", "b", "c"]], columns=["text", "label", "label"])}, "there are 2 columns 'label'"),
-        ({"data": pd.DataFrame({"text": ["a", 1.5], "label": ["x", "y"]})}, "the DataFrame: position 1: column 'text'"),
+        ({"data": pd.DataFrame({"text": ["a", 1.5], "label": ["x", "y"]})}, "position 1: column 'text'.*astype"),
         ({"data": ["a list"]}, "data is of type list; expected a pandas DataFrame, or the path of a file"),
         ({"test": Path("test.csv")}, "data and test are a DataFrame and a path"),
     ],
@@ -228,6 +228,7 @@ NUMBERED = pd.DataFrame({0: [f"day {at} was good" for at in range(40)], 1: ["x",
         (lambda: harness.choose(data=NUMBERED, within=60, save="m", methods=[5]), "methods"),  # type: ignore[list-item]
         (lambda: harness.load_model(5), "folder"),  # type: ignore[arg-type]
         (lambda: harness.advise(n_train="500"), "n_train"),  # type: ignore[arg-type]
+        (lambda: harness.advise(n_train=500, peak_memory=[1]), "peak_memory"),  # type: ignore[arg-type]
         (lambda: harness.advise(5, n_train=500), "store"),  # type: ignore[arg-type]
         (lambda: harness.report(5), "source"),  # type: ignore[arg-type]
         (lambda: harness.report([5]), "source"),  # type: ignore[list-item]

@@ -10,7 +10,7 @@ from typing import Any
 from harness.advice.question import Question
 from harness.data import Columns, TaskSpec, UserData, column_name, files_of, read_table
 from harness.records import parse_bytes
-from harness.support import UsageError, parse_duration
+from harness.support import UsageError, parse_duration, real_number
 
 _TOKENS_A_WORD = 1.35
 """Mean number of tokens in an English word, under a vocabulary of 30,000 pieces."""
@@ -52,8 +52,10 @@ def question_about(
     if isinstance(train_seconds, str):
         train_seconds = parse_duration(train_seconds, "--train-seconds", bare=True)
     if peak_memory is not None:
-        is_text = isinstance(peak_memory, str)
-        given["peak_memory_bytes"] = parse_bytes(peak_memory, "--peak-memory") if is_text else peak_memory
+        if isinstance(peak_memory, str):
+            given["peak_memory_bytes"] = parse_bytes(peak_memory, "--peak-memory")
+        else:
+            given["peak_memory_bytes"] = real_number("peak_memory", peak_memory, "a size such as '8GB', or bytes")
     told = {} if data is None else describe_texts(data, text, label)
     if "n_train" in given:  # another number of texts has other terms
         told.pop("terms", None)
