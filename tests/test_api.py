@@ -259,7 +259,7 @@ def test_numbers_of_numpy_and_numbered_columns_are_read() -> None:
     )
     with pytest.raises(DataError, match="there are 2 columns '0'"):
         own_task(NUMBERED.assign(**{"0": "z"}), 0, 1)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"`harness run --data FILE .*`\): give it as data=FILE"):
+    with pytest.raises(UsageError, match=r"give it as data, .* \(`harness run --data x.csv --text COLUMN"):
         harness.run("x.csv")
 
 

@@ -79,8 +79,8 @@ def read_request(
             )
         if is_data_file(str(suite)):
             raise UsageError(
-                f"'{suite}' is a file of data (`harness run --data FILE --text COLUMN --label COLUMN`): give it as "
-                "--data FILE, and name its columns."
+                f"'{suite}' is a file of data: give it as --data, and name its columns "
+                f"(`harness run --data {suite} --text COLUMN --label COLUMN`)."
             )
         found = load_suite(suite)  # type: ignore[arg-type]
     else:
