@@ -124,7 +124,7 @@ def table_task(
         )
     max_length = whole_number("max_length", max_length, f"a whole number of tokens, at least {LEAST_MAX_LENGTH}")
     if max_length < LEAST_MAX_LENGTH:
-        raise UsageError(f"Max length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
+        raise UsageError(f"--max-length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
     files = files_of(data, test)
     path = Path(files.train)
     columns = Columns(text=text, label=label)
