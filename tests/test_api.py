@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -123,7 +124,7 @@ def test_whole_numbers_are_labels_however_pandas_holds_them(tmp_path: Path) -> N
         ({"label": "lable"}, r"Did you mean 'label'\?"),
         ({"data": pd.DataFrame({"text": [], "label": []})}, "the DataFrame: there are no rows"),
         ({"data": pd.DataFrame([["a", "b", "c"]], columns=["text", "label", "label"])}, "there are 2 columns 'label'"),
-        ({"data": pd.DataFrame({"text": ["a", 1.5], "label": ["x", "y"]})}, "the DataFrame: position 1: column 'text'"),
+        ({"data": pd.DataFrame({"text": ["a", 1.5], "label": ["x", "y"]})}, "position 1: column 'text'.*astype"),
         ({"data": ["a list"]}, "data is of type list; expected a pandas DataFrame, or the path of a file"),
         ({"test": Path("test.csv")}, "data and test are a DataFrame and a path"),
     ],
@@ -152,6 +153,9 @@ def test_what_looks_wrong_with_a_frame_is_a_warning_at_the_caller_s_line(tmp_pat
         ("--on-oom 'half' was given; expected record.", "on_oom='half' was given; expected record."),
         ("--metric rouge was given.", "metric='rouge' was given."),
         ("--ray-workers 0 was given.", "ray_workers=0 was given."),
+        ("--price-per-hour -1 was given.", "price_per_hour=-1 was given."),
+        ("--figures '' was given.", "formats='' was given."),
+        ("--metric  was given.", "metric='' was given."),
         ("--throughput goes with --executor local.", "throughput goes with executor local."),
         ("--budget was '8GB'; say --budget steps=5.", "budgets was '8GB'; say budgets='steps=5'."),
         ("Name a file (`harness run --data FILE`).", "Name a file (`harness run --data FILE`)."),
@@ -182,6 +186,91 @@ def test_errors_are_those_of_the_command_line_under_python_s_names(
     frame = toy_frame(tmp_path / "full")
     with pytest.raises(UsageError, match=r"^save='full' exists already"):
         harness.choose(data=frame, within=60, save="full")
+
+
+NUMBERED = pd.DataFrame({0: [f"day {at} was good" for at in range(40)], 1: ["x", "y"] * 20})
+"""A frame whose columns are named by numbers, texts and labels of two classes."""
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        *(
+            (lambda name=name: harness.run(data=NUMBERED, text=0, label=1, name=name), "name")
+            for name in ("a b", "../../x", 5)
+        ),  # type: ignore[arg-type, misc]
+        *((lambda text=text: own_task(NUMBERED, text, 1), "text") for text in (None, [0])),  # type: ignore[misc]
+        *(
+            (lambda name=name, value=value: harness.run("quickstart", **{name: value}), name)  # type: ignore[misc]
+            for name, values in {
+                "sizes": (4.0, True, [0.5], [None]),
+                "seeds": ([0.5], [None], 1.0, b"1"),
+                "budgets": (5, [5]),
+                "methods": ([5], 5),
+                "tasks": (5,),
+                "tune": ("2", 2.0),
+                "throughput": ("2", None, 1.5, True),
+                "price_per_hour": ("x", [1], -1),
+                "within": ([1], True, -1, float("nan")),
+                "store": (5,),
+                "reports": (5,),
+                "ray_workers": ("2",),
+            }.items()
+            for value in values
+        ),
+        *(
+            (lambda value=value: own_task(NUMBERED, 0, 1, max_length=value), "max_length")  # type: ignore[arg-type, misc]
+            for value in ("128", 128.5, True)
+        ),
+        (lambda: harness.run(NUMBERED), "suite"),  # type: ignore[arg-type]
+        (lambda: harness.choose(data=NUMBERED, within=None, save="m"), "within"),  # type: ignore[arg-type]
+        (lambda: harness.choose(data=NUMBERED, within=60, save=None), "save"),  # type: ignore[arg-type]
+        (lambda: harness.choose(data=NUMBERED, within=60, save="m", methods=[5]), "methods"),  # type: ignore[list-item]
+        (lambda: harness.load_model(5), "folder"),  # type: ignore[arg-type]
+        (lambda: harness.advise(n_train="500"), "n_train"),  # type: ignore[arg-type]
+        (lambda: harness.advise(n_train=500, peak_memory=[1]), "peak_memory"),  # type: ignore[arg-type]
+        (lambda: harness.advise(5, n_train=500), "store"),  # type: ignore[arg-type]
+        (lambda: harness.report(5), "source"),  # type: ignore[arg-type]
+        (lambda: harness.report([5]), "source"),  # type: ignore[list-item]
+        (lambda: harness.report("x.jsonl", formats=[]), "formats"),
+        (lambda: harness.compare(None, None), "a"),  # type: ignore[arg-type]
+        (lambda: harness.read_records(5), "source"),  # type: ignore[arg-type]
+        (lambda: harness.read_records(NUMBERED), "source"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused_by_its_name(
+    call: Callable[[], Any], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^{name}(=| is of type ).*expected") as refused:
+        call()
+    assert "--" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_and_numbered_columns_are_read() -> None:
+    one = read_request("quickstart", sizes=np.int64(32), seeds=np.int64(1), tune=np.int32(4))  # type: ignore[arg-type]
+    assert one == read_request("quickstart", sizes="32", seeds="1", tune=4)
+    assert read_request("quickstart", seeds=np.arange(2)) == read_request("quickstart", seeds=pd.Series([0, 1]))  # type: ignore[arg-type]
+    assert read_seconds(np.float32(60), "--within") == 60
+    named = NUMBERED.set_axis(["0", "1"], axis=1)
+    assert ids_of(data=NUMBERED, text=0, label=1, max_length=np.int64(64)) == ids_of(
+        data=named, text="0", label="1", max_length=64
+    )
+    with pytest.raises(DataError, match="there are 2 columns '0'"):
+        own_task(NUMBERED.assign(**{"0": "z"}), 0, 1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"give it as data, .* \(`harness run --data x.csv --text COLUMN"):
+        harness.run("x.csv")
+
+
+def test_advice_without_a_store_reads_the_default_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr("harness.advice.asking.own_records", lambda store: asked.append(store) or [])
+    harness.advise(n_train=500, classes=6)
+    monkeypatch.setenv("HARNESS_STORE", "mine.sqlite")
+    harness.advise(n_train=500, classes=6)
+    assert asked == ["results/harness.sqlite", "mine.sqlite"]
 
 
 def test_arguments_are_lists_or_texts_with_commas() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from harness.advice.answer import Advice, answer_question
 from harness.advice.own_texts import question_about
@@ -14,27 +13,71 @@ from harness.data import UserData
 from harness.forecast import usable
 from harness.records import Record
 from harness.store import read_source, reference_records
-from harness.support import spelt_for_caller, uncollected
+from harness.support import find_store, spelt_for_caller, uncollected
 
 
 @uncollected()
 @spelt_for_caller
 def advise(
-    store: str | Path | None = None, *, data: UserData | None = None, reference: bool = True, **asked: Any
+    store: str | Path | None = None,
+    *,
+    data: UserData | None = None,
+    text: str = "text",
+    label: str = "label",
+    reference: bool = True,
+    kind: str = "classification",
+    n_train: int | None = None,
+    classes: int | None = None,
+    tokens: float | None = None,
+    longest: float | None = None,
+    longest_to_predict: float | None = None,
+    terms: float | None = None,
+    train_seconds: str | float | None = None,
+    peak_memory: str | float | None = None,
+    peak_memory_bytes: float | None = None,
+    trainable_parameters: float | None = None,
+    predict_milliseconds: float | None = None,
+    min_score: float | None = None,
+    backbone: str | None = None,
+    device: str | None = None,
+    task: str | None = None,
 ) -> Advice:
     """Say which method fits a budget, from what was measured; nothing is run.
 
     Args:
-        store: a store, a .jsonl file of records or a folder of such files; None, or a missing one, is none.
+        store: a store, a .jsonl file of records or a folder of such files; None takes HARNESS_STORE, or
+            `results/harness.sqlite`. A store that does not exist is no evidence.
         data: labelled texts, as a data frame or a file: they give the number, the classes and the lengths.
+        text: column of `data` that holds the texts.
+        label: column of `data` that holds the labels.
         reference: whether the reference results that come with the package count too.
-        asked: columns of `data` (`text`, `label`), and fields of `Question`: `n_train=500, train_seconds="10m"`, ...
+        kind: kind of task.
+        n_train: number of labelled examples; `data` gives it too.
+        classes: number of classes.
+        tokens: mean number of tokens of a text.
+        longest: tokens of the longest training text.
+        longest_to_predict: tokens of the longest text to predict, where that is longer.
+        terms: number of different words and pairs of neighbouring words in the training texts.
+        train_seconds: limit of the training time: seconds, or a duration such as `10m`.
+        peak_memory: limit of the memory: a size such as `8GB`, or bytes.
+        peak_memory_bytes: the same, in bytes alone.
+        trainable_parameters: limit of the number of trained parameters.
+        predict_milliseconds: limit of the time to predict one text.
+        min_score: score to reach, in the metric's own numbers; the cheapest methods come first then.
+        backbone: the one backbone to answer for.
+        device: the device whose seconds and memory are given.
+        task: a measured task that the question is about.
 
     Raises:
         UsageError: a field has no valid value, or nothing was measured that an answer could rest on.
     """
-    own = own_records(None if store is None else str(store))
-    answer, _ = answer_from(question_about(data, **asked), own, reference=reference)
+    question = question_about(
+        data, text, label, train_seconds=train_seconds, peak_memory=peak_memory, peak_memory_bytes=peak_memory_bytes,
+        kind=kind, n_train=n_train, classes=classes, tokens=tokens, longest=longest,
+        longest_to_predict=longest_to_predict, terms=terms, trainable_parameters=trainable_parameters,
+        predict_milliseconds=predict_milliseconds, min_score=min_score, backbone=backbone, device=device, task=task,
+    )  # fmt: skip
+    answer, _ = answer_from(question, own_records(find_store(store)), reference=reference)
     return answer
 
 
@@ -53,8 +96,8 @@ def answer_from(question: Question, own: list[Record], *, reference: bool) -> tu
     return answer_question(question, records, probes(), own_devices), len(mine)
 
 
-def own_records(store: str | None) -> list[Record]:
+def own_records(store: str) -> list[Record]:
     """Return the user's records without predictions; none where there is no such store."""
-    if store is None or ("://" not in store and not Path(store).exists()):
+    if "://" not in store and not Path(store).exists():
         return []
     return read_source(store, with_predictions=False)

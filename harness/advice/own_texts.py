@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.advice.question import Question
-from harness.data import Columns, TaskSpec, UserData, files_of, read_table
+from harness.data import Columns, TaskSpec, UserData, column_name, files_of, read_table
 from harness.records import parse_bytes
-from harness.support import UsageError, parse_duration
+from harness.support import UsageError, parse_duration, real_number
 
 _TOKENS_A_WORD = 1.35
 """Mean number of tokens in an English word, under a vocabulary of 30,000 pieces."""
@@ -31,7 +31,7 @@ def question_about(
     label: str = "label",
     *,
     train_seconds: str | float | None = None,
-    peak_memory: str | None = None,
+    peak_memory: str | float | None = None,
     **asked: Any,
 ) -> Question:
     """Return a question; `data` answer what `asked` leaves open.
@@ -41,7 +41,7 @@ def question_about(
         text: its column of texts.
         label: its column of labels.
         train_seconds: limit of the time of training: a number of seconds, or a duration such as `10m`.
-        peak_memory: limit of the memory, such as `8GB`.
+        peak_memory: limit of the memory, such as `8GB`, or in bytes.
         asked: further fields of `Question`; None leaves a field open.
 
     Raises:
@@ -52,7 +52,10 @@ def question_about(
     if isinstance(train_seconds, str):
         train_seconds = parse_duration(train_seconds, "--train-seconds", bare=True)
     if peak_memory is not None:
-        given["peak_memory_bytes"] = parse_bytes(peak_memory, "--peak-memory")
+        if isinstance(peak_memory, str):
+            given["peak_memory_bytes"] = parse_bytes(peak_memory, "--peak-memory")
+        else:
+            given["peak_memory_bytes"] = real_number("peak_memory", peak_memory, "a size such as '8GB', or bytes")
     told = {} if data is None else describe_texts(data, text, label)
     if "n_train" in given:  # another number of texts has other terms
         told.pop("terms", None)
@@ -70,6 +73,7 @@ def describe_texts(data: UserData, text: str, label: str) -> dict[str, Any]:
     Raises:
         DataError: the data cannot be used; the message names the row or column.
     """
+    text, label = column_name("text", text), column_name("label", label)
     rows = read_table(files_of(data), Columns(text=text, label=label)).train
     cut = float(TaskSpec.model_fields["max_length"].default)
     tokens = [min(about_tokens(one), cut) for one in rows.texts]

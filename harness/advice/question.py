@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, fields
 
 from harness.forecast import TaskTexts
-from harness.support import UsageError
+from harness.support import UsageError, checked_text, real_number
 
 LIMITS = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "predict_milliseconds")
+_TEXTS = ("kind", "backbone", "device", "task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,14 @@ class Question:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
-                raise UsageError(f"{item.name} is {value}; expected a number.")
+            if item.name in _TEXTS:
+                if value is not None:
+                    checked_text(item.name, value)
+            elif value is not None or item.name == "n_train":
+                number = real_number(item.name, value)
+                if not math.isfinite(number):
+                    raise UsageError(f"{item.name} is {value}; expected a number.")
+                object.__setattr__(self, item.name, number)
         if self.n_train < 1 or self.n_train != int(self.n_train):
             raise UsageError(f"n_train is {self.n_train}; expected a whole number of labelled examples, 1 or more.")
         if self.classes is not None and not 2 <= self.classes <= self.n_train:

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, find_store, own_task, read_seconds
-from harness.support import cache_folder, quiet_libraries, spelt_for_caller
+from harness.api.requests import Several, find_mirror, own_task, read_methods, read_seconds
+from harness.support import (
+    cache_folder,
+    checked_path,
+    find_store,
+    quiet_libraries,
+    real_number,
+    spelt_for_caller,
+    wrong_argument,
+)
 
 if TYPE_CHECKING:
     from harness.choose import Chosen
@@ -79,23 +87,29 @@ def choose(
     from harness.records import parse_bytes
 
     seconds = read_seconds(within, "--within")
-    assert seconds is not None
-    folder = Path(save)
+    if seconds is None:
+        raise wrong_argument("within", within, "a duration such as '10m', or a number of seconds above 0")
+    folder = Path(checked_path("save", save, "a folder that is missing or empty"))
     check_time(seconds)
     check_save_folder(folder)
     check_device_name(device)
-    most = parse_bytes(peak_memory, "--peak-memory") if isinstance(peak_memory, str) else peak_memory
+    most = None
+    if peak_memory is not None:
+        most = (
+            parse_bytes(peak_memory, "--peak-memory")
+            if isinstance(peak_memory, str)
+            else round(real_number("peak_memory", peak_memory, "a size such as '8GB', or a number of bytes"))
+        )
     quiet_libraries()
     from harness.backbones import DEFAULT_BACKBONE, locate_backbone
     from harness.measure import host_limit_bytes
-    from harness.methods import parse_methods, split_top_level
+    from harness.methods import parse_methods
     from harness.schedule import Limits, LocalWorkers
     from harness.store import Store, reference_records
     from harness.tasks import kinds
 
-    asked = None
-    if methods is not None:
-        asked = parse_methods(split_top_level(methods) if isinstance(methods, str) else methods)
+    texts = read_methods(methods)
+    asked = None if texts is None else parse_methods(texts)
     display = make_display(progress)
 
     def say(line: str) -> None:
@@ -110,7 +124,7 @@ def choose(
         where = find_mirror(mirror)
         files = None
         if asked is None or any(method.serves for method in asked):
-            files = locate_backbone(str(backbone or DEFAULT_BACKBONE), where)
+            files = locate_backbone(str(checked_path("backbone", backbone or DEFAULT_BACKBONE)), where)
             files.require_tokenizer()
         task = kinds.get(spec.kind).prepare(spec, where)
         display.data(task, files)

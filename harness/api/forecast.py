@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_store, read_request
+from harness.api.requests import Several, read_request
 from harness.records import canonical_of
-from harness.support import quiet_libraries, spelt_for_caller
+from harness.support import find_store, quiet_libraries, spelt_for_caller
 
 if TYPE_CHECKING:
     import pandas as pd

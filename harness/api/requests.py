@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from harness.data import TaskSpec, UserData, is_data_file
 from harness.methods import split_top_level
 from harness.planning import BUDGET_SETS, Suite, load_suite
 from harness.records import Budget, fields_of, parse_budget, parse_bytes
-from harness.support import DEFAULT_STORE, DataWarning, UsageError, parse_duration
+from harness.support import (
+    DataWarning,
+    UsageError,
+    checked_path,
+    checked_text,
+    given,
+    parse_duration,
+    real_number,
+    several,
+    whole_number,
+    wrong_argument,
+)
 
 if TYPE_CHECKING:
     from harness.schedule import Request
@@ -54,33 +66,38 @@ def read_request(
     from harness.schedule import Request
 
     check_device_name(device)
-    own = (text, label, test, name, metric, max_length, strict)
+    if suite is not None:
+        checked_path("suite", suite, "the name of a suite, or the path of its file; your own data are data=DATA")
+    own = (text, label, name, metric, max_length, strict)
     if (suite is None) == (data is None):
         raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
     if data is None:
-        if own != ("text", "label", None, None, None, None, False):
+        if test is not None or own != ("text", "label", None, None, None, False):
             raise UsageError(
                 "--text, --label, --test, --metric, --max-length and --strict go with --data; a suite names its own "
                 "columns, test rows, metric and length."
             )
         if is_data_file(str(suite)):
-            raise UsageError(f"'{suite}' is a file of data: harness run --data {suite} --text COLUMN --label COLUMN.")
+            raise UsageError(
+                f"'{suite}' is a file of data: give it as --data, and name its columns "
+                f"(`harness run --data {suite} --text COLUMN --label COLUMN`)."
+            )
         found = load_suite(suite)  # type: ignore[arg-type]
     else:
         spec = own_task(data, text, label, test, name, metric=metric, max_length=max_length, strict=strict)
         found = Suite(name=spec.name, description=f"Your own data: {spec.description}", tasks={spec.name: spec})
     return Request(
         suite=found,
-        tasks=_several(tasks),
-        methods=split_top_level(methods) if isinstance(methods, str) else methods,
-        sizes=None if sizes is None else [str(size) for size in _several(sizes) or ()],
+        tasks=several("tasks", tasks, (str,), "names of tasks", split=_split_commas),
+        methods=read_methods(methods),
+        sizes=_sizes(sizes),
         seeds=_seeds(seeds),
-        budgets=None if not budgets else [one for given in _listed(budgets) for one in _budgets(given, found)],
-        backbone=None if backbone is None else str(backbone),
+        budgets=_budgets(budgets, found),
+        backbone=None if backbone is None else str(checked_path("backbone", backbone, "a hub id, or a path")),
         mirror=find_mirror(mirror),
         device=device,
         only_sizes_that_fit=data is not None,
-        tune=tune,
+        tune=given(whole_number, "tune", tune),
     )
 
 
@@ -105,7 +122,7 @@ def own_task(
     from harness.tasks import kinds
 
     kind = kinds.get(TaskSpec.model_fields["kind"].default)
-    if metric is not None and metric not in kind.metrics:
+    if metric is not None and checked_text("metric", metric) not in kind.metrics:
         raise UsageError(
             f"--metric {metric} was given; expected one of {', '.join(kind.metrics)}, which score a {kind.name} task."
         )
@@ -129,15 +146,10 @@ def own_task(
     return spec
 
 
-def find_store(store: str | Path | None) -> str:
-    """Return the store's path or URL: the given one, else HARNESS_STORE, else `DEFAULT_STORE`."""
-    return str(store) if store is not None else os.environ.get("HARNESS_STORE") or DEFAULT_STORE
-
-
 def find_mirror(mirror: str | Path | None) -> Path | None:
     """Return the mirror's folder: the given one, else HARNESS_MIRROR; None for none."""
-    given = mirror if mirror is not None else os.environ.get("HARNESS_MIRROR")
-    return Path(given) if given else None
+    folder = os.environ.get("HARNESS_MIRROR") if mirror is None else checked_path("mirror", mirror, "a folder")
+    return Path(folder) if folder else None
 
 
 def read_seconds(value: str | float | None, option: str) -> float | None:
@@ -146,40 +158,63 @@ def read_seconds(value: str | float | None, option: str) -> float | None:
     Raises:
         UsageError: anything else, or a number that is not above 0.
     """
-    if value is None or (not isinstance(value, str) and 0 < value < float("inf")):
-        return value
-    return parse_duration(str(value), option)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return parse_duration(value, option)
+    expected = "a duration such as '90s', '30m', '1.5h' or '1h30m', or a number of seconds above 0"
+    name = option.removeprefix("--").replace("-", "_")
+    seconds = real_number(name, value, expected)
+    if not 0 < seconds < float("inf"):
+        raise wrong_argument(name, value, expected)
+    return seconds
 
 
-def _listed(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str | int | Budget) else list(value)
+def read_methods(methods: Several[str] | None) -> list[str] | None:
+    """Return the texts of methods, such as `lora[rank=4]`; None stays None.
+
+    Raises:
+        UsageError: anything but texts.
+    """
+    return several("methods", methods, (str,), "texts such as 'lora[rank=4]'", split=split_top_level)
 
 
-def _several(values: Any) -> list[Any] | None:
-    if isinstance(values, str):
-        return [name.strip() for name in values.split(",") if name.strip()]
-    return None if values is None else _listed(values)
+def _split_commas(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _sizes(sizes: Several[str | int] | int | None) -> list[str] | None:
+    expected = "training sizes, such as 32, '8/class' or 'all'"
+    items = several("sizes", sizes, (str, numbers.Integral), expected, split=_split_commas)
+    return None if items is None else [str(size) for size in items]
 
 
 def _seeds(seeds: Several[int] | int | None) -> list[int] | None:
-    names = _several(seeds)
+    expected = "whole numbers such as 0, 1 and 2"
+    names = several("seeds", seeds, (str, numbers.Integral), expected, split=_split_commas)
     try:
         return None if names is None else [int(name) for name in names]
     except ValueError:
         raise UsageError(f"--seeds was '{seeds}'; expected whole numbers separated by commas, such as 0,1,2.") from None
 
 
-def _budgets(given: str | Budget, suite: Suite) -> list[Budget]:
+def _budgets(budgets: Several[str | Budget] | Budget | None, suite: Suite) -> list[Budget] | None:
+    expected = "budgets such as 'epochs=3', or the name of a set of them"
+    items = several("budgets", budgets, (str, Budget), expected, split=lambda text: [text] if text else [])
+    return [one for item in items for one in _budgets_of(item, suite)] if items else None
+
+
+def _budgets_of(budget: str | Budget, suite: Suite) -> list[Budget]:
     """Return the budgets of one value: limits, or the name of a set of budgets."""
-    if isinstance(given, Budget):
-        return [given]
-    name = given.strip()
-    if "=" in given or name in fields_of(Budget()):
-        return [parse_budget(given)]
+    if isinstance(budget, Budget):
+        return [budget]
+    name = budget.strip()
+    if "=" in budget or name in fields_of(Budget()):
+        return [parse_budget(budget)]
     if not name[:1].isalpha():  # no name: a duration, a size or nothing
         sets = ", ".join({**BUDGET_SETS, **suite.budgets})
         raise UsageError(
-            f"--budget was '{given}'; expected NAME=NUMBER or a set of budgets ({sets}): --budget {_meant(name)}."
+            f"--budget was '{budget}'; expected NAME=NUMBER or a set of budgets ({sets}): --budget {_meant(name)}."
         )
     return suite.budget_set(name)
 

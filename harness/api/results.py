@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from harness.api.requests import find_store
 from harness.records import Record
 from harness.store import of_suite, stream_source
-from harness.support import UsageError, spelt_for_caller, uncollected
+from harness.support import (
+    UsageError,
+    checked_path,
+    checked_text,
+    find_store,
+    given,
+    several,
+    spelt_for_caller,
+    uncollected,
+    wrong_argument,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 """Columns of a table in a notebook."""
+
+_SOURCE = "a store, a .jsonl file of records, or a folder of such files"
 
 Records: TypeAlias = "str | Path | Results | Iterable[Record]"
 """Records to read: a store, a .jsonl file, a folder of such files, results of a call, or the records themselves."""
@@ -75,6 +86,9 @@ def read_records(
         StoreError: the store, file or folder does not exist, or holds something else.
         UsageError: a folder without records, or a suite that no record names.
     """
+    given(checked_text, "suite", suite)
+    if source is not None:
+        checked_path("source", source, _SOURCE)
     return list(of_suite(stream_source(find_store(source), with_predictions=with_predictions), suite))
 
 
@@ -106,14 +120,13 @@ def report(
     """
     from harness.report import FIGURE_FORMATS, check_report_folder, observe, write_report
 
-    listed = formats.split(",") if isinstance(formats, str) else formats
+    given(checked_text, "suite", suite)
+    listed = several("formats", formats, (str,), "a list of texts", split=lambda text: text.split(",")) or []
     names = [name.strip().lower() for name in listed if name.strip()]
     if not names or set(names) - set(FIGURE_FORMATS):
-        given = formats if isinstance(formats, str) else ",".join(formats)
-        raise UsageError(
-            f"--figures {given} was given; expected some of {', '.join(FIGURE_FORMATS)}, separated by commas."
-        )
-    folder = Path(out) if out is not None else Path("reports") / (suite or "all")
+        known = ", ".join(FIGURE_FORMATS)
+        raise UsageError(f"--figures '{','.join(listed)}' was given; expected some of {known}, separated by commas.")
+    folder = Path(checked_path("out", out, "a folder")) if out is not None else Path("reports") / (suite or "all")
     if source is None or isinstance(source, str | Path):
         source = find_store(source)
         check_report_folder(folder, inputs=[source], overwrite=overwrite)
@@ -121,7 +134,7 @@ def report(
         check_report_folder(folder, overwrite=overwrite)
     # Observations keep their scores by test row, so they are not read again.
     whole = isinstance(source, Results) and suite is None and source.observations
-    observed = whole or observe(of_suite(_stream(source), suite))
+    observed = whole or observe(of_suite(_stream("source", source), suite))
     return Results(observed, write_report(observed, folder, names))
 
 
@@ -144,8 +157,8 @@ def compare(a: Records, b: Records) -> Compared:
     from harness.report import compare_methods
 
     sides = [
-        side.observations if isinstance(side, Results) and side.observations is not None else _stream(side)
-        for side in (a, b)
+        side.observations if isinstance(side, Results) and side.observations is not None else _stream(name, side)
+        for name, side in (("a", a), ("b", b))
     ]
     return compare_methods(*sides)
 
@@ -160,7 +173,19 @@ def html_of(table: Table | None) -> str:
     return console.export_html(inline_styles=True, code_format=code)
 
 
-def _stream(source: Records) -> Iterable[Record]:
+def _stream(name: str, source: Records) -> Iterable[Record]:
+    """Return the records of an argument; an iterable is checked as it is read."""
     if isinstance(source, Results):
         return source.records
-    return stream_source(str(source)) if isinstance(source, str | Path) else source
+    if isinstance(source, str | Path):
+        return stream_source(str(source))
+    if not isinstance(source, Iterable):
+        raise wrong_argument(name, source, f"{_SOURCE}, results of a call, or records")
+    return _checked_records(name, source)
+
+
+def _checked_records(name: str, records: Iterable[Record]) -> Iterator[Record]:
+    for record in records:
+        if not isinstance(record, Record):
+            raise wrong_argument(name, records, f"{_SOURCE}, results of a call, or records")
+        yield record

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_store, read_request, read_seconds
+from harness.api.requests import Several, read_request, read_seconds
 from harness.api.results import Results
-from harness.support import UsageError, cache_folder, quiet_libraries, spelt_for_caller
+from harness.support import (
+    UsageError,
+    cache_folder,
+    checked_path,
+    find_store,
+    given,
+    quiet_libraries,
+    real_number,
+    spelt_for_caller,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from harness.data import UserData
@@ -150,6 +160,10 @@ def run(
     seconds = read_seconds(within, "--within")
     if on_oom not in _ON_OOM:
         raise UsageError(f"--on-oom '{on_oom}' was given; expected {' or '.join(_ON_OOM)}.")
+    throughput = whole_number("throughput", throughput)
+    ray_workers = given(whole_number, "ray_workers", ray_workers)
+    ray_cores = given(whole_number, "ray_cores", ray_cores)
+    price_per_hour = given(real_number, "price_per_hour", price_per_hour)
     if throughput < 1:
         raise UsageError(f"--throughput {throughput} was given; expected how many cells to run at a time.")
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
@@ -163,7 +177,7 @@ def run(
     from harness.schedule import Limits, Policy, prepare_plan, run_cells
     from harness.store import Store
 
-    folder = None if reports is None else Path(reports) / request.suite.name
+    folder = None if reports is None else Path(checked_path("reports", reports, "a folder")) / request.suite.name
     source = find_store(store)
     if folder is not None:
         check_report_folder(folder, inputs=[source], option="--reports")

@@ -5,6 +5,7 @@ from .classes import read_classes as read_classes
 from .files import is_data_file as is_data_file
 from .files import read_rows as read_rows
 from .frames import UserData as UserData
+from .frames import column_name as column_name
 from .frames import files_of as files_of
 from .frames import is_frame as is_frame
 from .frames import texts_of_frame as texts_of_frame

@@ -93,6 +93,7 @@ def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]
         kind = type(values[other[0]]).__name__
         raise DataError(
             f"{origin.name}: {origin.at(*other)}: column '{column}' holds a value of type {kind}; expected text."
+            + _as_texts(origin)
         )
     empty = [at for at, value in enumerate(values) if value is None or not value.strip()]
     if empty:
@@ -111,6 +112,12 @@ def _check_encodable(values: Sequence[Any], column: str, origin: Origin) -> None
             f"{origin.name}: {origin.at(*broken)}: column '{column}' holds half a surrogate pair (\\ud800 to \\udfff), "
             "which is no text. Drop the character or the row."
         )
+
+
+def _as_texts(origin: Origin) -> str:
+    """Return the remedy for a data frame's values of another type; empty for a file."""
+    # `astype(str)` would make the text "nan" of a missing value.
+    return ' Make them texts: `df[column].astype("string")`.' if origin.unit == "position" else ""
 
 
 def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str]:
@@ -132,7 +139,7 @@ def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str
         if name is None:
             raise DataError(
                 f"{origin.name}: {origin.at(at)}: the label in column '{column}' is {value!r}; expected a string, "
-                "a whole number, true or false."
+                "a whole number, true or false." + _as_texts(origin)
             )
         before = first.setdefault(name, at)
         if type(values[before]) is not type(value):

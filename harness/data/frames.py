@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 from harness.data.files import FileRows, absolute_path, missing_column, read_rows
 from harness.data.raw import Origin
 from harness.data.spec import Files
-from harness.support import DataError, UsageError
+from harness.support import DataError, UsageError, wrong_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,16 +42,16 @@ class Frames(Files):
             DataError: a column is missing or there twice, or there is no row.
         """
         name, frame = getattr(self, part), self._frames[part]
-        known = list(frame.columns)
+        known = [str(label) for label in frame.columns]
         for column in columns:
             if column not in known:
-                raise missing_column(name, column, map(str, known))
+                raise missing_column(name, column, known)
             if known.count(column) > 1:
                 raise DataError(f"{name}: there are {known.count(column)} columns '{column}'; rename all but one.")
         if not len(frame):
             raise DataError(f"{name}: there are no rows.")
         origin = Origin(name, "position", range(len(frame)))
-        return FileRows({column: _plain_values(frame[column]) for column in columns}, origin)
+        return FileRows({column: _plain_values(frame.iloc[:, known.index(column)]) for column in columns}, origin)
 
 
 def is_frame(data: object) -> bool:
@@ -84,12 +84,24 @@ def files_of(data: UserData, test: UserData | None = None) -> Files:
     return files
 
 
+def column_name(argument: str, column: object) -> str:
+    """Return the name of a column as a text: a data frame's label may be a number or another value.
+
+    Raises:
+        UsageError: None, or a value that cannot be a label.
+    """
+    if column is None or type(column).__hash__ is None:
+        raise wrong_argument(argument, column, "the name of a column")
+    return str(column)
+
+
 def texts_of_frame(frame: Any, column: str) -> list[Any]:
     """Return a data frame's column as Python values; None where a value is missing.
 
     Raises:
         DataError: the column is missing or there twice, or there is no row.
     """
+    column = column_name("text", column)
     files = files_of(frame)
     return file_rows(files, "train", [column]).columns[column]
 

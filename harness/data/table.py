@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.data.classes import (
     check_can_hold_out,
     check_known_to_training,
@@ -23,18 +25,20 @@ from harness.data.classes import (
     sorted_labels,
 )
 from harness.data.files import stem_of
-from harness.data.frames import FRAME_NAME, Frames, UserData, file_rows, files_of
+from harness.data.frames import FRAME_NAME, Frames, UserData, column_name, file_rows, files_of
 from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
-from harness.support import DataError, DataWarning, UsageError
+from harness.support import DataError, DataWarning, UsageError, checked_text, whole_number
 
 LEAST_MAX_LENGTH = 8
 """Minimum value of `max_length`: usually two of the tokens are special tokens."""
 
 MOST_CLASSES = 10_000
 """Maximum number of classes of a table; a column with more holds identifiers or free text."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 _MOST_ALONE = 0.5
 """Share of rows with a unique label above which a column holds identifiers or free text."""
@@ -110,29 +114,41 @@ def table_task(
     Warns:
         DataWarning: labels or texts look wrong; `Table.notes()` has the same warnings.
     """
+    text, label = column_name("text", text), column_name("label", label)
     if not text or not label:
         raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
+    if name and not _NAME.fullmatch(checked_text("name", name)):
+        raise UsageError(
+            f"--name '{name}' was given; expected letters without accents, digits, '_', '.' and '-', a letter or digit "
+            "first."
+        )
+    max_length = whole_number("max_length", max_length, f"a whole number of tokens, at least {LEAST_MAX_LENGTH}")
     if max_length < LEAST_MAX_LENGTH:
-        raise UsageError(f"Max length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
+        raise UsageError(f"--max-length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
     files = files_of(data, test)
     path = Path(files.train)
     columns = Columns(text=text, label=label)
     table = read_table(files, columns, strict=strict)
     for warning in table.notes().get("warnings", ()):
         warnings.warn(warning, DataWarning, stacklevel=2)
-    return TaskSpec(
-        name=name or (FRAME_NAME if isinstance(files, Frames) else _task_name(stem_of(path))),
-        description=f"'{label}' of '{text}' in {path.name}",
-        data=DataSource(files=files),
-        columns=columns,
-        splits=Splits(test=None if test is None else "test"),
-        label_names=sorted_labels(table.train.labels),
-        metric=metric,
-        max_length=max_length,
-        test_cap=test_cap,
-        strict=strict,
-        licence="the user's own data",
-    )
+    try:
+        return TaskSpec(
+            name=name or (FRAME_NAME if isinstance(files, Frames) else _task_name(stem_of(path))),
+            description=f"'{label}' of '{text}' in {path.name}",
+            data=DataSource(files=files),
+            columns=columns,
+            splits=Splits(test=None if test is None else "test"),
+            label_names=sorted_labels(table.train.labels),
+            metric=metric,
+            max_length=max_length,
+            test_cap=test_cap,
+            strict=strict,
+            licence="the user's own data",
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where}={first['input']!r} was given: {first['msg']}.") from error
 
 
 def read_table(files: Files, columns: Columns, *, strict: bool = False) -> Table:

@@ -138,9 +138,9 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
     from harness.methods import read_artifact, rebuild_artifact
     from harness.saved.files import check_files
     from harness.saved.transformer import load_transformer
-    from harness.support import quiet_libraries
+    from harness.support import checked_path, quiet_libraries
 
-    folder = Path(folder).expanduser()
+    folder = Path(checked_path("folder", folder, "the folder of a saved model")).expanduser()
     described = read_description(folder)
     check_files(folder, described)
     kind = kind_of_saved(described.kind)

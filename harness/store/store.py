@@ -339,7 +339,7 @@ class Store:
             return Record.from_json(value)
         except (HarnessError, ValueError, KeyError, TypeError) as error:
             where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
-            hint = f"Upgrade the harness if a newer one wrote it, or remove it: harness forget --id {key.id}."
+            hint = f"Upgrade the harness if a newer one wrote it, or remove it: `harness forget --id {key.id}`."
             raise StoreError(f"{where} cannot be read: {sentence_of(error)} {hint}") from error
 
     def _prepare(self, *, create: bool, read_only: bool) -> None:

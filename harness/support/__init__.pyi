@@ -1,4 +1,11 @@
 from . import text as text
+from .arguments import checked_path as checked_path
+from .arguments import checked_text as checked_text
+from .arguments import given as given
+from .arguments import real_number as real_number
+from .arguments import several as several
+from .arguments import whole_number as whole_number
+from .arguments import wrong_argument as wrong_argument
 from .durations import describe_duration as describe_duration
 from .durations import parse_duration as parse_duration
 from .errors import DataError as DataError
@@ -32,6 +39,7 @@ from .plugins import yaml_files as yaml_files
 from .registry import Registry as Registry
 from .resources import DEFAULT_STORE as DEFAULT_STORE
 from .resources import cache_folder as cache_folder
+from .resources import find_store as find_store
 from .resources import shipped as shipped
 from .spelling import named_as_options as named_as_options
 from .spelling import spelt_for_caller as spelt_for_caller

@@ -11,6 +11,8 @@ import os
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from harness.support.arguments import checked_path
+
 DEFAULT_STORE = "results/harness.sqlite"
 """Path of the records where neither the caller nor HARNESS_STORE names another."""
 
@@ -23,6 +25,17 @@ def shipped(folder: str) -> Traversable:
         return inside
     with importlib.resources.as_file(package) as path:  # an editable install: the package is in the checkout
         return path.parent.joinpath(*folder.split("/"))
+
+
+def find_store(store: str | Path | None) -> str:
+    """Return the store's path or URL: the given one, else HARNESS_STORE, else `DEFAULT_STORE`.
+
+    Raises:
+        UsageError: neither a path nor None.
+    """
+    if store is None:
+        return os.environ.get("HARNESS_STORE") or DEFAULT_STORE
+    return str(checked_path("store", store, "the path or URL of a store"))
 
 
 def cache_folder() -> Path:
