@@ -76,7 +76,7 @@ def test_what_has_no_safe_default_must_be_declared() -> None:
     class Wizard(SaysNoWork):
         role = "wizard"  # type: ignore[assignment]
 
-    with pytest.raises(UsageError, match="'Wizard' declares the role 'wizard'. Set `role` to one of 'floor', "):
+    with pytest.raises(UsageError, match=r"'Wizard' declares the role 'wizard'\. Set `role` to one of 'floor', "):
         check_declarations(Wizard)
     with pytest.raises(UsageError, match=r"'SaysNoShare' declares no share_trained\. Add `share_trained = \.\.\.`"):
         check_declarations(SaysNoShare)

@@ -209,7 +209,7 @@ def test_classes_without_decorator_are_checked_and_keep_the_name_of_their_entry_
     # A class that its module has registered, whichever entry point was loaded first.
     plain = found.get("plain")
     again: Registry[type[Method]] = Registry("method", "empty", expected="a method")
-    monkeypatch.setattr(plugins.PlugIn, "load", lambda self: again.add("plain", plain) or plain)
+    monkeypatch.setattr(plugins.PlugIn, "load", lambda _: again.add("plain", plain) or plain)
     with pytest.warns(UserWarning, match="the method is called 'plain'") as said:
         assert again.names() == ["plain"]
     assert len(said) == 3
