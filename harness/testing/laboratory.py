@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import random
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,13 @@ class Lab:
             return False
         load_backbone.cache_clear()
         self.worker = Worker(self.device, None)
+        shutil.rmtree(self.cache, ignore_errors=True)
         return True
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the features that other processes keep."""
+        return self.folder / "cache"
 
     def task(self, kind: Kind, n_train: int = 240, **settings: Any) -> Task:
         """Return a task of a kind: training rows and 48 test rows of its examples.
