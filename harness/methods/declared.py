@@ -144,7 +144,7 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     n, length = len(rows), method.fit_length()
     pristine = Stack(bench.some_backbone.pristine).all_blocks
     declared = method.workload(n, bench.budget, len(pristine))
-    if declared.texts_per_step == 0:  # a first batch of a length chooses kernels, and is run once more
+    if declared.encoded or not declared.texts_per_step:  # a length's first batch runs twice
         method.fit(rows, bench)
         rows = replace(rows, source=replace(rows.source, key=f"again/{rows.source.key}"))
     with observed_fit(pristine) as found:
