@@ -15,10 +15,16 @@ from harness.methods._fine_tuning import FineTuning
 from harness.methods._frozen import FrozenFeatures
 from harness.methods.base import Method, check_declarations
 from harness.methods.declared import check_workload
+from harness.methods.majority import Majority
 from harness.records.facts import ROLES
+from harness.records.record import Budget, Record
+from harness.records.workload import FitLength, Workload
+from harness.running.attempt import Job
+from harness.running.worker import unrun
 from harness.support.errors import UsageError
 from harness.tasks import Rows, Task
-from tests.toys import make_bench, shorten
+from harness.testing.laboratory import plan_cell
+from tests.toys import make_bench, run_one, shorten
 
 
 class Queries(FineTuning):
@@ -67,12 +73,43 @@ def test_what_has_no_safe_default_must_be_declared() -> None:
         name = family = trains = source = "x"
         role = "frozen features"
 
+    class Wizard(SaysNoWork):
+        role = "wizard"  # type: ignore[assignment]
+
+    with pytest.raises(UsageError, match=r"'Wizard' declares the role 'wizard'\. Set `role` to one of 'floor', "):
+        check_declarations(Wizard)
     with pytest.raises(UsageError, match=r"'SaysNoShare' declares no share_trained\. Add `share_trained = \.\.\.`"):
         check_declarations(SaysNoShare)
     with pytest.raises(UsageError, match=r"'SaysNoRole' declares no role.*one of 'floor', "):
         check_declarations(SaysNoRole)
     with pytest.raises(UsageError, match="'SaysNoWork' has the role 'frozen features' and declares no workload"):
         check_declarations(SaysNoWork)
+
+
+class Raises(Majority):
+    name = "raises"
+
+    def fit_length(self) -> FitLength | None:
+        raise ValueError("no length")
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        return 7  # type: ignore[return-value]
+
+
+def test_a_declaration_that_raises_costs_a_figure_and_no_record(
+    toy: Task, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(methods._members, "raises", Raises)
+    monkeypatch.delattr(Majority, "role")
+    ran = run_one(toy, None, Raises(), cpu)
+    planned = plan_cell(toy, None, Raises())
+    for record in (ran, unrun(Job(planned, None, "x"), toy, cpu, "failed", "why")):
+        facts = Record.from_json(record.to_json()).facts
+        assert (facts.role, facts.workload, facts.fit_length) == (None, None, None)
+        assert facts.missing["fit_length"] == "ValueError: no length"
+        assert "AttributeError" in facts.missing["role"]
+        assert facts.missing["workload"] == "TypeError: the method declares 7, which is of type int"
+    assert ran.score is not None
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -17,7 +17,8 @@ from harness.methods._fine_tuning import FineTuning, FittedModel
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task
-from harness.testing.method_checks import BRIEF, check_what_moved, configured, same, state_hash
+from harness.testing.laboratory import state_hash
+from harness.testing.method_checks import BRIEF, check_what_moved, configured, same
 from tests.toy_kinds import TOYS, architectures_of
 from tests.toys import make_bench
 

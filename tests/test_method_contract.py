@@ -14,12 +14,14 @@ import torch
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
-from harness.methods import majority, methods
+from harness.methods import linear_probe, majority, methods
 from harness.methods._fine_tuning import FineTuning
 from harness.methods._peft import PeftMethod
+from harness.records.workload import Workload
 from harness.support.errors import UsageError
 from harness.tasks import Rows, Task, kinds
 from harness.testing import Check, CheckError, check_method, checks_of, lab
+from harness.testing.laboratory import state_hash
 from harness.testing.method_checks import BRIEF, check_elsewhere, configured
 from tests.toys import make_bench, run_one
 
@@ -133,3 +135,43 @@ def test_a_method_that_breaks_its_contract_is_found_out(
         monkeypatch.setattr(majority._Frequencies, attribute, value, raising=False)
     with pytest.raises((CheckError, UsageError), match=f"(?s){message}"):
         check_method(majority.Majority, skip=SKIPPED["majority"])
+
+
+def change_weights(self: Any, rows: Rows, bench: Any) -> Any:
+    with torch.no_grad():
+        next(bench.some_backbone.pristine.parameters()).add_(1e-4)
+    return linear_probe.LinearProbe.fit(self, rows, bench)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "message"),
+    [
+        ("linear-probe", {"role": "wizard"}, "describes the method: .*role 'wizard'. Set `role` to one of 'floor', "),
+        (
+            "linear-probe",
+            {"role": "baseline", "workload": lambda *_: Workload()},
+            "Liar on a tiny encoder backbone: does what it declares: .* 0 texts are read once; its fit read 128",
+        ),
+        (
+            "linear-probe",
+            {"workload": lambda _, n, *__: Workload(encoded=n, texts_per_answer=50)},
+            "does what it declares: .* 50 texts_per_answer, 4800 texts for 96 answers; these read 128",
+        ),
+        ("full", {"role": "prompting", "workload": lambda *_: Workload()}, "declares 0 optimiser steps for 96 labels"),
+        ("linear-probe", {"fit": change_weights}, "repeats itself: expected untouched weights of the backbone"),
+        ("majority", {"__module__": "__main__"}, "move the class Liar to a module .*'Liar' defined in the script"),
+    ],
+)
+def test_a_class_that_declares_what_it_does_not_do_is_found_out(
+    name: str, own: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = methods.get(name)
+    liar: Any = type("Liar", (base,), {"__doc__": "Lies.", "name": "Liar", "__module__": __name__, **own})
+    monkeypatch.setitem(methods._members, "Liar", liar)
+    files = lab().backbone("encoder")
+    weights = state_hash(load_backbone(files).pristine)
+    told = ("describes the method", "does what it declares", "repeats itself", ELSEWHERE)
+    skipped = {check.name for check in checks_of(liar)} - set(told)
+    with pytest.raises(CheckError, match=f"(?s){message}"):
+        check_method(liar, skip=skipped)
+    assert state_hash(load_backbone(files).pristine) == weights

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.methods import Method, methods
 from harness.planning import suites
 from harness.support import plugins
 from harness.support.errors import UsageError
@@ -169,6 +170,49 @@ def test_what_cannot_be_loaded_is_named_and_breaks_nothing_else(packages: Path) 
         animals.get("cow")
     with pytest.raises(UsageError, match=r"Unknown animal 'dogg'. Did you mean 'dog'"):
         animals.get("dogg")
+
+
+_CLASS = """
+from harness.methods import Method
+
+class Plain(Method):
+    'A method.'
+    name, family, trains, source, role, serves = 'plain', 'f', 't', 's', 'baseline', frozenset()
+    def fit(self, rows, bench): ...
+    def restore(self, tensors, state, bench): ...
+
+class NoRole(Method):
+    name, family, trains, source = 'no-role', 'f', 't', 's'
+    fit, restore = Plain.fit, Plain.restore
+
+class Wizard(Plain):
+    name, role = 'wizard', 'wizard'
+"""
+
+
+def test_classes_without_decorator_are_checked_and_keep_the_name_of_their_entry_point(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"other": "crew:Plain", "plain": "crew:Plain", "no-role": "crew:NoRole", "wizard": "crew:Wizard"}
+    (packages / "empty").mkdir()
+    (packages / "empty" / "__init__.py").touch()
+    install(packages, "pack", {"empty": named}, crew=_CLASS)
+    found: Registry[type[Method]] = Registry("method", "empty", expected="a method", why_not=methods._why_not)
+    with pytest.warns(UserWarning, match="Package") as said:
+        assert found.names() == ["plain"]
+    assert found.origin("plain") == "pack 1.5"
+    warned = "\n".join(str(one.message) for one in said)
+    assert warned.count("Package pack 1.5 offers") == 3
+    assert "'other' (empty: crew:Plain), which cannot be loaded: the method is called 'plain'" in warned
+    assert "'NoRole' declares no role" in warned
+    assert "declares the role 'wizard'. Set `role` to one of 'floor', 'baseline', 'frozen features', " in warned
+    # A class that its module has registered, whichever entry point was loaded first.
+    plain = found.get("plain")
+    again: Registry[type[Method]] = Registry("method", "empty", expected="a method")
+    monkeypatch.setattr(plugins.PlugIn, "load", lambda _: again.add("plain", plain) or plain)
+    with pytest.warns(UserWarning, match="the method is called 'plain'") as said:
+        assert again.names() == ["plain"]
+    assert len(said) == 3
 
 
 def test_suites_of_other_packages_are_found_and_do_not_replace_shipped_ones(packages: Path) -> None:

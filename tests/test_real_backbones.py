@@ -14,7 +14,8 @@ from harness.methods import methods
 from harness.methods._peft import PeftMethod
 from harness.running.worker import Worker
 from harness.tasks import Task
-from harness.testing.method_checks import BRIEF, configured, state_hash
+from harness.testing.laboratory import state_hash
+from harness.testing.method_checks import BRIEF, configured
 from tests.toys import run_one
 
 CAUSAL = "karpathy/tinyllamas-stories260K"

@@ -14,6 +14,7 @@ from .base import Choice as Choice
 from .base import Fitted as Fitted
 from .base import Method as Method
 from .base import Range as Range
+from .base import check_declarations as check_declarations
 from .base import method as method
 from .base import methods as methods
 from .bench import Bench as Bench

@@ -253,7 +253,13 @@ def _why_no_method(member: Any) -> str | None:
     if not (isinstance(member, type) and issubclass(member, Method)):
         return f"{member!r:.80} is no method"
     lacks = sorted(member.__abstractmethods__)
-    return f"{member.__name__} lacks {', '.join(lacks)}" if lacks else None
+    if lacks:
+        return f"{member.__name__} lacks {', '.join(lacks)}"
+    try:
+        check_declarations(member)
+    except UsageError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 methods: Registry[type[Method]] = Registry(
@@ -278,7 +284,7 @@ def check_declarations(cls: type[Method]) -> None:
     """Refuse a method's class that does not say what it is, or what its fits cost.
 
     Raises:
-        UsageError: a class variable without a default is missing, or the workload is.
+        UsageError: a class variable without a default is missing, or the workload is; or the role is not in `ROLES`.
     """
     missing = sorted(name for name in cls.__class_vars__ if not hasattr(cls, name) and not name.startswith("_"))
     if missing:
@@ -287,6 +293,10 @@ def check_declarations(cls: type[Method]) -> None:
         raise UsageError(
             f"Method class '{cls.__name__}' declares no {', no '.join(missing)}. Add `{first} = ...` to the class "
             f"({meaning})."
+        )
+    if cls.role not in ROLES:
+        raise UsageError(
+            f"Method class '{cls.__name__}' declares the role {cls.role!r:.80}. Set `role` to {_MEANINGS['role']}."
         )
     if cls.role in {"frozen features", *TRAINS_INSIDE} and cls.workload is Method.workload:
         raise UsageError(

@@ -122,7 +122,10 @@ def observed_fit(pristine: list[nn.Module]) -> Iterator[ObservedFit]:
 
 
 def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
-    """Fit a method and compare its declared workload with what the fit did.
+    """Fit a method and compare its declared workload with what the fit did, and what its answers read.
+
+    Not compared: `pieces`, `additions` and `copies`, which concern memory; and `texts_per_answer` of methods that
+    prompt, whose prompts hold several texts.
 
     Args:
         method: configured; the fit is short if its settings are.
@@ -133,18 +136,19 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
         The observed work of the fit.
 
     Raises:
-        AssertionError: steps, texts or trained parameters are not as declared; the message has both figures.
+        AssertionError: steps, texts, trained parameters or texts per answer are not as declared; the message has both
+            figures.
     """
     from harness.training import Stack
 
     n, length = len(rows), method.fit_length()
     pristine = Stack(bench.some_backbone.pristine).all_blocks
     declared = method.workload(n, bench.budget, len(pristine))
-    if declared.encoded:  # a first batch of a length chooses kernels, and is run once more
+    if declared.encoded or not declared.texts_per_step:  # a length's first batch runs twice
         method.fit(rows, bench)
         rows = replace(rows, source=replace(rows.source, key=f"again/{rows.source.key}"))
     with observed_fit(pristine) as found:
-        method.fit(rows, bench)
+        fitted = method.fit(rows, bench)
     says = f"Method '{method.name}' declares"
     if found.steps != declared.steps:
         raise AssertionError(f"{says} {declared.steps} optimiser steps for {n} labels; its fit took {found.steps}.")
@@ -170,6 +174,16 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
             f"{says} share_trained = {declared.share_trained:g}; its fit moved {share:.3f} of the parameters of the "
             "transformer's blocks."
         )
+    if method.role != "prompting":
+        asked = replace(rows, source=replace(rows.source, key=f"answers/{rows.source.key}"))
+        with observed_fit(pristine) as answering:
+            fitted.predict(asked, bench)
+        expected = declared.texts_per_answer * n
+        if not expected <= answering.texts_read <= _MOST_READ * expected + ENCODE_ROWS[bench.device.kind]:
+            raise AssertionError(
+                f"{says} {declared.texts_per_answer:g} texts_per_answer, {expected:g} texts for {n} answers; these "
+                f"read {answering.texts_read:g}."
+            )
     return found
 
 

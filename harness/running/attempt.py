@@ -6,13 +6,13 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.measure import TRAIN_PHASES, Device, Failures, Meters, PhaseClock, is_in_long_step, n_signs, provenance_of
-from harness.methods import Fitted, Ledger, methods
+from harness.methods import Fitted, Ledger, Method, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import Cost, Facts, Predictions, Record, Score, Status
+from harness.records import ROLES, Cost, Facts, FitLength, Predictions, Record, Role, Score, Status, Workload
 from harness.running.watch import Activity, Standing
 from harness.tasks import Task, kinds
 
@@ -159,7 +159,7 @@ class Attempt:
             suite=job.suite,
             device=device.name,
             kind=self.task.kind.name,
-            family=job.planned.method.family,
+            family=failures.guard("family", lambda: job.planned.method.family) or "unknown",
             cell=cell,
             status=status,
             score=self.score if is_ok else None,
@@ -177,15 +177,18 @@ class Attempt:
         planned, files, stated = self.job.planned, self.job.files, self.ledger.facts
         method, cell = planned.method, planned.cell
         n_blocks = None if files is None or cell.backbone is None else files.n_blocks
-        workload = failures.guard("workload", lambda: method.workload(cell.n_train, cell.budget, n_blocks or 1))
+        workload = failures.guard(
+            "workload",
+            lambda: _expected(Workload, method.workload(cell.n_train, cell.budget, n_blocks or 1)),
+        )
         registered = ((methods, cell.method), (kinds, self.task.kind.name), (metrics, self.task.metric))
         origins = {registry.kind: registry.origin(name) for registry, name in registered}
         return dataclasses.replace(
             stated,
-            role=method.role,
+            role=failures.guard("role", lambda: _known_role(method)),
             workload=workload,
-            fit_length=method.fit_length(),
-            defaults=method.defaults(),
+            fit_length=failures.guard("fit_length", lambda: _expected((FitLength, type(None)), method.fit_length())),
+            defaults=failures.guard("defaults", method.defaults) or {},
             is_evidence=not self.task.spec.chooses,
             # Cells that share a device are known to have shared its processors.
             unsteady=self.unsteady if device.cells_at_a_time == 1 else None,
@@ -195,3 +198,17 @@ class Attempt:
             packages={kind: package for kind, package in origins.items() if package is not None},
             missing={**stated.missing, **failures},
         )
+
+
+def _known_role(method: Method) -> Role:
+    """Return a method's role; ValueError for one that records cannot hold."""
+    if method.role not in ROLES:
+        raise ValueError(f"the role is {method.role!r}; expected one of {', '.join(ROLES)}")
+    return method.role
+
+
+def _expected(types: type | tuple[type, ...], declared: Any) -> Any:
+    """Return what a method declares of its fits; TypeError where records cannot hold it."""
+    if not isinstance(declared, types):
+        raise TypeError(f"the method declares {declared!r:.80}, which is of type {type(declared).__name__}")
+    return declared

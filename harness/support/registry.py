@@ -104,7 +104,10 @@ class Registry(Generic[T]):
         try:
             named = plug_in.load()
             if not isinstance(named, ModuleType):
-                self.add(getattr(named, "name", plug_in.name), named)
+                name = getattr(named, "name", plug_in.name)
+                if name != plug_in.name:
+                    raise ValueError(f"the {self.kind} is called {name!r:.80}; expected the name of its entry point")
+                self.add(name, named)
         except (TypeError, ValueError) as error:
             raise PlugInError(plug_in.refusal(str(error))) from error
         finally:
@@ -112,8 +115,9 @@ class Registry(Generic[T]):
         if self._origins.get(plug_in.name) is plug_in:
             return
         member = self._members.get(plug_in.name)
-        # A module that was imported before has registered its members before.
-        if member is None or not any(value is member for value in getattr(named, "__dict__", {}).values()):
+        # A module that was imported before has registered its members before, perhaps for another entry point.
+        offered = [named, *getattr(named, "__dict__", {}).values()]
+        if member is None or not any(value is member for value in offered):
             raise PlugInError(
                 plug_in.refusal(f"it registers no {self.kind} called '{plug_in.name}', the name of its entry point")
             )

@@ -48,7 +48,7 @@ def predict_elsewhere(cases: Sequence[Case], task: Task, lab: Lab) -> list[tuple
     """
     asked = {
         "spec": task.spec.model_dump(mode="json"),
-        "cache": str(lab.folder / "cache"),
+        "cache": str(lab.cache),
         "cases": [
             [
                 type(case.method).__module__,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import random
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ from harness.testing.backbones import save_tiny_bert, save_tiny_llama, save_tiny
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch import nn
 
 _SAVE = {"encoder": save_tiny_bert, "causal": save_tiny_llama, "sequence-to-sequence": save_tiny_t5}
 
@@ -47,6 +51,7 @@ class Lab:
         self.worker = Worker(self.device, None)
         self._tasks: dict[str, Task] = {}
         self._backbones: dict[str, BackboneFiles] = {}
+        self._weights: dict[str, dict[str, str]] = {}
 
     def backbone(self, architecture: Architecture) -> BackboneFiles:
         """Return a backbone with two layers and random weights, whose vocabulary holds the words of made-up texts."""
@@ -54,6 +59,21 @@ class Lab:
             saved = _SAVE[architecture](self.folder / f"tiny-{architecture}")
             self._backbones[architecture] = locate_backbone(str(saved))
         return self._backbones[architecture]
+
+    def drop_changed_weights(self, architecture: Architecture) -> bool:
+        """Drop a loaded backbone, and all features, if its weights have changed; return whether they had."""
+        found = state_hash(load_backbone(self.backbone(architecture)).pristine)
+        if found == self._weights.setdefault(architecture, found):
+            return False
+        load_backbone.cache_clear()
+        self.worker = Worker(self.device, None)
+        shutil.rmtree(self.cache, ignore_errors=True)
+        return True
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the features that other processes keep."""
+        return self.folder / "cache"
 
     def task(self, kind: Kind, n_train: int = 240, **settings: Any) -> Task:
         """Return a task of a kind: training rows and 48 test rows of its examples.
@@ -85,6 +105,14 @@ class Lab:
     def run(self, task: Task, files: BackboneFiles | None, method: Method, **how: Any) -> Record:
         """Run one cell; `how` as for `run_cell`."""
         return run_cell(task, files, method, self.worker, **how)
+
+
+def state_hash(module: nn.Module) -> dict[str, str]:
+    """Return a fingerprint of each tensor of a module, by name."""
+    return {
+        name: hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for name, value in module.state_dict().items()
+    }
 
 
 @functools.cache
