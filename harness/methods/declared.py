@@ -124,7 +124,7 @@ def observed_fit(pristine: list[nn.Module]) -> Iterator[ObservedFit]:
 def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     """Fit a method and compare its declared workload with what the fit did, and what its answers read.
 
-    Not compared: `pieces`, `additions` and which concern memory; and `texts_per_answer` of methods that
+    Not compared: `pieces` and `additions`, which concern memory; and `texts_per_answer` of methods that
     prompt, whose prompts hold several texts.
 
     Args:
