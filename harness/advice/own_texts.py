@@ -82,11 +82,11 @@ def describe_texts(data: UserData, text: str, label: str) -> dict[str, Any]:
         "classes": len(set(rows.labels)),
         "tokens": sum(tokens) / len(tokens),
         "longest": max(tokens),
-        "terms": float(count_terms(rows.texts)),
+        "terms": float(_count_terms(rows.texts)),
     }
 
 
-def count_terms(texts: Iterable[str]) -> int:
+def _count_terms(texts: Iterable[str]) -> int:
     """Count distinct words of two letters or more, and pairs of neighbours: the terms of TF-IDF by default."""
     found: set[str | tuple[str, str]] = set()
     for one in texts:

@@ -297,7 +297,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
             file.write(",".join(csv_field(value) for value in row) + "\n")
 
 
-def write_json_lines(frame: pd.DataFrame, path: Path) -> None:
+def _write_json_lines(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame as one JSON object a row: every column in every row, null where absent, numbers in full."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in _plain(frame).itertuples(index=False, name=None):
@@ -310,7 +310,7 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(object).where(frame.notna(), None)
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame as Parquet, types and nulls kept."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, engine="pyarrow", index=False)
@@ -328,8 +328,8 @@ def _parquet_starts_with(path: Path, columns: Sequence[str]) -> bool:
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": write_csv,
-    ".jsonl": write_json_lines,
-    ".parquet": write_parquet,
+    ".jsonl": _write_json_lines,
+    ".parquet": _write_parquet,
 }
 
 
@@ -343,7 +343,7 @@ def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = Fa
     Raises:
         UsageError: the ending is none of .csv, .jsonl and .parquet, or something would be lost.
     """
-    writer_of(path)
+    _writer_of(path)
     ours: dict[str, Recogniser] = {
         ".csv": csv_starts_with(*_FIRST_COLUMNS),
         ".jsonl": json_lines_hold(_FIRST_COLUMNS, but=("cell",)),  # full records have a `cell`
@@ -352,7 +352,7 @@ def check_export(path: Path, *, inputs: Iterable[str] = (), overwrite: bool = Fa
     check_output(path, inputs=inputs, ours=ours[path.suffix.lower()], overwrite=overwrite, option="The export")
 
 
-def writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
+def _writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
     """Return the function that writes a frame to a file of this ending.
 
     Raises:
@@ -375,7 +375,7 @@ def export_records(records: Iterable[Record], path: str | Path) -> int:
         StoreError: the file cannot be written.
     """
     target = Path(path)
-    writer = writer_of(target)
+    writer = _writer_of(target)
     frame = export_frame(records)
     writer(frame, target)
     return len(frame)

@@ -68,7 +68,7 @@ class Results:
         return tidy_frame(self.records)
 
     def _repr_html_(self) -> str:
-        return html_of(self.table) if self.observations is not None else "<p>No record.</p>"
+        return _html_of(self.table) if self.observations is not None else "<p>No record.</p>"
 
 
 @spelt_for_caller
@@ -163,7 +163,7 @@ def compare(a: Records, b: Records) -> Compared:
     return compare_methods(*sides)
 
 
-def html_of(table: Table | None) -> str:
+def _html_of(table: Table | None) -> str:
     """Return a table of the terminal as HTML, for a notebook."""
     from rich.console import Console
 

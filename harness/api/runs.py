@@ -202,7 +202,7 @@ def run(
                     outcome = run_cells(prepared, opened, display, workers, policy)
             finally:
                 _say_remarks(display, workers, n_said)
-            observed = None if outcome.interrupted else observed_cells(opened, outcome.ids, prepared.device.name)
+            observed = None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name)
             where = opened.name
     page = None if observed is None or folder is None else write_report(observed, folder, formats=("png",))
     return RunResult(
@@ -218,7 +218,7 @@ def run(
     )
 
 
-def observed_cells(store: Store, ids: Collection[str], device: str) -> Observations | None:
+def _observed_cells(store: Store, ids: Collection[str], device: str) -> Observations | None:
     """Return the observations of some cells, streamed from a store; None if it holds none of them."""
     from harness.report import observe
 

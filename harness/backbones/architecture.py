@@ -64,7 +64,7 @@ def architecture_of(config: Mapping[str, object], name: str) -> Architecture:
         return "sequence-to-sequence"
     if kind in known[_TWO_STACKS]:
         raise UsageError(
-            f"Backbone '{name}' is one stack of a sequence-to-sequence model ({kind}), saved as {class_name(config)}; "
+            f"Backbone '{name}' is one stack of a sequence-to-sequence model ({kind}), saved as {_class_name(config)}; "
             "expected the whole model, or its encoder. Save the whole model with model.save_pretrained(FOLDER)."
         )
     if config.get("is_decoder") or config.get("causal") is True:
@@ -85,7 +85,7 @@ def is_encoder_alone(config: Mapping[str, object]) -> bool:
     if not isinstance(kind, str) or kind not in _model_names(_TWO_STACKS):
         return False
     encoder = _model_names(_ENCODERS).get(kind)
-    return encoder is not None and encoder != _model_names(_BASE).get(kind) and class_name(config) == encoder
+    return encoder is not None and encoder != _model_names(_BASE).get(kind) and _class_name(config) == encoder
 
 
 def blocks_of(config: Mapping[str, object]) -> int | None:
@@ -95,7 +95,7 @@ def blocks_of(config: Mapping[str, object]) -> int | None:
     return next((count for count in found if isinstance(count, int) and not isinstance(count, bool)), None)
 
 
-def class_name(config: Mapping[str, object]) -> str:
+def _class_name(config: Mapping[str, object]) -> str:
     """Return the model class that a configuration names; empty if it names none."""
     named = config.get("architectures")
     return str(named[0]) if isinstance(named, list) and named else ""
@@ -110,7 +110,7 @@ def architecture_in_version_0_1(config: Mapping[str, object]) -> Architecture:
     """Return the architecture by the rule of version 0.1, which used endings and a list of names."""
     if config.get("is_encoder_decoder"):
         return "sequence-to-sequence"
-    if class_name(config).endswith(("ForCausalLM", "LMHeadModel")) or config.get("model_type") in _LISTED_AS_CAUSAL:
+    if _class_name(config).endswith(("ForCausalLM", "LMHeadModel")) or config.get("model_type") in _LISTED_AS_CAUSAL:
         return "causal"
     return "encoder"
 

@@ -135,7 +135,7 @@ def check_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> None:
         UsageError: the tokenizer has more tokens, or one of its files cannot be read.
     """
     n_rows = vocabulary_size(config)
-    largest, file = largest_token(folder, name)
+    largest, file = _largest_token(folder, name)
     if n_rows is not None and largest >= n_rows:
         raise too_many_tokens(name, largest, n_rows, file)
 
@@ -149,7 +149,7 @@ def too_many_tokens(name: str, largest: int, n_rows: int, file: str) -> UsageErr
     )
 
 
-def has_tokenizer(folder: Path) -> bool:
+def _has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds a tokenizer in any format that gives a fast one in transformers."""
     if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         return True
@@ -164,14 +164,14 @@ def require_tokenizer(folder: Path, name: str) -> None:
     Raises:
         UsageError: there is none.
     """
-    if not has_tokenizer(folder):
+    if not _has_tokenizer(folder):
         raise UsageError(
             f"Backbone '{name}' has no tokenizer; expected tokenizer.json beside config.json. "
             "Save it with transformers: tokenizer.save_pretrained(FOLDER)."
         )
 
 
-def largest_token(folder: Path, name: str) -> tuple[int, str]:
+def _largest_token(folder: Path, name: str) -> tuple[int, str]:
     """Return the largest id of a token that is not special, and the file that holds it; -1 if no file states one."""
     found = (-1, "")
     for file in ("tokenizer.json", "vocab.json", "vocab.txt"):

@@ -91,7 +91,7 @@ class Backbone:
         import torch
 
         model = model_class(self.files).from_config(read_config(self.files), dtype=torch.float32)
-        return _to_adapt(without_extras(model, self.files)).to(device)
+        return _to_adapt(_without_extras(model, self.files)).to(device)
 
     def fresh_language_model(self, device: torch.device) -> nn.Module:
         """Return a copy of the pretrained language model to adapt, as `fresh` does.
@@ -108,7 +108,7 @@ class Backbone:
         import torch
 
         config = _whole_config(self.files)
-        model: nn.Module = language_model_class(self.files).from_config(config, dtype=torch.float32)
+        model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
         return _to_adapt(model).to(device)
 
     def language_model(self, device: torch.device) -> LanguageModel:
@@ -141,7 +141,7 @@ def _to_adapt(model: nn.Module) -> nn.Module:
     return model.requires_grad_(True)
 
 
-def without_extras(model: Any, files: BackboneFiles) -> nn.Module:
+def _without_extras(model: Any, files: BackboneFiles) -> nn.Module:
     """Return the part that the protocol's one head reads: no next-sentence pooler, no decoder behind an encoder."""
     from torch import nn
 
@@ -171,7 +171,7 @@ def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
     return copy.deepcopy(backbone.pristine).to(device)
 
 
-def language_model_class(files: BackboneFiles) -> Any:
+def _language_model_class(files: BackboneFiles) -> Any:
     """Return transformers' class for the backbone with its language-modelling head.
 
     Raises:
@@ -192,7 +192,7 @@ def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
     import torch
 
     files = backbone.files
-    build = language_model_class(files)
+    build = _language_model_class(files)
     config = backbone.pristine.config
     if files.architecture == "sequence-to-sequence":
         config = _whole_config(files)  # an encoder's own configuration says that it is one
@@ -261,10 +261,10 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     started = time.perf_counter()
     tokenizer = read_tokenizer(files)
     if files.has_weights:
-        model = load_weights(build, config, files, lambda whole: without_extras(whole, files))
+        model = load_weights(build, config, files, lambda whole: _without_extras(whole, files))
     else:  # for measuring costs, which do not depend on the values of weights
         model = build.from_config(config, dtype=torch.float32)
-    model = without_extras(model, files).eval().requires_grad_(False)
+    model = _without_extras(model, files).eval().requires_grad_(False)
     seconds = time.perf_counter() - started
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     n_rows = int(embeddings.weight.shape[0])
@@ -299,8 +299,8 @@ def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module
         if files.model_type in ALIKE:
             shorten(config)
         if language_model:
-            return skeleton(language_model_class(files), config, files)
-        return without_extras(skeleton(model_class(files), config, files), files)
+            return skeleton(_language_model_class(files), config, files)
+        return _without_extras(skeleton(model_class(files), config, files), files)
     except Exception:  # noqa: BLE001 - some architectures compute with numbers as they are built; loading tells more
         return None
 

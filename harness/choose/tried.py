@@ -121,7 +121,7 @@ def labels_used(record: Record, candidate: Candidate) -> float:
     n_train = record.cell.n_train
     if record.cost.stopped_by != "train_seconds" or not record.curve:
         return n_train
-    return labels_worth(n_train, share_of_steps(record, candidate), epochs_of(candidate))
+    return labels_worth(n_train, share_of_steps(record, candidate), _epochs_of(candidate))
 
 
 def share_of_steps(record: Record, candidate: Candidate) -> float:
@@ -132,7 +132,7 @@ def share_of_steps(record: Record, candidate: Candidate) -> float:
     return 1.0 if whole <= 0 else min(1.0, record.curve[-1].step / whole)
 
 
-def epochs_of(candidate: Candidate) -> float:
+def _epochs_of(candidate: Candidate) -> float:
     """Return the number of passes over the labels of a fit without a budget."""
     return float(candidate.method.config().get("epochs", 1.0))
 
@@ -142,7 +142,7 @@ def uncut_fit(candidate: Candidate, n_rows: int, seconds: float) -> Uncut:
     work = candidate.method.workload(n_rows, Budget(), 12)
     stepping = work.steps * work.texts_per_step * work.passes_per_text
     reading = seconds * work.encoded / (work.encoded + stepping) if stepping else 0.0
-    return Uncut(n_rows, seconds, reading, float(work.steps) if stepping else 0.0, epochs_of(candidate))
+    return Uncut(n_rows, seconds, reading, float(work.steps) if stepping else 0.0, _epochs_of(candidate))
 
 
 _CUT_EXPONENT: Final = 0.15

@@ -52,8 +52,8 @@ def show_methods(name: str | None, task: str | None = None) -> None:
     table.add_column(no_wrap=True)
     table.add_column()
     family = None
-    for cls in sorted(methods, key=lambda cls: (*family_position(cls.family), cls.name)):
-        if wanted is not None and not serves_kind(cls, *wanted):
+    for cls in sorted(methods, key=lambda cls: (*_family_position(cls.family), cls.name)):
+        if wanted is not None and not _serves_kind(cls, *wanted):
             continue
         if cls.family != family:
             table.add_row(Text(f"{chr(10) if family else ''}{cls.family}", style="bold"))
@@ -61,8 +61,8 @@ def show_methods(name: str | None, task: str | None = None) -> None:
         about = Text(cls.trains)
         origin = methods.origin(cls.name)
         package = f" · from {origin}" if origin else ""
-        about.append(f"\nneeds {needs_of(cls)} · {cls.source}{package}", style="dim")
-        brief = settings_in_brief(cls)
+        about.append(f"\nneeds {_needs_of(cls)} · {cls.source}{package}", style="dim")
+        brief = _settings_in_brief(cls)
         if brief:
             about.append(f"\n{brief}")
         table.add_row(Text(f"  {cls.name}"), about)
@@ -77,18 +77,18 @@ def show_methods(name: str | None, task: str | None = None) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def family_position(family: str) -> tuple[int, str]:
+def _family_position(family: str) -> tuple[int, str]:
     """Return the position of a family in the list."""
     return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family)
 
 
-def needs_of(cls: type[Method]) -> str:
+def _needs_of(cls: type[Method]) -> str:
     """Return the kinds of backbone that a method adapts, and its other needs; `none` for nothing."""
     kinds = " / ".join(short for kind, short in _SHORT.items() if kind in cls.serves)
     return ", ".join(filter(None, (kinds, cls.needs))) or "none"
 
 
-def telling_settings(cls: type[Method]) -> list[str]:
+def _telling_settings(cls: type[Method]) -> list[str]:
     """Return the names of the settings that tell a method from others.
 
     They are declared by its own class, or searched over. Gradient methods add their learning rate and epochs.
@@ -100,25 +100,25 @@ def telling_settings(cls: type[Method]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def settings_in_brief(cls: type[Method]) -> str:
+def _settings_in_brief(cls: type[Method]) -> str:
     """Return the defaults of the settings that tell a method from others."""
     defaults = cls().model_dump(mode="json")
-    return ", ".join(f"{name}={setting_text(defaults[name])}" for name in telling_settings(cls))
+    return ", ".join(f"{name}={_setting_text(defaults[name])}" for name in _telling_settings(cls))
 
 
-def setting_text(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     """Return a setting's value as the command line takes it."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def search_text(setting: Choice | Range | None) -> str:
+def _search_text(setting: Choice | Range | None) -> str:
     """Return the values that `--tune` tries for a setting; empty where it tries none."""
     if setting is None:
         return ""
     if isinstance(setting, Choice):
-        return ", ".join(setting_text(value) for value in setting.values)
+        return ", ".join(_setting_text(value) for value in setting.values)
     return f"{setting.low:g} to {setting.high:g}{' (log)' if setting.log else ''}"
 
 
@@ -168,7 +168,7 @@ def _kind_of(task: str) -> tuple[Kind, bool]:
     return kind, known[task].metric in kind.likelihood_metrics
 
 
-def serves_kind(cls: type[Method], kind: Kind, wants_likelihood: bool = False) -> bool:
+def _serves_kind(cls: type[Method], kind: Kind, wants_likelihood: bool = False) -> bool:
     """Return whether a method can answer tasks of a kind, on a backbone that it adapts."""
     if cls.why_not_kind(kind) is not None or (wants_likelihood and not cls.finds_likelihood):
         return False
@@ -179,8 +179,8 @@ def _explain(console: Console, cls: type[Method]) -> None:
     console.print(Text(f"{cls.name} ({cls.family}, version {cls.version})", style="bold"))
     for paragraph in re.split(r"\n\s*\n", split_docstring(cls.__doc__ or "")[0]):
         console.print(Text(re.sub(r"\n(?=\w|`)", " ", paragraph) + "\n"))  # lines of a list keep theirs
-    console.print(Text(f"Trains: {cls.trains}\nNeeds: {needs_of(cls)}"))
-    served = [kind.name for kind in kinds if serves_kind(cls, kind)]
+    console.print(Text(f"Trains: {cls.trains}\nNeeds: {_needs_of(cls)}"))
+    served = [kind.name for kind in kinds if _serves_kind(cls, kind)]
     console.print(Text(f"Kinds of task: {', '.join(served)}\nSource: {cls.source}"))
     if methods.origin(cls.name):
         console.print(Text(f"Package: {methods.origin(cls.name)}"))
@@ -200,10 +200,10 @@ def _explain(console: Console, cls: type[Method]) -> None:
     if cls.search_space:
         table.add_column("--tune tries", max_width=24)
     table.add_column("meaning")
-    names = list(dict.fromkeys([*telling_settings(cls), *(name for name in defaults if name != "tune"), *defaults]))
+    names = list(dict.fromkeys([*_telling_settings(cls), *(name for name in defaults if name != "tune"), *defaults]))
     for name in names:
-        searched = [search_text(cls.search_space.get(name))] if cls.search_space else []
-        table.add_row(*map(Text, (name, setting_text(defaults[name]), *searched, meanings.get(name, ""))))
+        searched = [_search_text(cls.search_space.get(name))] if cls.search_space else []
+        table.add_row(*map(Text, (name, _setting_text(defaults[name]), *searched, meanings.get(name, ""))))
     console.print(table)
 
 

@@ -65,7 +65,7 @@ def read_classes(
         origin = splits.origins.get(part, Origin(f"{spec.data.label()}, {part}"))
         if len(data) == 0:
             raise DataError(f"{origin.name}: there are no {part} rows.")
-        texts[part] = (texts_of or text_column(spec))(data, origin)
+        texts[part] = (texts_of or _text_column(spec))(data, origin)
         labels[part] = check_labels(data.data.column(spec.columns.label).to_pylist(), spec.columns.label, origin)
     names = spec.label_names or sorted_labels(labels["train"])
     origins = {part: splits.origins.get(part, Origin(f"{spec.data.label()}, {part}")) for part in texts}
@@ -77,7 +77,7 @@ def read_classes(
     return ClassRows(texts["train"], indices["train"], texts["test"], indices["test"], tuple(names))
 
 
-def text_column(spec: TaskSpec) -> Callable[[Dataset, Origin], list[str]]:
+def _text_column(spec: TaskSpec) -> Callable[[Dataset, Origin], list[str]]:
     """Return a function that reads and checks the column of texts of a split."""
 
     def texts_of(data: Dataset, origin: Origin) -> list[str]:

@@ -42,7 +42,7 @@ class FileRows:
     origin: Origin
 
 
-def ending_of(path: Path) -> str:
+def _ending_of(path: Path) -> str:
     """Return the ending that identifies a file's format, in lower case: `.csv` for `t.CSV` and `t.csv.gz`."""
     ending = path.suffix.lower()
     return path.with_suffix("").suffix.lower() if ending == PACKED else ending
@@ -56,7 +56,7 @@ def stem_of(path: Path) -> str:
 
 def is_data_file(name: str) -> bool:
     """Return whether a name has the ending of a supported data file."""
-    return ending_of(Path(name)) in ENDINGS
+    return _ending_of(Path(name)) in ENDINGS
 
 
 def read_rows(path: Path, columns: Sequence[str], *, others: bool = False) -> FileRows:
@@ -72,7 +72,7 @@ def read_rows(path: Path, columns: Sequence[str], *, others: bool = False) -> Fi
         DataError: the file is missing, empty or malformed, has an unsupported format or encoding, or lacks a column.
             The message names the file and the line, row or column.
     """
-    ending = ending_of(path)
+    ending = _ending_of(path)
     try:
         exists = path.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered

@@ -27,7 +27,7 @@ _SPREAD = 1.5
 """Ratio of the range of whole numbers to their count above which they do not number classes."""
 
 
-def same_label(label: str) -> str:
+def _same_label(label: str) -> str:
     """Return a normalised label, without differences in case, spaces and the format of numbers.
 
     `Billing` and ` billing` give the same result; so do `01`, `1`, `1.0` and `True`.
@@ -86,7 +86,7 @@ def label_warnings(texts: Sequence[str], labels: Sequence[str], column: str, ori
 
 def nearest_label(label: str, known: Iterable[str]) -> str | None:
     """Return the label among `known` that differs from `label` only in case, spaces or the format of a number."""
-    return next((other for other in known if same_label(other) == same_label(label)), None)
+    return next((other for other in known if _same_label(other) == _same_label(label)), None)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -98,7 +98,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def _alike(counts: Counter[str], column: str) -> str | None:
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted(counts, key=lambda label: (-counts[label], label)):
-        groups[same_label(label)].append(label)
+        groups[_same_label(label)].append(label)
     several = [members for members in groups.values() if len(members) > 1]
     if not several:
         return None
@@ -137,12 +137,12 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
 
 def _joined(labels: Sequence[str]) -> list[str]:
     """Return labels whose parts are labels themselves, or parts of another label joined by the same separator."""
-    known = {same_label(label) for label in labels}
+    known = {_same_label(label) for label in labels}
     # A column of lists, as pandas writes one.
     found: dict[str, None] = {label: None for label in labels if re.fullmatch(r"\s*\[.*,.*\]\s*", label)}
     for separator in _SEPARATORS:
         parts_of = {
-            label: [same_label(part) for part in label.split(separator)] for label in labels if separator in label
+            label: [_same_label(part) for part in label.split(separator)] for label in labels if separator in label
         }
         parts_of = {label: parts for label, parts in parts_of.items() if all(parts)}
         # Commas are common inside names, so the parts around one must be labels themselves.

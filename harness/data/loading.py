@@ -86,7 +86,7 @@ def load_from_hub(
     where = f"hub data set '{hub}'" + (f" ({config})" if config else "")
     if Path(hub).is_dir():  # the library would read it instead of the hub's, so results would depend on the folder
         raise DataError(f"The folder '{hub}' here hides the {where}. Run from another folder, or name a mirror.")
-    with quiet(), offline_unless_answered() as reason:
+    with quiet(), _offline_unless_answered() as reason:
         try:
             builder = datasets.load_dataset_builder(hub, config, revision=revision)
         except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
@@ -136,7 +136,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def offline_unless_answered() -> Iterator[str | None]:
+def _offline_unless_answered() -> Iterator[str | None]:
     """Contact the hub once; if it does not answer, make the libraries use only their caches, without retries.
 
     Yields:

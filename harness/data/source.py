@@ -39,7 +39,7 @@ class Reading:
     keep_classes: bool = False
 
 
-def reading_of_classes(spec: TaskSpec) -> Reading:
+def _reading_of_classes(spec: TaskSpec) -> Reading:
     """Return the reading of one text and one label per row."""
     columns = spec.columns
     keep_classes = spec.data.files is not None and not spec.strict
@@ -72,7 +72,7 @@ def load_splits(
         MissingResourceError: the data were not found; the message lists the ways to supply them.
         DataError: the data were found but cannot be used.
     """
-    reading = reading or reading_of_classes(spec)
+    reading = reading or _reading_of_classes(spec)
     if spec.data.embedded is not None:
         return _load_embedded(spec, reading)
     if spec.data.files is not None:

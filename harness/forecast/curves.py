@@ -122,7 +122,7 @@ SEED_NOISE: Final = 0.08
 
 def place(n_train: float, classes: int | None, task: str | None, method: str, family: str) -> Where:
     """Return the place of a method's score on a task at a number of labels."""
-    return Where(x_of(n_train), z_of(classes), task, method, family)
+    return Where(x_of(n_train), _z_of(classes), task, method, family)
 
 
 def x_of(n_train: float) -> float:
@@ -134,7 +134,7 @@ _LIKE_NO_LABELS: Final = 8
 """Number of labels that methods without labels count as: the words of the classes are worth some."""
 
 
-def z_of(classes: int | None) -> float:
+def _z_of(classes: int | None) -> float:
     """Return the doublings of classes above two; 0 where they are not known."""
     return math.log2(classes) - 1 if classes else 0.0
 
@@ -184,9 +184,9 @@ class Curves:
         """
         if self._model is None:
             return self.predict([])
-        z = z_of(asked.classes)
+        z = _z_of(asked.classes)
         if asked.task is not None and asked.classes is None:
-            z = next((z_of(point.classes) for point in self._points if point.task == asked.task), 0.0)
+            z = next((_z_of(point.classes) for point in self._points if point.task == asked.task), 0.0)
         ends, middle = [], []
         for method, own in self.by_method.items():
             x = x_of(0 if all(point.n_train == 0 for point in own) else asked.n_train)

@@ -79,7 +79,7 @@ def available_threads() -> int:
     return min(count, int(asked)) if asked.isdigit() and int(asked) > 0 else count
 
 
-def processor_flags() -> frozenset[str]:
+def _processor_flags() -> frozenset[str]:
     """Return the processor's instruction-set flags in lower case; empty if the system does not list them."""
     fields = _cpuinfo()
     return frozenset((fields.get("flags") or fields.get("features") or "").lower().split())
@@ -133,7 +133,7 @@ def find_device(asked: str = "auto") -> Device:
         raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")
     if asked != "cpu" and torch.cuda.is_available():
         return Device("cuda", torch.cuda.get_device_name(0), threads, torch.cuda.get_device_capability(0) >= (8, 0))
-    flags = processor_flags()
+    flags = _processor_flags()
     native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
     plural = "s" if threads != 1 else ""
     return Device("cpu", f"{processor_name()}, {threads} thread{plural}", threads, native)

@@ -355,7 +355,7 @@ class FittedModel(Fitted):
         self._precision = precision
         self._seed = seed
         self._reserved_tokens = reserved_tokens
-        self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
+        self.n_parameters = sum(_count_parameter(parameter) for parameter in model.parameters())
         self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
@@ -372,7 +372,7 @@ class FittedModel(Fitted):
         return {"seed": self._seed}
 
 
-def count_parameter(parameter: nn.Parameter) -> int:
+def _count_parameter(parameter: nn.Parameter) -> int:
     """Return the number of values in a parameter; a 4-bit one packs two per byte and keeps its original shape."""
     packed: Any = getattr(parameter, "quant_state", None)
     return parameter.numel() if packed is None else math.prod(packed.shape)

@@ -115,7 +115,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             model.eval()
-            logits = logits_of(model, features, bench.device.torch_device())
+            logits = _logits_of(model, features, bench.device.torch_device())
             model.train()
             # The same comparison as in fine-tuning: the metric, then the log loss, since small splits often tie.
             return score_logits(logits, targets, bench), forward_flops * logits.size / n_scores
@@ -142,7 +142,7 @@ def _each_choice(network: nn.Module) -> nn.Module:
     return EachChoice()
 
 
-def logits_of(model: nn.Module, features: Floats, device: torch.device) -> Floats:
+def _logits_of(model: nn.Module, features: Floats, device: torch.device) -> Floats:
     """Return logits of shape (rows, classes), on the host."""
     import torch
 
@@ -170,7 +170,7 @@ class _FittedNetwork(FittedOnFeatures):
     def probabilities(self, features: Floats, bench: Bench) -> Floats:
         from harness.training import softmax
 
-        return softmax(logits_of(self.model, features, bench.device.torch_device()))
+        return softmax(_logits_of(self.model, features, bench.device.torch_device()))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return trained_tensors(self.model)

@@ -153,7 +153,7 @@ class FittedPrompt(Fitted):
         label_words: Sequence[str] | None = None,
     ) -> None:
         backbone = bench.some_backbone
-        loaded = load_language_model(bench)
+        loaded = _load_language_model(bench)
         self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         self._model = loaded.model
         self._method = method
@@ -319,7 +319,7 @@ def restored(
     )
 
 
-def load_language_model(bench: Bench) -> LanguageModel:
+def _load_language_model(bench: Bench) -> LanguageModel:
     """Return the backbone with its language-modelling head, charged to "load" at the cost of its first load."""
     known = _load.cache_info().hits
     with bench.clock.paused(), long_step():

@@ -40,7 +40,7 @@ class Logistic:
         For choices, shape (rows, choices, features), the softmax is over the choices that a row has.
         """
         if features.ndim == 3:
-            return softmax_of_choices(features @ self.weights[0])
+            return _softmax_of_choices(features @ self.weights[0])
         logits = np.asarray(features @ self.weights.T) + self.bias
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -63,7 +63,7 @@ def fit_logistic(
         start: solution for a neighbouring penalty, to start from.
     """
     if features.ndim == 3:
-        return fit_choices(features, labels, inverse_penalty, start)
+        return _fit_choices(features, labels, inverse_penalty, start)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -94,7 +94,7 @@ def fit_logistic(
     return Logistic(weights, bias, int(np.max(model.n_iter_)))
 
 
-def fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: Logistic | None = None) -> Logistic:
+def _fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: Logistic | None = None) -> Logistic:
     """Fit a conditional logistic regression (McFadden, 1974): one weight vector, a softmax over each row's choices.
 
     Like scikit-learn, it minimises C times the sum of the rows' log losses plus half the squared length of the
@@ -113,7 +113,7 @@ def fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: L
     rows = np.arange(len(labels))
 
     def loss(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        probabilities = softmax_of_choices(np.where(missing, np.nan, values @ weights)).astype(np.float64)
+        probabilities = _softmax_of_choices(np.where(missing, np.nan, values @ weights)).astype(np.float64)
         right = np.clip(probabilities[rows, labels], 1e-12, 1.0)
         probabilities[rows, labels] -= 1.0
         gradient = inverse_penalty * np.einsum("rc,rcf->f", probabilities, values) + weights
@@ -124,7 +124,7 @@ def fit_choices(features: Floats, labels: Ints, inverse_penalty: float, start: L
     return Logistic(found.x.astype(np.float32)[None, :], np.zeros(1, dtype=np.float32), int(found.nit))
 
 
-def softmax_of_choices(scores: npt.NDArray[Any]) -> Floats:
+def _softmax_of_choices(scores: npt.NDArray[Any]) -> Floats:
     """Return probabilities over the choices of each row, 0 where the score is NaN; shape (rows, choices)."""
     shifted = np.exp(np.nan_to_num(scores - np.nanmax(scores, axis=1, keepdims=True), nan=-np.inf))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -183,7 +183,7 @@ def choose_penalty(
     return _ChosenPenalty(best, iterations)
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
+def _one_blas_thread() -> AbstractContextManager[object]:
     """Limit BLAS to one thread inside a block.
 
     The solver's products of a matrix with a few vectors are bound by memory. With a second thread, a fit on 2,048
@@ -195,7 +195,7 @@ def one_blas_thread() -> AbstractContextManager[object]:
     return limits
 
 
-def start_solver() -> None:
+def _start_solver() -> None:
     """Import scikit-learn and start its solver, which the first fit would otherwise pay for."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -232,7 +232,7 @@ class LogisticMethod(Method):
 
     def warm_up(self) -> None:
         """Import scikit-learn and start its solver."""
-        start_solver()
+        _start_solver()
 
     def fit_penalised(self, features: Any, labels: Ints, bench: Bench) -> Logistic:
         """Choose the penalty unless it is given, fit, and enter the spending in the ledger.
@@ -244,7 +244,7 @@ class LogisticMethod(Method):
         """
         chosen, choice_iterations = self.c, 0.0
         if chosen is None:
-            with bench.working("tune"), one_blas_thread():
+            with bench.working("tune"), _one_blas_thread():
                 choice = choose_penalty(
                     features,
                     labels,
@@ -255,7 +255,7 @@ class LogisticMethod(Method):
                     lone_classes=bench.lone_classes,
                 )
             chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
-        with bench.working("fit"), one_blas_thread():
+        with bench.working("fit"), _one_blas_thread():
             model = fit_logistic(features, labels, bench.n_outputs, chosen)
         # A pass of the solver is one product of the features with the weights and one with the gradient; the size of
         # a sparse matrix is the number of its stored values.

@@ -102,7 +102,7 @@ def read_artifact(folder: Path) -> Artifact:
             f"'{folder / ARTIFACT_SETTINGS}': config is not the whole configuration of '{cls.name}': a setting is "
             f"missing or has a wrong type. {AGAIN}"
         )
-    tensors = read_tensors(folder / ARTIFACT_TENSORS)
+    tensors = _read_tensors(folder / ARTIFACT_TENSORS)
     broken = not_finite(tensors)
     if broken is not None:
         raise UsageError(f"'{folder / ARTIFACT_TENSORS}': the tensor '{broken}' is not finite. {AGAIN}")
@@ -184,7 +184,7 @@ def _check_restored(fitted: Fitted, saved: Artifact, besides: Collection[str], f
         raise UsageError(f"'{folder / ARTIFACT_SETTINGS}': state is not what '{saved.method.name}' saves. {AGAIN}")
 
 
-def read_tensors(path: Path) -> Tensors:
+def _read_tensors(path: Path) -> Tensors:
     """Read every tensor of a safetensors file.
 
     Raises:

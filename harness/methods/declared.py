@@ -73,7 +73,7 @@ class ObservedFit:
 
 
 @contextmanager
-def observed_fit(pristine: list[nn.Module]) -> Iterator[ObservedFit]:
+def _observed_fit(pristine: list[nn.Module]) -> Iterator[ObservedFit]:
     """Count the texts and steps of the fit that runs inside the context.
 
     Args:
@@ -147,7 +147,7 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     if declared.encoded or not declared.texts_per_step:  # a length's first batch runs twice
         method.fit(rows, bench)
         rows = replace(rows, source=replace(rows.source, key=f"again/{rows.source.key}"))
-    with observed_fit(pristine) as found:
+    with _observed_fit(pristine) as found:
         fitted = method.fit(rows, bench)
     says = f"Method '{method.name}' declares"
     if found.steps != declared.steps:
@@ -176,7 +176,7 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
         )
     if method.role != "prompting":
         asked = replace(rows, source=replace(rows.source, key=f"answers/{rows.source.key}"))
-        with observed_fit(pristine) as answering:
+        with _observed_fit(pristine) as answering:
             fitted.predict(asked, bench)
         expected = declared.texts_per_answer * n
         if not expected <= answering.texts_read <= _MOST_READ * expected + ENCODE_ROWS[bench.device.kind]:

@@ -16,12 +16,12 @@ _WITHOUT_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 _SOURCE = "SQuAD, Rajpurkar et al., 2016, arXiv:1606.05250; its evaluate-v1.1.py"
 
 
-def normalise_answer(text: str) -> str:
+def _normalise_answer(text: str) -> str:
     """Return an answer as SQuAD compares it: lower case, no ASCII punctuation, no English articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
 
 
-def word_f1(prediction: str, reference: str) -> float:
+def _word_f1(prediction: str, reference: str) -> float:
     """Return the F1 of the words of two normalised answers, 0 to 1; 0 where they share none."""
     words, right = prediction.split(), reference.split()
     n_shared = (Counter(words) & Counter(right)).total()
@@ -33,7 +33,7 @@ def word_f1(prediction: str, reference: str) -> float:
 
 def _squad_f1(predictions: list[str], references: list[list[str]]) -> Statistics:
     scores = [
-        max(word_f1(normalise_answer(text), normalise_answer(right)) for right in rights)
+        max(_word_f1(_normalise_answer(text), _normalise_answer(right)) for right in rights)
         for text, rights in zip(predictions, references, strict=True)
     ]
     return {"squad_f1": np.array(scores, dtype=np.float64)}
@@ -41,7 +41,7 @@ def _squad_f1(predictions: list[str], references: list[list[str]]) -> Statistics
 
 def _squad_exact_match(predictions: list[str], references: list[list[str]]) -> Statistics:
     matches = [
-        normalise_answer(text) in {normalise_answer(right) for right in rights}
+        _normalise_answer(text) in {_normalise_answer(right) for right in rights}
         for text, rights in zip(predictions, references, strict=True)
     ]
     return {"squad_exact_match": np.array(matches, dtype=np.int8)}

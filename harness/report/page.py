@@ -65,7 +65,7 @@ def page_html(source: RecordSource | ReportData) -> str:
         js=_asset(assets, "page.js"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         # Only "<" can end a script element, and JSON.parse takes U+2028 and the like.
-        data=json.dumps({"panels": panels_data(report)}, separators=(",", ":"), allow_nan=False).replace(
+        data=json.dumps({"panels": _panels_data(report)}, separators=(",", ":"), allow_nan=False).replace(
             "<", "\\u003c"
         ),
         lead=_lead(report),
@@ -86,7 +86,7 @@ def _asset(folder: Any, name: str) -> str:
 # ---- data for the scripts
 
 
-def panels_data(report: ReportData) -> list[dict[str, Any]]:
+def _panels_data(report: ReportData) -> list[dict[str, Any]]:
     """Return what the scripts draw of each panel: its rows by column, its styles, its curves during training."""
     drawn = report.styles
     curves = _anytime(report.observations)

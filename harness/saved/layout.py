@@ -151,7 +151,7 @@ def read_description(folder: Path) -> Description:
         ) from None
 
 
-def three_lines(folder: str) -> str:
+def _three_lines(folder: str) -> str:
     """Return the Python code that uses a saved model."""
     return f'from harness import load_model\nmodel = load_model("{folder}")\nmodel.predict(["a text", "another"])'
 
@@ -167,7 +167,7 @@ def card(description: Description, facts: Mapping[str, Any]) -> str:
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     based = f"`{description.backbone}`" if description.backbone else "none"
     lines += [f"- **backbone**: {based}", f"- **classes**: {', '.join(description.labels)}", ""]
-    lines += ["```python", three_lines("."), "```", ""]
+    lines += ["```python", _three_lines("."), "```", ""]
     files = ["`adapted.safetensors`, `adapted.json`: what was trained, as `load_model` reads it."]
     if description.backbone is not None:
         how = "with the trained weights" if description.merged else "as it was before"

@@ -55,7 +55,7 @@ class Spans(AnswerForm):
         assert tokens.places is not None
         places = [tokens.places[window] for window in tokens.sequences(rows.index)]
         answers = [answer for answer, count in zip(rows.known_labels, counts, strict=True) for _ in range(count)]
-        targets = [place_answer(place, *answer.first) for place, answer in zip(places, answers, strict=True)]
+        targets = [_place_answer(place, *answer.first) for place, answer in zip(places, answers, strict=True)]
         lengths = np.add.reduceat(lengths_of(sequences), starts[:-1])
         return Examples(
             sequences,
@@ -86,14 +86,14 @@ class Spans(AnswerForm):
             texts, confidence = [], np.zeros(len(rows), dtype=np.float32)
             for row, position in enumerate(rows.index):
                 span = range(starts[row], starts[row + 1])
-                found = [best_span(scores[at], tokens.places[windows[at]]) for at in span]
+                found = [_best_span(scores[at], tokens.places[windows[at]]) for at in span]
                 _, first, last, sure = max(found, key=lambda one: one[0])
                 texts.append(contexts[position][first:last])
                 confidence[row] = sure
         return TextAnswers(texts, confidence)
 
 
-def place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[int, int]:
+def _place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[int, int]:
     """Return the first and last token of a window that cover an answer; (0, 0) if it is not all there.
 
     Args:
@@ -108,7 +108,7 @@ def place_answer(places: npt.NDArray[np.int32], first: int, last: int) -> tuple[
     return int(begins[0]), int(ends[-1])
 
 
-def best_span(scores: npt.NDArray[Any], places: npt.NDArray[np.int32]) -> tuple[float, int, int, float]:
+def _best_span(scores: npt.NDArray[Any], places: npt.NDArray[np.int32]) -> tuple[float, int, int, float]:
     """Return the likeliest span of a window.
 
     Args:

@@ -56,7 +56,7 @@ class GeneratedText(AnswerForm):
         if bench.reply.wants_likelihood:
             return Examples(prompts, np.ones(len(prompts), dtype=np.int64), lengths_of(prompts))
         with bench.working("encode"):
-            replies = reply_ids(rows, bench)
+            replies = _reply_ids(rows, bench)
             if not _is_causal(bench):
                 targets = np.empty(len(replies), dtype=object)
                 targets[:] = replies
@@ -110,7 +110,7 @@ def _is_causal(bench: Workbench) -> bool:
     return bench.some_backbone.files.architecture == "causal"
 
 
-def reply_ids(rows: Rows, bench: Workbench) -> list[TokenIds]:
+def _reply_ids(rows: Rows, bench: Workbench) -> list[TokenIds]:
     """Return the token ids of answers as they continue their prompts, or as a decoder writes them; with their end."""
     tokenizer: Any = bench.some_backbone.tokenizer
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
