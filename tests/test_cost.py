@@ -106,7 +106,7 @@ def test_operations_of_training_are_near_what_records_count(
 def test_work_of_a_fit() -> None:
     full, lora = methods.get("full")(), methods.get("lora")()
     assert full.workload(64, Budget(epochs=3), 6) == Workload(
-        steps=12, texts_per_step=16, passes_per_text=3.0, share_trained=1.0, copies=1.0, texts_per_answer=1.0
+        steps=12, texts_per_step=16, passes_per_text=3.0, share_trained=1.0, texts_per_answer=1.0
     )
     assert full.workload(64, Budget(epochs=3, steps=5), 6).steps == 5
     assert full.workload(64, Budget(), 6).steps == 120  # its least
