@@ -1,4 +1,4 @@
-"""What holds of every store, on SQLite as on PostgreSQL."""
+"""Checks of every store, on SQLite as on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods declare of themselves: refused where it is missing, and compared with what their fits do."""
+"""Declarations of methods: refused where they are missing, and compared with what the fits do."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ from harness.support import (
 if TYPE_CHECKING:
     from harness.schedule import Request
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
-Several: TypeAlias = "str | Sequence[Item]"
+Several: TypeAlias = "str | Sequence[_Item]"
 """Several values: a list of them, or one text with commas between them."""
 
 

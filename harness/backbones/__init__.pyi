@@ -16,5 +16,6 @@ from .pooling import Pooling as Pooling
 from .pooling import pool as pool
 from .shapes import BACKBONE_SHAPES as BACKBONE_SHAPES
 from .shapes import COMMON_WORDS as COMMON_WORDS
+from .shapes import bert_word_tokenizer as bert_word_tokenizer
 from .shapes import write_shape as write_shape
 from .tokenizer import token_counts as token_counts

@@ -6,10 +6,14 @@ The cost of a step does not depend on the values of weights or the words of the 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.backbones.locate import BackboneFiles, locate_backbone
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _LLAMA: Final[dict[str, Any]] = {
     "architectures": ["LlamaForCausalLM"],
@@ -64,25 +68,38 @@ def write_shape(name: str, folder: Path) -> BackboneFiles:
         name: a key of `BACKBONE_SHAPES`.
         folder: folder to write to; it is made if it does not exist.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     folder.mkdir(parents=True, exist_ok=True)
     config = BACKBONE_SHAPES[name]
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *COMMON_WORDS))}
+    bert_word_tokenizer(COMMON_WORDS, config["max_position_embeddings"]).save_pretrained(folder)
+    return locate_backbone(str(folder.absolute()), weights=False)
+
+
+def bert_word_tokenizer(words: Iterable[str], max_length: int, *, lowercase: bool = False) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words in BERT's form, after its special tokens.
+
+    Args:
+        words: the vocabulary, in the order of the ids.
+        max_length: tokens of the longest sequence.
+        lowercase: whether texts are written in lower case first.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="[UNK]",
         pad_token="[PAD]",
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=config["max_position_embeddings"],
-    ).save_pretrained(folder)
-    return locate_backbone(str(folder.absolute()), weights=False)
+        model_max_length=max_length,
+    )

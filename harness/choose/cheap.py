@@ -26,7 +26,7 @@ server cores (10,000 rows of 77 classes took them 20 s)."""
 
 _SHARE_FOR_WORDS: Final = 0.03
 """Share of the remaining time for TF-IDF where a transformer follows; where that is too little, it gets fewer rows.
-That shows whether words are enough; if so, the last fit uses all rows."""
+Its score shows whether words are enough; if so, the last fit uses all rows."""
 
 _SHARE_FOR_FOLD: Final = 0.06
 """Share of the remaining time that running the cheap methods on another fold may take."""

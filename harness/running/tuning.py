@@ -5,7 +5,7 @@ Each is fitted on four fifths of the training rows and scored on the last fifth,
 the same rule for every method. The best is then fitted on all of them. Labels are counted once: a tuned method sees no
 more of them than one that is not tuned, and it pays for every trial.
 
-Of a budget, `train_seconds` and `train_flops` are shared. The trials may spend half of them, evenly split, and the last
+The caps `train_seconds` and `train_flops` are shared. The trials may spend half of them, evenly split, and the last
 fit spends the rest, with what the trials have left over. `epochs` and `steps` are caps of each fit, so a
 budget of one of them alone buys every trial a full fit. `peak_memory_bytes` is a limit of trials and last fit alike.
 """

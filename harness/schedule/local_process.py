@@ -114,7 +114,7 @@ class LocalProcess:
     def death(self) -> tuple[str, bool]:
         """Return how a process that has closed its connection died, in words, and whether it was killed (SIGKILL).
 
-        What it has left behind in its process group is ended.
+        Processes that it has left behind in its group are ended.
         """
         self._process.join(_DEATH_SECONDS)
         code = self._process.exitcode

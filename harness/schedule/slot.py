@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Self
 
@@ -59,7 +60,7 @@ def over_memory(
     return None
 
 
-class Slot:
+class Slot(ABC):
     """A place for one worker.
 
     Args:
@@ -80,9 +81,9 @@ class Slot:
         self._baseline_bytes = 0
         self._kills_before = 0
 
+    @abstractmethod
     def stop(self) -> None:
         """End the worker's process; what it was running is lost."""
-        raise NotImplementedError
 
     def events(self, now: float) -> list[tuple[Job, Event]]:
         """Return the events of the running cell since the last call; stop a cell that is over a limit."""
@@ -141,9 +142,9 @@ class Slot:
         """Return whether the kernel of this machine has killed a process for its memory since the cell was given."""
         return (kills_for_memory() or 0) > self._kills_before
 
+    @abstractmethod
     def _next_or_loss(self) -> FromWorker | Event | None:
         """Return the worker's next message, or its loss; None where it has said nothing more."""
-        raise NotImplementedError
 
     def _loss(self, how: str) -> Lost:
         return Lost(how)
@@ -157,13 +158,13 @@ class Slot:
         return None
 
 
-class SlotWorkers:
+class SlotWorkers(ABC):
     """Workers that each have a slot; leaving the context ends them."""
 
     @property
+    @abstractmethod
     def n_running(self) -> int:
         """Number of cells that were started and have not ended."""
-        raise NotImplementedError
 
     def events(self, timeout: float) -> list[tuple[Job, Event]]:
         """Return the events of running cells; wait up to `timeout` seconds for the first.
@@ -180,9 +181,9 @@ class SlotWorkers:
                 return found
         return []
 
+    @abstractmethod
     def close(self) -> None:
         """End all workers now; the cells that they were running are lost."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +191,6 @@ class SlotWorkers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def _look(self, timeout: float) -> list[tuple[Job, Event]]:
         """Wait up to `timeout` seconds for a message; return the events of all slots."""
-        raise NotImplementedError

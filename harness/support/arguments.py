@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from harness.support.errors import UsageError
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 _LONGEST = 60
 """Characters of a value that a message shows in full."""
@@ -67,7 +67,7 @@ def checked_path(name: str, value: Any, expected: str = "a path") -> str | Path:
     return value
 
 
-def given(check: Callable[[str, Any], Item], name: str, value: Any) -> Item | None:
+def given(check: Callable[[str, Any], _Item], name: str, value: Any) -> _Item | None:
     """Return a checked argument; None, which takes the default, stays None."""
     return None if value is None else check(name, value)
 
