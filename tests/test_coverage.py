@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, by simulation; the figures of docs/statistics.md."""
+"""How often intervals hold the truth, by simulation; the figures of docs/explanation/statistics.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of docs/examples.md, as they are written."""
+"""The commands of docs/tutorial/examples.md, as they are written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import run_cli
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "examples.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial" / "examples.md"
 COMMANDS = re.findall(r"^```\nharness (.*?)\n```$", PAGE.read_text("utf-8"), re.MULTILINE)
 
 

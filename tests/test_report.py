@@ -214,7 +214,7 @@ def test_a_task_that_defaults_were_chosen_on_bears_a_dagger_and_says_why(tmp_pat
     assert all(table["docstrings"])
     assert not any(table["sst2"])
     assert pd.array(table["older"], dtype="boolean").isna().all()
-    footnote = "† default settings were chosen on this task's training and validation rows (docs/defaults.md)"
+    footnote = "† default settings were chosen on this task's training and validation rows (docs/reference/defaults.md)"
     page = markdown_report(records, tmp_path)
     assert page.count(footnote) == 1
     daggers = [line for line in page.splitlines() if line.startswith("## ") and line.endswith("†")]

@@ -95,7 +95,7 @@ def test_no_test_module_imports_another() -> None:
 
 
 def test_the_architecture_page_names_every_room() -> None:
-    page = (TESTS.parent / "docs" / "architecture.md").read_text("utf-8")
+    page = (TESTS.parent / "docs" / "explanation" / "architecture.md").read_text("utf-8")
     rooms = {line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")}
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders <= rooms

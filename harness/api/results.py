@@ -62,7 +62,7 @@ class Results:
         return None if self.observations is None else terminal_table(self.observations)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per record: its cell, score, costs and provenance (`docs/reports.md` lists the columns)."""
+        """Return one row per record: cell, score, costs, provenance (columns: `docs/reference/report-files.md`)."""
         from harness.analysis import tidy_frame
 
         return tidy_frame(self.records)

@@ -37,7 +37,7 @@ SPREADS: Final = {
 """Spreads of the logarithms of seconds of a unit of work, of bytes of what is held, and of seconds a token.
 
 z is the doublings of tokens a text above 32; for bytes, of tokens of the longest text above 64. They are the most
-likely ones of the reference results (docs/advice.md), rounded."""
+likely ones of the reference results (docs/explanation/advice.md), rounded."""
 
 _WITHOUT_BACKBONE: Final = Spreads(
     level=0.5, slope=0.6, covariate=0.1, task=0.1, task_slope=0.35, family=0.5, family_task=1.0, method=0.5,

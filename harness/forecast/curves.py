@@ -19,8 +19,8 @@ SCORE_SPREADS: Final = Spreads(
 )  # fmt: skip
 """Spreads of logits; x is 1 for eight times the labels, z the doublings of classes above two.
 
-They are the most likely ones of the reference results (docs/advice.md), rounded. The likelihood says next to nothing of
-`family_covariate`: it minimises the loss on tasks that are left out.
+They are the most likely ones of the reference results (docs/explanation/advice.md), rounded. The likelihood says next
+to nothing of `family_covariate`: it minimises the loss on tasks that are left out.
 """
 
 

@@ -1,7 +1,7 @@
 """Everything known about one cell, as frozen types that load without the code that produced them.
 
-The shape is the record of the protocol (docs/protocol.md). Everything here is plain data: the standard library and
-numpy only, no torch, no methods, no tasks.
+The shape is the record of the protocol (docs/explanation/protocol.md). Everything here is plain data: the standard
+library and numpy only, no torch, no methods, no tasks.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ COVERAGE: dict[int, str] = {
     2: "With two seeds, intervals labelled 95 % cover 88 to 97 %: less where seeds differ more",
     3: "With three seeds, intervals labelled 95 % cover 93 to 97 %: less where seeds differ more",
 }
-"""Coverage of intervals over few seeds, by the number of seeds (docs/statistics.md, tests/test_coverage.py)."""
+"""Coverage of intervals by the number of seeds (docs/explanation/statistics.md, tests/test_coverage.py)."""
 
 COSTS = (
     "Training seconds (train: encoding, tuning and fitting), peak memory and trainable parameters are those at each "

@@ -17,7 +17,9 @@ from harness.report.tables import comparison
 from harness.support import text
 
 DAGGER = "†"
-CHOSEN_HERE = f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/defaults.md)"
+CHOSEN_HERE = (
+    f"{DAGGER} default settings were chosen on this task's training and validation rows (docs/reference/defaults.md)"
+)
 """Footnote of tables whose task helped to choose the defaults, so that not all of its rows are unseen."""
 
 DOUBLE_DAGGER = "‡"

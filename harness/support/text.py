@@ -50,6 +50,11 @@ def present(value: Any) -> bool:
     return value is not None and type(value).__name__ != "NAType" and bool(value == value)
 
 
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 cell`, `1,200 cells`; `plural` where it is not the noun with an s."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def score(value: Any) -> str:
     """Format a metric: three decimals within -1 to 1, two up to 10, one on scales such as 0 to 100."""
     if not present(value):
