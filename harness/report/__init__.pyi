@@ -1,7 +1,17 @@
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
+from .blocks import markdown_table as markdown_table
+from .class_tables import RECALL_AND_PRECISION as RECALL_AND_PRECISION
+from .class_tables import WORTH_READING as WORTH_READING
+from .class_tables import confusions_table as confusions_table
+from .class_tables import errors_table as errors_table
+from .class_tables import errors_with_texts as errors_with_texts
+from .class_tables import per_class_table as per_class_table
+from .class_tables import worst_confusion as worst_confusion
 from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
 from .folder import check_report_folder as check_report_folder
+from .known_rows import KnownRows as KnownRows
+from .known_rows import KnownTexts as KnownTexts
 from .observations import Observations as Observations
 from .observations import RecordSource as RecordSource
 from .observations import observe as observe
