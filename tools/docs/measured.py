@@ -87,7 +87,7 @@ def measured(name: str) -> Iterator[str]:
         tasks = sorted(set(panel["task"]), key=lambda task: _order(panel[panel["task"] == task]))
         rows = [_row(panel[panel["task"] == task]) for task in tasks]
         yield f"On {device}:"
-        headings = ("task", "metric", "few labels", "score", "many labels", "score", "seeds", "training", "memory")
+        headings = ("task", "metric", "labels", "score", "labels", "score", "seeds", "training", "memory")
         yield table((*headings, "trained"), rows, right=range(2, 10))
 
 

@@ -98,31 +98,37 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("version", f"{cls.version}" + (f"; {cls.later_versions()}" if cls.later_versions() else "")),
     ]
     yield "\n".join(f"- **{name}**: {value}" for name, value in facts)
+    own_settings, others = _settings(cls)
     yield "## Settings"
-    yield from _settings(cls)
+    yield from _table_of_settings(cls, own_settings)
     yield "## Cost"
     yield " ".join(_cost(cls))
     yield "## Measured results"
     yield from _measured(cls)
+    if others:
+        yield "## Settings in common with others"
+        yield from _table_of_settings(cls, others)
 
 
 def _kinds_of(cls: type[Method]) -> list[str]:
     return [kind.name for kind in kinds if own(kinds, kind.name) and serves_kind(cls, kind)]
 
 
-def _settings(cls: type[Method]) -> Iterator[str]:
+def _settings(cls: type[Method]) -> tuple[list[str], list[str]]:
+    """Return the names of the settings that tell a method from others, and of those it shares with others."""
+    telling = telling_settings(cls)
+    others = [name for name in cls.model_fields if name not in telling and name != "tune"]
+    return telling, [*others, *(["tune"] if cls.search_space else [])]
+
+
+def _table_of_settings(cls: type[Method], names: list[str]) -> Iterator[str]:
+    if not names:
+        yield "It has no settings of its own."
+        return
     meanings = setting_meanings(cls)
     defaults = cls().model_dump(mode="json")
-    if not cls.search_space:
-        defaults.pop("tune")
-    if not defaults:
-        yield "It has no settings."
-        return
-    telling = telling_settings(cls)
-    if telling:
-        name = telling[0]
-        yield f"Give settings in brackets: `--methods '{cls.name}[{name}={setting_text(defaults[name])}]'`."
-    names = list(dict.fromkeys([*telling, *(name for name in defaults if name != "tune"), *defaults]))
+    if names == telling_settings(cls):
+        yield f"Settings go in brackets: `--methods '{cls.name}[{names[0]}={setting_text(defaults[names[0]])}]'`."
     rows = [
         (
             code(name),
@@ -132,7 +138,10 @@ def _settings(cls: type[Method]) -> Iterator[str]:
         )
         for name in names
     ]
-    yield table(("setting", "default", "`--tune` tries", "meaning"), rows)
+    if any(searched for _, _, searched, _ in rows):
+        yield table(("setting", "default", "`--tune` tries", "meaning"), rows)
+    else:
+        yield table(("setting", "default", "meaning"), [(name, default, said) for name, default, _, said in rows])
 
 
 def _shown(value: str) -> str:
