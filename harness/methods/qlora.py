@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 class QLora(Lora):
     """LoRA on a backbone whose weight matrices are quantised to 4 bits (bitsandbytes): less memory, more seconds.
 
+    The quantised matrix Q is read back to 16 or 32 bits for each product; only A and B train:
+
+        h = dequantise(Q) x + (alpha / r) B A x
+
+    Norms and embeddings stay in float32.
+
     Attributes:
         quantisation: `nf4` (the paper's normal float) or `fp4`.
         double_quantisation: whether to quantise the scales too.
