@@ -10,6 +10,7 @@ import typer
 from harness.cli.options import (
     BackboneOption,
     DeviceOption,
+    JsonOption,
     KindOption,
     MaxLengthOption,
     MethodsOption,
@@ -53,7 +54,7 @@ def _advise(
     task: Annotated[str | None, typer.Option(help="A task with records.")] = None,
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Recommend a method for a budget, from existing records; nothing is run."""
     asked = dict(locals())
@@ -104,21 +105,30 @@ def _predict(
     out: Annotated[
         Path,
         typer.Option(
-            help="The file to write, .csv or .tsv: the rows of --data with the columns `prediction` and `probability`. "
-            "Both are empty where a text is blank or not valid Unicode."
+            help="The file to write, .csv, .tsv, .jsonl or .parquet: the rows of --data with the columns `prediction` "
+            "and `probability`. Both are empty where a text is blank or not valid Unicode."
         ),
     ],
     text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add the probability of each class: `probability_CLASS`.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Add this many of the most probable classes: `top_1`, `top_1_probability`, `top_2`, ..."),
+    ] = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Predict the classes of new texts with a saved model.
 
-    The model is checked before anything is predicted: every file, every tensor. The output appears whole or not at all.
+    Every file of the model is checked before anything is predicted. The output appears whole or not at all.
     """
+    asked = dict(locals())
     from harness.cli.predict import predict_command
 
-    raise typer.Exit(predict_command(model, data, text, out, device, overwrite=overwrite))
+    raise typer.Exit(predict_command(**asked))
 
 
 def _probe(
@@ -137,7 +147,7 @@ def _probe(
     ] = False,
     device: DeviceOption = "auto",
     mirror: MirrorOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the cost of one step of each method on this device. Takes about a minute and needs no data."""
     asked = dict(locals())
