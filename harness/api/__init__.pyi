@@ -4,6 +4,8 @@ from .display import TerminalDisplay as TerminalDisplay
 from .forecast import Plan as Plan
 from .forecast import PlanGroup as PlanGroup
 from .forecast import plan as plan
+from .inspecting import StoreStatus as StoreStatus
+from .inspecting import read_status as read_status
 from .predictions import PredictedFile as PredictedFile
 from .predictions import in_words as in_words
 from .predictions import predict_file as predict_file

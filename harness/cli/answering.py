@@ -56,7 +56,10 @@ def _advise(
     reference: ReferenceOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Recommend a method for a budget, from existing records; nothing is run."""
+    """Recommend a method for a budget from existing records.
+
+    Nothing is run. The exit code is 1 if no method fits.
+    """
     asked = dict(locals())
     from harness.cli.advise import advise_command
 
@@ -67,11 +70,15 @@ def _validate_advice(
     kind: KindOption = "classification",
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure the quality of the advice: advise for each task from the records of the others."""
+    """Measure the quality of the advice on tasks with records.
+
+    Each task is left out in turn, and the advice for it comes from the records of the others.
+    """
     from harness.cli.advise import validate_command
 
-    validate_command(kind, store, reference=reference)
+    validate_command(kind, store, reference=reference, as_json=as_json)
 
 
 def _choose(
@@ -91,8 +98,12 @@ def _choose(
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find the best method for your own data within a time limit, fit it to all the data, score it once and save it."""
+    """Find and save the best method for your own data within a time limit.
+
+    The best method is fitted to all training rows, scored once on rows that no decision has seen, and saved.
+    """
     asked = dict(locals())
     from harness.cli.choose import choose_command
 
@@ -149,7 +160,10 @@ def _probe(
     mirror: MirrorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the cost of one step of each method on this device. Takes about a minute and needs no data."""
+    """Measure the cost of a step of each method on this device.
+
+    Takes about a minute and needs no data. The exit code is 1 if nothing could be measured.
+    """
     asked = dict(locals())
     from harness.cli.probe import probe_command
 

@@ -14,6 +14,7 @@ import typer
 from harness.cli import answering
 from harness.cli.completion import complete_kind, complete_suite, complete_words
 from harness.cli.options import (
+    JsonOption,
     MethodArgument,
     MirrorOption,
     OverwriteOption,
@@ -93,20 +94,24 @@ def _plan(
     probe: Annotated[
         bool, typer.Option(help="Measure a few steps of each method without a record; else use arithmetic.")
     ] = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the cells of a run and predict their seconds and memory. Only short probes are run."""
+    """Predict the seconds and memory of a run; only short probes run."""
     from harness.cli.plan import plan_command
 
-    plan_command(**grid, probe=probe)
+    plan_command(**grid, probe=probe, as_json=as_json)
 
 
 @app.command("status")
 @with_grid
-def _status(grid: dict[str, Any]) -> None:
-    """Show which cells are done, failed and missing; with the options of a run, those of that run."""
+def _status(grid: dict[str, Any], as_json: JsonOption = False) -> None:
+    """Count the cells that are done, failed and missing.
+
+    With the options of a run, count the cells of that run on this device.
+    """
     from harness.cli.inspect import show_status
 
-    show_status(**grid)
+    show_status(**grid, as_json=as_json)
 
 
 @app.command("report")
@@ -118,11 +123,16 @@ def _report(
     store: SourceOption = DEFAULT_STORE,
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
     overwrite: OverwriteOption = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a report: a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF)."""
+    """Write a report of the records: a page, tables and figures.
+
+    The page is HTML. Tables are written as Markdown, CSV and LaTeX, figures as PNG, SVG and PDF.
+    """
     from harness.cli.inspect import write_report_command
 
-    write_report_command(suite, out, store, figures, overwrite=overwrite)
+    write_report_command(suite, out, store, figures, overwrite=overwrite, show=show, as_json=as_json)
 
 
 @app.command("export")
@@ -130,11 +140,12 @@ def _export(
     file: Annotated[Path, typer.Argument(help="Ends in .csv, .jsonl or .parquet.")],
     store: StoreOption = DEFAULT_STORE,
     overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write one row per cell."""
+    """Write the records as a table, one row per cell."""
     from harness.cli.inspect import export_command
 
-    export_command(file, store, overwrite=overwrite)
+    export_command(file, store, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("import")
@@ -160,11 +171,12 @@ def _import(
         list[str] | None, typer.Option(help="For a table: leave this column out. Repeat for several.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
     """Import results of another machine or another project."""
     from harness.cli.inspect import import_command
 
-    import_command(files, form, mapping or [], store, scale=scale, ignore=ignore)
+    import_command(files, form, mapping or [], store, scale=scale, ignore=ignore, as_json=as_json)
 
 
 @app.command("forget")
@@ -182,13 +194,17 @@ def _forget(
     after: Annotated[str | None, typer.Option(help="Stored at this date or time or later, UTC.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Delete the records that match all given options. Lists them and asks first."""
+    """Delete records that match all given options.
+
+    The records are listed first, and you are asked. With --json and without --yes they are listed only.
+    """
     from harness.cli.forget import forget_command
     from harness.store import Wanted
 
     wanted = Wanted(task, method, backbone, device, suite, status, id_, before, after)
-    raise typer.Exit(forget_command(wanted, store, yes=yes))
+    raise typer.Exit(forget_command(wanted, store, yes=yes, as_json=as_json))
 
 
 @app.command("compare")
@@ -197,11 +213,15 @@ def _compare(
     b: Annotated[str, typer.Argument(help="The same, such as of a later commit or another machine.")],
     out: Annotated[Path | None, typer.Option(help="Also write all rows to this .csv file.")] = None,
     overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show which methods got better or worse from A to B, beyond noise. The exit code is 1 if any got worse."""
+    """Show which methods got better or worse from A to B.
+
+    Differences within noise do not count. The exit code is 1 if any method got worse.
+    """
     from harness.cli.inspect import compare_command
 
-    raise typer.Exit(compare_command(a, b, out, overwrite=overwrite))
+    raise typer.Exit(compare_command(a, b, out, overwrite=overwrite, as_json=as_json))
 
 
 @app.command("methods")
@@ -214,37 +234,39 @@ def _methods(
             autocompletion=complete_kind,
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the methods, or explain one."""
     from harness.cli.catalogue import show_methods
 
-    show_methods(name, task)
+    show_methods(name, task, as_json=as_json)
 
 
 @app.command("kinds")
-def _kinds() -> None:
+def _kinds(as_json: JsonOption = False) -> None:
     """List the kinds of task, with their metrics."""
     from harness.cli.registered import show_kinds
 
-    show_kinds()
+    show_kinds(as_json=as_json)
 
 
 @app.command("metrics")
-def _metrics() -> None:
+def _metrics(as_json: JsonOption = False) -> None:
     """List the metrics, with the kinds of task that each scores."""
     from harness.cli.registered import show_metrics
 
-    show_metrics()
+    show_metrics(as_json=as_json)
 
 
 @app.command("suites")
 def _suites(
     name: Annotated[str | None, typer.Argument(help="Explain this one.", autocompletion=complete_suite)] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the suites, or explain one."""
     from harness.cli.catalogue import show_suites
 
-    show_suites(name)
+    show_suites(name, as_json=as_json)
 
 
 @app.command("doctor")
@@ -254,11 +276,15 @@ def _doctor(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show the installed packages, the device and precision of a run, cached files and missing files."""
+    """Show packages, device, precision, and files that are missing.
+
+    The exit code is 1 if a file is missing.
+    """
     from harness.cli.doctor import diagnose
 
-    raise typer.Exit(diagnose(suite, store, mirror))
+    raise typer.Exit(diagnose(suite, store, mirror, as_json=as_json))
 
 
 answering.add_to(app)
