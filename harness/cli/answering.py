@@ -21,16 +21,17 @@ from harness.cli.options import (
     StrictOption,
     TestOption,
 )
+from harness.cli.streams import ASK, INSPECT, USE
 from harness.support import DEFAULT_STORE
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    app.command("advise")(_advise)
-    app.command("validate-advice")(_validate_advice)
-    app.command("choose")(_choose)
-    app.command("predict")(_predict)
-    app.command("probe")(_probe)
+    app.command("advise", rich_help_panel=ASK)(_advise)
+    app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
+    app.command("choose", rich_help_panel=USE)(_choose)
+    app.command("predict", rich_help_panel=USE)(_predict)
+    app.command("probe", rich_help_panel=INSPECT)(_probe)
 
 
 def _advise(
@@ -100,9 +101,10 @@ def _choose(
     reference: ReferenceOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Find and save the best method for your own data within a time limit.
+    """Find and save the best method for your own data.
 
-    The best method is fitted to all training rows, scored once on rows that no decision has seen, and saved.
+    The search ends within a time limit. The best method is fitted to all training rows, scored once on rows that no
+    decision has seen, and saved.
     """
     asked = dict(locals())
     from harness.cli.choose import choose_command

@@ -22,12 +22,12 @@ from harness.cli.options import (
     StoreOption,
     with_grid,
 )
-from harness.cli.streams import MaskingGroup, make_streams_tolerant, print_masked_traceback
+from harness.cli.streams import COMPARE, INSPECT, KEEP, Commands, make_streams_tolerant, print_masked_traceback
 from harness.support import DEFAULT_STORE
 
 app = typer.Typer(
     name="harness",
-    cls=MaskingGroup,
+    cls=Commands,
     help="Compare ways of adapting a pretrained transformer on your task, and learn which fits your budget.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 
 
-@app.command("run")
+@app.command("run", rich_help_panel=COMPARE)
 @with_grid
 def _run(
     grid: dict[str, Any],
@@ -80,14 +80,17 @@ def _run(
     ] = None,
     ray_cores: Annotated[int | None, typer.Option(help="With --executor ray: cores of each worker.")] = None,
 ) -> None:
-    """Run the missing cells of a suite, print the table, write the report."""
+    """Run the missing cells of a suite, and report the results.
+
+    Each cell is stored as soon as it ends, so the same command continues where an interrupted one stopped.
+    """
     asked = dict(locals())
     from harness.cli.run import run_command
 
     raise typer.Exit(run_command(**asked.pop("grid"), **asked))
 
 
-@app.command("plan")
+@app.command("plan", rich_help_panel=COMPARE)
 @with_grid
 def _plan(
     grid: dict[str, Any],
@@ -96,13 +99,16 @@ def _plan(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the seconds and memory of a run; only short probes run."""
+    """Predict the seconds and memory of a run.
+
+    Only short probes are run, and with --no-probe none.
+    """
     from harness.cli.plan import plan_command
 
     plan_command(**grid, probe=probe, as_json=as_json)
 
 
-@app.command("status")
+@app.command("status", rich_help_panel=COMPARE)
 @with_grid
 def _status(grid: dict[str, Any], as_json: JsonOption = False) -> None:
     """Count the cells that are done, failed and missing.
@@ -114,7 +120,7 @@ def _status(grid: dict[str, Any], as_json: JsonOption = False) -> None:
     show_status(**grid, as_json=as_json)
 
 
-@app.command("report")
+@app.command("report", rich_help_panel=COMPARE)
 def _report(
     suite: Annotated[
         str | None, typer.Argument(help="Only records that a run of this suite made.", autocompletion=complete_suite)
@@ -126,7 +132,7 @@ def _report(
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a report of the records: a page, tables and figures.
+    """Write a report: a page, tables and figures.
 
     The page is HTML. Tables are written as Markdown, CSV and LaTeX, figures as PNG, SVG and PDF.
     """
@@ -135,7 +141,7 @@ def _report(
     write_report_command(suite, out, store, figures, overwrite=overwrite, show=show, as_json=as_json)
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=KEEP)
 def _export(
     file: Annotated[Path, typer.Argument(help="Ends in .csv, .jsonl or .parquet.")],
     store: StoreOption = DEFAULT_STORE,
@@ -148,7 +154,7 @@ def _export(
     export_command(file, store, overwrite=overwrite, as_json=as_json)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=KEEP)
 def _import(
     files: Annotated[list[Path], typer.Argument(help="Files of results, or folders of such files.")],
     form: Annotated[
@@ -179,7 +185,7 @@ def _import(
     import_command(files, form, mapping or [], store, scale=scale, ignore=ignore, as_json=as_json)
 
 
-@app.command("forget")
+@app.command("forget", rich_help_panel=KEEP)
 def _forget(
     task: Annotated[str | None, typer.Option(help="Records of this task.")] = None,
     method: Annotated[str | None, typer.Option(help="Records of this method.")] = None,
@@ -196,7 +202,7 @@ def _forget(
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete records that match all given options.
+    """Delete the records that match all given options.
 
     The records are listed first, and you are asked. With --json and without --yes they are listed only.
     """
@@ -207,7 +213,7 @@ def _forget(
     raise typer.Exit(forget_command(wanted, store, yes=yes, as_json=as_json))
 
 
-@app.command("compare")
+@app.command("compare", rich_help_panel=COMPARE)
 def _compare(
     a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
     b: Annotated[str, typer.Argument(help="The same, such as of a later commit or another machine.")],
@@ -224,7 +230,7 @@ def _compare(
     raise typer.Exit(compare_command(a, b, out, overwrite=overwrite, as_json=as_json))
 
 
-@app.command("methods")
+@app.command("methods", rich_help_panel=INSPECT)
 def _methods(
     name: MethodArgument = None,
     task: Annotated[
@@ -242,7 +248,7 @@ def _methods(
     show_methods(name, task, as_json=as_json)
 
 
-@app.command("kinds")
+@app.command("kinds", rich_help_panel=INSPECT)
 def _kinds(as_json: JsonOption = False) -> None:
     """List the kinds of task, with their metrics."""
     from harness.cli.registered import show_kinds
@@ -250,15 +256,15 @@ def _kinds(as_json: JsonOption = False) -> None:
     show_kinds(as_json=as_json)
 
 
-@app.command("metrics")
+@app.command("metrics", rich_help_panel=INSPECT)
 def _metrics(as_json: JsonOption = False) -> None:
-    """List the metrics, with the kinds of task that each scores."""
+    """List the metrics, with the kinds of task they score."""
     from harness.cli.registered import show_metrics
 
     show_metrics(as_json=as_json)
 
 
-@app.command("suites")
+@app.command("suites", rich_help_panel=INSPECT)
 def _suites(
     name: Annotated[str | None, typer.Argument(help="Explain this one.", autocompletion=complete_suite)] = None,
     as_json: JsonOption = False,
@@ -269,7 +275,7 @@ def _suites(
     show_suites(name, as_json=as_json)
 
 
-@app.command("doctor")
+@app.command("doctor", rich_help_panel=INSPECT)
 def _doctor(
     suite: Annotated[
         str | None, typer.Option(help="Check what a run of this suite would need.", autocompletion=complete_suite)
@@ -278,7 +284,7 @@ def _doctor(
     mirror: MirrorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show packages, device, precision, and files that are missing.
+    """Show packages, device, and files that are missing.
 
     The exit code is 1 if a file is missing.
     """
