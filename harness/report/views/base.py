@@ -18,6 +18,7 @@ from harness.report.contrasts import groups, standings
 from harness.report.known_rows import KnownTexts
 from harness.report.observations import Observations, RecordSource, observe
 from harness.report.panels import Panel, curves_of, panels
+from harness.report.reading_order import in_reading_order
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import comparison
 from harness.report.winners import Winner, winner_of
@@ -46,8 +47,8 @@ class ReportData:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """The rows of `comparison` that may stand in one table."""
-        return panels(self.comparison)
+        """The rows of `comparison` that may stand in one table, in the order of the report."""
+        return in_reading_order(panels(self.comparison))
 
     @cached_property
     def standings(self) -> pd.DataFrame:
