@@ -36,7 +36,7 @@ def choose_command(*, save: Path, text: str, store: str, as_json: bool = False, 
 
 
 def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -> None:
-    from harness.choose import validated
+    from harness.choose import EVALUATION, validated
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "by the clock"):
@@ -67,6 +67,12 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     )
     if chosen.why is not None:
         console.print(chosen.why, markup=False, soft_wrap=True)
+    if chosen.evaluation is not None:
+        for line in (
+            *chosen.evaluation.in_words(),
+            f"Scores by class and the most confident errors: {save / EVALUATION}",
+        ):
+            console.print(line, markup=False, soft_wrap=True)
     console.print(
         f"Model: {save}  All that was tried: {store}  Took {describe_duration(chosen.seconds)}.\n"
         f"harness predict --model {save} --data new.csv --text {text} --out out.csv",

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from harness.analysis import ClassAnswers, confusion_matrix, confusions
 from harness.report.axes import look, wrapped
-from harness.report.blocks import Block, Picture, Words, folded, said
+from harness.report.blocks import Block, Picture, Words, said
 from harness.report.class_tables import confusions_table, worst_confusion
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
-from harness.report.winners import Winner, tabulated
+from harness.report.winners import tabulated
 from harness.support import text
 
 _MOST_CLASSES = 20
@@ -105,13 +105,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     if found.empty:
         yield said(f"{winner.variant} predicts the right class of every test row.")
         return
-    worst = worst_confusion(found)
-    yield Words(text.markdown(f"Most frequent confusion (right → predicted): {worst}."))
-    yield from folded(f"Confusions: most often {worst}", _inside(winner, panel, found))
-
-
-def _inside(winner: Winner, panel: Panel, found: pd.DataFrame) -> Iterator[Block]:
-    yield Words(html=said(f"{winner.basis}.").html)
+    yield said(f"Most frequent confusion of {winner.variant} (right → predicted): {worst_confusion(found)}.")
     if winner.answers.n_classes > _MOST_CLASSES:
         yield confusions_table(found.head(_MOST_PAIRS))
         return
