@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
@@ -66,6 +67,28 @@ class Chosen:
     tried: tuple[Tried, ...] = field(repr=False)
     seconds: float
     why: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
+        return {
+            "method": self.method,
+            "score": dataclasses.asdict(self.score),
+            "folder": self.folder,
+            "seconds": self.seconds,
+            "why": self.why,
+            "tried": [
+                {
+                    "method": one.candidate.label,
+                    "fold": one.fold,
+                    "status": one.record.status,
+                    "score": None if one.record.score is None else one.record.score.value,
+                    "n_validation": None if one.record.score is None else one.record.score.n_test,
+                    "n_labels": one.n_train,
+                    "seconds": one.seconds,
+                }
+                for one in self.tried
+            ],
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per fit that was tried, with the columns of `tidy_frame`."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.api import choose
+from harness.cli.as_json import print_json
 from harness.cli.console import CommandDisplay
 from harness.support import describe_duration, mask_store
 from harness.support import text as wording
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from harness.choose import Chosen, Tried
 
 
-def choose_command(*, save: Path, text: str, store: str, **asked: Any) -> int:
+def choose_command(*, save: Path, text: str, store: str, as_json: bool = False, **asked: Any) -> int:
     """Choose, show the reasoning and the result; return the exit code. Arguments are those of `api.choose`."""
     began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=as_json)
     chosen = choose(save=save, text=text, store=store, began=began, progress=CommandDisplay(console), **asked)
-    _show(console, chosen, save, text, mask_store(store))
+    if as_json:
+        print_json({**chosen.to_dict(), "store": mask_store(store)})
+    else:
+        _show(console, chosen, save, text, mask_store(store))
     return 0
 
 

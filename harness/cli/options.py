@@ -74,6 +74,10 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing file, even one that this command did not write.")
 ]
 
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the answer as JSON on standard output; all else goes to standard error.")
+]
+
 
 def _grid(
     suite: SuiteArgument = None,

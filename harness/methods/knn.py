@@ -40,6 +40,7 @@ class NearestNeighbours(FrozenFeatures):
     family = "frozen features"
     trains = "nothing: keeps the features of the training rows"
     source = "Cover and Hart, 1967, doi:10.1109/TIT.1967.1053964"
+    probabilities_are = "shares of its neighbours' votes"
     search_space: ClassVar[SearchSpace] = {"k": Choice((1, 3, 5, 11, 21))}
 
     k: int = Field(default=5, ge=1)

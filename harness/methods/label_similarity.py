@@ -39,6 +39,7 @@ class LabelSimilarity(Method):
     role = "prompting"
     trains = "nothing"
     source = "Yin et al., 2019, arXiv:1909.00161; Schopf et al., 2022, arXiv:2211.16285"
+    probabilities_are = "a softmax of similarities at a fixed temperature"
     serves_pairs: ClassVar[bool] = False
     uses_labels = False
 

@@ -29,6 +29,7 @@ class Majority(Method):
     role = "floor"
     trains = "nothing: class frequencies"
     source = "none: the floor of every comparison"
+    probabilities_are = "shares of the classes in the training rows, the same for each text"
     serves = NO_BACKBONE
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

@@ -37,6 +37,7 @@ class Prototypes(FrozenFeatures):
     family = "frozen features"
     trains = "one mean vector per class"
     source = "Mensink et al., 2013, doi:10.1109/TPAMI.2013.83; Snell et al., 2017, arXiv:1703.05175"
+    probabilities_are = "a softmax of similarities at a fixed temperature"
     search_space: ClassVar[SearchSpace] = {"metric": Choice(("cosine", "euclidean"))}
 
     metric: Literal["cosine", "euclidean"] = "cosine"

@@ -33,6 +33,7 @@ class QLora(Lora):
     name = "qlora"
     source = "Dettmers et al., 2023, arXiv:2305.14314; peft, bitsandbytes"
     needs = "CUDA, bitsandbytes"
+    experimental = "This project has not measured it on a GPU yet."
 
     targets: Literal["attention", "all-linear"] = "all-linear"
     quantisation: Literal["nf4", "fp4"] = "nf4"

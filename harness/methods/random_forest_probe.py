@@ -50,6 +50,7 @@ class RandomForestProbe(FrozenFeatures):
     family = "frozen features"
     trains = "a random forest on pooled features"
     source = "Breiman, 2001, doi:10.1023/A:1010933404324; scikit-learn"
+    probabilities_are = "mean shares of the classes in the leaves of its trees"
     search_space: ClassVar[SearchSpace] = {"min_samples_leaf": Choice((1, 2, 5)), "max_features": Choice((None, 0.2))}
 
     n_trees: int = Field(default=200, ge=1)

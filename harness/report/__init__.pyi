@@ -1,10 +1,12 @@
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
 from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
+from .conclusion import conclusion as conclusion
 from .folder import check_report_folder as check_report_folder
 from .observations import Observations as Observations
 from .observations import RecordSource as RecordSource
 from .observations import observe as observe
+from .tables import comparison as comparison
 from .terminal import terminal_compared as terminal_compared
 from .terminal import terminal_table as terminal_table
 from .terminal import terminal_tables as terminal_tables

@@ -17,6 +17,7 @@ from harness.report.blocks import Block, Picture
 from harness.report.contrasts import standings
 from harness.report.observations import Observations, RecordSource, observe
 from harness.report.panels import Panel, curves_of, panels
+from harness.report.reading_order import in_reading_order
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import comparison
 from harness.support import Registry
@@ -42,8 +43,8 @@ class ReportData:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """The rows of `comparison` that may stand in one table."""
-        return panels(self.comparison)
+        """The rows of `comparison` that may stand in one table, in the order of the report."""
+        return in_reading_order(panels(self.comparison))
 
     @cached_property
     def standings(self) -> pd.DataFrame:
