@@ -360,8 +360,8 @@ def _writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
     """
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        given = f"'{path.suffix}'" if path.suffix else "no ending"
-        raise UsageError(f"'{path}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+        *endings, last = _WRITERS
+        raise UsageError(f"'{path}' was given; expected a name that ends in {', '.join(endings)} or {last}.")
     return writer
 
 
