@@ -198,14 +198,15 @@ def _named(
     settings: dict[tuple[str, ...], str] = {}
     for key, one in configurations.items():
         told = {name for name in one.flat if name in one.known - one.restated}
-        told |= (differ & one.flat.keys()) - one.restated
+        differing = (differ_in_all & one.flat.keys()) - one.restated
+        told |= differ & differing
         if not any(one is other for other in evidence):
             told |= {
                 n for n in one.flat.keys() & differ_in_all if one.flat[n] != evidence[0].flat.get(n)
             } - one.restated
         full = told | ((differ_in_all & one.flat.keys()) - one.restated)
         asked[key] = {name: one.flat[name] for name in sorted(told)}
-        settings[key] = storable(_joined({name: one.flat[name] for name in sorted(full)}))
+        settings[key] = storable(_joined({name: one.flat[name] for name in sorted(told | differing)}))
     # Names with more values tell more; the version comes first, because nothing else tells it.
     order = sorted(n_values, key=lambda name: (name != "version", -n_values[name], name))
     if not all(_short(method, told, order).is_in_full for told in asked.values()):  # one style for all of a method
