@@ -197,14 +197,10 @@ def _named(
     asked: dict[tuple[str, ...], dict[str, str]] = {}
     settings: dict[tuple[str, ...], str] = {}
     for key, one in configurations.items():
-        told = {name for name in one.flat if name in one.known - one.restated}
         differing = (differ_in_all & one.flat.keys()) - one.restated
-        told |= differ & differing
+        told = ((one.known & one.flat.keys()) - one.restated) | (differ & differing)
         if not any(one is other for other in evidence):
-            told |= {
-                n for n in one.flat.keys() & differ_in_all if one.flat[n] != evidence[0].flat.get(n)
-            } - one.restated
-        full = told | ((differ_in_all & one.flat.keys()) - one.restated)
+            told |= {name for name in differing if one.flat[name] != evidence[0].flat.get(name)}
         asked[key] = {name: one.flat[name] for name in sorted(told)}
         settings[key] = storable(_joined({name: one.flat[name] for name in sorted(told | differing)}))
     # Names with more values tell more; the version comes first, because nothing else tells it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,11 @@ def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
 
     Cells match when task, backbone, method, settings, size and budget are the same. The method's version, the data's
     fingerprint and the device may differ; `note` says which does. Where one collection has several versions or
-    fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant
-    (label of the configuration), draw, budget, n_train, metric, score_a, score_b, difference (b less a), low and high (95 %
-    interval, paired where seeds and test rows are the same), p_value, p_corrected (Holm, over all rows), verdict
-    ("better", "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median seconds of training,
-    seconds of predicting and memory divided by a's (null where the devices differ).
+    fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant (label of the
+    configuration), draw, budget, n_train, metric, score_a, score_b, difference (b less a), low and high (95 % interval,
+    paired where seeds and test rows are the same), p_value, p_corrected (Holm, over all rows), verdict ("better",
+    "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median seconds of training, seconds of
+    predicting and memory divided by a's (null where the devices differ).
     Scores, seconds and memory are over the seeds that both have, or over all where they share none; `note` says where
     seeds were left out. Scores of two metrics have no difference.
 
@@ -101,7 +101,9 @@ def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
             "The two have no scored cell of the same task, backbone, method, settings, size and budget in common."
         )
     labels = _labels(sides)
-    rows = [_row(key[0], labels[key], sides[0][key], sides[1][other], *observed) for key, other in sorted(pairs, key=str)]
+    rows = [
+        _row(key[0], labels[key], sides[0][key], sides[1][other], *observed) for key, other in sorted(pairs, key=str)
+    ]
     corrected = holm([row["p_value"] for row in rows])
     for row, p_value in zip(rows, corrected, strict=True):
         row["p_corrected"] = p_value
@@ -162,10 +164,10 @@ def _by_configuration(side: dict[_Key, _Side], taken: set[_Key]) -> dict[tuple[A
 
 
 def _labels(sides: Iterable[dict[_Key, _Side]]) -> dict[_Key, str]:
-    """Return the label of each configuration, unique among both sides."""
+    """Return the label of each configuration, unique among both sides; `note` says where versions differ."""
     records = [(key, side.records[0]) for found in sides for key, side in found.items()]
     names = variants(
-        [record.cell for _, record in records],
+        [replace(record.cell, version=1) for _, record in records],
         [record.facts.defaults for _, record in records],
         is_evidence=[record.facts.is_evidence for _, record in records],
     )
