@@ -210,7 +210,7 @@ def in_words(at: int, panel: Mapping[str, Any], rows: Sequence[Row], limits: Map
 
     Args:
         at: position of the size among the panel's.
-        panel: the page's data of the panel: its `metric`, whether `higher` is better, and its `sizes`.
+        panel: the page's data of the panel (`page_data.panels_data`).
         rows: all rows of the panel.
         limits: see `choose`.
     """
@@ -352,4 +352,6 @@ def footnote(size: Size, panel: Mapping[str, Any], rows: Sequence[Row], limits: 
         said += f". One seed: {small} are noise"
     if not panel["higher"]:
         said += f". Lower {panel['metric']} is better"
+    if panel["chosen"]:
+        said += ". Defaults were tuned on this task"
     return said + "."

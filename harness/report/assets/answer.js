@@ -168,5 +168,6 @@ const footnote = (panel, at, limits) => {
     const width = size.w[found.best];
     said += `. One seed: ${width == null ? "small differences" : `differences below ${scoreOf(width)}`} are noise`;
   }
-  return said + (panel.higher ? "." : `. Lower ${panel.metric} is better.`);
+  if (!panel.higher) said += `. Lower ${panel.metric} is better`;
+  return said + (panel.chosen ? ". Defaults were tuned on this task." : ".");
 };

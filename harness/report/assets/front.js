@@ -63,9 +63,7 @@ const drawFront = () => {
   let [y0, y1] = extent(rows.flatMap((row) => (isShown(row) && row.low !== null ? [row.low, row.high, row.score] : [row.score])));
   const lift = (y1 - y0 || 0.1) * 0.08;
   [y0, y1] = [y0 - lift, y1 + lift];
-  const yTicks = roundTicks(y0, y1, Math.max(3, Math.floor(height / 60)));
-  const digits = Math.min(4, Math.max(0, ...yTicks.map((tick) => (String(tick).split(".")[1] || "").length)));
-  const tickLabels = yTicks.map((tick) => tick.toFixed(digits));
+  const [yTicks, tickLabels] = roundLabels(y0, y1, Math.max(3, Math.floor(height / 60)));
   const box = { x: 12 + Math.max(...tickLabels.map((label) => widthOf(label, size - 1))), y: 20 };
   Object.assign(box, { width: width - box.x - 8, height: height - box.y - 24 });
   const px = (x) => box.x + ((x - x0) / (x1 - x0)) * box.width;
@@ -127,9 +125,9 @@ const drawFront = () => {
   }));
   placeLabels(items, [...points, ...obstacles], { x: box.x, y: 16, width: box.width, height: box.height + 2 }, panel.higher).forEach((place, i) => {
     if (!place) return;
-    if (place.ring > 1) {
-      const [cx, cy] = [Math.max(place.x, Math.min(items[i].x, place.x + place.width)), place.y + (place.y > items[i].y ? 0 : place.height)];
-      add("line", { x1: items[i].x, y1: items[i].y, x2: cx, y2: cy, class: "leader" });
+    if (place.leader) {
+      const [[x1, y1], [x2, y2]] = place.leader;
+      add("line", { x1, y1, x2, y2, class: "leader" });
     }
     const label = add("text", { x: place.x + 1, y: place.y + size, class: "direct-label", "font-weight": items[i].weight }, items[i].text);
     if (!fits(labelled[i])) label.classList.add("out");
