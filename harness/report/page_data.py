@@ -22,6 +22,7 @@ _SYMBOLS = {
 }
 _DASHES = {"-": "solid", (0, (5, 1.5)): "dash", (0, (1.5, 1.2)): "dot", (0, (6, 1.5, 1.2, 1.5)): "dashdot"}
 
+
 def panels_data(report: ReportData) -> list[dict[str, Any]]:
     """Return the data of each panel; `answer` reads the same rows and sizes."""
     drawn = report.styles
@@ -176,5 +177,3 @@ def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]
         }
         found.setdefault(setting, []).append(curve)
     return found
-
-

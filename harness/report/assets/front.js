@@ -32,6 +32,33 @@ const tipOf = (row) =>
 
 const extent = (values) => [Math.min(...values), Math.max(...values)];
 
+// Scores alone, best first, where no cost is known.
+const drawRanking = (target, own) => {
+  const [width, size] = [target.clientWidth, narrow() ? 12 : 13];
+  const rows = own.slice(0, Math.max(1, Math.floor((target.clientHeight - 30) / 22)));
+  const texts = rows.map((row) => shortTo(row.name, width * 0.45, size));
+  const left = 20 + Math.max(...texts.map((text) => widthOf(text, size, 700)));
+  const [low, high] = extent(rows.flatMap((row) => (row.low === null ? [row.score] : [row.low, row.high, row.score])));
+  const pad = (high - low || 0.1) * 0.05;
+  const px = (score) => left + ((score - low + pad) / (high - low + 2 * pad)) * (width - left - 12);
+  const pitch = Math.max(22, Math.min(44, (target.clientHeight - 30) / rows.length));
+  const height = pitch * rows.length + 30;
+  const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-size": size });
+  const add = (tag, attributes, said) => picture.appendChild(svg(tag, attributes, said));
+  const [ticks, labels] = roundLabels(low - pad, high + pad, Math.max(2, Math.floor((width - left) / 90)));
+  ticks.forEach((tick, i) => {
+    add("line", { x1: px(tick), x2: px(tick), y1: 0, y2: height - 24, class: "grid" });
+    add("text", { x: px(tick), y: height - 8, "text-anchor": "middle", class: "tick" }, labels[i]);
+  });
+  rows.forEach((row, i) => {
+    const [y, colour] = [pitch * (i + 0.5), colours.get(row.line) || "var(--rest)"];
+    if (row.low !== null) add("line", { x1: px(row.low), x2: px(row.high), y1: y, y2: y, stroke: colour, class: "whisker" });
+    add("circle", { cx: px(row.score), cy: y, r: 5, fill: colour }).dataset.tip = tipOf(row);
+    add("text", { x: 0, y: y + 4, class: "direct-label", "font-weight": row === answered.best ? 700 : 400 }, texts[i]);
+  });
+  target.append(picture);
+};
+
 const drawFront = () => {
   const cost = costs[Number(byId("axis").value)];
   const target = byId("front-figure");
@@ -39,8 +66,12 @@ const drawFront = () => {
   const rows = own.filter((row) => row[cost.key] !== null);
   target.replaceChildren();
   byId("front-notes").textContent = "";
+  byId("first").classList.toggle("nothing", !own.length);
+  if (!own.length) return;
   if (!rows.length) {
-    target.append(make("p", own.length ? `No ${cost.name} was recorded here, so there is nothing to draw.` : "Nothing was scored here.", "notes"));
+    drawRanking(target, own);
+    const what = costs.some(({ key }) => own.some((row) => row[key] !== null)) ? cost.name : "cost";
+    byId("front-notes").textContent = `No ${what} was recorded here: these are the scores alone, with 95 % intervals.`;
     return;
   }
   const unknown = own.length - rows.length;
@@ -105,6 +136,7 @@ const drawFront = () => {
     const colour = isShown(row) ? colours.get(row.line) : "var(--rest)";
     if (isShown(row) && row.low !== null) {
       add("line", { x1: x, x2: x, y1: py(row.low), y2: py(row.high), stroke: colour, class: "whisker" });
+      for (let level = py(row.high); level < py(row.low); level += 8) points.push({ x, y: level, r: 1 });
     }
     const r = isShown(row) ? 6 : 4;
     points.push({ x, y, r });

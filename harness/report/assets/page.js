@@ -149,8 +149,10 @@ const makeSliders = () => {
     only.append(make("span", "Labels"), make("span", "the only size measured", "notes"), make("output", labelAt(0)));
     form.append(only);
   }
-  form.append(...[limitSlider("train", "Training"), limitSlider("memory", "Memory")].filter(Boolean));
+  const sliders = [limitSlider("train", "Training"), limitSlider("memory", "Memory")].filter(Boolean);
   const last = limitSlider("trainable", "Parameters");
+  form.append(...sliders);
+  byId("budget-help").hidden = !sliders.length && !last;
   if (!last) return;
   const more = document.createElement("details");
   more.append(make("summary", "Trainable parameters"), last);
@@ -162,7 +164,7 @@ const makeSliders = () => {
 const drawAnswer = () => {
   const target = byId("answer");
   if (!panel.sizes.length) {
-    answered = {};
+    [answered, colours] = [{}, new Map()];
     target.replaceChildren(make("p", "Nothing was scored.", "said"));
     return;
   }
@@ -202,6 +204,7 @@ const show = () => {
   [order, picked, dropped] = [{ column: null, down: true }, [], new Set()];
   const known = costs.findIndex((cost) => rowsOf(panel).some((row) => row.score !== null && row[cost.key] !== null));
   setAxis(String(Math.max(0, known)));
+  byId("h-front").parentElement.hidden = known < 0;
   makeSliders();
   update();
 };
