@@ -95,6 +95,7 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("needs", _needs(cls) or "any transformer"),
         ("kinds of task", ", ".join(f"[{name}](../kinds.md#{name})" for name in _kinds_of(cls))),
         ("source", _linked(cls.source)),
+        *([("experimental", cls.experimental)] if cls.experimental else []),
         ("version", f"{cls.version}" + (f"; {cls.later_versions()}" if cls.later_versions() else "")),
     ]
     yield "\n".join(f"- **{name}**: {value}" for name, value in facts)
