@@ -197,8 +197,8 @@ def _steps(few: Workload, many: Workload) -> str:
     passes = f"{many.passes_per_text:.2g} forward pass{'' if many.passes_per_text == 1 else 'es'}"
     total = many.encoded + many.steps * many.texts_per_step * many.passes_per_text
     return (
-        f"A fit takes {sizes[0]}, and {sizes[1]}. With its backward pass, a text of a step costs as much as {passes}. That "
-        f"makes {total:,.0f} forward passes in all with {_LABELS[1]} labels."
+        f"A fit takes {sizes[0]}, and {sizes[1]}. With its backward pass, a text of a step costs as much as {passes}. "
+        f"That makes {total:,.0f} forward passes in all with {_LABELS[1]} labels."
     )
 
 
