@@ -334,7 +334,7 @@ def test_progress_in_a_notebook_is_one_area_that_is_redrawn(monkeypatch: pytest.
         assert (bar.get("value"), bar.get("max")) == ("1", "3")
         assert bar.get("aria-valuetext") == bar.text == "1 of 3 cells done; 0 s, about 3 min 30 s left"
         display.cell_ends(make_record(), None)
-        assert "value=\"2\" max=\"3\"" in drawn[-1]
+        assert 'value="2" max="3"' in drawn[-1]
     assert "1 of 3 cells is done already; 2 to run on a CPU." in drawn[-1]
     assert "[2/3] toy · lora[rank=4]" in drawn[-1]
     assert "<i>" not in drawn[-1]

@@ -1,7 +1,7 @@
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
 from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
-from .conclusion import conclusion as conclusion
+from .conclusion import conclude as conclude
 from .folder import check_report_folder as check_report_folder
 from .observations import Observations as Observations
 from .observations import RecordSource as RecordSource
