@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
+from harness.api.known_rows import known_texts
 from harness.api.requests import Several, read_request, read_seconds
 from harness.api.results import Results
 from harness.support import (
@@ -250,7 +251,9 @@ def run(
                 _say_remarks(display, workers, n_said)
             observed = None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name)
             where = opened.name
-    page = None if observed is None or folder is None else write_report(observed, folder, formats=("png",))
+    page = None
+    if observed is not None and folder is not None:
+        page = write_report(observed, folder, formats=("png",), texts=known_texts(prepared.tasks.values()))
     return RunResult(
         observed,
         page,
