@@ -25,8 +25,13 @@ _TICKS = 1000
 class AdaLora(LowRankMethod):
     """Learn additions in the form of a singular value decomposition, and prune the least important values.
 
-    Every matrix starts with `initial_rank`; the average ends at `rank`. The schedule follows the spent share of the
-    budget.
+    Every matrix gets singular vectors P and Q and a vector of values e, which starts at 0:
+
+        h = W x + (alpha / initial_rank) P diag(e) Q x
+
+    Every matrix starts with `initial_rank`; the average ends at `rank`. Values with the lowest importance (weight times
+    gradient, smoothed over steps) are set to 0. A penalty keeps P and Q orthogonal. The schedule follows the spent
+    share of the budget, since a budget of seconds has no known number of steps.
 
     Attributes:
         initial_rank: rank before pruning.

@@ -90,6 +90,9 @@ class Method(BaseModel, ABC):
         newer_settings: settings that came after records of the method had been published: no part of its
             configuration while they have their defaults, which therefore never change.
         needs: what it needs besides a backbone (`CUDA`, say), in a word or two; empty for nothing.
+        experimental: why its figures deserve less trust than those of others, as a sentence; empty where they do not.
+        probabilities_are: what its probabilities of classes are, in a phrase, where they do not estimate how often a
+            class is right; empty where they do.
 
     Attributes:
         tune: how many settings of the search space are tried on a validation split of the training rows, inside the
@@ -116,6 +119,8 @@ class Method(BaseModel, ABC):
     search_space: ClassVar[SearchSpace] = {}
     newer_settings: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[str] = ""
+    experimental: ClassVar[str] = ""
+    probabilities_are: ClassVar[str] = ""
 
     tune: int | None = Field(default=None, ge=2)
 
