@@ -54,7 +54,12 @@ def _run(steps: list[Block], folder: Path) -> str:
 def _python(arguments: list[str], folder: Path) -> str:
     path = {"PYTHONPATH": f"{ROOT}:{folder}"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env={**_environment(), **path}, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**_environment(), **path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
