@@ -244,6 +244,10 @@ def test_every_format_holds_the_same_predictions(model: Path, tmp_path: Path) ->
                 assert list(found[name].dropna()) == list(expected[name].dropna())
         shares = found[[name for name in found.columns if name.startswith("probability_")]].dropna()
         assert np.allclose(shares.sum(axis=1), 1.0, atol=3e-6)
+        predict_file(model, data, out, "body", device="cpu")  # so is one with other columns of predictions
+        assert list(read_frame(out).columns) == ["body", "n", "prediction", "probability"]
+        predict_file(model, write(tmp_path / "other.csv", "text,n\na parcel,7\n"), tmp_path / f"else.{ending}", "text")
+        (tmp_path / f"else.{ending}").replace(out)
         with pytest.raises(UsageError, match="was not written by this command"):
             predict_file(model, data, out, "body", device="cpu")
 

@@ -138,8 +138,8 @@ def validate_advice(records: Iterable[Record], kind: str = "classification") -> 
             trials += _trials(task, n_train, everything, halves, others)
     if len({trial.task for trial in trials}) < 2:
         raise UsageError(
-            f"Advice on {kind} cannot be validated: fewer than two tasks have {_LEAST_METHODS} methods measured at a "
-            "size."
+            f"Advice on {kind} tasks cannot be validated: it needs at least two tasks, each with records of "
+            f"{_LEAST_METHODS} methods at one size. Run a suite first, or name another store."
         )
     return AdviceValidation(tuple(trials))
 

@@ -19,7 +19,6 @@ from harness.data import Origin
 from harness.support import DataError, UsageError, check_output, csv_field, replacing
 
 OUTPUT_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 _DIGITS = 6
 """Digits behind the point of a probability in a text format; Parquet keeps float32."""
@@ -128,14 +127,16 @@ def predict_file(
     for name in added:
         if name in rows.columns:
             raise DataError(f"{data} has a column '{name}' already; rename it, so that nothing is overwritten.")
-    header = [*rows.columns, *added]
-    check_output(out, inputs=[data], ours=_recogniser(ending, header), overwrite=overwrite)
+    ours = _recogniser(ending, list(rows.columns), described.labels)
+    check_output(out, inputs=[data], ours=ours, overwrite=overwrite)
     texts = rows.columns[text]
     reasons = [why_not_text(value) for value in texts]
     unpredicted = _unpredicted(reasons, rows.origin)
     usable = [at for at, reason in enumerate(reasons) if reason is None]
     if not usable:
-        raise DataError(f"{data}: column '{text}' holds no text to predict: {in_words(unpredicted)}.")
+        raise DataError(
+            f"{data}: column '{text}' holds no text to predict: {in_words(unpredicted)}. Is it the right --text?"
+        )
     loaded = load_model(model, device)
     found = tabulate_predictions(
         loaded.probabilities([texts[at] for at in usable]), loaded.labels, probabilities=probabilities, top=top
@@ -194,13 +195,17 @@ def _check_place(out: Path, model: Path) -> None:
 # ---- Formats
 
 
-def _recogniser(ending: str, header: Sequence[str]) -> Callable[[Path], bool]:
-    """Return a function that recognises an earlier output with the same columns."""
-    if ending == ".jsonl":
-        return lambda path: _names_in_json_lines(path) == header
-    if ending == ".parquet":
-        return lambda path: _names_in_parquet(path) == header
-    return lambda path: _names_in_table(path, _DELIMITERS[ending]) == header
+def _recogniser(ending: str, given: list[str], labels: Sequence[str]) -> Callable[[Path], bool]:
+    """Return a function that recognises an earlier output for a file of the same columns, whatever was asked for."""
+    from harness.saved import prediction_columns
+
+    least, most = prediction_columns(labels), prediction_columns(labels, probabilities=True, top=len(labels))
+
+    def recognise(path: Path) -> bool:
+        names = _NAMES[ending](path)
+        return names[: len(given) + len(least)] == [*given, *least] and set(names[len(given) :]) <= set(most)
+
+    return recognise
 
 
 def _names_in_table(path: Path, delimiter: str) -> list[str]:
@@ -231,6 +236,14 @@ def _names_in_parquet(path: Path) -> list[str]:
         return list(pyarrow.parquet.read_schema(path).names)
     except (OSError, pyarrow.ArrowException):
         return []
+
+
+_NAMES: dict[str, Callable[[Path], list[str]]] = {
+    ".csv": lambda path: _names_in_table(path, ","),
+    ".tsv": lambda path: _names_in_table(path, "\t"),
+    ".jsonl": _names_in_json_lines,
+    ".parquet": _names_in_parquet,
+}
 
 
 def _write_table(path: Path, columns: Columns, delimiter: str) -> None:

@@ -25,7 +25,7 @@ from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
 from harness.schedule import Claims
 from harness.store import Store
-from harness.support import UsageError, uncollected
+from harness.support import UsageError, text, uncollected
 from harness.tasks import Task, summarise_data
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def check_time(seconds: float) -> None:
     if seconds < _SHORTEST_SEARCH_SECONDS:
         raise UsageError(
             f"Within {seconds:g} s nothing can be trained: starting alone takes about {_SHORTEST_SEARCH_SECONDS:g} s. "
-            f"Give --within 20s or more."
+            "Give --within 20s or more."
         )
 
 
@@ -154,20 +154,23 @@ def choose_within(
     folds = validation_folds(task, validation_cap(within))
     if not folds:
         raise UsageError(
-            f"{len(task.train_labels)} training rows leave none to choose by. Label a few more of each class."
+            f"{text.counted(len(task.train_labels), 'training row')} cannot be divided into rows to learn from and "
+            "rows to choose by. Label a few more of each class."
         )
     device = workers.device
     entrants = find_candidates(methods, task, files, device.kind, within=within)
     if not entrants:
-        raise UsageError("No method that was named serves this task and backbone; `harness methods` lists them.")
+        raise UsageError(
+            "None of the named methods serves this task and backbone. `harness methods` lists them with their needs."
+        )
     points = _prior(prior, files, task)
     with Claims(store, device.name) as claims:
         runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, files)
         search = Search(runner, task, folds, entrants, Belief(points, len(task.label_names)), end, most_bytes, say)
         say(
-            f"{len(task.train_labels):,} rows to learn from, of which {folds[0].n_test:,} validate"
+            f"{text.counted(len(task.train_labels), 'row')} to learn from, {folds[0].n_test:,} of them to validate on"
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
-            + f"; {task.n_test:,} test rows that no decision sees"
+            + f"; {text.counted(task.n_test, 'test row')} that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
             last = LastFit(search, Path(aside), _GRACE * within)
@@ -193,7 +196,9 @@ def check_save_folder(folder: Path) -> None:
         UsageError: it is a file, or is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--save '{folder}' exists already; name a folder that does not, or an empty one.")
+        raise UsageError(
+            f"--save '{folder}' was given, which exists and is not empty. Name a new folder, or an empty one."
+        )
 
 
 @uncollected()
@@ -215,13 +220,14 @@ def _nearest_folder(folder: Path) -> Path:
 def _write_card(chosen: Chosen, task: Task) -> None:
     score, cost = chosen.score, chosen.record.cost
     spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
-    reached = f"{score.metric} {score.value:.3f}{spread} on {score.n_test:,} test rows that no decision has seen"
+    rows = text.counted(score.n_test, "test row")
+    reached = f"{score.metric} {score.value:.3f}{spread} on {rows} that no decision has seen"
     facts = {
         "task": task.spec.description,
-        "data": f"{task.spec.data.label()}; {len(task.train_labels):,} training rows",
+        "data": f"{task.spec.data.label()}; {text.counted(len(task.train_labels), 'training row')}",
         "score": reached,
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
-        f"{len({tried.candidate.label for tried in chosen.tried})} methods within {chosen.seconds:.0f} s",
+        f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
     }
     if chosen.why is not None:
         facts["choice"] = chosen.why

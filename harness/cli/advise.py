@@ -55,7 +55,8 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
     table.add_column("rests on", overflow="fold")
     for choice in fitting[:_N_SHOWN]:
         _add(table, choice)
-    console.print(table)
+    if fitting:
+        console.print(table)
     if len(fitting) > _N_SHOWN:
         more = text.counted(len(fitting) - _N_SHOWN, "more method fits", "more methods fit")
         console.print(f"{more}; --json lists all of them.", markup=False)
@@ -72,7 +73,9 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         but = ", except as noted above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
         console.print(text.plain(f"Seconds and memory are those of {answer.device}{but}."), **_SAID)
     if question.min_score is not None and fitting:
-        console.print("Cheapest first, among the methods that are expected to reach it.", style="dim")
+        console.print(
+            f"The table lists the methods that are expected to reach {question.min_score:g}, cheapest first.", **_SAID
+        )
 
 
 def _console() -> Console:
@@ -134,11 +137,12 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
     console.print(table)
     mean, low, high = found.coverage()
     console.print(
-        f"Coverage of the 80 % intervals: {mean:.0%} (95 % over tasks: {max(low, 0):.0%} to {min(high, 1):.0%})."
+        f"Coverage of the 80 % intervals: {100 * mean:.0f} % (95 % over tasks: {100 * max(low, 0):.0f} to "
+        f"{100 * min(high, 1):.0f} %)."
     )
     for name in ("seconds", "memory"):
         error = found.error(name)
-        said = "not timed" if error is None else f"{error:.0%} off in the median"
+        said = "not timed" if error is None else f"{100 * error:.0f} % off in the median"
         console.print(f"Expected {name}: {said}.")
     console.print(
         f"{text.counted(len(found.trials), 'question')} on {text.counted(len(found.tasks), 'task')}: "

@@ -39,7 +39,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     from harness.choose import EVALUATION, validated
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("method", "validation", "fits", "labels used", "by the clock"):
+    for name in ("method", "validation", "fits", "labels used", "time"):
         table.add_column(name, justify="left" if name == "method" else "right")
     by_label: dict[str, list[Tried]] = {}
     for tried in chosen.tried:
@@ -60,8 +60,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     console.print(
         Text.assemble(
             (chosen.method, "bold green"),
-            f": {reached.metric} {reached.value:.3f}{spread} on {reached.n_test:,} test rows that no decision has "
-            "seen.",
+            f": {reached.metric} {reached.value:.3f}{spread} on {wording.counted(reached.n_test, 'test row')} that no "
+            "decision has seen.",
         ),
         soft_wrap=True,
     )
@@ -74,7 +74,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
         ):
             console.print(line, markup=False, soft_wrap=True)
     console.print(
-        f"Model: {save}  All that was tried: {store}  Took {describe_duration(chosen.seconds)}.\n"
+        f"Model: {save}. Records of all fits: {store}. Took {describe_duration(chosen.seconds)}.\n"
+        "Predict new texts with it:\n"
         f"harness predict --model {save} --data new.csv --text {text} --out out.csv",
         markup=False,
         soft_wrap=True,

@@ -128,7 +128,7 @@ def _report(
     suite: Annotated[
         str | None, typer.Argument(help="Only records that a run of this suite made.", autocompletion=complete_suite)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: reports/SUITE or reports/all.")] = None,
     store: SourceOption = DEFAULT_STORE,
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
     overwrite: OverwriteOption = False,
@@ -146,7 +146,7 @@ def _report(
 
 @app.command("export", rich_help_panel=KEEP)
 def _export(
-    file: Annotated[Path, typer.Argument(help="Ends in .csv, .jsonl or .parquet.")],
+    file: Annotated[Path, typer.Argument(help="File to write; its name ends in .csv, .jsonl or .parquet.")],
     store: StoreOption = DEFAULT_STORE,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

@@ -59,7 +59,7 @@ StrictOption = Annotated[
 ]
 MethodsOption = Annotated[
     str | None,
-    typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'", autocompletion=complete_methods),
+    typer.Option(help="Only these methods: 'linear-probe,lora[rank=4],full'", autocompletion=complete_methods),
 ]
 BackboneOption = Annotated[str | None, typer.Option(help="A hub id, ID@REVISION, or a local folder.")]
 DeviceOption = Annotated[

@@ -174,10 +174,11 @@ def choose(size: Size, rows: Sequence[Row], limits: Mapping[str, float]) -> Choi
         elif adjusted >= LEVEL or p_value < 0:
             tied.append(other)
     seconds = [row["train"] for row in own]
-    saver = min((place for place in tied if seconds[place] is not None), key=lambda place: seconds[place], default=None)
+    floor = next((place for place, row in enumerate(own) if row["floor"]), None)
+    timed = [place for place in tied if seconds[place] is not None and place != floor]
+    saver = min(timed, key=lambda place: seconds[place], default=None)
     if saver is not None and not (seconds[best] and seconds[saver] <= _MUCH_CHEAPER * seconds[best]):
         saver = None
-    floor = next((place for place, row in enumerate(own) if row["floor"]), None)
     cheap = None
     if seconds[best] is not None and seconds[best] >= _WORTH_SAVING_SECONDS:
         for place in others:
@@ -210,7 +211,7 @@ def in_words(at: int, panel: Mapping[str, Any], rows: Sequence[Row], limits: Map
 
     Args:
         at: position of the size among the panel's.
-        panel: the page's data of the panel: its `metric`, whether `higher` is better, and its `sizes`.
+        panel: the page's data of the panel (`page_data.panels_data`).
         rows: all rows of the panel.
         limits: see `choose`.
     """
@@ -260,7 +261,9 @@ def _within(limits: Mapping[str, float]) -> str:
 
 def _ties(found: Choice, own: Sequence[Row]) -> Spans:
     assert found.best is not None
-    best, n_tied = own[found.best], len(found.tied)
+    best = own[found.best]
+    tied = [place for place in found.tied if place != found.floor]  # the floor has a sentence of its own
+    n_tied = len(tied)
     said: Spans = []
     if found.saver is not None:
         saver = own[found.saver]
@@ -269,9 +272,9 @@ def _ties(found: Choice, own: Sequence[Row]) -> Spans:
         said.append(("", f" is not shown to be worse ({score}), at {share} of the training time."))
         if n_tied > 1:
             said.append(("", f" Nor {'is' if n_tied == 2 else 'are'} {text.counted(n_tied - 1, 'other')}."))
-    elif found.tied:
+    elif tied:
         said.append(("", " Not shown to be worse: "))
-        named = found.tied[:_MOST_NAMED]
+        named = tied[:_MOST_NAMED]
         more = n_tied - len(named)
         for i, place in enumerate(named):
             joint = "" if i == 0 else " and " if i == len(named) - 1 and not more else ", "
@@ -281,7 +284,7 @@ def _ties(found: Choice, own: Sequence[Row]) -> Spans:
         said.append(("", " No other method was measured at this size."))
     elif len(found.fitting) == 1:
         said.append(("", " No other method fits."))
-    elif not found.untested and not (len(found.fitting) == 2 and found.cheap is not None):
+    elif not found.untested and not found.tied and not (len(found.fitting) == 2 and found.cheap is not None):
         n, some = len(found.fitting) - 1, len(found.fitting) < len(own)
         one, several = f"The other method{' that fits' * some} is", f"All {n} others{' that fit' * some} are"
         said.append(("", f" {one if n == 1 else several} worse."))
@@ -298,7 +301,8 @@ def _share(saver: Row, best: Row) -> str:
     """Return a share of the training time in words; below 7 % in figures."""
     share = saver["train"] / best["train"]
     names = {0.585: "two thirds", 0.415: "half", 0.29: "a third", 0.225: "a quarter", 0.15: "a fifth", 0.07: "a tenth"}
-    return next((f"about {name}" for least, name in names.items() if share >= least), text.percent(share))
+    small = text.percent(share) if share >= 0.0005 else "less than 0.1 %"
+    return next((f"about {name}" for least, name in names.items() if share >= least), small)
 
 
 def _nothing_fits(own: Sequence[Row], at: str, limits: Mapping[str, float]) -> Spans:
@@ -349,7 +353,9 @@ def footnote(size: Size, panel: Mapping[str, Any], rows: Sequence[Row], limits: 
     width = None if found.best is None else size.half_widths.get(found.best)
     if seeds[0] == 1 and found.best is not None and len(found.fitting) > 1:
         small = "small differences" if width is None else f"differences below {text.score(width)}"
-        said += f". One seed: {small} are noise"
+        said += f". {'One seed' if seeds[-1] == 1 else 'Some have one seed'}: {small} are noise"
     if not panel["higher"]:
         said += f". Lower {panel['metric']} is better"
+    if panel["chosen"]:
+        said += ". Defaults were tuned on this task"
     return said + "."

@@ -99,9 +99,14 @@ def _answer(panel: dict[str, Any]) -> str:
     rows = each_row(panel)
     spans = in_words(len(panel["sizes"]) - 1, panel, rows, {})
     told = {row["name"]: row["settings"] for row in rows if row["settings"]}
-    said = "".join(_method(words, kind, told) if kind else html.escape(words) for kind, words in spans)
+    said = "".join(_method(words, kind, told) if kind else html.escape(_unbroken(words)) for kind, words in spans)
     note = html.escape(footnote(panel["sizes"][-1], panel, rows, {}))
     return f'<p class="said">{said}</p>\n<p class="notes">{note}</p>'
+
+
+def _unbroken(words: str) -> str:
+    """Return a text in which numbers stay on one line with their units."""
+    return re.sub(r"(\d) (s|ms|min|h|kB|MB|GB|%|labels?)(?![a-z])", "\\1\u00a0\\2", words)
 
 
 def _method(name: str, kind: str, settings: dict[str, str]) -> str:

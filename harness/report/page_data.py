@@ -38,6 +38,8 @@ def panels_data(report: ReportData) -> list[dict[str, Any]]:
         panels_of.append(
             {
                 "title": panel.title,
+                "heading": panel.heading,
+                "chosen": panel.defaults_chosen_here,
                 "device": text.plain(panel.device),
                 "metric": text.plain(panel.metric or "score"),
                 "higher": panel.higher_is_better,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.support import UsageError, plain
+from harness.support import UsageError, plain, text
 from harness.tasks import Floats
 
 PREDICTION = "prediction"
@@ -41,8 +41,8 @@ def check_top(top: int, labels: Sequence[str]) -> None:
     """
     if not 1 <= top <= len(labels):
         raise UsageError(
-            f"--top {top} was given; expected a number from 1 to {len(labels)}, since the model has {len(labels)} "
-            f"classes."
+            f"--top {top} was given; expected a number from 1 to {len(labels)}, since the model has "
+            f"{text.counted(len(labels), 'class', 'classes')}."
         )
 
 

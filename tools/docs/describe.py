@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.cli.catalogue import (
     FAMILIES,
     _family_position,
@@ -23,6 +25,6 @@ setting_text = _setting_text
 telling_settings = _telling_settings
 
 
-def own(registry: Registry[object], name: str) -> bool:
+def own(registry: Registry[Any], name: str) -> bool:
     """Return whether a member is the harness's own: pages do not depend on what else is installed."""
     return registry.origin(name) is None

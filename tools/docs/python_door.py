@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ def python_page() -> str:
     from harness.records import Record
     from harness.report import Compared
 
-    results = (harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup, Chosen, Advice, AdvisedMethod)
-    results = (*results, Compared, harness.SavedModel)
+    results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
+    results += [Chosen, Advice, AdvisedMethod, Compared, harness.SavedModel]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",
@@ -40,7 +41,7 @@ def python_page() -> str:
             "results": _all(_class(cls.__name__, cls) for cls in results),
             "displays": _all(_class(cls.__name__, cls) for cls in (harness.Display, TerminalDisplay)),
             "record": f"`harness.read_records` returns `{Record.__name__}` objects: [records](records.md).",
-            "errors": table(("class", "raised or given when"), [(code(e.__name__), _first(e)) for e in errors]),
+            "errors": table(("class", "meaning"), [(code(e.__name__), _first(e)) for e in errors]),
             "testing": _all(
                 [
                     *(_function(f"harness.testing.{name}", getattr(harness.testing, name)) for name in _testing()),
@@ -99,11 +100,17 @@ def _class(name: str, cls: type) -> Iterator[str]:
             continue
         if meanings:
             heading = {"Class attributes": "class attribute", "Args": "argument"}.get(section, "attribute")
-            yield table((heading, "meaning"), [(code(one), said) for one, said in meanings.items()])
+            yield table((heading, "meaning"), _together(meanings))
     members = [(one, member) for one, member in vars(cls).items() if not one.startswith("_") and _is_told(member)]
     rows = [(code(_call(one, member)), _member_text(member)) for one, member in members]
     if rows:
         yield table(("member", "what it does"), rows)
+
+
+def _together(meanings: dict[str, str]) -> list[tuple[str, str]]:
+    """Return rows of names and their meaning; neighbours with one meaning share a row."""
+    rows = itertools.groupby(meanings.items(), key=lambda entry: entry[1])
+    return [(", ".join(code(name) for name, _ in entries), meaning) for meaning, entries in rows]
 
 
 def _is_told(member: Any) -> bool:
@@ -119,9 +126,13 @@ def _call(name: str, member: Any) -> str:
         return name
     function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
     parameters = [one for one in inspect.signature(function).parameters.values() if one.name not in ("self", "cls")]
-    listed = [f"{'*' * (one.kind - 1 if one.kind in (2, 4) else 0)}{one.name}" for one in parameters if one.kind != 3]
-    named = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
-    return f"{name}({', '.join([*listed, *(['*', *named] if named else [])])})"
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    listed: list[str] = []
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and "*" not in "".join(listed):
+            listed.append("*")
+        listed.append(stars.get(parameter.kind, "") + parameter.name)
+    return f"{name}({', '.join(listed)})"
 
 
 def _member_text(member: Any) -> str:

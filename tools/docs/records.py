@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import re
 from typing import Any
 
 from harness.analysis import EXPORT_COLUMNS
@@ -13,6 +15,7 @@ from harness.records.predictions import Predictions
 from harness.records.record import STATUSES, Cost, CurvePoint, Provenance, Score
 from harness.records.workload import FitLength, Workload
 from harness.report.tables import _DTYPES, comparison
+from harness.report.views.base import in_order, views
 from tools.docs.markdown import code, fill, read_docstring, table
 
 _STATUSES = {
@@ -48,6 +51,19 @@ def _fields(cls: Any) -> str:
     return f"## {cls.__name__}\n\n{told.prose}\n\n{table(('field', 'type', 'meaning'), rows)}"
 
 
+def _views() -> list[tuple[str, str]]:
+    """Return the CSV files of the report's views, and what each holds, from the docstrings of their modules."""
+    found = []
+    for name, view in in_order():
+        if view.csv is None or views.origin(name) is not None:
+            continue
+        told = read_docstring(importlib.import_module(f"harness.report.views.{name}").__doc__).prose
+        told = re.sub(r"^[\w ]+: ", "", told.split("\n\n")[0])
+        told = re.sub(rf" \({name}\.csv[^)]*\)", "", told)
+        found.append((code(f"{name}.csv"), told[0].upper() + told[1:]))
+    return found
+
+
 def report_files_page() -> str:
     """Return the Markdown of the page on the files of a report and of an export."""
     known = {column.name: column.doc for column in (*EXPORT_COLUMNS, *EXTRA_COLUMNS)}
@@ -56,6 +72,7 @@ def report_files_page() -> str:
     return fill(
         "report-files.md",
         {
+            "views": table(("file", "content"), _views()),
             "export_columns": _columns(EXPORT_COLUMNS),
             "frame_columns": _columns(EXTRA_COLUMNS),
             "comparison": summary,
@@ -74,6 +91,7 @@ def _columns(columns: Any) -> str:
 
 _ONLY_IN_COMPARISON = {
     "variant": "the method, with the settings that tell its configurations apart",
+    "settings": "all settings that tell the configuration apart; empty where none do",
     "basis": "what the interval covers: seeds and test rows, test rows only, or seeds only",
     "n_seeds": "seeds with a score",
     "peak_bytes": "median peak memory",

@@ -45,11 +45,11 @@ const choose = (size, own, limits) => {
     else if (corrected[i] >= LEVEL || ps[i] < 0) found.tied.push(other);
   });
   const time = own.map((row) => row.train);
+  const floor = own.findIndex((row) => row.floor);
   for (const place of found.tied) {
-    if (time[place] !== null && (found.saver === null || time[place] < time[found.saver])) found.saver = place;
+    if (time[place] !== null && place !== floor && (found.saver === null || time[place] < time[found.saver])) found.saver = place;
   }
   if (found.saver !== null && !(time[best] && time[found.saver] <= MUCH_CHEAPER * time[best])) found.saver = null;
-  const floor = own.findIndex((row) => row.floor);
   if (floor >= 0) found.floor = floor;
   if (time[best] !== null && time[best] >= WORTH_SAVING_SECONDS) {
     const cheap = others.find(
@@ -78,24 +78,25 @@ const share = (saver, best) => {
   const part = saver.train / best.train;
   const names = [[0.585, "two thirds"], [0.415, "half"], [0.29, "a third"], [0.225, "a quarter"], [0.15, "a fifth"], [0.07, "a tenth"]];
   const found = names.find(([least]) => part >= least);
-  return found ? "about " + found[1] : percent(part);
+  return found ? "about " + found[1] : part >= 0.0005 ? percent(part) : "less than 0.1 %";
 };
 
 const ties = (found, own) => {
-  const [best, nTied, said] = [own[found.best], found.tied.length, []];
+  const tied = found.tied.filter((place) => place !== found.floor); // the floor has a sentence of its own
+  const [best, nTied, said] = [own[found.best], tied.length, []];
   if (found.saver !== null) {
     const saver = own[found.saver];
     said.push(" ", saver, ` is not shown to be worse (${scoreOf(saver.score)}), at ${share(saver, best)} of the training time.`);
     if (nTied > 1) said.push(` Nor ${nTied === 2 ? "is" : "are"} ${several(nTied - 1, "other")}.`);
   } else if (nTied) {
     said.push(" Not shown to be worse: ");
-    const shown = found.tied.slice(0, MOST_NAMED);
+    const shown = tied.slice(0, MOST_NAMED);
     const more = nTied - shown.length;
     shown.forEach((place, i) => said.push(i === 0 ? "" : i === shown.length - 1 && !more ? " and " : ", ", own[place]));
     said.push(more ? ` and ${more} more.` : ".");
   } else if (own.length === 1) said.push(" No other method was measured at this size.");
   else if (found.fitting.length === 1) said.push(" No other method fits.");
-  else if (!found.untested.length && !(found.fitting.length === 2 && found.cheap !== null)) {
+  else if (!found.untested.length && !found.tied.length && !(found.fitting.length === 2 && found.cheap !== null)) {
     const [n, some] = [found.fitting.length - 1, found.fitting.length < own.length];
     said.push(` ${n === 1 ? `The other method${some ? " that fits" : ""} is` : `All ${n} others${some ? " that fit" : ""} are`} worse.`);
   }
@@ -166,7 +167,8 @@ const footnote = (panel, at, limits) => {
   if (nFit > 1 + found.untested.length) said += "; worse: shown by a test at the 5 % level (Holm)";
   if (least === 1 && nFit > 1) {
     const width = size.w[found.best];
-    said += `. One seed: ${width == null ? "small differences" : `differences below ${scoreOf(width)}`} are noise`;
+    said += `. ${most === 1 ? "One seed" : "Some have one seed"}: ${width == null ? "small differences" : `differences below ${scoreOf(width)}`} are noise`;
   }
-  return said + (panel.higher ? "." : `. Lower ${panel.metric} is better.`);
+  if (!panel.higher) said += `. Lower ${panel.metric} is better`;
+  return said + (panel.chosen ? ". Defaults were tuned on this task." : ".");
 };

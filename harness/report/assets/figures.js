@@ -26,6 +26,8 @@ const scale = (layout, box, [x0, x1], [y0, y1], isLog) => {
   layout.xaxis.range = [x0, x1];
   layout.yaxis.range = [y0, y1];
   if (isLog) layout.xaxis.type = "log";
+  const [values, labels] = roundLabels(y0, y1, Math.floor(box.height / 50));
+  Object.assign(layout.yaxis, { tickmode: "array", tickvals: values, ticktext: labels });
   const px = (x) => box.x + (((isLog ? Math.log10(x) : x) - x0) / (x1 - x0)) * box.width;
   const py = (y) => box.y + ((y1 - y) / (y1 - y0)) * box.height;
   return [px, py];
@@ -155,7 +157,7 @@ const drawCost = () => {
   const x = (row) => Math.max(row[cost.key], cost.least);
   const biggest = Math.max(1, ...known.map((row) => row.n_train));
   const sizeOf = (row) => 8 + 9 * Math.sqrt(Math.log2(1 + row.n_train) / Math.log2(1 + biggest));
-  const { box, layout } = frameOf("cost-figure", 16, [cost.axis + (panel.device ? ", on " + plain(short(panel.device, 40)) : ""), plain(panel.metric)]);
+  const { box, layout } = frameOf("cost-figure", 16, [narrow() ? cost.name : `${cost.axis}, on ${plain(short(panel.device, 40))}`, plain(panel.metric)]);
   const [low, high] = extent(known.map((row) => Math.log10(x(row))));
   const xs = [low - Math.max(0.1, (high - low) * 0.05), high + Math.max(0.15, (high - low) * 0.1)];
   const [px, py] = scale(layout, box, xs, padded(extent(known.map((row) => row.score)), 0.08), true);
@@ -181,10 +183,10 @@ const drawCost = () => {
       },
     });
   }
-  // The front and the largest size of each coloured method have names.
-  const largest = coloured().map((line) => known.filter((row) => row.line === line).sort((a, b) => b.n_train - a.n_train)[0]);
-  const labelled = [...new Set([...largest.filter(Boolean), ...steps.reverse()])].filter((row) => colours.has(row.line)).slice(0, narrow() ? 8 : 14);
-  const items = labelled.map((row) => {
+  // One name for each coloured method: at its largest size on the front, else at its largest size that fits.
+  const place = (row) => (front.has(row) ? 2 : fits(row) ? 1 : 0);
+  const labelled = coloured().map((line) => known.filter((row) => row.line === line).sort((a, b) => place(b) - place(a) || b.n_train - a.n_train)[0]);
+  const items = labelled.filter(Boolean).map((row) => {
     const size = row.n_train && panel.sizes.length > 1 ? `, ${counted(row.n_train)}` : "";
     const name = shortTo(row.name, box.width * 0.5 - widthOf(size, fontSize()), fontSize());
     return { x: px(x(row)), y: py(row.score), text: short(name, 30 - size.length) + size, size: fontSize(), weight: row === answered.best ? 700 : 400 };
@@ -194,7 +196,7 @@ const drawCost = () => {
   placeLabels(items, [...points, ...alongSteps(corners)], box, panel.higher).forEach((place, i) => {
     if (!place) return;
     const middle = place.y + place.height / 2;
-    if (place.ring > 1) lead(layout, box, [items[i].x, items[i].y], [Math.max(place.x, Math.min(items[i].x, place.x + place.width)), middle]);
+    if (place.leader) lead(layout, box, ...place.leader);
     write(layout, box, items[i].text, place.x + 1, middle, items[i].weight === 700);
   });
   draw("cost-figure", traces, layout);
@@ -208,6 +210,7 @@ const drawCost = () => {
 
 const drawAnytime = () => {
   const curves = panel.anytime || [];
+  byId("anytime").querySelector(".chips").hidden = !curves.length;
   if (!curves.length) return drawNothing("anytime-figure");
   const named = curves.filter(({ line }) => colours.has(line));
   const [texts, right] = roomForNames("anytime-figure", named.map(({ line }) => line));

@@ -32,6 +32,33 @@ const tipOf = (row) =>
 
 const extent = (values) => [Math.min(...values), Math.max(...values)];
 
+// Scores alone, best first, where no cost is known.
+const drawRanking = (target, own) => {
+  const [width, size] = [target.clientWidth, narrow() ? 12 : 13];
+  const rows = own.slice(0, Math.max(1, Math.floor((target.clientHeight - 30) / 22)));
+  const texts = rows.map((row) => shortTo(row.name, width * 0.45, size));
+  const left = 20 + Math.max(...texts.map((text) => widthOf(text, size, 700)));
+  const [low, high] = extent(rows.flatMap((row) => (row.low === null ? [row.score] : [row.low, row.high, row.score])));
+  const pad = (high - low || 0.1) * 0.05;
+  const px = (score) => left + ((score - low + pad) / (high - low + 2 * pad)) * (width - left - 12);
+  const pitch = Math.max(22, Math.min(44, (target.clientHeight - 30) / rows.length));
+  const height = pitch * rows.length + 30;
+  const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-size": size });
+  const add = (tag, attributes, said) => picture.appendChild(svg(tag, attributes, said));
+  const [ticks, labels] = roundLabels(low - pad, high + pad, Math.max(2, Math.floor((width - left) / 90)));
+  ticks.forEach((tick, i) => {
+    add("line", { x1: px(tick), x2: px(tick), y1: 0, y2: height - 24, class: "grid" });
+    add("text", { x: px(tick), y: height - 8, "text-anchor": "middle", class: "tick" }, labels[i]);
+  });
+  rows.forEach((row, i) => {
+    const [y, colour] = [pitch * (i + 0.5), colours.get(row.line) || "var(--rest)"];
+    if (row.low !== null) add("line", { x1: px(row.low), x2: px(row.high), y1: y, y2: y, stroke: colour, class: "whisker" });
+    add("circle", { cx: px(row.score), cy: y, r: 5, fill: colour }).dataset.tip = tipOf(row);
+    add("text", { x: 0, y: y + 4, class: "direct-label", "font-weight": row === answered.best ? 700 : 400 }, texts[i]);
+  });
+  target.append(picture);
+};
+
 const drawFront = () => {
   const cost = costs[Number(byId("axis").value)];
   const target = byId("front-figure");
@@ -39,8 +66,12 @@ const drawFront = () => {
   const rows = own.filter((row) => row[cost.key] !== null);
   target.replaceChildren();
   byId("front-notes").textContent = "";
+  byId("first").classList.toggle("nothing", !own.length);
+  if (!own.length) return;
   if (!rows.length) {
-    target.append(make("p", own.length ? `No ${cost.name} was recorded here, so there is nothing to draw.` : "Nothing was scored here.", "notes"));
+    drawRanking(target, own);
+    const what = costs.some(({ key }) => own.some((row) => row[key] !== null)) ? cost.name : "cost";
+    byId("front-notes").textContent = `No ${what} was recorded here: these are the scores alone, with 95 % intervals.`;
     return;
   }
   const unknown = own.length - rows.length;
@@ -63,9 +94,7 @@ const drawFront = () => {
   let [y0, y1] = extent(rows.flatMap((row) => (isShown(row) && row.low !== null ? [row.low, row.high, row.score] : [row.score])));
   const lift = (y1 - y0 || 0.1) * 0.08;
   [y0, y1] = [y0 - lift, y1 + lift];
-  const yTicks = roundTicks(y0, y1, Math.max(3, Math.floor(height / 60)));
-  const digits = Math.min(4, Math.max(0, ...yTicks.map((tick) => (String(tick).split(".")[1] || "").length)));
-  const tickLabels = yTicks.map((tick) => tick.toFixed(digits));
+  const [yTicks, tickLabels] = roundLabels(y0, y1, Math.max(3, Math.floor(height / 60)));
   const box = { x: 12 + Math.max(...tickLabels.map((label) => widthOf(label, size - 1))), y: 20 };
   Object.assign(box, { width: width - box.x - 8, height: height - box.y - 24 });
   const px = (x) => box.x + ((x - x0) / (x1 - x0)) * box.width;
@@ -107,6 +136,7 @@ const drawFront = () => {
     const colour = isShown(row) ? colours.get(row.line) : "var(--rest)";
     if (isShown(row) && row.low !== null) {
       add("line", { x1: x, x2: x, y1: py(row.low), y2: py(row.high), stroke: colour, class: "whisker" });
+      for (let level = py(row.high); level < py(row.low); level += 8) points.push({ x, y: level, r: 1 });
     }
     const r = isShown(row) ? 6 : 4;
     points.push({ x, y, r });
@@ -127,9 +157,9 @@ const drawFront = () => {
   }));
   placeLabels(items, [...points, ...obstacles], { x: box.x, y: 16, width: box.width, height: box.height + 2 }, panel.higher).forEach((place, i) => {
     if (!place) return;
-    if (place.ring > 1) {
-      const [cx, cy] = [Math.max(place.x, Math.min(items[i].x, place.x + place.width)), place.y + (place.y > items[i].y ? 0 : place.height)];
-      add("line", { x1: items[i].x, y1: items[i].y, x2: cx, y2: cy, class: "leader" });
+    if (place.leader) {
+      const [[x1, y1], [x2, y2]] = place.leader;
+      add("line", { x1, y1, x2, y2, class: "leader" });
     }
     const label = add("text", { x: place.x + 1, y: place.y + size, class: "direct-label", "font-weight": items[i].weight }, items[i].text);
     if (!fits(labelled[i])) label.classList.add("out");

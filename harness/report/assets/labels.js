@@ -14,10 +14,19 @@ const shortTo = (text, width, size) => {
 const overlaps = (a, b, gap = 1) =>
   a.x < b.x + b.width + gap && b.x < a.x + a.width + gap && a.y < b.y + b.height + gap && b.y < a.y + a.height + gap;
 
+// The line from a point to the nearest edge of its label, and whether two such lines cross.
+const leaderTo = (box, x, y) => [[x, y], [Math.max(box.x, Math.min(x, box.x + box.width)), box.y > y ? box.y : box.y + box.height]];
+const cross = ([a, b], [c, d]) => {
+  const side = (p, q, r) => Math.sign((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]));
+  return side(a, b, c) !== side(a, b, d) && side(c, d, a) !== side(c, d, b);
+};
+
 /* Give each of `items` ({x, y, text, size, weight}), the most important first, a box near its point within `bounds`.
-   Boxes never overlap and avoid `points` ({x, y, r}) where they can. A label without room is left out (null). */
+   Boxes never overlap and avoid `points` ({x, y, r}) where they can. A label without room is left out (null);
+   one that lies far from its point has a `leader`. */
 const placeLabels = (items, points, bounds, isFreeAbove = true) => {
   const taken = [];
+  const leaders = [];
   return items.map(({ x, y, text, size, weight }) => {
     const width = widthOf(text, size, weight);
     const height = Math.round(size * 1.25);
@@ -37,11 +46,14 @@ const placeLabels = (items, points, bounds, isFreeAbove = true) => {
         if (isOutside || taken.some((other) => overlaps(box, other, 2))) return;
         const covered = points.filter((p) => overlaps(box, { x: p.x - p.r, y: p.y - p.r, width: 2 * p.r, height: 2 * p.r }, 0));
         const hidden = covered.reduce((sum, p) => sum + (p.r > 1 ? 14 : 3), 0);
-        const cost = hidden + 10 * ring + i;
-        if (best === null || cost < best.cost) best = { ...box, cost, ring };
+        const leader = ring > 1 ? leaderTo(box, x, y) : null;
+        const crossed = leader ? leaders.filter((other) => cross(leader, other)).length : 0;
+        const cost = hidden + 25 * crossed + 10 * ring + i;
+        if (best === null || cost < best.cost) best = { ...box, cost, leader };
       });
     }
     if (best) taken.push(best);
+    if (best && best.leader) leaders.push(best.leader);
     return best;
   });
 };
@@ -97,6 +109,12 @@ const roundTicks = (low, high, most) => {
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) found.push(Number((i * step).toPrecision(12)));
   return found;
+};
+// The same with their texts, which have the same number of decimals.
+const roundLabels = (low, high, most) => {
+  const values = roundTicks(low, high, most);
+  const digits = Math.min(4, Math.max(0, ...values.map((tick) => (String(tick).split(".")[1] || "").length)));
+  return [values, values.map((tick) => tick.toFixed(digits))];
 };
 const logTicks = (low, high, most) => {
   const [from, to] = [Math.floor(low), Math.ceil(high)];

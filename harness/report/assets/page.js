@@ -4,6 +4,7 @@ const report = JSON.parse(byId("data").textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const narrow = () => window.innerWidth < 700;
 const MOST_COLOURED = 8;
+const mostColoured = () => (narrow() ? 6 : MOST_COLOURED);
 const PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#949494"];
 
 let panel = report.panels[0];
@@ -36,10 +37,10 @@ const coloured = () => {
   const own = panel.sizes.length ? rowsAt(panel, panel.sizes[at]) : [];
   const key = costs[Number(byId("axis").value)].key;
   const front = [...frontOf(own.filter((row) => fitsIn(row, chosen)), key)].sort((a, b) => (better(a.score, b.score) ? -1 : 1));
-  const rest = own.length <= MOST_COLOURED ? own : answered.tied || [];
+  const rest = own.length <= mostColoured() ? own : answered.tied || [];
   const wanted = [answered.best, answered.saver, answered.cheap, ...front, ...rest].filter(Boolean).map((row) => row.line);
-  const known = picked.slice(-MOST_COLOURED);
-  return [...new Set([...known, ...wanted.filter((line) => !dropped.has(line))])].slice(0, MOST_COLOURED);
+  const known = picked.slice(-mostColoured());
+  return [...new Set([...known, ...wanted.filter((line) => !dropped.has(line))])].slice(0, mostColoured());
 };
 const assignColours = () => {
   colours = new Map();
@@ -54,7 +55,7 @@ const toggle = (line) => {
     dropped.add(line);
   } else {
     dropped.delete(line);
-    picked = [...picked, line].slice(-MOST_COLOURED);
+    picked = [...picked, line].slice(-mostColoured());
   }
   update();
 };
@@ -148,8 +149,10 @@ const makeSliders = () => {
     only.append(make("span", "Labels"), make("span", "the only size measured", "notes"), make("output", labelAt(0)));
     form.append(only);
   }
-  form.append(...[limitSlider("train", "Training"), limitSlider("memory", "Memory")].filter(Boolean));
+  const sliders = [limitSlider("train", "Training"), limitSlider("memory", "Memory")].filter(Boolean);
   const last = limitSlider("trainable", "Parameters");
+  form.append(...sliders);
+  byId("budget-help").hidden = !sliders.length && !last;
   if (!last) return;
   const more = document.createElement("details");
   more.append(make("summary", "Trainable parameters"), last);
@@ -161,7 +164,7 @@ const makeSliders = () => {
 const drawAnswer = () => {
   const target = byId("answer");
   if (!panel.sizes.length) {
-    answered = {};
+    [answered, colours] = [{}, new Map()];
     target.replaceChildren(make("p", "Nothing was scored.", "said"));
     return;
   }
@@ -172,7 +175,7 @@ const drawAnswer = () => {
   assignColours();
   const said = make("p", "", "said");
   for (const part of inWords(panel, at, chosen)) {
-    if (typeof part === "string") said.append(part);
+    if (typeof part === "string") said.append(unbroken(part));
     else {
       const name = named(part, "strong", part === answered.best ? "use" : "method");
       if (colours.has(part.line)) name.style.setProperty("--own", colours.get(part.line));
@@ -200,7 +203,8 @@ const show = () => {
   });
   [order, picked, dropped] = [{ column: null, down: true }, [], new Set()];
   const known = costs.findIndex((cost) => rowsOf(panel).some((row) => row.score !== null && row[cost.key] !== null));
-  byId("axis").value = String(Math.max(0, known));
+  setAxis(String(Math.max(0, known)));
+  byId("h-front").parentElement.hidden = known < 0;
   makeSliders();
   update();
 };
@@ -212,11 +216,13 @@ const openTarget = () => {
 };
 
 document.documentElement.classList.add("scripted");
-report.panels.forEach((one, i) => byId("panel").add(new Option(short(one.title, 120), i)));
-costs.forEach((cost, i) => byId("axis").add(new Option(cost.name, i)));
-byId("panel").value = byId("axis").value = "0";
+report.panels.forEach((one, i) => byId("panel").add(new Option(short(one.heading, 120), i)));
+const axes = [byId("axis"), byId("axis-too")];
+axes.forEach((axis) => costs.forEach((cost, i) => axis.add(new Option(cost.name, i))));
+const setAxis = (value) => axes.forEach((axis) => (axis.value = value));
+byId("panel").value = "0";
 byId("panel").addEventListener("change", show);
-byId("axis").addEventListener("change", update);
+axes.forEach((axis) => axis.addEventListener("change", () => (setAxis(axis.value), update())));
 byId("filter").addEventListener("input", drawTable);
 byId("only-fitting").addEventListener("change", drawTable);
 byId("sliders").addEventListener("submit", (event) => event.preventDefault());

@@ -78,5 +78,5 @@ const drawTable = () => {
   byId("full-table").replaceChildren(table);
   byId("table-notes").textContent =
     `${Math.min(rows.length, MOST_ROWS)} of ${rowsOf(panel).length} rows. The best score at each size is bold and coloured; ` +
-    "methods not shown to be worse are half bold. Rows that do not fit the budget are struck through.";
+    "methods not shown to be worse are half bold. Rows that do not fit the budget are grey and in italics.";
 };

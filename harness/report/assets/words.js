@@ -46,6 +46,8 @@ const seconds = (x) => {
   return x < 7200 ? fixed(x / 60, 1) + " min" : fixed(x / 3600, 1) + " h";
 };
 const percent = (x) => fixed(100 * x, x >= 0.0995 ? 0 : 1) + " %";
+// A number and its unit stay on one line.
+const unbroken = (text) => text.replace(/(\d) (s|ms|min|h|kB|MB|GB|%|labels?)(?![a-z])/g, "$1\u00a0$2");
 const several = (n, noun) => `${grouped(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 const costs = [
