@@ -443,7 +443,8 @@ def test_the_evaluation_lies_beside_the_model_and_the_model_loads_without_it(
     assert f"on {found.score.n_test} test rows" in shown
     assert "The test rows were held out from the data: a quarter of each class" in shown
     assert "The model was not trained on them." in shown
-    assert f"| {found.evaluation.errors['text'][0]} | {found.evaluation.errors['true'][0]} |" in shown
+    worst = found.evaluation.errors.iloc[0]
+    assert f"| {worst['true']} | {worst['predicted']} | {worst['text']} |" in shown
     assert f"`{EVALUATION}`" in (found.folder / "README.md").read_text()
     shutil.copytree(found.folder, tmp_path / "copy")
     (tmp_path / "copy" / EVALUATION).unlink()  # as models saved by version 0.1 are

@@ -239,10 +239,10 @@ def test_the_report_and_the_page_show_all_three(ran: tuple[Path, Task, list[Reco
     page = outside_scripts((folder / "report.html").read_text("utf-8"))
     errors = pd.read_csv(folder / "confident_errors.csv")
     assert "### Where tfidf is wrong" in markdown
-    assert "| class | test rows | rows predicted as it | precision | recall | F1 |" in markdown
+    assert "| class | test rows | predicted rows | precision | recall | F1 |" in markdown
     assert "![Confusions of tfidf" in markdown
     assert (folder / "figures" / "noisy-confusions.png").exists()
-    assert f"| {errors['text'][0]} | {errors['true'][0]} |" in markdown
+    assert f"| {errors['true'][0]} | {errors['predicted'][0]} | {errors['text'][0]} |" in markdown
     parts = page.split('<details class="part" data-panel="0">')
     for heading, words in {
         "Per class": "The best of this panel at its largest size is tfidf with",
@@ -251,7 +251,7 @@ def test_the_report_and_the_page_show_all_three(ran: tuple[Path, Task, list[Reco
     }.items():
         (panel,) = (part for part in parts if part.startswith(f"<summary><h2>{heading}</h2>"))
         assert words in panel
-    assert f'<th scope="row">{html.escape(errors["text"][0])}</th><td class="name">{errors["true"][0]}</td>' in panel
+    assert f">{html.escape(errors['text'][0])}</td>" in panel
 
 
 def test_without_the_data_rows_are_numbered(ran: tuple[Path, Task, list[Record]], tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_without_the_data_rows_are_numbered(ran: tuple[Path, Task, list[Record]]
     told, markdown = page.read_text("utf-8"), page.with_name("report.md").read_text("utf-8")
     errors = pd.read_csv(tmp_path / "out" / "confident_errors.csv")
     assert errors["text"].isna().all()
-    assert f"| test row {errors['row'][0]} | {errors['true'][0]} |" in markdown
+    assert f"| {errors['true'][0]} | {errors['predicted'][0]} | test row {errors['row'][0]} |" in markdown
     assert "it runs nothing twice" in told
     assert "it runs nothing twice" in markdown
     assert not any(text in told or text in markdown for text in task.test.texts)
@@ -299,7 +299,7 @@ def test_hostile_texts_and_classes_are_harmless(tmp_path: Path) -> None:
         assert "<img src=x" not in shown
         assert not {"\x1b", "\u202e", "\ud800"} & set(shown)
     assert "\\| pipe \\*\\*bold\\*\\* \\[x\\](javascript:alert(3)) \\`c\\`" in markdown
-    table = markdown.split("| text | label |")[1].split("\n\n")[0]
+    table = markdown.split("| label | predicted | text |")[1].split("\n\n")[0]
     assert len(table.splitlines()) == 2 + 6  # no text breaks out of its row
     assert max(map(len, markdown.splitlines())) < 3000
     for row in csv.reader((tmp_path / "out" / "confident_errors.csv").open(newline="", encoding="utf-8")):

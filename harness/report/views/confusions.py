@@ -44,7 +44,7 @@ def draw_confusions(answers: ClassAnswers, title: str, panel: str) -> Figure:
     longest = max(map(len, names))
     side = 0.5 * len(names) + 0.085 * longest
     width, height = max(5.4, 1.2 + side), max(3.4, 1.0 + side)
-    letters = int(9 * width)
+    letters = int(11 * width)
     with look():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
@@ -109,7 +109,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     if winner.answers.n_classes > _MOST_CLASSES:
         yield confusions_table(found.head(_MOST_PAIRS))
         return
-    title = f"Confusions of {winner.variant}, in % of each right class"
+    title = f"Confusions of {winner.variant}, % of each right class"
     draw = partial(draw_confusions, winner.answers, title, panel.title)
     yield Picture("confusions", f"{title}: {panel.title}", draw, on_page=False)
     told = said("Each row is a right class. Its fields show how its test rows are predicted, in %.")
