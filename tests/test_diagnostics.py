@@ -22,6 +22,7 @@ from harness.analysis.diagnostics import (
     per_class,
 )
 from harness.api.known_rows import known_texts
+from harness.data.spec import TaskSpec
 from harness.data.table import table_task
 from harness.records.record import Predictions, Record, Score
 from harness.records.validation import check_predictions
@@ -261,8 +262,8 @@ def test_without_the_data_rows_are_numbered(ran: tuple[Path, Task, list[Record]]
     errors = pd.read_csv(tmp_path / "out" / "confident_errors.csv")
     assert errors["text"].isna().all()
     assert f"| {errors['true'][0]} | {errors['predicted'][0]} | test row {errors['row'][0]} |" in markdown
-    assert "it runs nothing twice" in told
-    assert "it runs nothing twice" in markdown
+    assert "runs nothing twice" in told
+    assert "runs nothing twice" in markdown
     assert not any(text in told or text in markdown for text in task.test.texts)
 
 
@@ -277,6 +278,26 @@ def test_texts_of_other_rows_are_not_shown(ran: tuple[Path, Task, list[Record]])
     assert ReportData(records, {"other rows": rows}).winners.popitem()[1].known is None
     relabelled = dataclasses.replace(task, provenance={**task.provenance, "from": "hub"})
     assert known_texts([relabelled]) == {}
+
+
+def test_both_texts_of_a_pair_are_quoted(tmp_path: Path) -> None:
+    with (tmp_path / "pairs.csv").open("w", newline="") as handle:
+        rows = [(f"first {i}", "second " * 200 + str(i), "is" if i % 2 else "not") for i in range(60)]
+        csv.writer(handle).writerows([("a", "b", "label"), *rows])
+    spec = TaskSpec.model_validate(
+        {
+            "name": "pairs",
+            "kind": "text-pair",
+            "data": {"files": {"train": str(tmp_path / "pairs.csv")}},
+            "columns": {"first": "a", "second": "b"},
+            "description": "pairs",
+        }
+    )
+    task = kinds.get("text-pair").prepare(spec, None)
+    (known,) = known_texts([task]).values()
+    shown = known.excerpt(0)
+    assert shown.startswith(f"{task.test.fields['first'][0]} ‖ second second")
+    assert len(shown) <= 201 + 3
 
 
 HOSTILE = (
