@@ -19,6 +19,7 @@ _NO_TEXTS = (
     "The records hold no texts, so rows are shown by their number, from 0. The report of `harness run` shows the texts of "
     "your own data and of a mirror. The same command again runs nothing twice."
 )
+_QUOTED = "The texts are quoted from the data, shortened: think of that before you share this report."
 
 
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
@@ -33,8 +34,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
         if winner.answers.confidence is not None
         else f"Test rows that {winner.variant} gets wrong. {_NO_PROBABILITIES}"
     )
-    if winner.known is None:
-        yield Words(_NO_TEXTS, said(_NO_TEXTS.replace("`", "")).html)
+    yield Words(_NO_TEXTS, said(_NO_TEXTS.replace("`", "")).html) if winner.known is None else said(_QUOTED)
     yield errors_table(found)
 
 

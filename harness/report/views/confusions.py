@@ -26,6 +26,7 @@ _MOST_CLASSES = 20
 
 _MOST_PAIRS = 15
 _LONGEST_NAME = 24
+_FIELD_INCHES = 0.5
 _LEAST_SHARE = 0.005
 """Share below which a field stays empty: it would be rounded to 0 %."""
 
@@ -41,13 +42,11 @@ def shares_of(answers: ClassAnswers) -> npt.NDArray[np.float64]:
 def draw_confusions(answers: ClassAnswers, title: str, panel: str) -> Figure:
     """Draw the matrix: right classes in rows, predicted ones in columns, each field in percent of its row."""
     shares, names = shares_of(answers), _names(answers)
-    longest = max(map(len, names))
-    side = 0.5 * len(names) + 0.085 * longest
-    width, height = max(5.4, 1.2 + side), max(3.4, 1.0 + side)
-    letters = int(11 * width)
+    side = _FIELD_INCHES * len(names)
+    letters = max(72, int(12 * side))
     with look():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(side, side))
+        axes = figure.add_axes((0, 0, 1, 1))  # labels stand outside; figures are cut to what is drawn
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), share in np.ndenumerate(shares):
             if share >= _LEAST_SHARE:
@@ -59,7 +58,7 @@ def draw_confusions(answers: ClassAnswers, title: str, panel: str) -> Figure:
         axes.set_yticks(range(len(names)), labels)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("right class (test rows)")
-        figure.suptitle(f"{wrapped(title, letters)}\n{wrapped(panel, letters)}", x=0.01, ha="left", fontsize=10)
+        axes.set_title(f"{wrapped(title, letters)}\n{wrapped(panel, letters)}", loc="left", fontsize=10)
     return figure
 
 
