@@ -248,7 +248,7 @@ def test_the_report_and_the_page_show_all_three(ran: tuple[Path, Task, list[Reco
     for heading, words in {
         "Per class": "The best of this panel at its largest size is tfidf with",
         "Confusions": "Most frequent confusion of tfidf (right → predicted): ",
-        "Confident errors": "Errors with a high probability are often wrong labels",
+        "Confident errors": "its most confident errors are often wrong labels",
     }.items():
         (panel,) = (part for part in parts if part.startswith(f"<summary><h2>{heading}</h2>"))
         assert words in panel

@@ -10,7 +10,7 @@ from harness.report.known_rows import KnownRows
 from harness.report.tables import each
 from harness.support import text
 
-WORTH_READING = "Errors with a high probability are often wrong labels: read these rows first."
+WORTH_READING = "Where a method is good, its most confident errors are often wrong labels: read these rows first."
 RECALL_AND_PRECISION = (
     "Recall is the share of a class's test rows that are predicted as it. Precision is the share of the rows predicted "
     "as it that are right."

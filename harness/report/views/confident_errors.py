@@ -19,7 +19,9 @@ _NO_TEXTS = (
     "The records hold no texts, so rows are shown by their number, from 0. The report of `harness run` shows the texts of "
     "your own data and of a mirror. The same command again runs nothing twice."
 )
-_QUOTED = "The texts are quoted from the data, shortened: think of that before you share this report."
+_QUOTED = (
+    "The texts are quoted from the data and shortened. Check that you may share them before you share this report."
+)
 
 
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
