@@ -16,8 +16,8 @@ _NO_PROBABILITIES = (
     "Its predictions have no probabilities, so that the errors have no order. Every seed gets these rows wrong."
 )
 _NO_TEXTS = (
-    "The records hold no texts, so rows are shown by their number, from 0. The report of `harness run` shows the texts of "
-    "your own data and of a mirror. The same command again runs nothing twice."
+    "The records hold no texts, so rows are shown by their number, from 0. The report of `harness run` shows the texts "
+    "of your own data and of a mirror. The same command again runs nothing twice."
 )
 _QUOTED = (
     "The texts are quoted from the data and shortened. Check that you may share them before you share this report."
