@@ -42,7 +42,8 @@ def _run(steps: list[Block], folder: Path) -> str:
         elif block.language == "sh":
             for program, *arguments in commands(block.text):
                 if program == "harness":
-                    printed.append(run_cli(*arguments, cwd=folder, COLUMNS=COLUMNS))
+                    is_timed = arguments[0] == "choose"  # its time limit starts with its process
+                    printed.append(run_cli(*arguments, cwd=folder, own_process=is_timed, COLUMNS=COLUMNS))
                 else:
                     assert program == "python", f"line {block.line}: mark what cannot be run here, {program!r}"
                     printed.append(_python(arguments, folder))
@@ -95,6 +96,24 @@ def test_a_tutorial_runs_as_it_is_written(page: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_runs_with_its_longer_steps(page: Path, tmp_path: Path) -> None:
+    check_shown(page, run_page(page, tmp_path, slow=True), slow=True)
+
+
+def test_examples_of_plug_ins_are_those_of_the_example_package() -> None:
+    """`test_plug_ins.py` runs them in worker processes."""
+    files = {path.name: path.read_text("utf-8").rstrip() for path in (ROOT / "tests" / "plugin").rglob("*.py")}
+    shown = [block for page in GUIDES for block in blocks(page) if block.title in files]
+    assert {block.title for block in shown} == {"char_bayes.py", "grading.py", "grade_error.py"}
+    for block in shown:
+        assert block.title is not None
+        assert block.text == files[block.title]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_runs_with_its_longer_steps(page: Path, tmp_path: Path) -> None:
+    if not any(block.mark == "slow" for block in blocks(page)):
+        pytest.skip("no longer steps")
     check_shown(page, run_page(page, tmp_path, slow=True), slow=True)
 
 
