@@ -43,7 +43,9 @@ def blocks(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.start("language")) + 1
         found.append(Block(match["language"], body, line, match["title"], match["mark"]))
     n_fences = len(re.findall(r"^ *```", text, re.MULTILINE))
-    assert n_fences == 2 * len(found), f"{page}: {n_fences} fences, {len(found)} blocks: a fence or a title is malformed"
+    assert n_fences == 2 * len(found), (
+        f"{page}: {n_fences} fences, {len(found)} blocks: a fence or a title is malformed"
+    )
     return found
 
 

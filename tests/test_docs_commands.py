@@ -54,14 +54,22 @@ def test_commands_of_the_documentation_exist(page: Path) -> None:
             raise AssertionError(f"{where}: {getattr(error, 'message', error)}") from error
         suite = asked.get("suite")
         if suite is not None and not re.search(r"[/.]|^[A-Z]+$", suite):
-            assert suite in suite_names() or f"{suite}.yaml" in text or f"\n{suite} = " in text, f"{where}: no such suite"
+            assert suite in suite_names() or f"{suite}.yaml" in text or f"\n{suite} = " in text, (
+                f"{where}: no such suite"
+            )
         for method in split_top_level(asked.get("methods") or ""):
             name = method.partition("[")[0].strip()
             assert name in methods.names() or f'"{name}"' in text, f"{where}: no method {name!r}"
 
 
 def test_unknown_commands_options_and_missing_arguments_are_found() -> None:
-    for words in (["trian"], ["run", "--withn", "20m"], ["run", "--seed", "0"], ["choose", "--within", "1m"], ["run", "a", "b"]):
+    for words in (
+        ["trian"],
+        ["run", "--withn", "20m"],
+        ["run", "--seed", "0"],
+        ["choose", "--within", "1m"],
+        ["run", "a", "b"],
+    ):
         with pytest.raises(Exception, match=r"."):
             parse(words)
     assert parse(["run", "topics", "--within", "20m"])["within"] == "20m"
