@@ -152,7 +152,7 @@ def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny:
     options = ["--sizes", "12", "--seeds", "0", "--store", "failing.sqlite"]
     output = run_cli(*failing, *options, cwd=folder, code=1)
     assert "try a learning rate below" in output
-    assert "1 cells failed" in output
+    assert "1 cell failed" in output
     assert "0 cells run, 1 was there already" in run_cli(*failing, *options, cwd=folder, code=1)
     assert "1 cell run" in run_cli(*failing, *options, "--retry-failed", cwd=folder, code=1)
     with Store.open(folder / "failing.sqlite", create=False) as store:

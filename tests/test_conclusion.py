@@ -11,7 +11,7 @@ import pytest
 
 from harness.records.budgets import Budget
 from harness.records.record import Record
-from harness.report.conclusion import conclusion
+from harness.report.conclusion import conclude
 from harness.report.contrasts import standings
 from harness.report.tables import comparison
 from harness.support.errors import UsageError
@@ -19,7 +19,7 @@ from tests.record_factory import make_grid, make_record, with_facts
 
 
 def said(records: Sequence[Record]) -> str:
-    sentence = conclusion(records)
+    sentence = conclude(records)
     assert sentence is not None
     return sentence
 
@@ -132,6 +132,6 @@ def test_several_tasks_are_counted_and_not_pooled() -> None:
 
 
 def test_there_is_no_sentence_without_a_score() -> None:
-    assert conclusion([make_record(status="failed")]) is None
+    assert conclude([make_record(status="failed")]) is None
     with pytest.raises(UsageError, match="nothing to report"):
-        conclusion([])
+        conclude([])

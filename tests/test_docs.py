@@ -13,6 +13,7 @@ import pytest
 from harness.methods import methods
 from harness.tasks import kinds
 from tools.docs.command_line import commands, examples
+from tools.docs.navigation import with_navigation
 from tools.docs.pages import NOTICE, make_pages
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,8 @@ def test_the_pages_are_up_to_date() -> None:
         str(path.relative_to(REFERENCE)) for path in REFERENCE.rglob("*.md") if NOTICE in path.read_text("utf-8")
     }
     assert written == set(pages)
+    config = (ROOT / "zensical.toml").read_text("utf-8")
+    assert with_navigation(config, ROOT / "docs", pages) == config, "run `python -m tools.docs`"
 
 
 @pytest.mark.parametrize("name", commands())

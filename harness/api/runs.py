@@ -74,9 +74,9 @@ class RunResult(Results):
     @functools.cached_property
     def answer(self) -> str | None:
         """The result in one sentence, which claims no more than was tested; None if nothing was scored."""
-        from harness.report import conclusion
+        from harness.report import conclude
 
-        return None if self.observations is None else conclusion(self.observations)
+        return None if self.observations is None else conclude(self.observations)
 
     @property
     def disturbed(self) -> tuple[Record, ...]:

@@ -39,9 +39,10 @@ def run_command(store: str, within: str | None, *, as_json: bool = False, **aske
     if as_json:
         print_json(_summary(result, next_command))
     if result.interrupted:
+        done = result.n_run + result.n_before
         say(
-            f"Stopped after {result.n_cells - result.n_left} of {text.counted(result.n_cells, 'cell')}. The same command "
-            f"resumes with the rest. Records: {result.store}"
+            f"Stopped after {done:,} of {text.counted(result.n_cells, 'cell')}. The same command resumes with the "
+            f"rest. Records: {result.store}"
         )
         return _STOPPED
     if not as_json:

@@ -9,7 +9,7 @@ from .class_tables import per_class_table as per_class_table
 from .class_tables import worst_confusion as worst_confusion
 from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
-from .conclusion import conclusion as conclusion
+from .conclusion import conclude as conclude
 from .folder import check_report_folder as check_report_folder
 from .known_rows import KnownRows as KnownRows
 from .known_rows import KnownTexts as KnownTexts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class _Settled:
     n_others: int
 
 
-def conclusion(source: RecordSource) -> str | None:
+def conclude(source: RecordSource) -> str | None:
     """Return the answer of a comparison as one sentence; None if nothing was scored.
 
     For one table, the sentence is about the largest of the sizes at which most methods compete. It names the best
@@ -122,7 +122,7 @@ def _of_several(settled: Sequence[_Settled]) -> str:
     """Count the tables in which methods are best, or not shown to be worse than the best."""
     best = Counter(text.plain(one.best.variant) for one in settled)
     not_worse = Counter(best)
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for one in settled:
         not_worse.update(text.plain(row.variant) for row in one.tied)
         for row in (one.best, *one.tied):

@@ -91,7 +91,8 @@ class Pending:
                     seconds, is_measured = self._forecast(group, self._examples[group])
                     totals[is_measured] += count * seconds
             self._left = (totals, now)
-        left = self.pace.seconds_left(self._left[0][True], self._left[0][False])
+        measured, by_arithmetic = (self._left[0][True], self._left[0][False]) if self._queue else (0.0, 0.0)
+        left = self.pace.seconds_left(measured, by_arithmetic)
         return left if left is None or self._deadline is None else max(0.0, min(left, self._deadline - now))
 
     def _forecast(self, group: Hashable, planned: PlannedCell) -> tuple[float, bool]:

@@ -112,7 +112,7 @@ def _row(rows: pd.DataFrame) -> tuple[str, ...]:
     mark = "†" if many["defaults_chosen_here"] else ""
     seen = "‡" if text.present(many["backbone_has_seen"]) and many["backbone_has_seen"] else ""
     several = len(rows) > 1
-    seeds = sorted({int(few["n_seeds"]), int(many["n_seeds"])}, reverse=True)
+    seeds = dict.fromkeys((int(few["n_seeds"]), int(many["n_seeds"])))  # one number where both are the same
     return (
         f"[{many['task']}](../suites.md#{many['task']}){mark}{seen}",
         many["metric"].replace("_", " "),

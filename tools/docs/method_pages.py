@@ -29,6 +29,10 @@ _BLOCKS = 6
 """Blocks of the default backbone, all-MiniLM-L6-v2."""
 
 
+_FIXED_BYTES = {"qlora": "half a byte each in the blocks' matrices and 4 bytes each elsewhere"}
+"""Memory of the fixed parameters, for methods that do not keep them in float32."""
+
+
 def method_pages() -> dict[str, str]:
     """Return the overview and each method's page by its path."""
     ours = [cls for cls in methods if own(methods, cls.name)]
@@ -179,8 +183,8 @@ def _cost(cls: type[Method]) -> Iterator[str]:
         )
     elif many.steps and many.texts_per_step:
         yield (
-            "Almost all parameters are fixed, at 4 bytes each. A trained one takes 16: weight, gradient and two "
-            "moments of AdamW."
+            f"Almost all parameters are fixed, at {_FIXED_BYTES.get(cls.name, '4 bytes each')}. A trained one takes 16 "
+            "bytes: weight, gradient and two moments of AdamW."
         )
     yield _prediction(many)
 
@@ -190,12 +194,11 @@ def _steps(few: Workload, many: Workload) -> str:
         f"{load.steps:,} steps of {load.texts_per_step} texts with {labels} labels"
         for load, labels in ((few, _LABELS[0]), (many, _LABELS[1]))
     ]
-    passes = f"{many.passes_per_text:.2g}".removesuffix(".0")
+    passes = f"{many.passes_per_text:.2g} forward pass{'' if many.passes_per_text == 1 else 'es'}"
     total = many.encoded + many.steps * many.texts_per_step * many.passes_per_text
-    back = "backward pass included"
     return (
-        f"A fit takes {sizes[0]}, and {sizes[1]}. A text of a step costs {passes} forward passes, {back}: "
-        f"{total:,.0f} forward passes in all with {_LABELS[1]} labels."
+        f"A fit takes {sizes[0]}, and {sizes[1]}. With its backward pass, a text of a step costs as much as {passes}. "
+        f"That makes {total:,.0f} forward passes in all with {_LABELS[1]} labels."
     )
 
 

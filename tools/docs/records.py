@@ -91,6 +91,7 @@ def _columns(columns: Any) -> str:
 
 _ONLY_IN_COMPARISON = {
     "variant": "the method, with the settings that tell its configurations apart",
+    "settings": "all settings that tell the configuration apart; empty where none do",
     "basis": "what the interval covers: seeds and test rows, test rows only, or seeds only",
     "n_seeds": "seeds with a score",
     "peak_bytes": "median peak memory",
