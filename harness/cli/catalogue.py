@@ -69,7 +69,8 @@ def show_methods(name: str | None, task: str | None = None, *, as_json: bool = F
         about = Text(cls.trains)
         origin = methods.origin(cls.name)
         package = f" · from {origin}" if origin else ""
-        about.append(f"\nneeds {_needs_of(cls)} · {cls.source}{package}", style="dim")
+        mark = "experimental · " if cls.experimental else ""
+        about.append(f"\n{mark}needs {_needs_of(cls)} · {cls.source}{package}", style="dim")
         brief = _settings_in_brief(cls)
         if brief:
             about.append(f"\n{brief}")
@@ -216,6 +217,8 @@ def _explain(console: Console, cls: type[Method]) -> None:
     for paragraph in re.split(r"\n\s*\n", split_docstring(cls.__doc__ or "")[0]):
         console.print(Text(re.sub(r"\n(?=\w|`)", " ", paragraph) + "\n"))  # lines of a list keep theirs
     console.print(Text(f"Trains: {cls.trains}\nNeeds: {_needs_of(cls)}"))
+    if cls.experimental:
+        console.print(Text(f"Experimental: {cls.experimental}"))
     served = [kind.name for kind in kinds if _serves_kind(cls, kind)]
     console.print(Text(f"Kinds of task: {', '.join(served)}\nSource: {cls.source}"))
     if methods.origin(cls.name):

@@ -79,6 +79,9 @@ def _run(
         typer.Option(help="With --executor ray: number of workers. Default: one per GPU, or one per node."),
     ] = None,
     ray_cores: Annotated[int | None, typer.Option(help="With --executor ray: cores of each worker.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output; all else on standard error.")
+    ] = False,
 ) -> None:
     """Run the missing cells of a suite, and report the results.
 

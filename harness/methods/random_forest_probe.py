@@ -30,9 +30,14 @@ _MOST_UNPACKED = 200
 class RandomForestProbe(FrozenFeatures):
     """Fit a random forest on the frozen backbone's pooled vector.
 
+    Each of T trees grows on a bootstrap sample of the encoded rows and tries a random part of the features at a split.
+    The forest averages the shares of classes in the leaves that a vector z falls into:
+
+        p(c) = (1 / T) * sum over trees of  share of c in leaf(z)
+
     `n_trainable` is the number of nodes of all trees: each holds a threshold or, at a leaf, shares of classes.
     Operations of a fit beyond encoding are the comparisons of growing the trees: splitting a node sorts its rows by
-    each feature tried.
+    each feature tried. The forest is saved in skops' format, and every tree is checked when it is read.
 
     Attributes:
         n_trees: number of trees.
