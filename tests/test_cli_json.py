@@ -129,3 +129,14 @@ def test_forget_lists_and_deletes_only_when_told(folder: Path) -> None:
     assert len(preview["records"]) == 12
     assert (preview["n_forgotten"], preview["n_left"]) == (0, 73)
     assert (answer(folder, "forget", "--yes")["n_forgotten"], answer(folder, "forget")["n_left"]) == (12, 61)
+
+
+def test_the_page_of_a_report_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: not opened.append(address))
+    code, out, _ = run_apart("report", "--open", cwd=folder)
+    assert code == 0
+    assert opened == [(folder / "reports" / "all" / "report.html").as_uri()]
+    assert "Report: reports/all/report.html" in out
+    assert "browser" not in out
+    assert answer(folder, "report", "--overwrite")["opened"] is True
