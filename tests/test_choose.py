@@ -228,7 +228,7 @@ def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
 
     assert steps(60, ["tfidf", "linear-probe"]) == ["tfidf", "put aside", "linear-probe"]
     assert steps(9, ["tfidf", "linear-probe"])[:2] == ["tfidf", "put aside"]
-    assert "words alone" in steps(9, ["tfidf", "linear-probe"])[2]
+    assert "only methods on words" in steps(9, ["tfidf", "linear-probe"])[2]
     assert steps(9, ["linear-probe"]) == ["linear-probe"]  # all that was asked for
 
 
@@ -378,7 +378,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(table: Path, tmp_pa
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     said = run_cli("choose", "--data", str(table), "--save", "full", "--within", "1m", cwd=tmp_path, code=2)
-    assert "exists already" in said
+    assert "which exists and is not empty" in said
     assert "Unknown method" in run_cli(*given, "--within", "1m", "--methods", "fool", cwd=tmp_path, code=2)
     lines = ["text,label", *(f"the same text,{'ab'[i % 2]}" for i in range(40))]
     (tmp_path / "same.csv").write_text("\n".join(lines))

@@ -74,8 +74,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
         ):
             console.print(line, markup=False, soft_wrap=True)
     console.print(
-        f"Model: {save}. Records of all fits: {store}. Took {describe_duration(chosen.seconds)}.\n"
-        "Predict new texts with it:\n"
+        f"Model: {save}\nRecords of all fits: {store}\nTook {describe_duration(chosen.seconds)}. Predict new texts:\n"
         f"harness predict --model {save} --data new.csv --text {text} --out out.csv",
         markup=False,
         soft_wrap=True,
