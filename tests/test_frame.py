@@ -27,7 +27,7 @@ HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", 'a,"b"\nc', 
 
 def test_the_export_has_exactly_the_columns_promised_in_their_order():
     assert list(export_frame([]).columns) == NAMES
-    assert list(tidy_frame([]).columns) == [*NAMES, *(column.name for column in EXTRA_COLUMNS), "variant"]
+    assert list(tidy_frame([]).columns) == [*NAMES, *(column.name for column in EXTRA_COLUMNS), "variant", "settings"]
     assert all(column.doc for column in EXPORT_COLUMNS + EXTRA_COLUMNS)
 
 
@@ -70,11 +70,16 @@ def test_two_configurations_of_a_method_never_share_a_label():
     assert tidy_frame(records)["variant"].tolist() == [
         "lora[rank=4]",
         "lora[rank=8]",
-        "lora[rank=8, target.layers=[1,2], target.part=all]",
+        "lora[rank=8, +2]",
         'lora[rank="8"]',
         "full",
         "full",
         "head",
+    ]
+    assert tidy_frame(records)["settings"].tolist()[2:5] == [
+        "rank=8, target.layers=[1,2], target.part=all",
+        'rank="8"',
+        "",
     ]
     versions = tidy_frame([make_record("head", version=1), make_record("head", version=2)])["variant"]
     assert versions.tolist() == ["head[version=1]", "head[version=2]"]

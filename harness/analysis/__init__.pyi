@@ -1,3 +1,8 @@
+from .diagnostics import ClassAnswers as ClassAnswers
+from .diagnostics import confident_errors as confident_errors
+from .diagnostics import confusion_matrix as confusion_matrix
+from .diagnostics import confusions as confusions
+from .diagnostics import per_class as per_class
 from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
 from .frame import Dtype as Dtype
 from .frame import check_export as check_export
@@ -6,10 +11,12 @@ from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
 from .frame import write_csv as write_csv
+from .ranks import MIN_TESTED_TASKS as MIN_TESTED_TASKS
 from .ranks import Ranking as Ranking
 from .ranks import cliques as cliques
 from .ranks import holm as holm
 from .ranks import rank as rank
+from .stats import MIN_TESTED_SEEDS as MIN_TESTED_SEEDS
 from .stats import Difference as Difference
 from .stats import paired_difference as paired_difference
 from .stats import pareto_front as pareto_front

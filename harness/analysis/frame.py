@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from harness.records import Cell, Record, canonical_text, storable, variants
+from harness.records import Cell, ConfigurationName, Record, canonical_text, configuration_names, storable
 from harness.support import Recogniser, UsageError, check_output, csv_field, csv_starts_with, json_lines_hold, replacing
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
@@ -59,7 +59,7 @@ EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("family", "string", "family of the method", lambda record: record.family),
     Column("n_train", "Int64", "labels the method may look at", lambda record: record.cell.n_train),
     Column("budget", "string", "what the fit may spend", lambda record: record.cell.budget.label()),
-    Column("seed", "Int64", "of draw, initialisation and order", lambda record: record.cell.seed),
+    Column("seed", "Int64", "seed of draw, initialisation and order", lambda record: record.cell.seed),
     Column("status", "string", "status of the cell", lambda record: record.status),
     Column("metric", "string", "the task's main metric", _score("metric")),
     Column("score", "Float64", "the metric on the test rows", _score("value")),
@@ -129,7 +129,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         lambda record: record.utilisation,
     ),
     Column("energy_joules", "Float64", "energy of training", _cost("energy_joules")),
-    Column("price", "Float64", "of the cell, at the stated price of an hour", lambda record: record.price),
+    Column("price", "Float64", "price of the cell, at the stated price of an hour", lambda record: record.price),
     Column("fit_peak_bytes", "Int64", "peak memory of training", _cost("fit_peak_bytes")),
     Column("predict_peak_bytes", "Int64", "peak memory of predicting", _cost("predict_peak_bytes")),
     Column("peak_reserved_bytes", "Int64", "peak that the accelerator's allocator held", _cost("peak_reserved_bytes")),
@@ -172,7 +172,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )
-"""Columns that reports need beyond the export; `variant` (see `tidy_frame`) follows them."""
+"""Columns that reports need beyond the export; `variant` and `settings` (see `tidy_frame`) follow them."""
 
 
 def export_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -181,17 +181,20 @@ def export_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row per record: the columns of `export_frame`, `EXTRA_COLUMNS`, and `variant` (see `variants`)."""
+    """Return one row per record: the columns of `export_frame`, `EXTRA_COLUMNS`, `variant` and `settings`.
+
+    `variant` is the label of the configuration, `settings` what distinguishes it in full (see `configuration_names`).
+    """
     columns = EXPORT_COLUMNS + EXTRA_COLUMNS
     rows: list[list[Any]] = []
-    cells: list[Cell] = []
-    defaults: list[dict[str, Any]] = []
+    kept: list[_Named] = []
     for record in records:  # a stream: each record's predictions are dropped as soon as its row is made
         rows.append([column.get(record) for column in columns])
-        cells.append(record.cell)
-        defaults.append(record.facts.defaults)
+        kept.append(_Named.of(record))
     frame = _build(columns, rows)
-    frame["variant"] = pd.array(variants(cells, defaults), dtype="string")
+    names = _names(kept)
+    for i, name in enumerate(_OF_NAMES):
+        frame[name] = pd.array([found[i] for found in names], dtype="string")
     return frame
 
 
@@ -199,12 +202,42 @@ def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, l
     """Return some columns of `tidy_frame` as plain values, None for null; fast enough for 100,000 records."""
     by_name = {column.name: column for column in EXPORT_COLUMNS + EXTRA_COLUMNS}
     found: dict[str, list[Any]] = {}
+    named: list[ConfigurationName] | None = None
     for name in names:
-        if name == "variant":
-            found[name] = variants([record.cell for record in records], [record.facts.defaults for record in records])
+        if name in _OF_NAMES:
+            named = _names(map(_Named.of, records)) if named is None else named
+            found[name] = [one[_OF_NAMES.index(name)] for one in named]
         else:
             found[name] = _values(by_name[name], map(by_name[name].get, records))
     return found
+
+
+_OF_NAMES = ("variant", "settings")
+"""Columns of the parts of a `ConfigurationName`, in order."""
+
+
+class _Named(NamedTuple):
+    """The parts of a record that name its configuration."""
+
+    cell: Cell
+    defaults: dict[str, Any]
+    device: str
+    is_evidence: bool
+
+    @classmethod
+    def of(cls, record: Record) -> _Named:
+        """Return the parts of one record."""
+        return cls(record.cell, record.facts.defaults, record.device, record.facts.is_evidence)
+
+
+def _names(kept: Iterable[_Named]) -> list[ConfigurationName]:
+    kept = list(kept)
+    return configuration_names(
+        [one.cell for one in kept],
+        [one.defaults for one in kept],
+        devices=[one.device for one in kept],
+        is_evidence=[one.is_evidence for one in kept],
+    )
 
 
 @dataclass(frozen=True)
@@ -360,8 +393,8 @@ def _writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
     """
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        given = f"'{path.suffix}'" if path.suffix else "no ending"
-        raise UsageError(f"'{path}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+        *endings, last = _WRITERS
+        raise UsageError(f"'{path}' was given; expected a name that ends in {', '.join(endings)} or {last}.")
     return writer
 
 

@@ -160,7 +160,7 @@ def _is_cut(record: Record) -> bool:
 def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the configuration of each record, or the fullest of its method that does not contradict it."""
     by_method: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    unstated: defaultdict[str, set[str]] = defaultdict(set)
+    unstated: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for record in records:
         config = record.cell.config
         by_method[record.cell.method].setdefault(encode(config), config)
@@ -177,9 +177,10 @@ def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
 _NOTHING = object()
 
 
-def _says(fuller: dict[str, Any], config: dict[str, Any], unstated: set[str]) -> bool:
+def _says(fuller: dict[str, Any], config: dict[str, Any], unstated: dict[str, Any]) -> bool:
     more = fuller.keys() - config.keys()
-    return not more & unstated and all(fuller.get(name, _NOTHING) == v for name, v in config.items())
+    at_defaults = all(fuller[name] == unstated[name] for name in more & unstated.keys())
+    return at_defaults and all(fuller.get(name, _NOTHING) == v for name, v in config.items())
 
 
 def _point(task: str, name: str, records: list[Record]) -> Point:

@@ -22,6 +22,15 @@ _CHOOSING_SUITES = frozenset({"defaults", "choose"})
 """Suites of version 0.1 whose records chose default settings, or a method for a user's data, on validation rows."""
 
 _WORDS: dict[str, Any] = {"analyzer": "word", "ngrams": 2}
+_OF_TRAINING: dict[str, Any] = {
+    **{"accumulation": 1, "gradient_checkpointing": False, "l2_start": 0.0},
+    **{"patience": None, "transformer_dropout": None, "validation_fraction": 0.2},
+}
+"""Settings of training that version 0.1 gained, with the values that leave a fit as it was before."""
+
+_OF_FEATURES: dict[str, Any] = {"layer": "last", "pooling": "own"}
+"""The same of methods on frozen features."""
+
 _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None}
 _SHARED_FOLDER = "-1-thread"
 """Suffix of folders of reference results that two processes measured at the same time."""
@@ -156,12 +165,19 @@ def _n_terms(cell: Mapping[str, Any], cost: Mapping[str, Any], dataset: Mapping[
 
 
 def _defaults(method: str, config: Mapping[str, Any], role: Role | None) -> dict[str, Any]:
-    """Return the settings of version 0.1 that a configuration states only if they differ from their defaults."""
+    """Return the settings that a configuration states only if they differ from their defaults.
+
+    The first records of version 0.1 lack settings that came later: their fits were those of the defaults.
+    """
     found: dict[str, Any] = {"tune": None}
     if method == "tfidf" or "analyzer" in config:
         found["analyzer"] = "word"
     if "compile" in config or (role in TRAINS_INSIDE and "n_pairs" not in config):  # SetFit compiles nothing
         found["compile"] = False
+    if role in TRAINS_INSIDE and "n_pairs" not in config:
+        found |= {name: value for name, value in _OF_TRAINING.items() if name not in config}
+    if "c_grid" in config and role == "frozen features":
+        found |= {name: value for name, value in _OF_FEATURES.items() if name not in config}
     return found
 
 

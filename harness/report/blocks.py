@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import html
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,18 @@ class Picture:
 
 Block = Words | TableBlock | Picture
 """One part of a view in report.md or on the page."""
+
+
+def folded(summary: str, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Return blocks that the page shows when a reader opens the summary; report.md shows them as they are."""
+    yield Words(html=f"<details><summary>{html.escape(text.plain(summary))}</summary>")
+    yield from blocks
+    yield Words(html="</details>")
+
+
+def said(words: str) -> Words:
+    """Return a paragraph of plain text for both renderings."""
+    return Words(text.markdown(words), f"<p>{html.escape(text.plain(words))}</p>")
 
 
 def markdown_table(table: TableBlock) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis import Difference, holm
-from harness.records import Record, storable
+from harness.analysis import MIN_TESTED_SEEDS, Difference, holm
+from harness.records import Record, storable, variants
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, RecordSource, observe
 from harness.support import UsageError
@@ -82,11 +82,11 @@ def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
 
     Cells match when task, backbone, method, settings, size and budget are the same. The method's version, the data's
     fingerprint and the device may differ; `note` says which does. Where one collection has several versions or
-    fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant
-    (with its settings), draw, budget, n_train, metric, score_a, score_b, difference (b less a), low and high (95 %
-    interval, paired where seeds and test rows are the same), p_value, p_corrected (Holm, over all rows), verdict
-    ("better", "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median seconds of training,
-    seconds of predicting and memory divided by a's (null where the devices differ).
+    fingerprints of a configuration, the latest counts. Columns: task, backbone, method, variant (label of the
+    configuration), draw, budget, n_train, metric, score_a, score_b, difference (b less a), low and high (95 % interval,
+    paired where seeds and test rows are the same), p_value, p_corrected (Holm, over all rows), verdict ("better",
+    "worse", "no difference shown", "not known"), n_seeds, n_rows, basis, and b's median seconds of training, seconds of
+    predicting and memory divided by a's (null where the devices differ).
     Scores, seconds and memory are over the seeds that both have, or over all where they share none; `note` says where
     seeds were left out. Scores of two metrics have no difference.
 
@@ -100,7 +100,10 @@ def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
         raise UsageError(
             "The two have no scored cell of the same task, backbone, method, settings, size and budget in common."
         )
-    rows = [_row(key[0], sides[0][key], sides[1][other], *observed) for key, other in sorted(pairs, key=str)]
+    labels = _labels(sides)
+    rows = [
+        _row(key[0], labels[key], sides[0][key], sides[1][other], *observed) for key, other in sorted(pairs, key=str)
+    ]
     corrected = holm([row["p_value"] for row in rows])
     for row, p_value in zip(rows, corrected, strict=True):
         row["p_corrected"] = p_value
@@ -160,7 +163,20 @@ def _by_configuration(side: dict[_Key, _Side], taken: set[_Key]) -> dict[tuple[A
     return found
 
 
-def _row(key: tuple[Any, ...], a: _Side, b: _Side, of_a: Observations, of_b: Observations) -> dict[str, Any]:
+def _labels(sides: Iterable[dict[_Key, _Side]]) -> dict[_Key, str]:
+    """Return the label of each configuration, unique among both sides; `note` says where versions differ."""
+    records = [(key, side.records[0]) for found in sides for key, side in found.items()]
+    names = variants(
+        [replace(record.cell, version=1) for _, record in records],
+        [record.facts.defaults for _, record in records],
+        is_evidence=[record.facts.is_evidence for _, record in records],
+    )
+    return {key: name for (key, _), name in zip(records, names, strict=True)}
+
+
+def _row(
+    key: tuple[Any, ...], label: str, a: _Side, b: _Side, of_a: Observations, of_b: Observations
+) -> dict[str, Any]:
     shared = a.by_seed.keys() & b.by_seed.keys()
     differ = a.by_seed.keys() != b.by_seed.keys()
     if shared:
@@ -180,9 +196,11 @@ def _row(key: tuple[Any, ...], a: _Side, b: _Side, of_a: Observations, of_b: Obs
         notes.append(f"over the {len(shared)} seeds that both have" if shared else "over different seeds")
     if a.left_out or b.left_out:
         notes.append("the latest of several versions or fingerprints")
+    if found.p_value is None and 1 < found.n_seeds < MIN_TESTED_SEEDS and found.n_rows:
+        notes.append("a test needs at least three seeds")
     return {
         **{name: named[name] for name in ("task", "backbone", "method", "draw", "budget", "n_train")},
-        "variant": _variant(named["method"], named["config"]),
+        "variant": label,
         "metric": " / ".join(storable(metric) for metric, _ in metrics),
         "score_a": float(np.mean(list(a.group.scores.values()))),
         "score_b": float(np.mean(list(b.group.scores.values()))),
@@ -192,10 +210,6 @@ def _row(key: tuple[Any, ...], a: _Side, b: _Side, of_a: Observations, of_b: Obs
         **{name: None if changed["device"] else _ratio(a.records, b.records, cost) for name, cost in names.items()},
         "note": "; ".join(notes) or None,
     }
-
-
-def _variant(method: str, config: str) -> str:
-    return method if config == "{}" else f"{method} {config}"
 
 
 def _ratio(a: list[Record], b: list[Record], cost: str) -> float | None:

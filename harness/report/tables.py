@@ -50,6 +50,7 @@ _DTYPES: dict[str, Dtype] = {
     "n_unsteady": "Int64",
     "imported": "boolean",
     "note": "string",
+    "settings": "string",
 }
 
 _SECONDS = ("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "train_seconds", "predict_seconds")
@@ -58,6 +59,7 @@ _RATES = ("train_tokens_per_second", "utilisation", "energy_joules", "price")
 
 _READ = (
     *_GROUP,
+    "settings",
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
     *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
     *("peak_device_bytes", "peak_rss_above_baseline_bytes", "n_trainable", "n_parameters", "artifact_bytes"),
@@ -75,7 +77,8 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     disturbed. `peak_bytes` is the accelerator's where there is one (`memory` is "device"), else that of the process
     above its baseline ("host"). `train_score` is null unless every scored seed has one. `n_missing` counts the seeds
     that some other method in the same tables has at that size. `train_rows_cut` and `test_rows_cut` are shares of the
-    texts that were cut (`cut_at_tokens`, `cut_side`); null where no record says so.
+    texts that were cut (`cut_at_tokens`, `cut_side`); null where no record says so. `variant` is the short name of the
+    configuration; `settings` has the settings that distinguish it in full, and is empty where there are none.
 
     Raises:
         UsageError: there is no record, or scores of one table are on two scales.
@@ -193,7 +196,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
     summary.update({name: first[name] for name in (*_GROUP, "n_per_class", "metric", "higher_is_better")})
     summary["defaults_chosen_here"] = _any(row["defaults_chosen_here"] for row in rows)
     summary["backbone_has_seen"] = _any(row["backbone_has_seen"] for row in rows)
-    summary["overlaps"] = first["overlaps"]
+    summary["overlaps"], summary["settings"] = first["overlaps"], first["settings"]
     summary["imported"] = any(row["imported"] for row in rows)
     for name in ("train_rows_cut", "test_rows_cut"):
         summary[name] = _over(max, ok, name)

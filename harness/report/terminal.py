@@ -18,6 +18,8 @@ from harness.support import text
 
 _MOST_COMPARED = 60
 
+_NAME_WIDTH = 24  # longer names take a second line
+
 _MAX_SIZES = 4  # more columns of scores do not fit beside the costs in 100 columns
 
 
@@ -65,7 +67,7 @@ def _wide(panel: Panel) -> Table:
     """Return sizes side by side, with the costs at each method's largest size."""
     labels, lines = pivot(panel)
     table = _table(panel, "" if len(labels) == 1 else "; train, memory and trainable parameters at the largest size")
-    table.add_column(Text("method"), overflow="fold", max_width=24)
+    table.add_column(Text("method"), overflow="fold", max_width=_NAME_WIDTH)
     for label in labels:
         table.add_column(Text(label), justify="right", min_width=11, overflow="fold")
     for name, width in (("train", 7), ("peak memory", 6), ("trainable", 9)):
@@ -92,7 +94,7 @@ def _long(panel: Panel) -> Table:
     sizes = panel.rows[["n_train", "draw"]].drop_duplicates().sort_values(["n_train", "draw"])
     position = {row: i for i, row in enumerate(sizes.itertuples(index=False, name=None))}
     table = _table(panel)
-    table.add_column(Text("method"), overflow="fold", max_width=24)
+    table.add_column(Text("method"), overflow="fold", max_width=_NAME_WIDTH)
     for name in ("labels", "score", "interval", "train", "peak memory", "trainable"):
         table.add_column(Text(name), justify="right", overflow="fold")
     table.add_column(Text("missing"), style="yellow", overflow="fold", max_width=18)
@@ -132,14 +134,14 @@ def terminal_compared(found: Compared) -> Table:
     for name in ("labels", "a", "b", "b - a", "train b/a"):
         table.add_column(name, justify="right")
     table.add_column("verdict", overflow="fold", max_width=20)
-    rows = sorted(each(found.rows), key=lambda row: (order[row.verdict], row.task, row.method, row.n_train))
+    rows = sorted(each(found.rows), key=lambda row: (order[row.verdict], row.task, row.variant, row.n_train))
     for row in rows[:_MOST_COMPARED]:
         verdict = Text(row.verdict, style=styled.get(row.verdict, ""))
         if text.present(row.note):
             verdict.append(f"\n{row.note}", style="dim")
         table.add_row(
             Text(text.plain(row.task)),
-            Text(text.plain(row.method)),
+            Text(text.plain(row.variant)),
             text.size(row.n_train, row.draw),
             text.score(row.score_a),
             text.score(row.score_b),
