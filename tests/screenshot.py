@@ -1,4 +1,4 @@
-"""A picture of the first screen of a report's page: python -m tests.screenshot REPORT.html PICTURE.png [WIDTH HEIGHT]."""
+"""A picture of a report's first screen: python -m tests.screenshot REPORT.html PICTURE.png [WIDTH HEIGHT]."""
 
 from __future__ import annotations
 
