@@ -381,11 +381,11 @@ def test_a_reader_colours_and_greys_methods(other, pages):
     assert "dora" not in other.execute_script(names)
 
 
-def test_a_keyboard_reaches_the_settings_of_a_method(other, tmp_path):
+@pytest.mark.parametrize("place", ["#answer .use", "#standings td.best .has-tip", "#full-table .has-tip"])
+def test_a_keyboard_reaches_the_settings_of_a_method(other, tmp_path, place):
     records = [make_record("lora", 32, config={"rank": rank}, accuracy=0.6 + rank / 100) for rank in (4, 8)]
-    report = ReportData(records)
-    report.comparison["settings"] = "rank=8, batch_size=16"
-    load(other, write_page(report, tmp_path / "report.html"))
-    other.execute_script("document.querySelector('#answer .use').focus()")
-    assert text(other, "#tip") == "rank=8, batch_size=16"
+    load(other, write_page(records, tmp_path / "report.html"))
+    open_all(other)
+    other.execute_script("document.querySelector(arguments[0]).focus()", place)
+    assert text(other, "#tip") == "rank=8"
     assert other.execute_script("return document.activeElement.getAttribute('aria-describedby')") == "tip"

@@ -26,6 +26,7 @@ from harness.analysis import holm
 from harness.report.contrasts import LEVEL, contrasts, rivals_by_size
 from harness.report.observations import Observations
 from harness.report.panels import Panel
+from harness.report.tables import each
 from harness.support import text
 
 LIMITS: dict[str, str] = {"train": "training time", "memory": "memory", "trainable": "trainable parameters"}
@@ -72,7 +73,7 @@ def sizes_of_panels(observations: Observations, found: Sequence[Panel]) -> dict[
     Only methods that could be the answer to some budget are tested against others, since the tests take time.
     """
     by_size: dict[tuple[str, int, str], dict[tuple[str, str], Any]] = {}
-    for test in contrasts(observations, _pairs).itertuples(index=False):
+    for test in each(contrasts(observations, _pairs)):
         by_size.setdefault((test.panel, test.n_train, test.draw), {})[test.variant, test.baseline] = test
     sizes: dict[str, list[Size]] = {}
     for panel in found:

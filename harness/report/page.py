@@ -54,6 +54,7 @@ def page_html(source: RecordSource | ReportData) -> str:
     assets = files("harness.report") / "assets"
     data = panels_data(report)
     found = [(section, shown) for section, blocks in sections(report) if (shown := _blocks(blocks))]
+    views = _other_views(report)
     return Template(_asset(assets, "page.html")).substitute(
         title=REPORT_TITLE,
         css=_asset(assets, "page.css"),
@@ -67,9 +68,9 @@ def page_html(source: RecordSource | ReportData) -> str:
         panel=html.escape(report.panels[0].heading),
         answer=_answer(data[0]),
         standings="\n".join(_standings(i, report, panel, data[i]) for i, panel in enumerate(report.panels)),
-        views=_other_views(report),
+        views=views,
         compared=_list((name, ", ".join(values) or "none") for name, values in compared(report.observations)),
-        links="\n".join(_link(section) for section, _ in found),
+        links="\n".join(_link(section) for section in (*[_MORE] * bool(views), *(section for section, _ in found))),
         sections="\n".join(_part(section, shown) for section, shown in found),
         measured=_list(measured(report.observations)),
         reading=_reading(HOW_TO_READ),
@@ -129,6 +130,9 @@ def _standings(i: int, report: ReportData, panel: Panel, data: dict[str, Any]) -
     return f'<div data-panel="{i}">\n<h3>{heading}</h3>\n<div class="of-panel">{_answer(data)}</div>\n{shown}\n</div>'
 
 
+_MORE = Section("more", "Where the best method is wrong")
+
+
 def _other_views(report: ReportData) -> str:
     """Return one part with the blocks of all views of each panel but the standings, or nothing where there are none."""
     shown = [
@@ -143,7 +147,7 @@ def _other_views(report: ReportData) -> str:
     if not any(shown):
         return ""
     parts = [f'<div data-panel="{i}">\n{part or "<p>Nothing more here.</p>"}\n</div>' for i, part in enumerate(shown)]
-    return _part(Section("more", "Where the best method is wrong"), "\n".join(parts))
+    return _part(_MORE, "\n".join(parts))
 
 
 def _link(section: Section) -> str:
