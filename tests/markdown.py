@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(
-    r"^(?:<!-- (?P<mark>slow|not run: .+?) -->\n+)?"
+    r"^(?: *<!-- (?P<mark>slow|not run: .+?) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)\n(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )

@@ -58,6 +58,11 @@ def test_a_method_has_an_equation_and_every_setting_on_its_page(name: str) -> No
     assert f"`{name}`" in page("methods/index.md")
 
 
+def test_the_home_page_counts_the_methods() -> None:
+    n_methods = sum(methods.origin(cls.name) is None for cls in methods)
+    assert f"any of {n_methods} methods" in " ".join((ROOT / "docs" / "index.md").read_text("utf-8").split())
+
+
 def test_no_page_names_this_machine() -> None:
     for path in REFERENCE.rglob("*.md"):
         assert not re.search(r"/(?:work|tmp|opt|root|home)/|0x[0-9a-f]{6,}", path.read_text("utf-8")), path

@@ -233,8 +233,7 @@ def run(
         with display.working("Loading data and checking the backbone"):
             prepared = prepare_plan(request, lambda _: workers.device)
         display.notes(prepared)
-        if executor == "local" and (disturbance := start.disturbance()) is not None:
-            display.say(f"Note: the machine is busy: {disturbance}. {_meaning_of_busy(prepared)}")
+        disturbance = start.disturbance() if executor == "local" else None
         n_said = _say_remarks(display, workers, 0)
         policy = Policy(
             retry_failed=retry_failed,
@@ -244,6 +243,8 @@ def run(
             price_per_hour=price_per_hour,
         )
         with Store.open(source) as opened:
+            if disturbance is not None and _has_work(prepared, opened):
+                display.say(f"Note: the machine is busy: {disturbance}. {_meaning_of_busy(prepared)}")
             try:
                 with display.running(prepared):
                     outcome = run_cells(prepared, opened, display, workers, policy)
@@ -265,6 +266,11 @@ def run(
         n_left=outcome.n_left,
         interrupted=outcome.interrupted,
     )
+
+
+def _has_work(prepared: Prepared, store: Store) -> bool:
+    ids = [planned.cell.id for planned in prepared.cells]
+    return len(store.statuses(ids, prepared.device.name)) < len(ids)
 
 
 def _meaning_of_busy(prepared: Prepared) -> str:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 LABEL_SIZE = 8.5
@@ -128,15 +129,18 @@ def label_points(axes: Axes, points: Sequence[Named], obstacles: npt.ArrayLike =
             fontsize=LABEL_SIZE,
             arrowprops={**_LEADER, "color": point.colour, "alpha": 0.8},
         )
-        box = label.get_window_extent()
+        box = Text.get_window_extent(label)  # without its arrow
         best: tuple[float, float, float, Bbox] | None = None
-        for far, dx, dy in _offsets(box.width, box.height, pixels):
-            trial = Bbox.from_bounds(centre[0] + dx, centre[1] + dy, box.width, box.height)
-            if not _is_within(trial, inside) or any(trial.padded(2).overlaps(other) for other in taken):
-                continue
-            cost = far + 25 * _inside(trial.padded(_CLEAR * pixels), avoided) + 2 * _inside(trial, drawn)
-            if best is None or cost < best[0]:
-                best = (cost, dx, dy, trial)
+        for offsets in (_offsets(box.width, box.height, pixels), _anywhere(box, inside, centre, pixels)):
+            for far, dx, dy in offsets:
+                trial = Bbox.from_bounds(centre[0] + dx, centre[1] + dy, box.width, box.height)
+                if not _is_within(trial, inside) or any(trial.padded(2).overlaps(other) for other in taken):
+                    continue
+                cost = far + 25 * _inside(trial.padded(_CLEAR * pixels), avoided) + 2 * _inside(trial, drawn)
+                if best is None or cost < best[0]:
+                    best = (cost, dx, dy, trial)
+            if best is not None:
+                break
         if best is None:  # no room at all
             label.remove()
             continue
@@ -189,6 +193,16 @@ def _offsets(width: float, height: float, pixels: float) -> Iterator[tuple[float
             left = x * away - (width if x < 0 else width / 2 if x == 0 else 0)
             low = y * away - (height if y < 0 else height / 2 if y == 0 else 0)
             yield far + 0.3 * extra, left, low
+
+
+def _anywhere(
+    box: Bbox, inside: Bbox, centre: npt.NDArray[np.float64], pixels: float
+) -> Iterator[tuple[float, float, float]]:
+    """Return the same for places all over the axes, for labels that find none near their point."""
+    for y in np.arange(inside.y0, inside.y1 - box.height, 1.3 * box.height):
+        for x in np.arange(inside.x0, inside.x1 - box.width, 0.5 * box.width):
+            dx, dy = float(x - centre[0]), float(y - centre[1])
+            yield float(np.hypot(dx + box.width / 2, dy + box.height / 2)) / pixels, dx, dy
 
 
 def _is_within(box: Bbox, outer: Bbox) -> bool:

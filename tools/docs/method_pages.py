@@ -19,7 +19,7 @@ from tools.docs.describe import (
     setting_text,
     telling_settings,
 )
-from tools.docs.markdown import code, fill, read_docstring, table
+from tools.docs.markdown import code, fill, linked, read_docstring, table
 from tools.docs.measured import measured
 
 _LABELS = (32, 512)
@@ -82,12 +82,6 @@ def _papers(cls: type[Method]) -> str:
     return re.sub(r", (arXiv:[\d.]+|doi:\S+?(?=;|$|\s))", "", cls.source).removesuffix("; peft")
 
 
-def _linked(source: str) -> str:
-    """Return a source whose arXiv numbers and DOIs are links."""
-    source = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
-    return re.sub(r"doi:([^\s;]+\w\)?)(?=[;\s]|$)", r"[doi:\1](<https://doi.org/\1>)", source)
-
-
 def _page(cls: type[Method]) -> Iterator[str]:
     yield f"# {cls.name}"
     yield read_docstring(cls.__doc__).prose
@@ -98,7 +92,7 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("trains", cls.trains),
         ("needs", _needs(cls) or "any transformer"),
         ("kinds of task", ", ".join(f"[{name}](../kinds.md#{name})" for name in _kinds_of(cls))),
-        ("source", _linked(cls.source)),
+        ("source", linked(cls.source)),
         *([("experimental", cls.experimental)] if cls.experimental else []),
         ("version", f"{cls.version}" + (f"; {cls.later_versions()}" if cls.later_versions() else "")),
     ]

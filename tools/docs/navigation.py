@@ -12,8 +12,8 @@ from tools.docs.describe import family_position, own
 FIRST = {
     "tutorial": ("first-comparison", "first-choice", "first-paper-table"),
     "how-to": (
-        *("own-data", "own-backbone", "plan-a-run", "gpu-server", "many-machines", "air-gapped-mirror", "predict"),
-        *("import-results", "add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
+        *("own-data", "own-suite", "own-backbone", "air-gapped-mirror", "plan-a-run", "many-machines", "gpu-server"),
+        *("predict", "import-results", "add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
     ),
     "explanation": ("protocol", "training", "statistics", "advice", "choosing", "reliability", "performance"),
     "reference": (

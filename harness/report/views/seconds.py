@@ -47,7 +47,8 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: Mapping[str, Style]) -
         figure, axes = panel_axes(data)
         known = data[data["train_seconds"].notna()]
         sizes = sorted(int(size) for size in known["n_train"].unique())
-        areas = dict(zip(sizes, np.linspace(34, 120, len(sizes)) if len(sizes) > 1 else [64.0], strict=False))
+        labelled = [size for size in sizes if size > 0]
+        areas = dict(zip(labelled, np.linspace(34, 120, len(labelled)) if len(labelled) > 1 else [64.0], strict=False))
         known = known.assign(x=known["train_seconds"].astype(float).clip(lower=_FLOOR_SECONDS))
         front = known[known["on_front"]].sort_values("x")
         if len(front) > 1:
@@ -64,7 +65,7 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: Mapping[str, Style]) -
             axes.plot(x, y, color=style.colour, linewidth=0.9, alpha=0.45, zorder=1)
             error_bars(axes, x, own, style, alpha=0.35)
             for at, score, row in zip(x, y, each(own), strict=True):
-                markers(axes, [at], [score], style, filled=bool(row.on_front), area=areas[int(row.n_train)])
+                markers(axes, [at], [score], style, filled=bool(row.on_front), area=areas.get(int(row.n_train), 34.0))
         _seconds_axis(axes, known["x"], _keys(data, areas, len(front), lines, drawn))
         axes.set_ylabel(text.plain(str(data["metric"].iloc[0])))
         axes.set_title(f"Score against seconds of training\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
