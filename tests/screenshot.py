@@ -14,6 +14,7 @@ def main(page: str, picture: str, width: str = "1440", height: str = "900", pane
     """Write the picture as PNG; `panel` is a position in the chooser."""
     size = {"width": int(width), "height": int(height)}
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), **size) as browser:
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         load(browser, Path(page).resolve())
         choose = (
             "const s = document.getElementById('panel'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))"

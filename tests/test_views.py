@@ -69,9 +69,9 @@ def test_a_new_file_is_all_that_a_view_needs(tmp_path: Path, monkeypatch: pytest
     assert "## Toys &amp; co\n\n| method | toy |\n| :-- | --: |\n| tfidf | 0.40 |\n| full | 0.45 |" in markdown
     assert "[toy_table.csv](toy_table.csv)" in markdown
     assert (tmp_path / "out" / "toy_table.csv").read_text("utf-8").startswith("variant,score\ntfidf,")
-    answer = page.split('<div data-panel="0">')[1].split("</section>")[0]
+    answer = page.split('id="more"')[1].split('id="table"')[0]
     assert 'alt="Toy &amp; figure: docstrings' in answer
-    section = page.split('<section id="toys"')[1].split("</section>")[0]
+    section = page.split('id="toys"')[1].split("</details>")[0]
     assert '<th scope="row">full</th><td>0.45</td>' in section
     assert "&lt;b&gt;*x*" in section
     assert "<b>" not in section

@@ -130,7 +130,7 @@ def _standings(i: int, report: ReportData, panel: Panel, data: dict[str, Any]) -
     return f'<div data-panel="{i}">\n<h3>{heading}</h3>\n<div class="of-panel">{_answer(data)}</div>\n{shown}\n</div>'
 
 
-_MORE = Section("more", "Where the best method is wrong")
+_MORE = Section("more", "Errors and other views")
 
 
 def _other_views(report: ReportData) -> str:
