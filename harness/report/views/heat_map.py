@@ -68,7 +68,8 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
     """Draw `heat_map_data`: each field shows the score, its colour the distance to the task's best."""
     scores = data.pivot_table(index="variant", columns="task", values="score", sort=False)
     behind = data.pivot_table(index="variant", columns="task", values="behind", sort=False)
-    order = behind.mean(axis=1).sort_values(kind="stable").index
+    n_missing = behind.isna().sum(axis=1)  # a mean over fewer tasks is another mean
+    order = pd.DataFrame({"missing": n_missing, "mean": behind.mean(axis=1)}).sort_values(["missing", "mean"]).index
     scores, behind = scores.loc[order], behind.loc[order]
     names = [text.plain(str(name)) for name in scores.index]
     with look():
