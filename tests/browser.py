@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,3 +47,12 @@ def resize(browser: Any, width: int, height: int = 1000) -> None:
     """Set the size of what a page sees; a window would not be made as narrow as a telephone."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def load(browser: Any, page: Path) -> None:
+    """Open a report's page and wait until its scripts have run."""
+    browser.get(page.as_uri())
+    deadline = time.monotonic() + 60
+    while browser.execute_script("return document.documentElement.dataset.ready") != "true":
+        assert time.monotonic() < deadline, browser.get_log("browser")
+        time.sleep(0.05)

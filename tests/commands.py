@@ -30,10 +30,22 @@ def run_cli(*arguments: str, cwd: Path, code: int = 0, own_process: bool = False
     In this process, where everything is imported already, unless the test is about a process of its own.
     """
     environment = {"HARNESS_STORE": "results/harness.sqlite", "COLUMNS": "200", **environment}
-    returned, output = (_in_a_process if own_process else _in_this_process)(arguments, cwd, environment)
+    if own_process:
+        returned, output = _in_a_process(arguments, cwd, environment)
+    else:
+        both = io.StringIO()
+        returned, output = _in_this_process(arguments, cwd, environment, both, both), both.getvalue()
     assert returned == code, output
     assert "Traceback" not in output
     return output
+
+
+def run_apart(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
+    """Run the command in this process; returns its exit code, standard output and standard error."""
+    environment = {"HARNESS_STORE": "results/harness.sqlite", "COLUMNS": "100", **environment}
+    out, error = io.StringIO(), io.StringIO()
+    code = _in_this_process(arguments, cwd, environment, out, error)
+    return code, out.getvalue(), error.getvalue()
 
 
 @contextlib.contextmanager
@@ -65,14 +77,15 @@ def interrupts(when: Callable[[], object], times: int = 1, pause: float = 0.5) -
         pressing.join()
 
 
-def _in_this_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
-    output = io.StringIO()
+def _in_this_process(
+    arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], out: io.StringIO, error: io.StringIO
+) -> int:
     on_pipe = signal.getsignal(signal.SIGPIPE)
     returned = 0
     with (
         pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(output),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
     ):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["harness", *arguments])
@@ -84,7 +97,7 @@ def _in_this_process(arguments: tuple[str, ...], cwd: Path, environment: dict[st
             returned = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         finally:
             signal.signal(signal.SIGPIPE, on_pipe)
-    return returned, output.getvalue()
+    return returned
 
 
 def _in_a_process(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:

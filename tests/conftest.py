@@ -21,6 +21,7 @@ from harness.measure.device import Device, find_device
 from harness.measure.rate import matrix_rate
 from harness.tasks import Task, kinds
 from tests.slower import REAL_DATA, read_slower
+from tests.snapshot_files import Snapshot, compare_with_file
 from tests.tiny_architectures import save_tiny
 from tests.tiny_backbones import save_tiny_llama, save_tiny_t5
 from tests.toy_kinds import TOYS, toy_task
@@ -167,6 +168,13 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BackboneFi
     return made
 
 
+@pytest.fixture
+def snapshot(pytestconfig: pytest.Config) -> Snapshot:
+    """Compares a text with the file of a name, or writes the file with --update-snapshots."""
+    update = bool(pytestconfig.getoption("--update-snapshots"))
+    return functools.partial(compare_with_file, update=update)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that accepts changed renderings (tests/test_snapshots.py)."""
+    """Add the option that accepts changed renderings and messages (tests/test_snapshots.py, tests/test_messages.py)."""
     parser.addoption("--update-snapshots", action="store_true", help="write tests/snapshots/ anew")

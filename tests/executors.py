@@ -32,5 +32,7 @@ class Quiet:
     def cell_ends(self, record: Record, seconds_left: float | None) -> None:
         self.ended.append(record.id)
 
+    def time_left(self, seconds: float | None) -> None: ...
+
     def remark(self, text: str) -> None:
         self.remarks.append(text)

@@ -1,26 +1,25 @@
-"""A picture of a report's page: python -m tests.screenshot REPORT.html PICTURE.png [WIDTH]."""
+"""A picture of a report's first screen: python -m tests.screenshot REPORT.html PICTURE.png [WIDTH HEIGHT [PANEL]]."""
 
 from __future__ import annotations
 
 import base64
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from tests.browser import chromium, resize
+from tests.browser import chromium, load
 
 
-def main(page: str, picture: str, width: str = "1200") -> None:
-    """Write the page from its short answer to its budget panel."""
-    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
-        browser.get(Path(page).resolve().as_uri())
-        resize(browser, int(width), 1200)
-        time.sleep(2)
-        ends = "['answer', 'table'].map(id => document.getElementById(id).getBoundingClientRect().top + scrollY)"
-        top, bottom = browser.execute_script(f"return {ends}")
-        clip = {"x": 0, "y": top, "width": int(width), "height": bottom - top, "scale": 1}
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+def main(page: str, picture: str, width: str = "1440", height: str = "900", panel: str = "0") -> None:
+    """Write the picture as PNG; `panel` is a position in the chooser."""
+    size = {"width": int(width), "height": int(height)}
+    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), **size) as browser:
+        load(browser, Path(page).resolve())
+        choose = (
+            "const s = document.getElementById('panel'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))"
+        )
+        browser.execute_script(choose, panel)
+        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         Path(picture).write_bytes(base64.b64decode(taken["data"]))
 
 

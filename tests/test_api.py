@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,7 @@ def test_errors_are_those_of_the_command_line_under_python_s_names(
         harness.advise(train_seconds="10m")
     (tmp_path / "full").mkdir()
     frame = toy_frame(tmp_path / "full")
-    with pytest.raises(UsageError, match=r"^save='full' exists already"):
+    with pytest.raises(UsageError, match=r"^save='full' was given, which exists and is not empty"):
         harness.choose(data=frame, within=60, save="full")
 
 
@@ -323,15 +324,21 @@ def test_progress_in_a_notebook_is_one_area_that_is_redrawn(monkeypatch: pytest.
     prepared: Any = SimpleNamespace(device=SimpleNamespace(name="a CPU"), cells=())
     planned: Any = SimpleNamespace(label=lambda **_: "toy · lora[rank=4] · <b>")
     with display.running(prepared):
-        display.begin(1, 0)
+        display.begin(3, 1)
         display.cell_begins(planned)
+        display.time_left(200)
         display._drawn_at = 0.0
         display.cell_goes_on("training", 0.5, 0.25)
         assert "<i>toy · lora[rank=4] · &lt;b&gt; · training 50% · loss 0.250</i>" in drawn[-1]
+        [bar] = ElementTree.fromstring(f"<div>{drawn[-1]}</div>").iter("progress")
+        assert (bar.get("value"), bar.get("max")) == ("1", "3")
+        assert bar.get("aria-valuetext") == bar.text == "1 of 3 cells done; 0 s, about 3 min 30 s left"
         display.cell_ends(make_record(), None)
-    assert "1 cells; on a CPU." in drawn[-1]
-    assert "[1/1] toy · lora[rank=4]" in drawn[-1]
+        assert 'value="2" max="3"' in drawn[-1]
+    assert "1 of 3 cells is done already; 2 to run on a CPU." in drawn[-1]
+    assert "[2/3] toy · lora[rank=4]" in drawn[-1]
     assert "<i>" not in drawn[-1]
+    assert "<progress" not in drawn[-1]
 
 
 def test_progress_elsewhere_is_a_terminal_s_or_none() -> None:

@@ -82,7 +82,7 @@ def own_data(tiny: BackboneFiles, methods: str = "majority,linear-probe,full[min
 
 
 def test_your_own_data_end_to_end(first_run: str, folder: Path) -> None:
-    assert "12 cells run, 0 were there already" in first_run
+    assert "12 cells run. Records" in first_run
     assert "[12/12]" in first_run
     assert "linear-probe" in first_run
     assert "Report: reports/tickets/report.html" in first_run
@@ -122,7 +122,7 @@ def test_status_and_report(first_run: str, folder: Path) -> None:
 def test_advice_counts_the_users_own_records(first_run: str, folder: Path) -> None:
     own = run_cli("advise", "--n-train", "12", "--classes", "3", "--no-reference", cwd=folder)
     assert "is expected to reach accuracy" in own
-    assert "of your own records" in own
+    assert "Only your own records count" in own
     told = run_cli("advise", "--data", "tickets.csv", "--json", cwd=folder)
     assert '"n_train": 400' in told
     assert "Give --n-train NUMBER" in run_cli("advise", cwd=folder, code=2)
@@ -152,9 +152,9 @@ def test_failed_cells_exit_with_1_and_are_retried_on_request(folder: Path, tiny:
     options = ["--sizes", "12", "--seeds", "0", "--store", "failing.sqlite"]
     output = run_cli(*failing, *options, cwd=folder, code=1)
     assert "try a learning rate below" in output
-    assert "1 cells failed" in output
-    assert "0 cells run, 1 were there already" in run_cli(*failing, *options, cwd=folder, code=1)
-    assert "1 cells run" in run_cli(*failing, *options, "--retry-failed", cwd=folder, code=1)
+    assert "1 cell failed" in output
+    assert "0 cells run, 1 was there already" in run_cli(*failing, *options, cwd=folder, code=1)
+    assert "1 cell run" in run_cli(*failing, *options, "--retry-failed", cwd=folder, code=1)
     with Store.open(folder / "failing.sqlite", create=False) as store:
         assert [record.attempt for record in store.records(latest_only=False)] == [1, 2]
 
@@ -225,7 +225,7 @@ def test_interrupting_twice_stops_now_and_says_how_to_go_on(folder: Path, tiny: 
         output = run_cli(*arguments, "--store", str(store), cwd=folder, code=130)
     assert len(pressed) == 2  # it went on after the first
     assert "Stopping after the running cell; Ctrl-C again stops now." in output
-    assert "Run the same command again to go on" in output
+    assert "The same command resumes" in output
     assert len(stored(store)) == 1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.backbones.locate import BackboneFiles
+from harness.methods.qlora import QLora
 from harness.planning.suites import Suite
 from harness.schedule.prepare import Request, prepare_plan
 from harness.support.errors import MissingResourceError
@@ -37,6 +38,11 @@ def test_what_was_named_is_not_left_out(request_of_two: Request) -> None:
         prepare_plan(asked)
     with pytest.raises(MissingResourceError, match="nobody/elsewhere"):
         prepare_plan(dataclasses.replace(request_of_two, backbone="nobody/elsewhere"))
+
+
+def test_an_experimental_method_is_marked_in_the_notes(request_of_two: Request) -> None:
+    experimental = dataclasses.replace(request_of_two, tasks=["toy-text-pair"], methods=["qlora", "full"])
+    assert prepare_plan(experimental).notes == (f"qlora is experimental: {QLora.experimental.replace('T', 't', 1)}",)
 
 
 def test_methods_that_need_no_backbone_run_without_one(request_of_two: Request) -> None:

@@ -80,8 +80,10 @@ def test_remeasure_runs_again_what_was_disturbed_and_nothing_else(
         store.add(replace(with_facts(disturbed, unsteady="a neighbour"), attempt=2))
     said = run_cli(*given, cwd=tmp_path)
     assert "0 cells run" in said
-    assert "1 cells are unsteady (a neighbour)" in said
+    assert "The machine was busy: 1 of 2 cells was disturbed (the first: a neighbour). Scores are unaffected" in said
+    assert "--remeasure" in said
+    assert said.index("The machine was busy") < said.index("accuracy: mean over")
     said = run_cli(*given, "--remeasure", cwd=tmp_path)
-    assert "1 cells run" in said
+    assert "1 cell run" in said
     with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
         assert {r.cell.method: r.attempt for r in store.records()} == {"majority": 1, "tfidf": 3}

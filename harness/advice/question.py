@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 from harness.forecast import TaskTexts
-from harness.support import UsageError, checked_text, real_number
+from harness.support import UsageError, checked_text, real_number, text
 
 LIMITS = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "predict_milliseconds")
 _TEXTS = ("kind", "backbone", "device", "task")
@@ -63,11 +63,11 @@ class Question:
                     raise UsageError(f"{item.name} is {value}; expected a number.")
                 object.__setattr__(self, item.name, number)
         if self.n_train < 1 or self.n_train != int(self.n_train):
-            raise UsageError(f"n_train is {self.n_train}; expected a whole number of labelled examples, 1 or more.")
+            raise UsageError(f"--n-train {self.n_train} was given; expected a whole number of labels, 1 or more.")
         if self.classes is not None and not 2 <= self.classes <= self.n_train:
             raise UsageError(
-                f"classes is {self.classes} and n_train {self.n_train}; expected 2 classes or more, and at least a "
-                "label of each."
+                f"--classes {self.classes} was given with {text.counted(self.n_train, 'label')}; expected at least "
+                "2 classes, and at least one label for each."
             )
         for name in ("tokens", "longest", "longest_to_predict", "terms", *LIMITS):
             value = getattr(self, name)

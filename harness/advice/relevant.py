@@ -11,8 +11,9 @@ from typing import Final
 from harness.advice.question import Question
 from harness.cost import Probed
 from harness.forecast import Evidence, Point, Scale, matching
-from harness.support import UsageError, unknown_name
+from harness.support import UsageError, text, unknown_name
 
+_MEASURED: Final = "among the records"
 MOST_BEYOND: Final = 100
 """Largest ratio between the size that is asked for and the nearest measured size."""
 
@@ -32,15 +33,15 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
         raise UsageError("There is no record with a score to advise from. Run a suite first, or name another store.")
     points = [point for point in evidence.points if point.kind == question.kind]
     if not points:
-        raise unknown_name("kind of task among what was measured", question.kind, evidence.kinds)
+        raise unknown_name("kind of task", question.kind, evidence.kinds, _MEASURED)
     if question.task is not None:
         tasks = {point.task for point in points}
         if question.task not in tasks:
-            raise unknown_name("task among what was measured", question.task, tasks)
+            raise unknown_name("task", question.task, tasks, _MEASURED)
     if question.backbone is not None:
         backbones = {point.backbone for point in points if point.backbone is not None}
         if question.backbone not in backbones:
-            raise unknown_name("backbone among what was measured", question.backbone, backbones)
+            raise unknown_name("backbone", question.backbone, backbones, _MEASURED)
         points = [point for point in points if point.backbone in (None, question.backbone)]
     own = [point.metric for point in points if question.task in (None, point.task)]
     metric = max(sorted(set(own)), key=own.count)
@@ -54,13 +55,15 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
             "them again as fractions."
         )
     if question.min_score is not None and not question.min_score < highest:
-        raise UsageError(f"min_score is {question.min_score:g}; {metric} lies between 0 and {highest:g}.")
+        raise UsageError(
+            f"--min-score {question.min_score:g} was given; expected less than {highest:g}, the highest {metric}."
+        )
     sizes = [point.n_train for point in points if point.n_train]
     if sizes and not min(sizes) / MOST_BEYOND <= question.n_train <= max(sizes) * MOST_BEYOND:
         raise UsageError(
-            f"{question.n_train:,} labels lie more than {MOST_BEYOND} times beyond what was measured of "
-            f"{question.kind} ({min(sizes):,} to {max(sizes):,} labels): nothing can be said. Measure something nearer "
-            "first."
+            f"There is no advice for {text.counted(question.n_train, 'label')}: {question.kind} tasks were measured "
+            f"with {min(sizes):,} to {max(sizes):,}, and the number lies more than {MOST_BEYOND} times outside that "
+            "range. Run a suite with a nearer size first."
         )
     if len(points) > _MOST_POINTS:
         points.sort(key=lambda point: abs(math.log(max(point.n_train, 1) / question.n_train)))
@@ -69,17 +72,20 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     bases = sorted({point.backbone.rpartition("/")[2] for point in points if point.backbone})
     n_records = sum(point.n_records for point in points)
     notes = [
-        f"From {n_records:,} records of {len(named)} tasks ({_listed(named)}) on {_listed(bases) or 'no backbone'}."
+        f"From {text.counted(n_records, 'record')} of {text.counted(len(named), 'task')} ({_listed(named)}) on "
+        f"{_listed(bases) or 'no backbone'}."
     ]
     if beyond:
         of_tasks = _listed(sorted({point.task for point in beyond}))
         n_left_out = sum(point.n_records for point in beyond)
-        notes.append(f"{n_left_out:,} records of {of_tasks} are left out: their {metric} is above {highest:g}.")
+        are = "record of {} is left out: its" if n_left_out == 1 else "records of {} are left out: their"
+        notes.append(f"{n_left_out:,} {are.format(of_tasks)} {metric} is above {highest:g}.")
     if question.task is None and len(named) < 4:
-        notes.append("So few tasks say little of another: intervals are wide for that.")
+        notes.append("Few tasks say little about another one, so the intervals are wide.")
     if sizes and not min(sizes) <= question.n_train <= max(sizes):
         between = f"{min(sizes):,} to {max(sizes):,}"
-        notes.append(f"{question.n_train:,} labels lie outside what was measured ({between}): extrapolated.")
+        given = text.counted(question.n_train, "label")
+        notes.append(f"Scores are extrapolated: {given} is outside the measured sizes ({between}).")
     return _told_apart(points), notes
 
 
@@ -122,6 +128,6 @@ def device_of(
     else:
         known = set(timed) | set(evidence.devices) | {one.device for one in probes}
         if question.device not in known:
-            raise unknown_name("device among what was measured or probed", question.device, known)
+            raise unknown_name("device", question.device, known, "among the records and probes")
         wanted = question.device
     return wanted, timed

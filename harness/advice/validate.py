@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -88,6 +88,28 @@ class AdviceValidation:
         found = [error for trial in self.trials for error in getattr(trial, f"{name}_errors")]
         return median(found) if found else None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summaries as plain values; ends of intervals are NaN for a single task."""
+        return {
+            "tasks": self.tasks,
+            "n_questions": len(self.trials),
+            "n_over_limit": self.n_over,
+            "rules": [self._rule(rule) for rule in RULES],
+            "coverage_of_80_percent": dict(zip(_WITH_ENDS, self.coverage(), strict=True)),
+            "median_relative_error": {name: self.error(name) for name in ("seconds", "memory")},
+        }
+
+    def _rule(self, rule: str) -> dict[str, Any]:
+        return {
+            "rule": rule,
+            "n_answered": sum(trial.regret[rule] is not None for trial in self.trials),
+            "regret_points": dict(zip(_WITH_ENDS, self.regret(rule), strict=True)),
+            "advice_ahead_points": None if rule == RULES[0] else dict(zip(_WITH_ENDS, self.ahead(rule), strict=True)),
+        }
+
+
+_WITH_ENDS: Final = ("mean", "low", "high")
+
 
 def validate_advice(records: Iterable[Record], kind: str = "classification") -> AdviceValidation:
     """Leave out each task of a kind in turn, and with it the tasks with the same rows under other labels.
@@ -116,8 +138,8 @@ def validate_advice(records: Iterable[Record], kind: str = "classification") -> 
             trials += _trials(task, n_train, everything, halves, others)
     if len({trial.task for trial in trials}) < 2:
         raise UsageError(
-            f"Advice on {kind} cannot be validated: fewer than two tasks have {_LEAST_METHODS} methods measured at a "
-            "size."
+            f"Advice on {kind} tasks cannot be validated: it needs at least two tasks, each with records of "
+            f"{_LEAST_METHODS} methods at one size. Run a suite first, or name another store."
         )
     return AdviceValidation(tuple(trials))
 

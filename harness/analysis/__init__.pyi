@@ -1,3 +1,8 @@
+from .diagnostics import ClassAnswers as ClassAnswers
+from .diagnostics import confident_errors as confident_errors
+from .diagnostics import confusion_matrix as confusion_matrix
+from .diagnostics import confusions as confusions
+from .diagnostics import per_class as per_class
 from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
 from .frame import Dtype as Dtype
 from .frame import check_export as check_export

@@ -59,7 +59,7 @@ EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("family", "string", "family of the method", lambda record: record.family),
     Column("n_train", "Int64", "labels the method may look at", lambda record: record.cell.n_train),
     Column("budget", "string", "what the fit may spend", lambda record: record.cell.budget.label()),
-    Column("seed", "Int64", "of draw, initialisation and order", lambda record: record.cell.seed),
+    Column("seed", "Int64", "seed of draw, initialisation and order", lambda record: record.cell.seed),
     Column("status", "string", "status of the cell", lambda record: record.status),
     Column("metric", "string", "the task's main metric", _score("metric")),
     Column("score", "Float64", "the metric on the test rows", _score("value")),
@@ -129,7 +129,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         lambda record: record.utilisation,
     ),
     Column("energy_joules", "Float64", "energy of training", _cost("energy_joules")),
-    Column("price", "Float64", "of the cell, at the stated price of an hour", lambda record: record.price),
+    Column("price", "Float64", "price of the cell, at the stated price of an hour", lambda record: record.price),
     Column("fit_peak_bytes", "Int64", "peak memory of training", _cost("fit_peak_bytes")),
     Column("predict_peak_bytes", "Int64", "peak memory of predicting", _cost("predict_peak_bytes")),
     Column("peak_reserved_bytes", "Int64", "peak that the accelerator's allocator held", _cost("peak_reserved_bytes")),
@@ -393,8 +393,8 @@ def _writer_of(path: Path) -> Callable[[pd.DataFrame, Path], None]:
     """
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        given = f"'{path.suffix}'" if path.suffix else "no ending"
-        raise UsageError(f"'{path}' has {given}; an export's name must end in {', '.join(_WRITERS)}.")
+        *endings, last = _WRITERS
+        raise UsageError(f"'{path}' was given; expected a name that ends in {', '.join(endings)} or {last}.")
     return writer
 
 

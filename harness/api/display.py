@@ -6,16 +6,16 @@ import html
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from harness.support import DataWarning, describe_duration, first_line, plain, shortened
+from harness.support import DataWarning, describe_duration, first_line, plain, shortened, text
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
@@ -98,6 +98,9 @@ class Display:
     def cell_ends(self, record: Record, seconds_left: float | None) -> None:
         """Show the result of a cell."""
 
+    def time_left(self, seconds: float | None) -> None:
+        """Show the expected seconds until the last cell ends; None if unknown."""
+
     def remark(self, text: str) -> None:
         """Show something unusual."""
 
@@ -119,6 +122,8 @@ class TerminalDisplay(Display):
         self._started = 0.0
         self._n_cells = 0
         self._n_done = 0
+        self._began: float | None = None
+        self._ends: float | None = None
 
     def say(self, line: str, style: str | None = None) -> None:
         """Show a line that stays."""
@@ -144,23 +149,42 @@ class TerminalDisplay(Display):
             SpinnerColumn(),
             MofNCompleteColumn(),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[left]}"),
+            _Clock(self._clock),
             TextColumn("{task.description}"),
             console=self._console,
             transient=True,
             disable=not self._live,
         )
-        bar = progress.add_task("", total=None, left="")
+        bar = progress.add_task("", total=None)
         self._update = lambda **changes: progress.update(bar, **changes)
         with progress:
             yield
 
     def begin(self, n_cells: int, n_done: int) -> None:
-        """Show the size of the grid."""
+        """Show the size of the grid, and whether this run resumes another."""
         self._n_cells, self._n_done = n_cells, n_done
-        already = f", {n_done} done already" if n_done else ""
+        self._began, self._ends = time.monotonic(), None
         self._update(total=n_cells, completed=n_done)
-        self.say(f"{n_cells} cells{already}; on {self._device}.")
+        cells = text.counted(n_cells, "cell")
+        if n_done == n_cells and n_cells:
+            self.say(f"All {cells} are done already." if n_cells > 1 else "The cell is done already.")
+        elif n_done:
+            are = "is" if n_done == 1 else "are"
+            self.say(f"{n_done:,} of {cells} {are} done already; {n_cells - n_done:,} to run on {self._device}.")
+        else:
+            self.say(f"{cells} to run on {self._device}.")
+
+    def time_left(self, seconds: float | None) -> None:
+        """Show the expected seconds until the last cell ends; None if unknown."""
+        self._ends = None if seconds is None else time.monotonic() + seconds
+
+    def _clock(self) -> str:
+        """Return the time since the first cell began, and the time left if it is known."""
+        if self._began is None:
+            return ""
+        now = time.monotonic()
+        elapsed = describe_duration(now - self._began)
+        return elapsed if self._ends is None else f"{elapsed}, {_about(max(0.0, self._ends - now))}"
 
     def cell_begins(self, planned: PlannedCell) -> None:
         """Show which cell starts."""
@@ -185,10 +209,10 @@ class TerminalDisplay(Display):
         score = record.score
         result = f"{score.metric} {score.value:.3f}" if score is not None else record.status
         took = time.perf_counter() - self._started
-        left = f"about {describe_duration(seconds_left)} left" if seconds_left else ""
+        left = _about(seconds_left) if seconds_left else ""
         line = f"[{self._n_done}/{self._n_cells}] {self._current} · {result} · {took:.1f} s"
         if self._live:
-            self._update(advance=1, left=left)
+            self._update(advance=1)
             self.say(line, style="red" if record.status == "failed" else None)
         else:
             self.say(f"{line} · {left}" if left else line)
@@ -205,12 +229,13 @@ class TerminalDisplay(Display):
 
 
 class NotebookDisplay(TerminalDisplay):
-    """Progress in one area of a notebook's output: a line per cell, and below them the running one."""
+    """Progress in one area of a notebook's output: a line per cell, and below them a bar and the running cell."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._lines: list[str] = []
         self._below = ""
+        self._has_bar = False
         self._handle: Any = None
         self._drawn_at = 0.0
 
@@ -237,7 +262,15 @@ class NotebookDisplay(TerminalDisplay):
     @contextmanager
     def _bar(self) -> Iterator[None]:
         with self.working(""):
-            yield
+            try:
+                yield
+            finally:
+                self._has_bar = False
+
+    def begin(self, n_cells: int, n_done: int) -> None:
+        """Show the size of the grid, and whether this run resumes another."""
+        self._has_bar = n_done < n_cells
+        super().begin(n_cells, n_done)
 
     def _doing(self, words: str) -> None:
         self._below = words
@@ -248,12 +281,54 @@ class NotebookDisplay(TerminalDisplay):
         from IPython.display import HTML, display
 
         self._drawn_at = time.monotonic()
-        below = f"\n<i>{html.escape(self._below)}</i>" if self._below else ""
-        shown = HTML(f"<pre style='white-space: pre-wrap'>{html.escape(chr(10).join(self._lines))}{below}</pre>")
+        shown = HTML(_notebook_html(self._lines, self._bar_html() if self._has_bar else "", self._below))
         if self._handle is None:
             self._handle = display(shown, display_id=True)
         else:
             self._handle.update(shown)
+
+    def _bar_html(self) -> str:
+        """Return a bar, with the same facts as text: beside it, and for screen readers."""
+        said = html.escape(f"{self._n_done:,} of {text.counted(self._n_cells, 'cell')} done; {self._clock()}")
+        return (
+            f'<div style="display:flex;align-items:center;gap:0.75em;flex-wrap:wrap">'
+            f'<progress value="{self._n_done}" max="{max(1, self._n_cells)}" aria-label="Cells done" '
+            f'aria-valuetext="{said}" style="width:16em;height:1em">{said}</progress>'
+            f'<span aria-hidden="true">{said}</span></div>'
+        )
+
+
+def _notebook_html(lines: Sequence[str], bar: str, below: str) -> str:
+    """Return the area: lines that stay, the bar, and the words on what runs now."""
+    now = f"<div><i>{html.escape(below)}</i></div>" if below else ""
+    log = html.escape("\n".join(lines))
+    return f'<pre style="white-space:pre-wrap;margin:0 0 0.5em">{log}</pre>{bar}{now}'
+
+
+class _Clock(ProgressColumn):
+    """Column with the time spent and left, read at each drawing.
+
+    Args:
+        read: returns the words.
+    """
+
+    max_refresh = 0.5
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        super().__init__()
+        self._read = read
+
+    def render(self, task: object) -> Text:
+        """Return the words."""
+        del task
+        return Text(self._read())
+
+
+def _about(seconds: float) -> str:
+    """Return a time left, rounded to what can be known: `about 2 min left`."""
+    step = 1 if seconds < 20 else 5 if seconds < 120 else 30 if seconds < 600 else 60
+    rounded = max(1, step * round(seconds / step))
+    return f"about {describe_duration(rounded)} left".replace(" min 00 s", " min")
 
 
 def make_display(progress: bool | Display) -> Display:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.api.display import Display, make_display
 from harness.api.requests import Several, read_request
@@ -79,6 +79,17 @@ class PlanGroup:
         """Cells that would run."""
         return [row for row in self.rows if row.runs]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the group as plain values; `peak_bytes` is the largest of its cells, None where none runs."""
+        return {
+            "name": self.name,
+            "n_cells": len(self.rows),
+            "n_to_run": len(self.running),
+            "total_seconds": self.total_seconds,
+            "peak_bytes": max((row.peak_bytes or 0.0 for row in self.running), default=None),
+            "bases": list(dict.fromkeys(row.basis for row in self.running)),
+        }
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -109,12 +120,36 @@ class Plan:
         """Cells that have a record."""
         return sum(row.status is not None for row in self.rows)
 
+    @property
+    def n_unsupported(self) -> int:
+        """Cells that cannot run: the method does not serve the task or the backbone."""
+        return sum(row.status is None and row.unsupported is not None for row in self.rows)
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: the fields of `PlanRow`."""
         import pandas as pd
 
         columns = [field.name for field in dataclasses.fields(PlanRow)]
         return pd.DataFrame([dataclasses.astuple(row) for row in self.rows], columns=columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the forecast as plain values: totals, groups by method and by task, and every cell."""
+        return {
+            "device": self.device,
+            "n_cells": len(self.rows),
+            "n_done": self.n_done,
+            "n_unsupported": self.n_unsupported,
+            "total_seconds": self.total_seconds,
+            "memory_bytes": self.memory_bytes,
+            "methods": [group.to_dict() for group in self.methods],
+            "tasks": [group.to_dict() for group in self.tasks],
+            "too_large": [
+                {"method": method, "fits": instead, "fits_peak_bytes": peak_bytes}
+                for method, instead, peak_bytes in self.too_large
+            ],
+            "notes": list(self.notes),
+            "cells": [dataclasses.asdict(row) for row in self.rows],
+        }
 
     def _repr_html_(self) -> str:
         import pandas as pd

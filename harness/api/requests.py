@@ -69,7 +69,9 @@ def read_request(
     if suite is not None:
         checked_path("suite", suite, "the name of a suite, or the path of its file; your own data are data=DATA")
     own = (text, label, name, metric, max_length, strict)
-    if (suite is None) == (data is None):
+    if suite is not None and data is not None:
+        raise UsageError(f"Suite '{suite}' and --data were both given; expected one of them.")
+    if suite is None and data is None:
         raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
     if data is None:
         if test is not None or own != ("text", "label", None, None, None, False):
@@ -140,8 +142,8 @@ def own_task(
         )
     if spec.metric == "f1" and len(spec.label_names) != 2:
         raise UsageError(
-            f"--metric f1 is of two classes, and column '{label}' has {len(spec.label_names)}. Take macro_f1 or "
-            "accuracy."
+            f"--metric f1 was given, which scores two classes; column '{label}' has {len(spec.label_names)}. Give "
+            "--metric macro_f1, or leave it out."
         )
     return spec
 
@@ -195,7 +197,9 @@ def _seeds(seeds: Several[int] | int | None) -> list[int] | None:
     try:
         return None if names is None else [int(name) for name in names]
     except ValueError:
-        raise UsageError(f"--seeds was '{seeds}'; expected whole numbers separated by commas, such as 0,1,2.") from None
+        raise UsageError(
+            f"--seeds '{seeds}' was given; expected whole numbers separated by commas, such as 0,1,2."
+        ) from None
 
 
 def _budgets(budgets: Several[str | Budget] | Budget | None, suite: Suite) -> list[Budget] | None:
@@ -214,7 +218,8 @@ def _budgets_of(budget: str | Budget, suite: Suite) -> list[Budget]:
     if not name[:1].isalpha():  # no name: a duration, a size or nothing
         sets = ", ".join({**BUDGET_SETS, **suite.budgets})
         raise UsageError(
-            f"--budget was '{budget}'; expected NAME=NUMBER or a set of budgets ({sets}): --budget {_meant(name)}."
+            f"--budget '{budget}' was given; expected NAME=NUMBER, or a set of budgets ({sets}). Try --budget "
+            f"{_meant(name)}."
         )
     return suite.budget_set(name)
 

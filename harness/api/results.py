@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.records import Record
 from harness.store import of_suite, stream_source
@@ -66,6 +67,14 @@ class Results:
         from harness.analysis import tidy_frame
 
         return tidy_frame(self.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report's path and the number of records by status."""
+        return {
+            "report": self.report,
+            "n_records": len(self.records),
+            "statuses": dict(Counter(record.status for record in self.records)),
+        }
 
     def _repr_html_(self) -> str:
         return _html_of(self.table) if self.observations is not None else "<p>No record.</p>"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import html
 import itertools
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
+from harness.api.known_rows import known_texts
 from harness.api.requests import Several, read_request, read_seconds
 from harness.api.results import Results
 from harness.support import (
@@ -23,10 +26,11 @@ from harness.support import (
     spelt_for_caller,
     whole_number,
 )
+from harness.support import text as text_of
 
 if TYPE_CHECKING:
     from harness.data import UserData
-    from harness.records import Budget
+    from harness.records import Budget, Record
     from harness.report import Observations
     from harness.schedule import Executor, Limits, Prepared
     from harness.store import Store
@@ -66,6 +70,44 @@ class RunResult(Results):
     def n_before(self) -> int:
         """Cells that had a record before."""
         return self.n_cells - self.n_run - self.n_elsewhere - self.n_left
+
+    @functools.cached_property
+    def answer(self) -> str | None:
+        """The result in one sentence, which claims no more than was tested; None if nothing was scored."""
+        from harness.report import conclude
+
+        return None if self.observations is None else conclude(self.observations)
+
+    @property
+    def disturbed(self) -> tuple[Record, ...]:
+        """Records of cells that something disturbed while they were measured; `unsteady` says what."""
+        return tuple(record for record in self.records if record.unsteady is not None)
+
+    @property
+    def busy(self) -> str | None:
+        """The meaning of disturbances for scores and seconds, and the remedy; None without any."""
+        return _said_of_disturbed(self.disturbed, len(self.records)) if self.disturbed else None
+
+    def _repr_html_(self) -> str:
+        said = [f"<p>{html.escape(line)}</p>" for line in (self.answer,) if line]
+        warned = [f"<p>{html.escape(line)}</p>" for line in (self.busy,) if line]
+        return "".join([*warned, super()._repr_html_(), *said])
+
+
+def _said_of_disturbed(disturbed: Sequence[Record], n_records: int) -> str:
+    timed = sum(record.cell.budget.train_seconds is not None for record in disturbed)
+    scores = (
+        "Scores are unaffected"
+        if not timed
+        else f"{text_of.counted(timed, 'cell')} had a budget in seconds, so that "
+        f"{'its score' if timed == 1 else 'their scores'} may be too low; other scores are unaffected"
+    )
+    which = f"{len(disturbed)} of {text_of.counted(n_records, 'cell')}"
+    were = "was" if len(disturbed) == 1 else "were"
+    return (
+        f"The machine was busy: {which} {were} disturbed (the first: {disturbed[0].unsteady}). {scores}; seconds are "
+        "unreliable. To measure again, run the same command with --remeasure on a quiet machine."
+    )
 
 
 @spelt_for_caller
@@ -156,6 +198,9 @@ def run(
     """
     began = time.monotonic()
     quiet_libraries()
+    from harness.measure import Steadiness
+
+    start = Steadiness(with_children=True)
     cell_seconds = read_seconds(cell_limit, "--cell-limit")
     seconds = read_seconds(within, "--within")
     if on_oom not in _ON_OOM:
@@ -188,6 +233,7 @@ def run(
         with display.working("Loading data and checking the backbone"):
             prepared = prepare_plan(request, lambda _: workers.device)
         display.notes(prepared)
+        disturbance = start.disturbance() if executor == "local" else None
         n_said = _say_remarks(display, workers, 0)
         policy = Policy(
             retry_failed=retry_failed,
@@ -197,6 +243,8 @@ def run(
             price_per_hour=price_per_hour,
         )
         with Store.open(source) as opened:
+            if disturbance is not None and _has_work(prepared, opened):
+                display.say(f"Note: the machine is busy: {disturbance}. {_meaning_of_busy(prepared)}")
             try:
                 with display.running(prepared):
                     outcome = run_cells(prepared, opened, display, workers, policy)
@@ -204,7 +252,9 @@ def run(
                 _say_remarks(display, workers, n_said)
             observed = None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name)
             where = opened.name
-    page = None if observed is None or folder is None else write_report(observed, folder, formats=("png",))
+    page = None
+    if observed is not None and folder is not None:
+        page = write_report(observed, folder, formats=("png",), texts=known_texts(prepared.tasks.values()))
     return RunResult(
         observed,
         page,
@@ -216,6 +266,17 @@ def run(
         n_left=outcome.n_left,
         interrupted=outcome.interrupted,
     )
+
+
+def _has_work(prepared: Prepared, store: Store) -> bool:
+    ids = [planned.cell.id for planned in prepared.cells]
+    return len(store.statuses(ids, prepared.device.name)) < len(ids)
+
+
+def _meaning_of_busy(prepared: Prepared) -> str:
+    if any(planned.cell.budget.train_seconds is not None for planned in prepared.cells):
+        return "Fits with a budget in seconds do less work than on a quiet machine, and may score lower."
+    return "Scores will be the same as on a quiet machine; seconds will not."
 
 
 def _observed_cells(store: Store, ids: Collection[str], device: str) -> Observations | None:

@@ -62,7 +62,9 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
                     after_words()
                 n_train = _affordable_rows(search, candidate)
                 if n_train == 0:
-                    search.say("encoding texts with the transformer would take too long: words alone")
+                    search.say(
+                        "encoding the texts with the transformer would take too long: only methods on words are tried"
+                    )
                     search.overhead = STARTING_SECONDS + _FIRST_READING_SECONDS
                     return
             if not candidate.method.serves:

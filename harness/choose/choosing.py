@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
 from harness.choose.cheap import try_cheap_methods
+from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
 from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.race import run_race
@@ -23,7 +25,7 @@ from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
 from harness.schedule import Claims
 from harness.store import Store
-from harness.support import UsageError, uncollected
+from harness.support import UsageError, text, uncollected
 from harness.tasks import Task, summarise_data
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Chosen:
         tried: all fits on validation rows.
         seconds: duration of the search, from `began`.
         why: reason why another method is saved than the one that validated best; None where it is that one.
+        evaluation: where the saved model is wrong on the test rows.
     """
 
     method: str
@@ -66,6 +69,30 @@ class Chosen:
     tried: tuple[Tried, ...] = field(repr=False)
     seconds: float
     why: str | None = None
+    evaluation: Evaluation | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
+        return {
+            "method": self.method,
+            "score": dataclasses.asdict(self.score),
+            "folder": self.folder,
+            "seconds": self.seconds,
+            "why": self.why,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
+            "tried": [
+                {
+                    "method": one.candidate.label,
+                    "fold": one.fold,
+                    "status": one.record.status,
+                    "score": None if one.record.score is None else one.record.score.value,
+                    "n_validation": None if one.record.score is None else one.record.score.n_test,
+                    "n_labels": one.n_train,
+                    "seconds": one.seconds,
+                }
+                for one in self.tried
+            ],
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per fit that was tried, with the columns of `tidy_frame`."""
@@ -81,7 +108,7 @@ def check_time(seconds: float) -> None:
     if seconds < _SHORTEST_SEARCH_SECONDS:
         raise UsageError(
             f"Within {seconds:g} s nothing can be trained: starting alone takes about {_SHORTEST_SEARCH_SECONDS:g} s. "
-            f"Give --within 20s or more."
+            "Give --within 20s or more."
         )
 
 
@@ -127,20 +154,23 @@ def choose_within(
     folds = validation_folds(task, validation_cap(within))
     if not folds:
         raise UsageError(
-            f"{len(task.train_labels)} training rows leave none to choose by. Label a few more of each class."
+            f"{text.counted(len(task.train_labels), 'training row')} cannot be divided into rows to learn from and "
+            "rows to choose by. Label a few more of each class."
         )
     device = workers.device
     entrants = find_candidates(methods, task, files, device.kind, within=within)
     if not entrants:
-        raise UsageError("No method that was named serves this task and backbone; `harness methods` lists them.")
+        raise UsageError(
+            "None of the named methods serves this task and backbone. `harness methods` lists them with their needs."
+        )
     points = _prior(prior, files, task)
     with Claims(store, device.name) as claims:
         runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, files)
         search = Search(runner, task, folds, entrants, Belief(points, len(task.label_names)), end, most_bytes, say)
         say(
-            f"{len(task.train_labels):,} rows to learn from, of which {folds[0].n_test:,} validate"
+            f"{text.counted(len(task.train_labels), 'row')} to learn from, {folds[0].n_test:,} of them to validate on"
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
-            + f"; {task.n_test:,} test rows that no decision sees"
+            + f"; {text.counted(task.n_test, 'test row')} that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
             last = LastFit(search, Path(aside), _GRACE * within)
@@ -152,7 +182,9 @@ def choose_within(
             record, winner = last.fit(folder)
     assert record.score is not None
     why = why_not_the_best(winner.label, search.tried, last.expected, last.missed, task.metric)
-    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), time.monotonic() - began, why)
+    found = evaluate(record, task)
+    took = time.monotonic() - began
+    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), took, why, found)
     _write_card(chosen, task)
     return chosen
 
@@ -164,7 +196,9 @@ def check_save_folder(folder: Path) -> None:
         UsageError: it is a file, or is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--save '{folder}' exists already; name a folder that does not, or an empty one.")
+        raise UsageError(
+            f"--save '{folder}' was given, which exists and is not empty. Name a new folder, or an empty one."
+        )
 
 
 @uncollected()
@@ -186,15 +220,20 @@ def _nearest_folder(folder: Path) -> Path:
 def _write_card(chosen: Chosen, task: Task) -> None:
     score, cost = chosen.score, chosen.record.cost
     spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
+    rows = text.counted(score.n_test, "test row")
+    reached = f"{score.metric} {score.value:.3f}{spread} on {rows} that no decision has seen"
     facts = {
         "task": task.spec.description,
-        "data": f"{task.spec.data.label()}; {len(task.train_labels):,} training rows",
-        "score": f"{score.metric} {score.value:.3f}{spread} on {score.n_test:,} test rows that no decision has seen",
+        "data": f"{task.spec.data.label()}; {text.counted(len(task.train_labels), 'training row')}",
+        "score": reached,
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
-        f"{len({tried.candidate.label for tried in chosen.tried})} methods within {chosen.seconds:.0f} s",
+        f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
     }
     if chosen.why is not None:
         facts["choice"] = chosen.why
+    if chosen.evaluation is not None:
+        facts["evaluation"] = f"`{EVALUATION}`: scores by class, confusions and the most confident errors"
+        write_evaluation(chosen.evaluation, chosen.folder, f"{chosen.method} on {task.name}", reached)
     summary = summarise_data(task)
     facts["rows"] = summary.line()
     if summary.warnings:

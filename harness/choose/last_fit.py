@@ -82,7 +82,7 @@ class LastFit:
                 break
             planned = self._as_much_as_fits(candidate) if candidate.is_cheap else self._in_time(candidate)
             if planned is None:
-                self.missed[candidate.label] = "no time for its last fit was left"
+                self.missed[candidate.label] = "no time was left for its last fit"
                 continue
             search.say(f"{hope}: fitting it to {self._rows(planned.cell.n_train)} rows")
             record = search.runner.run(planned, search.task, search.end + self._grace, folder)
@@ -93,7 +93,9 @@ class LastFit:
             search.say(f"{candidate.label}: {ended}")
         if safe is None:
             why = "; ".join(f"{label} {reason}" for label, reason in search.out.items())
-            raise HarnessError(f"Nothing was fitted within the time{': ' + why if why else ''}. Give more of it.")
+            raise HarnessError(
+                f"No method could be fitted within the time{': ' + why if why else ''}. Give a longer --within."
+            )
         if folder.exists():  # empty before, or just written by a fit that was late
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.choose.candidates import CUT_NOISE, Candidate
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
-from harness.support import describe_duration
+from harness.support import describe_duration, text
 
 _SHARE_FOR_LAST_FIT: Final = 0.5
 """Share of the time after the cheap methods that is kept for the winner's last fit, if it can use that much."""
@@ -47,15 +47,15 @@ def run_race(search: Search) -> None:
     least = max(SHORTEST_FIT_SECONDS, _LEAST_SHARE * last)
     n_folds = len(search.folds)
     search.say(
-        f"the race: {', '.join(candidate.label for candidate in trained)}; {describe_duration(left)} for it in "
-        f"{n_rungs} {'round' if n_rungs == 1 else 'rounds'}"
+        f"the race: {', '.join(candidate.label for candidate in trained)}; {text.counted(n_rungs, 'round')} in "
+        f"{describe_duration(left)}"
     )
     for rung in range(n_rungs):
         until = time.monotonic() + (stop - time.monotonic()) / (n_rungs - rung)
         for i, candidate in enumerate(trained):
             slice_ = max(least, (until - time.monotonic()) / (len(trained) - i) - search.overhead)
             if time.monotonic() + slice_ + search.overhead > stop + 0.1 * left:
-                search.say(f"{candidate.label}: no time left for it in the race")
+                search.say(f"{candidate.label}: no time left in the race")
                 continue
             _fit(search, candidate, rung % n_folds, slice_, stop)
         last_seconds = search.end - max(stop, time.monotonic()) - predict_seconds - search.overhead
@@ -119,7 +119,7 @@ def _entering(search: Search, trained: list[Candidate], left: float) -> tuple[li
     if not entering and favourite in places and left - search.overhead >= SHORTEST_FIT_SECONDS:
         search.favourite = trained[favourite]
         search.say(
-            f"no race: {search.favourite.label} is expected to do best, and a race would cost it more than it tells"
+            f"no race: {search.favourite.label} is expected to do best, and a race would take too much of its time"
         )
     elif not entering and has_time:
         leader = rivals[favourite]

@@ -15,7 +15,7 @@ from harness.choose.runner import Runner
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
 from harness.forecast import SEED_NOISE, Doubles, logit_variance
 from harness.records import Budget
-from harness.support import describe_duration
+from harness.support import describe_duration, text
 from harness.tasks import Task
 
 STARTING_SECONDS: Final = 2.0
@@ -122,7 +122,7 @@ class Search:
         cut = "" if share >= 0.95 else f", cut short at {100 * share:.0f} % of its steps"
         assert record.score is not None
         self.say(
-            f"{candidate.label}: {record.score.value:.3f} on {record.score.n_test:,} validation rows in "
+            f"{candidate.label}: {record.score.value:.3f} on {text.counted(record.score.n_test, 'validation row')} in "
             f"{describe_duration(took) if took >= 10 else f'{took:.1f} s'}{cut}"
         )
 

@@ -148,7 +148,7 @@ def uncut_fit(candidate: Candidate, n_rows: int, seconds: float) -> Uncut:
 _CUT_EXPONENT: Final = 0.15
 """Exponent of the share of steps in the labels that a fit is worth, if it read each label at least once.
 
-On TREC, SMS spam and SST-2 one epoch of four lost 0.0 to 1.5 points (docs/explanation/choosing.md)."""
+On TREC, SMS spam and SST-2 one epoch instead of four lost at most 1.2 points (docs/explanation/choosing.md)."""
 
 
 def labels_worth(n_train: float, share: float, epochs: float) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.advice import Advice, AdvisedMethod, answer_from, own_records, question_about
+from harness.cli.as_json import print_json
 from harness.store import reference_records
 from harness.support import mask_store, text, uncollected
 
@@ -25,7 +25,7 @@ def advise_command(store: str, *, reference: bool, as_json: bool, **asked: Any) 
     question = question_about(**asked)
     answer, n_own = answer_from(question, own_records(store), reference=reference)
     if as_json:
-        typer.echo(answer.to_json())
+        print_json(answer)
     else:
         _show(answer, n_own, store, reference=reference)
     return 0 if answer.best is not None else 1
@@ -55,9 +55,11 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
     table.add_column("rests on", overflow="fold")
     for choice in fitting[:_N_SHOWN]:
         _add(table, choice)
-    console.print(table)
+    if fitting:
+        console.print(table)
     if len(fitting) > _N_SHOWN:
-        console.print(f"{len(fitting) - _N_SHOWN} more fit; --json lists them all.", markup=False)
+        more = text.counted(len(fitting) - _N_SHOWN, "more method fits", "more methods fit")
+        console.print(f"{more}; --json lists all of them.", markup=False)
     outside = [choice for choice in answer.choices if not choice.fits]
     if outside:
         listed = "; ".join(f"{text.plain(choice.method)} {', '.join(choice.why_not)}" for choice in outside[:6])
@@ -71,7 +73,9 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         but = ", except as noted above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
         console.print(text.plain(f"Seconds and memory are those of {answer.device}{but}."), **_SAID)
     if question.min_score is not None and fitting:
-        console.print("Cheapest first, among the methods that are expected to reach it.", style="dim")
+        console.print(
+            f"The table lists the methods that are expected to reach {question.min_score:g}, cheapest first.", **_SAID
+        )
 
 
 def _console() -> Console:
@@ -87,19 +91,18 @@ _CARRIED: Final = ("Seconds ", "Memory ")
 
 def _source(n_own: int, store: str, *, reference: bool) -> str:
     """Return a sentence on the origin of the records."""
-    own = f"{n_own:,} of your own records ({mask_store(store)})"
+    there = f"{n_own:,} in {mask_store(store)}"
     if not reference:
-        return f"They are {own}."
+        return f"Only your own records count ({there})."
     if n_own:
-        return f"They are {own} and the reference results."
+        return f"Your own records ({there}) and the reference results count."
     return (
-        "They are the reference results that come with the package; your own records will count as soon as there are "
-        "some."
+        "Only the reference results that come with the package count; your own records will as soon as there are some."
     )
 
 
 def _add(table: Table, choice: AdvisedMethod) -> None:
-    records = f"{choice.n_records} {'record' if choice.n_records == 1 else 'records'}"
+    rests_on = f"{text.counted(choice.n_records, 'record')}, {text.counted(choice.n_tasks, 'task')}, {choice.basis}"
     table.add_row(
         Text(text.plain(choice.method), style="" if choice.is_tied else "dim"),
         f"{text.score(choice.score)} ({text.interval(choice.low, choice.high)})",
@@ -107,16 +110,19 @@ def _add(table: Table, choice: AdvisedMethod) -> None:
         text.memory(choice.peak_memory_bytes),
         text.number(choice.trainable_parameters),
         text.memory(choice.stored_bytes),
-        Text(f"{records}, {choice.n_tasks} {'task' if choice.n_tasks == 1 else 'tasks'}, {choice.basis}", style="dim"),
+        Text(rests_on, style="dim"),
     )
 
 
 @uncollected()
-def validate_command(kind: str, store: str, *, reference: bool) -> None:
+def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = False) -> None:
     """Leave each task out, advise for it from the others, and print the quality of the advice."""
     from harness.advice import RULES, validate_advice
 
     found = validate_advice([*own_records(store), *(reference_records() if reference else ())], kind)
+    if as_json:
+        print_json(found.to_dict())
+        return
     console = _console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("rule", "mean regret, points", "95 % over tasks", "questions", "advice is ahead by"):
@@ -130,21 +136,26 @@ def validate_command(kind: str, store: str, *, reference: bool) -> None:
     console.print(table)
     mean, low, high = found.coverage()
     console.print(
-        f"Coverage of the 80 % intervals: {mean:.0%} (95 % over tasks: {max(low, 0):.0%} to {min(high, 1):.0%})."
+        f"Coverage of the 80 % intervals: {100 * mean:.0f} % (95 % over tasks: {100 * max(low, 0):.0f} to "
+        f"{100 * min(high, 1):.0f} %)."
     )
     for name in ("seconds", "memory"):
         error = found.error(name)
-        said = "not timed" if error is None else f"{error:.0%} off in the median"
+        said = "not timed" if error is None else f"{100 * error:.0f} % off in the median"
         console.print(f"Expected {name}: {said}.")
     console.print(
-        f"{len(found.trials)} questions on {len(found.tasks)} tasks: {text.plain(', '.join(found.tasks))}. A rule is "
+        f"{text.counted(len(found.trials), 'question')} on {text.counted(len(found.tasks), 'task')}: "
+        f"{text.plain(', '.join(found.tasks))}. A rule is "
         "not counted where its method was not measured or does not fit; the last column compares on the questions "
         "that both answered.",
         markup=False,
         highlight=False,
     )
     if found.n_over:
-        console.print(f"In {found.n_over} questions the advised method exceeded its limit; they are not counted.")
+        console.print(
+            f"In {text.counted(found.n_over, 'question')} the advised method exceeded its limit; "
+            f"{'it is' if found.n_over == 1 else 'they are'} not counted."
+        )
 
 
 def _with_interval(mean: float, low: float, high: float) -> str:

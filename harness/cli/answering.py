@@ -10,6 +10,7 @@ import typer
 from harness.cli.options import (
     BackboneOption,
     DeviceOption,
+    JsonOption,
     KindOption,
     MaxLengthOption,
     MethodsOption,
@@ -20,16 +21,17 @@ from harness.cli.options import (
     StrictOption,
     TestOption,
 )
+from harness.cli.streams import ASK, INSPECT, USE
 from harness.support import DEFAULT_STORE
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    app.command("advise")(_advise)
-    app.command("validate-advice")(_validate_advice)
-    app.command("choose")(_choose)
-    app.command("predict")(_predict)
-    app.command("probe")(_probe)
+    app.command("advise", rich_help_panel=ASK)(_advise)
+    app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
+    app.command("choose", rich_help_panel=USE)(_choose)
+    app.command("predict", rich_help_panel=USE)(_predict)
+    app.command("probe", rich_help_panel=INSPECT)(_probe)
 
 
 def _advise(
@@ -38,24 +40,27 @@ def _advise(
         Path | None,
         typer.Option(help="A file of labelled texts; their number, classes and lengths follow from it."),
     ] = None,
-    text: Annotated[str, typer.Option(help="Its column of texts.")] = "text",
-    label: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
+    text: Annotated[str, typer.Option(help="With --data: the column with the texts.")] = "text",
+    label: Annotated[str, typer.Option(help="With --data: the column with the labels.")] = "label",
     kind: KindOption = "classification",
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
     tokens: Annotated[float | None, typer.Option(help="Mean number of tokens of a text.")] = None,
-    train_seconds: Annotated[str | None, typer.Option(help="Limit of training: 10m, 2h, or seconds: 600.")] = None,
-    peak_memory: Annotated[str | None, typer.Option(help="Limit of memory: 8GB, 7.5GiB.")] = None,
-    trainable_parameters: Annotated[float | None, typer.Option(help="Limit of trained parameters.")] = None,
-    predict_milliseconds: Annotated[float | None, typer.Option(help="Limit of predicting one text.")] = None,
+    train_seconds: Annotated[str | None, typer.Option(help="Longest training: 10m, 2h, or seconds: 600.")] = None,
+    peak_memory: Annotated[str | None, typer.Option(help="Largest memory of a fit: 8GB, 7.5GiB.")] = None,
+    trainable_parameters: Annotated[float | None, typer.Option(help="Largest number of trained parameters.")] = None,
+    predict_milliseconds: Annotated[float | None, typer.Option(help="Longest time to predict one text.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Score to reach as cheaply as possible.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Use only records of this backbone.")] = None,
     device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
-    task: Annotated[str | None, typer.Option(help="A task with records.")] = None,
+    task: Annotated[str | None, typer.Option(help="Advise on this task, which has records.")] = None,
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Recommend a method for a budget, from existing records; nothing is run."""
+    """Recommend a method for a budget from existing records.
+
+    Nothing is run. The exit code is 1 if no method fits.
+    """
     asked = dict(locals())
     from harness.cli.advise import advise_command
 
@@ -66,11 +71,15 @@ def _validate_advice(
     kind: KindOption = "classification",
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure the quality of the advice: advise for each task from the records of the others."""
+    """Measure the quality of the advice on tasks with records.
+
+    Each task is left out in turn, and the advice for it comes from the records of the others.
+    """
     from harness.cli.advise import validate_command
 
-    validate_command(kind, store, reference=reference)
+    validate_command(kind, store, reference=reference, as_json=as_json)
 
 
 def _choose(
@@ -83,15 +92,20 @@ def _choose(
     metric: MetricOption = None,
     max_length: MaxLengthOption = None,
     strict: StrictOption = False,
-    peak_memory: Annotated[str | None, typer.Option(help="Limit of memory for a fit: 8GB, 7.5GiB.")] = None,
+    peak_memory: Annotated[str | None, typer.Option(help="Largest memory of a fit: 8GB, 7.5GiB.")] = None,
     methods: MethodsOption = None,
     backbone: BackboneOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find the best method for your own data within a time limit, fit it to all the data, score it once and save it."""
+    """Find and save the best method for your own data.
+
+    The search ends within a time limit. The best method is fitted to all training rows, scored once on rows that no
+    decision has seen, and saved.
+    """
     asked = dict(locals())
     from harness.cli.choose import choose_command
 
@@ -104,21 +118,30 @@ def _predict(
     out: Annotated[
         Path,
         typer.Option(
-            help="The file to write, .csv or .tsv: the rows of --data with the columns `prediction` and `probability`. "
-            "Both are empty where a text is blank or not valid Unicode."
+            help="The file to write, .csv, .tsv, .jsonl or .parquet: the rows of --data with the columns `prediction` "
+            "and `probability`. Both are empty where a text is blank or not valid Unicode."
         ),
     ],
     text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add the probability of each class: `probability_CLASS`.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Add this many of the most probable classes: `top_1`, `top_1_probability`, `top_2`, ..."),
+    ] = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Predict the classes of new texts with a saved model.
 
-    The model is checked before anything is predicted: every file, every tensor. The output appears whole or not at all.
+    Every file of the model is checked before anything is predicted. The output appears whole or not at all.
     """
+    asked = dict(locals())
     from harness.cli.predict import predict_command
 
-    raise typer.Exit(predict_command(model, data, text, out, device, overwrite=overwrite))
+    raise typer.Exit(predict_command(**asked))
 
 
 def _probe(
@@ -130,16 +153,19 @@ def _probe(
         ),
     ] = None,
     methods: MethodsOption = "linear-probe,lora,full",
-    batch_size: Annotated[int, typer.Option(help="Texts of a step.")] = 16,
-    seq_len: Annotated[int, typer.Option(help="Tokens of a text.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Number of texts in a step.")] = 16,
+    seq_len: Annotated[int, typer.Option(help="Number of tokens in a text.")] = 32,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Use random weights: costs do not depend on their values.")
     ] = False,
     device: DeviceOption = "auto",
     mirror: MirrorOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure the cost of one step of each method on this device. Takes about a minute and needs no data."""
+    """Measure the cost of a step of each method on this device.
+
+    Takes about a minute and needs no data. The exit code is 1 if nothing could be measured.
+    """
     asked = dict(locals())
     from harness.cli.probe import probe_command
 

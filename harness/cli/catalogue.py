@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.as_json import print_json
 from harness.cli.console import make_console
 from harness.methods import LANGUAGE_MODEL, Choice, Method, Range, methods
 from harness.records import Budget
@@ -33,35 +34,43 @@ _LENGTH = ("learning_rate", "epochs")
 _SHORT = {"encoder": "encoder", "causal": "causal", "sequence-to-sequence": "seq2seq"}
 
 
-def show_methods(name: str | None, task: str | None = None) -> None:
+def show_methods(name: str | None, task: str | None = None, *, as_json: bool = False) -> None:
     """Print the methods by family, those that serve a task, or one of them in full.
 
     Args:
         name: the method to explain.
         task: a task of a shipped suite, or a kind of task; only methods that serve it are listed.
+        as_json: whether to print JSON: one object for `name`, else a list of them.
 
     Raises:
         UsageError: there is no such method, task or kind.
     """
     console = make_console()
     if name is not None:
-        _explain(console, methods.get(name))
+        if as_json:
+            print_json(_method_facts(methods.get(name)))
+        else:
+            _explain(console, methods.get(name))
         return
     wanted = None if task is None else _kind_of(task)
+    served = [cls for cls in methods if wanted is None or _serves_kind(cls, *wanted)]
+    served.sort(key=lambda cls: (*_family_position(cls.family), cls.name))
+    if as_json:
+        print_json([_method_facts(cls) for cls in served])
+        return
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     family = None
-    for cls in sorted(methods, key=lambda cls: (*_family_position(cls.family), cls.name)):
-        if wanted is not None and not _serves_kind(cls, *wanted):
-            continue
+    for cls in served:
         if cls.family != family:
             table.add_row(Text(f"{chr(10) if family else ''}{cls.family}", style="bold"))
             family = cls.family
         about = Text(cls.trains)
         origin = methods.origin(cls.name)
         package = f" · from {origin}" if origin else ""
-        about.append(f"\nneeds {_needs_of(cls)} · {cls.source}{package}", style="dim")
+        mark = "experimental · " if cls.experimental else ""
+        about.append(f"\n{mark}needs {_needs_of(cls)} · {cls.source}{package}", style="dim")
         brief = _settings_in_brief(cls)
         if brief:
             about.append(f"\n{brief}")
@@ -175,11 +184,41 @@ def _serves_kind(cls: type[Method], kind: Kind, wants_likelihood: bool = False) 
     return kind.form != "text" or not cls.serves or bool(cls.serves & LANGUAGE_MODEL)
 
 
+def _method_facts(cls: type[Method]) -> dict[str, Any]:
+    """Return what `harness methods NAME` prints, as plain values."""
+    meanings, defaults = setting_meanings(cls), cls().model_dump(mode="json")
+    return {
+        "method": cls.name,
+        "family": cls.family,
+        "version": cls.version,
+        "later_versions": cls.later_versions() or None,
+        "about": split_docstring(cls.__doc__ or "")[0],
+        "trains": cls.trains,
+        "architectures": sorted(cls.serves),
+        "needs": cls.needs or None,
+        "kinds": [kind.name for kind in kinds if _serves_kind(cls, kind)],
+        "source": cls.source,
+        "package": methods.origin(cls.name),
+        "settings": [
+            {
+                "setting": name,
+                "default": default,
+                "tune_tries": _search_text(cls.search_space.get(name)) or None,
+                "meaning": meanings.get(name),
+            }
+            for name, default in defaults.items()
+            if name != "tune" or cls.search_space
+        ],
+    }
+
+
 def _explain(console: Console, cls: type[Method]) -> None:
     console.print(Text(f"{cls.name} ({cls.family}, version {cls.version})", style="bold"))
     for paragraph in re.split(r"\n\s*\n", split_docstring(cls.__doc__ or "")[0]):
         console.print(Text(re.sub(r"\n(?=\w|`)", " ", paragraph) + "\n"))  # lines of a list keep theirs
     console.print(Text(f"Trains: {cls.trains}\nNeeds: {_needs_of(cls)}"))
+    if cls.experimental:
+        console.print(Text(f"Experimental: {cls.experimental}"))
     served = [kind.name for kind in kinds if _serves_kind(cls, kind)]
     console.print(Text(f"Kinds of task: {', '.join(served)}\nSource: {cls.source}"))
     if methods.origin(cls.name):
@@ -207,10 +246,46 @@ def _explain(console: Console, cls: type[Method]) -> None:
     console.print(table)
 
 
-def show_suites(name: str | None) -> None:
+def _suite_facts(name: str) -> dict[str, Any]:
+    """Return what `harness suites NAME` prints, as plain values."""
+    from harness.planning import BUDGET_SETS, load_suite, suite_origin
+
+    suite = load_suite(name)
+    return {
+        "suite": suite.name,
+        "about": suite.description,
+        "package": suite_origin(name),
+        "backbones": list(dict.fromkeys(suite.backbone_of(task) for task in suite.tasks)),
+        "methods": list(suite.methods),
+        "sizes": list(map(str, suite.sizes)),
+        "seeds": list(suite.seeds),
+        "budget": (suite.budget or Budget()).label(),
+        "budget_sets": {
+            one: [budget.label() for budget in suite.budget_set(one)] for one in {**BUDGET_SETS, **suite.budgets}
+        },
+        "tasks": [
+            {
+                "task": spec.name,
+                "kind": spec.kind,
+                "metric": spec.metric,
+                "about": spec.description,
+                "data": spec.data.label(),
+                "revision": spec.data.revision,
+                "licence": spec.licence,
+                "citation": spec.citation or None,
+            }
+            for spec in map(suite.task, suite.tasks)
+        ],
+    }
+
+
+def show_suites(name: str | None, *, as_json: bool = False) -> None:
     """Print the shipped suites, or one of them in full."""
     from harness.planning import BUDGET_SETS, load_suite, suite_names, suite_origin
 
+    if as_json:
+        print_json([_suite_facts(one) for one in suite_names()] if name is None else _suite_facts(name))
+        return
     console = Console()
     if name is None:
         table = Table(title="Suites", title_justify="left")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.api import choose
+from harness.cli.as_json import print_json
 from harness.cli.console import CommandDisplay
 from harness.support import describe_duration, mask_store
 from harness.support import text as wording
@@ -22,20 +23,23 @@ if TYPE_CHECKING:
     from harness.choose import Chosen, Tried
 
 
-def choose_command(*, save: Path, text: str, store: str, **asked: Any) -> int:
+def choose_command(*, save: Path, text: str, store: str, as_json: bool = False, **asked: Any) -> int:
     """Choose, show the reasoning and the result; return the exit code. Arguments are those of `api.choose`."""
     began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=as_json)
     chosen = choose(save=save, text=text, store=store, began=began, progress=CommandDisplay(console), **asked)
-    _show(console, chosen, save, text, mask_store(store))
+    if as_json:
+        print_json({**chosen.to_dict(), "store": mask_store(store)})
+    else:
+        _show(console, chosen, save, text, mask_store(store))
     return 0
 
 
 def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -> None:
-    from harness.choose import validated
+    from harness.choose import EVALUATION, validated
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("method", "validation", "fits", "labels used", "by the clock"):
+    for name in ("method", "validation", "fits", "labels used", "time"):
         table.add_column(name, justify="left" if name == "method" else "right")
     by_label: dict[str, list[Tried]] = {}
     for tried in chosen.tried:
@@ -56,15 +60,21 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     console.print(
         Text.assemble(
             (chosen.method, "bold green"),
-            f": {reached.metric} {reached.value:.3f}{spread} on {reached.n_test:,} test rows that no decision has "
-            "seen.",
+            f": {reached.metric} {reached.value:.3f}{spread} on {wording.counted(reached.n_test, 'test row')} that no "
+            "decision has seen.",
         ),
         soft_wrap=True,
     )
     if chosen.why is not None:
         console.print(chosen.why, markup=False, soft_wrap=True)
+    if chosen.evaluation is not None:
+        for line in (
+            *chosen.evaluation.in_words(),
+            f"Scores by class and the most confident errors: {save / EVALUATION}",
+        ):
+            console.print(line, markup=False, soft_wrap=True)
     console.print(
-        f"Model: {save}  All that was tried: {store}  Took {describe_duration(chosen.seconds)}.\n"
+        f"Model: {save}\nRecords of all fits: {store}\nTook {describe_duration(chosen.seconds)}. Predict new texts:\n"
         f"harness predict --model {save} --data new.csv --text {text} --out out.csv",
         markup=False,
         soft_wrap=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +9,83 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.api import read_status, report
+from harness.cli.as_json import print_json
 from harness.cli.console import make_console, print_tables, say
 from harness.cli.options import names_a_run
-from harness.records import STATUSES
 from harness.store import Store, pack
-from harness.support import (
-    UsageError,
-    check_output,
-    csv_starts_with,
-    first_line,
-    mask_store,
-    plain,
-    quiet_libraries,
-)
+from harness.support import UsageError, check_output, csv_starts_with, mask_store, plain, text
 
 
-def show_status(store: str, **grid: Any) -> None:
+def show_status(store: str, *, as_json: bool = False, **grid: Any) -> None:
     """Print counts by suite, task and method; with the options of a run, of the cells of that run on this device."""
+    found = read_status(store, grid if names_a_run(grid) else None)
+    if as_json:
+        print_json(found)
+        return
     console = Console()
-    quiet_libraries()
-    counts: dict[tuple[str, str, str], Counter[str]] = {}
-    errors: list[str] = []
-    prepared = None
-    if names_a_run(grid):
-        from harness.api import read_request
-        from harness.schedule import prepare_plan
-
-        prepared = prepare_plan(read_request(**grid))
-    known: dict[str, str] = {}
-    if prepared is None or "://" in store or Path(store).exists():  # a suite's missing cells need no store
-        with Store.open(store, read_only=True) as opened:
-            if prepared is None:
-                for (label, task, method, status), n in opened.summary().items():
-                    counts.setdefault((label, task, method), Counter())[status] += n
-                failed = list(opened.failed())
-            else:  # whichever suite ran them first
-                ids = {planned.cell.id for planned in prepared.cells}
-                known = opened.statuses(ids, prepared.device.name)
-                wanted = [id_ for id_, status in known.items() if status == "failed"]
-                failed = list(opened.latest(wanted, prepared.device.name).values())
-        errors = [f"{r.cell.label()}: {first_line(r.error)}" for r in failed if r.error]
-    if prepared is not None:
-        for planned in prepared.cells:
-            key = (prepared.suite, planned.cell.task, planned.cell.method)
-            counts.setdefault(key, Counter())[known.get(planned.cell.id, "missing")] += 1
-    shown = [name for name in (*STATUSES, "missing") if any(counter[name] for counter in counts.values())]
-    table = Table(title=Text(plain(f"Records in {mask_store(store)}")), title_justify="left")
+    table = Table(title=Text(plain(f"Records in {found.store}")), title_justify="left")
     for heading in ("suite", "task", "method"):
         table.add_column(heading)
-    for heading in shown:
+    for heading in found.statuses:
         table.add_column(heading, justify="right")
-    for key, counter in counts.items():
-        table.add_row(*(Text(plain(part)) for part in key), *(str(counter[name] or "") for name in shown))
-    if counts:
+    for row in found.rows:
+        counts = (str(row.counts.get(name) or "") for name in found.statuses)
+        table.add_row(*(Text(plain(part)) for part in (row.suite, row.task, row.method)), *counts)
+    if found.rows:
         console.print(table)
     else:
-        console.print(f"No records in {mask_store(store)} yet; `harness run quickstart` makes some.", markup=False)
-    for line in errors:
-        console.print(plain(f"failed: {line}"), markup=False, highlight=False, style="red")
+        console.print(f"No records in {found.store} yet; `harness run quickstart` makes some.", markup=False)
+    for failed in found.failed:
+        line = plain(f"failed: {failed.cell}: {failed.error}")
+        console.print(line, markup=False, highlight=False, style="red")
 
 
 def write_report_command(
-    suite: str | None, out: Path | None, store: str, figures: str, *, overwrite: bool = False
+    suite: str | None,
+    out: Path | None,
+    store: str,
+    figures: str,
+    *,
+    overwrite: bool = False,
+    show: bool = False,
+    as_json: bool = False,
 ) -> None:
-    """Write page, tables and figures of the latest records."""
-    from harness.api import report
-
-    console = make_console()
+    """Write page, tables and figures of the latest records; `show` opens the page in the browser."""
     written = report(store, out, suite=suite, formats=figures, overwrite=overwrite)
+    if as_json:
+        opened = _open_page(written.report) if show else False
+        print_json({**written.to_dict(), "opened": opened})
+        return
+    console = make_console()
     if written.observations is not None:
         print_tables(console, written.observations)
     say(f"Report: {written.report}", console)
+    if show and not _open_page(written.report):
+        say("No browser could be opened here. Open the file by hand, or copy it to a machine that has one.", console)
 
 
-def export_command(file: Path, store: str, *, overwrite: bool = False) -> None:
+def _open_page(page: Path | None) -> bool:
+    """Open a page in the browser; return whether there was one."""
+    import webbrowser
+
+    try:
+        return page is not None and webbrowser.open(page.absolute().as_uri())
+    except (webbrowser.Error, OSError):
+        return False
+
+
+def export_command(file: Path, store: str, *, overwrite: bool = False, as_json: bool = False) -> None:
     """Write one row per cell."""
     from harness.analysis import check_export, export_records
 
     check_export(file, inputs=[store], overwrite=overwrite)
     with Store.open(store, read_only=True) as opened:
         n_rows = export_records(opened.records(), file)
-    say(f"{n_rows} rows written to {file}.")
+    if as_json:
+        print_json({"file": file, "n_rows": n_rows})
+        return
+    say(f"{text.counted(n_rows, 'row')} written to {file}.")
 
 
 def import_command(
@@ -101,6 +96,7 @@ def import_command(
     *,
     scale: str | None = None,
     ignore: list[str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Store results that others measured, all of them or none."""
     from harness.store import locate_results
@@ -118,12 +114,20 @@ def import_command(
     packed = pack(locate_results(files, form, named, scale=scale, ignore=ignore or ()))
     with Store.open(store) as opened:
         added = opened.add_new(packed)
-        known = f", {added.n_known} were there already" if added.n_known else ""
-        repeated = f", {added.n_repeated} come twice and were taken once" if added.n_repeated else ""
-        say(f"{added.n_added} records imported into {opened.name}{known}{repeated}.")
+        name = opened.name
+    if as_json:
+        print_json({"store": name, **added._asdict()})
+        return
+    known = f", {_were(added.n_known)} there already" if added.n_known else ""
+    repeated = f", {_were(added.n_repeated)} repeated and taken once" if added.n_repeated else ""
+    say(f"{text.counted(added.n_added, 'record')} imported into {name}{known}{repeated}.")
 
 
-def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False) -> int:
+def _were(n: int) -> str:
+    return f"{n:,} {'was' if n == 1 else 'were'}"
+
+
+def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False, as_json: bool = False) -> int:
     """Print the configurations that are better or worse in `b` than in `a`; return 1 if any is worse."""
     from harness.analysis import write_csv
     from harness.api import compare
@@ -131,23 +135,35 @@ def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False
 
     if out is not None:
         check_output(out, inputs=[a, b], ours=csv_starts_with(*COMPARED), overwrite=overwrite)
-    console = make_console()
     found = compare(a, b)
+    counts = {name: int((found.rows["verdict"] == name).sum()) for name in _VERDICTS}
+    if out is not None:
+        write_csv(found.rows, out)
+    if as_json:
+        print_json(
+            {
+                "verdicts": counts,
+                "only_a": found.only_a,
+                "only_b": found.only_b,
+                "out": out,
+                "rows": found.rows.astype(object).where(found.rows.notna(), None).to_dict("records"),
+            }
+        )
+        return 1 if counts["worse"] else 0
+    console = make_console()
     console.print(terminal_compared(found))
-    counts = found.rows["verdict"].value_counts()
-    said = ", ".join(
-        f"{counts.get(name, 0)} {name}" for name in ("worse", "better", "no difference shown", "not known")
-    )
-    say(f"{len(found.rows)} in common: {said}.")
+    said = ", ".join(f"{n} {name}" for name, n in counts.items())
+    say(f"{text.counted(len(found.rows), 'configuration')} in common: {said}.")
     if found.only_a or found.only_b:
         say(
             f"Not compared: {found.only_a} that only {mask_store(a)} has, {found.only_b} that only {mask_store(b)} has."
         )
     if out is not None:
-        write_csv(found.rows, out)
         say(f"Written to {out}.")
-    return 1 if counts.get("worse", 0) else 0
+    return 1 if counts["worse"] else 0
 
+
+_VERDICTS = ("worse", "better", "no difference shown", "not known")
 
 COMPARED = ("task", "backbone", "method", "variant", "draw", "budget", "n_train", "metric", "score_a", "score_b")
 """First columns of the file that `harness compare --out` writes; they identify an earlier output."""

@@ -14,6 +14,7 @@ import typer
 from harness.cli import answering
 from harness.cli.completion import complete_kind, complete_suite, complete_words
 from harness.cli.options import (
+    JsonOption,
     MethodArgument,
     MirrorOption,
     OverwriteOption,
@@ -21,12 +22,12 @@ from harness.cli.options import (
     StoreOption,
     with_grid,
 )
-from harness.cli.streams import MaskingGroup, make_streams_tolerant, print_masked_traceback
+from harness.cli.streams import COMPARE, INSPECT, KEEP, Commands, make_streams_tolerant, print_masked_traceback
 from harness.support import DEFAULT_STORE
 
 app = typer.Typer(
     name="harness",
-    cls=MaskingGroup,
+    cls=Commands,
     help="Compare ways of adapting a pretrained transformer on your task, and learn which fits your budget.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 
 
-@app.command("run")
+@app.command("run", rich_help_panel=COMPARE)
 @with_grid
 def _run(
     grid: dict[str, Any],
@@ -78,66 +79,85 @@ def _run(
         typer.Option(help="With --executor ray: number of workers. Default: one per GPU, or one per node."),
     ] = None,
     ray_cores: Annotated[int | None, typer.Option(help="With --executor ray: cores of each worker.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output; all else on standard error.")
+    ] = False,
 ) -> None:
-    """Run the missing cells of a suite, print the table, write the report."""
+    """Run the missing cells of a suite, and report the results.
+
+    Each cell is stored as soon as it ends, so the same command continues where an interrupted one stopped.
+    """
     asked = dict(locals())
     from harness.cli.run import run_command
 
     raise typer.Exit(run_command(**asked.pop("grid"), **asked))
 
 
-@app.command("plan")
+@app.command("plan", rich_help_panel=COMPARE)
 @with_grid
 def _plan(
     grid: dict[str, Any],
     probe: Annotated[
         bool, typer.Option(help="Measure a few steps of each method without a record; else use arithmetic.")
     ] = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the cells of a run and predict their seconds and memory. Only short probes are run."""
+    """Predict the seconds and memory of a run.
+
+    Only short probes are run, and with --no-probe none.
+    """
     from harness.cli.plan import plan_command
 
-    plan_command(**grid, probe=probe)
+    plan_command(**grid, probe=probe, as_json=as_json)
 
 
-@app.command("status")
+@app.command("status", rich_help_panel=COMPARE)
 @with_grid
-def _status(grid: dict[str, Any]) -> None:
-    """Show which cells are done, failed and missing; with the options of a run, those of that run."""
+def _status(grid: dict[str, Any], as_json: JsonOption = False) -> None:
+    """Count the cells that are done, failed and missing.
+
+    With the options of a run, count the cells of that run on this device.
+    """
     from harness.cli.inspect import show_status
 
-    show_status(**grid)
+    show_status(**grid, as_json=as_json)
 
 
-@app.command("report")
+@app.command("report", rich_help_panel=COMPARE)
 def _report(
     suite: Annotated[
         str | None, typer.Argument(help="Only records that a run of this suite made.", autocompletion=complete_suite)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: reports/SUITE or reports/all.")] = None,
     store: SourceOption = DEFAULT_STORE,
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
     overwrite: OverwriteOption = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a report: a page (HTML), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG, PDF)."""
+    """Write a report: a page, tables and figures.
+
+    The page is HTML. Tables are written as Markdown, CSV and LaTeX, figures as PNG, SVG and PDF.
+    """
     from harness.cli.inspect import write_report_command
 
-    write_report_command(suite, out, store, figures, overwrite=overwrite)
+    write_report_command(suite, out, store, figures, overwrite=overwrite, show=show, as_json=as_json)
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=KEEP)
 def _export(
-    file: Annotated[Path, typer.Argument(help="Ends in .csv, .jsonl or .parquet.")],
+    file: Annotated[Path, typer.Argument(help="File to write; its name ends in .csv, .jsonl or .parquet.")],
     store: StoreOption = DEFAULT_STORE,
     overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write one row per cell."""
+    """Write the records as a table, one row per cell."""
     from harness.cli.inspect import export_command
 
-    export_command(file, store, overwrite=overwrite)
+    export_command(file, store, overwrite=overwrite, as_json=as_json)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=KEEP)
 def _import(
     files: Annotated[list[Path], typer.Argument(help="Files of results, or folders of such files.")],
     form: Annotated[
@@ -160,14 +180,15 @@ def _import(
         list[str] | None, typer.Option(help="For a table: leave this column out. Repeat for several.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
     """Import results of another machine or another project."""
     from harness.cli.inspect import import_command
 
-    import_command(files, form, mapping or [], store, scale=scale, ignore=ignore)
+    import_command(files, form, mapping or [], store, scale=scale, ignore=ignore, as_json=as_json)
 
 
-@app.command("forget")
+@app.command("forget", rich_help_panel=KEEP)
 def _forget(
     task: Annotated[str | None, typer.Option(help="Records of this task.")] = None,
     method: Annotated[str | None, typer.Option(help="Records of this method.")] = None,
@@ -182,29 +203,37 @@ def _forget(
     after: Annotated[str | None, typer.Option(help="Stored at this date or time or later, UTC.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Delete the records that match all given options. Lists them and asks first."""
+    """Delete the records that match all given options.
+
+    The records are listed first, and you are asked. With --json and without --yes they are listed only.
+    """
     from harness.cli.forget import forget_command
     from harness.store import Wanted
 
     wanted = Wanted(task, method, backbone, device, suite, status, id_, before, after)
-    raise typer.Exit(forget_command(wanted, store, yes=yes))
+    raise typer.Exit(forget_command(wanted, store, yes=yes, as_json=as_json))
 
 
-@app.command("compare")
+@app.command("compare", rich_help_panel=COMPARE)
 def _compare(
     a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
     b: Annotated[str, typer.Argument(help="The same, such as of a later commit or another machine.")],
     out: Annotated[Path | None, typer.Option(help="Also write all rows to this .csv file.")] = None,
     overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show which methods got better or worse from A to B, beyond noise. The exit code is 1 if any got worse."""
+    """Show which methods got better or worse from A to B.
+
+    Differences within noise do not count. The exit code is 1 if any method got worse.
+    """
     from harness.cli.inspect import compare_command
 
-    raise typer.Exit(compare_command(a, b, out, overwrite=overwrite))
+    raise typer.Exit(compare_command(a, b, out, overwrite=overwrite, as_json=as_json))
 
 
-@app.command("methods")
+@app.command("methods", rich_help_panel=INSPECT)
 def _methods(
     name: MethodArgument = None,
     task: Annotated[
@@ -214,51 +243,57 @@ def _methods(
             autocompletion=complete_kind,
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the methods, or explain one."""
     from harness.cli.catalogue import show_methods
 
-    show_methods(name, task)
+    show_methods(name, task, as_json=as_json)
 
 
-@app.command("kinds")
-def _kinds() -> None:
+@app.command("kinds", rich_help_panel=INSPECT)
+def _kinds(as_json: JsonOption = False) -> None:
     """List the kinds of task, with their metrics."""
     from harness.cli.registered import show_kinds
 
-    show_kinds()
+    show_kinds(as_json=as_json)
 
 
-@app.command("metrics")
-def _metrics() -> None:
-    """List the metrics, with the kinds of task that each scores."""
+@app.command("metrics", rich_help_panel=INSPECT)
+def _metrics(as_json: JsonOption = False) -> None:
+    """List the metrics, with the kinds of task they score."""
     from harness.cli.registered import show_metrics
 
-    show_metrics()
+    show_metrics(as_json=as_json)
 
 
-@app.command("suites")
+@app.command("suites", rich_help_panel=INSPECT)
 def _suites(
     name: Annotated[str | None, typer.Argument(help="Explain this one.", autocompletion=complete_suite)] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the suites, or explain one."""
     from harness.cli.catalogue import show_suites
 
-    show_suites(name)
+    show_suites(name, as_json=as_json)
 
 
-@app.command("doctor")
+@app.command("doctor", rich_help_panel=INSPECT)
 def _doctor(
     suite: Annotated[
         str | None, typer.Option(help="Check what a run of this suite would need.", autocompletion=complete_suite)
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show the installed packages, the device and precision of a run, cached files and missing files."""
+    """Show packages, device, and files that are missing.
+
+    The exit code is 1 if a file is missing.
+    """
     from harness.cli.doctor import diagnose
 
-    raise typer.Exit(diagnose(suite, store, mirror))
+    raise typer.Exit(diagnose(suite, store, mirror, as_json=as_json))
 
 
 answering.add_to(app)

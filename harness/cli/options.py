@@ -59,7 +59,7 @@ StrictOption = Annotated[
 ]
 MethodsOption = Annotated[
     str | None,
-    typer.Option(help="These methods: 'linear-probe,lora[rank=4],full'", autocompletion=complete_methods),
+    typer.Option(help="Only these methods: 'linear-probe,lora[rank=4],full'", autocompletion=complete_methods),
 ]
 BackboneOption = Annotated[str | None, typer.Option(help="A hub id, ID@REVISION, or a local folder.")]
 DeviceOption = Annotated[
@@ -72,6 +72,10 @@ MethodArgument = Annotated[str | None, typer.Argument(help="Explain this one.", 
 ReferenceOption = Annotated[bool, typer.Option(help="Use the reference results that come with the package.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing file, even one that this command did not write.")
+]
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the answer as JSON on standard output; all else goes to standard error.")
 ]
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.api import PlanGroup, plan
+from harness.cli.as_json import print_json
 from harness.cli.console import CommandDisplay, make_console
 from harness.cost import BASES
 from harness.support import describe_duration, text
@@ -23,33 +24,36 @@ _SAID = {
 }
 
 
-def plan_command(**asked: Any) -> None:
+def plan_command(*, as_json: bool = False, **asked: Any) -> None:
     """Print the cells, the predicted seconds and memory of each method and task, and the total."""
-    console = make_console()
+    console = Console(stderr=True) if as_json else make_console()
     found = plan(progress=CommandDisplay(console), **asked)
+    if as_json:
+        print_json(found.to_dict())
+        return
 
     def say(line: str, style: str | None = None) -> None:
         console.print(line, style=style, highlight=False, markup=False)
 
-    say(f"{len(found.rows)} cells, {found.n_done} done already; on {found.device}.")
+    say(f"{text.counted(len(found.rows), 'cell')}, {found.n_done} done already; on {found.device}.")
     _print_table(console, "Predicted cost by method", "method", found.methods)
     if len(found.tasks) > 1:
         _print_table(console, "Predicted cost by task", "task", found.tasks)
-    n_unsupported = sum(row.status is None and row.unsupported is not None for row in found.rows)
-    if n_unsupported:
+    if found.n_unsupported:
         say(
-            f"{n_unsupported} cells cannot run here (the method does not serve the task or the backbone); they are "
-            "recorded as such."
+            f"{text.counted(found.n_unsupported, 'cell')} cannot run here (the method does not serve the task or the "
+            f"backbone). A run records {'it' if found.n_unsupported == 1 else 'them'} as unsupported."
         )
     say(f"In total about {describe_duration(found.total_seconds)}, one cell at a time.")
     bases = Counter(row.basis for row in found.rows)
     for basis in BASES:
         if bases[basis]:
-            say(f"{basis}: {bases[basis]} cells are predicted from {_SAID[basis]}.")
+            is_predicted = "is predicted" if bases[basis] == 1 else "are predicted"
+            say(f"{basis}: {text.counted(bases[basis], 'cell')} {is_predicted} from {_SAID[basis]}.")
     if found.too_large:
         listed = ", ".join(_too_large(*one) for one in found.too_large)
         say(
-            f"Expected to need more than the {found.memory_bytes / 1e9:.1f} GB of memory there are: {listed}.",
+            f"Expected to need more than the {found.memory_bytes / 1e9:.1f} GB of memory here: {listed}.",
             style="yellow",
         )
     for note in found.notes:

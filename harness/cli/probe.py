@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.as_json import print_json
 from harness.support import StoreError, UsageError, quiet_libraries
 from harness.support import text as wording
 
@@ -73,8 +72,16 @@ def probe_command(
             )
     kept = _keep(found, files, found_device, seq_len)
     if as_json:
-        said = {"device": found_device.name, "memory_bytes": memory, "methods": [_plain(one) for one in found]}
-        typer.echo(json.dumps(said, indent=1))
+        print_json(
+            {
+                "device": found_device.name,
+                "memory_bytes": memory,
+                "seq_len": seq_len,
+                "methods": [_plain(one) for one in found],
+                "notes": list(notes),
+                "kept_in": kept,
+            }
+        )
     else:
         _print(console, found, found_device.name, memory, batch_size, seq_len)
         for note in notes:

@@ -6,12 +6,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.as_json import print_json
 from harness.metrics import metrics
 from harness.tasks import FORMS, kinds
 
 
-def show_kinds() -> None:
+def show_kinds(*, as_json: bool = False) -> None:
     """Print the kinds of task, with their roles, metrics and the package that each comes from."""
+    if as_json:
+        print_json(
+            [
+                {
+                    "kind": kind.name,
+                    "answers": kind.asks_for or FORMS[kind.form],
+                    "columns": list(kind.roles),
+                    "metrics": list(kind.metrics),
+                    "package": kinds.origin(kind.name),
+                }
+                for kind in kinds
+            ]
+        )
+        return
     table = _table("Kinds of task", "kind", "answers", "columns", "metrics")
     for kind in kinds:
         about = kind.asks_for or FORMS[kind.form]
@@ -20,8 +35,24 @@ def show_kinds() -> None:
     Console().print(table)
 
 
-def show_metrics() -> None:
+def show_metrics(*, as_json: bool = False) -> None:
     """Print the metrics, with the kinds that each scores, its range and the package that it comes from."""
+    if as_json:
+        print_json(
+            [
+                {
+                    "metric": spec.name,
+                    "kinds": [kind.name for kind in kinds if spec.name in kind.metrics],
+                    "low": spec.low,
+                    "high": spec.high,
+                    "higher_is_better": spec.higher_is_better,
+                    "about": spec.description,
+                    "package": metrics.origin(spec.name),
+                }
+                for spec in metrics
+            ]
+        )
+        return
     table = _table("Metrics", "metric", "scores", "range", "about")
     for spec in metrics:
         scored = ", ".join(kind.name for kind in kinds if spec.name in kind.metrics) or "no task, beside other metrics"

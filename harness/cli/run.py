@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+from rich.console import Console
+
 from harness.api import RunResult, run
+from harness.cli.as_json import print_json
 from harness.cli.console import CommandDisplay, make_console, print_tables
-from harness.support import mask_store
+from harness.support import mask_store, text
+
+_STOPPED = 130
+"""Exit code after Ctrl-C."""
 
 
-def run_command(store: str, within: str | None, **asked: Any) -> int:
-    """Run, print the table and the path of the report; return the exit code. Arguments are those of `api.run`."""
-    console = make_console()
+def run_command(store: str, within: str | None, *, as_json: bool = False, **asked: Any) -> int:
+    """Run, print the table, the answer and the path of the report; return the exit code.
+
+    Args:
+        store: path or URL of the records.
+        within: time for everything, as typed.
+        as_json: whether to print a summary as JSON on standard output; progress and notes go to standard error.
+        asked: other arguments of `api.run`.
+    """
+    console = Console(stderr=True) if as_json else make_console()
 
     def say(line: str, style: str | None = None) -> None:
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -19,39 +33,100 @@ def run_command(store: str, within: str | None, **asked: Any) -> int:
     try:
         result = run(store=store, within=within, progress=CommandDisplay(console), **asked)
     except KeyboardInterrupt:
-        say(f"Stopped. {_how_to_go_on(mask_store(store))}")
-        return 130
+        say(f"Stopped. The same command resumes where this one stopped. Records: {mask_store(store)}")
+        return _STOPPED
+    next_command = _next_command(result, asked)
+    if as_json:
+        print_json(_summary(result, next_command))
     if result.interrupted:
-        say(f"Stopped. {_how_to_go_on(result.store)}")
-        return 130
-    if result.observations is not None:
-        print_tables(console, result.observations)
-    say(f"{result.n_run} cells run, {result.n_before} were there already. Records: {result.store}")
-    if result.n_left:
-        say(f"{result.n_left} cells did not fit into {within}. {_how_to_go_on(result.store)}")
-    if result.n_elsewhere:
+        done = result.n_run + result.n_before
         say(
-            f"Another run on this store is running {result.n_elsewhere} cells. Repeat the command later to see them, "
-            "and to run those that are left."
+            f"Stopped after {done:,} of {text.counted(result.n_cells, 'cell')}. The same command resumes with the "
+            f"rest. Records: {result.store}"
         )
-    if result.report is not None:
-        say(f"Report: {result.report}")
-    disturbed = _disturbed(result)
-    if disturbed:
-        say(
-            f"{len(disturbed)} cells are unsteady ({disturbed[0]}): their timings are unreliable. "
-            "--remeasure runs them again."
-        )
+        return _STOPPED
+    if not as_json:
+        _show(result, within, next_command, console)
     if result.n_failed:
-        say(f"{result.n_failed} cells failed; the report says why. --retry-failed runs them again.", style="red")
+        why = f"{text.counted(result.n_failed, 'cell')} failed; the report says why. --retry-failed runs "
+        say(f"{why}{'it' if result.n_failed == 1 else 'them'} again.", style="red")
         return 1
     return 0
 
 
-def _disturbed(result: RunResult) -> list[str]:
-    """Return what disturbed the machine, for each cell whose seconds are unreliable."""
-    return [record.unsteady for record in result.records if record.unsteady is not None]
+def _show(result: RunResult, within: str | None, next_command: str | None, console: Console) -> None:
+    def say(line: str, style: str | None = None) -> None:
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    if result.busy is not None:
+        say(result.busy, style="yellow")
+    if result.observations is not None:
+        print_tables(console, result.observations)
+    before = f", {result.n_before:,} {'was' if result.n_before == 1 else 'were'} there already" * bool(result.n_before)
+    say(f"{text.counted(result.n_run, 'cell')} run{before}. Records: {result.store}")
+    if result.n_left:
+        say(f"{text.counted(result.n_left, 'cell')} did not fit into {within}. The same command resumes with the rest.")
+    if result.n_elsewhere:
+        elsewhere = text.counted(result.n_elsewhere, "cell")
+        say(f"Another run on this store is running {elsewhere}. Repeat the command later to see the results.")
+    if result.report is not None:
+        say(f"Report: {result.report}")
+    if result.answer is not None:
+        say(result.answer, style="bold")
+        if next_command is not None:
+            say(f"Next: {next_command}")
 
 
-def _how_to_go_on(store: str) -> str:
-    return f"Run the same command again to go on; records are in {store}."
+def _next_command(result: RunResult, asked: dict[str, Any]) -> str | None:
+    """Return the command that uses the answer: a choice for the user's own texts; None where no command can."""
+    if {record.kind for record in result.records} != {"classification"}:
+        return None
+    if asked.get("data") is None:
+        return "harness choose --data YOUR.csv --text COLUMN --label COLUMN --within 10m --save model"
+    options = [("data", None), ("text", None), ("label", None)]
+    options += [("test", None), ("metric", None), ("max_length", None), ("backbone", None)]
+    words = ["harness", "choose"]
+    for name, default in options:
+        value = asked.get(name)
+        if value != default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    if asked.get("strict"):
+        words.append("--strict")
+    return shlex.join([*words, "--within", "10m", "--save", "model"])
+
+
+_COLUMNS = (
+    *("task", "backbone", "device", "budget", "method", "variant", "n_train", "draw", "n_per_class", "metric"),
+    *("score", "score_low", "score_high", "basis", "n_seeds", "n_test", "n_failed", "n_missing", "n_unsteady"),
+    *("train_seconds", "predict_seconds", "peak_bytes", "n_trainable", "energy_joules", "price"),
+)
+"""Columns of the comparison that a summary holds."""
+
+
+def _summary(result: RunResult, next_command: str | None) -> dict[str, Any]:
+    return {
+        "store": result.store,
+        "report": result.report,
+        "interrupted": result.interrupted,
+        "cells": {
+            **{"total": result.n_cells, "run": result.n_run, "before": result.n_before, "failed": result.n_failed},
+            **{"left": result.n_left, "elsewhere": result.n_elsewhere, "disturbed": len(result.disturbed)},
+        },
+        "answer": result.answer,
+        "busy": result.busy,
+        "next": next_command,
+        "rows": _rows(result),
+    }
+
+
+def _rows(result: RunResult) -> list[dict[str, Any]]:
+    """Return one row per task, configuration and size: score, interval, costs; null for what is not known."""
+    if result.observations is None:
+        return []
+    from harness.report import comparison
+
+    frame = comparison(result.observations)
+    return [
+        {name: value if text.present(value) else None for name, value in zip(_COLUMNS, row, strict=True)}
+        for row in frame[list(_COLUMNS)].itertuples(index=False, name=None)
+    ]

@@ -12,9 +12,30 @@ from typer.core import TyperGroup
 
 from harness.support import HarnessError, mask_text, named_as_options
 
+COMPARE = "Compare methods"
+ASK = "Ask for advice"
+USE = "Get a model and use it"
+INSPECT = "Look things up"
+KEEP = "Keep records"
+SECTIONS = (COMPARE, ASK, USE, INSPECT, KEEP)
+"""Sections of `harness --help`, in their order."""
 
-class MaskingGroup(TyperGroup):
-    """A group of commands that masks passwords of stores in errors."""
+
+class Commands(TyperGroup):
+    """The commands: their help has sections, and their errors show no password of a store."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands by section (typer does so only with rich, which takes long to import)."""
+        named = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        width = max(len(name) for name, _ in named)
+        for section in SECTIONS:
+            rows = [
+                (f"{name:{width}}", command.get_short_help_str(formatter.width - 6 - width))
+                for name, command in named
+                if getattr(command, "rich_help_panel", None) == section
+            ]
+            with formatter.section(section):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; mask the message of an error that is meant for the user."""

@@ -21,6 +21,7 @@ from typing import Any
 from harness.data.encodings import PACKED, read_text
 from harness.data.raw import Origin
 from harness.support import DataError
+from harness.support import text as wording
 
 TEXT_ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
 ENDINGS = (*TEXT_ENDINGS, ".parquet")
@@ -183,8 +184,9 @@ def _read_csv(path: Path, columns: list[str], delimiters: Sequence[str], *, othe
                     continue  # the header, or a blank line
                 if len(fields) != len(header):
                     raise DataError(
-                        f"{path}: line {begins + skipped} has {len(fields)} fields, the header has {len(header)}. A "
-                        f"text that holds '{delimiter}', quotes or line breaks must be in double quotes."
+                        f"{path}: line {begins + skipped} has {wording.counted(len(fields), 'field')}, the header "
+                        f"has {len(header)}. A text that holds '{delimiter}', quotes or line breaks must be in double "
+                        "quotes."
                     )
                 lines.append(begins + skipped)
                 for column_values, place in zip(values, places.values(), strict=True):

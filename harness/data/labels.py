@@ -11,6 +11,7 @@ from harness.data.encodings import control_characters, repair_command, repaired
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
 from harness.support import DataError
+from harness.support import text as wording
 
 _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]{1,3})?")
 _SEPARATORS = ("|", ";", ",")
@@ -130,9 +131,13 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
         return None
     n_rows = sum(counts[label] for label in joined)
     return (
-        f"column '{column}' has {len(joined):,} labels that look like several labels joined: "
-        f"{some(joined, _N_GROUPS)}; {n_rows:,} rows. Each combination is a class of its own here."
+        f"column '{column}' has {_look(len(joined))} like several labels joined: "
+        f"{some(joined, _N_GROUPS)}; {wording.counted(n_rows, 'row')}. Each combination is a class of its own here."
     )
+
+
+def _look(n: int) -> str:
+    return "1 label that looks" if n == 1 else f"{n:,} labels that look"
 
 
 def _joined(labels: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ from harness.data.raw import Origin
 from harness.data.rows import overlap_key
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
 from harness.support import DataError, DataWarning, UsageError, checked_text, whole_number
+from harness.support import text as wording
 
 LEAST_MAX_LENGTH = 8
 """Minimum value of `max_length`: usually two of the tokens are special tokens."""
@@ -182,7 +183,9 @@ def _read_part(files: Files, part: str, columns: Columns, *, strict: bool) -> Pa
         kept = [at for at, reason in enumerate(reasons) if reason is None]
         if not kept:
             said = f"a text in column '{columns.text}' and a label in column '{columns.label}'"
-            raise DataError(f"{origin.name}: none of the {len(texts):,} rows has {said}.")
+            raise DataError(
+                f"{origin.name}: none of its rows has {said} ({wording.counted(len(texts), 'row')} in all)."
+            )
         if len(kept) < len(texts):
             texts, labels = [texts[at] for at in kept], [labels[at] for at in kept]
             origin = origin.of(kept)
@@ -206,8 +209,8 @@ def _check_classes(train: Part, test: Part | None, columns: Columns, *, strict: 
         )
     if len(set(keys)) == 1:
         raise DataError(
-            f"{name}: all {len(keys):,} texts in column '{columns.text}' are the same. Name the column that holds the "
-            "texts."
+            f"{name}: all texts in column '{columns.text}' are the same ({wording.counted(len(keys), 'row')}). "
+            "Name the column that holds the texts."
         )
     alone = sum(count == 1 for count in counts.values())
     if len(counts) == len(train.labels) > 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import statistics
@@ -37,11 +38,15 @@ class Steadiness:
     """Counter of other work, from its creation to `disturbance`, on the processors that this process may use.
 
     It needs Linux, with these processors listed one by one in `/proc/stat`; elsewhere it finds nothing.
+
+    Args:
+        with_children: whether the work of this process's children is its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_children: bool = False) -> None:
         self._began = time.perf_counter()
-        self._own = _own_seconds()
+        self._own_seconds = _family_seconds if with_children else _own_seconds
+        self._own = self._own_seconds()
         self._all = _processor_seconds()
 
     def disturbance(self) -> str | None:
@@ -50,7 +55,7 @@ class Steadiness:
         now = _processor_seconds()
         if self._all is None or now is None or wall < _SHORTEST_SECONDS:
             return None
-        (busy, stolen, n), own = now, _own_seconds() - self._own
+        (busy, stolen, n), own = now, self._own_seconds() - self._own
         return judge_processors(busy - self._all[0], stolen - self._all[1], own, wall * n)
 
 
@@ -93,6 +98,18 @@ def _own_seconds() -> float:
     """Return the processor seconds of this process, over all threads."""
     spent = psutil.Process().cpu_times()
     return float(spent.user + spent.system)
+
+
+def _family_seconds() -> float:
+    """Return the processor seconds of this process, of its children that run, and of those that have ended."""
+    this = psutil.Process()
+    ended = this.cpu_times()
+    total = _own_seconds() + float(ended.children_user + ended.children_system)
+    for child in this.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            spent = child.cpu_times()
+            total += float(spent.user + spent.system + spent.children_user + spent.children_system)
+    return total
 
 
 def _processor_seconds() -> tuple[float, float, int] | None:

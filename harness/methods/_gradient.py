@@ -37,8 +37,8 @@ class TrainedMethod(Method):
 
     Attributes:
         learning_rate: peak learning rate of the transformer's parameters, or of those added to it.
-        epochs, min_steps: default length of a fit, whichever is longer; used where the budget names neither epochs
-            nor steps.
+        epochs: passes over the training rows in a fit whose budget names neither epochs nor steps.
+        min_steps: minimum number of steps of such a fit, since few rows need more than a few epochs.
         batch_size: rows per optimiser step.
         accumulation: number of pieces in which a batch passes through the model; more need less memory, and the step
             is the same.

@@ -79,6 +79,7 @@ class InContextMethod(Method):
     serves = LANGUAGE_MODEL
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
     writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans"})
+    probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
 
     template: str = TEMPLATE
     separator: str = "\n\n"

@@ -25,12 +25,18 @@ _TICKS = 1000
 class AdaLora(LowRankMethod):
     """Learn additions in the form of a singular value decomposition, and prune the least important values.
 
-    Every matrix starts with `initial_rank`; the average ends at `rank`. The schedule follows the spent share of the
-    budget.
+    Every matrix gets singular vectors P and Q and a vector of values e, which starts at 0:
+
+        h = W x + (alpha / initial_rank) P diag(e) Q x
+
+    Every matrix starts with `initial_rank`; the average ends at `rank`. Values with the lowest importance (weight times
+    gradient, smoothed over steps) are set to 0. A penalty keeps P and Q orthogonal. The schedule follows the spent
+    share of the budget, since a budget of seconds has no known number of steps.
 
     Attributes:
         initial_rank: rank before pruning.
-        pruning_starts, pruning_ends: shares of the budget.
+        pruning_starts: share of the budget after which pruning starts.
+        pruning_ends: share of the budget after which ranks no longer change.
         orthogonality: weight of the penalty that keeps singular vectors orthogonal.
         alpha: scale of the addition, which is multiplied by `alpha / initial_rank`.
         adapter_dropout: dropout rate at the input of the addition.

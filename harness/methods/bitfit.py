@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class BitFit(FineTuning):
     """Train only the bias terms of the transformer, including those of its norms, and the new output layer.
 
+    In every layer the matrix W is fixed and the bias b trains:
+
+        h = W x + b
+
     Backbones without biases (Llama, T5) are not supported.
     """
 

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 class BottleneckAdapter(FineTuning):
     """Put a small residual network after each attention and each feed-forward layer; the transformer stays fixed.
 
-    The network projects down to `width`, applies a GELU, projects up and adds its input. It starts near the identity.
+    The network projects the layer's output h down to `width`, applies a GELU, projects up and adds its input:
+
+        h <- h + W_up gelu(W_down h + b_down) + b_up
+
+    It starts near the identity, and stands before the block's own residual connection. Architectures whose blocks have
+    no linear layer at these places (XLNet, Mamba) are not supported.
 
     Attributes:
         width: width of the bottleneck.

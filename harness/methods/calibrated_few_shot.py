@@ -17,8 +17,12 @@ from harness.tasks import Form, Rows
 class CalibratedFewShot(DemonstratingMethod):
     """Few-shot, with each class's probability divided by its mean for content-free texts ("N/A", "", "[MASK]").
 
-    A language model favours some words whatever the text: those of the last demonstrations, of the most frequent
-    class, of its pretraining. Its answer to a text without content measures this bias, which is then divided out.
+    A language model favours some words whatever the text: those of the last demonstrations, of the most frequent class,
+    of its pretraining. Its answer to a text without content measures this bias, which is then divided out:
+
+        p(c | x)  is proportional to  q(c | x) / mean of q(c | content-free text)
+
+    q is the probability that `few-shot` gives.
 
     Attributes:
         choose: `random` or `balanced` over the classes; drawn with the cell's seed, the same for all rows.

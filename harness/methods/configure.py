@@ -79,7 +79,7 @@ def parse_method(text: str) -> Method:
             if not equals:
                 raise UsageError(f"Setting '{piece}' of method '{cls.name}' was given; expected SETTING=VALUE.")
             if setting not in cls.model_fields:
-                raise unknown_name(f"setting of method '{cls.name}'", setting, cls.model_fields)
+                raise unknown_name("setting", setting, cls.model_fields, f"of method '{cls.name}'")
             if setting in settings:
                 raise UsageError(f"Setting '{setting}' of method '{cls.name}' was given twice in '{text}'.")
             try:
@@ -91,6 +91,9 @@ def parse_method(text: str) -> Method:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        # pydantic's words: "Input should be a valid integer, unable to parse string as an integer".
+        message = first["msg"].partition(", unable to")[0].removeprefix("Value error, ")
+        message = f"expected {message.removeprefix('Input should be ')}" if message.startswith("Input") else message
         raise UsageError(
-            f"Setting '{where}' of method '{cls.name}' was {short(first['input'])}; expected: {first['msg']}."
+            f"Setting '{where}' of method '{cls.name}' was {short(first['input'])}; {message.rstrip('.')}."
         ) from None

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 class Discriminative(ByDepth, Full):
     """Full fine-tuning in which each block learns more slowly than the one above it.
 
+    Block l of L has its own peak learning rate; the embeddings are block 0:
+
+        rate_l = learning_rate * layer_decay ^ (L - l)
+
+    Lower blocks hold more general features and should change less. ALBERT's blocks share their weights, so it is not
+    supported.
+
     Attributes:
         layer_decay: ratio of a block's learning rate to that of the block above; the embeddings count as a block.
     """

@@ -10,7 +10,14 @@ from harness.methods.lora import Lora
 
 @method
 class Dora(Lora):
-    """LoRA for the direction of each column of a weight matrix, and a trained scalar for its length."""
+    """LoRA for the direction of each column of a weight matrix, and a trained scalar for its length.
+
+    A column is the weights of one output unit (a row, as torch stores the matrix). The vector m holds the lengths:
+
+        h = m * (V x) / |V|,    V = W + (alpha / r) B A
+
+    |V| is the length per output unit, and counts as a constant in the gradient. m starts at |W| and B at 0.
+    """
 
     name = "dora"
     trains = "low-rank additions and column lengths of weight matrices, and the output layer"

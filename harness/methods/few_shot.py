@@ -18,6 +18,10 @@ from harness.tasks import Rows
 class FewShot(DemonstratingMethod):
     """Predict the class whose words are most likely after k labelled training rows and the text.
 
+    The score is that of `zero-shot`, after a prompt that shows k rows with their answers:
+
+        prompt(x) = instruction, row_1 answer_1, ..., row_k answer_k, row x
+
     Demonstrations that do not fit into the backbone's positions are dropped for each row, the earliest first.
 
     Attributes:

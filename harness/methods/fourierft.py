@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 class FourierFt(PeftMethod):
     """Learn a few coefficients of the two-dimensional Fourier transform of an addition to each weight matrix.
 
-    The coefficients start at 0, so training starts from the pretrained function.
+    F is a matrix of zeros except at `n_frequencies` random places, whose real coefficients train:
+
+        h = W x + scaling * real(IDFT2(F)) x
+
+    The coefficients start at 0, so training starts from the pretrained function. The places follow from the cell's
+    seed; they are neither saved nor counted as trained.
 
     Attributes:
         n_frequencies: number of coefficients per matrix, at positions drawn with the cell's seed.

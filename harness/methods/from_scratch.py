@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 class FromScratch(Full):
     """Train a transformer of the backbone's architecture from random weights, with the backbone's tokenizer.
 
-    The difference between `full` and this method is the benefit of pretraining.
+    The loss is that of `full`; only the start w_0 differs:
+
+        w_0 ~ transformers' own initialisation, drawn with the cell's seed
+
+    The difference between `full` and this method is the benefit of pretraining. Pooling and longest input are the
+    backbone's.
     """
 
     name = "from-scratch"

@@ -21,7 +21,13 @@ FULL_SEARCH_SPACE: SearchSpace = {
 
 @method
 class Full(FineTuning):
-    """Train every parameter of the transformer, and the new output layer."""
+    """Train every parameter of the transformer, and the new output layer.
+
+    The weights w of the transformer start from pretraining, those of the head from random values. AdamW minimises the
+    cross-entropy over both:
+
+        minimise  mean of -log p(y | head(f_w(x)))
+    """
 
     name = "full"
     family = "full fine-tuning"

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 class GradualUnfreezing(ByDepth, Full):
     """Train the head alone at first, then unfreeze one block after another from the last down, the embeddings last.
 
-    Where answers are texts there is no new head, and the last block trains from the start.
+    After the share s of the budget, the top n(s) groups train; the groups are the L blocks and the embeddings:
+
+        n(s) = min(L + 1, floor(s / unfrozen_by * (L + 1)))
+
+    Where answers are texts there is no new head, and the last block trains from the start. The paper counts epochs;
+    this schedule follows the share of the budget instead. ALBERT's blocks share their weights, so it is not supported.
 
     Attributes:
         unfrozen_by: share of the budget after which everything trains; the stages before it are equally long.

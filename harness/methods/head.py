@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 class Head(TrainedOnFeatures):
     """Train the output layer by gradient on the pooled vectors of the frozen backbone, in evaluation mode.
 
+    The layer is the one that every method that trains by gradient puts on the pooled vector z:
+
+        p = softmax(W dropout(z) + b)
+
     The backbone's vectors never change, so each text is encoded once and only the linear layer runs in a step.
     """
 

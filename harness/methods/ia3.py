@@ -31,6 +31,10 @@ _RIGHT_IN_2 = frozenset(
 class Ia3(PeftMethod):
     """Learn vectors that rescale keys, values and the inner activations of the feed-forward layers.
 
+    Three vectors per block start at 1; `*` is elementwise, and W_out ends the feed-forward network:
+
+        keys = l_k * (W_k x + b_k),    values = l_v * (W_v x + b_v),    h = W_out (l_ff * activation) + b_out
+
     The layers are found in the modules, since peft's own list is wrong for many architectures. Where one matrix makes
     queries, keys and values (GPT-2, BLOOM, ModernBERT), the queries are rescaled too.
     """

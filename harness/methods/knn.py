@@ -22,6 +22,10 @@ _CHUNK_DISTANCES = 2**22
 class NearestNeighbours(FrozenFeatures):
     """Predict by a vote of the k training rows with the nearest frozen features.
 
+    A neighbour i at distance d_i votes for its own class with weight w_i:
+
+        p(c) = sum of w_i with y_i = c / sum of w_i,    w_i = 1 / d_i  (or 1)
+
     Nothing is trained: `n_trainable` is 0, and a fit costs only the encoding. The price is storage (the features of
     every training row) and time at prediction.
 
@@ -36,6 +40,7 @@ class NearestNeighbours(FrozenFeatures):
     family = "frozen features"
     trains = "nothing: keeps the features of the training rows"
     source = "Cover and Hart, 1967, doi:10.1109/TIT.1967.1053964"
+    probabilities_are = "shares of its neighbours' votes"
     search_space: ClassVar[SearchSpace] = {"k": Choice((1, 3, 5, 11, 21))}
 
     k: int = Field(default=5, ge=1)

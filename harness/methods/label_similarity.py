@@ -24,6 +24,10 @@ _PLACE = "{label}"
 class LabelSimilarity(Method):
     """Predict the class whose description, encoded by the frozen backbone, has the highest cosine with the text.
 
+    No training row is read. z is the text's pooled vector, and d_c that of the description of class c:
+
+        p = softmax(cos(z, d_c) / temperature)
+
     Attributes:
         description: a class in words, with `{label}` once; another common one is "This text is about {label}.".
         temperature: divisor of cosines before the softmax; it changes confidences but no prediction.
@@ -35,6 +39,7 @@ class LabelSimilarity(Method):
     role = "prompting"
     trains = "nothing"
     source = "Yin et al., 2019, arXiv:1909.00161; Schopf et al., 2022, arXiv:2211.16285"
+    probabilities_are = "a softmax of similarities at a fixed temperature"
     serves_pairs: ClassVar[bool] = False
     uses_labels = False
 

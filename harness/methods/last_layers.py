@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 class LastLayers(ByDepth):
     """Train the last `k` blocks of the transformer (and a norm that follows them), and the new output layer.
 
+    The blocks F_1 to F_(L-k) stay frozen, and the last k train:
+
+        h = F_(L-k)(... F_1(x)),  stored once;    p = head(F_L(... F_(L-k+1)(h)))
+
     Outputs of the lower blocks never change. Each training text passes through them once, and every step starts from
     the stored outputs. Frozen blocks then run in evaluation mode, without dropout. If an architecture cannot start in
-    the middle, the whole model runs in every step, and the record says so.
+    the middle, the whole model runs in every step, and the record says so. ALBERT's blocks share their weights, so it
+    is not supported.
 
     Attributes:
         k: number of blocks to train.

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 @method
 class LayerNorm(FineTuning):
-    """Train only the gains and biases of the transformer's norms (LayerNorm, RMSNorm), and the new output layer."""
+    """Train only the gains and biases of the transformer's norms (LayerNorm, RMSNorm), and the new output layer.
+
+    A norm rescales each hidden vector h, here LayerNorm; its gain g and bias b train:
+
+        y = g * (h - mean(h)) / sd(h) + b
+
+    The norms of the embeddings train too.
+    """
 
     name = "layer-norm"
     family = "partial fine-tuning"

@@ -18,7 +18,11 @@ from harness.tasks import Floats, Form, Rows
 class LinearProbe(FrozenFeatures, LogisticMethod):
     """Fit a logistic regression on the frozen backbone's pooled vector; a conditional one for choices.
 
-    `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
+    Each text is encoded once as a vector z. One linear layer scores the classes:
+
+        p = softmax(W z + b),    minimise  C * sum of cross-entropies + |W|^2 / 2
+
+    `c` is C, scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
     """
 
     name = "linear-probe"

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @method
 class LoHa(LowRankMethod):
-    """Learn an addition to weight matrices: the elementwise product of two low-rank matrices, of rank `rank ** 2`."""
+    """Learn an addition to weight matrices: the elementwise product of two low-rank matrices, of rank `rank ** 2`.
+
+    Each factor is a product of two small matrices, as in LoRA; `*` is elementwise:
+
+        h = W x + (alpha / r) ((B_1 A_1) * (B_2 A_2)) x
+
+    A_2 starts at 0. The rank of the addition is at most r^2, with twice LoRA's parameters.
+    """
 
     name = "loha"
     family = "auxiliary parameters"

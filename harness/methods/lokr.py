@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 @method
 class LoKr(LowRankMethod):
-    """Learn an addition to weight matrices: the Kronecker product of a small and a low-rank matrix."""
+    """Learn an addition to weight matrices: the Kronecker product of a small and a low-rank matrix.
+
+    C is a small full matrix, and B A has rank r; kron puts a scaled copy of B A in the place of each entry of C:
+
+        h = W x + (alpha / r) kron(C, B A) x
+
+    C starts at 0. peft chooses the shapes: both sides of W are split into two factors of similar size. Where B A would
+    be no smaller than a full matrix, one full matrix takes its place.
+    """
 
     name = "lokr"
     family = "auxiliary parameters"

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 class Lora(LowRankMethod):
     """Learn a low-rank addition to weight matrices of the transformer, which itself stays fixed.
 
+    An adapted matrix W gets two small matrices, A of shape (r, in) and B of shape (out, r):
+
+        h = W x + (alpha / r) B A x
+
+    B starts at 0, so training starts from the pretrained function; r is `rank`.
+
     Attributes:
         adapter_dropout: dropout rate at the input of the addition.
     """

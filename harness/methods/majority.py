@@ -15,13 +15,21 @@ from harness.tasks import Floats, Rows
 
 @method
 class Majority(Method):
-    """Predict the most frequent class of the training rows, whatever the text."""
+    """Predict the most frequent class of the training rows, whatever the text.
+
+    The probability of class c is its share of the n training rows:
+
+        p(c) = n_c / n
+
+    No method that reads the text should score lower. On a task with one frequent class, accuracy alone can look high.
+    """
 
     name = "majority"
     family = "baseline"
     role = "floor"
     trains = "nothing: class frequencies"
     source = "none: the floor of every comparison"
+    probabilities_are = "shares of the classes in the training rows, the same for each text"
     serves = NO_BACKBONE
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

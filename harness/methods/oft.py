@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 class Oft(PeftMethod):
     """Learn a block-diagonal orthogonal rotation of weight matrices, which preserves angles between neurons.
 
+    The rotation R of a matrix's input has blocks R_i; each follows from a skew-symmetric matrix Q_i that trains:
+
+        h = W R x + b,    R = diag(R_1, ..., R_n),    R_i = (I + Q_i) (I - Q_i)^-1
+
+    Q_i starts at 0, so R starts as the identity. The Cayley transform is solved exactly, not by peft's truncated
+    series.
+
     Attributes:
         block_size: rows of a block of the rotation; peft takes the nearest size that divides the matrices' width.
         targets: matrices to adapt: `attention` (peft's default for the architecture) or `all-linear`.

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 class PTuning(SoftPrompt):
     """Learn a small network that produces the embeddings of virtual tokens before the text.
 
+    Virtual token i has a trained vector v_i, which a perceptron with two hidden layers (ReLU) maps to an embedding:
+
+        input = [MLP(v_1), ..., MLP(v_n), e(x_1), ..., e(x_m)]
+
+    Only real tokens are pooled.
+
     Attributes:
         encoder_width: width of the network's hidden layers.
     """

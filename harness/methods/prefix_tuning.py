@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 class PrefixTuning(SoftPrompt):
     """Learn keys and values that every block attends to before those of the text.
 
-    The method needs an architecture whose attention accepts external keys and values. DistilBERT, DeBERTa, ModernBERT
-    and MPNet do not accept them. Nor does T5's encoder, so sequence-to-sequence backbones are not supported.
+    Each block has n trained keys P_k and values P_v of its own:
+
+        attention = softmax(q [P_k; K]^T / sqrt(d)) [P_v; V]
+
+    Keys and values train directly, without the paper's reparametrisation, as in P-tuning v2. The method needs an
+    architecture whose attention accepts external keys and values. DistilBERT, DeBERTa, ModernBERT, MPNet, ALBERT, XLNet
+    and ESM do not accept them. Nor does T5's encoder, so sequence-to-sequence backbones are not supported.
     """
 
     name = "prefix-tuning"

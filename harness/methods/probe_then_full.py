@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 class ProbeThenFull(Full):
     """Fit a linear probe, copy it into the output layer, then train everything (LP-FT).
 
-    A random output layer sends large, useless gradients into good features at first; a fitted one does not.
+    The head's weights W and b start from the probe's solution instead of random values:
+
+        (W, b) <- probe(z_1 ... z_n),    then train W, b and the transformer as in full
+
+    A random output layer sends large, useless gradients into good features at first; a fitted one does not. With early
+    stopping, the probe sees no validation row.
     """
 
     name = "probe-then-full"

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 @method
 class PromptTuning(SoftPrompt):
-    """Learn the embeddings of a few virtual tokens before the text, initialised from random words."""
+    """Learn the embeddings of a few virtual tokens before the text, initialised from random words.
+
+    The transformer reads n trained vectors p_i, then the embeddings e of the text's tokens:
+
+        input = [p_1, ..., p_n, e(x_1), ..., e(x_m)]
+
+    Only real tokens are pooled. The paper has the language model put out words; here the harness's output layer
+    answers, as for every method that trains by gradient.
+    """
 
     name = "prompt-tuning"
     family = "auxiliary parameters"

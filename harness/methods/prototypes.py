@@ -20,6 +20,10 @@ from harness.tasks import Floats, Rows
 class Prototypes(FrozenFeatures):
     """Predict the class whose mean frozen feature is nearest.
 
+    The prototype m_c of a class is the mean of its n_c training vectors:
+
+        m_c = (1 / n_c) * sum of z_i with y_i = c,    p = softmax(similarity(z, m_c) / temperature)
+
     Only the means are learnt: `n_trainable` is classes * width. Beyond encoding, a fit costs one addition per value of
     the features. A class without a training row has no mean and is never predicted.
 
@@ -33,6 +37,7 @@ class Prototypes(FrozenFeatures):
     family = "frozen features"
     trains = "one mean vector per class"
     source = "Mensink et al., 2013, doi:10.1109/TPAMI.2013.83; Snell et al., 2017, arXiv:1703.05175"
+    probabilities_are = "a softmax of similarities at a fixed temperature"
     search_space: ClassVar[SearchSpace] = {"metric": Choice(("cosine", "euclidean"))}
 
     metric: Literal["cosine", "euclidean"] = "cosine"

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 class QLora(Lora):
     """LoRA on a backbone whose weight matrices are quantised to 4 bits (bitsandbytes): less memory, more seconds.
 
+    The quantised matrix Q is read back to 16 or 32 bits for each product; only A and B train:
+
+        h = dequantise(Q) x + (alpha / r) B A x
+
+    Norms and embeddings stay in float32.
+
     Attributes:
         quantisation: `nf4` (the paper's normal float) or `fp4`.
         double_quantisation: whether to quantise the scales too.
@@ -27,6 +33,7 @@ class QLora(Lora):
     name = "qlora"
     source = "Dettmers et al., 2023, arXiv:2305.14314; peft, bitsandbytes"
     needs = "CUDA, bitsandbytes"
+    experimental = "This project has not measured it on a GPU yet."
 
     targets: Literal["attention", "all-linear"] = "all-linear"
     quantisation: Literal["nf4", "fp4"] = "nf4"

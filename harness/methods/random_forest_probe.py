@@ -30,9 +30,14 @@ _MOST_UNPACKED = 200
 class RandomForestProbe(FrozenFeatures):
     """Fit a random forest on the frozen backbone's pooled vector.
 
+    Each of T trees grows on a bootstrap sample of the encoded rows and tries a random part of the features at a split.
+    The forest averages the shares of classes in the leaves that a vector z falls into:
+
+        p(c) = (1 / T) * sum over trees of  share of c in leaf(z)
+
     `n_trainable` is the number of nodes of all trees: each holds a threshold or, at a leaf, shares of classes.
     Operations of a fit beyond encoding are the comparisons of growing the trees: splitting a node sorts its rows by
-    each feature tried.
+    each feature tried. The forest is saved in skops' format, and every tree is checked when it is read.
 
     Attributes:
         n_trees: number of trees.
@@ -45,6 +50,7 @@ class RandomForestProbe(FrozenFeatures):
     family = "frozen features"
     trains = "a random forest on pooled features"
     source = "Breiman, 2001, doi:10.1023/A:1010933404324; scikit-learn"
+    probabilities_are = "mean shares of the classes in the leaves of its trees"
     search_space: ClassVar[SearchSpace] = {"min_samples_leaf": Choice((1, 2, 5)), "max_features": Choice((None, 0.2))}
 
     n_trees: int = Field(default=200, ge=1)

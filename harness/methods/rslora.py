@@ -12,7 +12,12 @@ from harness.methods.lora import Lora
 
 @method
 class RsLora(Lora):
-    """LoRA with its addition scaled by `alpha / sqrt(rank)`, so that a high rank learns as fast as a low one."""
+    """LoRA with its addition scaled by `alpha / sqrt(rank)`, so that a high rank learns as fast as a low one.
+
+    The matrices A and B are those of LoRA; only the factor differs:
+
+        h = W x + (alpha / sqrt(r)) B A x
+    """
 
     name = "rslora"
     source = "Kalajdzievski, 2023, arXiv:2312.03732; peft"

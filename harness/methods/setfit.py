@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 class SetFit(TrainedMethod):
     """Move texts of a class together and texts of different classes apart, then fit a logistic regression on top.
 
-    Pairs of training texts are drawn, as many of one class as of two. The loss is sentence-transformers'
-    CosineSimilarityLoss: the squared difference of the pair's cosine similarity from 1 or 0. It trains the whole
-    transformer. Few labels give many pairs: the method is meant for a handful of labels per class.
+    Pairs (u, v) of training texts are drawn, as many of one class (s = 1) as of two (s = 0). The loss is
+    sentence-transformers' CosineSimilarityLoss:
+
+        minimise  mean of (cos(u, v) - s)^2,    then  p = softmax(W z / |z| + b)
+
+    It trains the whole transformer. The classifier is fitted on all training rows. Few labels give many pairs: the
+    method is meant for a handful of labels per class.
 
     Attributes:
         n_pairs: pairs of each sign drawn for each training text, in one epoch.

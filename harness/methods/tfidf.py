@@ -19,7 +19,13 @@ from harness.tasks import Floats, Rows
 class Tfidf(LogisticMethod):
     """Fit a logistic regression on TF-IDF of words and word pairs, or of characters, without a transformer.
 
-    `c` is scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
+    Each text becomes a sparse vector x with one entry per n-gram t, scaled to length 1. A linear layer scores the
+    classes:
+
+        x_t = (1 + log count_t) * idf_t,    p = softmax(W x + b)
+
+    `idf_t` is low for n-grams of many training texts. `c` is scikit-learn's inverse penalty; None chooses it from
+    `c_grid` by folds of the training rows.
 
     Attributes:
         analyzer: units of an n-gram: words, or characters (for texts other than prose, such as proteins or code).

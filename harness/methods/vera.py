@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 class Vera(LowRankMethod):
     """Train two scaling vectors per layer around two fixed random low-rank matrices that all layers share.
 
+    A and B are random and frozen; the vectors d (length r) and b (length out) train:
+
+        h = W x + b * (B (d * (A x)))
+
+    b starts at 0 and d at 0.1. A and B follow from the cell's seed, so they are neither saved nor counted as trained.
     `alpha` has no effect here and must keep its default.
 
     Attributes:

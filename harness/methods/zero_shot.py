@@ -14,7 +14,14 @@ from harness.tasks import Rows
 
 @method
 class ZeroShot(InContextMethod):
-    """Predict the class whose words are most likely after the text; no training row is shown."""
+    """Predict the class whose words are most likely after the text; no training row is shown.
+
+    The language model reads the prompt and gives a probability to each token w_t of a class's words:
+
+        score(c) = sum over t of log p(w_t | prompt(x), w_1 ... w_(t-1)),    p = softmax(score)
+
+    Where answers are texts or parts of a text, the model writes them. It can also say how likely a text is.
+    """
 
     name = "zero-shot"
     source = "Radford et al., 2019 (GPT-2); Brown et al., 2020, arXiv:2005.14165"

@@ -131,7 +131,7 @@ class Suite(BaseModel):
         try:
             return self.tasks[name]
         except KeyError:
-            raise unknown_name(f"task of suite '{self.name}'", name, self.tasks) from None
+            raise unknown_name("task", name, self.tasks, f"of suite '{self.name}'") from None
 
     def budget_set(self, name: str) -> list[Budget]:
         """Return the budgets of the set called `name`; raise `UsageError` with the nearest known name otherwise."""
@@ -139,7 +139,7 @@ class Suite(BaseModel):
         try:
             return [budget or Budget() for budget in known[name]]
         except KeyError:
-            raise unknown_name(f"set of budgets of suite '{self.name}'", name, known) from None
+            raise unknown_name("set of budgets", name, known, f"of suite '{self.name}'") from None
 
     def backbone_of(self, name: str) -> str:
         """Return the default backbone of the task called `name`."""

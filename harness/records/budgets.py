@@ -127,4 +127,6 @@ def parse_bytes(text: str, option: str) -> int:
         return round(size)
     is_bare = matched is not None and not matched[2] and float(matched[1]) > 0
     example = f" Give the unit too: {option} {given}GB or {option} {given}MB." if is_bare else ""
-    raise UsageError(f"{option} was '{text}'; expected a size with its unit, such as 8GB, 500MB or 7.5GiB.{example}")
+    raise UsageError(
+        f"{option} '{text}' was given; expected a size with its unit, such as 8GB, 500MB or 7.5GiB.{example}"
+    )

@@ -73,7 +73,7 @@ class Cell:
         backbone: name of the backbone; None for methods that use none.
         weights: fingerprint of the backbone's files; None with `backbone`.
         method: name of the method.
-        version: the method's version; raised when a bug is mended.
+        version: the method's version; raised when a fault is mended.
         config: the method's fully resolved configuration (JSON values only).
         n_train: number of labels that the method may look at.
         draw: kind of draw of the training rows.
@@ -125,8 +125,10 @@ class Score:
     """The main metric on the test rows, with its interval over test rows (95 %), and any further metrics.
 
     Attributes:
+        metric: name of the metric.
         value: score in the metric's own range (accuracy: 0 to 1).
         low, high: ends of the interval; None if the metric has none yet.
+        higher_is_better: direction of the metric.
         n_test: number of scored test rows; 0 if an imported result does not state it.
         n_test_available: number of test rows before the cap.
         others: further metrics by name.
@@ -148,8 +150,7 @@ class Score:
 class Cost:
     """Cost of a cell. Seconds are wall-clock seconds of one phase each and never overlap; None is "not known".
 
-    `reused` names work that came from a cache. It is charged at its cost when it was computed, so a warm cell never
-    looks cheaper than a cold one.
+    Work from a cache is charged at its cost when it was computed, so a warm cell never looks cheaper than a cold one.
 
     Attributes:
         load_seconds: reading the backbone.
@@ -176,6 +177,7 @@ class Cost:
         energy_joules: energy of training by the device's own counter (NVML, RAPL), for the whole device. None if the
             cell shared the device or reused cached work.
         stopped_by: the cap that ended training (`epochs`, `steps`, `train_seconds`, ...); None without iterations.
+        reused: work that came from a cache.
     """
 
     load_seconds: float | None = None
@@ -230,7 +232,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """State of a fit after `step` optimiser steps and `seconds` of counted training."""
+    """State of a fit after some optimiser steps.
+
+    Attributes:
+        step: number of optimiser steps.
+        seconds: counted seconds of training.
+        flops: floating-point operations of training.
+        train_loss: mean loss since the point before.
+        validation: score on the validation rows; None if they were not scored here.
+    """
 
     step: int
     seconds: float
@@ -244,9 +254,20 @@ class Provenance:
     """Origin of a record: versions, commit, machine settings, and what is known of backbone and data.
 
     Attributes:
+        harness: version of the harness.
+        commit: commit of the harness's repository; None outside one.
+        dirty: whether files differed from the commit.
+        packages: versions of the libraries.
+        threads: number of threads.
+        precision: precision of the backbone's arithmetic.
+        python: version of Python.
+        platform: operating system and processor architecture.
+        started_at: time at which the cell began, UTC.
         wall_seconds: time from the cell's start to its record, with caches as warm as they were. Plans use it; methods
             are compared by `Cost`.
         cells_at_a_time: number of cells that shared the device; above 1, the record's seconds are not its method's.
+        backbone: facts about the backbone.
+        dataset: facts about the data: revision, rows, classes, remarks.
         matrix_flops_per_second: measured peak rate of matrix multiplication in the cell's precision.
         price_per_hour: price of the device as the user stated it, in their currency.
     """
@@ -272,8 +293,24 @@ class Provenance:
 class Record:
     """Everything known about one attempt to run a cell, whatever its outcome.
 
-    `suite` is a label and not part of the identity. `error` has one or more lines, and tables show the first; it is
-    None for `ok`. An error longer than `MAX_ERROR` loses its middle.
+    Attributes:
+        suite: label of the run; not part of the identity.
+        device: name of the device, with its threads.
+        kind: kind of the task.
+        family: family of the method.
+        cell: the cell.
+        status: outcome of the attempt.
+        provenance: origin of the record.
+        score: main metric on the test rows; None unless the status is `ok`.
+        train_score: the same metric on the first training rows; None if it was not computed.
+        cost: cost of the cell.
+        curve: loss and validation score during the fit.
+        error: why the status is not `ok`, in one or more lines of which tables show the first. An error longer than
+            `MAX_ERROR` characters loses its middle.
+        attempt: number of the attempt, from 1.
+        predictions: prediction of each test row; None if they were not stored, or not read.
+        facts: facts about the cell that later layers read.
+        schema: version of the record's JSON.
     """
 
     suite: str

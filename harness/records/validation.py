@@ -156,7 +156,10 @@ _optional_text = check_of(str | None, "")
 _NOTES: dict[str, FieldCheck] = {
     **dict.fromkeys(("hub", "config", "revision"), _optional_text),
     "n_classes": functools.partial(check_whole, 1, _MAX_CLASSES),
-    **dict.fromkeys(("overlaps", "seen_by"), functools.partial(check_list, functools.partial(check_text, 0, MAX_NAME))),
+    **dict.fromkeys(
+        ("overlaps", "seen_by", "class_names"),
+        functools.partial(check_list, functools.partial(check_text, 0, MAX_NAME)),
+    ),
 }
 """Checks of notes on the data that reports and advice read."""
 

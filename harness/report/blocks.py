@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,6 +65,11 @@ class Picture:
 
 Block = Words | TableBlock | Picture
 """One part of a view in report.md or on the page."""
+
+
+def said(words: str) -> Words:
+    """Return a paragraph of plain text for both renderings."""
+    return Words(text.markdown(words), f"<p>{html.escape(text.plain(words))}</p>")
 
 
 def markdown_table(table: TableBlock) -> str:

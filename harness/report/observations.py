@@ -1,6 +1,7 @@
 """Read the records of a report: a tidy frame, and the scores of each cell by test row.
 
-Predictions of many records do not fit in memory as they are stored; one boolean per test row does.
+Predictions of many records do not fit in memory as they are stored; one boolean per test row does. Classes are kept in
+full for the cells with the most labels alone.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pandas as pd
 from harness.analysis import labels_per_class, tidy_columns, tidy_frame
 from harness.metrics import pseudo_values
 from harness.records import Predictions, Record, Score
+from harness.report.kept_classes import KeptClasses, LargestSizes
 from harness.support import UsageError
 
 
@@ -50,11 +52,13 @@ class Observations:
         records: the records, without predictions.
         n_per_class: labels of each class in a balanced draw, one per record; None for other draws.
         by_row: scores by test row of the cell (id, device), where its predictions are known.
+        classes: predicted classes of the cell (id, device), for classifiers at their largest size.
     """
 
     records: tuple[Record, ...]
     n_per_class: tuple[int | None, ...]
     by_row: dict[tuple[str, str], RowScores]
+    classes: dict[tuple[str, str], KeptClasses] = field(default_factory=dict)
 
     @functools.cached_property
     def frame(self) -> pd.DataFrame:
@@ -84,11 +88,13 @@ def observe(source: RecordSource) -> Observations:
     latest: dict[tuple[str, str], Record] = {}
     by_row: dict[tuple[str, str], RowScores] = {}
     n_per_class: dict[tuple[str, str], int | None] = {}
+    largest = LargestSizes()
     for record in source:
         key = (record.id, record.device)
         if key in latest and latest[key].attempt > record.attempt:
             continue
         by_row.pop(key, None)
+        largest.add(record)
         predictions = record.predictions
         if predictions is not None and record.score is not None:
             has_unscored = bool(record.provenance.dataset.get("n_classes_not_scored"))
@@ -99,7 +105,7 @@ def observe(source: RecordSource) -> Observations:
         latest[key] = record if predictions is None else dataclasses.replace(record, predictions=None)
     if not latest:
         raise UsageError("There is nothing to report: no record was given. Run something first, or name another store.")
-    return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), by_row)
+    return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), by_row, largest.kept)
 
 
 def _row_scores(predictions: Predictions, score: Score, has_unscored: bool) -> RowScores | None:

@@ -7,32 +7,26 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import pandas as pd
-
+from harness.report.answer import footnote, in_words
 from harness.report.axes import look
 from harness.report.blocks import Block, Picture, TableBlock
 from harness.report.folder import REPORT_TITLE
 from harness.report.measured import HOW_TO_READ, compared, measured
-from harness.report.observations import Observations, RecordSource
+from harness.report.observations import RecordSource
+from harness.report.page_data import each_row, for_scripts, panels_data
 from harness.report.panels import Panel
-from harness.report.styles import Style
-from harness.report.tables import each
-from harness.report.views.base import ReportData, Section, panel_blocks, sections
+from harness.report.views.base import ReportData, Section, in_order, sections
 from harness.support import replacing, text
 
-_MOST_CURVE_POINTS = 40
 _LONG = 40  # letters beyond which text in a table wraps
-_SYMBOLS = {
-    **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x"},
-    **{"<": "triangle-left", ">": "triangle-right", "p": "pentagon", "h": "hexagon", "*": "star"},
-}
-_DASHES = {"-": "solid", (0, (5, 1.5)): "dash", (0, (1.5, 1.2)): "dot", (0, (6, 1.5, 1.2, 1.5)): "dashdot"}
+_SCRIPTS = ("words.js", "answer.js", "labels.js", "front.js", "figures.js", "table.js", "page.js")
+"""Parts of the page's script, in their order; they share one scope."""
 
 
 def write_page(source: RecordSource | ReportData, path: Path) -> Path:
@@ -58,21 +52,26 @@ def page_html(source: RecordSource | ReportData) -> str:
 
     report = source if isinstance(source, ReportData) else ReportData(source)
     assets = files("harness.report") / "assets"
+    data = panels_data(report)
     found = [(section, shown) for section, blocks in sections(report) if (shown := _blocks(blocks))]
+    views = _other_views(report)
     return Template(_asset(assets, "page.html")).substitute(
         title=REPORT_TITLE,
         css=_asset(assets, "page.css"),
-        js=_asset(assets, "page.js"),
+        js="\n".join(_asset(assets, name) for name in _SCRIPTS),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         # Only "<" can end a script element, and JSON.parse takes U+2028 and the like.
-        data=json.dumps({"panels": _panels_data(report)}, separators=(",", ":"), allow_nan=False).replace(
-            "<", "\\u003c"
-        ),
+        data=json.dumps(
+            {"panels": [for_scripts(panel) for panel in data]}, separators=(",", ":"), allow_nan=False
+        ).replace("<", "\\u003c"),
         lead=_lead(report),
+        panel=html.escape(report.panels[0].heading),
+        answer=_answer(data[0]),
+        standings="\n".join(_standings(i, report, panel, data[i]) for i, panel in enumerate(report.panels)),
+        views=views,
         compared=_list((name, ", ".join(values) or "none") for name, values in compared(report.observations)),
-        answers="\n".join(_answer(i, report, panel) for i, panel in enumerate(report.panels)),
-        links="\n".join(_link(section) for section, _ in found),
-        sections="\n".join(_section(section, shown) for section, shown in found),
+        links="\n".join(_link(section) for section in (*[_MORE] * bool(views), *(section for section, _ in found))),
+        sections="\n".join(_part(section, shown) for section, shown in found),
         measured=_list(measured(report.observations)),
         reading=_reading(HOW_TO_READ),
     )
@@ -83,133 +82,6 @@ def _asset(folder: Any, name: str) -> str:
     return content
 
 
-# ---- data for the scripts
-
-
-def _panels_data(report: ReportData) -> list[dict[str, Any]]:
-    """Return what the scripts draw of each panel: its rows by column, its styles, its curves during training."""
-    drawn = report.styles
-    curves = _anytime(report.observations)
-    panels_of = []
-    for panel in report.panels:
-        rows = _rows(panel, report.standings_of(panel))
-        names = list(dict.fromkeys(rows["line"]))
-        key = (panel.task, panel.data, panel.device, panel.budget)
-        shown = [*curves.get((*key, None, None), []), *curves.get((*key, panel.backbone, panel.weights), [])]
-        panels_of.append(
-            {
-                "title": panel.title,
-                "size": len(panel.rows),
-                "device": text.plain(panel.device),
-                "metric": text.plain(panel.metric or "score"),
-                "higher": panel.higher_is_better,
-                "rows": rows,
-                "styles": {line: _style(drawn[line]) for line in names if line in drawn},
-                "anytime": _own_curves(shown, [name for name in names if name in drawn]),
-            }
-        )
-    return panels_of
-
-
-def _rows(panel: Panel, ranked: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns of the panel's rows, rounded to what a reader can use."""
-    marks = {(row.variant, row.n_train, row.draw): row for row in each(ranked)}
-    columns: dict[str, list[Any]] = {}
-    for row in each(panel.rows):
-        mark = marks.get((row.variant, row.n_train, row.draw))
-        line = text.plain(row.variant) + (", balanced" if row.draw == "balanced" else "")
-        n_test = None if pd.isna(row.n_test) else row.n_test
-        predict = None if pd.isna(row.predict_seconds) or not n_test else row.predict_seconds / n_test * 1000
-        gap = None
-        if not (pd.isna(row.train_score) or pd.isna(row.score)):
-            gap = (row.train_score - row.score) * (1 if panel.higher_is_better else -1)
-        values = {
-            "line": line,
-            "family": text.plain(row.family),
-            "n_train": row.n_train,
-            "draw": row.draw,
-            "label": text.size(row.n_train, row.draw, row.n_per_class),
-            "score": row.score,
-            "low": row.score_low,
-            "high": row.score_high,
-            "n_seeds": row.n_seeds,
-            "basis": row.basis,
-            "gap": gap,
-            "train": row.train_seconds,
-            "predict": predict,
-            "memory": row.peak_bytes,
-            "trainable": row.n_trainable,
-            "stored": row.artifact_bytes,
-            "note": row.note,
-            "best": bool(mark is not None and mark.is_best),
-            "tied": bool(mark is not None and not pd.isna(mark.is_tied) and mark.is_tied),
-        }
-        for name, value in values.items():
-            columns.setdefault(name, []).append(_rounded(value))
-    return columns or {"line": []}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, str):
-        return text.plain(value)
-    if value is None or pd.isna(value):
-        return None
-    if isinstance(value, bool):
-        return value
-    number = float(value)
-    return int(number) if number.is_integer() else float(f"{number:.5g}")
-
-
-def _style(style: Style) -> dict[str, str]:
-    return {"colour": style.colour, "symbol": _SYMBOLS[style.marker], "dash": _DASHES[style.dash]}
-
-
-_Setting = tuple[str, str, str, str, str | None, str | None]
-"""Task, data, device, budget, backbone and weights."""
-
-
-def _own_curves(curves: list[dict[str, Any]], lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Return curves of these lines, each once: a panel without a backbone finds its own under both of its keys."""
-    found: dict[str, dict[str, Any]] = {}
-    for curve in curves:
-        if curve["line"] in lines:
-            found.setdefault(curve["line"], curve)
-    return list(found.values())
-
-
-def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]:
-    """Return validation scores during training, by setting: one seed of each method at its largest size.
-
-    Cells that shared their device are left out: their seconds include the work of others.
-    """
-    names = ("variant", "task", "data", "device", "budget", "backbone", "weights", "n_train", "draw", "seed", "status")
-    columns = observations.columns(names)
-    chosen: dict[tuple[_Setting, str], tuple[int, int, int]] = {}
-    for i, values in enumerate(zip(*columns.values(), strict=True)):
-        row = dict(zip(names, values, strict=True))
-        record = observations.records[i]
-        points = [point for point in record.curve if point.validation is not None]
-        shared = record.provenance.cells_at_a_time > 1
-        if row["status"] != "ok" or len(points) < 2 or row["draw"] == "balanced" or shared:
-            continue
-        setting = (row["task"], row["data"], row["device"], row["budget"], row["backbone"], row["weights"])
-        rank = (-row["n_train"], row["seed"], i)
-        key = (setting, row["variant"])
-        chosen[key] = min(rank, chosen.get(key, rank))
-    found: dict[_Setting, list[dict[str, Any]]] = {}
-    for (setting, variant), (n_train, _, i) in sorted(chosen.items(), key=str):
-        points = [point for point in observations.records[i].curve if point.validation is not None]
-        kept = points[:: max(1, len(points) // _MOST_CURVE_POINTS)]
-        curve = {
-            "line": text.plain(variant),
-            "n_train": -n_train,
-            "seconds": [_rounded(point.seconds) for point in kept],
-            "validation": [_rounded(point.validation) for point in kept],
-        }
-        found.setdefault(setting, []).append(curve)
-    return found
-
-
 # ---- parts that need no scripts
 
 
@@ -217,25 +89,74 @@ def _lead(report: ReportData) -> str:
     tasks = len({panel.task for panel in report.panels})
     methods = len(set(report.comparison["variant"]))
     n = len(report.observations.records)
-    return html.escape(
-        f"{methods} {'method' if methods == 1 else 'methods'} on {tasks} {'task' if tasks == 1 else 'tasks'}, "
-        f"{n:,} {'cell' if n == 1 else 'cells'}. Every figure is measured; seconds and memory are those of the machine "
-        "that is named beside them and are never pooled."
-    )
+    counts = (text.counted(methods, "method"), text.counted(tasks, "task"), text.counted(n, "cell"))
+    return html.escape(" · ".join(counts))
 
 
-def _answer(i: int, report: ReportData, panel: Panel) -> str:
-    shown = _blocks(panel_blocks(report, panel))
-    return f'<div data-panel="{i}">\n<h3>{html.escape(panel.heading)}</h3>\n{shown}\n</div>'
+def _answer(panel: dict[str, Any]) -> str:
+    """Return the answer at a panel's largest size without limits, and what it rests on."""
+    if not panel["sizes"]:
+        return '<p class="said">Nothing was scored.</p>'
+    rows = each_row(panel)
+    spans = in_words(len(panel["sizes"]) - 1, panel, rows, {})
+    told = {row["name"]: row["settings"] for row in rows if row["settings"]}
+    said = "".join(_method(words, kind, told) if kind else html.escape(_unbroken(words)) for kind, words in spans)
+    note = html.escape(footnote(panel["sizes"][-1], panel, rows, {}))
+    return f'<p class="said">{said}</p>\n<p class="notes">{note}</p>'
+
+
+def _unbroken(words: str) -> str:
+    """Return a text in which numbers stay on one line with their units."""
+    return re.sub(r"(\d) (s|ms|min|h|kB|MB|GB|%|labels?)(?![a-z])", "\\1\u00a0\\2", words)
+
+
+def _method(name: str, kind: str, settings: dict[str, str]) -> str:
+    """Return the name of a method, with its settings as a tooltip where they need saying."""
+    title = f' title="{html.escape(settings[name])}" tabindex="0"' if name in settings else ""
+    return f'<strong class="{kind}"{title}>{html.escape(_short(name))}</strong>'
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+_LONGEST_NAME = 30
+
+
+def _standings(i: int, report: ReportData, panel: Panel, data: dict[str, Any]) -> str:
+    view = dict(in_order())["standings"]
+    shown = _blocks(view.in_panel(report, panel)) if view.in_panel is not None else ""
+    heading = html.escape(panel.heading)
+    return f'<div data-panel="{i}">\n<h3>{heading}</h3>\n<div class="of-panel">{_answer(data)}</div>\n{shown}\n</div>'
+
+
+_MORE = Section("more", "Where the best method is wrong")
+
+
+def _other_views(report: ReportData) -> str:
+    """Return one part with the blocks of all views of each panel but the standings, or nothing where there are none."""
+    shown = [
+        _blocks(
+            block
+            for name, view in in_order()
+            if name != "standings" and view.in_panel is not None
+            for block in view.in_panel(report, panel)
+        )
+        for panel in report.panels
+    ]
+    if not any(shown):
+        return ""
+    parts = [f'<div data-panel="{i}">\n{part or "<p>Nothing more here.</p>"}\n</div>' for i, part in enumerate(shown)]
+    return _part(_MORE, "\n".join(parts))
 
 
 def _link(section: Section) -> str:
     return f'<li><a href="#{section.anchor}">{html.escape(section.heading)}</a></li>'
 
 
-def _section(section: Section, shown: str) -> str:
-    name, heading = section.anchor, html.escape(section.page_heading or section.heading)
-    return f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{heading}</h2>\n{shown}\n</section>'
+def _part(section: Section, shown: str) -> str:
+    heading = html.escape(section.page_heading or section.heading)
+    return f'<details class="part" id="{section.anchor}"><summary><h2>{heading}</h2></summary>\n{shown}\n</details>'
 
 
 def _blocks(blocks: Iterable[Block]) -> str:

@@ -11,6 +11,7 @@ from harness.analysis import write_csv
 from harness.report.axes import FIGURE_FORMATS, save_figure
 from harness.report.blocks import Block, Picture, TableBlock, markdown_table
 from harness.report.folder import REPORT_TITLE
+from harness.report.known_rows import KnownTexts
 from harness.report.measured import HOW_TO_READ, how_it_was_measured, what_was_compared
 from harness.report.observations import RecordSource
 from harness.report.page import write_page
@@ -19,7 +20,9 @@ from harness.report.views.base import ReportData, in_order, panel_blocks, sectio
 from harness.support import StoreError, mark_folder, replacing, text
 
 
-def write_report(source: RecordSource, folder: Path, formats: Sequence[str] = FIGURE_FORMATS) -> Path:
+def write_report(
+    source: RecordSource, folder: Path, formats: Sequence[str] = FIGURE_FORMATS, texts: KnownTexts | None = None
+) -> Path:
     """Write a report of records into a folder and return the path of its page, `report.html`.
 
     The page is one self-contained file. Beside it lie report.md, figures/ (PNG, SVG, PDF), tables/ (LaTeX) and a CSV
@@ -29,12 +32,13 @@ def write_report(source: RecordSource, folder: Path, formats: Sequence[str] = FI
         source: records with their predictions; without them, intervals over several seeds cover seeds only.
         folder: made where it is missing; files of the same names are replaced, others are left alone.
         formats: formats of the figures; report.md shows the first.
+        texts: texts of test rows, by the fingerprint of the rows; without them, errors are shown by row number.
 
     Raises:
         UsageError: there is no record.
         StoreError: the folder cannot be written.
     """
-    report = ReportData(source)
+    report = ReportData(source, texts)
     figures = folder / "figures"
     try:
         figures.mkdir(parents=True, exist_ok=True)

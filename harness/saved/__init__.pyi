@@ -4,4 +4,8 @@ from .layout import read_description as read_description
 from .model import SavedModel as SavedModel
 from .model import load_model as load_model
 from .model import why_not_text as why_not_text
+from .predictions import check_top as check_top
+from .predictions import class_columns as class_columns
+from .predictions import prediction_columns as prediction_columns
+from .predictions import tabulate_predictions as tabulate_predictions
 from .write import write_model as write_model

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from harness.backbones import MODULES, READ_FILES, file_sha256
 from harness.methods import AGAIN, ARTIFACT_SETTINGS, ARTIFACT_TENSORS
 from harness.saved.layout import CARD, DESCRIPTION, TRANSFORMER, Description, SavedFile
-from harness.support import UsageError
+from harness.support import UsageError, text
 
 
 def list_files(folder: Path) -> dict[str, SavedFile]:
@@ -94,7 +94,7 @@ def _check_contents(folder: Path, name: str, written: SavedFile, *, again: bool)
     try:
         n_bytes = path.stat().st_size
         if n_bytes != written.bytes:
-            raise UsageError(f"'{path}' has {n_bytes:,} bytes; {written.bytes:,} were written. {AGAIN}")
+            raise UsageError(f"'{path}' has {text.counted(n_bytes, 'byte')}; expected {written.bytes:,}. {AGAIN}")
         if file_sha256(path, again=again) != written.sha256:
             raise UsageError(f"'{path}' is not the file that was written: its SHA-256 is another. {AGAIN}")
     except OSError as error:

@@ -13,7 +13,8 @@ import numpy as np
 
 from harness.data import is_frame, texts_of_frame
 from harness.saved.layout import Description, read_description
-from harness.support import HarnessError, UsageError, reason_of
+from harness.saved.predictions import check_top, tabulate_predictions
+from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
 from harness.tasks import Floats, Kind, Rows, Source
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _ROWS = 8192
 
 _NAMED = 5
 """Maximum number of texts listed in one error message."""
+
+_SUM_TOLERANCE = 1e-3
+"""Largest distance from 1 of the sum of a text's probabilities; rounding in float32 makes less than 1e-5."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,49 @@ class SavedModel:
     def predict(self, texts: Iterable[str] | pd.DataFrame, text: str = "text") -> list[str]:
         """Return the most probable class of each text; arguments and errors are those of `probabilities`."""
         return [self.labels[at] for at in self.probabilities(texts, text).argmax(axis=1)]
+
+    @spelt_for_caller
+    def predict_frame(
+        self,
+        texts: Iterable[Any] | pd.DataFrame,
+        text: str = "text",
+        *,
+        probabilities: bool = False,
+        top: int | None = None,
+    ) -> pd.DataFrame:
+        """Return one row per text: its most probable class (`prediction`) and the class's `probability`.
+
+        Both are missing where a text is missing, blank, no string, or not valid Unicode.
+
+        Args:
+            texts: a list of texts, or a data frame. The result has its index, so that `frame.join` puts both together.
+            text: column of a data frame that holds the texts.
+            probabilities: whether to add the probability of each class, in columns such as `probability_billing`.
+            top: number of most probable classes to add, as `top_1`, `top_1_probability`, `top_2` and so on.
+
+        Raises:
+            UsageError: one text instead of a list, or `top` is not from 1 to the number of classes.
+            HarnessError: the model fails, or gives no probabilities.
+        """
+        import pandas as pd
+
+        if isinstance(texts, str | bytes):
+            raise UsageError("predict_frame was given one text; expected a list of texts.")
+        if top is not None:
+            check_top(whole_number("top", top), self.labels)
+        given: list[Any] = texts_of_frame(texts, text) if is_frame(texts) else list(texts)
+        usable = [at for at, one in enumerate(given) if why_not_text(one) is None]
+        found = self.probabilities([given[at] for at in usable])
+        columns = tabulate_predictions(found, self.labels, probabilities=probabilities, top=top)
+        frame = pd.DataFrame(columns, index=usable).reindex(range(len(given)))
+        return frame.set_axis(texts.index, axis=0) if isinstance(texts, pd.DataFrame) else frame
+
+    @property
+    def probabilities_are(self) -> str:
+        """What the method's probabilities are, where they do not estimate how often a class is right; else empty."""
+        from harness.methods import methods
+
+        return methods.get(self.description.method.partition("[")[0]).probabilities_are
 
     def _some(self, texts: Sequence[str]) -> Floats:
         described = self.description
@@ -117,6 +164,9 @@ def _checked(answers: Any, n_texts: int, described: Description) -> Floats:
         raise HarnessError(f"{_broken(described)}: probabilities of shape {found}; expected {expected}.")
     if not np.isfinite(answers).all():
         raise HarnessError(f"{_broken(described)}: probabilities that are not finite.")
+    off = np.abs(answers.sum(axis=1, dtype=np.float64) - 1.0) > _SUM_TOLERANCE
+    if (answers < 0).any() or off.any():
+        raise HarnessError(f"{_broken(described)}: numbers that are no probabilities, negative or not of sum 1.")
     return answers
 
 

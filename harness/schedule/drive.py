@@ -46,7 +46,10 @@ class Listener(Protocol):
         """Take note that the grid has one cell more."""
 
     def cell_ends(self, record: Record, seconds_left: float | None) -> None:
-        """Take note of a cell's record, and of the expected seconds of the other cells."""
+        """Take note of a cell's record, and of the expected seconds of the other cells; None if unknown."""
+
+    def time_left(self, seconds: float | None) -> None:
+        """Take note of the expected seconds until the last cell ends; None if unknown."""
 
     def remark(self, text: str) -> None:
         """Show a remark to the user; the run goes on."""
@@ -123,15 +126,14 @@ def run_cells(
     if not missing:
         return RunOutcome(frozenset(ids), 0, _count(statuses.values(), "failed"))
     estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
-    if policy.deadline is not None:  # the expected seconds of a cell decide whether it is begun
-        known = [id_ for id_ in ids if statuses.get(id_) == "ok"]
-        planned_by_id = {planned.cell.id: planned for planned in cells}
-        estimator.add_records(store.records(ids=known, device=device), planned_by_id)
+    known = [id_ for id_ in ids if statuses.get(id_) == "ok"]
+    planned_by_id = {planned.cell.id: planned for planned in cells}
+    estimator.add_records(store.records(ids=known, device=device), planned_by_id)
     with (
         Claims(store, device, retry_failed=policy.retry_failed, again=again) as claims,
         _Interrupts(listener.remark) as interrupts,
     ):
-        pending = Pending(missing, estimator, policy.deadline)
+        pending = Pending(missing, estimator, policy.deadline, n_at_a_time=max(1, workers.n_free))
         run = _Run(prepared, store, listener, workers, policy, claims, pending, estimator)
         try:
             # One clear refusal before anything is trained, rather than a failed record for every cell.
@@ -252,11 +254,15 @@ class _Run:
     def take(self, job: Job, event: Event) -> None:
         """React to an event of a running cell."""
         if isinstance(event, Begun):
+            self._pending.begins(job.planned)
             self._listener.cell_begins(job.planned)
+            self._listener.time_left(self._pending.seconds_left())
         elif isinstance(event, Warned):
             self._listener.remark(f"{job.planned.label()}: {event.text}")
         elif isinstance(event, CellProgress):
+            self._pending.pace.goes_on(job.id, event.fraction)
             self._listener.cell_goes_on(event.doing, event.fraction, event.loss)
+            self._listener.time_left(self._pending.seconds_left())
         elif isinstance(event, Done):
             self._end(job, event.record)
         elif isinstance(event, Stopped):
@@ -287,6 +293,7 @@ class _Run:
 
     def _end(self, job: Job, record: Record) -> None:
         del self._running[job.id]
+        self._pending.pace.ends(job.id)
         if job.id in self._halved:
             noted = dataclasses.replace(record.facts, on_oom=self._halved.pop(job.id))
             record = dataclasses.replace(record, facts=noted)
@@ -301,7 +308,9 @@ class _Run:
         self._estimator.add(record, job.planned)
         if record.status == "out_of_memory" and self._policy.halve_on_oom:
             self._halve(job.planned)
-        self._listener.cell_ends(record, self._pending.seconds_left())
+        left = self._pending.seconds_left()
+        self._listener.cell_ends(record, left or None)
+        self._listener.time_left(left)
 
     def _halve(self, planned: PlannedCell) -> None:
         """Run a cell that ran out of memory again in smaller pieces, if its method can."""

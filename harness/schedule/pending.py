@@ -6,11 +6,12 @@ import contextlib
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from types import TracebackType
 
 from harness.cost import Estimator
 from harness.planning import PlannedCell
+from harness.schedule.pace import Pace
 from harness.store import RENEW_SECONDS, Owner, Store
 from harness.support import StoreError
 
@@ -27,15 +28,28 @@ class Pending:
         cells: in the order of the plan.
         estimator: expected seconds of a cell.
         deadline: when cells must have ended, by `time.monotonic`; None is never.
+        n_at_a_time: number of cells that run at a time.
+
+    Attributes:
+        pace: the speed of the cells that have run, compared with their forecasts.
     """
 
-    def __init__(self, cells: Sequence[PlannedCell], estimator: Estimator, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        cells: Sequence[PlannedCell],
+        estimator: Estimator,
+        deadline: float | None = None,
+        *,
+        n_at_a_time: int = 1,
+    ) -> None:
+        self.pace = Pace(n_at_a_time)
         self._estimator = estimator
         self._deadline = deadline
         self._queue = deque(cells if deadline is None else _by_use(cells, estimator))
         self._counts = Counter(estimator.group(planned) for planned in self._queue)
         self._examples = {estimator.group(planned): planned for planned in self._queue}
-        self._left: tuple[float, float] | None = None  # (estimate, when it was made)
+        self._first: dict[Hashable, float] = {}
+        self._left: tuple[dict[bool, float], float] | None = None  # (forecasts, when they were made)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -59,19 +73,38 @@ class Pending:
         self._examples.setdefault(group, planned)
         self._left = None
 
-    def seconds_left(self) -> float | None:
-        """Return the expected seconds of the waiting cells, at most the time left; None where none waits.
+    def begins(self, planned: PlannedCell) -> None:
+        """Take note that a cell starts."""
+        seconds, is_measured = self._forecast(self._estimator.group(planned), planned)
+        self.pace.begins(planned.cell.id, seconds, is_measured=is_measured)
 
-        The estimate is made at most once a second, since a run may have very many, very short cells.
+    def seconds_left(self) -> float | None:
+        """Return the expected seconds of the waiting and running cells, at most the time left; None if unknown.
+
+        Waiting cells are forecast at most once a second, since a run may have very many, very short cells.
         """
-        if not self._queue:
-            return None
         now = time.monotonic()
         if self._left is None or now - self._left[1] > _REFRESH_SECONDS:
-            groups = ((self._examples[group], count) for group, count in self._counts.items() if count)
-            total = sum(count * self._estimator.estimate(planned).seconds for planned, count in groups)
-            self._left = (total, now)
-        return self._left[0] if self._deadline is None else max(0.0, min(self._left[0], self._deadline - now))
+            totals = {True: 0.0, False: 0.0}
+            for group, count in self._counts.items():
+                if count:
+                    seconds, is_measured = self._forecast(group, self._examples[group])
+                    totals[is_measured] += count * seconds
+            self._left = (totals, now)
+        measured, by_arithmetic = (self._left[0][True], self._left[0][False]) if self._queue else (0.0, 0.0)
+        left = self.pace.seconds_left(measured, by_arithmetic)
+        return left if left is None or self._deadline is None else max(0.0, min(left, self._deadline - now))
+
+    def _forecast(self, group: Hashable, planned: PlannedCell) -> tuple[float, bool]:
+        """Return the forecast seconds of a cell, and whether they are from measurements.
+
+        Forecasts by arithmetic stay as they were first made. The estimator adapts them to the speed of the cells that
+        have run, and so does `pace`: together they would correct twice.
+        """
+        found = self._estimator.estimate(planned)
+        if found.basis != "formula":
+            return found.seconds, True
+        return self._first.setdefault(group, found.seconds), False
 
     def _taken(self, planned: PlannedCell) -> PlannedCell:
         self._counts[self._estimator.group(planned)] -= 1

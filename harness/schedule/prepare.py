@@ -93,6 +93,10 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
         methods, untunable = with_trials(methods, request.tune)
         if untunable:
             notes.append(f"nothing to tune in {', '.join(untunable)}: run with their own settings.")
+    notes += [
+        f"{name} is experimental: {why[0].lower()}{why[1:]}"
+        for name, why in {method.name: method.experimental for method in methods if method.experimental}.items()
+    ]
     sizes = [parse_size(size) for size in (request.sizes if request.sizes is not None else suite.sizes)]
     seeds = list(dict.fromkeys(request.seeds if request.seeds is not None else suite.seeds))
     wrong = [seed for seed in seeds if not 0 <= seed <= MAX_SEED]

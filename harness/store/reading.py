@@ -52,7 +52,7 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
         if suite in (None, record.suite):
             yield record
     if suite is not None and suite not in labels:
-        raise unknown_name("suite among these records", suite, labels)
+        raise unknown_name("suite", suite, labels, "in these records")
 
 
 def reference_records() -> Iterator[Record]:

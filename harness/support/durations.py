@@ -40,7 +40,7 @@ def parse_duration(text: str, option: str, *, bare: bool = False) -> float:
     example = f" Give the unit too: {option} {given}m or {option} {given}s." if is_bare and float(given) > 0 else ""
     seconds_too = ", or a number of seconds such as 600" if bare else ""
     raise UsageError(
-        f"{option} was '{text}'; expected a duration such as 90s, 30m, 1.5h or 1h30m{seconds_too}.{example}"
+        f"{option} '{text}' was given; expected a duration such as 90s, 30m, 1.5h or 1h30m{seconds_too}.{example}"
     )
 
 

@@ -78,16 +78,18 @@ def shortened(text: str, most: int) -> str:
     return (text[: kept - end] + marker + text[len(text) - end :])[:most]
 
 
-def unknown_name(kind: str, given: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, given: str, known: Iterable[str], where: str = "") -> UsageError:
     """Return the error for an unknown name, which lists the nearest known name, then all of them.
 
     Args:
         kind: kind of the name, in the singular ("method", "suite").
         given: the unknown name.
         known: all known names.
+        where: phrase that says where the name was looked for ("of suite 'sentiment'").
     """
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     guess = f" Did you mean '{near[0]}'?" if near else ""
     listed = ", ".join(names) if names else "none"
-    return UsageError(f"Unknown {kind} '{given}'.{guess} Known: {listed}.")
+    place = f" {where}" if where else ""
+    return UsageError(f"Unknown {kind} '{given}'{place}.{guess} Known: {listed}.")

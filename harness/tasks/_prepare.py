@@ -52,6 +52,10 @@ class Split:
     prompts: Sequence[str] | None = None
 
 
+_LONGEST_NAME, _MOST_OF_NAMES = 1_000, 4_000
+"""Maximum number of characters of a class name, and of all of them, in a record. Reports show them."""
+
+
 def assemble(
     kind: Kind,
     spec: TaskSpec,
@@ -143,6 +147,7 @@ def assemble(
             "n_repeated_texts": n_repeated(train.texts) + n_repeated(test.texts),
             **({"n_classes_not_scored": len(unscored)} if unscored else {}),
             **({"n_classes": len(label_names)} if label_names else {}),
+            **({"class_names": list(label_names)} if _can_be_kept(label_names) else {}),
             "content": content,
             "content_as_pinned": None if spec.content is None else spec.content == content,
             "defaults_chosen_here": spec.chosen_on,
@@ -151,6 +156,10 @@ def assemble(
             **(provenance or {}),
         },
     )
+
+
+def _can_be_kept(names: Sequence[str]) -> bool:
+    return bool(names) and max(map(len, names)) <= _LONGEST_NAME and sum(map(len, names)) <= _MOST_OF_NAMES
 
 
 def _source(key: str, split: Split, rows: Ints, spec: TaskSpec) -> Source:

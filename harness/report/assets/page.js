@@ -1,421 +1,269 @@
-"use strict";
-(function () {
-  const report = JSON.parse(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  let panel = report.panels[0];
-  let order = { column: null, down: true };
+// The page's state: a panel, a budget, the methods that a reader colours; and the controls that change them.
 
-  // ---- words and numbers
+const report = JSON.parse(byId("data").textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const narrow = () => window.innerWidth < 700;
+const MOST_COLOURED = 8;
+const mostColoured = () => (narrow() ? 6 : MOST_COLOURED);
+const PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#949494"];
 
-  // Plotly reads a little HTML in its labels; a method's name is a name.
-  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const short = (text, width) => (text.length <= width ? text : text.slice(0, width - 1) + "…");
-  const scoreOf = (x) => {
-    if (x === null) return "–";
-    const size = Math.abs(x);
-    return size <= 1 ? x.toFixed(3) : size < 9.995 ? x.toFixed(2) : x.toFixed(1);
-  };
-  const counted = (x) => {
-    if (x === null) return "–";
-    if (x < 10000) return Math.round(x).toLocaleString("en");
-    if (x < 999950) return (x / 1e3).toFixed(1) + "k";
-    return x < 999.95e6 ? (x / 1e6).toFixed(1) + "M" : (x / 1e9).toFixed(2) + "B";
-  };
-  const bytes = (x) => {
-    if (x === null) return "–";
-    if (x < 1e6) return (x / 1e3).toFixed(0) + " kB";
-    return x < 999.5e6 ? (x / 1e6).toFixed(0) + " MB" : (x / 1e9).toFixed(1) + " GB";
-  };
-  const seconds = (x) => {
-    if (x === null) return "–";
-    if (x < 0.0995) return x >= 0.001 ? (x * 1000).toFixed(0) + " ms" : x === 0 ? "0 s" : "<1 ms";
-    if (x < 119.5) return (x < 9.95 ? x.toFixed(1) : x.toFixed(0)) + " s";
-    return x < 7200 ? (x / 60).toFixed(1) + " min" : (x / 3600).toFixed(1) + " h";
-  };
+let panel = report.panels[0];
+let at = 0; // position of the number of labels among the panel's sizes
+let chosen = {}; // limits by the key of a cost
+let order = { column: null, down: true };
+let answered = {}; // rows that the answer names
+let picked = []; // lines that the reader has coloured, the latest last
+let dropped = new Set(); // lines that the reader has turned grey
+let colours = new Map(); // colour of each coloured line
 
-  const costs = [
-    { key: "train", name: "train: seconds of encoding, tuning and fitting", shown: seconds, least: 0.001 },
-    { key: "memory", name: "peak memory above the baseline, bytes", shown: bytes, least: 1000 },
-    { key: "trainable", name: "trainable parameters", shown: counted, least: 1 },
-    { key: "stored", name: "bytes to store", shown: bytes, least: 100 },
-    { key: "predict", name: "seconds to predict 1,000 texts", shown: seconds, least: 0.001 },
-  ];
-  const limits = [
-    { key: "n_train", name: "Labelled examples", shown: counted },
-    { key: "train", name: "Training time", shown: seconds },
-    { key: "memory", name: "Peak memory", shown: bytes },
-    { key: "trainable", name: "Trainable parameters", shown: counted },
-  ];
-  const chosen = {};
+// ---- rows: columns in the data, objects here
 
-  // ---- rows of the panel: columns in the data, objects here
+const rowsOf = (one) => {
+  if (!one.objects) {
+    const names = Object.keys(one.rows);
+    const n = names.length ? one.rows[names[0]].length : 0;
+    one.objects = Array.from({ length: n }, (_, i) => Object.fromEntries(names.map((name) => [name, one.rows[name][i]])));
+  }
+  return one.objects;
+};
+const rowsAt = (one, size) => size.rows.map((i) => rowsOf(one)[i]);
+const most = () => (panel.sizes.length ? panel.sizes[at].n_train : Infinity);
+const fits = (row) => row.n_train <= most() && fitsIn(row, chosen);
+const better = (a, b) => (panel.higher ? a > b : a < b);
 
-  const rowsOf = (one) => {
-    if (!one.objects) {
-      const names = Object.keys(one.rows);
-      const n = names.length ? one.rows[names[0]].length : 0;
-      one.objects = Array.from({ length: n }, (_, i) => Object.fromEntries(names.map((name) => [name, one.rows[name][i]])));
+// ---- colours: what the reader picks, then the answer, then the front, then what ties
+
+const coloured = () => {
+  const own = panel.sizes.length ? rowsAt(panel, panel.sizes[at]) : [];
+  const key = costs[Number(byId("axis").value)].key;
+  const front = [...frontOf(own.filter((row) => fitsIn(row, chosen)), key)].sort((a, b) => (better(a.score, b.score) ? -1 : 1));
+  const rest = own.length <= mostColoured() ? own : answered.tied || [];
+  const wanted = [answered.best, answered.saver, answered.cheap, ...front, ...rest].filter(Boolean).map((row) => row.line);
+  const known = picked.slice(-mostColoured());
+  return [...new Set([...known, ...wanted.filter((line) => !dropped.has(line))])].slice(0, mostColoured());
+};
+const assignColours = () => {
+  colours = new Map();
+  const lines = coloured();
+  const ownOf = (line) => (panel.styles[line] || {}).colour;
+  for (const line of lines) if (ownOf(line) && ![...colours.values()].includes(ownOf(line))) colours.set(line, ownOf(line));
+  for (const line of lines) if (!colours.has(line)) colours.set(line, PALETTE.find((one) => ![...colours.values()].includes(one)));
+};
+const toggle = (line) => {
+  if (colours.has(line)) {
+    picked = picked.filter((one) => one !== line);
+    dropped.add(line);
+  } else {
+    dropped.delete(line);
+    picked = [...picked, line].slice(-mostColoured());
+  }
+  update();
+};
+
+const drawChips = () => {
+  const lines = [...new Set(rowsOf(panel).filter((row) => row.score !== null).map((row) => row.line))];
+  const grey = lines.filter((line) => !colours.has(line));
+  for (const box of document.querySelectorAll(".chips")) {
+    const had = box.contains(document.activeElement) ? document.activeElement.dataset.line : undefined;
+    box.replaceChildren();
+    for (const [line, colour] of colours) {
+      const chip = make("button", short(line), "chip");
+      chip.type = "button";
+      chip.dataset.line = line;
+      chip.style.setProperty("--own", colour);
+      chip.setAttribute("aria-label", `${line}: coloured; make it grey`);
+      chip.addEventListener("click", () => toggle(line));
+      box.append(chip);
     }
-    return one.objects;
-  };
-  const fits = (row) => limits.every(({ key }) => chosen[key] == null || (row[key] !== null && row[key] <= chosen[key]));
-  const better = (a, b) => (panel.higher ? a > b : a < b);
-
-  // ---- figures
-
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const narrow = () => window.innerWidth < 700;
-  const layoutOf = (titles) => ({
-    paper_bgcolor: css("--ground"),
-    plot_bgcolor: css("--ground"),
-    font: { color: css("--text"), family: "system-ui, sans-serif", size: 13 },
-    margin: { l: 62, r: 14, t: 12, b: 54 },
-    height: narrow() ? 560 : 460,
-    hovermode: "closest",
-    legend: narrow() ? { orientation: "h", y: -0.3, font: { size: 12 } } : { font: { size: 12 } },
-    xaxis: { title: { text: short(titles[0], narrow() ? 34 : 110) }, tickangle: 0, gridcolor: css("--grid"), zeroline: false, linecolor: css("--faint") },
-    yaxis: { title: { text: titles[1] }, gridcolor: css("--grid"), zeroline: false, linecolor: css("--faint") },
-  });
-  const settings = { displayModeBar: false, responsive: true };
-  const draw = (id, traces, layout) => {
-    const target = byId(id);
-    if (!traces.length) {
-      Plotly.purge(target);
-      target.className = "figure empty";
-      target.textContent = "Nothing to draw for this task.";
-      return;
+    if (grey.length) {
+      const select = document.createElement("select");
+      select.setAttribute("aria-label", "Colour another method");
+      select.add(new Option("Colour another…", ""));
+      for (const line of [...grey].sort()) select.add(new Option(short(line), line));
+      select.addEventListener("change", () => toggle(select.value));
+      select.dataset.line = "";
+      box.append(select);
     }
-    if (target.className !== "figure") target.textContent = "";
-    target.className = "figure";
-    Plotly.react(target, traces, layout, settings);
+    if (had !== undefined) ([...box.children].find((one) => one.dataset.line === had) || box.lastChild).focus();
+  }
+};
+
+// ---- budget
+
+const STEPS = {
+  train: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 86400, 172800, 604800],
+  memory: [5, 6, 7, 8, 9, 10, 11].flatMap((power) => [1, 2, 5].map((factor) => factor * 10 ** power)),
+  trainable: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].flatMap((power) => [1, 2, 5].map((factor) => factor * 10 ** power)),
+};
+// Round limits that exclude some of the measured values but not all, and one that excludes all where there is room.
+const stopsOf = (key) => {
+  const values = rowsOf(panel).filter((row) => row.score !== null && row[key] !== null).map((row) => row[key]);
+  if (!values.length) return [];
+  const [low, high] = extent(values);
+  const found = STEPS[key].filter((step) => step < high);
+  return found.filter((step, i) => step >= low || (i + 1 < found.length ? found[i + 1] > low : true));
+};
+
+const slider = (id, name, said, max, value, moved) => {
+  const [box, label, input, output] = ["div", "label", "input", "output"].map((tag) => make(tag));
+  Object.assign(input, { type: "range", id: "limit-" + id, min: 0, max });
+  input.value = value; // after its ends: a browser would cut it
+  label.htmlFor = output.htmlFor = input.id;
+  label.textContent = name;
+  const say = () => {
+    output.textContent = said(Number(input.value), input);
+    input.setAttribute("aria-valuetext", output.textContent);
+    input.style.setProperty("--share", `${max ? (100 * input.value) / max : 100}%`);
   };
-  const linesOf = (rows) => {
-    const lines = new Map();
-    for (const row of rows) {
-      if (row.score === null) continue;
-      if (!lines.has(row.line)) lines.set(row.line, []);
-      lines.get(row.line).push(row);
-    }
-    return lines;
-  };
-  const ticks = (values, shown) => ({ tickmode: "array", tickvals: values, ticktext: values.map(shown) });
-  const hover = (row) =>
-    `<b>${plain(short(row.line, 60))}</b><br>${plain(row.label)} labels, ${row.n_seeds} seed${row.n_seeds === 1 ? "" : "s"}` +
-    `<br>${plain(panel.metric)} ${scoreOf(row.score)}` +
-    (row.low === null ? "" : ` [${scoreOf(row.low)}, ${scoreOf(row.high)}]`) +
-    costs.map(({ key, name, shown }) => `<br>${name.replace(/: .*| above.*|, bytes/g, "")}: ${shown(row[key])}`).join("");
-  const errorsOf = (rows) => ({
-    type: "data",
-    symmetric: false,
-    array: rows.map((row) => (row.high === null ? 0 : row.high - row.score)),
-    arrayminus: rows.map((row) => (row.low === null ? 0 : row.score - row.low)),
-    thickness: 1.2,
-    width: 3,
-  });
-
-  const drawCurves = () => {
-    const sizes = [...new Set(rowsOf(panel).filter((row) => row.n_train > 0 && row.score !== null).map((row) => row.n_train))];
-    sizes.sort((a, b) => a - b);
-    const traces = [];
-    for (const [line, all] of linesOf(rowsOf(panel))) {
-      const style = panel.styles[line];
-      const free = all.filter((row) => row.n_train === 0);
-      const own = all.filter((row) => row.n_train > 0).sort((a, b) => a.n_train - b.n_train);
-      if (own.length) {
-        traces.push({
-          type: "scatter",
-          mode: "lines+markers",
-          name: plain(short(line, 34)),
-          x: own.map((row) => row.n_train),
-          y: own.map((row) => row.score),
-          text: own.map(hover),
-          hoverinfo: "text",
-          error_y: { ...errorsOf(own), color: style.colour },
-          line: { color: style.colour, dash: style.dash, width: 2 },
-          marker: { symbol: style.symbol, size: 9, color: style.colour, opacity: own.map((row) => (fits(row) ? 1 : 0.2)) },
-        });
-      }
-      if (free.length) {
-        const ends = sizes.length ? [sizes[0], sizes[sizes.length - 1]] : [1, 2];
-        traces.push({
-          type: "scatter",
-          mode: "lines",
-          name: plain(short(line, 26)) + " (no labels)",
-          x: ends,
-          y: ends.map(() => free[0].score),
-          text: ends.map(() => hover(free[0])),
-          hoverinfo: "text",
-          line: { color: style.colour, dash: "dot", width: 2 },
-          opacity: fits(free[0]) ? 1 : 0.25,
-        });
-      }
-    }
-    const layout = layoutOf(["labels (n_train)", plain(panel.metric || "score")]);
-    Object.assign(layout.xaxis, { type: "log" }, ticks(sizes, counted));
-    draw("curves-figure", traces, layout);
-  };
-
-  // Not dominated: none at least as good costs no more, and is better in one of the two.
-  const frontOf = (rows, key) => {
-    const known = rows.filter((row) => row[key] !== null && row.score !== null);
-    known.sort((a, b) => a[key] - b[key] || (panel.higher ? b.score - a.score : a.score - b.score));
-    const front = new Set();
-    let best = null;
-    for (const row of known) {
-      const same = best !== null && row[key] === best[key] && row.score === best.score;
-      if (best === null || better(row.score, best.score)) best = row;
-      else if (!same) continue;
-      front.add(row);
-    }
-    return front;
-  };
-
-  const drawCost = () => {
-    const cost = costs[Number(byId("axis").value)];
-    const rows = rowsOf(panel).filter((row) => row.score !== null);
-    const known = rows.filter((row) => row[cost.key] !== null);
-    const front = frontOf(known.filter(fits), cost.key);
-    const x = (row) => Math.max(row[cost.key], cost.least);
-    const biggest = Math.max(1, ...known.map((row) => row.n_train));
-    const traces = [];
-    if (front.size > 1) {
-      const steps = [...front].sort((a, b) => a[cost.key] - b[cost.key]);
-      traces.push({
-        type: "scatter",
-        mode: "lines",
-        name: "Pareto front",
-        x: steps.map(x),
-        y: steps.map((row) => row.score),
-        line: { shape: "hv", dash: "dash", width: 1.5, color: css("--faint") },
-        hoverinfo: "skip",
-      });
-    }
-    for (const [line, own] of linesOf(known)) {
-      const style = panel.styles[line];
-      traces.push({
-        type: "scatter",
-        mode: "markers",
-        name: plain(short(line, 34)),
-        x: own.map(x),
-        y: own.map((row) => row.score),
-        text: own.map(hover),
-        hoverinfo: "text",
-        marker: {
-          symbol: own.map((row) => style.symbol + (front.has(row) ? "" : "-open")),
-          size: own.map((row) => 8 + 9 * Math.sqrt(Math.log2(1 + row.n_train) / Math.log2(1 + biggest))),
-          color: style.colour,
-          line: { width: 1.6, color: style.colour },
-          opacity: own.map((row) => (fits(row) ? 1 : 0.15)),
-        },
-      });
-    }
-    const layout = layoutOf([cost.name + (panel.device ? ", on " + plain(short(panel.device, 40)) : ""), plain(panel.metric || "score")]);
-    const values = known.map(x);
-    if (values.length) {
-      const low = Math.floor(Math.log10(Math.min(...values)));
-      const high = Math.ceil(Math.log10(Math.max(...values)));
-      const factors = high - low <= 2 && !narrow() ? [1, 2, 5] : [1];
-      const step = Math.max(1, Math.ceil((high - low) / (narrow() ? 3 : 7)));
-      const at = [];
-      for (let power = low; power <= high; power += step) for (const f of factors) at.push(f * 10 ** power);
-      Object.assign(layout.xaxis, { type: "log" }, ticks(at, cost.shown));
-    }
-    draw("cost-figure", traces, layout);
-    const unknown = rows.length - known.length;
-    const least = known.filter((row) => row[cost.key] < cost.least).length;
-    byId("cost-notes").textContent =
-      "Filled points are on the Pareto front of the methods that fit: nothing at least as good costs no more. Larger points have more labels." +
-      (least ? ` ${least} points of less are drawn at ${cost.shown(cost.least)}, since the axis has no 0.` : "") +
-      (unknown ? ` ${unknown} of ${rows.length} points are not drawn: this cost is not known of them.` : "");
-  };
-
-  const drawAnytime = () => {
-    const traces = (panel.anytime || []).map((curve) => {
-      const style = panel.styles[curve.line];
-      return {
-        type: "scatter",
-        mode: "lines+markers",
-        name: plain(short(curve.line, 26)) + `, ${counted(curve.n_train)}`,
-        x: curve.seconds,
-        y: curve.validation,
-        line: { color: style.colour, dash: style.dash, width: 1.8 },
-        marker: { symbol: style.symbol, size: 6, color: style.colour },
-      };
-    });
-    const layout = layoutOf(["seconds of training", "validation " + plain(panel.metric || "score")]);
-    draw("anytime-figure", traces, layout);
-  };
-
-  // ---- budget
-
-  const stops = (key) => [...new Set(rowsOf(panel).filter((row) => row.score !== null && row[key] !== null).map((row) => row[key]))].sort((a, b) => a - b);
-
-  const makeSliders = () => {
-    const form = byId("sliders");
-    form.replaceChildren();
-    for (const limit of limits) {
-      const values = stops(limit.key);
-      chosen[limit.key] = null;
-      if (values.length < 2) continue;
-      const box = document.createElement("div");
-      const label = document.createElement("label");
-      const input = document.createElement("input");
-      const output = document.createElement("output");
-      input.type = "range";
-      input.id = "limit-" + limit.key;
-      input.min = 0;
-      input.max = values.length;
-      input.value = values.length;
-      label.htmlFor = output.htmlFor = input.id;
-      label.textContent = limit.name;
-      const say = () => {
-        const at = Number(input.value);
-        chosen[limit.key] = at >= values.length ? null : values[at];
-        output.textContent = chosen[limit.key] === null ? "no limit" : "at most " + limit.shown(chosen[limit.key]);
-        input.setAttribute("aria-valuetext", output.textContent);
-      };
-      input.addEventListener("input", () => {
-        say();
-        update();
-      });
-      say();
-      box.append(label, input, output);
-      form.append(box);
-    }
-  };
-
-  const answer = () => {
-    const rows = rowsOf(panel).filter((row) => row.score !== null);
-    const fitting = rows.filter(fits);
-    const target = byId("budget-answer");
-    if (!fitting.length) {
-      target.textContent = rows.length ? "No measured method fits this budget." : "Nothing was scored here.";
-      return;
-    }
-    const best = fitting.reduce((a, b) => (better(b.score, a.score) ? b : a));
-    const tied = fitting.filter((row) => row !== best && row.n_train === best.n_train && row.draw === best.draw && row.tied && best.best);
-    const interval = best.low === null ? "" : ` [${scoreOf(best.low)}, ${scoreOf(best.high)}]`;
-    target.textContent =
-      `Best that fits: ${short(best.line, 80)} with ${best.label} labels: ${panel.metric} ${scoreOf(best.score)}${interval}, ` +
-      `${seconds(best.train)} of training, ${bytes(best.memory)} of memory, ${counted(best.trainable)} trainable parameters. ` +
-      (tied.length ? `Not shown to be worse: ${tied.map((row) => short(row.line, 40)).join(", ")}. ` : "") +
-      `${fitting.length} of ${rows.length} measured choices fit.`;
-  };
-
-  // ---- the table
-
-  const columns = [
-    { key: "line", name: "method", shown: (row) => row.line, text: true },
-    { key: "family", name: "family", shown: (row) => row.family, text: true, of: "name" },
-    { key: "n_train", name: "labels", shown: (row) => row.label },
-    { key: "score", name: "score", shown: (row) => scoreOf(row.score) },
-    { key: "low", name: "95 % interval", shown: (row) => (row.low === null ? "–" : `${scoreOf(row.low)}–${scoreOf(row.high)}`) },
-    { key: "n_seeds", name: "seeds", shown: (row) => String(row.n_seeds) },
-    { key: "basis", name: "interval over", shown: (row) => row.basis || "–", text: true },
-    { key: "gap", name: "train − test", shown: (row) => scoreOf(row.gap) },
-    { key: "train", name: "train", shown: (row) => seconds(row.train) },
-    { key: "predict", name: "predict 1,000", shown: (row) => seconds(row.predict) },
-    { key: "memory", name: "memory", shown: (row) => bytes(row.memory) },
-    { key: "trainable", name: "trainable", shown: (row) => counted(row.trainable) },
-    { key: "stored", name: "stored", shown: (row) => bytes(row.stored) },
-    { key: "note", name: "missing", shown: (row) => row.note || "", text: true, of: "words" },
-  ];
-  const MOST_ROWS = 2000;
-
-  const sorted = (rows) => {
-    if (order.column === null) return rows;
-    const { key, text } = columns[order.column];
-    const sign = order.down ? -1 : 1;
-    return [...rows].sort((a, b) => {
-      if (a[key] === null || b[key] === null) return (a[key] === null) - (b[key] === null);
-      return sign * (text ? String(a[key]).localeCompare(String(b[key])) : a[key] - b[key]);
-    });
-  };
-
-  const drawTable = () => {
-    const wanted = byId("filter").value.trim().toLowerCase();
-    const only = byId("only-fitting").checked;
-    const rows = rowsOf(panel).filter(
-      (row) => (!only || fits(row)) && (!wanted || columns.some((column) => column.shown(row).toLowerCase().includes(wanted)))
-    );
-    const table = document.createElement("table");
-    const head = table.createTHead().insertRow();
-    columns.forEach((column, i) => {
-      const cell = document.createElement("th");
-      cell.scope = "col";
-      cell.className = column.of || "";
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = column.name + (order.column === i ? (order.down ? " ▼" : " ▲") : "");
-      cell.setAttribute("aria-sort", order.column !== i ? "none" : order.down ? "descending" : "ascending");
-      button.addEventListener("click", () => {
-        order = { column: i, down: order.column === i ? !order.down : !column.text };
-        drawTable();
-        byId("full-table").querySelectorAll("thead button")[i].focus();
-      });
-      cell.append(button);
-      head.append(cell);
-    });
-    const body = table.createTBody();
-    for (const row of sorted(rows).slice(0, MOST_ROWS)) {
-      const line = body.insertRow();
-      if (!fits(row)) line.className = "unfit";
-      columns.forEach((column, i) => {
-        const cell = document.createElement(i ? "td" : "th");
-        if (!i) cell.scope = "row";
-        const said = column.shown(row);
-        cell.textContent = short(said, 120);
-        if (said.length > 120) cell.title = said.slice(0, 1000);
-        cell.className = column.of || "";
-        if (column.key === "score" && row.best) cell.className = "best";
-        else if (column.key === "score" && row.tied) cell.className = "tied";
-        line.append(cell);
-      });
-    }
-    byId("full-table").replaceChildren(table);
-    byId("table-notes").textContent =
-      `${Math.min(rows.length, MOST_ROWS)} of ${rowsOf(panel).length} rows. The best score at each size is bold and coloured; ` +
-      "methods not shown to be worse are half bold. Rows that do not fit the budget are struck through.";
-  };
-
-  // ---- all of it
-
-  const update = () => {
-    answer();
-    drawCurves();
-    drawCost();
-    drawTable();
-  };
-  const show = () => {
-    panel = report.panels[Number(byId("panel").value) || 0];
-    document.querySelectorAll("[data-panel]").forEach((part) => {
-      part.hidden = part.dataset.panel !== String(report.panels.indexOf(panel));
-    });
-    order = { column: null, down: true };
-    makeSliders();
+  input.addEventListener("input", () => {
+    moved(Number(input.value));
+    say();
     update();
-    drawAnytime();
-  };
-
-  report.panels.forEach((one, i) => byId("panel").add(new Option(short(one.title, 120), i)));
-  costs.forEach((cost, i) => byId("axis").add(new Option(cost.name, i)));
-  const largest = report.panels.reduce((best, one, i) => (one.size > report.panels[best].size ? i : best), 0);
-  byId("panel").value = String(largest);
-  byId("axis").value = "0";
-  byId("panel").addEventListener("change", show);
-  byId("axis").addEventListener("change", drawCost);
-  byId("filter").addEventListener("input", drawTable);
-  byId("only-fitting").addEventListener("change", drawTable);
-  byId("sliders").addEventListener("submit", (event) => event.preventDefault());
-  dark.addEventListener("change", () => (update(), drawAnytime()));
-  let wasNarrow = narrow();
-  window.addEventListener("resize", () => {
-    if (wasNarrow === narrow()) return;
-    wasNarrow = narrow();
-    update();
-    drawAnytime();
   });
-  if (panel) show();
-  document.documentElement.dataset.ready = "true";
-})();
+  say();
+  box.append(label, input, output);
+  return box;
+};
+const labelAt = (i) => {
+  const row = rowsAt(panel, panel.sizes[i]).find((one) => one.n_train === panel.sizes[i].n_train);
+  return row && row.n_train ? row.label : "none";
+};
+const limitSlider = (key, name) => {
+  const stops = stopsOf(key);
+  if (!stops.length) return null;
+  const said = (i, input) => {
+    input.dataset.limit = i < stops.length ? stops[i] : "";
+    return i < stops.length ? "≤ " + costOf(key).shown(stops[i]) : "no limit";
+  };
+  return slider(key, name, said, stops.length, stops.length, (i) => (chosen[key] = i < stops.length ? stops[i] : null));
+};
+
+const makeSliders = () => {
+  const form = byId("sliders");
+  form.replaceChildren();
+  chosen = {};
+  at = Math.max(0, panel.sizes.length - 1);
+  if (panel.sizes.length > 1) form.append(slider("n_train", "Labels", labelAt, panel.sizes.length - 1, at, (i) => (at = i)));
+  else if (panel.sizes.length) {
+    const only = make("div");
+    only.append(make("span", "Labels"), make("span", "the only size measured", "notes"), make("output", labelAt(0)));
+    form.append(only);
+  }
+  const sliders = [limitSlider("train", "Training"), limitSlider("memory", "Memory")].filter(Boolean);
+  const last = limitSlider("trainable", "Parameters");
+  form.append(...sliders);
+  byId("budget-help").hidden = !sliders.length && !last;
+  if (!last) return;
+  const more = document.createElement("details");
+  more.append(make("summary", "Trainable parameters"), last);
+  form.append(more);
+};
+
+// ---- the answer
+
+const drawAnswer = () => {
+  const target = byId("answer");
+  if (!panel.sizes.length) {
+    [answered, colours] = [{}, new Map()];
+    target.replaceChildren(make("p", "Nothing was scored.", "said"));
+    return;
+  }
+  const own = rowsAt(panel, panel.sizes[at]);
+  const found = choose(panel.sizes[at], own, chosen);
+  const row = (place) => (place === null ? null : own[place]);
+  answered = { best: row(found.best), saver: row(found.saver), cheap: row(found.cheap), tied: found.tied.map(row) };
+  assignColours();
+  const said = make("p", "", "said");
+  for (const part of inWords(panel, at, chosen)) {
+    if (typeof part === "string") said.append(unbroken(part));
+    else {
+      const name = named(part, "strong", part === answered.best ? "use" : "method");
+      if (colours.has(part.line)) name.style.setProperty("--own", colours.get(part.line));
+      said.append(name);
+    }
+  }
+  target.replaceChildren(said, make("p", footnote(panel, at, chosen), "notes"));
+};
+
+// ---- all of it
+
+const figures = { curves: drawCurves, cost: drawCost, anytime: drawAnytime, table: drawTable };
+const drawOpen = (name) => byId(name).open && figures[name]();
+const update = () => {
+  drawAnswer();
+  assignColours();
+  drawFront();
+  drawChips();
+  Object.keys(figures).forEach(drawOpen);
+};
+const show = () => {
+  panel = report.panels[Number(byId("panel").value) || 0];
+  document.querySelectorAll("[data-panel]").forEach((part) => {
+    part.hidden = part.dataset.panel !== String(report.panels.indexOf(panel));
+  });
+  [order, picked, dropped] = [{ column: null, down: true }, [], new Set()];
+  const known = costs.findIndex((cost) => rowsOf(panel).some((row) => row.score !== null && row[cost.key] !== null));
+  setAxis(String(Math.max(0, known)));
+  byId("h-front").parentElement.hidden = known < 0;
+  makeSliders();
+  update();
+};
+const measureHead = () =>
+  document.documentElement.style.setProperty("--head", document.querySelector("header").getBoundingClientRect().height + "px");
+const openTarget = () => {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target && target.tagName === "DETAILS") target.open = true;
+};
+
+document.documentElement.classList.add("scripted");
+report.panels.forEach((one, i) => byId("panel").add(new Option(short(one.heading, 120), i)));
+const axes = [byId("axis"), byId("axis-too")];
+axes.forEach((axis) => costs.forEach((cost, i) => axis.add(new Option(cost.name, i))));
+const setAxis = (value) => axes.forEach((axis) => (axis.value = value));
+byId("panel").value = "0";
+byId("panel").addEventListener("change", show);
+axes.forEach((axis) => axis.addEventListener("change", () => (setAxis(axis.value), update())));
+byId("filter").addEventListener("input", drawTable);
+byId("only-fitting").addEventListener("change", drawTable);
+byId("sliders").addEventListener("submit", (event) => event.preventDefault());
+for (const name of Object.keys(figures)) byId(name).addEventListener("toggle", () => drawOpen(name));
+dark.addEventListener("change", update);
+window.addEventListener("hashchange", openTarget);
+document.querySelectorAll("nav a").forEach((link) => link.addEventListener("click", () => setTimeout(openTarget)));
+let wasWide = window.innerWidth + "x" + window.innerHeight;
+let waiting;
+window.addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => {
+    const isWide = window.innerWidth + "x" + window.innerHeight;
+    if (isWide === wasWide) return;
+    wasWide = isWide;
+    measureHead();
+    update();
+  }, 80);
+});
+let closed = [];
+window.addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  closed.forEach((part) => (part.open = true));
+  Object.keys(figures).forEach(drawOpen);
+});
+window.addEventListener("afterprint", () => closed.forEach((part) => (part.open = false)));
+document.querySelectorAll(".use[title], .method[title]").forEach((name) => {
+  name.dataset.tip = name.title;
+  name.removeAttribute("title");
+});
+// Names of methods in the tables that are written beforehand get their tooltips.
+const settingsOf = new Map(report.panels.flatMap(rowsOf).filter((row) => row.settings).map((row) => [row.name, row]));
+if (settingsOf.size) {
+  document.querySelectorAll("#standings td.name, #standings td.words, #failures tbody th").forEach((cell) => {
+    const parts = cell.textContent.split(/(, |: |; )/);
+    if (parts.some((part) => settingsOf.has(part))) {
+      cell.replaceChildren(...parts.map((part) => (settingsOf.has(part) ? named(settingsOf.get(part)) : part)));
+    }
+  });
+}
+measureHead();
+show();
+openTarget();
+document.documentElement.dataset.ready = "true";

@@ -14,12 +14,15 @@ from matplotlib.figure import Figure
 
 from harness.report.across import TaskRanking, across_tasks
 from harness.report.blocks import Block, Picture
-from harness.report.contrasts import standings
+from harness.report.contrasts import groups, standings
 from harness.report.highlights import coloured, highlighted
+from harness.report.known_rows import KnownTexts
 from harness.report.observations import Observations, RecordSource, observe
 from harness.report.panels import Panel, curves_of, panels
+from harness.report.reading_order import in_reading_order
 from harness.report.styles import Style, lines_in, styles
 from harness.report.tables import comparison
+from harness.report.winners import Winner, winner_of
 from harness.support import Registry
 
 
@@ -28,13 +31,15 @@ class ReportData:
 
     Args:
         source: records with their predictions; without them, intervals over several seeds cover seeds only.
+        texts: texts of test rows, for the errors that a report shows.
 
     Raises:
         UsageError: there is no record.
     """
 
-    def __init__(self, source: RecordSource) -> None:
+    def __init__(self, source: RecordSource, texts: KnownTexts | None = None) -> None:
         self.observations: Observations = observe(source)
+        self.texts: KnownTexts = texts or {}
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
@@ -43,8 +48,8 @@ class ReportData:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """The rows of `comparison` that may stand in one table."""
-        return panels(self.comparison)
+        """The rows of `comparison` that may stand in one table, in the order of the report."""
+        return in_reading_order(panels(self.comparison))
 
     @cached_property
     def standings(self) -> pd.DataFrame:
@@ -60,6 +65,13 @@ class ReportData:
     def styles(self) -> dict[str, Style]:
         """The style of each line, the same in all figures."""
         return styles({pair for panel in self.panels for pair in lines_in(curves_of(panel))})
+
+    @cached_property
+    def winners(self) -> dict[str, Winner]:
+        """The best classifier of each panel at its largest size, by the panel's title."""
+        scored = groups(self.observations)
+        found = {panel.title: winner_of(panel, self.observations, scored, self.texts) for panel in self.panels}
+        return {title: winner for title, winner in found.items() if winner is not None}
 
     def styles_of(self, panel: Panel) -> dict[str, Style]:
         """Return the style of each line in the figures of one panel: the most important are coloured."""

@@ -87,11 +87,11 @@ def _columns(
             continue
         for part in [] if column.startswith("=") or column in names else column.split("+"):
             if part not in names:
-                raise unknown_name(f"column of {path.name}", part, names)
+                raise unknown_name("column", part, names, f"of {path.name}")
         columns[field] = column
     for column in ignore:
         if column not in names:
-            raise unknown_name(f"column of {path.name}", column, names)
+            raise unknown_name("column", column, names, f"of {path.name}")
     problems = []
     if lacking := [field for field in NEEDED if field not in columns]:
         problems.append(

@@ -1,0 +1,29 @@
+"""Lend the texts of prepared tasks to a report, which shows those of the most confident errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.report import KnownTexts
+    from harness.tasks import Task
+
+_READABLE = frozenset({"files", "DataFrame", "embedded", "mirror"})
+"""Sources whose texts a report may show. Texts of a hub are left out: a report may go where their licence may not."""
+
+
+def known_texts(tasks: Iterable[Task]) -> KnownTexts:
+    """Return the test rows of classification tasks whose data lie on this machine, by their fingerprint."""
+    from harness.report import KnownRows
+
+    found = {}
+    for task in tasks:
+        if not task.label_names or task.kind.form != "classes" or task.provenance.get("from") not in _READABLE:
+            continue
+        rows = task.test_rows_to_predict
+        pairs = task.kind.reads_pairs and set(rows.source.fields) == {"first", "second"}
+        columns = list(rows.source.fields.values()) if pairs else [rows.source.texts]
+        fields = tuple([str(values[position]) for position in rows.index] for values in columns)
+        found[task.test_rows] = KnownRows(fields, tuple(task.label_names))
+    return found

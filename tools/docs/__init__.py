@@ -1,0 +1,1 @@
+"""Generate the reference pages in `docs/reference` from the code, the command line, the registries and the results."""
