@@ -106,5 +106,9 @@ def doublings(sizes: Sequence[int]) -> float:
 
 def titled(figure: Figure, shows: str, where: str) -> None:
     """Write the title of a figure: what it shows, and below it the panel or the setting, on at most two lines."""
-    lines = textwrap.wrap(text.plain(str(where)), 90, max_lines=2, placeholder=" …")
-    figure.suptitle("\n".join([shows, *lines]), x=0.012, ha="left", fontsize=11)
+    figure.suptitle(f"{shows}\n{wrapped(where, 90)}".rstrip(), x=0.012, ha="left", fontsize=11)
+
+
+def wrapped(title: str, width: int) -> str:
+    """Break a title into at most two lines of at most `width` characters."""
+    return "\n".join(textwrap.wrap(text.plain(str(title)), width, max_lines=2, placeholder=" …"))
