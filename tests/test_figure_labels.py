@@ -77,7 +77,7 @@ def two_threads() -> ReportData:
 def test_texts_of_a_crowded_panel_do_not_overlap(two_threads: ReportData, task: str) -> None:
     (panel,) = (panel for panel in two_threads.panels if panel.task == task)
     drawn = pictures(panel_blocks(two_threads, panel))
-    assert len(drawn) == 4
+    assert {picture.stem for picture in drawn} >= {"learning-curves", "seconds", "phases", "memory"}
     for picture in drawn:
         assert faults(picture.draw(), names_of(two_threads)) == [], picture.stem
 

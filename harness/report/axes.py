@@ -104,6 +104,11 @@ def doublings(sizes: Sequence[int]) -> float:
     return min(gaps, default=1.0)
 
 
-def wrapped(title: str, width: int = 72) -> str:
-    """Break a title into at most two lines of at most `width` characters, so that it is no wider than its axes."""
+def titled(figure: Figure, shows: str, where: str) -> None:
+    """Write the title of a figure: what it shows, and below it the panel or the setting, on at most two lines."""
+    figure.suptitle(f"{shows}\n{wrapped(where, 90)}".rstrip(), x=0.012, ha="left", fontsize=11)
+
+
+def wrapped(title: str, width: int) -> str:
+    """Break a title into at most two lines of at most `width` characters."""
     return "\n".join(textwrap.wrap(text.plain(str(title)), width, max_lines=2, placeholder=" …"))

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -116,7 +116,7 @@ def label_points(axes: Axes, points: Sequence[Named], obstacles: npt.ArrayLike =
         return
     marks = np.asarray([(point.x, point.y) for point in points] + [tuple(one) for one in np.asarray(obstacles)])
     avoided = axes.transData.transform(marks.astype(float))
-    drawn = np.concatenate([np.empty((0, 2)), *(_along(line) for line in axes.lines)])
+    drawn = np.concatenate([np.empty((0, 2)), *_strokes(axes)])
     inside = axes.get_window_extent()
     taken: list[Bbox] = []
     for point, centre in zip(points, avoided, strict=False):
@@ -151,15 +151,23 @@ def label_points(axes: Axes, points: Sequence[Named], obstacles: npt.ArrayLike =
         taken.append(place)
 
 
-def _along(line: Line2D) -> npt.NDArray[np.float64]:
-    """Return positions in pixels, 4 pixels apart, along a line as it is drawn."""
-    corners = np.asarray(line.get_path().vertices, dtype=float)
-    if line.get_drawstyle() == "steps-post" and len(corners) > 1:
-        corners = np.repeat(corners, 2, axis=0)[:-1]
-        corners[1::2, 0] = corners[2::2, 0]
-    pixels = line.get_transform().transform(corners)
-    found = [pixels[:1]]
-    for start, end in pairwise(pixels):
+def _strokes(axes: Axes) -> Iterator[npt.NDArray[np.float64]]:
+    """Return positions in pixels, 4 pixels apart, along all lines and intervals."""
+    for line in axes.lines:
+        corners = np.asarray(line.get_path().vertices, dtype=float)
+        if line.get_drawstyle() == "steps-post" and len(corners) > 1:
+            corners = np.repeat(corners, 2, axis=0)[:-1]
+            corners[1::2, 0] = corners[2::2, 0]
+        yield _along(line.get_transform().transform(corners))
+    for collection in axes.collections:
+        if isinstance(collection, LineCollection):
+            for segment in collection.get_segments():
+                yield _along(axes.transData.transform(np.asarray(segment, dtype=float)))
+
+
+def _along(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    found = [corners[:1]]
+    for start, end in pairwise(corners):
         n = max(1, int(np.hypot(*(end - start)) / 4))
         found.append(start + (end - start) * np.linspace(0, 1, n + 1)[1:, None])
     return np.concatenate(found)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import MIN_TESTED_TASKS, cliques
 from harness.report.across import TaskRanking
-from harness.report.axes import look, wrapped
+from harness.report.axes import look, titled
 from harness.report.blocks import Block, Picture, Words
 from harness.report.direct import LABEL_SIZE, settle
 from harness.report.highlights import GREY, MOST_COLOURED
@@ -84,17 +84,16 @@ def draw_ranks(ranked: TaskRanking) -> Figure:
         start = n + 0.09 * n
         for i, (first, last) in enumerate(joined):
             axes.plot([start + 0.018 * n * i] * 2, [first - 0.3, last + 0.3], color=_ORANGE, linewidth=2.5)
-        axes.set_xlim(1 - 0.02 * n, start + 0.018 * n * max(1, len(joined)))
+        axes.set_xlim(1 - 0.02 * n, start + 0.018 * n * len(joined) if joined else n * 1.07)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
-        said = f"mean rank over {text.counted(tasks, 'task')} (1 is best)"
+        said = "mean rank (1 is best)"
         if ranking.critical_difference is None:
             said += f"\ndifferences are not tested: that needs at least {MIN_TESTED_TASKS} tasks"
         else:
             said += "\norange bars join methods that are not shown to differ "
             said += f"(critical difference {ranking.critical_difference:.2f})"
         axes.set_xlabel(said)
-        axes.set_title(f"Mean rank over {text.counted(tasks, 'task')} ({tested})\n{wrapped(ranked.title)}",
-                       loc="left", fontsize=11)  # fmt: skip
+        titled(figure, f"Mean rank over {text.counted(tasks, 'task')} ({tested})", ranked.title)
         sns.despine(ax=axes, left=True)
         settle(figure)
     return figure

@@ -1,4 +1,4 @@
-"""Figure: scores of all methods on all tasks at the largest size."""
+"""Figure: scores of all methods on all tasks at the size that most tasks have."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.report.axes import look, wrapped
+from harness.report.axes import look, titled
 from harness.report.blocks import Picture
+from harness.report.direct import LABEL_SIZE, settle
 from harness.report.panels import Panel
 from harness.report.tables import each
 from harness.report.views.base import ReportData, View, views
@@ -67,7 +68,8 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
     """Draw `heat_map_data`: each field shows the score, its colour the distance to the task's best."""
     scores = data.pivot_table(index="variant", columns="task", values="score", sort=False)
     behind = data.pivot_table(index="variant", columns="task", values="behind", sort=False)
-    order = behind.mean(axis=1).sort_values(kind="stable").index
+    n_missing = behind.isna().sum(axis=1)  # a mean over fewer tasks is another mean
+    order = pd.DataFrame({"missing": n_missing, "mean": behind.mean(axis=1)}).sort_values(["missing", "mean"]).index
     scores, behind = scores.loc[order], behind.loc[order]
     names = [text.plain(str(name)) for name in scores.index]
     with look():
@@ -88,11 +90,13 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
             ax=axes,
         )
         axes.grid(visible=False)
-        axes.set_yticklabels(names, rotation=0)
+        axes.set_yticklabels(names, rotation=0, fontsize=LABEL_SIZE)
         axes.set_xticklabels([text.plain(str(task))[:24] for task in scores.columns], rotation=30, ha="right")
         axes.set_xlabel("")
         axes.set_ylabel("")
-        axes.set_title(wrapped(title), loc="left", fontsize=11)
+        shows, _, where = title.partition(" · ")
+        titled(figure, shows, where)
+        settle(figure)
     return figure
 
 
@@ -100,7 +104,8 @@ def _blocks(report: ReportData) -> Iterator[Picture]:
     sizes = [int(n) for panel in report.panels for n in panel.rows["n_train"] if n > 0]
     if not sizes or not report.rankings:
         return
-    n_train = max(sizes)
+    # The size that the most tasks of one setting have; the largest of several.
+    n_train = max(set(sizes), key=lambda n: (len({panel.task for panel in one_setting(report.panels, n)}), n))
     shown = one_setting(report.panels, n_train)
     data = heat_map_data(shown, n_train)
     if data["task"].nunique() > 1 and data["variant"].nunique() > 1:

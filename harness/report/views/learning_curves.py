@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from harness.report.axes import doublings, error_bars, look, markers, others, panel_axes, wrapped
+from harness.report.axes import doublings, error_bars, look, markers, others, panel_axes, titled
 from harness.report.direct import LABEL_SIZE, Named, label_ends, settle
 from harness.report.panels import curves_of
 from harness.report.styles import Style
@@ -53,7 +53,7 @@ def draw_learning_curves(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figu
         axes.set_xlabel(f"{axes.get_xlabel()}{others(lines, drawn)}")
         metric = text.plain(str(data["metric"].iloc[0]))
         axes.set_ylabel(metric)
-        axes.set_title(f"Score against training size\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
+        titled(figure, "Score against training size", data["panel"].iloc[0])
         names = {line: _name(data, line) for line in coloured}
         settle(figure, list(names.values()))
         label_ends(axes, [_end(axes, data[data["line"] == line], names[line], drawn[line]) for line in coloured])
@@ -86,7 +86,7 @@ def _draw_scores(data: pd.DataFrame, drawn: Mapping[str, Style], sizes: Sequence
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{text.plain(str(data['metric'].iloc[0]))}, with its 95 % interval{others(lines, drawn)}")
         at_size = f"Scores at {text.counted(sizes[0], 'training label')}" if sizes else "Scores without training labels"
-        axes.set_title(f"{at_size}\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
+        titled(figure, at_size, data["panel"].iloc[0])
         settle(figure)
     return figure
 

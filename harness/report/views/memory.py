@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from harness.report.axes import look, others, panel_axes, wrapped
+from harness.report.axes import look, others, panel_axes, titled
 from harness.report.direct import LABEL_SIZE, Named, label_ends, settle
 from harness.report.panels import Panel, curves_of
 from harness.report.styles import Style
@@ -49,14 +49,10 @@ def draw_memory(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
         axes.set_ylim(bottom=0)
         axes.set_xlabel(f"training labels (n_train){others(lines, drawn)}")
         axes.set_ylabel("peak memory above the baseline\n(median over seeds)")
-        axes.set_title(f"Peak memory against training size\n{_title(data)}", loc="left", fontsize=11)
+        titled(figure, "Peak memory against training size", data["panel"].iloc[0])
         settle(figure, [end.name for end in ends])
         label_ends(axes, ends)
     return figure
-
-
-def _title(data: pd.DataFrame) -> str:
-    return wrapped(data["panel"].iloc[0])
 
 
 def _draw_rows(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
@@ -76,7 +72,7 @@ def _draw_rows(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
         axes.set_xlabel(f"peak memory above the baseline (median over seeds){others(list(known['line']), drawn)}")
         sizes = sorted(int(size) for size in known["n_train"].unique() if size > 0)
         at_size = f" at {text.counted(sizes[0], 'training label')}" if sizes else ""
-        axes.set_title(f"Peak memory{at_size}\n{_title(data)}", loc="left", fontsize=11)
+        titled(figure, f"Peak memory{at_size}", data["panel"].iloc[0])
         settle(figure)
     return figure
 

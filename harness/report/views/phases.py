@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.report.axes import look, wrapped
+from harness.report.axes import look, titled
 from harness.report.direct import LABEL_SIZE, settle
 from harness.report.panels import Panel
 from harness.report.styles import Style
@@ -64,9 +64,10 @@ def draw_phases(data: pd.DataFrame, _: Mapping[str, Style] | None = None) -> Fig
         axes.grid(visible=False, axis="y")
         axes.set_xlim(0, (left.max() or 1.0) * 1.14)
         axes.set_xlabel("seconds at the largest size of each method (median over seeds)")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=True, framealpha=1, edgecolor="white", loc="upper right", fontsize=LABEL_SIZE)
-        axes.set_title(f"Seconds by phase\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center", fontsize=LABEL_SIZE)
+        titled(figure, "Seconds by phase", data["panel"].iloc[0])
         sns.despine(ax=axes)
         settle(figure)
     return figure
