@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import shlex
@@ -15,6 +16,7 @@ import typer
 
 from harness.backbones import BackboneFiles
 from harness.cli.main import app
+from harness.methods import parse_methods
 from harness.planning.suites import load_suite, suite_names
 from harness.records import Record
 from harness.report.contrasts import standings
@@ -35,11 +37,15 @@ def test_shipped_suites_budget_work_and_not_seconds(name: str) -> None:
     assert in_seconds == (name in BUDGETS_IN_SECONDS), f"{name} has a budget in seconds; name the reason above"
 
 
-def test_the_quickstart_s_fits_end_by_steps() -> None:
-    budget = load_suite("quickstart").budget
-    assert budget is not None
-    assert budget.steps is not None
-    assert budget.train_flops is None
+def test_the_quickstart_s_fits_have_lengths_in_steps() -> None:
+    """Without a budget, a method that trains in steps counts epochs and steps, at each of the suite's sizes."""
+    suite = load_suite("quickstart")
+    lengths = {method.name: method.fit_length() for method in parse_methods(suite.methods)}
+    assert {name for name, length in lengths.items() if length is not None} == {"last-layers", "full"}
+    for size in suite.sizes:
+        steps_per_epoch = math.ceil(int(size) / 16)
+        for length in filter(None, lengths.values()):
+            assert length.of_epochs(steps_per_epoch) == max(4 * steps_per_epoch, 120)
 
 
 def spin(over: Any) -> None:
