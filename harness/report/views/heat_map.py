@@ -74,7 +74,10 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
     names = [text.plain(str(name)) for name in scores.index]
     with look():
         figure = Figure(
-            figsize=(1.6 + 0.25 * max(map(len, names)) / 2.5 + 1.1 * len(scores.columns), 1.4 + 0.32 * len(names)),
+            figsize=(
+                max(8.4, 1.6 + 0.1 * max(map(len, names)) + 1.1 * len(scores.columns)),
+                max(3.4, 1.9 + 0.32 * len(names)),
+            ),
             layout="constrained",
         )
         axes = figure.subplots()
@@ -85,7 +88,7 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
             cmap=sns.color_palette("crest", as_cmap=True).reversed(),
             vmin=0,
             vmax=1,
-            cbar_kws={"label": "behind the best (share of the task's range)"},
+            cbar_kws={"label": "behind the best\n(share of the task's range)"},
             linewidths=1,
             ax=axes,
         )
