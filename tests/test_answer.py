@@ -55,8 +55,8 @@ def test_the_best_the_saver_and_the_cheap_one_are_named():
     }
     said, note = answers(grid(**methods))
     assert said == (
-        "With 100 labels, use full: accuracy 0.905 (0.890–0.918), 60 s of training. lora is not shown to be worse (0.900), "
-        "at about a third of the training time. linear-probe is nearly free: 0.700 in 1.0 s."
+        "With 100 labels, use full: accuracy 0.905 (0.890–0.918), 60 s of training. lora is not shown to be worse "
+        "(0.900), at about a third of the training time. linear-probe is nearly free: 0.700 in 1.0 s."
     )
     assert note == "Best mean of 5 methods, 3 seeds; worse: shown by a test at the 5 % level (Holm)."
 
@@ -70,7 +70,7 @@ def test_a_limit_leaves_methods_out_and_says_so():
 
 
 def test_where_nothing_fits_the_limit_and_the_least_need_are_named():
-    records = [r for r in grid(full=(0.9, 60), linear_probe=(0.7, 1))]
+    records = grid(full=(0.9, 60), linear_probe=(0.7, 1))
     said, _ = answers(records, {"train": 0.5, "memory": 2e9})
     assert said.startswith(
         "With 100 labels and at most 0.5 s of training and 2.0 GB of memory, nothing that was measured fits."

@@ -185,7 +185,7 @@ def test_errors_are_those_of_the_command_line_under_python_s_names(
         harness.advise(train_seconds="10m")
     (tmp_path / "full").mkdir()
     frame = toy_frame(tmp_path / "full")
-    with pytest.raises(UsageError, match=r"^save='full' exists already"):
+    with pytest.raises(UsageError, match=r"^save='full' was given, which exists and is not empty"):
         harness.choose(data=frame, within=60, save="full")
 
 

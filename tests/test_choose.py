@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,21 +14,25 @@ from typing import cast
 
 import numpy as np
 import pytest
+from rich.console import Console
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from harness import load_model
 from harness.backbones.locate import BackboneFiles
 from harness.choose import Chosen, choose_within
 from harness.choose.candidates import Belief, Candidate, Measured, find_candidates
 from harness.choose.cheap import _affordable_words, _seconds_again, _why_skip, try_cheap_methods
+from harness.choose.evaluation import EVALUATION, evaluate, write_evaluation
 from harness.choose.folds import PERIOD, validation_cap, validation_folds
 from harness.choose.race import _entering
 from harness.choose.search import Rivals, Search
 from harness.choose.tried import Tried, Uncut, labels_worth
+from harness.cli.choose import _show
 from harness.data.table import table_task
 from harness.forecast.evidence import Point, gather
 from harness.methods.base import Method
 from harness.methods.configure import parse_methods
-from harness.records.record import Record
+from harness.records.record import Predictions, Record
 from harness.schedule.local import LocalWorkers
 from harness.store.reading import reference_records
 from harness.store.store import Store
@@ -221,7 +228,7 @@ def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
 
     assert steps(60, ["tfidf", "linear-probe"]) == ["tfidf", "put aside", "linear-probe"]
     assert steps(9, ["tfidf", "linear-probe"])[:2] == ["tfidf", "put aside"]
-    assert "words alone" in steps(9, ["tfidf", "linear-probe"])[2]
+    assert "only methods on words" in steps(9, ["tfidf", "linear-probe"])[2]
     assert steps(9, ["linear-probe"]) == ["linear-probe"]  # all that was asked for
 
 
@@ -371,7 +378,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(table: Path, tmp_pa
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     said = run_cli("choose", "--data", str(table), "--save", "full", "--within", "1m", cwd=tmp_path, code=2)
-    assert "exists already" in said
+    assert "which exists and is not empty" in said
     assert "Unknown method" in run_cli(*given, "--within", "1m", "--methods", "fool", cwd=tmp_path, code=2)
     lines = ["text,label", *(f"the same text,{'ab'[i % 2]}" for i in range(40))]
     (tmp_path / "same.csv").write_text("\n".join(lines))
@@ -398,3 +405,88 @@ def test_predict_adds_two_columns_and_overwrites_nothing(chosen: tuple[Chosen, T
     assert "is a file that this command reads" in run_cli(*same, cwd=tmp_path, code=2)
     other = ("predict", "--model", model, "--data", "new.csv", "--text", "bod", "--out", "o.csv")
     assert "no column 'bod'" in run_cli(*other, cwd=tmp_path, code=2)
+
+
+# ---- where the saved model is wrong
+
+
+def test_the_evaluation_is_on_rows_that_the_model_was_not_trained_on(chosen: tuple[Chosen, Task, Path]) -> None:
+    found, task, folder = chosen
+    assert found.evaluation is not None
+    trained = {task.train.texts[row] for row in task.pool_index}
+    rows = list(csv.reader((folder / "noisy.csv").open(newline="")))[1:]
+    held_out = [(text, label) for text, label in rows if text not in trained]
+    assert len(held_out) >= found.score.n_test == int(found.evaluation.per_class["n_test"].sum())
+    predicted = load_model(found.folder, "cpu").predict(task.test.texts)
+    right = [task.label_names[label] for label in task.test_labels]
+    precision, recall, f1, support = precision_recall_fscore_support(right, predicted, labels=task.label_names)
+    table = found.evaluation.per_class.set_index("class").loc[list(task.label_names)]
+    assert table["precision"].tolist() == pytest.approx(precision)
+    assert table["recall"].tolist() == pytest.approx(recall)
+    assert table["f1"].tolist() == pytest.approx(f1)
+    assert table["n_test"].tolist() == support.tolist()
+    counts = confusion_matrix(right, predicted, labels=task.label_names)
+    worst = found.evaluation.confusions.iloc[0]
+    assert worst["n"] == (counts - np.diag(np.diag(counts))).max()
+    for row in found.evaluation.errors.itertuples():
+        assert (row.text, row.true) in held_out
+        assert row.text not in trained
+        assert predicted[row.row] == row.predicted != row.true == right[row.row]
+
+
+def test_the_evaluation_lies_beside_the_model_and_the_model_loads_without_it(
+    chosen: tuple[Chosen, Task, Path], tmp_path: Path
+) -> None:
+    found, _, _ = chosen
+    assert found.evaluation is not None
+    shown = (found.folder / EVALUATION).read_text("utf-8")
+    assert f"on {found.score.n_test} test rows" in shown
+    assert "The test rows were held out from the data: a quarter of each class" in shown
+    assert "The model was not trained on them." in shown
+    worst = found.evaluation.errors.iloc[0]
+    assert f"| {worst['true']} | {worst['predicted']} | {worst['text']} |" in shown
+    assert f"`{EVALUATION}`" in (found.folder / "README.md").read_text()
+    shutil.copytree(found.folder, tmp_path / "copy")
+    (tmp_path / "copy" / EVALUATION).unlink()  # as models saved by version 0.1 are
+    assert load_model(tmp_path / "copy", "cpu").labels == load_model(found.folder, "cpu").labels
+
+
+def test_the_command_names_the_weakest_classes_and_the_worst_confusion(chosen: tuple[Chosen, Task, Path]) -> None:
+    found, _, _ = chosen
+    console = Console(record=True, width=300, file=io.StringIO())
+    _show(console, found, found.folder, "text", "store")
+    shown = console.export_text()
+    assert found.evaluation is not None
+    first = found.evaluation.per_class.iloc[0]
+    assert f"Weakest by recall: {first['class']} ({first['n_right']:.0f} of {first['n_test']} right)" in shown
+    assert "Most frequent confusion (right → predicted): " in shown
+    assert f"Scores by class and the most confident errors: {found.folder / EVALUATION}" in shown
+    encoded = json.loads(json.dumps(found.evaluation.to_dict(), allow_nan=False))
+    assert encoded["per_class"][0]["class"] == first["class"]
+
+
+def test_an_evaluation_of_hostile_texts_is_harmless(tmp_path: Path, toy: Task) -> None:
+    hostile = "<script>x</script> | a **b** \x1b[2J\n\n# heading " + "y" * 10_000
+    texts = [hostile] * toy.n_test
+    task = replace(toy, test=replace(toy.test, texts=texts), label_names=("<b>", "| x", "c"))
+    target = toy.test_labels
+    predictions = Predictions(toy.test_rows, (target + 1) % 3, target, np.full(len(target), 0.9, dtype=np.float16))
+    found = evaluate(replace(make_record("tfidf"), predictions=predictions), task)
+    assert found is not None
+    write_evaluation(found, tmp_path, hostile[:60], "accuracy 0.000")
+    shown = (tmp_path / EVALUATION).read_text("utf-8")
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+    assert "\x1b" not in shown
+    assert shown.count("\n#") == 3
+    assert max(map(len, shown.splitlines())) < 500
+    assert all("\n" not in line and "\x1b" not in line for line in found.in_words())
+
+
+def test_predictions_of_other_rows_are_not_evaluated(toy: Task) -> None:
+    target = toy.test_labels
+    other = Predictions("other rows", target, target)
+    assert evaluate(replace(make_record("tfidf"), predictions=other), toy) is None
+    right = evaluate(replace(make_record("tfidf"), predictions=replace(other, rows=toy.test_rows)), toy)
+    assert right is not None
+    assert right.in_words() == []

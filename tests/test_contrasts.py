@@ -50,6 +50,14 @@ def test_friedman_is_scipys_and_the_critical_differences_are_those_of_demsars_ta
     assert np.asarray(lower) + np.asarray(found.mean_ranks) == pytest.approx(6)
 
 
+def test_ranks_over_fewer_than_five_tasks_are_not_tested():
+    scores = np.random.default_rng(0).normal(size=(5, 4))
+    few, enough = ranks.rank(scores[:4], [True] * 4), ranks.rank(scores, [True] * 5)
+    assert (few.statistic, few.p_value, few.critical_difference) == (None, None, None)
+    assert few.mean_ranks == tuple(scipy.stats.rankdata(-scores[:4], axis=1).mean(axis=0))
+    assert enough.p_value == pytest.approx(scipy.stats.friedmanchisquare(*scores.T).pvalue)
+
+
 def test_bars_join_what_is_not_apart():
     assert ranks.cliques([1.0, 1.5, 2.9, 4.0], 1.5) == [(0, 1), (1, 2), (2, 3)]
     assert ranks.cliques([1.0, 4.0], 1.5) == []

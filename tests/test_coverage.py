@@ -77,3 +77,60 @@ def test_an_interval_of_matthews_correlation_covers_too():
         found = stats.summarise_scores(scores, rows, bounds=None)
         covered += found.low <= truth <= found.high
     assert covered / 300 >= 0.95 - 5 * 0.0126
+
+
+def differences(rng, n_seeds, n_rows, n_trials, seeds, rows):
+    """Return differences of two methods that score alike, shape (n_trials, n_seeds, n_rows).
+
+    `seeds` and `rows` are the shares of the seeds' and the rows' variance in a mean, as multiples of the rest's share.
+    """
+    of_seed = rng.normal(0, np.sqrt(seeds / n_rows), (n_trials, n_seeds, 1))
+    of_row = rng.normal(0, np.sqrt(rows / n_seeds), (n_trials, 1, n_rows))
+    return of_seed + of_row + rng.normal(size=(n_trials, n_seeds, n_rows))
+
+
+def false_positives(found):
+    """Return the share of these differences that the paired test finds at the 5 % level."""
+    return float(np.mean([stats.paired_difference(one, np.zeros_like(one)).p_value < 0.05 for one in found]))
+
+
+def test_two_seeds_are_not_tested():
+    for one in differences(np.random.default_rng(0), 2, 50, 5, 3, 1):
+        found = stats.paired_difference(one, np.zeros_like(one))
+        assert (found.p_value, found.low, found.high) == (None, None, None)
+        assert found.mean == pytest.approx(one.mean())
+    assert stats.paired_difference(np.ones((2, 50)), np.ones((2, 50))).p_value == 1
+
+
+@pytest.mark.parametrize(("n_seeds", "seeds", "rows"), [(3, 30, 4), (3, 300, 0), (5, 10, 2)])
+def test_a_paired_test_finds_no_more_false_differences_than_it_promises(n_seeds, seeds, rows):
+    """At the ratios that were worst for Satterthwaite's degrees of freedom: 5 % within three errors of 1,500 trials."""
+    found = differences(np.random.default_rng(1), n_seeds, 60, 1500, seeds, rows)
+    assert false_positives(found) <= 0.05 + 3 * 0.0056
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_seeds", [3, 4, 5, 10])
+def test_no_ratio_of_variances_gives_more_false_differences(n_seeds):
+    worst = {}
+    for seeds in (0, 1, 3, 10, 30, 100, 300):
+        for rows in (0, 1, 4, 40):
+            rng = np.random.default_rng([n_seeds, seeds, rows])
+            worst[seeds, rows] = false_positives(differences(rng, n_seeds, 100, 6000, seeds, rows))
+    print(n_seeds, worst)
+    assert max(worst.values()) <= 0.05 + 3.5 * 0.0028  # the largest of 28 shares, each of 6,000 trials
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed_spread", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize(("n_seeds", "n_rows"), [(3, 300), (3, 1800), (5, 300), (5, 1800)])
+def test_right_and_wrong_answers_give_no_more_false_differences(n_seeds, n_rows, seed_spread):
+    rng, found = np.random.default_rng(2), []
+    for _ in range(2000):
+        rows = rng.normal(0, ROW_SPREAD, n_rows)
+        both = [rows + rng.normal(0, seed_spread, (n_seeds, 1)) + rng.normal(0, 0.3, n_rows) for _ in range(2)]
+        right = [(rng.random((n_seeds, n_rows)) < 1 / (1 + np.exp(-1 - one))).astype(float) for one in both]
+        found.append(right[0] - right[1])
+    share = false_positives(found)
+    print(n_seeds, n_rows, seed_spread, share)
+    assert share <= 0.05 + 3 * 0.0049

@@ -153,7 +153,7 @@ BAD = {
     "header only": ("a.csv", "body,queue\n", r"the file has no rows"),
     "blank lines only": ("a.jsonl", "\n\n", r"the file has no rows"),
     "no header": ("a.csv", "\n\n1,2\n", r"line 1 is not a header"),
-    "too few fields": ("a.csv", GOOD + "alone\n", r"line 14 has 1 fields, the header has 2"),
+    "too few fields": ("a.csv", GOOD + "alone\n", r"line 14 has 1 field, the header has 2"),
     "too many fields": ("a.csv", GOOD + "a, b, c\n", r"line 14 has 3 fields, the header has 2.*double quotes"),
     "open quote": ("a.csv", GOOD + '"never closed,post\nb,post\n', r"row that begins at line 14 is malformed"),
     "broken JSON": ("a.jsonl", '{"body": "x", "queue": 1}\n{"body": \n', r"line 2 is not JSON"),

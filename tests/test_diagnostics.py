@@ -22,6 +22,7 @@ from harness.analysis.diagnostics import (
     per_class,
 )
 from harness.api.known_rows import known_texts
+from harness.data.spec import TaskSpec
 from harness.data.table import table_task
 from harness.records.record import Predictions, Record, Score
 from harness.records.validation import check_predictions
@@ -239,15 +240,19 @@ def test_the_report_and_the_page_show_all_three(ran: tuple[Path, Task, list[Reco
     page = outside_scripts((folder / "report.html").read_text("utf-8"))
     errors = pd.read_csv(folder / "confident_errors.csv")
     assert "### Where tfidf is wrong" in markdown
-    assert "| class | test rows | rows predicted as it | precision | recall | F1 |" in markdown
+    assert "| class | test rows | predicted rows | precision | recall | F1 |" in markdown
     assert "![Confusions of tfidf" in markdown
     assert (folder / "figures" / "noisy-confusions.png").exists()
-    assert f"| {errors['text'][0]} | {errors['true'][0]} |" in markdown
-    panel = page.split('<div data-panel="0">')[1].split("</section>")[0]
-    assert panel.count("<details>") == panel.count("</details>") == 3
-    for summary in ("Scores by class: the lowest recall is", "Confusions: most often", "Most confident errors"):
-        assert f"<details><summary>{summary}" in panel
-    assert f'<th scope="row">{html.escape(errors["text"][0])}</th><td class="name">{errors["true"][0]}</td>' in panel
+    assert f"| {errors['true'][0]} | {errors['predicted'][0]} | {errors['text'][0]} |" in markdown
+    parts = page.split('<details class="part" data-panel="0">')
+    for heading, words in {
+        "Per class": "The best of this panel at its largest size is tfidf with",
+        "Confusions": "Most frequent confusion of tfidf (right → predicted): ",
+        "Confident errors": "its most confident errors are often wrong labels",
+    }.items():
+        (panel,) = (part for part in parts if part.startswith(f"<summary><h2>{heading}</h2>"))
+        assert words in panel
+    assert f">{html.escape(errors['text'][0])}</td>" in panel
 
 
 def test_without_the_data_rows_are_numbered(ran: tuple[Path, Task, list[Record]], tmp_path: Path) -> None:
@@ -256,9 +261,9 @@ def test_without_the_data_rows_are_numbered(ran: tuple[Path, Task, list[Record]]
     told, markdown = page.read_text("utf-8"), page.with_name("report.md").read_text("utf-8")
     errors = pd.read_csv(tmp_path / "out" / "confident_errors.csv")
     assert errors["text"].isna().all()
-    assert f"| test row {errors['row'][0]} | {errors['true'][0]} |" in markdown
-    assert "it runs nothing twice" in told
-    assert "it runs nothing twice" in markdown
+    assert f"| {errors['true'][0]} | {errors['predicted'][0]} | test row {errors['row'][0]} |" in markdown
+    assert "runs nothing twice" in told
+    assert "runs nothing twice" in markdown
     assert not any(text in told or text in markdown for text in task.test.texts)
 
 
@@ -275,6 +280,26 @@ def test_texts_of_other_rows_are_not_shown(ran: tuple[Path, Task, list[Record]])
     assert known_texts([relabelled]) == {}
 
 
+def test_both_texts_of_a_pair_are_quoted(tmp_path: Path) -> None:
+    with (tmp_path / "pairs.csv").open("w", newline="") as handle:
+        rows = [(f"first {i}", "second " * 200 + str(i), "is" if i % 2 else "not") for i in range(60)]
+        csv.writer(handle).writerows([("a", "b", "label"), *rows])
+    spec = TaskSpec.model_validate(
+        {
+            "name": "pairs",
+            "kind": "text-pair",
+            "data": {"files": {"train": str(tmp_path / "pairs.csv")}},
+            "columns": {"first": "a", "second": "b"},
+            "description": "pairs",
+        }
+    )
+    task = kinds.get("text-pair").prepare(spec, None)
+    (known,) = known_texts([task]).values()
+    shown = known.excerpt(0)
+    assert shown.startswith(f"{task.test.fields['first'][0]} ‖ second second")
+    assert len(shown) <= 201 + 3
+
+
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)> | pipe **bold** [x](javascript:alert(3)) `c` $m$"
     "\x1b[2J\u202e\n# h"
@@ -289,14 +314,13 @@ def test_hostile_texts_and_classes_are_harmless(tmp_path: Path) -> None:
     written = write_report(records, tmp_path / "out", ("png",), texts)
     markdown = written.with_name("report.md").read_text("utf-8")
     page = outside_scripts(written.read_text("utf-8"))
-    panel = page.split('<div data-panel="0">')[1].split("</section>")[0]
-    assert panel.count("<details>") == panel.count("</details>") == 3
+    assert page.count("<details") == page.count("</details>")
     for shown in (markdown, page):
         assert "<script>alert" not in shown
         assert "<img src=x" not in shown
         assert not {"\x1b", "\u202e", "\ud800"} & set(shown)
     assert "\\| pipe \\*\\*bold\\*\\* \\[x\\](javascript:alert(3)) \\`c\\`" in markdown
-    table = markdown.split("| text | label |")[1].split("\n\n")[0]
+    table = markdown.split("| label | predicted | text |")[1].split("\n\n")[0]
     assert len(table.splitlines()) == 2 + 6  # no text breaks out of its row
     assert max(map(len, markdown.splitlines())) < 3000
     for row in csv.reader((tmp_path / "out" / "confident_errors.csv").open(newline="", encoding="utf-8")):

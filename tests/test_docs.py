@@ -13,6 +13,7 @@ import pytest
 from harness.methods import methods
 from harness.tasks import kinds
 from tools.docs.command_line import commands, examples
+from tools.docs.navigation import with_navigation
 from tools.docs.pages import NOTICE, make_pages
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,8 @@ def test_the_pages_are_up_to_date() -> None:
         str(path.relative_to(REFERENCE)) for path in REFERENCE.rglob("*.md") if NOTICE in path.read_text("utf-8")
     }
     assert written == set(pages)
+    config = (ROOT / "zensical.toml").read_text("utf-8")
+    assert with_navigation(config, ROOT / "docs", pages) == config, "run `python -m tools.docs`"
 
 
 @pytest.mark.parametrize("name", commands())
@@ -53,6 +56,11 @@ def test_a_method_has_an_equation_and_every_setting_on_its_page(name: str) -> No
     assert re.search(r"```text\n\S.*\n```", text), "its docstring has no indented equation"
     assert set(methods.get(name).model_fields) - set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) <= {"tune"}
     assert f"`{name}`" in page("methods/index.md")
+
+
+def test_the_home_page_counts_the_methods() -> None:
+    n_methods = sum(methods.origin(cls.name) is None for cls in methods)
+    assert f"any of {n_methods} methods" in " ".join((ROOT / "docs" / "index.md").read_text("utf-8").split())
 
 
 def test_no_page_names_this_machine() -> None:

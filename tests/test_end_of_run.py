@@ -62,7 +62,7 @@ def test_a_report_holds_the_predictions_of_few_records(
     [observed] = seen
     assert len(observed.records) == len(observed.by_row) == N_RECORDS
     assert 1 <= most_at_once[0] <= 3
-    with pytest.raises(UsageError, match=r"Unknown suite among these records 'quickstar'.*Did you mean 'quickstart'"):
+    with pytest.raises(UsageError, match=r"Unknown suite 'quickstar' in these records.*Did you mean 'quickstart'"):
         report(path, tmp_path / "report", suite="quickstar", formats="png")
 
 

@@ -1,37 +1,143 @@
-"""The commands of docs/tutorial/examples.md, as they are written."""
+"""Tutorials and how-to guides: their blocks are run as they are written, and what they show is what is printed."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
-import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from harness.measure.device import find_device
+from harness.methods import methods
 from tests.commands import run_cli
+from tests.markdown import ROOT, Block, blocks, commands, page_before
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial" / "examples.md"
-COMMANDS = re.findall(r"^```\nharness (.*?)\n```$", PAGE.read_text("utf-8"), re.MULTILINE)
+TUTORIALS = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
+GUIDES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+COLUMNS = "88"
+"""Width of the print-outs that pages show."""
 
-
-def test_there_are_three_examples() -> None:
-    assert len(re.findall(r"^## ", PAGE.read_text("utf-8"), re.MULTILINE)) == 3
-    assert len(COMMANDS) >= 3
-
-
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("advise")])
-def test_advice_is_given_as_written(line: str, tmp_path: Path) -> None:
-    answer = " ".join(run_cli(*shlex.split(line), cwd=tmp_path).split())  # lines are wrapped anywhere
-    assert "is expected to reach accuracy" in answer
-    assert "reference results that come with the package" in answer
-    if "10000" in line:
-        assert "extrapolated" in answer
-    if "--trainable-parameters" in line:
-        assert re.search(r"full needs 22\.\dM trainable parameters|would fit", answer)
+_UNITS = {"ms", "s", "min", "h", "B", "kB", "MB", "GB", "TB", "k", "M"}
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("plan")])
-def test_plans_are_made_as_written(line: str, tmp_path: Path, mirror: Path) -> None:
-    plan = run_cli(*shlex.split(line), "--mirror", str(mirror), cwd=tmp_path)
-    assert "3 cells, 0 done already" in plan
-    assert "tfidf" in plan
+def run_page(page: Path, folder: Path, *, slow: bool) -> str:
+    """Run a page's blocks in their order in one folder; return all that they printed."""
+    before = page_before(page)
+    if before is not None:
+        steps = blocks(before)
+        first = next(i for i, block in enumerate(steps) if block.language == "sh")
+        _run([block for block in steps[: first + 1] if block.title or block.language == "sh"], folder)
+    return _run([block for block in blocks(page) if block.mark is None or (slow and block.mark == "slow")], folder)
+
+
+def _run(steps: list[Block], folder: Path) -> str:
+    printed = []
+    has_modules = any(block.title and block.title.endswith(".py") and block.language == "python" for block in steps)
+    for block in steps:
+        if block.title is not None:
+            (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
+            (folder / block.title).write_text(block.text + "\n", "utf-8")
+        elif block.language == "sh":
+            for program, *arguments in commands(block.text):
+                if program == "harness":
+                    is_timed = arguments[0] == "choose"  # its time limit starts with its process
+                    printed.append(run_cli(*arguments, cwd=folder, own_process=is_timed, COLUMNS=COLUMNS))
+                else:
+                    assert program == "python", f"line {block.line}: mark what cannot be run here, {program!r}"
+                    printed.append(_python(arguments, folder))
+        elif block.language == "python":
+            # A page's own modules register methods and the like, which other tests must not meet.
+            printed.append(_python(["-c", block.text], folder) if has_modules else _here(block.text, folder))
+    return "\n".join(printed)
+
+
+def _python(arguments: list[str], folder: Path) -> str:
+    path = {"PYTHONPATH": f"{ROOT}:{folder}"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**_environment(), **path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def _here(text: str, folder: Path) -> str:
+    """Run a script in this process, where everything is imported already; return what it prints."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        patch.chdir(folder)
+        exec(compile(text, "<page>", "exec"), {"__name__": "__main__"})
+    return output.getvalue()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": COLUMNS}
+
+
+def wording(text: str) -> str:
+    """Return the words of a print-out, without what differs between runs: figures, units, the device, the methods."""
+    text = " ".join(re.sub(r"[─━│┃┌┐└┘├┤·]", " ", text).split())
+    for device in (find_device("cpu").name, "AMD EPYC (family 26, model 2), 2 threads"):
+        text = text.replace(device, " ")
+    words = re.findall(r"[A-Za-z][A-Za-z0-9_./-]*", re.sub(r"(?<=\w)\[[^\]]*\]", " ", text))
+    return " ".join(word.rstrip(".-") for word in words if word not in _UNITS and word not in methods.names())
+
+
+def check_shown(page: Path, printed: str, *, slow: bool) -> None:
+    """Check every stretch of each print-out on the page against what was printed; `...` stands for what is left out."""
+    real = f" {wording(printed)} "
+    for block in blocks(page):
+        if block.language != "text" or (block.mark is not None and not slow):
+            continue
+        for stretch in re.split(r"^\.\.\..*$", block.text, flags=re.MULTILINE):
+            where = f"{page.name}, line {block.line}"
+            rows = [word for word in re.findall(r"[a-z][a-z0-9-]+", stretch) if word in methods.names()]
+            if wording(stretch) or rows:  # rows of a table have names of methods, checked below, and figures
+                assert f" {wording(stretch)} ".strip() in real, f"{where}: {wording(stretch)!r} is not in {real!r}"
+            else:
+                assert stretch.strip() in printed, f"{where}: {stretch!r} is not in {printed!r}"
+        shown = {word for word in re.findall(r"[a-z][a-z0-9-]+", block.text) if word in methods.names()}
+        assert shown <= set(re.findall(r"[a-z][a-z0-9-]+", printed)), f"{page.name}, line {block.line}"
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs_as_it_is_written(page: Path, tmp_path: Path) -> None:
+    check_shown(page, run_page(page, tmp_path, slow=False), slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs_with_its_longer_steps(page: Path, tmp_path: Path) -> None:
+    check_shown(page, run_page(page, tmp_path, slow=True), slow=True)
+
+
+def test_examples_of_plug_ins_are_those_of_the_example_package() -> None:
+    """`test_plug_ins.py` runs them in worker processes."""
+    files = {path.name: path.read_text("utf-8").rstrip() for path in (ROOT / "tests" / "plugin").rglob("*.py")}
+    shown = [block for page in GUIDES for block in blocks(page) if block.title in files]
+    assert {block.title for block in shown} == {"char_bayes.py", "grading.py", "grade_error.py"}
+    for block in shown:
+        assert block.title is not None
+        assert block.text == files[block.title]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_runs_with_its_longer_steps(page: Path, tmp_path: Path) -> None:
+    if not any(block.mark == "slow" for block in blocks(page)):
+        pytest.skip("no longer steps")
+    check_shown(page, run_page(page, tmp_path, slow=True), slow=True)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_runs_as_it_is_written(page: Path, tmp_path: Path) -> None:
+    check_shown(page, run_page(page, tmp_path, slow=False), slow=False)

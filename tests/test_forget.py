@@ -29,7 +29,7 @@ def test_a_record_that_cannot_be_read_can_be_forgotten(tmp_path: Path) -> None:
     with Store.open(path) as store, pytest.raises(Exception, match=rf"harness forget --id {RECORDS[1].id}"):
         list(store.records())
     result = CliRunner().invoke(app, ["forget", "--id", RECORDS[1].id, "--yes", "--store", str(path)])
-    assert "1 records forgotten; 5 are left" in result.output
+    assert "1 record forgotten; 5 are left" in result.output
     with Store.open(path) as store:
         assert len(list(store.records(latest_only=False))) == 5
 

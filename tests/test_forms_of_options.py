@@ -90,7 +90,7 @@ def test_durations_with_units(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["5", "1h30", "30m1h", "5m5m", "1,5h", "5ms", "1e3s", "٣m", "5m later", "0h", "inf"])
 def test_durations_that_could_mean_something_else_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--within was '.*'; expected a duration such as 90s"):
+    with pytest.raises(UsageError, match=r"--within '.*' was given; expected a duration such as 90s"):
         parse_duration(text, "--within")
 
 

@@ -120,7 +120,7 @@ def test_an_export_reads_back_as_the_frame(tmp_path, ending):
 
 @pytest.mark.parametrize("name", ["cells.xlsx", "cells", "cells.CSV.gz"])
 def test_another_ending_is_refused_before_a_record_is_read(tmp_path, name):
-    with pytest.raises(UsageError, match=r"must end in \.csv, \.jsonl, \.parquet"):
+    with pytest.raises(UsageError, match=r"was given; expected a name that ends in \.csv, \.jsonl or \.parquet"):
         export_records(iter(lambda: pytest.fail("read"), None), tmp_path / name)
 
 

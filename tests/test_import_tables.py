@@ -110,7 +110,7 @@ def test_scores_become_fractions_unless_their_metric_has_a_scale_of_its_own(tmp_
             None,
             "rows 1, 2, 3 are of the same task",
         ),
-        ("t,a,8,9,accuracy,0.1\n", {"ignore": ["x"]}, "Unknown column of t.csv 'x'"),
+        ("t,a,8,9,accuracy,0.1\n", {"ignore": ["x"]}, "Unknown column 'x' of t.csv"),
     ],
 )
 def test_what_a_table_leaves_open_is_refused_with_its_rows(tmp_path, rows, scale, message) -> None:

@@ -70,7 +70,7 @@ def test_lines_are_named_as_the_file_has_them_after_rows_are_left_out(tmp_path: 
 
 def test_a_table_without_any_usable_row_is_refused(tmp_path: Path) -> None:
     for rows in ([("", "")] * 3, [("text", "")] * 3, [("", "a"), ("", "b")]):
-        with pytest.raises(DataError, match=r"none of the \d rows has a text in column 'body' and a label in column"):
+        with pytest.raises(DataError, match=r"none of its rows has a text in column 'body' and a label in column"):
             prepared(tickets(tmp_path / "t.csv", rows))
 
 
@@ -251,11 +251,11 @@ def test_methods_and_folds_serve_a_rare_class(rare: Task, tiny: BackboneFiles, c
         (["true", "TRUE", "false"], r"2 labels that differ "),
         (["ﬁne", "fine", "bad"], r"2 labels that differ "),
         (["a b", "a  b", "c"], r"2 labels that differ "),
-        (["a", "b", "a|b"], r"1 labels that look like several labels joined: 'a\|b'; 26 rows"),
+        (["a", "b", "a|b"], r"1 label that looks like several labels joined: 'a\|b'; 26 rows"),
         (["a", "b", "b, a"], r"several labels joined: 'b, a'"),
         (["a;b", "a;c", "b;c"], r"3 labels that look like several"),
         ([str(at * at) for at in range(25)], r"25 different whole numbers from 0 to 576.*regression"),
-        (["['a', 'b']", "a", "b"], r"1 labels that look like several"),
+        (["['a', 'b']", "a", "b"], r"1 label that looks like several"),
         (["nan", "a", "b"], r"stand for a missing value: 'nan' \(27\)"),
         (["Food, drink and tobacco", "Health", "Food"], None),
         (["3.9", "3.10", "unknown"], None),

@@ -8,7 +8,7 @@ from harness.report.across import across_tasks
 from harness.report.axes import save_figure
 from harness.report.panels import panels
 from harness.report.styles import lines_in, styles
-from harness.report.views.across import draw_critical_differences
+from harness.report.views.across import draw_ranks
 from harness.report.views.heat_map import draw_heat_map, heat_map_data, one_setting
 from harness.report.views.memory import draw_memory, memory_of
 from harness.report.views.phases import PHASES, draw_phases, phases_of
@@ -59,7 +59,7 @@ def test_all_are_drawn_in_three_formats(records, tmp_path):
     panel = panels(records)[0]
     figures = {
         "heat": draw_heat_map(heat_map_data(panels(records), 128), "scores"),
-        "ranks": draw_critical_differences(across_tasks(records)[-1]),
+        "ranks": draw_ranks(across_tasks(records)[-1]),
         "phases": draw_phases(phases_of(panel)),
         "memory": draw_memory(memory_of(panel), styles(lines_in(memory_of(panel)))),
     }

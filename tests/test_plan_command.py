@@ -60,7 +60,7 @@ def test_a_plan_without_weights_and_without_probes(folder: Path, tiny: BackboneF
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--within", "soon"], "--within was 'soon'; expected a duration"),
+        (["--within", "soon"], "--within 'soon' was given; expected a duration"),
         (["--on-oom", "cry"], "--on-oom 'cry' was given; expected record or halve"),
         (["--throughput", "0"], "--throughput 0 was given"),
         (["--executor", "slurm"], "--executor 'slurm' was given; expected local or ray"),

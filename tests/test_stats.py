@@ -63,7 +63,7 @@ def test_the_paired_interval_covers_the_difference_and_its_p_value_is_level_unde
         found = paired_difference(a, b)
         n_covered += found.low <= 0 <= found.high
         n_rejected += found.p_value < 0.05
-    assert 0.92 <= n_covered / n_trials <= 0.98
+    assert 0.92 <= n_covered / n_trials <= 0.99  # more than 95 % where seeds hardly differ, to be safe where they do
     assert n_covered + n_rejected == n_trials
 
 

@@ -96,7 +96,7 @@ def test_topics_are_told_by_their_words(mirror):
 def test_wrong_names_get_the_nearest():
     with pytest.raises(UsageError, match=r"Unknown suite 'sentimnt'\. Did you mean 'sentiment'"):
         load_suite("sentimnt")
-    with pytest.raises(UsageError, match=r"task of suite 'sentiment' 'sst'\. Did you mean 'sst2'"):
+    with pytest.raises(UsageError, match=r"Unknown task 'sst' of suite 'sentiment'\. Did you mean 'sst2'"):
         load_suite("sentiment").task("sst")
     with pytest.raises(UsageError, match=r"no suite file .*nowhere.yaml. Shipped suites: .*quickstart"):
         load_suite("nowhere.yaml")
@@ -149,7 +149,7 @@ def test_sets_of_budgets(tmp_path):
     assert suite.budget_set("small") == [Budget(epochs=1)]
     assert suite.budget_set("both") == [Budget(train_seconds=5, peak_memory_bytes=2 * 10**9), Budget()]
     assert suite.budget_set("large") == [Budget(train_seconds=600), Budget(train_seconds=3600)]
-    with pytest.raises(UsageError, match=r"set of budgets of suite 'mine' 'smal'\. Did you mean 'small'"):
+    with pytest.raises(UsageError, match=r"Unknown set of budgets 'smal' of suite 'mine'\. Did you mean 'small'"):
         suite.budget_set("smal")
     assert "budgets.both.0: 'hours' is not a budget" in refused(tmp_path, MINIMAL + "budgets: {both: [{hours: 1}]}\n")
 

@@ -100,5 +100,5 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "h", "3 parsecs", "-5m", "0", "1h-3m", "nan", "5mm", "90", "1h30", "5m1h"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--within was .*expected a duration such as 90s"):
+    with pytest.raises(UsageError, match=r"--within .* was given; expected a duration such as 90s"):
         parse_duration(text, "--within")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-README_WORDS = 3100
+README_WORDS = 700
 """Maximum number of words in README.md."""
 
 MEDIAN_WORDS = 20

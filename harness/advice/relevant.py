@@ -61,9 +61,9 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     sizes = [point.n_train for point in points if point.n_train]
     if sizes and not min(sizes) / MOST_BEYOND <= question.n_train <= max(sizes) * MOST_BEYOND:
         raise UsageError(
-            f"{text.counted(question.n_train, 'label')} was given; the {question.kind} tasks were measured with "
-            f"{min(sizes):,} to {max(sizes):,}. More than {MOST_BEYOND} times outside that range nothing can be said. "
-            "Run a suite with a nearer size first."
+            f"There is no advice for {text.counted(question.n_train, 'label')}: {question.kind} tasks were measured "
+            f"with {min(sizes):,} to {max(sizes):,}, and the number lies more than {MOST_BEYOND} times outside that "
+            "range. Run a suite with a nearer size first."
         )
     if len(points) > _MOST_POINTS:
         points.sort(key=lambda point: abs(math.log(max(point.n_train, 1) / question.n_train)))

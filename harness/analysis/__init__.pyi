@@ -11,10 +11,12 @@ from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
 from .frame import write_csv as write_csv
+from .ranks import MIN_TESTED_TASKS as MIN_TESTED_TASKS
 from .ranks import Ranking as Ranking
 from .ranks import cliques as cliques
 from .ranks import holm as holm
 from .ranks import rank as rank
+from .stats import MIN_TESTED_SEEDS as MIN_TESTED_SEEDS
 from .stats import Difference as Difference
 from .stats import paired_difference as paired_difference
 from .stats import pareto_front as pareto_front

@@ -57,7 +57,7 @@ def per_class(answers: ClassAnswers) -> pd.DataFrame:
             "index": pd.array(range(answers.n_classes), dtype="Int64"),
             "class": pd.array([answers.name(i) for i in range(answers.n_classes)], dtype="string"),
             "n_test": pd.array(_count(answers.target, answers.n_classes), dtype="Int64"),
-            **{name: pd.array(pd.Series(values), dtype="Float64") for name, values in mean.items()},
+            **{name: pd.array(values, dtype="Float64") for name, values in mean.items()},
         }
     )
     return frame.sort_values(["recall", "f1"], kind="stable", na_position="last").reset_index(drop=True)

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
+MIN_TESTED_TASKS = 5
+"""Fewest tasks over which ranks are tested."""
+
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return p-values corrected for their number, in the order given (Holm, 1979); None stays None and is not counted.
@@ -31,17 +34,18 @@ class Ranking:
 
     Attributes:
         mean_ranks: mean rank of each method over the tasks, 1 is best; ties share the mean of their ranks.
-        statistic: Friedman's chi-squared, corrected for ties.
-        p_value: p-value of no difference between any methods.
-        critical_difference: two methods whose mean ranks lie further apart differ (Nemenyi, at `level`).
+        statistic: Friedman's chi-squared, corrected for ties; None for fewer than `MIN_TESTED_TASKS` tasks.
+        p_value: p-value of no difference between any methods; None where `statistic` is.
+        critical_difference: two methods whose mean ranks lie further apart differ (Nemenyi, at `level`); None where
+            `statistic` is.
         n_tasks: number of tasks.
         level: level of the critical difference.
     """
 
     mean_ranks: tuple[float, ...]
-    statistic: float
-    p_value: float
-    critical_difference: float
+    statistic: float | None
+    p_value: float | None
+    critical_difference: float | None
     n_tasks: int
     level: float = 0.05
 
@@ -49,7 +53,8 @@ class Ranking:
 def rank(scores: npt.ArrayLike, higher_is_better: Sequence[bool], level: float = 0.05) -> Ranking:
     """Rank methods over tasks, with Friedman's test and Nemenyi's critical difference.
 
-    The method follows Demsar (2006, jmlr.org/papers/v7/demsar06a.html).
+    The method follows Demsar (2006, jmlr.org/papers/v7/demsar06a.html). Ranks over fewer than `MIN_TESTED_TASKS` tasks
+    are not tested: the tests hold for many tasks, and over so few hardly any difference could be shown.
 
     Args:
         scores: shape (n_tasks, n_methods), without gaps; at least two of each.
@@ -70,6 +75,9 @@ def rank(scores: npt.ArrayLike, higher_is_better: Sequence[bool], level: float =
     ranks = scipy.stats.rankdata(values * signs[:, None], axis=1)
     n_tasks, n_methods = values.shape
     means = ranks.mean(axis=0)
+    mean_ranks = tuple(float(mean) for mean in means)
+    if n_tasks < MIN_TESTED_TASKS:
+        return Ranking(mean_ranks, None, None, None, n_tasks, level)
     # Friedman's statistic with the usual correction for ties; scipy's own function wants three methods.
     spread = float(np.square(ranks - (n_methods + 1) / 2).sum()) / (n_tasks * (n_methods - 1))
     between = n_tasks * float(np.square(means - (n_methods + 1) / 2).sum())
@@ -77,7 +85,7 @@ def rank(scores: npt.ArrayLike, higher_is_better: Sequence[bool], level: float =
     p_value = float(scipy.stats.chi2.sf(statistic, n_methods - 1)) if spread > 0 else 1.0
     quantile = float(scipy.stats.studentized_range.ppf(1 - level, n_methods, math.inf)) / math.sqrt(2)
     difference = quantile * math.sqrt(n_methods * (n_methods + 1) / (6 * n_tasks))
-    return Ranking(tuple(float(m) for m in means), statistic, p_value, difference, n_tasks, level)
+    return Ranking(mean_ranks, statistic, p_value, difference, n_tasks, level)
 
 
 def cliques(mean_ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:

@@ -54,7 +54,7 @@ class PredictedFile:
         columns: columns that were added.
         class_columns: column of each class's probability, by class; empty where none was asked for.
         probabilities_are: what the probabilities are, where they do not estimate how often a class is right; else
-            empty.
+            None.
     """
 
     out: Path
@@ -64,7 +64,7 @@ class PredictedFile:
     unpredicted: tuple[Unpredicted, ...]
     columns: tuple[str, ...]
     class_columns: Mapping[str, str]
-    probabilities_are: str
+    probabilities_are: str | None
 
 
 def predict_file(
@@ -152,7 +152,7 @@ def predict_file(
         unpredicted=unpredicted,
         columns=tuple(added),
         class_columns=class_columns(described.labels) if probabilities else {},
-        probabilities_are=loaded.probabilities_are,
+        probabilities_are=loaded.probabilities_are or None,
     )
 
 

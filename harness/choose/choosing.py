@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
 from harness.choose.cheap import try_cheap_methods
+from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
 from harness.choose.folds import validation_cap, validation_folds
 from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.race import run_race
@@ -58,6 +59,7 @@ class Chosen:
         tried: all fits on validation rows.
         seconds: duration of the search, from `began`.
         why: reason why another method is saved than the one that validated best; None where it is that one.
+        evaluation: where the saved model is wrong on the test rows.
     """
 
     method: str
@@ -67,6 +69,7 @@ class Chosen:
     tried: tuple[Tried, ...] = field(repr=False)
     seconds: float
     why: str | None = None
+    evaluation: Evaluation | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
@@ -76,6 +79,7 @@ class Chosen:
             "folder": self.folder,
             "seconds": self.seconds,
             "why": self.why,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "tried": [
                 {
                     "method": one.candidate.label,
@@ -178,7 +182,9 @@ def choose_within(
             record, winner = last.fit(folder)
     assert record.score is not None
     why = why_not_the_best(winner.label, search.tried, last.expected, last.missed, task.metric)
-    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), time.monotonic() - began, why)
+    found = evaluate(record, task)
+    took = time.monotonic() - began
+    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), took, why, found)
     _write_card(chosen, task)
     return chosen
 
@@ -214,16 +220,20 @@ def _nearest_folder(folder: Path) -> Path:
 def _write_card(chosen: Chosen, task: Task) -> None:
     score, cost = chosen.score, chosen.record.cost
     spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
+    rows = text.counted(score.n_test, "test row")
+    reached = f"{score.metric} {score.value:.3f}{spread} on {rows} that no decision has seen"
     facts = {
         "task": task.spec.description,
         "data": f"{task.spec.data.label()}; {text.counted(len(task.train_labels), 'training row')}",
-        "score": f"{score.metric} {score.value:.3f}{spread} on "
-        f"{text.counted(score.n_test, 'test row')} that no decision has seen",
+        "score": reached,
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
         f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
     }
     if chosen.why is not None:
         facts["choice"] = chosen.why
+    if chosen.evaluation is not None:
+        facts["evaluation"] = f"`{EVALUATION}`: scores by class, confusions and the most confident errors"
+        write_evaluation(chosen.evaluation, chosen.folder, f"{chosen.method} on {task.name}", reached)
     summary = summarise_data(task)
     facts["rows"] = summary.line()
     if summary.warnings:

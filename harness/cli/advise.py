@@ -91,14 +91,13 @@ _CARRIED: Final = ("Seconds ", "Memory ")
 
 def _source(n_own: int, store: str, *, reference: bool) -> str:
     """Return a sentence on the origin of the records."""
-    own = f"{text.counted(n_own, 'record')} of your own ({mask_store(store)})"
+    there = f"{n_own:,} in {mask_store(store)}"
     if not reference:
-        return f"The answer rests on {own}."
+        return f"Only your own records count ({there})."
     if n_own:
-        return f"The answer rests on {own} and on the reference results."
+        return f"Your own records ({there}) and the reference results count."
     return (
-        "The answer rests on the reference results that come with the package. Your own records will count as soon as "
-        "there are some."
+        "Only the reference results that come with the package count; your own records will as soon as there are some."
     )
 
 

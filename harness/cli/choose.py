@@ -36,7 +36,7 @@ def choose_command(*, save: Path, text: str, store: str, as_json: bool = False, 
 
 
 def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -> None:
-    from harness.choose import validated
+    from harness.choose import EVALUATION, validated
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "time"):
@@ -67,9 +67,14 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     )
     if chosen.why is not None:
         console.print(chosen.why, markup=False, soft_wrap=True)
+    if chosen.evaluation is not None:
+        for line in (
+            *chosen.evaluation.in_words(),
+            f"Scores by class and the most confident errors: {save / EVALUATION}",
+        ):
+            console.print(line, markup=False, soft_wrap=True)
     console.print(
-        f"Model: {save}. Records of all fits: {store}. Took {describe_duration(chosen.seconds)}.\n"
-        "Predict new texts with it:\n"
+        f"Model: {save}\nRecords of all fits: {store}\nTook {describe_duration(chosen.seconds)}. Predict new texts:\n"
         f"harness predict --model {save} --data new.csv --text {text} --out out.csv",
         markup=False,
         soft_wrap=True,

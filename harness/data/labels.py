@@ -131,9 +131,13 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
         return None
     n_rows = sum(counts[label] for label in joined)
     return (
-        f"column '{column}' has {wording.counted(len(joined), 'label')} that look like several labels joined: "
+        f"column '{column}' has {_look(len(joined))} like several labels joined: "
         f"{some(joined, _N_GROUPS)}; {wording.counted(n_rows, 'row')}. Each combination is a class of its own here."
     )
+
+
+def _look(n: int) -> str:
+    return "1 label that looks" if n == 1 else f"{n:,} labels that look"
 
 
 def _joined(labels: Sequence[str]) -> list[str]:

@@ -35,7 +35,8 @@ class AdaLora(LowRankMethod):
 
     Attributes:
         initial_rank: rank before pruning.
-        pruning_starts, pruning_ends: shares of the budget.
+        pruning_starts: share of the budget after which pruning starts.
+        pruning_ends: share of the budget after which ranks no longer change.
         orthogonality: weight of the penalty that keeps singular vectors orthogonal.
         alpha: scale of the addition, which is multiplied by `alpha / initial_rank`.
         adapter_dropout: dropout rate at the input of the addition.

@@ -70,33 +70,33 @@ class Method(BaseModel, ABC):
     """A way to adapt a backbone to a task, with its configuration.
 
     Class attributes:
-        name: as the command line, suites and records carry it.
-        version: part of a cell's identity; raise it when a fault is mended that made cells wrong on every backbone.
-        mended: where a fault made cells wrong on some architectures only: the version there, by transformers' model
-            type. Cells on other architectures keep their identity.
-        family: the group it is listed under.
-        role: what it does with the transformer; advice and plans go by it.
+        name: name on the command line, in suites and in records.
+        version: part of a cell's identity. Raise it when a fault is corrected that made cells wrong on every backbone.
+        mended: later versions by transformers' model type, for faults that made cells wrong on some architectures
+            only. Cells on other architectures keep their identity.
+        family: heading under which it is listed.
+        role: use that it makes of the transformer; advice and plans depend on it.
         trains: what it trains, in a phrase.
-        source: where it comes from (paper, arXiv id).
+        source: paper and arXiv number, or other origin.
         serves: architectures that it can adapt; empty for methods that use no backbone.
-        forms: forms of answers that it can give: which kinds of task it serves follows from that.
+        forms: forms of answers that it can give. They decide which kinds of task it serves.
         serves_own_forms: whether it also serves every kind that brings an answer form of its own.
         needs_plain_head: whether it trains the harness's own head, and so serves no kind that brings another.
         writes: forms of answers for which the language model writes a text.
-        serves_pairs: whether it makes sense of two texts in one sequence.
-        finds_likelihood: whether it can be asked how likely a text is.
-        uses_labels: False for methods that look at no label; they run once, at n_train 0.
-        search_space: settings that `--tune` searches over, by name; empty where there is nothing to tune.
-        newer_settings: settings that came after records of the method had been published: no part of its
-            configuration while they have their defaults, which therefore never change.
-        needs: what it needs besides a backbone (`CUDA`, say), in a word or two; empty for nothing.
+        serves_pairs: whether it can read two texts in one sequence.
+        finds_likelihood: whether it can say how likely a text is.
+        uses_labels: whether it looks at labels. A method that does not runs once, at n_train 0.
+        search_space: settings that `--tune` searches over, by name; empty if there is nothing to tune.
+        newer_settings: settings that were added after records of the method had been published. At their defaults they
+            are no part of the configuration, so these defaults never change.
+        needs: further needs besides a backbone, such as `CUDA`, in a word or two; empty for none.
         experimental: why its figures deserve less trust than those of others, as a sentence; empty where they do not.
         probabilities_are: what its probabilities of classes are, in a phrase, where they do not estimate how often a
             class is right; empty where they do.
 
     Attributes:
-        tune: how many settings of the search space are tried on a validation split of the training rows, inside the
-            cell's budget, before the best is fitted on all rows; None fits these settings.
+        tune: number of settings to try on a validation split of the training rows, within the cell's budget. The best
+            is then fitted on all rows. None fits the given settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -103,23 +103,24 @@ class Bench:
     """Surroundings of a method in one cell: the task without its test rows, the backbone, the meters.
 
     Attributes:
-        kind, n_outputs, max_length: of the task; n_outputs scores of a row (classes, or most choices), max_length in
-            tokens.
-        n_strata: groups that draws are stratified by: the classes, or one.
-        label_words: each class in words that a person would use, in the order of the classes.
-        prompt: the template by which the task words what a language model is asked; None where it has none.
-        reply: what is asked of a language model; None where answers are no texts.
-        measure: the task's main metric of (answers, labels), turned so that higher is better.
-        backbone: None for methods that need none.
-        tokens, features: shared by all cells of the worker.
-        flops_models: training FLOPs by method and backbone, shared likewise.
-        clock, memory, ledger: of this cell.
-        budget: what the fit may spend.
-        seed: of the cell.
-        device: where it runs.
-        report: called with (what, fraction of the budget spent, loss) as the fit goes on.
-        counts_flops: whether operations of batches are counted where no budget needs them; else they are taken for 0.
-        lone_classes: classes with a single training row and no test row: folds of the training rows never hold it out.
+        kind: kind of the task.
+        n_outputs: number of scores for a row: one per class, or one per choice (the most of any row).
+        n_strata: number of groups that draws are stratified by: the classes, or one.
+        max_length: maximum number of tokens of a text.
+        label_words: words for each class, in the order of the classes.
+        prompt: template of the task's prompts; None where it has none.
+        reply: request to a language model; None if answers are not texts.
+        measure: function from answers and labels to the task's main metric, turned so that higher is better.
+        backbone: the backbone; None for methods that need none.
+        tokens, features: stores that all cells of the worker share.
+        flops_models: training operations by method and backbone, shared likewise.
+        clock, memory, ledger: clock, memory meter and ledger of this cell.
+        budget: limits of the fit.
+        seed: seed of the cell.
+        device: device of the cell.
+        report: function to call with the current step, the share of the budget spent and the loss.
+        counts_flops: whether to count operations where no budget needs them; otherwise they are taken for 0.
+        lone_classes: classes with one training row and no test row. Folds of the training rows never hold that row out.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""Rank methods over tasks, with the critical difference between mean ranks."""
+"""Rank methods over tasks; over at least five tasks, with the critical difference between mean ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis import Ranking, rank
+from harness.analysis import MIN_TESTED_TASKS, Ranking, rank
 from harness.report.contrasts import rivals_by_size
 from harness.report.observations import RecordSource, observe
 from harness.report.panels import panels
@@ -21,7 +21,7 @@ class TaskRanking:
         title: `64 labels · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with the budget where it is not the default.
         tasks: tasks that the ranking covers.
         methods: ranked methods, in order of their mean rank.
-        ranking: their ranks in the same order, and the critical difference.
+        ranking: their ranks in the same order, and the critical difference where it is tested.
         means: mean score over `tasks` of each method; None where the tasks' metrics or scales differ.
         n_tasks: number of tasks that each method ran on, including methods that are not ranked.
         n_tasks_in_all: number of tasks with any score at this size.
@@ -46,6 +46,8 @@ class TaskRanking:
     def said(self) -> str:
         """Tasks of the ranking, methods that it leaves out, and scores that lack seeds, as plain text."""
         said = f"Ranked on {len(self.tasks)} of {self.n_tasks_in_all} tasks: {', '.join(self.tasks)}."
+        if self.ranking.p_value is None:
+            said += f" Differences are not tested: that needs at least {MIN_TESTED_TASKS} tasks."
         if self.left_out:
             missing = [f"{name} (ran on {self.n_tasks[name]})" for name in self.left_out]
             said += f" Not ranked, because they did not run on all of these: {', '.join(missing)}."

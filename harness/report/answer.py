@@ -8,9 +8,9 @@ The rule, for a number of labels and limits on training seconds, memory and trai
 - Another method **ties** with it if the test on shared test rows and seeds does not show it to be worse: its p-value is
   0.05 or above after Holm's correction over the methods that fit. A method without a test is never called tied.
   The answer names the tied method that trains fastest, if it takes at most three quarters of the time.
-- A method is **cheap** if it trains in a tenth of the time or less and is shown to beat the majority baseline, where that
-  was measured. The answer names the cheap method with the best score; up to 3 % of the time is "nearly free". It names
-  none if the best method itself trains within 5 seconds.
+- A method is **cheap** if it trains in a tenth of the time or less and is shown to beat the majority baseline, where
+  that was measured. The answer names the cheap method with the best score; up to 3 % of the time is "nearly free". It
+  names none if the best method itself trains within 5 seconds.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from harness.analysis import holm
 from harness.report.contrasts import LEVEL, contrasts, rivals_by_size
 from harness.report.observations import Observations
 from harness.report.panels import Panel
+from harness.report.tables import each
 from harness.support import text
 
 LIMITS: dict[str, str] = {"train": "training time", "memory": "memory", "trainable": "trainable parameters"}
@@ -72,7 +73,7 @@ def sizes_of_panels(observations: Observations, found: Sequence[Panel]) -> dict[
     Only methods that could be the answer to some budget are tested against others, since the tests take time.
     """
     by_size: dict[tuple[str, int, str], dict[tuple[str, str], Any]] = {}
-    for test in contrasts(observations, _pairs).itertuples(index=False):
+    for test in each(contrasts(observations, _pairs)):
         by_size.setdefault((test.panel, test.n_train, test.draw), {})[test.variant, test.baseline] = test
     sizes: dict[str, list[Size]] = {}
     for panel in found:
@@ -290,11 +291,13 @@ def _ties(found: Choice, own: Sequence[Row]) -> Spans:
         said.append(("", f" {one if n == 1 else several} worse."))
     if found.untested:
         others = text.counted(len(found.untested), "method")
-        said.append(("", f" No test against {others} was possible."))
+        few = all(own[place]["n_seeds"] == _TOO_FEW_SEEDS for place in (found.best, *found.untested))
+        said.append(("", " Two seeds are too few for a test." if few else f" No test against {others} was possible."))
     return said
 
 
 _MOST_NAMED = 3
+_TOO_FEW_SEEDS = 2
 
 
 def _share(saver: Row, best: Row) -> str:

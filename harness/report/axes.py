@@ -1,4 +1,4 @@
-"""Style of all figures: settings, axes, markers and legends; saving figures as files.
+"""Style of all figures: settings, axes and markers; saving figures as files.
 
 Figures are made without pyplot, so that drawing picks no backend and leaves no state behind.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from harness.report.styles import Style
 from harness.support import text
@@ -65,23 +64,24 @@ def look() -> Iterator[None]:
         yield
 
 
-def panel_axes(data: pd.DataFrame) -> tuple[Figure, Axes]:
-    """Return an empty figure for the data of one panel, with a legend's height.
+def panel_axes(data: pd.DataFrame, height: float = 4.6) -> tuple[Figure, Axes]:
+    """Return an empty figure for the data of one panel, of a height in inches.
 
     Raises:
         ValueError: the data are those of no panel, or of several.
     """
     if data.empty or data["panel"].nunique() != 1:
         raise ValueError(f"Rows of {data['panel'].nunique()} panels were given; expected those of one.")
-    figure = Figure(figsize=(7.2, height_for(data["line"].nunique(), 4.6)), layout="constrained")
+    figure = Figure(figsize=(8.4, height), layout="constrained")
     axes = figure.subplots()
     sns.despine(ax=axes)
     return figure, axes
 
 
-def height_for(n_lines: int, least: float) -> float:
-    """Return the height in inches of a figure with a legend of so many lines beside it."""
-    return max(least, 1.4 + 0.22 * n_lines)
+def others(lines: Sequence[str], drawn: Mapping[str, Style]) -> str:
+    """Return a note on the grey lines of a figure, on a line of its own; empty where there are none."""
+    n = sum(drawn[line].is_muted for line in lines)
+    return f"\ngrey: {text.counted(n, 'other method')}" if n else ""
 
 
 def error_bars(axes: Axes, x: Any, own: pd.DataFrame, style: Style, alpha: float = 0.75) -> None:
@@ -102,35 +102,6 @@ def doublings(sizes: Sequence[int]) -> float:
     """Return the least distance between neighbouring sizes in doublings; 1 where there is one size."""
     gaps = [math.log2(high / low) for low, high in pairwise(sizes)]
     return min(gaps, default=1.0)
-
-
-def legend(axes: Axes, lines: Sequence[tuple[str, Style, bool]], extra: Sequence[Line2D] = ()) -> None:
-    """Draw a legend beside the axes.
-
-    Args:
-        axes: axes of the figure.
-        lines: name and style of each line, and whether it is level because its method uses no labels.
-        extra: further entries.
-    """
-    handles = []
-    for line, style, level in lines:
-        name = _shortened(line, 34)
-        # Legends drop labels that begin with an underscore.
-        label = f" {name}" if name.startswith("_") else name
-        if level:
-            handle = Line2D([], [], color=style.colour, linestyle=(0, (1, 2)), label=f"{label} (no labels)")
-        else:
-            handle = Line2D([], [], color=style.colour, linestyle=style.dash, marker=style.marker, label=label)
-            handle.set_markeredgecolor("white")
-            handle.set_markersize(8)
-        handles.append(handle)
-    axes.legend(
-        handles=[*handles, *extra], loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0
-    )
-
-
-def _shortened(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def wrapped(title: str, width: int = 72) -> str:

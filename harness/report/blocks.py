@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,13 +65,6 @@ class Picture:
 
 Block = Words | TableBlock | Picture
 """One part of a view in report.md or on the page."""
-
-
-def folded(summary: str, blocks: Iterable[Block]) -> Iterator[Block]:
-    """Return blocks that the page shows when a reader opens the summary; report.md shows them as they are."""
-    yield Words(html=f"<details><summary>{html.escape(text.plain(summary))}</summary>")
-    yield from blocks
-    yield Words(html="</details>")
 
 
 def said(words: str) -> Words:

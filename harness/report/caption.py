@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from harness.analysis import MIN_TESTED_SEEDS
 from harness.report.panels import Panel
 from harness.report.tables import each
 from harness.support import text
@@ -23,6 +24,9 @@ COSTS = (
     "method's largest size"
 )
 """Meaning of the cost columns beside several sizes."""
+
+TOO_FEW_SEEDS = "With two seeds no difference is tested: a test needs at least three seeds"
+"""Caution about rows with two seeds (docs/explanation/statistics.md, tests/test_coverage.py)."""
 
 _MOST_NAMED = 6
 _LONGEST_NAME = 60
@@ -68,6 +72,8 @@ def _of_intervals(panel: Panel) -> list[str]:
     said = []
     if "test rows only" in bases:
         said.append("With one seed an interval covers test rows only: another seed may differ by more")
+    if ((panel.rows["basis"] == "seeds and test rows") & (panel.rows["n_seeds"] < MIN_TESTED_SEEDS)).any():
+        said.append(TOO_FEW_SEEDS)
     if "seeds only" in bases:
         said.append("Some intervals cover seeds only: no predictions by test row are stored (`basis`)")
     if "none" in bases:

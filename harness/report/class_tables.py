@@ -10,7 +10,7 @@ from harness.report.known_rows import KnownRows
 from harness.report.tables import each
 from harness.support import text
 
-WORTH_READING = "Errors with a high probability are often wrong labels: read these rows first."
+WORTH_READING = "Where a method is good, its most confident errors are often wrong labels: read these rows first."
 RECALL_AND_PRECISION = (
     "Recall is the share of a class's test rows that are predicted as it. Precision is the share of the rows predicted "
     "as it that are right."
@@ -30,7 +30,7 @@ def per_class_table(found: pd.DataFrame) -> TableBlock:
         ]
         for row in each(found.rename(columns={"class": "name"}))
     ]
-    header = ["class", "test rows", "rows predicted as it", "precision", "recall", "F1"]
+    header = ["class", "test rows", "predicted rows", "precision", "recall", "F1"]
     return TableBlock("Scores by class, lowest recall first", header, rows)
 
 
@@ -60,15 +60,15 @@ def errors_table(found: pd.DataFrame) -> TableBlock:
     several = bool((found["n_fits"] > 1).any())
     rows = [
         [
-            row.text if text.present(row.text) else f"test row {row.row:,}",
             row.true,
             row.predicted,
+            row.text if text.present(row.text) else f"test row {row.row:,}",
             text.score(row.probability),
             *([f"{row.n_wrong} of {row.n_fits}"] if several else []),
         ]
         for row in each(found)
     ]
-    header = ["text" if found["text"].notna().any() else "row", "label", "predicted", "probability"]
+    header = ["label", "predicted", "text" if found["text"].notna().any() else "row", "probability"]
     header += ["seeds wrong"] if several else []
     return TableBlock("Most confident errors", header, rows, n_names=3)
 

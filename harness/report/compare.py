@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis import Difference, holm
+from harness.analysis import MIN_TESTED_SEEDS, Difference, holm
 from harness.records import Record, storable, variants
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, RecordSource, observe
@@ -196,6 +196,8 @@ def _row(
         notes.append(f"over the {len(shared)} seeds that both have" if shared else "over different seeds")
     if a.left_out or b.left_out:
         notes.append("the latest of several versions or fingerprints")
+    if found.p_value is None and 1 < found.n_seeds < MIN_TESTED_SEEDS and found.n_rows:
+        notes.append("a test needs at least three seeds")
     return {
         **{name: named[name] for name in ("task", "backbone", "method", "draw", "budget", "n_train")},
         "variant": label,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis import Difference, holm, paired_difference, unpaired_difference
+from harness.analysis import MIN_TESTED_SEEDS, Difference, holm, paired_difference, unpaired_difference
 from harness.report.observations import Observations, RecordSource, matrix, observe
 from harness.report.panels import Panel, panels
 from harness.report.tables import PANEL, each
@@ -139,7 +139,17 @@ def tied_with_best(at_size: pd.DataFrame) -> list[str]:
 
 def not_known(at_size: pd.DataFrame) -> list[str]:
     """Return methods that may or may not be worse than the best, from rows of `standings` at one size."""
-    return [str(name) for name in at_size.loc[at_size["is_tied"].isna(), "variant"]]
+    return [str(name) for name in at_size.loc[at_size["is_tied"].isna() & ~_has_too_few_seeds(at_size), "variant"]]
+
+
+def not_tested(at_size: pd.DataFrame) -> list[str]:
+    """Return methods that share too few seeds with the best for a test, from rows of `standings` at one size."""
+    return [str(name) for name in at_size.loc[_has_too_few_seeds(at_size), "variant"]]
+
+
+def _has_too_few_seeds(at_size: pd.DataFrame) -> pd.Series[bool]:
+    several = (at_size["n_seeds"] > 1) & (at_size["n_seeds"] < MIN_TESTED_SEEDS)
+    return at_size["is_tied"].isna() & several & (at_size["n_rows"] > 0).fillna(False)
 
 
 def rivals_by_size(panel: Panel) -> Iterator[tuple[int, str, list[Any]]]:

@@ -54,6 +54,7 @@ def page_html(source: RecordSource | ReportData) -> str:
     assets = files("harness.report") / "assets"
     data = panels_data(report)
     found = [(section, shown) for section, blocks in sections(report) if (shown := _blocks(blocks))]
+    views = _other_views(report)
     return Template(_asset(assets, "page.html")).substitute(
         title=REPORT_TITLE,
         css=_asset(assets, "page.css"),
@@ -67,10 +68,10 @@ def page_html(source: RecordSource | ReportData) -> str:
         panel=html.escape(report.panels[0].heading),
         answer=_answer(data[0]),
         standings="\n".join(_standings(i, report, panel, data[i]) for i, panel in enumerate(report.panels)),
-        views="\n".join(_other_views(i, report, panel) for i, panel in enumerate(report.panels)),
+        views=views,
         compared=_list((name, ", ".join(values) or "none") for name, values in compared(report.observations)),
-        links="\n".join(_link(section) for section, _ in found),
-        sections="\n".join(_section(section, shown) for section, shown in found),
+        links="\n".join(_link(section) for section in (*[_MORE] * bool(views), *(section for section, _ in found))),
+        sections="\n".join(_part(section, shown) for section, shown in found),
         measured=_list(measured(report.observations)),
         reading=_reading(HOW_TO_READ),
     )
@@ -129,23 +130,31 @@ def _standings(i: int, report: ReportData, panel: Panel, data: dict[str, Any]) -
     return f'<div data-panel="{i}">\n<h3>{heading}</h3>\n<div class="of-panel">{_answer(data)}</div>\n{shown}\n</div>'
 
 
-def _other_views(i: int, report: ReportData, panel: Panel) -> str:
-    """Return the blocks of all views of a panel but the standings, each view under its own heading."""
+_MORE = Section("more", "Where the best method is wrong")
+
+
+def _other_views(report: ReportData) -> str:
+    """Return one part with the blocks of all views of each panel but the standings, or nothing where there are none."""
     shown = [
-        f'<details class="part" data-panel="{i}"><summary><h2>{html.escape(heading)}</h2></summary>\n{blocks}\n</details>'
-        for name, view in in_order()
-        if name != "standings" and view.in_panel is not None
-        if (blocks := _blocks(view.in_panel(report, panel)))
-        for heading in [name.replace("_", " ").capitalize()]
+        _blocks(
+            block
+            for name, view in in_order()
+            if name != "standings" and view.in_panel is not None
+            for block in view.in_panel(report, panel)
+        )
+        for panel in report.panels
     ]
-    return "\n".join(shown)
+    if not any(shown):
+        return ""
+    parts = [f'<div data-panel="{i}">\n{part or "<p>Nothing more here.</p>"}\n</div>' for i, part in enumerate(shown)]
+    return _part(_MORE, "\n".join(parts))
 
 
 def _link(section: Section) -> str:
     return f'<li><a href="#{section.anchor}">{html.escape(section.heading)}</a></li>'
 
 
-def _section(section: Section, shown: str) -> str:
+def _part(section: Section, shown: str) -> str:
     heading = html.escape(section.page_heading or section.heading)
     return f'<details class="part" id="{section.anchor}"><summary><h2>{heading}</h2></summary>\n{shown}\n</details>'
 

@@ -14,7 +14,7 @@ import pandas as pd
 import seaborn as sns
 
 # Seaborn's colour-blind palette without its yellow and its pale pink, too faint for a line on white.
-_COLOURS = tuple(color for i, color in enumerate(sns.color_palette("colorblind").as_hex()) if i not in (6, 8))
+COLOURS = tuple(color for i, color in enumerate(sns.color_palette("colorblind").as_hex()) if i not in (6, 8))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _SETTLED = {"full": 0, "lora": 1, "linear-probe": 2, "head": 4, "tfidf": 7, "majority": 6}
@@ -23,11 +23,19 @@ _SETTLED = {"full": 0, "lora": 1, "linear-probe": 2, "head": 4, "tfidf": 7, "maj
 
 @dataclass(frozen=True)
 class Style:
-    """Style of a configuration in every figure."""
+    """Style of a configuration in every figure.
+
+    Attributes:
+        colour: its colour.
+        marker: shape of its markers.
+        dash: dashes of its line.
+        is_muted: whether it is a thin grey line without a name.
+    """
 
     colour: str
     marker: str
     dash: Any
+    is_muted: bool = False
 
 
 def styles(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
@@ -39,21 +47,19 @@ def styles(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
     slots: dict[str, int] = {}
     for method in sorted(set(lines.values()), key=lambda name: (name not in _SETTLED, name)):
         digest = hashlib.sha256(method.encode("utf-8", "backslashreplace")).digest()[0]
-        slot = _SETTLED.get(method, digest % len(_COLOURS))
-        while slot % len(_COLOURS) in {taken % len(_COLOURS) for taken in slots.values()} and len(slots) < len(
-            _COLOURS
-        ):
+        slot = _SETTLED.get(method, digest % len(COLOURS))
+        while slot % len(COLOURS) in {taken % len(COLOURS) for taken in slots.values()} and len(slots) < len(COLOURS):
             slot += 1
         while slot in slots.values():  # more methods than colours: the marker tells them apart
-            slot += len(_COLOURS)
+            slot += len(COLOURS)
         slots[method] = slot
     found: dict[str, Style] = {}
     n_drawn: dict[str, int] = {}
     for line, method in lines.items():
         nth = n_drawn[method] = n_drawn.get(method, -1) + 1
         slot = slots[method]
-        marker = _MARKERS[(slot % len(_COLOURS) + 5 * (slot // len(_COLOURS)) + 7 * nth) % len(_MARKERS)]
-        found[line] = Style(_COLOURS[slot % len(_COLOURS)], marker, _DASHES[nth % len(_DASHES)])
+        marker = _MARKERS[(slot % len(COLOURS) + 5 * (slot // len(COLOURS)) + 7 * nth) % len(_MARKERS)]
+        found[line] = Style(COLOURS[slot % len(COLOURS)], marker, _DASHES[nth % len(_DASHES)])
     return found
 
 

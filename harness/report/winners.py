@@ -93,14 +93,15 @@ def tabulated(
         if winner is None:
             continue
         part = table(winner)
-        told = {
-            "panel": panel.title,
-            **{name: getattr(panel, name) for name in ("task", "backbone", "device", "budget")},
-            **{"variant": winner.variant, "n_train": winner.n_train, "draw": winner.draw},
-            "n_seeds": winner.answers.n_fits,
+        told = {name: getattr(panel, name) for name in ("title", "task", "backbone", "device", "budget")}
+        told |= {"variant": winner.variant, "draw": winner.draw}
+        columns = {
+            name.replace("title", "panel"): pd.Series(value, part.index, dtype="string") for name, value in told.items()
         }
-        for position, (name, value) in enumerate(told.items()):
-            whole = isinstance(value, int)
-            part.insert(position, name, pd.array([value] * len(part), dtype="Int64" if whole else "string"))
+        columns |= {
+            name: pd.Series(value, part.index, dtype="Int64")
+            for name, value in (("n_train", winner.n_train), ("n_seeds", winner.answers.n_fits))
+        }
+        part = pd.concat([pd.DataFrame(columns), part], axis=1)
         parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -55,8 +55,8 @@ def _section(name: str, command: Any, known: dict[str, Any]) -> Iterator[str]:
         yield table(("argument", "", "meaning"), rows)
     options = [param for param in command.params if _is_option(param) and not param.hidden]
     first = known["run"]
-    shared = {_spelling(param) for param in first.params if _is_option(param)} if name != "run" else set()
-    same = [param for param in options if _spelling(param) in shared]
+    shared = {_told(param) for param in first.params if _is_option(param)} if name != "run" else set()
+    same = [param for param in options if _told(param) in shared]
     if len(same) >= _MANY:
         listed = ", ".join(code(_spelling(param)) for param in same)
         yield f"It takes these options of [`harness run`](#harness-run): {listed}."
@@ -71,6 +71,11 @@ def _is_option(param: Any) -> bool:
 
 def _spelling(param: Any) -> str:
     return " / ".join([*param.opts, *param.secondary_opts])
+
+
+def _told(param: Any) -> tuple[str, ...]:
+    """Return everything that the page says of an option."""
+    return (_spelling(param), _default(param), _sentence(param.help))
 
 
 def _usage(name: str, command: Any) -> str:

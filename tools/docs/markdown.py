@@ -86,6 +86,12 @@ def code(value: object) -> str:
     return f"`{text}`" if text else ""
 
 
+def linked(source: str) -> str:
+    """Return a source whose arXiv numbers and DOIs are links."""
+    source = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
+    return re.sub(r"doi:([^\s;]+\w\)?)(?=[;\s]|$)", r"[doi:\1](<https://doi.org/\1>)", source)
+
+
 def fill(template: str, places: Mapping[str, str]) -> str:
     """Return a hand-written part with each place `{{name}}` replaced by generated Markdown.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,11 @@ def results() -> pd.DataFrame:
     """
     folder = Path(str(shipped("results/reference")))
     files = sorted(folder.rglob("*.jsonl"))
-    frame = comparison(observe(_defaults(files)))
+    records = {file: list(_defaults(file)) for file in files}
+    frame = comparison(observe(itertools.chain.from_iterable(records.values())))
     frame = frame[frame["score"].notna()]
-    timed = comparison(observe(_defaults([folder / name for name in TIMED], with_predictions=False)))
+    alone = [replace(record, predictions=None) for name in TIMED for record in records[folder / name]]
+    timed = comparison(observe(alone))
     seconds = timed[["method", *_PANEL, "train_seconds"]].rename(columns={"train_seconds": "timed_seconds"})
     # Older records have fewer settings: one configuration may have two labels. The one with more seeds counts.
     frame = frame.sort_values("n_seeds", ascending=False, kind="stable").drop_duplicates(["method", *_PANEL])
@@ -66,11 +70,10 @@ def results() -> pd.DataFrame:
     return frame.assign(defaults_chosen_here=[known_tasks()[task] for task in frame["task"]])
 
 
-def _defaults(files: Iterable[Path], *, with_predictions: bool = True) -> Iterator[Record]:
-    for file in files:
-        for record in stream_source(str(file), with_predictions=with_predictions):
-            if record.cell.task in known_tasks() and record.facts.is_evidence and is_default(record):
-                yield record
+def _defaults(file: Path) -> Iterator[Record]:
+    for record in stream_source(str(file)):
+        if record.cell.task in known_tasks() and record.facts.is_evidence and is_default(record):
+            yield record
 
 
 def measured(name: str) -> Iterator[str]:
@@ -112,7 +115,7 @@ def _row(rows: pd.DataFrame) -> tuple[str, ...]:
     mark = "†" if many["defaults_chosen_here"] else ""
     seen = "‡" if text.present(many["backbone_has_seen"]) and many["backbone_has_seen"] else ""
     several = len(rows) > 1
-    seeds = sorted({int(few["n_seeds"]), int(many["n_seeds"])}, reverse=True)
+    seeds = dict.fromkeys((int(few["n_seeds"]), int(many["n_seeds"])))  # one number where both are the same
     return (
         f"[{many['task']}](../suites.md#{many['task']}){mark}{seen}",
         many["metric"].replace("_", " "),

@@ -19,7 +19,7 @@ from tools.docs.describe import (
     setting_text,
     telling_settings,
 )
-from tools.docs.markdown import code, fill, read_docstring, table
+from tools.docs.markdown import code, fill, linked, read_docstring, table
 from tools.docs.measured import measured
 
 _LABELS = (32, 512)
@@ -27,6 +27,10 @@ _LABELS = (32, 512)
 
 _BLOCKS = 6
 """Blocks of the default backbone, all-MiniLM-L6-v2."""
+
+
+_FIXED_BYTES = {"qlora": "half a byte each in the blocks' matrices and 4 bytes each elsewhere"}
+"""Memory of the fixed parameters, for methods that do not keep them in float32."""
 
 
 def method_pages() -> dict[str, str]:
@@ -78,12 +82,6 @@ def _papers(cls: type[Method]) -> str:
     return re.sub(r", (arXiv:[\d.]+|doi:\S+?(?=;|$|\s))", "", cls.source).removesuffix("; peft")
 
 
-def _linked(source: str) -> str:
-    """Return a source whose arXiv numbers and DOIs are links."""
-    source = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
-    return re.sub(r"doi:([^\s;]+\w\)?)(?=[;\s]|$)", r"[doi:\1](<https://doi.org/\1>)", source)
-
-
 def _page(cls: type[Method]) -> Iterator[str]:
     yield f"# {cls.name}"
     yield read_docstring(cls.__doc__).prose
@@ -94,7 +92,7 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("trains", cls.trains),
         ("needs", _needs(cls) or "any transformer"),
         ("kinds of task", ", ".join(f"[{name}](../kinds.md#{name})" for name in _kinds_of(cls))),
-        ("source", _linked(cls.source)),
+        ("source", linked(cls.source)),
         *([("experimental", cls.experimental)] if cls.experimental else []),
         ("version", f"{cls.version}" + (f"; {cls.later_versions()}" if cls.later_versions() else "")),
     ]
@@ -179,8 +177,8 @@ def _cost(cls: type[Method]) -> Iterator[str]:
         )
     elif many.steps and many.texts_per_step:
         yield (
-            "Almost all parameters are fixed, at 4 bytes each. A trained one takes 16: weight, gradient and two "
-            "moments of AdamW."
+            f"Almost all parameters are fixed, at {_FIXED_BYTES.get(cls.name, '4 bytes each')}. A trained one takes 16 "
+            "bytes: weight, gradient and two moments of AdamW."
         )
     yield _prediction(many)
 
@@ -190,12 +188,11 @@ def _steps(few: Workload, many: Workload) -> str:
         f"{load.steps:,} steps of {load.texts_per_step} texts with {labels} labels"
         for load, labels in ((few, _LABELS[0]), (many, _LABELS[1]))
     ]
-    passes = f"{many.passes_per_text:.2g}".removesuffix(".0")
+    passes = f"{many.passes_per_text:.2g} forward pass{'' if many.passes_per_text == 1 else 'es'}"
     total = many.encoded + many.steps * many.texts_per_step * many.passes_per_text
-    back = "backward pass included"
     return (
-        f"A fit takes {sizes[0]}, and {sizes[1]}. A text of a step costs {passes} forward passes, {back}: "
-        f"{total:,.0f} forward passes in all with {_LABELS[1]} labels."
+        f"A fit takes {sizes[0]}, and {sizes[1]}. With its backward pass, a text of a step costs as much as {passes}. "
+        f"That makes {total:,.0f} forward passes in all with {_LABELS[1]} labels."
     )
 
 

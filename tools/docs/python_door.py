@@ -126,8 +126,8 @@ def _call(name: str, member: Any) -> str:
         return name
     function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
     parameters = [one for one in inspect.signature(function).parameters.values() if one.name not in ("self", "cls")]
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-    listed = []
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    listed: list[str] = []
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and "*" not in "".join(listed):
             listed.append("*")

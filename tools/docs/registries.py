@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.methods import methods
-from harness.metrics import metrics
+from harness.metrics import MetricSpec, metrics
 from harness.planning import load_suite, suite_names, suite_origin
 from harness.tasks import FORMS, Kind, kinds
 from tools.docs.describe import own, serves_kind
-from tools.docs.markdown import code, fill, read_docstring, table
+from tools.docs.markdown import code, fill, linked, read_docstring, table
 
 FIRST = ("quickstart", "sentiment", "topics", "questions", "spam", "everything")
 """Suites that the page lists first; the others follow by name."""
@@ -65,27 +65,40 @@ def _kind(kind: Kind) -> Iterator[str]:
 
 def metrics_page() -> str:
     """Return the Markdown of the page on metrics."""
-    rows = []
-    for spec in metrics:
-        if not own(metrics, spec.name):
-            continue
-        scored = ", ".join(code(kind.name) for kind in kinds if own(kinds, kind.name) and spec.name in kind.metrics)
-        high = "no limit" if spec.high is None else f"{spec.high:g}"
-        better = "higher" if spec.higher_is_better else "lower"
-        over = "rows" if spec.mean_over_rows else "the test set"
-        rows.append(
-            (
-                code(spec.name),
-                spec.description,
-                f"{spec.low:g} to {high}",
-                better,
-                over,
-                scored or "beside other metrics",
-                spec.source.replace("<", "&lt;"),
-            )
+    ours = [spec for spec in metrics if own(metrics, spec.name)]
+    rows = [
+        (
+            f"[`{spec.name}`](#{spec.name})",
+            _range(spec),
+            "higher" if spec.higher_is_better else "lower",
+            ", ".join(_scored(spec)) or "no kind",
         )
-    headings = ("metric", "meaning", "range", "better", "computed over", "main metric of", "source")
-    return fill("metrics.md", {"metrics": table(headings, rows)})
+        for spec in ours
+    ]
+    return fill(
+        "metrics.md",
+        {
+            "metrics": table(("metric", "range", "better", "main metric of"), rows, right=(1,)),
+            "each": "\n\n".join("\n\n".join(_metric(spec)) for spec in ours),
+        },
+    )
+
+
+def _range(spec: MetricSpec) -> str:
+    return f"from {spec.low:g}" if spec.high is None else f"{spec.low:g} to {spec.high:g}"
+
+
+def _scored(spec: MetricSpec) -> list[str]:
+    """Return links to the kinds that a metric may be the main one of."""
+    scored = [kind.name for kind in kinds if own(kinds, kind.name) and spec.name in kind.metrics]
+    return [f"[{name}](kinds.md#{name})" for name in scored]
+
+
+def _metric(spec: MetricSpec) -> Iterator[str]:
+    yield f"### {spec.name}"
+    yield spec.description
+    how = "a mean over test rows" if spec.mean_over_rows else "a figure of all test rows together"
+    yield f"- computed as: {how}\n- source: {linked(spec.source)}"
 
 
 def suites_page() -> str:
@@ -105,14 +118,13 @@ def suites_page() -> str:
             suite.description,
             ", ".join(f"[{task}](#{task})" for task in suite.tasks),
             ", ".join(map(str, suite.sizes)),
-            ", ".join(map(str, suite.seeds)),
         )
         for name, suite in suites.items()
     ]
     return fill(
         "suites.md",
         {
-            "suites": table(("suite", "what it asks", "tasks", "sizes", "seeds"), listed),
+            "suites": table(("suite", "what it asks", "tasks", "sizes"), listed, right=(3,)),
             "each_suite": "\n\n".join("\n\n".join(_suite(suite)) for suite in suites.values()),
             "each_task": "\n\n".join("\n\n".join(_task(tasks[name], used_in[name])) for name in sorted(tasks)),
         },
@@ -126,6 +138,7 @@ def _suite(suite: Any) -> Iterator[str]:
     facts = [
         ("backbone", ", ".join(map(code, backbones))),
         ("methods", ", ".join(map(_method, suite.methods))),
+        ("seeds", ", ".join(map(str, suite.seeds))),
         ("budget of a fit", code(suite.budget.label()) if suite.budget else "the methods' own lengths"),
         *([("sets of budgets", ", ".join(budgets))] if budgets else []),
     ]
@@ -149,7 +162,7 @@ def _task(spec: Any, suites: list[str]) -> Iterator[str]:
         ("data", code(spec.data.label()) + (f", revision `{spec.data.revision}`" if spec.data.revision else "")),
         ("longest text", f"{spec.max_length} tokens; a longer one loses its {cut}"),
         ("licence", spec.licence),
-        ("cite", spec.citation or ""),
+        ("cite", linked(spec.citation or "")),
         ("defaults were chosen on it", "yes" if spec.chosen_on else ""),
         ("backbones that have seen it", ", ".join(map(code, spec.seen_by))),
         ("shares texts with", "; ".join(spec.overlaps)),

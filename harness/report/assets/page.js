@@ -253,6 +253,16 @@ document.querySelectorAll(".use[title], .method[title]").forEach((name) => {
   name.dataset.tip = name.title;
   name.removeAttribute("title");
 });
+// Names of methods in the tables that are written beforehand get their tooltips.
+const settingsOf = new Map(report.panels.flatMap(rowsOf).filter((row) => row.settings).map((row) => [row.name, row]));
+if (settingsOf.size) {
+  document.querySelectorAll("#standings td.name, #standings td.words, #failures tbody th").forEach((cell) => {
+    const parts = cell.textContent.split(/(, |: |; )/);
+    if (parts.some((part) => settingsOf.has(part))) {
+      cell.replaceChildren(...parts.map((part) => (settingsOf.has(part) ? named(settingsOf.get(part)) : part)));
+    }
+  });
+}
 measureHead();
 show();
 openTarget();

@@ -1,4 +1,4 @@
-"""Table and figures: mean ranks of methods over tasks, with their critical difference."""
+"""Table and figures: mean ranks of methods over tasks; over at least five tasks, with their critical difference."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from harness.analysis import cliques
+from harness.analysis import MIN_TESTED_TASKS, cliques
 from harness.report.across import TaskRanking
 from harness.report.axes import look, wrapped
 from harness.report.blocks import Block, Picture, Words
+from harness.report.direct import LABEL_SIZE, settle
+from harness.report.highlights import GREY, MOST_COLOURED
 from harness.report.views.base import ReportData, View, views
 from harness.support import text
 
@@ -22,7 +27,7 @@ def across_frame(rankings: list[TaskRanking]) -> pd.DataFrame:
     """Return one row per ranking and method; methods that are not ranked have null ranks.
 
     Columns: title, variant, mean_rank, mean_score (null where metrics differ), n_tasks, n_tasks_in_all, n_ranked_on,
-    friedman_p, critical_difference.
+    friedman_p and critical_difference (null for fewer than five tasks).
     """
     rows = []
     for ranked in rankings:
@@ -54,55 +59,44 @@ def across_frame(rankings: list[TaskRanking]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in dtypes.items()})
 
 
-def draw_critical_differences(ranked: TaskRanking) -> Figure:
-    """Draw mean ranks on a line, best on the left; bars join methods that are not shown to differ (Demsar, 2006)."""
+def draw_ranks(ranked: TaskRanking) -> Figure:
+    """Draw the mean rank of each method, a row each, best on top.
+
+    Where ranks are tested, bars on the right join methods that are not shown to differ (Demsar, 2006).
+    """
     ranking = ranked.ranking
-    n = len(ranked.methods)
-    joined = cliques(ranking.mean_ranks, ranking.critical_difference)
-    half = (n + 1) // 2
+    names = [text.plain(method) for method in ranked.methods]
+    n, tasks = len(names), len(ranked.tasks)
+    tested = "not tested" if ranking.p_value is None else f"Friedman p = {ranking.p_value:.2g}"
     with look():
-        figure = Figure(figsize=(8.4, 1.7 + 0.26 * half + 0.14 * len(joined)), layout="constrained")
+        figure = Figure(figsize=(8.4, 1.7 + 0.22 * n), layout="constrained")
         axes = figure.subplots()
-        axes.set_axis_off()
-        low, high = 1.0, float(n)
-        bottom = 0.55 + 0.22 * len(joined)
-        axes.plot([low, high], [0, 0], color="#444444", linewidth=1.2)
-        for tick in range(1, n + 1):
-            axes.plot([tick, tick], [0, -0.12], color="#444444", linewidth=1.2)
-            axes.text(tick, -0.2, str(tick), ha="center", va="bottom", fontsize=9)
-        span = high - low
-        for i, (method, rank) in enumerate(zip(ranked.methods, ranking.mean_ranks, strict=True)):
-            on_left = i < half
-            level = bottom + 0.42 * (i if on_left else n - 1 - i)
-            edge = low - 0.04 * span if on_left else high + 0.04 * span
-            axes.plot([rank, rank, edge], [0, level, level], color="#777777", linewidth=0.9)
-            name = f"{text.plain(method)[:36]} ({rank:.2f})"
-            axes.text(
-                edge - 0.01 * span if on_left else edge + 0.01 * span,
-                level,
-                name,
-                ha="right" if on_left else "left",
-                va="center",
-                fontsize=9,
-            )
+        colours = [_BLUE if i < MOST_COLOURED else GREY for i in range(n)]
+        at = np.arange(n)
+        axes.hlines(at, 1, ranking.mean_ranks, color=colours, linewidth=1.4, zorder=2)
+        axes.scatter(ranking.mean_ranks, at, s=42, color=colours, zorder=3)
+        for y, rank in zip(at, ranking.mean_ranks, strict=True):
+            axes.annotate(f"{rank:.2f}", (rank, y), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks(at, names, fontsize=LABEL_SIZE)
+        axes.set_ylim(n - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        joined = [] if ranking.critical_difference is None else cliques(ranking.mean_ranks, ranking.critical_difference)
+        start = n + 0.09 * n
         for i, (first, last) in enumerate(joined):
-            ends = [ranking.mean_ranks[first] - 0.02 * span, ranking.mean_ranks[last] + 0.02 * span]
-            axes.plot(ends, [0.3 + 0.22 * i] * 2, color="#0173b2", linewidth=4, solid_capstyle="butt")
-        width = ranking.critical_difference
-        shown = min(width, span)
-        axes.plot([low, low + shown], [-0.75, -0.75], color="#d55e00", linewidth=2)
-        beyond = ", wider than the line" if width > span else ""
-        axes.text(
-            low, -0.83, f"critical difference {width:.2f}{beyond}", ha="left", va="bottom", fontsize=9, color="#a04000"
-        )
-        axes.set_xlim(low - 0.55 * span, high + 0.55 * span)
-        axes.set_ylim(bottom + 0.42 * half, -1.15)
-        tasks = len(ranked.tasks)
-        axes.set_title(
-            f"Mean rank over {tasks} tasks (Friedman p = {ranking.p_value:.2g})\n{wrapped(ranked.title)}",
-            loc="left",
-            fontsize=11,
-        )
+            axes.plot([start + 0.018 * n * i] * 2, [first - 0.3, last + 0.3], color=_ORANGE, linewidth=2.5)
+        axes.set_xlim(1 - 0.02 * n, start + 0.018 * n * max(1, len(joined)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
+        said = f"mean rank over {text.counted(tasks, 'task')} (1 is best)"
+        if ranking.critical_difference is None:
+            said += f"\ndifferences are not tested: that needs at least {MIN_TESTED_TASKS} tasks"
+        else:
+            said += "\norange bars join methods that are not shown to differ "
+            said += f"(critical difference {ranking.critical_difference:.2f})"
+        axes.set_xlabel(said)
+        axes.set_title(f"Mean rank over {text.counted(tasks, 'task')} ({tested})\n{wrapped(ranked.title)}",
+                       loc="left", fontsize=11)  # fmt: skip
+        sns.despine(ax=axes, left=True)
+        settle(figure)
     return figure
 
 
@@ -110,10 +104,12 @@ _MOST_PICTURES = 8
 _MOST_METHODS = 24  # more of them make a picture too tall for the page
 
 _LEAD = (
-    "Mean ranks (1 is best) over the tasks that all ranked methods ran on. Methods joined by a bar are not shown to "
-    "differ (Nemenyi's test, 5 % level, after Friedman's). With few tasks almost no difference can be shown."
+    "Mean ranks (1 is best) over the tasks that all ranked methods ran on. Bars join methods that are not shown to "
+    "differ (Nemenyi's test at the 5 % level, after Friedman's). Few tasks show hardly any difference, and fewer than "
+    f"{MIN_TESTED_TASKS} are not tested."
 )
 _NOTHING = "No two methods ran on the same two tasks at the same size, so there is nothing to rank."
+_BLUE, _ORANGE = "#0173b2", "#d55e00"
 
 
 def _blocks(report: ReportData) -> Iterator[Block]:
@@ -128,8 +124,9 @@ def _blocks(report: ReportData) -> Iterator[Block]:
         n_on_page += on_page
         ranks = zip(ranked.methods, ranked.ranking.mean_ranks, strict=True)
         alt = "Mean ranks: " + ", ".join(f"{text.plain(name)} {rank:.2f}" for name, rank in ranks)
-        alt += f"; critical difference {ranked.ranking.critical_difference:.2f}."
-        draw = partial(draw_critical_differences, ranked)
+        width = ranked.ranking.critical_difference
+        alt += "; not tested." if width is None else f"; critical difference {width:.2f}."
+        draw = partial(draw_ranks, ranked)
         yield Picture(f"ranks-{i + 1}", f"Mean ranks: {ranked.title}", draw, alt, on_page=on_page)
 
 

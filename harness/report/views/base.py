@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from harness.report.across import TaskRanking, across_tasks
 from harness.report.blocks import Block, Picture
 from harness.report.contrasts import groups, standings
+from harness.report.highlights import coloured, highlighted
 from harness.report.known_rows import KnownTexts
 from harness.report.observations import Observations, RecordSource, observe
 from harness.report.panels import Panel, curves_of, panels
@@ -71,6 +72,11 @@ class ReportData:
         scored = groups(self.observations)
         found = {panel.title: winner_of(panel, self.observations, scored, self.texts) for panel in self.panels}
         return {title: winner for title, winner in found.items() if winner is not None}
+
+    def styles_of(self, panel: Panel) -> dict[str, Style]:
+        """Return the style of each line in the figures of one panel: the most important are coloured."""
+        lines = list(curves_of(panel)["line"].unique())
+        return coloured(lines, highlighted(panel, self.standings_of(panel)), self.styles)
 
     def standings_of(self, panel: Panel) -> pd.DataFrame:
         """Return the rows of `standings` of one panel."""
@@ -144,7 +150,9 @@ def panel_figure(
             return
         found = data(panel)
         if found[needs].notna().any():
-            yield Picture(stem, f"{title}: {panel.title}", partial(draw, found, report.styles), on_page=on_page)
+            yield Picture(
+                stem, f"{title}: {panel.title}", partial(draw, found, report.styles_of(panel)), on_page=on_page
+            )
 
     return View(position=position, in_panel=blocks)
 

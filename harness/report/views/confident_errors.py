@@ -6,18 +6,21 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.report.blocks import Block, Words, folded, said
+from harness.report.blocks import Block, Words, said
 from harness.report.class_tables import WORTH_READING, errors_table, errors_with_texts
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
-from harness.report.winners import Winner, tabulated
+from harness.report.winners import tabulated
 
 _NO_PROBABILITIES = (
-    "These predictions have no probabilities, so that the errors have no order. Every seed gets these rows wrong."
+    "Its predictions have no probabilities, so that the errors have no order. Every seed gets these rows wrong."
 )
 _NO_TEXTS = (
-    "The records hold no texts, so that rows are shown by their number. To see the texts, give the same "
-    "`harness run` again where its data are: it runs nothing twice."
+    "The records hold no texts, so rows are shown by their number, from 0. The report of `harness run` shows the texts "
+    "of your own data and of a mirror. The same command again runs nothing twice."
+)
+_QUOTED = (
+    "The texts are quoted from the data and shortened. Check that you may share them before you share this report."
 )
 
 
@@ -26,16 +29,14 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     if winner is None:
         return
     found = errors_with_texts(winner.answers, winner.known)
-    if not found.empty:
-        title = "Errors of every seed" if winner.answers.confidence is None else "Most confident errors"
-        yield Words(f"{title}:")
-        yield from folded(title, _inside(winner, found))
-
-
-def _inside(winner: Winner, found: pd.DataFrame) -> Iterator[Block]:
-    yield said(_NO_PROBABILITIES if winner.answers.confidence is None else WORTH_READING)
-    if winner.known is None:
-        yield Words(_NO_TEXTS, said(_NO_TEXTS.replace("`", "")).html)
+    if found.empty:
+        return
+    yield said(
+        f"Test rows that {winner.variant} gets wrong most confidently. {WORTH_READING}"
+        if winner.answers.confidence is not None
+        else f"Test rows that {winner.variant} gets wrong. {_NO_PROBABILITIES}"
+    )
+    yield Words(_NO_TEXTS, said(_NO_TEXTS.replace("`", "")).html) if winner.known is None else said(_QUOTED)
     yield errors_table(found)
 
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from harness.analysis import ClassAnswers, confusion_matrix, confusions
 from harness.report.axes import look, wrapped
-from harness.report.blocks import Block, Picture, Words, folded, said
+from harness.report.blocks import Block, Picture, Words, said
 from harness.report.class_tables import confusions_table, worst_confusion
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
-from harness.report.winners import Winner, tabulated
+from harness.report.winners import tabulated
 from harness.support import text
 
 _MOST_CLASSES = 20
@@ -26,6 +26,7 @@ _MOST_CLASSES = 20
 
 _MOST_PAIRS = 15
 _LONGEST_NAME = 24
+_FIELD_INCHES = 0.5
 _LEAST_SHARE = 0.005
 """Share below which a field stays empty: it would be rounded to 0 %."""
 
@@ -41,13 +42,11 @@ def shares_of(answers: ClassAnswers) -> npt.NDArray[np.float64]:
 def draw_confusions(answers: ClassAnswers, title: str, panel: str) -> Figure:
     """Draw the matrix: right classes in rows, predicted ones in columns, each field in percent of its row."""
     shares, names = shares_of(answers), _names(answers)
-    longest = max(map(len, names))
-    side = 0.5 * len(names) + 0.085 * longest
-    width, height = max(5.4, 1.2 + side), max(3.4, 1.0 + side)
-    letters = int(9 * width)
+    side = _FIELD_INCHES * len(names)
+    letters = max(72, int(12 * side))
     with look():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(side, side))
+        axes = figure.add_axes((0, 0, 1, 1))  # labels stand outside; figures are cut to what is drawn
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), share in np.ndenumerate(shares):
             if share >= _LEAST_SHARE:
@@ -59,7 +58,7 @@ def draw_confusions(answers: ClassAnswers, title: str, panel: str) -> Figure:
         axes.set_yticks(range(len(names)), labels)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("right class (test rows)")
-        figure.suptitle(f"{wrapped(title, letters)}\n{wrapped(panel, letters)}", x=0.01, ha="left", fontsize=10)
+        axes.set_title(f"{wrapped(title, letters)}\n{wrapped(panel, letters)}", loc="left", fontsize=10)
     return figure
 
 
@@ -105,17 +104,11 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     if found.empty:
         yield said(f"{winner.variant} predicts the right class of every test row.")
         return
-    worst = worst_confusion(found)
-    yield Words(text.markdown(f"Most frequent confusion (right → predicted): {worst}."))
-    yield from folded(f"Confusions: most often {worst}", _inside(winner, panel, found))
-
-
-def _inside(winner: Winner, panel: Panel, found: pd.DataFrame) -> Iterator[Block]:
-    yield Words(html=said(f"{winner.basis}.").html)
+    yield said(f"Most frequent confusion of {winner.variant} (right → predicted): {worst_confusion(found)}.")
     if winner.answers.n_classes > _MOST_CLASSES:
         yield confusions_table(found.head(_MOST_PAIRS))
         return
-    title = f"Confusions of {winner.variant}, in % of each right class"
+    title = f"Confusions of {winner.variant}, % of each right class"
     draw = partial(draw_confusions, winner.answers, title, panel.title)
     yield Picture("confusions", f"{title}: {panel.title}", draw, on_page=False)
     told = said("Each row is a right class. Its fields show how its test rows are predicted, in %.")

@@ -35,8 +35,8 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     missing = int(report.comparison["n_missing"].fillna(0).sum())
     if missing:
         yield _said(
-            f"{missing} cells are missing: other methods have those seeds at those sizes. Means are over the seeds "
-            "that are there."
+            f"{text.counted(missing, 'missing cell')}: other methods have those seeds at those sizes. Means are over "
+            "the seeds that are there."
         )
     if failed.empty:
         yield _said("Everything that was tried ended with a score.")
@@ -57,9 +57,9 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     ]
     yield TableBlock("What did not work", full, rows, n_names=len(full), on_page=False)
     if len(rows) > _MOST_ON_PAGE:
-        yield _said(f"The first {_MOST_ON_PAGE} of {len(rows)} kinds; failures.csv has all of them.")
+        yield _said(f"The first {_MOST_ON_PAGE} of {text.counted(len(rows), 'kind')}; failures.csv lists them all.")
     short = [
-        [text.plain(method)[:120], status, labels, text.plain(task)[:60], seeds[:40], reason]
+        [text.plain(method), status, labels, text.plain(task)[:60], seeds[:40], reason]
         for status, method, labels, task, _, _, seeds, reason in rows[:_MOST_ON_PAGE]
     ]
     header = ["method", "what", "labels", "task", "seeds", "reason"]

@@ -69,7 +69,7 @@ def draw_heat_map(data: pd.DataFrame, title: str) -> Figure:
     behind = data.pivot_table(index="variant", columns="task", values="behind", sort=False)
     order = behind.mean(axis=1).sort_values(kind="stable").index
     scores, behind = scores.loc[order], behind.loc[order]
-    names = [text.plain(str(name))[:40] for name in scores.index]
+    names = [text.plain(str(name)) for name in scores.index]
     with look():
         figure = Figure(
             figsize=(1.6 + 0.25 * max(map(len, names)) / 2.5 + 1.1 * len(scores.columns), 1.4 + 0.32 * len(names)),

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from harness.report.axes import height_for, look, wrapped
+from harness.report.axes import look, others, panel_axes, wrapped
+from harness.report.direct import LABEL_SIZE, Named, label_ends, settle
 from harness.report.panels import Panel, curves_of
 from harness.report.styles import Style
 from harness.report.views.base import panel_figure, views
+from harness.report.views.learning_curves import set_size_ticks
 from harness.support import text
 
 
@@ -24,35 +25,59 @@ def memory_of(panel: Panel) -> pd.DataFrame:
 
 
 def draw_memory(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
-    """Draw `memory_of` one panel: a line a method."""
+    """Draw `memory_of` one panel: a line a method; with one size, a row a method."""
     known = data[data["peak_bytes"].notna() & (data["n_train"] > 0)]
+    if known["n_train"].nunique() < 2:
+        return _draw_rows(data, drawn)
+    lines = list(known["line"].unique())
     with look():
-        figure = Figure(figsize=(7.2, height_for(known["line"].nunique(), 4.4)), layout="constrained")
-        axes = figure.subplots()
-        for line in known["line"].unique():
-            own, style = known[known["line"] == line].sort_values("n_train"), drawn[str(line)]
+        figure, axes = panel_axes(data, 4.4)
+        ends = []
+        for line in lines:
+            own, style = known[known["line"] == line].sort_values("n_train"), drawn[line]
+            x, y = own["n_train"].astype(float), own["peak_bytes"].astype(float)
+            if style.is_muted:
+                axes.plot(x, y, color=style.colour, linewidth=0.8, zorder=1)
+                axes.scatter(x, y, s=5, color=style.colour, zorder=1)
+                continue
             looks: dict[str, Any] = {"color": style.colour, "linestyle": style.dash, "marker": style.marker}
-            axes.plot(
-                own["n_train"].astype(float),
-                own["peak_bytes"].astype(float),
-                **looks,
-                markeredgecolor="white",
-                label=f" {str(line)[:34]}",
-            )
-        if len(known):
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(sorted(known["n_train"].astype(int).unique()))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.minorticks_off()
+            axes.plot(x, y, **looks, markeredgecolor="white", zorder=3)
+            ends.append(Named(float(x.iloc[-1]), float(y.iloc[-1]), line, style.colour))
+        axes.set_xscale("log", base=2)
+        set_size_ticks(axes, sorted(int(size) for size in known["n_train"].unique()))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.memory(value)))
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("training labels (n_train)")
-        axes.set_ylabel("peak memory above the baseline (median over seeds)")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0)
-        title = str(data["panel"].iloc[0]) if len(data) else ""
-        axes.set_title(f"Peak memory against training size\n{wrapped(title, 64)}", loc="left", fontsize=11)
-        sns.despine(ax=axes)
+        axes.set_xlabel(f"training labels (n_train){others(lines, drawn)}")
+        axes.set_ylabel("peak memory above the baseline\n(median over seeds)")
+        axes.set_title(f"Peak memory against training size\n{_title(data)}", loc="left", fontsize=11)
+        settle(figure, [end.name for end in ends])
+        label_ends(axes, ends)
+    return figure
+
+
+def _title(data: pd.DataFrame) -> str:
+    return wrapped(data["panel"].iloc[0])
+
+
+def _draw_rows(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
+    """Draw the memory of each method as a bar, the least on top."""
+    known = data[data["peak_bytes"].notna()].sort_values(["peak_bytes", "line"]).drop_duplicates("line", keep="last")
+    with look():
+        figure, axes = panel_axes(data, 1.6 + 0.22 * len(known))
+        colours = [drawn[line].colour for line in known["line"]]
+        axes.barh(range(len(known)), known["peak_bytes"].astype(float), color=colours, height=0.65)
+        for at, value in enumerate(known["peak_bytes"].astype(float)):
+            axes.text(value, at, f" {text.memory(value)}", va="center", fontsize=8)
+        axes.set_yticks(range(len(known)), list(known["line"]), fontsize=LABEL_SIZE)
+        axes.set_ylim(len(known) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(0, 1.12 * float(known["peak_bytes"].max() or 1) if len(known) else 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.memory(value)))
+        axes.set_xlabel(f"peak memory above the baseline (median over seeds){others(list(known['line']), drawn)}")
+        sizes = sorted(int(size) for size in known["n_train"].unique() if size > 0)
+        at_size = f" at {text.counted(sizes[0], 'training label')}" if sizes else ""
+        axes.set_title(f"Peak memory{at_size}\n{_title(data)}", loc="left", fontsize=11)
+        settle(figure)
     return figure
 
 

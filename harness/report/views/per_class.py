@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from harness.analysis import per_class
-from harness.report.blocks import Block, Words, folded, said
+from harness.report.blocks import Block, Words, said
 from harness.report.class_tables import RECALL_AND_PRECISION, per_class_table
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
-from harness.report.winners import Winner, tabulated
+from harness.report.winners import tabulated
 from harness.support import text
 
 _MOST_ROWS = 20
@@ -23,15 +23,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
         return
     found = per_class(winner.answers)
     yield Words(f"### Where {text.markdown(winner.variant)} is wrong")
-    yield Words(text.markdown(f"The best of this panel at its largest size: {winner.basis}."))
-    scored = found[found["recall"].notna()]
-    lowest = f": the lowest recall is {text.score(scored['recall'].iloc[0])} ({scored['class'].iloc[0][:60]})"
-    yield from folded(f"Scores by class{lowest if len(scored) else ''}", _inside(winner, found))
-
-
-def _inside(winner: Winner, found: pd.DataFrame) -> Iterator[Block]:
-    yield Words(html=said(f"{winner.basis}.").html)
-    yield said(RECALL_AND_PRECISION)
+    yield said(f"The best of this panel at its largest size is {winner.basis}. {RECALL_AND_PRECISION}")
     if len(found) > _MOST_ROWS:
         yield said(f"The {_MOST_ROWS} classes with the lowest recall, of {len(found)}; per_class.csv has all of them.")
     yield per_class_table(found.head(_MOST_ROWS))

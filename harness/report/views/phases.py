@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from harness.report.axes import look, wrapped
+from harness.report.direct import LABEL_SIZE, settle
 from harness.report.panels import Panel
 from harness.report.styles import Style
 from harness.report.views.base import panel_figure, views
@@ -32,37 +33,42 @@ def phases_of(panel: Panel) -> pd.DataFrame:
 
 
 def draw_phases(data: pd.DataFrame, _: Mapping[str, Style] | None = None) -> Figure:
-    """Draw `phases_of` one panel as stacked bars on a linear axis, on which phases add up.
+    """Draw `phases_of` one panel as stacked bars on a linear axis, on which phases add up; the fastest is on top.
 
     The seconds stand beside each bar, since a fast method's bar may be too short to see.
     """
     wide = data.pivot_table(index="variant", columns="phase", values="seconds", sort=False, dropna=False)
     wide = wide.reindex(columns=list(PHASES)).astype(float)
+    total = wide.sum(axis=1, min_count=1)
+    wide = wide.loc[total.sort_values(kind="stable").index]
     is_known = wide.notna().any(axis=1).to_numpy()
     wide = wide.fillna(0.0)
-    names = [text.plain(str(name))[:40] for name in wide.index]
+    names = [text.plain(str(name)) for name in wide.index]
     palette = sns.color_palette("colorblind").as_hex()
     colours = dict(zip(PHASES, (palette[9], palette[1], palette[0], palette[7]), strict=True))
     with look():
-        figure = Figure(figsize=(7.6, 1.4 + 0.3 * len(names)), layout="constrained")
+        figure = Figure(figsize=(8.4, 1.7 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         at = np.arange(len(names))
         left = np.zeros(len(names))
         for phase in PHASES:
-            label = phase.removesuffix("_seconds")
-            axes.barh(at, wide[phase], left=left, color=colours[phase], label=label, height=0.7)
-            left += wide[phase].to_numpy()
-        for y, total, known in zip(at, left, is_known, strict=True):
-            said = text.seconds(float(total)) if known else "not known"
-            axes.text(float(total), float(y), f" {said}", va="center", fontsize=8)
-        axes.set_yticks(at, names)
-        axes.invert_yaxis()
+            if wide[phase].sum() > 0:
+                label = phase.removesuffix("_seconds")
+                axes.barh(at, wide[phase], left=left, color=colours[phase], label=label, height=0.7)
+                left += wide[phase].to_numpy()
+        for y, seconds, known in zip(at, left, is_known, strict=True):
+            said = text.seconds(float(seconds)) if known else "not known"
+            axes.text(float(seconds), float(y), f" {said}", va="center", fontsize=8)
+        axes.set_yticks(at, names, fontsize=LABEL_SIZE)
+        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(0, (left.max() or 1.0) * 1.14)
         axes.set_xlabel("seconds at the largest size of each method (median over seeds)")
-        axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8)
-        axes.set_title(f"Seconds by phase\n{wrapped(data['panel'].iloc[0], 64)}", loc="left", fontsize=11, pad=22)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=True, framealpha=1, edgecolor="white", loc="upper right", fontsize=LABEL_SIZE)
+        axes.set_title(f"Seconds by phase\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
         sns.despine(ax=axes)
+        settle(figure)
     return figure
 
 

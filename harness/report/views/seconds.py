@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis import pareto_front
-from harness.report.axes import error_bars, legend, look, markers, panel_axes, wrapped
+from harness.report.axes import error_bars, look, markers, others, panel_axes, wrapped
+from harness.report.direct import Named, label_points, settle
 from harness.report.panels import Panel, curves_of
 from harness.report.styles import Style
 from harness.report.tables import each
@@ -49,7 +47,8 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: Mapping[str, Style]) -
         figure, axes = panel_axes(data)
         known = data[data["train_seconds"].notna()]
         sizes = sorted(int(size) for size in known["n_train"].unique())
-        areas = dict(zip(sizes, np.linspace(34, 120, len(sizes)) if len(sizes) > 1 else [64.0], strict=False))
+        labelled = [size for size in sizes if size > 0]
+        areas = dict(zip(labelled, np.linspace(34, 120, len(labelled)) if len(labelled) > 1 else [64.0], strict=False))
         known = known.assign(x=known["train_seconds"].astype(float).clip(lower=_FLOOR_SECONDS))
         front = known[known["on_front"]].sort_values("x")
         if len(front) > 1:
@@ -60,22 +59,47 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: Mapping[str, Style]) -
         for line in lines:
             own, style = known[known["line"] == line].sort_values("n_train"), drawn[line]
             x, y = own["x"].to_numpy(float), own["score"].to_numpy(float)
+            if style.is_muted:
+                axes.scatter(x, y, s=14, color=style.colour, zorder=1)
+                continue
             axes.plot(x, y, color=style.colour, linewidth=0.9, alpha=0.45, zorder=1)
             error_bars(axes, x, own, style, alpha=0.35)
             for at, score, row in zip(x, y, each(own), strict=True):
-                markers(axes, [at], [score], style, filled=bool(row.on_front), area=areas[int(row.n_train)])
-        _seconds_axis(axes, known["x"])
+                markers(axes, [at], [score], style, filled=bool(row.on_front), area=areas.get(int(row.n_train), 34.0))
+        _seconds_axis(axes, known["x"], _keys(data, areas, len(front), lines, drawn))
         axes.set_ylabel(text.plain(str(data["metric"].iloc[0])))
         axes.set_title(f"Score against seconds of training\n{wrapped(data['panel'].iloc[0])}", loc="left", fontsize=11)
-        points = [(line, replace(drawn[line], dash="none"), False) for line in lines]
-        legend(axes, points, extra=_keys(areas))
-        if n_unknown := len(data) - len(known):
-            axes.text(0, -0.2, f"{n_unknown} not drawn: seconds unknown", transform=axes.transAxes, fontsize=8)
+        axes.margins(y=0.12)
+        settle(figure)
+        coloured = [line for line in lines if not drawn[line].is_muted]
+        named = [_labelled(known[known["line"] == line], line, drawn[line]) for line in coloured]
+        label_points(axes, named, known[["x", "score"]].astype(float).to_numpy())
     return figure
 
 
-def _seconds_axis(axes: Axes, seconds: pd.Series[float]) -> None:
-    axes.set_xlabel("seconds of training: encoding, tuning and fitting (median over seeds)")
+def _labelled(own: pd.DataFrame, line: str, style: Style) -> Named:
+    """Return the point that bears the name of a line: its best on the front, else the one of most labels."""
+    on_front = own[own["on_front"]]
+    last = (on_front if len(on_front) else own).sort_values("n_train").iloc[-1]
+    return Named(float(last["x"]), float(last["score"]), line, style.colour)
+
+
+def _keys(
+    data: pd.DataFrame, areas: Mapping[int, float], n_front: int, lines: list[str], drawn: Mapping[str, Style]
+) -> str:
+    """Return what markers mean, on further lines below the axis."""
+    front = "dashed line and filled markers: Pareto front" if n_front > 1 else "filled marker: Pareto front"
+    parts = [front] if n_front else []
+    if len(areas) > 1:
+        parts.append(f"larger markers: more labels ({min(areas):,} to {max(areas):,})")
+    said = f"\n{'; '.join(parts)}" if parts else ""
+    if n_unknown := int(data["train_seconds"].isna().sum()):
+        said += f"\n{n_unknown} not drawn: seconds unknown"
+    return said + others(lines, drawn)
+
+
+def _seconds_axis(axes: Axes, seconds: pd.Series[float], keys: str) -> None:
+    axes.set_xlabel(f"seconds of training: encoding, tuning and fitting (median over seeds){keys}")
     if seconds.empty:
         axes.xaxis.set_major_locator(NullLocator())
         return
@@ -96,19 +120,6 @@ def _seconds_axis(axes: Axes, seconds: pd.Series[float]) -> None:
 def _seconds_tick(value: float) -> str:
     shown = f"{value:,.10f}".rstrip("0").rstrip(".")
     return f"≤ {shown}" if value <= _FLOOR_SECONDS * 1.01 else shown
-
-
-def _keys(areas: dict[int, float]) -> list[Line2D]:
-    """Return legend entries for the markers: on the front or not, and how many labels."""
-    dot: dict[str, Any] = {"linestyle": "none", "marker": "o"}
-    front = Line2D([], [], color=_FRONT, linestyle="--", linewidth=1.3, marker="o", markersize=7, label="Pareto front")
-    off = Line2D([], [], markeredgecolor=_FRONT, markerfacecolor="white", markersize=7, label="not on it", **dot)
-    ends = sorted({min(areas), max(areas)}) if areas else []
-    sizes = [
-        Line2D([], [], color="#aaaaaa", markersize=math.sqrt(areas[size]), label=f"{size:,} labels", **dot)
-        for size in ends
-    ]
-    return [front, off, *sizes]
 
 
 views.add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.report.blocks import Block, Words
 from harness.report.caption import cautions, coverage, scores_said
-from harness.report.contrasts import not_known, tied_with_best
+from harness.report.contrasts import not_known, not_tested, tied_with_best
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
 from harness.support import text
@@ -19,21 +19,50 @@ from harness.support import text
 
 @dataclass(frozen=True)
 class _Size:
-    """One training size of a panel: its best method, and the methods that are or may be as good."""
+    """One training size of a panel: its best method, and the methods that are or may be as good.
+
+    Attributes:
+        n_train: number of labels.
+        draw: how they are drawn.
+        best: row of the best method.
+        tied: methods that are not shown to be worse.
+        unknown: methods of which nothing is known.
+        untested: methods that share too few seeds with the best for a test.
+        n_methods: number of methods at this size.
+    """
 
     n_train: int
     draw: str
     best: Any
     tied: list[str]
     unknown: list[str]
+    untested: list[str]
     n_methods: int
+
+    def said(self, shown: Callable[[str], str]) -> str:
+        """Say which methods are as good, with each name as `shown` writes it."""
+        tied, unknown, untested = (", ".join(map(shown, names)) for names in (self.tied, self.unknown, self.untested))
+        if self.n_methods == 1:
+            return ""
+        if len(self.untested) == self.n_methods - 1:
+            return "not tested: at least three seeds are needed"
+        parts = [f"tied with it: {tied}" if tied else "" if unknown or untested else "nothing is tied with it"]
+        parts += [f"not known: {unknown}"] * bool(unknown)
+        parts += [f"not tested with two seeds: {untested}"] * bool(untested)
+        return "; ".join(part for part in parts if part)
 
 
 def _sizes(own: pd.DataFrame) -> Iterator[_Size]:
     for _, at_size in own.groupby(["n_train", "draw"], sort=True):
         best = at_size[at_size["is_best"]].iloc[0]
         yield _Size(
-            int(best["n_train"]), str(best["draw"]), best, tied_with_best(at_size), not_known(at_size), len(at_size)
+            n_train=int(best["n_train"]),
+            draw=str(best["draw"]),
+            best=best,
+            tied=tied_with_best(at_size),
+            unknown=not_known(at_size),
+            untested=not_tested(at_size),
+            n_methods=len(at_size),
         )
 
 
@@ -41,13 +70,10 @@ def _list(own: pd.DataFrame) -> str:
     """Return the best method at each size, and those tied with it, as a list in Markdown."""
     lines = []
     for size in _sizes(own):
-        tied, unknown = (", ".join(map(text.markdown, names)) for names in (size.tied, size.unknown))
-        said = f"; tied with it: {tied}" if tied else "; nothing is tied with it" if size.n_methods > 1 else ""
-        if unknown:
-            said = f"{said if tied else ''}; not known: {unknown}"
+        said = size.said(text.markdown)
         lines.append(
             f"- {text.size(size.n_train, size.draw)} labels: **{text.markdown(size.best['variant'])}** "
-            f"{text.score(size.best['score'])}{said}"
+            f"{text.score(size.best['score'])}{f'; {said}' if said else ''}"
         )
     return "\n".join(["Best by number of labels (see below for what tied means):", "", *lines])
 
@@ -59,8 +85,7 @@ def _table(panel: Panel, own: pd.DataFrame) -> str:
         of_best = panel.rows[panel.rows["variant"] == size.best["variant"]]
         here = (of_best["n_train"] == size.n_train) & (of_best["draw"] == size.draw)
         line = of_best[here if here.any() else of_best["n_train"] == 0].iloc[0]
-        tied, unknown = (", ".join(_short(name) for name in names) for names in (size.tied, size.unknown))
-        said = (tied or "none") + (f" (not known: {unknown})" if unknown else "")
+        said = size.said(text.plain).removeprefix("tied with it: ").replace("nothing is tied with it", "none") or "none"
         rows.append(
             f'<tr><th scope="row">{html.escape(text.size(size.n_train, size.draw, line["n_per_class"]))}</th>'
             f'<td class="name best">{html.escape(text.plain(str(size.best["variant"]))[:120])}</td>'
@@ -79,11 +104,6 @@ def _table(panel: Panel, own: pd.DataFrame) -> str:
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>\n"
         f'<p class="notes">{html.escape(" ".join(f"{note}." for note in notes))}</p>'
     )
-
-
-def _short(name: str) -> str:
-    name = text.plain(name)
-    return name if len(name) <= 80 else f"{name[:79]}…"
 
 
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
