@@ -4,12 +4,9 @@ from .display import TerminalDisplay as TerminalDisplay
 from .forecast import Plan as Plan
 from .forecast import PlanGroup as PlanGroup
 from .forecast import plan as plan
-from .inspecting import StoreStatus as StoreStatus
 from .inspecting import read_status as read_status
-from .predictions import PredictedFile as PredictedFile
 from .predictions import in_words as in_words
 from .predictions import predict_file as predict_file
-from .requests import read_request as read_request
 from .results import Results as Results
 from .results import compare as compare
 from .results import read_records as read_records
