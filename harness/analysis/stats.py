@@ -94,8 +94,9 @@ def summarise_scores(
 
     With a matrix and at least two seeds, the interval treats seeds and test rows as crossed. With one seed it covers
     test rows only and is too narrow, since another seed would differ too. Without a matrix it is Student's interval
-    over seeds only, and there is none where all seeds have the same score. `basis` tells these apart. No interval leaves
-    the range of the metric; the part outside can be cut off without loss, because no true score lies there.
+    over seeds only, and there is none where all seeds have the same score. `basis` tells these apart.
+
+    No interval leaves the range of the metric. Cutting it off there loses nothing: no true score lies outside.
 
     Args:
         scores: one score a seed, shape (n_seeds,).

@@ -12,6 +12,12 @@ const units = { train: " of training", memory: " of memory", trainable: " traina
 const costOf = (key) => costs.find((cost) => cost.key === key);
 
 const fitsIn = (row, limits) => limitKeys.every((key) => limits[key] == null || (row[key] !== null && row[key] <= limits[key]));
+// Position of the largest size at which more than half of the methods compete that were given labels.
+const mainSize = (one) => {
+  const given = one.sizes.map((size) => rowsAt(one, size).filter((row) => row.n_train > 0).length);
+  const most = Math.max(0, ...given);
+  return Math.max(0, given.findLastIndex((n) => 2 * n > most || !most));
+};
 const pValue = (size, place, later) => (size.p[place] ? size.p[place][later - place - 1] : null);
 
 // p-values corrected for their number (Holm, 1979).
