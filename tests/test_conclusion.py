@@ -156,3 +156,16 @@ def test_there_is_no_sentence_without_a_score() -> None:
     assert conclude([make_record(status="failed")]) is None
     with pytest.raises(UsageError, match="nothing to report"):
         conclude([])
+
+
+def test_two_seeds_show_nobody_to_be_worse() -> None:
+    """Two seeds are not tested: neither the sentence nor the page's answer may claim a difference."""
+    records = grid({"linear-probe": 0.50, "lora": 0.40, "full": 0.80}, SECONDS, seeds=2)
+    free = make_record("zero-shot", 0, 0, accuracy=0.3, n_test=400)
+    for some in (records, [*records, free]):
+        assert re.search(r"; whether linear-probe.* are worse could not be tested with two seeds\.$", said(some))
+        panel = panels_data(ReportData(some))[0]
+        page = "".join(words for _, words in in_words(0, panel, each_row(panel["rows"]), {}))
+        assert page.endswith("Two seeds are too few for a test.")
+    tasks = [r for task in "ab" for r in grid({"lora": 0.40, "full": 0.80}, SECONDS, seeds=2, task=task)]
+    assert said(tasks).endswith("each at its largest size; differences could not be tested.")

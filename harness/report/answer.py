@@ -301,14 +301,19 @@ def _ties(found: Choice, own: Sequence[Row]) -> Spans:
         said.append(("", f" {one if n == 1 else several} worse."))
     if found.untested:
         others = text.counted(len(found.untested), "method")
-        few = all(own[place]["n_seeds"] == _TOO_FEW_SEEDS for place in (found.best, *found.untested))
+        few = has_two_seeds(found, own)
         said.append(("", " Two seeds are too few for a test." if few else f" No test against {others} was possible."))
     return said
 
 
+def has_two_seeds(found: Choice, own: Sequence[Row]) -> bool:
+    """Return whether the best and the untested methods have two seeds; a method without labels needs one."""
+    assert found.best is not None
+    return {own[place]["n_seeds"] for place in (found.best, *found.untested) if own[place]["n_train"] > 0} == {2}
+
+
 MOST_NAMED = 3
 """Most methods that a sentence lists by name."""
-_TOO_FEW_SEEDS = 2
 
 
 def _share(saver: Row, best: Row) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.answer import MOST_NAMED, Choice, Size, at_labels, choose, main_size, sizes_of_panels
+from harness.report.answer import MOST_NAMED, Choice, Size, at_labels, choose, has_two_seeds, main_size, sizes_of_panels
 from harness.report.observations import RecordSource, observe
 from harness.report.panels import Panel, panels
 from harness.report.rows import Row, columns_of, each_row, floors
@@ -85,6 +85,7 @@ def _of_one(settled: _Settled) -> str:
     elif choice.untested:
         untested = [settled.rows[place] for place in choice.untested]
         said += f"; whether {_listed(untested)} {_is(untested)} worse could not be tested"
+        said += " with two seeds" * has_two_seeds(choice, settled.rows)
     elif not choice.tied:
         n = len(settled.rows) - 1
         said += f"; {'the other method is' if n == 1 else f'each of the {n} other methods is'} shown to be worse"
@@ -108,6 +109,8 @@ def _of_several(settled: Sequence[_Settled]) -> str:
     at = "its largest size" if all(one.is_last for one in settled) else "the largest size that most methods have"
     first, n_first = min(best.items(), key=lambda item: (-item[1], item[0]))
     said = f"{first} scores best on {n_first} of {text.counted(len(settled), noun)}, each at {at}"
+    if all(one.choice.untested and not one.tied for one in settled):
+        return f"{said}; differences could not be tested"
     often, n_often = min(not_worse.items(), key=lambda item: (-item[1], seconds[item[0]] / item[1], item[0]))
     return f"{said}; {'it' if often == first else often} is best or not shown to be worse on {n_often}"
 

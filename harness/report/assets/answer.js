@@ -6,7 +6,6 @@ const CHEAP = 0.1;
 const NEARLY_FREE = 0.03;
 const WORTH_SAVING_SECONDS = 5;
 const MOST_NAMED = 3;
-const TOO_FEW_SEEDS = 2;
 const limitKeys = ["train", "memory", "trainable"];
 const units = { train: " of training", memory: " of memory", trainable: " trainable parameters" };
 const costOf = (key) => costs.find((cost) => cost.key === key);
@@ -108,7 +107,8 @@ const ties = (found, own) => {
     said.push(` ${n === 1 ? `The other method${some ? " that fits" : ""} is` : `All ${n} others${some ? " that fit" : ""} are`} worse.`);
   }
   if (found.untested.length) {
-    const few = [found.best, ...found.untested].every((place) => own[place].n_seeds === TOO_FEW_SEEDS);
+    const withLabels = [found.best, ...found.untested].map((place) => own[place]).filter((row) => row.n_train > 0);
+    const few = withLabels.length > 0 && withLabels.every((row) => row.n_seeds === 2);
     said.push(few ? " Two seeds are too few for a test." : ` No test against ${several(found.untested.length, "method")} was possible.`);
   }
   return said;
