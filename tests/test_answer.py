@@ -9,7 +9,7 @@ import pytest
 
 from harness.api.results import read_records
 from harness.records.record import Cost
-from harness.report.answer import choose, footnote, in_words, sizes_of_panels
+from harness.report.answer import Size, choose, footnote, in_words, sizes_of_panels
 from harness.report.page_data import panels_data
 from harness.report.reading_order import in_reading_order
 from harness.report.rows import each_row
@@ -111,6 +111,16 @@ def test_a_best_that_is_not_shown_to_beat_guessing_says_so():
     assert said.endswith("9.0 s of training. It is not shown to beat majority (0.300).")
     said, _ = answers(grid(linear_probe=(0.2, 9), majority=(0.3, 0.001)))
     assert said.endswith("It always predicts the most frequent class: nothing that fits is better.")
+
+
+def test_a_floor_that_ties_after_correction_is_not_called_beaten():
+    """One rule decides: what counts as tied in the standings is not beaten in another sentence."""
+    size = Size(100, "stratified", [0, 1, 2, 3], {0: [0.03, 0.5, 0.9]})
+    names = ("full", "majority", "lora", "head")
+    rows = [{"name": name, "train": 9.0, "floor": name == "majority", "n_train": 100} for name in names]
+    found = choose(size, rows, {})
+    assert found.tied == [1, 2, 3]
+    assert found.beats_floor is False
 
 
 def test_fewer_labels_may_be_better_within_a_limit():

@@ -166,6 +166,6 @@ def test_two_seeds_show_nobody_to_be_worse() -> None:
         assert re.search(r"; whether linear-probe.* are worse could not be tested with two seeds\.$", said(some))
         panel = panels_data(ReportData(some))[0]
         page = "".join(words for _, words in in_words(0, panel, each_row(panel["rows"]), {}))
-        assert page.endswith("Two seeds are too few for a test.")
+        assert "Two seeds are too few for a test." in page
     tasks = [r for task in "ab" for r in grid({"lora": 0.40, "full": 0.80}, SECONDS, seeds=2, task=task)]
     assert said(tasks).endswith("each at its largest size; differences could not be tested.")

@@ -196,7 +196,7 @@ def choose(size: Size, rows: Sequence[Row], limits: Mapping[str, float]) -> Choi
             if is_cheap and place != floor and (floor is None or _beats(size, place, floor)):
                 cheap = None if place in tied else place
                 break
-    beats_floor = None if floor is None else _beats(size, best, floor)
+    beats_floor = None if floor is None else floor not in tied and _beats(size, best, floor)
     return Choice(best, fitting, tied, untested, saver, cheap, floor, beats_floor)
 
 

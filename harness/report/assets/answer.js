@@ -63,7 +63,7 @@ const choose = (size, own, limits) => {
     );
     if (cheap !== undefined && !found.tied.includes(cheap)) found.cheap = cheap;
   }
-  if (floor >= 0) found.beatsFloor = beats(size, best, floor);
+  if (floor >= 0) found.beatsFloor = !found.tied.includes(floor) && beats(size, best, floor);
   return found;
 };
 
