@@ -296,7 +296,7 @@ def test_quantities_are_refused_in_every_format(tmp_path: Path, labels: list[obj
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([("same", "ab"[at % 2]) for at in range(20)], "all 20 texts in column 'body' are the same"),
+        ([("same", "ab"[at % 2]) for at in range(20)], r"all texts in column 'body' are the same \(20 rows\)"),
         ([(f"text {at}", "a") for at in range(20)], "every row has the label 'a'"),
         ([(f"text {at}", str(at // 2)) for at in range(20_002)], "10,001 different labels; expected at most 10,000"),
         ([(f"text {at}", f"id {min(at, 15)}") for at in range(20)], "15 of the 20 rows have a label .* no other row"),
@@ -378,7 +378,7 @@ def test_run_plan_and_status_say_what_a_table_holds(tmp_path: Path, tiny: Backbo
     ("arguments", "said"),
     [
         (["--metric", "bleu"], "expected one of accuracy, f1, macro_f1, matthews"),
-        (["--metric", "f1", "--label", "three"], "--metric f1 is of two classes, and column 'three' has 3"),
+        (["--metric", "f1", "--label", "three"], "--metric f1 was given, which scores two classes; column 'three' has 3"),
         (["--max-length", "4"], "expected at least 8 tokens"),
     ],
 )
