@@ -9,9 +9,10 @@ import pytest
 
 from harness.api.results import read_records
 from harness.records.record import Cost
-from harness.report.answer import choose, footnote, in_words, sizes_of_panels
-from harness.report.page_data import each_row, panels_data
+from harness.report.answer import Size, choose, footnote, in_words, sizes_of_panels
+from harness.report.page_data import panels_data
 from harness.report.reading_order import in_reading_order
+from harness.report.rows import each_row
 from harness.report.views.base import ReportData
 from tests.record_factory import make_grid, make_record
 
@@ -22,7 +23,7 @@ def answers(records, limits=None, at=-1):
     """Return the answer and the footnote of the first panel."""
     panel = panels_data(ReportData(records))[0]
     at = at % len(panel["sizes"])
-    rows = each_row(panel)
+    rows = each_row(panel["rows"])
     said = "".join(words for _, words in in_words(at, panel, rows, limits or {}))
     return said, footnote(panel["sizes"][at], panel, rows, limits or {})
 
@@ -112,6 +113,16 @@ def test_a_best_that_is_not_shown_to_beat_guessing_says_so():
     assert said.endswith("It always predicts the most frequent class: nothing that fits is better.")
 
 
+def test_a_floor_that_ties_after_correction_is_not_called_beaten():
+    """One rule decides: what counts as tied in the standings is not beaten in another sentence."""
+    size = Size(100, "stratified", [0, 1, 2, 3], {0: [0.03, 0.5, 0.9]})
+    names = ("full", "majority", "lora", "head")
+    rows = [{"name": name, "train": 9.0, "floor": name == "majority", "n_train": 100} for name in names]
+    found = choose(size, rows, {})
+    assert found.tied == [1, 2, 3]
+    assert found.beats_floor is False
+
+
 def test_fewer_labels_may_be_better_within_a_limit():
     records = [
         make_record(name, n_train, seed, accuracy=accuracy, seconds=seconds, n_test=1000)
@@ -141,7 +152,7 @@ def test_the_best_and_the_tied_are_those_of_the_standings():
     report = ReportData(list(read_records(REFERENCE)))
     n_sizes = 0
     for panel in panels_data(report):
-        rows = each_row(panel)
+        rows = each_row(panel["rows"])
         standings = report.standings[report.standings["panel"] == panel["title"]]
         for size in panel["sizes"]:
             at_size = standings[standings["n_train"] == size.n_train]
@@ -162,7 +173,7 @@ def test_every_budget_has_tests_of_its_best(limits):
     sizes = sizes_of_panels(report.observations, report.panels)
     for data in panels_data(report):
         for size in sizes[data["title"]]:
-            found = choose(size, each_row(data), limits)
+            found = choose(size, each_row(data["rows"]), limits)
             assert found.best is None or found.best in size.p_values
 
 

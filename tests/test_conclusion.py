@@ -11,9 +11,13 @@ import pytest
 
 from harness.records.budgets import Budget
 from harness.records.record import Record
+from harness.report.answer import choose, in_words
 from harness.report.conclusion import conclude
 from harness.report.contrasts import standings
-from harness.report.tables import comparison
+from harness.report.page import page_html
+from harness.report.page_data import panels_data
+from harness.report.rows import each_row
+from harness.report.views.base import ReportData
 from harness.support.errors import UsageError
 from tests.record_factory import make_grid, make_record, with_facts
 
@@ -39,7 +43,7 @@ def test_a_dear_method_that_is_tied_with_a_cheap_best_one() -> None:
     sentence = said(grid({"linear-probe": 0.70, "lora": 0.40, "full": 0.69}, SECONDS))
     assert re.fullmatch(
         r"With 192 labels, linear-probe scores best: accuracy 0\.700 \[0\.\d{3}, 0\.\d{3}\] after 1\.2 s of training; "
-        r"full, which is not shown to be worse, takes 40 times as long\.",
+        r"full is not shown to be worse\.",
         sentence,
     )
 
@@ -71,20 +75,36 @@ def test_no_sentence_claims_more_than_the_standings(seed: int) -> None:
     accuracies = {name: float(rng.choice([0.55, 0.62, 0.64, 0.66])) for name in SECONDS}
     records = grid(accuracies, {name: float(rng.choice([1, 5, 40])) for name in SECONDS}, seeds=int(rng.choice([1, 3])))
     table = standings(records).set_index("variant")
-    cost = comparison(records).set_index("variant")["train_seconds"]
+    panel = panels_data(ReportData(records))[0]
+    size, rows = panel["sizes"][0], each_row(panel["rows"])
+    found = choose(size, rows, {})
     sentence = said(records)
     [best] = table.index[table["is_best"]]
     others = table.drop(best)
     tied = others.index[others["is_tied"].fillna(False)]
     assert f", {best} scores best" in sentence
-    claimed = re.search(r"; (\S+), which is not shown to be worse", sentence)
-    if len(tied):
-        assert claimed is not None
-        assert claimed[1] in tied
-        assert cost[claimed[1]] == cost[tied].min()
-    else:
-        assert claimed is None
-        assert "2 other methods is shown to be worse" in sentence or others["is_tied"].isna().any()
+    saver = re.search(r"; (\S+), which is not shown to be worse, scores", sentence)
+    listed = re.search(r"; ([^;]+?) (?:is|are) not shown to be worse", sentence)
+    assert (saver is None) == (found.saver is None)
+    if saver is not None:
+        assert saver[1] == rows[size.rows[found.saver]]["name"]
+        assert saver[1] in tied
+    elif len(tied):
+        assert listed is not None
+        assert set(re.split(r", | and ", listed[1])) == set(tied)
+    assert (saver is None and listed is None) == (len(tied) == 0)
+    if others["is_tied"].isna().any():
+        assert "shown to be worse." not in sentence or len(tied)
+    elif not len(tied):
+        assert "2 other methods is shown to be worse" in sentence
+    page = "".join(words for _, words in in_words(0, panel, rows, {}))  # the same choice, in other words
+    assert f"use {best}: " in page
+    assert all(name in page for name in tied) or (found.saver is not None and "Nor " in page)
+
+
+def test_a_best_that_ties_with_guessing_does_not_call_that_a_good_choice() -> None:
+    records = grid({"majority": 0.300, "full": 0.302}, {"majority": 0.001, "full": 48.0})
+    assert said(records).endswith("; it is not shown to beat majority (0.300).")
 
 
 def test_methods_that_cannot_be_tested_are_named_as_such() -> None:
@@ -102,8 +122,9 @@ def test_the_largest_size_that_most_methods_have() -> None:
     records = make_grid(methods=("linear-probe", "full"), sizes=(32, 128))
     records += make_grid(methods=("linear-probe",), sizes=(512,))
     assert said(records).startswith("With 128 labels, ")
+    assert re.search(r'id="answer"[^>]*>\s*<p class="said">With 128\s+labels, use ', page_html(records))
     balanced = [make_record("lora", 96, seed, draw="balanced") for seed in range(3)]
-    assert said(balanced).startswith("With 8 labels of each class, ")
+    assert said(balanced).startswith("With 96 labels (8/class), ")
 
 
 def test_seconds_of_a_busy_machine_are_marked() -> None:
@@ -135,3 +156,16 @@ def test_there_is_no_sentence_without_a_score() -> None:
     assert conclude([make_record(status="failed")]) is None
     with pytest.raises(UsageError, match="nothing to report"):
         conclude([])
+
+
+def test_two_seeds_show_nobody_to_be_worse() -> None:
+    """Two seeds are not tested: neither the sentence nor the page's answer may claim a difference."""
+    records = grid({"linear-probe": 0.50, "lora": 0.40, "full": 0.80}, SECONDS, seeds=2)
+    free = make_record("zero-shot", 0, 0, accuracy=0.3, n_test=400)
+    for some in (records, [*records, free]):
+        assert re.search(r"; whether linear-probe.* are worse could not be tested with two seeds\.$", said(some))
+        panel = panels_data(ReportData(some))[0]
+        page = "".join(words for _, words in in_words(0, panel, each_row(panel["rows"]), {}))
+        assert "Two seeds are too few for a test." in page
+    tasks = [r for task in "ab" for r in grid({"lora": 0.40, "full": 0.80}, SECONDS, seeds=2, task=task)]
+    assert said(tasks).endswith("each at its largest size; differences could not be tested.")

@@ -124,7 +124,8 @@ except StoreError as error:
 with Store.open(folder / "records.sqlite", create=False) as reader:
     assert len(list(reader.records(with_predictions=True))) == n_stored
 store.close()
-shard = Shard(np.arange(9999), np.ones((9999, 8), np.float32), np.ones(9999), *np.ones((2, 9999), int))
+shard = Shard(np.arange(9999), np.ones((9999, 8), np.float32), np.ones(9999),
+              *np.ones((2, 9999), int), np.zeros(9999, bool))
 FeatureDisk(folder).write("some", "{}", shard)
 assert not list(folder.glob("features/*/*.partial"))
 with Store.open(folder / "records.sqlite", create=False) as reader:
@@ -173,7 +174,8 @@ for name in ("old.sqlite", "new.sqlite"):
 with Store.open(f"sqlite:///file:{folder / 'new.sqlite'}?immutable=1&uri=true", create=False) as store:
     print(f"{len(list(store.records(with_predictions=True)))} readable")
 disk = FeatureDisk(folder)
-disk.write("some", "{}", Shard(np.arange(9), np.ones((9, 8), np.float32), np.ones(9), *np.ones((2, 9), int)))
+shard = Shard(np.arange(9), np.ones((9, 8), np.float32), np.ones(9), *np.ones((2, 9), int), np.zeros(9, bool))
+disk.write("some", "{}", shard)
 assert list(disk.read("some")) == []
 """
 
@@ -242,7 +244,7 @@ def some_shard(n_rows: int = 16) -> Shard:
     draw = np.random.default_rng(0)
     values = draw.normal(size=(n_rows, 8)).astype(np.float32)
     peaks, device_peaks = draw.integers(10**9, size=(2, n_rows))
-    return Shard(np.arange(n_rows), values, draw.random(n_rows), peaks, device_peaks)
+    return Shard(np.arange(n_rows), values, draw.random(n_rows), peaks, device_peaks, np.zeros(n_rows, bool))
 
 
 def test_no_byte_of_a_shard_changes_unnoticed(tmp_path: Path) -> None:

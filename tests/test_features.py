@@ -15,6 +15,7 @@ from harness.features.disk import FeatureDisk, Shard
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
 from harness.measure.device import Device
+from harness.measure.steadiness import Steadiness
 from harness.methods import methods
 from harness.running.worker import Worker
 from harness.tasks import Task
@@ -78,13 +79,46 @@ def test_what_was_measured_once_is_charged_ever_after(
     [known] = disk.read(folder.name)
     path.unlink()
     peaks = np.where(known.rows == 9, 123_456_789, 5)
-    planted = Shard(known.rows, known.values, np.full(len(known.rows), 7.0), peaks, np.zeros_like(peaks))
+    planted = Shard(
+        known.rows, known.values, np.full(len(known.rows), 7.0), peaks, np.zeros_like(peaks), known.disturbed
+    )
     disk.write(folder.name, "{}", planted)
     warm = encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, index)
     assert warm.reused
     assert warm.seconds == pytest.approx(21.0)
     assert warm.peak_rss_above_baseline_bytes == 123_456_789
     assert encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, [3]).peak_rss_above_baseline_bytes == 5
+
+
+def test_seconds_of_a_busy_machine_are_known_as_such_until_they_are_measured_again(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet cell that reuses features from a busy machine has unreliable seconds too."""
+    busy, quiet = [3, 9], list(range(100, 110))
+    with monkeypatch.context() as patched:
+        patched.setattr(Steadiness, "disturbance", lambda _: "a neighbour")
+        first = encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, busy)
+    assert first.disturbed
+    monkeypatch.setattr(Steadiness, "disturbance", lambda _: None)
+    store = FeatureStore(cpu, FeatureDisk(tmp_path))
+    assert not encode(store, toy, tiny, [row for row in quiet if row not in known_rows(tmp_path)]).disturbed
+    again = encode(store, toy, tiny, busy)
+    assert again.disturbed
+    assert again.reused
+    store.forget_disturbed()
+    measured = encode(store, toy, tiny, busy)
+    assert not measured.disturbed
+    assert not measured.reused
+    assert measured.values.tobytes() == first.values.tobytes()
+    later = encode(FeatureStore(cpu, FeatureDisk(tmp_path)), toy, tiny, busy)  # both shards lie on the disk
+    assert later.reused
+    assert not later.disturbed
+    assert later.seconds == pytest.approx(measured.seconds)
+
+
+def known_rows(cache: Path) -> set[int]:
+    [folder] = (cache / "features").iterdir()
+    return {row for shard in FeatureDisk(cache).read(folder.name) for row in shard.rows.tolist()}
 
 
 def test_memory_does_not_depend_on_what_else_was_encoded(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
@@ -108,7 +142,9 @@ def test_seconds_are_shared_out_by_tokens(toy: Task, tiny: BackboneFiles, cpu: D
 
 def shard(value: float, n_rows: int = 64) -> Shard:
     bytes_ = np.full((2, n_rows), 1000)
-    return Shard(np.arange(n_rows), np.full((n_rows, 8), value, np.float32), np.ones(n_rows), *bytes_)
+    return Shard(
+        np.arange(n_rows), np.full((n_rows, 8), value, np.float32), np.ones(n_rows), *bytes_, np.zeros(n_rows, bool)
+    )
 
 
 def test_a_damaged_file_is_dropped_with_a_warning(tmp_path: Path) -> None:

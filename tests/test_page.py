@@ -142,7 +142,7 @@ def test_the_interval_of_the_best_is_that_of_its_draw():
 
 def test_missing_cells_are_counted():
     records = make_grid(methods=("full", "lora"), sizes=(32,))[:-1]
-    assert "1 missing cell: " in outside_scripts(page_html(records))
+    assert "1 cell is missing: " in outside_scripts(page_html(records))
 
 
 @pytest.mark.slow

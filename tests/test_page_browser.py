@@ -16,7 +16,8 @@ from harness.api.results import read_records
 from harness.records.record import Cost
 from harness.report.answer import LIMITS, footnote, in_words
 from harness.report.page import write_page
-from harness.report.page_data import each_row, panels_data
+from harness.report.page_data import panels_data
+from harness.report.rows import each_row
 from harness.report.tables import comparison
 from harness.report.views.base import ReportData
 from tests.browser import chromium, load, resize
@@ -296,7 +297,7 @@ def test_every_slider_gives_the_answer_that_is_computed_here(other, pages, refer
     n_answers = 0
     for i, (panel, data) in enumerate(zip(report.panels, panels_data(report), strict=True)):
         choose(other, "#panel", i)
-        rows = each_row(data)
+        rows = each_row(data["rows"])
         for found in other.execute_script(BUDGETS):
             limits = {key: float(limit) for key, limit in zip(LIMITS, found["limits"], strict=True) if limit}
             expected = _best(comparison(report.observations), panel, data["sizes"][found["at"]], limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from harness.report.page import page_html
 from harness.report.panels import panels
 from harness.report.pivot import pivot
 from harness.report.tables import comparison
-from harness.report.terminal import terminal_compared, terminal_table
+from harness.report.terminal import terminal_compared, terminal_table, terminal_tables
 from harness.report.write import write_report
 from harness.support import text
 from tests.pages import data_of, outside_scripts
@@ -75,8 +76,8 @@ def test_every_rendering_says_how_many_texts_were_cut(tmp_path: Path) -> None:
     records = [noted(record, **ALL_CUT) for record in make_grid(methods=("linear-probe", "lora"), sizes=(32,))]
     records += make_grid(methods=("tfidf",), sizes=(32,))
     said = (
-        "On task docstrings, all of the test texts and 83 % of the training texts were cut at 128 tokens for all "
-        "methods that read the backbone; max_length of the task (--max-length of your own table) sets the limit"
+        "All of the test texts and 83 % of the training texts were cut at 128 tokens for all methods that read the "
+        "backbone; max_length of the task (--max-length) sets the limit"
     )
     write_report(records, tmp_path, formats=("png",))
     for shown in (
@@ -104,10 +105,36 @@ def test_methods_whose_texts_were_cut_otherwise_are_named_apart() -> None:
         make_record("head"),
     ]
     said = [line for line in cautions(panels(records)[0]) if "cut" in line]
-    assert sorted(line.partition(", ")[2].partition(";")[0] for line in said) == [
+    assert sorted(line.partition(";")[0] for line in said) == [
         "0.8 % of the test texts were cut at 128 tokens for lora",
-        "less than 0.1 % of the test texts were cut at 64 tokens, on the left for full",
+        "Less than 0.1 % of the test texts were cut at 64 tokens, on the left for full",
     ]
+
+
+def test_methods_without_training_texts_join_those_whose_test_texts_were_cut_alike() -> None:
+    records = [
+        noted(make_record("full"), truncated_train_rows="2 of 10", truncated_test_rows="3 of 10"),
+        noted(make_record("label-similarity", 0), truncated_test_rows="3 of 10"),
+    ]
+    [said] = [line for line in cautions(panels(records)[0]) if "cut" in line]
+    assert said.startswith("30 % of the test texts and 20 % of the training texts were cut")
+    assert "for all methods that read the backbone" in said
+
+
+# ---- tables that fit the terminal
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_no_line_is_wider_than_the_terminal_and_no_name_is_broken(width: int) -> None:
+    names = ("linear-probe", "tfidf", "full")
+    for sizes in ((32,), (32, 512, 2048), (32, 64, 128, 512, 2048)):
+        console = Console(width=width, file=io.StringIO(), color_system=None)
+        for table in terminal_tables(make_grid(methods=names, sizes=sizes), width):
+            console.print(table)
+        shown = console.file.getvalue()
+        assert max(map(len, shown.splitlines())) <= width
+        assert all(f" {name} " in shown for name in names)
+        assert "trainable" in shown
 
 
 # ---- the same facts in Markdown and LaTeX

@@ -354,3 +354,18 @@ def test_advice_leaves_out_scores_above_the_highest_there_is() -> None:
     assert any("2 records of c are left out" in note for note in told.notes)
     with pytest.raises(UsageError, match="as fractions"):
         answer_question(Question(n_train=32), percent)
+
+
+def test_the_interval_of_a_matthews_score_ends_at_one() -> None:
+    """Two seeds near the top: Student's interval alone would reach far beyond what the metric can be."""
+
+    def scored(seed: int, value: float) -> Record:
+        record = bare("lora", seed, value)
+        assert record.score is not None
+        return dataclasses.replace(record, score=dataclasses.replace(record.score, metric="matthews"))
+
+    row = comparison([scored(0, 0.80), scored(1, 0.88)]).iloc[0]
+    assert row["score_low"] < 0.84
+    assert row["score_high"] == 1.0
+    percents = comparison([scored(0, 80.0), scored(1, 88.0)]).iloc[0]  # imported ones keep their scale
+    assert percents["score_high"] > 100

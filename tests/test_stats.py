@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.stats import crossed_variance, paired_difference, pareto_front, summarise_scores, wilson_interval
+from harness.metrics.base import metrics
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (7, 20), (1641, 2000)])
@@ -178,3 +179,42 @@ def test_the_pareto_front_is_that_of_brute_force(points, higher_is_better):
     )
     nullable = [pd.Series(values, dtype="Float64") for values in (cost, score)]
     assert pareto_front(*nullable, higher_is_better).tolist() == expected
+
+
+@pytest.mark.parametrize("name", sorted(spec.name for spec in metrics))
+def test_no_interval_leaves_the_range_of_its_metric(name: str) -> None:
+    """Scores near each end, from seeds that differ: with rows, without, and with contributions of rows."""
+    spec = metrics.get(name)
+    bounds = (spec.low, math.inf if spec.high is None else spec.high)
+    rng = np.random.default_rng(0)
+    ends = [bounds[0], *([bounds[1]] if spec.high is not None else [])]
+    width = 1.0 if spec.high is None else spec.high - spec.low
+    for end in ends:
+        for n_seeds in (1, 2, 3, 5):
+            away = width * rng.uniform(0.01, 0.2, n_seeds) * (1 if end == bounds[0] else -1)
+            scores = end + away
+            # Pseudo-values leave the range although the metric does not.
+            rows = scores[:, None] + rng.normal(0, width, (n_seeds, 30))
+            rows += (scores - rows.mean(axis=1))[:, None]
+            found = [
+                summarise_scores(scores, bounds=bounds),
+                summarise_scores(scores, rows, bounds=bounds, is_mean=False),
+                summarise_scores(scores, np.clip(rows, *bounds), bounds=bounds),
+            ]
+            for one in found:
+                if one.low is not None:
+                    assert bounds[0] <= one.low < one.mean < one.high <= bounds[1]
+
+
+def test_an_interval_of_a_mean_on_another_scale_is_that_of_the_proportion() -> None:
+    correct = np.random.default_rng(1).random((3, 40)) ** 0.3
+    one = summarise_scores(correct.mean(axis=1), correct)
+    percent = summarise_scores(100 * correct.mean(axis=1), 100 * correct, bounds=(0.0, 100.0))
+    assert (percent.low, percent.high) == pytest.approx((100 * one.low, 100 * one.high))
+
+
+def test_rows_of_a_metric_without_an_end_have_an_interval() -> None:
+    """Such as an absolute error, which is a mean over rows and has no maximum."""
+    errors = np.random.default_rng(2).exponential(5.0, (3, 40))
+    found = summarise_scores(errors.mean(axis=1), errors, bounds=(0.0, math.inf))
+    assert 0 <= found.low < found.mean < found.high

@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from harness.backbones.locate import BackboneFiles
+from harness.measure.device import Device
 from harness.measure.steadiness import Steadiness, judge_processors, unevenness
+from harness.methods import methods
 from harness.records.record import CurvePoint
+from harness.running.attempt import Job
+from harness.running.worker import Worker
 from harness.store.store import Store
+from harness.tasks import Task
+from harness.testing.laboratory import plan_cell, run_cell
 from tests.commands import run_cli
 from tests.record_factory import with_facts
 
@@ -87,3 +94,21 @@ def test_remeasure_runs_again_what_was_disturbed_and_nothing_else(
     assert "1 cell run" in said
     with Store.open(str(tmp_path / "results" / "harness.sqlite")) as store:
         assert {r.cell.method: r.attempt for r in store.records()} == {"majority": 1, "tfidf": 3}
+
+
+def test_a_quiet_cell_is_unsteady_if_its_features_were_encoded_on_a_busy_machine(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = methods.get("linear-probe")()
+    with monkeypatch.context() as patched:
+        patched.setattr(Steadiness, "disturbance", lambda _: "a neighbour")
+        assert run_cell(toy, tiny, probe, Worker(cpu, tmp_path)).unsteady == "a neighbour"
+    monkeypatch.setattr(Steadiness, "disturbance", lambda _: None)
+    worker = Worker(cpu, tmp_path)
+    reused = run_cell(toy, tiny, probe, worker)
+    assert reused.unsteady == "other work took processors while its features were encoded"
+    planned = plan_cell(toy, tiny, probe)
+    again = worker.run(Job(planned, tiny, "tests", attempt=2), toy)  # what --remeasure asks for
+    assert again.unsteady is None
+    assert again.score == reused.score
+    assert run_cell(toy, tiny, probe, Worker(cpu, tmp_path)).unsteady is None

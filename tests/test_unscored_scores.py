@@ -29,7 +29,7 @@ def test_rows_of_equal_scores_tell_no_more_than_one_seed_would(score: float) -> 
     assert crossed_variance(np.full((3, 50), score))[0] == 0
     found = summarise_scores([score] * 3, np.full((3, 50), score))
     assert (found.low, found.high) == pytest.approx(wilson_interval(score * 50, 50))
-    alike = summarise_scores([score] * 3, np.full((3, 50), score), bounds=None)
+    alike = summarise_scores([score] * 3, np.full((3, 50), score), is_mean=False)
     assert (alike.low, alike.high, alike.basis) == (None, None, "none")
 
 

@@ -87,7 +87,8 @@ def summarise_scores(
     correct: npt.ArrayLike | None = None,
     level: float = 0.95,
     *,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: tuple[float, float] = (0.0, 1.0),
+    is_mean: bool = True,
 ) -> ScoreSummary:
     """Return the mean score over seeds with an interval over seeds and test rows, as far as they are known.
 
@@ -95,13 +96,19 @@ def summarise_scores(
     test rows only and is too narrow, since another seed would differ too. Without a matrix it is Student's interval
     over seeds only, and there is none where all seeds have the same score. `basis` tells these apart.
 
+    No interval leaves the range of the metric. Cutting it off there loses nothing: no true score lies outside.
+
     Args:
         scores: one score a seed, shape (n_seeds,).
-        correct: score of each seed on each test row, between 0 and 1 and the same rows in each, shape
-            (n_seeds, n_rows), or None. Its row means are `scores`. Where `bounds` is None, any contributions of rows
-            to a metric whose mean varies as the metric does, such as jackknife pseudo-values (Tukey, 1958).
+        correct: score of each seed on each test row, the same rows in each, shape (n_seeds, n_rows), or None. Its row
+            means are `scores`. Where `is_mean` is false, any contributions of rows to a metric whose mean varies as
+            the metric does, such as jackknife pseudo-values (Tukey, 1958).
         level: coverage, between 0 and 1.
-        bounds: range of `correct`, which makes its mean a proportion; None for contributions.
+        bounds: range of the metric; infinite where it has no end.
+        is_mean: whether the metric is the mean of `correct`. Between finite bounds, its interval is then Wilson's.
+
+    Raises:
+        ValueError: shapes do not match, or a score lies outside `bounds`.
     """
     _check_level(level)
     values = np.asarray(scores, dtype=np.float64)
@@ -115,37 +122,48 @@ def summarise_scores(
         if np.ptp(values) == 0:
             return ScoreSummary(mean, None, None, n_seeds, "none")
         half = _half_width(float(values.var(ddof=1)) / n_seeds, n_seeds - 1, level)
-        return ScoreSummary(mean, mean - half, mean + half, n_seeds, "seeds only")
+        return ScoreSummary(mean, *_within(bounds, mean, half), n_seeds, "seeds only")
     matrix = _matrix(correct)
     if matrix.shape[0] != n_seeds:
         raise ValueError(f"{n_seeds} scores and a matrix of {matrix.shape[0]} seeds were given; expected as many.")
-    if bounds is None:
-        return _summarise_contributions(mean, matrix, level)
-    if matrix.min() < bounds[0] or matrix.max() > bounds[1]:
-        raise ValueError("Scores per row must lie between 0 and 1.")
-    mean, n_rows = float(matrix.mean()), matrix.shape[1]
+    if is_mean and (matrix.min() < bounds[0] or matrix.max() > bounds[1]):
+        raise ValueError(f"Scores per row must lie between {bounds[0]:g} and {bounds[1]:g}.")
+    if not (is_mean and math.isfinite(bounds[1] - bounds[0])):
+        return _summarise_contributions(mean, matrix, level, bounds)
+    low, high, basis = _interval_of_proportion((matrix - bounds[0]) / (bounds[1] - bounds[0]), level)
+    start, width = bounds[0], bounds[1] - bounds[0]
+    return ScoreSummary(float(matrix.mean()), start + width * low, start + width * high, n_seeds, basis)
+
+
+def _interval_of_proportion(matrix: npt.NDArray[np.float64], level: float) -> tuple[float, float, IntervalBasis]:
+    """Return Wilson's interval for the mean of values between 0 and 1, shape (n_seeds, n_rows)."""
+    (n_seeds, n_rows), mean = matrix.shape, float(matrix.mean())
     if n_seeds == 1:
-        low, high = wilson_interval(float(matrix.sum()), n_rows, level)
-        return ScoreSummary(mean, low, high, 1, "test rows only")
+        return *wilson_interval(float(matrix.sum()), n_rows, level), "test rows only"
     variance, freedom = crossed_variance(matrix)
     if variance == 0:  # all right or all wrong tells no more of the rows than one seed would
-        low, high = wilson_interval(mean * n_rows, n_rows, level)
-    else:
-        # Wilson's interval on the effective number of independent rows: near 0 and 1, where the best methods lie,
-        # mean +- t * error would be too short on one side and leave the range on the other.
-        low, high = _wilson(mean, mean * (1 - mean) / variance, _quantile(freedom, level))
-    return ScoreSummary(mean, low, high, n_seeds, "seeds and test rows")
+        return *wilson_interval(mean * n_rows, n_rows, level), "seeds and test rows"
+    # Wilson's interval on the effective number of independent rows: near 0 and 1, where the best methods lie,
+    # mean +- t * error would be too short on one side and leave the range on the other.
+    return *_wilson(mean, mean * (1 - mean) / variance, _quantile(freedom, level)), "seeds and test rows"
 
 
-def _summarise_contributions(mean: float, matrix: npt.NDArray[np.float64], level: float) -> ScoreSummary:
+def _summarise_contributions(
+    mean: float, matrix: npt.NDArray[np.float64], level: float, bounds: tuple[float, float]
+) -> ScoreSummary:
     n_seeds, n_rows = matrix.shape
     if n_rows < 2 or np.ptp(matrix) == 0:  # equal contributions do not tell how those of other rows would vary
         return ScoreSummary(mean, None, None, n_seeds, "none")
     if n_seeds == 1:
         half = _half_width(float(matrix.var(ddof=1)) / n_rows, n_rows - 1, level)
-        return ScoreSummary(mean, mean - half, mean + half, 1, "test rows only")
+        return ScoreSummary(mean, *_within(bounds, mean, half), 1, "test rows only")
     half = _half_width(*crossed_variance(matrix), level)
-    return ScoreSummary(mean, mean - half, mean + half, n_seeds, "seeds and test rows")
+    return ScoreSummary(mean, *_within(bounds, mean, half), n_seeds, "seeds and test rows")
+
+
+def _within(bounds: tuple[float, float], mean: float, half: float) -> tuple[float, float]:
+    """Return the ends of mean +- half, cut off at `bounds`."""
+    return max(bounds[0], mean - half), min(bounds[1], mean + half)
 
 
 def paired_difference(

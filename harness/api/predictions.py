@@ -99,7 +99,7 @@ def predict_file(
         DataError: the data cannot be read, have one of the new columns already, or hold no text at all.
         StoreError: writing fails.
     """
-    from harness.data import read_rows
+    from harness.data import MissingColumnError, read_rows
     from harness.measure import check_device_name
     from harness.saved import (
         check_top,
@@ -122,7 +122,10 @@ def predict_file(
     described = read_description(model)
     if top is not None:
         check_top(top, described.labels)
-    rows = read_rows(data, [text], others=True)
+    try:
+        rows = read_rows(data, [text], others=True)
+    except MissingColumnError as error:
+        raise DataError(f"{error} --text names the column of texts.") from None
     added = prediction_columns(described.labels, probabilities=probabilities, top=top)
     for name in added:
         if name in rows.columns:

@@ -139,8 +139,9 @@ def locate_backbone(name: str, mirror: Path | None = None, *, weights: bool = Tr
                     f"Backbone folder '{name}' is an adapter without its backbone; expected one whole model. "
                     "Merge them first: peft's model.merge_and_unload().save_pretrained(FOLDER)."
                 )
+            why = "has no config.json" if folder.is_dir() else "does not exist"
             raise MissingResourceError(
-                f"Backbone folder '{name}' has no config.json. Expected a folder as transformers saves it: "
+                f"Backbone folder '{name}' {why}. Expected a folder as transformers saves it: "
                 "config.json, model.safetensors and the tokenizer's files."
             )
         return _verified(f"local:{folder.resolve().name}", folder.resolve(), None, "local folder", weights=weights)

@@ -31,7 +31,7 @@ def print_tables(console: Console, records: RecordSource) -> None:
     """Print the comparison: one table for each task, backbone and device."""
     from harness.report import terminal_tables
 
-    for table in terminal_tables(records):
+    for table in terminal_tables(records, console.width):
         console.print(table)
 
 

@@ -2,6 +2,7 @@ from .classes import check_can_hold_out as check_can_hold_out
 from .classes import check_labels as check_labels
 from .classes import check_texts as check_texts
 from .classes import read_classes as read_classes
+from .files import MissingColumnError as MissingColumnError
 from .files import is_data_file as is_data_file
 from .files import read_rows as read_rows
 from .frames import UserData as UserData

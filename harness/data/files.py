@@ -112,14 +112,18 @@ def absolute_path(path: str | Path) -> Path:
         raise DataError(f"{path}: there is no such user's folder ({error}).") from error
 
 
-def missing_column(name: str, column: str, known: Iterable[str]) -> DataError:
+class MissingColumnError(DataError):
+    """A column that was asked for is not in the table."""
+
+
+def missing_column(name: str, column: str, known: Iterable[str]) -> MissingColumnError:
     """Return the error for a missing column, which names the nearest column, then all of them."""
     names = list(known)
     lowered = {other.strip().lower(): other for other in names}
     near = difflib.get_close_matches(column.strip().lower(), list(lowered), n=1, cutoff=0.6)
     guess = f" Did you mean '{lowered[near[0]]}'?" if near else ""
     listed = ", ".join(f"'{other}'" for other in names)
-    return DataError(f"{name}: there is no column '{column}'.{guess} Columns: {listed}.")
+    return MissingColumnError(f"{name}: there is no column '{column}'.{guess} Columns: {listed}.")
 
 
 def _near_file(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from pydantic import PrivateAttr
 
-from harness.data.files import FileRows, absolute_path, missing_column, read_rows
+from harness.data.files import FileRows, MissingColumnError, absolute_path, missing_column, read_rows
 from harness.data.raw import Origin
 from harness.data.spec import Files
 from harness.support import DataError, UsageError, wrong_argument
@@ -112,7 +112,15 @@ def file_rows(files: Files, part: str, columns: Sequence[str]) -> FileRows:
     Raises:
         DataError: the file cannot be read, or a column is missing; the message names both.
     """
-    return files.rows(part, columns) if isinstance(files, Frames) else read_rows(Path(getattr(files, part)), columns)
+    if isinstance(files, Frames):
+        return files.rows(part, columns)
+    try:
+        return read_rows(Path(getattr(files, part)), columns)
+    except MissingColumnError as error:
+        if "Did you mean" in str(error):
+            raise
+        hint = "Name yours with --text and --label. The first line of a CSV file must hold the names."
+        raise DataError(f"{error} {hint}") from None
 
 
 def _plain_values(column: Any) -> list[Any]:

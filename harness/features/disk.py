@@ -43,6 +43,7 @@ class Shard:
         peaks: resident bytes above the baseline that each row's batch needed, shape (rows,), int64. A request for some
             rows alone is not charged for longer ones that were encoded with them.
         device_peaks: the same for the accelerator; zeros without one.
+        disturbed: whether other work disturbed the machine meanwhile, so that `seconds` are unreliable, shape (rows,).
     """
 
     rows: Ints
@@ -50,6 +51,7 @@ class Shard:
     seconds: npt.NDArray[np.float64]
     peaks: Ints
     device_peaks: Ints
+    disturbed: npt.NDArray[np.bool_]
 
 
 class FeatureDisk:
@@ -78,6 +80,7 @@ class FeatureDisk:
                         seconds=opened.get_tensor("seconds"),
                         peaks=opened.get_tensor("peaks"),
                         device_peaks=opened.get_tensor("device_peaks"),
+                        disturbed=opened.get_tensor("disturbed"),
                     )
                     intact = opened.metadata()["sha256"] == _checksum(shard)
             except (SafetensorError, OSError, KeyError, ValueError, TypeError):

@@ -24,9 +24,11 @@ from harness.features.tokens import Tokens, pad
 from harness.measure import (
     UNKNOWN_BYTES,
     Device,
+    Failures,
     FlopsModel,
     MemoryMeter,
     Precision,
+    Steadiness,
     counted,
     fit_flops,
     package_versions,
@@ -47,7 +49,7 @@ LENGTH_STEP = {"cpu": 4, "cuda": 16}
 PAGE_FLOATS = 1024
 """Float32 numbers in a page of memory."""
 
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Encoded:
         peak_device_bytes: the same for the accelerator; 0 without one.
         reused: whether all of them came from the cache.
         fresh: whether none of them did.
+        disturbed: whether other work disturbed the machine while some of them were encoded.
         warmup_seconds: seconds just spent on choosing kernels for new shapes.
         spare_seconds: other seconds just spent that are no cost of these rows: places of a batch that other rows hold,
             writing to the disk.
@@ -77,6 +80,7 @@ class Encoded:
     peak_device_bytes: int
     reused: bool
     fresh: bool
+    disturbed: bool = False
     warmup_seconds: float = 0.0
     spare_seconds: float = 0.0
     flops_error: str | None = None
@@ -96,6 +100,13 @@ class FeatureStore:
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
         self._warm: set[tuple[str, str, int, Pooling, Layer]] = set()
+        self._trusts_disturbed = True
+
+    def forget_disturbed(self) -> None:
+        """Encode again what was encoded while other work disturbed the machine, from the next request on."""
+        self._trusts_disturbed = False
+        for table in self._tables.values():
+            table.forget_disturbed()
 
     def pooled(
         self,
@@ -147,6 +158,8 @@ class FeatureStore:
             table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length, ENCODE_ROWS[kind])
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
+            if not self._trusts_disturbed:
+                table.forget_disturbed()
             self._tables[name] = table
         table = self._tables[name]
         began = time.perf_counter()
@@ -198,6 +211,8 @@ class FeatureStore:
         peaks, device_peaks = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         at, warming = 0, 0.0
         release()  # memory that the allocator keeps after a fit would be counted for the next encoding
+        failures = Failures()
+        steadiness = failures.guard("steadiness", Steadiness)
         with MemoryMeter(device) as meter, torch.inference_mode():
             for members in batches:
                 length = int(table.padded_lengths[members[0]])
@@ -222,7 +237,9 @@ class FeatureStore:
                 device_peaks[its] = meter.current_device_peak_bytes()
                 at += len(members)
                 show_progress()
-        return Shard(rows, values, seconds, peaks, device_peaks), warming
+        noticed = None if steadiness is None else failures.guard("steadiness", steadiness.disturbance)
+        disturbed = np.full(len(rows), noticed is not None)
+        return Shard(rows, values, seconds, peaks, device_peaks, disturbed), warming
 
     def _forward(
         self, model: torch.nn.Module, ids: Ints, mask: Ints, precision: Precision, pooling: Pooling, layer: Layer
@@ -268,6 +285,7 @@ class _Table:
         self._known = np.zeros(len(tokens), dtype=bool)
         self._peaks = np.zeros(len(tokens), dtype=np.int64)
         self._device_peaks = np.zeros(len(tokens), dtype=np.int64)
+        self._disturbed = np.zeros(len(tokens), dtype=bool)
 
     def batches_for(self, missing: Ints, batch_rows: int) -> list[Ints]:
         """Return the rows to encode, batch by batch, so that all of `missing` become known.
@@ -294,12 +312,22 @@ class _Table:
         return float(self._seconds[index].sum())
 
     def put(self, shard: Shard) -> None:
-        """Store encoded rows."""
+        """Store encoded rows, but not over rows whose seconds are more reliable."""
+        worse = shard.disturbed & self._known[shard.rows] & ~self._disturbed[shard.rows]
+        shard = dataclasses.replace(
+            shard, **{field.name: getattr(shard, field.name)[~worse] for field in dataclasses.fields(shard)}
+        )
         self._values[shard.rows] = shard.values
         self._seconds[shard.rows] = shard.seconds
         self._known[shard.rows] = True
         self._peaks[shard.rows] = shard.peaks
         self._device_peaks[shard.rows] = shard.device_peaks
+        self._disturbed[shard.rows] = shard.disturbed
+
+    def forget_disturbed(self) -> None:
+        """Count rows as unknown if other work disturbed the machine while they were encoded."""
+        self._known &= ~self._disturbed
+        self._disturbed[:] = False
 
     def share(self, index: Ints, flops: FlopsModel) -> Encoded:
         """Return these rows and their cost."""
@@ -313,6 +341,7 @@ class _Table:
             peak_device_bytes=_highest(self._device_peaks[index]),
             reused=True,
             fresh=False,
+            disturbed=bool(self._disturbed[index].any()),
         )
 
 

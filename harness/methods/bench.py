@@ -34,6 +34,7 @@ class Ledger:
 
     `train_flops` is not a number where a part of the operations could not be counted; `counted_flops` is None then.
     `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
+    `has_disturbed_features` is whether it is charged for features that were encoded while the machine was busy.
     """
 
     train_flops: float = 0.0
@@ -42,6 +43,7 @@ class Ledger:
     curve: list[CurvePoint] = field(default_factory=list)
     reused: set[str] = field(default_factory=set)
     computed_all: bool = True
+    has_disturbed_features: bool = False
     facts: Facts = field(default_factory=Facts)
     _n_read: dict[str, int] = field(default_factory=dict)
 
@@ -234,6 +236,7 @@ class Bench:
         self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
             self.ledger.reused.add("features")
+        self.ledger.has_disturbed_features |= encoded.disturbed
         if phase == "encode" and not encoded.fresh:
             self.ledger.computed_all = False
         if phase == "encode":

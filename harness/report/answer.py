@@ -1,5 +1,7 @@
 """Answer which method to use within a budget, in words; `assets/answer.js` follows the same rule on the page.
 
+The sentence of a run (`conclusion`) says the same choice without limits.
+
 The rule, for a number of labels and limits on training seconds, memory and trainable parameters:
 
 - Methods are compared at the largest measured size that has at most so many labels. Methods that need no labels compete
@@ -26,6 +28,7 @@ from harness.analysis import holm
 from harness.report.contrasts import LEVEL, contrasts, rivals_by_size
 from harness.report.observations import Observations
 from harness.report.panels import Panel
+from harness.report.rows import Row
 from harness.report.tables import each
 from harness.support import text
 
@@ -91,6 +94,16 @@ def sizes_of_panels(observations: Observations, found: Sequence[Panel]) -> dict[
     return sizes
 
 
+def main_size(sizes: Sequence[Size], rows: Sequence[Row]) -> int:
+    """Return the position of the size that an answer is about by default.
+
+    It is the largest at which more than half of the methods compete that were given labels. A run that stopped early
+    may have few methods at its largest size.
+    """
+    given = [sum(rows[i]["n_train"] > 0 for i in size.rows) for size in sizes]
+    return max(at for at, n in enumerate(given) if 2 * n > max(given) or not max(given))
+
+
 _KEY = ("variant", "n_train", "draw")
 _COSTS = ("train_seconds", "peak_bytes", "n_trainable")
 
@@ -149,10 +162,6 @@ class Choice:
     beats_floor: bool | None = None
 
 
-Row = Mapping[str, Any]
-"""One row of the page's data."""
-
-
 def choose(size: Size, rows: Sequence[Row], limits: Mapping[str, float]) -> Choice:
     """Return the choice at one size within limits (see the rule above).
 
@@ -187,7 +196,7 @@ def choose(size: Size, rows: Sequence[Row], limits: Mapping[str, float]) -> Choi
             if is_cheap and place != floor and (floor is None or _beats(size, place, floor)):
                 cheap = None if place in tied else place
                 break
-    beats_floor = None if floor is None else _beats(size, best, floor)
+    beats_floor = None if floor is None else floor not in tied and _beats(size, best, floor)
     return Choice(best, fitting, tied, untested, saver, cheap, floor, beats_floor)
 
 
@@ -220,9 +229,9 @@ def in_words(at: int, panel: Mapping[str, Any], rows: Sequence[Row], limits: Map
     found = choose(size, rows, limits)
     own = [rows[i] for i in size.rows]
     if found.best is None:
-        return _nothing_fits(own, _at(own), limits)
+        return _nothing_fits(own, at_labels(own), limits)
     best = own[found.best]
-    said: Spans = [("", f"{_at(own)}{_within(limits)}, use "), ("use", best["name"])]
+    said: Spans = [("", f"{at_labels(own)}{_within(limits)}, use "), ("use", best["name"])]
     ends = f" ({text.interval(best['low'], best['high'])})" if best["low"] is not None else ""
     cost = f", {text.seconds(best['train'])} of training" if best["train"] is not None else ""
     said.append(("", f": {panel['metric']} {text.score(best['score'])}{ends}{cost}."))
@@ -243,7 +252,8 @@ def in_words(at: int, panel: Mapping[str, Any], rows: Sequence[Row], limits: Map
     return said + _fewer_labels(at, panel, rows, limits, best)
 
 
-def _at(own: Sequence[Row]) -> str:
+def at_labels(own: Sequence[Row]) -> str:
+    """Return the number of labels of a size in words: `With 192 labels`."""
     label = next((row["label"] for row in own if row["n_train"] > 0), None)
     if label is None:
         return "Without labels"
@@ -275,7 +285,7 @@ def _ties(found: Choice, own: Sequence[Row]) -> Spans:
             said.append(("", f" Nor {'is' if n_tied == 2 else 'are'} {text.counted(n_tied - 1, 'other')}."))
     elif tied:
         said.append(("", " Not shown to be worse: "))
-        named = tied[:_MOST_NAMED]
+        named = tied[:MOST_NAMED]
         more = n_tied - len(named)
         for i, place in enumerate(named):
             joint = "" if i == 0 else " and " if i == len(named) - 1 and not more else ", "
@@ -291,13 +301,19 @@ def _ties(found: Choice, own: Sequence[Row]) -> Spans:
         said.append(("", f" {one if n == 1 else several} worse."))
     if found.untested:
         others = text.counted(len(found.untested), "method")
-        few = all(own[place]["n_seeds"] == _TOO_FEW_SEEDS for place in (found.best, *found.untested))
+        few = has_two_seeds(found, own)
         said.append(("", " Two seeds are too few for a test." if few else f" No test against {others} was possible."))
     return said
 
 
-_MOST_NAMED = 3
-_TOO_FEW_SEEDS = 2
+def has_two_seeds(found: Choice, own: Sequence[Row]) -> bool:
+    """Return whether the best and the untested methods have two seeds; a method without labels needs one."""
+    assert found.best is not None
+    return {own[place]["n_seeds"] for place in (found.best, *found.untested) if own[place]["n_train"] > 0} == {2}
+
+
+MOST_NAMED = 3
+"""Most methods that a sentence lists by name."""
 
 
 def _share(saver: Row, best: Row) -> str:

@@ -121,8 +121,11 @@ def _of_cut_texts(panel: Panel) -> list[str]:
         own["tokens"].add(int(row.cut_at_tokens) if text.present(row.cut_at_tokens) else None)
         own["side"].add(row.cut_side)
     alike: dict[_How, list[str]] = {}
-    for variant, own in shares.items():
+    # Methods without training texts come last and join those whose test texts were cut alike.
+    for variant, own in sorted(shares.items(), key=lambda item: "training" not in item[1]):
         key = (own.get("test"), own.get("training"), frozenset(own["tokens"]), frozenset(own["side"]))
+        if "training" not in own:
+            key = next((other for other in alike if (other[0], *other[2:]) == (key[0], *key[2:])), key)
         alike.setdefault(key, []).append(variant)
     return [_cut(panel, key, methods) for key, methods in alike.items()]
 
@@ -140,10 +143,8 @@ def _cut(panel: Panel, how: _How, methods: list[str]) -> str:
     scored = panel.rows[panel.rows["score"].notna() & panel.rows["backbone"].notna()]
     readers = {text.plain(variant) for variant in scored["variant"]}
     who = "all methods that read the backbone" if readers == set(methods) and len(methods) > 1 else _named(methods)
-    return (
-        f"On task {text.plain(panel.task)}, {' and '.join(parts)} were cut {at}{side} for {who}; "
-        "max_length of the task (--max-length of your own table) sets the limit"
-    )
+    said = f"{' and '.join(parts)} were cut {at}{side} for {who}; max_length of the task (--max-length) sets the limit"
+    return said[0].upper() + said[1:]
 
 
 def _share(share: float) -> str:

@@ -1,164 +1,146 @@
-"""Answer "which method?" in one sentence that claims no more than the tests of `standings` show."""
+"""Say the outcome of a run in one sentence: the choice of `answer` without limits, which the page's answer says too."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from harness.report.contrasts import not_known, standings, tied_with_best
+from harness.report.answer import MOST_NAMED, Choice, Size, at_labels, choose, has_two_seeds, main_size, sizes_of_panels
 from harness.report.observations import RecordSource, observe
 from harness.report.panels import Panel, panels
-from harness.report.tables import each
+from harness.report.rows import Row, columns_of, each_row, floors
 from harness.support import text
-
-_ABOUT_EQUAL = 1.25
-"""Ratio of two training times below which they count as about equal."""
-
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
 class _Settled:
-    """The size of one panel that its answer is about.
+    """The choice at the main size of one panel.
 
     Attributes:
         panel: the panel.
-        labels: the size in words: `With 192 labels`.
-        best: row of `comparison` with the best mean.
-        tied: rows of the other methods that are not shown to be worse, the cheapest first.
-        unknown: methods that may or may not be worse.
-        n_others: number of methods that compete with the best one.
+        size: its main size.
+        rows: the rows that compete there, in the order of `size.rows`.
+        choice: the choice among them.
+        is_last: whether no size has more labels.
     """
 
     panel: Panel
-    labels: str
-    best: Any
-    tied: tuple[Any, ...]
-    unknown: tuple[str, ...]
-    n_others: int
+    size: Size
+    rows: Sequence[Row]
+    choice: Choice
+    is_last: bool
+
+    @property
+    def best(self) -> Row:
+        """Row of the best method."""
+        assert self.choice.best is not None  # without limits everything fits
+        return self.rows[self.choice.best]
+
+    @property
+    def tied(self) -> list[Row]:
+        """Rows of methods that tie with the best, but for the majority baseline: the best mean score first."""
+        return [self.rows[place] for place in self.choice.tied if place != self.choice.floor]
 
 
 def conclude(source: RecordSource) -> str | None:
     """Return the answer of a comparison as one sentence; None if nothing was scored.
 
-    For one table, the sentence is about the largest of the sizes at which most methods compete. It names the best
-    method, and the cheapest one that is not shown to be worse. Several tables are counted: nothing is tested across
-    them.
+    For one table, the sentence is about its main size (`answer.main_size`). It names the best method, and what ties
+    with it. Several tables are counted: nothing is tested across them.
 
     Raises:
         UsageError: there is no record.
     """
     observations = observe(source)
-    found = standings(observations)
-    settled = [one for panel in panels(observations) if (one := _settle(panel, found)) is not None]
+    found = panels(observations)
+    sizes = sizes_of_panels(observations, found)
+    of_floors = floors(observations)
+    settled = [_settle(panel, sizes[panel.title], of_floors) for panel in found if sizes[panel.title]]
     if not settled:
         return None
     return f"{_of_one(settled[0]) if len(settled) == 1 else _of_several(settled)}."
 
 
-def _settle(panel: Panel, found: pd.DataFrame) -> _Settled | None:
-    own = found[found["panel"] == panel.title]
-    if own.empty:
-        return None
-    counts = own.groupby(["n_train", "draw"]).size()
-    n_train, draw = max(counts.index, key=lambda key: (counts[key], key))
-    at_size = own[(own["n_train"] == n_train) & (own["draw"] == draw)]
-    scored = [row for row in each(panel.rows) if text.present(row.score)]
-    sized = {row.variant: row for row in scored if (row.n_train, row.draw) == (n_train, draw)}
-    rows = {row.variant: row for row in scored if row.n_train == 0} | sized  # the former compete at every size
-    return _Settled(
-        panel=panel,
-        labels=_labels(next(iter(sized.values())), int(n_train), draw),
-        best=rows[at_size.loc[at_size["is_best"], "variant"].iloc[0]],
-        tied=tuple(sorted((rows[name] for name in tied_with_best(at_size)), key=_order_of_cost)),
-        unknown=tuple(not_known(at_size)),
-        n_others=len(at_size) - 1,
-    )
-
-
-def _labels(row: Any, n_train: int, draw: str) -> str:
-    if n_train == 0:
-        return "Without labels"
-    if draw == "balanced" and text.present(row.n_per_class):
-        words = f"With {text.counted(int(row.n_per_class), 'label')} of each class"
-    else:
-        words = f"With {text.counted(n_train, 'label')}"
-    return f"{words} and one seed" if row.n_seeds == 1 else words
+def _settle(panel: Panel, sizes: Sequence[Size], of_floors: set[str]) -> _Settled:
+    rows = each_row(columns_of(panel, of_floors))
+    at = main_size(sizes, rows)
+    own = [rows[i] for i in sizes[at].rows]
+    return _Settled(panel, sizes[at], own, choose(sizes[at], rows, {}), is_last=at == len(sizes) - 1)
 
 
 def _of_one(settled: _Settled) -> str:
-    best, cheapest = settled.best, next(iter(settled.tied), None)
-    name, result = text.plain(best.variant), f"{_score(best)}{_after(best)}"
-    if not settled.n_others:
-        return f"{settled.labels}, {name} scores {result}{_if_disturbed(best)}"
-    said = f"{settled.labels}, {name} scores best: {result}"
-    if cheapest is not None:
-        return f"{said}; {_tied(cheapest, best)}{_if_disturbed(best, cheapest)}"
-    if settled.unknown:
-        are = "is" if len(settled.unknown) == 1 else "are"
-        return f"{said}; whether {_listed(settled.unknown)} {are} worse could not be tested{_if_disturbed(best)}"
-    others = "the other method is" if settled.n_others == 1 else f"each of the {settled.n_others} other methods is"
-    return f"{said}; {others} shown to be worse{_if_disturbed(best)}"
-
-
-def _tied(row: Any, best: Any) -> str:
-    """Return what a method that is not shown to be worse costs: its own seconds if it is cheaper, else a ratio."""
-    who = f"{text.plain(row.variant)}, which is not shown to be worse,"
-    own, its = row.train_seconds, best.train_seconds
-    if text.present(own) and text.present(its) and own > _ABOUT_EQUAL * its > 0:
-        return f"{who} takes {_times(own / its)} as long"
-    return f"{who} scores {text.score(row.score)}{_after(row, '')}"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
+    best, choice, tied = settled.best, settled.choice, settled.tied
+    labels = at_labels(settled.rows) + " and one seed" * (best["n_seeds"] == 1)
+    result = f"{settled.panel.metric} {_result(best)}{_after(best, ' of training')}"
+    if len(settled.rows) == 1:
+        return f"{labels}, {best['name']} scores {result}{_if_disturbed(settled, choice.best)}"
+    said = f"{labels}, {best['name']} scores best: {result}"
+    if choice.saver is not None:
+        saver = settled.rows[choice.saver]
+        said += f"; {saver['name']}, which is not shown to be worse, scores {text.score(saver['score'])}{_after(saver)}"
+    elif tied:
+        said += f"; {_listed(tied)} {_is(tied)} not shown to be worse"
+    elif choice.untested:
+        untested = [settled.rows[place] for place in choice.untested]
+        said += f"; whether {_listed(untested)} {_is(untested)} worse could not be tested"
+        said += " with two seeds" * has_two_seeds(choice, settled.rows)
+    elif not choice.tied:
+        n = len(settled.rows) - 1
+        said += f"; {'the other method is' if n == 1 else f'each of the {n} other methods is'} shown to be worse"
+    if choice.beats_floor is False and choice.floor not in (None, choice.best):
+        floor = settled.rows[choice.floor]
+        said += f"; it is not shown to beat {floor['name']} ({text.score(floor['score'])})"
+    return said + _if_disturbed(settled, choice.best, choice.saver)
 
 
 def _of_several(settled: Sequence[_Settled]) -> str:
     """Count the tables in which methods are best, or not shown to be worse than the best."""
-    best = Counter(text.plain(one.best.variant) for one in settled)
+    best = Counter(one.best["name"] for one in settled)
     not_worse = Counter(best)
     seconds: defaultdict[str, float] = defaultdict(float)
     for one in settled:
-        not_worse.update(text.plain(row.variant) for row in one.tied)
+        not_worse.update(row["name"] for row in one.tied)
         for row in (one.best, *one.tied):
-            seconds[text.plain(row.variant)] += row.train_seconds if text.present(row.train_seconds) else float("inf")
+            seconds[row["name"]] += row["train"] if row["train"] is not None else float("inf")
     by_task = len({one.panel.task for one in settled}) == len(settled)
     noun = "task" if by_task else "table"
+    at = "its largest size" if all(one.is_last for one in settled) else "the largest size that most methods have"
     first, n_first = min(best.items(), key=lambda item: (-item[1], item[0]))
-    said = f"{first} scores best on {n_first} of {text.counted(len(settled), noun)}, each at its largest size"
+    said = f"{first} scores best on {n_first} of {text.counted(len(settled), noun)}, each at {at}"
+    if all(one.choice.untested and not one.tied for one in settled):
+        return f"{said}; differences could not be tested"
     often, n_often = min(not_worse.items(), key=lambda item: (-item[1], seconds[item[0]] / item[1], item[0]))
-    if often != first:
-        return f"{said}; {often} is best or not shown to be worse on {n_often}"
-    return f"{said}; it is best or not shown to be worse on {n_often}"
+    return f"{said}; {'it' if often == first else often} is best or not shown to be worse on {n_often}"
 
 
-def _score(row: Any) -> str:
-    ends = (row.score_low, row.score_high)
-    interval = f" [{text.score(ends[0])}, {text.score(ends[1])}]" if all(map(text.present, ends)) else ""
-    return f"{text.plain(row.metric)} {text.score(row.score)}{interval}"
+def _result(row: Row) -> str:
+    interval = f" [{text.score(row['low'])}, {text.score(row['high'])}]" if row["low"] is not None else ""
+    return f"{text.score(row['score'])}{interval}"
 
 
-def _after(row: Any, of_what: str = " of training") -> str:
-    return f" after {text.seconds(row.train_seconds)}{of_what}" if text.present(row.train_seconds) else ""
+def _after(row: Row, of_what: str = "") -> str:
+    return f" after {text.seconds(row['train'])}{of_what}" if row["train"] is not None else ""
 
 
-def _if_disturbed(*rows: Any) -> str:
+def _if_disturbed(settled: _Settled, *places: int | None) -> str:
     """Return a warning if seconds in the sentence were measured on a busy machine."""
-    disturbed = any(row.n_unsteady and row.n_unsteady == row.n_seeds for row in rows if text.present(row.train_seconds))
+    rows: Iterable[Any] = (
+        settled.panel.rows.iloc[settled.size.rows[place]]
+        for place in places
+        if place is not None and settled.rows[place]["train"] is not None
+    )
+    disturbed = any(row.n_unsteady and row.n_unsteady == row.n_seeds for row in rows)
     return " (the machine was busy: these seconds are unreliable)" if disturbed else ""
 
 
-def _order_of_cost(row: Any) -> tuple[float, str]:
-    return (row.train_seconds if text.present(row.train_seconds) else float("inf"), row.variant)
+def _is(rows: Sequence[Row]) -> str:
+    return "is" if len(rows) == 1 else "are"
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = [text.plain(name) for name in names[:_MOST_NAMED]]
-    if len(names) > _MOST_NAMED:
-        shown.append(f"{len(names) - _MOST_NAMED} more")
+def _listed(rows: Sequence[Row]) -> str:
+    shown = [row["name"] for row in rows[:MOST_NAMED]]
+    if len(rows) > MOST_NAMED:
+        shown.append(f"{len(rows) - MOST_NAMED} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -66,7 +66,7 @@ def _remarks(observations: Observations) -> list[str]:
     for record in observations.records:
         data, task = record.provenance.dataset, record.cell.task
         left_out = data.get("left_out") or {}
-        said = [f"{count:,} rows left out ({reason})" for reason, count in sorted(left_out.items())]
+        said = [f"{text.counted(count, 'row')} left out ({reason})" for reason, count in sorted(left_out.items())]
         if unscored := data.get("n_classes_not_scored"):
             said.append(f"{unscored:,} of {data.get('n_classes')} classes are trained on and not scored")
         said += [str(warning).rstrip(".") for warning in data.get("warnings") or ()]

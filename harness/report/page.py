@@ -13,14 +13,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from harness.report.answer import footnote, in_words
+from harness.report.answer import footnote, in_words, main_size
 from harness.report.axes import look
 from harness.report.blocks import Block, Picture, TableBlock
 from harness.report.folder import REPORT_TITLE
 from harness.report.measured import HOW_TO_READ, compared, measured
 from harness.report.observations import RecordSource
-from harness.report.page_data import each_row, for_scripts, panels_data
+from harness.report.page_data import for_scripts, panels_data
 from harness.report.panels import Panel
+from harness.report.rows import each_row
 from harness.report.views.base import ReportData, Section, in_order, sections
 from harness.support import replacing, text
 
@@ -94,14 +95,15 @@ def _lead(report: ReportData) -> str:
 
 
 def _answer(panel: dict[str, Any]) -> str:
-    """Return the answer at a panel's largest size without limits, and what it rests on."""
+    """Return the answer at a panel's main size without limits, and what it rests on."""
     if not panel["sizes"]:
         return '<p class="said">Nothing was scored.</p>'
-    rows = each_row(panel)
-    spans = in_words(len(panel["sizes"]) - 1, panel, rows, {})
+    rows = each_row(panel["rows"])
+    at = main_size(panel["sizes"], rows)
+    spans = in_words(at, panel, rows, {})
     told = {row["name"]: row["settings"] for row in rows if row["settings"]}
     said = "".join(_method(words, kind, told) if kind else html.escape(_unbroken(words)) for kind, words in spans)
-    note = html.escape(footnote(panel["sizes"][-1], panel, rows, {}))
+    note = html.escape(footnote(panel["sizes"][at], panel, rows, {}))
     return f'<p class="said">{said}</p>\n<p class="notes">{note}</p>'
 
 

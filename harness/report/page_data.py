@@ -10,6 +10,7 @@ import pandas as pd
 from harness.report.answer import Size, sizes_of_panels
 from harness.report.observations import Observations
 from harness.report.panels import Panel
+from harness.report.rows import columns_of, floors, rounded
 from harness.report.styles import Style
 from harness.report.tables import each
 from harness.report.views.base import ReportData
@@ -28,10 +29,10 @@ def panels_data(report: ReportData) -> list[dict[str, Any]]:
     drawn = report.styles
     curves = _anytime(report.observations)
     sizes = sizes_of_panels(report.observations, report.panels)
-    floors = _floors(report.observations)
+    of_floors = floors(report.observations)
     panels_of = []
     for panel in report.panels:
-        rows = _rows(panel, report.standings_of(panel), floors)
+        rows = columns_of(panel, of_floors) | _marks(panel, report.standings_of(panel))
         names = list(dict.fromkeys(rows["line"]))
         key = (panel.task, panel.data, panel.device, panel.budget)
         shown = [*curves.get((*key, None, None), []), *curves.get((*key, panel.backbone, panel.weights), [])]
@@ -61,72 +62,14 @@ def _size_values(size: Size) -> dict[str, Any]:
     return {"n_train": size.n_train, "rows": size.rows, "p": size.p_values, "w": size.half_widths}
 
 
-def each_row(panel: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a panel's data, one dictionary each."""
-    names = list(panel["rows"])
-    return [dict(zip(names, values, strict=True)) for values in zip(*panel["rows"].values(), strict=True)]
-
-
-def _floors(observations: Observations) -> set[str]:
-    """Return the methods that predict without looking at the text."""
-    variants = observations.columns(("variant",))["variant"]
+def _marks(panel: Panel, ranked: pd.DataFrame) -> dict[str, list[bool]]:
+    """Return for each row of a panel whether it is the best at its own size, and whether it is best or ties with it."""
+    known = {(row.variant, row.n_train, row.draw): row for row in each(ranked)}
+    marks = [known.get((row.variant, row.n_train, row.draw)) for row in each(panel.rows)]
     return {
-        str(variant)
-        for variant, record in zip(variants, observations.records, strict=True)
-        if record.facts.role == "floor"
+        "best": [bool(mark is not None and mark.is_best) for mark in marks],
+        "tied": [bool(mark is not None and not pd.isna(mark.is_tied) and mark.is_tied) for mark in marks],
     }
-
-
-def _rows(panel: Panel, ranked: pd.DataFrame, floors: set[str]) -> dict[str, list[Any]]:
-    """Columns of the panel's rows, rounded to what a reader can use."""
-    marks = {(row.variant, row.n_train, row.draw): row for row in each(ranked)}
-    columns: dict[str, list[Any]] = {}
-    for row in each(panel.rows):
-        mark = marks.get((row.variant, row.n_train, row.draw))
-        name = text.plain(row.variant)
-        n_test = None if pd.isna(row.n_test) else row.n_test
-        predict = None if pd.isna(row.predict_seconds) or not n_test else row.predict_seconds / n_test * 1000
-        gap = None
-        if not (pd.isna(row.train_score) or pd.isna(row.score)):
-            gap = (row.train_score - row.score) * (1 if panel.higher_is_better else -1)
-        values = {
-            "line": name + (", balanced" if row.draw == "balanced" else ""),
-            "name": name,
-            "settings": getattr(row, "settings", None),
-            "family": text.plain(row.family),
-            "floor": row.variant in floors,
-            "n_train": row.n_train,
-            "draw": row.draw,
-            "label": text.size(row.n_train, row.draw, row.n_per_class),
-            "score": row.score,
-            "low": row.score_low,
-            "high": row.score_high,
-            "n_seeds": row.n_seeds,
-            "basis": row.basis,
-            "gap": gap,
-            "train": row.train_seconds,
-            "predict": predict,
-            "memory": row.peak_bytes,
-            "trainable": row.n_trainable,
-            "stored": row.artifact_bytes,
-            "note": row.note,
-            "best": bool(mark is not None and mark.is_best),
-            "tied": bool(mark is not None and not pd.isna(mark.is_tied) and mark.is_tied),
-        }
-        for column, value in values.items():
-            columns.setdefault(column, []).append(_rounded(value))
-    return columns or {"line": []}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, str):
-        return text.plain(value)
-    if value is None or pd.isna(value):
-        return None
-    if isinstance(value, bool):
-        return value
-    number = float(value)
-    return int(number) if number.is_integer() else float(f"{number:.5g}")
 
 
 def _style(style: Style) -> dict[str, str]:
@@ -172,8 +115,8 @@ def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]
         curve = {
             "line": text.plain(variant),
             "n_train": -n_train,
-            "seconds": [_rounded(point.seconds) for point in kept],
-            "validation": [_rounded(point.validation) for point in kept],
+            "seconds": [rounded(point.seconds) for point in kept],
+            "validation": [rounded(point.validation) for point in kept],
         }
         found.setdefault(setting, []).append(curve)
     return found

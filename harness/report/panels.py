@@ -163,11 +163,13 @@ def _short_name(backbone: str, known: set[str]) -> str:
 
 def _best_first(rows: pd.DataFrame) -> pd.DataFrame:
     higher = bool(rows["higher_is_better"].dropna().all())
+    largest = int(rows["n_train"].max())
     keys: dict[str, tuple[bool, int, float, str]] = {}
     for variant, own in rows.groupby("variant"):
         scored = own.dropna(subset=["score"]).sort_values("n_train")
         best = float(scored["score"].iloc[-1]) if len(scored) else 0.0
         size = int(scored["n_train"].iloc[-1]) if len(scored) else 0
+        size = size or largest  # a method that needs no labels competes at every size
         keys[str(variant)] = (not len(scored), -size, -best if higher else best, str(variant))
     order = {variant: i for i, variant in enumerate(sorted(keys, key=lambda variant: keys[variant]))}
     return (

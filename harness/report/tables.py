@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -157,7 +158,15 @@ _ROUNDING = 1e-6
 
 
 def _is_fraction(metric: str) -> bool:
-    return metric in metrics and metrics.get(metric).high == 1.0
+    return _bounds(metric)[1] == 1.0
+
+
+def _bounds(metric: str) -> tuple[float, float]:
+    """Return the range of a metric; infinite where it has no end, or is not registered here."""
+    if metric not in metrics:
+        return -math.inf, math.inf
+    spec = metrics.get(metric)
+    return spec.low, math.inf if spec.high is None else spec.high
 
 
 def _value(row: dict[str, Any]) -> float:
@@ -211,10 +220,13 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
         return summary
     scores = [row["score"] for row in ok]
     rows_of = matrix(observations, [(row["id"], row["device"]) for row in ok], scores)
+    bounds = _bounds(first["metric"])
+    if min(scores) < bounds[0] or max(scores) > bounds[1]:  # imported percents
+        bounds = (-math.inf, math.inf)
     if rows_of is None:
-        found = summarise_scores(scores)
+        found = summarise_scores(scores, bounds=bounds)
     else:
-        found = summarise_scores(scores, rows_of.values, bounds=(0.0, 1.0) if rows_of.is_mean else None)
+        found = summarise_scores(scores, rows_of.values, bounds=bounds, is_mean=rows_of.is_mean)
     low, high, basis = found.low, found.high, found.basis
     if basis == "none" and first["score_low"] is not None:  # the record's own, where rows tell nothing of the metric
         low, high, basis = first["score_low"], first["score_high"], "test rows only"

@@ -1,10 +1,11 @@
-"""Show comparisons in the terminal, within 100 columns."""
+"""Show comparisons in the terminal, in a form that fits its width."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,18 +21,22 @@ _MOST_COMPARED = 60
 
 _NAME_WIDTH = 24  # longer names take a second line
 
-_MAX_SIZES = 4  # more columns of scores do not fit beside the costs in 100 columns
+_WIDTH = 100
 
 
-def terminal_table(source: RecordSource) -> Table:
+def terminal_table(source: RecordSource, width: int = _WIDTH) -> Table:
     """Return methods by training size: score with interval, training seconds, peak memory, trainable parameters.
 
     Tables of several panels stand one below the other.
 
+    Args:
+        source: the records.
+        width: number of columns that the table may take.
+
     Raises:
         UsageError: if there is no record.
     """
-    tables = terminal_tables(source)
+    tables = terminal_tables(source, width)
     if len(tables) == 1:
         return tables[0]
     grid = Table.grid(padding=(0, 0, 1, 0))
@@ -40,13 +45,14 @@ def terminal_table(source: RecordSource) -> Table:
     return grid
 
 
-def terminal_tables(source: RecordSource) -> list[Table]:
-    """Return one table for each task, backbone, device and budget."""
-    return [_wide(panel) if _n_sizes(panel) <= _MAX_SIZES else _long(panel) for panel in panels(source)]
-
-
-def _n_sizes(panel: Panel) -> int:
-    return len(panel.rows[["n_train", "draw"]].drop_duplicates())
+def terminal_tables(source: RecordSource, width: int = _WIDTH) -> list[Table]:
+    """Return one table for each task, backbone, device and budget: sizes side by side where that fits the width."""
+    measured = Console(width=1_000_000)
+    tables = []
+    for panel in panels(source):
+        table = _wide(panel)
+        tables.append(table if measured.measure(table).maximum <= width else _long(panel))
+    return tables
 
 
 def _table(panel: Panel, costs: str = "") -> Table:
@@ -59,7 +65,7 @@ def _table(panel: Panel, costs: str = "") -> Table:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
 
 
@@ -69,9 +75,9 @@ def _wide(panel: Panel) -> Table:
     table = _table(panel, "" if len(labels) == 1 else "; train, memory and trainable parameters at the largest size")
     table.add_column(Text("method"), overflow="fold", max_width=_NAME_WIDTH)
     for label in labels:
-        table.add_column(Text(label), justify="right", min_width=11, overflow="fold")
-    for name, width in (("train", 7), ("peak memory", 6), ("trainable", 9)):
-        table.add_column(Text(name), justify="right", overflow="fold", min_width=width, max_width=9)
+        table.add_column(Text(label), justify="right", min_width=6, max_width=13, overflow="fold")
+    for name in ("train", "peak\nmemory", "trainable"):
+        table.add_column(Text(name), justify="right", no_wrap=True, min_width=7)
     for line in lines:
         costs = [Text(line.train), Text(line.memory), Text(line.trainable)]
         table.add_row(Text(line.variant), *(_shown(entry) for entry in line.entries), *costs)
@@ -95,9 +101,11 @@ def _long(panel: Panel) -> Table:
     position = {row: i for i, row in enumerate(sizes.itertuples(index=False, name=None))}
     table = _table(panel)
     table.add_column(Text("method"), overflow="fold", max_width=_NAME_WIDTH)
-    for name in ("labels", "score", "interval", "train", "peak memory", "trainable"):
-        table.add_column(Text(name), justify="right", overflow="fold")
-    table.add_column(Text("missing"), style="yellow", overflow="fold", max_width=18)
+    for name in ("labels", "score", "interval", "train", "peak\nmemory", "trainable"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    with_notes = bool(panel.rows["note"].notna().any())
+    if with_notes:
+        table.add_column(Text("missing"), style="yellow", overflow="fold", max_width=18)
     previous = None
     for row in each(panel.rows):
         name = text.plain(row.variant)
@@ -112,7 +120,7 @@ def _long(panel: Panel) -> Table:
             Text(text.seconds(row.train_seconds)),
             Text(text.memory(row.peak_bytes)),
             Text(text.number(row.n_trainable)),
-            Text(row.note if text.present(row.note) else ""),
+            *([Text(row.note if text.present(row.note) else "")] if with_notes else []),
         )
         previous = name
     return table

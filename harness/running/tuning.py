@@ -362,6 +362,7 @@ class _Tuning:
         self._bench.ledger.train_tokens += ledger.train_tokens
         self._bench.ledger.reused |= ledger.reused
         self._bench.ledger.computed_all &= ledger.computed_all
+        self._bench.ledger.has_disturbed_features |= ledger.has_disturbed_features
 
     def _configured(self, settings: Mapping[str, Any]) -> Method:
         """Return the method with some settings replaced, validated like those that a user types."""

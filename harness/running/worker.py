@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from harness.measure import FlopsModel
 
 
+_DISTURBED_FEATURES = "other work took processors while its features were encoded"
+
+
 def _nothing(*_: object) -> None:
     """Do nothing."""
 
@@ -181,6 +184,8 @@ class Worker:
         run.doing = "warming up"
         with run.clock.phase("warmup"):
             self._warm_up(method, backbone, report)
+        if job.attempt > 1:  # `--remeasure`: a cached price that is unreliable would make this attempt unreliable too
+            self._features.forget_disturbed()
         run.meters = Meters(self.device)
         bench = Bench(
             kind=task.kind,
@@ -221,7 +226,8 @@ class Worker:
             finally:
                 run.measure_cost(fitted)
                 uneven = run.failures.guard("steadiness", lambda: unevenness(run.ledger.curve))
-                run.unsteady = run.meters.disturbed_by or uneven
+                reused = _DISTURBED_FEATURES if run.ledger.has_disturbed_features else None
+                run.unsteady = run.meters.disturbed_by or uneven or reused
                 run.judge_steadiness()
             _check_memory(run.cost, cell.budget.peak_memory_bytes)
             self._enter(run, "scoring")

@@ -44,7 +44,7 @@ def _fields(cls: Any) -> str:
     told = read_docstring(cls.__doc__)
     meanings = told.entries("Attributes")
     rows = [
-        (code(field.name), code(str(field.type)), meanings.get(field.name, ""))
+        (code(field.name), code(str(field.type).replace(" | ", " or ")), meanings.get(field.name, ""))
         for field in dataclasses.fields(cls)
         if not field.name.startswith("_")
     ]

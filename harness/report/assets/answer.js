@@ -6,12 +6,17 @@ const CHEAP = 0.1;
 const NEARLY_FREE = 0.03;
 const WORTH_SAVING_SECONDS = 5;
 const MOST_NAMED = 3;
-const TOO_FEW_SEEDS = 2;
 const limitKeys = ["train", "memory", "trainable"];
 const units = { train: " of training", memory: " of memory", trainable: " trainable parameters" };
 const costOf = (key) => costs.find((cost) => cost.key === key);
 
 const fitsIn = (row, limits) => limitKeys.every((key) => limits[key] == null || (row[key] !== null && row[key] <= limits[key]));
+// Position of the largest size at which more than half of the methods compete that were given labels.
+const mainSize = (one) => {
+  const given = one.sizes.map((size) => rowsAt(one, size).filter((row) => row.n_train > 0).length);
+  const most = Math.max(0, ...given);
+  return Math.max(0, given.findLastIndex((n) => 2 * n > most || !most));
+};
 const pValue = (size, place, later) => (size.p[place] ? size.p[place][later - place - 1] : null);
 
 // p-values corrected for their number (Holm, 1979).
@@ -58,7 +63,7 @@ const choose = (size, own, limits) => {
     );
     if (cheap !== undefined && !found.tied.includes(cheap)) found.cheap = cheap;
   }
-  if (floor >= 0) found.beatsFloor = beats(size, best, floor);
+  if (floor >= 0) found.beatsFloor = !found.tied.includes(floor) && beats(size, best, floor);
   return found;
 };
 
@@ -102,7 +107,8 @@ const ties = (found, own) => {
     said.push(` ${n === 1 ? `The other method${some ? " that fits" : ""} is` : `All ${n} others${some ? " that fit" : ""} are`} worse.`);
   }
   if (found.untested.length) {
-    const few = [found.best, ...found.untested].every((place) => own[place].n_seeds === TOO_FEW_SEEDS);
+    const withLabels = [found.best, ...found.untested].map((place) => own[place]).filter((row) => row.n_train > 0);
+    const few = withLabels.length > 0 && withLabels.every((row) => row.n_seeds === 2);
     said.push(few ? " Two seeds are too few for a test." : ` No test against ${several(found.untested.length, "method")} was possible.`);
   }
   return said;

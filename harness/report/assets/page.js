@@ -142,7 +142,7 @@ const makeSliders = () => {
   const form = byId("sliders");
   form.replaceChildren();
   chosen = {};
-  at = Math.max(0, panel.sizes.length - 1);
+  at = mainSize(panel);
   if (panel.sizes.length > 1) form.append(slider("n_train", "Labels", labelAt, panel.sizes.length - 1, at, (i) => (at = i)));
   else if (panel.sizes.length) {
     const only = make("div");

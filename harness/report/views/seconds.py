@@ -129,6 +129,7 @@ views.add(
         "Score against seconds of training",
         data=seconds_of,
         draw=draw_score_against_seconds,
+        needs="train_seconds",
         position=40,
         on_page=False,  # the page's scripts draw the same
     ),
