@@ -22,6 +22,7 @@ from harness.cost.shape import read_shape
 from harness.measure.device import Device
 from harness.measure.flops import count_flops
 from harness.methods import methods
+from harness.methods.configure import parse_methods
 from harness.records.record import Budget, Record
 from harness.records.workload import Workload
 from harness.running.attempt import Job
@@ -143,14 +144,15 @@ def test_the_form_that_fits_is_the_least_changed(tmp_path: Path, toy: Task, cpu:
     assert first_that_fits(planned, estimator, whole) is None
     fits = first_that_fits(planned, estimator, 0.999 * whole)
     assert fits is not None
-    assert fits.planned.method_label == "full[batch_size=64, accumulation=2, precision=fp32]"
+    assert fits.planned.method_in_full == "full[batch_size=64, accumulation=2, precision=fp32]"
+    assert parse_methods([fits.planned.method_in_full])[0].config() == fits.planned.cell.config  # a user may copy it
     assert fits.peak_bytes < whole
     rows = plan_one(toy, files, methods.get("full")(batch_size=64, accumulation=64, precision="fp32"), size="96")
     least = first_that_fits(planned, estimator, 0.999 * estimator.estimate(rows).peak_bytes)
     assert least is not None
     assert least.planned.method.halved() is None
     assert (
-        least.planned.method_label
+        least.planned.method_in_full
         == "full[batch_size=64, accumulation=64, precision=fp32, gradient_checkpointing=true]"
     )
     assert first_that_fits(planned, estimator, 4.0 * 85e6) is None  # its weights alone are more

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,10 +35,11 @@ def run_page(page: Path, folder: Path, *, slow: bool) -> str:
         steps = blocks(before)
         first = next(i for i, block in enumerate(steps) if block.language == "sh")
         _run([block for block in steps[: first + 1] if block.title or block.language == "sh"], folder)
-    return _run([block for block in blocks(page) if block.mark is None or (slow and block.mark == "slow")], folder)
+    steps = [block for block in blocks(page) if block.mark is None or (slow and block.mark == "slow")]
+    return _run(steps, folder, is_warm=page in TUTORIALS and not slow)
 
 
-def _run(steps: list[Block], folder: Path) -> str:
+def _run(steps: list[Block], folder: Path, *, is_warm: bool = False) -> str:
     printed = []
     has_modules = any(block.title and block.title.endswith(".py") and block.language == "python" for block in steps)
     for block in steps:
@@ -45,8 +49,7 @@ def _run(steps: list[Block], folder: Path) -> str:
         elif block.language == "sh":
             for program, *arguments in commands(block.text):
                 if program == "harness":
-                    is_timed = arguments[0] == "choose"  # its time limit starts with its process
-                    printed.append(run_cli(*arguments, cwd=folder, own_process=is_timed, COLUMNS=COLUMNS))
+                    printed.append(_harness(arguments, folder, is_warm=is_warm))
                 else:
                     assert program == "python", f"line {block.line}: mark what cannot be run here, {program!r}"
                     printed.append(_python(arguments, folder))
@@ -54,6 +57,16 @@ def _run(steps: list[Block], folder: Path) -> str:
             # A page's own modules register methods and the like, which other tests must not meet.
             printed.append(_python(["-c", block.text], folder) if has_modules else _here(block.text, folder))
     return "\n".join(printed)
+
+
+def _harness(arguments: list[str], folder: Path, *, is_warm: bool) -> str:
+    """Run a command in this process; `choose`, whose limit starts with its process, in its own unless `is_warm`."""
+    if arguments[0] != "choose" or not is_warm:
+        return run_cli(*arguments, cwd=folder, own_process=arguments[0] == "choose", COLUMNS=COLUMNS)
+    now = SimpleNamespace(create_time=functools.partial(float, time.time()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.cli.choose.psutil", SimpleNamespace(Process=lambda: now))
+        return run_cli(*arguments, cwd=folder, COLUMNS=COLUMNS)
 
 
 def _python(arguments: list[str], folder: Path) -> str:

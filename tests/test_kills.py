@@ -7,6 +7,7 @@ worker, a cell is recorded once, with the same figures but for those of the cloc
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing.resource_tracker
 import os
 import random
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,16 @@ from harness.support.errors import StoreError
 from tests.commands import command, interrupts, run_cli
 from tests.record_factory import essence
 from tests.toys import write_toy_table
-from tests.warm_workers import worker_processes
+from tests.warm_workers import use_warm_workers, worker_processes
 
 FEW = "majority,tfidf,linear-probe[c=1.0],head"
 MORE = "majority,tfidf,linear-probe,head,lora,full"
 
 FIVE_KILLS = ([("driver", 2), ("worker", 3)], [("driver", 0), ("driver", 4), ("worker", 1)])
-"""One after another on one store, each in its own fifth of the run; the first case is in the default suite."""
+"""One after another on one store, each in its own fifth of the run."""
+
+TWO_KILLS = [("driver", 3), ("worker", 9)]
+"""By the number of records there are; in the default suite."""
 
 N_KILLS = 100
 
@@ -60,12 +64,16 @@ class Grid:
         return [*self.arguments, "--store", str(folder / "records.sqlite"), "--reports", str(folder / "reports")]
 
 
-def undisturbed(methods: str, folder: Path, tiny: BackboneFiles) -> Grid:
+def grid_of(methods: str, folder: Path, tiny: BackboneFiles) -> Grid:
     write_toy_table(folder / "tickets.csv", n_rows=120)
     options = ["--backbone", str(tiny.folder), "--methods", methods, "--sizes", "12,24", "--seeds", "0,1"]
-    grid = Grid(folder, ["run", "--data", "tickets.csv", *options, "--budget", "steps=3"], 0.0, {})
+    return Grid(folder, ["run", "--data", "tickets.csv", *options, "--budget", "steps=3"], 0.0, {})
+
+
+def undisturbed(grid: Grid) -> Grid:
+    """Add the seconds and the records of a run as users start it."""
     multiprocessing.resource_tracker.ensure_running()  # it lives as long as this process: no case's to leave behind
-    whole = folder / "undisturbed"
+    whole = grid.folder / "undisturbed"
     whole.mkdir()
     began = time.monotonic()
     with started(grid, whole) as running:
@@ -74,19 +82,40 @@ def undisturbed(methods: str, folder: Path, tiny: BackboneFiles) -> Grid:
 
 
 @pytest.fixture(scope="module")
+def few_here(tmp_path_factory: pytest.TempPathFactory, tiny: BackboneFiles) -> Grid:
+    """A grid whose undisturbed run is one of this process: it imports nothing anew."""
+    grid = grid_of(FEW, tmp_path_factory.mktemp("few here"), tiny)
+    with pytest.MonkeyPatch.context() as patch:
+        use_warm_workers(patch)
+        run_cli(*grid.command(grid.folder), cwd=grid.folder, HARNESS_CACHE=str(grid.folder / "cache"))
+    multiprocessing.resource_tracker.ensure_running()
+    return dataclasses.replace(grid, records=essence_by_cell(grid.folder))
+
+
+@pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory, tiny: BackboneFiles) -> Grid:
-    return undisturbed(FEW, tmp_path_factory.mktemp("few"), tiny)
+    return undisturbed(grid_of(FEW, tmp_path_factory.mktemp("few"), tiny))
 
 
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory, tiny: BackboneFiles) -> Grid:
-    return undisturbed(MORE, tmp_path_factory.mktemp("more"), tiny)
+    return undisturbed(grid_of(MORE, tmp_path_factory.mktemp("more"), tiny))
 
 
-@pytest.mark.parametrize("case", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_kills_between_two_records_lose_nothing_and_change_nothing(few_here: Grid, tmp_path: Path) -> None:
+    def has(n: int) -> Callable[[], bool]:
+        return lambda: n_stored(tmp_path) >= n
+
+    check_kills([(whom, has(n)) for whom, n in TWO_KILLS], few_here, tmp_path)
+    assert "was killed by signal 9" in output_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [0, 1])
 def test_kills_lose_nothing_and_change_nothing(case: int, few: Grid, tmp_path: Path) -> None:
-    draw = random.Random(case)
-    check_kills([(whom, (fifth + draw.random()) / 5) for whom, fifth in FIVE_KILLS[case]], few, tmp_path)
+    draw, fifth_of_run = random.Random(case), few.seconds / 5
+    kills = [(whom, after((fifth + draw.random()) * fifth_of_run)) for whom, fifth in FIVE_KILLS[case]]
+    check_kills(kills, few, tmp_path)
 
 
 @pytest.mark.slow
@@ -95,15 +124,28 @@ def test_kills_lose_nothing_and_change_nothing(case: int, few: Grid, tmp_path: P
 def test_a_hundred_kills_lose_nothing_and_change_nothing(case: int, more: Grid, tmp_path: Path) -> None:
     """Even cases kill the driver and odd ones the worker."""
     moment = (case + random.Random(case).random()) / N_KILLS
-    check_kills([(("driver", "worker")[case % 2], moment)], more, tmp_path)
+    check_kills([(("driver", "worker")[case % 2], after(moment * more.seconds))], more, tmp_path)
 
 
-def check_kills(kills: Sequence[tuple[str, float]], grid: Grid, folder: Path) -> None:
-    """Run the command and kill it, over and over, each time at a fraction of an undisturbed run; then let it end."""
+def after(seconds: float) -> Callable[[], bool]:
+    """Return what says whether the seconds have passed since it was first asked."""
+    began: list[float] = []
+
+    def is_over() -> bool:
+        began.append(time.monotonic())
+        return began[-1] - began[0] >= seconds
+
+    return is_over
+
+
+def check_kills(kills: Sequence[tuple[str, Callable[[], bool]]], grid: Grid, folder: Path) -> None:
+    """Run the command and kill it, over and over, each time when a moment has come; then let it end."""
     before: dict[str, dict[str, Any]] = {}
-    for whom, fraction in kills:
+    for whom, has_come in kills:
         with started(grid, folder) as running:
-            {"driver": kill_driver, "worker": kill_worker}[whom](running, fraction * grid.seconds)
+            while not has_come() and running.poll() is None:
+                time.sleep(0.02)
+            {"driver": running.kill, "worker": functools.partial(kill_worker, running)}[whom]()
             code = running.wait(240)
         assert code in {"driver": (0, -signal.SIGKILL), "worker": (0, 2)}[whom], output_of(folder)
         if code == 2:  # no cell has begun: nobody knows whether the backbone can be loaded
@@ -122,21 +164,13 @@ def check_kills(kills: Sequence[tuple[str, float]], grid: Grid, folder: Path) ->
         assert store.claimed() == set()
 
 
-def kill_driver(running: subprocess.Popen[bytes], moment: float) -> None:
-    with suppress(subprocess.TimeoutExpired):
-        running.wait(moment)
-    running.kill()
-
-
-def kill_worker(running: subprocess.Popen[bytes], moment: float) -> None:
-    """Kill it at the moment, or as soon as there is one; a run that is over already has none."""
-    with suppress(subprocess.TimeoutExpired):
-        running.wait(moment)
+def kill_worker(running: subprocess.Popen[bytes]) -> None:
+    """Kill it as soon as there is one; a run that is over already has none."""
     while running.poll() is None:
         for child in worker_of(running):
             child.kill()
             return
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def worker_of(running: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -145,12 +179,12 @@ def worker_of(running: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return []
 
 
-def test_ctrl_c_once_ends_with_the_running_cell(few: Grid, tmp_path: Path) -> None:
+def test_ctrl_c_once_ends_with_the_running_cell(few_here: Grid, tmp_path: Path) -> None:
     """And twice ends at once: `test_cli.py`."""
-    arguments = [argument if argument != FEW else "head[epochs=1000]" for argument in few.arguments]
-    slower = dataclasses.replace(few, arguments=[*arguments[:-1], "epochs=1000"])
+    arguments = [argument if argument != FEW else "head[epochs=1000]" for argument in few_here.arguments]
+    slower = dataclasses.replace(few_here, arguments=[*arguments[:-1], "epochs=1000"])
     with interrupts(lambda: n_stored(tmp_path), pause=0.2):  # the second cell is running
-        output = run_cli(*slower.command(tmp_path), cwd=few.folder, code=130)
+        output = run_cli(*slower.command(tmp_path), cwd=few_here.folder, code=130)
     assert worker_processes() == []
     assert "Stopping after the running cell; Ctrl-C again stops now." in output
     assert re.search(r"Stopped after 2 of \d+ cells\. The same command resumes with the rest\.", output)

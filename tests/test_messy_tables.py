@@ -378,7 +378,10 @@ def test_run_plan_and_status_say_what_a_table_holds(tmp_path: Path, tiny: Backbo
     ("arguments", "said"),
     [
         (["--metric", "bleu"], "expected one of accuracy, f1, macro_f1, matthews"),
-        (["--metric", "f1", "--label", "three"], "--metric f1 was given, which scores two classes; column 'three' has 3"),
+        (
+            ["--metric", "f1", "--label", "three"],
+            "f1 was given, which scores two classes; column 'three' has 3",
+        ),
         (["--max-length", "4"], "expected at least 8 tokens"),
     ],
 )

@@ -41,7 +41,7 @@ def test_the_quickstart_s_fits_have_lengths_in_steps() -> None:
     """Without a budget, a method that trains in steps counts epochs and steps, at each of the suite's sizes."""
     suite = load_suite("quickstart")
     lengths = {method.name: method.fit_length() for method in parse_methods(suite.methods)}
-    assert {name for name, length in lengths.items() if length is not None} == {"last-layers", "full"}
+    assert {name for name, length in lengths.items() if length is not None} == {"full"}
     for size in suite.sizes:
         steps_per_epoch = math.ceil(int(size) / 16)
         for length in filter(None, lengths.values()):
@@ -62,8 +62,8 @@ def records(folder: Path, store: str, arguments: list[str]) -> dict[str, Record]
 def test_a_busy_neighbour_changes_no_score(tmp_path: Path, tiny: BackboneFiles) -> None:
     """Methods of the quickstart with a budget of steps, on less data, alone and beside a process on each processor."""
     write_toy_table(tmp_path / "tickets.csv")
-    methods = ["tfidf", "linear-probe", "last-layers", "full"]
-    assert set(methods) <= set(load_suite("quickstart").methods)
+    methods = ["label-similarity", "tfidf", "linear-probe", "full"]
+    assert {*methods, "majority"} == set(load_suite("quickstart").methods)
     arguments = ["run", "--data", "tickets.csv", "--backbone", str(tiny.folder), "--sizes", "24", "--seeds", "0"]
     arguments += ["--methods", ",".join(methods), "--budget", "steps=6"]
     alone = records(tmp_path, "alone.sqlite", arguments)

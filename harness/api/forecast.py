@@ -335,5 +335,5 @@ def _too_large(
     for label, planned in sorted(largest.items()):
         if estimator.estimate(planned).peak_bytes > memory_bytes:
             fits = first_that_fits(planned, estimator, memory_bytes)
-            found.append((label, None, None) if fits is None else (label, fits.planned.method_label, fits.peak_bytes))
+            found.append((label, None, None) if fits is None else (label, fits.planned.method_in_full, fits.peak_bytes))
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from harness.backbones import BackboneFiles
 from harness.data import Size, class_counts
 from harness.methods import Method
-from harness.records import Budget, Cell, Draw, configuration_label
+from harness.records import Budget, Cell, Draw, configuration_in_full, configuration_label
 from harness.support import HarnessError, UsageError, uncollected
 from harness.tasks import Task
 
@@ -31,8 +31,13 @@ class PlannedCell:
 
     @property
     def method_label(self) -> str:
-        """Name of the method with the settings that are not defaults: `lora[rank=4]`."""
+        """Name of the method with the settings that are not defaults, shortened where it is long: `lora[rank=4]`."""
         return label_of(type(self.method), self.cell.config)
+
+    @property
+    def method_in_full(self) -> str:
+        """The method with all its settings that are not defaults, as `--methods` takes it: `lora[rank=4]`."""
+        return configuration_in_full(self.method.name, self.cell.config, _default_config(type(self.method)))
 
     def label(self, *, with_budget: bool = False) -> str:
         """Return a short text that tells this cell from others."""

@@ -232,7 +232,7 @@ def configuration_label(method: str, config: Mapping[str, Any], defaults: Mappin
 
     Where it leaves out settings, it ends with four digits of their hash, which tell it from similar configurations.
     """
-    told = _flatten({name: value for name, value in config.items() if defaults.get(name) != value})
+    told = _told(config, defaults)
     short = _short(method, told)
     if not short.is_in_full:
         short = _short(method, _abbreviated(told))
@@ -240,6 +240,15 @@ def configuration_label(method: str, config: Mapping[str, Any], defaults: Mappin
         return short.label
     suffix = f" #{hashlib.sha256(storable(_bracketed(method, _joined(told))).encode()).hexdigest()[:4]}"
     return _short(method, _abbreviated(told), limit=MAX_LABEL - len(suffix)).label + suffix
+
+
+def configuration_in_full(method: str, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return a method with all its settings that are not the defaults, as `--methods` takes it: `lora[rank=4]`."""
+    return _bracketed(method, _joined(_told(config, defaults)))
+
+
+def _told(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
+    return _flatten({name: value for name, value in config.items() if defaults.get(name) != value})
 
 
 class _Short(NamedTuple):

@@ -145,7 +145,7 @@ def _probe(
     fits = first_that_fits(less, estimator, memory_bytes)
     if fits is not None:
         notes.append(
-            f"{less.method_label} is not expected to fit; `{fits.planned.method_label}`, the same steps, is: "
+            f"{less.method_label} is not expected to fit; `{fits.planned.method_in_full}`, the same steps, is: "
             f"about {fits.peak_bytes / 1e9:.1f} GB."
         )
     if failed:
