@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from harness.analysis.frame import export_records
+from harness.analysis.export import export_records
 from harness.analysis.stats import pareto_front
 from harness.records.jsonl import write_jsonl
 from harness.report.page import page_html

@@ -103,7 +103,7 @@ RUN = ["run", "--data", "my tickets.csv", "--methods", "majority,tfidf", "--size
 
 
 def test_a_run_ends_with_its_answer_and_the_next_command(own: Path) -> None:
-    *_, answer, following = run_cli(*RUN, cwd=own).splitlines()
+    *_, answer, following = run_cli(*RUN, "--device", "cpu", cwd=own).splitlines()
     with Store.open(own / "results" / "harness.sqlite", create=False) as store:
         table = standings(store.records(with_predictions=True))
     [best] = table.loc[table["is_best"], "variant"]
@@ -113,6 +113,7 @@ def test_a_run_ends_with_its_answer_and_the_next_command(own: Path) -> None:
     choose = typer.main.get_command(app).commands["choose"]  # type: ignore[attr-defined]
     parsed = choose.make_context("choose", words[1:]).params  # raises where an option is missing or unknown
     assert (str(parsed["data"]), parsed["text"], parsed["label"]) == ("my tickets.csv", "text", "label")
+    assert parsed["device"] == "cpu"  # what the user asked for goes on
 
 
 def test_json_is_all_that_standard_output_holds(own: Path) -> None:

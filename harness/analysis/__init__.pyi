@@ -3,14 +3,14 @@ from .diagnostics import confident_errors as confident_errors
 from .diagnostics import confusion_matrix as confusion_matrix
 from .diagnostics import confusions as confusions
 from .diagnostics import per_class as per_class
+from .export import check_export as check_export
+from .export import export_records as export_records
+from .export import write_csv as write_csv
 from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
 from .frame import Dtype as Dtype
-from .frame import check_export as check_export
-from .frame import export_records as export_records
 from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
-from .frame import write_csv as write_csv
 from .ranks import MIN_TESTED_TASKS as MIN_TESTED_TASKS
 from .ranks import Ranking as Ranking
 from .ranks import cliques as cliques

@@ -66,9 +66,11 @@ def _too_large(method: str, instead: str | None, peak_bytes: float | None) -> st
 
 def _print_table(console: Console, title: str, heading: str, groups: Sequence[PlanGroup]) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(heading)
-    for column in ("cells", "to run", "a cell", "train", "all", "peak memory", "from"):
+    table.add_column(heading, no_wrap=True)
+    for column in ("cells", "to run", "a cell", "train", "all"):
         table.add_column(column, justify="right")
+    table.add_column("peak memory", justify="right", min_width=6)
+    table.add_column("from", justify="right", no_wrap=True)
     for group in groups:
         running = group.running
         row = [group.name, str(len(group.rows)), str(len(running))]

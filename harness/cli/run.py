@@ -83,8 +83,8 @@ def _next_command(result: RunResult, asked: dict[str, Any]) -> str | None:
         return None
     if asked.get("data") is None:
         return "harness choose --data YOUR.csv --text COLUMN --label COLUMN --within 10m --save model"
-    options = [("data", None), ("text", None), ("label", None)]
-    options += [("test", None), ("metric", None), ("max_length", None), ("backbone", None)]
+    options: list[tuple[str, str | None]] = [("data", None), ("text", None), ("label", None)]
+    options += [("test", None), ("metric", None), ("max_length", None), ("backbone", None), ("device", "auto")]
     words = ["harness", "choose"]
     for name, default in options:
         value = asked.get(name)
