@@ -43,12 +43,21 @@ def page(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(page, tmp_path_factory):
+def chrome(tmp_path_factory):
+    """One browser for all tests in this file: it takes seconds to start."""
     with chromium(tmp_path_factory.mktemp("profile")) as found:
-        found.get("about:blank")
-        found.get_log("performance")  # what the browser asked itself when it started
-        load(found, page)
         yield found
+
+
+@pytest.fixture
+def browser(chrome, page):
+    """The browser with the page of `page`, as the last test left it."""
+    if chrome.current_url != page.as_uri():
+        resize(chrome, 1440)
+        chrome.get("about:blank")
+        chrome.get_log("performance")  # what the browser asked itself when it started
+        load(chrome, page)
+    return chrome
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def pages(reference, tmp_path_factory):
-    """Reports of the published results, of few methods, of one cell, of results without costs, and of a failure."""
+    """Reports of the published results, and of records that are made up."""
     folder = tmp_path_factory.mktemp("pages")
     few = make_grid(methods=("majority", "tfidf", "linear-probe", "head", "lora", "full"), sizes=(48, 192))
     sources = {
@@ -67,6 +76,7 @@ def pages(reference, tmp_path_factory):
         "one": [make_record()],
         "imported": [dataclasses.replace(r, cost=Cost(), predictions=None, curve=()) for r in few],
         "failed": [make_record(status="failed", error="ValueError: no")],
+        "settings": [make_record("lora", config={"rank": rank}, accuracy=0.6 + rank / 100) for rank in (4, 8)],
     }
     return {name: write_page(source, folder / f"{name}.html") for name, source in sources.items()}
 
@@ -206,10 +216,10 @@ def test_it_can_be_read_in_the_dark(page, tmp_path):
 # ---- the first screen, and labels, of several reports
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("other")) as found:
-        yield found
+@pytest.fixture
+def other(chrome):
+    """The browser, for a page that the test loads."""
+    return chrome
 
 
 @pytest.mark.parametrize(("width", "height"), SCREENS)
@@ -383,9 +393,8 @@ def test_a_reader_colours_and_greys_methods(other, pages):
 
 
 @pytest.mark.parametrize("place", ["#answer .use", "#standings td.best .has-tip", "#full-table .has-tip"])
-def test_a_keyboard_reaches_the_settings_of_a_method(other, tmp_path, place):
-    records = [make_record("lora", 32, config={"rank": rank}, accuracy=0.6 + rank / 100) for rank in (4, 8)]
-    load(other, write_page(records, tmp_path / "report.html"))
+def test_a_keyboard_reaches_the_settings_of_a_method(other, pages, place):
+    load(other, pages["settings"])
     open_all(other)
     other.execute_script("document.querySelector(arguments[0]).focus()", place)
     assert text(other, "#tip") == "rank=8"

@@ -40,6 +40,7 @@ class ReportData:
     def __init__(self, source: RecordSource, texts: KnownTexts | None = None) -> None:
         self.observations: Observations = observe(source)
         self.texts: KnownTexts = texts or {}
+        self._styles_by_panel: dict[str, dict[str, Style]] = {}
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
@@ -75,8 +76,11 @@ class ReportData:
 
     def styles_of(self, panel: Panel) -> dict[str, Style]:
         """Return the style of each line in the figures of one panel: the most important are coloured."""
-        lines = list(curves_of(panel)["line"].unique())
-        return coloured(lines, highlighted(panel, self.standings_of(panel)), self.styles)
+        if panel.title not in self._styles_by_panel:
+            lines = list(curves_of(panel)["line"].unique())
+            found = coloured(lines, highlighted(panel, self.standings_of(panel)), self.styles)
+            self._styles_by_panel[panel.title] = found
+        return self._styles_by_panel[panel.title]
 
     def standings_of(self, panel: Panel) -> pd.DataFrame:
         """Return the rows of `standings` of one panel."""
