@@ -12,6 +12,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes whose threads wait for each other are slower than one
     os.environ["OMP_NUM_THREADS"] = "1"
+# Processes that tests start compile the package once, not each anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 

@@ -39,9 +39,6 @@ MORE = "majority,tfidf,linear-probe,head,lora,full"
 FIVE_KILLS = ([("driver", 2), ("worker", 3)], [("driver", 0), ("driver", 4), ("worker", 1)])
 """One after another on one store, each in its own fifth of the run."""
 
-TWO_KILLS = [("driver", 3), ("worker", 9)]
-"""By the number of records there are; in the default suite."""
-
 N_KILLS = 100
 
 MARK = "HARNESS_TEST_OF_KILLS"
@@ -102,12 +99,22 @@ def more(tmp_path_factory: pytest.TempPathFactory, tiny: BackboneFiles) -> Grid:
     return undisturbed(grid_of(MORE, tmp_path_factory.mktemp("more"), tiny))
 
 
-def test_kills_between_two_records_lose_nothing_and_change_nothing(few_here: Grid, tmp_path: Path) -> None:
-    def has(n: int) -> Callable[[], bool]:
-        return lambda: n_stored(tmp_path) >= n
-
-    check_kills([(whom, has(n)) for whom, n in TWO_KILLS], few_here, tmp_path)
-    assert "was killed by signal 9" in output_of(tmp_path)
+def test_a_worker_and_then_the_driver_are_killed(few_here: Grid, tmp_path: Path) -> None:
+    """In one run as users start it, after some records; the run that goes on with the rest is one of this process."""
+    with started(few_here, tmp_path) as running:
+        for n_records, kill in KILLED_AFTER.items():
+            while n_stored(tmp_path) < n_records:
+                assert running.poll() is None, output_of(tmp_path)
+                time.sleep(0.02)
+            kill(running)
+        assert running.wait(240) == -signal.SIGKILL
+    before = essence_by_cell(tmp_path)
+    assert before == {id_: few_here.records[id_] for id_ in before}
+    assert max(KILLED_AFTER) <= len(before) < len(few_here.records)
+    output = run_cli(*few_here.command(tmp_path), cwd=few_here.folder, **environment_of(tmp_path))
+    assert f"{len(few_here.records) - len(before)} cells run, {len(before)} were there already" in output
+    assert_nothing_is_left(tmp_path)
+    assert essence_by_cell(tmp_path) == few_here.records
 
 
 @pytest.mark.slow
@@ -171,6 +178,10 @@ def kill_worker(running: subprocess.Popen[bytes]) -> None:
             child.kill()
             return
         time.sleep(0.05)
+
+
+KILLED_AFTER: dict[int, Callable[[subprocess.Popen[bytes]], None]] = {3: kill_worker, 6: subprocess.Popen.kill}
+"""What is killed in the default suite, by the number of records there are."""
 
 
 def worker_of(running: subprocess.Popen[bytes]) -> list[psutil.Process]:

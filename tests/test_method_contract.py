@@ -5,11 +5,13 @@ The checks are those that authors of plug-ins run (`harness.testing`). What no p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
@@ -38,11 +40,21 @@ SKIPPED = {
 CASES = [(cls.name, architecture) for cls in methods for architecture in sorted(cls.serves or {"encoder"})]
 
 
-def contract() -> list[Check]:
-    return [check for cls in methods for check in checks_of(cls, skip={ELSEWHERE, *SKIPPED.get(cls.name, ())})]
+KINDS_OF_CODE = {(cls.family, cls.__mro__[1]): cls.name for cls in reversed(list(methods))}
+"""First method of each family and base class; the default suite checks these on every architecture."""
 
 
-@pytest.mark.parametrize("check", contract(), ids=str)
+def contract() -> Iterator[ParameterSet]:
+    """Yield the checks of every method. On architectures after its first, those of similar methods are slow."""
+    for cls in methods:
+        first = "encoder" if "encoder" in cls.serves else min(cls.serves, default="encoder")
+        for check in checks_of(cls, skip={ELSEWHERE, *SKIPPED.get(cls.name, ())}):
+            is_another = " on a tiny " in check.subject and f" on a tiny {first} " not in check.subject
+            is_slow = is_another and cls.name not in KINDS_OF_CODE.values()
+            yield pytest.param(check, id=str(check), marks=[pytest.mark.slow] if is_slow else [])
+
+
+@pytest.mark.parametrize("check", list(contract()))
 def test_every_method_keeps_its_contract(check: Check) -> None:
     check()
 

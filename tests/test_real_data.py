@@ -31,7 +31,7 @@ def embed(texts: list[str], minilm: BackboneFiles) -> np.ndarray:
     return np.concatenate(pooled)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("auto", marks=pytest.mark.slow)])
 def test_the_probe_is_a_ten_line_script(precision: str, sst2: Task, minilm: BackboneFiles, cpu: Device) -> None:
     """MiniLM, mean pooling, scikit-learn's logistic regression, on the same rows; 300 test rows to keep it short."""
     if precision == "auto" and not cpu.native_bf16:
