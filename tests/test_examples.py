@@ -96,13 +96,24 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": COLUMNS}
 
 
+_OF_A_BUSY_MACHINE = re.compile(
+    r" Seconds are unreliable where the machine was disturbed in all cells: .+?\.(?= [A-Z0-9])"
+    r"| \(the machine was busy: these seconds are unreliable\)"
+    r"| Note: the machine is busy: .+? seconds will not\."
+    r"| The machine was busy: .+? on a quiet machine\."
+)
+"""What a run adds to its print-out where other processes disturb it."""
+
+
 def wording(text: str) -> str:
     """Return the words of a print-out, without what differs between runs: figures, units, the device, the methods."""
     text = " ".join(re.sub(r"[─━│┃┌┐└┘├┤·]", " ", text).split())
+    text = _OF_A_BUSY_MACHINE.sub("", text)
     for device in (find_device("cpu").name, "AMD EPYC (family 26, model 2), 2 threads"):
         text = text.replace(device, " ")
-    words = re.findall(r"[A-Za-z][A-Za-z0-9_./-]*", re.sub(r"(?<=\w)\[[^\]]*\]", " ", text))
-    return " ".join(word.rstrip(".-") for word in words if word not in _UNITS and word not in methods.names())
+    found = re.findall(r"[A-Za-z][A-Za-z0-9_./-]*", re.sub(r"(?<=\w)\[[^\]]*\]", " ", text))
+    words = [word.rstrip(".-") for word in found]
+    return " ".join(word for word in words if word not in _UNITS and word not in methods.names())
 
 
 def check_shown(page: Path, printed: str, *, slow: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -33,6 +34,19 @@ def print_tables(console: Console, records: RecordSource) -> None:
 
     for table in terminal_tables(records, console.width):
         console.print(table)
+
+
+def open_page(page: Path, console: Console) -> bool:
+    """Open a page in the browser; where there is none, say so. Return whether it was opened."""
+    import webbrowser
+
+    try:
+        opened = webbrowser.open(page.absolute().as_uri())
+    except (webbrowser.Error, OSError):
+        opened = False
+    if not opened:
+        say("No browser could be opened here. Open the file by hand, or copy it to a machine that has one.", console)
+    return opened
 
 
 class CommandDisplay(TerminalDisplay):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.api import read_status, report
 from harness.cli.as_json import print_json
-from harness.cli.console import make_console, print_tables, say
+from harness.cli.console import make_console, open_page, print_tables, say
 from harness.cli.options import names_a_run
 from harness.store import Store, pack
 from harness.support import UsageError, check_output, csv_starts_with, mask_store, plain, text
@@ -54,25 +54,15 @@ def write_report_command(
     """Write page, tables and figures of the latest records; `show` opens the page in the browser."""
     written = report(store, out, suite=suite, formats=figures, overwrite=overwrite)
     if as_json:
-        opened = _open_page(written.report) if show else False
+        opened = show and written.report is not None and open_page(written.report, Console(stderr=True))
         print_json({**written.to_dict(), "opened": opened})
         return
     console = make_console()
     if written.observations is not None:
         print_tables(console, written.observations)
     say(f"Report: {written.report}", console)
-    if show and not _open_page(written.report):
-        say("No browser could be opened here. Open the file by hand, or copy it to a machine that has one.", console)
-
-
-def _open_page(page: Path | None) -> bool:
-    """Open a page in the browser; return whether there was one."""
-    import webbrowser
-
-    try:
-        return page is not None and webbrowser.open(page.absolute().as_uri())
-    except (webbrowser.Error, OSError):
-        return False
+    if show and written.report is not None:
+        open_page(written.report, console)
 
 
 def export_command(file: Path, store: str, *, overwrite: bool = False, as_json: bool = False) -> None:

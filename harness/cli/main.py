@@ -61,14 +61,20 @@ def _run(
         ),
     ] = "record",
     throughput: Annotated[
-        int, typer.Option(help="Number of cells to run at a time on one device. Cost tables leave out their times.")
+        int,
+        typer.Option(
+            help="Number of cells to run at a time on one device. Cost tables leave out their times. Experimental."
+        ),
     ] = 1,
     price_per_hour: Annotated[
         float | None,
         typer.Option(help="Price of an hour of the device, in your currency: records and tables show each cell's."),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="Executor of the cells: local or ray", autocompletion=complete_words("local", "ray"))
+        str,
+        typer.Option(
+            help="Executor of the cells: local or ray (experimental).", autocompletion=complete_words("local", "ray")
+        ),
     ] = "local",
     ray_address: Annotated[
         str | None,
@@ -79,6 +85,7 @@ def _run(
         typer.Option(help="With --executor ray: number of workers. Default: one per GPU, or one per node."),
     ] = None,
     ray_cores: Annotated[int | None, typer.Option(help="With --executor ray: cores of each worker.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the report's page in the browser.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a summary as JSON on standard output; all else on standard error.")
     ] = False,

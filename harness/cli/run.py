@@ -9,19 +9,20 @@ from rich.console import Console
 
 from harness.api import RunResult, run
 from harness.cli.as_json import print_json
-from harness.cli.console import CommandDisplay, make_console, print_tables
+from harness.cli.console import CommandDisplay, make_console, open_page, print_tables
 from harness.support import mask_store, text
 
 _STOPPED = 130
 """Exit code after Ctrl-C."""
 
 
-def run_command(store: str, within: str | None, *, as_json: bool = False, **asked: Any) -> int:
+def run_command(store: str, within: str | None, *, show: bool = False, as_json: bool = False, **asked: Any) -> int:
     """Run, print the table, the answer and the path of the report; return the exit code.
 
     Args:
         store: path or URL of the records.
         within: time for everything, as typed.
+        show: whether to open the page in the browser.
         as_json: whether to print a summary as JSON on standard output; progress and notes go to standard error.
         asked: other arguments of `api.run`.
     """
@@ -47,6 +48,8 @@ def run_command(store: str, within: str | None, *, as_json: bool = False, **aske
         return _STOPPED
     if not as_json:
         _show(result, within, next_command, console)
+    if show and result.report is not None:
+        open_page(result.report, console)
     if result.n_failed:
         why = f"{text.counted(result.n_failed, 'cell')} failed; the report says why. --retry-failed runs "
         say(f"{why}{'it' if result.n_failed == 1 else 'them'} again.", style="red")
