@@ -35,7 +35,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Spinning threads slow a busy machine down many times over; a short spin costs nothing on a quiet one. torch reads
     # this on its first import.
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # A worker that is stopped leaves semaphores behind; multiprocessing removes them, so its warning is silenced.
     given = os.environ.get("PYTHONWARNINGS", "")
     if _TRACKER_WARNINGS not in given:
