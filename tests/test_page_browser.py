@@ -146,6 +146,7 @@ def test_sliders_change_the_answer_and_grey_out_what_does_not_fit(browser):
 
 
 def test_sorting_sorts_both_ways_and_filtering_filters(browser):
+    open_all(browser)
     for expected in (True, False):
         browser.execute_script("document.querySelectorAll('#full-table thead button')[3].click()")
         scores = [float(score) for score in column(browser, 3) if score != "–"]
@@ -185,6 +186,7 @@ def test_the_front_of_every_cost_is_the_one_that_is_computed_here(browser, page,
 
 
 def test_names_are_names(browser):
+    open_all(browser)
     assert browser.execute_script("return document.querySelectorAll('img[src=x], #full-table b').length") == 0
     assert any(name.startswith("<b>lora</b><img") for name in column(browser, 0))
 
