@@ -102,7 +102,7 @@ _OF_A_BUSY_MACHINE = re.compile(
     r"| Note: the machine is busy: .+? seconds will not\."
     r"| The machine was busy: .+? on a quiet machine\."
 )
-"""What a run adds to its print-out where other processes disturb it."""
+"""Lines that a run adds to its print-out where other processes disturb it."""
 
 
 def wording(text: str) -> str:

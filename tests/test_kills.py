@@ -181,7 +181,7 @@ def kill_worker(running: subprocess.Popen[bytes]) -> None:
 
 
 KILLED_AFTER: dict[int, Callable[[subprocess.Popen[bytes]], None]] = {3: kill_worker, 6: subprocess.Popen.kill}
-"""What is killed in the default suite, by the number of records there are."""
+"""Kills of the default suite, by the number of records there are."""
 
 
 def worker_of(running: subprocess.Popen[bytes]) -> list[psutil.Process]:

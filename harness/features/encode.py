@@ -314,9 +314,9 @@ class _Table:
     def put(self, shard: Shard) -> None:
         """Store encoded rows, but not over rows whose seconds are more reliable."""
         worse = shard.disturbed & self._known[shard.rows] & ~self._disturbed[shard.rows]
-        shard = dataclasses.replace(
-            shard, **{field.name: getattr(shard, field.name)[~worse] for field in dataclasses.fields(shard)}
-        )
+        if worse.any():  # a shard is as large as its features: copy it only where it must lose rows
+            kept = {field.name: getattr(shard, field.name)[~worse] for field in dataclasses.fields(shard)}
+            shard = Shard(**kept)
         self._values[shard.rows] = shard.values
         self._seconds[shard.rows] = shard.seconds
         self._known[shard.rows] = True

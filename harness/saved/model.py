@@ -113,7 +113,7 @@ class SavedModel:
 
     @property
     def probabilities_are(self) -> str:
-        """What the method's probabilities are, where they do not estimate how often a class is right; else empty."""
+        """Meaning of the method's probabilities, where they do not estimate how often a class is right; else empty."""
         from harness.methods import methods
 
         return methods.get(self.description.method.partition("[")[0]).probabilities_are

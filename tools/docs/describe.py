@@ -1,4 +1,4 @@
-"""What the catalogue of the command line knows of a method, so that pages and `harness methods` say the same."""
+"""Facts that the command line's catalogue knows of a method, so that pages and `harness methods` say the same."""
 
 from __future__ import annotations
 
