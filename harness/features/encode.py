@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.backbones import Backbone, Pooling
+from harness.backbones import Backbone, Pooling, Weights
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
@@ -35,6 +35,7 @@ from harness.measure import (
     release,
     show_progress,
 )
+from harness.support import put_aside
 from harness.tasks import Floats, Ints, Source
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ LENGTH_STEP = {"cpu": 4, "cuda": 16}
 """Number of tokens to whose next multiple a row is padded."""
 
 PAGE_FLOATS = 1024
-"""Float32 numbers in a page of memory."""
+"""Numbers of at most 4 bytes of which at least one lies in each page of memory."""
 
 _FORMAT = 5
 
@@ -99,6 +100,7 @@ class FeatureStore:
         self._disk = disk
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
+        self._touched: set[str] = set()
         self._warm: set[tuple[str, str, int, Pooling, Layer]] = set()
         self._trusts_disturbed = True
 
@@ -119,6 +121,7 @@ class FeatureStore:
         *,
         pooling: Pooling | None = None,
         layer: Layer = "last",
+        weights: Weights = "auto",
     ) -> Encoded:
         """Return features of the sequences at `index` of `source`'s tokens, and encode those that are missing.
 
@@ -131,15 +134,21 @@ class FeatureStore:
             precision: precision of the forward pass.
             pooling: how tokens are pooled; None is the backbone's own pooling.
             layer: the hidden states to read.
+            weights: how the frozen weights are stored.
 
         Raises:
             UsageError: the backbone has no such block.
+            UnsupportedError: `weights` and `precision` do not go together.
         """
+        form = backbone.form(precision, weights)
         pooling = pooling or backbone.files.pooling
         layer = canonical_layer(layer, backbone.pristine)
         kind = self._device.kind
+        # Only a vocabulary that is rounded changes the numbers.
+        rounded = form == "bfloat16 with embeddings" and not backbone.is_bfloat16
         key = json.dumps(
             {
+                **({"weights": "bfloat16"} if rounded else {}),
                 "format": _FORMAT,
                 "rows": source.key,
                 "backbone": backbone.files.fingerprint,
@@ -167,11 +176,12 @@ class FeatureStore:
         batches = table.batches_for(missing, ENCODE_ROWS[kind])
         warming = 0.0
         if batches:
-            shard, warming = self._encode(table, batches, tokens, backbone, precision, pooling, layer)
+            model = backbone.resident(self._device.torch_device(), precision, weights)
+            shard, warming = self._encode(table, batches, tokens, backbone, model, precision, pooling, layer)
             table.put(shard)
             if self._disk is not None:
                 self._disk.write(name, key, shard)
-        found = table.share(index, self._flops_model(backbone))
+        found = table.share(index, self._flops_model(backbone, precision, weights))
         return dataclasses.replace(
             found,
             reused=not batches,
@@ -181,13 +191,14 @@ class FeatureStore:
         )
 
     def warm_up(self, backbone: Backbone) -> None:
-        """Move the frozen transformer to the device and count its operations, before a cell is measured."""
-        if backbone.files.fingerprint not in self._flops:
-            # Weights are mapped from their file and read page by page on first use: no cell should pay that memory.
+        """Read the weights into memory, before a cell is measured; nothing is made resident on an accelerator.
+
+        They are mapped from their file and read page by page on first use: no cell should pay that memory.
+        """
+        if backbone.files.fingerprint not in self._touched:
             for parameter in backbone.pristine.parameters():
                 parameter.detach().flatten()[::PAGE_FLOATS].sum()
-        backbone.resident(self._device.torch_device())
-        self._flops_model(backbone)
+            self._touched.add(backbone.files.fingerprint)
 
     def _encode(
         self,
@@ -195,6 +206,7 @@ class FeatureStore:
         batches: list[Ints],
         tokens: Tokens,
         backbone: Backbone,
+        model: torch.nn.Module,
         precision: Precision,
         pooling: Pooling,
         layer: Layer,
@@ -203,7 +215,6 @@ class FeatureStore:
         import torch
 
         device = self._device.torch_device()
-        model = backbone.resident(device)
         size = ENCODE_ROWS[self._device.kind]
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
@@ -256,20 +267,25 @@ class FeatureStore:
             outputs = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device, **asked)
         return pool_layer(outputs, on_device, pooling, layer)
 
-    def _flops_model(self, backbone: Backbone) -> FlopsModel:
+    def _flops_model(self, backbone: Backbone, precision: Precision, weights: Weights) -> FlopsModel:
         """Return the operations of encoding a batch, counted once per backbone; not a number where counting fails."""
         import torch
 
         known = self._flops.get(backbone.files.fingerprint)
         if known is None:
             device = self._device.torch_device()
+            model = backbone.resident(device, precision, weights)
 
             def run(n_rows: int, length: int) -> None:
                 ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
-                with torch.inference_mode():
-                    backbone.resident(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+                ):
+                    model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-            known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
+            with put_aside():  # counting is no part of the cell
+                known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
         return known
 
 
