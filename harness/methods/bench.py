@@ -35,6 +35,7 @@ class Ledger:
     `train_flops` is not a number where a part of the operations could not be counted; `counted_flops` is None then.
     `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
     `has_disturbed_features` is whether it is charged for features that were encoded while the machine was busy.
+    `weights_bytes` and `shared_weights_bytes` are those of `records.Cost`; None where nobody has stated them.
     """
 
     train_flops: float = 0.0
@@ -44,6 +45,8 @@ class Ledger:
     reused: set[str] = field(default_factory=set)
     computed_all: bool = True
     has_disturbed_features: bool = False
+    weights_bytes: int | None = None
+    shared_weights_bytes: int | None = None
     facts: Facts = field(default_factory=Facts)
     _n_read: dict[str, int] = field(default_factory=dict)
 
