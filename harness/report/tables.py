@@ -64,7 +64,14 @@ _READ = (
     "settings",
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
     *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
-    *("memory_bytes", "peak_device_bytes", "peak_rss_above_baseline_bytes", "n_trainable", "n_parameters", "artifact_bytes"),
+    *(
+        "memory_bytes",
+        "peak_device_bytes",
+        "peak_rss_above_baseline_bytes",
+        "n_trainable",
+        "n_parameters",
+        "artifact_bytes",
+    ),
     *("defaults_chosen_here", "backbone_has_seen", "overlaps", "unsteady", "imported"),
     *("train_rows_cut", "test_rows_cut", "cut_at_tokens", "cut_side"),
 )

@@ -57,7 +57,9 @@ def draw_memory(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
 
 def _draw_rows(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
     """Draw the memory of each method as a bar, the least on top."""
-    known = data[data["memory_bytes"].notna()].sort_values(["memory_bytes", "line"]).drop_duplicates("line", keep="last")
+    known = (
+        data[data["memory_bytes"].notna()].sort_values(["memory_bytes", "line"]).drop_duplicates("line", keep="last")
+    )
     with look():
         figure, axes = panel_axes(data, 1.6 + 0.22 * len(known))
         colours = [drawn[line].colour for line in known["line"]]
