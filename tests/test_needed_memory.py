@@ -7,8 +7,10 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from harness.analysis.frame import tidy_frame
+from harness.measure.failures import is_out_of_memory
 from harness.records.facts import Facts
 from harness.records.record import Cost, Record
 from harness.running.worker import _check_memory
@@ -59,3 +61,27 @@ def test_a_budget_limits_what_is_needed_wherever_it_lies():
     _check_memory(cost, 110)
     with pytest.raises(OutOfMemoryError, match=r"needed 110 bytes, 50 of them for weights that cells share, above"):
         _check_memory(cost, 109)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 9 bytes"), True),
+        (RuntimeError("unable to mmap 9 bytes from file: Cannot allocate memory (12)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_errors_of_allocation_are_out_of_memory(error: Exception, is_memory: bool):
+    assert is_out_of_memory(error) is is_memory

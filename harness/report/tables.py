@@ -84,10 +84,11 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     Scores are means over seeds (`n_seeds` of them) with 95 % intervals and their `basis`. Seconds and `peak_bytes` are
     medians over the same seeds; seconds of seeds that the machine disturbed (`n_unsteady`) count only where all were
     disturbed. `peak_bytes` is the accelerator's where there is one (`memory` is "device"), else that of the process
-    above its baseline ("host"). `memory_bytes` adds the weights that cells share: what the method needs. `train_score` is null unless every scored seed has one. `n_missing` counts the seeds
-    that some other method in the same tables has at that size. `train_rows_cut` and `test_rows_cut` are shares of the
-    texts that were cut (`cut_at_tokens`, `cut_side`); null where no record says so. `variant` is the short name of the
-    configuration; `settings` has the settings that distinguish it in full, and is empty where there are none.
+    above its baseline ("host"). `memory_bytes` adds the weights that cells share: what the method needs. `train_score`
+    is null unless every scored seed has one. `n_missing` counts the seeds that some other method in the same tables has
+    at that size. `train_rows_cut` and `test_rows_cut` are shares of the texts that were cut (`cut_at_tokens`,
+    `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
+    settings that distinguish it in full, and is empty where there are none.
 
     Raises:
         UsageError: there is no record, or scores of one table are on two scales.
