@@ -13,11 +13,11 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.backbones import Backbone, Pooling
+from harness.backbones import Backbone, Pooling, without_cache
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.tokens import Tokens, pad
@@ -248,7 +248,9 @@ class FeatureStore:
 
         device = self._device.torch_device()
         on_device = torch.from_numpy(mask).to(device)
-        asked: dict[str, Any] = {} if layer == "last" else {"output_hidden_states": True}
+        asked = without_cache(model)
+        if layer != "last":
+            asked["output_hidden_states"] = True
         if mask.max() > 1:
             asked["token_type_ids"] = (on_device == 2).long()
             on_device = on_device.clamp(max=1)
@@ -266,8 +268,9 @@ class FeatureStore:
 
             def run(n_rows: int, length: int) -> None:
                 ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
+                model = backbone.resident(device)
                 with torch.inference_mode():
-                    backbone.resident(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
+                    model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(model))
 
             known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
         return known

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.backbones import Pooling, pool
+from harness.backbones import Pooling, pool, without_cache
 from harness.features import TokenIds, lengths_of, pad
 from harness.measure import Device, FlopsModel, Precision, fit_flops, show_progress
 from harness.tasks import Floats, Ints
@@ -126,7 +126,8 @@ class HeadedModel(AdaptedModel):
         """Return hidden states of the text, shape (rows, length, width), and the mask of ones and zeros."""
         self._segments = (mask == 2).long()
         mask = mask.clamp(max=1)
-        hidden = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+        unkept = without_cache(transformers_model(self.transformer))
+        hidden = self.transformer(input_ids=ids, attention_mask=mask, **unkept).last_hidden_state
         # A soft prompt's virtual tokens come first; only the real tokens' states are read.
         return hidden[:, hidden.shape[1] - mask.shape[1] :], mask
 
