@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 def without_cache(model: nn.Module) -> dict[str, Any]:
     """Return the argument by which a model of `transformers` keeps no keys and values; none where it takes no such."""
-    return {"use_cache": False} if _takes_use_cache(type(model)) else {}
+    model_class: Any = type(model)
+    return {"use_cache": False} if _takes_use_cache(model_class) else {}
 
 
 @functools.cache
-def _takes_use_cache(model_class: type[nn.Module]) -> bool:
+def _takes_use_cache(model_class: Any) -> bool:
     return "use_cache" in inspect.signature(model_class.forward).parameters
 
 
@@ -56,15 +57,16 @@ def rounding_cache(model: nn.Module, dtype: torch.dtype) -> Any:
 def _rounding(layer: Any, dtype: torch.dtype) -> Any:
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+    layer_class: Any = type(layer)
+    if layer_class not in (DynamicLayer, DynamicSlidingWindowLayer):
         return layer
-    layer.__class__ = _rounding_class(type(layer))
+    layer.__class__ = _rounding_class(layer_class)
     layer.stored_dtype = dtype
     return layer
 
 
 @functools.cache
-def _rounding_class(layer_class: type[Any]) -> type[Any]:
+def _rounding_class(layer_class: Any) -> Any:
     """Return a subclass of a layer of a cache that rounds what it is given to its `stored_dtype`."""
 
     def update(self: Any, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **more: Any) -> Any:
