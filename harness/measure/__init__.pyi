@@ -15,6 +15,8 @@ from .device import find_device as find_device
 from .energy import energy_counter as energy_counter
 from .failures import Failures as Failures
 from .failures import is_out_of_memory as is_out_of_memory
+from .faults import device_failure as device_failure
+from .faults import failure_of as failure_of
 from .flops import FlopsModel as FlopsModel
 from .flops import count_flops as count_flops
 from .flops import counted as counted
