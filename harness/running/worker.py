@@ -243,6 +243,8 @@ class Worker:
                     _check_time(run)
                     self._enter(run, "predicting")
                     answers = fitted.predict(test, bench)
+                    if backbone is not None:
+                        backbone.check_untouched()
                     task.kind.check(task, answers, len(test))
             finally:
                 run.measure_cost(fitted)
