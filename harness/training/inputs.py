@@ -19,6 +19,7 @@ from harness.measure import Device, FlopsModel, Precision, fit_flops, is_out_of_
 from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, Batches, to_device
 from harness.training.blocks import Stack, transformers_model
+from harness.training.masks import known_padding
 from harness.training.model import PREDICT_ROWS, AdaptedModel, run_by_length
 from harness.training.vocabulary import CompactEmbedding
 
@@ -51,7 +52,8 @@ class Inputs(ABC):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the model's outputs for a batch, first axis rows."""
-        outputs: torch.Tensor = self._model(*batch.inputs)
+        with known_padding(full=batch.n_tokens == batch.size):
+            outputs: torch.Tensor = self._model(*batch.inputs)
         return outputs
 
     @abstractmethod
@@ -263,7 +265,8 @@ class BlockInputs(Inputs):
         """Return logits, computed from the given hidden states on."""
         hidden, mask = batch.inputs
         self._given.states = hidden
-        logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
+        with known_padding(full=batch.n_tokens == batch.size):
+            logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
         return logits
 
     def logits(self, items: Ints, n_outputs: int, device: Device, precision: Precision) -> Floats:

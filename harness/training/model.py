@@ -17,6 +17,7 @@ from harness.features import TokenIds, lengths_of, pad
 from harness.measure import Device, FlopsModel, Precision, fit_flops, show_progress
 from harness.tasks import Floats, Ints
 from harness.training.blocks import transformers_model
+from harness.training.masks import padded_on_the_right
 
 NO_SCORE = -1e4
 """Score of a position without a choice or token: its probability and its gradient are 0 in float32."""
@@ -126,7 +127,8 @@ class HeadedModel(AdaptedModel):
         """Return hidden states of the text, shape (rows, length, width), and the mask of ones and zeros."""
         self._segments = (mask == 2).long()
         mask = mask.clamp(max=1)
-        hidden = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+        with padded_on_the_right():
+            hidden = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
         # A soft prompt's virtual tokens come first; only the real tokens' states are read.
         return hidden[:, hidden.shape[1] - mask.shape[1] :], mask
 
