@@ -64,7 +64,7 @@ class SimulatedTensor(torch.Tensor):
         made.inner, made.block = inner, block
         return made
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -170,7 +170,8 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if asked is not None and asked.type != "cuda":
         return out
     wrapped = pytree.tree_map_only(torch.Tensor, lambda value: SimulatedTensor(value, index), out)
-    if func._schema.is_mutable or any(argument.alias_info is not None for argument in func._schema.arguments):
+    is_alias = any(argument.alias_info is not None for argument in func._schema.arguments)
+    if func._schema.is_mutable or (is_alias and all(type(value) is SimulatedTensor for value in there)):
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
     return wrapped
 
