@@ -215,7 +215,7 @@ def _copy_between(func: Any, target: Any, source: Any, non_blocking: bool = Fals
 
 
 def _count_upload(source: torch.Tensor, non_blocking: bool) -> None:
-    if not non_blocking:
+    if not non_blocking and source.numel() > 0:
         STATE.wait("copy to the device")
     elif not getattr(source, "_is_pinned", False):
         STATE.staged += 1
