@@ -218,7 +218,7 @@ def run(
         backbone, tune, device, mirror,
     )  # fmt: skip
     from harness.measure import host_limit_bytes
-    from harness.report import check_report_folder, write_report
+    from harness.report import check_report_folder
     from harness.schedule import Limits, Policy, prepare_plan, run_cells
     from harness.store import Store
 
@@ -229,7 +229,9 @@ def run(
     display = make_display(progress)
     limits = Limits(cell_seconds, host_limit_bytes())
     with _executor(executor, device, limits, throughput, ray_address, ray_workers, ray_cores) as workers:
-        workers.warm_up()  # it imports what it needs while the data are read
+        workers.warm_up()  # it imports torch while this process imports what plots and reads the data
+        from harness.report import write_report
+
         with display.working("Loading data and checking the backbone"):
             prepared = prepare_plan(request, lambda _: workers.device)
         display.notes(prepared)

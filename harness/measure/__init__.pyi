@@ -1,3 +1,7 @@
+from .bounds import BATCH_TOKENS as BATCH_TOKENS
+from .bounds import logit_bytes as logit_bytes
+from .bounds import most_places as most_places
+from .bounds import rows_of_pass as rows_of_pass
 from .clock import TRAIN_PHASES as TRAIN_PHASES
 from .clock import CudaTimer as CudaTimer
 from .clock import Phase as Phase
@@ -11,12 +15,19 @@ from .device import find_device as find_device
 from .energy import energy_counter as energy_counter
 from .failures import Failures as Failures
 from .failures import is_out_of_memory as is_out_of_memory
+from .faults import device_failure as device_failure
+from .faults import failure_of as failure_of
 from .flops import FlopsModel as FlopsModel
 from .flops import count_flops as count_flops
 from .flops import counted as counted
 from .flops import fit_flops as fit_flops
 from .flops import fit_language_flops as fit_language_flops
 from .flops import known_flops as known_flops
+from .halving import BatchLimit as BatchLimit
+from .halving import Halvings as Halvings
+from .halving import fits as fits
+from .halving import halved_remark as halved_remark
+from .halving import too_large as too_large
 from .memory import UNKNOWN_BYTES as UNKNOWN_BYTES
 from .memory import MemoryMeter as MemoryMeter
 from .memory import host_limit_bytes as host_limit_bytes

@@ -160,7 +160,11 @@ class MemoryMeter:
         for outer in _running:  # resetting the mark would lose the peaks of enclosing meters
             outer._guarded(outer._keep_seen)
         _running.append(self)
-        self._guarded(self._begin)
+        try:
+            self._guarded(self._begin)
+        except BaseException:  # an interrupt: nobody will leave
+            self._give_up()
+            raise
         return self
 
     def _begin(self) -> None:
@@ -191,6 +195,13 @@ class MemoryMeter:
         try:
             self._guarded(self._end)
         finally:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End the sampler's thread, and remove this meter from those that run."""
+        if self._sampler is not None:
+            self._sampler.end()
+        if self in _running:
             _running.remove(self)
 
     def _end(self) -> None:
@@ -331,13 +342,17 @@ class _Sampler(threading.Thread):
         except Exception as error:  # noqa: BLE001 - raised again in `stop`
             self.failure = error
 
+    def end(self) -> None:
+        """Have the thread end within a few milliseconds."""
+        self._over.set()
+
     def stop(self) -> None:
         """End sampling.
 
         Raises:
             Exception: sampling failed earlier, so its peak is meaningless.
         """
-        self._over.set()
+        self.end()
         self.join()
         if self.failure is not None:
             raise self.failure

@@ -10,6 +10,7 @@ from .durations import describe_duration as describe_duration
 from .durations import parse_duration as parse_duration
 from .errors import DataError as DataError
 from .errors import DataWarning as DataWarning
+from .errors import DeviceFailedError as DeviceFailedError
 from .errors import DuplicateError as DuplicateError
 from .errors import HarnessError as HarnessError
 from .errors import MissingResourceError as MissingResourceError

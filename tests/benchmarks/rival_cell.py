@@ -1,7 +1,7 @@
 """One cell as people run it without a harness: a process of its own, the libraries at their defaults.
 
-`python -m tests.benchmarks.rival_cell METHOD N_TRAIN SEED` prints the accuracy on the test rows. The rows are
-those that the harness draws, so that only the way differs.
+`python -m tests.benchmarks.rival_cell METHOD N_TRAIN SEED [EPOCHS]` prints the accuracy on the test rows. The rows are
+those that the harness draws, so that only the way differs. Without EPOCHS, the Trainer runs its default of 3.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 
-def main(method: str, n_train: int, seed: int) -> None:
+def main(method: str, n_train: int, seed: int, epochs: float = 3.0) -> None:
     """Load, train, score, print."""
     from harness.backbones.locate import DEFAULT_BACKBONE, locate_backbone
     from harness.measure.device import find_device
@@ -28,11 +28,14 @@ def main(method: str, n_train: int, seed: int) -> None:
     train = (rows.texts, rows.known_labels)
     test = (list(task.test.texts), task.test_labels)
     folder = str(locate_backbone(DEFAULT_BACKBONE).folder)
-    run = _sentence_transformers if method == "linear-probe" else _trainer
-    print(f"accuracy {run(folder, method, train, test, seed):.6f}")
+    if method == "linear-probe":
+        accuracy = _sentence_transformers(folder, train, test, seed)
+    else:
+        accuracy = _trainer(folder, method, train, test, seed, epochs)
+    print(f"accuracy {accuracy:.6f}")
 
 
-def _sentence_transformers(folder: str, _: str, train: Any, test: Any, seed: int) -> float:
+def _sentence_transformers(folder: str, train: Any, test: Any, seed: int) -> float:
     from sentence_transformers import SentenceTransformer
     from sklearn.linear_model import LogisticRegression
 
@@ -41,7 +44,7 @@ def _sentence_transformers(folder: str, _: str, train: Any, test: Any, seed: int
     return float((model.predict(encoder.encode(test[0])) == test[1]).mean())
 
 
-def _trainer(folder: str, method: str, train: Any, test: Any, seed: int) -> float:
+def _trainer(folder: str, method: str, train: Any, test: Any, seed: int, epochs: float) -> float:
     from datasets import Dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -69,7 +72,14 @@ def _trainer(folder: str, method: str, train: Any, test: Any, seed: int) -> floa
     with tempfile.TemporaryDirectory() as output:
         trainer = Trainer(
             model=model,
-            args=TrainingArguments(output_dir=output, seed=seed, use_cpu=True, report_to="none", save_strategy="no"),
+            args=TrainingArguments(
+                output_dir=output,
+                num_train_epochs=epochs,
+                seed=seed,
+                use_cpu=True,
+                report_to="none",
+                save_strategy="no",
+            ),
             train_dataset=encoded(*train),
             data_collator=DataCollatorWithPadding(tokenizer),
         )
@@ -79,4 +89,4 @@ def _trainer(folder: str, method: str, train: Any, test: Any, seed: int) -> floa
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *map(float, sys.argv[4:]))

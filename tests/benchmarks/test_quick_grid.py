@@ -1,6 +1,7 @@
 """A quick grid from the command line to its report, against one process a cell with the libraries at their defaults.
 
 HARNESS_GRID_SEEDS says with how many seeds (3 unless it is set): the rival's time grows with them, the harness's less.
+The small grid has equal training on both sides: one size, two epochs, two seeds.
 """
 
 from __future__ import annotations
@@ -25,13 +26,32 @@ SEEDS = tuple(range(int(os.environ.get("HARNESS_GRID_SEEDS", "3"))))
 
 @pytest.mark.timeout(7200)
 def test_quick_grid_against_one_process_a_cell(benchmark: BenchmarkFixture, mirror: Path, tmp_path: Path) -> None:
+    compare_grid(benchmark, mirror, tmp_path, sizes=SIZES, seeds=SEEDS, epochs=None)
+
+
+@pytest.mark.timeout(3600)
+def test_small_grid_of_equal_training(benchmark: BenchmarkFixture, mirror: Path, tmp_path: Path) -> None:
+    compare_grid(benchmark, mirror, tmp_path, sizes=(1024,), seeds=(0, 1), epochs=2)
+
+
+def compare_grid(
+    benchmark: BenchmarkFixture,
+    mirror: Path,
+    tmp_path: Path,
+    *,
+    sizes: tuple[int, ...],
+    seeds: tuple[int, ...],
+    epochs: int | None,
+) -> None:
+    """Run a grid both ways, with caches cold; `epochs` None leaves each side its defaults."""
     environment = {**os.environ, "HARNESS_MIRROR": str(mirror), "HARNESS_CACHE": str(tmp_path / "cache")}
 
     def ours() -> None:
-        grid = ["--methods", ",".join(METHODS), "--sizes", ",".join(map(str, SIZES))]
+        grid = ["--methods", ",".join(METHODS), "--sizes", ",".join(map(str, sizes))]
         command = [sys.executable, "-m", "harness", "run", "sentiment", "--tasks", "sst2", *grid]
-        command += ["--seeds", ",".join(map(str, SEEDS)), "--store", str(tmp_path / "g.sqlite")]
+        command += ["--seeds", ",".join(map(str, seeds)), "--store", str(tmp_path / "g.sqlite")]
         command += ["--reports", str(tmp_path / "reports")]
+        command += [] if epochs is None else ["--budget", f"epochs={epochs}"]
         subprocess.run(command, check=True, env=environment, capture_output=True)
 
     benchmark.pedantic(ours, rounds=1)
@@ -40,9 +60,10 @@ def test_quick_grid_against_one_process_a_cell(benchmark: BenchmarkFixture, mirr
     theirs: dict[tuple[str, int, int], float] = {}
     started = time.perf_counter()
     for method in METHODS:
-        for n_train in SIZES:
-            for seed in SEEDS:
+        for n_train in sizes:
+            for seed in seeds:
                 command = [sys.executable, "-m", "tests.benchmarks.rival_cell", method, str(n_train), str(seed)]
+                command += [] if epochs is None else [str(epochs)]
                 done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
                 found = re.search(r"^accuracy ([0-9.]+)$", done.stdout, re.MULTILINE)
                 assert found is not None, done.stdout
