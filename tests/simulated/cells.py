@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-import harness.features.encode as encode
+import harness.features.shape as shape
 import harness.running.worker as running
 import harness.training.loop as loop
 from harness.backbones.locate import BackboneFiles, locate_backbone
@@ -115,7 +115,7 @@ def resident_bytes(files: BackboneFiles) -> int:
 
 def prepare() -> None:
     """Make cells brief: the simulation shows no times."""
-    encode.ENCODE_ROWS["cuda"] = 16
+    shape.ENCODE_ROWS["cuda"] = 16
     running.matrix_rate = lambda *_: None  # type: ignore[attr-defined]
     loop._CURVE_POINTS = 1
 

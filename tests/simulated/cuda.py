@@ -148,7 +148,7 @@ def _put_tensors() -> None:
         return pinned
 
     torch.Tensor.pin_memory = pin_memory  # type: ignore[method-assign,assignment]
-    torch.inference_mode = lambda mode=True: torch.no_grad()  # type: ignore  # a subclass has no inference tensors
+    torch.inference_mode = lambda *_, **__: torch.no_grad()  # type: ignore  # a subclass has no inference tensors
 
 
 def _start_threads_with_it() -> None:

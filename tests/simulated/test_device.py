@@ -83,10 +83,10 @@ def test_single_numbers_of_the_host_are_welcome() -> None:
         (lambda x: x.nonzero(), 1),
         (lambda x: x.cpu(), 1),
         (lambda x: x.tolist(), 1),
-        (lambda x: torch.ones(3).to("cuda"), 1),
-        (lambda x: torch.tensor([1.0, 2.0], device="cuda"), 1),
-        (lambda x: torch.ones(3).pin_memory().to("cuda", non_blocking=True), 0),
-        (lambda x: torch.zeros(3, device="cuda"), 0),
+        (lambda _: torch.ones(3).to("cuda"), 1),
+        (lambda _: torch.tensor([1.0, 2.0], device="cuda"), 1),
+        (lambda _: torch.ones(3).pin_memory().to("cuda", non_blocking=True), 0),
+        (lambda _: torch.zeros(3, device="cuda"), 0),
     ],
 )
 def test_waits_are_counted(work: Callable[[torch.Tensor], Any], n_waits: int) -> None:
