@@ -1,3 +1,7 @@
+from .bounds import BATCH_TOKENS as BATCH_TOKENS
+from .bounds import logit_bytes as logit_bytes
+from .bounds import most_places as most_places
+from .bounds import rows_of_pass as rows_of_pass
 from .clock import TRAIN_PHASES as TRAIN_PHASES
 from .clock import CudaTimer as CudaTimer
 from .clock import Phase as Phase
@@ -22,6 +26,11 @@ from .flops import fit_language_flops as fit_language_flops
 from .flops import known_flops as known_flops
 from .gpus import gpu_masks as gpu_masks
 from .gpus import nvidia_driver as nvidia_driver
+from .halving import BatchLimit as BatchLimit
+from .halving import Halvings as Halvings
+from .halving import fits as fits
+from .halving import halved_remark as halved_remark
+from .halving import too_large as too_large
 from .memory import UNKNOWN_BYTES as UNKNOWN_BYTES
 from .memory import MemoryMeter as MemoryMeter
 from .memory import host_limit_bytes as host_limit_bytes
@@ -33,6 +42,7 @@ from .memory import settle_for_good as settle_for_good
 from .meters import Meters as Meters
 from .numerics import prepare_deterministic as prepare_deterministic
 from .numerics import set_numerics as set_numerics
+from .nvml import current_gpu as current_gpu
 from .provenance import now as now
 from .provenance import package_versions as package_versions
 from .provenance import provenance_of as provenance_of

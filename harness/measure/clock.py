@@ -162,6 +162,13 @@ class PhaseClock:
         """Add seconds measured elsewhere, such as the original cost of a reused result."""
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
+    def set_aside(self, seconds: float) -> None:
+        """Charge seconds that have just passed to "measure" instead of the running phase, if there is one."""
+        running = self._stack[-1] if self._stack else None
+        if running is not None and running != "measure":
+            self.charge(running, -seconds)
+            self.charge("measure", seconds)
+
     def charge_all(self, other: PhaseClock, phase: Phase, to: Phase) -> None:
         """Add another clock's seconds and joules of `phase` to a phase of this one."""
         self._aside = None  # its seconds are this clock's from now on

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
@@ -22,6 +21,7 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.measure import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
+from harness.methods._modules import count_parameter
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
@@ -355,7 +355,7 @@ class FittedModel(Fitted):
         self._precision = precision
         self._seed = seed
         self._reserved_tokens = reserved_tokens
-        self.n_parameters = sum(_count_parameter(parameter) for parameter in model.parameters())
+        self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
         self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
@@ -370,9 +370,3 @@ class FittedModel(Fitted):
     def state(self) -> dict[str, Any]:
         """Return the seed, which restores values that are drawn and never trained."""
         return {"seed": self._seed}
-
-
-def _count_parameter(parameter: nn.Parameter) -> int:
-    """Return the number of values in a parameter; a 4-bit one packs two per byte and keeps its original shape."""
-    packed: Any = getattr(parameter, "quant_state", None)
-    return parameter.numel() if packed is None else math.prod(packed.shape)

@@ -12,7 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backbones import BackboneFiles, Pooling
-from harness.measure import Device, MemoryMeter, Phase, PhaseClock, Precision, PrecisionPolicy, known_flops
+from harness.measure import (
+    Device,
+    Halvings,
+    MemoryMeter,
+    Phase,
+    PhaseClock,
+    Precision,
+    PrecisionPolicy,
+    halved_remark,
+    known_flops,
+)
 from harness.records import Budget, CurvePoint, Facts, TextLengths
 from harness.support import UnsupportedError
 from harness.tasks import Answers, Floats, Kind, Labels, Reply, Rows
@@ -35,6 +45,7 @@ class Ledger:
     `train_flops` is not a number where a part of the operations could not be counted; `counted_flops` is None then.
     `computed_all` is whether everything that the fit is charged for was computed by it, and nothing came from a cache.
     `has_disturbed_features` is whether it is charged for features that were encoded while the machine was busy.
+    `weights_bytes` and `shared_weights_bytes` are those of `records.Cost`; None where nobody has stated them.
     """
 
     train_flops: float = 0.0
@@ -44,6 +55,8 @@ class Ledger:
     reused: set[str] = field(default_factory=set)
     computed_all: bool = True
     has_disturbed_features: bool = False
+    weights_bytes: int | None = None
+    shared_weights_bytes: int | None = None
     facts: Facts = field(default_factory=Facts)
     _n_read: dict[str, int] = field(default_factory=dict)
 
@@ -123,6 +136,7 @@ class Bench:
         report: function to call with the current step, the share of the budget spent and the loss.
         counts_flops: whether to count operations where no budget needs them; otherwise they are taken for 0.
         lone_classes: classes with one training row and no test row. Folds of the training rows never hold that row out.
+        halvings: batches that did not fit in memory.
     """
 
     kind: Kind
@@ -146,6 +160,7 @@ class Bench:
     report: Callable[[str, float | None, float | None], None]
     counts_flops: bool = True
     lone_classes: tuple[int, ...] = ()
+    halvings: Halvings = field(default_factory=Halvings)
 
     @property
     def some_backbone(self) -> Backbone:
@@ -233,6 +248,8 @@ class Bench:
         self.clock.charge(phase, seconds + encoded.seconds)
         self.clock.charge("warmup", encoded.warmup_seconds)
         self.clock.charge("measure", encoded.spare_seconds)
+        if encoded.halved is not None:
+            self.ledger.remarks["encode_rows"] = halved_remark(*encoded.halved)
         self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
             self.ledger.reused.add("features")
@@ -321,7 +338,11 @@ class Bench:
 
     @contextmanager
     def working(self, phase: Phase) -> Iterator[None]:
-        """Count a block for `phase` and say so."""
+        """Count a block for `phase` and say so; tries that ran out of memory are charged to "measure"."""
         self.report(phase, None, None)
-        with self.clock.phase(phase):
+        with self.clock.phase(phase), self.halvings.active(self._note_halving):
             yield
+
+    def _note_halving(self, seconds: float) -> None:
+        self.clock.set_aside(seconds)
+        self.ledger.remarks.update(self.halvings.remarks)

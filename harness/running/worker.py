@@ -357,6 +357,9 @@ def _check_time(run: Attempt) -> None:
 
 
 def _check_memory(cost: Cost, limit: int | None) -> None:
-    peak = cost.peak_bytes
-    if limit is not None and peak is not None and peak > limit:
-        raise OutOfMemoryError(f"The cell needed {peak:,} bytes above the baseline; its budget is {limit:,}.")
+    needed, shared = cost.memory_bytes, cost.shared_weights_bytes or 0
+    if limit is not None and needed is not None and needed > limit:
+        of_which = f", {shared:,} of them for weights that cells share," if shared else ""
+        raise OutOfMemoryError(
+            f"The cell needed {needed:,} bytes{of_which} above the baseline; its budget is {limit:,}."
+        )

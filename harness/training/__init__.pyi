@@ -30,5 +30,7 @@ from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .model import softmax as softmax
 from .pairs import PairInputs as PairInputs
+from .quantised import packed_bytes as packed_bytes
+from .quantised import quantise_linear_layers as quantise_linear_layers
 from .warmup import exercise_training as exercise_training
 from .warmup import warm_up_steps as warm_up_steps

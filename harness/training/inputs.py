@@ -15,7 +15,16 @@ import torch
 from torch import nn
 
 from harness.features import TokenIds, lengths_of, pad
-from harness.measure import Device, FlopsModel, Precision, fit_flops, is_out_of_memory
+from harness.measure import (
+    BatchLimit,
+    Device,
+    FlopsModel,
+    Precision,
+    fit_flops,
+    is_out_of_memory,
+    rows_of_pass,
+    show_progress,
+)
 from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, Batches, to_device
 from harness.training.blocks import Stack, transformers_model
@@ -66,16 +75,35 @@ class Inputs(ABC):
         device: Device,
         precision: Precision,
     ) -> float:
-        """Return the loss without dropout, averaged over these items as in training; leaves the model training."""
+        """Return the loss without dropout, averaged over these items as in training; leaves the model training.
+
+        A batch that does not fit in memory is run again in halves.
+
+        Raises:
+            OutOfMemoryError: a single row does not fit.
+        """
         kind = device.torch_device().type
         total = weight = 0.0
+        limit = BatchLimit("validate", PREDICT_ROWS[device.kind])
+        size = rows_of_pass(device.kind, limit.rows, int(self._lengths[items].max(initial=1)))
         self._model.eval()
+
+        def run(batch: Batch) -> None:
+            nonlocal total, weight
+            share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
+            total += float(loss(self.forward(batch).float(), batch.targets, 0.0)) * share
+            weight += share
+
         # Not inference_mode: its tensors could not be used in a backward pass.
         with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            for batch in self.batches(items, targets, batch_size=PREDICT_ROWS[device.kind], seed=0).epoch(0):
-                share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
-                total += float(loss(self.forward(batch).float(), batch.targets, 0.0)) * share
-                weight += share
+            for batch in self.batches(items, targets, batch_size=size, seed=0).epoch(0):
+                pending = batch.parts(-(-batch.n_rows // limit.rows))
+                while pending:
+                    if limit.holds(pending[0].n_rows, lambda part=pending[0]: run(part)):  # type: ignore[misc]
+                        del pending[0]
+                    else:
+                        pending[:1] = pending[0].parts(2)
+                    show_progress()
         self._model.train()
         return total / weight
 
@@ -213,7 +241,7 @@ class BlockInputs(Inputs):
             for place, member in enumerate(members):
                 states[member] = hidden[place, : self._lengths[member]].clone()
 
-        run_by_length(self._model, self._lengths, run, device, precision, training_follows=True)
+        run_by_length(self._model, self._lengths, run, device, precision, training_follows=True, work="encode")
         return states
 
     def _run_lower(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -274,7 +302,8 @@ class BlockInputs(Inputs):
             batch = self.batch(items[members], np.zeros(len(members), dtype=np.int64))
             found[members] = self.forward(batch).float().cpu().numpy()
 
-        run_by_length(self._model, self._lengths[items], run, device, precision, training_follows=True)
+        lengths = self._lengths[items]
+        run_by_length(self._model, lengths, run, device, precision, training_follows=True, work="validate")
         self._model.train()
         return found
 
