@@ -147,7 +147,7 @@ def find_device(asked: str = "auto") -> Device:
     if asked != "cpu" and torch.cuda.is_available():
         if number >= (count := torch.cuda.device_count()):
             raise UsageError(
-                f"Device 'cuda:{number}' was asked for; torch numbers its GPUs here from 0 to {count - 1}."
+                f"Device 'cuda:{number}' was asked for; torch numbers its GPUs from 0 to {count - 1}."
             )
         facts = torch.cuda.get_device_properties(number)
         native = (facts.major, facts.minor) >= (8, 0)

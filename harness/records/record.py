@@ -286,8 +286,8 @@ class Provenance:
         dataset: facts about the data: revision, rows, classes, remarks.
         matrix_flops_per_second: measured peak rate of matrix multiplication in the cell's precision.
         price_per_hour: price of the device as the user stated it, in their currency.
-        numerics: how torch computed: whether only deterministic kernels ran, instructions of the processor; on a GPU also
-            TF32, versions of CUDA, cuDNN and the driver. Empty where it is not known.
+        numerics: how torch computed: whether only deterministic kernels ran, instructions of the processor; on a GPU
+            also TF32, versions of CUDA, cuDNN and the driver. Empty where it is not known.
     """
 
     harness: str

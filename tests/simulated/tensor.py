@@ -17,19 +17,7 @@ WAITS = {
 """Operations whose result, or the shape of it, the host must know."""
 
 STARTS_NOTHING = {
-    *(
-        "view",
-        "_unsafe_view",
-        "expand",
-        "t",
-        "transpose",
-        "permute",
-        "slice",
-        "select",
-        "unsqueeze",
-        "squeeze",
-        "detach",
-    ),
+    *("view", "_unsafe_view", "expand", "t", "transpose", "permute", "slice", "select", "unsqueeze", "squeeze", "detach"),
     *("detach_", "alias", "as_strided", "split", "split_with_sizes", "chunk", "unbind", "unfold", "diagonal", "set_"),
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_reshape_alias"),
     *("is_pinned", "is_same_size", "_local_scalar_dense"),
@@ -233,7 +221,9 @@ def _count_upload(source: torch.Tensor, non_blocking: bool) -> None:
     STATE.launch()
 
 
-def _check_devices(func: Any, name: str, args: Any, tensors: list[torch.Tensor], there: list[SimulatedTensor]) -> None:
+def _check_devices(
+    func: Any, name: str, args: Any, tensors: list[torch.Tensor], there: list[SimulatedTensor]
+) -> None:
     """Refuse tensors of two devices; single numbers and indices may lie on the host."""
     for value in tensors if there else ():
         if isinstance(value, SimulatedTensor):
