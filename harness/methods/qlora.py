@@ -69,7 +69,7 @@ class QLora(Lora):
         device = bench.device.torch_device()
         with bench.clock.phase("load"):
             # On the host: the accelerator never holds the full weights.
-            transformer = bench.form.pretrained(bench, torch.device("cpu"))
+            transformer = bench.form.stored(bench)
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
             n_quantised = sum(
                 quantise_linear_layers(

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from harness.backbones import plain_class
+
 
 @contextmanager
 def _fetching_nothing() -> Iterator[None]:
@@ -108,7 +110,7 @@ def quantise_linear_layers(
     made: dict[nn.Module, FourBitLinear] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name not in kept:
+            if plain_class(child) is nn.Linear and name not in kept:
                 if child not in made:
                     made[child] = FourBitLinear(
                         child, device, quantisation, double_quantisation=double_quantisation, computed_in=computed_in
