@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.backbones import BackboneFiles
+from harness.backbones import BackboneFiles, Weights
 from harness.measure import PrecisionPolicy
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
 from harness.methods._modules import count_parameter
@@ -244,7 +244,7 @@ class FineTuning(GradientMethod):
             if self.trains_everything:
                 return bench.form.pretrained(bench, device)
             precision = bench.precision(self.precision)
-            weights = getattr(self, "weights", "auto")
+            weights: Weights = getattr(self, "weights", "auto")
             return bench.form.shared(bench, device, precision, weights, exact=self.rounds_nothing)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

@@ -110,7 +110,7 @@ def quantise_linear_layers(
     made: dict[nn.Module, FourBitLinear] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if plain_class(child) is nn.Linear and name not in kept:
+            if isinstance(child, nn.Linear) and plain_class(child) is nn.Linear and name not in kept:
                 if child not in made:
                     made[child] = FourBitLinear(
                         child, device, quantisation, double_quantisation=double_quantisation, computed_in=computed_in
