@@ -29,8 +29,8 @@ from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .model import softmax as softmax
+from .optimisers import narrow_trained as narrow_trained
 from .pairs import PairInputs as PairInputs
-from .quantised import packed_bytes as packed_bytes
 from .quantised import quantise_linear_layers as quantise_linear_layers
 from .warmup import exercise_training as exercise_training
 from .warmup import warm_up_steps as warm_up_steps
