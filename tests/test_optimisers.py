@@ -20,7 +20,7 @@ from harness.records.record import Budget
 from harness.records.workload import TRAINED_BYTES
 from harness.running.worker import Worker
 from harness.support.errors import UnsupportedError, UsageError
-from harness.tasks import Rows, Task
+from harness.tasks import Task
 from harness.training.loop import EarlyStopping, ParameterGroup
 from harness.training.optimisers import NarrowAdamW, optimiser_of, round_to_bfloat16, split_off, state_bytes
 from tests.toys import make_bench, run_one, test_rows
@@ -198,12 +198,12 @@ def fit(text: str, task: Task, files: BackboneFiles, device: Device, n: int = 96
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_the_losses_are_close_to_those_of_float32(
-    settings: str, toy: Task, tiny: BackboneFiles, cpu: Device
-) -> None:
+def test_the_losses_are_close_to_those_of_float32(settings: str, toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
     if "8bit" in settings:
         pytest.importorskip("bitsandbytes")
-    common = "transformer_dropout=0,dropout=0,learning_rate=3e-3,precision=" + ("bf16" if "bf16" in settings else "fp32")
+    common = "transformer_dropout=0,dropout=0,learning_rate=3e-3,precision=" + (
+        "bf16" if "bf16" in settings else "fp32"
+    )
     curves = []
     for own in ("", "," + settings.replace(",precision=bf16", "")):
         _, _, bench = fit(f"full[{common}{own}]", toy, tiny, cpu, budget=Budget(steps=60))
@@ -233,7 +233,7 @@ def test_saves_and_restores_the_same_predictions(
 
 def test_a_float32_model_predicts_what_the_bfloat16_one_does(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
     """Autocast rounds the same matrices in the same way; the embedding is rounded once, and stays so."""
-    method, fitted, bench = fit("full[masters=bfloat16-kahan,precision=bf16,min_steps=8,epochs=1]", toy, tiny, cpu)
+    _, fitted, bench = fit("full[masters=bfloat16-kahan,precision=bf16,min_steps=8,epochs=1]", toy, tiny, cpu)
     [plain] = parse_methods(["full[precision=bf16,min_steps=8,epochs=1]"])
     wide = plain.restore(fitted.tensors(), fitted.state(), bench)
     np.testing.assert_array_equal(wide.predict(test_rows(toy), bench), fitted.predict(test_rows(toy), bench))

@@ -23,7 +23,7 @@ from tests.toys import make_bench, run_one, test_rows
 
 bnb = pytest.importorskip("bitsandbytes")
 
-from harness.training.quantised import FourBitLinear, quantise_linear_layers
+from harness.training.quantised import FourBitLinear, quantise_linear_layers  # noqa: E402
 
 CPU = torch.device("cpu")
 

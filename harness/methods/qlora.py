@@ -75,6 +75,7 @@ class QLora(Lora):
             # The weights of the file, on the host: the device never holds the whole matrices.
             as_stored: Precision = "bf16" if backbone.is_bfloat16 else "fp32"
             transformer = bench.form.shared(bench, torch.device("cpu"), as_stored, "auto")
+            whole = list(transformer.parameters())  # held until the end: types are known by id
             types = types_in(transformer, backbone.form(precision, self.weights))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
             n_quantised = sum(
@@ -100,4 +101,6 @@ class QLora(Lora):
                     return value
                 return nn.Parameter(value.detach().to(device, wanted), requires_grad=False)
 
-            return structural_copy(transformer, settled, device).requires_grad_(False)
+            made = structural_copy(transformer, settled, device).requires_grad_(False)
+            del whole
+            return made

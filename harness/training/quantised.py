@@ -80,7 +80,7 @@ class FourBitLinear(bnb.nn.Linear4bit):  # type: ignore[misc, unused-ignore]
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         if kind == "cpu":
-            product = _CpuProduct.apply(x.to(dtype), self.weight, bias)
+            product = _CpuProduct.apply(x.to(dtype), self.weight, bias)  # type: ignore[no-untyped-call]
         else:
             product = bnb.matmul_4bit(x.to(dtype), self.weight, bias=bias, quant_state=self.weight.quant_state)
         return product  # type: ignore[no-any-return, unused-ignore]
@@ -142,7 +142,7 @@ def quantise_linear_layers(
     made: dict[nn.Module, FourBitLinear] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if plain_class(child) is nn.Linear and name not in kept:
+            if isinstance(child, nn.Linear) and plain_class(child) is nn.Linear and name not in kept:
                 if child not in made:
                     made[child] = FourBitLinear(
                         child, device, quantisation, double_quantisation=double_quantisation, computed_in=computed_in
