@@ -217,7 +217,7 @@ class FineTuning(GradientMethod):
         import torch
 
         from harness.backbones import make_masters
-        from harness.training import quicken_dropout, set_dropout
+        from harness.training import make_lean, quicken_dropout, set_dropout
 
         transformer = self.start(bench)
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
@@ -232,6 +232,7 @@ class FineTuning(GradientMethod):
                     transformer.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
             torch.manual_seed(bench.seeded("added parameters"))
             adapted = self.adapt(transformer, bench)
+            make_lean(adapted)
             device = bench.device.torch_device()
             model = bench.form.model(adapted, head, bench).to(device)
             if bench.device.kind == "cpu":
