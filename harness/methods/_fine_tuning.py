@@ -240,7 +240,7 @@ class FineTuning(GradientMethod):
             selected = list(self.select_trainable(model.transformer))
             if not selected:
                 raise UnsupportedError(self._nothing_to_train(transformer))
-            make_masters(selected)
+            make_masters(model, selected)
             trained = {id(parameter) for parameter in selected}
             for parameter in model.transformer.parameters():
                 if parameter.is_floating_point():

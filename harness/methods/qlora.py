@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness.backbones import BackboneFiles
-from harness.measure import Precision
 from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods.base import method
 from harness.methods.bench import Bench
@@ -72,9 +71,8 @@ class QLora(Lora):
         backbone, precision = bench.some_backbone, bench.precision(self.precision)
         device = bench.device.torch_device()
         with bench.clock.phase("load"):
-            # The weights of the file, on the host: the device never holds the whole matrices.
-            as_stored: Precision = "bf16" if backbone.is_bfloat16 else "fp32"
-            transformer = bench.form.shared(bench, torch.device("cpu"), as_stored, "auto")
+            # On the host: the accelerator never holds the full weights.
+            transformer = bench.form.stored(bench)
             whole = list(transformer.parameters())  # held until the end: types are known by id
             types = types_in(transformer, backbone.form(precision, self.weights))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
