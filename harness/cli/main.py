@@ -56,7 +56,7 @@ def _run(
     on_oom: Annotated[
         str,
         typer.Option(
-            help="When a cell runs out of memory: record it only, or halve: run it again in pieces of half the size.",
+            help="When a cell runs out of memory: record it only, or halve: run it again in smaller pieces that fit.",
             autocompletion=complete_words("record", "halve"),
         ),
     ] = "record",

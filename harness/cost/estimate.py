@@ -47,12 +47,14 @@ class Estimate:
         train_seconds: training time: encoding training rows, tuning and fitting.
         peak_bytes: memory that the cell needs (`Record.memory_bytes`), on the accelerator if there is one.
         basis: source of the estimate.
+        least_bytes: memory without which it fails: batches of encoding and predicting are halved until they fit.
     """
 
     seconds: float
     train_seconds: float
     peak_bytes: float
     basis: EstimateBasis
+    least_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class Estimator:
         if record.status != "ok" or record.device != self.device.name or cost.total_seconds is None:
             return
         wall = record.provenance.wall_seconds
+        if record.facts.run_as:  # its seconds and memory are those of another form of the same steps
+            planned = dataclasses.replace(planned, method=planned.method.model_copy(update=record.facts.run_as))
         work = self.amount(planned)
         if cost.stopped_by in ("train_seconds", "train_flops") and record.curve:  # it did less than it was to do
             steps = self._workload(planned).steps
@@ -198,7 +202,7 @@ class Estimator:
         if limit is not None and found.train_seconds > limit:
             saved = found.train_seconds - limit
             found = dataclasses.replace(found, train_seconds=limit, seconds=max(limit, found.seconds - saved))
-        return found
+        return dataclasses.replace(found, least_bytes=found.peak_bytes * wanted.least_bytes / wanted.peak_bytes)
 
     def _from_same_task(self, wanted: Amount, near: list[Figure]) -> Estimate:
         one = near[0].amount

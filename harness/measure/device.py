@@ -32,6 +32,7 @@ class Device:
         threads: threads that torch and BLAS use on the host.
         native_bf16: whether the hardware computes bfloat16 matrix products.
         cells_at_a_time: number of cells that share it; above 1, its times do not characterise a method.
+        memory_bytes: memory of an accelerator; None for a CPU, whose memory is the host's.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -39,6 +40,7 @@ class Device:
     threads: int
     native_bf16: bool
     cells_at_a_time: int = 1
+    memory_bytes: int | None = None
 
     def torch_device(self) -> torch.device:
         """Return the `torch.device`."""
@@ -132,7 +134,8 @@ def find_device(asked: str = "auto") -> Device:
     if asked == "cuda" and not torch.cuda.is_available():
         raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")
     if asked != "cpu" and torch.cuda.is_available():
-        return Device("cuda", torch.cuda.get_device_name(0), threads, torch.cuda.get_device_capability(0) >= (8, 0))
+        native, total = torch.cuda.get_device_capability(0) >= (8, 0), torch.cuda.get_device_properties(0).total_memory
+        return Device("cuda", torch.cuda.get_device_name(0), threads, native, memory_bytes=int(total))
     flags = _processor_flags()
     native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
     plural = "s" if threads != 1 else ""

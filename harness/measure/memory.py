@@ -269,8 +269,8 @@ def kills_for_memory() -> int | None:
 
 def memory_bytes_of(device: Device, host_bytes: int) -> float:
     """Return the bytes of memory that a cell may take on a device; on a CPU, those of the host."""
-    if device.kind == "cpu":
-        return float(host_bytes)
+    if device.kind == "cpu" or device.memory_bytes is not None:
+        return float(host_bytes if device.memory_bytes is None else device.memory_bytes)
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory)
