@@ -68,6 +68,20 @@ class Device:
         return dataclasses.replace(self, name=f"{self.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
 
 
+def assumed_device(kind: str, memory_bytes: int) -> Device:
+    """Return a device that this machine need not have, for plans: a GPU with native bfloat16, or this processor.
+
+    Args:
+        kind: `cuda` or `cpu`; `auto` is `cuda`.
+        memory_bytes: its memory.
+    """
+    check_device_name(kind)
+    if kind == "cpu":
+        return dataclasses.replace(find_device("cpu"), memory_bytes=memory_bytes)
+    name = f"a CUDA device with {memory_bytes / 1e9:.4g} GB of memory (assumed)"
+    return Device("cuda", name, available_threads(), native_bf16=True, memory_bytes=memory_bytes)
+
+
 def available_threads() -> int:
     """Return the number of processors this process may use: its affinity, its cgroup's quota, OMP_NUM_THREADS."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -132,7 +146,10 @@ def find_device(asked: str = "auto") -> Device:
     check_device_name(asked)
     threads = available_threads()
     if asked == "cuda" and not torch.cuda.is_available():
-        raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")
+        raise UsageError(
+            "Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu. A plan for a "
+            "device that is not here needs its memory: harness plan --device cuda --device-memory 24GB."
+        )
     if asked != "cpu" and torch.cuda.is_available():
         native, total = torch.cuda.get_device_capability(0) >= (8, 0), torch.cuda.get_device_properties(0).total_memory
         return Device("cuda", torch.cuda.get_device_name(0), threads, native, memory_bytes=int(total))

@@ -16,9 +16,16 @@ from harness.planning import PlannedCell
 from harness.records import Record
 
 
-def memory_for(planned: PlannedCell, device: Device) -> float:
-    """Return the bytes that a cell may take: its budget, or what the device has if that is less."""
-    there = usable_bytes(device, memory_bytes_of(device, host_limit_bytes()))
+def memory_for(planned: PlannedCell, device: Device, there: float | None = None) -> float:
+    """Return the bytes that a cell may take: its budget, or what the device has if that is less.
+
+    Args:
+        planned: the cell.
+        device: device that it runs on.
+        there: bytes that a cell may take there; None asks the device.
+    """
+    if there is None:
+        there = usable_bytes(device, memory_bytes_of(device, host_limit_bytes()))
     asked = planned.cell.budget.peak_memory_bytes
     return there if asked is None else min(there, float(asked))
 
