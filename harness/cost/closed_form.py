@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.backbones import BackboneFiles
 from harness.cost.bounds import PREDICT_ROWS, bounded_logit_bytes, rows_of_pass
+from harness.cost.launches import pass_launches, step_launches
 from harness.cost.memory import NO_MEMORY, Memory, Regime, Trained, forward_memory, regime, training_memory
 from harness.cost.shape import Shape, read_shape
 from harness.cost.storage import Storage, storage_of
@@ -61,6 +62,7 @@ class Amount:
         peak_bytes: memory that the cell needs, with the weights that cells share.
         memory: the parts of `peak_bytes`.
         least: the same where batches of encoding and predicting are halved until they fit.
+        train_launches, predict_launches: kernels that a GPU would be given for `train_flops` and `predict_flops`.
         light_steps: steps of a small network on frozen features, which take time but few operations.
     """
 
@@ -70,6 +72,8 @@ class Amount:
     test_rows: float
     peak_bytes: float
     light_steps: float = 0.0
+    train_launches: float = 0.0
+    predict_launches: float = 0.0
     memory: Memory = NO_MEMORY
     least: Memory = NO_MEMORY
 
@@ -89,7 +93,9 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     n_test = task.n_test
     if shape is None:
         least = Memory(other=_PLAIN_BYTES, during="nothing")
-        return Amount(0.0, 0.0, float(max(1, cell.n_train)), float(n_test), _PLAIN_BYTES, 0.0, least, least)
+        return Amount(
+            0.0, 0.0, float(max(1, cell.n_train)), float(n_test), _PLAIN_BYTES, memory=least, least=least
+        )  # fmt: skip
     work = method.workload(cell.n_train, cell.budget, shape.n_blocks)
     trials = method.tune
     tokens, length, longest = _tokens(task.train, task)
@@ -116,9 +122,39 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
         float(n_test),
         memory.peak_bytes,
         n_fits * work.steps if work.reads_features else 0.0,
+        _train_launches(planned, work, shape, longest, device) * n_fits,
+        _predict_launches(work, shape, texts, device),
         memory,
         least,
     )
+
+
+def _kind(device: Device | None) -> str:
+    return device.kind if device is not None else "cpu"
+
+
+def _train_launches(planned: PlannedCell, work: Workload, shape: Shape, longest: float, device: Device | None) -> float:
+    checkpoints = bool(getattr(planned.method, "gradient_checkpointing", False))
+    n_batches = math.ceil(work.encoded / rows_of_pass(_kind(device), ENCODE_ROWS[_kind(device)], longest))
+    found = pass_launches(n_batches, shape.n_blocks)
+    if work.texts_per_step:
+        blocks, through = _blocks_of(work, shape, checkpoints=checkpoints)
+        found += work.steps * step_launches(work, blocks, through, checkpoints=checkpoints)
+    return found
+
+
+def _predict_launches(work: Workload, shape: Shape, texts: _Texts, device: Device | None) -> float:
+    kind = _kind(device)
+    most = ENCODE_ROWS[kind] if work.reads_features else PREDICT_ROWS[kind]
+    length = texts.longest_test + max(0.0, work.texts_per_answer - 1.0) * texts.mean_test
+    n_batches = math.ceil(texts.n_test / rows_of_pass(kind, most, length))
+    return pass_launches(n_batches, shape.n_blocks, work.additions, float(texts.n_answer or 0))
+
+
+def _blocks_of(work: Workload, shape: Shape, *, checkpoints: bool) -> tuple[float, float]:
+    """Return the number of trained blocks, and of fixed blocks that gradients pass through."""
+    through = work.passes_per_text - (FORWARD if checkpoints else 0.0) - FORWARD_AND_BACKWARD * work.share_trained
+    return work.share_trained * shape.n_blocks, max(0.0, through) / THROUGH * shape.n_blocks
 
 
 def _memory(
@@ -133,7 +169,7 @@ def _memory(
     Batches of encoding and predicting are halved until they fit, so at least a single row passes; a step is as asked.
     """
     method, config = planned.method, planned.method.config()
-    kind = device.kind if device is not None else "cpu"
+    kind = _kind(device)
     bits16 = device is not None and device.precision(config.get("precision", "fp32")) == "bf16"
     how = regime(shape, kind, bits16=bits16)
     storage = storage_of(
@@ -209,7 +245,7 @@ def _step(
 ) -> Memory:
     """Return the memory of a training step on the longest texts."""
     checkpoints = bool(getattr(planned.method, "gradient_checkpointing", False))
-    through = work.passes_per_text - (FORWARD if checkpoints else 0.0) - FORWARD_AND_BACKWARD * work.share_trained
+    blocks, through = _blocks_of(work, shape, checkpoints=checkpoints)
     parameters = work.share_trained * shape.n_blocks * shape.block_parameters + added
     if work.share_trained >= 1.0:  # only the embedding's rows that occur are trained
         n_words = min(float(shape.vocabulary), _HEAPS * math.sqrt(planned.cell.n_train * texts.tokens))
@@ -219,8 +255,8 @@ def _step(
     memory = training_memory(
         shape,
         Trained(
-            blocks=work.share_trained * shape.n_blocks,
-            blocks_through=max(0.0, through) / THROUGH * shape.n_blocks,
+            blocks=blocks,
+            blocks_through=through,
             parameters=parameters,
             additions=work.additions,
             checkpoints=checkpoints,

@@ -151,4 +151,5 @@ def _cut(config: dict[str, Any]) -> dict[str, Any]:
 
 def _difference(more: Amount, less: Amount) -> Amount:
     flops = more.train_flops - less.train_flops
-    return dataclasses.replace(more, train_flops=flops) if flops > 0 else more
+    launches = more.train_launches - less.train_launches
+    return dataclasses.replace(more, train_flops=flops, train_launches=launches) if flops > 0 else more
