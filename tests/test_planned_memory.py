@@ -11,8 +11,7 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.shapes import BACKBONE_SHAPES, write_shape
-from harness.cost.bounds import PREDICT_ROWS
-from harness.cost.closed_form import amount
+from harness.cost.closed_form import PREDICT_ROWS, amount
 from harness.cost.memory import Memory
 from harness.cost.shape import read_shape
 from harness.cost.storage import storage_of

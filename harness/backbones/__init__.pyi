@@ -1,6 +1,8 @@
 from .architecture import BLOCK_COUNTS as BLOCK_COUNTS
 from .architecture import Architecture as Architecture
 from .architecture import blocks_of as blocks_of
+from .caching import rounding_cache as rounding_cache
+from .caching import without_cache as without_cache
 from .layout import MODULES as MODULES
 from .layout import READ_FILES as READ_FILES
 from .locate import DEFAULT_BACKBONE as DEFAULT_BACKBONE
@@ -9,6 +11,7 @@ from .locate import file_sha256 as file_sha256
 from .locate import locate_backbone as locate_backbone
 from .model import Backbone as Backbone
 from .model import LanguageModel as LanguageModel
+from .model import Weights as Weights
 from .model import load_backbone as load_backbone
 from .model import outline_backbone as outline_backbone
 from .model import read_without_weights as read_without_weights
@@ -20,3 +23,7 @@ from .shapes import bert_word_tokenizer as bert_word_tokenizer
 from .shapes import write_shape as write_shape
 from .stored_types import stores_bfloat16 as stores_bfloat16
 from .tokenizer import token_counts as token_counts
+from .weights import is_shared as is_shared
+from .weights import make_masters as make_masters
+from .weights import plain_class as plain_class
+from .weights import weights_bytes as weights_bytes

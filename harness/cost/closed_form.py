@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.backbones import BackboneFiles
-from harness.cost.bounds import PREDICT_ROWS, bounded_logit_bytes, rows_of_pass
 from harness.cost.launches import pass_launches, step_launches
 from harness.cost.memory import NO_MEMORY, Memory, Regime, Trained, forward_memory, regime, training_memory
 from harness.cost.shape import Shape, read_shape
 from harness.cost.storage import Storage, storage_of
 from harness.features import ENCODE_ROWS
-from harness.measure import Device
+from harness.measure import Device, logit_bytes, rows_of_pass
 from harness.planning import PlannedCell
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, TrainedBytes, Workload
 from harness.tasks import Source, Task
@@ -40,6 +39,9 @@ _HEAPS = 27.0
 of SST-2 hold 2,700."""
 
 _FLOAT_BYTES = 4.0
+
+PREDICT_ROWS = {"cpu": 32, "cuda": 256}
+"""Maximum number of rows of a batch when predicting, as in `training`, which is not imported: it needs torch."""
 
 _PLAIN_BYTES = 50e6
 """Memory of methods without a transformer."""
@@ -135,7 +137,7 @@ def _kind(device: Device | None) -> str:
 
 def _train_launches(planned: PlannedCell, work: Workload, shape: Shape, longest: float, device: Device | None) -> float:
     checkpoints = bool(getattr(planned.method, "gradient_checkpointing", False))
-    n_batches = math.ceil(work.encoded / rows_of_pass(_kind(device), ENCODE_ROWS[_kind(device)], longest))
+    n_batches = math.ceil(work.encoded / rows_of_pass(_kind(device), ENCODE_ROWS[_kind(device)], math.ceil(longest)))
     found = pass_launches(n_batches, shape.n_blocks)
     if work.texts_per_step:
         blocks, through = _blocks_of(work, shape, checkpoints=checkpoints)
@@ -147,7 +149,7 @@ def _predict_launches(work: Workload, shape: Shape, texts: _Texts, device: Devic
     kind = _kind(device)
     most = ENCODE_ROWS[kind] if work.reads_features else PREDICT_ROWS[kind]
     length = texts.longest_test + max(0.0, work.texts_per_answer - 1.0) * texts.mean_test
-    n_batches = math.ceil(texts.n_test / rows_of_pass(kind, most, length))
+    n_batches = math.ceil(texts.n_test / rows_of_pass(kind, most, math.ceil(length)))
     return pass_launches(n_batches, shape.n_blocks, work.additions, float(texts.n_answer or 0))
 
 
@@ -181,11 +183,11 @@ def _memory(
 
     def passing(during: str, most_rows: int, length: float, **more: Any) -> Callable[[bool], Memory]:
         def run(is_least: bool) -> Memory:
-            n_rows = 1.0 if is_least else rows_of_pass(kind, most_rows, length)
+            n_rows = 1.0 if is_least else rows_of_pass(kind, most_rows, math.ceil(length))
             return forward_memory(
                 shape, how, n_rows=n_rows, length=length, during=during, blocks=blocks, added=added, storage=storage,
                 each=each, n_kept_tokens=n_rows * more.get("n_kept", 0.0),
-                logit_bytes=bounded_logit_bytes(n_rows * more.get("n_logits", 0.0), shape.vocabulary, kind),
+                logit_bytes=logit_bytes(n_rows * more.get("n_logits", 0.0), shape.vocabulary, kind),
                 language_model=more.get("language_model", False),
             )  # fmt: skip
 
@@ -265,7 +267,7 @@ def _step(
         how,
         n_rows=n_rows,
         length=texts.longest,
-        logit_bytes=bounded_logit_bytes(n_rows * n_logits, shape.vocabulary, "cpu" if how.mask_bytes > 1 else "cuda"),
+        logit_bytes=logit_bytes(n_rows * n_logits, shape.vocabulary, "cpu" if how.mask_bytes > 1 else "cuda"),
         pieces=work.pieces,
         storage=storage,
         each=each,

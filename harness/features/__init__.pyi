@@ -1,8 +1,8 @@
 from .disk import FeatureDisk as FeatureDisk
-from .encode import ENCODE_ROWS as ENCODE_ROWS
 from .encode import FeatureStore as FeatureStore
 from .layers import Layer as Layer
 from .layers import why_no_such_layer as why_no_such_layer
+from .shape import ENCODE_ROWS as ENCODE_ROWS
 from .shared import Account as Account
 from .shared import SharedFeatures as SharedFeatures
 from .tokens import TokenIds as TokenIds

@@ -1,6 +1,6 @@
 """Pooled features of a frozen backbone, encoded once in canonical shapes and kept on disk.
 
-A batch always has the same number of rows, padded to a length that depends on the row alone. With a fixed shape, a
+The number of rows of a batch, and the length that they are padded to, depend on the row alone. With a fixed shape, a
 row's features do not depend on its neighbours or its place (tests compare them bit for bit). Warm and cold runs
 therefore give the same bits, and exactly the rows that a cell needs are encoded. A row's cost does not depend on the
 request either: a batch's seconds are divided evenly among its places, which all hold the same padded tokens.
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.backbones import Backbone, Pooling
+from harness.backbones import Backbone, Pooling, Weights, without_cache
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
+from harness.features.shape import EncodingShape
 from harness.features.tokens import Tokens, pad
 from harness.measure import (
     UNKNOWN_BYTES,
@@ -31,23 +32,20 @@ from harness.measure import (
     Steadiness,
     counted,
     fit_flops,
+    fits,
     package_versions,
     release,
     show_progress,
+    too_large,
 )
+from harness.support import put_aside
 from harness.tasks import Floats, Ints, Source
 
 if TYPE_CHECKING:
     import torch
 
-ENCODE_ROWS = {"cpu": 16, "cuda": 256}
-"""Rows of every batch in encoding, by kind of device: enough to fill it."""
-
-LENGTH_STEP = {"cpu": 4, "cuda": 16}
-"""Number of tokens to whose next multiple a row is padded."""
-
 PAGE_FLOATS = 1024
-"""Float32 numbers in a page of memory."""
+"""Numbers of at most 4 bytes of which at least one lies in each page of memory."""
 
 _FORMAT = 5
 
@@ -68,7 +66,8 @@ class Encoded:
         disturbed: whether other work disturbed the machine while some of them were encoded.
         warmup_seconds: seconds just spent on choosing kernels for new shapes.
         spare_seconds: other seconds just spent that are no cost of these rows: places of a batch that other rows hold,
-            writing to the disk.
+            tries that ran out of memory, writing to the disk.
+        halved: rows of a batch at first and in the end, at the longest row, where memory ran out; None otherwise.
         flops_error: reason why the operations cannot be counted; None where they are.
     """
 
@@ -83,6 +82,7 @@ class Encoded:
     disturbed: bool = False
     warmup_seconds: float = 0.0
     spare_seconds: float = 0.0
+    halved: tuple[int, int] | None = None
     flops_error: str | None = None
 
 
@@ -99,7 +99,9 @@ class FeatureStore:
         self._disk = disk
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
-        self._warm: set[tuple[str, str, int, Pooling, Layer]] = set()
+        self._touched: set[str] = set()
+        self._warm: set[tuple[str, str, int, int, Pooling, Layer]] = set()
+        self._halvings: dict[tuple[str, Precision], int] = {}
         self._trusts_disturbed = True
 
     def forget_disturbed(self) -> None:
@@ -119,8 +121,12 @@ class FeatureStore:
         *,
         pooling: Pooling | None = None,
         layer: Layer = "last",
+        weights: Weights = "auto",
     ) -> Encoded:
         """Return features of the sequences at `index` of `source`'s tokens, and encode those that are missing.
+
+        Where a batch does not fit in memory, all of the split is encoded in batches of half the rows. Features of
+        different shapes are kept apart and never mixed in one answer.
 
         Args:
             source: the split.
@@ -131,15 +137,67 @@ class FeatureStore:
             precision: precision of the forward pass.
             pooling: how tokens are pooled; None is the backbone's own pooling.
             layer: the hidden states to read.
+            weights: how the frozen weights are stored.
 
         Raises:
             UsageError: the backbone has no such block.
+            UnsupportedError: `weights` and `precision` do not go together.
+            OutOfMemoryError: a single row does not fit in memory.
         """
         pooling = pooling or backbone.files.pooling
         layer = canonical_layer(layer, backbone.pristine)
-        kind = self._device.kind
+        began = time.perf_counter()
+        encoder = backbone.files.fingerprint, precision
+        while True:
+            shape = EncodingShape(self._device.kind, self._halvings.get(encoder, 0))
+            key, table = self._table(source, tokens, backbone, max_length, precision, pooling, layer, shape, weights)
+            missing = table.missing(index)
+            batches = table.batches_for(missing)
+            encoded: list[tuple[Shard, float]] = []
+
+            def encode(table: _Table = table, batches: list[Ints] = batches, encoded: list[Any] = encoded) -> None:
+                model = backbone.resident(self._device.torch_device(), precision, weights)
+                encoded.append(self._encode(table, batches, tokens, backbone, model, precision, pooling, layer))
+
+            if not batches or fits(encode):
+                break
+            if shape.rows(int(table.padded_lengths[missing].max())) == 1:
+                raise too_large("encode")
+            self._halvings[encoder] = shape.halvings + 1
+        warming = 0.0
+        for shard, seconds in encoded:
+            warming = seconds
+            table.put(shard)
+            if self._disk is not None:
+                self._disk.write(_name(key), key, shard)
+        found = table.share(index, self._flops_model(backbone, precision, weights))
+        return dataclasses.replace(
+            found,
+            reused=not batches,
+            fresh=len(missing) == len(np.unique(index)),
+            warmup_seconds=warming,
+            spare_seconds=time.perf_counter() - began - warming - table.seconds_of(missing),
+            halved=table.halved(index),
+        )
+
+    def _table(
+        self,
+        source: Source,
+        tokens: Tokens,
+        backbone: Backbone,
+        max_length: int,
+        precision: Precision,
+        pooling: Pooling,
+        layer: Layer,
+        shape: EncodingShape,
+        weights: Weights,
+    ) -> tuple[str, _Table]:
+        """Return the key of these features, and the table of those that are known."""
+        # Only a rounded vocabulary changes the numbers.
+        rounded = backbone.form(precision, weights) == "bfloat16 with embeddings" and not backbone.is_bfloat16
         key = json.dumps(
             {
+                **({"weights": "bfloat16"} if rounded else {}),
                 "format": _FORMAT,
                 "rows": source.key,
                 "backbone": backbone.files.fingerprint,
@@ -147,47 +205,31 @@ class FeatureStore:
                 "layer": layer,
                 "max_length": max_length,
                 "precision": precision,
-                "shape": [ENCODE_ROWS[kind], LENGTH_STEP[kind]],
+                "shape": shape.key,
                 "device": self._device.name,
                 "packages": {name: package_versions().get(name) for name in ("torch", "transformers", "tokenizers")},
             },
             sort_keys=True,
         )
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        name = _name(key)
         if name not in self._tables:
-            table = _Table(tokens, backbone.hidden_size, LENGTH_STEP[kind], max_length, ENCODE_ROWS[kind])
+            table = _Table(tokens, backbone.hidden_size, max_length, shape)
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
             if not self._trusts_disturbed:
                 table.forget_disturbed()
             self._tables[name] = table
-        table = self._tables[name]
-        began = time.perf_counter()
-        missing = table.missing(index)
-        batches = table.batches_for(missing, ENCODE_ROWS[kind])
-        warming = 0.0
-        if batches:
-            shard, warming = self._encode(table, batches, tokens, backbone, precision, pooling, layer)
-            table.put(shard)
-            if self._disk is not None:
-                self._disk.write(name, key, shard)
-        found = table.share(index, self._flops_model(backbone))
-        return dataclasses.replace(
-            found,
-            reused=not batches,
-            fresh=len(missing) == len(np.unique(index)),
-            warmup_seconds=warming,
-            spare_seconds=time.perf_counter() - began - warming - table.seconds_of(missing),
-        )
+        return key, self._tables[name]
 
     def warm_up(self, backbone: Backbone) -> None:
-        """Move the frozen transformer to the device and count its operations, before a cell is measured."""
-        if backbone.files.fingerprint not in self._flops:
-            # Weights are mapped from their file and read page by page on first use: no cell should pay that memory.
+        """Read the weights into memory, before a cell is measured; nothing is made resident on an accelerator.
+
+        They are mapped from their file and read page by page on first use: no cell should pay that memory.
+        """
+        if backbone.files.fingerprint not in self._touched:
             for parameter in backbone.pristine.parameters():
                 parameter.detach().flatten()[::PAGE_FLOATS].sum()
-        backbone.resident(self._device.torch_device())
-        self._flops_model(backbone)
+            self._touched.add(backbone.files.fingerprint)
 
     def _encode(
         self,
@@ -195,6 +237,7 @@ class FeatureStore:
         batches: list[Ints],
         tokens: Tokens,
         backbone: Backbone,
+        model: torch.nn.Module,
         precision: Precision,
         pooling: Pooling,
         layer: Layer,
@@ -203,8 +246,6 @@ class FeatureStore:
         import torch
 
         device = self._device.torch_device()
-        model = backbone.resident(device)
-        size = ENCODE_ROWS[self._device.kind]
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
         seconds = np.empty(len(rows))
@@ -216,11 +257,12 @@ class FeatureStore:
         with MemoryMeter(device) as meter, torch.inference_mode():
             for members in batches:
                 length = int(table.padded_lengths[members[0]])
+                size = table.shape.rows(length)
                 # Spare places repeat the last row: the shape must not change.
                 placed = np.concatenate([members, np.repeat(members[-1:], size - len(members))])
                 pad_id = int(backbone.tokenizer.pad_token_id)
                 ids, mask = pad([tokens.row(int(row)) for row in placed], pad_id, length)
-                shape = (backbone.files.fingerprint, precision, length, pooling, layer)
+                shape = (backbone.files.fingerprint, precision, size, length, pooling, layer)
                 if shape not in self._warm:  # kernels are chosen on a shape's first use: no row's cost
                     started = time.perf_counter()
                     self._forward(model, ids, mask, precision, pooling, layer)
@@ -248,7 +290,9 @@ class FeatureStore:
 
         device = self._device.torch_device()
         on_device = torch.from_numpy(mask).to(device)
-        asked: dict[str, Any] = {} if layer == "last" else {"output_hidden_states": True}
+        asked = without_cache(model)
+        if layer != "last":
+            asked["output_hidden_states"] = True
         if mask.max() > 1:
             asked["token_type_ids"] = (on_device == 2).long()
             on_device = on_device.clamp(max=1)
@@ -256,30 +300,35 @@ class FeatureStore:
             outputs = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device, **asked)
         return pool_layer(outputs, on_device, pooling, layer)
 
-    def _flops_model(self, backbone: Backbone) -> FlopsModel:
+    def _flops_model(self, backbone: Backbone, precision: Precision, weights: Weights) -> FlopsModel:
         """Return the operations of encoding a batch, counted once per backbone; not a number where counting fails."""
         import torch
 
         known = self._flops.get(backbone.files.fingerprint)
         if known is None:
             device = self._device.torch_device()
+            model = backbone.resident(device, precision, weights)
 
             def run(n_rows: int, length: int) -> None:
                 ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
-                with torch.inference_mode():
-                    backbone.resident(device)(input_ids=ids, attention_mask=torch.ones_like(ids))
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+                ):
+                    model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(model))
 
-            known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
+            with put_aside():  # counting is no part of the cell
+                known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
         return known
 
 
 class _Table:
     """Features of one split as they become known, and each row's share of their cost."""
 
-    def __init__(self, tokens: Tokens, width: int, length_step: int, max_length: int, batch_rows: int) -> None:
-        self._batch_rows = batch_rows
+    def __init__(self, tokens: Tokens, width: int, max_length: int, shape: EncodingShape) -> None:
+        self.shape = shape
         self._lengths = tokens.lengths
-        self.padded_lengths = np.minimum(-(-self._lengths // length_step) * length_step, max_length)
+        self.padded_lengths = shape.padded(self._lengths, max_length)
         self._values = np.zeros((len(tokens), width), dtype=np.float32)
         self._seconds = np.zeros(len(tokens))
         self._known = np.zeros(len(tokens), dtype=bool)
@@ -287,7 +336,7 @@ class _Table:
         self._device_peaks = np.zeros(len(tokens), dtype=np.int64)
         self._disturbed = np.zeros(len(tokens), dtype=bool)
 
-    def batches_for(self, missing: Ints, batch_rows: int) -> list[Ints]:
+    def batches_for(self, missing: Ints) -> list[Ints]:
         """Return the rows to encode, batch by batch, so that all of `missing` become known.
 
         A batch's spare places go to unknown rows of the same padded length: they cost nothing more there, and the next
@@ -295,6 +344,7 @@ class _Table:
         """
         batches: list[Ints] = []
         for length in np.unique(self.padded_lengths[missing]):
+            batch_rows = self.shape.rows(int(length))
             members = missing[self.padded_lengths[missing] == length]
             n_free = -len(members) % batch_rows
             if n_free:
@@ -331,11 +381,12 @@ class _Table:
 
     def share(self, index: Ints, flops: FlopsModel) -> Encoded:
         """Return these rows and their cost."""
+        padded: list[int] = self.padded_lengths[index].tolist()
         return Encoded(
             values=self._values[index],
             seconds=self.seconds_of(index),
             tokens=int(self._lengths[index].sum()),
-            flops=float(sum(flops.share(int(length), self._batch_rows) for length in self.padded_lengths[index])),
+            flops=float(sum(flops.share(length, self.shape.rows(length)) for length in padded)),
             flops_error=flops.error,
             peak_rss_above_baseline_bytes=_highest(self._peaks[index]),
             peak_device_bytes=_highest(self._device_peaks[index]),
@@ -343,6 +394,18 @@ class _Table:
             fresh=False,
             disturbed=bool(self._disturbed[index].any()),
         )
+
+    def halved(self, index: Ints) -> tuple[int, int] | None:
+        """Return the rows of a batch of the longest of these rows, at first and after halving; None if not halved."""
+        if self.shape.halvings == 0 or len(index) == 0:
+            return None
+        longest = int(self.padded_lengths[index].max())
+        return EncodingShape(self.shape.kind).rows(longest), self.shape.rows(longest)
+
+
+def _name(key: str) -> str:
+    """Return the name of a key's folder on the disk."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _highest(peaks: Ints) -> int:

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.backbones import BackboneFiles, Pooling
-from harness.measure import Device, MemoryMeter, Phase, PhaseClock, Precision, PrecisionPolicy, known_flops
+from harness.backbones import BackboneFiles, Pooling, Weights
+from harness.measure import (
+    Device,
+    Halvings,
+    MemoryMeter,
+    Phase,
+    PhaseClock,
+    Precision,
+    PrecisionPolicy,
+    halved_remark,
+    known_flops,
+)
 from harness.records import Budget, CurvePoint, Facts, TextLengths
 from harness.support import UnsupportedError
 from harness.tasks import Answers, Floats, Kind, Labels, Reply, Rows
@@ -126,6 +136,7 @@ class Bench:
         report: function to call with the current step, the share of the budget spent and the loss.
         counts_flops: whether to count operations where no budget needs them; otherwise they are taken for 0.
         lone_classes: classes with one training row and no test row. Folds of the training rows never hold that row out.
+        halvings: batches that did not fit in memory.
     """
 
     kind: Kind
@@ -149,6 +160,7 @@ class Bench:
     report: Callable[[str, float | None, float | None], None]
     counts_flops: bool = True
     lone_classes: tuple[int, ...] = ()
+    halvings: Halvings = field(default_factory=Halvings)
 
     @property
     def some_backbone(self) -> Backbone:
@@ -194,6 +206,7 @@ class Bench:
         pooling: Pooling | None = None,
         layer: Layer = "last",
         tokenised: bool = False,
+        weights: Weights = "auto",
     ) -> Floats:
         """Return frozen features, charged to `phase` at what they cost when they were computed.
 
@@ -205,6 +218,7 @@ class Bench:
             layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
                 block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
             tokenised: whether the fit has been charged for the rows' token ids (`token_rows`) already.
+            weights: how the frozen weights are stored.
 
         Returns:
             Shape (rows, width), the mean over its windows where a row is read in several; where answers are choices,
@@ -218,6 +232,8 @@ class Bench:
         precision = self.precision(policy)
         self.report("encoding", None, None)
         with self.clock.paused():
+            held = backbone.frozen_bytes(precision, weights)
+            self._note_weights(held, held)
             tokens = self.tokens_of(rows)
             encoded = self.features.pooled(
                 rows.source,
@@ -228,6 +244,7 @@ class Bench:
                 precision,
                 pooling=pooling,
                 layer=layer,
+                weights=weights,
             )
         # A nearest neighbour or a tree would answer from NaN as from any number.
         if not np.isfinite(encoded.values).all():
@@ -236,6 +253,8 @@ class Bench:
         self.clock.charge(phase, seconds + encoded.seconds)
         self.clock.charge("warmup", encoded.warmup_seconds)
         self.clock.charge("measure", encoded.spare_seconds)
+        if encoded.halved is not None:
+            self.ledger.remarks["encode_rows"] = halved_remark(*encoded.halved)
         self.memory.note(encoded.peak_rss_above_baseline_bytes, encoded.peak_device_bytes)
         if encoded.reused:
             self.ledger.reused.add("features")
@@ -264,6 +283,23 @@ class Bench:
 
         own: AnswerForm | None = self.kind.answer_form()
         return own or answer_form(self.kind.form)
+
+    def note_weights(self, model: nn.Module, *, resident: bool = False) -> None:
+        """Enter the bytes of the cell's weights, and of those that it shares with other cells, in the ledger.
+
+        Args:
+            model: all weights that the cell computes with.
+            resident: whether it is the shared, frozen model itself.
+        """
+        from harness.backbones import weights_bytes
+
+        self._note_weights(*weights_bytes(model, resident=resident))
+
+    def _note_weights(self, total: int, shared: int) -> None:
+        ledger = self.ledger
+        own = max((ledger.weights_bytes or 0) - (ledger.shared_weights_bytes or 0), total - shared)
+        ledger.shared_weights_bytes = max(ledger.shared_weights_bytes or 0, shared)
+        ledger.weights_bytes = own + ledger.shared_weights_bytes
 
     def fresh_transformer(self) -> nn.Module:
         """Return a copy of the pretrained weights that nothing has touched."""
@@ -324,7 +360,11 @@ class Bench:
 
     @contextmanager
     def working(self, phase: Phase) -> Iterator[None]:
-        """Count a block for `phase` and say so."""
+        """Count a block for `phase` and say so; tries that ran out of memory are charged to "measure"."""
         self.report(phase, None, None)
-        with self.clock.phase(phase):
+        with self.clock.phase(phase), self.halvings.active(self._note_halving):
             yield
+
+    def _note_halving(self, seconds: float) -> None:
+        self.clock.set_aside(seconds)
+        self.ledger.remarks.update(self.halvings.remarks)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.backbones import without_cache
 from harness.measure import is_out_of_memory
 from harness.support import UnsupportedError, text_of
 
@@ -102,14 +103,14 @@ class Stack:
             groups[depth_of.get(id(parameter), held.get(id(parameter), 0))].append(parameter)
         return groups
 
-    def short_text(self, *, decodes: bool) -> dict[str, torch.Tensor]:
+    def short_text(self, *, decodes: bool) -> dict[str, Any]:
         """Return arguments to run the model once: a few ids that any embedding holds."""
         try:
             n_ids = int(self.module.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         except (NotImplementedError, AttributeError):  # Canine hashes characters, I-BERT has an embedding of its own
             n_ids = _LENGTH
         ids = (torch.arange(_LENGTH) % n_ids).unsqueeze(0).to(next(self.module.parameters()).device)
-        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **without_cache(self.module)}
         return {**given, "decoder_input_ids": ids} if decodes else given
 
     def _encoder_and_decoder(self) -> tuple[nn.Module, nn.Module] | None:

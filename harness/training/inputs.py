@@ -14,11 +14,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.features import TokenIds, lengths_of, pad
-from harness.measure import Device, FlopsModel, Precision, fit_flops, is_out_of_memory
+from harness.features import TokenIds, lengths_of, pad, starts_of
+from harness.measure import (
+    BatchLimit,
+    Device,
+    FlopsModel,
+    Precision,
+    fit_flops,
+    is_out_of_memory,
+    rows_of_pass,
+    show_progress,
+)
 from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, Batches, to_device
 from harness.training.blocks import Stack, transformers_model
+from harness.training.masks import known_padding
 from harness.training.model import PREDICT_ROWS, AdaptedModel, run_by_length
 from harness.training.vocabulary import CompactEmbedding
 
@@ -51,7 +61,8 @@ class Inputs(ABC):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the model's outputs for a batch, first axis rows."""
-        outputs: torch.Tensor = self._model(*batch.inputs)
+        with known_padding(full=batch.n_tokens == batch.size):
+            outputs: torch.Tensor = self._model(*batch.inputs)
         return outputs
 
     @abstractmethod
@@ -66,16 +77,35 @@ class Inputs(ABC):
         device: Device,
         precision: Precision,
     ) -> float:
-        """Return the loss without dropout, averaged over these items as in training; leaves the model training."""
+        """Return the loss without dropout, averaged over these items as in training; leaves the model training.
+
+        A batch that does not fit in memory is run again in halves.
+
+        Raises:
+            OutOfMemoryError: a single row does not fit.
+        """
         kind = device.torch_device().type
         total = weight = 0.0
+        limit = BatchLimit("validate", PREDICT_ROWS[device.kind])
+        size = rows_of_pass(device.kind, limit.rows, int(self._lengths[items].max(initial=1)))
         self._model.eval()
+
+        def run(batch: Batch) -> None:
+            nonlocal total, weight
+            share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
+            total += float(loss(self.forward(batch).float(), batch.targets, 0.0)) * share
+            weight += share
+
         # Not inference_mode: its tensors could not be used in a backward pass.
         with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            for batch in self.batches(items, targets, batch_size=PREDICT_ROWS[device.kind], seed=0).epoch(0):
-                share = float((batch.targets >= 0).sum()) if batch.by_targets else float(batch.n_rows)
-                total += float(loss(self.forward(batch).float(), batch.targets, 0.0)) * share
-                weight += share
+            for batch in self.batches(items, targets, batch_size=size, seed=0).epoch(0):
+                pending = batch.parts(-(-batch.n_rows // limit.rows))
+                while pending:
+                    if limit.holds(pending[0].n_rows, lambda part=pending[0]: run(part)):  # type: ignore[misc]
+                        del pending[0]
+                    else:
+                        pending[:1] = pending[0].parts(2)
+                    show_progress()
         self._model.train()
         return total / weight
 
@@ -162,6 +192,7 @@ class BlockInputs(Inputs):
         transformer, self._blocks = stack.module, stack.blocks
         self._first = len(self._blocks) - n_trained
         self._width = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self._starts = starts_of(self._lengths)
         self._states = self._encode(rows, pad_id, device, precision)
         self._given = _Given()
         entry = getattr(transformer, "embeddings", None)  # BERT's: words, positions and their norm in one module
@@ -184,7 +215,7 @@ class BlockInputs(Inputs):
             return False
         few = sorted(rows, key=len)[-2:]
         there = device.torch_device()
-        ids, mask = (torch.from_numpy(values).to(there) for values in pad(few, pad_id))
+        ids, mask = to_device(pad(few, pad_id), there)
         model.eval()
         with torch.no_grad():
             expected = model(ids, mask)
@@ -203,17 +234,20 @@ class BlockInputs(Inputs):
 
     def _encode(
         self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision
-    ) -> list[torch.Tensor]:
-        """Return the states before the first trained block, shape (tokens, width) for each row."""
-        states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    ) -> torch.Tensor:
+        """Return the states before the first trained block of all rows, one after another, and zeros for padding.
+
+        Its shape is (tokens of all rows + 1, width).
+        """
+        states = torch.zeros((int(self._starts[-1]) + 1, self._width), device=self._device)
 
         def run(members: Ints) -> None:
-            ids, mask = (torch.from_numpy(x).to(self._device) for x in pad([rows[m] for m in members], pad_id))
-            hidden = self._run_lower(ids, mask)
+            padded = pad([rows[m] for m in members], pad_id)
+            hidden = self._run_lower(*to_device(padded, self._device))
             for place, member in enumerate(members):
-                states[member] = hidden[place, : self._lengths[member]].clone()
+                states[self._starts[member] : self._starts[member + 1]] = hidden[place, : self._lengths[member]]
 
-        run_by_length(self._model, self._lengths, run, device, precision, training_follows=True)
+        run_by_length(self._model, self._lengths, run, device, precision, training_follows=True, work="encode")
         return states
 
     def _run_lower(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -252,18 +286,20 @@ class BlockInputs(Inputs):
 
     def batch(self, items: Ints, targets: Any) -> Batch:
         """Return hidden states and mask of the items, padded to the longest."""
-        length = int(self._lengths[items].max())
-        hidden = torch.nn.utils.rnn.pad_sequence([self._states[item] for item in items], batch_first=True)
-        lengths = torch.from_numpy(self._lengths[items]).to(self._device)
-        mask = (torch.arange(length, device=self._device) < lengths.unsqueeze(1)).long()
-        there = torch.from_numpy(targets).to(self._device)
-        return Batch((hidden, mask), there, len(items), length, n_tokens=int(self._lengths[items].sum()))
+        lengths = self._lengths[items]
+        places = np.arange(lengths.max())
+        real = places < lengths[:, None]
+        chosen = np.where(real, self._starts[items][:, None] + places, self._starts[-1])  # the last row is zeros
+        chosen, mask, there = to_device((chosen, real.astype(np.int64), targets), self._device)
+        hidden = self._states[chosen]
+        return Batch((hidden, mask), there, len(items), len(places), n_tokens=int(lengths.sum()))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, computed from the given hidden states on."""
         hidden, mask = batch.inputs
         self._given.states = hidden
-        logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
+        with known_padding(full=batch.n_tokens == batch.size):
+            logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
         return logits
 
     def logits(self, items: Ints, n_outputs: int, device: Device, precision: Precision) -> Floats:
@@ -274,7 +310,8 @@ class BlockInputs(Inputs):
             batch = self.batch(items[members], np.zeros(len(members), dtype=np.int64))
             found[members] = self.forward(batch).float().cpu().numpy()
 
-        run_by_length(self._model, self._lengths[items], run, device, precision, training_follows=True)
+        lengths = self._lengths[items]
+        run_by_length(self._model, lengths, run, device, precision, training_follows=True, work="validate")
         self._model.train()
         return found
 

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.backbones import Pooling, pool
+from harness.backbones import Pooling, pool, without_cache
 from harness.features import TokenIds, lengths_of, pad
-from harness.measure import Device, FlopsModel, Precision, fit_flops, show_progress
+from harness.measure import BatchLimit, Device, FlopsModel, Precision, fit_flops, rows_of_pass, show_progress
 from harness.tasks import Floats, Ints
 from harness.training.blocks import transformers_model
+from harness.training.masks import padded_on_the_right
 
 NO_SCORE = -1e4
 """Score of a position without a choice or token: its probability and its gradient are 0 in float32."""
 
 PREDICT_ROWS = {"cpu": 32, "cuda": 256}
-"""Rows of a batch when predicting, by kind of device."""
+"""Maximum number of rows of a batch when predicting, by kind of device; long rows on an accelerator make it smaller."""
 
 
 class AdaptedModel(nn.Module):
@@ -59,7 +60,8 @@ class AdaptedModel(nn.Module):
             outputs = self(torch.from_numpy(ids).to(there), torch.from_numpy(mask).to(there))
             logits[members] = outputs.float().cpu().numpy()
 
-        run_by_length(self, lengths_of(rows), run, device, precision, training_follows=training_follows)
+        work = "validate" if training_follows else "predict"
+        run_by_length(self, lengths_of(rows), run, device, precision, training_follows=training_follows, work=work)
         return logits
 
     def count_flops(self, device: torch.device, *, backward: bool = True) -> FlopsModel:
@@ -126,7 +128,9 @@ class HeadedModel(AdaptedModel):
         """Return hidden states of the text, shape (rows, length, width), and the mask of ones and zeros."""
         self._segments = (mask == 2).long()
         mask = mask.clamp(max=1)
-        hidden = self.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+        unkept = without_cache(transformers_model(self.transformer))
+        with padded_on_the_right():
+            hidden = self.transformer(input_ids=ids, attention_mask=mask, **unkept).last_hidden_state
         # A soft prompt's virtual tokens come first; only the real tokens' states are read.
         return hidden[:, hidden.shape[1] - mask.shape[1] :], mask
 
@@ -195,27 +199,45 @@ def run_by_length(
     precision: Precision,
     *,
     training_follows: bool = False,
+    work: str = "predict",
 ) -> None:
     """Call `run` with the positions of each batch, short rows first; leaves the model evaluating.
+
+    A batch that does not fit in memory is run again in halves.
 
     Args:
         model: run in evaluation mode, without gradients.
         lengths: tokens of each row.
-        run: called under autocast as `precision` says.
+        run: called under autocast as `precision` says; writes its results at the end.
         device: where the model is.
         precision: precision of the forward pass.
         training_follows: whether the model is trained on afterwards. Then torch stays out of inference mode: a tensor
             that is cached under it (the weights that autocast has rounded) could not be used in a backward pass.
+        work: word for the remark about halved batches.
+
+    Raises:
+        OutOfMemoryError: a single row does not fit.
     """
     kind = device.torch_device().type
     order: Ints = np.argsort(lengths, kind="stable")
-    size = PREDICT_ROWS[device.kind]
+    limit = BatchLimit(work, PREDICT_ROWS[device.kind])
+    at = 0
     model.eval()
     quiet = torch.no_grad() if training_follows else torch.inference_mode()
     with quiet, torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for at in range(0, len(order), size):
-            run(order[at : at + size])
+        while at < len(order):
+            members = _next(order, at, lengths, limit.rows, device.kind)
+            if limit.holds(len(members), lambda members=members: run(members)):  # type: ignore[misc]
+                at += len(members)
             show_progress()
+
+
+def _next(order: Ints, at: int, lengths: Ints, most_rows: int, kind: str) -> Ints:
+    """Return the rows of the next batch from `at` on; `order` sorts them by length."""
+    members = order[at : at + most_rows]
+    while len(members) > (n_rows := rows_of_pass(kind, most_rows, int(lengths[members[-1]]))):
+        members = members[: max(n_rows, len(members) // 2)]  # a shorter batch ends in a shorter row: look again
+    return members
 
 
 def choice_loss(scores: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
