@@ -45,6 +45,27 @@ def hold_the_interpreter(seconds: float) -> None:
         library.usleep(500_000_000)
 
 
+DEVICE_ERROR = """CUDA error: device-side assert triggered
+Search for `cudaErrorAssert' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1"""
+"""An error that CUDA reports once, and then to every later call of the process."""
+
+
+def fail_the_device() -> None:
+    """Fail as an accelerator does: every later operation on it fails in this process, whatever runs."""
+    import torch
+
+    def fails(*_: object, **__: object) -> Any:
+        raise torch.AcceleratorError(DEVICE_ERROR)
+
+    for name in ("synchronize", "empty_cache", "memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
+        setattr(torch.cuda, name, fails)
+    torch.Tensor.to = torch.nn.Module.to = fails  # type: ignore[method-assign]
+    Planted._fit = fails  # type: ignore[method-assign]
+    fails()
+
+
 class Hanging(Constant):
     """Never answers, and says nothing of its phase."""
 
@@ -111,6 +132,8 @@ class Planted(Method):
     def _fit(self) -> Fitted:
         if self.fault == "raise":
             raise ValueError("planted")
+        if self.fault == "device":
+            fail_the_device()
         if self.fault == "exit":
             sys.exit(3)
         if self.fault == "vanish":
@@ -126,6 +149,10 @@ class Planted(Method):
             os.kill(os.getpid(), signal.SIGSTOP)
         if self.fault in PREDICTING:
             return PREDICTING[self.fault]()
+        if self.fault.startswith("place"):
+            time.sleep(1.0)  # so that each worker gets one
+            processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+            raise ValueError(f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES')}, processors {processors}")
         if self.fault.startswith("nap "):
             time.sleep(float(self.fault.removeprefix("nap ")))
         if self.fault == "leak":

@@ -65,7 +65,6 @@ REFUSED: dict[str, frozenset[str]] = {
     "bitfit": WITHOUT_BIASES,
     "prefix-tuning": WITHOUT_CACHE | TWO_STACKS,
     "setfit": CAUSAL | TWO_STACKS,
-    "qlora": frozenset(ARCHITECTURES),
 }
 """Architectures that a method does not serve; it serves all others."""
 

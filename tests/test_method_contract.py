@@ -34,6 +34,7 @@ SKIPPED = {
     "majority": {"learns", "draws by its seed"},
     "from-scratch": {"starts from the pretrained function"},
     "bottleneck-adapter": {"starts from the pretrained function"},  # nearly: see below
+    "qlora": {"starts from the pretrained function"},  # from its quantised weights: see test_quantised.py
     **{cls.name: {"learns"} for cls in methods if cls.family == "in context"},  # random weights know no language
 }
 

@@ -52,7 +52,7 @@ def test_phases_are_the_medians_at_the_largest_size(records):
 def test_memory_is_the_median_peak(records):
     panel = next(panel for panel in panels(records) if panel.task == "a")
     data = memory_of(panel)
-    assert data[data["line"] == "full"]["peak_bytes"].tolist() == [940_000_000] * 2
+    assert data[data["line"] == "full"]["memory_bytes"].tolist() == [940_000_000] * 2
 
 
 def test_all_are_drawn_in_three_formats(records, tmp_path):

@@ -330,7 +330,7 @@ def _best(frame, panel, size, limits):
     here = own[(own["n_train"] == size.n_train) & (own["draw"] == size.draw)]
     free = own[(own["n_train"] == 0) & ~own["variant"].isin(here["variant"])]
     rivals = pd.concat([here, free])
-    for name, column in (("train", "train_seconds"), ("memory", "peak_bytes"), ("trainable", "n_trainable")):
+    for name, column in (("train", "train_seconds"), ("memory", "memory_bytes"), ("trainable", "n_trainable")):
         if name in limits:
             rivals = rivals[(rivals[column] <= limits[name]).fillna(False)]
     if rivals.empty:

@@ -57,7 +57,7 @@ def test_a_backbone_of_16_bits_is_saved_and_predicts_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", [name for name in methods.names() if name not in ("qlora", "majority", "tfidf")])
+@pytest.mark.parametrize("name", [name for name in methods.names() if name not in ("majority", "tfidf")])
 def test_every_method_saves_on_16_bits(
     name: str, dtype: str, halves: dict[str, BackboneFiles], toy: Task, cpu: Device, tmp_path: Path
 ) -> None:

@@ -129,6 +129,19 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column("price", "Float64", "price of the cell, at the stated price of an hour", lambda record: record.price),
     Column("fit_peak_bytes", "Int64", "peak memory of training", _cost("fit_peak_bytes")),
     Column("predict_peak_bytes", "Int64", "peak memory of predicting", _cost("predict_peak_bytes")),
+    Column(
+        "memory_bytes",
+        "Int64",
+        "memory that the cell needs: its peak, and the weights that were in memory before it",
+        lambda record: record.memory_bytes,
+    ),
+    Column("weights_bytes", "Int64", "all weights of the cell's model, as stored", _cost("weights_bytes")),
+    Column(
+        "shared_weights_bytes",
+        "Int64",
+        "the part of them that cells share, which no peak contains",
+        _cost("shared_weights_bytes"),
+    ),
     Column("peak_reserved_bytes", "Int64", "peak that the accelerator's allocator held", _cost("peak_reserved_bytes")),
     Column("peak_driver_bytes", "Int64", "peak that the accelerator's driver saw", _cost("peak_driver_bytes")),
     Column(

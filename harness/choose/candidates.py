@@ -76,7 +76,7 @@ def find_candidates(
     """Return the methods that serve a task: those asked for, or all that learn from labels, with default settings.
 
     Args:
-        asked: configured methods; None is all.
+        asked: configured methods; None is all but experimental ones.
         task: the task.
         files: the backbone; None where there is none.
         device: `cpu` or `cuda`.
@@ -87,7 +87,7 @@ def find_candidates(
         quicker = asked = list(asked)
     else:
         known = [methods.get(name) for name in methods.names()]
-        asked = [cls() for cls in known if cls.uses_labels and cls.role in _KEPT_ROLES]
+        asked = [cls() for cls in known if cls.uses_labels and cls.role in _KEPT_ROLES and not cls.experimental]
         size = len(task.train_labels) * max(1, task.n_outputs)
 
         def hurries(one: Method) -> bool:

@@ -45,7 +45,7 @@ class Estimate:
     Attributes:
         seconds: time from the cell's start to its record, with caches as warm as when it was measured.
         train_seconds: training time: encoding training rows, tuning and fitting.
-        peak_bytes: peak memory above the baseline, of the accelerator if there is one.
+        peak_bytes: memory that the cell needs (`Record.memory_bytes`), on the accelerator if there is one.
         basis: source of the estimate.
     """
 
@@ -62,7 +62,7 @@ class Figure:
     Attributes:
         seconds: time from the cell's start to its record.
         load_seconds, train_seconds, predict_seconds: seconds by phase, as its record charges them.
-        peak_bytes: peak memory; None if it was not measured.
+        peak_bytes: memory that the cell needs (`Record.memory_bytes`); None if it was not measured.
         amount: work and memory by the closed form.
         n_train: number of labels.
         basis: `records` or `probe`.
@@ -134,7 +134,7 @@ class Estimator:
                 load_seconds=cost.load_seconds or 0.0,
                 train_seconds=cost.train_seconds or 0.0,
                 predict_seconds=cost.predict_seconds or 0.0,
-                peak_bytes=cost.peak_bytes,
+                peak_bytes=record.memory_bytes,
                 amount=work,
                 n_train=planned.cell.n_train,
                 basis="records",

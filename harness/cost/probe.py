@@ -68,7 +68,7 @@ class Probe:
             load_seconds=last.load_seconds or 0.0,
             train_seconds=train,
             predict_seconds=last.predict_seconds or 0.0,
-            peak_bytes=last.peak_bytes,
+            peak_bytes=records[-1].memory_bytes,
             amount=work,
             n_train=self.cells[-1].cell.n_train,
             basis="probe",

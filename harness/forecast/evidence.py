@@ -216,7 +216,7 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
         n_seeds=len(values),
         n_test=max(first.score.n_test, 1),
         seconds=medians(by_device, lambda record: record.cost.train_seconds),
-        memory=medians(by_device, lambda record: record.cost.peak_bytes),
+        memory=medians(by_device, lambda record: record.memory_bytes),
         predict=medians(by_device, _predict_seconds),
         trainable=_median_of(record.cost.n_trainable for record in records),
         stored=_median_of(record.cost.artifact_bytes for record in records),

@@ -6,6 +6,7 @@ they were computed, so a warm cell never looks cheaper than a cold one (protocol
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,8 +98,13 @@ class PhaseClock:
 
     def _settle(self) -> None:
         """Add the time since the last boundary to the running phase, if any."""
-        if self._synchronise is not None and self._stack:
-            self._synchronise()
+        try:
+            if self._synchronise is not None and self._stack:
+                self._synchronise()
+        finally:  # the seconds count even if the device has failed
+            self._count()
+
+    def _count(self) -> None:
         now = time.perf_counter()
         mark = None if self._timer is None else self.failures.guard("device_fit_seconds", self._timer.mark)
         joules = None if self._energy is None else self.failures.guard("energy", self._energy.joules)
@@ -122,8 +128,16 @@ class PhaseClock:
         self._tell()
         try:
             yield
-        finally:
+        except BaseException:
+            with contextlib.suppress(Exception):  # a device that has failed says so again; the first error counts
+                self._leave()
+            raise
+        self._leave()
+
+    def _leave(self) -> None:
+        try:
             self._settle()
+        finally:
             self._stack.pop()
             self._tell()
 

@@ -13,6 +13,16 @@ _MOST_CHARACTERS = 300
 """Maximum length of a note about a failed measurement."""
 
 
+_SIGNS_OF_NO_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "Cannot allocate memory", "out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED"),  # cuBLAS allocates its workspace when it begins
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    *("CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED"),
+    *("CUSPARSE_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "cudaErrorMemoryAllocation"),
+)
+"""Texts in errors of torch, CUDA and its libraries (their status codes) that mean a failed allocation."""
+
+
 class Failures(dict[str, str]):
     """Reasons for failed measurements, by the name of the figure."""
 
@@ -40,4 +50,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)):
         return True
     text = text_of(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)

@@ -36,8 +36,12 @@ class Meters:
 
     def __enter__(self) -> Meters:
         self._steadiness = self.failures.guard("steadiness", Steadiness)
-        self.failures.guard("driver", self._watch.__enter__)
-        self.memory.__enter__()
+        try:
+            self.failures.guard("driver", self._watch.__enter__)
+            self.memory.__enter__()
+        except BaseException:  # an interrupt: nobody will leave, and no thread stays behind
+            self._watch.__exit__()
+            raise
         return self
 
     def end_fit(self) -> None:
@@ -45,9 +49,16 @@ class Meters:
         self.memory.end_part("fit")
 
     def __exit__(self, *error: object) -> None:
-        self.memory.end_part("predict" if "fit" in self.memory.by_part else "fit")
-        self.memory.__exit__(None, None, None)
-        self.failures.guard("driver", self._watch.__exit__)
+        try:
+            self.memory.end_part("predict" if "fit" in self.memory.by_part else "fit")
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
+            self.memory.__exit__(None, None, None)
+        finally:
+            self.failures.guard("driver", self._watch.__exit__)
         if self._watch.failure is not None:
             self.failures.note("driver", self._watch.failure)
         if "driver" not in self.failures:

@@ -18,6 +18,9 @@ _T = TypeVar("_T")
 POLL_SECONDS: Final = 0.02
 """Seconds between two queries of the driver; each query takes about 20 microseconds."""
 
+_ANSWER_SECONDS: Final = 5.0
+"""Longest wait for an answer of the driver, which may hang after a failure of the GPU."""
+
 SLOWED_BY: Final = {
     0x0000000000000004: "its limit of power",
     0x0000000000000008: "a hardware slowdown",
@@ -87,14 +90,20 @@ def current_gpu() -> Gpu | None:
         with suppress(pynvml.NVMLError, AttributeError):
             pynvml.nvmlInit()
             # By unique id, since CUDA_VISIBLE_DEVICES renumbers devices for torch but not for the driver.
-            unique = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-            name = unique if unique.startswith("GPU-") else f"GPU-{unique}"
+            facts = torch.cuda.get_device_properties(torch.cuda.current_device())
+            mask = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+            if "MIG" in facts.name and not mask.startswith("MIG-"):
+                return None  # an instance without its id: figures of the whole GPU are not this cell's
+            unique = mask if mask.startswith("MIG-") else str(facts.uuid)
+            name = unique if unique.startswith(("GPU-", "MIG-")) else f"GPU-{unique}"
             return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name.encode()))
     return None
 
 
 class DriverWatch:
     """Watch of a GPU's driver between entering and leaving: peak memory and disturbances.
+
+    Only its thread asks the driver, so that a driver that hangs does not stop the cell.
 
     Args:
         gpu: the GPU to watch; None watches nothing.
@@ -109,6 +118,7 @@ class DriverWatch:
     def __init__(self, gpu: Gpu | None) -> None:
         self._gpu = gpu
         self._over = threading.Event()
+        self._has_looked = threading.Event()
         self._thread: threading.Thread | None = None
         self.peak_bytes: int | None = None
         self.slowed_by: set[str] = set()
@@ -117,23 +127,29 @@ class DriverWatch:
 
     def __enter__(self) -> DriverWatch:
         if self._gpu is not None:
-            self._look()
             self._thread = threading.Thread(target=self._watch, daemon=True, name="driver-watch")
             self._thread.start()
+            self._has_looked.wait(_ANSWER_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._thread is not None:
-            self._over.set()
-            self._thread.join()
-            self._look()
+            self._thread.join(_ANSWER_SECONDS)
+            if self._thread.is_alive():
+                self.failure = TimeoutError(f"the driver did not answer for {_ANSWER_SECONDS:g} s")
 
     def _watch(self) -> None:
         try:
+            self._look()
+            self._has_looked.set()
             while not self._over.wait(POLL_SECONDS):
                 self._look()
+            self._look()
         except Exception as error:  # noqa: BLE001 - any error of the driver's library makes the figures None
             self.failure = error
+        finally:
+            self._has_looked.set()
 
     def _look(self) -> None:
         assert self._gpu is not None

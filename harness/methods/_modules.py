@@ -6,6 +6,7 @@ name; nothing is run.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,3 +112,9 @@ def _block_of(name: str) -> str:
 
 def _without_numbers(name: str) -> str:
     return ".".join("#" if part.isdigit() else part for part in name.split("."))
+
+
+def count_parameter(parameter: nn.Parameter) -> int:
+    """Return the number of values in a parameter; a 4-bit one packs two per byte and keeps its original shape."""
+    packed: Any = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else math.prod(packed.shape)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.features import ENCODE_ROWS
+from harness.methods._modules import count_parameter
 from harness.methods.base import Method
 from harness.methods.bench import Bench
 from harness.records import TRAINS_INSIDE, FitLength
@@ -94,7 +95,7 @@ def _observed_fit(pristine: list[nn.Module]) -> Iterator[ObservedFit]:
         if not torch.is_grad_enabled() or not module.training:
             found.texts_read += share
             return
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+        sizes = [(count_parameter(parameter), parameter.requires_grad) for parameter in module.parameters()]
         found.passes += share * (2 + sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes))
         found.blocks[id(module)] = module
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Literal
 
 from harness.backbones import BackboneFiles
+from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods.base import method
 from harness.methods.bench import Bench
 from harness.methods.lora import Lora
@@ -23,7 +23,8 @@ class QLora(Lora):
 
         h = dequantise(Q) x + (alpha / r) B A x
 
-    Norms and embeddings stay in float32.
+    Only the blocks' matrices are quantised, one after another as they are loaded. A CPU runs it too, more slowly than
+    `lora`.
 
     Attributes:
         quantisation: `nf4` (the paper's normal float) or `fp4`.
@@ -32,7 +33,7 @@ class QLora(Lora):
 
     name = "qlora"
     source = "Dettmers et al., 2023, arXiv:2305.14314; peft, bitsandbytes"
-    needs = "CUDA, bitsandbytes"
+    needs = "bitsandbytes"
     experimental = "This project has not measured it on a GPU yet."
 
     targets: Literal["attention", "all-linear"] = "all-linear"
@@ -40,15 +41,9 @@ class QLora(Lora):
     double_quantisation: bool = True
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Refuse also devices other than CUDA, and a missing bitsandbytes."""
+        """Refuse also where bitsandbytes is missing or too old."""
         reason = super().why_unsupported(kind, files, device)
-        if reason is not None:
-            return reason
-        if device != "cuda":
-            return f"'{self.name}' needs a CUDA device for bitsandbytes' 4-bit kernels; this device is {device}."
-        if importlib.util.find_spec("bitsandbytes") is None:
-            return f"'{self.name}' needs the package bitsandbytes, which is not installed; pip install bitsandbytes."
-        return None
+        return reason if reason is not None else why_no_bitsandbytes(f"'{self.name}'")
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse blocks without linear layers, such as GPT-2's."""
@@ -62,41 +57,33 @@ class QLora(Lora):
             )
 
     def start(self, bench: Bench) -> nn.Module:
-        """Return the transformer with its blocks' linear layers in four bits; norms and embeddings stay float32.
+        """Return the transformer with its blocks' linear layers in four bits.
 
         Raises:
             UnsupportedError: the blocks hold no `torch.nn.Linear` (GPT-2's layers are of another class).
         """
-        import bitsandbytes as bnb
         import torch
 
-        from harness.training import Stack
+        from harness.training import Stack, quantise_linear_layers
 
-        computed_in = torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32
+        device = bench.device.torch_device()
         with bench.clock.phase("load"):
-            # On the host, so that the accelerator never holds the full weights.
+            # On the host: the accelerator never holds the full weights.
             transformer = bench.form.pretrained(bench, torch.device("cpu"))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
-            n_quantised = 0
-            for block in Stack(transformer).blocks:
-                for parent in list(block.modules()):
-                    for name, child in list(parent.named_children()):
-                        if type(child) is not torch.nn.Linear or name in kept:
-                            continue
-                        quantised = bnb.nn.Linear4bit(
-                            child.in_features,
-                            child.out_features,
-                            bias=child.bias is not None,
-                            compute_dtype=computed_in,
-                            compress_statistics=self.double_quantisation,
-                            quant_type=self.quantisation,
-                        )
-                        quantised.load_state_dict(child.state_dict())
-                        setattr(parent, name, quantised)
-                        n_quantised += 1
+            n_quantised = sum(
+                quantise_linear_layers(
+                    block,
+                    device,
+                    self.quantisation,
+                    double_quantisation=self.double_quantisation,
+                    computed_in=torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32,
+                    kept=kept,
+                )
+                for block in Stack(transformer).blocks
+            )
             if n_quantised == 0:
                 raise UnsupportedError(
                     f"'{self.name}' quantises linear layers; the blocks of this {type(transformer).__name__} have none."
                 )
-            # Moving to the device quantises the weights.
-            return transformer.requires_grad_(False).to(bench.device.torch_device())
+            return transformer.requires_grad_(False).to(device)

@@ -44,5 +44,9 @@ from .upgrade import role_of as role_of
 from .workload import FORWARD as FORWARD
 from .workload import FORWARD_AND_BACKWARD as FORWARD_AND_BACKWARD
 from .workload import THROUGH as THROUGH
+from .workload import TRAINED_BYTES as TRAINED_BYTES
 from .workload import FitLength as FitLength
+from .workload import Masters as Masters
+from .workload import Optimiser as Optimiser
+from .workload import TrainedBytes as TrainedBytes
 from .workload import Workload as Workload

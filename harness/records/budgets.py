@@ -23,7 +23,7 @@ class Budget:
         train_flops: floating-point operations of the same.
         epochs: passes over the training rows.
         steps: optimiser steps.
-        peak_memory_bytes: a limit, not progress: exceeding it is `out_of_memory`.
+        peak_memory_bytes: a limit, not progress: needing more (`Cost.memory_bytes`) is `out_of_memory`.
     """
 
     train_seconds: float | None = None

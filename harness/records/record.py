@@ -47,6 +47,8 @@ STATUSES: tuple[str, ...] = get_args(Status)
 MAX_SEED = 2**32 - 1
 """Largest seed that the generators of both numpy and torch accept."""
 
+_FLOAT32_BYTES = 4
+
 MAX_ERROR = 10_000
 """Maximum length of a record's error; a longer one keeps its beginning and its end."""
 
@@ -171,6 +173,9 @@ class Cost:
         peak_rss_bytes: peak resident memory of the process.
         peak_rss_above_baseline_bytes: the same, less the resident memory before the cell.
         fit_peak_bytes, predict_peak_bytes: `peak_bytes` of training and of predicting alone.
+        weights_bytes: all weights of the cell's model as stored, wherever they lie; 0 without a backbone.
+        shared_weights_bytes: the part of `weights_bytes` that no peak contains: it lay in memory before the cell, for
+            all cells of the backbone. None in records of version 0.2 and before.
         n_parameters: number of parameters of the fitted model (backbone and head).
         n_trainable: number of parameters that the method trains.
         artifact_bytes: size of the saved result.
@@ -203,6 +208,8 @@ class Cost:
     peak_driver_bytes: int | None = None
     fit_peak_bytes: int | None = None
     predict_peak_bytes: int | None = None
+    weights_bytes: int | None = None
+    shared_weights_bytes: int | None = None
 
     @property
     def train_seconds(self) -> float | None:
@@ -212,8 +219,17 @@ class Cost:
 
     @property
     def peak_bytes(self) -> int | None:
-        """Peak that a memory limit applies to: the accelerator's if there is one, else the host's."""
+        """Peak above the baseline: the accelerator's if there is one, else the host's. It lacks shared weights."""
         return self.peak_device_bytes if self.peak_device_bytes is not None else self.peak_rss_above_baseline_bytes
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory that the cell needs, which a limit applies to: the peak and the shared weights.
+
+        Unknown shared weights count as none here; `Record.memory_bytes` adds those of older records.
+        """
+        peak = self.peak_bytes
+        return None if peak is None else peak + (self.shared_weights_bytes or 0)
 
     @property
     def train_tokens_per_second(self) -> float | None:
@@ -270,6 +286,8 @@ class Provenance:
         dataset: facts about the data: revision, rows, classes, remarks.
         matrix_flops_per_second: measured peak rate of matrix multiplication in the cell's precision.
         price_per_hour: price of the device as the user stated it, in their currency.
+        numerics: how torch computed: whether only deterministic kernels ran, instructions of the processor; on a GPU
+            also TF32, versions of CUDA, cuDNN and the driver. Empty where it is not known.
     """
 
     harness: str
@@ -287,6 +305,7 @@ class Provenance:
     dataset: dict[str, Any] = field(default_factory=dict)
     matrix_flops_per_second: float | None = None
     price_per_hour: float | None = None
+    numerics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -338,6 +357,24 @@ class Record:
     def unsteady(self) -> str | None:
         """Description of what disturbed the machine while the cell was measured; None if unknown."""
         return self.facts.unsteady
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory that the cell needed: its peak, and the weights that lay in memory before it began.
+
+        Records of version 0.2 and before do not state these weights. Methods with the roles `frozen features` and
+        `prompting` read a backbone then that all cells shared, in float32: 4 bytes for each parameter that they did
+        not train are added. Cells that loaded a language model of their own have it in their peak already, which is
+        then at least as large. Other roles copied the backbone within the peak; nothing is added to theirs.
+        """
+        cost, role = self.cost, self.facts.role
+        peak = cost.peak_bytes
+        if cost.shared_weights_bytes is not None or peak is None or cost.n_parameters is None:
+            return cost.memory_bytes
+        frozen = _FLOAT32_BYTES * max(0, cost.n_parameters - (cost.n_trainable or 0))
+        if self.cell.backbone is None or not (role == "frozen features" or (role == "prompting" and peak < frozen)):
+            return peak
+        return peak + frozen
 
     @property
     def utilisation(self) -> float | None:

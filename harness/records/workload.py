@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 FORWARD = 1.0
 """Cost of a forward pass of a text through the transformer, the unit of work."""
@@ -13,6 +15,44 @@ THROUGH = 2.0
 
 FORWARD_AND_BACKWARD = 3.0
 """Cost of a forward pass and the gradients of activations and weights (Kaplan et al., 2020, arXiv:2001.08361)."""
+
+Optimiser = Literal["adamw", "adamw-8bit"]
+"""AdamW with moments in float32, or in 8 bits (bitsandbytes; Dettmers et al., 2022, arXiv:2110.02861)."""
+
+Masters = Literal["float32", "bfloat16-stochastic", "bfloat16-kahan"]
+"""How trained matrices are kept: in float32, or in bfloat16 with one of two ways to keep small updates."""
+
+
+@dataclass(frozen=True)
+class TrainedBytes:
+    """Bytes in memory for each number of a trained matrix. Vectors always take those of `adamw` in float32.
+
+    Attributes:
+        master: the number itself.
+        gradient: its gradient.
+        state: state of the optimiser.
+    """
+
+    master: float
+    gradient: float
+    state: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.master + self.gradient + self.state
+
+
+_8BIT: Final = 2 * (1 + 4 / 256)
+"""Bytes of two moments in 8 bits, with a float32 scale for each 256."""
+
+TRAINED_BYTES: Final[Mapping[tuple[Optimiser, Masters], TrainedBytes]] = {
+    ("adamw", "float32"): TrainedBytes(4, 4, 8),
+    ("adamw", "bfloat16-stochastic"): TrainedBytes(2, 2, 4),
+    ("adamw", "bfloat16-kahan"): TrainedBytes(2, 2, 6),
+    ("adamw-8bit", "float32"): TrainedBytes(4, 4, _8BIT),
+}
+"""Bytes by settings of a method that trains by gradient; a pair that is missing is refused."""
 
 
 @dataclass(frozen=True)

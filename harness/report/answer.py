@@ -105,7 +105,7 @@ def main_size(sizes: Sequence[Size], rows: Sequence[Row]) -> int:
 
 
 _KEY = ("variant", "n_train", "draw")
-_COSTS = ("train_seconds", "peak_bytes", "n_trainable")
+_COSTS = ("train_seconds", "memory_bytes", "n_trainable")
 
 
 def _pairs(rivals: list[Any]) -> list[list[tuple[Any, Any]]]:

@@ -190,7 +190,7 @@ def _row(
         "version": {record.cell.version for record in a.records} != {record.cell.version for record in b.records},
         "device": {record.device for record in a.records} != {record.device for record in b.records},
     }
-    names = {"train_ratio": "train_seconds", "predict_ratio": "predict_seconds", "memory_ratio": "peak_bytes"}
+    names = {"train_ratio": "train_seconds", "predict_ratio": "predict_seconds", "memory_ratio": "memory_bytes"}
     notes = [f"another {name}" for name, is_other in changed.items() if is_other]
     if differ:
         notes.append(f"over the {len(shared)} seeds that both have" if shared else "over different seeds")
@@ -215,14 +215,19 @@ def _row(
 def _ratio(a: list[Record], b: list[Record], cost: str) -> float | None:
     medians = []
     for records in (a, b):
-        if cost != "peak_bytes":  # those that nothing disturbed, where there are any
+        if cost != "memory_bytes":  # those that nothing disturbed, where there are any
             records = [record for record in records if record.unsteady is None] or records
-        values = [value for record in records if (value := getattr(record.cost, cost)) is not None]
+        values = [value for record in records if (value := _cost(record, cost)) is not None]
         alone = all(record.provenance.cells_at_a_time == 1 for record in records)
-        if not values or (cost != "peak_bytes" and not alone):
+        if not values or (cost != "memory_bytes" and not alone):
             return None
         medians.append(float(np.median(values)))
     return medians[1] / medians[0] if medians[0] > 0 else None
+
+
+def _cost(record: Record, name: str) -> float | None:
+    found: float | None = record.memory_bytes if name == "memory_bytes" else getattr(record.cost, name)
+    return found
 
 
 def _verdict(difference: float | None, p_value: float | None, higher_is_better: bool) -> str:

@@ -27,7 +27,8 @@ HOW_TO_READ = """\
   backbone and scoring count in neither. Both are medians over seeds. Timings of disturbed cells count only where all
   seeds were disturbed. Cached work is charged at the seconds measured when it was computed.
 - **peak memory** is the accelerator's peak where there is one, else the resident memory of the process above what it
-  held before the cell. A memory budget limits this figure. Seconds and memory of different devices are never pooled.
+  held before the cell. It includes the weights that cells share. A memory budget limits this figure. Seconds and memory
+  of different devices are never pooled.
 - **energy** is the energy of training, by the device's own counter. **price** covers loading, training and predicting,
   at the stated price of an hour of the device. Columns without any figure are left out. comparison.csv also has tokens
   per second and `utilisation`: operations per second of training, as a share of this device's measured matrix rate.

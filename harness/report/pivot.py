@@ -57,7 +57,7 @@ def pivot(panel: Panel) -> tuple[list[str], list[PivotRow]]:
                 variant=text.plain(variant),
                 entries=tuple(_entry(row, best.get(key)) for row, key in zip(own, keys, strict=True)),
                 train=text.seconds(last.train_seconds if last else None),
-                memory=text.memory(last.peak_bytes if last else None),
+                memory=text.memory(last.memory_bytes if last else None),
                 trainable=text.number(last.n_trainable if last else None),
             )
         )

@@ -64,7 +64,7 @@ def columns_of(panel: Panel, of_floors: Collection[str]) -> dict[str, list[Any]]
             "gap": gap,
             "train": row.train_seconds,
             "predict": predict,
-            "memory": row.peak_bytes,
+            "memory": row.memory_bytes,
             "trainable": row.n_trainable,
             "stored": row.artifact_bytes,
             "note": row.note,

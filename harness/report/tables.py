@@ -37,6 +37,7 @@ _DTYPES: dict[str, Dtype] = {
     "train_score": "Float64",
     **dict.fromkeys(("load_seconds", "encode_seconds", "tune_seconds"), "Float64"),
     **dict.fromkeys(("fit_seconds", "train_seconds", "predict_seconds"), "Float64"),
+    "memory_bytes": "Int64",
     "peak_bytes": "Int64",
     "memory": "string",
     **dict.fromkeys(("n_trainable", "n_parameters", "artifact_bytes"), "Int64"),
@@ -63,7 +64,14 @@ _READ = (
     "settings",
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
     *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
-    *("peak_device_bytes", "peak_rss_above_baseline_bytes", "n_trainable", "n_parameters", "artifact_bytes"),
+    *(
+        "memory_bytes",
+        "peak_device_bytes",
+        "peak_rss_above_baseline_bytes",
+        "n_trainable",
+        "n_parameters",
+        "artifact_bytes",
+    ),
     *("defaults_chosen_here", "backbone_has_seen", "overlaps", "unsteady", "imported"),
     *("train_rows_cut", "test_rows_cut", "cut_at_tokens", "cut_side"),
 )
@@ -76,10 +84,11 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     Scores are means over seeds (`n_seeds` of them) with 95 % intervals and their `basis`. Seconds and `peak_bytes` are
     medians over the same seeds; seconds of seeds that the machine disturbed (`n_unsteady`) count only where all were
     disturbed. `peak_bytes` is the accelerator's where there is one (`memory` is "device"), else that of the process
-    above its baseline ("host"). `train_score` is null unless every scored seed has one. `n_missing` counts the seeds
-    that some other method in the same tables has at that size. `train_rows_cut` and `test_rows_cut` are shares of the
-    texts that were cut (`cut_at_tokens`, `cut_side`); null where no record says so. `variant` is the short name of the
-    configuration; `settings` has the settings that distinguish it in full, and is empty where there are none.
+    above its baseline ("host"). `memory_bytes` adds the weights that cells share: what the method needs. `train_score`
+    is null unless every scored seed has one. `n_missing` counts the seeds that some other method in the same tables has
+    at that size. `train_rows_cut` and `test_rows_cut` are shares of the texts that were cut (`cut_at_tokens`,
+    `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
+    settings that distinguish it in full, and is empty where there are none.
 
     Raises:
         UsageError: there is no record, or scores of one table are on two scales.
@@ -243,6 +252,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
     on_device = any(row["peak_device_bytes"] is not None for row in ok)
     peak = "peak_device_bytes" if on_device else "peak_rss_above_baseline_bytes"
     summary["peak_bytes"] = _whole(_over(np.median, ok, peak))
+    summary["memory_bytes"] = _whole(_over(np.median, ok, "memory_bytes"))
     summary["memory"] = None if summary["peak_bytes"] is None else "device" if on_device else "host"
     return summary
 

@@ -118,7 +118,7 @@ def _long(panel: Panel) -> Table:
             Text(text.score(row.score), style="bold" if is_best else ""),
             Text(text.interval(row.score_low, row.score_high), style="dim"),
             Text(text.seconds(row.train_seconds)),
-            Text(text.memory(row.peak_bytes)),
+            Text(text.memory(row.memory_bytes)),
             Text(text.number(row.n_trainable)),
             *([Text(row.note if text.present(row.note) else "")] if with_notes else []),
         )

@@ -90,6 +90,11 @@ class Attempt:
     failures: Failures = field(default_factory=Failures)
     left_behind: str | None = None
 
+    @property
+    def uses_backbone(self) -> bool:
+        """Whether the cell's method uses a backbone."""
+        return self.job.planned.cell.backbone is not None
+
     def standing(self) -> Standing:
         """Return where the cell stands; for another thread to ask."""
         seconds, phase = self.clock.standing()
@@ -132,6 +137,8 @@ class Attempt:
             peak_rss_above_baseline_bytes=memory.peak_rss_above_baseline_bytes,
             fit_peak_bytes=memory.by_part.get("fit"),
             predict_peak_bytes=memory.by_part.get("predict"),
+            weights_bytes=self.ledger.weights_bytes if self.uses_backbone else 0,
+            shared_weights_bytes=self.ledger.shared_weights_bytes if self.uses_backbone else 0,
             energy_joules=clock.train_joules if self.ledger.computed_all else None,
             n_parameters=fitted.n_parameters if fitted else None,
             n_trainable=fitted.n_trainable if fitted else None,

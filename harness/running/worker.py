@@ -19,10 +19,13 @@ from harness.measure import (
     Meters,
     PhaseClock,
     Precision,
+    device_failure,
     energy_counter,
+    failure_of,
     is_out_of_memory,
     matrix_rate,
     now,
+    set_numerics,
     settle_for_good,
     show_progress,
     unevenness,
@@ -34,7 +37,7 @@ from harness.running.attempt import Attempt, Job
 from harness.running.leftovers import Leftovers
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.running.watch import AttentiveClock, Presence, Standing, Watch, too_long
-from harness.support import OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
+from harness.support import DeviceFailedError, OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
 from harness.tasks import Ints, Rows, Task
 
 if TYPE_CHECKING:
@@ -55,16 +58,19 @@ class Worker:
     Args:
         device: where cells run.
         cache: folder of the feature cache; None keeps features in memory only.
+        deterministic: whether only kernels that repeat their results run.
 
     Attributes:
-        is_spoilt: whether a method has left threads running, which would disturb later cells.
+        is_spoilt: whether this process must run no other cell: a method has left threads running, or the device has
+            failed.
         on_change: called when the running cell enters another stage or phase; its time is not measured.
     """
 
-    def __init__(self, device: Device, cache: Path | None) -> None:
+    def __init__(self, device: Device, cache: Path | None, *, deterministic: bool = False) -> None:
         import torch
 
         torch.set_num_threads(device.threads)
+        set_numerics(deterministic=deterministic)
         self.device = device
         self._tokens = TokenStore()
         self._features = FeatureStore(device, FeatureDisk(cache) if cache is not None else None)
@@ -79,6 +85,7 @@ class Worker:
         self._attention = AttentiveClock()
         self._watched: tuple[Attempt, Watch] | None = None
         self.is_spoilt = False
+        self._device_failure: str | None = None
         self.on_change: Callable[[], None] = _nothing
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
@@ -95,6 +102,8 @@ class Worker:
         try:
             if job.planned.unsupported is not None:
                 raise UnsupportedError(job.planned.unsupported)
+            if self._device_failure is not None:
+                raise DeviceFailedError(f"{self._device_failure} Start a new process.")
             self._measure(run, report)
             status: Status = "ok"
         except UnsupportedError as error:
@@ -107,16 +116,31 @@ class Worker:
             said = text_of(error)
             if is_out_of_memory(error):
                 status, run.error = "out_of_memory", (said or type(error).__name__).splitlines()[0]
+            elif run.score is not None and (failure := device_failure(error)) is not None:
+                run.failures.note("train_score", failure)  # a later measurement meets the failure: the score stays
+                status = "ok"
+                self._note_failure(run, failure)
             else:
                 said = shortened(said, MAX_ERROR // 2)  # the trace repeats it
                 trace = shortened(traceback.format_exc(limit=-12), MAX_ERROR // 2)
                 status, run.error = "failed", f"{type(error).__name__}: {said}\n{trace}"
+                self._note_failure(run, device_failure(error))
         finally:
             self._running = None
+        self._note_failure(run, failure_of(self.device))
         if leftovers is not None:
             run.left_behind = run.failures.guard("left_behind", leftovers.end)
-            self.is_spoilt = leftovers.are_threads
+            self.is_spoilt = leftovers.are_threads or self._device_failure is not None
         return run.record(status, self.device)
+
+    def _note_failure(self, run: Attempt, failure: str | None) -> None:
+        """Keep that the device has failed: this process can run nothing more on it, and a failed cell says so."""
+        if failure is None or self._device_failure is not None:
+            return
+        self._device_failure = f"The device failed in an earlier cell of this process: {failure.rstrip('.')}."
+        if run.error is not None:
+            what = "Nothing more can run on it in this process, which a run replaces."
+            run.error = f"The device failed: {failure.rstrip('.')}. {what}\n{run.error}"
 
     def standing(self) -> Standing | None:
         """Return the progress of the running cell; None where none runs. Another thread may call it."""
@@ -222,6 +246,8 @@ class Worker:
                     _check_time(run)
                     self._enter(run, "predicting")
                     answers = fitted.predict(test, bench)
+                    if backbone is not None:
+                        backbone.check_untouched()
                     task.kind.check(task, answers, len(test))
             finally:
                 run.measure_cost(fitted)
@@ -333,6 +359,9 @@ def _check_time(run: Attempt) -> None:
 
 
 def _check_memory(cost: Cost, limit: int | None) -> None:
-    peak = cost.peak_bytes
-    if limit is not None and peak is not None and peak > limit:
-        raise OutOfMemoryError(f"The cell needed {peak:,} bytes above the baseline; its budget is {limit:,}.")
+    needed, shared = cost.memory_bytes, cost.shared_weights_bytes or 0
+    if limit is not None and needed is not None and needed > limit:
+        of_which = f", {shared:,} of them for weights that cells share," if shared else ""
+        raise OutOfMemoryError(
+            f"The cell needed {needed:,} bytes{of_which} above the baseline; its budget is {limit:,}."
+        )

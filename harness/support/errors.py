@@ -49,6 +49,10 @@ class OutOfMemoryError(HarnessError):
     """The cell exceeded its budget's `peak_memory_bytes`, or the device or the host ran out of memory."""
 
 
+class DeviceFailedError(HarnessError):
+    """The accelerator has failed, and this process can run nothing more on it."""
+
+
 def text_of(error: BaseException) -> str:
     """Return an exception's text; empty if the exception fails to produce one."""
     try:

@@ -18,6 +18,7 @@ from .generative import GenerativeModel as GenerativeModel
 from .generative import decoder_start_id as decoder_start_id
 from .inputs import BlockInputs as BlockInputs
 from .inputs import Inputs as Inputs
+from .lean import make_lean as make_lean
 from .loop import EarlyStopping as EarlyStopping
 from .loop import FitResult as FitResult
 from .loop import Hooks as Hooks
@@ -30,5 +31,7 @@ from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .model import softmax as softmax
 from .pairs import PairInputs as PairInputs
+from .quantised import packed_bytes as packed_bytes
+from .quantised import quantise_linear_layers as quantise_linear_layers
 from .warmup import exercise_training as exercise_training
 from .warmup import warm_up_steps as warm_up_steps

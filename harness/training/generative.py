@@ -29,6 +29,7 @@ from harness.training.batches import Batch, to_device
 from harness.training.blocks import transformers_model
 from harness.training.heads import Head, PendingLogits, find_head
 from harness.training.inputs import TokenInputs
+from harness.training.masks import padded_on_the_right
 from harness.training.model import AdaptedModel
 
 if TYPE_CHECKING:
@@ -73,13 +74,15 @@ class GenerativeModel(AdaptedModel):
             Shape (rows, places, vocabulary).
         """
         if not self.is_causal:
-            outputs = self.transformer(
-                input_ids=ids, attention_mask=mask, decoder_input_ids=more, use_cache=False, return_dict=True
-            )
+            with padded_on_the_right():
+                outputs = self.transformer(
+                    input_ids=ids, attention_mask=mask, decoder_input_ids=more, use_cache=False, return_dict=True
+                )
             return outputs.logits  # type: ignore[no-any-return]
         n_places = more.shape[1]
         some = {"logits_to_keep": n_places} if self._keeps_some else {}
-        outputs = self.transformer(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True, **some)
+        with padded_on_the_right():
+            outputs = self.transformer(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True, **some)
         return outputs.logits[:, -n_places:]  # type: ignore[no-any-return]
 
     @property

@@ -125,7 +125,7 @@ def _row(rows: pd.DataFrame) -> tuple[str, ...]:
         _score(many),
         ", ".join(map(str, seeds)),
         text.seconds(many["timed_seconds"]),
-        text.memory(many["peak_bytes"]),
+        text.memory(many["memory_bytes"]),
         text.number(many["n_trainable"]),
     )
 

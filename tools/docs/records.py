@@ -94,6 +94,7 @@ _ONLY_IN_COMPARISON = {
     "settings": "all settings that tell the configuration apart; empty where none do",
     "basis": "what the interval covers: seeds and test rows, test rows only, or seeds only",
     "n_seeds": "seeds with a score",
+    "memory_bytes": "median memory that a cell needs: its peak and the weights that cells share",
     "peak_bytes": "median peak memory",
     "memory": "whose memory it is: device or host",
     "n_ok": "cells with a score",

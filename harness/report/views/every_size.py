@@ -30,7 +30,7 @@ def every_size(panel: Panel) -> TableBlock:
             str(row.n_seeds),
             text.seconds(row.train_seconds),
             text.seconds(row.predict_seconds),
-            text.memory(row.peak_bytes),
+            text.memory(row.memory_bytes),
             text.number(row.n_trainable),
             *(say(getattr(row, name)) for _, name, say in asked),
             row.note if text.present(row.note) else "",

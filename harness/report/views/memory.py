@@ -19,14 +19,14 @@ from harness.support import text
 
 
 def memory_of(panel: Panel) -> pd.DataFrame:
-    """Return peak memory against training size: the columns of `curves_of` and peak_bytes (median over seeds)."""
+    """Return memory against training size: the columns of `curves_of` and memory_bytes (median over seeds)."""
     rows = panel.rows[panel.rows["score"].notna()]
-    return curves_of(panel).assign(peak_bytes=rows["peak_bytes"].array)
+    return curves_of(panel).assign(memory_bytes=rows["memory_bytes"].array)
 
 
 def draw_memory(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
     """Draw `memory_of` one panel: a line a method; with one size, a row a method."""
-    known = data[data["peak_bytes"].notna() & (data["n_train"] > 0)]
+    known = data[data["memory_bytes"].notna() & (data["n_train"] > 0)]
     if known["n_train"].nunique() < 2:
         return _draw_rows(data, drawn)
     lines = list(known["line"].unique())
@@ -35,7 +35,7 @@ def draw_memory(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
         ends = []
         for line in lines:
             own, style = known[known["line"] == line].sort_values("n_train"), drawn[line]
-            x, y = own["n_train"].astype(float), own["peak_bytes"].astype(float)
+            x, y = own["n_train"].astype(float), own["memory_bytes"].astype(float)
             if style.is_muted:
                 axes.plot(x, y, color=style.colour, linewidth=0.8, zorder=1)
                 axes.scatter(x, y, s=5, color=style.colour, zorder=1)
@@ -57,17 +57,19 @@ def draw_memory(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
 
 def _draw_rows(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figure:
     """Draw the memory of each method as a bar, the least on top."""
-    known = data[data["peak_bytes"].notna()].sort_values(["peak_bytes", "line"]).drop_duplicates("line", keep="last")
+    known = (
+        data[data["memory_bytes"].notna()].sort_values(["memory_bytes", "line"]).drop_duplicates("line", keep="last")
+    )
     with look():
         figure, axes = panel_axes(data, 1.6 + 0.22 * len(known))
         colours = [drawn[line].colour for line in known["line"]]
-        axes.barh(range(len(known)), known["peak_bytes"].astype(float), color=colours, height=0.65)
-        for at, value in enumerate(known["peak_bytes"].astype(float)):
+        axes.barh(range(len(known)), known["memory_bytes"].astype(float), color=colours, height=0.65)
+        for at, value in enumerate(known["memory_bytes"].astype(float)):
             axes.text(value, at, f" {text.memory(value)}", va="center", fontsize=8)
         axes.set_yticks(range(len(known)), list(known["line"]), fontsize=LABEL_SIZE)
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(0, 1.12 * float(known["peak_bytes"].max() or 1) if len(known) else 1)
+        axes.set_xlim(0, 1.12 * float(known["memory_bytes"].max() or 1) if len(known) else 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.memory(value)))
         axes.set_xlabel(f"peak memory above the baseline (median over seeds){others(list(known['line']), drawn)}")
         sizes = sorted(int(size) for size in known["n_train"].unique() if size > 0)
@@ -84,7 +86,7 @@ views.add(
         "Peak memory against training size",
         data=memory_of,
         draw=draw_memory,
-        needs="peak_bytes",
+        needs="memory_bytes",
         position=60,
         on_page=False,
     ),
