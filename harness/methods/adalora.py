@@ -97,6 +97,7 @@ class AdaLora(LowRankMethod):
         from harness.training import Hooks
 
         adalora: Any = model.transformer.base_model
+        prune_on_device(adalora)
         named = list(adalora.named_parameters())
         rows_are_vectors = [value for name, value in named if "lora_A" in name]
         columns_are_vectors = [value for name, value in named if "lora_B" in name]
@@ -126,3 +127,59 @@ class AdaLora(LowRankMethod):
                 adalora.update_and_allocate(tick)
 
         return Pruning()
+
+
+def prune_on_device(adalora: Any) -> None:
+    """Have peft's model of AdaLoRA choose the values to prune without a wait for the device.
+
+    peft fetches the threshold and the pattern of ranks as numbers in each step. Here both stay tensors; which values
+    are pruned is the same.
+
+    Args:
+        adalora: a `peft.AdaLoraModel`, changed in place.
+    """
+    import torch
+    from peft.tuners.adalora.layer import RankAllocator
+
+    class OnDevice(RankAllocator):  # type: ignore[misc]
+        added: _Named
+
+        def update_ipt(self, _: Any) -> None:
+            super().update_ipt(self.added)
+
+        @torch.no_grad()
+        def mask_to_budget(self, _: Any, budget: int) -> dict[str, torch.Tensor]:
+            """Set the values with the lowest scores to 0; return which are kept, by name."""
+            values = {name: value for name, value in self.added.named_parameters() if "lora_E." in name}
+            scores = {}
+            for name in values:
+                of_rows = self._element_score(name.replace("lora_E.", "lora_A.")).mean(dim=1, keepdim=True)
+                of_columns = self._element_score(name.replace("lora_E.", "lora_B.")).mean(dim=0).view(-1, 1)
+                both = torch.cat([of_rows, of_columns], dim=1)
+                scores[name] = self._combine_ipt(self._element_score(name), both).view(-1, 1)
+            k = self.init_bgt - budget
+            threshold = torch.kthvalue(torch.cat([score.view(-1) for score in scores.values()]), k=k).values
+            kept = {name: ~(score <= threshold) for name, score in scores.items()}
+            self.mask_using_rank_pattern(None, kept)
+            return kept
+
+        @torch.no_grad()
+        def mask_using_rank_pattern(self, _: Any, rank_pattern: dict[str, torch.Tensor]) -> None:
+            for name, value in self.added.named_parameters():
+                if name in rank_pattern:
+                    value.masked_fill_(~rank_pattern[name], 0.0)
+
+    allocator = adalora.rankallocator
+    named = [(name, value) for name, value in adalora.model.named_parameters() if "lora_" in name]
+    allocator.added = _Named(named)
+    allocator.__class__ = OnDevice
+
+
+class _Named:
+    """Named parameters as a model lists them, found once."""
+
+    def __init__(self, named: list[tuple[str, Any]]) -> None:
+        self._named = named
+
+    def named_parameters(self) -> list[tuple[str, Any]]:
+        return self._named

@@ -18,6 +18,7 @@ from .generative import GenerativeModel as GenerativeModel
 from .generative import decoder_start_id as decoder_start_id
 from .inputs import BlockInputs as BlockInputs
 from .inputs import Inputs as Inputs
+from .lean import make_lean as make_lean
 from .loop import EarlyStopping as EarlyStopping
 from .loop import FitResult as FitResult
 from .loop import Hooks as Hooks

@@ -20,6 +20,7 @@ from harness.tasks import Answers, Floats, Ints, Likelihoods, TextAnswers
 from harness.training.batches import Batch, to_device
 from harness.training.blocks import transformers_model
 from harness.training.inputs import TokenInputs
+from harness.training.masks import padded_on_the_right
 from harness.training.model import AdaptedModel
 
 if TYPE_CHECKING:
@@ -60,13 +61,15 @@ class GenerativeModel(AdaptedModel):
             Shape (rows, places, vocabulary).
         """
         if not self.is_causal:
-            outputs = self.transformer(
-                input_ids=ids, attention_mask=mask, decoder_input_ids=more, use_cache=False, return_dict=True
-            )
+            with padded_on_the_right():
+                outputs = self.transformer(
+                    input_ids=ids, attention_mask=mask, decoder_input_ids=more, use_cache=False, return_dict=True
+                )
             return outputs.logits  # type: ignore[no-any-return]
         n_places = more.shape[1]
         some = {"logits_to_keep": n_places} if self._keeps_some else {}
-        outputs = self.transformer(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True, **some)
+        with padded_on_the_right():
+            outputs = self.transformer(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True, **some)
         return outputs.logits[:, -n_places:]  # type: ignore[no-any-return]
 
     def batch(self, sequences: Sequence[TokenIds], targets: Any, pad_id: int, device: torch.device) -> Batch:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.features import TokenIds, lengths_of, pad
+from harness.features import TokenIds, lengths_of, pad, starts_of
 from harness.measure import (
     BatchLimit,
     Device,
@@ -28,6 +28,7 @@ from harness.measure import (
 from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, Batches, to_device
 from harness.training.blocks import Stack, transformers_model
+from harness.training.masks import known_padding
 from harness.training.model import PREDICT_ROWS, AdaptedModel, run_by_length
 from harness.training.vocabulary import CompactEmbedding
 
@@ -60,7 +61,8 @@ class Inputs(ABC):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the model's outputs for a batch, first axis rows."""
-        outputs: torch.Tensor = self._model(*batch.inputs)
+        with known_padding(full=batch.n_tokens == batch.size):
+            outputs: torch.Tensor = self._model(*batch.inputs)
         return outputs
 
     @abstractmethod
@@ -190,6 +192,7 @@ class BlockInputs(Inputs):
         transformer, self._blocks = stack.module, stack.blocks
         self._first = len(self._blocks) - n_trained
         self._width = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self._starts = starts_of(self._lengths)
         self._states = self._encode(rows, pad_id, device, precision)
         self._given = _Given()
         entry = getattr(transformer, "embeddings", None)  # BERT's: words, positions and their norm in one module
@@ -212,7 +215,7 @@ class BlockInputs(Inputs):
             return False
         few = sorted(rows, key=len)[-2:]
         there = device.torch_device()
-        ids, mask = (torch.from_numpy(values).to(there) for values in pad(few, pad_id))
+        ids, mask = to_device(pad(few, pad_id), there)
         model.eval()
         with torch.no_grad():
             expected = model(ids, mask)
@@ -231,15 +234,18 @@ class BlockInputs(Inputs):
 
     def _encode(
         self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision
-    ) -> list[torch.Tensor]:
-        """Return the states before the first trained block, shape (tokens, width) for each row."""
-        states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    ) -> torch.Tensor:
+        """Return the states before the first trained block of all rows, one after another, and zeros for padding.
+
+        Its shape is (tokens of all rows + 1, width).
+        """
+        states = torch.zeros((int(self._starts[-1]) + 1, self._width), device=self._device)
 
         def run(members: Ints) -> None:
-            ids, mask = (torch.from_numpy(x).to(self._device) for x in pad([rows[m] for m in members], pad_id))
-            hidden = self._run_lower(ids, mask)
+            padded = pad([rows[m] for m in members], pad_id)
+            hidden = self._run_lower(*to_device(padded, self._device))
             for place, member in enumerate(members):
-                states[member] = hidden[place, : self._lengths[member]].clone()
+                states[self._starts[member] : self._starts[member + 1]] = hidden[place, : self._lengths[member]]
 
         run_by_length(self._model, self._lengths, run, device, precision, training_follows=True, work="encode")
         return states
@@ -280,18 +286,20 @@ class BlockInputs(Inputs):
 
     def batch(self, items: Ints, targets: Any) -> Batch:
         """Return hidden states and mask of the items, padded to the longest."""
-        length = int(self._lengths[items].max())
-        hidden = torch.nn.utils.rnn.pad_sequence([self._states[item] for item in items], batch_first=True)
-        lengths = torch.from_numpy(self._lengths[items]).to(self._device)
-        mask = (torch.arange(length, device=self._device) < lengths.unsqueeze(1)).long()
-        there = torch.from_numpy(targets).to(self._device)
-        return Batch((hidden, mask), there, len(items), length, n_tokens=int(self._lengths[items].sum()))
+        lengths = self._lengths[items]
+        places = np.arange(lengths.max())
+        real = places < lengths[:, None]
+        chosen = np.where(real, self._starts[items][:, None] + places, self._starts[-1])  # the last row is zeros
+        chosen, mask, there = to_device((chosen, real.astype(np.int64), targets), self._device)
+        hidden = self._states[chosen]
+        return Batch((hidden, mask), there, len(items), len(places), n_tokens=int(lengths.sum()))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, computed from the given hidden states on."""
         hidden, mask = batch.inputs
         self._given.states = hidden
-        logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
+        with known_padding(full=batch.n_tokens == batch.size):
+            logits: torch.Tensor = self._model(torch.zeros_like(mask), mask)
         return logits
 
     def logits(self, items: Ints, n_outputs: int, device: Device, precision: Precision) -> Floats:
