@@ -202,7 +202,7 @@ class FittedPrompt(Fitted):
             _note(prompts, len(shown[0]) if shown else 0, rows, bench)
             if bench.kind.form == "classes":
                 return self._classify(prompts, share=positions is None)
-            return self._write(prompts, bench)
+            return self._write(prompts, bench, share=positions is None)
 
     def content_free(self, n_dropped: int = 0) -> Floats:
         """Return the log of the mean probability of each class over the content-free texts, shape (classes,)."""
@@ -267,14 +267,17 @@ class FittedPrompt(Fitted):
             scores[exists] = likelihoods
         return _normalised(scores)
 
-    def _write(self, prompts: Sequence[Prompt], bench: Bench) -> Answers:
+    def _write(self, prompts: Sequence[Prompt], bench: Bench, *, share: bool) -> Answers:
         """Generate a text after each prompt; with demonstrations, the separator of rows ends the text."""
         assert bench.reply is not None
         if self.demonstrations and self._method.separator:
             stop = tuple(dict.fromkeys([*bench.reply.stop, self._method.separator]))
             bench = dataclasses.replace(bench, reply=dataclasses.replace(bench.reply, stop=stop))
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
-        return self._generative_model(bench).answer(ids, bench, bench.precision(self._method.precision))
+        shared = self._writer.shared(self.demonstrations if share else ())
+        return self._generative_model(bench).answer(
+            ids, bench, bench.precision(self._method.precision), shared.astype(np.int32)
+        )
 
     def _generative_model(self, bench: Bench) -> GenerativeModel:
         from harness.training import GenerativeModel

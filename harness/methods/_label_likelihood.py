@@ -11,7 +11,6 @@ the batch: the rest of a prompt is read again with each reply.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.methods._shared_keys import Past
+    from harness.training import Past
 
 _MOST_ROWS = {"cpu": 16, "cuda": 64}
 """Maximum number of prompts in a batch, by kind of device."""
@@ -149,9 +148,11 @@ class LabelLikelihood:
     def _running(self) -> Iterator[None]:
         import torch
 
+        from harness.training import grouped_heads
+
         kind = self._device.kind
         autocast = torch.autocast(kind, dtype=torch.bfloat16, enabled=self._precision == "bf16")
-        with torch.inference_mode(), autocast, _shared_heads() if kind == "cpu" else contextlib.nullcontext():
+        with torch.inference_mode(), autocast, grouped_heads(kind):
             yield
 
     def _each_batch(
@@ -195,12 +196,12 @@ class LabelLikelihood:
 
     def _remember(self, shared: Ints) -> Past:
         """Return the keys and values of the shared tokens, as a batch of one."""
-        from harness.methods._shared_keys import continuing, kept, n_layers_of
+        from harness.training import continuing_cache, count_kept_layers, kept_keys
 
-        cache = continuing(n_layers_of(self._model), None, keeps=True)
+        cache = continuing_cache(count_kept_layers(self._model), None, keeps=True)
         ids, _ = self._padded([shared])
         self._logits([[len(shared) - 1]], input_ids=ids, past_key_values=cache, use_cache=True)
-        return kept(cache)
+        return kept_keys(cache)
 
     def _score_batch(self, rows: Sequence[Ints], replies: Sequence[Replies], past: Past | None) -> list[_Part]:
         """Return parts of the log-likelihoods of replies, which add up.
@@ -259,9 +260,13 @@ class LabelLikelihood:
         self, rows: Sequence[Ints], past: Past | None, *, goes_on: bool
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], dict[str, Any]]]:
         """Run prompts of a causal model; return the logits behind each, and a function for `_further`."""
-        from harness.methods._shared_keys import continuing, kept, n_layers_of
+        from harness.training import continuing_cache, count_kept_layers, kept_keys
 
-        cache = continuing(n_layers_of(self._model), past, keeps=goes_on) if goes_on or past is not None else None
+        cache = (
+            continuing_cache(count_kept_layers(self._model), past, keeps=goes_on)
+            if goes_on or past is not None
+            else None
+        )
         lengths = lengths_of(rows)
         ids, _ = self._padded(rows)
         logits = self._logits(
@@ -269,10 +274,10 @@ class LabelLikelihood:
         )[:, 0]  # fmt: skip
         if not goes_on:
             return logits, lambda _: {}
-        own = kept(cache, int(lengths.min()))
+        own = kept_keys(cache, int(lengths.min()))
 
         def go_on(chosen: torch.Tensor) -> dict[str, Any]:
-            return {"past_key_values": continuing(len(own), past, own, rows=chosen)}
+            return {"past_key_values": continuing_cache(len(own), past, own, rows=chosen)}
 
         return logits, go_on
 
@@ -283,14 +288,13 @@ class LabelLikelihood:
         from transformers.cache_utils import DynamicCache
         from transformers.modeling_outputs import BaseModelOutput
 
-        from harness.methods._shared_keys import continuing, kept, n_layers_of, with_encoder
-        from harness.training import decoder_start_id
+        from harness.training import continuing_cache, count_kept_layers, decoder_start_id, kept_keys, with_encoder
 
         ids, mask = self._padded(rows)
         states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         start = self._tensor(np.full((len(rows), 1), decoder_start_id(self._model)))
         cross = DynamicCache()
-        own = continuing(n_layers_of(self._model), None, keeps=True) if goes_on else None
+        own = continuing_cache(count_kept_layers(self._model), None, keeps=True) if goes_on else None
         logits = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
@@ -300,13 +304,13 @@ class LabelLikelihood:
         ).logits[:, -1]
         if own is None:
             return logits, lambda _: {}
-        begun = kept(own)
+        begun = kept_keys(own)
 
         def go_on(chosen: torch.Tensor) -> dict[str, Any]:
             return {
                 "encoder_outputs": BaseModelOutput(last_hidden_state=states[chosen]),
                 "attention_mask": mask[chosen],
-                "past_key_values": with_encoder(continuing(len(begun), None, begun, rows=chosen), cross, chosen),
+                "past_key_values": with_encoder(continuing_cache(len(begun), None, begun, rows=chosen), cross, chosen),
             }
 
         return logits, go_on
@@ -364,27 +368,6 @@ def batches_of_like_length(
         batches.append(order[begins[end] : end])
         end = int(begins[end])
     return batches[::-1]
-
-
-@contextlib.contextmanager
-def _shared_heads() -> Iterator[None]:
-    """Let attention on a CPU read keys that several heads share in place, also under a mask: same bits, third the time.
-
-    `transformers` copies them for each head otherwise, since other devices have no fast kernel for that.
-    """
-    before = os.environ.get(_GROUPED)
-    os.environ[_GROUPED] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_GROUPED]
-        else:
-            os.environ[_GROUPED] = before
-
-
-_GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
-"""Variable that `transformers` reads in each attention."""
 
 
 def _take(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
