@@ -12,6 +12,7 @@ import torch
 
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
+from harness.features.tokens import lengths_of
 from harness.measure import bounds
 from harness.measure.device import Device
 from harness.methods import methods
@@ -210,7 +211,17 @@ def test_a_model_whose_head_is_not_apart_keeps_whole_logits(
 
 def replies(model: GenerativeModel, cpu: Device) -> Any:
     prompts, _ = texts(model)
-    return model.reply_nll(prompts, [prompt[::-1][:4] for prompt in prompts], pad_id=0, device=cpu, precision="fp32")
+    return likelihoods(model, prompts, [prompt[::-1][:4] for prompt in prompts], cpu)
+
+
+def likelihoods(model: GenerativeModel, prompts: Any, ends: Any, cpu: Device) -> Any:
+    """Minus the log-likelihood of each end behind its prompt."""
+    given = lengths_of(prompts)
+    lengths = given + lengths_of(ends)
+    if not model.is_causal:
+        return model._nll(prompts, ends, lengths, 0, cpu, "fp32")
+    wholes = [np.concatenate(both) for both in zip(prompts, ends, strict=True)]
+    return model._nll(wholes, given, lengths, 0, cpu, "fp32")
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -287,8 +298,7 @@ def test_logits_never_exceed_the_bound(work: str, cpu: Device, monkeypatch: pyte
             elif work == "validate":
                 inputs.mean_loss(np.arange(12), given, FORM.loss, cpu, "fp32")
             else:
-                prompts, ends = [row[:5] for row in rows], [row[5:] for row in rows]
-                model.reply_nll(prompts, ends, pad_id=0, device=cpu, precision="fp32")
+                likelihoods(model, [row[:5] for row in rows], [row[5:] for row in rows], cpu)
         largest.append(max(sizes))
         peaks.append(live.peak)
         model.zero_grad(set_to_none=True)

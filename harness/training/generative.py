@@ -80,7 +80,7 @@ class GenerativeModel(AdaptedModel):
                 )
             return outputs.logits  # type: ignore[no-any-return]
         n_places = more.shape[1]
-        some = {"logits_to_keep": n_places} if self._keeps_some else {}
+        some = self.some_logits(n_places)
         with padded_on_the_right():
             outputs = self.transformer(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True, **some)
         return outputs.logits[:, -n_places:]  # type: ignore[no-any-return]
@@ -117,6 +117,10 @@ class GenerativeModel(AdaptedModel):
 
             self._head.append(find_head(self.transformer, run, is_causal=self.is_causal))
         return self._head[0] is not None
+
+    def some_logits(self, n_places: int) -> dict[str, int]:
+        """Return the argument for logits of the last places alone; none where the model offers none."""
+        return {"logits_to_keep": n_places} if self._keeps_some else {}
 
     def batch(self, sequences: Sequence[TokenIds], targets: Any, pad_id: int, device: torch.device) -> Batch:
         """Return a batch of texts, padded on the right.
@@ -166,8 +170,13 @@ class GenerativeModel(AdaptedModel):
 
         return self.counting(lambda: fit_language_flops(run), device)
 
-    def answer(self, prompts: Sequence[TokenIds], bench: Workbench, precision: Precision) -> Answers:
-        """Return an answer to each prompt: a text, or the likelihood of the prompt where the task asks for that."""
+    def answer(
+        self, prompts: Sequence[TokenIds], bench: Workbench, precision: Precision, shared: TokenIds | None = None
+    ) -> Answers:
+        """Return an answer to each prompt: a text, or the likelihood of the prompt where the task asks for that.
+
+        `shared` are tokens at the start of the prompts, read once for all texts (`write`).
+        """
         from harness.training.writing import write
 
         assert bench.reply is not None
@@ -176,34 +185,10 @@ class GenerativeModel(AdaptedModel):
             given = np.ones(len(prompts), dtype=np.int64)
             nll = self._nll(prompts, given, lengths_of(prompts), backbone.pad_id, bench.device, precision)
             return Likelihoods(nll, np.maximum(lengths_of(prompts) - given, 0))
-        texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision)
+        texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision, shared)
         if n_cut:
             bench.ledger.remarks["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
         return TextAnswers(texts, n_cut=n_cut)
-
-    def reply_nll(
-        self,
-        prompts: Sequence[npt.NDArray[Any]],
-        replies: Sequence[npt.NDArray[Any]],
-        *,
-        pad_id: int,
-        device: Device,
-        precision: Precision,
-    ) -> npt.NDArray[np.float64]:
-        """Return minus the log-likelihood of each reply behind its prompt, in nats, shape (rows,).
-
-        Args:
-            prompts: token ids of each prompt, at least one.
-            replies: token ids of each reply.
-            pad_id: id of the padding.
-            device: where the model is.
-            precision: precision of the forward pass.
-        """
-        lengths = lengths_of(prompts) + lengths_of(replies)
-        if self.is_causal:
-            wholes = [np.concatenate(both) for both in zip(prompts, replies, strict=True)]
-            return self._nll(wholes, lengths_of(prompts), lengths, pad_id, device, precision)
-        return self._nll(prompts, replies, lengths, pad_id, device, precision)
 
     def _nll(
         self,
