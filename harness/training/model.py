@@ -129,7 +129,7 @@ class HeadedModel(AdaptedModel):
         self._segments = (mask == 2).long()
         mask = mask.clamp(max=1)
         unkept = without_cache(transformers_model(self.transformer))
-        with padded_on_the_right():
+        with padded_on_the_right(self.transformer, ids.device):
             hidden = self.transformer(input_ids=ids, attention_mask=mask, **unkept).last_hidden_state
         # A soft prompt's virtual tokens come first; only the real tokens' states are read.
         return hidden[:, hidden.shape[1] - mask.shape[1] :], mask
