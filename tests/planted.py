@@ -149,6 +149,10 @@ class Planted(Method):
             os.kill(os.getpid(), signal.SIGSTOP)
         if self.fault in PREDICTING:
             return PREDICTING[self.fault]()
+        if self.fault.startswith("place"):
+            time.sleep(1.0)  # so that each worker gets one
+            processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+            raise ValueError(f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES')}, processors {processors}")
         if self.fault.startswith("nap "):
             time.sleep(float(self.fault.removeprefix("nap ")))
         if self.fault == "leak":

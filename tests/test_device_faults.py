@@ -178,7 +178,7 @@ def _synchronise() -> None: ...
 @pytest.fixture
 def accelerator(cpu: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A device of the kind `cuda` without its own memory and clock."""
-    monkeypatch.setattr(Device, "synchronise", lambda device: _synchronise())
+    monkeypatch.setattr(Device, "synchronise", lambda _: _synchronise())
     monkeypatch.setattr(f"{__name__}._synchronise", lambda: None)
     return dataclasses.replace(cpu, kind="cuda")
 
@@ -225,11 +225,16 @@ def test_a_clock_keeps_the_first_error_and_its_seconds() -> None:
         if not works:
             raise torch.AcceleratorError("CUDA error: a later report")
 
+    def fit() -> None:
+        nonlocal works
+        with clock.phase("tune"), clock.phase("fit"):
+            works = False
+            time.sleep(0.01)
+            raise torch.AcceleratorError(DEVICE_ERROR)
+
     clock = PhaseClock(synchronise)
-    with pytest.raises(torch.AcceleratorError, match="device-side assert"), clock.phase("tune"), clock.phase("fit"):
-        works = False
-        time.sleep(0.01)
-        raise torch.AcceleratorError(DEVICE_ERROR)
+    with pytest.raises(torch.AcceleratorError, match="device-side assert"):
+        fit()
     assert clock.standing()[1] is None
     assert (clock.seconds("fit") or 0) >= 0.01
 

@@ -145,7 +145,7 @@ def test_a_count_that_no_quadratic_explains_is_refused() -> None:
 
 
 def test_devices() -> None:
-    with pytest.raises(UsageError, match="auto, cpu or cuda"):
+    with pytest.raises(UsageError, match="auto, cpu, cuda or cuda:NUMBER"):
         find_device("tpu")
     device = find_device("cpu")
     assert device.threads >= 1

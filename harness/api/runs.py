@@ -139,6 +139,7 @@ def run(
     cell_limit: str | float | None = None,
     on_oom: str = "record",
     throughput: int = 1,
+    deterministic: bool = False,
     price_per_hour: float | None = None,
     executor: str = "local",
     ray_address: str | None = None,
@@ -167,7 +168,7 @@ def run(
         budgets: limits of each fit, such as `["epochs=3"]`, or the name of a set of budgets.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the suite's.
         tune: number of settings that each method tries within a cell's budget; None tries none.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` (all GPUs of one model), or GPUs by number, such as `cuda:1` or `cuda:0,2`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with datasets/ and models/, searched first; None takes HARNESS_MIRROR.
         reports: folder of reports; this report gets a subfolder. None writes none.
@@ -177,6 +178,8 @@ def run(
         cell_limit: longest time of one cell, such as `90s`, or in seconds.
         on_oom: when a cell runs out of memory, `record` it only, or `halve`: run it again in pieces of half the size.
         throughput: number of cells to run at a time on one device; their times are in no cost table.
+        deterministic: whether a GPU uses only kernels that repeat their results bit for bit; they may be slower, and an
+            operation without one fails its cell.
         price_per_hour: price of the device, kept in the records.
         executor: `local` or `ray`.
         ray_address: with Ray, `auto` or a cluster's address; None starts a cluster here.
@@ -228,7 +231,9 @@ def run(
         check_report_folder(folder, inputs=[source], option="--reports")
     display = make_display(progress)
     limits = Limits(cell_seconds, host_limit_bytes())
-    with _executor(executor, device, limits, throughput, ray_address, ray_workers, ray_cores) as workers:
+    with _executor(
+        executor, device, limits, throughput, ray_address, ray_workers, ray_cores, deterministic=deterministic
+    ) as workers:
         workers.warm_up()  # it imports torch while this process imports what plots and reads the data
         from harness.report import write_report
 
@@ -298,6 +303,8 @@ def _executor(
     ray_address: str | None,
     ray_workers: int | None,
     ray_cores: int | None,
+    *,
+    deterministic: bool,
 ) -> Executor:
     if executor == "local":
         for option, value in (("address", ray_address), ("workers", ray_workers), ("cores", ray_cores)):
@@ -305,11 +312,15 @@ def _executor(
                 raise UsageError(f"--ray-{option} goes with --executor ray.")
         from harness.schedule import LocalWorkers
 
-        return LocalWorkers(device, cache_folder(), n_workers=throughput, limits=limits)
+        return LocalWorkers(
+            device, cache_folder(), n_workers=throughput, all_gpus=True, deterministic=deterministic, limits=limits
+        )
     if executor != "ray":
         raise UsageError(f"--executor '{executor}' was given; expected {' or '.join(EXECUTORS)}.")
     if throughput != 1:
         raise UsageError("--throughput goes with --executor local; Ray runs one cell a worker (--ray-workers).")
+    if ":" in device:
+        raise UsageError(f"--device {device} goes with --executor local; Ray gives each worker a GPU.")
     for option, number in (("--ray-workers", ray_workers), ("--ray-cores", ray_cores)):
         if number is not None and number < 1:
             raise UsageError(f"{option} {number} was given; expected a whole number above 0.")
@@ -321,6 +332,7 @@ def _executor(
         address=ray_address,
         n_workers=ray_workers,
         cores_per_worker=ray_cores,
+        deterministic=deterministic,
         limits=limits,
     )
 

@@ -11,6 +11,7 @@ from .locate import file_sha256 as file_sha256
 from .locate import locate_backbone as locate_backbone
 from .model import Backbone as Backbone
 from .model import LanguageModel as LanguageModel
+from .model import Weights as Weights
 from .model import load_backbone as load_backbone
 from .model import outline_backbone as outline_backbone
 from .model import read_without_weights as read_without_weights
@@ -21,3 +22,7 @@ from .shapes import COMMON_WORDS as COMMON_WORDS
 from .shapes import bert_word_tokenizer as bert_word_tokenizer
 from .shapes import write_shape as write_shape
 from .tokenizer import token_counts as token_counts
+from .weights import is_shared as is_shared
+from .weights import make_masters as make_masters
+from .weights import plain_class as plain_class
+from .weights import weights_bytes as weights_bytes

@@ -58,6 +58,12 @@ class Headers(NamedTuple):
         """Size of all tensors as float32."""
         return 4 * sum(header.size for header in self.tensors.values())
 
+    @property
+    def are_bfloat16(self) -> bool:
+        """Whether all matrices and embeddings are bfloat16; vectors may have any type, since they are raised."""
+        found = {header.dtype for header in self.tensors.values() if len(header.shape) > 1 and header.dtype in FLOATS}
+        return found == {"BF16"}
+
 
 def weight_files(folder: Path, name: str) -> list[Path]:
     """Return the files that transformers reads weights from: one, or the shards of an index; empty without weights.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.backbones.headers import SAVE_AGAIN, WRAPPERS, message_of, read_headers
@@ -88,7 +89,10 @@ def skeleton(build: Any, config: Any, files: BackboneFiles) -> nn.Module:
 
 
 def load_weights(build: Any, config: Any, files: BackboneFiles, part: Callable[[Any], nn.Module]) -> Any:
-    """Return a model in float32 whose weights are those of the files.
+    """Return a model whose weights are those of the files, as `weights` stores them.
+
+    Matrices and the vocabulary of a bfloat16 file stay in bfloat16, and everything else is raised to float32. float16
+    is raised throughout, since bfloat16 cannot hold it.
 
     Args:
         build: class with `from_pretrained`.
@@ -104,23 +108,55 @@ def load_weights(build: Any, config: Any, files: BackboneFiles, part: Callable[[
     headers = read_headers(files.folder, files.name)
     renamed = {"key_mapping": {WRAPPERS: ""}} if headers.wrapped else {}
     try:
-        model, found = build.from_pretrained(
-            files.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            output_loading_info=True,
-            **renamed,
-        )
+        with _reading_bfloat16() if headers.are_bfloat16 else contextlib.nullcontext():
+            model, found = build.from_pretrained(
+                files.folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+                **renamed,
+            )
     except HarnessError:
         raise
     except Exception as error:
         raise refusing(files, "loaded by transformers", error) from error
     _check_names(model, part(model), found, files)
+    if headers.are_bfloat16:
+        from harness.backbones.weights import store_bfloat16
+
+        store_bfloat16(model)
     return model
+
+
+@contextlib.contextmanager
+def _reading_bfloat16() -> Iterator[None]:
+    """Let transformers read matrices and the vocabulary without raising them to float32.
+
+    transformers reads each parameter in the type that the model on the meta device gives it. Buffers are computed in
+    float32 as ever, which `dtype=torch.bfloat16` would round. The plan of types is asked for between both.
+    """
+    from transformers import PreTrainedModel
+
+    from harness.backbones.weights import narrow_on_meta
+
+    plan: Any = getattr(PreTrainedModel, "_get_dtype_plan", None)
+    if plan is None:  # another version: everything is read in float32, and narrowed afterwards
+        yield
+        return
+
+    def narrowing(model: Any, dtype: Any) -> Any:
+        narrow_on_meta(model)
+        return plan(model, dtype)
+
+    PreTrainedModel._get_dtype_plan = narrowing  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PreTrainedModel._get_dtype_plan = plan  # type: ignore[method-assign]
 
 
 def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files: BackboneFiles) -> None:

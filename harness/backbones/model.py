@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.backbones.architecture import is_encoder_alone
 from harness.backbones.decoding import GENERATION, START, settings_in
+from harness.backbones.headers import read_headers
 from harness.backbones.layout import read_object
 from harness.backbones.loading import check_behaviour, check_finite, load_weights, longest_input, read_config, skeleton
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.tokenizer import check_tokens, read_tokenizer
-from harness.support import UsageError
+from harness.support import HarnessError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from harness.backbones.weights import Form
+
+Weights = Literal["auto", "float32", "bfloat16"]
+"""Storage of frozen weights.
+
+`auto` stores matrices in bfloat16 where products are in bfloat16, and a vocabulary as its file does; `float32` rounds
+nothing; `bfloat16` rounds the vocabulary too.
+"""
 
 _NO_LIMIT = 10**6
 """Minimum stated limit that means no limit."""
@@ -46,9 +55,10 @@ class Backbone:
 
     Attributes:
         files: its files.
-        pristine: the transformer without any task head, float32, on the CPU, in evaluation mode; frozen. For a
-            sequence-to-sequence backbone it is the encoder's stack alone: pooled features and fine-tuning for
-            classification read the encoder, and the decoder is only in `language_model`.
+        pristine: the transformer without any task head, on the CPU, in evaluation mode; frozen. Its weights are stored
+            as in the file (`weights`): float32, or matrices and vocabulary in bfloat16. For a sequence-to-sequence
+            backbone it is the encoder's stack alone: pooled features and fine-tuning for classification read the
+            encoder, and the decoder is only in `language_model`.
         tokenizer: its tokenizer.
         hidden_size: width of a hidden state.
         load_seconds: seconds to load it.
@@ -59,6 +69,7 @@ class Backbone:
     tokenizer: Any
     hidden_size: int
     load_seconds: float
+    _versions: dict[int, int] = field(default_factory=dict)
 
     @property
     def max_length(self) -> int:
@@ -77,14 +88,98 @@ class Backbone:
         n_types = int(getattr(self.pristine.config, "type_vocab_size", 0) or 0)
         return n_types > 1 and "token_type_ids" in self.tokenizer.model_input_names
 
-    def resident(self, device: torch.device) -> nn.Module:
-        """Return the frozen transformer on `device`, where it stays, for encoding features."""
-        return self.pristine if device.type == "cpu" else _resident(self, device)
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether its file holds bfloat16 matrices; they are kept so."""
+        return _is_bfloat16(self.files)
+
+    def form(self, precision: Literal["fp32", "bf16"], weights: Weights = "auto", *, exact: bool = False) -> Form:
+        """Return how frozen weights are stored where they are used.
+
+        Args:
+            precision: precision of the forward pass.
+            weights: the user's choice.
+            exact: whether matrices are used otherwise than in products, so that none may be rounded.
+
+        Raises:
+            UnsupportedError: bfloat16 weights are asked for where the forward pass is in float32.
+        """
+        if weights == "bfloat16" and precision == "fp32":
+            raise UnsupportedError(
+                "weights=bfloat16 stores rounded weights, and this device computes in float32. Use weights=auto, or "
+                "precision=bf16."
+            )
+        if precision == "fp32" or weights == "float32" or (exact and not self.is_bfloat16):
+            return "float32"
+        return "bfloat16 with embeddings" if weights == "bfloat16" or self.is_bfloat16 else "bfloat16"
+
+    def resident(
+        self, device: torch.device, precision: Literal["fp32", "bf16"] = "fp32", weights: Weights = "auto"
+    ) -> nn.Module:
+        """Return the frozen transformer on `device` as it computes, in evaluation mode; never to be changed.
+
+        It is made the first time, stays for later cells, and gives way to another backbone or form. Memory that it
+        takes is put aside from all meters (`support.put_aside`).
+
+        Args:
+            device: where it runs.
+            precision: precision of the forward pass.
+            weights: storage.
+        """
+        from harness.backbones.residency import resident
+
+        return resident(self, self.pristine, device, self.form(precision, weights))
+
+    def shared(
+        self,
+        device: torch.device,
+        precision: Literal["fp32", "bf16"],
+        weights: Weights = "auto",
+        *,
+        exact: bool = False,
+    ) -> nn.Module:
+        """Return a copy to adapt whose modules are its own, and whose frozen parameters are those of `resident`.
+
+        `weights.make_masters` gives parameters that will train their own float32 values.
+
+        Args:
+            device: where it runs.
+            precision: precision of the forward pass.
+            weights: storage.
+            exact: as in `form`.
+        """
+        from harness.backbones.residency import resident, shared_copy
+
+        frozen = resident(self, self.pristine, device, self.form(precision, weights, exact=exact))
+        return _without_cache(shared_copy(frozen, device))
+
+    def frozen_bytes(self, precision: Literal["fp32", "bf16"], weights: Weights = "auto") -> int:
+        """Return the bytes of the resident transformer's weights, from their shapes."""
+        from harness.backbones.weights import types_in
+
+        types = types_in(self.pristine, self.form(precision, weights))
+        return sum(value.numel() * types[id(value)].itemsize for value in self.pristine.parameters())
 
     def fresh(self, device: torch.device) -> nn.Module:
-        """Return a copy of the pretrained weights to adapt: float32, on `device`, all requiring gradients."""
-        model = copy.deepcopy(self.pristine).to(device)
-        return _to_adapt(model)
+        """Return a copy of the pretrained weights to train: float32, on `device`, all requiring gradients."""
+        from harness.backbones.residency import trainable_copy
+
+        return _to_adapt(trainable_copy(self, self.pristine, device))
+
+    def check_untouched(self) -> None:
+        """Check that nothing has written to the weights that cells share.
+
+        Raises:
+            HarnessError: something has; the process must not run another cell with them.
+        """
+        from harness.backbones.residency import versions
+
+        found = versions(self)
+        if found != self._versions.setdefault(0, found):
+            raise HarnessError(
+                f"A method wrote to the shared weights of backbone '{self.files.name}', which later cells would read. "
+                "Methods may change only parameters that `select_trainable` yields."
+            )
 
     def random(self, device: torch.device) -> nn.Module:
         """Return the same architecture with random weights from torch's generator, to train: float32, on `device`."""
@@ -94,30 +189,57 @@ class Backbone:
         return _to_adapt(_without_extras(model, self.files)).to(device)
 
     def fresh_language_model(self, device: torch.device) -> nn.Module:
-        """Return a copy of the pretrained language model to adapt, as `fresh` does.
+        """Return a copy of the pretrained language model to train, as `fresh` does.
 
         Raises:
             UsageError: as `language_model`.
         """
-        import torch
+        from harness.backbones.language import host_language_model
+        from harness.backbones.residency import trainable_copy
 
-        return _to_adapt(copy.deepcopy(self.language_model(torch.device("cpu")).model).to(device))
+        return _to_adapt(trainable_copy(self, host_language_model(self).model, device))
+
+    def shared_language_model(
+        self,
+        device: torch.device,
+        precision: Literal["fp32", "bf16"],
+        weights: Weights = "auto",
+        *,
+        exact: bool = False,
+    ) -> nn.Module:
+        """Return a copy of the language model to adapt, as `shared` does.
+
+        Raises:
+            UsageError: as `language_model`.
+        """
+        from harness.backbones.language import host_language_model
+        from harness.backbones.residency import resident, shared_copy
+
+        host = host_language_model(self).model
+        frozen = resident(self, host, device, self.form(precision, weights, exact=exact))
+        return _without_cache(shared_copy(frozen, device))
 
     def random_language_model(self, device: torch.device) -> nn.Module:
         """Return the same language model with random weights, as `random` does."""
         import torch
 
-        config = _whole_config(self.files)
-        model: nn.Module = _language_model_class(self.files).from_config(config, dtype=torch.float32)
+        config = whole_config(self.files)
+        model: nn.Module = language_model_class(self.files).from_config(config, dtype=torch.float32)
         return _to_adapt(model).to(device)
 
-    def language_model(self, device: torch.device) -> LanguageModel:
-        """Return the same files with their language-modelling head, on `device`; read once per process and device.
+    def language_model(
+        self, device: torch.device, precision: Literal["fp32", "bf16"] = "fp32", weights: Weights = "auto"
+    ) -> LanguageModel:
+        """Return the same files with their language-modelling head, on `device`, as `resident` does.
+
+        A causal model shares the resident transformer, and only its head is read from the files.
 
         Raises:
             UsageError: the backbone is an encoder, or its files hold no such head.
         """
-        return _language_model(self, device)
+        from harness.backbones.language import language_model
+
+        return language_model(self, device, self.form(precision, weights))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +247,7 @@ class LanguageModel:
     """A backbone that gives probabilities of tokens; shared by all cells of a worker, never trained.
 
     Attributes:
-        model: returns `logits` for token ids; float32, in evaluation mode, frozen. A causal model shares the backbone's
+        model: returns `logits` for token ids; in evaluation mode, frozen. A causal model shares the backbone's
             transformer (`Backbone.resident`), so only the head needs more memory.
         load_seconds: seconds to load it; a method that uses it charges them to its "load" phase.
     """
@@ -135,10 +257,14 @@ class LanguageModel:
 
 
 def _to_adapt(model: nn.Module) -> nn.Module:
+    return _without_cache(model).requires_grad_(True)
+
+
+def _without_cache(model: nn.Module) -> nn.Module:
     config: Any = model.config
     if getattr(config, "use_cache", False):
         config.use_cache = False  # keys and values are not reused
-    return model.requires_grad_(True)
+    return model
 
 
 def _without_extras(model: Any, files: BackboneFiles) -> nn.Module:
@@ -167,11 +293,14 @@ def model_class(files: BackboneFiles) -> Any:
 
 
 @functools.cache
-def _resident(backbone: Backbone, device: torch.device) -> nn.Module:
-    return copy.deepcopy(backbone.pristine).to(device)
+def _is_bfloat16(files: BackboneFiles) -> bool:
+    if files.has_weights:
+        return read_headers(files.folder, files.name).are_bfloat16
+    stated = _stated(files)
+    return stated.get("dtype", stated.get("torch_dtype")) == "bfloat16"
 
 
-def _language_model_class(files: BackboneFiles) -> Any:
+def language_model_class(files: BackboneFiles) -> Any:
     """Return transformers' class for the backbone with its language-modelling head.
 
     Raises:
@@ -187,45 +316,13 @@ def _language_model_class(files: BackboneFiles) -> Any:
     return AutoModelForCausalLM if files.architecture == "causal" else AutoModelForSeq2SeqLM
 
 
-@functools.cache
-def _language_model(backbone: Backbone, device: torch.device) -> LanguageModel:
-    import torch
-
-    files = backbone.files
-    build = _language_model_class(files)
-    config = backbone.pristine.config
-    if files.architecture == "sequence-to-sequence":
-        config = _whole_config(files)  # an encoder's own configuration says that it is one
-    skeleton(build, config, files)  # importing its module is not charged to a cell
-    started = time.perf_counter()
-    if files.has_weights:
-        model = load_weights(build, config, files, lambda whole: whole)
-    else:
-        model = build.from_config(config, dtype=torch.float32)
-    checking = time.perf_counter()
-    check_finite(model, files)
-    started += time.perf_counter() - checking  # checks are not charged to a cell
-    if files.architecture == "causal":
-        _share_transformer(model, backbone.resident(device))
-    model = model.eval().requires_grad_(False).to(device)
-    return LanguageModel(model, time.perf_counter() - started)
-
-
-def _whole_config(files: BackboneFiles) -> Any:
+def whole_config(files: BackboneFiles) -> Any:
     """Return the configuration, with the first token of answers from generation_config.json if only that states it."""
     config = read_config(files)
     path = files.folder / GENERATION
     if getattr(config, START, None) is None and files.architecture == "sequence-to-sequence" and path.is_file():
         setattr(config, START, settings_in(path, files.name).get(START))
     return config
-
-
-def _share_transformer(model: Any, transformer: nn.Module) -> None:
-    """Replace a language model's transformer by `transformer`, which has the same weights."""
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    setattr(model, model.base_model_prefix, transformer)
-    if tied:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
 
 
 @functools.cache
@@ -239,6 +336,18 @@ def read_without_weights(files: BackboneFiles) -> Backbone:
     files.require_tokenizer()
     model = skeleton(model_class(files), read_config(files), files)
     return Backbone(files, model, read_tokenizer(files), 0, time.perf_counter() - started)
+
+
+def without_values(build: Any, config: Any, files: BackboneFiles) -> nn.Module:
+    """Return a model with random weights, stored as those of the files would be; for measuring costs."""
+    import torch
+
+    from harness.backbones.weights import store_bfloat16
+
+    if not _is_bfloat16(files):
+        made: nn.Module = build.from_config(config, dtype=torch.float32)
+        return made
+    return store_bfloat16(build.from_config(config, dtype=torch.bfloat16))
 
 
 @functools.cache
@@ -263,7 +372,7 @@ def load_backbone(files: BackboneFiles) -> Backbone:
     if files.has_weights:
         model = load_weights(build, config, files, lambda whole: _without_extras(whole, files))
     else:  # for measuring costs, which do not depend on the values of weights
-        model = build.from_config(config, dtype=torch.float32)
+        model = without_values(build, config, files)
     model = _without_extras(model, files).eval().requires_grad_(False)
     seconds = time.perf_counter() - started
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
@@ -299,7 +408,7 @@ def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module
         if files.model_type in ALIKE:
             shorten(config)
         if language_model:
-            return skeleton(_language_model_class(files), config, files)
+            return skeleton(language_model_class(files), config, files)
         return _without_extras(skeleton(model_class(files), config, files), files)
     except Exception:  # noqa: BLE001 - some architectures compute with numbers as they are built; loading tells more
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,9 @@ from rich.text import Text
 
 from harness.cli.as_json import print_json
 from harness.support import HarnessError, mask_store, plain
+
+if TYPE_CHECKING:
+    from harness.measure import Device
 
 _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-learn", "pandas", "sqlalchemy", "seaborn")
 
@@ -55,6 +59,7 @@ def _findings(suite: str | None, store: str, mirror: Path | None) -> dict[str, A
         "system": platform.system(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": device.name,
+        "gpus": _gpus(device),
         "precision": precision,
         "has_native_bf16": device.native_bf16,
         "matrix_flops_per_second": matrix_rate(device, precision, folder),
@@ -70,6 +75,24 @@ def _findings(suite: str | None, store: str, mirror: Path | None) -> dict[str, A
     }
 
 
+def _gpus(device: Device) -> dict[str, Any] | None:
+    """Return the driver, the GPUs that it lists, and those that a run would use; None without an NVIDIA driver."""
+    from harness.measure import current_gpu, gpu_masks, nvidia_driver
+
+    driver = nvidia_driver()
+    if driver is None:
+        return None
+    gpu = current_gpu() if device.kind == "cuda" else None
+    return {
+        "driver": driver.version,
+        "listed": [
+            {"name": one.name, "memory_bytes": one.memory_bytes, "is_split": one.is_split} for one in driver.gpus
+        ],
+        "used": gpu_masks() if device.kind == "cuda" else [],
+        "has_counters": gpu is not None,
+    }
+
+
 def _show(found: dict[str, Any]) -> None:
     table = Table(title="harness doctor", title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -81,6 +104,8 @@ def _show(found: dict[str, Any]) -> None:
     row("harness", f"{found['harness']}, Python {found['python']}, {found['system']}")
     row("packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items()))
     row("device", found["device"])
+    if found["gpus"] is not None:
+        _show_gpus(found["gpus"], row)
     native = "native here" if found["has_native_bf16"] else "not native here"
     row("precision", f"{found['precision']} (bfloat16 is {native})")
     rate = found["matrix_flops_per_second"]
@@ -106,6 +131,16 @@ def _show(found: dict[str, Any]) -> None:
     console.print(table)
     for line in found["missing"]:
         console.print(f"Missing: {line}", style="red", markup=False, highlight=False)
+
+
+def _show_gpus(gpus: dict[str, Any], row: Callable[[str, str], None]) -> None:
+    for number, one in enumerate(gpus["listed"]):
+        split = ", split into instances (MIG): name them in CUDA_VISIBLE_DEVICES" if one["is_split"] else ""
+        row(f"GPU {number}", f"{one['name']}, {one['memory_bytes'] / 1e9:.0f} GB{split}")
+    read = "read" if gpus["has_counters"] else "not read: pip install 'adaptation-harness[gpu]', or the driver refuses"
+    row("driver", f"{gpus['driver']}; its counters of memory, energy and heat are {read}")
+    used = ", ".join(f"cuda:{number} (CUDA_VISIBLE_DEVICES={mask})" for number, mask in enumerate(gpus["used"]))
+    row("a run uses", used or "no GPU: torch finds none that it can use")
 
 
 def _check_suite(

@@ -66,6 +66,13 @@ def _run(
             help="Number of cells to run at a time on one device. Cost tables leave out their times. Experimental."
         ),
     ] = 1,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="On a GPU, use only kernels that repeat their results bit for bit. They may be slower.",
+        ),
+    ] = False,
     price_per_hour: Annotated[
         float | None,
         typer.Option(help="Price of an hour of the device, in your currency: records and tables show each cell's."),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.backbones import Backbone, Pooling, without_cache
+from harness.backbones import Backbone, Pooling, Weights, without_cache
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.shape import EncodingShape
@@ -38,13 +38,14 @@ from harness.measure import (
     show_progress,
     too_large,
 )
+from harness.support import put_aside
 from harness.tasks import Floats, Ints, Source
 
 if TYPE_CHECKING:
     import torch
 
 PAGE_FLOATS = 1024
-"""Float32 numbers in a page of memory."""
+"""Numbers of at most 4 bytes of which at least one lies in each page of memory."""
 
 _FORMAT = 5
 
@@ -98,6 +99,7 @@ class FeatureStore:
         self._disk = disk
         self._tables: dict[str, _Table] = {}
         self._flops: dict[str, FlopsModel] = {}
+        self._touched: set[str] = set()
         self._warm: set[tuple[str, str, int, int, Pooling, Layer]] = set()
         self._halvings: dict[tuple[str, Precision], int] = {}
         self._trusts_disturbed = True
@@ -119,6 +121,7 @@ class FeatureStore:
         *,
         pooling: Pooling | None = None,
         layer: Layer = "last",
+        weights: Weights = "auto",
     ) -> Encoded:
         """Return features of the sequences at `index` of `source`'s tokens, and encode those that are missing.
 
@@ -134,9 +137,11 @@ class FeatureStore:
             precision: precision of the forward pass.
             pooling: how tokens are pooled; None is the backbone's own pooling.
             layer: the hidden states to read.
+            weights: how the frozen weights are stored.
 
         Raises:
             UsageError: the backbone has no such block.
+            UnsupportedError: `weights` and `precision` do not go together.
             OutOfMemoryError: a single row does not fit in memory.
         """
         pooling = pooling or backbone.files.pooling
@@ -145,13 +150,14 @@ class FeatureStore:
         encoder = backbone.files.fingerprint, precision
         while True:
             shape = EncodingShape(self._device.kind, self._halvings.get(encoder, 0))
-            key, table = self._table(source, tokens, backbone, max_length, precision, pooling, layer, shape)
+            key, table = self._table(source, tokens, backbone, max_length, precision, pooling, layer, shape, weights)
             missing = table.missing(index)
             batches = table.batches_for(missing)
             encoded: list[tuple[Shard, float]] = []
 
             def encode(table: _Table = table, batches: list[Ints] = batches, encoded: list[Any] = encoded) -> None:
-                encoded.append(self._encode(table, batches, tokens, backbone, precision, pooling, layer))
+                model = backbone.resident(self._device.torch_device(), precision, weights)
+                encoded.append(self._encode(table, batches, tokens, backbone, model, precision, pooling, layer))
 
             if not batches or fits(encode):
                 break
@@ -164,7 +170,7 @@ class FeatureStore:
             table.put(shard)
             if self._disk is not None:
                 self._disk.write(_name(key), key, shard)
-        found = table.share(index, self._flops_model(backbone))
+        found = table.share(index, self._flops_model(backbone, precision, weights))
         return dataclasses.replace(
             found,
             reused=not batches,
@@ -184,10 +190,14 @@ class FeatureStore:
         pooling: Pooling,
         layer: Layer,
         shape: EncodingShape,
+        weights: Weights,
     ) -> tuple[str, _Table]:
         """Return the key of these features, and the table of those that are known."""
+        # Only a rounded vocabulary changes the numbers.
+        rounded = backbone.form(precision, weights) == "bfloat16 with embeddings" and not backbone.is_bfloat16
         key = json.dumps(
             {
+                **({"weights": "bfloat16"} if rounded else {}),
                 "format": _FORMAT,
                 "rows": source.key,
                 "backbone": backbone.files.fingerprint,
@@ -212,13 +222,14 @@ class FeatureStore:
         return key, self._tables[name]
 
     def warm_up(self, backbone: Backbone) -> None:
-        """Move the frozen transformer to the device and count its operations, before a cell is measured."""
-        if backbone.files.fingerprint not in self._flops:
-            # Weights are mapped from their file and read page by page on first use: no cell should pay that memory.
+        """Read the weights into memory, before a cell is measured; nothing is made resident on an accelerator.
+
+        They are mapped from their file and read page by page on first use: no cell should pay that memory.
+        """
+        if backbone.files.fingerprint not in self._touched:
             for parameter in backbone.pristine.parameters():
                 parameter.detach().flatten()[::PAGE_FLOATS].sum()
-        backbone.resident(self._device.torch_device())
-        self._flops_model(backbone)
+            self._touched.add(backbone.files.fingerprint)
 
     def _encode(
         self,
@@ -226,6 +237,7 @@ class FeatureStore:
         batches: list[Ints],
         tokens: Tokens,
         backbone: Backbone,
+        model: torch.nn.Module,
         precision: Precision,
         pooling: Pooling,
         layer: Layer,
@@ -234,7 +246,6 @@ class FeatureStore:
         import torch
 
         device = self._device.torch_device()
-        model = backbone.resident(device)
         rows = np.concatenate(batches)
         values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
         seconds = np.empty(len(rows))
@@ -289,21 +300,25 @@ class FeatureStore:
             outputs = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device, **asked)
         return pool_layer(outputs, on_device, pooling, layer)
 
-    def _flops_model(self, backbone: Backbone) -> FlopsModel:
+    def _flops_model(self, backbone: Backbone, precision: Precision, weights: Weights) -> FlopsModel:
         """Return the operations of encoding a batch, counted once per backbone; not a number where counting fails."""
         import torch
 
         known = self._flops.get(backbone.files.fingerprint)
         if known is None:
             device = self._device.torch_device()
+            model = backbone.resident(device, precision, weights)
 
             def run(n_rows: int, length: int) -> None:
                 ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
-                model = backbone.resident(device)
-                with torch.inference_mode():
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+                ):
                     model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(model))
 
-            known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
+            with put_aside():  # counting is no part of the cell
+                known = self._flops[backbone.files.fingerprint] = counted(lambda: fit_flops(run))
         return known
 
 

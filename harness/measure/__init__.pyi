@@ -12,6 +12,7 @@ from .device import PrecisionPolicy as PrecisionPolicy
 from .device import available_threads as available_threads
 from .device import check_device_name as check_device_name
 from .device import find_device as find_device
+from .device import gpu_numbers as gpu_numbers
 from .energy import energy_counter as energy_counter
 from .failures import Failures as Failures
 from .failures import is_out_of_memory as is_out_of_memory
@@ -23,6 +24,8 @@ from .flops import counted as counted
 from .flops import fit_flops as fit_flops
 from .flops import fit_language_flops as fit_language_flops
 from .flops import known_flops as known_flops
+from .gpus import gpu_masks as gpu_masks
+from .gpus import nvidia_driver as nvidia_driver
 from .halving import BatchLimit as BatchLimit
 from .halving import Halvings as Halvings
 from .halving import fits as fits
@@ -37,6 +40,9 @@ from .memory import release as release
 from .memory import settle as settle
 from .memory import settle_for_good as settle_for_good
 from .meters import Meters as Meters
+from .numerics import prepare_deterministic as prepare_deterministic
+from .numerics import set_numerics as set_numerics
+from .nvml import current_gpu as current_gpu
 from .provenance import now as now
 from .provenance import package_versions as package_versions
 from .provenance import provenance_of as provenance_of

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 PrecisionPolicy = Literal["auto", "fp32", "bf16"]
 
-DEVICES = ("auto", "cpu", "cuda")
-"""Names by which a user may request a device."""
+_ASKED = re.compile(r"auto|cpu|cuda(:\d+(,\d+)*)?")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Device:
         threads: threads that torch and BLAS use on the host.
         native_bf16: whether the hardware computes bfloat16 matrix products.
         cells_at_a_time: number of cells that share it; above 1, its times do not characterise a method.
+        number: torch's number of the GPU in this process. Workers see one GPU, whose number is 0.
+        memory_bytes: memory of the GPU; None on a CPU.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -39,12 +41,14 @@ class Device:
     threads: int
     native_bf16: bool
     cells_at_a_time: int = 1
+    number: int = 0
+    memory_bytes: int | None = None
 
     def torch_device(self) -> torch.device:
         """Return the `torch.device`."""
         import torch
 
-        return torch.device(self.kind)
+        return torch.device(self.kind, self.number) if self.number else torch.device(self.kind)
 
     def precision(self, policy: PrecisionPolicy) -> Precision:
         """Return the precision of a policy on this device: `auto` is bf16 if it is native, else fp32."""
@@ -57,7 +61,7 @@ class Device:
         if self.kind == "cuda":
             import torch
 
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.torch_device())
 
     def shared_by(self, n_cells: int) -> Device:
         """Return the device for several cells at a time: it gets another name, since its times differ."""
@@ -112,27 +116,44 @@ def check_device_name(asked: str) -> None:
     """Refuse an unknown name of a device before anything starts on it.
 
     Raises:
-        UsageError: the name is none of `DEVICES`.
+        UsageError: the name is not `auto`, `cpu`, `cuda`, or GPUs by number such as `cuda:1` or `cuda:0,2`.
     """
-    if asked not in DEVICES:
-        raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu or cuda.")
+    if not _ASKED.fullmatch(asked):
+        raise UsageError(f"Device '{asked}' was asked for; expected auto, cpu, cuda or cuda:NUMBER.")
+
+
+def gpu_numbers(asked: str) -> list[int] | None:
+    """Return the numbers of the GPUs that a user named, such as 1 of `cuda:1`; None if none is named.
+
+    Raises:
+        UsageError: the name is no device.
+    """
+    check_device_name(asked)
+    numbers = asked.partition(":")[2]
+    return list(dict.fromkeys(int(number) for number in numbers.split(","))) if numbers else None
 
 
 @functools.cache
 def find_device(asked: str = "auto") -> Device:
-    """Return the device named `auto`, `cpu` or `cuda`; `auto` is CUDA if there is a GPU.
+    """Return the device named `auto`, `cpu`, `cuda` or `cuda:NUMBER`; `auto` is CUDA if there is a GPU.
 
     Raises:
-        UsageError: the name is unknown, or it is `cuda` and there is no GPU.
+        UsageError: the name is unknown, or there is no such GPU.
     """
     import torch
 
-    check_device_name(asked)
+    number = (gpu_numbers(asked) or [0])[0]
     threads = available_threads()
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UsageError("Device 'cuda' was asked for and torch finds no CUDA device; try --device cpu.")
     if asked != "cpu" and torch.cuda.is_available():
-        return Device("cuda", torch.cuda.get_device_name(0), threads, torch.cuda.get_device_capability(0) >= (8, 0))
+        if number >= (count := torch.cuda.device_count()):
+            raise UsageError(
+                f"Device 'cuda:{number}' was asked for; torch numbers its GPUs from 0 to {count - 1}."
+            )
+        facts = torch.cuda.get_device_properties(number)
+        native = (facts.major, facts.minor) >= (8, 0)
+        return Device("cuda", facts.name, threads, native, number=number, memory_bytes=int(facts.total_memory))
+    if asked.startswith("cuda"):
+        raise UsageError(f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu.")
     flags = _processor_flags()
     native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
     plural = "s" if threads != 1 else ""

@@ -24,6 +24,7 @@ import psutil
 
 from harness.measure.device import Device
 from harness.measure.failures import Failures
+from harness.support import aside_meters
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,9 @@ class MemoryMeter:
         self._noted_above = 0
         self._noted_device = 0
         self._part_bytes = 0
+        self._highest_bytes = 0
+        self._above_bytes = 0
+        self._before_aside = (0, 0, 0)
         self._seen_bytes = 0
         self._seen_device_bytes = 0
         self._device_baseline = 0
@@ -81,7 +85,7 @@ class MemoryMeter:
         """Peak above the baseline: the measured one or the original one of reused work, whichever is higher."""
         if self.peak_rss_bytes is None:
             return None
-        return max(self.peak_rss_bytes - self.baseline_rss_bytes, self._noted_above, 0)
+        return max(self._above_bytes, self._noted_above, 0)
 
     def note(self, above_baseline_bytes: int | None, device_bytes: int = 0) -> None:
         """Count the original peaks of a reused result, on the host and on the accelerator.
@@ -105,14 +109,40 @@ class MemoryMeter:
         found = self._guarded(lambda: max(self._device_peak() - self._device_baseline, 0))
         return UNKNOWN_BYTES if found is None else found
 
-    def end_part(self, name: str) -> None:
-        """Record the peak since the last part ended, or since entering, as that of part `name`."""
-        self._guarded(lambda: self._end_part(name))
+    def begin_aside(self) -> None:
+        """Note the level before memory is put aside (`support.put_aside`)."""
+        self._guarded(self._begin_aside)
 
-    def _end_part(self, name: str) -> None:
+    def end_aside(self) -> None:
+        """Move the baselines by what was taken or freed since `begin_aside`; peaks in between do not count."""
+        self._guarded(self._end_aside)
+
+    def _begin_aside(self) -> None:
         self._keep_seen()
-        self.by_part[name] = max(self._part_bytes, self.by_part.get(name, 0), 0)
-        self._part_bytes = 0
+        self._before_aside = (_resident_bytes(), *self._held_on_device())
+
+    def _end_aside(self) -> None:
+        release()
+        self._highest_bytes = max(self._highest_bytes, self._own_peak())
+        now = (_resident_bytes(), *self._held_on_device())
+        host, device, reserved = (after - before for after, before in zip(now, self._before_aside, strict=True))
+        self.baseline_rss_bytes += host
+        self._seen_bytes += host
+        self._device_baseline += device
+        self._seen_device_bytes += device
+        self._reserved_baseline += reserved
+        self._seen_reserved_bytes += reserved
+        self._reset_marks()
+
+    def _held_on_device(self) -> tuple[int, int]:
+        """Return the bytes allocated and reserved on the accelerator now; 0 without one."""
+        if self._device is None:
+            return 0, 0
+        import torch
+
+        return int(torch.cuda.memory_allocated(self._device)), int(torch.cuda.memory_reserved(self._device))
+
+    def _reset_marks(self) -> None:
         if self._sampler is not None:
             self._sampler.peak = _resident_bytes()
         else:
@@ -122,8 +152,19 @@ class MemoryMeter:
 
             torch.cuda.reset_peak_memory_stats(self._device)
 
+    def end_part(self, name: str) -> None:
+        """Record the peak since the last part ended, or since entering, as that of part `name`."""
+        self._guarded(lambda: self._end_part(name))
+
+    def _end_part(self, name: str) -> None:
+        self._keep_seen()
+        self.by_part[name] = max(self._part_bytes, self.by_part.get(name, 0), 0)
+        self._part_bytes = 0
+        self._reset_marks()
+
     def _keep_seen(self) -> None:
         """Remember the marks before they are reset."""
+        self._highest_bytes = max(self._highest_bytes, self._own_peak())
         self._seen_bytes = self._peak()
         self._seen_device_bytes = self._device_peak()
         self._seen_reserved_bytes = self._reserved_peak()
@@ -160,6 +201,7 @@ class MemoryMeter:
         for outer in _running:  # resetting the mark would lose the peaks of enclosing meters
             outer._guarded(outer._keep_seen)
         _running.append(self)
+        aside_meters.append(self)
         try:
             self._guarded(self._begin)
         except BaseException:  # an interrupt: nobody will leave
@@ -203,6 +245,7 @@ class MemoryMeter:
             self._sampler.end()
         if self in _running:
             _running.remove(self)
+            aside_meters.remove(self)
 
     def _end(self) -> None:
         if self._sampler is not None:
@@ -214,7 +257,8 @@ class MemoryMeter:
             torch.cuda.synchronize(self._device)
             self.peak_device_bytes = max(self._device_peak() - self._device_baseline, self._noted_device)
             self.peak_reserved_bytes = max(self._reserved_peak() - self._reserved_baseline, 0)
-        self.peak_rss_bytes = peak
+        self._above_bytes = peak - self.baseline_rss_bytes
+        self.peak_rss_bytes = max(self._highest_bytes, self._own_peak())
 
     def _guarded(self, work: Callable[[], _T]) -> _T | None:
         """Return the result of a measurement; after the first failure, measure nothing and return None."""
@@ -282,9 +326,11 @@ def memory_bytes_of(device: Device, host_bytes: int) -> float:
     """Return the bytes of memory that a cell may take on a device; on a CPU, those of the host."""
     if device.kind == "cpu":
         return float(host_bytes)
+    if device.memory_bytes is not None:  # the worker's; asking torch here would put a context on the first GPU
+        return float(device.memory_bytes)
     import torch
 
-    return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(torch.cuda.get_device_properties(device.number).total_memory)
 
 
 def _cgroup_files(version_2: str, version_1: str) -> list[Path]:

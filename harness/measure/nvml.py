@@ -90,8 +90,12 @@ def current_gpu() -> Gpu | None:
         with suppress(pynvml.NVMLError, AttributeError):
             pynvml.nvmlInit()
             # By unique id, since CUDA_VISIBLE_DEVICES renumbers devices for torch but not for the driver.
-            unique = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-            name = unique if unique.startswith("GPU-") else f"GPU-{unique}"
+            facts = torch.cuda.get_device_properties(torch.cuda.current_device())
+            mask = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+            if "MIG" in facts.name and not mask.startswith("MIG-"):
+                return None  # an instance without its id: figures of the whole GPU are not this cell's
+            unique = mask if mask.startswith("MIG-") else str(facts.uuid)
+            name = unique if unique.startswith(("GPU-", "MIG-")) else f"GPU-{unique}"
             return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name.encode()))
     return None
 

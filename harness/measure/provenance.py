@@ -15,6 +15,7 @@ from typing import Any
 import harness
 from harness.measure.device import Device
 from harness.measure.failures import Failures
+from harness.measure.numerics import numerics_of
 from harness.records import Provenance
 
 _PACKAGES = (
@@ -108,6 +109,8 @@ def provenance_of(
         started_at=started_at,
         wall_seconds=wall_seconds,
         cells_at_a_time=device.cells_at_a_time,
+        # A cell that never ran has no process whose settings could be read.
+        numerics={} if wall_seconds is None else failures.guard("numerics", lambda: numerics_of(device)) or {},
         backbone=backbone,
         dataset=dataset,
         matrix_flops_per_second=matrix_flops_per_second,

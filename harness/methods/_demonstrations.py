@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from harness.backbones import Weights
 from harness.measure import Phase, PrecisionPolicy
 from harness.methods._frozen import unit_length
 from harness.methods._prompts import Demonstration, Wording
@@ -20,16 +21,20 @@ class Nearest:
         embeddings: unit vectors of the rows to choose from, shape (rows, width).
         k: number of rows to choose.
         precision: precision in which the rows were encoded.
+        weights: storage of the weights that encoded them.
     """
 
-    def __init__(self, embeddings: Floats, k: int, precision: PrecisionPolicy) -> None:
+    def __init__(
+        self, embeddings: Floats, k: int, precision: PrecisionPolicy, weights: Weights = "auto"
+    ) -> None:
         self.embeddings = embeddings
         self._k = k
         self._precision = precision
+        self._weights: Weights = weights
 
     def positions(self, rows: Rows, bench: Bench) -> Ints:
         """Return the positions chosen for each row, the most similar last; shape (rows, at most k)."""
-        texts = embed(rows, bench, "predict", self._precision)
+        texts = embed(rows, bench, "predict", self._precision, self._weights)
         with bench.working("predict"):
             order = np.argsort(-(texts @ self.embeddings.T), axis=1, kind="stable").astype(np.int64)
             return order[:, : self._k][:, ::-1]
@@ -58,9 +63,11 @@ def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"
     return generator.permutation(order[:k]).astype(np.int64)
 
 
-def embed(rows: Rows, bench: Bench, phase: Phase, precision: PrecisionPolicy) -> Floats:
+def embed(
+    rows: Rows, bench: Bench, phase: Phase, precision: PrecisionPolicy, weights: Weights = "auto"
+) -> Floats:
     """Return one unit vector per row: its frozen features, averaged where a row is read in several sequences."""
-    pooled = bench.pooled(rows, phase, precision)
+    pooled = bench.pooled(rows, phase, precision, weights=weights)
     return unit_length(pooled if pooled.ndim == 2 else np.nanmean(pooled, axis=1))
 
 

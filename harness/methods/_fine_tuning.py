@@ -117,6 +117,12 @@ class FineTuning(GradientMethod):
     additions: ClassVar[float] = 0.0
     """Numbers that are kept for added parameters, see `Workload`."""
 
+    trains_everything: ClassVar[bool] = False
+    """Whether no weight of the backbone stays frozen, so that a copy of all is made at once."""
+
+    rounds_nothing: ClassVar[bool] = False
+    """Whether frozen matrices are used otherwise than in products, so that they may not be rounded (`weights`)."""
+
     can_be_checkpointed: ClassVar[bool] = True
     """Whether blocks can be computed again."""
 
@@ -216,6 +222,7 @@ class FineTuning(GradientMethod):
         """Return the model in which only the parameters that this method trains require gradients."""
         import torch
 
+        from harness.backbones import make_masters
         from harness.training import make_lean, quicken_dropout, set_attention, set_dropout
 
         transformer = self.start(bench)
@@ -237,18 +244,26 @@ class FineTuning(GradientMethod):
             model = bench.form.model(adapted, head, bench).to(device)
             if bench.device.kind == "cpu":
                 quicken_dropout(model)
-            trained = {id(parameter) for parameter in self.select_trainable(model.transformer)}
-            if not trained:
+            selected = list(self.select_trainable(model.transformer))
+            if not selected:
                 raise UnsupportedError(self._nothing_to_train(transformer))
+            make_masters(selected)
+            trained = {id(parameter) for parameter in selected}
             for parameter in model.transformer.parameters():
                 if parameter.is_floating_point():
                     parameter.requires_grad_(id(parameter) in trained)
+            bench.note_weights(model)
         return model
 
     def start(self, bench: Bench) -> nn.Module:
-        """Return the transformer to adapt: a fresh copy of the pretrained weights."""
+        """Return the transformer to adapt: its frozen weights are shared, and what trains gets its own in `build`."""
+        device = bench.device.torch_device()
         with bench.clock.phase("load"):
-            return bench.form.pretrained(bench, bench.device.torch_device())
+            if self.trains_everything:
+                return bench.form.pretrained(bench, device)
+            precision = bench.precision(self.precision)
+            weights = getattr(self, "weights", "auto")
+            return bench.form.shared(bench, device, precision, weights, exact=self.rounds_nothing)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Train on the rows until the budget is spent."""

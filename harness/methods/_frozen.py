@@ -11,7 +11,8 @@ from pydantic import field_validator
 from harness.backbones import BackboneFiles, Pooling
 from harness.features import Layer, why_no_such_layer
 from harness.measure import Phase, PrecisionPolicy
-from harness.methods.base import Fitted, Method
+from harness.methods._weights import FrozenWeights
+from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.records import Budget, Workload
 from harness.tasks import Floats, Rows
@@ -19,7 +20,7 @@ from harness.tasks import Floats, Rows
 _LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
 
 
-class FrozenFeatures(Method):
+class FrozenFeatures(FrozenWeights):
     """A method that reads one vector per row from the frozen backbone, which is in evaluation mode.
 
     Attributes:
@@ -57,7 +58,9 @@ class FrozenFeatures(Method):
     def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
         """Return the vectors of these rows, shape (rows, width), charged to `phase`."""
         pooling: Pooling | None = None if self.pooling == "own" else self.pooling
-        return bench.pooled(rows, phase, self.precision, pooling=pooling, layer=self.layer)
+        return bench.pooled(
+            rows, phase, self.precision, pooling=pooling, layer=self.layer, weights=self.weights
+        )
 
 
 class FittedOnFeatures(Fitted):

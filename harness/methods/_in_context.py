@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -18,20 +19,19 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from harness.backbones import BackboneFiles
-from harness.measure import MemoryMeter, PrecisionPolicy, long_step
+from harness.measure import PrecisionPolicy, long_step
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
-from harness.methods.base import LANGUAGE_MODEL, Fitted, Method
+from harness.methods._weights import FrozenWeights
+from harness.methods.base import LANGUAGE_MODEL, Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.records import Budget, Workload
-from harness.support import UnsupportedError, UsageError
+from harness.support import UnsupportedError, UsageError, put_aside
 from harness.tasks import FORMS, Answers, Floats, Form, Ints, Rows, kinds
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.backbones import Backbone, LanguageModel
     from harness.training import GenerativeModel
 
@@ -60,7 +60,7 @@ def _why_no_keys(files: BackboneFiles) -> str | None:
     )
 
 
-class InContextMethod(Method):
+class InContextMethod(FrozenWeights):
     """Settings of every method that asks a language model for the words of a class.
 
     Attributes:
@@ -154,7 +154,7 @@ class FittedPrompt(Fitted):
         label_words: Sequence[str] | None = None,
     ) -> None:
         backbone = bench.some_backbone
-        loaded = _load_language_model(bench)
+        loaded = _load_language_model(method, bench)
         self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         self._model = loaded.model
         self._method = method
@@ -309,7 +309,7 @@ def restored(
         n_saved = len(state["label_words"])
         raise UsageError(f"The saved state has words for {n_saved} classes; expected {bench.n_outputs}. {AGAIN}")
     if embeddings is not None and isinstance(method, DemonstratingMethod):
-        nearest = Nearest(embeddings, method.k, method.precision)
+        nearest = Nearest(embeddings, method.k, method.precision, method.weights)
     return FittedPrompt(
         method,
         bench,
@@ -320,27 +320,26 @@ def restored(
     )
 
 
-def _load_language_model(bench: Bench) -> LanguageModel:
+def _load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:
     """Return the backbone with its language-modelling head, charged to "load" at the cost of its first load."""
-    known = _load.cache_info().hits
-    with bench.clock.paused(), long_step():
+    backbone = bench.some_backbone
+    with bench.clock.paused(), long_step(), put_aside():  # it stays for later cells
         try:
-            loaded, peak_rss_bytes, peak_device_bytes = _load(bench.some_backbone, bench.device.torch_device())
+            loaded = backbone.language_model(
+                bench.device.torch_device(), bench.precision(method.precision), method.weights
+            )
         except UsageError as error:  # the files hold no language-modelling head: unsupported, not failed
             raise UnsupportedError(str(error)) from None
     bench.clock.charge("load", loaded.load_seconds)
-    if _load.cache_info().hits > known:  # an earlier cell loaded it: charge its memory here too
-        bench.memory.note(peak_rss_bytes, peak_device_bytes)
+    bench.note_weights(loaded.model, resident=True)
+    if backbone in _LOADED:  # by an earlier cell
         bench.ledger.reused.add("language model")
+    _LOADED.add(backbone)
     return loaded
 
 
-@functools.cache
-def _load(backbone: Backbone, device: torch.device) -> tuple[LanguageModel, int | None, int]:
-    """Return the language model, and the peak bytes of loading it on the host and on the accelerator."""
-    with MemoryMeter(device) as meter:
-        loaded = backbone.language_model(device)
-    return loaded, meter.peak_rss_above_baseline_bytes, meter.peak_device_bytes or 0
+_LOADED: weakref.WeakSet[Backbone] = weakref.WeakSet()
+"""Backbones whose language model an earlier fit has loaded."""
 
 
 def run_in_fit(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:

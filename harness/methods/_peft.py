@@ -14,6 +14,7 @@ from harness.backbones import BackboneFiles
 from harness.measure import is_out_of_memory
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import projections
+from harness.methods._weights import FrozenWeights
 from harness.methods.base import Choice, Range, SearchSpace
 from harness.methods.bench import Bench
 from harness.records import Budget, Workload
@@ -43,7 +44,7 @@ _NAMED_BY_PEFT: Final = frozenset(
 """Model types whose layers peft 0.21 names; version 1 refused the others where no setting named the layers."""
 
 
-class PeftMethod(FineTuning):
+class PeftMethod(FrozenWeights, FineTuning):
     """Train the parameters that peft adds, and the output layer; the transformer itself stays fixed."""
 
     search_space: ClassVar[SearchSpace] = RATE_AND_EPOCHS

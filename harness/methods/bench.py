@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.backbones import BackboneFiles, Pooling
+from harness.backbones import BackboneFiles, Pooling, Weights
 from harness.measure import (
     Device,
     Halvings,
@@ -206,6 +206,7 @@ class Bench:
         pooling: Pooling | None = None,
         layer: Layer = "last",
         tokenised: bool = False,
+        weights: Weights = "auto",
     ) -> Floats:
         """Return frozen features, charged to `phase` at what they cost when they were computed.
 
@@ -217,6 +218,7 @@ class Bench:
             layer: `last`; `average`, the mean over the outputs of all blocks, without the embeddings; or the index of a
                 block, from 1 or, if it is negative, from the end; 0 is the output of the embeddings.
             tokenised: whether the fit has been charged for the rows' token ids (`token_rows`) already.
+            weights: how the frozen weights are stored.
 
         Returns:
             Shape (rows, width), the mean over its windows where a row is read in several; where answers are choices,
@@ -230,6 +232,8 @@ class Bench:
         precision = self.precision(policy)
         self.report("encoding", None, None)
         with self.clock.paused():
+            held = backbone.frozen_bytes(precision, weights)
+            self._note_weights(held, held)
             tokens = self.tokens_of(rows)
             encoded = self.features.pooled(
                 rows.source,
@@ -240,6 +244,7 @@ class Bench:
                 precision,
                 pooling=pooling,
                 layer=layer,
+                weights=weights,
             )
         # A nearest neighbour or a tree would answer from NaN as from any number.
         if not np.isfinite(encoded.values).all():
@@ -278,6 +283,23 @@ class Bench:
 
         own: AnswerForm | None = self.kind.answer_form()
         return own or answer_form(self.kind.form)
+
+    def note_weights(self, model: nn.Module, *, resident: bool = False) -> None:
+        """Enter the bytes of the cell's weights, and of those that it shares with other cells, in the ledger.
+
+        Args:
+            model: all weights that the cell computes with.
+            resident: whether it is the shared, frozen model itself.
+        """
+        from harness.backbones import weights_bytes
+
+        self._note_weights(*weights_bytes(model, resident=resident))
+
+    def _note_weights(self, total: int, shared: int) -> None:
+        ledger = self.ledger
+        own = max((ledger.weights_bytes or 0) - (ledger.shared_weights_bytes or 0), total - shared)
+        ledger.shared_weights_bytes = max(ledger.shared_weights_bytes or 0, shared)
+        ledger.weights_bytes = own + ledger.shared_weights_bytes
 
     def fresh_transformer(self) -> nn.Module:
         """Return a copy of the pretrained weights that nothing has touched."""

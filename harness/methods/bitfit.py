@@ -9,6 +9,7 @@ from pydantic import Field
 
 from harness.backbones import BackboneFiles
 from harness.methods._fine_tuning import FineTuning
+from harness.methods._weights import FrozenWeights
 from harness.methods.base import Choice, Range, SearchSpace, method
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @method
-class BitFit(FineTuning):
+class BitFit(FrozenWeights, FineTuning):
     """Train only the bias terms of the transformer, including those of its norms, and the new output layer.
 
     In every layer the matrix W is fixed and the bias b trains:

@@ -11,6 +11,7 @@ from harness.backbones import BackboneFiles
 from harness.methods._fine_tuning import FineTuning, Surroundings
 from harness.methods._modules import attention_ends, feedforward_ends
 from harness.methods._peft import RATE_AND_EPOCHS
+from harness.methods._weights import FrozenWeights
 from harness.methods.base import Choice, SearchSpace, method
 from harness.support import UnsupportedError
 from harness.tasks import Form
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @method
-class BottleneckAdapter(FineTuning):
+class BottleneckAdapter(FrozenWeights, FineTuning):
     """Put a small residual network after each attention and each feed-forward layer; the transformer stays fixed.
 
     The network projects the layer's output h down to `width`, applies a GELU, projects up and adds its input:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.methods.base import method
 from harness.methods.lora import Lora
@@ -20,6 +20,7 @@ class Dora(Lora):
     """
 
     name = "dora"
+    rounds_nothing: ClassVar[bool] = True  # it adds to the matrices and takes their norms
     trains = "low-rank additions and column lengths of weight matrices, and the output layer"
     source = "Liu et al., 2024, arXiv:2402.09353; peft"
 

@@ -42,12 +42,13 @@ class FewShot(DemonstratingMethod):
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose the demonstrations, or encode the rows to choose them from."""
         if self.choose == "nearest":
-            embeddings = embed(rows, bench, "encode", self.precision)
+            embeddings = embed(rows, bench, "encode", self.precision, self.weights)
             with bench.working("fit"):
                 everything = np.arange(len(rows), dtype=np.int64)
                 demonstrations = show(rows, everything, bench, self.wording(bench))
             bench.ledger.remarks["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
-            return FittedPrompt(self, bench, demonstrations, nearest=Nearest(embeddings, self.k, self.precision))
+            nearest = Nearest(embeddings, self.k, self.precision, self.weights)
+            return FittedPrompt(self, bench, demonstrations, nearest=nearest)
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)

@@ -32,6 +32,7 @@ class Full(FineTuning):
     name = "full"
     family = "full fine-tuning"
     share_trained = 1.0
+    trains_everything = True
     trains = "everything"
     source = "Devlin et al., 2019, arXiv:1810.04805"
     search_space: ClassVar[SearchSpace] = FULL_SEARCH_SPACE

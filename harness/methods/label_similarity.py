@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from harness.measure import PrecisionPolicy
 from harness.methods._frozen import unit_length
-from harness.methods.base import Fitted, Method, method
+from harness.methods._weights import FrozenWeights
+from harness.methods.base import Fitted, method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
 from harness.records import Budget, Workload
@@ -21,7 +22,7 @@ _PLACE = "{label}"
 
 
 @method
-class LabelSimilarity(Method):
+class LabelSimilarity(FrozenWeights):
     """Predict the class whose description, encoded by the frozen backbone, has the highest cosine with the text.
 
     No training row is read. z is the text's pooled vector, and d_c that of the description of class c:
@@ -63,7 +64,8 @@ class LabelSimilarity(Method):
         texts = [self.description.replace(_PLACE, words) for words in bench.label_words]
         digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         source = Source(f"{digest}/descriptions", texts)
-        features = bench.pooled(Rows(source, np.arange(len(texts), dtype=np.int64)), "encode", self.precision)
+        described = Rows(source, np.arange(len(texts), dtype=np.int64))
+        features = bench.pooled(described, "encode", self.precision, weights=self.weights)
         return _Descriptions(unit_length(features), self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
@@ -81,7 +83,7 @@ class _Descriptions(Fitted):
         self.n_parameters = sum(parameter.numel() for parameter in bench.some_backbone.pristine.parameters())
 
     def predict(self, rows: Rows, bench: Bench) -> Floats:
-        features = bench.pooled(rows, "predict", self._settings.precision)
+        features = bench.pooled(rows, "predict", self._settings.precision, weights=self._settings.weights)
         with bench.working("predict"):
             scores = unit_length(features) @ self._descriptions.T / self._settings.temperature
             likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))

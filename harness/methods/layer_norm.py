@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from harness.methods._fine_tuning import FineTuning
+from harness.methods._weights import FrozenWeights
 from harness.methods.base import Choice, Range, SearchSpace, method
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @method
-class LayerNorm(FineTuning):
+class LayerNorm(FrozenWeights, FineTuning):
     """Train only the gains and biases of the transformer's norms (LayerNorm, RMSNorm), and the new output layer.
 
     A norm rescales each hidden vector h, here LayerNorm; its gain g and bias b train:

@@ -159,6 +159,7 @@ class SetFit(TrainedMethod):
             model = model.to(bench.device.torch_device())
             if bench.device.kind == "cpu":
                 quicken_dropout(model)
+            bench.note_weights(model)
         return model
 
     def _features(self, model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench) -> Floats:

@@ -286,6 +286,8 @@ class Provenance:
         dataset: facts about the data: revision, rows, classes, remarks.
         matrix_flops_per_second: measured peak rate of matrix multiplication in the cell's precision.
         price_per_hour: price of the device as the user stated it, in their currency.
+        numerics: how torch computed: whether only deterministic kernels ran, instructions of the processor; on a GPU
+            also TF32, versions of CUDA, cuDNN and the driver. Empty where it is not known.
     """
 
     harness: str
@@ -303,6 +305,7 @@ class Provenance:
     dataset: dict[str, Any] = field(default_factory=dict)
     matrix_flops_per_second: float | None = None
     price_per_hour: float | None = None
+    numerics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from harness.measure import (
     is_out_of_memory,
     matrix_rate,
     now,
+    set_numerics,
     settle_for_good,
     show_progress,
     unevenness,
@@ -57,6 +58,7 @@ class Worker:
     Args:
         device: where cells run.
         cache: folder of the feature cache; None keeps features in memory only.
+        deterministic: whether only kernels that repeat their results run.
 
     Attributes:
         is_spoilt: whether this process must run no other cell: a method has left threads running, or the device has
@@ -64,10 +66,11 @@ class Worker:
         on_change: called when the running cell enters another stage or phase; its time is not measured.
     """
 
-    def __init__(self, device: Device, cache: Path | None) -> None:
+    def __init__(self, device: Device, cache: Path | None, *, deterministic: bool = False) -> None:
         import torch
 
         torch.set_num_threads(device.threads)
+        set_numerics(deterministic=deterministic)
         self.device = device
         self._tokens = TokenStore()
         self._features = FeatureStore(device, FeatureDisk(cache) if cache is not None else None)
@@ -243,6 +246,8 @@ class Worker:
                     _check_time(run)
                     self._enter(run, "predicting")
                     answers = fitted.predict(test, bench)
+                    if backbone is not None:
+                        backbone.check_untouched()
                     task.kind.check(task, answers, len(test))
             finally:
                 run.measure_cost(fitted)

@@ -13,6 +13,7 @@ from harness.measure import Device
 from harness.running import AttentiveClock, Job
 from harness.schedule.local_process import LocalProcess
 from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Ready, Stopped
+from harness.schedule.shares import Share, plan_shares
 from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
 from harness.support import UsageError
 from harness.tasks import Task
@@ -29,18 +30,21 @@ class LocalSlot(Slot):
     """A place for one worker process on this machine, which is restarted after it has died.
 
     Args:
-        device: `auto`, `cpu` or `cuda`.
+        share: part of this machine that the worker gets.
         cache: folder of the feature cache; None keeps features in memory only.
-        n_workers: number of workers that share the device.
         limits: limits on a cell.
         news: set whenever the worker has sent something.
+
+    Attributes:
+        share: part of this machine that the worker gets.
+        gone: why its device cannot be used any more; None while it can.
     """
 
-    def __init__(self, device: str, cache: Path | None, n_workers: int, limits: Limits, news: threading.Event) -> None:
+    def __init__(self, share: Share, cache: Path | None, limits: Limits, news: threading.Event) -> None:
         super().__init__(limits)
-        self._device_name = device
+        self.share = share
+        self.gone: str | None = None
         self._cache = None if cache is None else str(cache)
-        self._n_workers = n_workers
         self._news = news
         self._process: LocalProcess | None = None
         self._given: dict[str, Task] = {}
@@ -54,7 +58,8 @@ class LocalSlot(Slot):
             self._process.bury()
         self._given = {}
         grace = self._limits.own_grace_seconds
-        self._process = LocalProcess(self._news, self._device_name, self._cache, self._n_workers, grace)
+        expected = None if self._device is None else self._device.name
+        self._process = LocalProcess(self._news, self.share, expected, self._cache, grace)
         return self._process
 
     def device(self) -> Device:
@@ -108,8 +113,10 @@ class LocalSlot(Slot):
         """Return the next message, if there is one; raise EOFError where the worker is dead."""
         assert self._process is not None
         message = self._process.next()
-        if isinstance(message, Ready):
+        if isinstance(message, Ready) and message.device is not None:
             self._device = message.device
+        elif isinstance(message, Ready) and self._device is not None:
+            self.gone = message.why_not or "The worker has no device."
         return message
 
     def _next_or_loss(self) -> FromWorker | Lost | None:
@@ -164,43 +171,71 @@ class LocalSlot(Slot):
 class LocalWorkers(SlotWorkers):
     """One worker process or several; each runs one cell at a time and is restarted after it has died.
 
+    Every worker sees one GPU. GPUs of another model than the first are not used, since their figures are not pooled.
+
     Args:
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, or GPUs by number: `cuda:1`, `cuda:0,2`.
         cache: folder of the feature cache; None keeps features in memory only.
-        n_workers: number of cells that may run at the same time.
+        n_workers: number of cells that may run at the same time on one device.
+        all_gpus: whether all GPUs are used, or all that are named; else the first alone.
+        deterministic: whether only kernels that repeat their results run.
         limits: limits on a cell; the memory of the host is shared evenly among workers.
 
     Attributes:
-        remarks: empty: all workers are on this machine, and all are used.
+        remarks: remarks for the user on GPUs that are not used.
+
+    Raises:
+        UsageError: there is no GPU of a number.
     """
 
-    def __init__(self, device: str, cache: Path | None, *, n_workers: int = 1, limits: Limits | None = None) -> None:
-        limits = limits or Limits()
-        if n_workers > 1 and limits.host_bytes is not None:
-            limits = replace(limits, host_bytes=limits.host_bytes // n_workers)
+    def __init__(
+        self,
+        device: str,
+        cache: Path | None,
+        *,
+        n_workers: int = 1,
+        all_gpus: bool = False,
+        deterministic: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
         self._news = threading.Event()
         self._attention = AttentiveClock()
-        self._slots = [LocalSlot(device, cache, n_workers, limits, self._news) for _ in range(n_workers)]
+        self._cache = cache
+        self._limits = limits or Limits()
+        self._device: Device | None = None
         self.remarks: list[str] = []
+        self._slots = self._make(plan_shares(device, n_workers, all_gpus=all_gpus, deterministic=deterministic))
+
+    def _make(self, shares: Sequence[Share]) -> list[LocalSlot]:
+        limits = self._limits
+        if len(shares) > 1 and limits.host_bytes is not None:
+            limits = replace(limits, host_bytes=limits.host_bytes // len(shares))
+        return [LocalSlot(share, self._cache, limits, self._news) for share in shares]
 
     @property
     def device(self) -> Device:
-        """Device of the first worker, which is started and waited for.
+        """Device of the workers, which are started; the first is waited for, and all where there are several GPUs.
 
         Raises:
-            UsageError: there is no such device, or the worker does not start.
+            UsageError: there is no such device, the worker does not start, or GPUs that were named differ.
         """
-        return self._slots[0].device()
+        if self._device is None:
+            if len({slot.share.gpu for slot in self._slots}) > 1:
+                self.warm_up()
+                self._device = self._choose_gpus()
+            else:
+                self._device = self._slots[0].device()
+        return self._device
 
     @property
     def n_free(self) -> int:
         """Number of cells that could be started now."""
-        return sum(slot.job is None for slot in self._slots)
+        return sum(slot.job is None for slot in self._usable())
 
     @property
     def n_running(self) -> int:
         """Number of running cells."""
-        return len(self._slots) - self.n_free
+        return sum(slot.job is not None for slot in self._slots)
 
     def warm_up(self) -> None:
         """Start the workers now: they import what they need while the driver gets ready."""
@@ -213,7 +248,7 @@ class LocalWorkers(SlotWorkers):
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell on a free worker; `events` returns its result."""
-        next(slot for slot in self._slots if slot.job is None).start(job, task, self._attention.look())
+        next(slot for slot in self._usable() if slot.job is None).start(job, task, self._attention.look())
 
     def close(self) -> None:
         """End all workers now; the cells that they were running are lost."""
@@ -224,4 +259,51 @@ class LocalWorkers(SlotWorkers):
         self._news.wait(timeout)
         self._news.clear()
         now = self._attention.look()
-        return [event for slot in self._slots for event in slot.events(now)]
+        events = [event for slot in self._slots for event in slot.events(now)]
+        gone = [slot for slot in self._slots if slot.gone is not None and slot.job is None]
+        if len(gone) == len(self._slots):
+            raise UsageError(f"{gone[0].gone} Cells that have no record yet stay missing: the same command resumes.")
+        for slot in gone:
+            self._give_up(slot, str(slot.gone))
+        return events
+
+    def _usable(self) -> list[LocalSlot]:
+        """Return the workers that may get a cell: those whose device is known to be right, where there are several."""
+        if self._device is None and len({slot.share.gpu for slot in self._slots}) > 1:
+            _ = self.device
+        return [slot for slot in self._slots if slot.gone is None]
+
+    def _choose_gpus(self) -> Device:
+        """Return the device of the first GPU that works; give up GPUs that do not, or are of another model.
+
+        Raises:
+            UsageError: no GPU works, or a GPU that the user named cannot be used beside the others.
+        """
+        chosen: Device | None = None
+        said: list[str] = []
+        for slot in list(self._slots):
+            try:
+                device = slot.device()
+                if chosen is None and device.kind == "cpu":  # torch finds no GPU, whatever the driver lists
+                    self.close()
+                    n_sharing = slot.share.n_sharing
+                    self._slots = self._make(plan_shares("cpu", n_sharing, deterministic=slot.share.deterministic))
+                    return self._slots[0].device()
+                chosen = chosen or device
+                if device.name != chosen.name:
+                    raise UsageError(f"It is '{device.name}', and figures of '{chosen.name}' are not pooled with it.")
+            except UsageError as error:
+                if slot.share.is_named:
+                    raise UsageError(f"GPU {slot.share.gpu}: {error}") from None
+                said.append(str(error))
+                self._give_up(slot, str(error))
+        if chosen is None:
+            raise UsageError("\n".join(["No GPU can be used.", *dict.fromkeys(said)]))
+        return chosen
+
+    def _give_up(self, slot: LocalSlot, why: str) -> None:
+        slot.stop()
+        self._slots.remove(slot)
+        remark = f"GPU {slot.share.gpu} is not used: {why[:1].lower()}{why[1:].rstrip('.')}."
+        if remark not in self.remarks:
+            self.remarks.append(remark)

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from harness.schedule.messages import FromWorker, ToWorker
+from harness.schedule.shares import Share
 from harness.schedule.worker_process import serve
 
 _KEPT_LINES = 20
@@ -41,19 +42,21 @@ class LocalProcess:
 
     Args:
         news: set whenever a message has come.
-        device: `auto`, `cpu` or `cuda`.
+        share: part of the machine that the worker gets.
+        expected: name of the device of the process that this one replaces; None if it is the first.
         cache: folder of the feature cache; None keeps features in memory only.
-        n_workers: number of workers that share the device.
         grace: seconds without progress, beyond twice its budget, after which the worker stops its own cell.
     """
 
-    def __init__(self, news: threading.Event, device: str, cache: str | None, n_workers: int, grace: float) -> None:
+    def __init__(
+        self, news: threading.Event, share: Share, expected: str | None, cache: str | None, grace: float
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         reading, writing = context.Pipe(duplex=False)
         self._process = context.Process(
             target=serve,
-            args=(theirs, os.getpid(), writing, device, cache, n_workers, grace),
+            args=(theirs, os.getpid(), writing, share, expected, cache, grace),
             name="harness worker",
             daemon=True,
         )

@@ -23,13 +23,13 @@ import psutil
 
 import harness
 from harness.backbones import BackboneFiles, locate_backbone
-from harness.measure import Device, find_device, host_limit_bytes
+from harness.measure import Device, failure_of, find_device, host_limit_bytes, prepare_deterministic
 from harness.records import Record
 from harness.running import GRACE_SECONDS, OWN_SHARE, Job
 from harness.schedule.messages import Alive, Begun, Done, Event, Lost, Stopped
 from harness.schedule.slot import LOOK_SECONDS, over_memory
 from harness.schedule.worker_process import SIGN_SECONDS, Reporter, pass_on_warnings
-from harness.support import HarnessError
+from harness.support import HarnessError, UsageError
 from harness.tasks import Task
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class CellActor:
         n_here: number of actors on this node: they share its memory and, without GPUs, its processor.
         is_limited: whether a cell may hold no more than an even share of this node's memory.
         grace: seconds without progress, beyond twice its budget, after which a cell is stopped.
+        deterministic: whether only kernels that repeat their results run.
     """
 
     def __init__(
@@ -76,7 +77,12 @@ class CellActor:
         n_here: int,
         is_limited: bool,
         grace: float = OWN_SHARE * GRACE_SECONDS,
+        *,
+        deterministic: bool = False,
     ) -> None:
+        if deterministic:
+            prepare_deterministic()
+        self._deterministic = deterministic
         self._grace = grace
         self._told: tuple[str, str] | None = None
         self._heard = threading.Event()
@@ -154,7 +160,11 @@ class CellActor:
             quiet_libraries()
             pass_on_warnings(lambda warned: self._said.put(warned))  # each cell has a queue of its own
             device = find_device(self._device_name).shared_by(self._n_sharing)
-            self._worker = Worker(device, None if self._cache is None else Path(self._cache))
+            why_not = failure_of(device)
+            if why_not is not None:
+                raise UsageError(f"{device.name} cannot be used: {why_not.rstrip('.')}.")
+            cache = None if self._cache is None else Path(self._cache)
+            self._worker = Worker(device, cache, deterministic=self._deterministic)
             self._worker.on_change = self._tell
         return self._worker
 

@@ -41,6 +41,7 @@ class RaySlot(Slot):
         cache: folder of the feature cache there; None keeps features in memory only.
         is_limited: whether a cell may hold no more than an even share of the node's memory.
         is_local: whether the node is this machine, and ends with this process.
+        deterministic: whether only kernels that repeat their results run.
         limits: limits on a cell.
 
     Attributes:
@@ -57,6 +58,7 @@ class RaySlot(Slot):
         *,
         is_limited: bool,
         is_local: bool,
+        deterministic: bool,
         limits: Limits,
     ) -> None:
         super().__init__(limits)
@@ -68,7 +70,9 @@ class RaySlot(Slot):
         self._ray = ray
         self._is_local = is_local
         grace = limits.own_grace_seconds
-        self._actor = _start(ray, place, cache, is_limited=is_limited, is_local=is_local, grace=grace)
+        self._actor = _start(
+            ray, place, cache, is_limited=is_limited, is_local=is_local, grace=grace, deterministic=deterministic
+        )
         self._hello: Any = None
         self._stream: Any = None
         self._greet_at: float | None = None
@@ -202,7 +206,16 @@ def _process_ender(ray: Any, place: Place) -> Any:
     return ray.remote(end_process).options(num_cpus=0, scheduling_strategy=here)
 
 
-def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_local: bool, grace: float) -> Any:
+def _start(
+    ray: Any,
+    place: Place,
+    cache: str | None,
+    *,
+    is_limited: bool,
+    is_local: bool,
+    grace: float,
+    deterministic: bool,
+) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     variables = {"OMP_NUM_THREADS": str(place.n_threads)}
@@ -216,7 +229,7 @@ def _start(ray: Any, place: Place, cache: str | None, *, is_limited: bool, is_lo
         scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
         runtime_env={"env_vars": variables},
     )
-    return made.remote(place.device, cache, place.n_here, is_limited, grace)
+    return made.remote(place.device, cache, place.n_here, is_limited, grace, deterministic=deterministic)
 
 
 def _from_anywhere(files: BackboneFiles) -> BackboneFiles:

@@ -45,6 +45,7 @@ class RayWorkers(SlotWorkers):
         address: of a cluster: `auto` for one that this machine is part of, or `HOST:PORT`; None starts one here.
         n_workers: number of cells that may run at the same time, spread evenly over nodes; None is all that fit.
         cores_per_worker: cores of an actor; None divides a node's among the actors on it.
+        deterministic: whether only kernels that repeat their results run.
         limits: limits on a cell.
 
     Attributes:
@@ -59,12 +60,14 @@ class RayWorkers(SlotWorkers):
         address: str | None = None,
         n_workers: int | None = None,
         cores_per_worker: int | None = None,
+        deterministic: bool = False,
         limits: Limits | None = None,
     ) -> None:
         self.remarks: list[str] = []
         self._asked_for = (device, n_workers, cores_per_worker)
         self._cache = None if cache is None else str(cache.absolute())
         self._address = address
+        self._deterministic = deterministic
         self._limits = limits or Limits()
         self._ray: Any = None
         self._is_ours = False
@@ -117,7 +120,15 @@ class RayWorkers(SlotWorkers):
         self.remarks += remarks
         is_limited, is_local = self._limits.host_bytes is not None, self._address is None
         for place in places:
-            slot = RaySlot(self._ray, place, self._cache, is_limited=is_limited, is_local=is_local, limits=self._limits)
+            slot = RaySlot(
+                self._ray,
+                place,
+                self._cache,
+                is_limited=is_limited,
+                is_local=is_local,
+                deterministic=self._deterministic,
+                limits=self._limits,
+            )
             self._slots.append(slot)
             slot.greet(self._backbones)
 

@@ -36,6 +36,7 @@ from harness.schedule.messages import (
     ToWorker,
     Warned,
 )
+from harness.schedule.shares import Share
 from harness.tasks import Task
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def serve(
     connection: Connection,
     driver: int,
     output: Connection,
-    device_name: str,
+    share: Share,
+    expected: str | None,
     cache: str | None,
-    n_workers: int,
     grace: float,
 ) -> None:
     """Run cells until the connection ends.
@@ -69,9 +70,9 @@ def serve(
         connection: to the driver.
         driver: process number of the driver.
         output: where everything printed goes.
-        device_name: `auto`, `cpu` or `cuda`.
+        share: part of the machine that it gets.
+        expected: name of the device of the process that this one replaces; None if it is the first.
         cache: folder of the feature cache; None keeps features in memory only.
-        n_workers: how many share the device; the host's threads are divided among them.
         grace: seconds without progress, beyond twice its budget, after which a cell is cut.
     """
     _end_with(driver)
@@ -80,20 +81,24 @@ def serve(
     _redirect(output.fileno())
 
     from harness.backbones import load_backbone
-    from harness.measure import available_threads, find_device
+    from harness.measure import failure_of, find_device
     from harness.running import Worker
     from harness.support import HarnessError, UsageError, quiet_libraries
 
     quiet_libraries()
     channel = _Channel(connection)
-    if n_workers > 1:  # before torch is imported, which reads it once
-        os.environ["OMP_NUM_THREADS"] = str(max(1, available_threads() // n_workers))
+    share.take()
     try:
-        device = find_device(device_name).shared_by(n_workers)
+        device = find_device(share.device).shared_by(share.n_sharing)
+        why_not = failure_of(device)
+        if why_not is not None:
+            raise UsageError(f"{device.name} cannot be used: {why_not.rstrip('.')}.")
+        if expected not in (None, device.name):
+            raise UsageError(f"A new worker found the device '{device.name}' in place of '{expected}'.")
     except UsageError as error:
         channel.send(Ready(None, str(error)))
         return
-    worker = Worker(device, Path(cache) if cache is not None else None)
+    worker = Worker(device, Path(cache) if cache is not None else None, deterministic=share.deterministic)
     channel.send(Ready(device))
     pass_on_warnings(channel.send)
     worker.on_change = lambda: channel.tell(worker.standing())

@@ -6,6 +6,8 @@ from .arguments import real_number as real_number
 from .arguments import several as several
 from .arguments import whole_number as whole_number
 from .arguments import wrong_argument as wrong_argument
+from .aside import aside_meters as aside_meters
+from .aside import put_aside as put_aside
 from .durations import describe_duration as describe_duration
 from .durations import parse_duration as parse_duration
 from .errors import DataError as DataError

@@ -50,6 +50,9 @@ def train_with_trainer(
     batch_size: int = 16,
     lora_rank: int | None = None,
     learning_rate: float = 5e-5,
+    max_length: int = 128,
+    adapter_dropout: float = 0.0,
+    warm_up: bool = False,
 ) -> Trained:
     """Fine-tune with `transformers.Trainer`.
 
@@ -59,9 +62,13 @@ def train_with_trainer(
         batch_size: rows of a step.
         lora_rank: of peft's LoRA, in the places that peft chooses; None trains everything.
         learning_rate: its peak; the Trainer's own default unless it is given.
+        max_length: most tokens of a text.
+        adapter_dropout: dropout rate of LoRA; the head's is 0.1, as the harness's.
+        warm_up: pass the longest rows forward and backward first, as the harness does, and start the clock where the
+            loop starts. Without it, the clock includes the first step's kernels and the Trainer's own preparations.
     """
     from datasets import Dataset
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+    from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -73,10 +80,12 @@ def train_with_trainer(
     if lora_rank is not None:
         from peft import LoraConfig, TaskType, get_peft_model
 
-        config = LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=lora_rank, lora_alpha=16, lora_dropout=0.0)
+        config = LoraConfig(
+            task_type=TaskType.FEATURE_EXTRACTION, r=lora_rank, lora_alpha=16, lora_dropout=adapter_dropout
+        )
         transformer = get_peft_model(transformer, config)
     model = PooledModel(transformer, head.to(device.torch_device()), files.pooling)
-    encoded = backbone.tokenizer([task.train.texts[row] for row in index], truncation=True, max_length=128)
+    encoded = backbone.tokenizer([task.train.texts[row] for row in index], truncation=True, max_length=max_length)
     rows = Dataset.from_dict(
         {
             "input_ids": encoded["input_ids"],
@@ -104,10 +113,21 @@ def train_with_trainer(
             train_dataset=rows,
             data_collator=DataCollatorWithPadding(backbone.tokenizer),
         )
-        started = time.perf_counter()
+        started = [time.perf_counter()]
+
+        class Clock(TrainerCallback):  # type: ignore[misc]
+            def on_train_begin(self, *_: object, **__: object) -> None:
+                device.synchronise()
+                started[0] = time.perf_counter()
+
+        if warm_up:
+            longest = sorted(rows, key=lambda row: -len(row["input_ids"]))[:batch_size]
+            _pass_once(trainer, longest, bf16=tuned, device=device)
+            trainer.add_callback(Clock())
         trainer.train()
-        seconds = time.perf_counter() - started
-    tokens = backbone.tokenizer(list(task.test.texts), truncation=True, max_length=128)["input_ids"]
+        device.synchronise()
+        seconds = time.perf_counter() - started[0]
+    tokens = backbone.tokenizer(list(task.test.texts), truncation=True, max_length=max_length)["input_ids"]
     logits = model.predict_logits(
         [np.asarray(row, dtype=np.int32) for row in tokens],
         task.n_outputs,
@@ -116,3 +136,15 @@ def train_with_trainer(
         precision=device.precision("auto"),
     )
     return Trained(seconds, float((logits.argmax(1) == task.test_labels).mean()))
+
+
+def _pass_once(trainer: Any, rows: list[dict[str, Any]], *, bf16: bool, device: Device) -> None:
+    """Pass rows forward and backward: kernels are chosen and memory is taken; weights and random state stay."""
+    there = device.torch_device()
+    batch = {name: value.to(there) for name, value in trainer.data_collator(rows).items()}
+    with torch.random.fork_rng(devices=[there] if there.type == "cuda" else []):
+        with torch.autocast(there.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = trainer.model.train()(**batch)["loss"]
+        loss.backward()
+    trainer.model.zero_grad(set_to_none=True)
+    device.synchronise()

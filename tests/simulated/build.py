@@ -54,7 +54,5 @@ def _command() -> list[str]:
     assert spec.origin is not None
     torch = Path(spec.origin).parent
     folders = [torch / "include", torch / "include" / "torch" / "csrc" / "api" / "include"]
-    flags = [f"-I{folder}" for folder in folders]
-    return ["g++", "-shared", "-fPIC", "-O0", "-std=c++20", "-w", *flags, str(SOURCE), f"-L{torch / 'lib'}", "-lc10"] + [
-        "-ltorch_cpu"
-    ]
+    flags = ["-shared", "-fPIC", "-O0", "-std=c++20", "-w", *(f"-I{folder}" for folder in folders)]
+    return ["g++", *flags, str(SOURCE), f"-L{torch / 'lib'}", "-lc10", "-ltorch_cpu"]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-import harness.features.encode as encode
+import harness.features.shape as shape
 import harness.running.worker as running
 import harness.training.loop as loop
 from harness.backbones.locate import BackboneFiles, locate_backbone
@@ -40,8 +40,13 @@ from tests.toy_kinds import TOYS, architectures_of, toy_task
 from tests.toys import plan_one, save_tiny_bert, write_toy_table
 
 ARCHITECTURES = {"encoder": save_tiny_bert, "causal": save_tiny_llama, "sequence-to-sequence": save_tiny_t5}
-CURVE_POINTS = 2
-"""Points of a curve: most steps of a brief fit lie between two of them."""
+MODELS = {"encoder": "AutoModel", "causal": "AutoModelForCausalLM", "sequence-to-sequence": "AutoModelForSeq2SeqLM"}
+
+SHORT = {**BRIEF, "min_steps": 4, "max_steps": 4}
+"""Settings of a fit of few steps, of which all but the first are counted."""
+
+CHANGE_THE_BACKBONE = {"full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"}
+"""Methods that train every pretrained weight, and so leave nothing that another cell could use."""
 
 
 def all_cases() -> list[str]:
@@ -93,16 +98,31 @@ def tasks(folder: Path) -> Iterator[tuple[str, Task]]:
         yield name, toy_task(name, folder)
 
 
+def resident_bytes(files: BackboneFiles) -> int:
+    """Return the bytes of a backbone that computes in bfloat16: 2 for a number of a product's matrix, else 4.
+
+    A language model counts with its head and its decoder, since some methods need them.
+    """
+    import transformers
+
+    build = getattr(transformers, MODELS[files.architecture])
+    with torch.device("meta"):
+        model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    numbers = [value.numel() * (2 if id(value) in matrices else 4) for value in model.parameters()]
+    return sum(numbers) + sum(value.nbytes for value in model.buffers())
+
+
 def prepare() -> None:
     """Make cells brief: the simulation shows no times."""
-    getattr(encode, "ENCODE_ROWS", {})["cuda"] = 16
+    shape.ENCODE_ROWS["cuda"] = 16
     running.matrix_rate = lambda *_: None  # type: ignore[attr-defined]
-    loop._CURVE_POINTS = CURVE_POINTS
+    loop._CURVE_POINTS = 1
 
 
 def run_cell(worker: Worker, task: Task, files: BackboneFiles, name: str) -> tuple[Record, Watcher] | None:
     """Run one cell and count what it does; None if the method does not serve the task."""
-    method = configured(methods.get(name), **BRIEF)
+    method = configured(methods.get(name), **SHORT)
     if method.why_not(task, files, "cuda") is not None:
         return None
     used = files if method.serves else None

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-from collections import defaultdict
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 import torch._dynamo  # before torch.cuda is changed: it looks for kernels that are not there
 
-with suppress(ImportError):  # while no GPU is there it registers what computes on a CPU
-    import bitsandbytes  # noqa: F401
-
 from tests.simulated import tensor
+
+with suppress(ImportError):  # while no GPU is there bitsandbytes registers what computes on a CPU
+    from tests.simulated import four_bits  # noqa: F401
+
 from tests.simulated.state import STATE
 
 NAME = "Simulated GPU"
@@ -147,24 +147,8 @@ def _put_tensors() -> None:
         pinned._is_pinned = True  # type: ignore[attr-defined]
         return pinned
 
-    original = torch.nn.Module._apply
-
-    def apply(self: torch.nn.Module, fn: Any, recurse: bool = True) -> torch.nn.Module:
-        """Tie again what was tied: a tensor of a subclass is replaced in each place, not changed."""
-        places = defaultdict(list)
-        for module in self.modules():
-            for name, value in module._parameters.items():
-                if value is not None:
-                    places[id(value)].append((module, name))
-        result = original(self, fn, recurse)
-        for (first, name), *others in places.values():
-            for module, other in others:
-                module._parameters[other] = first._parameters[name]
-        return result
-
     torch.Tensor.pin_memory = pin_memory  # type: ignore[method-assign,assignment]
-    torch.nn.Module._apply = apply  # type: ignore[method-assign]
-    torch.inference_mode = lambda mode=True: torch.no_grad()  # type: ignore  # a subclass has no inference tensors
+    torch.inference_mode = lambda *_, **__: torch.no_grad()  # type: ignore  # a subclass has no inference tensors
 
 
 def _start_threads_with_it() -> None:

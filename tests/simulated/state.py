@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GIB = 2**30
-ASSERTED = "CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."
+ASSERTED = (
+    "CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."
+)
 
 
 class State:
@@ -88,9 +90,10 @@ class State:
         if block is None:
             n_bytes = storage.nbytes()
             if self.allocated[device] + n_bytes > self.capacity:
+                free = self.capacity - self.allocated[device]
                 raise torch.OutOfMemoryError(
-                    f"CUDA out of memory. Tried to allocate {n_bytes / GIB:.2f} GiB. GPU {device} has a total capacity of "
-                    f"{self.capacity / GIB:.2f} GiB of which {(self.capacity - self.allocated[device]) / GIB:.2f} GiB is free."
+                    f"CUDA out of memory. Tried to allocate {n_bytes / GIB:.2f} GiB. GPU {device} has a total capacity "
+                    f"of {self.capacity / GIB:.2f} GiB of which {free / GIB:.2f} GiB is free."
                 )
             block = self._blocks[storage._cdata] = _Block(self, device, n_bytes)
         return block

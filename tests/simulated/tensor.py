@@ -17,7 +17,19 @@ WAITS = {
 """Operations whose result, or the shape of it, the host must know."""
 
 STARTS_NOTHING = {
-    *("view", "_unsafe_view", "expand", "t", "transpose", "permute", "slice", "select", "unsqueeze", "squeeze", "detach"),
+    *(
+        "view",
+        "_unsafe_view",
+        "expand",
+        "t",
+        "transpose",
+        "permute",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "detach",
+    ),
     *("detach_", "alias", "as_strided", "split", "split_with_sizes", "chunk", "unbind", "unfold", "diagonal", "set_"),
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_reshape_alias"),
     *("is_pinned", "is_same_size", "_local_scalar_dense"),
@@ -64,7 +76,7 @@ class SimulatedTensor(torch.Tensor):
         made.inner, made.block = inner, block
         return made
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -170,7 +182,8 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if asked is not None and asked.type != "cuda":
         return out
     wrapped = pytree.tree_map_only(torch.Tensor, lambda value: SimulatedTensor(value, index), out)
-    if func._schema.is_mutable or any(argument.alias_info is not None for argument in func._schema.arguments):
+    is_alias = any(argument.alias_info is not None for argument in func._schema.arguments)
+    if func._schema.is_mutable or (is_alias and all(type(value) is SimulatedTensor for value in there)):
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
     return wrapped
 
@@ -214,16 +227,14 @@ def _copy_between(func: Any, target: Any, source: Any, non_blocking: bool = Fals
 
 
 def _count_upload(source: torch.Tensor, non_blocking: bool) -> None:
-    if not non_blocking:
+    if not non_blocking and source.numel() > 0:
         STATE.wait("copy to the device")
     elif not getattr(source, "_is_pinned", False):
         STATE.staged += 1
     STATE.launch()
 
 
-def _check_devices(
-    func: Any, name: str, args: Any, tensors: list[torch.Tensor], there: list[SimulatedTensor]
-) -> None:
+def _check_devices(func: Any, name: str, args: Any, tensors: list[torch.Tensor], there: list[SimulatedTensor]) -> None:
     """Refuse tensors of two devices; single numbers and indices may lie on the host."""
     for value in tensors if there else ():
         if isinstance(value, SimulatedTensor):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.backbones import Backbone
+    from harness.backbones import Backbone, Weights
     from harness.features import TokenIds, Tokens
     from harness.training.inputs import Inputs
     from harness.training.model import AdaptedModel
@@ -98,8 +98,19 @@ class AnswerForm(ABC):
     n_scores: int | None = None
 
     def pretrained(self, bench: Workbench, device: torch.device) -> nn.Module:
-        """Return a fresh copy of the transformer to adapt."""
+        """Return a fresh copy of the transformer to train throughout, float32."""
         return bench.some_backbone.fresh(device)
+
+    def shared(
+        self, bench: Workbench, device: torch.device, precision: Precision, weights: Weights, *, exact: bool = False
+    ) -> nn.Module:
+        """Return a copy of the transformer to adapt, whose frozen weights are those that all cells share.
+
+        A form that brings its own `pretrained` gets that.
+        """
+        if type(self).pretrained is not AnswerForm.pretrained:
+            return self.pretrained(bench, device)
+        return bench.some_backbone.shared(device, precision, weights, exact=exact)
 
     def random(self, bench: Workbench, device: torch.device) -> nn.Module:
         """Return the same transformer with random weights, from torch's generator."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from harness.backbones import Weights
     from harness.training.generative import GenerativeModel
     from harness.training.inputs import Inputs
     from harness.training.model import AdaptedModel
@@ -30,8 +31,14 @@ class GeneratedText(AnswerForm):
     enters_blocks = False
 
     def pretrained(self, bench: Workbench, device: torch.device) -> nn.Module:
-        """Return a fresh copy of the whole language model."""
+        """Return a fresh copy of the whole language model, float32."""
         return bench.some_backbone.fresh_language_model(device)
+
+    def shared(
+        self, bench: Workbench, device: torch.device, precision: Precision, weights: Weights, *, exact: bool = False
+    ) -> nn.Module:
+        """Return a copy of the whole language model, whose frozen weights are those that all cells share."""
+        return bench.some_backbone.shared_language_model(device, precision, weights, exact=exact)
 
     def random(self, bench: Workbench, device: torch.device) -> nn.Module:
         """Return the same language model with random weights."""

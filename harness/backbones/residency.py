@@ -1,0 +1,138 @@
+"""The resident weights: one backbone on each device, made where something runs it and shared by whatever freezes it."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from harness.backbones.weights import Form, sharing, structural_copy, types_in
+from harness.support import put_aside
+
+if TYPE_CHECKING:
+    from harness.backbones.model import Backbone
+
+
+class Resident:
+    """A backbone's frozen weights on a device, in one form.
+
+    Args:
+        backbone: the backbone, whose models on the host hold the values.
+        device: where the weights lie.
+        form: how they are stored.
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device, form: Form) -> None:
+        self.backbone = backbone
+        self.device = device
+        self.form: Form = form
+        self.parameters: dict[int, nn.Parameter] = {}
+        self.models: dict[int, nn.Module] = {}
+
+    def model(self, host: nn.Module) -> nn.Module:
+        """Return a model of the host in this form, made the first time; models share the parameters that they can."""
+        made = self.models.get(id(host))
+        if made is None:
+            with put_aside():
+                types = types_in(host, self.form)
+                made = structural_copy(host, lambda value: self._parameter(value, types[id(value)]), self.device)
+                made.eval()
+            self.models[id(host)] = made
+        return made
+
+    def _parameter(self, host: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
+        known = self.parameters.get(id(host))
+        if known is None or known.dtype is not dtype:
+            known = self.parameters[id(host)] = sharing(host, moved=host.detach().to(self.device, dtype))
+        return known
+
+
+_RESIDENT: dict[torch.device, Resident] = {}
+
+
+def resident(backbone: Backbone, host: nn.Module, device: torch.device, form: Form) -> nn.Module:
+    """Return a backbone's model on the host as a frozen model on a device; weights of another backbone are dropped.
+
+    On a CPU it is the model on the host itself where its parameters have the types of the form already.
+
+    Args:
+        backbone: the backbone.
+        host: its transformer or its language model, as stored.
+        device: where the model runs.
+        form: how its weights are stored.
+    """
+    present = _RESIDENT.get(device)
+    fits = device.type == "cpu" and _has_form(host, form)
+    if present is not None and (present.backbone is not backbone or (present.form != form and not fits)):
+        del present
+        drop_resident(device)
+    if fits:
+        return host
+    return _RESIDENT.setdefault(device, Resident(backbone, device, form)).model(host)
+
+
+def drop_resident(device: torch.device) -> None:
+    """Free the resident weights of a device, unless something still uses them."""
+    if device in _RESIDENT:
+        with put_aside():
+            del _RESIDENT[device]
+            gc.collect()
+
+
+def _has_form(host: nn.Module, form: Form) -> bool:
+    types = types_in(host, form)
+    return all(value.dtype is types[id(value)] for value in host.parameters())
+
+
+def shared_copy(frozen: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of a resident model with modules of its own, all of whose parameters share its memory."""
+    return structural_copy(frozen, sharing, device)
+
+
+def trainable_copy(backbone: Backbone, host: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of a model on the host, all float32, on `device`; the device's resident weights are dropped.
+
+    Values come from the resident weights where these are exact, and each of those is freed once it is copied, so that
+    the device never holds two whole models. On a CPU the resident weights stay: they are no copy where forms agree.
+    """
+    if device.type == "cpu":
+        return structural_copy(host, lambda value: _float32(value, device), device)
+    present = _RESIDENT.get(device)
+    if present is not None and present.backbone is not backbone:
+        drop_resident(device)
+        present = None
+    there = present.parameters if present is not None else {}
+    if present is not None:
+        with put_aside():
+            present.models.clear()
+            del _RESIDENT[device]
+            gc.collect()
+
+    def take(value: nn.Parameter) -> nn.Parameter:
+        known = there.get(id(value))
+        exact = known is not None and known.dtype in (torch.float32, value.dtype)
+        made = _float32(known if known is not None and exact else value, device)
+        if known is not None:
+            with put_aside():
+                del known
+                there.pop(id(value))
+        return made
+
+    made = structural_copy(host, take, device)
+    with put_aside():
+        there.clear()
+    return made
+
+
+def _float32(value: nn.Parameter, device: torch.device) -> nn.Parameter:
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    return nn.Parameter(value.detach().to(device, dtype, copy=True), requires_grad=False)
+
+
+def versions(backbone: Backbone) -> int:
+    """Return the number of in-place writes to a backbone's weights, on the host or through what shares them."""
+    models = [backbone.pristine]
+    models += [model for known in _RESIDENT.values() if known.backbone is backbone for model in known.models.values()]
+    return sum(value._version for model in models for value in model.parameters())

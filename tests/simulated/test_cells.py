@@ -1,0 +1,59 @@
+"""Every method on every kind of task: nothing is misplaced, no step waits, no byte is hidden or left behind."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from harness.measure.device import find_device
+from harness.methods import methods
+from harness.running.worker import Worker
+from tests.simulated import cells
+
+REPRESENTATIVES = ("full", "lora", "linear-probe", "few-shot")
+"""Methods that run by default on every kind and architecture; the others run there as slow tests."""
+
+
+def cases() -> Iterator[ParameterSet]:
+    """Yield all cases; by default each method runs on the first architecture that it serves."""
+    for case in cells.all_cases():
+        kind, architecture, name = case.split("/")
+        serves = [one for one in cells.ARCHITECTURES if one in methods.get(name).serves] or ["encoder"]
+        is_first = kind == "classification" and architecture == serves[0]
+        marks = [] if is_first or name in REPRESENTATIVES else [pytest.mark.slow]
+        yield pytest.param(case, id=case, marks=marks)
+
+
+@functools.cache
+def laboratory() -> dict[str, Any]:
+    """Return the tasks and tiny backbones, made once, and one worker for each pair of them."""
+    cells.prepare()
+    folder = Path(tempfile.mkdtemp())
+    return {"tasks": dict(cells.tasks(folder)), "backbones": cells.tiny_backbones(folder)}
+
+
+@functools.lru_cache(maxsize=1)  # as a run does: the cells of a task and a backbone follow each other
+def worker(kind: str, architecture: str) -> Worker:
+    return Worker(find_device("cuda"), None)
+
+
+@pytest.mark.parametrize("case", list(cases()))
+def test_a_cell_on_the_device(case: str) -> None:
+    kind, architecture, name = case.split("/")
+    lab = laboratory()
+    found = cells.run_cell(worker(kind, architecture), lab["tasks"][kind], lab["backbones"][architecture], name)
+    if found is None:
+        return  # planned as unsupported
+    seen = cells.summary(*found)
+    assert seen["status"] == "ok", seen["error"]
+    assert not seen["waits"], f"{seen['n_steps']} steps wait for the device: {seen['waits']}"
+    assert seen["hidden_bytes"] == 0, f"{seen['hidden_bytes']:,} bytes lay on the device before the meter, uncounted"
+    assert seen["unrecorded_bytes"] == 0, f"the record lacks {seen['unrecorded_bytes']:,} bytes of the true peak"
+    allowed = 0 if name in cells.CHANGE_THE_BACKBONE else cells.resident_bytes(lab["backbones"][architecture])
+    assert seen["left_bytes"] <= allowed, f"{seen['left_bytes']:,} bytes are left; one backbone takes {allowed:,}"
