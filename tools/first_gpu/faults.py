@@ -25,7 +25,7 @@ def after_a_fault(trial: Trial) -> None:
     labels[3] = 7
     bad = dataclasses.replace(good, train_labels=labels, spec=good.spec.model_copy(update={"name": "bad"}))
     cells = [(bad, "full"), (good, "linear-probe"), (good, "lora"), (good, "majority")]
-    found = {}
+    found: dict[str, str] = {}
     began = time.perf_counter()
     with LocalWorkers("cuda", None) as workers:
         for task, name in cells:

@@ -28,7 +28,7 @@ def launches(trial: Trial) -> None:
             with profile(activities=[ProfilerActivity.CUDA]) as seen:
                 trial.run(worker, task, files, name, budget=Budget(steps=steps))
             events: list[Any] = list(seen.events() or ())
-            there = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+            there = [event for event in events if event.device_type.name == "CUDA"]
             counts.append((len(there), sum(event.device_time for event in there)))
         names = {event.name for event in there}
         trial.say(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from harness.backbones import load_backbone
+from harness.backbones import Architecture, load_backbone
 from harness.measure.meters import Meters
 from harness.methods import methods
 from harness.records import Budget
@@ -19,8 +19,8 @@ from harness.tasks import kinds
 from harness.testing import lab
 from tools.first_gpu.trial import Trial
 
-BRIEF = {"min_steps": 6, "epochs": 1, "n_pairs": 1, "max_steps": 6}
-CASES = (
+BRIEF: Final[dict[str, Any]] = {"min_steps": 6, "epochs": 1, "n_pairs": 1, "max_steps": 6}
+CASES: Final[tuple[tuple[str, Architecture], ...]] = (
     *(("classification", "encoder"), ("classification", "causal"), ("generation", "causal")),
     *(("question-answering", "encoder"), ("multiple-choice", "encoder"), ("translation", "sequence-to-sequence")),
 )
@@ -86,7 +86,7 @@ def methods_in_small(trial: Trial) -> None:
             if time.perf_counter() > until:
                 failed.append("time was up")
                 break
-            settings = {key: value for key, value in BRIEF.items() if key in methods.get(name).model_fields}
+            settings: dict[str, Any] = {key: value for key, value in BRIEF.items() if key in methods.get(name).model_fields}
             planned = trial.plan(task, files, name, size="24", **settings)
             if planned.unsupported is not None:
                 continue

@@ -44,6 +44,8 @@ def in_context(trial: Trial) -> None:
     """Answer with demonstrations, and without, on a model of a billion."""
     files, worker = trial.checkpoint("llama-3.2-1b-like"), trial.worker()
     task = trial.task(64, 8 if trial.is_dry else 256, 48)
+    names = ("good", "first")  # words of the shapes' tokenizer
+    task = dataclasses.replace(task, label_names=names, spec=task.spec.model_copy(update={"label_names": names}))
     for name in ("zero-shot", "few-shot"):
         record = trial.run(worker, task, files, name)
         seconds = record.cost.predict_seconds or 0.0
