@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from harness.backbones.room import check_room
 from harness.measure import gpus, nvml
 from harness.measure.device import Device, find_device, gpu_numbers
 from harness.measure.gpus import Driver, ListedGpu, gpu_masks, nvidia_driver
@@ -25,7 +27,7 @@ from harness.schedule.prepare import Prepared
 from harness.schedule.shares import Share, plan_shares
 from harness.schedule.slot import Limits
 from harness.store.store import Store
-from harness.support.errors import UsageError
+from harness.support.errors import OutOfMemoryError, UsageError
 from harness.tasks import Task
 from tests.executors import Quiet
 from tests.planted import Planted
@@ -415,6 +417,27 @@ def test_the_driver_is_asked_about_the_workers_own_gpu(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: facts)
     found = nvml.current_gpu.__wrapped__()
     assert (None if found is None else found._handle) == handle
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "dtype", "refused"),
+    [(9, torch.float32, False), (7, torch.float32, True), (7, torch.bfloat16, False), (3, torch.bfloat16, True)],
+)
+def test_weights_larger_than_the_gpu_are_refused_before_they_are_moved(
+    gigabytes: int, dtype: torch.dtype, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = type("Facts", (), {"total_memory": gigabytes * 10**9})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: facts)
+    with torch.device("meta"):  # 2 billion parameters: 8 GB in float32, 4 in bfloat16
+        model = torch.nn.Linear(40_000, 50_000)
+    types = {id(value): dtype for value in model.parameters()}
+    parameters = list(model.parameters())
+    expected = pytest.raises(OutOfMemoryError, match=r"'big' take .* Try qlora") if refused else contextlib.nullcontext()
+    with expected as caught:
+        check_room("big", parameters, types, torch.device("cuda"))
+    if refused and caught is not None:
+        assert ("precision=bf16" in str(caught.value)) == (dtype is torch.float32)
+    check_room("big", parameters, types, torch.device("cpu"))
 
 
 def test_records_state_how_torch_computed(toy: Task, cpu: Device) -> None:
