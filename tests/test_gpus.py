@@ -10,15 +10,19 @@ from collections import deque
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
+from harness.backbones.locate import BackboneFiles
 from harness.backbones.room import check_room
 from harness.measure import gpus, nvml
 from harness.measure.device import Device, find_device, gpu_numbers
 from harness.measure.gpus import Driver, ListedGpu, gpu_masks, nvidia_driver
 from harness.measure.memory import memory_bytes_of
-from harness.records.record import Record
+from harness.measure.numerics import numerics_of
+from harness.methods.configure import parse_methods
+from harness.records.record import Budget, Record
 from harness.schedule import local
 from harness.schedule.drive import run_cells
 from harness.schedule.local import LocalWorkers
@@ -432,7 +436,9 @@ def test_weights_larger_than_the_gpu_are_refused_before_they_are_moved(
         model = torch.nn.Linear(40_000, 50_000)
     types = {id(value): dtype for value in model.parameters()}
     parameters = list(model.parameters())
-    expected = pytest.raises(OutOfMemoryError, match=r"'big' take .* Try qlora") if refused else contextlib.nullcontext()
+    expected = (
+        pytest.raises(OutOfMemoryError, match=r"'big' take .* Try qlora") if refused else contextlib.nullcontext()
+    )
     with expected as caught:
         check_room("big", parameters, types, torch.device("cuda"))
     if refused and caught is not None:
@@ -446,7 +452,30 @@ def test_records_state_how_torch_computed(toy: Task, cpu: Device) -> None:
         "deterministic": False,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+    assert not torch.are_deterministic_algorithms_enabled()  # in this process; a run sets it in its workers
     on_gpu = dataclasses.replace(cpu, kind="cuda")
-    from harness.measure.numerics import numerics_of
-
     assert numerics_of(on_gpu).items() >= {"tf32": False, "cudnn_benchmark": False, "deterministic": False}.items()
+
+
+def test_deterministic_kernels_are_part_of_the_provenance_and_not_of_the_identity(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path
+) -> None:
+    """On a CPU the kernels are the same, and so are the scores."""
+    planned = plan_one(toy, tiny, parse_methods(["lora"])[0], size="24", budget=Budget(steps=3))
+    prepared = Prepared("gpus", (planned,), {toy.name: toy}, {toy.name: tiny}, cpu)
+    records = []
+    for deterministic in (False, True):
+        with (
+            LocalWorkers("cpu", None, deterministic=deterministic) as workers,
+            Store.open(tmp_path / f"{deterministic}.sqlite") as store,
+        ):
+            run_cells(prepared, store, Quiet(), workers)
+            records += list(store.records(with_predictions=True))
+    assert [record.status for record in records] == ["ok", "ok"]
+    assert [record.provenance.numerics["deterministic"] for record in records] == [False, True]
+    first, second = records
+    assert first.id == second.id
+    assert first.score == second.score
+    assert first.predictions is not None
+    assert second.predictions is not None
+    assert np.array_equal(first.predictions.confidence, second.predictions.confidence)
