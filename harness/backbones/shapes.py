@@ -24,6 +24,7 @@ _LLAMA: Final[dict[str, Any]] = {
     "vocab_size": 128256,
     "max_position_embeddings": 131072,
     "tie_word_embeddings": True,
+    "dtype": "bfloat16",
     "head_dim": 64,
     "num_key_value_heads": 8,
     "intermediate_size": 8192,
@@ -43,13 +44,8 @@ BACKBONE_SHAPES: Final[dict[str, dict[str, Any]]] = {
         **_LLAMA, "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128,
     },
     "llama-3.1-8b-like": {
-        **_LLAMA,
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "head_dim": 128,
-        "intermediate_size": 14336,
-        "tie_word_embeddings": False,
+        **_LLAMA, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "head_dim": 128,
+        "intermediate_size": 14336, "tie_word_embeddings": False,
     },
     "bert-base-like": {
         **_BERT, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,

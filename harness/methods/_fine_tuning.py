@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import numpy.typing as npt
 from pydantic import Field
@@ -95,6 +96,9 @@ class FineTuning(GradientMethod):
             compiling (counted as warm-up). Results are the same up to rounding.
         optimiser: `adamw` keeps two float32 moments for each trained number; `adamw-8bit` keeps them in 8 bits
             (bitsandbytes): 2 bytes instead of 8.
+        attention: implementation of attention: `auto` (transformers' choice, mostly `sdpa`), `sdpa` (torch's fused
+            kernels), `eager` (single operations), or `flash_attention_2` (a package for GPUs). Results are the same up
+            to rounding.
     """
 
     l2_start: float = Field(default=0.0, ge=0)
@@ -102,9 +106,10 @@ class FineTuning(GradientMethod):
     gradient_checkpointing: bool = False
     compile: bool = False
     optimiser: Optimiser = "adamw"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
 
     role: ClassVar[Role] = "fine-tuning"
-    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile", "optimiser"})
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile", "optimiser", "attention"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
     serves_own_forms: ClassVar[bool] = True
 
@@ -161,7 +166,7 @@ class FineTuning(GradientMethod):
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
-        reason = super().why_unsupported(kind, files, device)
+        reason = super().why_unsupported(kind, files, device) or self._why_no_flash_attention(device)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
         if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
@@ -171,6 +176,18 @@ class FineTuning(GradientMethod):
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
+
+    def _why_no_flash_attention(self, device: str) -> str | None:
+        if self.attention != "flash_attention_2":
+            return None
+        instead = "use attention=auto, which takes torch's own flash kernels where no mask is needed."
+        if device == "cpu":
+            return f"attention=flash_attention_2 needs a GPU, and this cell runs on a CPU; {instead}"
+        if self.precision == "fp32":
+            return f"attention=flash_attention_2 computes in 16 bits, and precision is fp32; {instead}"
+        if importlib.util.find_spec("flash_attn") is None:
+            return f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
+        return None
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer that lacks the modules this method needs; called before `adapt`.
@@ -217,7 +234,7 @@ class FineTuning(GradientMethod):
         import torch
 
         from harness.backbones import make_masters
-        from harness.training import make_lean, quicken_dropout, set_dropout
+        from harness.training import make_lean, quicken_dropout, set_attention, set_dropout
 
         transformer = self.start(bench)
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
@@ -226,6 +243,7 @@ class FineTuning(GradientMethod):
             if self.transformer_dropout is not None:
                 set_dropout(transformer, self.transformer_dropout)
             self.check(transformer)
+            set_attention(transformer, self.attention)
             if self.gradient_checkpointing:
                 with warnings.catch_warnings():  # transformers is renaming it; the old name serves all versions
                     warnings.simplefilter("ignore", FutureWarning)

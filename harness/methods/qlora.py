@@ -9,6 +9,7 @@ from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods.base import method
 from harness.methods.bench import Bench
 from harness.methods.lora import Lora
+from harness.records import bytes_in_4_bits
 from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class QLora(Lora):
     targets: Literal["attention", "all-linear"] = "all-linear"
     quantisation: Literal["nf4", "fp4"] = "nf4"
     double_quantisation: bool = True
+
+    @property
+    def quantised_bytes(self) -> float:
+        """Bytes of a number in a 4-bit matrix, with its scales."""
+        return bytes_in_4_bits(double_quantisation=self.double_quantisation)
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also where bitsandbytes is missing or too old."""

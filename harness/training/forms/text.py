@@ -91,12 +91,15 @@ class GeneratedText(AnswerForm):
         there, pad_id = bench.device.torch_device(), bench.some_backbone.pad_id
         return GenerativeInputs(_generative(model), examples.sequences, pad_id=pad_id, compact=False, device=there)
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """Return the mean cross-entropy over the tokens to be predicted."""
+    def loss(self, outputs: Any, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+        """Return the mean cross-entropy over the tokens to be predicted; `outputs` are logits, or pending ones."""
         from torch.nn import functional
 
         from harness.training.generative import IGNORED
+        from harness.training.heads import PendingLogits
 
+        if isinstance(outputs, PendingLogits):
+            return outputs.mean_loss(targets, label_smoothing)
         return functional.cross_entropy(
             outputs.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
         )
