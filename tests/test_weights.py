@@ -130,7 +130,7 @@ def test_weights_that_are_not_of_the_device_are_refused(tiny: BackboneFiles) -> 
 
 
 ADAPTING = sorted(
-    name for name in methods.names() if issubclass(methods.get(name), FineTuning) and name not in ("from-scratch",)
+    name for name in methods.names() if issubclass(methods.get(name), FineTuning) and name != "from-scratch"
 )
 
 
