@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LLAMA: Final[dict[str, Any]] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
+    "dtype": "bfloat16",
     "hidden_act": "silu",
     "rms_norm_eps": 1e-5,
     "vocab_size": 128256,
@@ -53,7 +54,7 @@ BACKBONE_SHAPES: Final[dict[str, dict[str, Any]]] = {
         **_BERT, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
     },
 }  # fmt: skip
-"""Configurations by name; the sizes are those of the published models' own configurations."""
+"""Configurations by name; sizes and types of weights are those of the published models' own configurations."""
 
 COMMON_WORDS: Final = (
     *("the", "of", "and", "to", "in", "is", "for", "on", "with", "as", "by", "at", "from", "it", "an", "be", "this"),

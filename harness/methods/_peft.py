@@ -220,6 +220,10 @@ class SoftPrompt(PeftMethod):
 
         from harness.training import Stack
 
+        soft: Any = model.transformer
+        there = bench.device.torch_device()
+        # peft would copy them to the device in each step.
+        soft.prompt_tokens = {name: tokens.to(there) for name, tokens in soft.prompt_tokens.items()}
         stack = Stack(model.transformer)
         decodes = bench.kind.form == "text" and bench.files.architecture == "sequence-to-sequence"
         training = model.training
