@@ -115,7 +115,7 @@ class FeatureBatches(Batches):
         held = torch.from_numpy(np.ascontiguousarray(values)).to(device), torch.from_numpy(targets).to(device)
 
         def make(members: Ints) -> Batch:
-            chosen = torch.from_numpy(members).to(device)
+            (chosen,) = to_device((members,), device)
             return Batch((held[0][chosen],), held[1][chosen], len(members), 1, 0)
 
         super().__init__(make, len(values), lengths=None, batch_size=batch_size, seed=seed)

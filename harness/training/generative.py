@@ -74,14 +74,14 @@ class GenerativeModel(AdaptedModel):
             Shape (rows, places, vocabulary).
         """
         if not self.is_causal:
-            with padded_on_the_right():
+            with padded_on_the_right(self.transformer, ids.device):
                 outputs = self.transformer(
                     input_ids=ids, attention_mask=mask, decoder_input_ids=more, use_cache=False, return_dict=True
                 )
             return outputs.logits  # type: ignore[no-any-return]
         n_places = more.shape[1]
         some = self.some_logits(n_places)
-        with padded_on_the_right():
+        with padded_on_the_right(self.transformer, ids.device):
             outputs = self.transformer(input_ids=ids, attention_mask=mask, use_cache=False, return_dict=True, **some)
         return outputs.logits[:, -n_places:]  # type: ignore[no-any-return]
 

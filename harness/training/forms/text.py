@@ -40,6 +40,10 @@ class GeneratedText(AnswerForm):
         """Return a copy of the whole language model, whose frozen weights are those that all cells share."""
         return bench.some_backbone.shared_language_model(device, precision, weights, exact=exact)
 
+    def stored(self, bench: Workbench) -> nn.Module:
+        """Return a copy of the whole language model on the host, as stored."""
+        return bench.some_backbone.stored_language_model()
+
     def random(self, bench: Workbench, device: torch.device) -> nn.Module:
         """Return the same language model with random weights."""
         return bench.some_backbone.random_language_model(device)
