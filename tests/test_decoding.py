@@ -157,7 +157,7 @@ def test_beams_after_shared_tokens_are_those_after_whole_prompts(
 
 def test_shared_tokens_are_read_once_and_no_step_copies_what_is_kept(tiny_llama: BackboneFiles, cpu: Device) -> None:
     backbone = load_backbone(tiny_llama)
-    model = backbone.language_model(CPU).model
+    model: Any = backbone.language_model(CPU).model
     shared, prompts = prompts_that_share(21)
     shapes: list[tuple[int, ...]] = []
     kept: set[int] = set()

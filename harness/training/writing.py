@@ -116,12 +116,16 @@ def _runs(
     Nothing is shared where the model keeps something else, or where fewer than two prompts would gain.
     """
     order: Ints = np.argsort(lengths_of(prompts), kind="stable")
-    n_shared = 0 if shared is None else len(shared)
-    begins = np.array([len(ids) > n_shared and np.array_equal(ids[:n_shared], shared) for ids in prompts], dtype=bool)
-    if not n_shared or not model.is_causal or begins.sum() < 2:
+    if shared is None or not len(shared) or not model.is_causal:
         yield order, None
         return
-    assert shared is not None
+    n_shared = len(shared)
+    begins = np.array(
+        [len(prompts[row]) > n_shared and np.array_equal(prompts[row][:n_shared], shared) for row in order]
+    )
+    if begins.sum() < 2:
+        yield order, None
+        return
     try:
         cache = continuing_cache(count_kept_layers(model.transformer), None, keeps=True)
     except UnsupportedError:
@@ -129,8 +133,8 @@ def _runs(
         return
     ids = torch.from_numpy(np.asarray(shared, dtype=np.int64)[None]).to(device)
     model.transformer(input_ids=ids, past_key_values=cache, use_cache=True, **model.some_logits(1))
-    yield order[begins[order]], kept_keys(cache)
-    yield order[~begins[order]], None
+    yield order[np.flatnonzero(begins)], kept_keys(cache)
+    yield order[np.flatnonzero(begins == 0)], None
 
 
 def _generate(
@@ -195,7 +199,7 @@ def _read_rest(
     Padding on the right needs no mask while they are read, and keeps every token's position.
     """
     n_shared = past[0][0].shape[2]
-    rest = [np.asarray(ids[n_shared:-1], dtype=np.int64) for ids in prompts]
+    rest = [ids[n_shared:-1] for ids in prompts]
     lengths = [len(row) for row in rest]
     own = None
     if max(lengths) > 0:
