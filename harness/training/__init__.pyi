@@ -1,3 +1,5 @@
+from .attention import Attention as Attention
+from .attention import set_attention as set_attention
 from .adapter import WithAdapter as WithAdapter
 from .batches import Batch as Batch
 from .batches import Batches as Batches
@@ -30,8 +32,8 @@ from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .model import softmax as softmax
+from .optimisers import narrow_trained as narrow_trained
 from .pairs import PairInputs as PairInputs
-from .quantised import packed_bytes as packed_bytes
 from .quantised import quantise_linear_layers as quantise_linear_layers
 from .shared_keys import Past as Past
 from .shared_keys import continuing_cache as continuing_cache
