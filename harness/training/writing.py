@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from harness.backbones import rounding_cache
 from harness.features import TokenIds, lengths_of, pad
 from harness.measure import BatchLimit, Device, Precision, show_progress
 from harness.support import UnsupportedError
@@ -164,7 +165,7 @@ def _generate(
     if reply.stop:
         stops = EndsAt(reply.stop, tokenizer, n_given, reads_tails=reply.num_beams == 1)
         options = {**options, "stopping_criteria": StoppingCriteriaList([stops])}
-    cache = _cache(model, past, reply)
+    cache = _cache(model, past, reply, device)
     if cache is not None:
         options = {**options, "past_key_values": cache}
     if past is not None:
@@ -178,17 +179,20 @@ def _generate(
     return np.asarray(written[:, n_given:].cpu().numpy(), dtype=np.int64)
 
 
-def _cache(model: GenerativeModel, past: Past | None, reply: Reply) -> Any:
-    """Return an empty cache with room for the answers of a causal model; None where `transformers` makes its own.
+def _cache(model: GenerativeModel, past: Past | None, reply: Reply, device: torch.device) -> Any:
+    """Return an empty cache, with room for the answers of a causal model; None where `transformers` makes its own.
 
-    Beams change places, which copies a cache anyway.
+    Beams change places, which copies a cache anyway. Under autocast every cache rounds what it keeps.
     """
-    if not model.is_causal or reply.num_beams > 1:
-        return None if past is None else DynamicCache()
     try:
-        return roomy_cache(count_kept_layers(model.transformer), reply.max_new_tokens + (past is not None))
+        n_layers = count_kept_layers(model.transformer)
     except UnsupportedError:
         return None
+    if model.is_causal and reply.num_beams == 1:
+        return roomy_cache(n_layers, reply.max_new_tokens + (past is not None))
+    if torch.is_autocast_enabled(device.type):
+        return rounding_cache(model.transformer, torch.get_autocast_dtype(device.type))
+    return None if past is None else DynamicCache()
 
 
 def _read_rest(
