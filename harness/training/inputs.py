@@ -232,9 +232,7 @@ class BlockInputs(Inputs):
                     inputs.close(1.0)
         return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
-    def _encode(
-        self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision
-    ) -> torch.Tensor:
+    def _encode(self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision) -> torch.Tensor:
         """Return the states before the first trained block of all rows, one after another, and zeros for padding.
 
         Its shape is (tokens of all rows + 1, width).

@@ -140,7 +140,10 @@ def _mlp(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _is_gated(module: nn.Module) -> bool:
     parts = {name: type(part).__name__ for name, part in module.named_children()}
-    return set(parts) == {"gate_proj", "up_proj", "down_proj", "act_fn"} and parts["act_fn"] in ("SiLU", "SiLUActivation")
+    return set(parts) == {"gate_proj", "up_proj", "down_proj", "act_fn"} and parts["act_fn"] in (
+        "SiLU",
+        "SiLUActivation",
+    )
 
 
 def _attends_by_sdpa(module: Any) -> bool:
