@@ -175,6 +175,10 @@ class LowRankMethod(PeftMethod):
         whole = super().workload(n_train, budget, n_blocks)
         return dataclasses.replace(whole, additions=2.0 if self.targets == "attention" else 9.0)
 
+    def n_added(self, width: int, n_blocks: int) -> float:
+        """Return the parameters of two matrices of this rank for each adapted one, as wide as its input."""
+        return 2.0 * self.rank * self.workload(1, Budget(), n_blocks).additions * width * n_blocks
+
     def target_modules(self) -> str | None:
         """Return the targets in peft's form; None leaves the choice to `default_targets`."""
         return "all-linear" if self.targets == "all-linear" else None
