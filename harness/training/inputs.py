@@ -287,10 +287,10 @@ class BlockInputs(Inputs):
         lengths = self._lengths[items]
         places = np.arange(lengths.max())
         real = places < lengths[:, None]
-        chosen = np.where(real, self._starts[items][:, None] + places, self._starts[-1])  # the last row is zeros
-        chosen, mask, there = to_device((chosen, real.astype(np.int64), targets), self._device)
+        places = np.where(real, self._starts[items][:, None] + places, self._starts[-1])  # the last row is zeros
+        chosen, mask, there = to_device((places, real.astype(np.int64), targets), self._device)
         hidden = self._states[chosen]
-        return Batch((hidden, mask), there, len(items), len(places), n_tokens=int(lengths.sum()))
+        return Batch((hidden, mask), there, len(items), places.shape[1], n_tokens=int(lengths.sum()))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, computed from the given hidden states on."""

@@ -97,7 +97,7 @@ def _harness(task: Any, files: Any, device: Any, method: str, n_train: int) -> l
     record = Worker(device, None).run(Job(planned, files, "benchmark"), few)
     if record.status != "ok":
         raise RuntimeError(record.error)
-    return [point.train_loss for point in record.curve]
+    return [float(point.train_loss or 0.0) for point in record.curve]
 
 
 def _trainer(files: Any, ids: Any, labels: Any, batches: Batches, method: str, *, autocast: bool) -> list[float]:
