@@ -165,6 +165,13 @@ def run(patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
                             yield {"case": case, "seconds": time.perf_counter() - began, **summary(*found)}
 
 
+def library_bytes() -> int:
+    """Return the bytes of tables that bitsandbytes makes once and keeps."""
+    functional = sys.modules.get("bitsandbytes.functional")
+    tables = getattr(functional, "name2qmap", {}).values()
+    return sum(table.nbytes for table in tables if table.is_cuda)
+
+
 def summary(record: Record, watcher: Watcher) -> dict[str, Any]:
     """Return what a test asks of a cell."""
     cost = record.cost
@@ -178,9 +185,9 @@ def summary(record: Record, watcher: Watcher) -> dict[str, Any]:
         "waits": [[*place, n] for place, n in watcher.waits.most_common()],
         "waits_outside": [[*place, n] for place, n in (STATE.waits - watcher.waits).most_common(12)],
         "launches": max(watcher.steps, default=0),
-        "hidden_bytes": max(0, watcher.at_baseline - shared),
-        "unrecorded_bytes": max(0, watcher.highest - shared - (cost.peak_device_bytes or 0)),
-        "left_bytes": STATE.allocated[0],
+        "hidden_bytes": max(0, watcher.at_baseline - library_bytes() - shared),
+        "unrecorded_bytes": max(0, watcher.highest - library_bytes() - (cost.memory_bytes or 0)),
+        "left_bytes": STATE.allocated[0] - library_bytes(),
         "peak_bytes": cost.peak_device_bytes,
         "shared_weights_bytes": shared,
     }
