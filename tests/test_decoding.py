@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from harness.measure.device import Device
 from harness.methods import Method, methods
 from harness.tasks.base import FORMS, Reply, Task
 from harness.training.generative import GenerativeModel
-from harness.training.writing import write
+from harness.training.writing import EndsAt, write
 from tests.toys import plan_one
 
 CPU = torch.device("cpu")
@@ -112,3 +113,84 @@ def test_likelihoods_keep_their_identity(toy_kinds: dict[str, Task], tiny_llama:
         full: Method = methods.get("full")()
         before, after = (plan_one(toy_kinds[name], each, full).cell.version for each in (tiny_llama, files))
         assert after - before == n_versions
+
+
+CAUSAL = (
+    *("gpt2", "opt", "gpt_neox", "falcon", "bloom", "phi", "llama", "mistral"),
+    *("qwen2", "qwen3", "gemma", "gemma2", "gemma3", "mamba"),
+)
+
+
+def prompts_that_share(n_shared: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Prompts of many lengths, longer than a sliding window of 16; two do not begin like the others."""
+    generator = np.random.default_rng(3)
+    shared = generator.integers(6, 20, n_shared).astype(np.int32)
+    ends = [generator.integers(6, 20, length).astype(np.int32) for length in (1, 1, 2, 5, 9, 9, 14)]
+    others = [generator.integers(6, 20, length).astype(np.int32) for length in (4, 30)]
+    return shared, [*(np.concatenate([shared, end]) for end in ends), *others]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_answers_after_shared_tokens_are_those_of_a_greedy_loop(
+    name: str, find: Callable[[str], BackboneFiles], cpu: Device
+) -> None:
+    backbone = load_backbone(find(name))
+    model, tokenizer = backbone.language_model(CPU).model, backbone.tokenizer
+    shared, prompts = prompts_that_share(21)
+    reply = Reply(max_new_tokens=8, num_beams=1, stop=())
+    written = write(GenerativeModel(model, is_causal=True), prompts, tokenizer, reply, cpu, "fp32", shared)[0]
+    expected = [greedy(model, ids.tolist(), 8, tokenizer.eos_token_id, is_causal=True) for ids in prompts]
+    assert written == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
+
+
+@pytest.mark.parametrize("n_shared", [1, 12])
+def test_beams_after_shared_tokens_are_those_after_whole_prompts(
+    n_shared: int, find: Callable[[str], BackboneFiles], cpu: Device
+) -> None:
+    backbone = load_backbone(find("llama"))
+    model = GenerativeModel(backbone.language_model(CPU).model, is_causal=True)
+    shared, prompts = prompts_that_share(n_shared)
+    reply = Reply(max_new_tokens=8, num_beams=3, stop=("refund",))
+    apart, together = (write(model, prompts, backbone.tokenizer, reply, cpu, "fp32", some) for some in (None, shared))
+    assert apart == together
+
+
+def test_shared_tokens_are_read_once_and_no_step_copies_what_is_kept(tiny_llama: BackboneFiles, cpu: Device) -> None:
+    backbone = load_backbone(tiny_llama)
+    model = backbone.language_model(CPU).model
+    shared, prompts = prompts_that_share(21)
+    shapes: list[tuple[int, ...]] = []
+    kept: set[int] = set()
+
+    def note(_: Any, __: Any, given: dict[str, Any], outputs: Any) -> None:
+        shapes.append(tuple(given["input_ids"].shape))
+        kept.update(layer.keys.data_ptr() for layer in outputs.past_key_values.layers if shapes[-1] == (7, 1))
+
+    hook = model.register_forward_hook(note, with_kwargs=True)
+    reply = Reply(max_new_tokens=6, num_beams=1, stop=())
+    write(GenerativeModel(model, is_causal=True), prompts[:7], backbone.tokenizer, reply, cpu, "fp32", shared)
+    hook.remove()
+    assert shapes == [(1, 21), (7, 13), *[(7, 1)] * (len(shapes) - 2)]
+    assert len(shapes) > 4
+    assert len(kept) == model.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2", "t5"])
+def test_ends_of_rows_tell_where_a_stop_is(name: str, find: Callable[[str], BackboneFiles]) -> None:
+    """As decoding everything after each token does."""
+    tokenizer = load_backbone(find(name)).tokenizer
+    generator = np.random.default_rng(0)
+    rows = torch.from_numpy(generator.integers(0, len(tokenizer), (60, 40)))
+    if name == "qwen2":  # single bytes, some of them parts of a character
+        text = tokenizer("déjà vu \n\n→ the end\n. Ünï", add_special_tokens=False)["input_ids"]
+        rows[:30, 10 : 10 + len(text)] = torch.tensor(text)
+    whole = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    stops = {text[at : at + size] for text in whole[::7] for at, size in ((9, 3), (20, 1), (31, 6))}
+    stops |= {"\n\n", "à v", "→", ". "}
+    for stop in sorted(stops - {""}):
+        seen = torch.zeros(len(rows), dtype=torch.bool)
+        ends = EndsAt([stop, "zzz"], tokenizer, 3, reads_tails=True)
+        everything = EndsAt([stop, "zzz"], tokenizer, 3, reads_tails=False)
+        for n_tokens in range(4, rows.shape[1] + 1):
+            seen |= ends(rows[:, :n_tokens])
+            assert seen.tolist() == (everything(rows[:, :n_tokens]) | seen).tolist(), (stop, n_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -9,14 +10,19 @@ from collections import deque
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
+from harness.backbones.locate import BackboneFiles
+from harness.backbones.room import check_room
 from harness.measure import gpus, nvml
 from harness.measure.device import Device, find_device, gpu_numbers
 from harness.measure.gpus import Driver, ListedGpu, gpu_masks, nvidia_driver
 from harness.measure.memory import memory_bytes_of
-from harness.records.record import Record
+from harness.measure.numerics import numerics_of
+from harness.methods.configure import parse_methods
+from harness.records.record import Budget, Record
 from harness.schedule import local
 from harness.schedule.drive import run_cells
 from harness.schedule.local import LocalWorkers
@@ -25,7 +31,7 @@ from harness.schedule.prepare import Prepared
 from harness.schedule.shares import Share, plan_shares
 from harness.schedule.slot import Limits
 from harness.store.store import Store
-from harness.support.errors import UsageError
+from harness.support.errors import OutOfMemoryError, UsageError
 from harness.tasks import Task
 from tests.executors import Quiet
 from tests.planted import Planted
@@ -417,13 +423,59 @@ def test_the_driver_is_asked_about_the_workers_own_gpu(
     assert (None if found is None else found._handle) == handle
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "dtype", "refused"),
+    [(9, torch.float32, False), (7, torch.float32, True), (7, torch.bfloat16, False), (3, torch.bfloat16, True)],
+)
+def test_weights_larger_than_the_gpu_are_refused_before_they_are_moved(
+    gigabytes: int, dtype: torch.dtype, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = type("Facts", (), {"total_memory": gigabytes * 10**9})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: facts)
+    with torch.device("meta"):  # 2 billion parameters: 8 GB in float32, 4 in bfloat16
+        model = torch.nn.Linear(40_000, 50_000)
+    types = {id(value): dtype for value in model.parameters()}
+    parameters = list(model.parameters())
+    expected = (
+        pytest.raises(OutOfMemoryError, match=r"'big' take .* Try qlora") if refused else contextlib.nullcontext()
+    )
+    with expected as caught:
+        check_room("big", parameters, types, torch.device("cuda"))
+    if refused and caught is not None:
+        assert ("precision=bf16" in str(caught.value)) == (dtype is torch.float32)
+    check_room("big", parameters, types, torch.device("cpu"))
+
+
 def test_records_state_how_torch_computed(toy: Task, cpu: Device) -> None:
     record = run_one(toy, None, Planted(), cpu)
     assert record.provenance.numerics == {
         "deterministic": False,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+    assert not torch.are_deterministic_algorithms_enabled()  # in this process; a run sets it in its workers
     on_gpu = dataclasses.replace(cpu, kind="cuda")
-    from harness.measure.numerics import numerics_of
-
     assert numerics_of(on_gpu).items() >= {"tf32": False, "cudnn_benchmark": False, "deterministic": False}.items()
+
+
+def test_deterministic_kernels_are_part_of_the_provenance_and_not_of_the_identity(
+    toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path
+) -> None:
+    """On a CPU the kernels are the same, and so are the scores."""
+    planned = plan_one(toy, tiny, parse_methods(["lora"])[0], size="24", budget=Budget(steps=3))
+    prepared = Prepared("gpus", (planned,), {toy.name: toy}, {toy.name: tiny}, cpu)
+    records = []
+    for deterministic in (False, True):
+        with (
+            LocalWorkers("cpu", None, deterministic=deterministic) as workers,
+            Store.open(tmp_path / f"{deterministic}.sqlite") as store,
+        ):
+            run_cells(prepared, store, Quiet(), workers)
+            records += list(store.records(with_predictions=True))
+    assert [record.status for record in records] == ["ok", "ok"]
+    assert [record.provenance.numerics["deterministic"] for record in records] == [False, True]
+    first, second = records
+    assert first.id == second.id
+    assert first.score == second.score
+    assert first.predictions is not None
+    assert second.predictions is not None
+    assert np.array_equal(first.predictions.confidence, second.predictions.confidence)

@@ -80,7 +80,7 @@ def test_a_bottleneck_adapter_starts_near_the_pretrained_function(
     architecture: str, toy: Task, tiny_backbones: dict[str, BackboneFiles], cpu: Device
 ) -> None:
     files = tiny_backbones[architecture]
-    method = methods.get("bottleneck-adapter")()
+    method = methods.get("bottleneck-adapter").model_validate({"precision": "fp32"})
     assert isinstance(method, FineTuning)
     model = method.build(make_bench(toy, files, cpu)).eval()
     ids = torch.randint(5, 20, (4, 9), generator=torch.Generator().manual_seed(0))

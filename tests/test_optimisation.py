@@ -24,7 +24,8 @@ from harness.training.batches import Batch
 from harness.training.blocks import Stack
 from harness.training.budget import BudgetProgress, learning_rate_factor
 from harness.training.inputs import TokenInputs
-from harness.training.loop import EarlyStopping, FitResult, Optimisation, ParameterGroup, is_matrix, train
+from harness.training.loop import EarlyStopping, FitResult, Optimisation, ParameterGroup, train
+from harness.training.optimisers import is_matrix
 from tests.toys import make_bench
 
 

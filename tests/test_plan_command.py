@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.backbones.locate import BackboneFiles
-from tests.commands import run_cli
+from tests.commands import run_apart, run_cli
 from tests.toys import write_toy_table
 
 
@@ -70,3 +71,30 @@ def test_a_plan_without_weights_and_without_probes(folder: Path, tiny: BackboneF
 )
 def test_wrong_options_are_told_what_to_try(arguments: list[str], says: str, folder: Path, tiny: BackboneFiles) -> None:
     assert says in run_cli("run", *grid(tiny.folder), *arguments, cwd=folder, code=2)
+
+
+def test_a_plan_for_a_device_that_is_not_here_says_what_fits_and_in_which_form(folder: Path) -> None:
+    methods = "lora[batch_size=1],lora[batch_size=64],full"
+    asked = ["--data", "tickets.csv", "--methods", methods, "--sizes", "64", "--seeds", "0", "--device", "cuda"]
+    asked += ["--backbone", "llama-3.1-8b-like", "--device-memory", "20GB"]
+    said = " ".join(run_cli("plan", *asked, "--memory", cwd=folder).split())
+    assert "on a CUDA device with 20 GB of memory (assumed)" in said
+    assert "shared" in said
+    assert "full (no form of it fits)" in said
+    code, printed, _ = run_apart("plan", *asked, "--json", cwd=folder)
+    assert code == 0
+    found = json.loads(printed)
+    single, many, full = found["cells"]
+    assert single["runs_as"] is None
+    assert single["memory"]["shared_weights"] > 14e9
+    assert sum(single["memory"].values()) == pytest.approx(single["peak_bytes"])
+    assert single["during"] in ("training", "predicting")
+    assert many["peak_bytes"] > found["memory_bytes"] == pytest.approx(0.94 * 20e9)
+    assert many["runs_as"].startswith("lora[batch_size=64, accumulation=")
+    assert full["runs_as"] is None
+    assert {one["method"]: one["fits"] for one in found["too_large"]} == {
+        "full": None,
+        "lora[batch_size=64]": many["runs_as"],
+    }
+    refused = run_cli("plan", *asked[:-2], cwd=folder, code=2)
+    assert "--device-memory 24GB" in " ".join(refused.split())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from harness.api.display import Display, make_display
 from harness.api.requests import Several, read_request
+from harness.backbones import BACKBONE_SHAPES, write_shape
+from harness.measure import assumed_device
 from harness.records import canonical_of
-from harness.support import find_store, quiet_libraries, spelt_for_caller
+from harness.support import find_store, quiet_libraries, real_number, spelt_for_caller
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from harness.data import UserData
     from harness.planning import PlannedCell
     from harness.records import Budget, Cell, Record
-    from harness.schedule import Prepared
+    from harness.schedule import Prepared, Request
 
 PROBE_SECONDS = 120.0
 """Longest time of one probe."""
@@ -37,8 +41,12 @@ class PlanRow:
         unsupported: why the method cannot serve the task or the backbone; None where it can.
         seconds: predicted time of the whole cell.
         train_seconds: predicted time of its training.
-        peak_bytes: predicted peak memory.
+        peak_bytes: predicted memory, with the weights that cells share.
         basis: source of the prediction: `records`, `probe` or `formula`.
+        memory: bytes by part at the peak, by arithmetic alone: weights, gradients, kept activations and so on.
+        during: work at the peak: `training`, `encoding`, `predicting` or `nothing`.
+        runs_as: the method in the form that a run chooses because the cell is not expected to fit; None where it runs
+            as asked.
     """
 
     task: str
@@ -53,6 +61,9 @@ class PlanRow:
     train_seconds: float | None = None
     peak_bytes: float | None = None
     basis: str | None = None
+    memory: dict[str, float] | None = None
+    during: str | None = None
+    runs_as: str | None = None
 
     @property
     def runs(self) -> bool:
@@ -101,8 +112,8 @@ class Plan:
         methods, tasks: the same by method and by task.
         total_seconds: predicted time of everything that is left to run, one cell at a time.
         memory_bytes: memory that a cell may take.
-        too_large: methods that are expected to need more; each with a smaller setting that fits and its peak bytes, if
-            any.
+        too_large: methods that are expected to need more; each with the form that a run chooses instead and its bytes,
+            None where no form is expected to fit.
         notes: methods that could not be probed, and why.
     """
 
@@ -184,24 +195,52 @@ def plan(
     store: str | Path | None = None,
     mirror: str | Path | None = None,
     probe: bool = True,
+    device_memory: str | int | None = None,
     progress: bool | Display = True,
 ) -> Plan:
     """Predict the seconds and memory of each cell of a run. Only short probes are run.
 
     Arguments, errors and warnings are those of `run`. `probe` says whether to measure a few steps of each method
-    without a record; otherwise arithmetic is used. The store may be missing.
+    without a record; otherwise arithmetic is used. The store may be missing. `backbone` may also be a shape, such as
+    `llama-3.1-8b-like`. With `device_memory` (`24GB`, or bytes) the plan is for a device that this machine need not
+    have, such as `device="cuda"` before renting it; it rests on arithmetic alone.
     """
     quiet_libraries()
-    from harness.cost import Estimator
+    with ExitStack() as stack:
+        if backbone in BACKBONE_SHAPES:
+            backbone = write_shape(
+                str(backbone), Path(stack.enter_context(TemporaryDirectory())) / str(backbone)
+            ).folder
+        return _plan(
+            read_request(
+                suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
+                backbone, tune, device, mirror,
+            ),
+            store=store, probe=probe, device_memory=device_memory, progress=progress,
+        )  # fmt: skip
+
+
+def _plan(
+    request: Request,
+    *,
+    store: str | Path | None,
+    probe: bool,
+    device_memory: str | int | None,
+    progress: bool | Display,
+) -> Plan:
+    from harness.cost import Estimator, usable_bytes
     from harness.measure import host_limit_bytes, memory_bytes_of
     from harness.schedule import Limits, LocalWorkers, prepare_plan, run_probes
 
-    request = read_request(
-        suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-        backbone, tune, device, mirror,
-    )  # fmt: skip
     display = make_display(progress)
     host_bytes = host_limit_bytes()
+    if device_memory is not None:
+        there = assumed_device(request.device, _bytes_of(device_memory))
+        with display.working("Loading data and checking the backbone"):
+            prepared = prepare_plan(request, lambda _: there, weights=False)
+        display.notes(prepared)
+        estimator = Estimator(prepared.tasks, prepared.backbones, there)
+        return _plan_of(prepared, {}, estimator, usable_bytes(there, memory_bytes_of(there, host_bytes)), ())
     with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_bytes)) as workers:
         workers.warm_up()
         with display.working("Loading data and checking the backbone"):
@@ -210,7 +249,7 @@ def plan(
         estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
         statuses = _learn(find_store(store), prepared, estimator)
         to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
-        memory_bytes = memory_bytes_of(prepared.device, host_bytes)
+        memory_bytes = usable_bytes(prepared.device, memory_bytes_of(prepared.device, host_bytes))
         notes: list[str] = []
         if probe and to_run:
             with display.working("Probing") as show:
@@ -228,7 +267,8 @@ def plan(
 def _plan_of(
     prepared: Prepared, statuses: dict[str, str], estimator: Estimator, memory_bytes: float, notes: Sequence[str]
 ) -> Plan:
-    from harness.cost import total_seconds
+    from harness.cost import first_that_fits, total_seconds
+    from harness.schedule import memory_for
 
     def total(cells: Sequence[PlannedCell]) -> float:
         running = [planned for planned in cells if runs(planned)]
@@ -251,9 +291,13 @@ def _plan_of(
         )
         if not runs(planned):
             return row
-        found = estimator.estimate(planned)
+        found, parts = estimator.estimate(planned), estimator.amount(planned).memory
+        smaller = first_that_fits(planned, estimator, memory_for(planned, prepared.device, memory_bytes))
         return dataclasses.replace(
             row,
+            memory=parts.parts,
+            during=parts.during,
+            runs_as=None if smaller is None else smaller.planned.method_in_full,
             seconds=found.seconds,
             train_seconds=found.train_seconds,
             peak_bytes=found.peak_bytes,
@@ -309,6 +353,14 @@ def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, st
     return statuses
 
 
+def _bytes_of(device_memory: str | int) -> int:
+    from harness.records import parse_bytes
+
+    if isinstance(device_memory, str):
+        return parse_bytes(device_memory, "--device-memory")
+    return round(real_number("device_memory", device_memory, "a size such as '24GB', or a number of bytes"))
+
+
 def _configured(cell: Cell) -> tuple[object, ...]:
     """Return a key of a cell without its size, draw, budget and seed."""
     return cell.task, cell.data, cell.method, cell.version, canonical_of(cell.config, dict), cell.weights
@@ -323,17 +375,19 @@ def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
 def _too_large(
     cells: Sequence[PlannedCell], estimator: Estimator, memory_bytes: float
 ) -> list[tuple[str, str | None, float | None]]:
-    """Return the methods whose largest cell is not expected to fit, each with a setting that fits and its bytes."""
+    """Return the methods whose largest cell is not expected to fit, each with the form that does and its bytes."""
     from harness.cost import first_that_fits
+    from harness.schedule import memory_for
 
     largest: dict[str, PlannedCell] = {}
     for planned in cells:
         known = largest.setdefault(planned.method_label, planned)
-        if estimator.estimate(planned).peak_bytes > estimator.estimate(known).peak_bytes:
+        if estimator.estimate(planned).least_bytes > estimator.estimate(known).least_bytes:
             largest[planned.method_label] = planned
     found: list[tuple[str, str | None, float | None]] = []
     for label, planned in sorted(largest.items()):
-        if estimator.estimate(planned).peak_bytes > memory_bytes:
-            fits = first_that_fits(planned, estimator, memory_bytes)
+        limit = memory_for(planned, estimator.device, memory_bytes)
+        if estimator.estimate(planned).least_bytes > limit:
+            fits = first_that_fits(planned, estimator, limit)
             found.append((label, None, None) if fits is None else (label, fits.planned.method_in_full, fits.peak_bytes))
     return found

@@ -176,7 +176,8 @@ def run(
         remeasure: whether to run cells again if the machine was disturbed while they ran.
         within: time for everything, such as `30m`, or in seconds; the most useful cells come first.
         cell_limit: longest time of one cell, such as `90s`, or in seconds.
-        on_oom: when a cell runs out of memory, `record` it only, or `halve`: run it again in pieces of half the size.
+        on_oom: when a cell runs out of memory, `record` it only, or `halve`: run it again in the form that
+            is expected to fit, in pieces or with `gradient_checkpointing`.
         throughput: number of cells to run at a time on one device; their times are in no cost table.
         deterministic: whether a GPU uses only kernels that repeat their results bit for bit; they may be slower, and an
             operation without one fails its cell.

@@ -21,8 +21,13 @@ from .shapes import BACKBONE_SHAPES as BACKBONE_SHAPES
 from .shapes import COMMON_WORDS as COMMON_WORDS
 from .shapes import bert_word_tokenizer as bert_word_tokenizer
 from .shapes import write_shape as write_shape
+from .stored_types import stores_bfloat16 as stores_bfloat16
 from .tokenizer import token_counts as token_counts
+from .weights import fit_classes as fit_classes
 from .weights import is_shared as is_shared
 from .weights import make_masters as make_masters
+from .weights import narrow_parameters as narrow_parameters
 from .weights import plain_class as plain_class
+from .weights import structural_copy as structural_copy
+from .weights import types_in as types_in
 from .weights import weights_bytes as weights_bytes

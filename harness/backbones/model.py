@@ -153,6 +153,14 @@ class Backbone:
         frozen = resident(self, self.pristine, device, self.form(precision, weights, exact=exact))
         return _without_cache(shared_copy(frozen, device))
 
+    def stored(self) -> nn.Module:
+        """Return a copy to adapt on the host, whose frozen parameters are those of `pristine`, as stored."""
+        import torch
+
+        from harness.backbones.residency import shared_copy
+
+        return _without_cache(shared_copy(self.pristine, torch.device("cpu")))
+
     def frozen_bytes(self, precision: Literal["fp32", "bf16"], weights: Weights = "auto") -> int:
         """Return the bytes of the resident transformer's weights, from their shapes."""
         from harness.backbones.weights import types_in
@@ -218,6 +226,19 @@ class Backbone:
         host = host_language_model(self).model
         frozen = resident(self, host, device, self.form(precision, weights, exact=exact))
         return _without_cache(shared_copy(frozen, device))
+
+    def stored_language_model(self) -> nn.Module:
+        """Return a copy of the language model to adapt on the host, as `stored` does.
+
+        Raises:
+            UsageError: as `language_model`.
+        """
+        import torch
+
+        from harness.backbones.language import host_language_model
+        from harness.backbones.residency import shared_copy
+
+        return _without_cache(shared_copy(host_language_model(self).model, torch.device("cpu")))
 
     def random_language_model(self, device: torch.device) -> nn.Module:
         """Return the same language model with random weights, as `random` does."""

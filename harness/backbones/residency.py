@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from harness.backbones.room import check_room
 from harness.backbones.weights import Form, sharing, structural_copy, types_in
 from harness.support import put_aside
 
@@ -37,6 +38,7 @@ class Resident:
         if made is None:
             with put_aside():
                 types = types_in(host, self.form)
+                check_room(self.backbone.files.name, list(host.parameters()), types, self.device)
                 made = structural_copy(host, lambda value: self._parameter(value, types[id(value)]), self.device)
                 made.eval()
             self.models[id(host)] = made

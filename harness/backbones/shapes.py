@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 _LLAMA: Final[dict[str, Any]] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
+    "dtype": "bfloat16",
     "hidden_act": "silu",
     "rms_norm_eps": 1e-5,
     "vocab_size": 128256,
     "max_position_embeddings": 131072,
     "tie_word_embeddings": True,
+    "dtype": "bfloat16",
     "head_dim": 64,
     "num_key_value_heads": 8,
     "intermediate_size": 8192,
@@ -41,6 +43,10 @@ BACKBONE_SHAPES: Final[dict[str, dict[str, Any]]] = {
     "llama-3.2-3b-like": {
         **_LLAMA, "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128,
     },
+    "llama-3.1-8b-like": {
+        **_LLAMA, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "head_dim": 128,
+        "intermediate_size": 14336, "tie_word_embeddings": False,
+    },
     "bert-base-like": {
         **_BERT, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     },
@@ -48,7 +54,7 @@ BACKBONE_SHAPES: Final[dict[str, dict[str, Any]]] = {
         **_BERT, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
     },
 }  # fmt: skip
-"""Configurations by name; the sizes are those of the published models' own configurations."""
+"""Configurations by name; sizes and types of weights are those of the published models' own configurations."""
 
 COMMON_WORDS: Final = (
     *("the", "of", "and", "to", "in", "is", "for", "on", "with", "as", "by", "at", "from", "it", "an", "be", "this"),

@@ -31,6 +31,9 @@ _FALCONS: Final = "FalconLinear"
 _ORIGIN: Final = "_harness_origin"
 """Attribute of a shared parameter: the parameter on the host with the values of the file."""
 
+_PLACE: Final = "_harness_place"
+"""Attribute of a shared parameter: address of the shared memory, which it leaves when it is moved."""
+
 
 class StoredLinear(nn.Linear):
     """A linear layer whose matrix may be bfloat16; outside autocast, a copy of the input's type takes part."""
@@ -147,7 +150,7 @@ def narrow_parameters(model: nn.Module, *, embeddings: bool) -> set[int]:
     for module in model.modules():
         plain = plain_class(module)
         matrix = plain is nn.Linear or plain is Conv1D or plain.__name__ == _FALCONS
-        if module is vocabulary:
+        if isinstance(module, nn.Embedding) and module.weight is vocabulary:  # T5's stacks have one module each
             matrix = plain is nn.Embedding or (hasattr(module, "embed_scale") and _stored_class(plain) is not None)
         for name, parameter in module._parameters.items():
             if parameter is not None:
@@ -157,9 +160,9 @@ def narrow_parameters(model: nn.Module, *, embeddings: bool) -> set[int]:
     return narrow - wide
 
 
-def _vocabulary(model: Any) -> nn.Module | None:
+def _vocabulary(model: Any) -> nn.Parameter | None:
     try:
-        found: nn.Module = model.get_input_embeddings()
+        found: nn.Parameter | None = getattr(model.get_input_embeddings(), "weight", None)
     except (NotImplementedError, AttributeError):  # Canine hashes characters
         return None
     return found
@@ -217,18 +220,23 @@ def sharing(parameter: nn.Parameter, *, moved: torch.Tensor | None = None) -> nn
     """
     made = nn.Parameter(parameter.detach() if moved is None else moved, requires_grad=False)
     setattr(made, _ORIGIN, getattr(parameter, _ORIGIN, parameter))
+    setattr(made, _PLACE, made.untyped_storage().data_ptr())
     return made
 
 
 def is_shared(parameter: nn.Parameter) -> bool:
     """Return whether a parameter's memory belongs to the resident weights, so that nothing may write to it."""
-    return hasattr(parameter, _ORIGIN)
+    return getattr(parameter, _PLACE, None) == parameter.untyped_storage().data_ptr()
 
 
-def make_masters(parameters: Iterable[nn.Parameter]) -> None:
+def make_masters(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
     """Give each shared parameter that will train its own float32 values, those of the file.
 
     The parameters stay the same objects, so that modules and lists that hold them need no change.
+
+    Args:
+        model: the model that holds them; its modules get the classes that the new types need.
+        parameters: parameters of it that will train.
     """
     for parameter in parameters:
         origin: nn.Parameter | None = getattr(parameter, _ORIGIN, None)
@@ -241,6 +249,7 @@ def make_masters(parameters: Iterable[nn.Parameter]) -> None:
             )
             # Not `parameter.data = ...`: writes to it would count as writes to the shared weights (`_version`).
             torch.utils.swap_tensors(parameter, master)
+    fit_classes(model)
 
 
 def weights_bytes(model: nn.Module, *, resident: bool = False) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def _run(
     on_oom: Annotated[
         str,
         typer.Option(
-            help="When a cell runs out of memory: record it only, or halve: run it again in pieces of half the size.",
+            help="When a cell runs out of memory: record it only, or halve: run it again in smaller pieces that fit.",
             autocompletion=complete_words("record", "halve"),
         ),
     ] = "record",
@@ -114,15 +114,22 @@ def _plan(
     probe: Annotated[
         bool, typer.Option(help="Measure a few steps of each method without a record; else use arithmetic.")
     ] = True,
+    device_memory: Annotated[
+        str | None,
+        typer.Option(help="Plan for a device with this memory that need not be here: --device cuda, 24GB."),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="List the parts of each method's memory: weights, gradients, ...")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Predict the seconds and memory of a run.
 
-    Only short probes are run, and with --no-probe none.
+    Only short probes are run; with --no-probe or --device-memory, none.
     """
     from harness.cli.plan import plan_command
 
-    plan_command(**grid, probe=probe, as_json=as_json)
+    plan_command(**grid, probe=probe, device_memory=device_memory, shows_parts=memory, as_json=as_json)
 
 
 @app.command("status", rich_help_panel=COMPARE)

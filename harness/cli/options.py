@@ -63,7 +63,7 @@ MethodsOption = Annotated[
 ]
 BackboneOption = Annotated[str | None, typer.Option(help="A hub id, ID@REVISION, or a local folder.")]
 DeviceOption = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER", autocompletion=complete_words("auto", "cpu", "cuda"))
+    str, typer.Option(help="auto, cpu, cuda or cuda:1", autocompletion=complete_words("auto", "cpu", "cuda"))
 ]
 KindOption = Annotated[
     str, typer.Option(help="Kind of task: classification, text-pair, ...", autocompletion=complete_kind)

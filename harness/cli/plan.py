@@ -24,7 +24,16 @@ _SAID = {
 }
 
 
-def plan_command(*, as_json: bool = False, **asked: Any) -> None:
+_GIB = 2**30
+
+_SHORT = {
+    **{"shared_weights": "shared\nweights", "rounded_weights": "rounded\nweights", "keys_and_values": "keys,\nvalues"},
+    "temporaries": "tempo-\nraries",
+}
+"""Headings of parts of memory that are too long for a column."""
+
+
+def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: Any) -> None:
     """Print the cells, the predicted seconds and memory of each method and task, and the total."""
     console = Console(stderr=True) if as_json else make_console()
     found = plan(progress=CommandDisplay(console), **asked)
@@ -37,6 +46,8 @@ def plan_command(*, as_json: bool = False, **asked: Any) -> None:
 
     say(f"{text.counted(len(found.rows), 'cell')}, {found.n_done} done already; on {found.device}.")
     _print_table(console, "Predicted cost by method", "method", found.methods)
+    if shows_parts:
+        _print_parts(console, found.methods)
     if len(found.tasks) > 1:
         _print_table(console, "Predicted cost by task", "task", found.tasks)
     if found.n_unsupported:
@@ -53,7 +64,8 @@ def plan_command(*, as_json: bool = False, **asked: Any) -> None:
     if found.too_large:
         listed = ", ".join(_too_large(*one) for one in found.too_large)
         say(
-            f"Expected to need more than the {found.memory_bytes / 1e9:.1f} GB of memory here: {listed}.",
+            f"Not expected to fit as asked into the {found.memory_bytes / 1e9:.1f} GB that a cell may take, or into "
+            f"its budget: {listed}.",
             style="yellow",
         )
     for note in found.notes:
@@ -61,7 +73,28 @@ def plan_command(*, as_json: bool = False, **asked: Any) -> None:
 
 
 def _too_large(method: str, instead: str | None, peak_bytes: float | None) -> str:
-    return method if peak_bytes is None else f"{method} (`{instead}` about {peak_bytes / 1e9:.1f} GB)"
+    if peak_bytes is None:
+        return f"{method} (no form of it fits)"
+    return f"{method} (runs as `{instead}`, about {peak_bytes / 1e9:.1f} GB)"
+
+
+def _print_parts(console: Console, groups: Sequence[PlanGroup]) -> None:
+    """Print the parts of the memory of each method's largest cell, in GiB; parts that no method has are left out."""
+    largest = {
+        group.name: max(group.running, key=lambda row: row.peak_bytes or 0.0) for group in groups if group.running
+    }
+    parts = {name: row.memory or {} for name, row in largest.items()}
+    shown = [part for part in next(iter(parts.values()), {}) if any(found[part] for found in parts.values())]
+    table = Table(title="Memory by arithmetic, GiB", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for part in shown:
+        table.add_column(_SHORT.get(part, part), justify="right", no_wrap=True)
+    table.add_column("all", justify="right")
+    table.add_column("peak while")
+    for name, row in largest.items():
+        found = [parts[name][part] for part in shown]
+        table.add_row(name, *(f"{each / _GIB:.2f}" for each in (*found, sum(found))), row.during or "")
+    console.print(table)
 
 
 def _print_table(console: Console, title: str, heading: str, groups: Sequence[PlanGroup]) -> None:

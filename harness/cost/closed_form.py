@@ -6,17 +6,22 @@ another cell; most of the error cancels in the ratio.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from harness.backbones import BackboneFiles
-from harness.cost.memory import Trained, encoding_memory, regime, training_memory
+from harness.cost.launches import pass_launches, step_launches
+from harness.cost.memory import NO_MEMORY, Memory, Regime, Trained, forward_memory, regime, training_memory
 from harness.cost.shape import Shape, read_shape
+from harness.cost.storage import Storage, storage_of
 from harness.features import ENCODE_ROWS
-from harness.measure import Device
+from harness.measure import Device, logit_bytes, rows_of_pass
 from harness.planning import PlannedCell
-from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Workload
+from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, TrainedBytes, Workload
 from harness.tasks import Source, Task
 
 _SAMPLED_TEXTS = 200
@@ -35,6 +40,17 @@ of SST-2 hold 2,700."""
 
 _FLOAT_BYTES = 4.0
 
+PREDICT_ROWS = {"cpu": 32, "cuda": 256}
+"""Maximum number of rows of a batch when predicting, as in `training`, which is not imported: it needs torch."""
+
+_PLAIN_BYTES = 50e6
+"""Memory of methods without a transformer."""
+
+_WORDS_PER_CLASS = 2.0
+"""Tokens with a distribution over the vocabulary for each class that a prompt may end in."""
+
+_PLAIN = TRAINED_BYTES["adamw", "float32"]
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -45,7 +61,10 @@ class Amount:
         predict_flops: operations of encoding and predicting the test rows.
         train_rows: training rows, for methods without a transformer; each counts once.
         test_rows: rows to predict.
-        peak_bytes: peak memory above the process's baseline.
+        peak_bytes: memory that the cell needs, with the weights that cells share.
+        memory: the parts of `peak_bytes`.
+        least: the same where batches of encoding and predicting are halved until they fit.
+        train_launches, predict_launches: kernels that a GPU would be given for `train_flops` and `predict_flops`.
         light_steps: steps of a small network on frozen features, which take time but few operations.
     """
 
@@ -55,6 +74,15 @@ class Amount:
     test_rows: float
     peak_bytes: float
     light_steps: float = 0.0
+    train_launches: float = 0.0
+    predict_launches: float = 0.0
+    memory: Memory = NO_MEMORY
+    least: Memory = NO_MEMORY
+
+    @property
+    def least_bytes(self) -> float:
+        """Memory without which the cell fails."""
+        return self.least.peak_bytes
 
 
 def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device: Device | None = None) -> Amount:
@@ -66,7 +94,10 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     shape = read_shape(files.folder) if files is not None and cell.backbone is not None else None
     n_test = task.n_test
     if shape is None:
-        return Amount(0.0, 0.0, float(max(1, cell.n_train)), float(n_test), 50e6)
+        least = Memory(other=_PLAIN_BYTES, during="nothing")
+        return Amount(
+            0.0, 0.0, float(max(1, cell.n_train)), float(n_test), _PLAIN_BYTES, memory=least, least=least
+        )  # fmt: skip
     work = method.workload(cell.n_train, cell.budget, shape.n_blocks)
     trials = method.tune
     tokens, length, longest = _tokens(task.train, task)
@@ -79,61 +110,197 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     train_flops = work.encoded * each + fitted
     if cell.budget.train_flops is not None:
         train_flops = min(train_flops, cell.budget.train_flops)
-    n_logits = 0.0 if task.reply is None else min(longest, float(task.reply.max_new_tokens))
-    test_tokens, test_length, _ = _tokens(task.test, task)
+    test_tokens, test_length, longest_test = _tokens(task.test, task)
     n_read = work.texts_per_answer + (0.0 if task.reply is None else task.reply.max_new_tokens / max(1.0, test_tokens))
     predict_flops = n_test * n_read * shape.forward_flops(test_tokens, test_length)
+    n_answer = None if task.reply is None else task.reply.max_new_tokens
+    reads_only = files is not None and files.architecture == "encoder"
+    texts = _Texts(tokens, longest, test_length, longest_test, n_answer, task.n_outputs, n_test, reads_only)
+    memory, least = _memory(planned, work, shape, texts, device)
     return Amount(
         train_flops,
         predict_flops,
         float(max(1, cell.n_train)),
         float(n_test),
-        _peak_bytes(planned, work, shape, tokens, longest, n_logits, device),
+        memory.peak_bytes,
         n_fits * work.steps if work.reads_features else 0.0,
+        _train_launches(planned, work, shape, longest, device) * n_fits,
+        _predict_launches(work, shape, texts, device),
+        memory,
+        least,
     )
 
 
-def _peak_bytes(
+def _kind(device: Device | None) -> str:
+    return device.kind if device is not None else "cpu"
+
+
+def _train_launches(planned: PlannedCell, work: Workload, shape: Shape, longest: float, device: Device | None) -> float:
+    checkpoints = bool(getattr(planned.method, "gradient_checkpointing", False))
+    n_batches = math.ceil(work.encoded / rows_of_pass(_kind(device), ENCODE_ROWS[_kind(device)], math.ceil(longest)))
+    found = pass_launches(n_batches, shape.n_blocks)
+    if work.texts_per_step:
+        blocks, through = _blocks_of(work, shape, checkpoints=checkpoints)
+        found += work.steps * step_launches(work, blocks, through, checkpoints=checkpoints)
+    return found
+
+
+def _predict_launches(work: Workload, shape: Shape, texts: _Texts, device: Device | None) -> float:
+    kind = _kind(device)
+    most = ENCODE_ROWS[kind] if work.reads_features else PREDICT_ROWS[kind]
+    length = texts.longest_test + max(0.0, work.texts_per_answer - 1.0) * texts.mean_test
+    n_batches = math.ceil(texts.n_test / rows_of_pass(kind, most, math.ceil(length)))
+    return pass_launches(n_batches, shape.n_blocks, work.additions, float(texts.n_answer or 0))
+
+
+def _blocks_of(work: Workload, shape: Shape, *, checkpoints: bool) -> tuple[float, float]:
+    """Return the number of trained blocks, and of fixed blocks that gradients pass through."""
+    through = work.passes_per_text - (FORWARD if checkpoints else 0.0) - FORWARD_AND_BACKWARD * work.share_trained
+    return work.share_trained * shape.n_blocks, max(0.0, through) / THROUGH * shape.n_blocks
+
+
+def _memory(
     planned: PlannedCell,
     work: Workload,
     shape: Shape,
-    tokens: float,
-    longest: float,
-    n_logits: float,
+    texts: _Texts,
     device: Device | None,
-) -> float:
-    """Return the peak bytes: of a training step on the longest texts, or of encoding."""
-    kind = device.kind if device is not None else "cpu"
-    bits16 = device is not None and device.precision(planned.cell.config.get("precision", "fp32")) == "bf16"
+) -> tuple[Memory, Memory]:
+    """Return the memory of a cell at its peak, and the memory that it needs at least.
+
+    Batches of encoding and predicting are halved until they fit, so at least a single row passes; a step is as asked.
+    """
+    method, config = planned.method, planned.method.config()
+    kind = _kind(device)
+    bits16 = device is not None and device.precision(config.get("precision", "fp32")) == "bf16"
     how = regime(shape, kind, bits16=bits16)
-    encoding = encoding_memory(shape, how, n_rows=ENCODE_ROWS[kind], length=longest)
-    if not work.texts_per_step:
-        return _ALWAYS_BYTES + encoding
-    checkpoints = bool(planned.cell.config.get("gradient_checkpointing", False))
-    through = work.passes_per_text - (FORWARD if checkpoints else 0.0) - FORWARD_AND_BACKWARD * work.share_trained
-    parameters = work.share_trained * shape.n_blocks * shape.block_parameters
+    storage = storage_of(
+        shape, bits16=bits16, weights=config.get("weights", "auto"), matrix_bytes=method.quantised_bytes
+    )
+    each = TRAINED_BYTES.get((config.get("optimiser", "adamw"), config.get("masters", "float32")), _PLAIN)
+    blocks = work.share_trained * shape.n_blocks
+    added = method.n_added(shape.width, shape.n_blocks)
+
+    def passing(during: str, most_rows: int, length: float, **more: Any) -> Callable[[bool], Memory]:
+        def run(is_least: bool) -> Memory:
+            n_rows = 1.0 if is_least else rows_of_pass(kind, most_rows, math.ceil(length))
+            return forward_memory(
+                shape, how, n_rows=n_rows, length=length, during=during, blocks=blocks, added=added, storage=storage,
+                each=each, n_kept_tokens=n_rows * more.get("n_kept", 0.0),
+                logit_bytes=logit_bytes(n_rows * more.get("n_logits", 0.0), shape.vocabulary, kind),
+                language_model=more.get("language_model", False),
+            )  # fmt: skip
+
+        return run
+
+    passes = [_predicting(planned, work, texts, kind, passing)]
+    if work.encoded:
+        passes.append(passing("encoding", ENCODE_ROWS[kind], texts.longest))
+    peaks, least = [run(False) for run in passes], [run(True) for run in passes]
+    if work.texts_per_step:
+        step = _step(planned, work, shape, texts, how, storage, each, added)
+        peaks.append(step)
+        least.append(step)
+    return _biggest(peaks), _biggest(least)
+
+
+def _biggest(found: list[Memory]) -> Memory:
+    return dataclasses.replace(max(found, key=lambda memory: memory.peak_bytes), other=_ALWAYS_BYTES)
+
+
+def _predicting(
+    planned: PlannedCell,
+    work: Workload,
+    texts: _Texts,
+    kind: str,
+    passing: Callable[..., Callable[[bool], Memory]],
+) -> Callable[[bool], Memory]:
+    """Return the function from whether a single row passes to the memory of predicting."""
+    if work.reads_features or (texts.reads_only and planned.method.role == "prompting"):
+        return passing("encoding", ENCODE_ROWS[kind], texts.longest_test)
+    rows = max(1, min(PREDICT_ROWS[kind], texts.n_test))
+    written = 0.0 if texts.n_answer is None else texts.n_answer
+    if planned.method.role == "prompting":  # the prompt may show other rows
+        length = texts.longest_test + max(0.0, work.texts_per_answer - 1.0) * texts.mean_test
+        n_logits = written or _WORDS_PER_CLASS * texts.n_outputs
+        return passing("predicting", rows, length, n_kept=length + written, n_logits=n_logits, language_model=True)
+    is_written = texts.n_answer is not None
+    return passing(
+        "predicting",
+        rows,
+        texts.longest_test,
+        n_kept=texts.longest_test + written if is_written else 0.0,
+        n_logits=1.0 if is_written else 0.0,
+        language_model=is_written,
+    )
+
+
+def _step(
+    planned: PlannedCell,
+    work: Workload,
+    shape: Shape,
+    texts: _Texts,
+    how: Regime,
+    storage: Storage,
+    each: TrainedBytes,
+    added: float,
+) -> Memory:
+    """Return the memory of a training step on the longest texts."""
+    checkpoints = bool(getattr(planned.method, "gradient_checkpointing", False))
+    blocks, through = _blocks_of(work, shape, checkpoints=checkpoints)
+    parameters = work.share_trained * shape.n_blocks * shape.block_parameters + added
     if work.share_trained >= 1.0:  # only the embedding's rows that occur are trained
-        n_words = min(float(shape.vocabulary), _HEAPS * math.sqrt(planned.cell.n_train * tokens))
+        n_words = min(float(shape.vocabulary), _HEAPS * math.sqrt(planned.cell.n_train * texts.tokens))
         parameters += n_words * shape.width
+    n_rows = max(1.0, work.texts_per_step / max(1, work.pieces))  # a piece has at least one row
+    n_logits = 0.0 if texts.n_answer is None else min(texts.longest, float(texts.n_answer))
     memory = training_memory(
         shape,
         Trained(
-            blocks=work.share_trained * shape.n_blocks,
-            blocks_through=max(0.0, through) / THROUGH * shape.n_blocks,
+            blocks=blocks,
+            blocks_through=through,
             parameters=parameters,
             additions=work.additions,
             checkpoints=checkpoints,
+            added=added,
         ),
         how,
-        n_rows=max(1.0, work.texts_per_step / max(1, work.pieces)),  # a piece has at least one row
-        length=longest,
-        n_logits=n_logits,
+        n_rows=n_rows,
+        length=texts.longest,
+        logit_bytes=logit_bytes(n_rows * n_logits, shape.vocabulary, "cpu" if how.mask_bytes > 1 else "cuda"),
         pieces=work.pieces,
+        storage=storage,
+        each=each,
+        language_model=texts.n_answer is not None,
     )
     # States of frozen blocks are kept for every training text. If all is trained, only vectors were encoded before.
     keeps_states = bool(work.encoded) and work.share_trained < 1.0
-    states = _FLOAT_BYTES * planned.cell.n_train * tokens * shape.width if keeps_states else 0.0
-    return _ALWAYS_BYTES + max(memory.peak_bytes + states, encoding)
+    states = _FLOAT_BYTES * planned.cell.n_train * texts.tokens * shape.width if keeps_states else 0.0
+    return dataclasses.replace(memory, kept=memory.kept + states)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Lengths in tokens of a task's texts, and what their answers are.
+
+    Attributes:
+        tokens: mean tokens of a training row, in all its sequences.
+        longest: longest sequence of a training row.
+        mean_test, longest_test: mean and longest sequence of a test row.
+        n_answer: most tokens of an answer that is a text; None for other answers.
+        n_outputs: number of classes or choices.
+        n_test: number of test rows.
+        reads_only: whether the backbone is an encoder, which writes nothing.
+    """
+
+    tokens: float
+    longest: float
+    mean_test: float
+    longest_test: float
+    n_answer: int | None
+    n_outputs: int
+    n_test: int
+    reads_only: bool
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from harness.backbones import BackboneFiles
 from harness.cost.closed_form import Amount, amount
+from harness.cost.launches import LAUNCH_SECONDS
 from harness.cost.shape import read_shape
 from harness.measure import Device
 from harness.planning import PlannedCell
@@ -27,6 +28,9 @@ _ASSUMED_FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1.5e13}
 
 _ASSUMED_ROWS_PER_SECOND = 2000.0
 """Assumed speed of methods without a transformer."""
+
+_SLOW = 0.5
+"""Share of the best measured speed below which a GPU is taken to wait for the host."""
 
 LIGHT_STEP_SECONDS = 1.5e-3
 """Seconds of a step of a small network on frozen features, on one core of a server (measured: 1.1 to 1.7 ms)."""
@@ -47,12 +51,14 @@ class Estimate:
         train_seconds: training time: encoding training rows, tuning and fitting.
         peak_bytes: memory that the cell needs (`Record.memory_bytes`), on the accelerator if there is one.
         basis: source of the estimate.
+        least_bytes: memory without which it fails: batches of encoding and predicting are halved until they fit.
     """
 
     seconds: float
     train_seconds: float
     peak_bytes: float
     basis: EstimateBasis
+    least_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Estimator:
         self._backbones = backbones
         self.device = device
         self._figures: defaultdict[_Configured, dict[str, dict[tuple[int, str], deque[Figure]]]] = defaultdict(dict)
-        self._rates: deque[float] = deque(maxlen=_KEPT)
+        self._rates: deque[tuple[float, float]] = deque(maxlen=_KEPT)  # operations a second, and seconds a kernel
         self._made: defaultdict[_Configured, dict[tuple[object, ...], Estimate]] = defaultdict(dict)
         self._unmeasurable: set[_Configured] = set()
 
@@ -122,11 +128,15 @@ class Estimator:
         if record.status != "ok" or record.device != self.device.name or cost.total_seconds is None:
             return
         wall = record.provenance.wall_seconds
+        if record.facts.run_as:  # its seconds and memory are those of another form of the same steps
+            planned = dataclasses.replace(planned, method=planned.method.model_copy(update=record.facts.run_as))
         work = self.amount(planned)
         if cost.stopped_by in ("train_seconds", "train_flops") and record.curve:  # it did less than it was to do
             steps = self._workload(planned).steps
             done = min(1.0, record.curve[-1].step / steps) if steps else 1.0
-            work = dataclasses.replace(work, train_flops=done * work.train_flops)
+            work = dataclasses.replace(
+                work, train_flops=done * work.train_flops, train_launches=done * work.train_launches
+            )
         self.add_figure(
             planned,
             Figure(
@@ -151,7 +161,8 @@ class Estimator:
         by_size.setdefault((figure.n_train, cell.budget.label()), deque(maxlen=_KEPT)).append(figure)
         seconds = figure.train_seconds if figure.reading_seconds is None else figure.reading_seconds
         if figure.amount.train_flops > 0 and seconds > 0:
-            self._rates.append(figure.amount.train_flops / seconds)
+            launch = seconds / figure.amount.train_launches if figure.amount.train_launches else math.inf
+            self._rates.append((figure.amount.train_flops / seconds, launch))
         self._made.pop(configured, None)
 
     def measured(self, planned: PlannedCell) -> bool:
@@ -198,14 +209,14 @@ class Estimator:
         if limit is not None and found.train_seconds > limit:
             saved = found.train_seconds - limit
             found = dataclasses.replace(found, train_seconds=limit, seconds=max(limit, found.seconds - saved))
-        return found
+        return dataclasses.replace(found, least_bytes=found.peak_bytes * wanted.least_bytes / wanted.peak_bytes)
 
     def _from_same_task(self, wanted: Amount, near: list[Figure]) -> Estimate:
         one = near[0].amount
         charged = statistics.fmean(
             figure.load_seconds + figure.train_seconds + figure.predict_seconds for figure in near
         )
-        ratio = (wanted.train_flops or wanted.train_rows) / max(1e-9, one.train_flops or one.train_rows)
+        ratio = self._train_work(wanted) / max(1e-12, self._train_work(one))
         train = ratio * statistics.fmean(figure.train_seconds for figure in near)
         rest = statistics.fmean(figure.load_seconds + figure.predict_seconds for figure in near)
         seconds = statistics.fmean(figure.seconds for figure in near)
@@ -215,15 +226,11 @@ class Estimator:
 
     def _from_elsewhere(self, wanted: Amount, pooled: list[Figure]) -> Estimate:
         train = statistics.median(
-            figure.train_seconds
-            * (wanted.train_flops or wanted.train_rows)
-            / max(1e-9, figure.amount.train_flops or figure.amount.train_rows)
+            figure.train_seconds * self._train_work(wanted) / max(1e-12, self._train_work(figure.amount))
             for figure in pooled
         )
         predict = statistics.median(
-            figure.predict_seconds
-            * (wanted.predict_flops or wanted.test_rows)
-            / max(1e-9, figure.amount.predict_flops or figure.amount.test_rows)
+            figure.predict_seconds * self._predict_work(wanted) / max(1e-12, self._predict_work(figure.amount))
             for figure in pooled
         )
         load = statistics.median(figure.load_seconds for figure in pooled)
@@ -233,14 +240,43 @@ class Estimator:
         if wanted.train_flops == wanted.predict_flops == 0:
             train = wanted.train_rows / _ASSUMED_ROWS_PER_SECOND
             return Estimate(FIXED_SECONDS + train, train, wanted.peak_bytes, "formula")
-        speed = self.flops_per_second()
-        train = wanted.train_flops / speed + wanted.light_steps * LIGHT_STEP_SECONDS
-        return Estimate(FIXED_SECONDS + train + wanted.predict_flops / speed, train, wanted.peak_bytes, "formula")
+        train = self._seconds(wanted.train_flops, wanted.train_launches) + wanted.light_steps * LIGHT_STEP_SECONDS
+        predict = self._seconds(wanted.predict_flops, wanted.predict_launches)
+        return Estimate(FIXED_SECONDS + train + predict, train, wanted.peak_bytes, "formula")
+
+    def _train_work(self, of: Amount) -> float:
+        """Return a number that training seconds are proportional to."""
+        return self._seconds(of.train_flops, of.train_launches) or of.train_rows
+
+    def _predict_work(self, of: Amount) -> float:
+        return self._seconds(of.predict_flops, of.predict_launches) or of.test_rows
+
+    def _seconds(self, flops: float, launches: float) -> float:
+        """Return the seconds of operations. A GPU takes at least the time in which the host launches its kernels."""
+        computed = flops / self.flops_per_second()
+        return max(computed, launches * self.launch_seconds()) if self.device.kind == "cuda" else computed
+
+    def launch_seconds(self) -> float:
+        """Return the host's seconds for one kernel.
+
+        It is that of measured cells far below the device's best speed, which the host holds up. Without any it is a
+        typical value (an assumption), or less if a measured cell took less.
+        """
+        best = max((rate for rate, _ in self._rates), default=0.0)
+        held_up = [launch for rate, launch in self._rates if rate < _SLOW * best and math.isfinite(launch)]
+        if held_up:
+            return statistics.median(held_up)
+        return min([LAUNCH_SECONDS, *(launch for _, launch in self._rates)])
 
     def flops_per_second(self) -> float:
-        """Return the speed of other methods on this device; if unknown, the typical speed of such devices."""
+        """Return the speed of other methods on this device; if unknown, the typical speed of such devices.
+
+        On a GPU, cells that wait for the host do not show its speed.
+        """
         if self._rates:
-            return statistics.median(self._rates)
+            best = max(rate for rate, _ in self._rates)
+            is_gpu = self.device.kind == "cuda"
+            return statistics.median(rate for rate, _ in self._rates if not is_gpu or rate >= _SLOW * best)
         return _ASSUMED_FLOPS_PER_SECOND[self.device.kind] * (self.device.threads if self.device.kind == "cpu" else 1)
 
     @staticmethod

@@ -1,21 +1,23 @@
-"""Compute the memory of training: weights, gradients, the optimiser's state and saved activations.
+"""Compute the memory of training and of forward passes: weights, gradients, the optimiser's state, activations, logits.
 
 The activations of a block are added up tensor by tensor, as torch's autograd saves them for transformers' modules.
 Tests compare the sum with autograd's saved tensors and with all live tensors. The rule of thumb, `34 + 5 a s / h` bytes
 per token and width (Korthikanti et al., 2022, arXiv:2205.05198), describes another implementation, in 16 bits
-throughout. Here parameters, norms and the residual stream have 32 bits, and matrix products have 16 under autocast.
+throughout. Here norms and the residual stream have 32 bits, and matrix products have 16 under autocast.
+`storage.py` has the bytes of the weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from harness.cost.shape import Shape
+from harness.cost.storage import FLOAT_32, Storage
+from harness.records import TRAINED_BYTES, TrainedBytes
 
 _FLOAT: Final = 4
-_MOMENTS: Final = 2
-"""Number of AdamW's moments: averages of gradients and of their squares."""
+_PLAIN: Final = TRAINED_BYTES["adamw", "float32"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Trained:
         parameters: number of parameters with a gradient and an optimiser's state.
         additions: inputs that small added modules keep, per token and block, in widths of the model.
         checkpoints: whether blocks are recomputed in the backward pass.
+        added: number of parameters that are added to the transformer; `parameters` includes them.
     """
 
     blocks: float
@@ -65,39 +68,78 @@ class Trained:
     parameters: float
     additions: float = 0.0
     checkpoints: bool = False
+    added: float = 0.0
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of a training step.
+    """Bytes that a cell needs at its peak, by part.
 
     Attributes:
-        weights: all weights of the model, in float32.
-        gradients: gradients of the trained parameters.
-        optimiser: state of AdamW.
-        kept: saved for the backward pass, including rounded copies of the weights.
-        passing: temporaries of the top block's backward pass, or of the logits'.
-        in_pieces: whether a batch goes through in several pieces.
+        weights: weights of the cell's own: those that train, and frozen ones that no other cell shares.
+        shared_weights: frozen weights that lie in memory for all cells of the backbone.
+        gradients: gradients of the trained parameters; 0 if the peak comes before the first of them.
+        optimiser: state of the optimiser.
+        rounded_weights: copies of weights in the type of the products: of all trained matrices, of frozen ones that are
+            stored in float32, or of one 4-bit matrix at a time.
+        kept: activations that are saved for the backward pass.
+        logits: logits over the vocabulary, with their gradients or log-probabilities.
+        keys_and_values: keys and values of the tokens that a decoder has read.
+        temporaries: activations of the block that is being computed.
+        other: buffers of libraries.
+        during: work at the peak: `training`, `encoding`, `predicting` or `nothing`.
     """
 
-    weights: float
-    gradients: float
-    optimiser: float
-    kept: float
-    passing: float
-    in_pieces: bool = False
+    weights: float = 0.0
+    shared_weights: float = 0.0
+    gradients: float = 0.0
+    optimiser: float = 0.0
+    rounded_weights: float = 0.0
+    kept: float = 0.0
+    logits: float = 0.0
+    keys_and_values: float = 0.0
+    temporaries: float = 0.0
+    other: float = 0.0
+    during: str = "training"
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The bytes by part; they add up to `peak_bytes`."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "during"}
 
     @property
     def peak_bytes(self) -> float:
-        """Peak of both ends of the backward pass: at its start there are no gradients, at its end nothing is kept."""
-        begins = self.kept + self.passing + (self.gradients if self.in_pieces else 0.0)
-        return self.weights + self.optimiser + max(begins, self.gradients + self.passing / 2)
+        """All bytes at the peak."""
+        return sum(self.parts.values())
+
+    @property
+    def fixed_bytes(self) -> float:
+        """The part that does not depend on the number of rows at a time: weights, their gradients and states."""
+        step = self.kept + self.logits + self.keys_and_values + self.temporaries
+        return self.peak_bytes - step
+
+
+NO_MEMORY: Final = Memory(during="nothing")
+"""Memory of no work at all."""
 
 
 def training_memory(
-    shape: Shape, trained: Trained, how: Regime, *, n_rows: float, length: float, n_logits: float = 0.0, pieces: int = 1
+    shape: Shape,
+    trained: Trained,
+    how: Regime,
+    *,
+    n_rows: float,
+    length: float,
+    logit_bytes: float = 0.0,
+    pieces: int = 1,
+    storage: Storage = FLOAT_32,
+    each: TrainedBytes = _PLAIN,
+    language_model: bool = False,
 ) -> Memory:
-    """Return the memory of a training step.
+    """Return the memory of a training step at the peak of its backward pass.
+
+    At the start of the backward pass everything is kept and there are no gradients, unless an earlier piece left them;
+    at its end nothing is kept.
 
     Args:
         shape: sizes of the transformer.
@@ -105,8 +147,11 @@ def training_memory(
         how: numerical regime.
         n_rows: texts that go through at once: those of a piece if a batch is split.
         length: tokens of each text, padding included.
-        n_logits: tokens per text that are predicted over the whole vocabulary.
+        logit_bytes: bytes in float32 of the logits over the vocabulary that exist at a time.
         pieces: number of pieces of a batch.
+        storage: how frozen weights are stored.
+        each: bytes for each trained number.
+        language_model: whether the model has a head over the vocabulary.
     """
     tokens = n_rows * length
     product = how.product_bytes
@@ -117,23 +162,47 @@ def training_memory(
     kept = trained.blocks * full + trained.blocks_through * through
     if trained.checkpoints:
         kept = n_through * tokens * shape.width * _FLOAT + max(full if trained.blocks else 0.0, through)
-    if how.bits16:
-        kept += n_through * shape.block_parameters * 2.0
     if trained.blocks >= shape.n_blocks:  # the norm behind the embeddings, and its dropout
         kept += tokens * shape.width * (_FLOAT + (how.mask_bytes if shape.dropout > 0 else 0.0))
     passing = tokens * (2.0 * _FLOAT * shape.width + 2.0 * product * shape.inner)
-    if n_logits:  # logits and log-probabilities; then the gradients of both, before any block's
-        each = n_rows * n_logits * shape.vocabulary
-        kept += each * (product + _FLOAT)
-        passing = max(passing, each * (_FLOAT + (product if how.bits16 else 0.0)))
-    return Memory(
-        weights=shape.n_parameters * float(_FLOAT),
-        gradients=trained.parameters * _FLOAT,
-        optimiser=trained.parameters * _MOMENTS * _FLOAT,
+    gradients = trained.parameters * each.gradient
+    held = _held(storage, shape, trained.blocks, each.master, trained.added, language_model=language_model)
+    begins = replace(
+        held,
+        optimiser=trained.parameters * each.state,
+        gradients=gradients if pieces > 1 else 0.0,
+        rounded_weights=_rounded(shape, how, storage, each, trained.blocks, trained.blocks_through),
         kept=kept,
-        passing=passing,
-        in_pieces=pieces > 1,
+        logits=logit_bytes * logit_copies(how),
+        # The gradients of logits come before those of any block.
+        temporaries=0.0 if logit_bytes * logit_copies(how) > passing else passing,
     )
+    ends = replace(begins, gradients=gradients, rounded_weights=0.0, kept=0.0, logits=0.0, temporaries=passing / 2)
+    return max(begins, ends, key=lambda memory: memory.peak_bytes)
+
+
+def _held(
+    storage: Storage, shape: Shape, blocks: float, master: float, added: float, *, language_model: bool
+) -> Memory:
+    own, shared = storage.weights(shape, blocks, master, added, language_model=language_model)
+    return Memory(weights=own, shared_weights=shared)
+
+
+def logit_copies(how: Regime) -> float:
+    """Return how many times the logits exist: as they are, with log-probabilities or gradients, and rounded."""
+    return 2.0 + (0.5 if how.bits16 else 0.0)
+
+
+def _rounded(
+    shape: Shape, how: Regime, storage: Storage, each: TrainedBytes, blocks: float, blocks_through: float
+) -> float:
+    """Return the bytes of copies of weights in the type of the products."""
+    if storage.is_quantised:  # one at a time, in the forward and in the backward pass
+        return float(how.product_bytes * shape.largest_matrix)
+    if not how.bits16:
+        return 0.0
+    n_blocks = (blocks if each.master == _FLOAT else 0.0) + (blocks_through if storage.matrix == _FLOAT else 0.0)
+    return 2.0 * n_blocks * shape.block_parameters
 
 
 def kept_by_block(shape: Shape, how: Regime, length: float, *, trains: bool) -> float:
@@ -168,11 +237,62 @@ def kept_by_block(shape: Shape, how: Regime, length: float, *, trains: bool) -> 
     return kept
 
 
-def encoding_memory(shape: Shape, how: Regime, *, n_rows: float, length: float) -> float:
-    """Return the peak bytes of a forward pass without gradients, apart from the weights: in a block's inner layer."""
+def encoding_memory(shape: Shape, how: Regime, *, n_rows: float, length: float, rounds: bool = True) -> float:
+    """Return the peak bytes of a forward pass without gradients, apart from the weights: in a block's inner layer.
+
+    Args:
+        shape: sizes of the transformer.
+        how: numerical regime.
+        n_rows: texts that go through at once.
+        length: tokens of each text, padding included.
+        rounds: whether matrices are stored in float32, and rounded one at a time for 16-bit products.
+    """
     tokens, product = n_rows * length, how.product_bytes
     n_inner = 4.0 if shape.gated else 2.0
     # The residual stream; for an encoder also its embeddings, and the sums before norms.
     n_streams = 2.0 if shape.gated else 4.0
     held = n_streams * _FLOAT * shape.width + product * shape.width + n_inner * product * shape.inner
-    return tokens * held + (2.0 * shape.width * shape.inner if how.bits16 else 0.0)
+    return tokens * held + (2.0 * shape.width * shape.inner if how.bits16 and rounds else 0.0)
+
+
+def forward_memory(
+    shape: Shape,
+    how: Regime,
+    *,
+    n_rows: float,
+    length: float,
+    during: str,
+    blocks: float = 0.0,
+    added: float = 0.0,
+    n_kept_tokens: float = 0.0,
+    logit_bytes: float = 0.0,
+    storage: Storage = FLOAT_32,
+    each: TrainedBytes = _PLAIN,
+    language_model: bool = False,
+) -> Memory:
+    """Return the memory of forward passes without gradients.
+
+    Args:
+        shape: sizes of the transformer.
+        how: numerical regime.
+        n_rows: texts that go through at once.
+        length: tokens of each text, padding included.
+        during: work that the pass is for.
+        blocks: number of blocks that were trained before; autocast keeps their rounded weights.
+        added: number of parameters that were added to the transformer.
+        n_kept_tokens: tokens whose keys and values are kept.
+        logit_bytes: bytes in float32 of the logits over the vocabulary that exist at a time.
+        storage: how frozen weights are stored.
+        each: bytes for each trained number.
+        language_model: whether the model has a head over the vocabulary.
+    """
+    held = _held(storage, shape, blocks, each.master, added, language_model=language_model)
+    rounds = not storage.is_quantised and storage.matrix == _FLOAT and blocks < shape.n_blocks
+    return replace(
+        held,
+        rounded_weights=_rounded(shape, how, storage, each, blocks, 0.0),
+        temporaries=encoding_memory(shape, how, n_rows=n_rows, length=length, rounds=rounds),
+        keys_and_values=n_kept_tokens * shape.n_blocks * 2.0 * how.product_bytes * shape.key_width,
+        logits=logit_bytes * logit_copies(how),
+        during=during,
+    )

@@ -100,10 +100,9 @@ def make_probe(
     method = planned.method.model_copy(update={"tune": None})
     n_blocks = None
     shape = read_shape(files.folder) if files is not None and planned.cell.backbone is not None else None
-    if files is not None and shape is not None:
-        needed = 4.0 * shape.n_parameters + amount(planned, task, files, device).peak_bytes
-        if needed > memory_bytes / 2 and shape.n_blocks > _KEPT_BLOCKS:
-            files, n_blocks = _shallower(files, folder), _KEPT_BLOCKS
+    may_fit = amount(planned, task, files, device).peak_bytes <= memory_bytes / 2
+    if files is not None and shape is not None and shape.n_blocks > _KEPT_BLOCKS and not may_fit:
+        files, n_blocks = _shallower(files, folder), _KEPT_BLOCKS
     batch = int(getattr(method, "batch_size", 0))
     n_train = min(planned.cell.n_train, max(_ROWS, 4 * batch))
     steps = method.workload(n_train, Budget(), 1 if shape is None else shape.n_blocks).steps
@@ -152,4 +151,5 @@ def _cut(config: dict[str, Any]) -> dict[str, Any]:
 
 def _difference(more: Amount, less: Amount) -> Amount:
     flops = more.train_flops - less.train_flops
-    return dataclasses.replace(more, train_flops=flops) if flops > 0 else more
+    launches = more.train_launches - less.train_launches
+    return dataclasses.replace(more, train_flops=flops, train_launches=launches) if flops > 0 else more

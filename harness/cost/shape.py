@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.backbones import blocks_of
+from harness.backbones import blocks_of, stores_bfloat16
 
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "n_inner", "hidden_dim")
@@ -36,6 +36,9 @@ class Shape:
         gated: whether the inner layer is a product of two layers.
         dropout: dropout rate inside the blocks.
         attention_dropout: dropout rate of attention scores.
+        key_width: width of all keys together; smaller than `attention_width` where heads share keys.
+        is_bfloat16: whether the file stores matrices and embeddings in bfloat16.
+        is_tied: whether the language-model head is the embedding.
     """
 
     n_blocks: int
@@ -48,11 +51,29 @@ class Shape:
     gated: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    key_width: int = 0
+    is_bfloat16: bool = False
+    is_tied: bool = True
+
+    @property
+    def vector_parameters(self) -> int:
+        """Weights of norms and biases of one block: two scales, or two norms with biases and a bias per layer."""
+        return 2 * self.width if self.gated else 9 * self.width + self.inner
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of the embedding of the vocabulary."""
+        return self.vocabulary * self.width
+
+    @property
+    def largest_matrix(self) -> int:
+        """Weights of the largest matrix of a block."""
+        return self.width * max(self.inner, self.attention_width)
 
     @property
     def n_parameters(self) -> int:
-        """Weights of all blocks and of the embedding."""
-        return self.n_blocks * self.block_parameters + self.vocabulary * self.width
+        """Weights of the matrices of all blocks and of the embedding."""
+        return self.n_blocks * self.block_parameters + self.embedding_parameters
 
     def forward_flops(self, n_tokens: float, length: float) -> float:
         """Return the operations of a forward pass of `n_tokens` in sequences of `length`; a multiply-add counts as two.
@@ -95,7 +116,16 @@ def read_shape(folder: Path) -> Shape | None:
         gated=gated,
         dropout=_rate(config, ("hidden_dropout_prob", "hidden_dropout", "dropout", "resid_pdrop"), usual),
         attention_dropout=_rate(config, ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"), usual),
+        key_width=head_width * n_keys,
+        is_bfloat16=_is_bfloat16(config, folder),
+        is_tied=config.get("tie_word_embeddings", True) is not False,
     )
+
+
+def _is_bfloat16(config: dict[str, Any], folder: Path) -> bool:
+    """Return whether the weights are in bfloat16, by their files, or without files by the configuration."""
+    stored = stores_bfloat16(folder)
+    return config.get("dtype", config.get("torch_dtype")) == "bfloat16" if stored is None else stored
 
 
 def _rate(config: dict[str, Any], names: tuple[str, ...], otherwise: float) -> float:

@@ -154,12 +154,16 @@ class FeatureStore:
             missing = table.missing(index)
             batches = table.batches_for(missing)
             encoded: list[tuple[Shard, float]] = []
+            if not batches:
+                break
+            model = backbone.resident(self._device.torch_device(), precision, weights)
 
-            def encode(table: _Table = table, batches: list[Ints] = batches, encoded: list[Any] = encoded) -> None:
-                model = backbone.resident(self._device.torch_device(), precision, weights)
+            def encode(
+                table: _Table = table, batches: list[Ints] = batches, model: Any = model, encoded: list[Any] = encoded
+            ) -> None:
                 encoded.append(self._encode(table, batches, tokens, backbone, model, precision, pooling, layer))
 
-            if not batches or fits(encode):
+            if fits(encode):
                 break
             if shape.rows(int(table.padded_lengths[missing].max())) == 1:
                 raise too_large("encode")

@@ -9,6 +9,7 @@ from .clock import PhaseClock as PhaseClock
 from .device import Device as Device
 from .device import Precision as Precision
 from .device import PrecisionPolicy as PrecisionPolicy
+from .device import assumed_device as assumed_device
 from .device import available_threads as available_threads
 from .device import check_device_name as check_device_name
 from .device import find_device as find_device

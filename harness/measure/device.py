@@ -33,7 +33,7 @@ class Device:
         native_bf16: whether the hardware computes bfloat16 matrix products.
         cells_at_a_time: number of cells that share it; above 1, its times do not characterise a method.
         number: torch's number of the GPU in this process. Workers see one GPU, whose number is 0.
-        memory_bytes: memory of the GPU; None on a CPU.
+        memory_bytes: memory of the GPU; None on a CPU, whose memory is the host's.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -68,6 +68,20 @@ class Device:
         if n_cells == 1:
             return self
         return dataclasses.replace(self, name=f"{self.name}, {n_cells} cells at a time", cells_at_a_time=n_cells)
+
+
+def assumed_device(kind: str, memory_bytes: int) -> Device:
+    """Return a device that this machine need not have, for plans: a GPU with native bfloat16, or this processor.
+
+    Args:
+        kind: `cuda` or `cpu`; `auto` is `cuda`.
+        memory_bytes: its memory.
+    """
+    check_device_name(kind)
+    if kind == "cpu":
+        return dataclasses.replace(find_device("cpu"), memory_bytes=memory_bytes)
+    name = f"a CUDA device with {memory_bytes / 1e9:.4g} GB of memory (assumed)"
+    return Device("cuda", name, available_threads(), native_bf16=True, memory_bytes=memory_bytes)
 
 
 def available_threads() -> int:
@@ -146,14 +160,15 @@ def find_device(asked: str = "auto") -> Device:
     threads = available_threads()
     if asked != "cpu" and torch.cuda.is_available():
         if number >= (count := torch.cuda.device_count()):
-            raise UsageError(
-                f"Device 'cuda:{number}' was asked for; torch numbers its GPUs from 0 to {count - 1}."
-            )
+            raise UsageError(f"Device 'cuda:{number}' was asked for; torch numbers its GPUs from 0 to {count - 1}.")
         facts = torch.cuda.get_device_properties(number)
         native = (facts.major, facts.minor) >= (8, 0)
         return Device("cuda", facts.name, threads, native, number=number, memory_bytes=int(facts.total_memory))
     if asked.startswith("cuda"):
-        raise UsageError(f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu.")
+        raise UsageError(
+            f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu. A plan for a device that "
+            "is not here needs its memory: harness plan --device cuda --device-memory 24GB."
+        )
     flags = _processor_flags()
     native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
     plural = "s" if threads != 1 else ""

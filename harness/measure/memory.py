@@ -324,10 +324,10 @@ def kills_for_memory() -> int | None:
 
 def memory_bytes_of(device: Device, host_bytes: int) -> float:
     """Return the bytes of memory that a cell may take on a device; on a CPU, those of the host."""
-    if device.kind == "cpu":
-        return float(host_bytes)
     if device.memory_bytes is not None:  # the worker's; asking torch here would put a context on the first GPU
         return float(device.memory_bytes)
+    if device.kind == "cpu":
+        return float(host_bytes)
     import torch
 
     return float(torch.cuda.get_device_properties(device.number).total_memory)

@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import numpy.typing as npt
 from pydantic import Field
 
 from harness.backbones import BackboneFiles
 from harness.measure import PrecisionPolicy
+from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
 from harness.methods._modules import count_parameter
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
-from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Budget, Role, Workload
+from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, Budget, Optimiser, Role, Workload
 from harness.support import UnsupportedError
 from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from harness.records import TrainedBytes
     from harness.training import AdaptedModel, Examples, Hooks, Inputs, ParameterGroup
 
 
@@ -91,15 +94,22 @@ class FineTuning(GradientMethod):
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
         compile: compile the blocks with torch for training. On a GPU, steps may be faster after a minute of
             compiling (counted as warm-up). Results are the same up to rounding.
+        optimiser: `adamw` keeps two float32 moments for each trained number; `adamw-8bit` keeps them in 8 bits
+            (bitsandbytes): 2 bytes instead of 8.
+        attention: implementation of attention: `auto` (transformers' choice, mostly `sdpa`), `sdpa` (torch's fused
+            kernels), `eager` (single operations), or `flash_attention_2` (a package for GPUs). Results are the same up
+            to rounding.
     """
 
     l2_start: float = Field(default=0.0, ge=0)
     transformer_dropout: float | None = Field(default=None, ge=0, lt=1)
     gradient_checkpointing: bool = False
     compile: bool = False
+    optimiser: Optimiser = "adamw"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
 
     role: ClassVar[Role] = "fine-tuning"
-    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile"})
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile", "optimiser", "attention"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
     serves_own_forms: ClassVar[bool] = True
 
@@ -137,6 +147,10 @@ class FineTuning(GradientMethod):
             texts_per_answer=1.0,
         )
 
+    def trained_bytes(self) -> TrainedBytes:
+        """Return the bytes for each number of a trained matrix: the number, its gradient, its moments."""
+        return TRAINED_BYTES[self.optimiser, "float32"]
+
     def halved(self) -> TrainedMethod | None:
         """Return the method with pieces of half the size; with single rows, turn on gradient checkpointing."""
         smaller = super().halved()
@@ -152,7 +166,9 @@ class FineTuning(GradientMethod):
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
-        reason = super().why_unsupported(kind, files, device)
+        reason = super().why_unsupported(kind, files, device) or self._why_no_flash_attention(device)
+        if reason is None and self.optimiser == "adamw-8bit":
+            reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
         if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
             return reason
         asked = kinds.get(kind)
@@ -160,6 +176,18 @@ class FineTuning(GradientMethod):
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
+
+    def _why_no_flash_attention(self, device: str) -> str | None:
+        if self.attention != "flash_attention_2":
+            return None
+        instead = "use attention=auto, which takes torch's own flash kernels where no mask is needed."
+        if device == "cpu":
+            return f"attention=flash_attention_2 needs a GPU, and this cell runs on a CPU; {instead}"
+        if self.precision == "fp32":
+            return f"attention=flash_attention_2 computes in 16 bits, and precision is fp32; {instead}"
+        if importlib.util.find_spec("flash_attn") is None:
+            return f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
+        return None
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer that lacks the modules this method needs; called before `adapt`.
@@ -206,7 +234,7 @@ class FineTuning(GradientMethod):
         import torch
 
         from harness.backbones import make_masters
-        from harness.training import make_lean, quicken_dropout, set_dropout
+        from harness.training import make_lean, quicken_dropout, set_attention, set_dropout
 
         transformer = self.start(bench)
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
@@ -215,6 +243,7 @@ class FineTuning(GradientMethod):
             if self.transformer_dropout is not None:
                 set_dropout(transformer, self.transformer_dropout)
             self.check(transformer)
+            set_attention(transformer, self.attention)
             if self.gradient_checkpointing:
                 with warnings.catch_warnings():  # transformers is renaming it; the old name serves all versions
                     warnings.simplefilter("ignore", FutureWarning)
@@ -229,13 +258,17 @@ class FineTuning(GradientMethod):
             selected = list(self.select_trainable(model.transformer))
             if not selected:
                 raise UnsupportedError(self._nothing_to_train(transformer))
-            make_masters(selected)
+            make_masters(model, selected)
             trained = {id(parameter) for parameter in selected}
             for parameter in model.transformer.parameters():
                 if parameter.is_floating_point():
                     parameter.requires_grad_(id(parameter) in trained)
+            self.prepare(model)
             bench.note_weights(model)
         return model
+
+    def prepare(self, model: AdaptedModel) -> None:
+        """Change how the trained parameters are kept; by default, not at all."""
 
     def start(self, bench: Bench) -> nn.Module:
         """Return the transformer to adapt: its frozen weights are shared, and what trains gets its own in `build`."""
@@ -332,7 +365,7 @@ class FineTuning(GradientMethod):
 
     def _shape(self) -> dict[str, Any]:
         """Return the settings that decide the modules of the adapted transformer."""
-        same = {*GradientMethod.model_fields, "compile"}
+        same = {*GradientMethod.model_fields, "compile", "optimiser", "masters"}
         return {name: value for name, value in self.config().items() if name not in same}
 
     def _why_not_adapted(self, planned: _Planned) -> str | None:

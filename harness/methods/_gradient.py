@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -109,6 +110,8 @@ class TrainedMethod(Method):
             accumulation=self.accumulation,
             label_smoothing=getattr(self, "label_smoothing", 0.0),
             l2_start=getattr(self, "l2_start", 0.0),
+            optimiser=getattr(self, "optimiser", "adamw"),
+            masters=getattr(self, "masters", "float32"),
         )
 
     def carve(self, rows: Rows, bench: Bench) -> tuple[Ints, Ints]:
@@ -173,7 +176,7 @@ class TrainedMethod(Method):
             loss=loss,
             batches=batches,
             groups=groups,
-            optimisation=self.optimisation(),
+            optimisation=dataclasses.replace(self.optimisation(), seed=bench.seeded("rounding")),
             progress=progress,
             flops=flops,
             device=bench.device.torch_device(),
@@ -222,9 +225,9 @@ class GradientMethod(SupervisedMethod):
 
 
 def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
-    """Return every parameter that requires a gradient, on the host."""
+    """Return every parameter that requires a gradient, on the host; float32 where it is bfloat16, which numpy lacks."""
     return {
-        name: np.asarray(parameter.detach().cpu().numpy())
+        name: np.asarray(parameter.detach().to("cpu", _saved_type(parameter)).numpy())
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
@@ -233,7 +236,13 @@ def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
 def expected_parameters(model: nn.Module) -> dict[str, Expected]:
     """Return the types and shapes of every parameter that requires a gradient."""
     return {
-        name: Expected(tuple(parameter.shape), str(parameter.dtype).removeprefix("torch."))
+        name: Expected(tuple(parameter.shape), str(_saved_type(parameter)).removeprefix("torch."))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
+
+
+def _saved_type(parameter: nn.Parameter) -> torch.dtype:
+    import torch
+
+    return torch.float32 if parameter.dtype is torch.bfloat16 else parameter.dtype

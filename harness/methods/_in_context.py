@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from harness.backbones import BackboneFiles
+from harness.features import lengths_of
 from harness.measure import PrecisionPolicy, long_step
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
@@ -196,12 +197,12 @@ class FittedPrompt(Fitted):
                 shown = [[self.demonstrations[position] for position in row] for row in positions]
             texts = asked(rows, self._wording)
             if bench.kind.form == "choices":
-                return self._choose(texts, shown, rows, bench)
+                return self._choose(texts, shown, rows, bench, share=positions is None)
             prompts = [self._writer.write(text, these) for text, these in zip(texts, shown, strict=True)]
             _note(prompts, len(shown[0]) if shown else 0, rows, bench)
             if bench.kind.form == "classes":
                 return self._classify(prompts, share=positions is None)
-            return self._write(prompts, bench)
+            return self._write(prompts, bench, share=positions is None)
 
     def content_free(self, n_dropped: int = 0) -> Floats:
         """Return the log of the mean probability of each class over the content-free texts, shape (classes,)."""
@@ -226,26 +227,27 @@ class FittedPrompt(Fitted):
 
     def _classify(self, prompts: Sequence[Prompt], *, share: bool) -> Floats:
         """Return probabilities of the classes; `share` says that all prompts show the same demonstrations."""
-        if not share:  # each prompt begins differently
-            return _normalised(self.likelihood.score([prompt.ids for prompt in prompts], _NOTHING))
         scores = np.empty((len(prompts), len(self._label_words)), dtype=np.float32)
-        for n_dropped in sorted({prompt.n_dropped for prompt in prompts}):
-            members = [row for row, prompt in enumerate(prompts) if prompt.n_dropped == n_dropped]
-            scores[members] = self._scores([prompts[row] for row in members], n_dropped)
+        for members, shared, n_dropped in self._alike(prompts, share=share):
+            found = self.likelihood.score([prompts[row].ids for row in members], shared)
+            if self.calibration is not None:
+                # Fewer demonstrations make a different context, which needs a calibration of its own.
+                content_free = self.calibration if n_dropped == 0 else self.content_free(n_dropped)
+                found = np.asarray(_log_softmax(found) - content_free, dtype=np.float32)
+            scores[members] = found
         return _normalised(scores)
 
-    def _scores(self, prompts: Sequence[Prompt], n_dropped: int) -> Floats:
-        """Return the scores of prompts that show the same demonstrations, shape (prompts, classes)."""
-        shared = self._writer.shared(self.demonstrations[n_dropped:])
-        scores = self.likelihood.score([prompt.ids for prompt in prompts], shared)
-        if self.calibration is None:
-            return scores
-        # Fewer demonstrations make a different context, which needs a calibration of its own.
-        content_free = self.calibration if n_dropped == 0 else self.content_free(n_dropped)
-        return np.asarray(_log_softmax(scores) - content_free, dtype=np.float32)
+    def _alike(self, prompts: Sequence[Prompt], *, share: bool) -> Iterator[tuple[list[int], Ints, int]]:
+        """Yield prompts that begin alike: their positions, the first tokens, the demonstrations that were dropped."""
+        if not share:  # each prompt shows other demonstrations, after the same instruction
+            yield list(range(len(prompts))), self._writer.shared(()), 0
+            return
+        for n_dropped in sorted({prompt.n_dropped for prompt in prompts}):
+            members = [row for row, prompt in enumerate(prompts) if prompt.n_dropped == n_dropped]
+            yield members, self._writer.shared(self.demonstrations[n_dropped:]), n_dropped
 
     def _choose(
-        self, texts: Sequence[str], shown: Sequence[Sequence[Demonstration]], rows: Rows, bench: Bench
+        self, texts: Sequence[str], shown: Sequence[Sequence[Demonstration]], rows: Rows, bench: Bench, *, share: bool
     ) -> Floats:
         """Return probabilities of each row's own choices, from the likelihood of their words."""
         choices = [rows.source.fields["choices"][position] for position in rows.index]
@@ -253,30 +255,29 @@ class FittedPrompt(Fitted):
             self._writer.write_with(text, these, words)
             for text, these, words in zip(texts, shown, choices, strict=True)
         ]
-        _note([prompt for prompt, _ in written], len(shown[0]) if shown else 0, rows, bench)
-        replies = [reply for _, several in written for reply in several]
-        likelihoods = -self._generative_model(bench).reply_nll(
-            [prompt.ids for prompt, several in written for _ in several],
-            replies,
-            pad_id=int(bench.some_backbone.tokenizer.pad_token_id),
-            device=bench.device,
-            precision=bench.precision(self._method.precision),
-        )
-        if self._method.normalise:
-            likelihoods /= np.array([len(reply) for reply in replies])
-        counts = np.array([len(several) for several in choices], dtype=np.int64)
+        prompts = [prompt for prompt, _ in written]
+        _note(prompts, len(shown[0]) if shown else 0, rows, bench)
         scores = np.full((len(rows), bench.n_outputs), -np.inf)
-        scores[np.arange(bench.n_outputs) < counts[:, None]] = likelihoods
+        for members, shared, _ in self._alike(prompts, share=share):
+            replies = [written[row][1] for row in members]
+            likelihoods = self.likelihood.score_replies([prompts[row].ids for row in members], replies, shared)
+            counts = lengths_of(replies)
+            exists = np.zeros(scores.shape, dtype=bool)
+            exists[members] = np.arange(bench.n_outputs) < counts[:, None]
+            scores[exists] = likelihoods
         return _normalised(scores)
 
-    def _write(self, prompts: Sequence[Prompt], bench: Bench) -> Answers:
+    def _write(self, prompts: Sequence[Prompt], bench: Bench, *, share: bool) -> Answers:
         """Generate a text after each prompt; with demonstrations, the separator of rows ends the text."""
         assert bench.reply is not None
         if self.demonstrations and self._method.separator:
             stop = tuple(dict.fromkeys([*bench.reply.stop, self._method.separator]))
             bench = dataclasses.replace(bench, reply=dataclasses.replace(bench.reply, stop=stop))
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
-        return self._generative_model(bench).answer(ids, bench, bench.precision(self._method.precision))
+        shared = self._writer.shared(self.demonstrations if share else ())
+        return self._generative_model(bench).answer(
+            ids, bench, bench.precision(self._method.precision), shared.astype(np.int32)
+        )
 
     def _generative_model(self, bench: Bench) -> GenerativeModel:
         from harness.training import GenerativeModel
@@ -350,9 +351,6 @@ def run_in_fit(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Be
     bench.ledger.train_tokens += likelihood.n_tokens - before
     bench.count_train_flops(run)
     return result
-
-
-_NOTHING: Ints = np.empty(0, dtype=np.int64)
 
 
 def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> None:

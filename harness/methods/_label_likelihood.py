@@ -11,22 +11,22 @@ the batch: the rest of a prompt is read again with each reply.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.features import lengths_of, pad
-from harness.measure import Device, Precision, show_progress
+from harness.measure import BatchLimit, Device, Precision, most_places, show_progress
 from harness.tasks import Floats, Ints
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.methods._shared_keys import Past
+    from harness.training import Past
 
 _MOST_ROWS = {"cpu": 16, "cuda": 64}
 """Maximum number of prompts in a batch, by kind of device."""
@@ -39,6 +39,32 @@ _CALL_TOKENS = {"cpu": 32, "cuda": 512}
 
 Replies = Sequence[Sequence[int]]
 """Token ids of the replies that one prompt may have."""
+
+_Reply = tuple[int, int, Sequence[int]]
+"""A reply in a batch: the row of its prompt, its position among the prompt's replies, its token ids."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of the log-likelihoods of some replies in a batch.
+
+    Attributes:
+        rows: row of each reply's prompt, shape (replies,).
+        replies: position of each among the replies of its prompt.
+        values: log-likelihoods, on the device.
+    """
+
+    rows: Ints
+    replies: Ints
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, some: Sequence[_Reply], values: torch.Tensor) -> _Part:
+        """Return the part of these replies."""
+        rows, replies = np.array([(row, at) for row, at, _ in some], dtype=np.int64).T
+        return cls(rows, replies, values)
 
 
 class LabelLikelihood:
@@ -72,6 +98,8 @@ class LabelLikelihood:
         self._normalise = normalise
         self._device = device
         self._precision = precision
+        self._head = self._model.get_output_embeddings()
+        self._vocabulary = int(self._model.config.vocab_size)
         self.n_tokens = 0
 
     def score(self, prompts: Sequence[Ints], shared: Ints) -> Floats:
@@ -90,26 +118,27 @@ class LabelLikelihood:
             shared: token ids at the start of (nearly) all prompts, computed once; other prompts are run whole. A
                 sequence-to-sequence model ignores them: its encoder attends in both directions.
         """
-        counts = lengths_of(replies)
-        starts = np.concatenate([[0], np.cumsum(counts)])
+        starts = np.concatenate([[0], np.cumsum(lengths_of(replies))])
         scores = np.zeros(starts[-1])
         n_shared = len(shared) if self._is_causal else 0
-        begins = np.array(
-            [len(ids) > n_shared and np.array_equal(ids[:n_shared], shared[:n_shared]) for ids in prompts]
-        )
+        shared = shared[:n_shared]
+        begins = np.array([len(ids) > n_shared and np.array_equal(ids[:n_shared], shared) for ids in prompts])
         found: list[tuple[Ints, torch.Tensor]] = []  # read at the end: each reading waits for the device
         with self._running():
             for use in sorted(set(begins.tolist()), reverse=True):
-                rows = np.flatnonzero(begins == use)
+                members = np.flatnonzero(begins == use)
                 past = self._remember(shared) if use and n_shared else None
-                rest = [prompts[row][n_shared if use else 0 :] for row in rows]
-                n_further = int(np.mean([sum(len(reply) > 1 for reply in replies[row]) for row in rows]))
-                for members in self._batches(lengths_of(rest), n_further):
-                    batch = [replies[row] for row in rows[members]]
-                    for places, values in self._score_batch([rest[member] for member in members], batch, past):
-                        at = [starts[rows[members[row]]] + reply for row, reply in places]
-                        found.append((np.asarray(at, dtype=np.int64), values))
-                    show_progress()
+                rest = [prompts[row][n_shared if use else 0 :] for row in members]
+                own = [replies[row] for row in members]
+                n_further = int(np.mean([sum(len(reply) > 1 for reply in several) for several in own]))
+
+                def run(rows: Ints, rest: Any = rest, own: Any = own, past: Any = past) -> list[_Part]:
+                    return self._score_batch([rest[row] for row in rows], [own[row] for row in rows], past)
+
+                for rows, parts in self._each_batch(lengths_of(rest), run, n_further=n_further):
+                    for part in parts:
+                        at = starts[members[rows[part.rows]]] + part.replies
+                        found.append((at, part.values))
         for positions, values in found:
             scores[positions] += values.cpu().numpy()
         lengths = np.array([len(reply) for several in replies for reply in several])
@@ -119,15 +148,40 @@ class LabelLikelihood:
     def _running(self) -> Iterator[None]:
         import torch
 
+        from harness.training import grouped_heads
+
         kind = self._device.kind
         autocast = torch.autocast(kind, dtype=torch.bfloat16, enabled=self._precision == "bf16")
-        with torch.inference_mode(), autocast, _shared_heads() if kind == "cpu" else contextlib.nullcontext():
+        with torch.inference_mode(), autocast, grouped_heads(kind):
             yield
 
-    def _batches(self, lengths: Ints, n_further: int = 0) -> list[Ints]:
+    def _each_batch(
+        self, lengths: Ints, run: Callable[[Ints], _T], *, n_places: int = 1, n_further: int = 0
+    ) -> Iterator[tuple[Ints, _T]]:
+        """Yield the rows of each batch and what `run` returns for them; memory that runs out halves a batch.
+
+        Args:
+            lengths: tokens of each row.
+            run: function of the positions of a batch's rows.
+            n_places: maximum places of a row whose logits are computed.
+            n_further: as for `batches_of_like_length`.
+        """
         kind = self._device.kind
-        limits = _MOST_ROWS[kind], _MOST_TOKENS[kind]
-        return batches_of_like_length(lengths, *limits, call_tokens=_CALL_TOKENS[kind], n_further=n_further)
+        most_rows = min(_MOST_ROWS[kind], max(1, most_places(kind, self._vocabulary) // n_places))
+        limit = BatchLimit("score", most_rows)
+        waiting = batches_of_like_length(
+            lengths, limit.rows, _MOST_TOKENS[kind], call_tokens=_CALL_TOKENS[kind], n_further=n_further
+        )[::-1]
+        results: list[_T] = []
+        while waiting:
+            rows = waiting.pop()
+            if len(rows) > limit.rows:
+                waiting += [rows[limit.rows :], rows[: limit.rows]]
+            elif limit.holds(len(rows), lambda rows=rows: results.append(run(rows))):  # type: ignore[misc]
+                show_progress()
+                yield rows, results.pop()
+            else:
+                waiting.append(rows)
 
     def _tensor(self, values: npt.ArrayLike) -> torch.Tensor:
         import torch
@@ -142,46 +196,47 @@ class LabelLikelihood:
 
     def _remember(self, shared: Ints) -> Past:
         """Return the keys and values of the shared tokens, as a batch of one."""
-        from harness.methods._shared_keys import continuing, kept, n_layers_of
+        from harness.training import continuing_cache, count_kept_layers, kept_keys
 
-        cache = continuing(n_layers_of(self._model), None, keeps=True)
+        cache = continuing_cache(count_kept_layers(self._model), None, keeps=True)
         ids, _ = self._padded([shared])
         self._logits([[len(shared) - 1]], input_ids=ids, past_key_values=cache, use_cache=True)
-        return kept(cache)
+        return kept_keys(cache)
 
-    def _score_batch(
-        self, rows: Sequence[Ints], replies: Sequence[Replies], past: Past | None
-    ) -> Iterator[tuple[list[tuple[int, int]], torch.Tensor]]:
-        """Yield parts of the log-likelihoods of replies, which add up: their (row, reply), and the values.
+    def _score_batch(self, rows: Sequence[Ints], replies: Sequence[Replies], past: Past | None) -> list[_Part]:
+        """Return parts of the log-likelihoods of replies, which add up.
 
         Args:
             rows: token ids of each prompt, after the shared ones.
             replies: replies of each prompt.
             past: keys and values of the shared tokens, if any.
         """
-        each = [(row, at, reply) for row, several in enumerate(replies) for at, reply in enumerate(several)]
-        further = [one for one in each if len(one[2]) > 1]
+        some = [
+            (row, at, reply) for row, several in enumerate(replies) for at, reply in enumerate(several) if len(reply)
+        ]
+        if not some:
+            return []
+        further = [one for one in some if len(one[2]) > 1]
         run = self._read if self._is_causal else self._encode
         logits, go_on = run(rows, past, goes_on=bool(further))
-        some = [one for one in each if one[2]]
         first = logits.float().log_softmax(-1)
-        chosen = first[self._tensor([row for row, _, _ in some]), self._tensor([reply[0] for _, _, reply in some])]
-        yield [(row, at) for row, at, _ in some], chosen
-        if not further:
-            return
-        n_common = min(len(row) for row in rows)
-        tails = [
-            [*(rows[row][n_common:] if self._is_causal else ()), *reply[:-1]] for row, _, reply in further
-        ]  # fmt: skip
-        for members in self._batches(lengths_of(tails)):
+        values = first[self._tensor([row for row, *_ in some]), self._tensor([reply[0] for *_, reply in some])]
+        parts = [_Part.of(some, values)]
+        n_common = min(len(row) for row in rows) if self._is_causal else 0
+        tails = [[*(rows[row][n_common:] if self._is_causal else ()), *reply[:-1]] for row, _, reply in further]
+
+        def run_further(members: Ints) -> _Part:
             these = [further[member] for member in members]
-            values = self._further([tails[member] for member in members], these, go_on)
-            yield [(row, at) for row, at, _ in these], values
+            return _Part.of(these, self._further([tails[member] for member in members], these, go_on))
+
+        n_places = max((len(reply) - 1 for *_, reply in further), default=1)
+        parts += [part for _, part in self._each_batch(lengths_of(tails), run_further, n_places=n_places)]
+        return parts
 
     def _further(
         self,
         tails: Sequence[Sequence[int]],
-        these: Sequence[tuple[int, int, Sequence[int]]],
+        these: Sequence[_Reply],
         go_on: Callable[[torch.Tensor], dict[str, Any]],
     ) -> torch.Tensor:
         """Return the log-likelihood of each reply's tokens after its first, shape (replies,).
@@ -205,9 +260,13 @@ class LabelLikelihood:
         self, rows: Sequence[Ints], past: Past | None, *, goes_on: bool
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], dict[str, Any]]]:
         """Run prompts of a causal model; return the logits behind each, and a function for `_further`."""
-        from harness.methods._shared_keys import continuing, kept, n_layers_of
+        from harness.training import continuing_cache, count_kept_layers, kept_keys
 
-        cache = continuing(n_layers_of(self._model), past, keeps=goes_on) if goes_on or past is not None else None
+        cache = (
+            continuing_cache(count_kept_layers(self._model), past, keeps=goes_on)
+            if goes_on or past is not None
+            else None
+        )
         lengths = lengths_of(rows)
         ids, _ = self._padded(rows)
         logits = self._logits(
@@ -215,10 +274,10 @@ class LabelLikelihood:
         )[:, 0]  # fmt: skip
         if not goes_on:
             return logits, lambda _: {}
-        own = kept(cache, int(lengths.min()))
+        own = kept_keys(cache, int(lengths.min()))
 
         def go_on(chosen: torch.Tensor) -> dict[str, Any]:
-            return {"past_key_values": continuing(len(own), past, own, rows=chosen)}
+            return {"past_key_values": continuing_cache(len(own), past, own, rows=chosen)}
 
         return logits, go_on
 
@@ -229,14 +288,13 @@ class LabelLikelihood:
         from transformers.cache_utils import DynamicCache
         from transformers.modeling_outputs import BaseModelOutput
 
-        from harness.methods._shared_keys import continuing, kept, n_layers_of, with_encoder
-        from harness.training import decoder_start_id
+        from harness.training import continuing_cache, count_kept_layers, decoder_start_id, kept_keys, with_encoder
 
         ids, mask = self._padded(rows)
         states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         start = self._tensor(np.full((len(rows), 1), decoder_start_id(self._model)))
         cross = DynamicCache()
-        own = continuing(n_layers_of(self._model), None, keeps=True) if goes_on else None
+        own = continuing_cache(count_kept_layers(self._model), None, keeps=True) if goes_on else None
         logits = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
@@ -246,13 +304,13 @@ class LabelLikelihood:
         ).logits[:, -1]
         if own is None:
             return logits, lambda _: {}
-        begun = kept(own)
+        begun = kept_keys(own)
 
         def go_on(chosen: torch.Tensor) -> dict[str, Any]:
             return {
                 "encoder_outputs": BaseModelOutput(last_hidden_state=states[chosen]),
                 "attention_mask": mask[chosen],
-                "past_key_values": with_encoder(continuing(len(begun), None, begun, rows=chosen), cross, chosen),
+                "past_key_values": with_encoder(continuing_cache(len(begun), None, begun, rows=chosen), cross, chosen),
             }
 
         return logits, go_on
@@ -272,8 +330,7 @@ class LabelLikelihood:
             picked.append(True)
             return (_take(args[0], wanted), *args[1:])
 
-        head = self._model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(pick) if head is not None else None
+        hook = self._head.register_forward_pre_hook(pick) if self._head is not None else None
         try:
             logits = self._model(**inputs).logits
         finally:
@@ -311,27 +368,6 @@ def batches_of_like_length(
         batches.append(order[begins[end] : end])
         end = int(begins[end])
     return batches[::-1]
-
-
-@contextlib.contextmanager
-def _shared_heads() -> Iterator[None]:
-    """Let attention on a CPU read keys that several heads share in place, also under a mask: same bits, third the time.
-
-    `transformers` copies them for each head otherwise, since other devices have no fast kernel for that.
-    """
-    before = os.environ.get(_GROUPED)
-    os.environ[_GROUPED] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_GROUPED]
-        else:
-            os.environ[_GROUPED] = before
-
-
-_GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
-"""Variable that `transformers` reads in each attention."""
 
 
 def _take(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -175,6 +175,10 @@ class LowRankMethod(PeftMethod):
         whole = super().workload(n_train, budget, n_blocks)
         return dataclasses.replace(whole, additions=2.0 if self.targets == "attention" else 9.0)
 
+    def n_added(self, width: int, n_blocks: int) -> float:
+        """Return the parameters of two matrices of this rank for each adapted one, as wide as its input."""
+        return 2.0 * self.rank * self.workload(1, Budget(), n_blocks).additions * width * n_blocks
+
     def target_modules(self) -> str | None:
         """Return the targets in peft's form; None leaves the choice to `default_targets`."""
         return "all-linear" if self.targets == "all-linear" else None
@@ -216,6 +220,10 @@ class SoftPrompt(PeftMethod):
 
         from harness.training import Stack
 
+        soft: Any = model.transformer
+        there = bench.device.torch_device()
+        # peft would copy them to the device in each step.
+        soft.prompt_tokens = {name: tokens.to(there) for name, tokens in soft.prompt_tokens.items()}
         stack = Stack(model.transformer)
         decodes = bench.kind.form == "text" and bench.files.architecture == "sequence-to-sequence"
         training = model.training

@@ -224,6 +224,15 @@ class Method(BaseModel, ABC):
         """
         return Workload()
 
+    def n_added(self, width: int, n_blocks: int) -> float:
+        """Return about how many parameters a fit adds to a transformer of this size; 0 for few or none."""
+        return 0.0
+
+    @property
+    def quantised_bytes(self) -> float | None:
+        """Bytes of a number in the blocks' matrices, for methods that quantise them; None for all others."""
+        return None
+
     def fit_length(self) -> FitLength | None:
         """Return the optimiser steps of a fit as a function of labels; None where a fit takes none."""
         return None

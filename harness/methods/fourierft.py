@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.methods._fine_tuning import Surroundings
+    from harness.methods.bench import Bench
+    from harness.tasks import Rows
+    from harness.training import AdaptedModel
 
 
 @method
@@ -55,3 +58,11 @@ class FourierFt(PeftMethod):
             random_loc_seed=bench.seeded("frequencies") % 2**31,
             init_weights=True,  # zeros; peft's default is random, which overwhelms the weights of a narrow model
         )
+
+    def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
+        """Move the positions of the coefficients to the device, where peft would copy them in each step."""
+        there = bench.device.torch_device()
+        for module in model.transformer.modules():
+            indices = getattr(module, "indices", None)
+            if hasattr(module, "fourierft_spectrum") and isinstance(indices, dict):
+                indices.update({name: places.to(there) for name, places in indices.items()})

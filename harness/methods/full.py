@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.methods._fine_tuning import FineTuning
+from harness.methods._masters import OwnWeights
 from harness.methods.base import Choice, Range, SearchSpace, method
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ FULL_SEARCH_SPACE: SearchSpace = {
 
 
 @method
-class Full(FineTuning):
+class Full(OwnWeights):
     """Train every parameter of the transformer, and the new output layer.
 
     The weights w of the transformer start from pretraining, those of the head from random values. AdamW minimises the

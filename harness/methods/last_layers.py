@@ -11,6 +11,7 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.measure import long_step
 from harness.methods._by_depth import ByDepth
+from harness.methods._masters import OwnWeights
 from harness.methods._weights import FrozenWeights
 from harness.methods.base import Choice, Range, SearchSpace, method
 from harness.methods.bench import Bench
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @method
-class LastLayers(FrozenWeights, ByDepth):
+class LastLayers(FrozenWeights, ByDepth, OwnWeights):
     """Train the last `k` blocks of the transformer (and a norm that follows them), and the new output layer.
 
     The blocks F_1 to F_(L-k) stay frozen, and the last k train:

@@ -48,3 +48,20 @@ class Oft(PeftMethod):
         targets = "all-linear" if self.targets == "all-linear" else None
         # peft's default is a truncated series, which is no longer a rotation at large angles.
         return OFTConfig(r=0, oft_block_size=self.block_size, target_modules=targets, use_cayley_neumann=False)
+
+    def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
+        """Return the transformer wrapped by peft; the Cayley transform does not wait for the solver's verdict."""
+        import torch
+        from peft.tuners.oft.layer import OFTRotationModule
+
+        def solve(matrix: torch.Tensor) -> torch.Tensor:
+            # I + Q has an inverse for each skew-symmetric Q, so that there is nothing to check.
+            unit = torch.eye(matrix.shape[-1], device=matrix.device).expand_as(matrix)
+            return torch.linalg.solve_ex(unit + matrix, unit - matrix, left=False).result
+
+        adapted = super().adapt(transformer, bench)
+        for module in adapted.modules():
+            if isinstance(module, OFTRotationModule):
+                skew = module._pytorch_skew_symmetric
+                module._cayley_batch = lambda vector, size, *_, skew=skew: solve(skew(vector, size))
+        return adapted

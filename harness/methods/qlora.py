@@ -9,6 +9,7 @@ from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods.base import method
 from harness.methods.bench import Bench
 from harness.methods.lora import Lora
+from harness.records import bytes_in_4_bits
 from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class QLora(Lora):
     quantisation: Literal["nf4", "fp4"] = "nf4"
     double_quantisation: bool = True
 
+    @property
+    def quantised_bytes(self) -> float:
+        """Bytes of a number in a 4-bit matrix, with its scales."""
+        return bytes_in_4_bits(double_quantisation=self.double_quantisation)
+
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also where bitsandbytes is missing or too old."""
         reason = super().why_unsupported(kind, files, device)
@@ -63,13 +69,18 @@ class QLora(Lora):
             UnsupportedError: the blocks hold no `torch.nn.Linear` (GPT-2's layers are of another class).
         """
         import torch
+        from torch import nn
 
+        from harness.backbones import structural_copy, types_in
         from harness.training import Stack, quantise_linear_layers
 
+        backbone, precision = bench.some_backbone, bench.precision(self.precision)
         device = bench.device.torch_device()
         with bench.clock.phase("load"):
             # On the host: the accelerator never holds the full weights.
-            transformer = bench.form.pretrained(bench, torch.device("cpu"))
+            transformer = bench.form.stored(bench)
+            whole = list(transformer.parameters())  # held until the end: types are known by id
+            types = types_in(transformer, backbone.form(precision, self.weights))
             kept = getattr(transformer, "_keep_in_fp32_modules", None) or []  # T5's `wo`, which reads its own type
             n_quantised = sum(
                 quantise_linear_layers(
@@ -77,7 +88,7 @@ class QLora(Lora):
                     device,
                     self.quantisation,
                     double_quantisation=self.double_quantisation,
-                    computed_in=torch.bfloat16 if bench.precision(self.precision) == "bf16" else torch.float32,
+                    computed_in=torch.bfloat16 if precision == "bf16" else torch.float32,
                     kept=kept,
                 )
                 for block in Stack(transformer).blocks
@@ -86,4 +97,14 @@ class QLora(Lora):
                 raise UnsupportedError(
                     f"'{self.name}' quantises linear layers; the blocks of this {type(transformer).__name__} have none."
                 )
-            return transformer.requires_grad_(False).to(device)
+
+            def settled(value: nn.Parameter) -> nn.Parameter:
+                """Return a parameter as it computes: what is quantised, and what has its form already, is kept."""
+                wanted = types.get(id(value), value.dtype)
+                if value.device == device and value.dtype is wanted:
+                    return value
+                return nn.Parameter(value.detach().to(device, wanted), requires_grad=False)
+
+            made = structural_copy(transformer, settled, device).requires_grad_(False)
+            del whole
+            return made

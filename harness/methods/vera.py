@@ -8,6 +8,7 @@ from pydantic import Field
 
 from harness.methods._peft import LowRankMethod
 from harness.methods.base import Choice, Range, SearchSpace, method
+from harness.records import Budget
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,10 @@ class Vera(LowRankMethod):
     alpha: int = Field(default=16, ge=16, le=16)
     adapter_dropout: float = Field(default=0.0, ge=0, lt=1)
     learning_rate: float = Field(default=3e-2, gt=0)
+
+    def n_added(self, width: int, n_blocks: int) -> float:
+        """Return the length of the vectors that scale the shared matrices."""
+        return self.workload(1, Budget(), n_blocks).additions * (width + self.rank) * n_blocks
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of VeRA; the cell's seed restores its random matrices, which are not saved."""

@@ -69,6 +69,8 @@ class Facts:
         unsteady: description of what disturbed the machine while the cell was measured; None for nothing.
         left_behind: description of work that the method left running when it returned; None for nothing.
         on_oom: description of how the cell was changed to need less memory.
+        run_as: settings that the cell ran with instead of its own, so that it fits into memory: the same steps in
+            pieces, or with blocks computed again. None where it ran as asked.
         peak_rss_source, energy_source: source of these figures.
         missing: reasons for missing figures, by figure.
         packages: other packages that the cell's method, kind or metric come from, by which of these.
@@ -92,6 +94,7 @@ class Facts:
     unsteady: str | None = None
     left_behind: str | None = None
     on_oom: str | None = None
+    run_as: dict[str, Any] | None = None
     peak_rss_source: str | None = None
     energy_source: str | None = None
     missing: dict[str, str] = field(default_factory=dict)
@@ -112,6 +115,7 @@ class Facts:
             "energy": self.energy_source,
             "left_behind": self.left_behind,
             "on_oom": self.on_oom,
+            "run_as": None if self.run_as is None else f"{settings_in_words(self.run_as)}, to fit into memory",
             "imported_from": self.imported_from,
             "protocol": self.protocol,
             "chosen_c": None if self.penalty is None else str(self.penalty),
@@ -143,6 +147,11 @@ _PARTS: dict[str, type] = {
     "train_texts": TextLengths,
     "test_texts": TextLengths,
 }
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Return settings as `--methods` takes them: `accumulation=4, gradient_checkpointing=true`."""
+    return ", ".join(f"{name}={str(value).lower()}" for name, value in settings.items())
 
 
 def stated(value: Any) -> dict[str, Any]:

@@ -55,6 +55,16 @@ TRAINED_BYTES: Final[Mapping[tuple[Optimiser, Masters], TrainedBytes]] = {
 """Bytes by settings of a method that trains by gradient; a pair that is missing is refused."""
 
 
+def bytes_in_4_bits(*, double_quantisation: bool) -> float:
+    """Return the bytes of a number in bitsandbytes' 4-bit types.
+
+    Each block of 64 numbers has a float32 scale. Double quantisation stores a scale in 8 bits, with a float32 scale for
+    each 256 of them (Dettmers et al., 2023, arXiv:2305.14314, section 3).
+    """
+    scale = 1.0 + 4.0 / 256 if double_quantisation else 4.0
+    return 0.5 + scale / 64
+
+
 @dataclass(frozen=True)
 class FitLength:
     """Optimiser steps of a fit without a budget, as a function of the number of labels.

@@ -12,7 +12,7 @@ from harness.measure import TRAIN_PHASES, Device, Failures, Meters, PhaseClock, 
 from harness.methods import Fitted, Ledger, Method, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import ROLES, Cost, Facts, FitLength, Predictions, Record, Role, Score, Status, Workload
+from harness.records import ROLES, Cell, Cost, Facts, FitLength, Predictions, Record, Role, Score, Status, Workload
 from harness.running.watch import Activity, Standing
 from harness.tasks import Task, kinds
 
@@ -200,11 +200,17 @@ class Attempt:
             # Cells that share a device are known to have shared its processors.
             unsteady=self.unsteady if device.cells_at_a_time == 1 else None,
             left_behind=self.left_behind,
+            run_as=failures.guard("run_as", lambda: _run_as(method, cell)),
             peak_rss_source=self.meters.memory.method or None,
             energy_source=self.clock.energy_source if self.cost.energy_joules is not None else None,
             packages={kind: package for kind, package in origins.items() if package is not None},
             missing={**stated.missing, **failures},
         )
+
+
+def _run_as(method: Method, cell: Cell) -> dict[str, Any] | None:
+    """Return the settings in which the method that runs differs from the cell's; None for none."""
+    return {name: value for name, value in method.config().items() if cell.config.get(name, value) != value} or None
 
 
 def _known_role(method: Method) -> Role:

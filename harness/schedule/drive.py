@@ -13,11 +13,12 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from harness.backbones import BackboneFiles
-from harness.cost import Estimator, halved
+from harness.cost import Estimator
 from harness.measure import now
 from harness.planning import PlannedCell
 from harness.records import Record, Status, statuses_that_end
 from harness.running import Job, unrun
+from harness.schedule.forms import added_before, form_after, form_to_run, smaller_ids
 from harness.schedule.messages import Begun, CellProgress, Done, Event, Lost, Stopped, Warned, Workers
 from harness.schedule.pending import Claims, Pending
 from harness.schedule.prepare import Prepared
@@ -63,7 +64,7 @@ class Policy:
         retry_failed: whether failed cells are run again.
         deadline: when the run must have ended, by `time.monotonic`; a cell that is running then is stopped and stays
             missing. None is never.
-        halve_on_oom: whether a cell that ran out of memory is run again with half as many rows at a time. That is
+        halve_on_oom: whether a cell that ran out of memory is run again in the form that is expected to fit. That is
             another configuration, and so another cell.
         remeasure: whether cells that were disturbed while they were measured (`Record.unsteady`) are run again.
         price_per_hour: price of the device, for the records; None where it was not stated.
@@ -116,7 +117,8 @@ def run_cells(
     policy = policy or Policy()
     device = prepared.device.name
     statuses = store.statuses([planned.cell.id for planned in prepared.cells], device)
-    added = _halved_before(prepared, store, statuses) if policy.halve_on_oom else []
+    estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
+    added = _added_before(prepared, store, statuses, estimator) if policy.halve_on_oom else []
     cells = [*prepared.cells, *added]
     accepted = statuses_that_end(retry_failed=policy.retry_failed)
     again = _disturbed(store, [planned.cell.id for planned in cells], device) if policy.remeasure else frozenset()
@@ -125,7 +127,6 @@ def run_cells(
     ids = [planned.cell.id for planned in cells]
     if not missing:
         return RunOutcome(frozenset(ids), 0, _count(statuses.values(), "failed"))
-    estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
     known = [id_ for id_ in ids if statuses.get(id_) == "ok"]
     planned_by_id = {planned.cell.id: planned for planned in cells}
     estimator.add_records(store.records(ids=known, device=device), planned_by_id)
@@ -243,6 +244,7 @@ class _Run:
         if not attempts:
             self.passed_over.append(cell.id)  # another run on this store has done it or is doing it
             return
+        planned = form_to_run(planned, self._estimator)
         job = Job(planned, prepared.backbones.get(cell.task), prepared.suite, attempts[cell.id])
         self._running[cell.id] = _Running(now())
         if planned.unsupported is not None:
@@ -307,14 +309,14 @@ class _Run:
         self.n_run += 1
         self._estimator.add(record, job.planned)
         if record.status == "out_of_memory" and self._policy.halve_on_oom:
-            self._halve(job.planned)
+            self._halve(job.planned, record)
         left = self._pending.seconds_left()
         self._listener.cell_ends(record, left or None)
         self._listener.time_left(left)
 
-    def _halve(self, planned: PlannedCell) -> None:
+    def _halve(self, planned: PlannedCell, record: Record) -> None:
         """Run a cell that ran out of memory again in smaller pieces, if its method can."""
-        again = halved(planned)
+        again = form_after(planned, record, self._estimator)
         if again is None or self._store.done([again.cell.id], self._prepared.device.name):
             return
         settings = _pieces(planned), _pieces(again)
@@ -326,22 +328,31 @@ class _Run:
 
 
 def _pieces(planned: PlannedCell) -> str:
-    config = planned.cell.config
+    config = planned.method.config()
     again = " and gradient_checkpointing" if config.get("gradient_checkpointing") else ""
     return f"batch_size={config['batch_size']} in accumulation={config['accumulation']}{again}"
 
 
-def _halved_before(prepared: Prepared, store: Store, statuses: dict[str, str]) -> list[PlannedCell]:
-    """Return the cells in smaller pieces for those that ran out of memory before; add their statuses to `statuses`."""
-    found: list[PlannedCell] = []
+def _added_before(
+    prepared: Prepared, store: Store, statuses: dict[str, str], estimator: Estimator
+) -> list[PlannedCell]:
+    """Return the cells in smaller forms for those that ran out of memory before; add their statuses to `statuses`.
+
+    They are the forms that earlier runs added, and the next one where the smallest of these ran out too.
+    """
+    device, ids = prepared.device.name, {planned.cell.id for planned in prepared.cells}
     waiting = [planned for planned in prepared.cells if statuses.get(planned.cell.id) == "out_of_memory"]
-    ids = {planned.cell.id for planned in prepared.cells}
-    while waiting:
-        smaller = [again for planned in waiting if (again := halved(planned)) is not None and again.cell.id not in ids]
-        ids.update(again.cell.id for again in smaller)
-        statuses.update(store.statuses([again.cell.id for again in smaller], prepared.device.name))
-        found += smaller
-        waiting = [again for again in smaller if statuses.get(again.cell.id) == "out_of_memory"]
+    statuses.update(store.statuses(smaller_ids(waiting), device))
+    found: list[PlannedCell] = []
+    for planned in waiting:
+        tried = added_before(planned, statuses)
+        last = tried[-1] if tried else planned
+        if statuses[last.cell.id] == "out_of_memory":
+            (record,) = list(store.records(ids=[last.cell.id], device=device))[-1:]
+            again = form_after(last, record, estimator)
+            tried += [] if again is None else [again]
+        found += [form for form in tried if form.cell.id not in ids]
+        ids.update(form.cell.id for form in tried)
     return found
 
 

@@ -109,10 +109,12 @@ class Lab:
 
 def state_hash(module: nn.Module) -> dict[str, str]:
     """Return a fingerprint of each tensor of a module, by name."""
-    return {
-        name: hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-        for name, value in module.state_dict().items()
-    }
+    import torch
+
+    def digest(value: torch.Tensor) -> str:
+        return hashlib.sha256(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+    return {name: digest(value) for name, value in module.state_dict().items()}
 
 
 @functools.cache

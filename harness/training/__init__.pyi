@@ -1,3 +1,5 @@
+from .attention import Attention as Attention
+from .attention import set_attention as set_attention
 from .adapter import WithAdapter as WithAdapter
 from .batches import Batch as Batch
 from .batches import Batches as Batches
@@ -30,8 +32,14 @@ from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .model import softmax as softmax
+from .optimisers import narrow_trained as narrow_trained
 from .pairs import PairInputs as PairInputs
-from .quantised import packed_bytes as packed_bytes
 from .quantised import quantise_linear_layers as quantise_linear_layers
+from .shared_keys import Past as Past
+from .shared_keys import continuing_cache as continuing_cache
+from .shared_keys import count_kept_layers as count_kept_layers
+from .shared_keys import grouped_heads as grouped_heads
+from .shared_keys import kept_keys as kept_keys
+from .shared_keys import with_encoder as with_encoder
 from .warmup import exercise_training as exercise_training
 from .warmup import warm_up_steps as warm_up_steps

@@ -33,6 +33,7 @@ class Batch:
         texts_per_row: texts of that length in a row: two where rows are pairs.
         n_outputs: places of a row whose tokens a language model predicts; 0 for other heads.
         by_targets: whether the loss is a mean over the targets that are not negative, instead of over rows.
+        host_targets: the targets on the host, where logits are computed in chunks of places; otherwise None.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -43,6 +44,7 @@ class Batch:
     texts_per_row: int = 1
     n_outputs: int = 0
     by_targets: bool = False
+    host_targets: npt.NDArray[Any] | None = None
 
     @property
     def size(self) -> int:
@@ -67,6 +69,7 @@ class Batch:
                 self,
                 inputs=tuple(tensor[start:end] for tensor in self.inputs),
                 targets=self.targets[start:end],
+                host_targets=None if self.host_targets is None else self.host_targets[start:end],
                 n_rows=int(end - start),
                 n_tokens=round(self.n_tokens * (end - start) / self.n_rows),
             )
@@ -112,7 +115,7 @@ class FeatureBatches(Batches):
         held = torch.from_numpy(np.ascontiguousarray(values)).to(device), torch.from_numpy(targets).to(device)
 
         def make(members: Ints) -> Batch:
-            chosen = torch.from_numpy(members).to(device)
+            (chosen,) = to_device((members,), device)
             return Batch((held[0][chosen],), held[1][chosen], len(members), 1, 0)
 
         super().__init__(make, len(values), lengths=None, batch_size=batch_size, seed=seed)

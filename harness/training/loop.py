@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from harness.measure import FlopsModel, Precision, known_flops
-from harness.records import CurvePoint
+from harness.records import CurvePoint, Masters, Optimiser
 from harness.support import UnsupportedError
 from harness.training.batches import Batch, Batches
 from harness.training.budget import BudgetProgress, Schedule, learning_rate_factor
+from harness.training.optimisers import optimiser_of
 
 _CURVE_POINTS = 32
 
@@ -30,6 +31,9 @@ class Optimisation:
         accumulation: pieces of a batch that pass the model one by one; the step is the same and needs less memory.
         l2_start: strength of the pull towards the starting point: adds `l2_start / 2 * |w - w_0|^2` to the loss, over
             the groups that are `anchored` (L2-SP, Li et al., 2018, arXiv:1802.01483).
+        optimiser: how AdamW keeps its moments.
+        masters: how trained parameters in bfloat16 are rounded; `float32` where there are none.
+        seed: of stochastic rounding.
     """
 
     warmup: float = 0.1
@@ -38,6 +42,9 @@ class Optimisation:
     label_smoothing: float = 0.0
     accumulation: int = 1
     l2_start: float = 0.0
+    optimiser: Optimiser = "adamw"
+    masters: Masters = "float32"
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +174,7 @@ def train(
         progress: the budget; decides when to stop and drives the learning rate.
         flops: operations of a batch, forward and backward; None counts none.
         device: where the model is.
-        precision: bf16 runs the forward pass under autocast; parameters and their moments stay float32.
+        precision: bf16 runs the forward pass under autocast; parameters and moments keep their own types.
         on_step: called with (step, loss) at the points of the curve.
         hooks: calls around steps.
         early_stopping: stops early and restores the parameters of the best evaluation; None trains to the budget's end.
@@ -177,7 +184,7 @@ def train(
         UnsupportedError: the loss does not depend on any parameter of a group, which would stay untrained.
     """
     hooks = hooks or Hooks()
-    optimiser = optimiser_of(groups)
+    optimiser = optimiser_of(groups, optimisation.optimiser, optimisation.masters, optimisation.seed)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     anchor = _Anchor(groups, optimisation.l2_start) if optimisation.l2_start > 0 else None
     outcome = FitResult(decay=[1.0] * len(groups))
@@ -270,23 +277,6 @@ def _check_gradients(groups: Sequence[ParameterGroup]) -> None:
                 f"({sum(parameter.numel() for parameter in moving):,} numbers), so that they would stay as they are. "
                 "This method does not fit this backbone; use another one: full, lora or linear-probe."
             )
-
-
-def optimiser_of(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
-    """Return AdamW over the groups; only matrices are decayed."""
-    split = []
-    for group in groups:
-        for decayed in (True, False):
-            chosen = [parameter for parameter in group.parameters if is_matrix(parameter) == decayed]
-            if chosen:
-                decay = group.weight_decay if decayed else 0.0
-                split.append({"params": chosen, "peak": group.learning_rate, "weight_decay": decay})
-    return torch.optim.AdamW(split, lr=groups[0].learning_rate, fused=True)
-
-
-def is_matrix(parameter: torch.Tensor) -> bool:
-    """Return whether a parameter is decayed: a vector that is stored as one row or column is still a vector."""
-    return sum(size > 1 for size in parameter.shape) > 1
 
 
 class _Anchor:

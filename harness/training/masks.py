@@ -12,9 +12,12 @@ the lengths. So there is no need to look:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
 
 _FULL: ContextVar[bool | None] = ContextVar("full", default=None)
 """Whether no text of the batch is padded; None where nobody said."""
@@ -34,10 +37,15 @@ def known_padding(*, full: bool) -> Iterator[None]:
 
 
 @contextmanager
-def padded_on_the_right() -> Iterator[None]:
+def padded_on_the_right(transformer: Any, device: torch.device) -> Iterator[None]:
     """Decide on masks without a look at them while the context lasts; all padding must come after the text.
 
     It fills a place that transformers has for other makers of masks (`AttentionMaskInterface`), and empties it again.
+    The mask of virtual tokens, which peft makes on the host and copies, is made on the device.
+
+    Args:
+        transformer: the model to run; may be peft's.
+        device: where it is.
     """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as MAKERS
 
@@ -46,8 +54,10 @@ def padded_on_the_right() -> Iterator[None]:
         if kind in MAKERS and kind not in MAKERS._local_mapping:
             MAKERS[kind] = _deciding(MAKERS[kind], _FULL.get())
             filled.append(kind)
+    has_virtual_tokens = getattr(getattr(transformer, "active_peft_config", None), "is_prompt_learning", False)
     try:
-        yield
+        with device if has_virtual_tokens and device.type != "cpu" else nullcontext():
+            yield
     finally:
         for kind in filled:
             del MAKERS[kind]

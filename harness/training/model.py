@@ -17,7 +17,7 @@ from harness.features import TokenIds, lengths_of, pad
 from harness.measure import BatchLimit, Device, FlopsModel, Precision, fit_flops, rows_of_pass, show_progress
 from harness.tasks import Floats, Ints
 from harness.training.blocks import transformers_model
-from harness.training.masks import padded_on_the_right
+from harness.training.masks import known_padding, padded_on_the_right
 
 NO_SCORE = -1e4
 """Score of a position without a choice or token: its probability and its gradient are 0 in float32."""
@@ -72,7 +72,8 @@ class AdaptedModel(nn.Module):
 
         def run(n_rows: int, length: int) -> None:
             ids = torch.ones((n_rows, length), dtype=torch.long, device=device)
-            self.run_once(lambda: self(ids, torch.ones_like(ids)), backward=backward)
+            with known_padding(full=True):
+                self.run_once(lambda: self(ids, torch.ones_like(ids)), backward=backward)
 
         return self.counting(lambda: fit_flops(run), device)
 
@@ -129,7 +130,7 @@ class HeadedModel(AdaptedModel):
         self._segments = (mask == 2).long()
         mask = mask.clamp(max=1)
         unkept = without_cache(transformers_model(self.transformer))
-        with padded_on_the_right():
+        with padded_on_the_right(self.transformer, ids.device):
             hidden = self.transformer(input_ids=ids, attention_mask=mask, **unkept).last_hidden_state
         # A soft prompt's virtual tokens come first; only the real tokens' states are read.
         return hidden[:, hidden.shape[1] - mask.shape[1] :], mask

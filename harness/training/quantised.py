@@ -1,16 +1,18 @@
-"""Linear layers in four bits, with bitsandbytes' numbers and kernels (QLoRA, Dettmers et al., 2023, arXiv:2305.14314)."""
+"""Use bitsandbytes: linear layers in four bits (QLoRA, Dettmers et al., 2023, arXiv:2305.14314) and AdamW in 8 bits."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from harness.backbones import plain_class
 
 
 @contextmanager
@@ -38,9 +40,10 @@ with _fetching_nothing():
 class FourBitLinear(bnb.nn.Linear4bit):  # type: ignore[misc, unused-ignore]
     """A linear layer whose matrix is kept in four bits and read back for each product.
 
-    It computes as a `torch.nn.Linear` does: in the type of its input, or in autocast's. bitsandbytes' own layer rounds
-    its bias for good in the first forward pass. On a CPU with bfloat16 instructions it also repacks the matrix in
-    evaluation mode, which rounds the scales, refuses some shapes and loses gradients afterwards.
+    It computes as a `torch.nn.Linear` does: in the type of its input, or in autocast's. bitsandbytes' own layer (0.50)
+    rounds its bias for good in the first forward pass. On a CPU it reads a matrix wrongly whose rows are no multiple of
+    64 numbers; and if the CPU has bfloat16 instructions, it repacks the matrix in evaluation mode, which rounds the
+    scales, refuses some shapes and loses gradients afterwards. So this layer multiplies on a CPU itself.
 
     Args:
         linear: the layer to quantise; it is left as it is.
@@ -76,8 +79,39 @@ class FourBitLinear(bnb.nn.Linear4bit):  # type: ignore[misc, unused-ignore]
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
-        found: torch.Tensor = bnb.matmul_4bit(x.to(dtype), self.weight, bias=bias, quant_state=self.weight.quant_state)
-        return found
+        if kind == "cpu":
+            product = _CpuProduct.apply(x.to(dtype), self.weight, bias)  # type: ignore[no-untyped-call]
+        else:
+            product = bnb.matmul_4bit(x.to(dtype), self.weight, bias=bias, quant_state=self.weight.quant_state)
+        return product  # type: ignore[no-any-return, unused-ignore]
+
+
+class _CpuProduct(torch.autograd.Function):
+    """A product that reads the matrix anew in the backward pass, instead of keeping it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.weight = weight
+        return nn.functional.linear(x, dequantise(weight, x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        [gradient] = gradients
+        return gradient @ dequantise(ctx.weight, gradient.dtype), None, None
+
+
+def dequantise(weight: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return the matrix that a weight in four bits stands for, shape (outputs, inputs)."""
+    state = weight.quant_state
+    scales = state.absmax
+    if state.nested:
+        scales = bnb.functional.dequantize_blockwise(scales, state.state2) + state.offset
+    # In one row: the CPU's kernel starts a new block of 64 in each row, unlike the one that quantises.
+    flat = (1, state.shape.numel())
+    found: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit(
+        weight.detach(), scales, state.blocksize, state.quant_type, flat, dtype
+    )
+    return found.view(state.shape)
 
 
 def quantise_linear_layers(
@@ -108,24 +142,13 @@ def quantise_linear_layers(
     made: dict[nn.Module, FourBitLinear] = {}
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name not in kept:
+            if isinstance(child, nn.Linear) and plain_class(child) is nn.Linear and name not in kept:
                 if child not in made:
                     made[child] = FourBitLinear(
                         child, device, quantisation, double_quantisation=double_quantisation, computed_in=computed_in
                     )
                 setattr(parent, name, made[child])
     return len(made)
-
-
-def packed_bytes(parameter: torch.Tensor) -> int:
-    """Return the bytes of a parameter as stored; a matrix in four bits has its scales and tables too."""
-    held = parameter.numel() * parameter.element_size()
-    state: Any = getattr(parameter, "quant_state", None)
-    while state is not None:
-        tensors = [value for value in (state.absmax, state.code, state.offset) if isinstance(value, torch.Tensor)]
-        held += sum(value.numel() * value.element_size() for value in tensors)
-        state = state.state2 if state.nested else None
-    return held
 
 
 def _count_operations() -> None:
@@ -140,3 +163,22 @@ def _count_operations() -> None:
         for size in x[:-1]:
             n_rows *= size
         return int(2 * n_rows * shape[0] * shape[1])
+
+
+class EightBitAdamW(bnb.optim.AdamW8bit):  # type: ignore[misc, unused-ignore]
+    """AdamW with moments in 8 bits, scaled by blocks of 256 (Dettmers et al., 2022, arXiv:2110.02861).
+
+    Tensors of fewer than 4,096 numbers keep moments in float32. bitsandbytes' own step waits for the device after each
+    parameter; this one never does.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Update every parameter that has a gradient."""
+        for at, group in enumerate(self.param_groups):
+            for number, parameter in enumerate(group["params"]):
+                if parameter.grad is None:
+                    continue
+                if not self.state[parameter]:
+                    self.init_state(group, parameter, at, number)
+                self.update_step(group, parameter, at, number)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness.backbones import plain_class
 from harness.features import TokenIds, plain_ids
 
 _READS_IDS = {"esm"}
@@ -44,6 +45,7 @@ class CompactEmbedding:
             padding_idx=int(self._position[padding]) if padding is not None and self._position[padding] >= 0 else None,
             _weight=self._full.weight.detach()[self._used.to(self._full.weight.device)].clone(),
         )
+        self._small.__class__ = type(self._full)  # bfloat16 rows may be raised when they are read
         self._small.weight.requires_grad_(self._full.weight.requires_grad)
         model.set_input_embeddings(self._small)  # type: ignore[operator]
 
@@ -56,7 +58,7 @@ class CompactEmbedding:
         ):
             return False
         embedding = model.get_input_embeddings()  # type: ignore[operator]
-        if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
+        if plain_class(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
             return False
         shared = [name for name, value in model.named_parameters(remove_duplicate=False) if value is embedding.weight]
         return len(shared) == 1

@@ -18,7 +18,8 @@ import harness.training.pairs  # noqa: F401 - a fit imports it: its libraries sh
 from harness.measure import Device, FlopsModel, Precision, count_flops, counted
 from harness.training.batches import WINDOW_BATCHES, Batch, Batches
 from harness.training.dropout import quicken_dropout
-from harness.training.loop import ParameterGroup, optimiser_of
+from harness.training.loop import ParameterGroup
+from harness.training.optimisers import optimiser_of
 
 _ROWS, _LENGTH, _CLASSES = 16, 32, 3
 

@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from harness.features import TokenIds, lengths_of, pad
-from harness.measure import Device, Precision, show_progress
+from harness.measure import BatchLimit, Device, Precision, show_progress
+from harness.support import UnsupportedError
 from harness.tasks import Ints, Reply
 from harness.training.blocks import transformers_model
 from harness.training.generative import GenerativeModel, decoder_start_id
+from harness.training.shared_keys import (
+    Past,
+    continuing_cache,
+    count_kept_layers,
+    grouped_heads,
+    kept_keys,
+    left_padded,
+    roomy_cache,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,20 +42,29 @@ def write(
     reply: Reply,
     device: Device,
     precision: Precision,
+    shared: TokenIds | None = None,
 ) -> tuple[list[str], int]:
     """Return the model's answer to each prompt, and the number of answers that were cut off.
 
     `transformers` generates, with the settings of `decoding` alone. Prompts of like length are batched, padded on the
     left (causal) or the right (sequence to sequence).
 
+    Args:
+        model: of either kind.
+        prompts: token ids of each prompt.
+        tokenizer: the backbone's.
+        reply: the task's settings.
+        device: where the model is.
+        precision: precision of the forward passes.
+        shared: token ids at the start of (nearly) all prompts, which a causal model then reads once.
+
     Raises:
+        OutOfMemoryError: a single prompt does not fit in memory.
         FloatingPointError: a score of a token is not a number; generation would take the first of the vocabulary.
     """
-    from transformers import LogitsProcessorList, StoppingCriteriaList
+    from transformers import LogitsProcessorList
 
     there = device.torch_device()
-    pad_id = int(tokenizer.pad_token_id)
-    order: Ints = np.argsort(lengths_of(prompts), kind="stable")
     answers = [""] * len(prompts)
     n_cut = 0
     transformer: Any = model.transformer
@@ -60,27 +80,132 @@ def write(
 
     options["logits_processor"] = LogitsProcessorList([watch])
     autocast = torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with torch.no_grad(), autocast, warnings.catch_warnings(), _showing_progress(transformer):
+    limit = BatchLimit("write", GENERATE_ROWS[device.kind])
+    with (
+        torch.no_grad(), autocast, grouped_heads(device.kind), warnings.catch_warnings(), _showing_progress(transformer)
+    ):  # fmt: skip
         warnings.simplefilter("ignore")  # of transformers, about lengths
-        for at in range(0, len(order), GENERATE_ROWS[device.kind]):
-            members = order[at : at + GENERATE_ROWS[device.kind]]
-            rows = [prompts[row] for row in members]
-            ids, mask = pad(rows, pad_id, left=model.is_causal)
-            if reply.stop:
-                n_given = ids.shape[1] if model.is_causal else 1
-                options["stopping_criteria"] = StoppingCriteriaList([_ends_at(reply.stop, tokenizer, n_given)])
-            written = transformer.generate(
-                input_ids=torch.from_numpy(ids).to(there), attention_mask=torch.from_numpy(mask).to(there), **options
-            )
-            new = written[:, ids.shape[1] if model.is_causal else 1 :].cpu().numpy()
-            for member, tokens in zip(members, new, strict=True):
-                ended = bool(np.isin(tokens, ends).any())
-                text, stopped = _until(str(tokenizer.decode(tokens, skip_special_tokens=True)), reply.stop)
-                answers[member] = text.strip()
-                n_cut += not ended and not stopped and len(tokens) >= reply.max_new_tokens
+        for members, past in _runs(model, prompts, shared, there):
+            at = 0
+            while at < len(members):
+                rows = members[at : at + limit.rows]
+                written: list[Ints] = []
+
+                def run(rows: Ints = rows, past: Past | None = past, written: list[Ints] = written) -> None:
+                    some = [prompts[row] for row in rows]
+                    written.append(_generate(model, some, past, tokenizer, reply, there, options))
+
+                if not limit.holds(len(rows), run):
+                    continue
+                at += len(rows)
+                for row, tokens in zip(rows, written[0], strict=True):
+                    ended = bool(np.isin(tokens, ends).any())
+                    text, stopped = _until(str(tokenizer.decode(tokens, skip_special_tokens=True)), reply.stop)
+                    answers[row] = text.strip()
+                    n_cut += not ended and not stopped and len(tokens) >= reply.max_new_tokens
     if bool(is_broken):
         raise FloatingPointError("The language model gives scores that are not a number.")
     return answers, n_cut
+
+
+def _runs(
+    model: GenerativeModel, prompts: Sequence[TokenIds], shared: TokenIds | None, device: torch.device
+) -> Iterator[tuple[Ints, Past | None]]:
+    """Yield prompts by length, with the keys and values of the tokens that they share: those that do, then the others.
+
+    Nothing is shared where the model keeps something else, or where fewer than two prompts would gain.
+    """
+    order: Ints = np.argsort(lengths_of(prompts), kind="stable")
+    n_shared = 0 if shared is None else len(shared)
+    begins = np.array([len(ids) > n_shared and np.array_equal(ids[:n_shared], shared) for ids in prompts], dtype=bool)
+    if not n_shared or not model.is_causal or begins.sum() < 2:
+        yield order, None
+        return
+    assert shared is not None
+    try:
+        cache = continuing_cache(count_kept_layers(model.transformer), None, keeps=True)
+    except UnsupportedError:
+        yield order, None
+        return
+    ids = torch.from_numpy(np.asarray(shared, dtype=np.int64)[None]).to(device)
+    model.transformer(input_ids=ids, past_key_values=cache, use_cache=True, **model.some_logits(1))
+    yield order[begins[order]], kept_keys(cache)
+    yield order[~begins[order]], None
+
+
+def _generate(
+    model: GenerativeModel,
+    prompts: Sequence[TokenIds],
+    past: Past | None,
+    tokenizer: PreTrainedTokenizerBase,
+    reply: Reply,
+    device: torch.device,
+    options: dict[str, Any],
+) -> Ints:
+    """Return the tokens written after each prompt of a batch, shape (rows, at most the task's number).
+
+    Args:
+        model: of either kind.
+        prompts: token ids of each.
+        past: keys and values of the tokens that all of them begin with, if any.
+        tokenizer: the backbone's.
+        reply: the task's settings.
+        device: where the model is.
+        options: arguments of `transformers`' `generate`.
+    """
+    from transformers import StoppingCriteriaList
+
+    ids, mask = pad(prompts, int(tokenizer.pad_token_id), left=model.is_causal)
+    n_given = ids.shape[1] if model.is_causal else 1
+    if reply.stop:
+        stops = EndsAt(reply.stop, tokenizer, n_given, reads_tails=reply.num_beams == 1)
+        options = {**options, "stopping_criteria": StoppingCriteriaList([stops])}
+    cache = _cache(model, past, reply)
+    if cache is not None:
+        options = {**options, "past_key_values": cache}
+    if past is not None:
+        _read_rest(model, prompts, past, cache, device)
+        if reply.num_beams > 1:
+            cache.batch_repeat_interleave(reply.num_beams)
+    transformer: Any = model.transformer
+    written = transformer.generate(
+        input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device), **options
+    )
+    return np.asarray(written[:, n_given:].cpu().numpy(), dtype=np.int64)
+
+
+def _cache(model: GenerativeModel, past: Past | None, reply: Reply) -> Any:
+    """Return an empty cache with room for the answers of a causal model; None where `transformers` makes its own.
+
+    Beams change places, which copies a cache anyway.
+    """
+    if not model.is_causal or reply.num_beams > 1:
+        return None if past is None else DynamicCache()
+    try:
+        return roomy_cache(count_kept_layers(model.transformer), reply.max_new_tokens + (past is not None))
+    except UnsupportedError:
+        return None
+
+
+def _read_rest(
+    model: GenerativeModel, prompts: Sequence[TokenIds], past: Past, cache: Any, device: torch.device
+) -> None:
+    """Read prompts behind the tokens they share, up to the last one, into an empty cache, padded on the left.
+
+    Padding on the right needs no mask while they are read, and keeps every token's position.
+    """
+    n_shared = past[0][0].shape[2]
+    rest = [np.asarray(ids[n_shared:-1], dtype=np.int64) for ids in prompts]
+    lengths = [len(row) for row in rest]
+    own = None
+    if max(lengths) > 0:
+        reading = continuing_cache(len(past), past, keeps=True)
+        ids, _ = pad(rest, 0)
+        model.transformer(
+            input_ids=torch.from_numpy(ids).to(device), past_key_values=reading, use_cache=True, **model.some_logits(1)
+        )
+        own = kept_keys(reading)
+    left_padded(cache, past, own, lengths)
 
 
 def decoding(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
@@ -131,23 +256,47 @@ def _showing_progress(module: nn.Module) -> Iterator[None]:
         hook.remove()
 
 
-def _ends_at(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int) -> Any:
-    """Return a criterion that marks the rows whose answer contains a stop text.
+class EndsAt:
+    """Criterion of `transformers` that marks the rows whose answer contains a stop text.
 
     It decodes what is written: `transformers`' own criterion works on vocabularies, and fails on some tokenizers.
+    After each token it decodes a few tokens at the end of each row, and all of a row only where a stop seems to be.
 
     Args:
         stops: texts.
         tokenizer: decodes.
         n_given: tokens of each row that the model has not written.
+        reads_tails: whether the ends are enough, because the criterion sees each row after each of its tokens. Beams
+            change places.
     """
 
-    def criterion(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        texts = tokenizer.batch_decode(ids[:, n_given:], skip_special_tokens=True)
-        ended = [any(stop in text for stop in stops) for text in texts]
+    def __init__(
+        self, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_given: int, *, reads_tails: bool
+    ) -> None:
+        self._stops = stops
+        self._tokenizer = tokenizer
+        self._n_given = n_given
+        # A token may be a single byte of a character. Some give no text at all.
+        self._n_tail = max(len(stop.encode()) for stop in stops) + _SPARE_TOKENS if reads_tails else None
+
+    def __call__(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """Return whether each row has ended, shape (rows,)."""
+        written = ids[:, self._n_given :].cpu()
+        n_tail = written.shape[1] if self._n_tail is None else self._n_tail
+        ended = self._contain(written[:, -n_tail:])
+        if n_tail < written.shape[1] and any(ended):
+            rows = [row for row, seems in enumerate(ended) if seems]
+            for row, does in zip(rows, self._contain(written[rows]), strict=True):
+                ended[row] = does
         return torch.tensor(ended, dtype=torch.bool, device=ids.device)
 
-    return criterion
+    def _contain(self, tokens: torch.Tensor) -> list[bool]:
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [any(stop in text for stop in self._stops) for text in texts]
+
+
+_SPARE_TOKENS = 8
+"""Further tokens to decode before those that a stop may have."""
 
 
 def _until(text: str, stops: Sequence[str]) -> tuple[str, bool]:

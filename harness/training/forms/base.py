@@ -112,6 +112,14 @@ class AnswerForm(ABC):
             return self.pretrained(bench, device)
         return bench.some_backbone.shared(device, precision, weights, exact=exact)
 
+    def stored(self, bench: Workbench) -> nn.Module:
+        """Return a copy of the transformer on the host, whose frozen weights are the host's own, as stored."""
+        import torch
+
+        if type(self).pretrained is not AnswerForm.pretrained:
+            return self.pretrained(bench, torch.device("cpu"))
+        return bench.some_backbone.stored()
+
     def random(self, bench: Workbench, device: torch.device) -> nn.Module:
         """Return the same transformer with random weights, from torch's generator."""
         return bench.some_backbone.random(device)

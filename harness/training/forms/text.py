@@ -40,6 +40,10 @@ class GeneratedText(AnswerForm):
         """Return a copy of the whole language model, whose frozen weights are those that all cells share."""
         return bench.some_backbone.shared_language_model(device, precision, weights, exact=exact)
 
+    def stored(self, bench: Workbench) -> nn.Module:
+        """Return a copy of the whole language model on the host, as stored."""
+        return bench.some_backbone.stored_language_model()
+
     def random(self, bench: Workbench, device: torch.device) -> nn.Module:
         """Return the same language model with random weights."""
         return bench.some_backbone.random_language_model(device)
@@ -87,12 +91,15 @@ class GeneratedText(AnswerForm):
         there, pad_id = bench.device.torch_device(), bench.some_backbone.pad_id
         return GenerativeInputs(_generative(model), examples.sequences, pad_id=pad_id, compact=False, device=there)
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """Return the mean cross-entropy over the tokens to be predicted."""
+    def loss(self, outputs: Any, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+        """Return the mean cross-entropy over the tokens to be predicted; `outputs` are logits, or pending ones."""
         from torch.nn import functional
 
         from harness.training.generative import IGNORED
+        from harness.training.heads import PendingLogits
 
+        if isinstance(outputs, PendingLogits):
+            return outputs.mean_loss(targets, label_smoothing)
         return functional.cross_entropy(
             outputs.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
         )

@@ -1,8 +1,14 @@
-"""Keys and values that many rows continue: each is kept once, and joined to the new ones only while a layer attends."""
+"""Keys and values that many rows continue, and room for those of the tokens that are written.
+
+Shared ones are kept once, and joined to a row's own only while a layer attends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import inspect
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +81,7 @@ class SharedLayer(DynamicLayer):
         return self._n_before + (self.keys.shape[2] if self.keys is not None else 0)
 
 
-def continuing(n_layers: int, shared: Past | None, own: Past | None = None, **how: Any) -> Cache:
+def continuing_cache(n_layers: int, shared: Past | None, own: Past | None = None, **how: Any) -> Cache:
     """Return a cache whose rows continue the shared tokens and their own; `how` as for `SharedLayer`."""
     return Cache(
         layers=[
@@ -85,7 +91,7 @@ def continuing(n_layers: int, shared: Past | None, own: Past | None = None, **ho
     )
 
 
-def kept(cache: Cache, n_tokens: int | None = None) -> Past:
+def kept_keys(cache: Cache, n_tokens: int | None = None) -> Past:
     """Return the keys and values that the last forward pass left in a cache, or those of its first tokens.
 
     Raises:
@@ -96,14 +102,12 @@ def kept(cache: Cache, n_tokens: int | None = None) -> Past:
     return [(layer.keys[:, :, :n_tokens], layer.values[:, :, :n_tokens]) for layer in cache.layers]
 
 
-def n_layers_of(model: Any) -> int:
+def count_kept_layers(model: Any) -> int:
     """Return the number of layers of a language model's decoder.
 
     Raises:
         UnsupportedError: the model keeps something other than keys and values, such as recurrent states.
     """
-    import inspect
-
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         raise UnsupportedError(_REFUSAL.format("no cache of keys and values"))
     layers = DynamicCache(config=model.config).layers
@@ -122,6 +126,91 @@ def with_encoder(own: Cache, cross: Cache, rows: torch.Tensor | None = None) -> 
             chosen.update(layer.keys[rows], layer.values[rows], at)
         cross = chosen
     return EncoderDecoderCache(own, cross)
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer with room for more tokens: a step writes one place and copies nothing.
+
+    Args:
+        room: tokens that fit behind the first ones.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._buffers: list[torch.Tensor] = []
+        self._n_tokens = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and values of all tokens, in the precision that attention computes in."""
+        new = [_as_computed(key_states), _as_computed(value_states)]
+        begin, end = self._n_tokens, self._n_tokens + new[0].shape[2]
+        if not self._buffers or end > self._buffers[0].shape[2]:
+            buffers = [states.new_empty((*states.shape[:2], end + self._room, states.shape[3])) for states in new]
+            for buffer, old in zip(buffers, self._buffers, strict=False):
+                buffer[:, :, :begin] = old[:, :, :begin]
+            self._buffers = buffers
+        for buffer, states in zip(self._buffers, new, strict=True):
+            buffer[:, :, begin:end] = states
+        self._n_tokens = end
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+        self.is_initialized = True
+        return self.keys, self.values
+
+
+def roomy_cache(n_layers: int, room: int) -> Cache:
+    """Return an empty cache for writing `room` tokens after a text."""
+    return Cache(layers=[RoomyLayer(room) for _ in range(n_layers)])
+
+
+def left_padded(cache: Cache, shared: Past, own: Past | None, lengths: Sequence[int]) -> None:
+    """Enter the keys and values of rows into an empty cache, padded on the left.
+
+    Args:
+        cache: an empty cache for batches.
+        shared: tokens before all rows.
+        own: tokens after them, padded on the right; None for none.
+        lengths: number of own tokens of each row.
+    """
+    longest = max(lengths)
+    n_shared = shared[0][0].shape[2]
+    places = torch.arange(n_shared + longest)[None] - (longest - torch.tensor(lengths))[:, None]
+    places = places.clamp(min=0)[:, None, :, None].to(shared[0][0].device)
+    for at, layer in enumerate(shared):
+        both = []
+        for which, states in enumerate(layer):
+            whole = states.expand(len(lengths), -1, -1, -1)
+            if own is not None:
+                whole = torch.cat([whole, own[at][which]], dim=2)
+            both.append(whole.gather(2, places.expand(-1, whole.shape[1], -1, whole.shape[3])))
+        cache.update(both[0], both[1], at)
+
+
+@contextlib.contextmanager
+def grouped_heads(kind: str) -> Iterator[None]:
+    """Let attention on a CPU read keys that several heads share in place, also under a mask: same bits, less time.
+
+    `transformers` copies them for each head otherwise, since CUDA has no fast kernel for that.
+
+    Args:
+        kind: kind of device; nothing changes on others than a CPU.
+    """
+    before = os.environ.get(_GROUPED)
+    if kind == "cpu":
+        os.environ[_GROUPED] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_GROUPED, None)
+        else:
+            os.environ[_GROUPED] = before
+
+
+_GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
+"""Variable that `transformers` reads in each attention."""
 
 
 def _as_computed(states: torch.Tensor) -> torch.Tensor:
