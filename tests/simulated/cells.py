@@ -48,6 +48,9 @@ SHORT = {**BRIEF, "min_steps": 4, "max_steps": 4}
 CHANGE_THE_BACKBONE = {"full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"}
 """Methods that train every pretrained weight, and so leave nothing that another cell could use."""
 
+USE_NO_WEIGHTS = {"majority", "tfidf", "from-scratch"}
+"""Methods that read no pretrained weight."""
+
 
 def all_cases() -> list[str]:
     """Return every kind, architecture and method together, as kind/architecture/method."""
@@ -98,19 +101,20 @@ def tasks(folder: Path) -> Iterator[tuple[str, Task]]:
         yield name, toy_task(name, folder)
 
 
-def resident_bytes(files: BackboneFiles) -> int:
-    """Return the bytes of a backbone that computes in bfloat16: 2 for a number of a product's matrix, else 4.
+def resident_bytes(files: BackboneFiles) -> tuple[int, int]:
+    """Return the bytes of a backbone that computes in bfloat16, and those of its buffers, such as positions.
 
-    A language model counts with its head and its decoder, since some methods need them.
+    A number of a matrix of products takes 2 bytes, any other 4. A language model counts with its head and decoder,
+    since some methods need them.
     """
     import transformers
 
     build = getattr(transformers, MODELS[files.architecture])
-    with torch.device("meta"):
-        model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
+    model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
-    numbers = [value.numel() * (2 if id(value) in matrices else 4) for value in model.parameters()]
-    return sum(numbers) + sum(value.nbytes for value in model.buffers())
+    weights = sum(value.numel() * (2 if id(value) in matrices else 4) for value in model.parameters())
+    buffers = sum(value.nbytes for value in model.buffers())
+    return weights + buffers, buffers
 
 
 def prepare() -> None:
