@@ -137,4 +137,5 @@ def versions(backbone: Backbone) -> int:
     """Return the number of in-place writes to a backbone's weights, on the host or through what shares them."""
     models = [backbone.pristine]
     models += [model for known in _RESIDENT.values() if known.backbone is backbone for model in known.models.values()]
-    return sum(value._version for model in models for value in model.parameters())
+    counts = {value.data_ptr(): value._version for model in models for value in model.parameters()}
+    return sum(counts.values())  # memory that a resident model shares with the host counts once
