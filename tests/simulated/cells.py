@@ -48,6 +48,9 @@ SHORT = {**BRIEF, "min_steps": 4, "max_steps": 4}
 CHANGE_THE_BACKBONE = {"full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"}
 """Methods that train every pretrained weight, and so leave nothing that another cell could use."""
 
+USE_NO_WEIGHTS = {"majority", "tfidf", "from-scratch"}
+"""Methods that read no pretrained weight."""
+
 
 def all_cases() -> list[str]:
     """Return every kind, architecture and method together, as kind/architecture/method."""
@@ -98,19 +101,20 @@ def tasks(folder: Path) -> Iterator[tuple[str, Task]]:
         yield name, toy_task(name, folder)
 
 
-def resident_bytes(files: BackboneFiles) -> int:
-    """Return the bytes of a backbone that computes in bfloat16: 2 for a number of a product's matrix, else 4.
+def resident_bytes(files: BackboneFiles) -> tuple[int, int]:
+    """Return the bytes of a backbone that computes in bfloat16, and those of its buffers, such as positions.
 
-    A language model counts with its head and its decoder, since some methods need them.
+    A number of a matrix of products takes 2 bytes, any other 4. A language model counts with its head and decoder,
+    since some methods need them.
     """
     import transformers
 
     build = getattr(transformers, MODELS[files.architecture])
-    with torch.device("meta"):
-        model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
+    model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
-    numbers = [value.numel() * (2 if id(value) in matrices else 4) for value in model.parameters()]
-    return sum(numbers) + sum(value.nbytes for value in model.buffers())
+    weights = sum(value.numel() * (2 if id(value) in matrices else 4) for value in model.parameters())
+    buffers = sum(value.nbytes for value in model.buffers())
+    return weights + buffers, buffers
 
 
 def prepare() -> None:
@@ -165,6 +169,13 @@ def run(patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
                             yield {"case": case, "seconds": time.perf_counter() - began, **summary(*found)}
 
 
+def library_bytes() -> int:
+    """Return the bytes of tables that bitsandbytes makes once and keeps."""
+    functional = sys.modules.get("bitsandbytes.functional")
+    tables = getattr(functional, "name2qmap", {}).values()
+    return sum(table.nbytes for table in tables if table.is_cuda)
+
+
 def summary(record: Record, watcher: Watcher) -> dict[str, Any]:
     """Return what a test asks of a cell."""
     cost = record.cost
@@ -178,9 +189,9 @@ def summary(record: Record, watcher: Watcher) -> dict[str, Any]:
         "waits": [[*place, n] for place, n in watcher.waits.most_common()],
         "waits_outside": [[*place, n] for place, n in (STATE.waits - watcher.waits).most_common(12)],
         "launches": max(watcher.steps, default=0),
-        "hidden_bytes": max(0, watcher.at_baseline - shared),
-        "unrecorded_bytes": max(0, watcher.highest - shared - (cost.peak_device_bytes or 0)),
-        "left_bytes": STATE.allocated[0],
+        "hidden_bytes": max(0, watcher.at_baseline - library_bytes() - shared),
+        "unrecorded_bytes": max(0, watcher.highest - library_bytes() - (cost.memory_bytes or 0)),
+        "left_bytes": STATE.allocated[0] - library_bytes(),
         "peak_bytes": cost.peak_device_bytes,
         "shared_weights_bytes": shared,
     }

@@ -98,6 +98,7 @@ def _put_functions() -> None:
         "get_device_capability": lambda *_: (9, 0),
         "get_device_properties": properties,
         "synchronize": _synchronise,
+        "set_sync_debug_mode": lambda mode: setattr(STATE, "warns_of_waits", mode in ("warn", 1)),
         "manual_seed": lambda *_: None,
         "manual_seed_all": lambda *_: None,
         "get_rng_state": lambda *_: torch.get_rng_state(),
@@ -147,6 +148,16 @@ def _put_tensors() -> None:
         pinned._is_pinned = True  # type: ignore[attr-defined]
         return pinned
 
+    original = torch.utils.swap_tensors
+
+    def swap_tensors(parameter: Any, moved: Any) -> None:
+        """Swap a moved parameter in, with the attributes of the old one: on CUDA, its data alone would change."""
+        for name, value in vars(parameter).items():
+            if name not in ("inner", "block"):
+                vars(moved).setdefault(name, value)
+        original(parameter, moved)
+
+    torch.utils.swap_tensors = swap_tensors
     torch.Tensor.pin_memory = pin_memory  # type: ignore[method-assign,assignment]
     torch.inference_mode = lambda *_, **__: torch.no_grad()  # type: ignore  # a subclass has no inference tensors
 

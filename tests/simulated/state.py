@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 import weakref
 from collections import Counter
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class State:
         allocated: bytes in use, by device.
         highest: highest bytes in use of any device, for tests: `torch.cuda` does not reset it.
         peak: highest bytes in use since `reset_peak`, by device.
+        warns_of_waits: whether each wait is warned of (`torch.cuda.set_sync_debug_mode`).
         faults_after: launches after which the device fails for good; None never.
         is_dead: whether a device-side error has happened: every later operation fails.
     """
@@ -42,6 +44,7 @@ class State:
         self.highest = 0
         self.peak: Counter[int] = Counter()
         self.is_dead = False
+        self.warns_of_waits = False
         self.faults_after: int | None = None
         self._blocks: weakref.WeakValueDictionary[int, _Block] = weakref.WeakValueDictionary()
         self.reset()
@@ -61,6 +64,8 @@ class State:
         """Count a wait for the device."""
         self.check()
         self.waits[kind, _place()] += 1
+        if self.warns_of_waits:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
 
     def launch(self) -> None:
         """Count a kernel, and fail if this is the one."""

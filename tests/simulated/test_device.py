@@ -151,8 +151,10 @@ def test_tied_parameters_stay_tied_and_copies_stay_apart() -> None:
     model = nn.ModuleDict({"in": nn.Embedding(10, 8), "out": nn.Linear(8, 10)})
     model["out"].weight = model["in"].weight
     held = model["in"].weight
-    model.cuda()
+    held.remark = "kept"  # type: ignore[attr-defined]
+    model.cuda().to("cuda")
     assert model["out"].weight is model["in"].weight is held
+    assert held.remark == "kept"  # type: ignore[attr-defined]
     another = copy.deepcopy(model)
     assert another["out"].weight is another["in"].weight
     with torch.no_grad():

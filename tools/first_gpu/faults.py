@@ -8,7 +8,6 @@ import time
 import torch
 
 from harness.records import Budget
-from harness.running import Job
 from harness.schedule.local import LocalWorkers
 from harness.schedule.messages import Done
 from tools.first_gpu.trial import Trial
@@ -31,8 +30,11 @@ def after_a_fault(trial: Trial) -> None:
         for task, name in cells:
             budget = Budget(steps=4) if name in ("full", "lora") else None
             planned = trial.plan(task, files, name, budget=budget)
-            workers.start(Job(planned, files if planned.cell.backbone is not None else None, "first GPU"), task)
-            while workers.n_running and time.perf_counter() - began < 120:
+            workers.start(trial.job(planned, files), task)
+            while workers.n_running:
+                if time.perf_counter() - began > 120:
+                    trial.say("after a device-side fault", statuses=found, stopped="120 s are over")
+                    return
                 for job, event in workers.events(1.0):
                     if isinstance(event, Done):
                         found[f"{task.name}/{name}"] = event.record.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import warnings
 from typing import Any, Final
@@ -14,7 +15,6 @@ from harness.backbones import Architecture, load_backbone
 from harness.measure.meters import Meters
 from harness.methods import methods
 from harness.records import Budget
-from harness.running import Worker
 from harness.tasks import kinds
 from harness.testing import lab
 from tools.first_gpu.trial import Trial
@@ -86,13 +86,15 @@ def methods_in_small(trial: Trial) -> None:
             if time.perf_counter() > until:
                 failed.append("time was up")
                 break
-            settings: dict[str, Any] = {key: value for key, value in BRIEF.items() if key in methods.get(name).model_fields}
+            settings: dict[str, Any] = {
+                key: value for key, value in BRIEF.items() if key in methods.get(name).model_fields
+            }
             planned = trial.plan(task, files, name, size="24", **settings)
             if planned.unsupported is not None:
                 continue
             n_cells += 1
             case = f"{kind}/{architecture}/{name}"
-            record, watch = watched(trial, _cell(worker, task, files, planned))
+            record, watch = watched(trial, functools.partial(worker.run, trial.job(planned, files), task))
             if record.status != "ok":
                 failed.append(f"{case}: {record.status}: {(record.error or '').splitlines()[0][:200]}")
             if watch.waits:
@@ -105,13 +107,6 @@ def methods_in_small(trial: Trial) -> None:
     trial.say("waits inside steps", cells=len(waiting), where=waiting)
     trial.say("bytes before the meter that no record counts", cells=len(hiding), which=hiding)
     trial.say("bytes left after full", bytes={case: n for case, n in left.items() if case.endswith("/full")})
-
-
-def _cell(worker: Worker, task: Any, files: Any, planned: Any) -> Any:
-    from harness.running import Job
-
-    used = files if planned.cell.backbone is not None else None
-    return lambda report: worker.run(Job(planned, used, "first GPU"), task, report)
 
 
 def same_again(trial: Trial) -> None:

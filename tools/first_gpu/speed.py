@@ -10,7 +10,6 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.records import Budget
-from harness.running import Job
 from harness.schedule.local import LocalWorkers
 from harness.schedule.messages import Done
 from tools.first_gpu.trial import Trial
@@ -82,7 +81,7 @@ def packed(trial: Trial) -> None:
     n_cells = 2 if trial.is_dry else 24
     planned = trial.plan(task, files, "lora", budget=Budget(steps=2 if trial.is_dry else 60))
     jobs = [
-        Job(dataclasses.replace(planned, cell=dataclasses.replace(planned.cell, seed=seed)), files, "first GPU")
+        trial.job(dataclasses.replace(planned, cell=dataclasses.replace(planned.cell, seed=seed)), files)
         for seed in range(n_cells)
     ]
     for n in (1,) if trial.is_dry else (1, 4, 8):

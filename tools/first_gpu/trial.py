@@ -124,8 +124,12 @@ class Trial:
 
     def run(self, worker: Worker, task: Task, files: BackboneFiles | None, name: str, **how: Any) -> Record:
         """Run a cell; `how` as for `plan`."""
-        planned = self.plan(task, files, name, **how)
-        return worker.run(Job(planned, files if planned.cell.backbone is not None else None, "first GPU"), task)
+        return worker.run(self.job(self.plan(task, files, name, **how), files), task)
+
+    def job(self, planned: PlannedCell, files: BackboneFiles | None) -> Job:
+        """Return a planned cell as a worker takes it; in a dry run without the rate of matrix products."""
+        used = files if planned.cell.backbone is not None else None
+        return Job(planned, used, "first GPU", hurried=self.is_dry)
 
     def worker(self) -> Worker:
         """Return a worker that keeps nothing on disk."""
