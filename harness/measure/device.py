@@ -166,8 +166,8 @@ def find_device(asked: str = "auto") -> Device:
         return Device("cuda", facts.name, threads, native, number=number, memory_bytes=int(facts.total_memory))
     if asked.startswith("cuda"):
         raise UsageError(
-            f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu. A plan for a device that "
-            "is not here needs its memory: harness plan --device cuda --device-memory 24GB."
+            f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu. A plan for a device "
+            "that is not here needs its memory: harness plan --device cuda --device-memory 24GB."
         )
     flags = _processor_flags()
     native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
