@@ -99,7 +99,7 @@ def test_frozen_methods_of_a_billion_parameters(billion: BackboneFiles, few_text
         planned = plan_cell(few_texts, billion, method, size="6", budget=budget)
         record = worker.run(Job(planned, billion, "tests", hurried=True), few_texts)  # counting takes minutes
         found[name] = show(name, record, n_parameters)
-    assert found["lora"] <= 2.6 + 0.4, "2.6 bytes a frozen parameter, and activations of 128 tokens"
+    assert found["lora"] <= 2.6, "bytes a frozen parameter, with activations of 128 tokens"
 
 
 def _shapes(files: BackboneFiles) -> list[tuple[int, ...]]:
