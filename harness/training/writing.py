@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from harness.backbones import rounding_cache
 from harness.features import TokenIds, lengths_of, pad
 from harness.measure import BatchLimit, Device, Precision, show_progress
 from harness.support import UnsupportedError
@@ -165,7 +164,7 @@ def _generate(
     if reply.stop:
         stops = EndsAt(reply.stop, tokenizer, n_given, reads_tails=reply.num_beams == 1)
         options = {**options, "stopping_criteria": StoppingCriteriaList([stops])}
-    cache = _cache(model, past, reply, device)
+    cache = _cache(model, past, reply)
     if cache is not None:
         options = {**options, "past_key_values": cache}
     if past is not None:
@@ -179,10 +178,10 @@ def _generate(
     return np.asarray(written[:, n_given:].cpu().numpy(), dtype=np.int64)
 
 
-def _cache(model: GenerativeModel, past: Past | None, reply: Reply, device: torch.device) -> Any:
+def _cache(model: GenerativeModel, past: Past | None, reply: Reply) -> Any:
     """Return an empty cache, with room for the answers of a causal model; None where `transformers` makes its own.
 
-    Beams change places, which copies a cache anyway. Under autocast every cache rounds what it keeps.
+    Beams change places, which copies a cache anyway.
     """
     try:
         n_layers = count_kept_layers(model.transformer)
@@ -190,8 +189,6 @@ def _cache(model: GenerativeModel, past: Past | None, reply: Reply, device: torc
         return None
     if model.is_causal and reply.num_beams == 1:
         return roomy_cache(n_layers, reply.max_new_tokens + (past is not None))
-    if torch.is_autocast_enabled(device.type):
-        return rounding_cache(model.transformer, torch.get_autocast_dtype(device.type))
     return None if past is None else DynamicCache()
 
 
