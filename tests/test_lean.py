@@ -18,6 +18,7 @@ from harness.backbones.pooling import pool
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods.adalora import prune_on_device
+from harness.methods.base import Method
 from harness.records.record import Budget
 from harness.running.attempt import Job
 from harness.running.worker import Worker
@@ -39,6 +40,10 @@ def small(config: Any = LlamaConfig, model: Any = LlamaModel) -> nn.Module:
     torch.manual_seed(0)
     built: nn.Module = model(config(**SIZES)).train()
     return built
+
+
+def lora(**settings: Any) -> Method:
+    return methods.get("lora")(**settings)
 
 
 def padded() -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,7 +166,8 @@ def test_an_encoder_on_a_device_is_not_asked_about_padding(full: bool, monkeypat
     from transformers import BertConfig, BertModel
 
     sizes = {name: SIZES[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")}
-    model = BertModel(BertConfig(**sizes, num_hidden_layers=1)).to("meta")
+    model: Any = BertModel(BertConfig(**sizes, num_hidden_layers=1))
+    model.to("meta")
     ids = torch.ones((2, 6), dtype=torch.long, device="meta")
     with pytest.raises(RuntimeError, match="meta"):  # a look at a tensor without numbers fails
         model(input_ids=ids, attention_mask=ids)
@@ -173,22 +179,22 @@ def test_an_encoder_on_a_device_is_not_asked_about_padding(full: bool, monkeypat
 def test_attention_is_a_choice_with_equal_scores(tiny_llama: BackboneFiles, toy: Task, cpu: Device) -> None:
     scores = {}
     for attention in ("auto", "sdpa", "eager"):
-        method = methods.get("lora")(attention=attention, precision="fp32")
+        method = lora(attention=attention, precision="fp32")
         planned = plan_one(toy, tiny_llama, method, size="24", budget=Budget(steps=3))
         record = Worker(cpu, None).run(Job(planned, tiny_llama, "attention"), toy)
         assert record.status == "ok", record.error
         scores[attention] = [point.train_loss for point in record.curve]
     assert scores["auto"] == scores["sdpa"]
     assert scores["eager"] == pytest.approx(scores["auto"], abs=1e-4)
-    assert "attention" not in methods.get("lora")().config()
-    assert methods.get("lora")(attention="eager").config()["attention"] == "eager"
+    assert "attention" not in lora().config()
+    assert lora(attention="eager").config()["attention"] == "eager"
 
 
 @pytest.mark.parametrize(("device", "why"), [("cpu", "needs a GPU"), ("cuda", "not installed")])
 def test_flash_attention_is_refused_where_it_cannot_run(device: str, why: str, tiny_llama: BackboneFiles) -> None:
     if device == "cuda" and importlib.util.find_spec("flash_attn"):
         pytest.skip("flash-attn is installed")
-    reason = methods.get("lora")(attention="flash_attention_2").why_unsupported("classification", tiny_llama, device)
+    reason = lora(attention="flash_attention_2").why_unsupported("classification", tiny_llama, device)
     assert reason is not None
     assert why in reason
 

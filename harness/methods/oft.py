@@ -61,9 +61,8 @@ class Oft(PeftMethod):
             return found
 
         adapted = super().adapt(transformer, bench)
-        module: Any
-        for module in adapted.modules():
-            if isinstance(module, OFTRotationModule):
-                skew = module._pytorch_skew_symmetric
-                module._cayley_batch = lambda vector, size, *_, skew=skew: solve(skew(vector, size))
+        rotations: list[Any] = [module for module in adapted.modules() if isinstance(module, OFTRotationModule)]
+        for module in rotations:
+            skew = module._pytorch_skew_symmetric
+            module._cayley_batch = lambda vector, size, *_, skew=skew: solve(skew(vector, size))
         return adapted

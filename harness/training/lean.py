@@ -67,7 +67,7 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = ctx.saved_tensors
         to_up = gradient * functional.silu(gate)
-        to_gate = torch.ops.aten.silu_backward(gradient * up, gate)
+        to_gate: torch.Tensor = torch.ops.aten.silu_backward(gradient * up, gate)
         return to_gate, to_up
 
 
@@ -80,6 +80,7 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        output: torch.Tensor
         output, sums = kernel(query, key, value, 0.0, True, scale=scale)
         ctx.save_for_backward(query, key, value, output, sums)
         ctx.scale = scale
