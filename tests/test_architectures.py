@@ -65,6 +65,7 @@ REFUSED: dict[str, frozenset[str]] = {
     "bitfit": WITHOUT_BIASES,
     "prefix-tuning": WITHOUT_CACHE | TWO_STACKS,
     "setfit": CAUSAL | TWO_STACKS,
+    "qlora": frozenset({"gpt2", "albert", "mamba"}),
 }
 """Architectures that a method does not serve; it serves all others."""
 
@@ -87,6 +88,8 @@ SAMPLE = [
     ("deberta", "full"),
     ("mamba", "zero-shot"),
     ("qwen2", "ia3"),
+    ("t5", "qlora"),
+    ("gpt2", "qlora"),
 ]
 
 Find = Callable[[str], BackboneFiles]

@@ -143,6 +143,21 @@ def test_answers_after_shared_tokens_are_those_of_a_greedy_loop(
     assert written == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
 
 
+@pytest.mark.parametrize("n_beams", [1, 3])
+@pytest.mark.parametrize("name", ["llama", "t5", "bart"])
+def test_a_cache_that_rounds_changes_no_answer(
+    name: str, n_beams: int, find: Callable[[str], BackboneFiles], cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(find(name))
+    is_causal = name == "llama"
+    model = GenerativeModel(backbone.language_model(CPU).model, is_causal=is_causal)
+    _, prompts = prompts_that_share(21)
+    reply = Reply(max_new_tokens=8, num_beams=n_beams, stop=())
+    answers = write(model, prompts, backbone.tokenizer, reply, cpu, "bf16")
+    monkeypatch.setattr("harness.training.writing._cache", lambda *_: None)
+    assert answers == write(model, prompts, backbone.tokenizer, reply, cpu, "bf16")
+
+
 @pytest.mark.parametrize("n_shared", [1, 12])
 def test_beams_after_shared_tokens_are_those_after_whole_prompts(
     n_shared: int, find: Callable[[str], BackboneFiles], cpu: Device
@@ -157,7 +172,7 @@ def test_beams_after_shared_tokens_are_those_after_whole_prompts(
 
 def test_shared_tokens_are_read_once_and_no_step_copies_what_is_kept(tiny_llama: BackboneFiles, cpu: Device) -> None:
     backbone = load_backbone(tiny_llama)
-    model = backbone.language_model(CPU).model
+    model: Any = backbone.language_model(CPU).model
     shared, prompts = prompts_that_share(21)
     shapes: list[tuple[int, ...]] = []
     kept: set[int] = set()

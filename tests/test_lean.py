@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -12,10 +13,19 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, masking_utils
 
+from harness.backbones.locate import BackboneFiles
 from harness.backbones.pooling import pool
+from harness.measure.device import Device
+from harness.methods import methods
+from harness.methods.adalora import prune_on_device
+from harness.records.record import Budget
+from harness.running.attempt import Job
+from harness.running.worker import Worker
+from harness.tasks import Task
 from harness.training.lean import make_lean
 from harness.training.masks import known_padding, padded_on_the_right
 from tests.live_tensors import Live
+from tests.toys import plan_one
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -61,7 +71,11 @@ def test_lean_parts_give_the_numbers_of_transformers(config: Any, model: Any, bf
     original = small(config, model)
     lean = copy.deepcopy(original)
     kinds = make_lean(lean)
-    assert {kind.removeprefix(model.__name__.removesuffix("Model")) for kind in kinds} == {"Attention", "MLP", "RMSNorm"}
+    assert {kind.removeprefix(model.__name__.removesuffix("Model")) for kind in kinds} == {
+        "Attention",
+        "MLP",
+        "RMSNorm",
+    }
     expected, gradients = run(original, bf16=bf16)
     found, own = run(lean, bf16=bf16, unmasked=True)
     assert torch.equal(found, expected)
@@ -71,19 +85,23 @@ def test_lean_parts_give_the_numbers_of_transformers(config: Any, model: Any, bf
         assert gap < (0.03 if bf16 else 1e-5), name
 
 
-def test_lean_parts_keep_less() -> None:
+@pytest.mark.parametrize("trains", [True, False], ids=["full", "adapters"])
+def test_lean_parts_keep_less(trains: bool) -> None:
     kept = []
-    for change in (lambda _: None, make_lean):
-        model = small().requires_grad_(False)
-        change(model)
+    mask = torch.ones(4, 64, dtype=torch.long)
+    mask[1, 40:] = 0
+    for is_lean in (False, True):
+        model = small().requires_grad_(trains)
+        if is_lean:
+            make_lean(model)
         states = torch.randn(4, 64, 32, requires_grad=True)
-        mask = torch.ones(4, 64, dtype=torch.long)
+        unmasked = padded_on_the_right(model, CPU) if is_lean else nullcontext()
         live = Live()
-        with live, torch.autocast("cpu", dtype=torch.bfloat16):
+        with live, unmasked, torch.autocast("cpu", dtype=torch.bfloat16):
             output = model(inputs_embeds=states, attention_mask=mask).last_hidden_state
             kept.append(live.now)
         del output
-    assert kept[1] < 0.75 * kept[0]
+    assert kept[1] < 0.8 * kept[0]
 
 
 def test_a_class_that_computes_otherwise_stays() -> None:
@@ -150,3 +168,49 @@ def test_an_encoder_on_a_device_is_not_asked_about_padding(full: bool, monkeypat
     with masks_made(monkeypatch) as made, known_padding(full=full), padded_on_the_right(model, torch.device("meta")):
         model(input_ids=ids, attention_mask=ids)
     assert (made[-1][1] is None) == full
+
+
+def test_attention_is_a_choice_with_equal_scores(tiny_llama: BackboneFiles, toy: Task, cpu: Device) -> None:
+    scores = {}
+    for attention in ("auto", "sdpa", "eager"):
+        method = methods.get("lora")(attention=attention, precision="fp32")
+        planned = plan_one(toy, tiny_llama, method, size="24", budget=Budget(steps=3))
+        record = Worker(cpu, None).run(Job(planned, tiny_llama, "attention"), toy)
+        assert record.status == "ok", record.error
+        scores[attention] = [point.train_loss for point in record.curve]
+    assert scores["auto"] == scores["sdpa"]
+    assert scores["eager"] == pytest.approx(scores["auto"], abs=1e-4)
+    assert "attention" not in methods.get("lora")().config()
+    assert methods.get("lora")(attention="eager").config()["attention"] == "eager"
+
+
+@pytest.mark.parametrize(("device", "why"), [("cpu", "needs a GPU"), ("cuda", "not installed")])
+def test_flash_attention_is_refused_where_it_cannot_run(device: str, why: str, tiny_llama: BackboneFiles) -> None:
+    if device == "cuda" and importlib.util.find_spec("flash_attn"):
+        pytest.skip("flash-attn is installed")
+    reason = methods.get("lora")(attention="flash_attention_2").why_unsupported("classification", tiny_llama, device)
+    assert reason is not None
+    assert why in reason
+
+
+def test_adalora_prunes_what_peft_prunes() -> None:
+    from peft import AdaLoraConfig, get_peft_model
+
+    pruned = []
+    for on_device in (False, True):
+        torch.manual_seed(0)
+        targets = ["q_proj", "v_proj"]
+        config = AdaLoraConfig(init_r=6, target_r=2, total_step=12, tinit=2, tfinal=3, target_modules=targets)
+        adalora: Any = get_peft_model(small(), config).base_model
+        if on_device:
+            prune_on_device(adalora)
+        optimiser = torch.optim.SGD([value for value in adalora.parameters() if value.requires_grad], lr=0.5)
+        for tick in range(12):
+            ids, mask = padded()
+            adalora.model(input_ids=ids, attention_mask=mask).last_hidden_state.pow(2).mean().backward()
+            optimiser.step()
+            adalora.update_and_allocate(tick)
+            optimiser.zero_grad()
+        pruned.append(torch.cat([value for name, value in adalora.named_parameters() if "lora_E" in name]))
+    assert torch.equal(*pruned)
+    assert 0 < (pruned[0] == 0).sum() < pruned[0].numel()

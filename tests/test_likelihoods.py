@@ -12,6 +12,7 @@ import torch
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
+from harness.measure.halving import Halvings
 from harness.methods._label_likelihood import LabelLikelihood, batches_of_like_length
 from harness.support.errors import UnsupportedError
 from tests.tiny_architectures import ARCHITECTURES
@@ -34,7 +35,7 @@ def some_prompts(n_shared: int, n_rows: int = 14) -> tuple[np.ndarray, list[np.n
     return shared, [*prompts, generator.integers(6, 20, 9), generator.integers(6, 20, n_shared + 4)]
 
 
-def alone(model: Any, prompt: Sequence[int], reply: Sequence[int], *, is_causal: bool) -> float:
+def alone(model: Any, prompt: Sequence[int] | np.ndarray, reply: Sequence[int], *, is_causal: bool) -> float:
     """Run a prompt with one reply, without padding or a cache."""
     ids = torch.tensor([[*prompt]])
     with torch.no_grad():
@@ -100,6 +101,27 @@ def test_a_prompt_is_read_once_for_all_its_replies(find: Callable[[str], Backbon
     _, prompts = some_prompts(30, n_rows=2)
     likelihood.score_replies([prompts[0]], [[[7, 8], [9, 10, 11], [12], [13, 14]]], np.empty(0, dtype=np.int64))
     assert likelihood.n_tokens == len(prompts[0]) + 1 + 2 + 0 + 1
+
+
+def test_a_batch_that_does_not_fit_is_halved(find: Callable[[str], BackboneFiles], cpu: Device) -> None:
+    likelihood = scorer(find("llama"), cpu, LABELS)
+    shared, prompts = some_prompts(12)
+    expected = likelihood.score(prompts, shared)
+    sizes = []
+
+    def fails(_: Any, __: Any, given: dict[str, Any]) -> None:
+        sizes.append(len(given["input_ids"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = likelihood._model.register_forward_pre_hook(fails, with_kwargs=True)
+    halvings = Halvings()
+    with halvings.active(lambda _: None):
+        found = likelihood.score(prompts, shared)
+    hook.remove()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert max(sizes) > 3
+    assert halvings.rows["score"][1] <= 3
 
 
 @pytest.mark.parametrize("name", ["mamba", "xlnet"])

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import harness.backbones.language as language_module
 from harness.backbones import BackboneFiles, load_backbone, locate_backbone
 from harness.backbones.residency import _RESIDENT, drop_resident
 from harness.backbones.weights import is_shared, make_masters, store_bfloat16, structural_copy, types_in, weights_bytes
@@ -130,7 +131,7 @@ def test_weights_that_are_not_of_the_device_are_refused(tiny: BackboneFiles) -> 
 
 
 ADAPTING = sorted(
-    name for name in methods.names() if issubclass(methods.get(name), FineTuning) and name not in ("from-scratch",)
+    name for name in methods.names() if issubclass(methods.get(name), FineTuning) and name != "from-scratch"
 )
 
 
@@ -184,6 +185,40 @@ def test_writing_to_shared_weights_is_noticed(tiny: BackboneFiles, tmp_path: Pat
         next(value for value in copy.parameters() if is_shared(value)).add_(1.0)
     with pytest.raises(HarnessError, match="wrote to the shared weights"):
         backbone.check_untouched()
+
+
+def test_random_weights_may_become_resident(tmp_path: Path) -> None:
+    """Drawing them counts as writing to them, which happened before they were shared."""
+    (tmp_path / "b").mkdir()
+    save_tiny("llama", tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").unlink()
+    backbone = load_backbone(locate_backbone(str(tmp_path / "b"), weights=False))
+    backbone.check_untouched()
+    backbone.resident(CPU, "bf16")
+    backbone.check_untouched()
+    drop_resident(CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "phi"])
+def test_only_the_head_is_read_beside_the_transformer(
+    name: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    folder = save_tiny(name, tmp_path / "b")
+    path = folder / "model.safetensors"
+    save_file({key: value.to(dtype) for key, value in load_file(path).items()}, path, {"format": "pt"})
+    backbone = load_backbone(locate_backbone(str(folder)))
+    monkeypatch.setattr(language_module, "load_weights", lambda *_: pytest.fail("the whole model was read again"))
+    model: Any = backbone.language_model(CPU, "bf16").model
+    expected = getattr(transformers, ARCHITECTURES[name][1]).from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.randint(5, 30, (2, 9), generator=torch.Generator().manual_seed(0))
+    found, wanted = (outputs(one, ids, torch.ones_like(ids))[0] for one in (model, expected))
+    assert torch.equal(found, wanted)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert tied == (expected.get_output_embeddings().weight is expected.get_input_embeddings().weight)
+    drop_resident(CPU)
 
 
 def test_memory_that_is_put_aside_is_in_no_peak() -> None:

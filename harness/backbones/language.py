@@ -93,8 +93,8 @@ def _with_head(whole: Any, backbone: Backbone) -> nn.Module | None:
     """
     files = backbone.files
     prefix = str(whole.base_model_prefix)
-    head = whole.get_output_embeddings()
-    if not hasattr(whole, prefix) or getattr(whole, prefix) is whole or not isinstance(head, nn.Module):
+    head: Any = whole.get_output_embeddings()
+    if not hasattr(whole, prefix) or getattr(whole, prefix) is whole or head is None:
         return None
     tied = bool(getattr(whole.config.get_text_config(), "tie_word_embeddings", False))
     setattr(whole, prefix, backbone.pristine)

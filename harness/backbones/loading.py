@@ -152,11 +152,12 @@ def _reading_bfloat16() -> Iterator[None]:
         narrow_on_meta(model)
         return plan(model, dtype)
 
-    PreTrainedModel._get_dtype_plan = narrowing  # type: ignore[method-assign]
+    changed: Any = PreTrainedModel
+    changed._get_dtype_plan = narrowing
     try:
         yield
     finally:
-        PreTrainedModel._get_dtype_plan = plan  # type: ignore[method-assign]
+        changed._get_dtype_plan = plan
 
 
 def _check_names(model: nn.Module, kept: nn.Module, found: dict[str, Any], files: BackboneFiles) -> None:

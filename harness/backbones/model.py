@@ -379,7 +379,6 @@ def load_backbone(files: BackboneFiles) -> Backbone:
         UsageError: transformers cannot build it; its weights are not those of its architecture; or its tokenizer is
             missing, slow, or another model's.
     """
-    import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -135,7 +135,12 @@ def _float32(value: nn.Parameter, device: torch.device) -> nn.Parameter:
 
 def versions(backbone: Backbone) -> int:
     """Return the number of in-place writes to a backbone's weights, on the host or through what shares them."""
-    models = [backbone.pristine]
-    models += [model for known in _RESIDENT.values() if known.backbone is backbone for model in known.models.values()]
-    counts = {value.data_ptr(): value._version for model in models for value in model.parameters()}
-    return sum(counts.values())  # memory that a resident model shares with the host counts once
+    host = {value.untyped_storage().data_ptr(): value._version for value in backbone.pristine.parameters()}
+    resident = {
+        value.untyped_storage().data_ptr(): value._version
+        for known in _RESIDENT.values()
+        if known.backbone is backbone
+        for value in known.parameters.values()
+    }
+    # A resident parameter with memory of its own starts at 0; others have the counter of the host's.
+    return sum((resident | host).values())

@@ -24,7 +24,6 @@ _LLAMA: Final[dict[str, Any]] = {
     "vocab_size": 128256,
     "max_position_embeddings": 131072,
     "tie_word_embeddings": True,
-    "dtype": "bfloat16",
     "head_dim": 64,
     "num_key_value_heads": 8,
     "intermediate_size": 8192,

@@ -9,7 +9,6 @@ residual stream is float32 throughout, whatever the storage.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
@@ -45,7 +44,7 @@ class StoredLinear(nn.Linear):
         return functional.linear(values, _for_product(self.weight, values), self.bias)
 
 
-class StoredConv1D(Conv1D):  # type: ignore[misc]
+class StoredConv1D(Conv1D):
     """GPT-2's linear layer, whose matrix is transposed; as `StoredLinear`."""
 
     compute_dtype = torch.float32
@@ -90,11 +89,14 @@ def _stated_float32(_: object) -> torch.dtype:
     return torch.float32
 
 
-@functools.cache
 def _stored_class(plain: type[nn.Module]) -> type[nn.Module] | None:
     """Return the class of modules with bfloat16 weights that behave like `plain`; None where there is none."""
-    if plain in _STORED:
-        return _STORED[plain]
+    if plain not in _STORED:
+        _STORED[plain] = _make_stored(plain)
+    return _STORED[plain]
+
+
+def _make_stored(plain: type[nn.Module]) -> type[nn.Module] | None:
     if issubclass(plain, PreTrainedModel):
         return _subclass(plain, {"dtype": property(_stated_float32)})
     if issubclass(plain, nn.Embedding) and plain.__name__.endswith("ScaledWordEmbedding"):
@@ -104,12 +106,16 @@ def _stored_class(plain: type[nn.Module]) -> type[nn.Module] | None:
     return None
 
 
-_STORED: Final[dict[type[nn.Module], type[nn.Module]]] = {
+_STORED: Final[dict[type[nn.Module], type[nn.Module] | None]] = {
     nn.Linear: StoredLinear,
     Conv1D: StoredConv1D,
     nn.Embedding: StoredEmbedding,
 }
-_PLAIN: Final[dict[type[nn.Module], type[nn.Module]]] = {stored: plain for plain, stored in _STORED.items()}
+_PLAIN: Final[dict[type[nn.Module], type[nn.Module]]] = {
+    StoredLinear: nn.Linear,
+    StoredConv1D: Conv1D,
+    StoredEmbedding: nn.Embedding,
+}
 
 
 def _subclass(plain: type[nn.Module], changed: dict[str, Any]) -> type[nn.Module]:
@@ -244,9 +250,7 @@ def make_masters(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
             source = parameter if parameter.dtype in (torch.float32, origin.dtype) else origin
             values = source.detach()
             wanted = torch.float32 if values.is_floating_point() else values.dtype
-            master = nn.Parameter(
-                values.to(parameter.device, wanted, copy=True), requires_grad=parameter.requires_grad
-            )
+            master = nn.Parameter(values.to(parameter.device, wanted, copy=True), requires_grad=parameter.requires_grad)
             # Not `parameter.data = ...`: writes to it would count as writes to the shared weights (`_version`).
             torch.utils.swap_tensors(parameter, master)
     fit_classes(model)

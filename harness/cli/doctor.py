@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("torch", "transformers", "datasets", "peft", "evaluate", "scikit-learn", "pandas", "sqlalchemy", "seaborn")
 
+_OPTIONAL = {"bitsandbytes": "qlora and optimiser=adamw-8bit"}
+"""Packages that are no requirement, and what needs them."""
+
 
 def diagnose(suite: str | None, store: str, mirror: Path | None, *, as_json: bool = False) -> int:
     """Print the findings; return 1 if something requested is missing, else 0."""
@@ -58,6 +61,7 @@ def _findings(suite: str | None, store: str, mirror: Path | None) -> dict[str, A
         "python": platform.python_version(),
         "system": platform.system(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "optional_packages": {name: _version(name) for name in _OPTIONAL},
         "device": device.name,
         "gpus": _gpus(device),
         "precision": precision,
@@ -103,6 +107,8 @@ def _show(found: dict[str, Any]) -> None:
 
     row("harness", f"{found['harness']}, Python {found['python']}, {found['system']}")
     row("packages", ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items()))
+    for name, version in found["optional_packages"].items():
+        row(name, version or f"not installed; only {_OPTIONAL[name]} need it")
     row("device", found["device"])
     if found["gpus"] is not None:
         _show_gpus(found["gpus"], row)

@@ -10,7 +10,6 @@ from .estimate import total_seconds as total_seconds
 from .fitting import after_out_of_memory as after_out_of_memory
 from .fitting import ever_smaller as ever_smaller
 from .fitting import first_that_fits as first_that_fits
-from .fitting import halved as halved
 from .fitting import usable_bytes as usable_bytes
 from .probe import Probe as Probe
 from .probe import make_probe as make_probe

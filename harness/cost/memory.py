@@ -173,9 +173,9 @@ def training_memory(
         gradients=gradients if pieces > 1 else 0.0,
         rounded_weights=_rounded(shape, how, storage, each, trained.blocks, trained.blocks_through),
         kept=kept,
-        logits=logit_bytes * logit_copies(how),
-        # The gradients of logits come before those of any block.
-        temporaries=0.0 if logit_bytes * logit_copies(how) > passing else passing,
+        # With their log-probabilities; their gradients come before the temporaries of any block.
+        logits=logit_bytes * (3.0 if logit_bytes > passing else 2.0),
+        temporaries=0.0 if logit_bytes > passing else passing,
     )
     ends = replace(begins, gradients=gradients, rounded_weights=0.0, kept=0.0, logits=0.0, temporaries=passing / 2)
     return max(begins, ends, key=lambda memory: memory.peak_bytes)
@@ -186,11 +186,6 @@ def _held(
 ) -> Memory:
     own, shared = storage.weights(shape, blocks, master, added, language_model=language_model)
     return Memory(weights=own, shared_weights=shared)
-
-
-def logit_copies(how: Regime) -> float:
-    """Return how many times the logits exist: as they are, with log-probabilities or gradients, and rounded."""
-    return 2.0 + (0.5 if how.bits16 else 0.0)
 
 
 def _rounded(
@@ -293,6 +288,6 @@ def forward_memory(
         rounded_weights=_rounded(shape, how, storage, each, blocks, 0.0),
         temporaries=encoding_memory(shape, how, n_rows=n_rows, length=length, rounds=rounds),
         keys_and_values=n_kept_tokens * shape.n_blocks * 2.0 * how.product_bytes * shape.key_width,
-        logits=logit_bytes * logit_copies(how),
+        logits=logit_bytes * (2.5 if how.bits16 else 2.0),  # with log-probabilities, and rounded
         during=during,
     )

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from harness.backbones import Backbone, Pooling, Weights, without_cache
 from harness.features.disk import FeatureDisk, Shard
 from harness.features.layers import Layer, canonical_layer, pool_layer
 from harness.features.shape import EncodingShape
+from harness.features.table import Encoded, Table
 from harness.features.tokens import Tokens, pad
 from harness.measure import (
-    UNKNOWN_BYTES,
     Device,
     Failures,
     FlopsModel,
@@ -39,7 +38,7 @@ from harness.measure import (
     too_large,
 )
 from harness.support import put_aside
-from harness.tasks import Floats, Ints, Source
+from harness.tasks import Ints, Source
 
 if TYPE_CHECKING:
     import torch
@@ -48,42 +47,6 @@ PAGE_FLOATS = 1024
 """Numbers of at most 4 bytes of which at least one lies in each page of memory."""
 
 _FORMAT = 5
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Features of some rows, and their cost.
-
-    Attributes:
-        values: shape (rows, width), float32.
-        seconds: seconds measured when they were computed; a row has its share of its batch.
-        tokens: number of real tokens.
-        flops: operations to encode them, as padded; not a number where they cannot be counted.
-        peak_rss_above_baseline_bytes: resident memory that encoding needed.
-        peak_device_bytes: the same for the accelerator; 0 without one.
-        reused: whether all of them came from the cache.
-        fresh: whether none of them did.
-        disturbed: whether other work disturbed the machine while some of them were encoded.
-        warmup_seconds: seconds just spent on choosing kernels for new shapes.
-        spare_seconds: other seconds just spent that are no cost of these rows: places of a batch that other rows hold,
-            tries that ran out of memory, writing to the disk.
-        halved: rows of a batch at first and in the end, at the longest row, where memory ran out; None otherwise.
-        flops_error: reason why the operations cannot be counted; None where they are.
-    """
-
-    values: Floats
-    seconds: float
-    tokens: int
-    flops: float
-    peak_rss_above_baseline_bytes: int
-    peak_device_bytes: int
-    reused: bool
-    fresh: bool
-    disturbed: bool = False
-    warmup_seconds: float = 0.0
-    spare_seconds: float = 0.0
-    halved: tuple[int, int] | None = None
-    flops_error: str | None = None
 
 
 class FeatureStore:
@@ -97,7 +60,7 @@ class FeatureStore:
     def __init__(self, device: Device, disk: FeatureDisk | None) -> None:
         self._device = device
         self._disk = disk
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, Table] = {}
         self._flops: dict[str, FlopsModel] = {}
         self._touched: set[str] = set()
         self._warm: set[tuple[str, str, int, int, Pooling, Layer]] = set()
@@ -159,7 +122,7 @@ class FeatureStore:
             model = backbone.resident(self._device.torch_device(), precision, weights)
 
             def encode(
-                table: _Table = table, batches: list[Ints] = batches, model: Any = model, encoded: list[Any] = encoded
+                table: Table = table, batches: list[Ints] = batches, model: Any = model, encoded: list[Any] = encoded
             ) -> None:
                 encoded.append(self._encode(table, batches, tokens, backbone, model, precision, pooling, layer))
 
@@ -195,7 +158,7 @@ class FeatureStore:
         layer: Layer,
         shape: EncodingShape,
         weights: Weights,
-    ) -> tuple[str, _Table]:
+    ) -> tuple[str, Table]:
         """Return the key of these features, and the table of those that are known."""
         # Only a rounded vocabulary changes the numbers.
         rounded = backbone.form(precision, weights) == "bfloat16 with embeddings" and not backbone.is_bfloat16
@@ -217,7 +180,7 @@ class FeatureStore:
         )
         name = _name(key)
         if name not in self._tables:
-            table = _Table(tokens, backbone.hidden_size, max_length, shape)
+            table = Table(tokens, backbone.hidden_size, max_length, shape)
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
             if not self._trusts_disturbed:
@@ -237,7 +200,7 @@ class FeatureStore:
 
     def _encode(
         self,
-        table: _Table,
+        table: Table,
         batches: list[Ints],
         tokens: Tokens,
         backbone: Backbone,
@@ -326,92 +289,6 @@ class FeatureStore:
         return known
 
 
-class _Table:
-    """Features of one split as they become known, and each row's share of their cost."""
-
-    def __init__(self, tokens: Tokens, width: int, max_length: int, shape: EncodingShape) -> None:
-        self.shape = shape
-        self._lengths = tokens.lengths
-        self.padded_lengths = shape.padded(self._lengths, max_length)
-        self._values = np.zeros((len(tokens), width), dtype=np.float32)
-        self._seconds = np.zeros(len(tokens))
-        self._known = np.zeros(len(tokens), dtype=bool)
-        self._peaks = np.zeros(len(tokens), dtype=np.int64)
-        self._device_peaks = np.zeros(len(tokens), dtype=np.int64)
-        self._disturbed = np.zeros(len(tokens), dtype=bool)
-
-    def batches_for(self, missing: Ints) -> list[Ints]:
-        """Return the rows to encode, batch by batch, so that all of `missing` become known.
-
-        A batch's spare places go to unknown rows of the same padded length: they cost nothing more there, and the next
-        request is likely to need them.
-        """
-        batches: list[Ints] = []
-        for length in np.unique(self.padded_lengths[missing]):
-            batch_rows = self.shape.rows(int(length))
-            members = missing[self.padded_lengths[missing] == length]
-            n_free = -len(members) % batch_rows
-            if n_free:
-                others = np.flatnonzero((self.padded_lengths == length) & ~self._known)
-                members = np.concatenate([members, np.setdiff1d(others, members)[:n_free]])
-            batches += [members[at : at + batch_rows] for at in range(0, len(members), batch_rows)]
-        return batches
-
-    def missing(self, index: Ints) -> Ints:
-        """Return those among `index` that have not been encoded, each once."""
-        return np.unique(index[~self._known[index]])
-
-    def seconds_of(self, index: Ints) -> float:
-        """Return the seconds that encoding these rows took."""
-        return float(self._seconds[index].sum())
-
-    def put(self, shard: Shard) -> None:
-        """Store encoded rows, but not over rows whose seconds are more reliable."""
-        worse = shard.disturbed & self._known[shard.rows] & ~self._disturbed[shard.rows]
-        if worse.any():  # a shard is as large as its features: copy it only where it must lose rows
-            kept = {field.name: getattr(shard, field.name)[~worse] for field in dataclasses.fields(shard)}
-            shard = Shard(**kept)
-        self._values[shard.rows] = shard.values
-        self._seconds[shard.rows] = shard.seconds
-        self._known[shard.rows] = True
-        self._peaks[shard.rows] = shard.peaks
-        self._device_peaks[shard.rows] = shard.device_peaks
-        self._disturbed[shard.rows] = shard.disturbed
-
-    def forget_disturbed(self) -> None:
-        """Count rows as unknown if other work disturbed the machine while they were encoded."""
-        self._known &= ~self._disturbed
-        self._disturbed[:] = False
-
-    def share(self, index: Ints, flops: FlopsModel) -> Encoded:
-        """Return these rows and their cost."""
-        padded: list[int] = self.padded_lengths[index].tolist()
-        return Encoded(
-            values=self._values[index],
-            seconds=self.seconds_of(index),
-            tokens=int(self._lengths[index].sum()),
-            flops=float(sum(flops.share(length, self.shape.rows(length)) for length in padded)),
-            flops_error=flops.error,
-            peak_rss_above_baseline_bytes=_highest(self._peaks[index]),
-            peak_device_bytes=_highest(self._device_peaks[index]),
-            reused=True,
-            fresh=False,
-            disturbed=bool(self._disturbed[index].any()),
-        )
-
-    def halved(self, index: Ints) -> tuple[int, int] | None:
-        """Return the rows of a batch of the longest of these rows, at first and after halving; None if not halved."""
-        if self.shape.halvings == 0 or len(index) == 0:
-            return None
-        longest = int(self.padded_lengths[index].max())
-        return EncodingShape(self.shape.kind).rows(longest), self.shape.rows(longest)
-
-
 def _name(key: str) -> str:
     """Return the name of a key's folder on the disk."""
     return hashlib.sha256(key.encode()).hexdigest()[:32]
-
-
-def _highest(peaks: Ints) -> int:
-    """Return the highest peak, 0 for none; `UNKNOWN_BYTES` where one of them could not be measured."""
-    return UNKNOWN_BYTES if (peaks < 0).any() else int(peaks.max(initial=0))

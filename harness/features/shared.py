@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.features.encode import Encoded, FeatureStore
+from harness.features.encode import FeatureStore
+from harness.features.table import Encoded
 from harness.tasks import Ints, Source
 
 

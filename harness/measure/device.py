@@ -160,14 +160,14 @@ def find_device(asked: str = "auto") -> Device:
     threads = available_threads()
     if asked != "cpu" and torch.cuda.is_available():
         if number >= (count := torch.cuda.device_count()):
-            raise UsageError(f"Device 'cuda:{number}' was asked for; torch numbers its GPUs from 0 to {count - 1}.")
+            raise UsageError(f"Device 'cuda:{number}' was asked for; torch's GPUs here end at cuda:{count - 1}.")
         facts = torch.cuda.get_device_properties(number)
         native = (facts.major, facts.minor) >= (8, 0)
         return Device("cuda", facts.name, threads, native, number=number, memory_bytes=int(facts.total_memory))
     if asked.startswith("cuda"):
         raise UsageError(
-            f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu. A plan for a device that "
-            "is not here needs its memory: harness plan --device cuda --device-memory 24GB."
+            f"Device '{asked}' was asked for and torch finds no CUDA device; try --device cpu. A plan for a device "
+            "that is not here needs its memory: harness plan --device cuda --device-memory 24GB."
         )
     flags = _processor_flags()
     native = bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)

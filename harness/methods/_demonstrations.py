@@ -24,9 +24,7 @@ class Nearest:
         weights: storage of the weights that encoded them.
     """
 
-    def __init__(
-        self, embeddings: Floats, k: int, precision: PrecisionPolicy, weights: Weights = "auto"
-    ) -> None:
+    def __init__(self, embeddings: Floats, k: int, precision: PrecisionPolicy, weights: Weights = "auto") -> None:
         self.embeddings = embeddings
         self._k = k
         self._precision = precision
@@ -63,9 +61,7 @@ def draw(labels: Ints, n_classes: int, k: int, how: Literal["random", "balanced"
     return generator.permutation(order[:k]).astype(np.int64)
 
 
-def embed(
-    rows: Rows, bench: Bench, phase: Phase, precision: PrecisionPolicy, weights: Weights = "auto"
-) -> Floats:
+def embed(rows: Rows, bench: Bench, phase: Phase, precision: PrecisionPolicy, weights: Weights = "auto") -> Floats:
     """Return one unit vector per row: its frozen features, averaged where a row is read in several sequences."""
     pooled = bench.pooled(rows, phase, precision, weights=weights)
     return unit_length(pooled if pooled.ndim == 2 else np.nanmean(pooled, axis=1))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.backbones import BackboneFiles
+from harness.backbones import BackboneFiles, Weights
 from harness.measure import PrecisionPolicy
 from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
@@ -277,7 +277,7 @@ class FineTuning(GradientMethod):
             if self.trains_everything:
                 return bench.form.pretrained(bench, device)
             precision = bench.precision(self.precision)
-            weights = getattr(self, "weights", "auto")
+            weights: Weights = getattr(self, "weights", "auto")
             return bench.form.shared(bench, device, precision, weights, exact=self.rounds_nothing)
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

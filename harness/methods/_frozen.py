@@ -58,9 +58,7 @@ class FrozenFeatures(FrozenWeights):
     def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
         """Return the vectors of these rows, shape (rows, width), charged to `phase`."""
         pooling: Pooling | None = None if self.pooling == "own" else self.pooling
-        return bench.pooled(
-            rows, phase, self.precision, pooling=pooling, layer=self.layer, weights=self.weights
-        )
+        return bench.pooled(rows, phase, self.precision, pooling=pooling, layer=self.layer, weights=self.storage)
 
 
 class FittedOnFeatures(Fitted):

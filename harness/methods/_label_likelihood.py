@@ -37,10 +37,10 @@ _MOST_TOKENS = {"cpu": 2048, "cuda": 16384}
 _CALL_TOKENS = {"cpu": 32, "cuda": 512}
 """Cost of a forward pass apart from its tokens, in tokens: reading the weights, starting kernels."""
 
-Replies = Sequence[Sequence[int]]
+Replies = Sequence["Sequence[int] | Ints"]
 """Token ids of the replies that one prompt may have."""
 
-_Reply = tuple[int, int, Sequence[int]]
+_Reply = tuple[int, int, "Sequence[int] | Ints"]
 """A reply in a batch: the row of its prompt, its position among the prompt's replies, its token ids."""
 
 _T = TypeVar("_T")
@@ -92,14 +92,14 @@ class LabelLikelihood:
         device: Device,
         precision: Precision,
     ) -> None:
-        self._model: Any = model
+        self._model = cast("Any", model)
         self._labels = labels
         self._is_causal = is_causal
         self._normalise = normalise
         self._device = device
         self._precision = precision
         self._head = self._model.get_output_embeddings()
-        self._vocabulary = int(self._model.config.vocab_size)
+        self._vocabulary = int(self._model.config.get_text_config().vocab_size)
         self.n_tokens = 0
 
     def score(self, prompts: Sequence[Ints], shared: Ints) -> Floats:
@@ -126,10 +126,10 @@ class LabelLikelihood:
         found: list[tuple[Ints, torch.Tensor]] = []  # read at the end: each reading waits for the device
         with self._running():
             for use in sorted(set(begins.tolist()), reverse=True):
-                members = np.flatnonzero(begins == use)
+                members: Ints = np.flatnonzero(begins == use)
                 past = self._remember(shared) if use and n_shared else None
-                rest = [prompts[row][n_shared if use else 0 :] for row in members]
-                own = [replies[row] for row in members]
+                rest = [prompts[row][n_shared if use else 0 :] for row in members.tolist()]
+                own = [replies[row] for row in members.tolist()]
                 n_further = int(np.mean([sum(len(reply) > 1 for reply in several) for several in own]))
 
                 def run(rows: Ints, rest: Any = rest, own: Any = own, past: Any = past) -> list[_Part]:
@@ -272,7 +272,7 @@ class LabelLikelihood:
         logits = self._logits(
             lengths[:, None] - 1, input_ids=ids, past_key_values=cache, use_cache=cache is not None
         )[:, 0]  # fmt: skip
-        if not goes_on:
+        if not goes_on or cache is None:
             return logits, lambda _: {}
         own = kept_keys(cache, int(lengths.min()))
 

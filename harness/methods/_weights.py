@@ -26,6 +26,11 @@ class FrozenWeights(Method):
         """Return the settings that came later with their defaults; `weights` is one."""
         return {**super().defaults(), "weights": "auto"}
 
+    @property
+    def storage(self) -> Weights:
+        """The storage of the frozen weights that was asked for."""
+        return self.weights
+
     @model_validator(mode="after")
     def _computes_in_bfloat16(self) -> Self:
         if self.weights == "bfloat16" and getattr(self, "precision", "auto") == "fp32":

@@ -141,7 +141,9 @@ def prune_on_device(adalora: Any) -> None:
     import torch
     from peft.tuners.adalora.layer import RankAllocator
 
-    class OnDevice(RankAllocator):  # type: ignore[misc]
+    allocating: Any = RankAllocator
+
+    class OnDevice(allocating):  # type: ignore[misc]
         added: _Named
 
         def update_ipt(self, _: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from harness.backbones import Weights
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
@@ -45,7 +46,17 @@ class NearestNeighbours(FrozenFeatures):
 
     k: int = Field(default=5, ge=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
-    weights: Literal["distance", "uniform"] = "distance"
+    weights: Literal["distance", "uniform"] = "distance"  # type: ignore[assignment]
+
+    @property
+    def storage(self) -> Weights:
+        """`auto`: here `weights` are those of the neighbours."""
+        return "auto"
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the settings that came later; `weights` was always here."""
+        return {name: value for name, value in super().defaults().items() if name != "weights"}
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode the rows and keep them."""

@@ -57,9 +57,11 @@ class Oft(PeftMethod):
         def solve(matrix: torch.Tensor) -> torch.Tensor:
             # I + Q has an inverse for each skew-symmetric Q, so that there is nothing to check.
             unit = torch.eye(matrix.shape[-1], device=matrix.device).expand_as(matrix)
-            return torch.linalg.solve_ex(unit + matrix, unit - matrix, left=False).result
+            found: torch.Tensor = torch.linalg.solve_ex(unit + matrix, unit - matrix, left=False).result
+            return found
 
         adapted = super().adapt(transformer, bench)
+        module: Any
         for module in adapted.modules():
             if isinstance(module, OFTRotationModule):
                 skew = module._pytorch_skew_symmetric

@@ -95,7 +95,8 @@ class QLora(Lora):
             )
             if n_quantised == 0:
                 raise UnsupportedError(
-                    f"'{self.name}' quantises linear layers; the blocks of this {type(transformer).__name__} have none."
+                    f"'{self.name}' quantises linear layers; the blocks of this {type(transformer).__name__} have "
+                    "none. Use lora."
                 )
 
             def settled(value: nn.Parameter) -> nn.Parameter:

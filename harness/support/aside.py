@@ -26,7 +26,7 @@ _depth = 0
 @contextmanager
 def put_aside() -> Iterator[None]:
     """Leave memory that a block takes or frees out of all meters that run; a block inside another adds nothing."""
-    global _depth  # noqa: PLW0603 - one process, one level
+    global _depth
     running = list(aside_meters) if _depth == 0 else []
     for meter in running:
         meter.begin_aside()

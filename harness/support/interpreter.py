@@ -41,4 +41,5 @@ def quiet_libraries() -> None:
     if _TRACKER_WARNINGS not in given:
         os.environ["PYTHONWARNINGS"] = f"{given},{_TRACKER_WARNINGS}" if given else _TRACKER_WARNINGS
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # a kernel that is not used
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -1,6 +1,6 @@
+from .adapter import WithAdapter as WithAdapter
 from .attention import Attention as Attention
 from .attention import set_attention as set_attention
-from .adapter import WithAdapter as WithAdapter
 from .batches import Batch as Batch
 from .batches import Batches as Batches
 from .batches import FeatureBatches as FeatureBatches

@@ -232,9 +232,7 @@ class BlockInputs(Inputs):
                     inputs.close(1.0)
         return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
-    def _encode(
-        self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision
-    ) -> torch.Tensor:
+    def _encode(self, rows: Sequence[TokenIds], pad_id: int, device: Device, precision: Precision) -> torch.Tensor:
         """Return the states before the first trained block of all rows, one after another, and zeros for padding.
 
         Its shape is (tokens of all rows + 1, width).
@@ -289,10 +287,10 @@ class BlockInputs(Inputs):
         lengths = self._lengths[items]
         places = np.arange(lengths.max())
         real = places < lengths[:, None]
-        chosen = np.where(real, self._starts[items][:, None] + places, self._starts[-1])  # the last row is zeros
-        chosen, mask, there = to_device((chosen, real.astype(np.int64), targets), self._device)
+        places = np.where(real, self._starts[items][:, None] + places, self._starts[-1])  # the last row is zeros
+        chosen, mask, there = to_device((places, real.astype(np.int64), targets), self._device)
         hidden = self._states[chosen]
-        return Batch((hidden, mask), there, len(items), len(places), n_tokens=int(lengths.sum()))
+        return Batch((hidden, mask), there, len(items), places.shape[1], n_tokens=int(lengths.sum()))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, computed from the given hidden states on."""

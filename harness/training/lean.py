@@ -41,7 +41,7 @@ class _RmsNorm(torch.autograd.Function):
         return weight * (wide * scale).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: Any) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         x, weight, scale = ctx.saved_tensors
         normed = x.float() * scale
         to_weight = None
@@ -60,7 +60,8 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
+        product: torch.Tensor = functional.silu(gate).mul_(up)
+        return product
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,16 +104,17 @@ def make_lean(transformer: nn.Module) -> list[str]:
         Names of the changed classes.
     """
     changed = set()
+    module: Any
     for module in transformer.modules():
-        kind = type(module)
+        kind: Any = type(module)
         if not _is_known(kind) or "forward" in vars(module):
             continue
         if kind.__name__.endswith("RMSNorm") and _agrees(_norm, kind):
-            module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_norm, module)
         elif kind.__name__.endswith("MLP") and _is_gated(module):
             if not _agrees(_mlp, kind):
                 continue
-            module.forward = types.MethodType(_mlp, module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_mlp, module)
         elif kind.__name__.endswith("Attention") and _attends_by_sdpa(module):
             module.config = copy.copy(module.config)  # the mask is still made as for sdpa
             module.config._attn_implementation_internal = _attention_name()
@@ -122,25 +124,32 @@ def make_lean(transformer: nn.Module) -> list[str]:
     return sorted(changed)
 
 
+def _apply(function: Any, *given: Any) -> torch.Tensor:
+    result: torch.Tensor = function.apply(*given)
+    return result
+
+
 def _is_known(kind: type) -> bool:
     parts = kind.__module__.split(".")
     return parts[:2] == ["transformers", "models"] and len(parts) == 4 and parts[2] in LIKE_LLAMA
 
 
 def _norm(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
-    result: torch.Tensor = _RmsNorm.apply(hidden_states, self.weight, self.variance_epsilon)
-    return result
+    return _apply(_RmsNorm, hidden_states, self.weight, self.variance_epsilon)
 
 
 def _mlp(self: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = self.gate_proj(x), self.up_proj(x)
-    result: torch.Tensor = self.down_proj(_Gated.apply(gate, up))
+    result: torch.Tensor = self.down_proj(_apply(_Gated, gate, up))
     return result
 
 
 def _is_gated(module: nn.Module) -> bool:
     parts = {name: type(part).__name__ for name, part in module.named_children()}
-    return set(parts) == {"gate_proj", "up_proj", "down_proj", "act_fn"} and parts["act_fn"] in ("SiLU", "SiLUActivation")
+    return set(parts) == {"gate_proj", "up_proj", "down_proj", "act_fn"} and parts["act_fn"] in (
+        "SiLU",
+        "SiLUActivation",
+    )
 
 
 def _attends_by_sdpa(module: Any) -> bool:
@@ -176,7 +185,7 @@ def _attend(
         kind = torch.get_autocast_dtype("cpu")
         query, key, value = (tensor.to(kind) for tensor in (query, key, value))
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-        output = _CausalAttention.apply(query, key, value, scale)
+        output = _apply(_CausalAttention, query, key, value, scale)
         return output.transpose(1, 2).contiguous(), None
     found: tuple[torch.Tensor, None] = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
@@ -189,14 +198,14 @@ _CHANGING: Final = frozenset(("is_causal", "position_bias", "cache", "softcap"))
 
 
 @functools.cache
-def _agrees(forward: Callable[..., torch.Tensor], kind: type) -> bool:
+def _agrees(forward: Callable[..., torch.Tensor], kind: Any) -> bool:
     """Return whether a forward pass gives the numbers of a class's own, and nearly its gradients."""
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.device("cpu"):
             torch.manual_seed(0)
             module = _small(kind)
             given = torch.randn(2, 5, 8)
-            found = []
+            found: list[tuple[torch.Tensor, list[Any]]] = []
             for run in (functools.partial(kind.forward, module), functools.partial(forward, module)):
                 module.zero_grad()
                 x = given.clone().requires_grad_(True)

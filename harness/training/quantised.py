@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
+import bitsandbytes as bnb
 import torch
 from torch import nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from harness.backbones import plain_class
-
-
-@contextmanager
-def _fetching_nothing() -> Iterator[None]:
-    """Hide the package `kernels`: importing bitsandbytes on some CPUs would download code through it."""
-    known = sys.modules.get("kernels")
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    sys.modules["kernels"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if known is None:
-            del sys.modules["kernels"]
-        else:
-            sys.modules["kernels"] = known
-
-
-with _fetching_nothing():
-    import bitsandbytes as bnb
 
 
 class FourBitLinear(bnb.nn.Linear4bit):  # type: ignore[misc, unused-ignore]

@@ -47,7 +47,7 @@ class SharedLayer(DynamicLayer):
         *,
         keeps: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._before = tuple(part for part in (shared, own) if part is not None)
         self._own = own
         self._rows = rows
@@ -97,9 +97,10 @@ def kept_keys(cache: Cache, n_tokens: int | None = None) -> Past:
     Raises:
         UnsupportedError: the model left none.
     """
-    if any(layer.keys is None for layer in cache.layers):
+    layers: Sequence[Any] = cache.layers
+    if any(layer.keys is None for layer in layers):
         raise UnsupportedError(_REFUSAL.format("no keys and values in some layers"))
-    return [(layer.keys[:, :, :n_tokens], layer.values[:, :, :n_tokens]) for layer in cache.layers]
+    return [(layer.keys[:, :, :n_tokens], layer.values[:, :, :n_tokens]) for layer in layers]
 
 
 def count_kept_layers(model: Any) -> int:
@@ -122,7 +123,8 @@ def with_encoder(own: Cache, cross: Cache, rows: torch.Tensor | None = None) -> 
     """Return a decoder's cache, with the encoder's keys and values of the given rows."""
     if rows is not None:
         chosen = DynamicCache()
-        for at, layer in enumerate(cross.layers):
+        layers: Sequence[Any] = cross.layers
+        for at, layer in enumerate(layers):
             chosen.update(layer.keys[rows], layer.values[rows], at)
         cross = chosen
     return EncoderDecoderCache(own, cross)
@@ -136,7 +138,7 @@ class RoomyLayer(DynamicLayer):
     """
 
     def __init__(self, room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._room = room
         self._buffers: list[torch.Tensor] = []
         self._n_tokens = 0

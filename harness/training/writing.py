@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from harness.backbones import rounding_cache
 from harness.features import TokenIds, lengths_of, pad
 from harness.measure import BatchLimit, Device, Precision, show_progress
 from harness.support import UnsupportedError
@@ -116,12 +117,16 @@ def _runs(
     Nothing is shared where the model keeps something else, or where fewer than two prompts would gain.
     """
     order: Ints = np.argsort(lengths_of(prompts), kind="stable")
-    n_shared = 0 if shared is None else len(shared)
-    begins = np.array([len(ids) > n_shared and np.array_equal(ids[:n_shared], shared) for ids in prompts], dtype=bool)
-    if not n_shared or not model.is_causal or begins.sum() < 2:
+    if shared is None or not len(shared) or not model.is_causal:
         yield order, None
         return
-    assert shared is not None
+    n_shared = len(shared)
+    begins = np.array(
+        [len(prompts[row]) > n_shared and np.array_equal(prompts[row][:n_shared], shared) for row in order]
+    )
+    if begins.sum() < 2:
+        yield order, None
+        return
     try:
         cache = continuing_cache(count_kept_layers(model.transformer), None, keeps=True)
     except UnsupportedError:
@@ -129,8 +134,8 @@ def _runs(
         return
     ids = torch.from_numpy(np.asarray(shared, dtype=np.int64)[None]).to(device)
     model.transformer(input_ids=ids, past_key_values=cache, use_cache=True, **model.some_logits(1))
-    yield order[begins[order]], kept_keys(cache)
-    yield order[~begins[order]], None
+    yield order[np.flatnonzero(begins)], kept_keys(cache)
+    yield order[np.flatnonzero(begins == 0)], None
 
 
 def _generate(
@@ -160,7 +165,7 @@ def _generate(
     if reply.stop:
         stops = EndsAt(reply.stop, tokenizer, n_given, reads_tails=reply.num_beams == 1)
         options = {**options, "stopping_criteria": StoppingCriteriaList([stops])}
-    cache = _cache(model, past, reply)
+    cache = _cache(model, past, reply, device)
     if cache is not None:
         options = {**options, "past_key_values": cache}
     if past is not None:
@@ -174,17 +179,20 @@ def _generate(
     return np.asarray(written[:, n_given:].cpu().numpy(), dtype=np.int64)
 
 
-def _cache(model: GenerativeModel, past: Past | None, reply: Reply) -> Any:
-    """Return an empty cache with room for the answers of a causal model; None where `transformers` makes its own.
+def _cache(model: GenerativeModel, past: Past | None, reply: Reply, device: torch.device) -> Any:
+    """Return an empty cache, with room for the answers of a causal model; None where `transformers` makes its own.
 
-    Beams change places, which copies a cache anyway.
+    Beams change places, which copies a cache anyway. Under autocast every cache rounds what it keeps.
     """
-    if not model.is_causal or reply.num_beams > 1:
-        return None if past is None else DynamicCache()
     try:
-        return roomy_cache(count_kept_layers(model.transformer), reply.max_new_tokens + (past is not None))
+        n_layers = count_kept_layers(model.transformer)
     except UnsupportedError:
         return None
+    if model.is_causal and reply.num_beams == 1:
+        return roomy_cache(n_layers, reply.max_new_tokens + (past is not None))
+    if torch.is_autocast_enabled(device.type):
+        return rounding_cache(model.transformer, torch.get_autocast_dtype(device.type))
+    return None if past is None else DynamicCache()
 
 
 def _read_rest(
@@ -195,7 +203,7 @@ def _read_rest(
     Padding on the right needs no mask while they are read, and keeps every token's position.
     """
     n_shared = past[0][0].shape[2]
-    rest = [np.asarray(ids[n_shared:-1], dtype=np.int64) for ids in prompts]
+    rest = [ids[n_shared:-1] for ids in prompts]
     lengths = [len(row) for row in rest]
     own = None
     if max(lengths) > 0:

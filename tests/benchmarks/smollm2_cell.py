@@ -1,7 +1,8 @@
 """One fit of SmolLM2 on SST-2, by the harness or by transformers.Trainer, in a process of its own.
 
-`python -m tests.benchmarks.smollm2_cell SIDE METHOD N_TRAIN` prints one line of JSON. SIDE is `harness`, `trainer`
-(autocast to bfloat16) or `trainer-pure` (no autocast). METHOD is `lora` or `full`.
+`python -m tests.benchmarks.smollm2_cell SIDE METHOD N_TRAIN FOLDER` prints one line of JSON. SIDE is `harness`,
+`trainer` (autocast to bfloat16) or `trainer-pure` (no autocast). METHOD is `lora` or `full`. FOLDER holds the model
+(`save_as_published`).
 
 Both sides see the same batches in the same order and start from the same numbers, without dropout.
 The Trainer's LoRA is on weights loaded in bfloat16. Its full fine-tuning is on float32 weights, as the harness's:
@@ -24,12 +25,11 @@ import torch
 
 RATE = {"lora": 1e-3, "full": 2e-5}
 BATCH, SEED, RANK = 16, 0, 8
-FOLDER = "models/local/SmolLM2-135M-Instruct-Q4_1"
 
 Batches = list[np.ndarray]
 
 
-def main(side: str, method: str, n_train: int) -> None:
+def main(side: str, method: str, n_train: int, folder: str) -> None:
     """Fit, and print seconds, tokens, peak memory and the loss of each step."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -43,7 +43,7 @@ def main(side: str, method: str, n_train: int) -> None:
 
     mirror = Path(os.environ["HARNESS_MIRROR"])
     task = kinds.get("classification").prepare(load_suite("sentiment").task("sst2"), mirror)
-    files = locate_backbone(str(mirror / FOLDER))
+    files = locate_backbone(folder)
     device = find_device("cpu")
     torch.set_num_threads(device.threads)
     rows = Worker(device, None).training_rows(task, n_train, SEED, "stratified")
@@ -72,6 +72,14 @@ def main(side: str, method: str, n_train: int) -> None:
     print(json.dumps(found))
 
 
+def save_as_published(source: Path, folder: Path) -> None:
+    """Save a copy of a causal model in bfloat16, as SmolLM2 is published; the mirror's is in float16."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
 def _harness(task: Any, files: Any, device: Any, method: str, n_train: int) -> list[float]:
     from harness.methods import methods
     from harness.records.record import Budget
@@ -89,7 +97,7 @@ def _harness(task: Any, files: Any, device: Any, method: str, n_train: int) -> l
     record = Worker(device, None).run(Job(planned, files, "benchmark"), few)
     if record.status != "ok":
         raise RuntimeError(record.error)
-    return [point.train_loss for point in record.curve]
+    return [float(point.train_loss or 0.0) for point in record.curve]
 
 
 def _trainer(files: Any, ids: Any, labels: Any, batches: Batches, method: str, *, autocast: bool) -> list[float]:
@@ -165,4 +173,4 @@ def _seeded(purpose: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -47,19 +47,17 @@ class Rival:
     """The language model of lm-evaluation-harness, which scores our prompts."""
 
     def __init__(self, folder: Path, dtype: str, fitted: FittedPrompt, words: Sequence[str]) -> None:
-        from lm_eval.models.huggingface import HFLM
-
-        self.lm: Any = HFLM(pretrained=str(folder), dtype=dtype, device="cpu", batch_size=SIZES[0])
+        hflm = pytest.importorskip("lm_eval.models.huggingface").HFLM
+        self.lm: Any = hflm(pretrained=str(folder), dtype=dtype, device="cpu", batch_size=SIZES[0])
         self._fitted = fitted
         self._words = words
 
     def likelihoods(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return the log-likelihoods of the classes, shape (rows, classes)."""
-        from lm_eval.api.instance import Instance
-
+        make = pytest.importorskip("lm_eval.api.instance").Instance
         prompts = [self._fitted._writer.write(text, self._fitted.demonstrations).written for text in texts]
         asked = [
-            Instance("loglikelihood", {}, (prompt, f" {word}"), row)
+            make("loglikelihood", {}, (prompt, f" {word}"), row)
             for row, prompt in enumerate(prompts)
             for word in self._words
         ]
@@ -77,7 +75,6 @@ class Rival:
 def test_few_shot_against_lm_evaluation_harness(
     benchmark: BenchmarkFixture, sst2: Task, causal: BackboneFiles, cpu: Device
 ) -> None:
-    pytest.importorskip("lm_eval")
     bench = make_bench(sst2, causal, cpu)
     method = methods.get("few-shot")(k=N_SHOWN)  # type: ignore[call-arg]
     fitted = method.fit(Worker(cpu, None).training_rows(sst2, 64, 0, "stratified"), bench)

@@ -29,7 +29,7 @@ _BLOCKS = 6
 """Blocks of the default backbone, all-MiniLM-L6-v2."""
 
 
-_FIXED_BYTES = {"qlora": "half a byte each in the blocks' matrices and 4 bytes each elsewhere"}
+_FIXED_BYTES = {"qlora": "half a byte each in the blocks' matrices, and 2 or 4 bytes each elsewhere"}
 """Memory of the fixed parameters, for methods that do not keep them in float32."""
 
 
