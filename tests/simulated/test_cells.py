@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import tempfile
 from collections.abc import Iterator
@@ -21,16 +22,19 @@ REPRESENTATIVES = ("full", "lora", "linear-probe", "few-shot")
 
 
 NOT_YET = {
-    **dict.fromkeys(("head", "mlp-probe"), "targets are copied to the device in each step"),
-    **dict.fromkeys(("setfit", "gradual-unfreezing"), "transformers checks a mask"),
-    **dict.fromkeys(("p-tuning", "prefix-tuning", "prompt-tuning"), "peft copies indices and masks in each forward"),
-    "fourierft": "peft copies indices in each forward",
-    "oft": "torch.linalg.solve checks for errors",
-    **dict.fromkeys(("last-layers", "bitfit", "layer-norm"), "resident weights that the cell replaces are not counted"),
+    "setfit": "transformers checks a mask in each step",
+    **dict.fromkeys(
+        ("last-layers", "bitfit", "layer-norm", "bottleneck-adapter"),
+        "resident weights that the cell replaces by its own are not counted",
+    ),
     "qlora": "an earlier cell's resident weights stay",
     "dora": "a resident backbone in float32 stays",
+    "*/sequence-to-sequence/few-shot": "weights of an earlier cell, of another backbone, stay",
+    "translation/sequence-to-sequence/*": "weights of an earlier cell, of another backbone, stay",
+    "*/encoder/full": "weights of an earlier cell, of another backbone, stay",
+    "classification/causal/zero-shot": "weights of an earlier cell, of another backbone, stay",
 }
-"""Methods that wait or hide bytes for a known reason. A case that comes to pass leaves this list."""
+"""Methods, or patterns of cases, that wait or hide bytes for a known reason. What comes to pass leaves the list."""
 
 
 def cases() -> Iterator[ParameterSet]:
@@ -40,8 +44,9 @@ def cases() -> Iterator[ParameterSet]:
         serves = [one for one in cells.ARCHITECTURES if one in methods.get(name).serves] or ["encoder"]
         is_first = kind == "classification" and architecture == serves[0]
         marks = [] if is_first or name in REPRESENTATIVES else [pytest.mark.slow]
-        if name in NOT_YET:
-            marks.append(pytest.mark.xfail(reason=NOT_YET[name], strict=False))
+        for pattern, reason in NOT_YET.items():
+            if fnmatch.fnmatch(case, pattern) or name == pattern:
+                marks.append(pytest.mark.xfail(reason=reason, strict=False))
         yield pytest.param(case, id=case, marks=marks)
 
 
