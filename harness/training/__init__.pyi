@@ -9,6 +9,7 @@ from .budget import BudgetProgress as BudgetProgress
 from .budget import Schedule as Schedule
 from .compiled import as_written as as_written
 from .compiled import compile_model as compile_model
+from .compiled import compiling_pays as compiling_pays
 from .dropout import quicken_dropout as quicken_dropout
 from .dropout import set_dropout as set_dropout
 from .forms import AnswerForm as AnswerForm
@@ -42,4 +43,5 @@ from .shared_keys import grouped_heads as grouped_heads
 from .shared_keys import kept_keys as kept_keys
 from .shared_keys import with_encoder as with_encoder
 from .warmup import exercise_training as exercise_training
+from .warmup import seconds_of_step as seconds_of_step
 from .warmup import warm_up_steps as warm_up_steps
