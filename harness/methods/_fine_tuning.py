@@ -12,7 +12,7 @@ import importlib.util
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
@@ -32,10 +32,11 @@ from harness.support import UnsupportedError
 from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from harness.records import TrainedBytes
-    from harness.training import AdaptedModel, Examples, Hooks, Inputs, ParameterGroup
+    from harness.training import AdaptedModel, Batch, Examples, Hooks, Inputs, ParameterGroup
 
 
 PLANNED_UNSEEN: Final = frozenset({"bert"})
@@ -303,7 +304,7 @@ class FineTuning(GradientMethod):
                         model,
                         inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
                         bench,
-                        forward=inputs.forward,
+                        forward=self._forward(model, inputs, bench),
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
@@ -318,6 +319,14 @@ class FineTuning(GradientMethod):
                 inputs.close(1.0)
         model.eval()  # again, for the full embedding: it was absent when training ended
         return self.fitted(model, bench)
+
+    def _forward(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Callable[[Batch], torch.Tensor]:
+        """Return the forward pass of training; on a CPU, lean models keep its tensors apart from the heap."""
+        from harness.training import is_lean, keeping_apart
+
+        if bench.device.kind != "cpu" or self.compile or self.gradient_checkpointing or not is_lean(model):
+            return inputs.forward
+        return keeping_apart(inputs.forward, [*model.parameters(), *model.buffers()])
 
     def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
         """Return the result of `fit`."""
