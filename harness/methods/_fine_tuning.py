@@ -12,7 +12,7 @@ import importlib.util
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
@@ -32,10 +32,11 @@ from harness.support import UnsupportedError
 from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from harness.records import TrainedBytes
-    from harness.training import AdaptedModel, Batches, Examples, Hooks, Inputs, ParameterGroup
+    from harness.training import AdaptedModel, Batch, Batches, Examples, Hooks, Inputs, ParameterGroup
 
 
 PLANNED_UNSEEN: Final = frozenset({"bert"})
@@ -307,7 +308,7 @@ class FineTuning(GradientMethod):
                         model,
                         batches,
                         bench,
-                        forward=inputs.forward,
+                        forward=self._forward(model, inputs, bench),
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
@@ -337,6 +338,14 @@ class FineTuning(GradientMethod):
         said = "compiled" if pays else "not compiled"
         bench.ledger.remarks["compile"] = f"{said}: {steps:,} steps at most, of {seconds:.2g} s before compiling"
         return pays
+
+    def _forward(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Callable[[Batch], torch.Tensor]:
+        """Return the forward pass of training; on a CPU, lean models keep its tensors apart from the heap."""
+        from harness.training import is_lean, keeping_apart
+
+        if bench.device.kind != "cpu" or self.compile or self.gradient_checkpointing or not is_lean(model):
+            return inputs.forward
+        return keeping_apart(inputs.forward, [*model.parameters(), *model.buffers()])
 
     def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
         """Return the result of `fit`."""
