@@ -1,5 +1,5 @@
 from ._fine_tuning import FineTuning as FineTuning
-from ._fine_tuning import FittedModel as FittedModel
+from ._fitted_model import FittedModel as FittedModel
 from ._gradient import TrainedMethod as TrainedMethod
 from .artifact import ARTIFACT_SETTINGS as ARTIFACT_SETTINGS
 from .artifact import ARTIFACT_TENSORS as ARTIFACT_TENSORS

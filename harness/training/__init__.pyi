@@ -20,6 +20,8 @@ from .generative import GenerativeModel as GenerativeModel
 from .generative import decoder_start_id as decoder_start_id
 from .inputs import BlockInputs as BlockInputs
 from .inputs import Inputs as Inputs
+from .kept import keeping_apart as keeping_apart
+from .lean import is_lean as is_lean
 from .lean import make_lean as make_lean
 from .loop import EarlyStopping as EarlyStopping
 from .loop import FitResult as FitResult
