@@ -223,6 +223,7 @@ class FineTuning(GradientMethod):
         """Return the model in which only the parameters that this method trains require gradients."""
         import torch
 
+        from harness.backbones import make_masters
         from harness.training import make_lean, quicken_dropout, set_attention, set_dropout
 
         transformer = self.start(bench)
