@@ -30,7 +30,10 @@ from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_tiny_bert, write_toy_table
 from tests.warm_workers import use_warm_workers
 
-LONGEST_FIRST = ("kills", "ray", "cli", "method_contract", "kinds", "real_data", "costs", "language_models", "within")
+LONGEST_FIRST = (
+    *("kills", "method_contract", "ray", "cli", "simulated_gpu", "kinds", "real_data", "costs", "quickstart"),
+    *("language_models", "within"),
+)
 """Files that take longest. They come first, so that processes that share the files end at about the same time."""
 
 
