@@ -13,8 +13,8 @@ from torch import nn
 
 import harness.backbones.language as language_module
 from harness.backbones import BackboneFiles, load_backbone, locate_backbone
-from harness.backbones.residency import _RESIDENT, drop_resident
-from harness.backbones.weights import is_shared, make_masters, store_bfloat16, structural_copy, types_in, weights_bytes
+from harness.backbones.residency import _RESIDENT, drop_resident, make_masters
+from harness.backbones.weights import is_shared, store_bfloat16, structural_copy, types_in, weights_bytes
 from harness.measure import Device, MemoryMeter
 from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning
