@@ -21,7 +21,7 @@ from pydantic import Field
 
 from harness.backbones import BackboneFiles, Weights
 from harness.measure import PrecisionPolicy
-from harness.methods._bitsandbytes import why_no_bitsandbytes
+from harness.methods._bitsandbytes import unless_elsewhere, why_no_bitsandbytes
 from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
 from harness.methods._modules import count_parameter
 from harness.methods.base import Fitted
@@ -186,7 +186,9 @@ class FineTuning(GradientMethod):
         if self.precision == "fp32":
             return f"attention=flash_attention_2 computes in 16 bits, and precision is fp32; {instead}"
         if importlib.util.find_spec("flash_attn") is None:
-            return f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
+            return unless_elsewhere(
+                f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
+            )
         return None
 
     def check(self, transformer: nn.Module) -> None:
