@@ -16,6 +16,8 @@ from .model import outline_backbone as outline_backbone
 from .model import read_without_weights as read_without_weights
 from .pooling import Pooling as Pooling
 from .pooling import pool as pool
+from .residency import make_masters as make_masters
+from .residency import make_room as make_room
 from .shapes import BACKBONE_SHAPES as BACKBONE_SHAPES
 from .shapes import COMMON_WORDS as COMMON_WORDS
 from .shapes import bert_word_tokenizer as bert_word_tokenizer
@@ -24,7 +26,6 @@ from .stored_types import stores_bfloat16 as stores_bfloat16
 from .tokenizer import token_counts as token_counts
 from .weights import fit_classes as fit_classes
 from .weights import is_shared as is_shared
-from .weights import make_masters as make_masters
 from .weights import narrow_parameters as narrow_parameters
 from .weights import plain_class as plain_class
 from .weights import structural_copy as structural_copy

@@ -140,7 +140,7 @@ class Backbone:
     ) -> nn.Module:
         """Return a copy to adapt whose modules are its own, and whose frozen parameters are those of `resident`.
 
-        `weights.make_masters` gives parameters that will train their own float32 values.
+        `residency.make_masters` gives parameters that will train their own float32 values.
 
         Args:
             device: where it runs.
@@ -162,11 +162,12 @@ class Backbone:
         return _without_cache(shared_copy(self.pristine, torch.device("cpu")))
 
     def frozen_bytes(self, precision: Literal["fp32", "bf16"], weights: Weights = "auto") -> int:
-        """Return the bytes of the resident transformer's weights, from their shapes."""
+        """Return the bytes of the resident transformer's weights and buffers, from their shapes."""
         from harness.backbones.weights import types_in
 
         types = types_in(self.pristine, self.form(precision, weights))
-        return sum(value.numel() * types[id(value)].itemsize for value in self.pristine.parameters())
+        weights_bytes = sum(value.numel() * types[id(value)].itemsize for value in self.pristine.parameters())
+        return weights_bytes + sum(value.nbytes for value in self.pristine.buffers())
 
     def fresh(self, device: torch.device) -> nn.Module:
         """Return a copy of the pretrained weights to train: float32, on `device`, all requiring gradients."""

@@ -1,15 +1,25 @@
-"""The resident weights: one backbone on each device, made where something runs it and shared by whatever freezes it."""
+"""The resident weights: one model on each device, made where something runs it and shared by whatever freezes it."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from harness.backbones.room import check_room
-from harness.backbones.weights import Form, sharing, structural_copy, types_in
+from harness.backbones.weights import (
+    Form,
+    fit_classes,
+    give_master,
+    shared_origin,
+    sharing,
+    structural_copy,
+    tag_buffers,
+    types_in,
+)
 from harness.support import put_aside
 
 if TYPE_CHECKING:
@@ -30,19 +40,33 @@ class Resident:
         self.device = device
         self.form: Form = form
         self.parameters: dict[int, nn.Parameter] = {}
-        self.models: dict[int, nn.Module] = {}
+        self._model: tuple[int, nn.Module] | None = None
 
     def model(self, host: nn.Module) -> nn.Module:
-        """Return a model of the host in this form, made the first time; models share the parameters that they can."""
-        made = self.models.get(id(host))
-        if made is None:
-            with put_aside():
-                types = types_in(host, self.form)
-                check_room(self.backbone.files.name, list(host.parameters()), types, self.device)
-                made = structural_copy(host, lambda value: self._parameter(value, types[id(value)]), self.device)
-                made.eval()
-            self.models[id(host)] = made
+        """Return a model of the host in this form; what only another model needs is freed first."""
+        if self._model is not None and self._model[0] == id(host):
+            return self._model[1]
+        with put_aside():
+            self.forget_model()
+            needed = {id(value) for value in host.parameters()}
+            for key in self.parameters.keys() - needed:
+                del self.parameters[key]
+            types = types_in(host, self.form)
+            check_room(self.backbone.files.name, list(host.parameters()), types, self.device)
+            made = structural_copy(host, lambda value: self._parameter(value, types[id(value)]), self.device)
+            made.eval()
+        self._model = (id(host), made)
         return made
+
+    def forget_model(self) -> None:
+        """Let go of the modules; parameters stay for the next model."""
+        self._model = None
+        gc.collect()
+
+    def give_up(self, host: nn.Parameter) -> None:
+        """Free a parameter that a cell has replaced by its own; the next model gets it from the host again."""
+        with put_aside():
+            self.parameters.pop(id(host), None)
 
     def _parameter(self, host: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         known = self.parameters.get(id(host))
@@ -83,6 +107,19 @@ def drop_resident(device: torch.device) -> None:
             gc.collect()
 
 
+def make_room(device: torch.device, backbone: Backbone | None = None) -> None:
+    """Free an accelerator's resident weights unless they are those of `backbone`; a CPU's stay.
+
+    Args:
+        device: where a cell is about to run.
+        backbone: the backbone that it may share; None if it shares none.
+    """
+    present = _RESIDENT.get(device)
+    if device.type != "cpu" and present is not None and present.backbone is not backbone:
+        del present
+        drop_resident(device)
+
+
 def _has_form(host: nn.Module, form: Form) -> bool:
     types = types_in(host, form)
     return all(value.dtype is types[id(value)] for value in host.parameters())
@@ -90,7 +127,35 @@ def _has_form(host: nn.Module, form: Form) -> bool:
 
 def shared_copy(frozen: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of a resident model with modules of its own, all of whose parameters share its memory."""
-    return structural_copy(frozen, sharing, device)
+    return tag_buffers(structural_copy(frozen, sharing, device))
+
+
+def _holder(host: nn.Parameter) -> Resident | None:
+    """Return what keeps a parameter of the host resident on an accelerator."""
+    known = (one for device, one in _RESIDENT.items() if device.type != "cpu" and id(host) in one.parameters)
+    return next(known, None)
+
+
+def make_masters(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    """Give each shared parameter that will train its own float32 values, those of the file.
+
+    The parameters stay the same objects, so that modules and lists that hold them need no change. An accelerator does
+    not keep the shared values beside them.
+
+    Args:
+        model: the model that holds them; its modules get the classes that the new types need.
+        parameters: parameters of it that will train.
+    """
+    for parameter in parameters:
+        origin = shared_origin(parameter)
+        present = _holder(origin) if origin is not None and parameter.device.type != "cpu" else None
+        if present is not None:
+            with put_aside():
+                present.forget_model()
+        give_master(parameter)
+        if present is not None and origin is not None:
+            present.give_up(origin)
+    fit_classes(model)
 
 
 def trainable_copy(backbone: Backbone, host: nn.Module, device: torch.device) -> nn.Module:
@@ -108,9 +173,8 @@ def trainable_copy(backbone: Backbone, host: nn.Module, device: torch.device) ->
     there = present.parameters if present is not None else {}
     if present is not None:
         with put_aside():
-            present.models.clear()
+            present.forget_model()
             del _RESIDENT[device]
-            gc.collect()
 
     def take(value: nn.Parameter) -> nn.Parameter:
         known = there.get(id(value))

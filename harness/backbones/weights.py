@@ -9,7 +9,7 @@ residual stream is float32 throughout, whatever the storage.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import torch
@@ -32,6 +32,10 @@ _ORIGIN: Final = "_harness_origin"
 
 _PLACE: Final = "_harness_place"
 """Attribute of a shared parameter: address of the shared memory, which it leaves when it is moved."""
+
+
+_BUFFERS: Final = "_harness_buffer_bytes"
+"""Attribute of a model that shares weights: bytes of the resident model's buffers."""
 
 
 class StoredLinear(nn.Linear):
@@ -235,33 +239,41 @@ def is_shared(parameter: nn.Parameter) -> bool:
     return getattr(parameter, _PLACE, None) == parameter.untyped_storage().data_ptr()
 
 
-def make_masters(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
-    """Give each shared parameter that will train its own float32 values, those of the file.
+def shared_origin(parameter: nn.Parameter) -> nn.Parameter | None:
+    """Return the parameter on the host whose values a shared parameter has; None where it is not shared."""
+    return getattr(parameter, _ORIGIN, None) if is_shared(parameter) else None
 
-    The parameters stay the same objects, so that modules and lists that hold them need no change.
 
-    Args:
-        model: the model that holds them; its modules get the classes that the new types need.
-        parameters: parameters of it that will train.
+def give_master(parameter: nn.Parameter) -> None:
+    """Give a parameter that stems from a shared one float32 values of its own, those of the file.
+
+    It stays the same object.
     """
-    for parameter in parameters:
-        origin: nn.Parameter | None = getattr(parameter, _ORIGIN, None)
-        if origin is not None:
-            source = parameter if parameter.dtype in (torch.float32, origin.dtype) else origin
-            values = source.detach()
-            wanted = torch.float32 if values.is_floating_point() else values.dtype
-            master = nn.Parameter(values.to(parameter.device, wanted, copy=True), requires_grad=parameter.requires_grad)
-            # Not `parameter.data = ...`: writes to it would count as writes to the shared weights (`_version`).
-            torch.utils.swap_tensors(parameter, master)
-    fit_classes(model)
+    origin: nn.Parameter | None = getattr(parameter, _ORIGIN, None)
+    if origin is None:
+        return
+    source = parameter if parameter.dtype in (torch.float32, origin.dtype) else origin
+    values = source.detach()
+    wanted = torch.float32 if values.is_floating_point() else values.dtype
+    master = nn.Parameter(values.to(parameter.device, wanted, copy=True), requires_grad=parameter.requires_grad)
+    # Not `parameter.data = ...`: writes to it would count as writes to the shared weights (`_version`).
+    torch.utils.swap_tensors(parameter, master)
+
+
+def tag_buffers(model: nn.Module) -> nn.Module:
+    """Note in a copy that shares weights how many bytes of buffers, such as positions, the resident model has."""
+    setattr(model, _BUFFERS, sum(value.nbytes for value in model.buffers()))
+    return model
 
 
 def weights_bytes(model: nn.Module, *, resident: bool = False) -> tuple[int, int]:
-    """Return the bytes of a model's weights as stored, and how many of them it shares with the resident weights.
+    """Return the bytes of a model's weights and buffers as stored, and how many of them lie in the resident model.
+
+    A copy has buffers of its own, which its peak contains, beside those of the resident model.
 
     Args:
         model: a model; 4-bit parameters count as packed, with the scales that torch keeps for them.
-        resident: whether the model itself is the resident one, so that all its parameters are shared.
+        resident: whether the model itself is the resident one, so that all of it is shared.
     """
     total = shared = 0
     for parameter in model.parameters():
@@ -269,7 +281,12 @@ def weights_bytes(model: nn.Module, *, resident: bool = False) -> tuple[int, int
         total += n_bytes
         if resident or is_shared(parameter):
             shared += n_bytes
-    return total, shared
+    buffers = sum(value.nbytes for value in model.buffers())
+    if resident:
+        shared += buffers
+    elif shared:
+        shared += sum(vars(module).get(_BUFFERS, 0) for module in model.modules())
+    return total + buffers, shared
 
 
 def _scales_bytes(state: Any) -> int:

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
@@ -32,10 +32,11 @@ from harness.support import UnsupportedError
 from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from harness.records import TrainedBytes
-    from harness.training import AdaptedModel, Examples, Hooks, Inputs, ParameterGroup
+    from harness.training import AdaptedModel, Batch, Batches, Examples, Hooks, Inputs, ParameterGroup
 
 
 PLANNED_UNSEEN: Final = frozenset({"bert"})
@@ -93,7 +94,8 @@ class FineTuning(GradientMethod):
         transformer_dropout: replaces every dropout rate inside the transformer; None keeps the backbone's own.
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
         compile: compile the blocks with torch for training. On a GPU, steps may be faster after a minute of
-            compiling (counted as warm-up). Results are the same up to rounding.
+            compiling (counted as warm-up). `auto` compiles where the steps of the fit, as the first ones were timed,
+            would take several minutes. Results are the same up to rounding.
         optimiser: `adamw` keeps two float32 moments for each trained number; `adamw-8bit` keeps them in 8 bits
             (bitsandbytes): 2 bytes instead of 8.
         attention: implementation of attention: `auto` (transformers' choice, mostly `sdpa`), `sdpa` (torch's fused
@@ -104,7 +106,7 @@ class FineTuning(GradientMethod):
     l2_start: float = Field(default=0.0, ge=0)
     transformer_dropout: float | None = Field(default=None, ge=0, lt=1)
     gradient_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     optimiser: Optimiser = "adamw"
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
 
@@ -300,18 +302,21 @@ class FineTuning(GradientMethod):
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
                 groups = self.parameter_groups(model)
                 items = examples.items_of(inside)
+                batches = inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed)
+                if self.compile == "auto" and not self._compiling_pays(model, batches, inputs, bench):
+                    blocks = []
                 with compile_model(blocks):
                     outcome = self.optimise(
                         model,
-                        inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
+                        batches,
                         bench,
-                        forward=inputs.forward,
+                        forward=self._forward(model, inputs, bench),
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
-                        compiles=self.compile,
+                        compiles=bool(blocks),
                     )
                 inputs.close(outcome.decay[0])
                 inputs = None
@@ -320,6 +325,29 @@ class FineTuning(GradientMethod):
                 inputs.close(1.0)
         model.eval()  # again, for the full embedding: it was absent when training ended
         return self.fitted(model, bench)
+
+    def _compiling_pays(self, model: AdaptedModel, batches: Batches, inputs: Inputs, bench: Bench) -> bool:
+        """Return whether the fit is long enough for compiling; its first batches are timed for it, as warm-up."""
+        from harness.training import compiling_pays, seconds_of_step
+
+        with bench.clock.phase("warmup"):
+            precision = bench.precision(self.precision)
+            seconds = seconds_of_step(
+                model, batches, inputs.forward, bench.form.loss, self.accumulation, bench.device, precision
+            )
+        steps = bench.progress(self.default_steps(len(batches)), len(batches)).step_limit
+        pays = compiling_pays(seconds, steps, bench.budget.train_seconds)
+        said = "compiled" if pays else "not compiled"
+        bench.ledger.remarks["compile"] = f"{said}: {steps:,} steps at most, of {seconds:.2g} s before compiling"
+        return pays
+
+    def _forward(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Callable[[Batch], torch.Tensor]:
+        """Return the forward pass of training; on a CPU, lean models keep its tensors apart from the heap."""
+        from harness.training import is_lean, keeping_apart
+
+        if bench.device.kind != "cpu" or self.compile or self.gradient_checkpointing or not is_lean(model):
+            return inputs.forward
+        return keeping_apart(inputs.forward, [*model.parameters(), *model.buffers()])
 
     def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
         """Return the result of `fit`."""

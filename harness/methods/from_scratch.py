@@ -39,6 +39,10 @@ class FromScratch(Full):
         """Return the transformer with random weights, initialised by transformers with the cell's seed."""
         import torch
 
+        from harness.backbones import make_room
+
+        device = bench.device.torch_device()
         with bench.clock.phase("load"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seeded("random weights"))
-            return bench.form.random(bench, bench.device.torch_device())
+            make_room(device)
+            return bench.form.random(bench, device)

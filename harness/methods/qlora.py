@@ -71,12 +71,13 @@ class QLora(Lora):
         import torch
         from torch import nn
 
-        from harness.backbones import structural_copy, types_in
+        from harness.backbones import make_room, structural_copy, types_in
         from harness.training import Stack, quantise_linear_layers
 
         backbone, precision = bench.some_backbone, bench.precision(self.precision)
         device = bench.device.torch_device()
         with bench.clock.phase("load"):
+            make_room(device)
             # On the host: the accelerator never holds the full weights.
             transformer = bench.form.stored(bench)
             whole = list(transformer.parameters())  # held until the end: types are known by id

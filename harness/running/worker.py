@@ -186,7 +186,7 @@ class Worker:
     def _measure(self, run: Attempt, report: Report) -> None:
         from threadpoolctl import threadpool_limits
 
-        from harness.backbones import load_backbone
+        from harness.backbones import load_backbone, make_room
 
         job, task, files = run.job, run.task, run.job.files
         cell, method = job.planned.cell, job.planned.method
@@ -210,6 +210,8 @@ class Worker:
             self._warm_up(method, backbone, report)
         if job.attempt > 1:  # `--remeasure`: a cached price that is unreliable would make this attempt unreliable too
             self._features.forget_disturbed()
+        with run.clock.phase("warmup"):
+            make_room(self.device.torch_device(), backbone)  # an earlier cell's weights are no part of this one
         run.meters = Meters(self.device)
         bench = Bench(
             kind=task.kind,

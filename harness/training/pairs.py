@@ -14,6 +14,7 @@ from harness.features import TokenIds, pad
 from harness.tasks import Floats, Ints
 from harness.training.batches import Batch, Batches, to_device
 from harness.training.inputs import TokenInputs
+from harness.training.masks import known_padding
 from harness.training.model import AdaptedModel
 
 
@@ -101,7 +102,8 @@ class PairInputs(TokenInputs):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the cosine similarity of each pair of a batch, shape (pairs,)."""
         first_ids, first_mask, second_ids, second_mask = batch.inputs
-        vectors = self._model(torch.cat([first_ids, second_ids]), torch.cat([first_mask, second_mask]))
+        with known_padding(full=batch.n_tokens == batch.size):
+            vectors = self._model(torch.cat([first_ids, second_ids]), torch.cat([first_mask, second_mask]))
         first, second = vectors.float().chunk(2)
         return functional.cosine_similarity(first, second, dim=1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import gc
 import json
 import sys
@@ -45,11 +46,11 @@ MODELS = {"encoder": "AutoModel", "causal": "AutoModelForCausalLM", "sequence-to
 SHORT = {**BRIEF, "min_steps": 4, "max_steps": 4}
 """Settings of a fit of few steps, of which all but the first are counted."""
 
-CHANGE_THE_BACKBONE = {"full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"}
-"""Methods that train every pretrained weight, and so leave nothing that another cell could use."""
-
-USE_NO_WEIGHTS = {"majority", "tfidf", "from-scratch"}
-"""Methods that read no pretrained weight."""
+SHARE_NOTHING = {
+    *("full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"),
+    *("from-scratch", "majority", "tfidf", "qlora"),
+}
+"""Methods that train every weight, use none, or pack them, and so leave nothing that another cell could use."""
 
 
 def all_cases() -> list[str]:
@@ -66,13 +67,11 @@ class Watcher:
     Attributes:
         steps: launches of each optimiser step between two points of the curve.
         waits: waits in all these steps, by kind and place.
-        at_baseline: bytes in use when the meters of the cell start.
-        highest: most bytes in use while they run.
+        highest: most bytes in use from when the meters of the cell start.
     """
 
     steps: list[int] = dataclasses.field(default_factory=list)
     waits: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
-    at_baseline: int = 0
     highest: int = 0
     _since: tuple[int, int, Counter[tuple[str, str]]] | None = None
 
@@ -101,20 +100,23 @@ def tasks(folder: Path) -> Iterator[tuple[str, Task]]:
         yield name, toy_task(name, folder)
 
 
-def resident_bytes(files: BackboneFiles) -> tuple[int, int]:
-    """Return the bytes of a backbone that computes in bfloat16, and those of its buffers, such as positions.
+@functools.cache
+def most_left(files: BackboneFiles, name: str) -> int:
+    """Return the most bytes that a method may leave: those of one backbone that computes in bfloat16, if it shares it.
 
-    A number of a matrix of products takes 2 bytes, any other 4. A language model counts with its head and decoder,
-    since some methods need them.
+    A number of a matrix of products takes 2 bytes, any other 4; DoRA takes norms of matrices, so all take 4 there. A
+    language model counts with its head and decoder, since some methods need them.
     """
+    if name in SHARE_NOTHING:
+        return 0
     import transformers
 
     build = getattr(transformers, MODELS[files.architecture])
     model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
-    weights = sum(value.numel() * (2 if id(value) in matrices else 4) for value in model.parameters())
-    buffers = sum(value.nbytes for value in model.buffers())
-    return weights + buffers, buffers
+    short = 2 if name != "dora" else 4
+    weights = sum(value.numel() * (short if id(value) in matrices else 4) for value in model.parameters())
+    return weights + sum(value.nbytes for value in model.buffers())
 
 
 def prepare() -> None:
@@ -136,7 +138,6 @@ def run_cell(worker: Worker, task: Task, files: BackboneFiles, name: str) -> tup
 
     def enter_and_look(self: meters.Meters) -> meters.Meters:
         enter(self)
-        watcher.at_baseline = STATE.allocated[0]
         STATE.highest = STATE.allocated[0]
         return self
 
@@ -164,9 +165,10 @@ def run(patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
                 for case in wanted:
                     if case.startswith(f"{kind}/{architecture}/"):
                         began = time.perf_counter()
-                        found = run_cell(worker, task, files, case.rpartition("/")[2])
+                        method = case.rpartition("/")[2]
+                        found = run_cell(worker, task, files, method)
                         if found is not None:
-                            yield {"case": case, "seconds": time.perf_counter() - began, **summary(*found)}
+                            yield {"case": case, "seconds": time.perf_counter() - began, **summary(*found, most_left(files, method))}
 
 
 def library_bytes() -> int:
@@ -176,8 +178,12 @@ def library_bytes() -> int:
     return sum(table.nbytes for table in tables if table.is_cuda)
 
 
-def summary(record: Record, watcher: Watcher) -> dict[str, Any]:
-    """Return what a test asks of a cell."""
+def summary(record: Record, watcher: Watcher, most_left: int) -> dict[str, Any]:
+    """Return what a test asks of a cell.
+
+    Hidden bytes are those of the true peak that the record does not state, wherever they come from. Left bytes are
+    those that nothing may use after the cell.
+    """
     cost = record.cost
     shared = getattr(cost, "shared_weights_bytes", None) or 0
     gc.collect()
@@ -189,9 +195,9 @@ def summary(record: Record, watcher: Watcher) -> dict[str, Any]:
         "waits": [[*place, n] for place, n in watcher.waits.most_common()],
         "waits_outside": [[*place, n] for place, n in (STATE.waits - watcher.waits).most_common(12)],
         "launches": max(watcher.steps, default=0),
-        "hidden_bytes": max(0, watcher.at_baseline - library_bytes() - shared),
-        "unrecorded_bytes": max(0, watcher.highest - library_bytes() - (cost.memory_bytes or 0)),
-        "left_bytes": STATE.allocated[0] - library_bytes(),
+        "hidden_bytes": max(0, watcher.highest - library_bytes() - (cost.memory_bytes or 0)),
+        "left_bytes": max(0, STATE.allocated[0] - library_bytes() - most_left),
+        "resident_bytes": STATE.allocated[0] - library_bytes(),
         "peak_bytes": cost.peak_device_bytes,
         "shared_weights_bytes": shared,
     }
