@@ -1,3 +1,4 @@
+from ._bitsandbytes import planning_for_another_machine as planning_for_another_machine
 from ._fine_tuning import FineTuning as FineTuning
 from ._fitted_model import FittedModel as FittedModel
 from ._gradient import TrainedMethod as TrainedMethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from harness.measure import PrecisionPolicy
+from harness.methods._bitsandbytes import unless_elsewhere
 
 
 def why_no_flash_attention(attention: str, precision: PrecisionPolicy, device: str) -> str | None:
@@ -23,5 +24,7 @@ def why_no_flash_attention(attention: str, precision: PrecisionPolicy, device: s
     if precision == "fp32":
         return f"attention=flash_attention_2 computes in 16 bits, and precision is fp32; {instead}"
     if importlib.util.find_spec("flash_attn") is None:
-        return f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
+        return unless_elsewhere(
+            f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
+        )
     return None
