@@ -15,6 +15,7 @@ from harness.support.durations import parse_duration
 from harness.support.errors import UsageError
 
 RUN = ("run", "quickstart")
+PLAN = ("plan", "quickstart", "--device", "cuda")
 CHOOSE = ("choose", "--data", "absent.csv", "--save", "model", "--within", "10m")
 ADVISE = ("advise", "--n-train", "100", "--no-reference")
 
@@ -41,6 +42,9 @@ WRONG = [
     (RUN, "--sizes", "0", "8/class"),
     (RUN, "--sizes", "-8", "8/class"),
     (RUN, "--sizes", "8/clas", "8/class"),
+    (PLAN, "--device-memory", "24", "--device-memory 24GB"),
+    (PLAN, "--device-memory", "24 cows", "8GB"),
+    (PLAN, "--device-memory", "0GB", "8GB"),
     (CHOOSE, "--within", "5", "--within 5m or --within 5s"),
     (CHOOSE, "--peak-memory", "8", "--peak-memory 8GB"),
     (CHOOSE, "--peak-memory", "8 cows", "8GB"),
