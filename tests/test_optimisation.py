@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from harness.tasks import Rows, Task
 from harness.training.batches import Batch
 from harness.training.blocks import Stack
 from harness.training.budget import BudgetProgress, learning_rate_factor
+from harness.training.compiled import compiling_pays
 from harness.training.inputs import TokenInputs
 from harness.training.loop import EarlyStopping, FitResult, Optimisation, ParameterGroup, train
 from harness.training.optimisers import is_matrix
@@ -182,6 +184,46 @@ def test_compiled_blocks_compute_the_same_and_are_gone_afterwards(
     assert costs[1][0] == pytest.approx(costs[0][0])
     assert costs[0][1] is None
     assert costs[1][1] > costs[1][2]  # compiling is where the time went, and no training
+
+
+def test_compiling_is_chosen_where_the_fit_is_long(
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+
+    def compile_nothing(forward: Any, **_: Any) -> Any:
+        if inspect.ismethod(forward):  # bitsandbytes compiles functions of its own when it is imported
+            compiled.append(forward)
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    answers = []
+    for wanted, step_seconds in ((False, 0.0), ("auto", 0.0), ("auto", 1e6)):
+        bench = make_bench(toy, tiny, cpu)
+        method = methods.get("lora")(min_steps=6, epochs=1, precision="fp32", compile=wanted)  # type: ignore[call-arg]
+        with monkeypatch.context() as patched:
+            patched.setattr("harness.training.warmup.time", _Clock(step_seconds))
+            fitted = method.fit(Worker(cpu, None).training_rows(toy, 24, 0, "stratified"), bench)
+        answers.append(fitted.predict(Rows(toy.test, np.arange(20)), bench))
+        assert bool(compiled) == (step_seconds > 0)
+        assert ("compile" in bench.ledger.remarks) == (wanted == "auto")
+    assert "compiled: 6 steps" in bench.ledger.remarks["compile"]
+    for other in answers[1:]:  # timing the steps leaves no trace
+        np.testing.assert_array_equal(other, answers[0])
+    assert compiling_pays(1.0, 299, None) is False
+    assert compiling_pays(1.0, 300, None) is True
+    assert compiling_pays(1.0, 10**9, 60.0) is False
+
+
+class _Clock:
+    """A clock in the place of the module `time` that moves by the same seconds between two looks."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._at = seconds, 0.0
+
+    def perf_counter(self) -> float:
+        self._at += self._seconds
+        return self._at
 
 
 def test_cached_blocks_are_the_whole_model(

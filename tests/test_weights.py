@@ -13,15 +13,17 @@ from torch import nn
 
 import harness.backbones.language as language_module
 from harness.backbones import BackboneFiles, load_backbone, locate_backbone
-from harness.backbones.residency import _RESIDENT, drop_resident
-from harness.backbones.weights import is_shared, make_masters, store_bfloat16, structural_copy, types_in, weights_bytes
+from harness.backbones.residency import _RESIDENT, drop_resident, make_masters
+from harness.backbones.weights import is_shared, store_bfloat16, structural_copy, types_in, weights_bytes
 from harness.measure import Device, MemoryMeter
 from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning
 from harness.support import HarnessError, UnsupportedError, put_aside
+from harness.running.worker import Worker
 from harness.tasks import Task
 from harness.testing.laboratory import make_bench, state_hash
 from tests.tiny_architectures import ARCHITECTURES, save_tiny
+from tests.toys import run_one
 
 CPU = torch.device("cpu")
 
@@ -100,9 +102,10 @@ def test_a_bfloat16_file_is_kept_in_bfloat16_and_computes_as_in_float32(halves: 
         with torch.no_grad():
             expected = backbone.fresh(CPU).eval()(**given).last_hidden_state
             assert torch.equal(raised(**given).last_hidden_state, expected)
-        n_bytes = sum(value.numel() * value.element_size() for value in backbone.pristine.parameters())
-        assert backbone.frozen_bytes("bf16") == n_bytes
-        assert backbone.frozen_bytes("fp32") == sum(4 * value.numel() for value in backbone.pristine.parameters())
+        parameters = list(backbone.pristine.parameters())
+        buffers = sum(value.nbytes for value in backbone.pristine.buffers())
+        assert backbone.frozen_bytes("bf16") == sum(value.nbytes for value in parameters) + buffers
+        assert backbone.frozen_bytes("fp32") == sum(4 * value.numel() for value in parameters) + buffers
         assert weights_bytes(raised, resident=True) == (backbone.frozen_bytes("fp32"),) * 2
 
 
@@ -158,12 +161,12 @@ def test_what_is_frozen_is_shared_and_what_trains_is_float32(
     frozen = [value for value in model.transformer.parameters() if not value.requires_grad]
     if name not in ("vera", "qlora"):  # its random matrices are its own; four bits are too
         assert all(is_shared(value) for value in frozen if value.numel() in known)
-    total = sum(value.numel() * value.element_size() for value in model.parameters())
+    total = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
     if name != "qlora":
         assert bench.ledger.weights_bytes == total
-        assert bench.ledger.shared_weights_bytes == sum(
-            value.numel() * value.element_size() for value in frozen if is_shared(value)
-        )
+        shared = sum(value.nbytes for value in frozen if is_shared(value))
+        buffers = sum(value.nbytes for value in backbone.pristine.buffers())
+        assert bench.ledger.shared_weights_bytes == (shared + buffers if shared else 0)
     with torch.no_grad():
         for value in trained:
             value.add_(1.0)
@@ -242,3 +245,43 @@ def test_memory_that_is_put_aside_is_in_no_peak() -> None:
         del after
     assert meter.peak_rss_above_baseline_bytes is not None
     assert n / 3 < meter.peak_rss_above_baseline_bytes < n * 0.8
+
+
+@pytest.mark.parametrize("how", ["in place", "through data", "of the head"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_worker_whose_first_cell_writes_to_shared_weights_runs_no_other(
+    how: str, precision: str, toy: Task, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the cell fails for another reason, or writes in a way that torch does not count."""
+    backbone = load_backbone(locate_backbone(str(save_tiny("llama", tmp_path / "b"))))
+
+    def fit(*_: object) -> None:
+        if how == "of the head":
+            model: Any = backbone.shared_language_model(CPU, precision)  # type: ignore[arg-type]
+            weight = model.get_output_embeddings().weight
+        else:
+            weight = next(value for value in backbone.shared(CPU, precision).parameters() if value.ndim > 1)  # type: ignore[arg-type]
+        assert is_shared(weight)
+        if how == "through data":
+            weight.data.add_(1.0)
+        else:
+            weight.add_(1.0)
+        raise RuntimeError("another reason")
+
+    monkeypatch.setattr(methods.get("linear-probe"), "fit", fit)
+    worker = Worker(cpu, None)
+    backbone.language_model(CPU, precision)  # type: ignore[arg-type]
+    record = run_one(toy, backbone.files, methods.get("linear-probe")(c=1.0), cpu, worker=worker)
+    drop_resident(CPU)
+    assert record.status == "failed"
+    assert "another reason" in str(record.error)
+    assert worker.is_spoilt
+
+
+def test_weights_that_are_not_numbers_count_as_untouched(tmp_path: Path) -> None:
+    backbone = load_backbone(locate_backbone(str(save_tiny("bert", tmp_path / "b"))))
+    backbone.pristine.get_parameter("embeddings.word_embeddings.weight").data.fill_(torch.nan)
+    for _ in range(2):
+        backbone.resident(CPU, "bf16")
+        backbone.check_untouched()
+    drop_resident(CPU)

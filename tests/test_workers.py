@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.measure.device import Device
 from harness.measure.memory import host_limit_bytes
 from harness.records.record import Budget, Record
@@ -102,3 +105,19 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--within .* was given; expected a duration such as 90s"):
         parse_duration(text, "--within")
+
+
+def test_a_backbone_is_loaded_while_the_data_are_read_and_its_faults_are_still_said(
+    tiny: BackboneFiles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 2 * config["hidden_size"]}))
+    damaged = locate_backbone(str(folder))
+    with LocalWorkers("cpu", None) as workers:
+        workers.preload(damaged)
+        workers.preload(tiny)
+        first, *others = workers.refusals([damaged, tiny])
+    assert "The configuration and the weights are of different models" in first
+    assert others == []

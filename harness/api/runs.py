@@ -239,7 +239,7 @@ def run(
         from harness.report import write_report
 
         with display.working("Loading data and checking the backbone"):
-            prepared = prepare_plan(request, lambda _: workers.device)
+            prepared = prepare_plan(request, lambda _: workers.device, on_backbone=workers.preload)
         display.notes(prepared)
         disturbance = start.disturbance() if executor == "local" else None
         n_said = _say_remarks(display, workers, 0)

@@ -1,4 +1,4 @@
-"""Base class of methods that train by gradient on token ids: the model, the fit, the fitted model.
+"""Base class of methods that train by gradient on token ids: the model and the fit.
 
 A method of this family selects the parameters to train (`select_trainable`) or adds parameters to the transformer
 (`adapt`). `_gradient.py` holds the part that is shared with methods on frozen features.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
@@ -20,22 +19,23 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.backbones import BackboneFiles, Weights
-from harness.measure import PrecisionPolicy
 from harness.methods._bitsandbytes import why_no_bitsandbytes
-from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
-from harness.methods._modules import count_parameter
+from harness.methods._fitted_model import FittedModel
+from harness.methods._flash_attention import why_no_flash_attention
+from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, Budget, Optimiser, Role, Workload
 from harness.support import UnsupportedError
-from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
+from harness.tasks import FORMS, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from harness.records import TrainedBytes
-    from harness.training import AdaptedModel, Examples, Hooks, Inputs, ParameterGroup
+    from harness.training import AdaptedModel, Batch, Batches, Examples, Hooks, Inputs, ParameterGroup
 
 
 PLANNED_UNSEEN: Final = frozenset({"bert"})
@@ -93,7 +93,8 @@ class FineTuning(GradientMethod):
         transformer_dropout: replaces every dropout rate inside the transformer; None keeps the backbone's own.
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
         compile: compile the blocks with torch for training. On a GPU, steps may be faster after a minute of
-            compiling (counted as warm-up). Results are the same up to rounding.
+            compiling (counted as warm-up). `auto` compiles where the steps of the fit, as the first ones were timed,
+            would take several minutes. Results are the same up to rounding.
         optimiser: `adamw` keeps two float32 moments for each trained number; `adamw-8bit` keeps them in 8 bits
             (bitsandbytes): 2 bytes instead of 8.
         attention: implementation of attention: `auto` (transformers' choice, mostly `sdpa`), `sdpa` (torch's fused
@@ -104,7 +105,7 @@ class FineTuning(GradientMethod):
     l2_start: float = Field(default=0.0, ge=0)
     transformer_dropout: float | None = Field(default=None, ge=0, lt=1)
     gradient_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     optimiser: Optimiser = "adamw"
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
 
@@ -166,7 +167,8 @@ class FineTuning(GradientMethod):
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
-        reason = super().why_unsupported(kind, files, device) or self._why_no_flash_attention(device)
+        reason = super().why_unsupported(kind, files, device)
+        reason = reason or why_no_flash_attention(self.attention, self.precision, device)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
         if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
@@ -176,18 +178,6 @@ class FineTuning(GradientMethod):
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
-
-    def _why_no_flash_attention(self, device: str) -> str | None:
-        if self.attention != "flash_attention_2":
-            return None
-        instead = "use attention=auto, which takes torch's own flash kernels where no mask is needed."
-        if device == "cpu":
-            return f"attention=flash_attention_2 needs a GPU, and this cell runs on a CPU; {instead}"
-        if self.precision == "fp32":
-            return f"attention=flash_attention_2 computes in 16 bits, and precision is fp32; {instead}"
-        if importlib.util.find_spec("flash_attn") is None:
-            return f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
-        return None
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer that lacks the modules this method needs; called before `adapt`.
@@ -298,18 +288,21 @@ class FineTuning(GradientMethod):
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
                 groups = self.parameter_groups(model)
                 items = examples.items_of(inside)
+                batches = inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed)
+                if self.compile == "auto" and not self._compiling_pays(model, batches, inputs, bench):
+                    blocks = []
                 with compile_model(blocks):
                     outcome = self.optimise(
                         model,
-                        inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed),
+                        batches,
                         bench,
-                        forward=inputs.forward,
+                        forward=self._forward(model, inputs, bench),
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
-                        compiles=self.compile,
+                        compiles=bool(blocks),
                     )
                 inputs.close(outcome.decay[0])
                 inputs = None
@@ -318,6 +311,29 @@ class FineTuning(GradientMethod):
                 inputs.close(1.0)
         model.eval()  # again, for the full embedding: it was absent when training ended
         return self.fitted(model, bench)
+
+    def _compiling_pays(self, model: AdaptedModel, batches: Batches, inputs: Inputs, bench: Bench) -> bool:
+        """Return whether the fit is long enough for compiling; its first batches are timed for it, as warm-up."""
+        from harness.training import compiling_pays, seconds_of_step
+
+        with bench.clock.phase("warmup"):
+            precision = bench.precision(self.precision)
+            seconds = seconds_of_step(
+                model, batches, inputs.forward, bench.form.loss, self.accumulation, bench.device, precision
+            )
+        steps = bench.progress(self.default_steps(len(batches)), len(batches)).step_limit
+        pays = compiling_pays(seconds, steps, bench.budget.train_seconds)
+        said = "compiled" if pays else "not compiled"
+        bench.ledger.remarks["compile"] = f"{said}: {steps:,} steps at most, of {seconds:.2g} s before compiling"
+        return pays
+
+    def _forward(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Callable[[Batch], torch.Tensor]:
+        """Return the forward pass of training; on a CPU, lean models keep its tensors apart from the heap."""
+        from harness.training import is_lean, keeping_apart
+
+        if bench.device.kind != "cpu" or self.compile or self.gradient_checkpointing or not is_lean(model):
+            return inputs.forward
+        return keeping_apart(inputs.forward, [*model.parameters(), *model.buffers()])
 
     def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
         """Return the result of `fit`."""
@@ -394,28 +410,3 @@ class FineTuning(GradientMethod):
             f"'{self.name}' trains {self.trains}; inside a {type(transformer).__name__} there is nothing of that kind. "
             "Use another method: full, lora or linear-probe."
         )
-
-
-class FittedModel(Fitted):
-    """A fitted transformer with its head."""
-
-    def __init__(self, model: AdaptedModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
-        self.model = model
-        self._precision = precision
-        self._seed = seed
-        self._reserved_tokens = reserved_tokens
-        self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
-        self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-    def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """Return the model's answers for the rows."""
-        precision = bench.precision(self._precision)
-        return bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
-
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the trained parameters by their names in the model."""
-        return trained_tensors(self.model)
-
-    def state(self) -> dict[str, Any]:
-        """Return the seed, which restores values that are drawn and never trained."""
-        return {"seed": self._seed}

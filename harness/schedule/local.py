@@ -12,7 +12,7 @@ from harness.backbones import BackboneFiles
 from harness.measure import Device
 from harness.running import AttentiveClock, Job
 from harness.schedule.local_process import LocalProcess
-from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Ready, Stopped
+from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Preload, Ready, Stopped
 from harness.schedule.shares import Share, plan_shares
 from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
 from harness.support import UsageError
@@ -241,6 +241,10 @@ class LocalWorkers(SlotWorkers):
         """Start the workers now: they import what they need while the driver gets ready."""
         for slot in self._slots:
             slot.warm_up()
+
+    def preload(self, files: BackboneFiles) -> None:
+        """Let the first worker load a backbone while the driver reads the data."""
+        self._slots[0].warm_up().send(Preload(files))
 
     def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
         """Return why backbones cannot be loaded, before anything is trained."""

@@ -138,7 +138,14 @@ class CheckBackbone:
     files: BackboneFiles
 
 
-ToWorker: TypeAlias = CheckBackbone | Give | Job
+@dataclass(frozen=True)
+class Preload:
+    """To a worker: load a backbone that cells are likely to need, and say nothing."""
+
+    files: BackboneFiles
+
+
+ToWorker: TypeAlias = CheckBackbone | Preload | Give | Job
 
 
 class Workers(Protocol):
@@ -180,6 +187,9 @@ class Executor(Workers, Protocol):
 
     def warm_up(self) -> None:
         """Start the workers now: they import what they need while the driver gets ready."""
+
+    def preload(self, files: BackboneFiles) -> None:
+        """Let a worker load a backbone while the driver reads the data; `refusals` says whether that worked."""
 
     def __enter__(self) -> Self: ...
 

@@ -70,7 +70,13 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, *, weights: bool = True) -> Prepared:
+def prepare_plan(
+    request: Request,
+    find: Callable[[str], Device] = find_device,
+    *,
+    weights: bool = True,
+    on_backbone: Callable[[BackboneFiles], None] | None = None,
+) -> Prepared:
     """Resolve every name, load every task, verify the backbone, plan the cells. Nothing is trained.
 
     Cheap checks come first, so that a misspelt method is refused before a minute of loading.
@@ -79,6 +85,7 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
         request: the request.
         find: returns the device called `auto`, `cpu` or `cuda`; called last, because the worker may still be starting.
         weights: whether a backbone without weights is refused; a plan needs its configuration and tokenizer only.
+        on_backbone: called with each backbone as soon as it is verified, before any data are read.
 
     Raises:
         HarnessError: the request, the data or the backbone cannot be used.
@@ -119,6 +126,9 @@ def prepare_plan(request: Request, find: Callable[[str], Device] = find_device, 
             notes += [f"left out, for want of a backbone: {', '.join(left_out)}.", *missing]
             specs = [spec for spec in specs if spec.name in backbones]
             found_kinds = [kinds.get(spec.kind) for spec in specs]
+    if on_backbone is not None:
+        for files in dict.fromkeys(backbones.values()):
+            on_backbone(files)
     tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
     if request.only_sizes_that_fit and request.sizes is None:
         sizes = _fitting(sizes, list(tasks.values()))

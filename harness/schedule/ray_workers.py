@@ -132,6 +132,9 @@ class RayWorkers(SlotWorkers):
             self._slots.append(slot)
             slot.greet(self._backbones)
 
+    def preload(self, files: BackboneFiles) -> None:
+        """Do nothing: a worker on another machine loads a backbone with its first cell."""
+
     def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
         """Return why backbones cannot be loaded on the nodes whose actors have started by now.
 

@@ -32,6 +32,7 @@ from harness.schedule.messages import (
     Done,
     FromWorker,
     Give,
+    Preload,
     Ready,
     ToWorker,
     Warned,
@@ -119,6 +120,10 @@ def serve(
             except HarnessError as error:
                 channel.send(Checked(str(error)))
             channel.is_busy = False
+            continue
+        if isinstance(message, Preload):
+            with contextlib.suppress(HarnessError):  # `CheckBackbone` follows, and its answer says why
+                load_backbone(message.files)
             continue
         if isinstance(message, Give):
             tasks[message.task.name] = message.task

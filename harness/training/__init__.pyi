@@ -1,5 +1,4 @@
 from .adapter import WithAdapter as WithAdapter
-from .attention import Attention as Attention
 from .attention import set_attention as set_attention
 from .batches import Batch as Batch
 from .batches import Batches as Batches
@@ -9,6 +8,7 @@ from .budget import BudgetProgress as BudgetProgress
 from .budget import Schedule as Schedule
 from .compiled import as_written as as_written
 from .compiled import compile_model as compile_model
+from .compiled import compiling_pays as compiling_pays
 from .dropout import quicken_dropout as quicken_dropout
 from .dropout import set_dropout as set_dropout
 from .forms import AnswerForm as AnswerForm
@@ -20,6 +20,8 @@ from .generative import GenerativeModel as GenerativeModel
 from .generative import decoder_start_id as decoder_start_id
 from .inputs import BlockInputs as BlockInputs
 from .inputs import Inputs as Inputs
+from .kept import keeping_apart as keeping_apart
+from .lean import is_lean as is_lean
 from .lean import make_lean as make_lean
 from .loop import EarlyStopping as EarlyStopping
 from .loop import FitResult as FitResult
@@ -42,4 +44,5 @@ from .shared_keys import grouped_heads as grouped_heads
 from .shared_keys import kept_keys as kept_keys
 from .shared_keys import with_encoder as with_encoder
 from .warmup import exercise_training as exercise_training
+from .warmup import seconds_of_step as seconds_of_step
 from .warmup import warm_up_steps as warm_up_steps

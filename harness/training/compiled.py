@@ -6,11 +6,31 @@ enters the stack in the middle, its blocks are compiled too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from torch import nn
+
+_PAYS_FROM_SECONDS: Final = 300.0
+"""Seconds of a fit from which compiling pays: it takes about a minute, and steps then take about a quarter less.
+
+Both are assumptions until they have been measured on a GPU.
+"""
+
+
+def compiling_pays(step_seconds: float, n_steps: int, limit_seconds: float | None) -> bool:
+    """Return whether compiling is expected to save more than it takes.
+
+    Args:
+        step_seconds: seconds of a step without compiling.
+        n_steps: maximum number of steps of the fit.
+        limit_seconds: seconds of its budget; None without a limit.
+    """
+    expected = step_seconds * n_steps
+    return min(expected, math.inf if limit_seconds is None else limit_seconds) >= _PAYS_FROM_SECONDS
 
 
 @contextmanager

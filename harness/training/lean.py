@@ -125,6 +125,11 @@ def make_lean(transformer: nn.Module) -> list[str]:
     return sorted(changed)
 
 
+def is_lean(model: nn.Module) -> bool:
+    """Return whether `make_lean` replaced a gated layer of a model."""
+    return any(getattr(vars(module).get("forward"), "__func__", None) is _mlp for module in model.modules())
+
+
 def _apply(function: Any, *given: Any) -> torch.Tensor:
     result: torch.Tensor = function.apply(*given)
     return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -32,7 +33,7 @@ def warm_up_steps(
     accumulation: int,
     device: Device,
     precision: Precision,
-) -> None:
+) -> int:
     """Run the largest batch, the first and the one of fewest rows forward and backward, as the loop would.
 
     On an accelerator this chooses kernels and takes memory. Parameters, gradients and the random state stay as they
@@ -46,11 +47,15 @@ def warm_up_steps(
         accumulation: pieces of a batch.
         device: where the model is.
         precision: precision of the forward pass.
+
+    Returns:
+        Number of batches that ran.
     """
     there = device.torch_device()
     first, largest, fewest = _kinds_of(itertools.islice(batches.epoch(0), WINDOW_BATCHES))
     with torch.random.fork_rng(devices=[there] if there.type == "cuda" else []):
-        for batch in {id(batch): batch for batch in (largest, first, fewest)}.values():
+        chosen = {id(batch): batch for batch in (largest, first, fewest)}
+        for batch in chosen.values():
             for part in batch.parts(accumulation):
                 with torch.autocast(there.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                     outputs = forward(part)
@@ -61,6 +66,23 @@ def warm_up_steps(
         nn.utils.clip_grad_norm_([parameter], 1.0)
         torch.optim.AdamW([parameter], fused=True).step()
     device.synchronise()
+    return len(chosen)
+
+
+def seconds_of_step(
+    model: nn.Module,
+    batches: Batches,
+    forward: Callable[[Batch], torch.Tensor],
+    loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
+    accumulation: int,
+    device: Device,
+    precision: Precision,
+) -> float:
+    """Return the seconds of a step, without the optimiser's, after kernels have been chosen; see `warm_up_steps`."""
+    warm_up_steps(model, batches, forward, loss, accumulation, device, precision)
+    began = time.perf_counter()
+    n_steps = warm_up_steps(model, batches, forward, loss, accumulation, device, precision)
+    return (time.perf_counter() - began) / n_steps
 
 
 def _kinds_of(batches: Iterator[Batch]) -> tuple[Batch, Batch, Batch]:
