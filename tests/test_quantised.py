@@ -237,9 +237,11 @@ def test_weights_are_counted_as_packed(double: bool, toy: Task, tiny: BackboneFi
     ]
     packed = sum(n // 2 + ((n // 64 + 4 * -(-n // 64 // 256)) if double else n // 64 * 4) for n in matrices)
     assert cost.n_parameters is not None
-    assert cost.weights_bytes == packed + 4 * (cost.n_parameters - sum(matrices))
+    buffers = sum(value.nbytes for value in pristine.buffers())
+    assert cost.weights_bytes == packed + 4 * (cost.n_parameters - sum(matrices)) + buffers
     assert cost.shared_weights_bytes is not None
-    assert cost.shared_weights_bytes <= 4 * (sum(value.numel() for value in pristine.parameters()) - sum(matrices))
+    unpacked = sum(value.numel() for value in pristine.parameters()) - sum(matrices)
+    assert cost.shared_weights_bytes <= 4 * unpacked + buffers
 
 
 def test_refuses_blocks_without_linear_layers(toy: Task, cpu: Device, find: Callable[[str], BackboneFiles]) -> None:

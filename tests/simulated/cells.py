@@ -47,7 +47,7 @@ SHORT = {**BRIEF, "min_steps": 4, "max_steps": 4}
 """Settings of a fit of few steps, of which all but the first are counted."""
 
 SHARE_NOTHING = {
-    *("full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"),
+    *("full", "discriminative", "gradual-unfreezing", "setfit"),
     *("from-scratch", "majority", "tfidf", "qlora"),
 }
 """Methods that train every weight, use none, or pack them, and so leave nothing that another cell could use."""
