@@ -18,8 +18,8 @@ from harness.backbones.weights import is_shared, store_bfloat16, structural_copy
 from harness.measure import Device, MemoryMeter
 from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning
-from harness.support import HarnessError, UnsupportedError, put_aside
 from harness.running.worker import Worker
+from harness.support import HarnessError, UnsupportedError, put_aside
 from harness.tasks import Task
 from harness.testing.laboratory import make_bench, state_hash
 from tests.tiny_architectures import ARCHITECTURES, save_tiny
@@ -127,7 +127,7 @@ def test_one_backbone_is_resident_and_gives_way_to_another(tiny: BackboneFiles, 
 def test_weights_that_are_not_of_the_device_are_refused(tiny: BackboneFiles) -> None:
     with pytest.raises(UnsupportedError, match="weights=auto"):
         load_backbone(tiny).form("fp32", "bfloat16")
-    with pytest.raises(ValueError, match="weights=auto,? or precision=bf16"):
+    with pytest.raises(ValueError, match=r"weights=auto,? or precision=bf16"):
         methods.get("lora").model_validate({"weights": "bfloat16", "precision": "fp32"})
     assert "weights" not in methods.get("lora")().config()
     assert methods.get("lora").model_validate({"weights": "float32"}).config()["weights"] == "float32"
