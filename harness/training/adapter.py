@@ -54,5 +54,8 @@ class WithAdapter(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the adapted outputs, shape (..., size)."""
-        adapted: torch.Tensor = self.adapter(self.layer(values))
+        outputs = self.layer(values)
+        if not torch.is_autocast_enabled(outputs.device.type):  # T5 rounds to the type of a stored matrix
+            outputs = outputs.to(self.adapter.down.weight.dtype)
+        adapted: torch.Tensor = self.adapter(outputs)
         return adapted

@@ -29,7 +29,7 @@ from harness.training.batches import Batch, to_device
 from harness.training.blocks import transformers_model
 from harness.training.heads import Head, PendingLogits, find_head
 from harness.training.inputs import TokenInputs
-from harness.training.masks import padded_on_the_right
+from harness.training.masks import known_padding, padded_on_the_right
 from harness.training.model import AdaptedModel
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class GenerativeModel(AdaptedModel):
             Shape (rows, places, vocabulary).
         """
         if not self.is_causal:
-            with padded_on_the_right(self.transformer, ids.device):
+            # Some inputs may be padded: their mask is made without a look at it.
+            with known_padding(full=False), padded_on_the_right(self.transformer, ids.device):
                 outputs = self.transformer(
                     input_ids=ids, attention_mask=mask, decoder_input_ids=more, use_cache=False, return_dict=True
                 )

@@ -47,7 +47,7 @@ SHORT = {**BRIEF, "min_steps": 4, "max_steps": 4}
 """Settings of a fit of few steps, of which all but the first are counted."""
 
 SHARE_NOTHING = {
-    *("full", "discriminative", "gradual-unfreezing", "probe-then-full", "setfit"),
+    *("full", "discriminative", "gradual-unfreezing", "setfit"),
     *("from-scratch", "majority", "tfidf", "qlora"),
 }
 """Methods that train every weight, use none, or pack them, and so leave nothing that another cell could use."""
@@ -114,6 +114,7 @@ def most_left(files: BackboneFiles, name: str) -> int:
     build = getattr(transformers, MODELS[files.architecture])
     model = build.from_config(transformers.AutoConfig.from_pretrained(files.folder))
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    matrices -= {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     short = 2 if name != "dora" else 4
     weights = sum(value.numel() * (short if id(value) in matrices else 4) for value in model.parameters())
     return weights + sum(value.nbytes for value in model.buffers())
@@ -126,11 +127,16 @@ def prepare() -> None:
     loop._CURVE_POINTS = 1
 
 
+def serves(task: Task, files: BackboneFiles, name: str) -> bool:
+    """Return whether a method serves a task on a backbone."""
+    return configured(methods.get(name), **SHORT).why_not(task, files, "cuda") is None
+
+
 def run_cell(worker: Worker, task: Task, files: BackboneFiles, name: str) -> tuple[Record, Watcher] | None:
     """Run one cell and count what it does; None if the method does not serve the task."""
-    method = configured(methods.get(name), **SHORT)
-    if method.why_not(task, files, "cuda") is not None:
+    if not serves(task, files, name):
         return None
+    method = configured(methods.get(name), **SHORT)
     used = files if method.serves else None
     planned = dataclasses.replace(plan_one(task, used, method), unsupported=None)
     watcher = Watcher()
@@ -168,11 +174,8 @@ def run(patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
                         method = case.rpartition("/")[2]
                         found = run_cell(worker, task, files, method)
                         if found is not None:
-                            yield {
-                                "case": case,
-                                "seconds": time.perf_counter() - began,
-                                **summary(*found, most_left(files, method)),
-                            }
+                            seen = summary(*found, most_left(files, method))
+                            yield {"case": case, "seconds": time.perf_counter() - began, **seen}
 
 
 def library_bytes() -> int:
