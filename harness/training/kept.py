@@ -135,7 +135,7 @@ def keeping_apart(forward: Callable[..., torch.Tensor], lasting: Iterable[torch.
     kept = Kept(lasting)
 
     def run(*given: object) -> torch.Tensor:
-        global _current  # noqa: PLW0603 - one fit runs in a process at a time
+        global _current
         kept.begin()
         before, _current = _current, kept
         try:
