@@ -20,6 +20,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from harness.backbones import plain_class
+from harness.training.kept import Kept, current
+
 LIKE_LLAMA: Final = frozenset(
     ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "phi3", "smollm3", "granite", "olmo2")
 )
@@ -69,6 +72,32 @@ class _Gated(torch.autograd.Function):
         to_up = gradient * functional.silu(gate)
         to_gate: torch.Tensor = torch.ops.aten.silu_backward(gradient * up, gate)
         return to_gate, to_up
+
+
+class _FrozenGated(torch.autograd.Function):
+    """silu(x @ gate.T) * (x @ up.T) in bfloat16, with matrices that stay; rounds x once, and needs no copies of both.
+
+    Autocast rounds x in each product. Here the products go to memory of `kept.Kept`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, memory: Kept) -> torch.Tensor:
+        narrow = x.to(gate.dtype).flatten(0, -2)
+        found = [memory.empty((len(narrow), len(matrix)), gate.dtype) for matrix in (gate, up)]
+        for matrix, place in zip((gate, up), found, strict=True):
+            torch.mm(narrow, matrix.t(), out=place)
+        ctx.save_for_backward(*found, gate, up)
+        ctx.of = x.dtype
+        product = functional.silu(found[0]).mul_(found[1])
+        return product.view(*x.shape[:-1], product.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        gated, raised, gate, up = ctx.saved_tensors
+        flat = gradient.flatten(0, -2)
+        to_up = torch.mm(flat * functional.silu(gated), up).to(ctx.of)
+        to_gate = torch.mm(torch.ops.aten.silu_backward(flat * raised, gated), gate).to(ctx.of)
+        return to_gate.add_(to_up).view(*gradient.shape[:-1], gate.shape[1]), None, None, None
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -145,9 +174,26 @@ def _norm(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def _mlp(self: Any, x: torch.Tensor) -> torch.Tensor:
-    gate, up = self.gate_proj(x), self.up_proj(x)
-    result: torch.Tensor = self.down_proj(_apply(_Gated, gate, up))
+    memory = current()
+    if memory is not None and x.requires_grad and _is_narrow(self.gate_proj) and _is_narrow(self.up_proj):
+        product = _apply(_FrozenGated, x, self.gate_proj.weight, self.up_proj.weight, memory)
+    else:
+        product = _apply(_Gated, self.gate_proj(x), self.up_proj(x))
+    result: torch.Tensor = self.down_proj(product)
     return result
+
+
+def _is_narrow(layer: Any) -> bool:
+    """Return whether a layer is a product with a frozen bfloat16 matrix under autocast, and nothing else."""
+    plain = plain_class(layer) is nn.Linear and layer.bias is None and not layer._forward_hooks
+    return (
+        plain
+        and not layer._forward_pre_hooks
+        and not layer.weight.requires_grad
+        and layer.weight.dtype is torch.bfloat16
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    )
 
 
 def _is_gated(module: nn.Module) -> bool:

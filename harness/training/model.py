@@ -89,7 +89,12 @@ class AdaptedModel(nn.Module):
         """Return what `count` returns with the model in training mode; restores the mode and the random state."""
         training = self.training
         self.train()  # attention takes another path with dropout than without
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Outside autocast, each bfloat16 matrix would be raised to float32, and kept for the backward pass.
+        narrow = any(value.dtype is torch.bfloat16 for value in self.transformer.parameters())
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow),
+        ):
             counted = count()
         self.train(training)
         return counted
