@@ -18,8 +18,8 @@ from harness.backbones.weights import is_shared, store_bfloat16, structural_copy
 from harness.measure import Device, MemoryMeter
 from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning
-from harness.support import HarnessError, UnsupportedError, put_aside
 from harness.running.worker import Worker
+from harness.support import HarnessError, UnsupportedError, put_aside
 from harness.tasks import Task
 from harness.testing.laboratory import make_bench, state_hash
 from tests.tiny_architectures import ARCHITECTURES, save_tiny
