@@ -212,10 +212,7 @@ def was_written_to(backbone: Backbone) -> bool:
         versions, sample = backbone.seen.setdefault(id(host), found)
         if versions != found[0] or not torch.equal(sample, found[1]):
             return True
-    for present in _RESIDENT.values():
-        if present.backbone is backbone and _differs_from_host(present):
-            return True
-    return False
+    return any(present.backbone is backbone and _differs_from_host(present) for present in _RESIDENT.values())
 
 
 def _differs_from_host(present: Resident) -> bool:
