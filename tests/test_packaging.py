@@ -89,7 +89,10 @@ def test_the_sdist_builds_the_same_wheel_which_installs_and_works(tmp_path: Path
 
 def test_version_date_and_links_are_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    latest = re.search(r"^## \[(.+?)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## \[(.+?)\] - (.+)$", changelog, re.MULTILINE)
+    assert "unreleased" not in [date for _, date in headings[1:]]  # only the next version may lack its date
+    latest = re.search(r"^## \[(.+?)\] - (?!unreleased$)(.+)$", changelog, re.MULTILINE)
     assert latest is not None
     assert (citation["version"], str(citation["date-released"])) == latest.groups()
     assert harness.__version__ == latest[1]

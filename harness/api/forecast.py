@@ -230,17 +230,19 @@ def _plan(
 ) -> Plan:
     from harness.cost import Estimator, usable_bytes
     from harness.measure import host_limit_bytes, memory_bytes_of
+    from harness.methods import planning_for_another_machine
     from harness.schedule import Limits, LocalWorkers, prepare_plan, run_probes
 
     display = make_display(progress)
     host_bytes = host_limit_bytes()
     if device_memory is not None:
         there = assumed_device(request.device, _bytes_of(device_memory))
-        with display.working("Loading data and checking the backbone"):
+        with display.working("Loading data and checking the backbone"), planning_for_another_machine() as missing:
             prepared = prepare_plan(request, lambda _: there, weights=False)
         display.notes(prepared)
         estimator = Estimator(prepared.tasks, prepared.backbones, there)
-        return _plan_of(prepared, {}, estimator, usable_bytes(there, memory_bytes_of(there, host_bytes)), ())
+        notes = [f"Not installed here, and needed there: {reason}" for reason in missing]
+        return _plan_of(prepared, {}, estimator, usable_bytes(there, memory_bytes_of(there, host_bytes)), notes)
     with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_bytes)) as workers:
         workers.warm_up()
         with display.working("Loading data and checking the backbone"):
@@ -250,7 +252,7 @@ def _plan(
         statuses = _learn(find_store(store), prepared, estimator)
         to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
         memory_bytes = usable_bytes(prepared.device, memory_bytes_of(prepared.device, host_bytes))
-        notes: list[str] = []
+        notes = []
         if probe and to_run:
             with display.working("Probing") as show:
                 notes = run_probes(

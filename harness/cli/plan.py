@@ -24,13 +24,31 @@ _SAID = {
 }
 
 
-_GIB = 2**30
+_MOST_REASONS = 5
 
-_SHORT = {
-    **{"shared_weights": "shared\nweights", "rounded_weights": "rounded\nweights", "keys_and_values": "keys,\nvalues"},
-    "temporaries": "tempo-\nraries",
+_PART = {
+    "weights": "weights of its own",
+    "shared_weights": "shared weights",
+    "gradients": "gradients",
+    "optimiser": "optimiser's state",
+    "rounded_weights": "rounded weights",
+    "kept": "kept activations",
+    "logits": "logits",
+    "keys_and_values": "keys and values",
+    "temporaries": "activations of a block",
+    "other": "buffers of libraries",
 }
-"""Headings of parts of memory that are too long for a column."""
+"""Names of the parts of memory in the table."""
+
+_MEANS = {
+    "weights": "weights that train, and frozen ones that no other method can use",
+    "shared_weights": "frozen weights that cells of one backbone share; they are loaded once",
+    "rounded_weights": "copies of weights in the type of matrix products",
+    "kept": "kept from the forward pass for the backward pass",
+    "keys_and_values": "those of the tokens that a language model has read",
+    "temporaries": "those of the block that is computed just then",
+}
+"""Explanations of the parts whose names say too little."""
 
 
 def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: Any) -> None:
@@ -55,6 +73,11 @@ def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: A
             f"{text.counted(found.n_unsupported, 'cell')} cannot run here (the method does not serve the task or the "
             f"backbone). A run records {'it' if found.n_unsupported == 1 else 'them'} as unsupported."
         )
+        reasons = dict.fromkeys(row.unsupported for row in found.rows if row.status is None and row.unsupported)
+        for reason in list(reasons)[:_MOST_REASONS]:
+            say(f"- {reason}")
+        if len(reasons) > _MOST_REASONS:
+            say(f"- and {text.counted(len(reasons) - _MOST_REASONS, 'other reason')} (--json lists them)")
     say(f"In total about {describe_duration(found.total_seconds)}, one cell at a time.")
     bases = Counter(row.basis for row in found.rows)
     for basis in BASES:
@@ -79,22 +102,46 @@ def _too_large(method: str, instead: str | None, peak_bytes: float | None) -> st
 
 
 def _print_parts(console: Console, groups: Sequence[PlanGroup]) -> None:
-    """Print the parts of the memory of each method's largest cell, in GiB; parts that no method has are left out."""
+    """Print the parts of the memory of each method's largest cell, in GB; parts that no method has are left out."""
     largest = {
         group.name: max(group.running, key=lambda row: row.peak_bytes or 0.0) for group in groups if group.running
     }
     parts = {name: row.memory or {} for name, row in largest.items()}
-    shown = [part for part in next(iter(parts.values()), {}) if any(found[part] for found in parts.values())]
-    table = Table(title="Memory by arithmetic, GiB", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method", no_wrap=True)
+    shown = [part for part in _PART if any(found.get(part) for found in parts.values())]
+    for names in _columns(list(largest), console.width - _HEADINGS):
+        table = Table(
+            title="Memory as asked, by arithmetic, in GB", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        )
+        table.add_column("part", no_wrap=True)
+        for name in names:
+            table.add_column(Text(text.plain(name)), justify="right", overflow="fold")
+        for part in shown:
+            table.add_row(_PART[part], *(f"{parts[name].get(part, 0.0) / 1e9:.2f}" for name in names))
+        table.add_section()
+        table.add_row("all", *(f"{sum(parts[name].values()) / 1e9:.2f}" for name in names))
+        table.add_row("highest while", *(largest[name].during or "" for name in names))
+        console.print(table)
     for part in shown:
-        table.add_column(_SHORT.get(part, part), justify="right", no_wrap=True)
-    table.add_column("all", justify="right")
-    table.add_column("peak while")
-    for name, row in largest.items():
-        found = [parts[name][part] for part in shown]
-        table.add_row(name, *(f"{each / _GIB:.2f}" for each in (*found, sum(found))), row.during or "")
-    console.print(table)
+        if part in _MEANS:
+            console.print(f"{_PART[part]}: {_MEANS[part]}.", style="dim", highlight=False)
+
+
+_HEADINGS = max(map(len, _PART.values()))
+"""Width of the first column."""
+
+
+def _columns(names: Sequence[str], width: int) -> list[list[str]]:
+    """Return the names in groups whose columns, each two wider than its name, fit into a width."""
+    groups: list[list[str]] = []
+    room = 0
+    for name in names:
+        wide = max(len(name), len("predicting")) + 2
+        if not groups or wide > room:
+            groups.append([])
+            room = width
+        groups[-1].append(name)
+        room -= wide
+    return groups
 
 
 def _print_table(console: Console, title: str, heading: str, groups: Sequence[PlanGroup]) -> None:

@@ -36,9 +36,12 @@ class OwnWeights(FineTuning):
         if self.masters == "float32":
             return self
         if (self.optimiser, self.masters) not in TRAINED_BYTES:
-            raise ValueError(f"optimiser=adamw with masters={self.masters}: its moments are bfloat16 already")
+            raise ValueError(
+                f"optimiser={self.optimiser} needs masters=float32; masters={self.masters} keeps its moments in "
+                "bfloat16. Leave one of the two out"
+            )
         if self.precision == "fp32":
-            raise ValueError(f"precision=bf16 or auto with masters={self.masters}: its products are bfloat16")
+            raise ValueError(f"masters={self.masters} needs products in bfloat16. Use precision=auto or bf16")
         return self
 
     def trained_bytes(self) -> TrainedBytes:

@@ -34,5 +34,5 @@ class FrozenWeights(Method):
     @model_validator(mode="after")
     def _computes_in_bfloat16(self) -> Self:
         if self.weights == "bfloat16" and getattr(self, "precision", "auto") == "fp32":
-            raise ValueError("weights=auto or precision=bf16: rounded weights are no use to products in float32")
+            raise ValueError("weights=bfloat16 needs products in bfloat16. Use weights=auto, or precision=bf16")
         return self

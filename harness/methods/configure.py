@@ -94,6 +94,9 @@ def parse_method(text: str) -> Method:
         # pydantic's words: "Input should be a valid integer, unable to parse string as an integer".
         message = first["msg"].partition(", unable to")[0].removeprefix("Value error, ")
         message = f"expected {message.removeprefix('Input should be ')}" if message.startswith("Input") else message
+        if not where:  # settings that do not go together; the message says what would
+            given = ", ".join(f"{name}={value}" for name, value in settings.items())
+            raise UsageError(f"Settings '{given}' of method '{cls.name}': {message.rstrip('.')}.") from None
         raise UsageError(
             f"Setting '{where}' of method '{cls.name}' was {short(first['input'])}; {message.rstrip('.')}."
         ) from None

@@ -13,7 +13,7 @@ FIRST = {
     "tutorial": ("first-comparison", "first-choice", "first-paper-table"),
     "how-to": (
         *("own-data", "own-suite", "own-backbone", "air-gapped-mirror", "plan-a-run", "many-machines", "gpu-server"),
-        *("predict", "import-results", "add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
+        *("large-models", "predict", "import-results", "add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
     ),
     "explanation": ("protocol", "training", "statistics", "advice", "choosing", "reliability", "performance"),
     "reference": (
