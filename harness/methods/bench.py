@@ -229,8 +229,7 @@ class Bench:
         Raises:
             UsageError: the backbone has no such block; the message says how many it has.
             FloatingPointError: a feature is not finite.
-            SmallerBatchesError: these rows needed smaller batches than earlier ones of the cell, which has to start
-                again.
+            SmallerBatchesError: these rows needed smaller batches than earlier ones; the cell has to start again.
         """
         backbone = self.some_backbone
         precision = self.precision(policy)

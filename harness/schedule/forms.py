@@ -1,8 +1,9 @@
 """Choose the form of a cell by arithmetic, so that it fits: whole batches, pieces, or blocks computed again.
 
 A cell that is not expected to fit runs in the least changed form that does. It stays the same cell: the steps are the
-same up to rounding, and its record says how it ran (`Facts.run_as`). A cell that ran out of memory all the same keeps
-its record, and `--on-oom halve` adds another cell (docs/decisions/0019-halving-makes-another-cell.md).
+same up to rounding and the numbers that dropout draws, and its record says how it ran (`Facts.run_as`). A cell that
+ran out of memory all the same keeps its record, and `--on-oom halve` adds another cell
+(docs/decisions/0019-halving-makes-another-cell.md).
 """
 
 from __future__ import annotations
