@@ -13,7 +13,8 @@ import pytest
 from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.methods._fine_tuning import FineTuning, FittedModel
+from harness.methods._fine_tuning import FineTuning
+from harness.methods._fitted_model import FittedModel
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.running.worker import Worker
 from harness.tasks import Rows, Task

@@ -235,3 +235,31 @@ def test_batches_of_an_accelerator_are_bounded_by_tokens(cpu: Device, monkeypatc
     assert batches[-1].tolist() == [3]
     by_length: Callable[[Any], int] = lambda batch: int(lengths[batch].max())  # noqa: E731
     assert batches == sorted(batches, key=by_length)
+
+
+def test_a_cell_whose_test_rows_need_smaller_batches_is_fitted_again(
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of training and test rows have one shape, and are those of a cell with small batches throughout."""
+    small = Small(load_backbone(tiny).pristine, 16)
+    monkeypatch.setattr("harness.backbones.model.Backbone.resident", lambda *_, **__: small)
+    probe = methods.get("linear-probe")
+    plain, n_fits = probe.fit, []
+
+    def fit(self: Any, rows: Any, bench: Any) -> Any:
+        n_fits.append(len(rows))
+        fitted = plain(self, rows, bench)
+        small.most = 4
+        return fitted
+
+    monkeypatch.setattr(probe, "fit", fit)
+    worker = Worker(cpu, None)
+    record = run_one(toy, tiny, probe(c=1.0), cpu, worker=worker)
+    assert record.status == "ok", record.error
+    assert len(n_fits) == 2
+    assert record.facts.remarks["encode_rows"] == "16 -> 4, out of memory"
+    again = run_one(toy, tiny, probe(c=1.0), cpu, worker=worker)
+    assert len(n_fits) == 3
+    assert again.predictions is not None
+    assert record.predictions is not None
+    assert again.predictions.to_json() == record.predictions.to_json()

@@ -133,7 +133,9 @@ _PLAIN = (
 )
 """Replacements of what differs between machines, and of widths that follow from it."""
 
-_ROWS_OF_DOCTOR = "harness|packages|device|precision|matrix products|energy by|peak memory by|feature cache"
+_ROWS_OF_DOCTOR = (
+    "harness|packages|bitsandbytes|device|precision|matrix products|energy by|peak memory by|feature cache"
+)
 
 
 def commands() -> list[str]:

@@ -13,15 +13,17 @@ from torch import nn
 
 import harness.backbones.language as language_module
 from harness.backbones import BackboneFiles, load_backbone, locate_backbone
-from harness.backbones.residency import _RESIDENT, drop_resident
-from harness.backbones.weights import is_shared, make_masters, store_bfloat16, structural_copy, types_in, weights_bytes
+from harness.backbones.residency import _RESIDENT, drop_resident, make_masters
+from harness.backbones.weights import is_shared, store_bfloat16, structural_copy, types_in, weights_bytes
 from harness.measure import Device, MemoryMeter
 from harness.methods import methods
 from harness.methods._fine_tuning import FineTuning
 from harness.support import HarnessError, UnsupportedError, put_aside
+from harness.running.worker import Worker
 from harness.tasks import Task
 from harness.testing.laboratory import make_bench, state_hash
 from tests.tiny_architectures import ARCHITECTURES, save_tiny
+from tests.toys import run_one
 
 CPU = torch.device("cpu")
 
@@ -242,3 +244,43 @@ def test_memory_that_is_put_aside_is_in_no_peak() -> None:
         del after
     assert meter.peak_rss_above_baseline_bytes is not None
     assert n / 3 < meter.peak_rss_above_baseline_bytes < n * 0.8
+
+
+@pytest.mark.parametrize("how", ["in place", "through data", "of the head"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_worker_whose_first_cell_writes_to_shared_weights_runs_no_other(
+    how: str, precision: str, toy: Task, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the cell fails for another reason, or writes in a way that torch does not count."""
+    backbone = load_backbone(locate_backbone(str(save_tiny("llama", tmp_path / "b"))))
+
+    def fit(*_: object) -> None:
+        if how == "of the head":
+            model: Any = backbone.shared_language_model(CPU, precision)  # type: ignore[arg-type]
+            weight = model.get_output_embeddings().weight
+        else:
+            weight = next(value for value in backbone.shared(CPU, precision).parameters() if value.ndim > 1)  # type: ignore[arg-type]
+        assert is_shared(weight)
+        if how == "through data":
+            weight.data.add_(1.0)
+        else:
+            weight.add_(1.0)
+        raise RuntimeError("another reason")
+
+    monkeypatch.setattr(methods.get("linear-probe"), "fit", fit)
+    worker = Worker(cpu, None)
+    backbone.language_model(CPU, precision)  # type: ignore[arg-type]
+    record = run_one(toy, backbone.files, methods.get("linear-probe")(c=1.0), cpu, worker=worker)
+    drop_resident(CPU)
+    assert record.status == "failed"
+    assert "another reason" in str(record.error)
+    assert worker.is_spoilt
+
+
+def test_weights_that_are_not_numbers_count_as_untouched(tmp_path: Path) -> None:
+    backbone = load_backbone(locate_backbone(str(save_tiny("bert", tmp_path / "b"))))
+    backbone.pristine.get_parameter("embeddings.word_embeddings.weight").data.fill_(torch.nan)
+    for _ in range(2):
+        backbone.resident(CPU, "bf16")
+        backbone.check_untouched()
+    drop_resident(CPU)

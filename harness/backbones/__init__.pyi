@@ -25,7 +25,6 @@ from .shapes import write_shape as write_shape
 from .stored_types import stores_bfloat16 as stores_bfloat16
 from .tokenizer import token_counts as token_counts
 from .weights import fit_classes as fit_classes
-from .weights import is_shared as is_shared
 from .weights import narrow_parameters as narrow_parameters
 from .weights import plain_class as plain_class
 from .weights import structural_copy as structural_copy

@@ -69,6 +69,7 @@ def host_language_model(backbone: Backbone) -> LanguageModel:
         _share_transformer(model, backbone.pristine)
     model = model.eval().requires_grad_(False)
     fit_classes(model)
+    backbone.language_models.append(model)
     return LanguageModel(model, time.perf_counter() - started)
 
 

@@ -62,6 +62,8 @@ class Backbone:
         tokenizer: its tokenizer.
         hidden_size: width of a hidden state.
         load_seconds: seconds to load it.
+        language_models: its language model on the host, once it was read.
+        seen: state of the shared weights at the first `check_untouched`.
     """
 
     files: BackboneFiles
@@ -69,7 +71,8 @@ class Backbone:
     tokenizer: Any
     hidden_size: int
     load_seconds: float
-    _versions: dict[int, int] = field(default_factory=dict)
+    language_models: list[nn.Module] = field(default_factory=list)
+    seen: dict[int, Any] = field(default_factory=dict)
 
     @property
     def max_length(self) -> int:
@@ -181,10 +184,9 @@ class Backbone:
         Raises:
             HarnessError: something has; the process must not run another cell with them.
         """
-        from harness.backbones.residency import versions
+        from harness.backbones.residency import was_written_to
 
-        found = versions(self)
-        if found != self._versions.setdefault(0, found):
+        if was_written_to(self):
             raise HarnessError(
                 f"A method wrote to the shared weights of backbone '{self.files.name}', which later cells would read. "
                 "Methods may change only parameters that `select_trainable` yields."

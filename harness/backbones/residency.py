@@ -77,6 +77,9 @@ class Resident:
 
 _RESIDENT: dict[torch.device, Resident] = {}
 
+_SAMPLED = 8
+"""Numbers of a parameter that `was_written_to` compares, or somewhat more."""
+
 
 def resident(backbone: Backbone, host: nn.Module, device: torch.device, form: Form) -> nn.Module:
     """Return a backbone's model on the host as a frozen model on a device; weights of another backbone are dropped.
@@ -197,14 +200,42 @@ def _float32(value: nn.Parameter, device: torch.device) -> nn.Parameter:
     return nn.Parameter(value.detach().to(device, dtype, copy=True), requires_grad=False)
 
 
-def versions(backbone: Backbone) -> int:
-    """Return the number of in-place writes to a backbone's weights, on the host or through what shares them."""
-    host = {value.untyped_storage().data_ptr(): value._version for value in backbone.pristine.parameters()}
-    resident = {
-        value.untyped_storage().data_ptr(): value._version
-        for known in _RESIDENT.values()
-        if known.backbone is backbone
-        for value in known.parameters.values()
-    }
-    # A resident parameter with memory of its own starts at 0; others have the counter of the host's.
-    return sum((resident | host).values())
+def was_written_to(backbone: Backbone) -> bool:
+    """Return whether anything has written to the weights that cells share, since the first call for each of them.
+
+    Writes in place raise a counter of torch. Those through `.data` do not: a few numbers of each parameter are compared
+    too. What is resident is compared with the host.
+    """
+    for host in (backbone.pristine, *backbone.language_models):
+        parameters = list(host.parameters())
+        found = [value._version for value in parameters], _sample(parameters)
+        versions, sample = backbone.seen.setdefault(id(host), found)
+        if versions != found[0] or not torch.equal(sample, found[1]):
+            return True
+    for present in _RESIDENT.values():
+        if present.backbone is backbone and _differs_from_host(present):
+            return True
+    return False
+
+
+def _differs_from_host(present: Resident) -> bool:
+    """Return whether resident parameters with memory of their own are other numbers than the host's."""
+    own = [
+        (known, origin)
+        for known in present.parameters.values()
+        if (origin := shared_origin(known)) is not None
+        and known.untyped_storage().data_ptr() != origin.untyped_storage().data_ptr()
+    ]
+    if any(known._version for known, _ in own):
+        return True
+    expected = _sample([origin for _, origin in own], [known.dtype for known, _ in own])
+    return not torch.equal(_sample([known for known, _ in own]), expected)
+
+
+def _sample(parameters: list[nn.Parameter], dtypes: list[torch.dtype] | None = None) -> torch.Tensor:
+    """Return the bits of about eight numbers of each parameter on the host, rounded to `dtypes` if given."""
+    parts = []
+    for at, value in enumerate(parameters):
+        part = value.detach().reshape(-1)[:: max(1, value.numel() // _SAMPLED)]
+        parts.append((part if dtypes is None else part.to(dtypes[at])).float())
+    return torch.cat(parts).cpu().view(torch.int32) if parts else torch.empty(0, dtype=torch.int32)

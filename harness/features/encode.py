@@ -145,6 +145,7 @@ class FeatureStore:
             warmup_seconds=warming,
             spare_seconds=time.perf_counter() - began - warming - table.seconds_of(missing),
             halved=table.halved(index),
+            halvings=shape.halvings,
         )
 
     def _table(

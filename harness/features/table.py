@@ -32,6 +32,7 @@ class Encoded:
         spare_seconds: other seconds just spent that are no cost of these rows: places of a batch that other rows hold,
             tries that ran out of memory, writing to the disk.
         halved: rows of a batch at first and in the end, at the longest row, where memory ran out; None otherwise.
+        halvings: how many times the rows of a batch were halved (`EncodingShape`).
         flops_error: reason why the operations cannot be counted; None where they are.
     """
 
@@ -47,6 +48,7 @@ class Encoded:
     warmup_seconds: float = 0.0
     spare_seconds: float = 0.0
     halved: tuple[int, int] | None = None
+    halvings: int = 0
     flops_error: str | None = None
 
 

@@ -118,6 +118,7 @@ class MemoryMeter:
         self._guarded(self._end_aside)
 
     def _begin_aside(self) -> None:
+        release()  # as at the end: what the allocator gives back in between would count as freed
         self._keep_seen()
         self._before_aside = (_resident_bytes(), *self._held_on_device())
 

@@ -1,6 +1,6 @@
 from ._bitsandbytes import planning_for_another_machine as planning_for_another_machine
 from ._fine_tuning import FineTuning as FineTuning
-from ._fine_tuning import FittedModel as FittedModel
+from ._fitted_model import FittedModel as FittedModel
 from ._gradient import TrainedMethod as TrainedMethod
 from .artifact import ARTIFACT_SETTINGS as ARTIFACT_SETTINGS
 from .artifact import ARTIFACT_TENSORS as ARTIFACT_TENSORS

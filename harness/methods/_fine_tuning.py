@@ -1,4 +1,4 @@
-"""Base class of methods that train by gradient on token ids: the model, the fit, the fitted model.
+"""Base class of methods that train by gradient on token ids: the model and the fit.
 
 A method of this family selects the parameters to train (`select_trainable`) or adds parameters to the transformer
 (`adapt`). `_gradient.py` holds the part that is shared with methods on frozen features.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
 import json
 import warnings
 from abc import abstractmethod
@@ -20,16 +19,16 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.backbones import BackboneFiles, Weights
-from harness.measure import PrecisionPolicy
-from harness.methods._bitsandbytes import unless_elsewhere, why_no_bitsandbytes
-from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, trained_tensors
-from harness.methods._modules import count_parameter
+from harness.methods._bitsandbytes import why_no_bitsandbytes
+from harness.methods._fitted_model import FittedModel
+from harness.methods._flash_attention import why_no_flash_attention
+from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, Budget, Optimiser, Role, Workload
 from harness.support import UnsupportedError
-from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
+from harness.tasks import FORMS, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +167,8 @@ class FineTuning(GradientMethod):
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
-        reason = super().why_unsupported(kind, files, device) or self._why_no_flash_attention(device)
+        reason = super().why_unsupported(kind, files, device)
+        reason = reason or why_no_flash_attention(self.attention, self.precision, device)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
         if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
@@ -178,20 +178,6 @@ class FineTuning(GradientMethod):
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
-
-    def _why_no_flash_attention(self, device: str) -> str | None:
-        if self.attention != "flash_attention_2":
-            return None
-        instead = "use attention=auto, which takes torch's own flash kernels where no mask is needed."
-        if device == "cpu":
-            return f"attention=flash_attention_2 needs a GPU, and this cell runs on a CPU; {instead}"
-        if self.precision == "fp32":
-            return f"attention=flash_attention_2 computes in 16 bits, and precision is fp32; {instead}"
-        if importlib.util.find_spec("flash_attn") is None:
-            return unless_elsewhere(
-                f"attention=flash_attention_2 needs the package flash-attn, which is not installed; {instead}"
-            )
-        return None
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer that lacks the modules this method needs; called before `adapt`.
@@ -424,28 +410,3 @@ class FineTuning(GradientMethod):
             f"'{self.name}' trains {self.trains}; inside a {type(transformer).__name__} there is nothing of that kind. "
             "Use another method: full, lora or linear-probe."
         )
-
-
-class FittedModel(Fitted):
-    """A fitted transformer with its head."""
-
-    def __init__(self, model: AdaptedModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
-        self.model = model
-        self._precision = precision
-        self._seed = seed
-        self._reserved_tokens = reserved_tokens
-        self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
-        self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-    def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """Return the model's answers for the rows."""
-        precision = bench.precision(self._precision)
-        return bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
-
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the trained parameters by their names in the model."""
-        return trained_tensors(self.model)
-
-    def state(self) -> dict[str, Any]:
-        """Return the seed, which restores values that are drawn and never trained."""
-        return {"seed": self._seed}

@@ -24,7 +24,7 @@ from harness.measure import (
     known_flops,
 )
 from harness.records import Budget, CurvePoint, Facts, TextLengths
-from harness.support import UnsupportedError
+from harness.support import SmallerBatchesError, UnsupportedError
 from harness.tasks import Answers, Floats, Kind, Labels, Reply, Rows
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class Bench:
         counts_flops: whether to count operations where no budget needs them; otherwise they are taken for 0.
         lone_classes: classes with one training row and no test row. Folds of the training rows never hold that row out.
         halvings: batches that did not fit in memory.
+        encoded_in: how often batches of encoding were halved when this cell first encoded in a precision.
     """
 
     kind: Kind
@@ -161,6 +162,7 @@ class Bench:
     counts_flops: bool = True
     lone_classes: tuple[int, ...] = ()
     halvings: Halvings = field(default_factory=Halvings)
+    encoded_in: dict[Precision, int] = field(default_factory=dict)
 
     @property
     def some_backbone(self) -> Backbone:
@@ -227,6 +229,7 @@ class Bench:
         Raises:
             UsageError: the backbone has no such block; the message says how many it has.
             FloatingPointError: a feature is not finite.
+            SmallerBatchesError: these rows needed smaller batches than earlier ones of the cell, which has to start again.
         """
         backbone = self.some_backbone
         precision = self.precision(policy)
@@ -246,6 +249,8 @@ class Bench:
                 layer=layer,
                 weights=weights,
             )
+        if encoded.halvings != self.encoded_in.setdefault(precision, encoded.halvings):
+            raise SmallerBatchesError("Rows of this cell were encoded in batches of different sizes.")
         # A nearest neighbour or a tree would answer from NaN as from any number.
         if not np.isfinite(encoded.values).all():
             raise FloatingPointError(f"Backbone '{backbone.files.name}' gives features that are not finite.")

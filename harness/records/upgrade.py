@@ -28,6 +28,9 @@ _OF_TRAINING: dict[str, Any] = {
 }
 """Settings of training that version 0.1 gained, with the values that leave a fit as it was before."""
 
+_OF_COMPUTING: dict[str, Any] = {"attention": "auto", "optimiser": "adamw"}
+"""Settings of training that came after version 0.1. The fits of its records were those of these values."""
+
 _OF_FEATURES: dict[str, Any] = {"layer": "last", "pooling": "own"}
 """The same of methods on frozen features."""
 
@@ -77,7 +80,7 @@ def facts_of(value: Mapping[str, Any], notes: dict[str, str], dataset: Mapping[s
     return Facts(
         role=role,
         fit_length=fit_length_of(config) if role in TRAINS_INSIDE else None,
-        defaults=_defaults(cell["method"], config, role),
+        defaults=_defaults(cell, family, role),
         is_evidence=value["suite"] not in _CHOOSING_SUITES,
         train_texts=train,
         test_texts=test,
@@ -164,20 +167,27 @@ def _n_terms(cell: Mapping[str, Any], cost: Mapping[str, Any], dataset: Mapping[
     return n_terms if n_terms > 0 else None
 
 
-def _defaults(method: str, config: Mapping[str, Any], role: Role | None) -> dict[str, Any]:
+def _defaults(cell: Mapping[str, Any], family: str, role: Role | None) -> dict[str, Any]:
     """Return the settings that a configuration states only if they differ from their defaults.
 
-    The first records of version 0.1 lack settings that came later: their fits were those of the defaults.
+    Records lack the settings that came after them: their fits were those of the defaults.
     """
+    method, config = cell["method"], cell["config"]
     found: dict[str, Any] = {"tune": None}
     if method == "tfidf" or "analyzer" in config:
         found["analyzer"] = "word"
     if "compile" in config or (role in TRAINS_INSIDE and "n_pairs" not in config):  # SetFit compiles nothing
         found["compile"] = False
     if role in TRAINS_INSIDE and "n_pairs" not in config:
-        found |= {name: value for name, value in _OF_TRAINING.items() if name not in config}
+        found |= {name: value for name, value in (_OF_TRAINING | _OF_COMPUTING).items() if name not in config}
     if "c_grid" in config and role == "frozen features":
         found |= {name: value for name, value in _OF_FEATURES.items() if name not in config}
+    trains_all = family == "full fine-tuning" or role == "from scratch"
+    if trains_all or method == "last-layers":
+        found["masters"] = "float32"
+    holds_frozen = role in ("fine-tuning", "prompting", "frozen features") and not trains_all
+    if holds_frozen and "n_pairs" not in config and "weights" not in config:  # a setting of knn with another meaning
+        found["weights"] = "auto"
     return found
 
 

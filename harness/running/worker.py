@@ -37,7 +37,16 @@ from harness.running.attempt import Attempt, Job
 from harness.running.leftovers import Leftovers
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.running.watch import AttentiveClock, Presence, Standing, Watch, too_long
-from harness.support import DeviceFailedError, OutOfMemoryError, OutOfTimeError, UnsupportedError, shortened, text_of
+from harness.support import (
+    DeviceFailedError,
+    HarnessError,
+    OutOfMemoryError,
+    OutOfTimeError,
+    SmallerBatchesError,
+    UnsupportedError,
+    shortened,
+    text_of,
+)
 from harness.tasks import Ints, Rows, Task
 
 if TYPE_CHECKING:
@@ -61,8 +70,8 @@ class Worker:
         deterministic: whether only kernels that repeat their results run.
 
     Attributes:
-        is_spoilt: whether this process must run no other cell: a method has left threads running, or the device has
-            failed.
+        is_spoilt: whether this process must run no other cell: a method has left threads running or has written to
+            weights that cells share, or the device has failed.
         on_change: called when the running cell enters another stage or phase; its time is not measured.
     """
 
@@ -81,6 +90,7 @@ class Worker:
         self._warm: set[type[Method]] = set()
         self._tuning_is_warm = False
         self._running: Attempt | None = None
+        self._backbone: Backbone | None = None
         self._presence = Presence()
         self._attention = AttentiveClock()
         self._watched: tuple[Attempt, Watch] | None = None
@@ -104,7 +114,12 @@ class Worker:
                 raise UnsupportedError(job.planned.unsupported)
             if self._device_failure is not None:
                 raise DeviceFailedError(f"{self._device_failure} Start a new process.")
-            self._measure(run, report)
+            while True:
+                try:
+                    self._measure(run, report)
+                    break
+                except SmallerBatchesError:  # the store has halved its batches: that happens a few times at most
+                    run = self._running = Attempt(job, task, run.started_at, run.began, failures=run.failures)
             status: Status = "ok"
         except UnsupportedError as error:
             status, run.error = "unsupported", text_of(error)
@@ -131,7 +146,19 @@ class Worker:
         if leftovers is not None:
             run.left_behind = run.failures.guard("left_behind", leftovers.end)
             self.is_spoilt = leftovers.are_threads or self._device_failure is not None
+        self.is_spoilt |= self._has_written_weights()
         return run.record(status, self.device)
+
+    def _has_written_weights(self) -> bool:
+        """Return whether the last cell has written to weights that later cells would read, whatever came of it."""
+        backbone, self._backbone = self._backbone, None
+        if backbone is None or self._device_failure is not None:
+            return False
+        try:
+            backbone.check_untouched()
+        except HarnessError:
+            return True
+        return False
 
     def _note_failure(self, run: Attempt, failure: str | None) -> None:
         """Keep that the device has failed: this process can run nothing more on it, and a failed cell says so."""
@@ -204,6 +231,8 @@ class Worker:
                 run.ledger.reused.add("backbone")
             self._loaded.add(files.fingerprint)
             run.clock.charge("load", backbone.load_seconds)
+            self._backbone = backbone
+            backbone.check_untouched()
             self._tokens.tokens(task.train, task.kind, backbone, _max_length(task, backbone))
         run.doing = "warming up"
         with run.clock.phase("warmup"):

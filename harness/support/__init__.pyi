@@ -18,6 +18,7 @@ from .errors import HarnessError as HarnessError
 from .errors import MissingResourceError as MissingResourceError
 from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import OutOfTimeError as OutOfTimeError
+from .errors import SmallerBatchesError as SmallerBatchesError
 from .errors import StoreError as StoreError
 from .errors import UnsupportedError as UnsupportedError
 from .errors import UsageError as UsageError

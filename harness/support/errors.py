@@ -49,6 +49,10 @@ class OutOfMemoryError(HarnessError):
     """The cell exceeded its budget's `peak_memory_bytes`, or the device or the host ran out of memory."""
 
 
+class SmallerBatchesError(HarnessError):
+    """Batches of a cell were halved after some of its rows were encoded; it starts again, in one shape."""
+
+
 class DeviceFailedError(HarnessError):
     """The accelerator has failed, and this process can run nothing more on it."""
 

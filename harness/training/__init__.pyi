@@ -1,5 +1,4 @@
 from .adapter import WithAdapter as WithAdapter
-from .attention import Attention as Attention
 from .attention import set_attention as set_attention
 from .batches import Batch as Batch
 from .batches import Batches as Batches

@@ -168,7 +168,11 @@ def run(patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
                         method = case.rpartition("/")[2]
                         found = run_cell(worker, task, files, method)
                         if found is not None:
-                            yield {"case": case, "seconds": time.perf_counter() - began, **summary(*found, most_left(files, method))}
+                            yield {
+                                "case": case,
+                                "seconds": time.perf_counter() - began,
+                                **summary(*found, most_left(files, method)),
+                            }
 
 
 def library_bytes() -> int:

@@ -1,0 +1,42 @@
+"""The fitted model of methods that train inside the transformer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from harness.measure import PrecisionPolicy
+from harness.methods._gradient import trained_tensors
+from harness.methods._modules import count_parameter
+from harness.methods.base import Fitted
+from harness.methods.bench import Bench
+from harness.tasks import Answers, Rows
+
+if TYPE_CHECKING:
+    from harness.training import AdaptedModel
+
+
+class FittedModel(Fitted):
+    """A fitted transformer with its head."""
+
+    def __init__(self, model: AdaptedModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
+        self.model = model
+        self._precision = precision
+        self._seed = seed
+        self._reserved_tokens = reserved_tokens
+        self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
+        self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    def predict(self, rows: Rows, bench: Bench) -> Answers:
+        """Return the model's answers for the rows."""
+        precision = bench.precision(self._precision)
+        return bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the trained parameters by their names in the model."""
+        return trained_tensors(self.model)
+
+    def state(self) -> dict[str, Any]:
+        """Return the seed, which restores values that are drawn and never trained."""
+        return {"seed": self._seed}
