@@ -55,8 +55,18 @@ def how(row: PlanRow, memory_bytes: float) -> str:
     ],
 )
 def test_the_table_of_cards_is_what_a_plan_says(model: str, card: str, tickets: pd.DataFrame) -> None:
-    asked = {"backbone": SHAPES[model], "device": "cuda", "device_memory": card, "methods": METHODS}
-    plan = harness.plan(data=tickets, text="body", label="queue", max_length=256, sizes=["256"], seeds=[0], **asked)
+    plan = harness.plan(
+        data=tickets,
+        text="body",
+        label="queue",
+        max_length=256,
+        sizes=["256"],
+        seeds=[0],
+        methods=METHODS,
+        backbone=SHAPES[model],
+        device="cuda",
+        device_memory=card,
+    )
     assert [row.unsupported for row in plan.rows] == [None] * len(METHODS)
     for method, row in zip(METHODS, plan.rows, strict=True):
         needed, *cards = stated()[model, method]

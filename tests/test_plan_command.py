@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import harness
 from harness.backbones.locate import BackboneFiles
+from harness.methods._bitsandbytes import why_no_bitsandbytes
 from tests.commands import run_apart, run_cli
 from tests.toys import write_toy_table
 
@@ -79,7 +83,9 @@ def test_a_plan_for_a_device_that_is_not_here_says_what_fits_and_in_which_form(f
     asked += ["--backbone", "llama-3.1-8b-like", "--device-memory", "20GB"]
     said = " ".join(run_cli("plan", *asked, "--memory", cwd=folder).split())
     assert "on a CUDA device with 20 GB of memory (assumed)" in said
-    assert "shared" in said
+    assert "shared weights" in said
+    assert "keys and values" not in said  # parts that no method has are left out
+    assert "GiB" not in said
     assert "full (no form of it fits)" in said
     code, printed, _ = run_apart("plan", *asked, "--json", cwd=folder)
     assert code == 0
@@ -98,3 +104,24 @@ def test_a_plan_for_a_device_that_is_not_here_says_what_fits_and_in_which_form(f
     }
     refused = run_cli("plan", *asked[:-2], cwd=folder, code=2)
     assert "--device-memory 24GB" in " ".join(refused.split())
+
+
+def test_a_plan_for_another_machine_does_not_ask_for_its_packages_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.metadata.version
+
+    def missing(name: str) -> str:
+        if name == "bitsandbytes":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    asked: dict[str, Any] = {"data": str(folder / "tickets.csv"), "methods": ["qlora"], "sizes": ["64"], "seeds": [0]}
+    asked |= {"backbone": "llama-3.2-1b-like", "device": "cuda", "device_memory": "24GB"}
+    there = harness.plan(**asked)
+    assert there.n_unsupported == 0
+    assert "needed there: 'qlora' needs the package bitsandbytes" in there.notes[0]
+    here = why_no_bitsandbytes("'qlora'")
+    assert here is not None
+    assert "pip install" in here

@@ -392,7 +392,6 @@ def _check_time(run: Attempt) -> None:
 def _check_memory(cost: Cost, limit: int | None) -> None:
     needed, shared = cost.memory_bytes, cost.shared_weights_bytes or 0
     if limit is not None and needed is not None and needed > limit:
-        of_which = f", {shared:,} of them for weights that cells share," if shared else ""
-        raise OutOfMemoryError(
-            f"The cell needed {needed:,} bytes{of_which} above the baseline; its budget is {limit:,}."
-        )
+        parts = f" ({needed - shared:,} above the baseline, {shared:,} for weights that cells share)" if shared else ""
+        what = parts or " above the baseline"
+        raise OutOfMemoryError(f"The cell needed {needed:,} bytes{what}; its budget is {limit:,}.")
