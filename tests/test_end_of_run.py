@@ -74,7 +74,7 @@ def test_the_end_of_a_run_holds_the_predictions_of_few_records(
     prepared = Prepared("quickstart", (), {}, {}, device)  # type: ignore[arg-type]
     workers = MagicMock(remarks=[], device=device)
     workers.__enter__.return_value = workers
-    monkeypatch.setattr(schedule, "prepare_plan", lambda *_: prepared)
+    monkeypatch.setattr(schedule, "prepare_plan", lambda *_, **__: prepared)
     monkeypatch.setattr(schedule, "run_cells", lambda *_: RunOutcome(ids, 0, 0))
     monkeypatch.setattr(schedule, "LocalWorkers", lambda *_, **__: workers)
     result = run("quickstart", store=path, reports=None, progress=False)

@@ -60,7 +60,7 @@ def test_the_table_of_cards_is_what_a_plan_says(model: str, card: str, tickets: 
         text="body",
         label="queue",
         max_length=256,
-        sizes=["256"],
+        sizes=["128"],
         seeds=[0],
         methods=METHODS,
         backbone=SHAPES[model],

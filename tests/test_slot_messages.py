@@ -19,6 +19,7 @@ from harness.schedule import worker_process
 from harness.schedule.local import LocalSlot
 from harness.schedule.local_process import LocalProcess
 from harness.schedule.messages import Alive, Begun, Done, Ready, Stopped
+from harness.schedule.shares import Share
 from harness.schedule.slot import Limits
 from harness.support.errors import UsageError
 from harness.tasks import Task
@@ -60,7 +61,7 @@ def record_of(job: Job) -> Record:
 
 @pytest.fixture
 def slot() -> tuple[LocalSlot, Process]:
-    made = LocalSlot("cpu", None, 1, Limits(), threading.Event())
+    made = LocalSlot(Share("cpu"), None, Limits(), threading.Event())
     made._process = process = Process()
     return made, process
 
