@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.backbones import BackboneFiles, locate_backbone, write_shape
+from harness.cost.closed_form import amount
 from harness.measure import Device
 from harness.methods import methods
 from harness.records import Budget, Record
@@ -61,13 +62,16 @@ def few_texts(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A classification task of a few long texts."""
     folder = tmp_path_factory.mktemp("texts")
     kind = kinds.get("classification")
-    train, test = ([{**row, "text": " ".join([row["text"]] * 40)} for row in made_up_rows(kind, n)] for n in (24, 4))
-    words = ("good", "work", "time")  # the shape's tokenizer knows common words alone
-    return kind.prepare(task_spec(kind, folder, train, test, max_length=128, label_words=words), None)
+    words = dict(zip(sorted({row["label"] for row in made_up_rows(kind, 24)}), ("good", "work", "time"), strict=True))
+    train, test = (  # the shape's tokenizer knows common words alone
+        [{"text": " ".join([row["text"]] * 40), "label": words[row["label"]]} for row in made_up_rows(kind, n)]
+        for n in (24, 4)
+    )
+    return kind.prepare(task_spec(kind, folder, train, test, max_length=128), None)
 
 
-def show(name: str, record: Record, n_parameters: int) -> float:
-    """Print and return the bytes a frozen parameter that a cell needs, wherever they lie."""
+def show(name: str, record: Record, n_parameters: int, expected: float) -> float:
+    """Print and return the bytes a frozen parameter that a cell needs; `expected` is the sum by arithmetic."""
     cost = record.cost
     assert record.status == "ok", record.error
     assert cost.weights_bytes is not None
@@ -77,7 +81,7 @@ def show(name: str, record: Record, n_parameters: int) -> float:
     print(
         f"\n{name}: needs {needed / GIB:.2f} GiB = {needed / n_parameters:.2f} bytes a parameter; weights "
         f"{cost.weights_bytes / GIB:.2f}, shared {cost.shared_weights_bytes / GIB:.2f}, "
-        f"peak above the baseline {cost.peak_rss_above_baseline_bytes / GIB:.2f} GiB"
+        f"peak above the baseline {cost.peak_rss_above_baseline_bytes / GIB:.2f}; by arithmetic {expected / GIB:.2f} GiB"
     )
     return needed / n_parameters
 
@@ -99,7 +103,8 @@ def test_frozen_methods_of_a_billion_parameters(billion: BackboneFiles, few_text
         budget = Budget(steps=2) if "min_steps" in given else Budget()
         planned = plan_cell(few_texts, billion, method, size="6", budget=budget)
         record = worker.run(Job(planned, billion, "tests", hurried=True), few_texts)  # counting takes minutes
-        found[name] = show(name, record, n_parameters)
+        expected = amount(planned, few_texts, billion, cpu).peak_bytes
+        found[name] = show(name, record, n_parameters, expected)
     assert found["lora"] <= 2.6, "bytes a frozen parameter, with activations of 128 tokens"
 
 
