@@ -81,7 +81,8 @@ def show(name: str, record: Record, n_parameters: int, expected: float) -> float
     print(
         f"\n{name}: needs {needed / GIB:.2f} GiB = {needed / n_parameters:.2f} bytes a parameter; weights "
         f"{cost.weights_bytes / GIB:.2f}, shared {cost.shared_weights_bytes / GIB:.2f}, "
-        f"peak above the baseline {cost.peak_rss_above_baseline_bytes / GIB:.2f}; by arithmetic {expected / GIB:.2f} GiB"
+        f"peak above the baseline {cost.peak_rss_above_baseline_bytes / GIB:.2f} GiB; "
+        f"needed by arithmetic {expected / GIB:.2f} GiB"
     )
     return needed / n_parameters
 
