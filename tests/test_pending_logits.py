@@ -271,7 +271,7 @@ def wide(n_tokens: int) -> GenerativeModel:
 
 @pytest.mark.parametrize("work", ["train", "validate", "score"])
 def test_logits_never_exceed_the_bound(work: str, cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the sizes of all tensors that are made: none holds more places of the vocabulary than the bound."""
+    """No tensor that is made holds more places of the vocabulary than the bound."""
     n_tokens, n_places = 5000, 64
     model = wide(n_tokens)
     if work == "train":

@@ -296,7 +296,7 @@ class FineTuning(GradientMethod):
                         model,
                         batches,
                         bench,
-                        forward=self._forward(model, inputs, bench),
+                        forward=self._forward(model, inputs, bench, compiled=bool(blocks)),
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
@@ -314,12 +314,13 @@ class FineTuning(GradientMethod):
 
     def _compiling_pays(self, model: AdaptedModel, batches: Batches, inputs: Inputs, bench: Bench) -> bool:
         """Return whether the fit is long enough for compiling; its first batches are timed for it, as warm-up."""
-        from harness.training import compiling_pays, seconds_of_step
+        from harness.training import compiling_pays, seconds_of_step, warm_up_steps
 
         with bench.clock.phase("warmup"):
             precision = bench.precision(self.precision)
+            forward, loss = inputs.forward, bench.form.loss
             seconds = seconds_of_step(
-                model, batches, inputs.forward, bench.form.loss, self.accumulation, bench.device, precision
+                lambda: warm_up_steps(model, batches, forward, loss, self.accumulation, bench.device, precision)
             )
         steps = bench.progress(self.default_steps(len(batches)), len(batches)).step_limit
         pays = compiling_pays(seconds, steps, bench.budget.train_seconds)
@@ -327,11 +328,13 @@ class FineTuning(GradientMethod):
         bench.ledger.remarks["compile"] = f"{said}: {steps:,} steps at most, of {seconds:.2g} s before compiling"
         return pays
 
-    def _forward(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Callable[[Batch], torch.Tensor]:
+    def _forward(
+        self, model: AdaptedModel, inputs: Inputs, bench: Bench, *, compiled: bool
+    ) -> Callable[[Batch], torch.Tensor]:
         """Return the forward pass of training; on a CPU, lean models keep its tensors apart from the heap."""
         from harness.training import is_lean, keeping_apart
 
-        if bench.device.kind != "cpu" or self.compile or self.gradient_checkpointing or not is_lean(model):
+        if bench.device.kind != "cpu" or compiled or self.gradient_checkpointing or not is_lean(model):
             return inputs.forward
         return keeping_apart(inputs.forward, [*model.parameters(), *model.buffers()])
 

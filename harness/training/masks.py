@@ -1,7 +1,7 @@
 """Masks that transformers would look into on the device are decided on the host.
 
-Whoever looks into a mask waits until the device has done all its work so far. The harness pads on the right, and knows
-the lengths. So there is no need to look:
+Code that looks into a mask waits until the device has done all its work so far. The harness pads on the right, and
+knows the lengths. So there is no need to look:
 
 - Causal attention never looks to the right. No real token sees padding, with or without a mask. Without one, torch
   runs its flash kernels.

@@ -69,19 +69,15 @@ def warm_up_steps(
     return len(chosen)
 
 
-def seconds_of_step(
-    model: nn.Module,
-    batches: Batches,
-    forward: Callable[[Batch], torch.Tensor],
-    loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
-    accumulation: int,
-    device: Device,
-    precision: Precision,
-) -> float:
-    """Return the seconds of a step, without the optimiser's, after kernels have been chosen; see `warm_up_steps`."""
-    warm_up_steps(model, batches, forward, loss, accumulation, device, precision)
+def seconds_of_step(warm_up: Callable[[], int]) -> float:
+    """Return the seconds of a step, without the optimiser's, after kernels have been chosen.
+
+    Args:
+        warm_up: runs a few batches and returns their number (`warm_up_steps`).
+    """
+    warm_up()
     began = time.perf_counter()
-    n_steps = warm_up_steps(model, batches, forward, loss, accumulation, device, precision)
+    n_steps = warm_up()
     return (time.perf_counter() - began) / n_steps
 
 

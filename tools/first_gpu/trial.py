@@ -1,4 +1,4 @@
-"""What the stages share: the device, shapes, cells, and where figures go."""
+"""Parts that the stages share: the device, shapes, cells, and where figures go."""
 
 from __future__ import annotations
 
