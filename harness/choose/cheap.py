@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -44,14 +43,14 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
     """
     cheap = [candidate for candidate in search.entrants if candidate.is_cheap]
     cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
-    stop = time.monotonic() + _SHARE_FOR_CHEAP * search.left
+    stop = search.now() + _SHARE_FOR_CHEAP * search.left
     n_train: int | None = None
     skipped: dict[str, list[str]] = {}
     for fold in range(len(search.folds)):
         if fold and _seconds_again(search, fold - 1) > _SHARE_FOR_FOLD * search.left:
             return  # the other methods make better use of the time
         for candidate in cheap:
-            if candidate.label in search.out or time.monotonic() > stop:
+            if candidate.label in search.out or search.now() > stop:
                 continue
             if fold == 0 and (why := _why_skip(search, candidate)):
                 search.out[candidate.label] = f"was skipped: {why}"

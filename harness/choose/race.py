@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Final
 
 import numpy as np
@@ -43,7 +42,7 @@ def run_race(search: Search) -> None:
         return
     left -= last
     n_rungs = _rungs(len(trained))
-    stop = time.monotonic() + left
+    stop = search.now() + left
     least = max(SHORTEST_FIT_SECONDS, _LEAST_SHARE * last)
     n_folds = len(search.folds)
     search.say(
@@ -51,14 +50,14 @@ def run_race(search: Search) -> None:
         f"{describe_duration(left)}"
     )
     for rung in range(n_rungs):
-        until = time.monotonic() + (stop - time.monotonic()) / (n_rungs - rung)
+        until = search.now() + (stop - search.now()) / (n_rungs - rung)
         for i, candidate in enumerate(trained):
-            slice_ = max(least, (until - time.monotonic()) / (len(trained) - i) - search.overhead)
-            if time.monotonic() + slice_ + search.overhead > stop + 0.1 * left:
+            slice_ = max(least, (until - search.now()) / (len(trained) - i) - search.overhead)
+            if search.now() + slice_ + search.overhead > stop + 0.1 * left:
                 search.say(f"{candidate.label}: no time left in the race")
                 continue
             _fit(search, candidate, rung % n_folds, slice_, stop)
-        last_seconds = search.end - max(stop, time.monotonic()) - predict_seconds - search.overhead
+        last_seconds = search.end - max(stop, search.now()) - predict_seconds - search.overhead
         trained = _better_half(search, [c for c in trained if c.label not in search.out], last_seconds)
         if len(trained) < 2 and n_folds == 1:
             return

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from harness.backbones import BackboneFiles
 from harness.cost import LIGHT_STEP_SECONDS, Estimate, Estimator
@@ -25,6 +25,25 @@ _SUITE: Final = "choose"
 """Label of the records."""
 
 _POLL_SECONDS = 0.2
+
+
+class Runs(Protocol):
+    """Plans, estimates and runs the cells of a search: for real (`Runner`), or from recorded fits."""
+
+    def now(self) -> float:
+        """Return the time on the search's clock, in seconds."""
+
+    def plan(self, task: Task, method: Method, n_train: int | None = None, budget: Budget | None = None) -> PlannedCell:
+        """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
+
+    def estimate(self, planned: PlannedCell) -> Estimate:
+        """Return the expected cost of a cell, from all that has run so far."""
+
+    def light_seconds(self, planned: PlannedCell) -> float:
+        """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
+
+    def run(self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None) -> Record | None:
+        """Run a cell and return its record; None where it had not ended by `until` on the search's clock."""
 
 
 class Runner:
@@ -48,6 +67,10 @@ class Runner:
         self.device = workers.device
         backbones = {} if files is None else dict.fromkeys(tasks, files)
         self._estimator = Estimator(tasks, backbones, self.device)
+
+    def now(self) -> float:
+        """Return the time by `time.monotonic`."""
+        return time.monotonic()
 
     def plan(self, task: Task, method: Method, n_train: int | None = None, budget: Budget | None = None) -> PlannedCell:
         """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
@@ -84,7 +107,7 @@ class Runner:
         files = self._files if planned.cell.backbone is not None else None
         job = Job(planned, files, _SUITE, attempt, save_to, hurried=True)
         self._workers.start(job, task)
-        while (left := until - time.monotonic()) > 0:
+        while (left := until - self.now()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):
                 if isinstance(event, Done):
                     return self._keep(event.record, planned, store=not is_recorded)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from harness.choose.candidates import Belief, Candidate
-from harness.choose.runner import Runner
+from harness.choose.runner import Runs
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
 from harness.forecast import SEED_NOISE, Doubles, logit_variance
 from harness.records import Budget
@@ -43,7 +42,7 @@ class Search:
         folds: tasks whose test rows are validation rows.
         entrants: methods that may win.
         belief: expected scores, from other tasks and from the fits so far.
-        end: deadline by `time.monotonic`; the last fit and its prediction end before it.
+        end: deadline on the clock of `runner`; the last fit and its prediction end before it.
         most_bytes: limit on the memory of a fit; None is no limit.
         say: called with each line of the reasoning.
 
@@ -54,7 +53,7 @@ class Search:
         overhead: seconds of a fit outside its training.
     """
 
-    runner: Runner
+    runner: Runs
     task: Task
     folds: Sequence[Task]
     entrants: list[Candidate]
@@ -67,10 +66,14 @@ class Search:
     out: dict[str, str] = field(default_factory=dict)
     overhead: float = STARTING_SECONDS
 
+    def now(self) -> float:
+        """Return the time on the clock of the runs, in seconds."""
+        return self.runner.now()
+
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.end - time.monotonic()
+        return self.end - self.now()
 
     @property
     def n_rows(self) -> int:
@@ -98,9 +101,9 @@ class Search:
         """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result."""
         task = self.folds[fold]
         planned = self.runner.plan(task, candidate.method, n, self.budget(seconds))
-        began = time.monotonic()
+        began = self.now()
         record = self.runner.run(planned, task, until)
-        took = time.monotonic() - began
+        took = self.now() - began
         if record is None:
             self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
             self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)
