@@ -65,8 +65,7 @@ class Runner:
         self._claims = claims
         self._files = files
         self.device = workers.device
-        backbones = {} if files is None else dict.fromkeys(tasks, files)
-        self._estimator = Estimator(tasks, backbones, self.device)
+        self._estimator = Estimator(tasks, self.device)
 
     def now(self) -> float:
         """Return the time by `time.monotonic`."""
@@ -76,7 +75,7 @@ class Runner:
         """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
         (planned,) = plan_cells(
             tasks=[task],
-            backbones={} if self._files is None else {task.name: self._files},
+            backbones={} if self._files is None else {task.name: (self._files,)},
             methods=[method],
             sizes=[Size(n_train)],
             seeds=[0],
