@@ -2,6 +2,13 @@ from .budgets import parse_bytes as parse_bytes
 from .canonical import canonical_of as canonical_of
 from .canonical import encode as encode
 from .canonical import fields_of as fields_of
+from .encoders import PRETRAININGS as PRETRAININGS
+from .encoders import EncoderFacts as EncoderFacts
+from .encoders import Pretraining as Pretraining
+from .encoders import PublishedEncoder as PublishedEncoder
+from .encoders import PublishedResult as PublishedResult
+from .encoders import finite_tokens as finite_tokens
+from .encoders import pretraining_of as pretraining_of
 from .facts import ROLES as ROLES
 from .facts import TRAINS_INSIDE as TRAINS_INSIDE
 from .facts import Facts as Facts
