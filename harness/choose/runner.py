@@ -51,7 +51,14 @@ class Runs(Protocol):
         """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
 
     def run(
-        self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None, *, must_save: bool = True
+        self,
+        planned: PlannedCell,
+        task: Task,
+        until: float,
+        save_to: Path | None = None,
+        *,
+        must_save: bool = True,
+        is_kept: bool = True,
     ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` on the search's clock.
 
@@ -61,6 +68,7 @@ class Runs(Protocol):
             until: time after which it is stopped.
             save_to: folder for the fitted model; None saves none.
             must_save: whether a cell with a record is run again to have its model; if not, the folder may be missing.
+            is_kept: whether the record is kept; its score says nothing where test rows were trained on.
         """
 
 
@@ -124,25 +132,40 @@ class Runner:
         return self._estimator.amount(planned).light_steps * LIGHT_STEP_SECONDS
 
     def run(
-        self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None, *, must_save: bool = True
+        self,
+        planned: PlannedCell,
+        task: Task,
+        until: float,
+        save_to: Path | None = None,
+        *,
+        must_save: bool = True,
+        is_kept: bool = True,
     ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` (`time.monotonic`).
 
         A cell that was recorded before is not run again, unless its fitted method must be saved to a folder.
         """
         id_, device = planned.cell.id, self.device.name
+        if not is_kept:
+            return self._finish(planned, task, until, save_to, attempt=1, store=False)
         attempts = self._claims.claim([id_])
         is_recorded = not attempts and self._store.statuses([id_], device).get(id_) == "ok"
         if is_recorded and (save_to is None or not must_save):
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
+        return self._finish(planned, task, until, save_to, attempt=attempt, store=not is_recorded)
+
+    def _finish(
+        self, planned: PlannedCell, task: Task, until: float, save_to: Path | None, *, attempt: int, store: bool
+    ) -> Record | None:
+        """Run a cell on a worker, and return its record; None where it had not ended in time."""
         files = None if planned.cell.weights is None else self._files[planned.cell.weights]
         job = Job(planned, files, _SUITE, attempt, save_to, hurried=True)
         self._workers.start(job, task)
         while (left := until - self.now()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):
                 if isinstance(event, Done):
-                    return self._keep(event.record, planned, store=not is_recorded)
+                    return self._keep(event.record, planned, store=store)
                 if isinstance(event, Lost):
                     status: Status = "out_of_memory" if event.of_memory else "failed"
                     record = unrun(job, task, self.device, status, f"The worker {event.how}.")
@@ -150,7 +173,7 @@ class Runner:
                     record = unrun(job, task, self.device, event.status, event.why)
                 else:
                     continue
-                return self._keep(record, planned, store=not is_recorded)
+                return self._keep(record, planned, store=store)
         self._workers.close()  # the next cell starts another
         self._store.release(self._claims.owner)
         return None
