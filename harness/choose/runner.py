@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 from harness.backbones import BackboneFiles
 from harness.cost import LIGHT_STEP_SECONDS, Estimate, Estimator
 from harness.data import Size
-from harness.methods import Method
+from harness.methods import Method, Rung
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget, Record, Status
 from harness.running import Job, unrun
-from harness.schedule import Claims, Done, Executor, Lost, Stopped
+from harness.schedule import AtRung, Claims, Done, Executor, Lost, Stopped
 from harness.store import Store
 from harness.support import DuplicateError
 from harness.tasks import Task
@@ -25,6 +25,9 @@ _SUITE: Final = "choose"
 """Label of the records."""
 
 _POLL_SECONDS = 0.2
+
+RUNGS: Final = (1 / 9, 1 / 3)
+"""Shares of a fit's steps at which it is scored: a third of the fits that reach one are worth going on with."""
 
 
 class Runs(Protocol):
@@ -42,8 +45,25 @@ class Runs(Protocol):
     def light_seconds(self, planned: PlannedCell) -> float:
         """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
 
-    def run(self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None) -> Record | None:
-        """Run a cell and return its record; None where it had not ended by `until` on the search's clock."""
+    def run(
+        self,
+        planned: PlannedCell,
+        task: Task,
+        until: float,
+        save_to: Path | None = None,
+        at_rung: Callable[[Rung], bool] | None = None,
+    ) -> Record | None:
+        """Run a cell and return its record; None where it had not ended by `until` on the search's clock.
+
+        Args:
+            planned: the cell.
+            task: its task.
+            until: when it is stopped.
+            save_to: folder for the fitted method; None keeps the record only.
+            at_rung: called with the score on the test rows at each share of `RUNGS` of the steps of a fit inside the
+                transformer. Returns whether the fit goes on; one that does not ends with the status `out_of_time`.
+                None scores no rung.
+        """
 
 
 class Runner:
@@ -93,10 +113,18 @@ class Runner:
         """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
         return self._estimator.amount(planned).light_steps * LIGHT_STEP_SECONDS
 
-    def run(self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None) -> Record | None:
+    def run(
+        self,
+        planned: PlannedCell,
+        task: Task,
+        until: float,
+        save_to: Path | None = None,
+        at_rung: Callable[[Rung], bool] | None = None,
+    ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` (`time.monotonic`).
 
-        A cell that was recorded before is not run again, unless its fitted method is saved to a folder.
+        A cell that was recorded before is not run again, unless its fitted method is saved to a folder. A fit that is
+        dropped at a rung is not recorded.
         """
         id_, device = planned.cell.id, self.device.name
         attempts = self._claims.claim([id_])
@@ -105,10 +133,19 @@ class Runner:
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
         files = self._files if planned.cell.backbone is not None else None
-        job = Job(planned, files, _SUITE, attempt, save_to, hurried=True)
+        rungs = () if at_rung is None else RUNGS
+        job = Job(planned, files, _SUITE, attempt, save_to, hurried=True, rungs=rungs)
+        is_dropped = False
         self._workers.start(job, task)
         while (left := until - self.now()) > 0:
             for _, event in self._workers.events(min(_POLL_SECONDS, left)):
+                if isinstance(event, AtRung) and at_rung is not None:
+                    is_dropped = not at_rung(event.rung)
+                    self._workers.decide(job, goes_on=not is_dropped)
+                    continue
+                if isinstance(event, Done) and is_dropped:
+                    self._store.release(self._claims.owner)  # a fit that nobody saw to its end is no result
+                    return event.record
                 if isinstance(event, Done):
                     return self._keep(event.record, planned, store=not is_recorded)
                 if isinstance(event, Lost):

@@ -35,6 +35,7 @@ class Job:
         save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
         hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
             and the rate that utilisation is measured against.
+        rungs: shares of a fit's steps at which it is scored on the test rows, and may be dropped.
     """
 
     planned: PlannedCell
@@ -43,6 +44,7 @@ class Job:
     attempt: int = 1
     save_to: Path | None = None
     hurried: bool = False
+    rungs: tuple[float, ...] = ()
 
     @property
     def id(self) -> str:

@@ -331,6 +331,7 @@ class _Tuning:
             features=cast("FeatureStore", self._features),
             budget=budget,
             report=report,
+            rungs=None,
         )
 
     def _budget(self, share: Callable[[str, float], float]) -> Budget:
