@@ -165,7 +165,9 @@ def choose_within(
         )
     points = _prior(prior, files, task)
     with Claims(store, device.name) as claims:
-        runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, files)
+        runner = Runner(
+            workers, store, claims, {one.name: one for one in (task, *folds)}, [] if files is None else [files]
+        )
         search = Search(runner, task, folds, entrants, Belief(points, len(task.label_names)), end, most_bytes, say)
         say(
             f"{text.counted(len(task.train_labels), 'row')} to learn from, {folds[0].n_test:,} of them to validate on"

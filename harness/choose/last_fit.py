@@ -151,7 +151,7 @@ class LastFit:
     def _whole(self, candidate: Candidate, n_train: int | None = None) -> PlannedCell:
         """Return the cell that fits a candidate to `n_train` rows (None is all) without a limit on its time."""
         search = self._search
-        return search.runner.plan(search.task, candidate.method, n_train, search.budget())
+        return search.plan(candidate, search.task, n_train, search.budget())
 
     def _as_much_as_fits(self, candidate: Candidate) -> PlannedCell | None:
         """Return the cell that fits a cheap method to as many rows as the time allows; None where these are few."""
@@ -168,7 +168,7 @@ class LastFit:
         if seconds < SHORTEST_FIT_SECONDS / 2:
             return None
         n_train = search.readable(candidate, search.task, seconds)
-        return search.runner.plan(search.task, candidate.method, n_train, search.budget(seconds))
+        return search.plan(candidate, search.task, n_train, search.budget(seconds))
 
     def _rows(self, n: int) -> str:
         everything = self._search.n_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,8 +36,16 @@ class Runs(Protocol):
     def now(self) -> float:
         """Return the time on the search's clock, in seconds."""
 
-    def plan(self, task: Task, method: Method, n_train: int | None = None, budget: Budget | None = None) -> PlannedCell:
-        """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
+    def plan(
+        self,
+        task: Task,
+        method: Method,
+        n_train: int | None = None,
+        budget: Budget | None = None,
+        *,
+        files: BackboneFiles | None = None,
+    ) -> PlannedCell:
+        """Return a cell on `n_train` rows of a task (None is all) with seed 0, on a backbone if the method uses one."""
 
     def estimate(self, planned: PlannedCell) -> Estimate:
         """Return the expected cost of a cell, from all that has run so far."""
@@ -51,15 +59,18 @@ class Runs(Protocol):
         task: Task,
         until: float,
         save_to: Path | None = None,
+        *,
+        must_save: bool = True,
         at_rung: Callable[[Rung], bool] | None = None,
     ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` on the search's clock.
 
         Args:
-            planned: the cell.
+            planned: the cell, as `plan` made it.
             task: its task.
-            until: when it is stopped.
-            save_to: folder for the fitted method; None keeps the record only.
+            until: time after which it is stopped.
+            save_to: folder for the fitted model; None saves none.
+            must_save: whether a cell with a record is run again to have its model; if not, the folder may be missing.
             at_rung: called with the score on the test rows at each share of `RUNGS` of the steps of a fit inside the
                 transformer. Returns whether the fit goes on; one that does not ends with the status `out_of_time`.
                 None scores no rung.
@@ -74,29 +85,42 @@ class Runner:
         store: where records go.
         claims: claims of this process on the store.
         tasks: tasks by name.
-        files: the backbone; None where there is none.
+        files: the backbones.
     """
 
     def __init__(
-        self, workers: Executor, store: Store, claims: Claims, tasks: Mapping[str, Task], files: BackboneFiles | None
+        self,
+        workers: Executor,
+        store: Store,
+        claims: Claims,
+        tasks: Mapping[str, Task],
+        files: Sequence[BackboneFiles] = (),
     ) -> None:
         self._workers = workers
         self._store = store
         self._claims = claims
-        self._files = files
+        self._files = {one.fingerprint: one for one in files}
         self.device = workers.device
-        backbones = {} if files is None else dict.fromkeys(tasks, files)
+        backbones = dict.fromkeys(tasks, files[0]) if files else {}
         self._estimator = Estimator(tasks, backbones, self.device)
 
     def now(self) -> float:
         """Return the time by `time.monotonic`."""
         return time.monotonic()
 
-    def plan(self, task: Task, method: Method, n_train: int | None = None, budget: Budget | None = None) -> PlannedCell:
-        """Return a cell on `n_train` rows of a task (None is all) with seed 0."""
+    def plan(
+        self,
+        task: Task,
+        method: Method,
+        n_train: int | None = None,
+        budget: Budget | None = None,
+        *,
+        files: BackboneFiles | None = None,
+    ) -> PlannedCell:
+        """Return a cell on `n_train` rows of a task (None is all) with seed 0, on a backbone if the method uses one."""
         (planned,) = plan_cells(
             tasks=[task],
-            backbones={} if self._files is None else {task.name: self._files},
+            backbones={} if files is None else {task.name: files},
             methods=[method],
             sizes=[Size(n_train)],
             seeds=[0],
@@ -119,20 +143,22 @@ class Runner:
         task: Task,
         until: float,
         save_to: Path | None = None,
+        *,
+        must_save: bool = True,
         at_rung: Callable[[Rung], bool] | None = None,
     ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` (`time.monotonic`).
 
-        A cell that was recorded before is not run again, unless its fitted method is saved to a folder. A fit that is
-        dropped at a rung is not recorded.
+        A cell that was recorded before is not run again, unless its fitted method must be saved to a folder. A fit that
+        is dropped at a rung is not recorded.
         """
         id_, device = planned.cell.id, self.device.name
         attempts = self._claims.claim([id_])
         is_recorded = not attempts and self._store.statuses([id_], device).get(id_) == "ok"
-        if is_recorded and save_to is None:
+        if is_recorded and (save_to is None or not must_save):
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
-        files = self._files if planned.cell.backbone is not None else None
+        files = None if planned.cell.weights is None else self._files[planned.cell.weights]
         rungs = () if at_rung is None else RUNGS
         job = Job(planned, files, _SUITE, attempt, save_to, hurried=True, rungs=rungs)
         is_dropped = False

@@ -13,6 +13,7 @@ from harness.choose.candidates import Belief, Candidate
 from harness.choose.runner import Runs
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
 from harness.forecast import SEED_NOISE, Doubles, logit_variance
+from harness.planning import PlannedCell
 from harness.records import Budget
 from harness.support import describe_duration, text
 from harness.tasks import Task
@@ -100,7 +101,7 @@ class Search:
     ) -> None:
         """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result."""
         task = self.folds[fold]
-        planned = self.runner.plan(task, candidate.method, n, self.budget(seconds))
+        planned = self.plan(candidate, task, n, self.budget(seconds))
         began = self.now()
         record = self.runner.run(planned, task, until)
         took = self.now() - began
@@ -129,6 +130,12 @@ class Search:
             f"{describe_duration(took) if took >= 10 else f'{took:.1f} s'}{cut}"
         )
 
+    def plan(
+        self, candidate: Candidate, task: Task, n_train: int | None = None, budget: Budget | None = None
+    ) -> PlannedCell:
+        """Return the cell of a candidate on `n_train` rows of a task (None is all)."""
+        return self.runner.plan(task, candidate.method, n_train, budget, files=candidate.files)
+
     def budget(self, seconds: float | None = None) -> Budget:
         """Return a budget of so many seconds of training (None is no limit), within the limit on memory."""
         rounded = None if seconds is None else max(1.0, round(seconds, 1))
@@ -138,7 +145,7 @@ class Search:
         """Return the bytes that a method is expected to need if they exceed the limit; None where it fits."""
         if self.most_bytes is None:
             return None
-        needs = self.runner.estimate(self.runner.plan(self.folds[0], candidate.method)).peak_bytes
+        needs = self.runner.estimate(self.plan(candidate, self.folds[0])).peak_bytes
         return needs if needs > self.most_bytes else None
 
     def predict_seconds(self) -> float:
@@ -152,7 +159,7 @@ class Search:
 
     def uncut_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of training that a candidate's fit to all rows would take without a budget."""
-        return self.runner.estimate(self.runner.plan(self.task, candidate.method)).train_seconds
+        return self.runner.estimate(self.plan(candidate, self.task)).train_seconds
 
     def uncut(self, candidate: Candidate) -> Uncut:
         """Return a candidate's fit to all rows without a budget."""
