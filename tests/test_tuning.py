@@ -362,7 +362,7 @@ def test_every_search_space_holds_settings_that_the_method_takes(name: str) -> N
         values = space.values if isinstance(space, Choice) else (space.low, space.high)
         for value in values:
             assert cls(**{setting: value}).config()[setting] == cls(**{setting: value}).model_dump(mode="json")[setting]
-        proposals = tuning._Proposals(cls(), 0, 4)
+        proposals = Proposals(cls(), 0, 4)
         first = proposals.next()
         assert first == {own: getattr(cls(), own) for own in cls.search_space}
         proposals.learn(first, None)
