@@ -21,6 +21,7 @@ from harness.methods.majority import Majority
 from harness.methods.tfidf import Tfidf
 from harness.records.record import Budget, Cell, Record
 from harness.running import tuning
+from harness.running.proposals import Proposals
 from harness.running.worker import Worker
 from harness.support.errors import UsageError
 from harness.tasks import Rows, Task

@@ -15,7 +15,7 @@ from harness.data import Size
 from harness.methods import Method, Rung
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget, Record, Status
-from harness.running import Job, unrun
+from harness.running import HALVING, Job, unrun
 from harness.schedule import AtRung, Claims, Done, Executor, Lost, Stopped
 from harness.store import Store
 from harness.support import DuplicateError
@@ -26,8 +26,8 @@ _SUITE: Final = "choose"
 
 _POLL_SECONDS = 0.2
 
-RUNGS: Final = (1 / 9, 1 / 3)
-"""Shares of a fit's steps at which it is scored: a third of the fits that reach one are worth going on with."""
+RUNGS: Final = (1 / HALVING**2, 1 / HALVING)
+"""Shares of a fit's steps at which it is scored."""
 
 
 class Runs(Protocol):
@@ -61,6 +61,7 @@ class Runs(Protocol):
         save_to: Path | None = None,
         *,
         must_save: bool = True,
+        is_kept: bool = True,
         at_rung: Callable[[Rung], bool] | None = None,
     ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` on the search's clock.
@@ -71,6 +72,7 @@ class Runs(Protocol):
             until: time after which it is stopped.
             save_to: folder for the fitted model; None saves none.
             must_save: whether a cell with a record is run again to have its model; if not, the folder may be missing.
+            is_kept: whether the record is kept; its score says nothing where test rows were trained on.
             at_rung: called with the score on the test rows at each share of `RUNGS` of the steps of a fit inside the
                 transformer. Returns whether the fit goes on; one that does not ends with the status `out_of_time`.
                 None scores no rung.
@@ -145,6 +147,7 @@ class Runner:
         save_to: Path | None = None,
         *,
         must_save: bool = True,
+        is_kept: bool = True,
         at_rung: Callable[[Rung], bool] | None = None,
     ) -> Record | None:
         """Run a cell and return its record; None where it had not ended by `until` (`time.monotonic`).
@@ -153,11 +156,27 @@ class Runner:
         is dropped at a rung is not recorded.
         """
         id_, device = planned.cell.id, self.device.name
+        if not is_kept:
+            return self._finish(planned, task, until, save_to, None, attempt=1, store=False)
         attempts = self._claims.claim([id_])
         is_recorded = not attempts and self._store.statuses([id_], device).get(id_) == "ok"
         if is_recorded and (save_to is None or not must_save):
             return self._remember(next(iter(self._store.records(ids=[id_], device=device))), planned)
         attempt = attempts.get(id_) or self._store.next_attempt(id_, device)
+        return self._finish(planned, task, until, save_to, at_rung, attempt=attempt, store=not is_recorded)
+
+    def _finish(
+        self,
+        planned: PlannedCell,
+        task: Task,
+        until: float,
+        save_to: Path | None,
+        at_rung: Callable[[Rung], bool] | None,
+        *,
+        attempt: int,
+        store: bool,
+    ) -> Record | None:
+        """Run a cell on a worker, and return its record; None where it had not ended in time."""
         files = None if planned.cell.weights is None else self._files[planned.cell.weights]
         rungs = () if at_rung is None else RUNGS
         job = Job(planned, files, _SUITE, attempt, save_to, hurried=True, rungs=rungs)
@@ -173,7 +192,7 @@ class Runner:
                     self._store.release(self._claims.owner)  # a fit that nobody saw to its end is no result
                     return event.record
                 if isinstance(event, Done):
-                    return self._keep(event.record, planned, store=not is_recorded)
+                    return self._keep(event.record, planned, store=store)
                 if isinstance(event, Lost):
                     status: Status = "out_of_memory" if event.of_memory else "failed"
                     record = unrun(job, task, self.device, status, f"The worker {event.how}.")
@@ -181,7 +200,7 @@ class Runner:
                     record = unrun(job, task, self.device, event.status, event.why)
                 else:
                     continue
-                return self._keep(record, planned, store=not is_recorded)
+                return self._keep(record, planned, store=store)
         self._workers.close()  # the next cell starts another
         self._store.release(self._claims.owner)
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,15 +21,17 @@ from harness.choose.tried import Tried, share_of, share_of_steps
 from harness.forecast import SEED_NOISE
 from harness.methods import Choice, Method, Range, Rung
 from harness.planning import label_of
-from harness.records import Record
+from harness.records import Budget, Record
 from harness.running import Proposals
-from harness.support import describe_duration, text
+from harness.support import describe_duration
 from harness.tasks import Task
 
 _MOST_TRIALS: Final = 12
 """Maximum number of variants; half as many are drawn at random before the sampler's model proposes."""
 
 _SEED: Final = 0
+
+_USUAL_BLOCKS: Final = 12
 
 _FEW_STEPS: Final = 30.0
 """Steps per class below which the default settings train too little: see `likely_settings`."""
@@ -61,6 +63,22 @@ def search_settings(search: Search, candidate: Candidate, seconds: float) -> lis
     trials = _Trials(search, candidate, base, search.now() + min(seconds, search.left))
     trials.run()
     return trials.better()
+
+
+def tune_leader(search: Search) -> None:
+    """Search the settings of the method that is expected to do best, in the time that its last fits do not need.
+
+    The best variant takes its place among `search.entrants`.
+    """
+    known = [candidate for candidate in search.entrants if search.measured(candidate)]
+    if not known or search.favourite is not None:
+        return
+    leader = known[int(search.rivals(known, search.left).mean.argmax())]
+    if leader.is_cheap:
+        return
+    found = search_settings(search, leader, search.left - last_seconds(search, leader))
+    if found:
+        search.entrants = [found[0] if candidate is leader else candidate for candidate in search.entrants]
 
 
 def likely_settings(method: Method, n_rows: int, n_classes: int) -> list[dict[str, Any]]:
@@ -123,7 +141,6 @@ class _Trials:
         self._base = base
         self._end = end
         self._task: Task = search.folds[base.fold]
-        self._estimate = self._estimated(candidate, self._task)
         n_rows, n_classes = len(self._task.train_labels), self._task.n_strata
         self._proposals = Proposals(
             candidate.method,
@@ -169,24 +186,24 @@ class _Trials:
         found = []
         for variant, record in self._whole:
             gain = expected_gain(self._base.record, record)
-            if gain.mean > _CONFIDENCE * gain.deviation and self._fits_last(variant):
+            if gain.mean > _CONFIDENCE * gain.deviation and self._last_seconds(variant) <= self._search.left:
                 found.append((gain.mean, variant))
         found.sort(key=lambda one: -one[0])
         for mean, variant in found[:1]:
-            self._search.say(f"{variant.label} takes the place of {self._candidate.label}: {100 * mean:+.1f} points expected")
+            self._search.say(
+                f"{variant.label} takes the place of {self._candidate.label}: {100 * mean:+.1f} points expected"
+            )
         if self._whole and not found:
             self._search.say(f"{self._candidate.label} keeps its settings: no variant is better by more than chance")
         return [variant for _, variant in found]
 
     def _variant(self, settings: Mapping[str, Any]) -> Candidate | None:
         """Return the candidate with other settings; None where they do not serve the task."""
-        method = self._candidate.method
-        changed = type(method)(**{**method.config(), **settings})
-        device = self._search.runner.device_kind
-        if changed.why_not(self._task, self._candidate.files, device) is not None:
-            return None
-        variant = Candidate(changed, label_of(type(changed), changed.config()), is_cheap=False, files=self._candidate.files)
-        return variant if self._search.runner.can_run(self._search.plan(variant, self._task)) else None
+        base = self._candidate
+        method = type(base.method)(**{**base.method.config(), **settings})
+        label = label_of(type(method), method.config())
+        variant = replace(base, method=method, label=label, known_as=base.known_as or base.method)
+        return None if self._search.plan(variant, self._task).unsupported is not None else variant
 
     def _try(self, variant: Candidate, settings: Mapping[str, Any]) -> None:
         """Fit a variant up to its end, or to the rung where it is dropped."""
@@ -195,7 +212,7 @@ class _Trials:
 
         def at_rung(rung: Rung) -> bool:
             nonlocal dropped
-            dropped = not self._proposals.goes_on(len(reached), rung.score)
+            dropped = not self._proposals.goes_on(len(reached), share_of(self._task.metric, rung.score))
             reached.append(rung)
             return not dropped
 
@@ -206,32 +223,41 @@ class _Trials:
             self._whole.append((variant, record))
             self._proposals.learn(settings, self._value(record))
         else:
-            self._proposals.learn(settings, reached[-1].score if dropped else None, dropped=dropped)
+            self._proposals.learn(
+                settings, share_of(self._task.metric, reached[-1].score) if dropped else None, dropped=dropped
+            )
 
     def _value(self, record: Record) -> float:
         assert record.score is not None
         return share_of(record.score.metric, record.score.value)
 
-    def _estimated(self, candidate: Candidate, task: Task) -> float:
-        return self._search.runner.estimate(self._search.plan(candidate, task)).train_seconds
-
-    def _seconds(self, variant: Candidate, task: Task) -> float:
-        """Return the seconds of a variant's fit: the candidate's measured ones, times the ratio of both estimates."""
-        measured = self._base.record.cost.train_seconds or self._estimate
-        return measured * self._estimated(variant, task) / max(self._estimate, 1e-9)
+    def _length(self, variant: Candidate) -> float:
+        """Return the work of a variant's fit as a multiple of the candidate's."""
+        files = self._candidate.files
+        n_blocks = (None if files is None else files.n_blocks) or _USUAL_BLOCKS
+        n_train = len(self._task.train_labels)
+        works = [one.method.workload(n_train, Budget(), n_blocks) for one in (variant, self._candidate)]
+        texts = [work.encoded + work.steps * work.texts_per_step * work.passes_per_text for work in works]
+        return texts[0] / max(texts[1], 1e-9)
 
     def _has_time(self, variant: Candidate) -> bool:
-        """Return whether a variant's fit ends in time, and its last fit would after it."""
+        """Return whether a variant's fit ends in time, and its last fits would after it."""
         search = self._search
-        needs = self._seconds(variant, self._task) + search.overhead
-        if needs > self._end - search.now():
-            return False
-        last = self._seconds(variant, search.task) + search.overhead + search.predict_seconds()
-        return needs + last <= search.left
+        spent = self._base.record.cost.train_seconds or search.train_seconds(self._candidate, self._task)
+        needs = self._length(variant) * spent + search.overhead
+        return needs <= self._end - search.now() and needs + self._last_seconds(variant) <= search.left
 
-    def _fits_last(self, variant: Candidate) -> bool:
+    def _last_seconds(self, variant: Candidate) -> float:
+        """Return the seconds of a variant's last fits."""
         search = self._search
-        return self._seconds(variant, search.task) + search.overhead + search.predict_seconds() <= search.left
+        return self._length(variant) * (last_seconds(search, self._candidate) - search.overhead) + search.overhead
+
+
+def last_seconds(search: Search, candidate: Candidate) -> float:
+    """Return the seconds of a candidate's last fit, with those of a fit to all rows where there is time for it."""
+    last = search.last_seconds(candidate)
+    both = last + search.again_seconds(candidate)
+    return both if both <= search.left else last
 
 
 def rungs_of(record: Record) -> list[float]:

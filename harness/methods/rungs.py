@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from harness.measure import Phase
 from harness.methods.bench import Bench, Ledger
@@ -18,6 +18,10 @@ from harness.tasks import Answers, Rows
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+DROPPED: Final = "Dropped after"
+"""Beginning of the error of a fit that ended at a rung."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Rungs:
         with bench.clock.phase("measure"):  # waiting for the decision is nobody's time
             goes_on = self.decide(Rung(share, step, bench.clock.train_seconds, score))
         if not goes_on:
-            raise DroppedError(f"Dropped after {100 * share:.0f} % of its steps, at {score:.3f}.")
+            raise DroppedError(f"{DROPPED} {100 * share:.0f} % of its steps, at {score:.3f}.")
         return score
 
 
