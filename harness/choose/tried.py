@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from harness.choose.candidates import Candidate, Measured
@@ -22,6 +23,7 @@ class Tried:
         n_train: number of labels that the fit is worth: fewer than it was given if its budget cut it short.
         fold: position of the fold whose rows validate.
         seconds: duration by the clock.
+        folder: folder of the saved model; None where it was not saved.
     """
 
     candidate: Candidate
@@ -29,6 +31,7 @@ class Tried:
     n_train: float
     fold: int
     seconds: float
+    folder: Path | None = None
 
     @property
     def score(self) -> float | None:

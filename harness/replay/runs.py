@@ -194,7 +194,14 @@ class RecordedRuns:
         return found.method.workload(planned.cell.n_train, Budget(), 12).steps * LIGHT_STEP_SECONDS
 
     def run(
-        self, planned: PlannedCell, task: Task, until: float, save_to: Path | None = None, *, must_save: bool = True
+        self,
+        planned: PlannedCell,
+        task: Task,
+        until: float,
+        save_to: Path | None = None,
+        *,
+        must_save: bool = True,
+        is_kept: bool = True,
     ) -> Record | None:
         """Return the record of a fit with its score on validation rows, and move the clock on by its seconds.
 
@@ -262,9 +269,12 @@ class RecordedRuns:
             reading = found.features is not None
             train = (cost.fit_seconds or 0.0) if reading else train
             self._measured[found.label] = (planned.cell.n_train, train, max(0.0, spent - train) if not reading else 0.0)
-        if found.trains_inside and found.fits[0].record.cost.train_flops and train > 0:
-            whole = found.fits[0].record.cost.train_flops * steps_share(found, planned.cell.n_train)
-            self._rates.append(whole * share / train)
+        flops = found.fits[0].record.cost.train_flops or 0.0
+        encode = cost.encode_seconds or 0.0
+        if found.features is not None and encode > 0:  # the speed of reading
+            self._rates.append(flops * planned.cell.n_train / max(1, found.cell.n_train) / encode)
+        elif found.trains_inside and flops and train > 0:
+            self._rates.append(flops * steps_share(found, planned.cell.n_train) * share / train)
 
     def _predicted(self, found: Configuration, k: int, rows_share: float, steps: float) -> Ints:
         """Return the predictions of a fit for every recorded row."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.data import training_order
 from harness.features import FeatureDisk, FeatureStore, TokenStore
 from harness.measure import (
@@ -299,6 +301,8 @@ class Worker:
                 self._enter(run, "saving")
                 report("saving", None, None)
                 write_model(job.save_to, fitted, chosen, job.planned, task, bench)
+            if job.answers_to is not None:
+                np.save(job.answers_to, np.asarray(answers, dtype=np.float32))
             run.score = score
             with run.clock.phase("measure"):
                 if not job.hurried:
