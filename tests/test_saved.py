@@ -32,7 +32,7 @@ METHODS = (
 def saved(text: str, task: Task, files: BackboneFiles, device: Device, folder: Path) -> Record:
     (planned,) = plan_cells(
         tasks=[task],
-        backbones={task.name: files},
+        backbones={task.name: (files,)},
         methods=parse_methods([text]),
         sizes=[parse_size("12")],
         seeds=[3],
