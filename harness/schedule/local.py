@@ -246,9 +246,10 @@ class LocalWorkers(SlotWorkers):
         """Let the first worker load a backbone while the driver reads the data."""
         self._slots[0].warm_up().send(Preload(files))
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Return why backbones cannot be loaded, before anything is trained."""
-        return [why for files in backbones if (why := self._slots[0].check(files)) is not None]
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        """Return why backbones cannot be loaded, by their fingerprints; the first backbone is loaded last."""
+        checked = {files.fingerprint: self._slots[0].check(files) for files in reversed(backbones)}
+        return {files.fingerprint: why for files in backbones if (why := checked[files.fingerprint]) is not None}
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell on a free worker; `events` returns its result."""
