@@ -14,7 +14,7 @@ from harness.running import AttentiveClock, Job
 from harness.schedule.local_process import LocalProcess
 from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Preload, Ready, Stopped
 from harness.schedule.shares import Share, plan_shares
-from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
+from harness.schedule.slot import Limits, Slot, SlotWorkers, best_slot, over_memory
 from harness.support import UsageError
 from harness.tasks import Task
 
@@ -253,7 +253,8 @@ class LocalWorkers(SlotWorkers):
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell on a free worker; `events` returns its result."""
-        next(slot for slot in self._usable() if slot.job is None).start(job, task, self._attention.look())
+        free = [slot for slot in self._usable() if slot.job is None]
+        best_slot(free, job).start(job, task, self._attention.look())
 
     def close(self) -> None:
         """End all workers now; the cells that they were running are lost."""

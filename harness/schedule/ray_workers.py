@@ -20,7 +20,7 @@ from harness.schedule.messages import Event
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_slot import PAUSE_SECONDS, RaySlot
-from harness.schedule.slot import Limits, SlotWorkers
+from harness.schedule.slot import Limits, SlotWorkers, best_slot
 from harness.support import UsageError
 from harness.tasks import Task
 
@@ -187,9 +187,9 @@ class RayWorkers(SlotWorkers):
                 )
 
     def _hand_out(self) -> None:
-        for slot in self._slots:
-            if self._waiting and slot.is_ready and slot.job is None:
-                slot.start(*self._waiting.popleft(), self._attention.look())
+        while self._waiting and (free := [slot for slot in self._slots if slot.is_ready and slot.job is None]):
+            job, task = self._waiting.popleft()
+            best_slot(free, job).start(job, task, self._attention.look())
 
     def _look(self, timeout: float) -> list[tuple[Job, Event]]:
         """Wait for a message, take in all that have come, and give cells to free actors."""
