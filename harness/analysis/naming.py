@@ -101,7 +101,10 @@ def _short_backbones(by_table: Collection[set[_Backbone]]) -> dict[_Backbone, st
     }
     taken: Counter[str] = Counter()
     owners: dict[str, object] = {}
-    for backbone, shown in made.items():  # names that differ in invisible characters only, or fingerprints that start alike
+    for (
+        backbone,
+        shown,
+    ) in made.items():  # names that differ in invisible characters only, or fingerprints that start alike
         owner = backbone if backbone[0] in twice else backbone[0]
         if owners.setdefault(shown, owner) != owner:
             taken[shown] += 1
