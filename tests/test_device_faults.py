@@ -145,7 +145,7 @@ def test_choose_goes_on_after_a_device_side_error(
         Store.open(tmp_path / "store.sqlite") as store,
         Claims(store, cpu.name, retry_failed=False) as claims,
     ):
-        runner = Runner(workers, store, claims, {toy.name: toy}, None)
+        runner = Runner(workers, store, claims, {toy.name: toy})
         until = time.monotonic() + 60
         check([record for planned in cells if (record := runner.run(planned, toy, until)) is not None])
 

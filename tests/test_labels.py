@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records.labels import MAX_LABEL, configuration_label, configuration_names, variants
+from harness.records.labels import (
+    MAX_LABEL,
+    configuration_label,
+    configuration_names,
+    short_backbones,
+    variants,
+)
 from harness.records.record import Cell
 from harness.records.upgrade import facts_of
 from harness.report.tables import comparison
@@ -126,3 +132,36 @@ def test_a_plan_names_configurations_as_briefly() -> None:
     assert one != two
     assert one.startswith("lora[n=1, rank=4, +1] #")
     assert max(len(one), len(two)) <= MAX_LABEL
+
+
+L6, MPNET = "sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-mpnet-base-v2"
+
+
+def test_short_names_of_backbones_leave_out_the_owner_where_no_other_name_ends_alike() -> None:
+    assert short_backbones([(L6, "aa"), (MPNET, "bb"), (L6, "aa")]) == {
+        (L6, "aa"): "all-MiniLM-L6-v2", (L6, None): "all-MiniLM-L6-v2",
+        (MPNET, "bb"): "all-mpnet-base-v2", (MPNET, None): "all-mpnet-base-v2",
+    }  # fmt: skip
+    other = "someone/all-MiniLM-L6-v2"
+    alike = short_backbones([(L6, "aa"), (other, "cc"), (MPNET, "bb")])
+    assert [alike[L6, "aa"], alike[other, "cc"], alike[MPNET, "bb"]] == [L6, other, "all-mpnet-base-v2"]
+    assert short_backbones([("local:bert", "aa"), ("google/bert", "bb")]) == {
+        ("local:bert", "aa"): "local:bert", ("local:bert", None): "local:bert",
+        ("google/bert", "bb"): "bert", ("google/bert", None): "bert",
+    }  # fmt: skip
+    assert short_backbones([]) == {}
+
+
+def test_backbones_of_one_name_are_told_apart_by_their_files() -> None:
+    named = short_backbones([("local:model", "3fa9c1"), ("local:model", "77b1d0"), (L6, None)])
+    assert named["local:model", "3fa9c1"] == "local:model #3fa9"
+    assert named["local:model", "77b1d0"] == "local:model #77b1"
+    assert named[L6, None] == "all-MiniLM-L6-v2"
+    close = short_backbones([("local:model", "3fa9c1"), ("local:model", "3fa9c2")])
+    assert close["local:model", "3fa9c1"] == "local:model #3fa9c1"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a/x", "b/x", "x", "c/y", "local:x"]), st.sampled_from(["aa1", "aa2"]))))
+def test_short_names_of_different_backbones_never_agree(pairs: list[tuple[str, str | None]]) -> None:
+    named = short_backbones(pairs)
+    assert len({named[pair] for pair in pairs}) == len(set(pairs))

@@ -50,12 +50,14 @@ class Candidate:
         label: for messages.
         is_cheap: whether a fit takes no steps inside the transformer: nothing, or features that all such share.
         known_as: the configuration of which it is a quicker form, and whose measurements speak for it; None is itself.
+        files: its backbone; None where it uses none.
     """
 
     method: Method
     label: str
     is_cheap: bool
     known_as: Method | None = None
+    files: BackboneFiles | None = None
 
     def is_measured_by(self, point: Point) -> bool:
         """Whether a point is of this configuration; settings that the point leaves out had their defaults."""
@@ -100,7 +102,8 @@ def find_candidates(
         if (method.serves and files is None) or method.why_not(task, needed, device) is not None:
             continue
         work = method.workload(100, Budget(), 12)
-        found.append(Candidate(method, label_of(type(method), method.config()), work.texts_per_step == 0, known_as))
+        label = label_of(type(method), method.config())
+        found.append(Candidate(method, label, work.texts_per_step == 0, known_as, needed))
     return found
 
 

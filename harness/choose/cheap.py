@@ -106,7 +106,7 @@ def _seconds_on_features(search: Search, candidate: Candidate) -> float:
 
     A method without a network is assumed to take as long as the slowest logistic regression so far.
     """
-    light = search.runner.light_seconds(search.runner.plan(search.folds[0], candidate.method))
+    light = search.runner.light_seconds(search.plan(candidate, search.folds[0]))
     if light:
         return light
     costs = [t.record.cost for t in search.tried if t.candidate.method.serves and not t.record.curve]
@@ -147,7 +147,7 @@ def _affordable_words(search: Search, candidate: Candidate, task: Task, *, is_sa
 def _affordable_rows(search: Search, candidate: Candidate) -> int:
     """Return how many training rows can be encoded beside the validation rows; 0 where these are too few."""
     task = search.folds[0]
-    needed = search.runner.estimate(search.runner.plan(task, candidate.method)).seconds
+    needed = search.runner.estimate(search.plan(candidate, task)).seconds
     share = _SHARE_FOR_FEATURES if search.tried else _SHARE_FOR_CHEAP  # any model is better than none
     allowed = share * (search.left - _FIRST_READING_SECONDS)
     if needed <= allowed:

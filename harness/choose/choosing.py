@@ -1,4 +1,4 @@
-"""Choose a method for a user's own data within a time: split, race, fit the winner on everything, score it once."""
+"""Choose a method for a user's own data within a time: split, try, fit the winner, score it once, fit it again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis import tidy_frame
-from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
+from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
 from harness.choose.cheap import try_cheap_methods
 from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
-from harness.choose.folds import validation_cap, validation_folds
+from harness.choose.folds import validation_cap, validation_folds, with_test_rows
 from harness.choose.last_fit import LastFit, why_not_the_best
-from harness.choose.race import run_race
 from harness.choose.runner import Runner
 from harness.choose.search import Search
+from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried
+from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
@@ -53,13 +54,14 @@ class Chosen:
 
     Attributes:
         method: label of the winner.
-        score: score of the saved model on test rows that no decision has seen.
-        record: record of the fit that was saved.
+        score: score on test rows that no decision has seen, of the model that was fitted to all other rows.
+        record: record of the fit that was scored.
         folder: folder of the saved model.
         tried: all fits on validation rows.
         seconds: duration of the search, from `began`.
         why: reason why another method is saved than the one that validated best; None where it is that one.
-        evaluation: where the saved model is wrong on the test rows.
+        evaluation: where the scored model is wrong on the test rows.
+        refit: whether the saved model was fitted anew, to the test rows too, after the score was taken.
     """
 
     method: str
@@ -70,6 +72,7 @@ class Chosen:
     seconds: float
     why: str | None = None
     evaluation: Evaluation | None = field(default=None, repr=False)
+    refit: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
@@ -79,6 +82,7 @@ class Chosen:
             "folder": self.folder,
             "seconds": self.seconds,
             "why": self.why,
+            "refit": self.refit,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "tried": [
                 {
@@ -124,12 +128,14 @@ def choose_within(
     methods: Sequence[Method] | None = None,
     most_bytes: int | None = None,
     prior: Callable[[], list[Record]] | None = None,
+    refit: bool = True,
+    settings: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
 
     No decision uses the test rows: methods are compared on folds of the training rows. The winner is fitted on all
-    training rows and scored once on the test rows.
+    training rows and scored once on the test rows. If there is time, it is then fitted to all rows and saved.
 
     Args:
         task: the prepared task.
@@ -142,6 +148,8 @@ def choose_within(
         methods: methods that may win; None is all that learn from labels.
         most_bytes: limit on the memory of a fit; None is no limit.
         prior: returns records of other tasks, from which scores are predicted.
+        refit: whether the saved model is fitted to held-out test rows too, after they scored it, if there is time.
+        settings: whether other settings of the best method are tried, where there is time for it.
         say: called with each line of the reasoning.
 
     Raises:
@@ -165,28 +173,52 @@ def choose_within(
         )
     points = _prior(prior, files, task)
     with Claims(store, device.name) as claims:
-        runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, files)
+        runner = Runner(
+            workers, store, claims, {one.name: one for one in (task, *folds)}, [] if files is None else [files]
+        )
         search = Search(runner, task, folds, entrants, Belief(points, len(task.label_names)), end, most_bytes, say)
+        if refit and task.provenance.get("held_out"):  # rows that the user gave to test on stay test rows
+            search.everything = with_test_rows(task)
         say(
             f"{text.counted(len(task.train_labels), 'row')} to learn from, {folds[0].n_test:,} of them to validate on"
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
             + f"; {text.counted(task.n_test, 'test row')} that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            last = LastFit(search, Path(aside), _GRACE * within)
-            # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
-            try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
-            last.make_sure()
-            if any(not candidate.is_cheap for candidate in entrants):
-                run_race(search)
-            record, winner = last.fit(folder)
+            search.tries_settings = settings
+            record, winner, last = search_within(search, Path(aside), folder, within)
+            refitted = last.again(winner, record, folder) is not None
     assert record.score is not None
     why = why_not_the_best(winner.label, search.tried, last.expected, last.missed, task.metric)
     found = evaluate(record, task)
     took = time.monotonic() - began
-    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), took, why, found)
+    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), took, why, found, refitted)
     _write_card(chosen, task)
     return chosen
+
+
+def search_within(search: Search, aside: Path, folder: Path, within: float) -> tuple[Record, Candidate, LastFit]:
+    """Run all stages of a search; return the record of the fit that was saved, its method, and the last stage.
+
+    Args:
+        search: the search, with nothing tried yet.
+        aside: folder for models that may not be kept.
+        folder: folder of the saved model.
+        within: seconds of the whole search.
+
+    Raises:
+        HarnessError: nothing could be fitted; the message says why.
+    """
+    search.aside = aside
+    last = LastFit(search, aside, _GRACE * within)
+    # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
+    try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
+    last.make_sure()
+    if any(not candidate.is_cheap for candidate in search.entrants):
+        run_whole_fits(search)
+        tune_leader(search)
+    record, winner = last.fit(folder)
+    return record, winner, last
 
 
 def check_save_folder(folder: Path) -> None:
@@ -226,6 +258,10 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         "task": task.spec.description,
         "data": f"{task.spec.data.label()}; {text.counted(len(task.train_labels), 'training row')}",
         "score": reached,
+        "rows trained on": f"all {len(task.train_labels) + task.n_test:,}, test rows included. The score is of the "
+        "same method before it was fitted to the test rows too"
+        if chosen.refit
+        else f"{text.counted(chosen.record.cell.n_train, 'training row')}; no test row",
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
         f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
     }
@@ -233,7 +269,8 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         facts["choice"] = chosen.why
     if chosen.evaluation is not None:
         facts["evaluation"] = f"`{EVALUATION}`: scores by class, confusions and the most confident errors"
-        write_evaluation(chosen.evaluation, chosen.folder, f"{chosen.method} on {task.name}", reached)
+        title = f"{chosen.method} on {task.name}"
+        write_evaluation(chosen.evaluation, chosen.folder, title, reached, refit=chosen.refit)
     summary = summarise_data(task)
     facts["rows"] = summary.line()
     if summary.warnings:

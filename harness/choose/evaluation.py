@@ -103,7 +103,7 @@ def evaluate(record: Record, task: Task) -> Evaluation | None:
     return Evaluation(origin, answers, known)
 
 
-def write_evaluation(found: Evaluation, folder: Path, title: str, score: str) -> None:
+def write_evaluation(found: Evaluation, folder: Path, title: str, score: str, *, refit: bool = False) -> None:
     """Write the evaluation into the folder of a saved model.
 
     Args:
@@ -111,10 +111,16 @@ def write_evaluation(found: Evaluation, folder: Path, title: str, score: str) ->
         folder: the folder.
         title: task and method.
         score: score of the model, in words.
+        refit: whether the saved model was fitted to the test rows too, after they scored it.
     """
+    trained = "The model was not trained on them."
+    if refit:
+        trained = (
+            "The scored model was not trained on them. The saved one is the same method, fitted to these rows too."
+        )
     parts = [
         f"# Evaluation of {text.markdown(title)}",
-        f"{text.markdown(score)}. {text.markdown(found.origin)} The model was not trained on them.",
+        f"{text.markdown(score)}. {text.markdown(found.origin)} {trained}",
         "## Scores by class",
         RECALL_AND_PRECISION,
         markdown_table(per_class_table(found.per_class)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from harness.choose.candidates import Candidate, Measured
+from harness.methods import DROPPED
 from harness.metrics import metrics
 from harness.records import Budget, Record
 
@@ -22,6 +24,7 @@ class Tried:
         n_train: number of labels that the fit is worth: fewer than it was given if its budget cut it short.
         fold: position of the fold whose rows validate.
         seconds: duration by the clock.
+        folder: folder of the saved model; None where it was not saved.
     """
 
     candidate: Candidate
@@ -29,6 +32,17 @@ class Tried:
     n_train: float
     fold: int
     seconds: float
+    folder: Path | None = None
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the fit was dropped at a rung."""
+        return self.record.status == "out_of_time" and (self.record.error or "").startswith(DROPPED)
+
+    @property
+    def outcome(self) -> str:
+        """What became of the fit, in a word or two."""
+        return "dropped" if self.is_dropped else self.record.status.replace("_", " ")
 
     @property
     def score(self) -> float | None:

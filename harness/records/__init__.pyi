@@ -2,6 +2,13 @@ from .budgets import parse_bytes as parse_bytes
 from .canonical import canonical_of as canonical_of
 from .canonical import encode as encode
 from .canonical import fields_of as fields_of
+from .encoders import PRETRAININGS as PRETRAININGS
+from .encoders import EncoderFacts as EncoderFacts
+from .encoders import Pretraining as Pretraining
+from .encoders import PublishedEncoder as PublishedEncoder
+from .encoders import PublishedResult as PublishedResult
+from .encoders import finite_tokens as finite_tokens
+from .encoders import pretraining_of as pretraining_of
 from .facts import ROLES as ROLES
 from .facts import TRAINS_INSIDE as TRAINS_INSIDE
 from .facts import Facts as Facts
@@ -15,11 +22,13 @@ from .jsonl import read_numbered as read_numbered
 from .jsonl import sentence_of as sentence_of
 from .jsonl import write_jsonl as write_jsonl
 from .labels import MAX_LABEL as MAX_LABEL
+from .labels import BackboneKey as BackboneKey
 from .labels import ConfigurationName as ConfigurationName
 from .labels import canonical_text as canonical_text
 from .labels import configuration_in_full as configuration_in_full
 from .labels import configuration_label as configuration_label
 from .labels import configuration_names as configuration_names
+from .labels import short_backbones as short_backbones
 from .labels import storable as storable
 from .labels import variants as variants
 from .predictions import Predictions as Predictions

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.records.encoders import EncoderFacts
 from harness.records.workload import FitLength, Workload
 
 Role = Literal["floor", "baseline", "frozen features", "fine-tuning", "from scratch", "prompting"]
@@ -77,6 +78,10 @@ class Facts:
         imported_from: file of imported results.
         protocol: explanation of imported figures that have a different meaning here.
         remarks: the method's remarks on its fit, by subject. For people: no code reads them.
+        measured_by: who measured it, where that is a published source such as MTEB.
+        encoder: facts about the backbone, as that source states them.
+        has_seen_task: whether the backbone's authors name the task's training data among theirs; None is unknown.
+        n_draws: number of draws of the training texts that the score is the mean of; None is one, or unknown.
     """
 
     role: Role | None = None
@@ -102,6 +107,10 @@ class Facts:
     imported_from: str | None = None
     protocol: str | None = None
     remarks: dict[str, str] = field(default_factory=dict)
+    measured_by: str | None = None
+    encoder: EncoderFacts | None = None
+    has_seen_task: bool | None = None
+    n_draws: int | None = None
 
     @property
     def trains_inside(self) -> bool:
@@ -118,6 +127,8 @@ class Facts:
             "run_as": None if self.run_as is None else f"{settings_in_words(self.run_as)}, to fit into memory",
             "imported_from": self.imported_from,
             "protocol": self.protocol,
+            "measured_by": self.measured_by,
+            "has_seen_task": None if self.has_seen_task is None else "yes" if self.has_seen_task else "no",
             "chosen_c": None if self.penalty is None else str(self.penalty),
             **{f"{kind} from": package for kind, package in self.packages.items()},
             **{f"{figure}_missing": why for figure, why in self.missing.items()},
@@ -146,6 +157,7 @@ _PARTS: dict[str, type] = {
     "fit_length": FitLength,
     "train_texts": TextLengths,
     "test_texts": TextLengths,
+    "encoder": EncoderFacts,
 }
 
 

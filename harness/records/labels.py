@@ -1,13 +1,13 @@
-"""Names of configurations: a method's name, and the settings that distinguish it from the method's others."""
+"""Names of configurations and backbones: short, and unambiguous among those that are shown together."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from harness.records.record import Cell
 from harness.support import text
@@ -253,6 +253,39 @@ def configuration_in_full(method: str, config: Mapping[str, Any], defaults: Mapp
 
 def _told(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
     return _flatten({name: value for name, value in config.items() if defaults.get(name) != value})
+
+
+BackboneKey: TypeAlias = "tuple[str, str | None]"
+"""A backbone's name and the fingerprint of its files, as cells state them; the fingerprint may be unknown (None)."""
+
+_FINGERPRINT_DIGITS = 4
+
+
+def short_backbones(backbones: Iterable[BackboneKey]) -> dict[BackboneKey, str]:
+    """Return a short name of each backbone, unambiguous among those given.
+
+    - A hub id loses its owner where no other name ends alike: `all-MiniLM-L6-v2`.
+    - A local folder keeps its mark: `local:my-model`.
+    - Where different files have one name, the first digits of their fingerprints follow: `local:my-model #3fa9`.
+
+    Args:
+        backbones: name and fingerprint of each, such as `(cell.backbone, cell.weights)`; repetitions do no harm.
+    """
+    fingerprints: defaultdict[str, set[str]] = defaultdict(set)
+    for name, weights in backbones:
+        fingerprints[name].update(() if weights is None else (weights,))
+    endings = Counter(name.rpartition("/")[2] for name in fingerprints)
+    found: dict[BackboneKey, str] = {}
+    for name, known in fingerprints.items():
+        ending = name.rpartition("/")[2]
+        short = storable(name if name.startswith("local:") or endings[ending] > 1 else ending)
+        digits = _FINGERPRINT_DIGITS
+        while len({weights[:digits] for weights in known}) < len(known):
+            digits += 1
+        found[name, None] = short
+        for weights in known:
+            found[name, weights] = f"{short} #{weights[:digits]}" if len(known) > 1 else short
+    return found
 
 
 class _Short(NamedTuple):

@@ -33,8 +33,11 @@ class Job:
         suite: label of the record.
         attempt: number of the attempt at this cell, from 1.
         save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
+        answers_to: file for the class probabilities of the test rows, shape (rows, classes), float32 (`numpy.save`);
+            None keeps the predicted classes only.
         hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
             and the rate that utilisation is measured against.
+        rungs: shares of a fit's steps at which it is scored on the test rows, and may be dropped.
     """
 
     planned: PlannedCell
@@ -42,7 +45,9 @@ class Job:
     suite: str
     attempt: int = 1
     save_to: Path | None = None
+    answers_to: Path | None = None
     hurried: bool = False
+    rungs: tuple[float, ...] = ()
 
     @property
     def id(self) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from harness.records import MAX_LINE_BYTES, Record, read_numbered
+from harness.store.importing.mteb import read_mteb
 from harness.store.importing.peft import read_peft_result
 from harness.store.importing.table import EXPORT, read_result_table
 from harness.support import UsageError
 
-_FORMATS: Final = ("harness", "peft", "table")
+_FORMATS: Final = ("harness", "mteb", "peft", "table")
+_WITH_COLUMNS: Final = ("mteb", "table")
 
 
 def read_results(
@@ -39,11 +41,11 @@ def locate_results(
 
     Args:
         paths: files, or folders of which the files in the format are read.
-        form: `harness` for the files of `harness export` (records or tables), `peft` for result files of the PEFT
-            library's method comparison, `table` for any tidy table.
+        form: `harness` for the files of `harness export` (records or tables), `mteb` for MTEB's result files and tables
+            of them, `peft` for result files of the PEFT library's method comparison, `table` for any tidy table.
         mapping: for `table`, a field to its column, or to `=VALUE` for one value in all rows.
         scale: for `table`, scale of the scores: `percent` or `fraction`.
-        ignore: for `table`, columns to leave out.
+        ignore: for tables, columns to leave out.
 
     Raises:
         UsageError: the format or file does not exist, or the file does not match the format; the message names the
@@ -52,7 +54,9 @@ def locate_results(
     """
     if form not in _FORMATS:
         raise UsageError(f"Format '{form}' was given; expected one of {', '.join(_FORMATS)}.")
-    for option, value in (("--map", mapping), ("--scale", scale), ("--ignore", ignore)):
+    if ignore and form not in _WITH_COLUMNS:
+        raise UsageError(f"--ignore was given with the format {form}; it applies only to tables.")
+    for option, value in (("--map", mapping), ("--scale", scale)):
         if value and form != "table":
             raise UsageError(f"{option} was given with the format {form}; it applies only to --format table.")
     for path in paths:
@@ -61,6 +65,8 @@ def locate_results(
 
 
 def _files(path: Path, form: str) -> list[Path]:
+    if path.is_dir() and form == "mteb":
+        return [path]  # its files lie in folders of models and revisions
     if path.is_dir():
         endings = {".json"} if form == "peft" else {".jsonl", ".csv", ".parquet"}
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in endings)
@@ -77,6 +83,8 @@ def _read(
 ) -> Iterator[tuple[str, Record]]:
     if form == "peft":
         yield str(path), read_peft_result(path)
+    elif form == "mteb":
+        yield from read_mteb(path, ignore)
     elif form == "table":
         yield from read_result_table(path, mapping, scale=scale, ignore=ignore)
     elif path.suffix.lower() == ".jsonl" and _holds_records(path):
