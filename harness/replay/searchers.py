@@ -122,7 +122,7 @@ class _Rungs:
     def climb(self, i: int, rung: int) -> float | None:
         """Return the score of a configuration on a rung once it is fitted there; None where the time does not allow it."""
         play, at, one = self.play, self.rungs[rung], self.play.configurations[i]
-        found = list(self._rows.get(i, ())) if at.n_train is None and len(at.folds) > 1 or rung and at.folds != (0,) else []
+        found = list(self._rows.get(i, ())) if (at.n_train is None and len(at.folds) > 1) or (rung and at.folds != (0,)) else []
         for fold in at.folds:
             if not play.may_end(one, at.n_train):
                 return None
@@ -130,7 +130,7 @@ class _Rungs:
             if record is None or record.score is None:
                 return None
             found.append((record.score.n_test, record.score.value))
-            if i not in self.models or self.models[i][0] < rung and fold == at.folds[0]:
+            if i not in self.models or (self.models[i][0] < rung and fold == at.folds[0]):
                 self.models[i] = (rung, record)
         if at.n_train is None:
             self._rows[i] = found
