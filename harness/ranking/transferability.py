@@ -126,7 +126,9 @@ def _checked(features: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Doubles, n
     """
     matrix, classes = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if matrix.ndim != 2 or classes.shape != matrix.shape[:1] or matrix.size == 0:
-        raise ValueError(f"features of shape {matrix.shape} and labels of shape {classes.shape}; expected (n, d), (n,).")
+        raise ValueError(
+            f"features of shape {matrix.shape} and labels of shape {classes.shape}; expected (n, d), (n,)."
+        )
     if not np.isfinite(matrix).all():
         raise ValueError("features with NaN or infinite values; expected finite numbers.")
     n_classes = len(np.unique(classes))
