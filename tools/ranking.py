@@ -41,10 +41,10 @@ def wanted(records: Iterable[Record], tasks: set[str]) -> dict[tuple[str, str, i
     found: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         cell = record.cell
-        usable = record.status == "ok" and record.score is not None and record.score.metric == "accuracy"
-        if usable and cell.method == "full" and cell.task in tasks and dict(cell.config) == defaults:
-            if cell.backbone is not None and cell.budget.label() == "default" and cell.n_train >= SMALLEST:
-                found[cell.task, cell.backbone, cell.n_train].append(record)
+        scored = record.status == "ok" and record.score is not None and record.score.metric == "accuracy"
+        default = cell.method == "full" and dict(cell.config) == defaults and cell.budget.label() == "default"
+        if scored and default and cell.task in tasks and cell.backbone is not None and cell.n_train >= SMALLEST:
+            found[cell.task, cell.backbone, cell.n_train].append(record)
     return found
 
 
@@ -164,7 +164,8 @@ def judge(*, without_backbone: bool = False) -> None:
         off = errors[n_train]
         inside = 100 * statistics.fmean(held for _, held in off)
         print(
-            f"  mean absolute error {statistics.fmean(e for e, _ in off):.1f} points; 80 % intervals hold {inside:.0f} %"
+            f"  mean absolute error {statistics.fmean(error for error, _ in off):.1f} points; 80 % intervals hold "
+            f"{inside:.0f} %"
         )
 
 

@@ -93,7 +93,8 @@ def rank_backbones(
     check_kind(kind)
     with TemporaryDirectory() as scratch, display.working("Loading data") as show:
         prepared = kind.prepare(spec, where)
-        ranking = rank(
+        display.data(prepared, None)
+        return rank(
             prepared,
             names,
             find_device(device),
@@ -103,7 +104,6 @@ def rank_backbones(
             n_rows=n_rows,
             say=lambda name: show(f"Encoding with {plain(name)}"),
         )
-    return ranking
 
 
 def _shipped_task(name: str) -> TaskSpec:

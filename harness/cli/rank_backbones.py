@@ -46,7 +46,8 @@ def _show(console: Console, found: Ranking, following: str | None) -> None:
     rows = wording.counted(found.n_rows, "labelled row")
     if found.ranked:
         say(
-            f"Frozen features of {rows} of {found.task}, and a forecast of full fine-tuning on {found.n_train:,} labels:"
+            f"Frozen features of {rows} of {found.task}, and a forecast of full fine-tuning on "
+            f"{found.n_train:,} labels:"
         )
         console.print(_forecasts(found, names))
     if shown:
@@ -147,7 +148,7 @@ def _next(found: Ranking, data: Path | None, text: str, label: str) -> str | Non
     """Return the command that uses the best backbone."""
     if found.best is None:
         return None
-    backbone = shlex.quote(found.best.backbone)
+    backbone = shlex.quote(found.best.asked)
     if data is None:
         return (
             f"harness run everything --tasks {found.task} --sizes {found.n_train} --methods full --backbone {backbone}"

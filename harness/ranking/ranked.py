@@ -22,6 +22,7 @@ class RankedBackbone:
 
     Attributes:
         backbone: its name.
+        asked: the name or folder that it was asked for by, as `--backbone` takes it.
         status: `ranked`; `costs only` where there are no weights or no memory for them; `failed` otherwise.
         why: reason of a status other than `ranked`.
         architecture: encoder, causal or sequence-to-sequence.
@@ -37,6 +38,7 @@ class RankedBackbone:
     """
 
     backbone: str
+    asked: str
     status: Literal["ranked", "costs only", "failed"]
     why: str | None = None
     architecture: str | None = None

@@ -136,10 +136,11 @@ def _find(
             planned = plan_full(task, files, device, n_train, n_rows)
             card = read_card(files)
         except HarnessError as error:
-            failed.append(RankedBackbone(name, "failed", why=str(error)))
+            failed.append(RankedBackbone(name, name, "failed", why=str(error)))
             continue
         entry = RankedBackbone(
             backbone=files.name,
+            asked=name,
             status="costs only",
             architecture=files.architecture,
             n_parameters=all_parameters(files),
