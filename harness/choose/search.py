@@ -90,6 +90,9 @@ class Search:
     everything: Task | None = None
     pace: float = _FIRST_PACE
 
+    def __post_init__(self) -> None:
+        self.belief.kin = [candidate for candidate in self.entrants if not candidate.is_cheap]
+
     def now(self) -> float:
         """Return the time on the clock of the runs, in seconds."""
         return self.runner.now()
