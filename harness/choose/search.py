@@ -93,6 +93,9 @@ class Search:
     pace: float = _FIRST_PACE
     tries_settings: bool = False
 
+    def __post_init__(self) -> None:
+        self.belief.kin = [candidate for candidate in self.entrants if not candidate.is_cheap]
+
     def now(self) -> float:
         """Return the time on the clock of the runs, in seconds."""
         return self.runner.now()
