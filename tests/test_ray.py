@@ -72,7 +72,7 @@ def kill_worker_of(fault: str, workers: RayWorkers) -> None:
 
 def run(
     cells: list[PlannedCell],
-    files: dict[str, BackboneFiles],
+    files: dict[str, tuple[BackboneFiles, ...]],
     task: Task,
     workers: RayWorkers | LocalWorkers,
     listener: Quiet,

@@ -18,6 +18,7 @@ from harness.choose.folds import validation_cap, validation_folds, with_test_row
 from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.runner import Runner
 from harness.choose.search import Search
+from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried
 from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
@@ -128,6 +129,7 @@ def choose_within(
     most_bytes: int | None = None,
     prior: Callable[[], list[Record]] | None = None,
     refit: bool = True,
+    settings: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
@@ -147,6 +149,7 @@ def choose_within(
         most_bytes: limit on the memory of a fit; None is no limit.
         prior: returns records of other tasks, from which scores are predicted.
         refit: whether the saved model is fitted to held-out test rows too, after they scored it, if there is time.
+        settings: whether other settings of the best method are tried, where there is time for it.
         say: called with each line of the reasoning.
 
     Raises:
@@ -182,6 +185,7 @@ def choose_within(
             + f"; {text.counted(task.n_test, 'test row')} that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
+            search.tries_settings = settings
             record, winner, last = search_within(search, Path(aside), folder, within)
             refitted = last.again(winner, record, folder) is not None
     assert record.score is not None
@@ -212,6 +216,7 @@ def search_within(search: Search, aside: Path, folder: Path, within: float) -> t
     last.make_sure()
     if any(not candidate.is_cheap for candidate in search.entrants):
         run_whole_fits(search)
+        tune_leader(search)
     record, winner = last.fit(folder)
     return record, winner, last
 

@@ -16,6 +16,7 @@ from harness.choose.runner import Runs
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
 from harness.cost import FIXED_SECONDS
 from harness.forecast import SEED_NOISE, Doubles, logit_variance
+from harness.methods import Rung
 from harness.planning import PlannedCell
 from harness.records import Budget
 from harness.support import describe_duration, text
@@ -73,6 +74,7 @@ class Search:
         everything: the task with its test rows among its training rows, for a last fit that is not scored; None where
             there is no such fit.
         pace: seconds of training inside the transformer, as a multiple of what reading texts leads to expect.
+        tries_settings: whether other settings of the best method are tried; fits are then scored at rungs too.
     """
 
     runner: Runs
@@ -90,6 +92,7 @@ class Search:
     aside: Path | None = None
     everything: Task | None = None
     pace: float = _FIRST_PACE
+    tries_settings: bool = False
 
     def now(self) -> float:
         """Return the time on the clock of the runs, in seconds."""
@@ -122,8 +125,19 @@ class Search:
         *,
         n: int | None = None,
         quietly: bool = False,
+        at_rung: Callable[[Rung], bool] | None = None,
     ) -> None:
-        """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result."""
+        """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result.
+
+        Args:
+            candidate: the candidate.
+            fold: position of the fold.
+            until: time after which the fit is stopped.
+            seconds: seconds of training; None is no limit.
+            n: number of rows; None is all.
+            quietly: whether to say nothing of a fit that went well.
+            at_rung: returns whether the fit goes on from a rung; None lets it go on.
+        """
         task = self.folds[fold]
         planned = self.plan(candidate, task, n, self.budget(seconds))
         expected = self.runner.estimate(self.plan(candidate, task, n))
@@ -131,7 +145,10 @@ class Search:
         if self.aside is not None and not candidate.is_cheap:
             folder = self.aside / f"fit-{len(self.tried) + 1}"
         began = self.now()
-        record = self.runner.run(planned, task, until, folder, must_save=False)
+        if self.tries_settings and not candidate.is_cheap:
+            record = self.runner.run(planned, task, until, folder, must_save=False, at_rung=at_rung or _go_on)
+        else:
+            record = self.runner.run(planned, task, until, folder, must_save=False)
         took = self.now() - began
         if record is None:
             self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
@@ -141,6 +158,9 @@ class Search:
         if folder is not None and not folder.exists():  # a record from before
             folder = None
         self.tried.append(Tried(candidate, record, labels_used(record, candidate), fold, took, folder))
+        if self.tried[-1].is_dropped:
+            self.say(f"{candidate.label}: {record.error} It took {describe_duration(took)}")
+            return
         if record.status != "ok":
             self.out[candidate.label] = record.status.replace("_", " ")
             why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
@@ -259,6 +279,11 @@ class Search:
     def noise_at(self, logit: float, n_rows: int) -> float:
         """Return the variance of a measured logit on so many rows."""
         return logit_variance(self.belief.back(logit), n_rows) + SEED_NOISE**2
+
+
+def _go_on(_: Rung) -> bool:
+    """Let every fit go on."""
+    return True
 
 
 def _pace_of(candidate: Candidate) -> float:

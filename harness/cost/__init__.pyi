@@ -13,4 +13,5 @@ from .fitting import first_that_fits as first_that_fits
 from .fitting import usable_bytes as usable_bytes
 from .probe import Probe as Probe
 from .probe import make_probe as make_probe
+from .shape import read_shape as read_shape
 from .synthetic import synthetic_task as synthetic_task

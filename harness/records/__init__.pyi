@@ -26,6 +26,7 @@ from .labels import ConfigurationName as ConfigurationName
 from .labels import canonical_text as canonical_text
 from .labels import configuration_in_full as configuration_in_full
 from .labels import configuration_label as configuration_label
+from .labels import MAX_LABEL as MAX_LABEL
 from .labels import configuration_names as configuration_names
 from .labels import short_backbones as short_backbones
 from .labels import storable as storable

@@ -117,7 +117,7 @@ def run_cells(
     policy = policy or Policy()
     device = prepared.device.name
     statuses = store.statuses([planned.cell.id for planned in prepared.cells], device)
-    estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
+    estimator = Estimator(prepared.tasks, prepared.device)
     added = _added_before(prepared, store, statuses, estimator) if policy.halve_on_oom else []
     cells = [*prepared.cells, *added]
     accepted = statuses_that_end(retry_failed=policy.retry_failed)
@@ -138,7 +138,7 @@ def run_cells(
         run = _Run(prepared, store, listener, workers, policy, claims, pending, estimator)
         try:
             # One clear refusal before anything is trained, rather than a failed record for every cell.
-            refusals = workers.refusals(_backbones_of(missing, prepared))
+            refusals = workers.refusals(_backbones_of(missing))
             if refusals:
                 raise UsageError("\n".join(refusals))
             run.go_on(interrupts)
@@ -245,7 +245,7 @@ class _Run:
             self.passed_over.append(cell.id)  # another run on this store has done it or is doing it
             return
         planned = form_to_run(planned, self._estimator)
-        job = Job(planned, prepared.backbones.get(cell.task), prepared.suite, attempts[cell.id])
+        job = Job(planned, planned.files, prepared.suite, attempts[cell.id])
         self._running[cell.id] = _Running(now())
         if planned.unsupported is not None:
             self._listener.cell_begins(planned)
@@ -365,6 +365,7 @@ def _count(statuses: Iterable[str], status: str) -> int:
     return sum(found == status for found in statuses)
 
 
-def _backbones_of(cells: Sequence[PlannedCell], prepared: Prepared) -> list[BackboneFiles]:
-    used = {planned.cell.task for planned in cells if planned.cell.backbone and planned.unsupported is None}
-    return list({prepared.backbones[task].fingerprint: prepared.backbones[task] for task in sorted(used)}.values())
+def _backbones_of(cells: Sequence[PlannedCell]) -> list[BackboneFiles]:
+    """Return the backbones that cells will run on, each once, in the order of the cells."""
+    used = {one.files.fingerprint: one.files for one in cells if one.files is not None and one.unsupported is None}
+    return list(used.values())

@@ -12,7 +12,18 @@ from harness.backbones import BackboneFiles
 from harness.measure import Device
 from harness.running import AttentiveClock, Job
 from harness.schedule.local_process import LocalProcess
-from harness.schedule.messages import CheckBackbone, Checked, Event, FromWorker, Give, Lost, Preload, Ready, Stopped
+from harness.schedule.messages import (
+    CheckBackbone,
+    Checked,
+    Event,
+    FromWorker,
+    Give,
+    GoOn,
+    Lost,
+    Preload,
+    Ready,
+    Stopped,
+)
 from harness.schedule.shares import Share, plan_shares
 from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
 from harness.support import UsageError
@@ -253,6 +264,12 @@ class LocalWorkers(SlotWorkers):
     def start(self, job: Job, task: Task) -> None:
         """Run a cell on a free worker; `events` returns its result."""
         next(slot for slot in self._usable() if slot.job is None).start(job, task, self._attention.look())
+
+    def decide(self, job: Job, *, goes_on: bool) -> None:
+        """Answer the event `AtRung` of a job that has rungs."""
+        for slot in self._slots:
+            if slot.job is job:
+                slot.warm_up().send(GoOn(goes_on))
 
     def close(self) -> None:
         """End all workers now; the cells that they were running are lost."""

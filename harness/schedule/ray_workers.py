@@ -160,6 +160,9 @@ class RayWorkers(SlotWorkers):
         self._waiting.append((job, given[1]))
         self._hand_out()
 
+    def decide(self, job: Job, *, goes_on: bool) -> None:
+        """Do nothing: actors pass rungs by, and their fits go on."""
+
     def close(self) -> None:
         """End all actors now, and the cluster if it was started here; the cells that they were running are lost."""
         for slot in self._slots:

@@ -95,7 +95,7 @@ def test_planning_a_hundred_thousand_cells(
     def plan() -> list[PlannedCell]:
         return plan_cells(
             tasks=[toy],
-            backbones={toy.name: tiny},
+            backbones={toy.name: (tiny,)},
             methods=chosen,
             sizes=[parse_size(size) for size in ("24", "48", "96", "192")],
             seeds=range(1250),
