@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from harness.choose.candidates import Belief, Candidate
+from harness.choose.prediction_cost import rule_out_slow
 from harness.choose.runner import Runs
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
 from harness.cost import FIXED_SECONDS
@@ -74,6 +75,7 @@ class Search:
             there is no such fit.
         pace: seconds of training inside the transformer, as a multiple of what reading texts leads to expect.
         tries_settings: whether other settings of the best method are tried; fits are then scored at rungs too.
+        most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
     """
 
     runner: Runs
@@ -92,6 +94,7 @@ class Search:
     everything: Task | None = None
     pace: float = _FIRST_PACE
     tries_settings: bool = False
+    most_milliseconds: float | None = None
 
     def now(self) -> float:
         """Return the time on the clock of the runs, in seconds."""
@@ -173,6 +176,8 @@ class Search:
             whole = share * expected.train_seconds * _pace_of(candidate)
             if expected.basis == "formula" and whole > 0:
                 self.pace = min(_MOST_PACE, max(_LEAST_PACE, spent / whole))
+        if self.most_milliseconds is not None:
+            rule_out_slow(self, self.tried[-1])
         if quietly:
             return
         cut = "" if share >= 0.95 else f", cut short at {100 * share:.0f} % of its steps"
