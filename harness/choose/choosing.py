@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis import tidy_frame
-from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
+from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
 from harness.choose.cheap import try_cheap_methods
 from harness.choose.ensemble import Ensemble, score_ensemble
 from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
@@ -195,15 +195,8 @@ def choose_within(
             + f"; {text.counted(task.n_test, 'test row')} that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            search.aside, search.tries_settings = Path(aside), settings
-            last = LastFit(search, Path(aside), _GRACE * within)
-            # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
-            try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
-            last.make_sure()
-            if any(not candidate.is_cheap for candidate in entrants):
-                run_whole_fits(search)
-                tune_leader(search)
-            record, winner = last.fit(folder)
+            search.tries_settings = settings
+            record, winner, last = search_within(search, Path(aside), folder, within)
             refitted = last.again(winner, record, folder) is not None
     assert record.score is not None
     tried, label, score = tuple(search.tried), winner.label, record.score
@@ -217,6 +210,30 @@ def choose_within(
     chosen = Chosen(label, score, record, folder, tried, took, why, found, refitted, ensemble)
     _write_card(chosen, task)
     return chosen
+
+
+def search_within(search: Search, aside: Path, folder: Path, within: float) -> tuple[Record, Candidate, LastFit]:
+    """Run all stages of a search; return the record of the fit that was saved, its method, and the last stage.
+
+    Args:
+        search: the search, with nothing tried yet.
+        aside: folder for models that may not be kept.
+        folder: folder of the saved model.
+        within: seconds of the whole search.
+
+    Raises:
+        HarnessError: nothing could be fitted; the message says why.
+    """
+    search.aside = aside
+    last = LastFit(search, aside, _GRACE * within)
+    # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
+    try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
+    last.make_sure()
+    if any(not candidate.is_cheap for candidate in search.entrants):
+        run_whole_fits(search)
+        tune_leader(search)
+    record, winner = last.fit(folder)
+    return record, winner, last
 
 
 def check_save_folder(folder: Path) -> None:
