@@ -240,12 +240,6 @@ def _with_cell(planned: PlannedCell, record: Record) -> PlannedCell:
     return dataclasses.replace(planned, cell=dataclasses.replace(record.cell, config=planned.cell.config))
 
 
-def _method_on_backbone(planned: PlannedCell) -> str:
-    """Return a cell's method, and its backbone where the grid has several: `lora on all-MiniLM-L6-v2`."""
-    of = planned.backbone_label
-    return planned.method_label if of is None else f"{planned.method_label} on {of}"
-
-
 def _too_large(
     cells: Sequence[PlannedCell], estimator: Estimator, memory_bytes: float
 ) -> list[tuple[str, str | None, float | None]]:
@@ -255,7 +249,7 @@ def _too_large(
 
     largest: dict[str, PlannedCell] = {}
     for planned in cells:
-        name = _method_on_backbone(planned)
+        name = planned.method_on_backbone
         known = largest.setdefault(name, planned)
         if estimator.estimate(planned).least_bytes > estimator.estimate(known).least_bytes:
             largest[name] = planned
