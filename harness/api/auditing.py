@@ -113,7 +113,7 @@ def _methods(names: Sequence[str] | None) -> list[str]:
     known = [cls.name for cls in methods if cls.search_space and "learning_rate" in cls.model_fields]
     if names is None:
         own = [cls for cls in methods if cls.name in known and methods.origin(cls.name) is None]
-        return [cls.name for cls in own if cls.family != "baseline" and not cls.needs]
+        return [cls.name for cls in own if cls.family != "baseline"]
     for name in names:
         if methods.get(name.strip()).name not in known:
             raise UsageError(
@@ -144,7 +144,7 @@ def audit_defaults(
     difference lies above 0.
 
     Args:
-        methods: names of methods with a learning rate; None takes all that need nothing special.
+        methods: names of methods with a learning rate; None takes all but the baselines.
         tasks: classification tasks of the shipped suites; None takes three that no default was chosen on.
         backbones: hub ids or folders; None takes two small sentence encoders.
         sizes: training sizes; None is 128.
@@ -176,8 +176,8 @@ def audit_defaults(
 
 def _notes(records: Sequence[Any]) -> list[str]:
     chosen = sorted({r.cell.task for r in records if r.provenance.dataset.get("defaults_chosen_here")})
-    notes = (
-        [f"defaults were chosen on {', '.join(chosen)}: a default looks better there than elsewhere"] if chosen else []
-    )
+    notes = []
+    if chosen:
+        notes.append(f"defaults were chosen on {', '.join(chosen)}: a default looks better there than elsewhere")
     failed = sum(record.status not in ("ok", "unsupported") for record in records)
     return notes + [f"{text.counted(failed, 'cell')} ended without a score"] * bool(failed)

@@ -74,6 +74,7 @@ def audit(source: RecordSource) -> Audits:
         if record.status != "ok" or record.score is None or cell.backbone is None:
             continue
         key = (
+            cell.draw,
             cell.method,
             cell.version,
             cell.backbone,
