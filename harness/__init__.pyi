@@ -1,4 +1,6 @@
 from .advice.asking import advise as advise
+from .api.auditing import Audit as Audit
+from .api.auditing import audit_defaults as audit_defaults
 from .api.choosing import choose as choose
 from .api.display import Display as Display
 from .api.forecast import plan as plan

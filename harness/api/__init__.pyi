@@ -1,3 +1,6 @@
+from .auditing import Audit as Audit
+from .auditing import audit_defaults as audit_defaults
+from .auditing import audit_grid as audit_grid
 from .choosing import choose as choose
 from .display import Display as Display
 from .display import TerminalDisplay as TerminalDisplay
