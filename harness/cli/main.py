@@ -223,9 +223,9 @@ def _import(
         str,
         typer.Option(
             "--format",
-            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method comparison; table: any "
-            "tidy table.",
-            autocompletion=complete_words("harness", "peft", "table"),
+            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method "
+            "comparison; table: any tidy table.",
+            autocompletion=complete_words("harness", "mteb", "peft", "table"),
         ),
     ] = "harness",
     mapping: Annotated[
