@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -190,6 +189,7 @@ def plan(
     seeds: Several[int] | int | None = None,
     budgets: Several[str | Budget] | Budget | None = None,
     backbone: str | Path | None = None,
+    backbones: Several[str | Path] | Path | None = None,
     tune: int | None = None,
     device: str = "auto",
     store: str | Path | None = None,
@@ -201,23 +201,24 @@ def plan(
     """Predict the seconds and memory of each cell of a run. Only short probes are run.
 
     Arguments, errors and warnings are those of `run`. `probe` says whether to measure a few steps of each method
-    without a record; otherwise arithmetic is used. The store may be missing. `backbone` may also be a shape, such as
+    without a record; otherwise arithmetic is used. The store may be missing. A backbone may also be a shape, such as
     `llama-3.1-8b-like`. With `device_memory` (`24GB`, or bytes) the plan is for a device that this machine need not
     have, such as `device="cuda"` before renting it; it rests on arithmetic alone.
     """
     quiet_libraries()
-    with ExitStack() as stack:
-        if backbone in BACKBONE_SHAPES:
-            backbone = write_shape(
-                str(backbone), Path(stack.enter_context(TemporaryDirectory())) / str(backbone)
-            ).folder
-        return _plan(
-            read_request(
-                suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-                backbone, tune, device, mirror,
-            ),
-            store=store, probe=probe, device_memory=device_memory, progress=progress,
-        )  # fmt: skip
+    request = read_request(
+        suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
+        backbone, backbones, tune, device, mirror,
+    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        if request.backbones is not None:
+            request = dataclasses.replace(request, backbones=[_with_shape(one, folder) for one in request.backbones])
+        return _plan(request, store=store, probe=probe, device_memory=device_memory, progress=progress)
+
+
+def _with_shape(name: str, folder: str) -> str:
+    """Return a backbone's name; write a shape to a folder, whose path is its name."""
+    return str(write_shape(name, Path(folder) / name).folder) if name in BACKBONE_SHAPES else name
 
 
 def _plan(
@@ -240,7 +241,7 @@ def _plan(
         with display.working("Loading data and checking the backbone"), planning_for_another_machine() as missing:
             prepared = prepare_plan(request, lambda _: there, weights=False)
         display.notes(prepared)
-        estimator = Estimator(prepared.tasks, prepared.backbones, there)
+        estimator = Estimator(prepared.tasks, there)
         notes = [f"Not installed here, and needed there: {reason}" for reason in missing]
         return _plan_of(prepared, {}, estimator, usable_bytes(there, memory_bytes_of(there, host_bytes)), notes)
     with LocalWorkers(request.device, None, limits=Limits(PROBE_SECONDS, host_bytes)) as workers:
@@ -248,7 +249,7 @@ def _plan(
         with display.working("Loading data and checking the backbone"):
             prepared = prepare_plan(request, lambda _: workers.device, weights=False)
         display.notes(prepared)
-        estimator = Estimator(prepared.tasks, prepared.backbones, prepared.device)
+        estimator = Estimator(prepared.tasks, prepared.device)
         statuses = _learn(find_store(store), prepared, estimator)
         to_run = [planned for planned in prepared.cells if planned.cell.id not in statuses]
         memory_bytes = usable_bytes(prepared.device, memory_bytes_of(prepared.device, host_bytes))
@@ -274,7 +275,7 @@ def _plan_of(
 
     def total(cells: Sequence[PlannedCell]) -> float:
         running = [planned for planned in cells if runs(planned)]
-        return total_seconds(running, estimator, prepared.backbones)
+        return total_seconds(running, estimator)
 
     def runs(planned: PlannedCell) -> bool:
         return planned.unsupported is None and planned.cell.id not in statuses

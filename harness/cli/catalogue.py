@@ -255,7 +255,7 @@ def _suite_facts(name: str) -> dict[str, Any]:
         "suite": suite.name,
         "about": suite.description,
         "package": suite_origin(name),
-        "backbones": list(dict.fromkeys(suite.backbone_of(task) for task in suite.tasks)),
+        "backbones": list(dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))),
         "methods": list(suite.methods),
         "sizes": list(map(str, suite.sizes)),
         "seeds": list(suite.seeds),
@@ -303,7 +303,7 @@ def show_suites(name: str | None, *, as_json: bool = False) -> None:
         return
     suite = load_suite(name)
     console.print(Text(f"{suite.name}: {suite.description}", style="bold"))
-    backbones = dict.fromkeys(suite.backbone_of(task) for task in suite.tasks)
+    backbones = dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))
     console.print(Text(f"Backbone: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
     console.print(
         Text(

@@ -1,6 +1,7 @@
 from .calibration import Probed as Probed
 from .calibration import keep as keep
 from .calibration import probes as probes
+from .closed_form import amount as amount
 from .estimate import BASES as BASES
 from .estimate import FIXED_SECONDS as FIXED_SECONDS
 from .estimate import LIGHT_STEP_SECONDS as LIGHT_STEP_SECONDS
@@ -13,4 +14,5 @@ from .fitting import first_that_fits as first_that_fits
 from .fitting import usable_bytes as usable_bytes
 from .probe import Probe as Probe
 from .probe import make_probe as make_probe
+from .shape import read_shape as read_shape
 from .synthetic import synthetic_task as synthetic_task

@@ -21,6 +21,7 @@ from .jsonl import read_jsonl as read_jsonl
 from .jsonl import read_numbered as read_numbered
 from .jsonl import sentence_of as sentence_of
 from .jsonl import write_jsonl as write_jsonl
+from .labels import MAX_LABEL as MAX_LABEL
 from .labels import BackboneKey as BackboneKey
 from .labels import ConfigurationName as ConfigurationName
 from .labels import canonical_text as canonical_text

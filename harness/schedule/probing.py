@@ -27,7 +27,7 @@ def run_probes(
 
     Args:
         cells: cells of the plan; those that cannot run are skipped.
-        prepared: their tasks and backbones.
+        prepared: their tasks.
         estimator: learns the cost of the probes.
         workers: where probes run.
         memory_bytes: memory of the device.
@@ -46,7 +46,7 @@ def run_probes(
             probe = make_probe(
                 planned,
                 prepared.tasks[name],
-                prepared.backbones.get(name) if planned.cell.backbone is not None else None,
+                planned.files,
                 memory_bytes=memory_bytes,
                 flops_per_second=estimator.flops_per_second(),
                 folder=Path(folder),

@@ -43,4 +43,11 @@ def _at_sizes(panel: Panel, standings: pd.DataFrame) -> set[tuple[str, str]]:
     }
 
 
-views.add("comparison", View(position=10, csv=lambda report: report.comparison, in_panel=_blocks, latex=_latex))
+def _csv(report: ReportData) -> pd.DataFrame:
+    """Return the comparison; the parts of names with a backbone only where there are such names."""
+    found = report.comparison
+    parts = ["configuration", "backbone_label"]
+    return found if found["backbone_label"].notna().any() else found.drop(columns=parts)
+
+
+views.add("comparison", View(position=10, csv=_csv, in_panel=_blocks, latex=_latex))
