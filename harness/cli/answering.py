@@ -136,6 +136,9 @@ def _choose(
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
+    settings: Annotated[
+        bool, typer.Option("--settings/--no-settings", help="Whether to try other settings of the best method.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.
