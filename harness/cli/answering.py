@@ -142,7 +142,8 @@ def _choose(
     strict: StrictOption = False,
     peak_memory: Annotated[str | None, typer.Option(help="Largest memory of a fit: 8GB, 7.5GiB.")] = None,
     predict_milliseconds: Annotated[
-        float | None, typer.Option(help="Longest time for predicting one text, in milliseconds; rules out slower models.")
+        float | None,
+        typer.Option(help="Longest time for predicting one text, in milliseconds; rules out slower models."),
     ] = None,
     methods: MethodsOption = None,
     backbone: BackboneOption = None,
@@ -150,6 +151,9 @@ def _choose(
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
+    settings: Annotated[
+        bool, typer.Option("--settings/--no-settings", help="Whether to try other settings of the best method.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.
