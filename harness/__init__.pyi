@@ -3,6 +3,7 @@ from .api.choosing import choose as choose
 from .api.display import Display as Display
 from .api.forecast import Plan as Plan
 from .api.forecast import plan as plan
+from .api.replaying import replay as replay
 from .api.results import Results as Results
 from .api.results import compare as compare
 from .api.results import read_records as read_records

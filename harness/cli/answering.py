@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command("advise", rich_help_panel=ASK)(_advise)
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
+    app.command("replay", rich_help_panel=ASK)(_replay)
     app.command("choose", rich_help_panel=USE)(_choose)
     app.command("predict", rich_help_panel=USE)(_predict)
     app.command("probe", rich_help_panel=INSPECT)(_probe)
@@ -80,6 +81,33 @@ def _validate_advice(
     from harness.cli.advise import validate_command
 
     validate_command(kind, store, reference=reference, as_json=as_json)
+
+
+def _replay(
+    grids: Annotated[
+        str | None,
+        typer.Option(help="Grids as TASK:LABELS, with commas between them, or `all`; default: eight reference grids."),
+    ] = None,
+    within: Annotated[
+        str, typer.Option(help="Times of a search: shares of the time of all fits together, or durations: 5%,10%,30s.")
+    ] = "5%,10%",
+    seeds: Annotated[int, typer.Option(help="Number of splits of each grid.")] = 20,
+    searchers: Annotated[
+        str | None, typer.Option(help="Searchers to compare: choose, random, asha, tpe, ...; default: all.")
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="A store, a file of records or a folder of them; default: the reference results.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare `choose` with other searches on recorded grids.
+
+    Nothing is fitted. Recorded fits take their recorded seconds on a simulated clock.
+    """
+    asked = dict(locals())
+    from harness.cli.replay import replay_command
+
+    replay_command(**asked)
 
 
 def _choose(

@@ -169,6 +169,11 @@ class Grid:
         return f"{self.task} x {self.n_train}"
 
     @property
+    def key(self) -> str:
+        """The name for `--grids`: `sst2:256`."""
+        return f"{self.task}:{self.n_train}"
+
+    @property
     def n_rows(self) -> int:
         """Number of recorded test rows."""
         return len(self.target)

@@ -144,11 +144,8 @@ class RecordedRuns:
         return PlannedCell(cell, method, missing if found is None else None)
 
     def _find(self, method: Method, files: BackboneFiles | None) -> Configuration | None:
-        weights = None if files is None else files.fingerprint
-        found = self._by_key.get(_key_of(method.name, method.config(), weights))
-        if found is None and weights is None:  # a grid with one backbone
-            found = next((one for one in self.configurations if one.method == method), None)
-        return found
+        weights = files.fingerprint if files is not None and method.serves else None
+        return self._by_key.get(_key_of(method.name, method.config(), weights))
 
     def configuration(self, planned: PlannedCell) -> Configuration | None:
         """Return the recorded configuration of a cell; None where it was not recorded."""
@@ -230,6 +227,25 @@ class RecordedRuns:
     def tested(self, record: Record) -> float:
         """Return the score of the model of a record of `run` on the test rows; for the judge, not for a search."""
         return self.grid.score(self._models[record.attempt - 1], self.split.test)
+
+    def label_of(self, record: Record) -> str:
+        """Return the label of the configuration of a record of `run`."""
+        return self._by_key[_key_of(record.cell.method, record.cell.config, record.cell.weights)].label
+
+    def files_of(self, configuration: Configuration) -> BackboneFiles | None:
+        """Return a stand-in for the files of a configuration's backbone: its name and fingerprint, and no folder."""
+        cell = configuration.cell
+        if cell.backbone is None or cell.weights is None:
+            return None
+        return BackboneFiles(
+            name=cell.backbone,
+            folder=Path("recorded"),
+            fingerprint=cell.weights,
+            architecture="encoder",
+            pooling="mean",
+            revision=None,
+            origin="local folder",
+        )
 
     def _cost(self, found: Configuration, planned: PlannedCell, n_read: int) -> tuple[Cost, float, float]:
         """Return the cost of a fit, the seconds that it takes now, and the share of its steps that its budget allows."""
