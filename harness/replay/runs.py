@@ -101,7 +101,9 @@ class RecordedRuns:
             _task(self.grid, f"{self.grid.task}-validation-{k}", n_fold, self.grid.target[rows])
             for k, rows in enumerate(split.folds)
         ]
-        self._by_key = {_key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations}
+        self._by_key = {
+            _key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations
+        }
         self._encoded: dict[tuple[object, ...], int] = {}
         self._rates: list[float] = []
         self._measured: dict[str, tuple[int, float, float]] = {}

@@ -124,17 +124,16 @@ class _Rungs:
         self._rows: dict[int, list[tuple[int, float]]] = {}
 
     def climb(self, i: int, rung: int) -> float | None:
-        """Return the score of a configuration on a rung once it is fitted there; None where the time does not allow it."""
+        """Return the score of a configuration on a rung once it is fitted there; None where time does not allow it."""
         play, at, one = self.play, self.rungs[rung], self.play.configurations[i]
-        found = list(self._rows.get(i, ())) if at.n_train is None and len(at.folds) > 1 or rung and at.folds != (0,) else []
+        found = list(self._rows.get(i, ())) if at.n_train is None else []
         for fold in at.folds:
-            if not play.may_end(one, at.n_train):
-                return None
-            record = play.fit(one, fold, at.n_train)
+            record = play.fit(one, fold, at.n_train) if play.may_end(one, at.n_train) else None
             if record is None or record.score is None:
                 return None
             found.append((record.score.n_test, record.score.value))
-            if i not in self.models or self.models[i][0] < rung and fold == at.folds[0]:
+            known = self.models.get(i)
+            if known is None or (known[0] < rung and fold == 0):  # the model of the first fold at the largest size
                 self.models[i] = (rung, record)
         if at.n_train is None:
             self._rows[i] = found
