@@ -3,6 +3,7 @@ from .api.choosing import choose as choose
 from .api.display import Display as Display
 from .api.forecast import Plan as Plan
 from .api.forecast import plan as plan
+from .api.ranking import rank_backbones as rank_backbones
 from .api.replaying import replay as replay
 from .api.results import Results as Results
 from .api.results import compare as compare

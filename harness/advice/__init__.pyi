@@ -6,3 +6,5 @@ from .asking import own_records as own_records
 from .own_texts import question_about as question_about
 from .validate import RULES as RULES
 from .validate import validate_advice as validate_advice
+from .validate_encoders import HeldOut as HeldOut
+from .validate_encoders import validate_encoders as validate_encoders

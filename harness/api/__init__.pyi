@@ -7,6 +7,7 @@ from .forecast import plan as plan
 from .inspecting import read_status as read_status
 from .predictions import in_words as in_words
 from .predictions import predict_file as predict_file
+from .ranking import rank_backbones as rank_backbones
 from .replaying import replay as replay
 from .results import Results as Results
 from .results import compare as compare

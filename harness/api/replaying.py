@@ -29,8 +29,8 @@ def replay(
     validate on some, and their models are scored on the others. Fits take their recorded seconds on a simulated clock.
 
     Args:
-        grids: grids as `TASK:LABELS`, such as `sst2:256`, or `all`; None takes eight of the reference results, or all of
-            `records`.
+        grids: grids as `TASK:LABELS`, such as `sst2:256`, or `all`; None takes eight of the reference results, or
+            all of `records`.
         within: times of a search: durations such as `30s`, or shares of the time of all fits together, such as `5%`.
         seeds: number of splits of each grid.
         searchers: `choose` and baselines; None takes all.

@@ -185,7 +185,7 @@ def _import(
         str,
         typer.Option(
             "--format",
-            help="harness: what `export` writes; peft: results of the PEFT library's method comparison; table: any "
+            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method comparison; table: any "
             "tidy table.",
             autocompletion=complete_words("harness", "peft", "table"),
         ),

@@ -78,8 +78,9 @@ class RecordedRuns:
 
     A fit to a fold and a fit to all rows both have the predictions of the recorded size. Its seconds are the recorded
     ones, scaled by steps (by rows where it takes none). Frozen features are paid once. A fit that a budget cuts short
-    has the predictions of the longest recorded fit that was cut at least as much; without one, the most frequent class takes
-    the place of as large a share of them as of the steps. A fit to fewer labels lies between the recorded sizes.
+    has the predictions of the longest recorded fit that was cut at least as much. Without one, the most frequent class
+    takes the place of as large a share of predictions as of the steps. A fit to fewer labels lies between the recorded
+    sizes.
 
     Args:
         split: the rows to validate on and to test on, and the drawn seeds.
@@ -250,7 +251,7 @@ class RecordedRuns:
         )
 
     def _cost(self, found: Configuration, planned: PlannedCell, n_read: int) -> tuple[Cost, float, float]:
-        """Return the cost of a fit, the seconds that it takes now, and the share of its steps that its budget allows."""
+        """Return the cost of a fit, the seconds that it takes now, and the share of its steps that a budget allows."""
         cost, n, recorded = found.fits[0].record.cost, planned.cell.n_train, max(1, found.cell.n_train)
         mean = found.seconds
         encode = mean.encode * n / recorded
@@ -311,8 +312,8 @@ class RecordedRuns:
         """Return the predictions of a fit to fewer labels than were recorded.
 
         Each row has the prediction of the recorded size above or of that below, at random, so that the score lies on a
-        line over the logarithm of the labels. Below the smallest recorded size, the most frequent class at one label per
-        class takes the place of the size below.
+        line over the logarithm of the labels. Below the smallest recorded size, the line ends at the most frequent
+        class and one label per class.
         """
         sizes = {size: self.split.draw(found, fits, k).predicted for size, fits in found.smaller.items()}
         sizes[self.grid.n_train] = self.split.draw(found, found.fits, k).predicted

@@ -130,6 +130,7 @@ class Member(BaseModel):
         folder: name of its folder inside `members/`.
         method: label of its method.
         weight: share of its probabilities in those of the ensemble.
+        temperature: divisor of the logarithms of its probabilities, before they are averaged.
         digest: digest of its description, which lists the SHA-256 of its files.
     """
 
@@ -138,11 +139,12 @@ class Member(BaseModel):
     folder: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     method: str
     weight: float = Field(gt=0, le=1)
+    temperature: float = Field(gt=0, allow_inf_nan=False)
     digest: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class EnsembleDescription(BaseModel):
-    """The description of an ensemble: a weighted mean of the class probabilities of saved models.
+    """The description of an ensemble: a weighted mean of the calibrated class probabilities of saved models.
 
     Attributes:
         format: version of the layout.
@@ -285,7 +287,7 @@ def _about_members(description: EnsembleDescription) -> list[str]:
     return [
         f"- **members, with their weights**: {parts}",
         *_classes_and_use(description.labels),
-        "The probability of a class is the weighted mean of the members' probabilities.",
+        "The probability of a class is the weighted mean of the members' probabilities, each calibrated by a temperature.",
         "",
         *(f"- {line}" for line in files),
     ]
