@@ -6,6 +6,7 @@ from .api.display import Display as Display
 from .api.forecast import plan as plan
 from .api.plans import Plan as Plan
 from .api.ranking import rank_backbones as rank_backbones
+from .api.replaying import replay as replay
 from .api.results import Results as Results
 from .api.results import compare as compare
 from .api.results import read_records as read_records

@@ -11,6 +11,7 @@ from .plans import PlanGroup as PlanGroup
 from .predictions import in_words as in_words
 from .predictions import predict_file as predict_file
 from .ranking import rank_backbones as rank_backbones
+from .replaying import replay as replay
 from .results import Results as Results
 from .results import compare as compare
 from .results import read_records as read_records

@@ -32,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("advise", rich_help_panel=ASK)(_advise)
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
     app.command("rank-backbones", rich_help_panel=ASK)(_rank_backbones)
+    app.command("replay", rich_help_panel=ASK)(_replay)
     app.command("choose", rich_help_panel=USE)(_choose)
     app.command("predict", rich_help_panel=USE)(_predict)
     app.command("probe", rich_help_panel=INSPECT)(_probe)
@@ -128,6 +129,33 @@ def _rank_backbones(
     from harness.cli.rank_backbones import rank_backbones_command
 
     raise typer.Exit(rank_backbones_command(**asked))
+
+
+def _replay(
+    grids: Annotated[
+        str | None,
+        typer.Option(help="Grids as TASK:LABELS, with commas between them, or `all`; default: eight reference grids."),
+    ] = None,
+    within: Annotated[
+        str, typer.Option(help="Times of a search: shares of the time of all fits together, or durations: 5%,10%,30s.")
+    ] = "5%,10%",
+    seeds: Annotated[int, typer.Option(help="Number of splits of each grid.")] = 20,
+    searchers: Annotated[
+        str | None, typer.Option(help="Searchers to compare: choose, random, asha, tpe, ...; default: all.")
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="A store, a file of records or a folder of them; default: the reference results.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare `choose` with other searches on recorded grids.
+
+    Nothing is fitted. Recorded fits take their recorded seconds on a simulated clock.
+    """
+    asked = dict(locals())
+    from harness.cli.replay import replay_command
+
+    replay_command(**asked)
 
 
 def _choose(
