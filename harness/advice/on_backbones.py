@@ -26,6 +26,12 @@ _REST: Final[Mapping[str, float]] = {"frozen features": 0.2, "fine-tuning": 0.5}
 _REST_OF_OTHERS: Final = 0.8
 """The same for methods that published probes tell nothing of: prompting, training from scratch."""
 
+_NO_SENTENCE_ENCODERS: Final = ("causal", "masked LM")
+"""Kinds of pretraining that no published encoder has: their results and sizes tell nothing of such a backbone."""
+
+_UNLIKE: Final = 0.6
+"""Spread, in logits, of the change by such a backbone, on all tasks and between tasks."""
+
 _BY_SIZE: Final = 0.25
 """Change of fine-tuned scores, in logits, for each e-fold of the transformer's parameters, beyond the probes' change.
 
@@ -191,15 +197,16 @@ class _Lifts:
         self._name = name
         own = facts.get(name) or (published[name].facts if name in published else EncoderFacts())
         of_base = facts.get(base) or (published[base].facts if base in published else EncoderFacts())
-        if model is None:
-            self._effect = Effect(0.0, 0.0, 1.0, 0, 0)
+        is_like_published = name in published or own.pretraining not in _NO_SENTENCE_ENCODERS
+        if model is None or not is_like_published:
+            self._effect = Effect(0.0, _UNLIKE, _UNLIKE, 0, 0)
         else:
             self._effect = model.effect(name, base, None if name in published else own)
         sizes = [_transformer_parameters(one) for one in (own, of_base)]
         if None in sizes:  # the two must be of one kind
             sizes = [one.n_parameters for one in (own, of_base)]
         first, second = sizes
-        self._growth = math.log(first / second) if first and second else 0.0
+        self._growth = math.log(first / second) if first and second and is_like_published else 0.0
 
     def of(self, role: Role | None) -> Lift:
         """Return the change for methods of a role."""
