@@ -316,7 +316,8 @@ def show_suites(name: str | None, *, as_json: bool = False) -> None:
     suite = load_suite(name)
     console.print(Text(f"{suite.name}: {suite.description}", style="bold"))
     backbones = dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))
-    console.print(Text(f"Backbone: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
+    heading = "Backbones" if suite.backbones is not None else "Backbone"
+    console.print(Text(f"{heading}: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
     console.print(
         Text(
             f"Sizes: {', '.join(map(str, suite.sizes))}\nSeeds: {', '.join(map(str, suite.seeds))}\n"

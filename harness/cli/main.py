@@ -126,11 +126,13 @@ def _plan(
 ) -> None:
     """Predict the seconds and memory of a run.
 
-    Only short probes are run; with --no-probe or --device-memory, none.
+    Only short probes are run; with --no-probe or --device-memory, none. The exit code is 1 if one of several backbones
+    cannot be used.
     """
     from harness.cli.plan import plan_command
 
-    plan_command(**grid, probe=probe, device_memory=device_memory, shows_parts=memory, as_json=as_json)
+    code = plan_command(**grid, probe=probe, device_memory=device_memory, shows_parts=memory, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command("audit-defaults", rich_help_panel=COMPARE)
@@ -221,9 +223,9 @@ def _import(
         str,
         typer.Option(
             "--format",
-            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method comparison; table: any "
-            "tidy table.",
-            autocompletion=complete_words("harness", "peft", "table"),
+            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method "
+            "comparison; table: any tidy table.",
+            autocompletion=complete_words("harness", "mteb", "peft", "table"),
         ),
     ] = "harness",
     mapping: Annotated[
