@@ -15,7 +15,7 @@ from harness.methods.base import methods
 from harness.planning.suites import load_suite
 from harness.records import audits
 from harness.records.audits import AuditedDefault, write_audits
-from harness.report.audit import audit
+from harness.report.auditing import audit
 from harness.report.caption import cautions
 from harness.report.panels import panels
 from harness.report.tables import comparison

@@ -136,11 +136,11 @@ def _over_places(places: Sequence[AuditedPlace], first: Record, n_trials: int) -
     for place in places:
         by_task[place.task].append(place)
     points = float(np.mean([place.points for place in places]))
+    halves = {task: [_half_width(place) for place in own] for task, own in by_task.items()}
     half: float | None = None
-    if all(place.low is not None and place.high is not None for place in places):
+    if all(width is not None for own in halves.values() for width in own):
         # The sum of half widths within a task, for errors that are the same; roots of sums of squares over tasks.
-        sums = [sum((place.high - place.low) / 2 for place in own) for own in by_task.values()]  # type: ignore[operator]
-        half = math.hypot(*sums) / len(places)
+        half = math.hypot(*(sum(width or 0.0 for width in own) for own in halves.values())) / len(places)
     cell = first.cell
     assert cell.backbone is not None
     return AuditedDefault(
@@ -158,6 +158,10 @@ def _over_places(places: Sequence[AuditedPlace], first: Record, n_trials: int) -
         low=None if half is None else _rounded(points - half),
         high=None if half is None else _rounded(points + half),
     )
+
+
+def _half_width(place: AuditedPlace) -> float | None:
+    return None if place.low is None or place.high is None else (place.high - place.low) / 2
 
 
 def _rounded(value: float) -> float:
