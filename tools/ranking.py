@@ -24,7 +24,7 @@ from harness.measure import find_device
 from harness.methods import parse_methods
 from harness.planning import load_suite
 from harness.ranking.costs import block_parameters
-from harness.ranking.forecasting import Point, forecast, read_points, write_points
+from harness.ranking.forecasting import METRIC, Point, forecast, read_points, write_points
 from harness.ranking.measuring import Signals, measure, rows_to_encode
 from harness.records import Record
 from harness.store import reference_records, stream_source
@@ -41,7 +41,7 @@ def wanted(records: Iterable[Record], tasks: set[str]) -> dict[tuple[str, str, i
     found: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         cell = record.cell
-        scored = record.status == "ok" and record.score is not None and record.score.metric == "accuracy"
+        scored = record.status == "ok" and record.score is not None
         default = cell.method == "full" and dict(cell.config) == defaults and cell.budget.label() == "default"
         if scored and default and cell.task in tasks and cell.backbone is not None and cell.n_train >= SMALLEST:
             found[cell.task, cell.backbone, cell.n_train].append(record)
@@ -91,6 +91,7 @@ def _point(
         score=statistics.fmean(score.value for score in by_seed.values()),
         n_test=min(score.n_test or 0 for score in by_seed.values()),
         n_seeds=len(by_seed),
+        metric=members[-1].score.metric if members[-1].score is not None else METRIC,
     )
 
 
@@ -147,12 +148,13 @@ def judge(*, without_backbone: bool = False) -> None:
         errors[n_train] += [
             (100 * abs(one.score - score), one.low <= score <= one.high)
             for one, score in zip(expected, measured, strict=True)
+            if members[0].metric == METRIC
         ]
         said = ", ".join(
             f"{one.backbone.rsplit('/', 1)[-1][:12]} {score:.3f} ({ahead.score:.3f})"
             for one, score, ahead in zip(members, measured, expected, strict=True)
         )
-        print(f"{task} {n_train}: r {results[n_train]['forecast'][-1].r:.2f}; measured (forecast): {said}")
+        print(f"{task} {n_train} {members[0].metric}: r {results[n_train]['forecast'][-1].r:.2f}; measured (forecast): {said}")
     for n_train, by_way in results.items():
         print(f"\n{n_train} labels, {len(next(iter(by_way.values())))} tasks")
         for way, each in by_way.items():
