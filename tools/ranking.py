@@ -41,11 +41,18 @@ def wanted(records: Iterable[Record], tasks: set[str]) -> dict[tuple[str, str, i
     found: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         cell = record.cell
-        scored = record.status == "ok" and record.score is not None
+        scored = record.status == "ok" and accuracy(record) is not None
         default = cell.method == "full" and dict(cell.config) == defaults and cell.budget.label() == "default"
         if scored and default and cell.task in tasks and cell.backbone is not None and cell.n_train >= SMALLEST:
             found[cell.task, cell.backbone, cell.n_train].append(record)
     return found
+
+
+def accuracy(record: Record) -> float | None:
+    """Return the accuracy of a record; None where it has none."""
+    if record.score is None:
+        return None
+    return record.score.value if record.score.metric == METRIC else record.score.others.get(METRIC)
 
 
 def add(stores: Sequence[str]) -> None:
@@ -80,7 +87,7 @@ def _point(
     key: tuple[str, str, int], members: Sequence[Record], signals: Signals, parameters: float, is_causal: bool
 ) -> Point:
     """Return the mean over the seeds of one cell; the latest record of a seed counts."""
-    by_seed = {record.cell.seed: record.score for record in members if record.score is not None}
+    by_seed = {record.cell.seed: accuracy(record) or 0.0 for record in members}
     return Point(
         task=key[0],
         backbone=key[1],
@@ -88,10 +95,9 @@ def _point(
         block_parameters=parameters,
         is_causal=is_causal,
         n_train=key[2],
-        score=statistics.fmean(score.value for score in by_seed.values()),
-        n_test=min(score.n_test or 0 for score in by_seed.values()),
+        score=statistics.fmean(by_seed.values()),
+        n_test=min(record.score.n_test or 0 for record in members if record.score is not None),
         n_seeds=len(by_seed),
-        metric=members[-1].score.metric if members[-1].score is not None else METRIC,
     )
 
 
@@ -148,13 +154,12 @@ def judge(*, without_backbone: bool = False) -> None:
         errors[n_train] += [
             (100 * abs(one.score - score), one.low <= score <= one.high)
             for one, score in zip(expected, measured, strict=True)
-            if members[0].metric == METRIC
         ]
         said = ", ".join(
             f"{one.backbone.rsplit('/', 1)[-1][:12]} {score:.3f} ({ahead.score:.3f})"
             for one, score, ahead in zip(members, measured, expected, strict=True)
         )
-        print(f"{task} {n_train} {members[0].metric}: r {results[n_train]['forecast'][-1].r:.2f}; measured (forecast): {said}")
+        print(f"{task} {n_train}: r {results[n_train]['forecast'][-1].r:.2f}; measured (forecast): {said}")
     for n_train, by_way in results.items():
         print(f"\n{n_train} labels, {len(next(iter(by_way.values())))} tasks")
         for way, each in by_way.items():

@@ -75,7 +75,6 @@ class Point:
         score: measured accuracy of full fine-tuning; None for a question.
         n_test: rows that it was measured on.
         n_seeds: number of seeds that it is the mean of.
-        metric: metric of `score`; only accuracies are evidence.
     """
 
     task: str
@@ -87,7 +86,6 @@ class Point:
     score: float | None = None
     n_test: int = 1000
     n_seeds: int = 1
-    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -117,11 +115,7 @@ def forecast(questions: Sequence[Point], evidence: Sequence[Point] | None = None
         return []
     known = shipped_points() if evidence is None else evidence
     tasks = {point.task for point in questions}
-    known = [
-        point
-        for point in known
-        if point.score is not None and point.metric == METRIC and point.task not in tasks
-    ]
+    known = [point for point in known if point.score is not None and point.task not in tasks]
     mean, covariance = _posterior(list(questions), known)
     noise = np.diag(np.full(len(questions), _SEED_SD**2))
     draws = np.random.default_rng(0).multivariate_normal(mean, covariance + noise, size=_N_DRAWS, method="eigh")
@@ -195,7 +189,7 @@ def _binomial_variance(point: Point) -> float:
 _SIGNALS: Final = ("probe", "mean_probe", "log_me", "explained", "h_score")
 COLUMNS: Final = (
     *("task", "backbone", "is_causal", "block_parameters", "n_rows", "n_classes", *_SIGNALS),
-    *("n_train", "score", "n_test", "n_seeds", "metric"),
+    *("n_train", "score", "n_test", "n_seeds"),
 )
 """Columns of `measured.csv`."""
 
@@ -219,7 +213,6 @@ def read_points(text: str) -> list[Point]:
             score=float(row["score"]),
             n_test=int(row["n_test"]),
             n_seeds=int(row["n_seeds"]),
-            metric=row["metric"],
         )
         for row in csv.DictReader(io.StringIO(text))
     ]
@@ -234,6 +227,6 @@ def write_points(points: Sequence[Point]) -> str:
         signals = point.signals
         facts = (point.task, point.backbone, "yes" if point.is_causal else "no", f"{point.block_parameters:.0f}")
         figures = (f"{getattr(signals, name):.5f}" for name in _SIGNALS)
-        measured = (point.n_train, f"{point.score:.5f}", point.n_test, point.n_seeds, point.metric)
+        measured = (point.n_train, f"{point.score:.5f}", point.n_test, point.n_seeds)
         table.writerow((*facts, signals.n_rows, signals.n_classes, *figures, *measured))
     return out.getvalue()
