@@ -26,7 +26,7 @@ def search_of(
     say: Callable[[str], None] = lambda _: None,
 ) -> Search:
     """Return a search whose runner expects every fit to take `seconds`, with stand-ins for its tasks."""
-    estimate = SimpleNamespace(seconds=seconds, train_seconds=seconds)
+    estimate = SimpleNamespace(seconds=seconds, train_seconds=seconds, basis="records")
     runner = SimpleNamespace(plan=lambda _, method, *__, **___: method, estimate=lambda _: estimate, now=time.monotonic)
     task = SimpleNamespace(train_labels=np.zeros(n_rows))
     end = time.monotonic() + left

@@ -23,10 +23,11 @@ from harness.choose import Chosen, choose_within
 from harness.choose.candidates import Belief, Candidate, Measured, find_candidates
 from harness.choose.cheap import _affordable_words, _seconds_again, _why_skip, try_cheap_methods
 from harness.choose.evaluation import EVALUATION, evaluate, write_evaluation
-from harness.choose.folds import PERIOD, validation_cap, validation_folds
-from harness.choose.race import _entering
+from harness.choose.folds import PERIOD, validation_cap, validation_folds, with_test_rows
+from harness.choose.last_fit import _went_wrong
 from harness.choose.search import Rivals, Search
 from harness.choose.tried import Tried, Uncut, labels_worth
+from harness.choose.whole_fits import choose_step
 from harness.cli.choose import _show
 from harness.data.table import table_task
 from harness.forecast.evidence import Point, gather
@@ -65,7 +66,7 @@ def chosen(table: Path, tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFa
     with LocalWorkers("cpu", None) as workers, Store.open(folder / "store.sqlite") as store:
         found = choose_within(
             task, tiny, workers, store, folder / "model", within=120.0, began=began,
-            methods=parse_methods(["tfidf", "linear-probe", "full", "lora"]),
+            methods=parse_methods(["tfidf", "linear-probe", "full", "lora"]), refit=False,
         )  # fmt: skip
     return found, task, folder
 
@@ -216,7 +217,7 @@ def test_a_model_is_put_aside_before_a_transformer_is_tried() -> None:
     def steps(left: float, names: list[str]) -> list[str]:
         done: list[str] = []
 
-        def run(planned: Method, *_: object) -> Record:
+        def run(planned: Method, *_: object, **__: object) -> Record:
             done.append(planned.name)
             return make_record(planned.name, 5000, 0, accuracy=0.8)
 
@@ -293,7 +294,7 @@ def test_who_would_not_get_going_is_no_favourite() -> None:
     def favourite(left: float) -> Candidate | None:
         search = search_of(entrants, Belief(points, 6), left, folds=[SimpleNamespace(n_test=750)])
         search.tried.append(Tried(entrants[0], record, 5000, 0, 1.0))
-        assert _entering(search, entrants[1:], left)[0] == []
+        assert choose_step(search, entrants[1:]) is None
         return search.favourite
 
     assert favourite(12) is None
@@ -367,6 +368,58 @@ def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, mon
     assert found.tried[0].record.cell.n_train == max(50, 2 * task.n_strata)
     assert any(f"fitted to {found.record.cell.n_train} of {len(task.train_labels)} rows" in line for line in said)
     assert load_model(tmp_path / "model", "cpu").description.method == "tfidf"
+
+
+def test_the_saved_model_is_fitted_to_held_out_rows_once_they_have_scored_it(table: Path, tmp_path: Path) -> None:
+    """Its test score is that of a fit without them, the saved model that of a fit to every row of the file."""
+    task = prepared(table)
+    said: list[str] = []
+    with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
+        found, scored = (
+            choose_within(
+                task, None, workers, store, tmp_path / f"model-{refit}", within=60.0, began=time.monotonic(),
+                methods=parse_methods(["tfidf"]), refit=refit, say=said.append,
+            )
+            for refit in (True, False)
+        )  # fmt: skip
+        n_records = len(list(store.records()))
+    assert (found.refit, scored.refit) == (True, False)
+    assert found.score.value == scored.score.value
+    texts = list(task.test.texts)
+    right = np.array([task.label_names[k] for k in task.test_labels])
+    before, after = (
+        np.mean(np.array(load_model(one.folder, "cpu").predict(texts)) == right) for one in (scored, found)
+    )
+    assert before == pytest.approx(found.score.value)
+    assert after >= before
+    n_all = len(task.train_labels) + task.n_test
+    assert any(f"to all {n_all} rows, test rows included; the score is from before" in line for line in said)
+    assert f"all {n_all}, test rows included" in (found.folder / "README.md").read_text()
+    assert "The saved one is the same method, fitted to these rows too." in (found.folder / EVALUATION).read_text()
+    assert load_model(found.folder, "cpu").description.task == task.name
+    assert n_records == len(found.tried) + 1  # a score on rows that were trained on is not kept
+
+
+def test_all_rows_are_the_training_rows_and_the_test_rows(toy: Task) -> None:
+    both = with_test_rows(toy)
+    rows = zip(both.train.texts, both.train_labels.tolist(), strict=True)
+    parts = [(toy.train.texts[row], int(label)) for row, label in zip(toy.pool_index, toy.train_labels, strict=True)]
+    parts += [(text, int(label)) for text, label in zip(toy.test.texts, toy.test_labels, strict=True)]
+    assert sorted(rows) == sorted(parts)
+    assert both.data != toy.data
+    assert both.train.key != toy.train.key
+    assert len(both.train_digests) == len(set(both.train_digests)) == len(parts)
+
+
+def test_a_last_fit_that_went_wrong_does_not_replace_the_scored_model() -> None:
+    scored = make_record("full", 100, 0, accuracy=0.9, n_test=200)
+    assert _went_wrong(make_record("full", 130, 0, accuracy=0.99, n_test=200), scored) is None
+    assert "on rows that it was trained on" in str(
+        _went_wrong(make_record("full", 130, 0, accuracy=0.5, n_test=200), scored)
+    )
+    cut = make_record("full", 130, 0, accuracy=0.99, n_test=200)
+    cut = replace(cut, cost=replace(cut.cost, stopped_by="train_seconds"))
+    assert _went_wrong(cut, scored) == "was cut short"
 
 
 # ---- what is refused
@@ -471,7 +524,7 @@ def test_an_evaluation_of_hostile_texts_is_harmless(tmp_path: Path, toy: Task) -
     task = replace(toy, test=replace(toy.test, texts=texts), label_names=("<b>", "| x", "c"))
     target = toy.test_labels
     predictions = Predictions(toy.test_rows, (target + 1) % 3, target, np.full(len(target), 0.9, dtype=np.float16))
-    found = evaluate(replace(make_record("tfidf"), predictions=predictions), task)
+    found = evaluate(predictions, task)
     assert found is not None
     write_evaluation(found, tmp_path, hostile[:60], "accuracy 0.000")
     shown = (tmp_path / EVALUATION).read_text("utf-8")
@@ -486,7 +539,7 @@ def test_an_evaluation_of_hostile_texts_is_harmless(tmp_path: Path, toy: Task) -
 def test_predictions_of_other_rows_are_not_evaluated(toy: Task) -> None:
     target = toy.test_labels
     other = Predictions("other rows", target, target)
-    assert evaluate(replace(make_record("tfidf"), predictions=other), toy) is None
-    right = evaluate(replace(make_record("tfidf"), predictions=replace(other, rows=toy.test_rows)), toy)
+    assert evaluate(other, toy) is None
+    right = evaluate(replace(other, rows=toy.test_rows), toy)
     assert right is not None
     assert right.in_words() == []

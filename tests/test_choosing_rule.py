@@ -11,9 +11,8 @@ from scipy.optimize import minimize
 
 from harness.choose.candidates import Belief, Candidate, Measured, counts_as_normal
 from harness.choose.last_fit import why_not_the_best
-from harness.choose.race import _entering
-from harness.choose.search import STARTING_SECONDS
 from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
+from harness.choose.whole_fits import choose_step
 from harness.forecast.evidence import gather
 from harness.methods.configure import parse_methods
 from harness.store.reading import reference_records
@@ -148,14 +147,12 @@ def test_a_favourite_is_validated_where_that_takes_nothing_from_its_last_fit() -
     entrants = [candidate("tfidf"), candidate("last-layers")]
     folds = [SimpleNamespace(n_test=150)]
 
-    def entering(seconds: float) -> tuple[list[str], float]:
+    def next_fit(seconds: float) -> str | None:
         search = search_of(entrants, Belief(points, 150), seconds, folds=folds, n_rows=300, seconds=4.0)
         record = make_record("tfidf", 150, 0, accuracy=0.9, n_test=150)
         search.tried.append(Tried(entrants[0], record, 150, 0, 1.0))
-        found, kept = _entering(search, [entrants[1]], seconds)
-        return [one.label for one in found], kept
+        step = choose_step(search, [entrants[1]])
+        return None if step is None else step.candidate.label
 
-    names, kept = entering(80)
-    assert names == ["last-layers"]
-    assert kept >= 4.0 + STARTING_SECONDS  # the last fit is not cut short for it
-    assert entering(6)[0] == []
+    assert next_fit(80) == "last-layers"
+    assert next_fit(6) is None

@@ -139,7 +139,7 @@ def test_halving_goes_down_to_single_rows_and_then_computes_blocks_again() -> No
 
 def test_the_form_that_fits_is_the_least_changed(tmp_path: Path, toy: Task, cpu: Device) -> None:
     files = write_shape("bert-base-like", tmp_path)
-    estimator = Estimator({toy.name: toy}, {toy.name: files}, cpu)
+    estimator = Estimator({toy.name: toy}, cpu)
     planned = plan_one(toy, files, methods.get("full")(batch_size=64, precision="fp32"), size="96")
     whole = estimator.estimate(planned).peak_bytes
     assert first_that_fits(planned, estimator, whole) is None
@@ -165,7 +165,7 @@ def measured(toy: Task, tiny: BackboneFiles, cpu: Device) -> Record:
 
 
 def estimator_of(toy: Task, tiny: BackboneFiles, cpu: Device) -> Estimator:
-    return Estimator({toy.name: toy}, {toy.name: tiny}, cpu)
+    return Estimator({toy.name: toy}, cpu)
 
 
 def test_records_are_carried_over_by_the_closed_form(
@@ -235,9 +235,9 @@ def test_features_are_encoded_once_in_a_total(toy: Task, tiny: BackboneFiles, cp
     estimator = estimator_of(toy, tiny, cpu)
     probes = [plan_one(toy, tiny, methods.get("linear-probe")(), size=size) for size in ("24", "48", "96")]
     alone = [estimator.estimate(planned).seconds for planned in probes]
-    assert total_seconds(probes, estimator, {toy.name: tiny}) == pytest.approx(max(alone) + 2 * 1.0)
+    assert total_seconds(probes, estimator) == pytest.approx(max(alone) + 2 * 1.0)
     full = [plan_one(toy, tiny, methods.get("full")(), size="24", seed=seed) for seed in (0, 1)]
-    assert total_seconds(full, estimator, {toy.name: tiny}) == pytest.approx(2 * estimator.estimate(full[0]).seconds)
+    assert total_seconds(full, estimator) == pytest.approx(2 * estimator.estimate(full[0]).seconds)
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "linear-probe", "tfidf"])

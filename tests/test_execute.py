@@ -144,7 +144,7 @@ def test_planning_is_pure_and_refuses_before_training(toy: Task, tiny: BackboneF
     def plan(sizes: list[str], names: list[str]) -> list[Any]:
         return plan_cells(
             tasks=[toy],
-            backbones={toy.name: tiny},
+            backbones={toy.name: (tiny,)},
             methods=parse_methods(names),
             sizes=[parse_size(size) for size in sizes],
             seeds=[0, 1],

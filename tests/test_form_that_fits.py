@@ -47,8 +47,8 @@ class Inside:
     def n_running(self) -> int:
         return len(self._waiting)
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        return []
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        return {}
 
     def start(self, job: Job, task: Task) -> None:
         self._waiting.append((job, task))
@@ -63,7 +63,7 @@ class Inside:
 def run(
     planned: PlannedCell, toy: Task, tiny: BackboneFiles, device: Device, store: Store, policy: Policy | None = None
 ) -> list[Record]:
-    prepared = Prepared("tests", (planned,), {toy.name: toy}, {toy.name: tiny}, device)
+    prepared = Prepared("tests", (planned,), {toy.name: toy}, {toy.name: (tiny,)}, device)
     run_cells(prepared, store, Quiet(), Inside(device), policy)
     return sorted(store.records(), key=lambda record: record.provenance.started_at)
 
@@ -130,7 +130,7 @@ def test_a_budget_of_memory_chooses_the_form_and_the_record_says_so(
     assert set(record.facts.run_as) <= {"accumulation", "gradient_checkpointing"}
     assert "to fit into memory" in record.facts.in_words()["run_as"]
     assert Record.from_json(record.to_json()) == record
-    estimator = Estimator({toy.name: toy}, {toy.name: tiny}, cpu)
+    estimator = Estimator({toy.name: toy}, cpu)
     estimator.add(dataclasses.replace(record, status="ok"), asked(limit))
     (figure,) = estimator.figures(asked(limit))
     ran = dataclasses.replace(asked(limit), method=asked(limit).method.model_copy(update=record.facts.run_as))
@@ -138,7 +138,7 @@ def test_a_budget_of_memory_chooses_the_form_and_the_record_says_so(
 
 
 def test_the_smallest_form_is_the_last_hope(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
-    estimator = Estimator({toy.name: toy}, {toy.name: tiny}, cpu)
+    estimator = Estimator({toy.name: toy}, cpu)
     planned = plan_one(toy, tiny, methods.get("full")(batch_size=64), size="64")
     forms = list(ever_smaller(planned))
     assert after_out_of_memory(planned, estimator, 1.0, 0.0) == forms[-1]

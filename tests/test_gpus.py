@@ -462,7 +462,7 @@ def test_deterministic_kernels_are_part_of_the_provenance_and_not_of_the_identit
 ) -> None:
     """On a CPU the kernels are the same, and so are the scores."""
     planned = plan_one(toy, tiny, parse_methods(["lora"])[0], size="24", budget=Budget(steps=3))
-    prepared = Prepared("gpus", (planned,), {toy.name: toy}, {toy.name: tiny}, cpu)
+    prepared = Prepared("gpus", (planned,), {toy.name: toy}, {toy.name: (tiny,)}, cpu)
     records = []
     for deterministic in (False, True):
         with (

@@ -81,7 +81,7 @@ def test_a_step_of_a_small_model_takes_the_launches_of_its_kernels(toy: Task, tm
     }
     small, large = of["bert-base-like", "full[batch_size=1]"], of["llama-3.1-8b-like", "lora[batch_size=64]"]
     work = amount(small, toy, files["bert-base-like"], GPU)
-    estimator = Estimator({toy.name: toy}, {toy.name: files["bert-base-like"]}, GPU)
+    estimator = Estimator({toy.name: toy}, GPU)
     assert estimator.estimate(small).train_seconds == pytest.approx(work.train_launches * LAUNCH_SECONDS)
     assert estimator.estimate(small).basis == "formula"
     one_row = plan_one(
@@ -89,7 +89,7 @@ def test_a_step_of_a_small_model_takes_the_launches_of_its_kernels(toy: Task, tm
     )
     steps = one_row.method.workload(96, one_row.cell.budget, 12).steps
     assert 0.004 < estimator.estimate(small).train_seconds / steps < 0.02  # seconds of a step, however few its tokens
-    of_8b = Estimator({toy.name: toy}, {toy.name: files["llama-3.1-8b-like"]}, GPU)
+    of_8b = Estimator({toy.name: toy}, GPU)
     heavy = amount(large, toy, files["llama-3.1-8b-like"], GPU)
     assert of_8b.estimate(large).train_seconds > 1.5 * heavy.train_launches * LAUNCH_SECONDS
     # Records replace the assumption: a cell that the device's speed explains, and one that it does not.
@@ -99,5 +99,5 @@ def test_a_step_of_a_small_model_takes_the_launches_of_its_kernels(toy: Task, tm
     estimator.add_figure(small, dataclasses.replace(figure, amount=work, train_seconds=work.train_launches * 9e-6))
     assert estimator.launch_seconds() == pytest.approx(9e-6)
     assert estimator.flops_per_second() == pytest.approx(1e14)
-    on_cpu = Estimator({toy.name: toy}, {toy.name: files["bert-base-like"]}, dataclasses.replace(GPU, kind="cpu"))
+    on_cpu = Estimator({toy.name: toy}, dataclasses.replace(GPU, kind="cpu"))
     assert on_cpu.estimate(small).train_seconds == pytest.approx(work.train_flops / on_cpu.flops_per_second(), rel=0.01)

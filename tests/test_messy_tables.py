@@ -222,7 +222,7 @@ def test_methods_and_folds_serve_a_rare_class(rare: Task, tiny: BackboneFiles, c
         "prototypes",
     ]
     cells = plan_cells(
-        tasks=[rare], backbones={rare.name: tiny}, methods=parse_methods(names), sizes=[parse_size("all")],
+        tasks=[rare], backbones={rare.name: (tiny,)}, methods=parse_methods(names), sizes=[parse_size("all")],
         seeds=[0], budgets=[Budget()], device="cpu",
     )  # fmt: skip
     runner = Worker(cpu, None)

@@ -297,6 +297,6 @@ def test_numbers_that_are_no_probabilities_are_refused(model: Path, monkeypatch:
     loaded = load_model(model, "cpu")
     for answers in ([[2.0, 1.0, -2.0]], [[0.5, 0.2, 0.2]]):
         given = np.array(answers, dtype=np.float32)
-        monkeypatch.setattr(type(loaded._fitted), "predict", lambda *_, given=given: given)
+        monkeypatch.setattr(type(loaded._members[0].fitted), "predict", lambda *_, given=given: given)
         with pytest.raises(HarnessError, match="no probabilities"):
             loaded.predict(["a text"])

@@ -37,7 +37,7 @@ def test_what_was_named_is_not_left_out(request_of_two: Request) -> None:
     with pytest.raises(MissingResourceError, match="nobody/nowhere"):
         prepare_plan(asked)
     with pytest.raises(MissingResourceError, match="nobody/elsewhere"):
-        prepare_plan(dataclasses.replace(request_of_two, backbone="nobody/elsewhere"))
+        prepare_plan(dataclasses.replace(request_of_two, backbones=["nobody/elsewhere"]))
 
 
 def test_an_experimental_method_is_marked_in_the_notes(request_of_two: Request) -> None:

@@ -32,7 +32,7 @@ METHODS = (
 def saved(text: str, task: Task, files: BackboneFiles, device: Device, folder: Path) -> Record:
     (planned,) = plan_cells(
         tasks=[task],
-        backbones={task.name: files},
+        backbones={task.name: (files,)},
         methods=parse_methods([text]),
         sizes=[parse_size("12")],
         seeds=[3],
@@ -85,7 +85,7 @@ def test_peft_reads_the_adapter(toy: Task, tiny: BackboneFiles, cpu: Device, tmp
     saved("lora[learning_rate=0.1,precision=fp32]", toy, tiny, cpu, tmp_path / "model")  # else ours are rounded
     base = AutoModel.from_pretrained(tmp_path / "model" / "transformer")
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "model" / "adapter")).eval()
-    ours = load_model(tmp_path / "model", "cpu")._fitted.model.transformer  # type: ignore[attr-defined]
+    ours = load_model(tmp_path / "model", "cpu")._members[0].fitted.model.transformer  # type: ignore[attr-defined]
     ids = torch.tensor([[2, 7, 8, 3]])
     with torch.no_grad():
         theirs = adapted(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state

@@ -175,7 +175,7 @@ def test_what_was_not_written_as_fitted_leaves_no_folder(
 def test_predictions_that_are_not_finite_are_errors(saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(saved["full"], "cpu")
     broken = np.array([[np.nan, 0.5, 0.5]], dtype=np.float32)
-    monkeypatch.setattr(model._fitted, "predict", lambda *_: broken)
+    monkeypatch.setattr(model._members[0].fitted, "predict", lambda *_: broken)
     for ask in (model.predict, model.probabilities):
         with pytest.raises(HarnessError, match="probabilities that are not finite"):
             ask(["a text"])

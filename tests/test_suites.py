@@ -51,7 +51,7 @@ def test_a_shipped_suite_states_what_a_report_needs(name):
     suite = load_suite(name)
     assert suite.name == name
     assert suite.description
-    assert all(suite.backbone_of(task) for task in suite.tasks)
+    assert all(suite.backbones_of(task) for task in suite.tasks)
     for task in suite.tasks.values():
         assert task.description
         assert task.licence

@@ -21,6 +21,7 @@ from harness.methods.majority import Majority
 from harness.methods.tfidf import Tfidf
 from harness.records.record import Budget, Cell, Record
 from harness.running import tuning
+from harness.running.proposals import Proposals
 from harness.running.worker import Worker
 from harness.support.errors import UsageError
 from harness.tasks import Rows, Task
@@ -362,7 +363,7 @@ def test_every_search_space_holds_settings_that_the_method_takes(name: str) -> N
         values = space.values if isinstance(space, Choice) else (space.low, space.high)
         for value in values:
             assert cls(**{setting: value}).config()[setting] == cls(**{setting: value}).model_dump(mode="json")[setting]
-        proposals = tuning._Proposals(cls(), 0, 4)
+        proposals = Proposals(cls(), 0, 4)
         first = proposals.next()
         assert first == {own: getattr(cls(), own) for own in cls.search_space}
         proposals.learn(first, None)

@@ -30,7 +30,7 @@ class Told(Estimator):
     """Expects what it is told of each method."""
 
     def __init__(self, toy: Task, cpu: Device, seconds: dict[str, float]) -> None:
-        super().__init__({toy.name: toy}, {}, cpu)
+        super().__init__({toy.name: toy}, cpu)
         self.seconds = seconds
 
     def estimate(self, planned: PlannedCell) -> Estimate:
@@ -169,4 +169,4 @@ def test_cells_that_share_a_device_bear_no_seconds(toy: Task, cpu: Device, tmp_p
 
 def test_cells_that_cannot_run_take_no_time(toy: Task, cpu: Device) -> None:
     planned = PlannedCell(plan_one(toy, None, Planted()).cell, Planted(), unsupported="there is a reason")
-    assert Estimator({toy.name: toy}, {}, cpu).estimate(planned).seconds == 0.0
+    assert Estimator({toy.name: toy}, cpu).estimate(planned).seconds == 0.0

@@ -11,6 +11,7 @@ from .frame import Dtype as Dtype
 from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
+from .naming import full_names as full_names
 from .ranks import MIN_TESTED_TASKS as MIN_TESTED_TASKS
 from .ranks import Ranking as Ranking
 from .ranks import cliques as cliques

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from harness.records import Cell, ConfigurationName, Record, canonical_text, configuration_names, storable
+from harness.analysis.naming import FullName, full_names
+from harness.records import Cell, Record, canonical_text, points_behind, storable
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -180,6 +181,12 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "whether others measured it",
         lambda record: record.facts.imported_from is not None,
     ),
+    Column(
+        "default_points_behind",
+        "Float64",
+        "points by which tuned settings beat these defaults in an audit; null where none flags them",
+        lambda record: points_behind(record.cell),
+    ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )
 """Columns that reports need beyond the export; `variant` and `settings` (see `tidy_frame`) follow them."""
@@ -193,7 +200,8 @@ def export_frame(records: Iterable[Record]) -> pd.DataFrame:
 def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Return one row per record: the columns of `export_frame`, `EXTRA_COLUMNS`, `variant` and `settings`.
 
-    `variant` is the label of the configuration, `settings` what distinguishes it in full (see `configuration_names`).
+    `variant` is the name of the configuration, with its backbone where a table holds several; `settings` is what
+    distinguishes it in full (see `full_names`).
     """
     columns = EXPORT_COLUMNS + EXTRA_COLUMNS
     rows: list[list[Any]] = []
@@ -203,27 +211,27 @@ def tidy_frame(records: Iterable[Record]) -> pd.DataFrame:
         kept.append(_Named.of(record))
     frame = _build(columns, rows)
     names = _names(kept)
-    for i, name in enumerate(_OF_NAMES):
-        frame[name] = pd.array([found[i] for found in names], dtype="string")
+    for name in ("variant", "settings"):
+        frame[name] = pd.array([getattr(found, name) for found in names], dtype="string")
     return frame
 
 
 def tidy_columns(records: Sequence[Record], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Return some columns of `tidy_frame` as plain values, None for null; fast enough for 100,000 records."""
+    """Return some columns of `tidy_frame`, or parts of `FullName`, as plain values; fast enough for 100,000 records."""
     by_name = {column.name: column for column in EXPORT_COLUMNS + EXTRA_COLUMNS}
     found: dict[str, list[Any]] = {}
-    named: list[ConfigurationName] | None = None
+    named: list[FullName] | None = None
     for name in names:
         if name in _OF_NAMES:
             named = _names(map(_Named.of, records)) if named is None else named
-            found[name] = [one[_OF_NAMES.index(name)] for one in named]
+            found[name] = [getattr(one, name) for one in named]
         else:
             found[name] = _values(by_name[name], map(by_name[name].get, records))
     return found
 
 
-_OF_NAMES = ("variant", "settings")
-"""Columns of the parts of a `ConfigurationName`, in order."""
+_OF_NAMES = FullName._fields
+"""Columns of the parts of a `FullName`."""
 
 
 class _Named(NamedTuple):
@@ -240,11 +248,12 @@ class _Named(NamedTuple):
         return cls(record.cell, record.facts.defaults, record.device, record.facts.is_evidence)
 
 
-def _names(kept: Iterable[_Named]) -> list[ConfigurationName]:
+def _names(kept: Iterable[_Named]) -> list[FullName]:
     kept = list(kept)
-    return configuration_names(
+    return full_names(
         [one.cell for one in kept],
         [one.defaults for one in kept],
+        tables=[(one.cell.task, one.cell.data, one.device, one.cell.budget.label()) for one in kept],
         devices=[one.device for one in kept],
         is_evidence=[one.is_evidence for one in kept],
     )

@@ -74,9 +74,11 @@ class Display:
     def notes(self, prepared: Prepared) -> None:
         """Show each task's data, and the parts of the request that were changed."""
         for task in prepared.tasks.values():
-            self.data(task, prepared.backbones.get(task.name))
+            self.data(task, next(iter(prepared.backbones.get(task.name, ())), None))
         for note in prepared.notes:
             self.say(f"Note: {note}")
+        for why in prepared.left_out:
+            self.remark(f"Left out: {why}")
         for task in prepared.tasks.values():
             if task.provenance.get("content_as_pinned") is False:
                 self.say(

@@ -52,6 +52,7 @@ def read_request(
     seeds: Several[int] | int | None = None,
     budgets: Several[str | Budget] | Budget | None = None,
     backbone: str | Path | None = None,
+    backbones: Several[str | Path] | Path | None = None,
     tune: int | None = None,
     device: str = "auto",
     mirror: str | Path | None = None,
@@ -95,7 +96,7 @@ def read_request(
         sizes=_sizes(sizes),
         seeds=_seeds(seeds),
         budgets=_budgets(budgets, found),
-        backbone=None if backbone is None else str(checked_path("backbone", backbone, "a hub id, or a path")),
+        backbones=read_backbones(backbone, backbones),
         mirror=find_mirror(mirror),
         device=device,
         only_sizes_that_fit=data is not None,
@@ -179,6 +180,24 @@ def read_methods(methods: Several[str] | None) -> list[str] | None:
         UsageError: anything but texts.
     """
     return several("methods", methods, (str,), "texts such as 'lora[rank=4]'", split=split_top_level)
+
+
+def read_backbones(backbone: str | Path | None, backbones: Several[str | Path] | Path | None) -> list[str] | None:
+    """Return the names of the backbones that a caller asks for, by either argument; None where none is named.
+
+    Raises:
+        UsageError: both arguments, or anything but names and paths.
+    """
+    if backbone is not None and backbones is not None:
+        raise UsageError("--backbone and --backbones were both given; expected one of them. --backbones takes several.")
+    if backbone is not None:
+        return [str(checked_path("backbone", backbone, "a hub id, or a path"))]
+    names = several("backbones", backbones, (str, Path), "hub ids or paths", split=_split_commas)
+    if names is None:
+        return None
+    if not names:
+        raise UsageError("--backbones names none; expected hub ids or folders, separated by commas.")
+    return list(dict.fromkeys(str(name) for name in names))
 
 
 def _split_commas(text: str) -> list[str]:

@@ -56,6 +56,8 @@ class RunResult(Results):
         n_elsewhere: cells without a record that another run on the same store was running.
         n_left: cells without a record that no run is running.
         interrupted: whether Ctrl-C ended it early, without a table and a report.
+        left_out: one message for each backbone that was asked for and could not be used; the others ran.
+        unreached: names of the backbones of which no cell has a record, for want of time.
     """
 
     store: str
@@ -65,6 +67,8 @@ class RunResult(Results):
     n_elsewhere: int = 0
     n_left: int = 0
     interrupted: bool = False
+    left_out: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
 
     @property
     def n_before(self) -> int:
@@ -128,6 +132,7 @@ def run(
     seeds: Several[int] | int | None = None,
     budgets: Several[str | Budget] | Budget | None = None,
     backbone: str | Path | None = None,
+    backbones: Several[str | Path] | Path | None = None,
     tune: int | None = None,
     device: str = "auto",
     store: str | Path | None = None,
@@ -167,6 +172,7 @@ def run(
         seeds: whole numbers from 0; None takes the suite's.
         budgets: limits of each fit, such as `["epochs=3"]`, or the name of a set of budgets.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the suite's.
+        backbones: one such or several, as an axis of the grid; one that cannot be used is left out, and the rest runs.
         tune: number of settings that each method tries within a cell's budget; None tries none.
         device: `auto`, `cpu`, `cuda` (all GPUs of one model), or GPUs by number, such as `cuda:1` or `cuda:0,2`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
@@ -219,7 +225,7 @@ def run(
         raise UsageError(f"--price-per-hour {price_per_hour:g} was given; expected a number from 0 on.")
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-        backbone, tune, device, mirror,
+        backbone, backbones, tune, device, mirror,
     )  # fmt: skip
     from harness.measure import host_limit_bytes
     from harness.report import check_report_folder
@@ -273,6 +279,8 @@ def run(
         n_elsewhere=outcome.n_elsewhere,
         n_left=outcome.n_left,
         interrupted=outcome.interrupted,
+        left_out=(*prepared.left_out, *outcome.left_out),
+        unreached=outcome.unreached,
     )
 
 

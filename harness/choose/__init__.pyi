@@ -1,7 +1,13 @@
+from .candidates import Belief as Belief
+from .candidates import Candidate as Candidate
 from .choosing import Chosen as Chosen
 from .choosing import check_save_folder as check_save_folder
 from .choosing import check_time as check_time
 from .choosing import choose_within as choose_within
+from .choosing import search_within as search_within
 from .evaluation import EVALUATION as EVALUATION
+from .folds import n_folds as n_folds
+from .runner import Runs as Runs
+from .search import Search as Search
 from .tried import Tried as Tried
 from .tried import validated as validated

@@ -1,4 +1,4 @@
-"""Choose a method for a user's own data within a time: split, race, fit the winner on everything, score it once."""
+"""Choose a method for a user's own data within a time: split, try, fit the winner, score it once, fit it again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis import tidy_frame
-from harness.choose.candidates import HURRY_SECONDS, Belief, find_candidates
+from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
 from harness.choose.cheap import try_cheap_methods
+from harness.choose.ensemble import Ensemble, score_ensemble
 from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
-from harness.choose.folds import validation_cap, validation_folds
+from harness.choose.folds import PERIOD, validation_cap, validation_folds, with_test_rows
 from harness.choose.last_fit import LastFit, why_not_the_best
-from harness.choose.race import run_race
 from harness.choose.runner import Runner
 from harness.choose.search import Search
+from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried
+from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
@@ -43,6 +45,9 @@ _GRACE: Final = 0.03
 
 Its training ends in time, but prediction or saving may take longer than expected."""
 
+_WRITING_SECONDS: Final = 2.0
+"""Seconds kept for writing an ensemble after its winner was fitted to all rows."""
+
 _CLOSING_SECONDS: Final = 1.0
 """Seconds kept for the end of a search: the README, the table, ending the worker."""
 
@@ -53,13 +58,16 @@ class Chosen:
 
     Attributes:
         method: label of the winner.
-        score: score of the saved model on test rows that no decision has seen.
-        record: record of the fit that was saved.
+        score: score on test rows that no decision has seen, of the model that was fitted to all other rows.
+        record: record of the fit that was scored.
         folder: folder of the saved model.
         tried: all fits on validation rows.
         seconds: duration of the search, from `began`.
         why: reason why another method is saved than the one that validated best; None where it is that one.
-        evaluation: where the saved model is wrong on the test rows.
+        evaluation: where the scored model is wrong on the test rows.
+        refit: whether the saved model was fitted anew, to the test rows too, after the score was taken.
+        ensemble: the ensemble that was saved; None where one method was. Then `record` is of its member that got the
+            last fit, and `refit` is about that member.
     """
 
     method: str
@@ -70,6 +78,8 @@ class Chosen:
     seconds: float
     why: str | None = None
     evaluation: Evaluation | None = field(default=None, repr=False)
+    refit: bool = False
+    ensemble: Ensemble | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
@@ -79,6 +89,8 @@ class Chosen:
             "folder": self.folder,
             "seconds": self.seconds,
             "why": self.why,
+            "refit": self.refit,
+            "ensemble": None if self.ensemble is None else self.ensemble.to_dict(),
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "tried": [
                 {
@@ -124,12 +136,15 @@ def choose_within(
     methods: Sequence[Method] | None = None,
     most_bytes: int | None = None,
     prior: Callable[[], list[Record]] | None = None,
+    refit: bool = True,
+    settings: bool = True,
+    most_milliseconds: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
 
     No decision uses the test rows: methods are compared on folds of the training rows. The winner is fitted on all
-    training rows and scored once on the test rows.
+    training rows and scored once on the test rows. If there is time, it is then fitted to all rows and saved.
 
     Args:
         task: the prepared task.
@@ -142,6 +157,9 @@ def choose_within(
         methods: methods that may win; None is all that learn from labels.
         most_bytes: limit on the memory of a fit; None is no limit.
         prior: returns records of other tasks, from which scores are predicted.
+        refit: whether the saved model is fitted to held-out test rows too, after they scored it, if there is time.
+        settings: whether other settings of the best method are tried, where there is time for it.
+        most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
         say: called with each line of the reasoning.
 
     Raises:
@@ -169,26 +187,60 @@ def choose_within(
             workers, store, claims, {one.name: one for one in (task, *folds)}, [] if files is None else [files]
         )
         search = Search(runner, task, folds, entrants, Belief(points, len(task.label_names)), end, most_bytes, say)
+        search.most_milliseconds = most_milliseconds
+        if refit and task.provenance.get("held_out"):  # rows that the user gave to test on stay test rows
+            search.everything = with_test_rows(task)
         say(
             f"{text.counted(len(task.train_labels), 'row')} to learn from, {folds[0].n_test:,} of them to validate on"
             + (f", in {len(folds)} folds" if len(folds) > 1 else "")
             + f"; {text.counted(task.n_test, 'test row')} that no decision sees"
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
-            last = LastFit(search, Path(aside), _GRACE * within)
-            # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
-            try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
-            last.make_sure()
-            if any(not candidate.is_cheap for candidate in entrants):
-                run_race(search)
-            record, winner = last.fit(folder)
+            search.tries_settings = settings
+            runner.answers = Path(aside)
+            record, winner, last = search_within(search, Path(aside), folder, within)
+            together = score_ensemble(search, winner, folder, device.kind)
+            if together is not None:
+                search.end -= _WRITING_SECONDS
+            refitted = last.again(winner, record, folder) is not None
+            if together is not None:
+                together.write(folder, Path(aside))
     assert record.score is not None
-    why = why_not_the_best(winner.label, search.tried, last.expected, last.missed, task.metric)
-    found = evaluate(record, task)
+    tried, label, score = tuple(search.tried), winner.label, record.score
+    why = why_not_the_best(label, tried, last.expected, last.missed, task.metric)
+    found = evaluate(record.predictions, task)
+    if together is not None:
+        why, found = None, evaluate(together.predictions, task)
+        label, score = together.found.label, together.score
     took = time.monotonic() - began
-    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), took, why, found)
+    ensemble = None if together is None else together.found
+    chosen = Chosen(label, score, record, folder, tried, took, why, found, refitted, ensemble)
     _write_card(chosen, task)
     return chosen
+
+
+def search_within(search: Search, aside: Path, folder: Path, within: float) -> tuple[Record, Candidate, LastFit]:
+    """Run all stages of a search; return the record of the fit that was saved, its method, and the last stage.
+
+    Args:
+        search: the search, with nothing tried yet.
+        aside: folder for models that may not be kept.
+        folder: folder of the saved model.
+        within: seconds of the whole search.
+
+    Raises:
+        HarnessError: nothing could be fitted; the message says why.
+    """
+    search.aside = aside
+    last = LastFit(search, aside, _GRACE * within)
+    # With little time a transformer may not finish, so a fallback is fitted before texts are encoded.
+    try_cheap_methods(search, last.make_sure if within < HURRY_SECONDS else None)
+    last.make_sure()
+    if any(not candidate.is_cheap for candidate in search.entrants):
+        run_whole_fits(search)
+        tune_leader(search)
+    record, winner = last.fit(folder)
+    return record, winner, last
 
 
 def check_save_folder(folder: Path) -> None:
@@ -228,14 +280,25 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         "task": task.spec.description,
         "data": f"{task.spec.data.label()}; {text.counted(len(task.train_labels), 'training row')}",
         "score": reached,
+        "rows trained on": f"all {len(task.train_labels) + task.n_test:,}, test rows included. The score is of the "
+        "same method before it was fitted to the test rows too"
+        if chosen.refit
+        else f"{text.counted(chosen.record.cell.n_train, 'training row')}; no test row",
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
         f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
     }
+    if chosen.ensemble is not None:
+        facts["choice"] = chosen.ensemble.in_words(task.metric)
+        facts["rows trained on"] += (
+            ". This is the member that was fitted last; others inside the transformer have learned from about "
+            f"{round(100 * (1 - 1 / PERIOD))} % of the training rows, and none from test rows"
+        )
     if chosen.why is not None:
         facts["choice"] = chosen.why
     if chosen.evaluation is not None:
         facts["evaluation"] = f"`{EVALUATION}`: scores by class, confusions and the most confident errors"
-        write_evaluation(chosen.evaluation, chosen.folder, f"{chosen.method} on {task.name}", reached)
+        title = f"{chosen.method} on {task.name}"
+        write_evaluation(chosen.evaluation, chosen.folder, title, reached, refit=chosen.refit)
     summary = summarise_data(task)
     facts["rows"] = summary.line()
     if summary.warnings:

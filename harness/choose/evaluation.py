@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from harness.analysis import ClassAnswers, confusions, per_class
-from harness.records import Record
+from harness.records import Predictions
 from harness.report import (
     RECALL_AND_PRECISION,
     WORTH_READING,
@@ -82,14 +82,13 @@ class Evaluation:
         return {"per_class": _plain(self.per_class), "confusions": _plain(self.confusions.head(_MOST_PAIRS))}
 
 
-def evaluate(record: Record, task: Task) -> Evaluation | None:
-    """Return where the saved model is wrong, from the record of its fit; None if that holds no predicted classes.
+def evaluate(found: Predictions | None, task: Task) -> Evaluation | None:
+    """Return where the saved model is wrong, from its predictions; None if they are no classes.
 
     Args:
-        record: record of the fit that was saved, with the predictions of the test rows.
+        found: predictions of the test rows.
         task: the user's data.
     """
-    found = record.predictions
     if found is None or found.predicted is None or found.target is None or found.rows != task.test_rows:
         return None
     rows = task.test_rows_to_predict
@@ -103,7 +102,7 @@ def evaluate(record: Record, task: Task) -> Evaluation | None:
     return Evaluation(origin, answers, known)
 
 
-def write_evaluation(found: Evaluation, folder: Path, title: str, score: str) -> None:
+def write_evaluation(found: Evaluation, folder: Path, title: str, score: str, *, refit: bool = False) -> None:
     """Write the evaluation into the folder of a saved model.
 
     Args:
@@ -111,10 +110,16 @@ def write_evaluation(found: Evaluation, folder: Path, title: str, score: str) ->
         folder: the folder.
         title: task and method.
         score: score of the model, in words.
+        refit: whether the saved model was fitted to the test rows too, after they scored it.
     """
+    trained = "The model was not trained on them."
+    if refit:
+        trained = (
+            "The scored model was not trained on them. The saved one is the same method, fitted to these rows too."
+        )
     parts = [
         f"# Evaluation of {text.markdown(title)}",
-        f"{text.markdown(score)}. {text.markdown(found.origin)} The model was not trained on them.",
+        f"{text.markdown(score)}. {text.markdown(found.origin)} {trained}",
         "## Scores by class",
         RECALL_AND_PRECISION,
         markdown_table(per_class_table(found.per_class)),

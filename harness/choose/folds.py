@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from harness.data import cap_test_rows, drop_overlap, order_fingerprint, overlap_key, training_order
+from harness.data import cap_test_rows, drop_overlap, order_fingerprint, overlap_key, row_digests, training_order
 from harness.tasks import Ints, Task
 
 PERIOD: Final = 5
@@ -87,3 +88,50 @@ def _fold(task: Task, fold: Ints, k: int, cap: int) -> Task:
 
 def _texts(task: Task, rows: Ints) -> list[str]:
     return [task.train.texts[int(row)] for row in task.pool_index[rows]]
+
+
+_CHECKED_ROWS: Final = 200
+"""Maximum number of rows that the fit to all rows predicts: a fit that went wrong shows on rows that it learned."""
+
+
+def with_test_rows(task: Task) -> Task:
+    """Return a task that trains on all rows: the training rows and the test rows, which it must not be scored on.
+
+    Its test rows are some of these rows. A score on them tells only whether the fit went wrong.
+    """
+    rows = task.test_rows_to_predict.index
+    texts = [*_texts(task, np.arange(len(task.train_labels))), *(task.test.texts[int(row)] for row in rows)]
+    labels = np.concatenate([task.train_labels, task.test_labels])
+    strata = np.concatenate([task.train_strata, task.test_labels if task.label_names else np.zeros_like(rows)])
+    train = dataclasses.replace(
+        task.train,
+        key=f"{task.data}/all rows",
+        texts=texts,
+        fields={role: _both(task, values, task.test.fields[role]) for role, values in task.train.fields.items()},
+        prompts=None if task.train.prompts is None else _both(task, task.train.prompts, task.test.prompts or ()),
+    )
+    checked = np.arange(len(task.train_labels), len(labels), dtype=np.int64)[:_CHECKED_ROWS]
+    names = [*task.train_digests, *row_digests([task.test.texts[int(row)] for row in rows], task.test_labels.tolist())]
+    return dataclasses.replace(
+        task,
+        data=hashlib.sha256(f"{task.data}/with its test rows".encode()).hexdigest(),
+        train=train,
+        train_index=None,
+        train_labels=labels,
+        train_strata=strata.astype(np.int64),
+        train_digests=names,
+        test=train,
+        test_index=checked,
+        test_labels=labels[checked],
+        test_rows=order_fingerprint(names[int(row)] for row in checked),
+        n_test_available=len(checked),
+        provenance={**task.provenance, "n_pool": len(labels), "trained_on_test_rows": len(rows)},
+    )
+
+
+def _both(task: Task, trained: Sequence[Any], tested: Sequence[Any]) -> list[Any]:
+    """Return the values of the pool and of the test rows."""
+    return [
+        *(trained[int(row)] for row in task.pool_index),
+        *(tested[int(row)] for row in task.test_rows_to_predict.index),
+    ]

@@ -12,7 +12,6 @@ import numpy as np
 from harness.choose.candidates import Candidate
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
 from harness.choose.tried import Tried, is_clearly_better, validated, value_at
-from harness.cost import FIXED_SECONDS
 from harness.planning import PlannedCell
 from harness.records import Record
 from harness.support import HarnessError
@@ -22,6 +21,10 @@ _SHARE_FOR_FALLBACK: Final = 0.08
 
 _SHARE_FOR_CHEAP_FIT: Final = 0.6
 """Share of the remaining time that a cheap method's last fit may be expected to take: estimates are rough."""
+
+
+_MARGIN_AGAIN: Final = 1.3
+"""Seconds that the fit of a cheap method to all rows may take, as a multiple of what its last fit leads to expect."""
 
 
 class LastFit:
@@ -102,6 +105,41 @@ class LastFit:
         shutil.copytree(self._safe_folder, folder)
         return safe
 
+    def again(self, candidate: Candidate, scored: Record, folder: Path) -> Record | None:
+        """Fit the winner to all rows, test rows included, and let that model take the place of the scored one.
+
+        It does so only if the fit ends whole, in time, and did not go wrong: see `_went_wrong`. Return its record, else
+        None, and the folder keeps the scored model.
+
+        Args:
+            candidate: the winner.
+            scored: record of its fit to the training rows, which the test rows scored.
+            folder: folder of the scored model.
+        """
+        search, task = self._search, self._search.everything
+        if task is None or scored.cell.n_train < search.n_rows:
+            return None
+        if scored.cost.stopped_by == "train_seconds":  # the same time would cut the longer fit even more
+            return None
+        n, more = len(task.train_labels), len(task.train_labels) / search.n_rows
+        took = scored.provenance.wall_seconds or scored.cost.total_seconds or 0.0
+        needs = _MARGIN_AGAIN * more * took if candidate.is_cheap else search.again_seconds(candidate)
+        if needs > search.left:
+            search.say(f"no time is left to fit {candidate.label} to the test rows too")
+            return None
+        search.say(f"fitting {candidate.label} to all {n:,} rows, test rows included; the score is from before")
+        budget = search.budget(None if candidate.is_cheap else search.left - search.overhead)
+        planned = search.plan(candidate, task, None, budget)
+        made = self._aside / "all-rows"
+        record = search.runner.run(planned, task, search.end, made, is_kept=False)
+        why = None if record is None else _went_wrong(record, scored)
+        if record is None or why is not None or not made.exists():
+            search.say(f"the scored model is kept: the fit to all rows {why or 'did not end in time'}")
+            return None
+        shutil.rmtree(folder)
+        shutil.move(made, folder)
+        return record
+
     def _seconds_left(self) -> float:
         """Return the seconds of training that are left for a fit inside the transformer."""
         return self._search.left - self._search.predict_seconds() - self._search.overhead
@@ -132,21 +170,8 @@ class LastFit:
         return sorted(ranked, key=lambda one: one[0].label != best)
 
     def _total_seconds(self, candidate: Candidate) -> float:
-        """Return the seconds of fitting all rows and predicting the test rows; validation rows are encoded already."""
-        search = self._search
-        measured = search.measured(candidate)
-        if not measured or not candidate.method.serves:
-            return search.runner.estimate(self._whole(candidate)).seconds
-        record = max((tried.record for tried in measured), key=lambda record: record.cell.n_train)
-        cost, n_test = record.cost, record.score.n_test if record.score is not None else 1
-        more = search.n_rows / max(1, record.cell.n_train)
-        reading = (cost.predict_seconds or 0.0) / max(1, n_test)
-        n_unread = max(0, search.n_rows - record.cell.n_train - n_test)
-        return (
-            more * ((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0))
-            + reading * (n_unread + search.task.n_test)
-            + FIXED_SECONDS
-        )
+        """Return the seconds of fitting a cheap method to all rows and predicting the test rows."""
+        return self._search.cheap_seconds(candidate)
 
     def _whole(self, candidate: Candidate, n_train: int | None = None) -> PlannedCell:
         """Return the cell that fits a candidate to `n_train` rows (None is all) without a limit on its time."""
@@ -173,6 +198,23 @@ class LastFit:
     def _rows(self, n: int) -> str:
         everything = self._search.n_rows
         return f"all {n:,}" if n == everything else f"{n:,} of {everything:,}"
+
+
+def _went_wrong(record: Record, scored: Record) -> str | None:
+    """Return why a fit to all rows is worse than the fit before it, in words; None where it is as good.
+
+    It predicts rows that it was trained on, so it should not do worse on them than the scored model did.
+    """
+    if record.status != "ok" or record.score is None or scored.score is None:
+        return f"ended with '{record.status.replace('_', ' ')}'"
+    if record.cost.stopped_by == "train_seconds":
+        return "was cut short"
+    least = scored.score.low if scored.score.low is not None else scored.score.value
+    if record.score.higher_is_better and record.score.value < least:
+        return (
+            f"reached {record.score.value:.3f} on rows that it was trained on, less than the scored model on new ones"
+        )
+    return None
 
 
 def why_not_the_best(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+import scipy.linalg
 
 from harness.choose.candidates import Belief, Candidate
+from harness.choose.prediction_cost import rule_out_slow
 from harness.choose.runner import Runs
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
+from harness.cost import FIXED_SECONDS
 from harness.forecast import SEED_NOISE, Doubles, logit_variance
+from harness.methods import Rung
 from harness.planning import PlannedCell
 from harness.records import Budget
 from harness.support import describe_duration, text
@@ -26,6 +31,20 @@ _FRESH_WORKER_SECONDS: Final = 8.0
 
 SHORTEST_FIT_SECONDS: Final = 4.0
 """Shortest training inside the transformer that tells anything about a method."""
+
+_FIRST_PACE: Final = 1.7
+"""Seconds of training inside the transformer, as a multiple of what the speed of reading texts leads to expect.
+
+Reading is done in batches of like lengths. In the reference results `full` had 0.5 to 1.0 of its speed."""
+
+_PACE_OF_ADDED: Final = 1.3
+"""The same for methods that add parameters, as a multiple of that of others: their small layers take more calls."""
+
+_LEAST_PACE: Final = 0.5
+_MOST_PACE: Final = 6.0
+
+_MARGIN: Final = 1.05
+"""Seconds kept for a last fit, as a multiple of what it is expected to take."""
 
 _DRAWS: Final = 2000
 
@@ -52,6 +71,12 @@ class Search:
         tried: the fits so far.
         out: reason why a method is out, by its label.
         overhead: seconds of a fit outside its training.
+        aside: folder for the models of whole fits; None keeps none.
+        everything: the task with its test rows among its training rows, for a last fit that is not scored; None where
+            there is no such fit.
+        pace: seconds of training inside the transformer, as a multiple of what reading texts leads to expect.
+        tries_settings: whether other settings of the best method are tried; fits are then scored at rungs too.
+        most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
     """
 
     runner: Runs
@@ -66,6 +91,14 @@ class Search:
     tried: list[Tried] = field(default_factory=list)
     out: dict[str, str] = field(default_factory=dict)
     overhead: float = STARTING_SECONDS
+    aside: Path | None = None
+    everything: Task | None = None
+    pace: float = _FIRST_PACE
+    tries_settings: bool = False
+    most_milliseconds: float | None = None
+
+    def __post_init__(self) -> None:
+        self.belief.kin = [candidate for candidate in self.entrants if not candidate.is_cheap]
 
     def now(self) -> float:
         """Return the time on the clock of the runs, in seconds."""
@@ -98,19 +131,42 @@ class Search:
         *,
         n: int | None = None,
         quietly: bool = False,
+        at_rung: Callable[[Rung], bool] | None = None,
     ) -> None:
-        """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result."""
+        """Fit a candidate on `n` rows of a fold (None is all), within `seconds` of training, and note the result.
+
+        Args:
+            candidate: the candidate.
+            fold: position of the fold.
+            until: time after which the fit is stopped.
+            seconds: seconds of training; None is no limit.
+            n: number of rows; None is all.
+            quietly: whether to say nothing of a fit that went well.
+            at_rung: returns whether the fit goes on from a rung; None lets it go on.
+        """
         task = self.folds[fold]
         planned = self.plan(candidate, task, n, self.budget(seconds))
+        expected = self.runner.estimate(self.plan(candidate, task, n))
+        folder = None
+        if self.aside is not None and not candidate.is_cheap:
+            folder = self.aside / f"fit-{len(self.tried) + 1}"
         began = self.now()
-        record = self.runner.run(planned, task, until)
+        if self.tries_settings and not candidate.is_cheap:
+            record = self.runner.run(planned, task, until, folder, must_save=False, at_rung=at_rung or _go_on)
+        else:
+            record = self.runner.run(planned, task, until, folder, must_save=False)
         took = self.now() - began
         if record is None:
             self.out[candidate.label] = f"was stopped after {describe_duration(took)}"
             self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)
             self.say(f"{candidate.label}: stopped after {describe_duration(took)}, to keep within the time")
             return
-        self.tried.append(Tried(candidate, record, labels_used(record, candidate), fold, took))
+        if folder is not None and not folder.exists():  # a record from before
+            folder = None
+        self.tried.append(Tried(candidate, record, labels_used(record, candidate), fold, took, folder))
+        if self.tried[-1].is_dropped:
+            self.say(f"{candidate.label}: {record.error} It took {describe_duration(took)}")
+            return
         if record.status != "ok":
             self.out[candidate.label] = record.status.replace("_", " ")
             why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
@@ -118,11 +174,16 @@ class Search:
             self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)  # the worker may have gone with it
             return
         spent = record.cost.train_seconds or 0.0
+        share = share_of_steps(record, candidate)
         if not candidate.is_cheap and took > spent:  # a record from before takes no time
             self.overhead = max(1.0, took - spent)
+            whole = share * expected.train_seconds * _pace_of(candidate)
+            if expected.basis == "formula" and whole > 0:
+                self.pace = min(_MOST_PACE, max(_LEAST_PACE, spent / whole))
+        if self.most_milliseconds is not None:
+            rule_out_slow(self, self.tried[-1])
         if quietly:
             return
-        share = share_of_steps(record, candidate)
         cut = "" if share >= 0.95 else f", cut short at {100 * share:.0f} % of its steps"
         assert record.score is not None
         self.say(
@@ -159,7 +220,51 @@ class Search:
 
     def uncut_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of training that a candidate's fit to all rows would take without a budget."""
-        return self.runner.estimate(self.plan(candidate, self.task)).train_seconds
+        return self.train_seconds(candidate, self.task)
+
+    def train_seconds(self, candidate: Candidate, task: Task) -> float:
+        """Return the seconds of training that a candidate's fit to all rows of a task would take without a budget."""
+        found = self.runner.estimate(self.plan(candidate, task))
+        if candidate.is_cheap or found.basis != "formula":
+            return found.train_seconds
+        return found.train_seconds * self.pace * _pace_of(candidate)
+
+    def last_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of a candidate's whole fit to all training rows, with predicting the test rows."""
+        if candidate.is_cheap:
+            return self.cheap_seconds(candidate)
+        return _MARGIN * self.uncut_seconds(candidate) + self.predict_seconds() + self.overhead
+
+    def again_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of a candidate's fit to the test rows too, after its last fit; infinite where none is."""
+        if self.everything is None:
+            return math.inf
+        more = len(self.everything.train_labels) / max(1, self.n_rows)
+        if candidate.is_cheap:
+            return more * self.cheap_seconds(candidate)
+        return _MARGIN * more * self.uncut_seconds(candidate) + self.overhead
+
+    def cheap_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of fitting all rows and predicting the test rows; validation rows are encoded already."""
+        measured = self.measured(candidate)
+        if not measured or not candidate.method.serves:
+            return self.runner.estimate(self.plan(candidate, self.task, None, self.budget())).seconds
+        record = max((tried.record for tried in measured), key=lambda record: record.cell.n_train)
+        cost, n_test = record.cost, record.score.n_test if record.score is not None else 1
+        more = self.n_rows / max(1, record.cell.n_train)
+        reading = (cost.predict_seconds or 0.0) / max(1, n_test)
+        n_unread = max(0, self.n_rows - record.cell.n_train - n_test)
+        return (
+            more * ((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0))
+            + reading * (n_unread + self.task.n_test)
+            + FIXED_SECONDS
+        )
+
+    def labels_within(self, candidate: Candidate, left: float) -> float:
+        """Return the number of labels that a last fit is worth that ends within so many seconds."""
+        if candidate.is_cheap:
+            return float(self.n_rows)
+        return self.uncut(candidate).labels_within(max(1.0, left - self.predict_seconds() - self.overhead))
 
     def uncut(self, candidate: Candidate) -> Uncut:
         """Return a candidate's fit to all rows without a budget."""
@@ -177,7 +282,21 @@ class Search:
 
     def noise(self, rivals: Rivals, n_rows: int) -> float:
         """Return the variance of the best rival's measured logit on so many rows."""
-        return logit_variance(self.belief.back(float(rivals.mean.max())), n_rows) + SEED_NOISE**2
+        return self.noise_at(float(rivals.mean.max()), n_rows)
+
+    def noise_at(self, logit: float, n_rows: int) -> float:
+        """Return the variance of a measured logit on so many rows."""
+        return logit_variance(self.belief.back(logit), n_rows) + SEED_NOISE**2
+
+
+def _go_on(_: Rung) -> bool:
+    """Let every fit go on."""
+    return True
+
+
+def _pace_of(candidate: Candidate) -> float:
+    """Return the pace of a candidate as a multiple of that of methods that add no parameters."""
+    return _PACE_OF_ADDED if candidate.method.family == "auxiliary parameters" else 1.0
 
 
 @dataclass(frozen=True)
@@ -204,10 +323,9 @@ class Rivals:
         at = np.asarray(raced)
         across = self.covariance[:, at]
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
-        gain = across @ np.linalg.solve(seen, across.T)  # covariance of the posterior means
-        values, vectors = np.linalg.eigh((gain + gain.T) / 2)
-        root = vectors * np.sqrt(np.clip(values, 0.0, None))
-        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(values)))
+        # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
+        root = scipy.linalg.solve_triangular(scipy.linalg.cholesky(seen, lower=True), across.T, lower=True).T
+        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(at)))
         draws = np.concatenate([draws, -draws])  # equal candidates gain nothing by the luck of the draws
         return float((self.mean + draws @ root.T).max(axis=1).mean())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.choose.candidates import Candidate, Measured
+from harness.methods import DROPPED
 from harness.metrics import metrics
 from harness.records import Budget, Record
 
@@ -32,6 +33,16 @@ class Tried:
     fold: int
     seconds: float
     folder: Path | None = None
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the fit was dropped at a rung."""
+        return self.record.status == "out_of_time" and (self.record.error or "").startswith(DROPPED)
+
+    @property
+    def outcome(self) -> str:
+        """What became of the fit, in a word or two."""
+        return "dropped" if self.is_dropped else self.record.status.replace("_", " ")
 
     @property
     def score(self) -> float | None:

@@ -49,7 +49,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
         fits, score = by_label[label], shown.get(label)
         table.add_row(
             Text(label, style="bold green" if label == chosen.method else ""),
-            fits[-1].record.status.replace("_", " ") if score is None else f"{score:.3f}",
+            fits[-1].outcome if score is None else f"{score:.3f}",
             str(len(fits)),
             f"{max(tried.n_train for tried in fits):,.0f}",
             wording.seconds(sum(tried.seconds for tried in fits)),

@@ -167,8 +167,8 @@ def _check_suite(
             continue
         origin = task.provenance.get("from")
         tasks.append({"task": name, "from": origin, "n_train": len(task.train), "n_test": task.n_test_available})
-    for backbone in dict.fromkeys(loaded.backbone_of(name) for name in loaded.tasks):
-        users = [name for name in loaded.tasks if loaded.backbone_of(name) == backbone]
+    for backbone in dict.fromkeys(one for name in loaded.tasks for one in loaded.backbones_of(name)):
+        users = [name for name in loaded.tasks if backbone in loaded.backbones_of(name)]
         try:
             files = locate_backbone(backbone, mirror)
             files.require_tokenizer()

@@ -62,6 +62,9 @@ MethodsOption = Annotated[
     typer.Option(help="Only these methods: 'linear-probe,lora[rank=4],full'", autocompletion=complete_methods),
 ]
 BackboneOption = Annotated[str | None, typer.Option(help="A hub id, ID@REVISION, or a local folder.")]
+BackbonesOption = Annotated[
+    str | None, typer.Option(help="Several backbones, each with each method: ID,ID@REVISION,./FOLDER")
+]
 DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda or cuda:1", autocompletion=complete_words("auto", "cpu", "cuda"))
 ]
@@ -102,6 +105,7 @@ def _grid(
         ),
     ] = None,
     backbone: BackboneOption = None,
+    backbones: BackbonesOption = None,
     tune: Annotated[
         int | None,
         typer.Option(help="Number of settings that each method tries within a cell's budget; the best is kept."),

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.backbones import BackboneFiles
 from harness.cost.closed_form import Amount, amount
 from harness.cost.launches import LAUNCH_SECONDS
 from harness.cost.shape import read_shape
@@ -103,13 +102,11 @@ class Estimator:
 
     Args:
         tasks: the tasks by name; records of other tasks are ignored.
-        backbones: the backbone of each task, by the task's name.
         device: device that cells run on.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], backbones: Mapping[str, BackboneFiles], device: Device) -> None:
+    def __init__(self, tasks: Mapping[str, Task], device: Device) -> None:
         self._tasks = tasks
-        self._backbones = backbones
         self.device = device
         self._figures: defaultdict[_Configured, dict[str, dict[tuple[int, str], deque[Figure]]]] = defaultdict(dict)
         self._rates: deque[tuple[float, float]] = deque(maxlen=_KEPT)  # operations a second, and seconds a kernel
@@ -285,8 +282,7 @@ class Estimator:
 
     def amount(self, planned: PlannedCell) -> Amount:
         """Return the work and memory of a cell by arithmetic."""
-        name = planned.cell.task
-        return amount(planned, self._tasks[name], self._backbones.get(name), self.device)
+        return amount(planned, self._tasks[planned.cell.task], planned.files, self.device)
 
     def _configured(self, planned: PlannedCell) -> _Configured:
         cell = planned.cell
@@ -323,18 +319,18 @@ def _basis(figures: list[Figure]) -> EstimateBasis:
     return figures[0].basis
 
 
-def total_seconds(cells: Iterable[PlannedCell], estimator: Estimator, backbones: Mapping[str, BackboneFiles]) -> float:
+def total_seconds(cells: Iterable[PlannedCell], estimator: Estimator) -> float:
     """Return the expected seconds of the cells, run one after another.
 
-    Cells on frozen features of one task share the features. If estimates assume a cold cache, the most expensive cell
-    stands for the encoding of all. Estimates from records already include the effect of the cache.
+    Cells on frozen features of one task and backbone share the features. If estimates assume a cold cache, the most
+    expensive cell stands for the encoding of all. Estimates from records already include the effect of the cache.
     """
     total = 0.0
     shared: defaultdict[tuple[str, str | None], list[float]] = defaultdict(list)
     for planned in cells:
         cell = planned.cell
         found = estimator.estimate(planned)
-        shape = read_shape(backbones[cell.task].folder) if cell.backbone is not None else None
+        shape = None if planned.files is None else read_shape(planned.files.folder)
         reads = (
             shape is not None
             and planned.method.workload(max(1, cell.n_train), cell.budget, shape.n_blocks).reads_features

@@ -41,7 +41,8 @@ def halved(planned: PlannedCell) -> PlannedCell | None:
     method = planned.method.halved()
     if method is None or planned.unsupported is not None:
         return None
-    return PlannedCell(dataclasses.replace(planned.cell, config=method.config()), method)
+    cell = dataclasses.replace(planned.cell, config=method.config())
+    return dataclasses.replace(planned, cell=cell, method=method)
 
 
 def ever_smaller(planned: PlannedCell) -> Iterator[PlannedCell]:

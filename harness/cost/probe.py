@@ -109,7 +109,7 @@ def make_probe(
 
     def small(budget: Budget) -> PlannedCell:
         cell = dataclasses.replace(planned.cell, n_train=n_train, budget=budget, config=method.config())
-        return PlannedCell(cell, method)
+        return dataclasses.replace(planned, cell=cell, method=method)
 
     if not steps:
         cells: tuple[PlannedCell, ...] = (small(Budget()),)

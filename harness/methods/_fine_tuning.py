@@ -12,6 +12,7 @@ import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
@@ -28,7 +29,7 @@ from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, Budget, Optimiser, Role, Workload
 from harness.support import UnsupportedError
-from harness.tasks import FORMS, Form, Ints, Kind, Labels, Rows, kinds
+from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
 
 if TYPE_CHECKING:
     import torch
@@ -303,6 +304,7 @@ class FineTuning(GradientMethod):
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                         compiles=bool(blocks),
+                        predict=self._prediction(model, inputs, bench),
                     )
                 inputs.close(outcome.decay[0])
                 inputs = None
@@ -376,6 +378,21 @@ class FineTuning(GradientMethod):
                 return bench.form.validate(inputs, examples, rows, labels, bench, precision), spent
 
         return evaluate
+
+    def _prediction(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Any:
+        """Return a function that predicts the rows of the rungs in the middle of training; None where none can."""
+        from harness.training import Classes, as_written
+
+        form, rungs, precision = bench.form, bench.rungs, bench.precision(self.precision)
+        if rungs is None or not isinstance(form, Classes):
+            return None
+
+        def predict(own: Bench, decay: float) -> Answers:
+            uncompiled = as_written() if self.compile else nullcontext()  # it takes a second to import
+            with uncompiled, inputs.whole(decay):
+                return form.predict(model, rungs.rows, own, precision, self.reserved_tokens(), training_follows=True)
+
+        return predict
 
     def flops_key(self, bench: Bench) -> str:
         """Return a key of everything that the operations of a batch depend on; learning rates do not count."""

@@ -19,7 +19,7 @@ from harness.methods.base import Method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected
 from harness.records import Budget, FitLength
-from harness.tasks import Form, Ints, Rows
+from harness.tasks import Answers, Form, Ints, Rows
 from harness.training import BudgetProgress, Schedule
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.measure import FlopsModel
+    from harness.methods.rungs import Rungs
     from harness.training import Batch, Batches, FitResult, Hooks, Optimisation, ParameterGroup
 
 Evaluate = Callable[[], tuple[tuple[float, ...], float]]
@@ -140,6 +141,7 @@ class TrainedMethod(Method):
         hooks: Hooks | None = None,
         evaluate: Evaluate | None = None,
         compiles: bool = False,
+        predict: Callable[[Bench, float], Answers] | None = None,
     ) -> FitResult:
         """Train `model` until the budget is spent, leave it in evaluation mode, and enter the spending in the ledger.
 
@@ -155,6 +157,8 @@ class TrainedMethod(Method):
             hooks: the method's hooks around steps.
             evaluate: function that scores the validation rows, or None; needs `patience`.
             compiles: whether the first step compiles, on a CPU too.
+            predict: function from a bench and the decay so far to the answers for the rows of `bench.rungs`. None
+                passes the rungs by.
         """
         import torch
 
@@ -171,6 +175,9 @@ class TrainedMethod(Method):
             with bench.clock.phase("warmup"):
                 warm_up_steps(model, batches, forward, loss, self.accumulation, bench.device, precision)
         torch.manual_seed(bench.seeded("dropout"))
+        at_step = None
+        if bench.rungs is not None and predict is not None:
+            at_step = self._at_rungs(bench.rungs, progress, bench, model, predict)
         outcome = train(
             forward=forward,
             loss=loss,
@@ -184,6 +191,7 @@ class TrainedMethod(Method):
             on_step=lambda _, loss: bench.report("training", progress.fraction(), loss),
             hooks=hooks,
             early_stopping=EarlyStopping(evaluate, self.patience) if evaluate is not None and self.patience else None,
+            at_step=at_step,
         )
         model.eval()
         bench.ledger.train_flops += outcome.flops
@@ -191,6 +199,21 @@ class TrainedMethod(Method):
         bench.ledger.stopped_by = outcome.stopped_by
         bench.ledger.curve.extend(outcome.curve)
         return outcome
+
+    @staticmethod
+    def _at_rungs(
+        rungs: Rungs,
+        progress: BudgetProgress,
+        bench: Bench,
+        model: nn.Module,
+        predict: Callable[[Bench, float], Answers],
+    ) -> dict[int, Callable[[FitResult], float]]:
+        """Return what the training loop calls after the steps of the rungs."""
+
+        def at(share: float) -> Callable[[FitResult], float]:
+            return lambda fit: rungs.climb(share, progress.step, bench, model, lambda own: predict(own, fit.decay[0]))
+
+        return {step: at(share) for step, share in rungs.at_steps(progress.step_limit).items()}
 
 
 class SupervisedMethod(TrainedMethod):

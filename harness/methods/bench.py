@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.backbones import Backbone
     from harness.features import FeatureStore, Layer, Tokens, TokenStore
     from harness.measure import FlopsModel
+    from harness.methods.rungs import Rungs
     from harness.training import AnswerForm, BudgetProgress
 
 _PARTS = ("train", "test")
@@ -136,6 +137,7 @@ class Bench:
         report: function to call with the current step, the share of the budget spent and the loss.
         counts_flops: whether to count operations where no budget needs them; otherwise they are taken for 0.
         lone_classes: classes with one training row and no test row. Folds of the training rows never hold that row out.
+        rungs: points at which a fit of steps is scored and may be dropped; None for none.
         halvings: batches that did not fit in memory.
         encoded_in: how often batches of encoding were halved when this cell first encoded in a precision.
     """
@@ -161,6 +163,7 @@ class Bench:
     report: Callable[[str, float | None, float | None], None]
     counts_flops: bool = True
     lone_classes: tuple[int, ...] = ()
+    rungs: Rungs | None = None
     halvings: Halvings = field(default_factory=Halvings)
     encoded_in: dict[Precision, int] = field(default_factory=dict)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.backbones import BackboneFiles
 from harness.data import Size, class_counts
 from harness.methods import Method
-from harness.records import Budget, Cell, Draw, configuration_in_full, configuration_label
+from harness.records import Budget, Cell, Draw, configuration_in_full, configuration_label, short_backbones
 from harness.support import HarnessError, UsageError, uncollected
 from harness.tasks import Task
 
@@ -23,11 +23,15 @@ class PlannedCell:
         cell: the cell, with its identity.
         method: the configured method.
         unsupported: why the method cannot serve the cell; such a cell is recorded and not run.
+        files: the backbone's files; None where the cell uses none.
+        backbone_label: short name of the backbone, where the grid has several; None otherwise.
     """
 
     cell: Cell
     method: Method
     unsupported: str | None = None
+    files: BackboneFiles | None = None
+    backbone_label: str | None = None
 
     @property
     def method_label(self) -> str:
@@ -35,15 +39,21 @@ class PlannedCell:
         return label_of(type(self.method), self.cell.config)
 
     @property
+    def method_on_backbone(self) -> str:
+        """The method's label, with the backbone where the grid has several: `lora on all-MiniLM-L6-v2`."""
+        return self.method_label if self.backbone_label is None else f"{self.method_label} on {self.backbone_label}"
+
+    @property
     def method_in_full(self) -> str:
         """The method with all its settings that are not defaults, as `--methods` takes it: `lora[rank=4]`."""
         return configuration_in_full(self.method.name, self.cell.config, _default_config(type(self.method)))
 
     def label(self, *, with_budget: bool = False) -> str:
-        """Return a short text that tells this cell from others."""
+        """Return a short text that tells this cell from others; it names the backbone where the grid has several."""
         cell = self.cell
         size = f"{cell.n_train} (balanced)" if cell.draw == "balanced" else str(cell.n_train)
-        parts = [cell.task, self.method_label, size, f"seed {cell.seed}"]
+        named = [self.backbone_label] if self.backbone_label is not None else []
+        parts = [cell.task, *named, self.method_label, size, f"seed {cell.seed}"]
         return " · ".join([*parts, cell.budget.label()] if with_budget else parts)
 
 
@@ -61,18 +71,21 @@ def _default_config(method: type[Method]) -> dict[str, Any]:
 def plan_cells(
     *,
     tasks: Sequence[Task],
-    backbones: Mapping[str, BackboneFiles],
+    backbones: Mapping[str, Sequence[BackboneFiles]],
     methods: Sequence[Method],
     sizes: Sequence[Size],
     seeds: Sequence[int],
     budgets: Sequence[Budget],
     device: str,
 ) -> list[PlannedCell]:
-    """Return every cell of the grid once, small sizes first, then seeds, so that every method has a figure early.
+    """Return every cell of the grid once: one backbone after another, each with small sizes first, then seeds.
+
+    All cells of a backbone follow each other, so that a worker loads it once. Among them every method has a figure
+    early. Methods without a backbone run once, with the first.
 
     Args:
         tasks: prepared tasks.
-        backbones: backbone of each task by its name; a task may have none where no method uses one.
+        backbones: backbones of each task by its name; a task may have none where no method uses one.
         methods: configured methods.
         sizes: training sizes.
         seeds: seeds of the draw, the initialisation and the order of batches.
@@ -86,51 +99,67 @@ def plan_cells(
         if not axis:
             raise UsageError(f"No {name} was named; at least one is needed.")
     resolved = _resolve_sizes(tasks, sizes)
+    found = {task.name: tuple(dict.fromkeys(backbones.get(task.name, ()))) for task in tasks}
+    for method in methods:
+        if method.serves and not all(found.values()):
+            raise UsageError(f"Method '{method.name}' needs a backbone and none was named.")
+    groups = _numbered(found[task.name] for task in tasks) if any(method.serves for method in methods) else {}
+    labels = short_backbones((files.name, files.fingerprint) for files in groups) if len(groups) > 1 else {}
     planned: dict[str, PlannedCell] = {}
     # Thousands of cells share a method, and hundreds a method and a task: shared values are computed once.
     configs = [method.config() for method in methods]
-    reasons = {
-        (task.name, i): method.why_not(task, backbones.get(task.name) if method.serves else None, device)
+    served = [
+        (task, [(i, method, files) for i, method in enumerate(methods) for files in _axis(method, found[task.name])])
         for task in tasks
-        for i, method in enumerate(methods)
-        if not method.serves or task.name in backbones
+    ]
+    reasons = {
+        (task.name, i, files): method.why_not(task, files, device)
+        for task, pairs in served
+        for i, method, files in pairs
     }
     versions = {
-        (task.name, i): method.version_on(_asked(task, backbones) if method.serves else None, task.kind.form)
-        for task in tasks
-        for i, method in enumerate(methods)
+        (task.name, i, files): method.version_on(_asked(task, files), task.kind.form)
+        for task, pairs in served
+        for i, method, files in pairs
     }
     by_size = sorted(range(len(sizes)), key=lambda position: resolved[tasks[0].name][position][0])
     for position in by_size:
         for seed in seeds:
-            for task in tasks:
+            for task, pairs in served:
                 n_train, draw = resolved[task.name][position]
                 for budget in budgets:
-                    for i, method in enumerate(methods):
-                        uses_backbone = bool(method.serves)
-                        files = backbones.get(task.name) if uses_backbone else None
-                        if uses_backbone and files is None:
-                            raise UsageError(f"Method '{method.name}' needs a backbone and none was named.")
+                    for i, method, files in pairs:
                         cell = Cell(
                             task=task.name,
                             data=task.data,
                             backbone=files.name if files else None,
                             weights=files.fingerprint if files else None,
                             method=method.name,
-                            version=versions[task.name, i],
+                            version=versions[task.name, i, files],
                             config=configs[i],
                             n_train=n_train if method.uses_labels else 0,
                             draw=draw if method.uses_labels else "stratified",
                             budget=budget,
                             seed=seed if method.uses_labels else 0,
                         )
-                        planned.setdefault(cell.id, PlannedCell(cell, method, reasons[task.name, i]))
-    return list(planned.values())
+                        label = labels.get((files.name, files.fingerprint)) if files else None
+                        why_not = reasons[task.name, i, files]
+                        planned.setdefault(cell.id, PlannedCell(cell, method, why_not, files, label))
+    return sorted(planned.values(), key=lambda one: 0 if one.files is None else groups[one.files])
 
 
-def _asked(task: Task, backbones: Mapping[str, BackboneFiles]) -> BackboneFiles | None:
-    """Return a task's backbone; the way it wrote in version 0.1 does not matter where it finds likelihoods."""
-    files = backbones.get(task.name)
+def _axis(method: Method, backbones: Sequence[BackboneFiles]) -> Sequence[BackboneFiles | None]:
+    """Return the backbones that a method runs on; None alone for one that uses none."""
+    return backbones if method.serves else (None,)
+
+
+def _numbered(backbones: Iterable[Sequence[BackboneFiles]]) -> dict[BackboneFiles, int]:
+    """Return the place of each backbone in the order of first mention."""
+    return {files: i for i, files in enumerate(dict.fromkeys(one for several in backbones for one in several))}
+
+
+def _asked(task: Task, files: BackboneFiles | None) -> BackboneFiles | None:
+    """Return the backbone; the way it wrote in version 0.1 does not matter where a task finds likelihoods."""
     finds_likelihoods = task.reply is not None and task.reply.wants_likelihood
     return replace(files, wrote_otherwise=False) if files is not None and finds_likelihoods else files
 

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from harness.data import Files, TaskSpec, parse_size, read_yaml, short
 from harness.records import MAX_SEED, Budget, parse_budget
@@ -95,6 +104,7 @@ class Suite(BaseModel):
         tasks: tasks by name, in the order of the file; those of included suites come first.
         include: names of shipped suites, or paths (relative to this file), whose tasks are included.
         backbone: the pretrained transformer of all tasks; None takes each task's own, or its kind's.
+        backbones: several of them, in place of `backbone`: an axis of the grid of every task.
         methods: methods such as `lora` or `lora[rank=4]`.
         sizes: training sizes as text: `32`, `8/class`, `all` (`data.sampling.parse_size`).
         seeds: seeds of the draw, the initialisation and the order of batches.
@@ -109,6 +119,7 @@ class Suite(BaseModel):
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     include: tuple[str, ...] = ()
     backbone: str | None = Field(default=None, min_length=1)
+    backbones: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(default=None, min_length=1)
     methods: tuple[str, ...] = Field(default=_DEFAULT_METHODS, min_length=1)
     sizes: tuple[_SizeText, ...] = Field(default=_DEFAULT_SIZES, min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=_DEFAULT_SEEDS, min_length=1)
@@ -118,13 +129,19 @@ class Suite(BaseModel):
         BeforeValidator(_read_budgets),
     ] = Field(default_factory=dict)
 
-    @field_validator("methods", "sizes", "seeds", "include")
+    @field_validator("methods", "sizes", "seeds", "include", "backbones")
     @classmethod
-    def _each_once(cls, values: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-        twice = [value for value, count in Counter(values).items() if count > 1]
+    def _each_once(cls, values: tuple[Hashable, ...] | None) -> tuple[Hashable, ...] | None:
+        twice = [value for value, count in Counter(values or ()).items() if count > 1]
         if twice:
             raise ValueError(f"'{twice[0]}' is named twice")
         return values
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Suite:
+        if self.backbone is not None and self.backbones is not None:
+            raise ValueError("backbone and backbones are both given; expected one of them")
+        return self
 
     def task(self, name: str) -> TaskSpec:
         """Return the task called `name`; raise `UsageError` with the nearest known name if there is none."""
@@ -141,10 +158,10 @@ class Suite(BaseModel):
         except KeyError:
             raise unknown_name("set of budgets", name, known, f"of suite '{self.name}'") from None
 
-    def backbone_of(self, name: str) -> str:
-        """Return the default backbone of the task called `name`."""
+    def backbones_of(self, name: str) -> tuple[str, ...]:
+        """Return the default backbones of the task called `name`."""
         spec = self.task(name)
-        return self.backbone or spec.backbone or kinds.get(spec.kind).backbone
+        return self.backbones or (self.backbone or spec.backbone or kinds.get(spec.kind).backbone,)
 
 
 def suite_names() -> list[str]:

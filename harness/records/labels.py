@@ -70,6 +70,7 @@ def configuration_names(
     *,
     devices: Iterable[str] | None = None,
     is_evidence: Iterable[bool] | None = None,
+    limit: int = MAX_LABEL,
 ) -> list[ConfigurationName]:
     """Return the name of each cell's configuration, made of the settings that distinguish it from the method's others.
 
@@ -93,6 +94,7 @@ def configuration_names(
         defaults: for each cell, the settings that its configuration states only if they differ (`Facts.defaults`).
         devices: device of each cell; None where all ran on one.
         is_evidence: whether each cell is evidence about methods (`Facts.is_evidence`); None where all are.
+        limit: maximum length of a label, where less than `MAX_LABEL` is free.
     """
     cells = list(cells)
     by_version = _known_defaults(cells, defaults)
@@ -119,7 +121,7 @@ def configuration_names(
     names: dict[tuple[str, ...], ConfigurationName] = {}
     taken: set[str] = set()
     for method in sorted(by_method):
-        names.update(_named(method, by_method[method], taken))
+        names.update(_named(method, by_method[method], taken, limit))
     return [names[key] for key, _, _ in places]
 
 
@@ -187,7 +189,7 @@ def _split(
 
 
 def _named(
-    method: str, configurations: Mapping[tuple[str, ...], _Configuration], taken: set[str]
+    method: str, configurations: Mapping[tuple[str, ...], _Configuration], taken: set[str], limit: int = MAX_LABEL
 ) -> dict[tuple[str, ...], ConfigurationName]:
     """Name the configurations of one method, and add their labels to `taken`."""
     evidence = [one for one in configurations.values() if one.is_evidence] or list(configurations.values())
@@ -205,16 +207,18 @@ def _named(
         settings[key] = storable(_joined({name: one.flat[name] for name in sorted(told | differing)}))
     # Names with more values tell more; the version comes first, because nothing else tells it.
     order = sorted(n_values, key=lambda name: (name != "version", -n_values[name], name))
-    if not all(_short(method, told, order).is_in_full for told in asked.values()):  # one style for all of a method
+    if not all(
+        _short(method, told, order, limit).is_in_full for told in asked.values()
+    ):  # one style for all of a method
         asked = {key: _abbreviated(told) for key, told in asked.items()}
         order = [_abbreviation(name) for name in order]
     labels: dict[tuple[str, ...], str] = {}
     for key in sorted(configurations, key=lambda key: (not configurations[key].is_evidence, len(asked[key]), key)):
-        label, n = _short(method, asked[key], order).label, 1
+        label, n = _short(method, asked[key], order, limit).label, 1
         while text.plain(label) in taken:
             n += 1
             suffix = f" #{n}"
-            label = _short(method, asked[key], order, MAX_LABEL - len(suffix)).label + suffix
+            label = _short(method, asked[key], order, limit - len(suffix)).label + suffix
         taken.add(text.plain(label))
         labels[key] = label
     return {key: ConfigurationName(label, settings[key]) for key, label in labels.items()}

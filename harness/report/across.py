@@ -15,10 +15,11 @@ from harness.support import text
 
 @dataclass(frozen=True)
 class TaskRanking:
-    """Methods ranked over the tasks that all of them ran on, at one size, on one device, by one backbone and budget.
+    """Methods ranked over the tasks that all of them ran on, at one size, on one device and budget.
 
     Attributes:
-        title: `64 labels · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with the budget where it is not the default.
+        title: `64 labels · all-MiniLM-L6-v2 · AMD EPYC, 2 threads`, with the budget where it is not the default; no
+            backbone where the names of methods hold it.
         tasks: tasks that the ranking covers.
         methods: ranked methods, in order of their mean rank.
         ranking: their ranks in the same order, and the critical difference where it is tested.
@@ -58,7 +59,7 @@ class TaskRanking:
 
 
 def across_tasks(source: RecordSource) -> list[TaskRanking]:
-    """Return one ranking over tasks for each size, device, budget and backbone.
+    """Return one ranking over tasks for each size, device, budget and, where names do not hold it, backbone.
 
     A ranking needs at least two tasks and two methods.
 
@@ -73,7 +74,7 @@ def across_tasks(source: RecordSource) -> list[TaskRanking]:
     fewer: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for panel in panels(observe(source)):
         for n_train, draw, rivals in rivals_by_size(panel):
-            key = (n_train, draw, panel.device, panel.budget, panel.backbone or "")
+            key = (n_train, draw, panel.device, panel.budget, "" if panel.backbones else panel.backbone or "")
             by_task = table.setdefault(key, {})
             # Two states of one task's data are two tasks.
             task = panel.task if panel.task not in by_task else panel.title

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis import MIN_TESTED_SEEDS, Difference, holm
-from harness.records import Record, storable, variants
+from harness.analysis import MIN_TESTED_SEEDS, Difference, full_names, holm
+from harness.records import Record, storable
 from harness.report.contrasts import LEVEL, Group, contrast
 from harness.report.observations import Observations, RecordSource, observe
 from harness.support import UsageError
@@ -166,12 +166,13 @@ def _by_configuration(side: dict[_Key, _Side], taken: set[_Key]) -> dict[tuple[A
 def _labels(sides: Iterable[dict[_Key, _Side]]) -> dict[_Key, str]:
     """Return the label of each configuration, unique among both sides; `note` says where versions differ."""
     records = [(key, side.records[0]) for found in sides for key, side in found.items()]
-    names = variants(
-        [replace(record.cell, version=1) for _, record in records],
+    names = full_names(
+        [replace(record.cell, version=1, weights=None) for _, record in records],
         [record.facts.defaults for _, record in records],
+        tables=[record.cell.task for _, record in records],
         is_evidence=[record.facts.is_evidence for _, record in records],
     )
-    return {key: name for (key, _), name in zip(records, names, strict=True)}
+    return {key: name.variant for (key, _), name in zip(records, names, strict=True)}
 
 
 def _row(

@@ -174,13 +174,14 @@ def _standings_of(
         differences = [contrast(found[_key(best)], found[_key(row)], observations) for row in rivals[1:]]
         corrected = holm([difference.p_value for difference in differences])
         shared = _setting(panel, n_train, draw)
-        first = {"is_best": True, "is_tied": True, "n_seeds": best.n_seeds}
+        first = {"is_best": True, "is_tied": True, "n_seeds": best.n_seeds, **_backbone(panel, best)}
         yield {**shared, "variant": best.variant, "family": best.family, "score": best.score, **first}
         sign = 1 if panel.higher_is_better else -1
         for row, difference, p_value in zip(rivals[1:], differences, corrected, strict=True):
             yield {
                 **shared,
                 **{"variant": row.variant, "family": row.family, "score": row.score, "is_best": False},
+                **_backbone(panel, row),
                 "is_tied": None if p_value is None else p_value >= LEVEL or sign * difference.mean <= 0,
                 **_signed(difference, sign, "behind"),
                 "p_value": p_value,
@@ -228,6 +229,7 @@ def contrasts(source: RecordSource, choose: Callable[[list[Any]], list[list[tupl
                     rows.append(
                         {
                             **_setting(panel, n_train, draw),
+                            **_backbone(panel, a),
                             **{"variant": a.variant, "baseline": b.variant, "difference": difference.mean},
                             **{name: getattr(difference, name) for name in _OF_DIFFERENCE},
                             "p_corrected": p_corrected,
@@ -242,6 +244,11 @@ _OF_DIFFERENCE = ("low", "high", "p_value", "n_seeds", "n_rows", "basis")
 def _setting(panel: Panel, n_train: int, draw: str) -> dict[str, Any]:
     of_panel = {name: getattr(panel, name) for name in ("task", "backbone", "device", "budget")}
     return {"panel": panel.title, **of_panel, "n_train": n_train, "draw": draw}
+
+
+def _backbone(panel: Panel, row: Any) -> dict[str, Any]:
+    """Return the backbone of a row, where its panel holds several."""
+    return {"backbone": row.backbone} if panel.backbone is None and panel.backbones else {}
 
 
 def _framed(rows: Sequence[dict[str, Any]], dtypes: dict[str, Any]) -> pd.DataFrame:

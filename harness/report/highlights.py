@@ -42,7 +42,8 @@ def highlighted(panel: Panel, standings: pd.DataFrame) -> list[str]:
     tied = largest_first[largest_first["is_tied"].fillna(False)]
     best = tied[tied["is_best"]]
     on_front = curves[front].sort_values("score", ascending=not panel.higher_is_better)
-    common = [str(line) for name in _COMMON for line in curves.loc[curves["line"] == name, "line"]]
+    as_usual = curves[curves["draw"] != "balanced"]
+    common = [str(line) for name in _COMMON for line in as_usual.loc[as_usual["configuration"] == name, "line"]]
     order = [*_lines(best, lines), *on_front["line"], *common, *_lines(tied, lines), *curves["line"]]
     return list(dict.fromkeys(order))[:MOST_COLOURED]
 
@@ -60,13 +61,16 @@ def coloured(lines: Iterable[str], shown: Iterable[str], found: Mapping[str, Sty
 
     Args:
         lines: all lines.
-        shown: those to colour, at most `MOST_COLOURED`.
+        shown: those to colour, at most `MOST_COLOURED`; backbones of one configuration share a colour.
         found: the style of each line in the report; its colour is kept where it is free.
     """
     styles = {line: replace(found[line], colour=GREY, is_muted=True) for line in lines}
     free = list(_COLOURS)
+    given: dict[str, str] = {}
     for line in shown:
-        colour = found[line].colour if found[line].colour in free else free[0]
-        free.remove(colour)
-        styles[line] = replace(found[line], colour=colour)
+        group = found[line].group or line
+        if group not in given:
+            given[group] = found[line].colour if found[line].colour in free else free[0]
+            free.remove(given[group])
+        styles[line] = replace(found[line], colour=given[group])
     return styles

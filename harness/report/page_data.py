@@ -35,7 +35,8 @@ def panels_data(report: ReportData) -> list[dict[str, Any]]:
         rows = columns_of(panel, of_floors) | _marks(panel, report.standings_of(panel))
         names = list(dict.fromkeys(rows["line"]))
         key = (panel.task, panel.data, panel.device, panel.budget)
-        shown = [*curves.get((*key, None, None), []), *curves.get((*key, panel.backbone, panel.weights), [])]
+        uses_backbone = panel.rows["backbone"].notna()
+        shown = [curve for of in (False, True) if (uses_backbone == of).any() for curve in curves.get((*key, of), [])]
         panels_of.append(
             {
                 "title": panel.title,
@@ -73,15 +74,16 @@ def _marks(panel: Panel, ranked: pd.DataFrame) -> dict[str, list[bool]]:
 
 
 def _style(style: Style) -> dict[str, str]:
-    return {"colour": style.colour, "symbol": _SYMBOLS[style.marker], "dash": _DASHES[style.dash]}
+    group = {"group": style.group} if style.group is not None else {}
+    return {"colour": style.colour, "symbol": _SYMBOLS[style.marker], "dash": _DASHES[style.dash], **group}
 
 
-_Setting = tuple[str, str, str, str, str | None, str | None]
-"""Task, data, device, budget, backbone and weights."""
+_Setting = tuple[str, str, str, str, bool]
+"""Task, data, device and budget, and whether a backbone is used."""
 
 
 def _own_curves(curves: list[dict[str, Any]], lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Return curves of these lines, each once: a panel without a backbone finds its own under both of its keys."""
+    """Return curves of these lines, each once: a method with and without a backbone may have two."""
     found: dict[str, dict[str, Any]] = {}
     for curve in curves:
         if curve["line"] in lines:
@@ -94,7 +96,7 @@ def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]
 
     Cells that shared their device are left out: their seconds include the work of others.
     """
-    names = ("variant", "task", "data", "device", "budget", "backbone", "weights", "n_train", "draw", "seed", "status")
+    names = ("variant", "task", "data", "device", "budget", "backbone", "n_train", "draw", "seed", "status")
     columns = observations.columns(names)
     chosen: dict[tuple[_Setting, str], tuple[int, int, int]] = {}
     for i, values in enumerate(zip(*columns.values(), strict=True)):
@@ -104,7 +106,7 @@ def _anytime(observations: Observations) -> dict[_Setting, list[dict[str, Any]]]
         shared = record.provenance.cells_at_a_time > 1
         if row["status"] != "ok" or len(points) < 2 or row["draw"] == "balanced" or shared:
             continue
-        setting = (row["task"], row["data"], row["device"], row["budget"], row["backbone"], row["weights"])
+        setting = (row["task"], row["data"], row["device"], row["budget"], row["backbone"] is not None)
         rank = (-row["n_train"], row["seed"], i)
         key = (setting, row["variant"])
         chosen[key] = min(rank, chosen.get(key, rank))

@@ -1,7 +1,7 @@
 """Split a comparison into panels: rows that may share a table.
 
-Rows are comparable within a panel only: one task and fingerprint, one metric, one device, one budget, one backbone
-(with the methods that use none). Nothing is pooled across panels.
+Rows are comparable within a panel only: one task and fingerprint, one metric, one device, one budget. A panel holds
+all backbones; names of configurations tell them apart. Nothing is pooled across panels, or across backbones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHOSEN_HERE = (
 """Footnote of tables whose task helped to choose the defaults, so that not all of its rows are unseen."""
 
 DOUBLE_DAGGER = "‡"
-SEEN = f"{DOUBLE_DAGGER} the backbone is known to have been trained on this data set"
+SEEN = "is known to have been trained on this data set"
 """Footnote of tables whose backbone was trained on the data: its scores tell less about other data."""
 
 
@@ -36,10 +36,12 @@ class Panel:
         rows: its rows, best first (by the score at the largest size that a method has), then by size.
         metric: the metric of all scores; None where nothing was scored.
         higher_is_better: its direction.
+        backbone: its backbone; None where no method uses one, or where there are several.
+        backbones: (short name, name) of each backbone that names of its rows hold; empty where names hold none.
         data: fingerprint of the task's data.
-        weights: fingerprint of the backbone; None where no method uses one.
+        weights: fingerprint of `backbone`; None where that is None.
         defaults_chosen_here: whether the methods' default settings were chosen on this task.
-        backbone_has_seen: whether the backbone is known to have been trained on the task's data.
+        seen_by: backbones that are known to have been trained on the task's data, as the rows name them.
         overlaps: data sets that are known to share texts with the task's, in words; None where none are.
     """
 
@@ -54,26 +56,28 @@ class Panel:
     data: str = ""
     weights: str | None = None
     defaults_chosen_here: bool = False
-    backbone_has_seen: bool = False
+    seen_by: tuple[str, ...] = ()
+    backbones: tuple[tuple[str, str], ...] = ()
     overlaps: str | None = None
 
     @property
     def heading(self) -> str:
         """Title with a mark for each of `footnotes` that has one."""
-        marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.backbone_has_seen else "")
+        marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.seen_by else "")
         return f"{self.title} {marks}".strip()
 
     @property
     def footnotes(self) -> list[str]:
         """Return the footnotes on the task, without full stops."""
-        said = [CHOSEN_HERE] * self.defaults_chosen_here + [SEEN] * self.backbone_has_seen
-        return said + ([f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else [])
+        said = [CHOSEN_HERE] * self.defaults_chosen_here
+        said += [f"{DOUBLE_DAGGER} {' and '.join(self.seen_by)} {SEEN}"] * bool(self.seen_by)
+        said += [f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else []
+        full = [f"{short} is {text.plain(name)}" for short, name in self.backbones if short != _end(name)]
+        return said + [f"Backbones: {', '.join(full)}"] * bool(full)
 
 
 def panels(source: RecordSource | pd.DataFrame) -> list[Panel]:
-    """Return the comparison, cut into panels; methods without a backbone stand in the panel of each backbone.
-
-    No two panels share a title.
+    """Return the comparison, cut into panels. No two panels share a title.
 
     Args:
         source: records, or their comparison.
@@ -82,31 +86,27 @@ def panels(source: RecordSource | pd.DataFrame) -> list[Panel]:
     found = []
     for _, of_setting in frame.groupby(["task", "data", "device", "budget"], sort=True, dropna=False):
         bare = of_setting["backbone"].isna()
-        backbones = of_setting.loc[~bare, ["backbone", "weights"]].drop_duplicates()
         twice = bare & of_setting["variant"].isin(of_setting.loc[~bare, "variant"])
         if twice.any():  # with and without a backbone: one table cannot hold both under one name
-            found += _by_metric(frame, of_setting[twice], None, None)
-            bare &= ~twice
-        if backbones.empty:
-            found += _by_metric(frame, of_setting, None, None)
-        for backbone, weights in backbones.itertuples(index=False, name=None):
-            mine = (of_setting["backbone"] == backbone).fillna(False) & (of_setting["weights"] == weights).fillna(False)
-            found += _by_metric(frame, of_setting[bare | mine], backbone, weights)
+            found += _by_metric(frame, of_setting[twice])
+        found += _by_metric(frame, of_setting[~twice])
     return _with_own_titles(found)
 
 
-def _by_metric(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weights: str | None) -> list[Panel]:
+def _by_metric(frame: pd.DataFrame, rows: pd.DataFrame) -> list[Panel]:
     """Return one panel for each metric. Rows without a score have no metric, and stand in all of them."""
     metrics = sorted(rows["metric"].dropna().unique())
     if len(metrics) < 2:
-        return [_panel(frame, rows, backbone, weights)]
+        return [_panel(frame, rows)]
     own = [rows[(rows["metric"] == metric).fillna(False) | rows["metric"].isna()] for metric in metrics]
-    made = [_panel(frame, of_metric, backbone, weights) for of_metric in own]
+    made = [_panel(frame, of_metric) for of_metric in own]
     return [replace(panel, title=f"{panel.title} · {text.plain(str(panel.metric))}") for panel in made]
 
 
-def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weights: str | None) -> Panel:
+def _panel(frame: pd.DataFrame, rows: pd.DataFrame) -> Panel:
     first = rows.iloc[0]
+    backbones = rows.loc[rows["backbone"].notna(), ["backbone", "weights"]].drop_duplicates()
+    backbone, weights = backbones.iloc[0].tolist() if len(backbones) == 1 else (None, None)
     same_task = frame[frame["task"] == first["task"]]
     parts = [first["task"]]
     if same_task["data"].nunique() > 1:
@@ -116,6 +116,8 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
         own_weights = frame.loc[(frame["backbone"] == backbone).fillna(False), "weights"]
         if own_weights.nunique() > 1:
             parts.append(f"weights {_start_of(str(weights), own_weights)}")
+    elif len(backbones):
+        parts.append(f"{len(backbones)} backbones")
     parts.append(first["device"])
     if first["budget"] != "default" or same_task["budget"].nunique() > 1:
         parts.append(f"budget {first['budget']}")
@@ -130,11 +132,27 @@ def _panel(frame: pd.DataFrame, rows: pd.DataFrame, backbone: str | None, weight
         metric=None if metrics.empty else str(metrics.iloc[0]),
         higher_is_better=bool(rows["higher_is_better"].dropna().all()),
         data=first["data"],
-        weights=weights,
+        weights=None if pd.isna(weights) else weights,
+        backbones=_named_backbones(rows),
         defaults_chosen_here=bool(rows["defaults_chosen_here"].fillna(False).any()),
-        backbone_has_seen=bool(rows["backbone_has_seen"].fillna(False).any()),
+        seen_by=_seen_by(rows),
         overlaps=None if rows["overlaps"].dropna().empty else str(rows["overlaps"].dropna().iloc[0]),
     )
+
+
+def _named_backbones(rows: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    known = rows.loc[rows["backbone_label"].notna(), ["backbone_label", "backbone"]].drop_duplicates()
+    return tuple(sorted((str(short), str(name)) for short, name in known.itertuples(index=False, name=None)))
+
+
+def _seen_by(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return the backbones that have seen the data, by the names that rows use; `the backbone` where they use none."""
+    seen = rows[rows["backbone_has_seen"].fillna(False)]
+    return tuple(sorted({str(name) for name in seen["backbone_label"].fillna("the backbone")}))
+
+
+def _end(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
 
 
 def _start_of(fingerprint: str, among: Iterable[str]) -> str:
@@ -157,8 +175,8 @@ def _with_own_titles(found: list[Panel]) -> list[Panel]:
 
 def _short_name(backbone: str, known: set[str]) -> str:
     """Return the part after the last slash, where that tells it from the others."""
-    short = backbone.rsplit("/", 1)[-1]
-    return short if short and sum(name.rsplit("/", 1)[-1] == short for name in known) == 1 else backbone
+    short = _end(backbone)
+    return short if short and sum(_end(name) == short for name in known) == 1 else backbone
 
 
 def _best_first(rows: pd.DataFrame) -> pd.DataFrame:
@@ -183,8 +201,9 @@ def _best_first(rows: pd.DataFrame) -> pd.DataFrame:
 def curves_of(panel: Panel) -> pd.DataFrame:
     """Return score against training size, for the figures: one row per line and size that has a score.
 
-    Columns: panel (its title), line (the configuration, with its draw where that is balanced), method, n_train, draw,
-    score, low, high (95 % interval; null where there is none), n_seeds, metric.
+    Columns: panel (its title), line (the configuration, with its draw where that is balanced), method, configuration
+    and backbone_label (null where names hold no backbone), n_train, draw, score, low, high (95 % interval; null where
+    there is none), n_seeds, metric.
     """
     rows = panel.rows[panel.rows["score"].notna()]
     balanced = rows["draw"] == "balanced"
@@ -194,6 +213,8 @@ def curves_of(panel: Panel) -> pd.DataFrame:
             "panel": pd.Series(panel.title, index=rows.index, dtype="string"),
             "line": line.mask(balanced, line + ", balanced"),
             "method": rows["method"],
+            "configuration": rows["configuration"],
+            "backbone_label": rows["backbone_label"],
             "n_train": rows["n_train"],
             "draw": rows["draw"],
             "score": rows["score"],

@@ -50,7 +50,7 @@ def columns_of(panel: Panel, of_floors: Collection[str]) -> dict[str, list[Any]]
         values = {
             "line": name + (", balanced" if row.draw == "balanced" else ""),
             "name": name,
-            "settings": getattr(row, "settings", None),
+            "settings": _in_full(row),
             "family": text.plain(row.family),
             "floor": row.variant in of_floors,
             "n_train": row.n_train,
@@ -72,6 +72,12 @@ def columns_of(panel: Panel, of_floors: Collection[str]) -> dict[str, list[Any]]
         for column, value in values.items():
             columns.setdefault(column, []).append(rounded(value))
     return columns or {"line": []}
+
+
+def _in_full(row: Any) -> str:
+    """Return the settings of a row that its name leaves out or shortens, with the backbone where the name holds it."""
+    backbone = f"backbone={row.backbone}" if text.present(row.backbone_label) else ""
+    return ", ".join(filter(None, (backbone, row.settings if text.present(row.settings) else "")))
 
 
 def rounded(value: Any) -> Any:

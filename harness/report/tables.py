@@ -53,15 +53,20 @@ _DTYPES: dict[str, Dtype] = {
     "imported": "boolean",
     "note": "string",
     "settings": "string",
+    **dict.fromkeys(("configuration", "backbone_label"), "string"),
+    "default_points_behind": "Float64",
 }
 
 _SECONDS = ("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "train_seconds", "predict_seconds")
+
+_OF_CONFIGURATION = ("overlaps", "settings", "configuration", "backbone_label", "default_points_behind")
+"""Columns that all cells of a row share."""
 
 _RATES = ("train_tokens_per_second", "utilisation", "energy_joules", "price")
 
 _READ = (
     *_GROUP,
-    "settings",
+    *("settings", "configuration", "backbone_label", "default_points_behind"),
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
     *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
     *(
@@ -88,7 +93,9 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     is null unless every scored seed has one. `n_missing` counts the seeds that some other method in the same tables has
     at that size. `train_rows_cut` and `test_rows_cut` are shares of the texts that were cut (`cut_at_tokens`,
     `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
-    settings that distinguish it in full, and is empty where there are none.
+    settings that distinguish it in full, and is empty where there are none. Where a table holds several backbones,
+    `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the label is null.
+    `default_points_behind` is null unless an audit found these default settings behind tuned ones.
 
     Raises:
         UsageError: there is no record, or scores of one table are on two scales.
@@ -124,7 +131,7 @@ def _compare(observations: Observations) -> pd.DataFrame:
 _SIZE = ("n_train", "draw")
 
 _SHARED = ("task", "data", "device", "budget", *_SIZE)
-"""Columns that rows of one table share at one size, apart from the backbone."""
+"""Columns that rows of one table share at one size."""
 
 
 def _by_metric(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -183,21 +190,20 @@ def _value(row: dict[str, Any]) -> float:
 
 
 def _expected_seeds(groups: list[list[dict[str, Any]]]) -> Callable[[dict[str, Any]], set[int]]:
-    """Return a function from a row to the seeds that other methods of its tables have at its size.
+    """Return a function from a row to the seeds that others of its table have at its size.
 
-    Methods without a backbone stand in the tables of all backbones; cells without a score have no metric.
+    Cells without a score have no metric.
     """
-    seeds: defaultdict[tuple[Any, ...], defaultdict[tuple[Any, ...], set[int]]]
+    seeds: defaultdict[tuple[Any, ...], defaultdict[str | None, set[int]]]
     seeds = defaultdict(lambda: defaultdict(set))
     for row in (row for rows in groups for row in rows):
-        seeds[tuple(row[name] for name in _SHARED)][row["backbone"], row["weights"], row["metric"]].add(row["seed"])
+        seeds[tuple(row[name] for name in _SHARED)][row["metric"]].add(row["seed"])
 
     def expected(row: dict[str, Any]) -> set[int]:
-        backbone, metric = (row["backbone"], row["weights"]), row["metric"]
+        metric = row["metric"]
         return {
             seed
-            for (*other, measured), own in seeds[tuple(row[name] for name in _SHARED)].items()
-            if backbone[0] is None or other[0] is None or tuple(other) == backbone
+            for measured, own in seeds[tuple(row[name] for name in _SHARED)].items()
             if metric is None or measured in (None, metric)
             for seed in own
         }
@@ -214,7 +220,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
     summary.update({name: first[name] for name in (*_GROUP, "n_per_class", "metric", "higher_is_better")})
     summary["defaults_chosen_here"] = _any(row["defaults_chosen_here"] for row in rows)
     summary["backbone_has_seen"] = _any(row["backbone_has_seen"] for row in rows)
-    summary["overlaps"], summary["settings"] = first["overlaps"], first["settings"]
+    summary.update({name: first[name] for name in _OF_CONFIGURATION})
     summary["imported"] = any(row["imported"] for row in rows)
     for name in ("train_rows_cut", "test_rows_cut"):
         summary[name] = _over(max, ok, name)

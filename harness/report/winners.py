@@ -24,6 +24,7 @@ class Winner:
         variant: its name.
         n_train: labels that it was given.
         draw: kind of their draw.
+        backbone: its backbone; None where it uses none.
         size: the same in words.
         answers: its predictions, one fit a seed.
         known: texts of the test rows; None where nobody lends them.
@@ -32,6 +33,7 @@ class Winner:
     variant: str
     n_train: int
     draw: str
+    backbone: str | None
     size: str
     answers: ClassAnswers
     known: KnownRows | None
@@ -80,7 +82,8 @@ def winner_of(
         names=lent or first.class_names,
     )
     size = text.size(best.n_train, best.draw, best.n_per_class)
-    return Winner(str(best.variant), int(best.n_train), str(best.draw), size, answers, known)
+    backbone = None if pd.isna(best.backbone) else str(best.backbone)
+    return Winner(str(best.variant), int(best.n_train), str(best.draw), backbone, size, answers, known)
 
 
 def tabulated(
@@ -95,6 +98,8 @@ def tabulated(
         part = table(winner)
         told = {name: getattr(panel, name) for name in ("title", "task", "backbone", "device", "budget")}
         told |= {"variant": winner.variant, "draw": winner.draw}
+        if panel.backbone is None:
+            told["backbone"] = winner.backbone
         columns = {
             name.replace("title", "panel"): pd.Series(value, part.index, dtype="string") for name, value in told.items()
         }

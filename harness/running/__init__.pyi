@@ -1,4 +1,6 @@
 from .attempt import Job as Job
+from .proposals import HALVING as HALVING
+from .proposals import Proposals as Proposals
 from .scores import measure_upwards as measure_upwards
 from .watch import GRACE_SECONDS as GRACE_SECONDS
 from .watch import OWN_SHARE as OWN_SHARE

@@ -37,6 +37,7 @@ class Job:
             None keeps the predicted classes only.
         hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
             and the rate that utilisation is measured against.
+        rungs: shares of a fit's steps at which it is scored on the test rows, and may be dropped.
     """
 
     planned: PlannedCell
@@ -46,6 +47,7 @@ class Job:
     save_to: Path | None = None
     answers_to: Path | None = None
     hurried: bool = False
+    rungs: tuple[float, ...] = ()
 
     @property
     def id(self) -> str:

@@ -24,14 +24,12 @@ import numpy as np
 from harness.data import carve_validation
 from harness.features import Account, SharedFeatures
 from harness.measure import Phase, is_out_of_memory, known_flops, settle
-from harness.methods import Bench, Choice, Fitted, Ledger, Method, Range
+from harness.methods import Bench, Fitted, Ledger, Method
 from harness.records import Budget
+from harness.running.proposals import Proposals, make_study
 from harness.tasks import Rows
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.distributions import BaseDistribution
-
     from harness.features import FeatureStore
 
 _SHARE = 0.5
@@ -39,7 +37,6 @@ _SHARE = 0.5
 
 _SHARED = ("train_seconds", "train_flops")
 _LEAST = 1e-9  # a budget is above 0: a fit that is left nothing takes one step and stops
-_MOST_REPEATS = 20
 
 
 def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
@@ -76,7 +73,7 @@ def warm_up_sampler() -> None:
     """Import optuna and let its sampler propose once: importing a library is not part of a cell's cost."""
     from optuna.distributions import FloatDistribution
 
-    study = _study(seed=0, n_trials=2)
+    study = make_study(seed=0, n_trials=2)
     for _ in range(4):
         trial = study.ask({"x": FloatDistribution(0.0, 1.0)})
         study.tell(trial, trial.params["x"])
@@ -120,87 +117,6 @@ class _Quality:
         return self.score - 1e-6 * self.log_loss
 
 
-class _Proposals:
-    """Settings to try: the method's own, then those of optuna, none of them twice.
-
-    Args:
-        method: the method, with its search space.
-        seed: seed of the sampler.
-        n_trials: number of trials; half of them, ten at most, are drawn at random.
-    """
-
-    def __init__(self, method: Method, seed: int, n_trials: int) -> None:
-        self._space = method.search_space
-        self._distributions = {name: _distribution(setting) for name, setting in self._space.items()}
-        self._study = _study(seed, n_trials)
-        self._own: dict[str, Any] | None = {name: getattr(method, name) for name in self._space}
-        self._values: dict[str, float] = {}
-        self._asked: Trial | None = None
-
-    def next(self) -> dict[str, Any] | None:
-        """Return settings that have not been tried; None once nothing new is proposed, since the space is small."""
-        if self._own is not None:
-            settings, self._own = self._own, None
-            inside = {name: _position(self._space[name], value) for name, value in settings.items()}
-            if None not in inside.values():  # else the sampler cannot learn from it
-                self._study.enqueue_trial(inside)
-                self._asked = self._study.ask(self._distributions)
-            return settings
-        for _ in range(_MOST_REPEATS):
-            self._asked = self._study.ask(self._distributions)
-            proposed = self._asked.params
-            settings = {name: _setting(setting, proposed[name]) for name, setting in self._space.items()}
-            if repr(settings) not in self._values:
-                return settings
-            self._study.tell(self._asked, self._values[repr(settings)])
-        return None
-
-    def learn(self, settings: dict[str, Any], quality: _Quality | None) -> None:
-        """Tell the sampler the result of the settings proposed last; None where they could not be fitted."""
-        value = self._values[repr(settings)] = quality.value if quality is not None else -math.inf
-        if self._asked is not None:
-            self._study.tell(self._asked, value)
-
-
-def _study(seed: int, n_trials: int) -> Study:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=max(2, min(10, n_trials // 2)))
-    return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-def _distribution(setting: Choice | Range) -> BaseDistribution:
-    """Return a setting for optuna; a choice by position, since optuna's choices are only numbers and words."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(setting, Choice):
-        return CategoricalDistribution(range(len(setting.values)))
-    if _is_whole(setting):
-        return IntDistribution(int(setting.low), int(setting.high), log=setting.log)
-    return FloatDistribution(setting.low, setting.high, log=setting.log)
-
-
-def _setting(setting: Choice | Range, proposed: Any) -> Any:
-    """Return the value for a proposal; three digits of a number are enough, and can be typed."""
-    if isinstance(setting, Choice):
-        return setting.values[proposed]
-    if _is_whole(setting):
-        return proposed
-    return min(max(float(f"{proposed:.3g}"), setting.low), setting.high)
-
-
-def _position(setting: Choice | Range, value: Any) -> Any:
-    """Return the proposal for a value, the inverse of `_setting`; None where there is none."""
-    if isinstance(setting, Choice):
-        return setting.values.index(value) if value in setting.values else None
-    return value if isinstance(value, int | float) and setting.low <= value <= setting.high else None
-
-
-def _is_whole(setting: Range) -> bool:
-    return isinstance(setting.low, int) and isinstance(setting.high, int)
-
-
 # ---- the trials and their cost
 
 
@@ -228,7 +144,7 @@ class _Tuning:
         """Try up to so many settings and return the method with the best of them, the earliest of equals."""
         clock = self._bench.clock
         with clock.phase("tune"):
-            proposals = _Proposals(self._method, self._bench.seeded("tuning"), n_trials)
+            proposals = Proposals(self._method, self._bench.seeded("tuning"), n_trials)
         best, best_number, best_rank = self._method, 1, (-math.inf, -math.inf)
         n_tried = n_failed = 0
         while n_tried < n_trials and self._may_go_on():
@@ -240,7 +156,7 @@ class _Tuning:
             candidate = self._configured(settings)
             quality = self._try(candidate, n_tried, n_trials)
             with clock.phase("tune"):
-                proposals.learn(settings, quality)
+                proposals.learn(settings, None if quality is None else quality.value)
             if quality is None:
                 n_failed += 1
             elif quality.rank > best_rank:
@@ -331,6 +247,7 @@ class _Tuning:
             features=cast("FeatureStore", self._features),
             budget=budget,
             report=report,
+            rungs=None,
         )
 
     def _budget(self, share: Callable[[str, float], float]) -> Budget:

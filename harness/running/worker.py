@@ -32,7 +32,7 @@ from harness.measure import (
     show_progress,
     unevenness,
 )
-from harness.methods import Bench, Fitted, Method, artifact_size_bytes
+from harness.methods import Bench, Fitted, Method, Rung, Rungs, artifact_size_bytes
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
 from harness.running.attempt import Attempt, Job
@@ -61,6 +61,11 @@ _DISTURBED_FEATURES = "other work took processors while its features were encode
 
 def _nothing(*_: object) -> None:
     """Do nothing."""
+
+
+def _go_on(_: Rung) -> bool:
+    """Let every fit go on."""
+    return True
 
 
 class Worker:
@@ -101,13 +106,14 @@ class Worker:
         self.on_change: Callable[[], None] = _nothing
         self._orders: dict[tuple[str, int, str], Ints] = {}
 
-    def run(self, job: Job, task: Task, report: Report = _nothing) -> Record:
+    def run(self, job: Job, task: Task, report: Report = _nothing, decide: Callable[[Rung], bool] = _go_on) -> Record:
         """Run a cell and return its record. Only KeyboardInterrupt and SystemExit pass through.
 
         Args:
             job: the cell, and how it is run.
             task: its task.
             report: called with the cell's progress.
+            decide: called at the job's rungs; returns whether the fit goes on.
         """
         run = self._running = Attempt(job, task, started_at=now(), began=time.perf_counter())
         leftovers = run.failures.guard("left_behind", Leftovers)
@@ -118,7 +124,7 @@ class Worker:
                 raise DeviceFailedError(f"{self._device_failure} Start a new process.")
             while True:
                 try:
-                    self._measure(run, report)
+                    self._measure(run, report, decide)
                     break
                 except SmallerBatchesError:  # the store has halved its batches: that happens a few times at most
                     run = self._running = Attempt(job, task, run.started_at, run.began, failures=run.failures)
@@ -212,7 +218,7 @@ class Worker:
         run.measure_cost(None)
         return run.record("out_of_time", self.device)
 
-    def _measure(self, run: Attempt, report: Report) -> None:
+    def _measure(self, run: Attempt, report: Report, decide: Callable[[Rung], bool]) -> None:
         from threadpoolctl import threadpool_limits
 
         from harness.backbones import load_backbone, make_room
@@ -266,6 +272,7 @@ class Worker:
             report=showing_progress(report),
             counts_flops=not job.hurried,
             lone_classes=task.lone_classes,
+            rungs=_rungs(job, task, decide),
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
         test = task.test_rows_to_predict
@@ -379,6 +386,14 @@ def unrun(job: Job, task: Task, device: Device, status: Status, why: str, *, sta
         started_at: when it began (`measure.now`); None is now.
     """
     return Attempt(job, task, started_at=started_at or now(), error=why).record(status, device)
+
+
+def _rungs(job: Job, task: Task, decide: Callable[[Rung], bool]) -> Rungs | None:
+    """Return where the job's fit is scored; None where nowhere. The method sees no label of a test row."""
+    if not job.rungs:
+        return None
+    score = functools.partial(measure_upwards, task, labels=task.test_labels)
+    return Rungs(job.rungs, task.test_rows_to_predict, score, decide)
 
 
 def _max_length(task: Task, backbone: Backbone | None) -> int:

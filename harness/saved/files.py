@@ -37,7 +37,7 @@ def check_files(folder: Path, described: Description, *, again: bool = True) -> 
         UsageError: a file is missing, added, changed, not a regular file, or lies outside the folder. The message names
             it.
     """
-    _check_place(folder, DESCRIPTION)
+    check_place(folder, DESCRIPTION)
     needed = {ARTIFACT_SETTINGS, ARTIFACT_TENSORS}
     if described.backbone is not None:
         needed.add(f"{TRANSFORMER}/config.json")
@@ -56,7 +56,7 @@ def check_files(folder: Path, described: Description, *, again: bool = True) -> 
     if described.backbone is None and there:
         raise UsageError(f"'{folder}' holds {min(there)}, but its method uses no transformer. {AGAIN}")
     for name in sorted(needed | allowed):
-        _check_place(folder, name)
+        check_place(folder, name)
         if described.files is not None:
             _check_contents(folder, name, described.files[name], again=again)
 
@@ -72,7 +72,7 @@ def _walk(inside: Path, folder: Path) -> Iterator[str]:
                 yield (Path(above) / name).relative_to(folder).as_posix()
 
 
-def _check_place(folder: Path, name: str) -> None:
+def check_place(folder: Path, name: str) -> None:
     """Refuse a file that is not a regular one in the folder itself."""
     path, pure = folder / name, PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:

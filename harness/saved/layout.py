@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -14,11 +15,13 @@ from harness.records import encode
 from harness.support import UsageError
 
 FORMAT: Final = 2
+ENSEMBLE_FORMAT: Final = 3
 DESCRIPTION: Final = "model.json"
 TRANSFORMER: Final = "transformer"
 ADAPTER: Final = "adapter"
 WEIGHTS: Final = "model.safetensors"
 CARD: Final = "README.md"
+MEMBERS: Final = "members"
 IN_MODEL: Final = "transformer."
 """Prefix of the transformer's parameters in an adapted model."""
 
@@ -120,8 +123,100 @@ def describe(**facts: Any) -> Description:
     return unsealed.sealed()
 
 
-def read_description(folder: Path) -> Description:
-    """Read the description of a saved model.
+class Member(BaseModel):
+    """A saved model inside an ensemble.
+
+    Attributes:
+        folder: name of its folder inside `members/`.
+        method: label of its method.
+        weight: share of its probabilities in those of the ensemble.
+        temperature: divisor of the logarithms of its probabilities, before they are averaged.
+        digest: digest of its description, which lists the SHA-256 of its files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    folder: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    method: str
+    weight: float = Field(gt=0, le=1)
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class EnsembleDescription(BaseModel):
+    """The description of an ensemble: a weighted mean of the calibrated class probabilities of saved models.
+
+    Attributes:
+        format: version of the layout.
+        kind: kind of the task.
+        task: name of the task.
+        labels: names of the classes, in the order of their indices.
+        method: what the ensemble is made of, in words.
+        members: its saved models.
+        digest: SHA-256 of this description without `digest`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal[3]
+    kind: str
+    task: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    method: str
+    members: tuple[Member, ...] = Field(min_length=2)
+    digest: str | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len({member.folder for member in self.members}) < len(self.members):
+            raise ValueError("two members have the same folder")
+        if abs(sum(member.weight for member in self.members) - 1) > _WEIGHTS_OFF:
+            raise ValueError("the weights of the members do not sum to 1")
+        if self.digest != self.digest_of_the_rest():
+            raise ValueError("digest is not that of the other keys: the file was changed after it was saved")
+        return self
+
+    def digest_of_the_rest(self) -> str:
+        """Return the SHA-256 of everything but `digest`."""
+        return hashlib.sha256(encode(self.model_dump(mode="json", exclude={"digest"})).encode()).hexdigest()
+
+
+_WEIGHTS_OFF: Final = 1e-9
+
+
+def describe_ensemble(**facts: Any) -> EnsembleDescription:
+    """Return a description of an ensemble, with its digest.
+
+    Args:
+        facts: values of all attributes but `format` and `digest`.
+    """
+    unsealed = EnsembleDescription.model_construct(format=ENSEMBLE_FORMAT, digest=None, **facts)
+    return EnsembleDescription.model_validate({**dict(unsealed), "digest": unsealed.digest_of_the_rest()})
+
+
+def read_single(folder: Path) -> Description:
+    """Read the description of a saved model that is no ensemble.
+
+    Raises:
+        UsageError: the folder holds none, or an invalid one.
+    """
+    described = read_description(folder)
+    if isinstance(described, EnsembleDescription):
+        raise UsageError(f"'{folder}' is an ensemble; expected the saved model of one method.")
+    return described
+
+
+def _is_ensemble(content: bytes) -> bool:
+    """Return whether a file says that it describes an ensemble; a damaged file does not."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format") == ENSEMBLE_FORMAT
+
+
+def read_description(folder: Path) -> Description | EnsembleDescription:
+    """Read the description of a saved model or an ensemble.
 
     Raises:
         UsageError: the folder holds none, or an invalid one.
@@ -132,7 +227,9 @@ def read_description(folder: Path) -> Description:
             raise UsageError(f"'{path}' is not a regular file. It is not a description of a saved model.")
         if path.exists() and path.stat().st_size > _MOST_BYTES:
             raise UsageError(f"'{path}' has {path.stat().st_size:,} bytes. It is not a description of a saved model.")
-        return Description.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        described = EnsembleDescription if _is_ensemble(content) else Description
+        return described.model_validate_json(content)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"'{folder}' holds no saved model: there is no {DESCRIPTION} in it. Expected a folder that "
@@ -145,7 +242,10 @@ def read_description(folder: Path) -> Description:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         hint = ""
         if where == "format" and first["type"] == "literal_error":
-            hint = f" This version of the harness reads formats 1 to {FORMAT}: a newer one may have saved the model."
+            hint = (
+                f" This version of the harness reads formats 1 to {ENSEMBLE_FORMAT}: a newer one may have saved the "
+                "model."
+            )
         raise UsageError(
             f"'{path}': {where}: {short(first['msg'])}. It is not a valid description of a saved model.{hint}"
         ) from None
@@ -156,7 +256,7 @@ def _three_lines(folder: str) -> str:
     return f'from harness import load_model\nmodel = load_model("{folder}")\nmodel.predict(["a text", "another"])'
 
 
-def card(description: Description, facts: Mapping[str, Any]) -> str:
+def card(description: Description | EnsembleDescription, facts: Mapping[str, Any]) -> str:
     """Return a README for people who find the folder: content, quality, cost and use.
 
     Args:
@@ -165,9 +265,10 @@ def card(description: Description, facts: Mapping[str, Any]) -> str:
     """
     lines = [f"# {description.task}: {description.method}", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
+    if isinstance(description, EnsembleDescription):
+        return "\n".join([*lines, *_about_members(description), ""])
     based = f"`{description.backbone}`" if description.backbone else "none"
-    lines += [f"- **backbone**: {based}", f"- **classes**: {', '.join(description.labels)}", ""]
-    lines += ["```python", _three_lines("."), "```", ""]
+    lines += [f"- **backbone**: {based}", *_classes_and_use(description.labels)]
     files = ["`adapted.safetensors`, `adapted.json`: what was trained, as `load_model` reads it."]
     if description.backbone is not None:
         how = "with the trained weights" if description.merged else "as it was before"
@@ -176,3 +277,22 @@ def card(description: Description, facts: Mapping[str, Any]) -> str:
             "of its own."
         )
     return "\n".join([*lines, *(f"- {line}" for line in files), ""])
+
+
+def _classes_and_use(labels: Sequence[str]) -> list[str]:
+    return [f"- **classes**: {', '.join(labels)}", "", "```python", _three_lines("."), "```", ""]
+
+
+def _about_members(description: EnsembleDescription) -> list[str]:
+    """Return the lines of a card that tell what an ensemble is made of."""
+    parts = ", ".join(f"{member.method} ({member.weight:.2f})" for member in description.members)
+    files = [
+        f"`{MEMBERS}/{member.folder}/`: a saved model of its own ({member.method})." for member in description.members
+    ]
+    return [
+        f"- **members, with their weights**: {parts}",
+        *_classes_and_use(description.labels),
+        "A class has the weighted mean of the members' probabilities, each calibrated by a temperature.",
+        "",
+        *(f"- {line}" for line in files),
+    ]

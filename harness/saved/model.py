@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data import is_frame, texts_of_frame
-from harness.saved.layout import Description, read_description
+from harness.saved.ensemble import check_ensemble, mixed
+from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
 from harness.tasks import Floats, Kind, Rows, Source
@@ -20,6 +21,7 @@ from harness.tasks import Floats, Kind, Rows, Source
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.features import FeatureStore, TokenStore
     from harness.methods import Bench, Fitted
 
 _ROWS = 8192
@@ -33,16 +35,24 @@ _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
+class _Member:
+    """A fitted method that has been loaded."""
+
+    described: Description
+    fitted: Fitted
+    bench: Bench
+
+
+@dataclass(frozen=True, eq=False)
 class SavedModel:
-    """A fitted method that predicts.
+    """A fitted method, or an ensemble of several, that predicts.
 
     Attributes:
-        description: its task, method and backbone.
+        description: its task and method; also its backbone, or the members of an ensemble.
     """
 
-    description: Description
-    _fitted: Fitted
-    _bench: Bench
+    description: Description | EnsembleDescription
+    _members: tuple[_Member, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -116,29 +126,51 @@ class SavedModel:
         """Meaning of the method's probabilities, where they do not estimate how often a class is right; else empty."""
         from harness.methods import methods
 
-        return methods.get(self.description.method.partition("[")[0]).probabilities_are
+        found = [methods.get(_method_name(one.described)).probabilities_are for one in self._members]
+        said = dict.fromkeys(meaning for meaning in found if meaning)
+        if len(found) > 1 and said:
+            return f"an average, in part of {'; '.join(said)}"
+        return "; ".join(said)
 
     def _some(self, texts: Sequence[str]) -> Floats:
-        described = self.description
+        """Return the weighted mean of the members' probabilities; those of one backbone encode the texts once."""
+        from harness.features import FeatureStore, TokenStore
+
         key = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
-        source = Source(
-            key=f"{key}/predict",
-            texts=list(texts),
-            fields={"text": list(texts)},
-            cut=described.truncation_side,
-            characters=described.characters,
-        )
-        bench = _fresh(self._bench)
-        try:
-            with _threads(bench):
-                answers = self._fitted.predict(Rows(source, np.arange(len(texts), dtype=np.int64)), bench)
-        except HarnessError:
-            raise
-        except FloatingPointError as error:
-            raise HarnessError(f"{_broken(described)}: {error}") from error
-        except Exception as error:  # the model's files may be damaged in a way that only predicting shows
-            raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
-        return _checked(answers, len(texts), described)
+        tokens, features = TokenStore(), FeatureStore(self._members[0].bench.device, None)
+        found = [_predicted(one, key, texts, tokens, features) for one in self._members]
+        if len(found) == 1:
+            return found[0]
+        assert isinstance(self.description, EnsembleDescription)
+        members = self.description.members
+        mean = mixed(found, [one.weight for one in members], [one.temperature for one in members])
+        return np.asarray(mean, dtype=np.float32)
+
+
+def _predicted(one: _Member, key: str, texts: Sequence[str], tokens: TokenStore, features: FeatureStore) -> Floats:
+    described = one.described
+    source = Source(
+        key=f"{key}/predict",
+        texts=list(texts),
+        fields={"text": list(texts)},
+        cut=described.truncation_side,
+        characters=described.characters,
+    )
+    bench = dataclasses.replace(one.bench, tokens=tokens, features=features)  # without those of other texts
+    try:
+        with _threads(bench):
+            answers = one.fitted.predict(Rows(source, np.arange(len(texts), dtype=np.int64)), bench)
+    except HarnessError:
+        raise
+    except FloatingPointError as error:
+        raise HarnessError(f"{_broken(described)}: {error}") from error
+    except Exception as error:  # the model's files may be damaged in a way that only predicting shows
+        raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
+    return _checked(answers, len(texts), described)
+
+
+def _method_name(described: Description) -> str:
+    return described.method.partition("[")[0]
 
 
 def why_not_text(value: Any) -> str | None:
@@ -185,25 +217,42 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
         UsageError: the folder holds no saved model, a file of it is missing, changed or damaged, or another version of
             the method saved it. The message names the file or the tensor.
     """
-    from harness.methods import read_artifact, rebuild_artifact
     from harness.saved.files import check_files
-    from harness.saved.transformer import load_transformer
     from harness.support import checked_path, quiet_libraries
 
     folder = Path(checked_path("folder", folder, "the folder of a saved model")).expanduser()
     described = read_description(folder)
+    if isinstance(described, EnsembleDescription):
+        kind_of_saved(described.kind)
+        inside = check_ensemble(folder, described)
+        quiet_libraries()
+        return SavedModel(
+            described,
+            tuple(
+                _load(folder / MEMBERS / member.folder, one, device)
+                for member, one in zip(described.members, inside, strict=True)
+            ),
+        )
     check_files(folder, described)
-    kind = kind_of_saved(described.kind)
+    kind_of_saved(described.kind)
     quiet_libraries()
+    return SavedModel(described, (_load(folder, described, device),))
+
+
+def _load(folder: Path, described: Description, device: str) -> _Member:
+    """Load a saved model whose files have been checked."""
+    from harness.methods import read_artifact, rebuild_artifact
+    from harness.saved.transformer import load_transformer
+
     saved = read_artifact(folder)
-    if saved.method.name != described.method.partition("[")[0]:
+    if saved.method.name != _method_name(described):
         raise UsageError(
             f"'{folder}': model.json is about '{described.method}', adapted.json about a '{saved.method.name}'."
         )
     backbone, merged = load_transformer(folder, described)
-    bench = _bench(described, kind, backbone, device)
+    bench = _bench(described, kind_of_saved(described.kind), backbone, device)
     _, fitted = rebuild_artifact(saved, folder, bench, besides=merged)
-    return SavedModel(described, fitted, bench)
+    return _Member(described, fitted, bench)
 
 
 def kind_of_saved(name: str) -> Kind:
@@ -254,13 +303,6 @@ def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) 
         device=device,
         report=lambda *_: None,
     )
-
-
-def _fresh(bench: Bench) -> Bench:
-    """Return the bench without the tokens and features of other texts."""
-    from harness.features import FeatureStore, TokenStore
-
-    return dataclasses.replace(bench, tokens=TokenStore(), features=FeatureStore(bench.device, None))
 
 
 def _threads(bench: Bench) -> Any:

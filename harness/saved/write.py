@@ -28,7 +28,7 @@ from harness.saved.layout import (
     TRANSFORMER,
     WEIGHTS,
     describe,
-    read_description,
+    read_single,
 )
 from harness.saved.model import kind_of_saved
 from harness.saved.transformer import check_written, write_transformer
@@ -67,13 +67,13 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         tensors = fitted.tensors()
         _write(made, fitted, tensors, method, planned, task, bench)
         _read_back(made, fitted, tensors, method)
-        _share(made)
+        give_default_mode(made)
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
 
 
-def _share(folder: Path) -> None:
+def give_default_mode(folder: Path) -> None:
     """Give every file the user's default mode: safetensors makes files that only the user can read."""
     mode = (folder / DESCRIPTION).stat().st_mode
     for path in folder.rglob("*"):
@@ -118,7 +118,7 @@ def _write(
 
 def _read_back(folder: Path, fitted: Fitted, tensors: Tensors, method: Method) -> None:
     """Refuse a folder from which `load_model` would not restore the fitted method."""
-    described = read_description(folder)
+    described = read_single(folder)
     check_files(folder, described, again=False)
     saved = read_artifact(folder)
     elsewhere: Tensors = {name: value for name, value in tensors.items() if name not in saved.tensors}

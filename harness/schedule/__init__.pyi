@@ -2,6 +2,7 @@ from .drive import Policy as Policy
 from .drive import run_cells as run_cells
 from .forms import memory_for as memory_for
 from .local import LocalWorkers as LocalWorkers
+from .messages import AtRung as AtRung
 from .messages import Done as Done
 from .messages import Executor as Executor
 from .messages import Lost as Lost

@@ -36,7 +36,7 @@ def form_to_run(planned: PlannedCell, estimator: Estimator) -> PlannedCell:
     if planned.unsupported is not None or planned.method.halved() is None:
         return planned
     found = first_that_fits(planned, estimator, memory_for(planned, estimator.device))
-    return planned if found is None else PlannedCell(planned.cell, found.planned.method)
+    return planned if found is None else dataclasses.replace(planned, method=found.planned.method)
 
 
 def form_after(planned: PlannedCell, record: Record, estimator: Estimator) -> PlannedCell | None:

@@ -8,6 +8,7 @@ from typing import Protocol, Self, TypeAlias
 
 from harness.backbones import BackboneFiles
 from harness.measure import Device
+from harness.methods import Rung
 from harness.records import Record, Status
 from harness.running import Job, Standing
 from harness.tasks import Task
@@ -120,8 +121,15 @@ class Checked:
     why: str | None
 
 
-FromWorker: TypeAlias = Ready | Checked | Begun | Warned | CellProgress | Alive | Done
-Event: TypeAlias = Begun | Warned | CellProgress | Done | Lost | Stopped
+@dataclass(frozen=True)
+class AtRung:
+    """A fit has reached a rung, and waits for `GoOn`."""
+
+    rung: Rung
+
+
+FromWorker: TypeAlias = Ready | Checked | Begun | Warned | CellProgress | Alive | AtRung | Done
+Event: TypeAlias = Begun | Warned | CellProgress | AtRung | Done | Lost | Stopped
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,14 @@ class Preload:
     files: BackboneFiles
 
 
-ToWorker: TypeAlias = CheckBackbone | Preload | Give | Job
+@dataclass(frozen=True)
+class GoOn:
+    """To a worker whose fit waits at a rung: whether the fit goes on."""
+
+    does: bool
+
+
+ToWorker: TypeAlias = CheckBackbone | Preload | Give | GoOn | Job
 
 
 class Workers(Protocol):
@@ -159,14 +174,17 @@ class Workers(Protocol):
     def n_running(self) -> int:
         """Number of running cells."""
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Return why backbones cannot be loaded."""
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        """Return why backbones cannot be loaded, by their fingerprints; cells run on the others only."""
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell; `events` returns its result."""
 
     def events(self, timeout: float) -> list[tuple[Job, Event]]:
         """Return the events of running cells; wait up to `timeout` seconds for the first."""
+
+    def decide(self, job: Job, *, goes_on: bool) -> None:
+        """Answer the event `AtRung` of a job that has rungs."""
 
     def close(self) -> None:
         """End all workers now; the cells that they were running are lost."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.backbones import BackboneFiles, locate_backbone
+from harness.backbones import BackboneFiles
 from harness.data import Size, TaskSpec, parse_size
 from harness.measure import Device, check_device_name, find_device
 from harness.methods import Method, parse_methods, with_trials
 from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
-from harness.support import MissingResourceError, UsageError
+from harness.schedule.find_backbones import Found, find_backbones
+from harness.support import UsageError
 from harness.tasks import Kind, Task, kinds
 
 
@@ -27,7 +28,7 @@ class Request:
         sizes: `32`, `8/class` or `all`.
         seeds: whole numbers from 0.
         budgets: limits of each fit; several are an axis of the grid.
-        backbone: a hub id, `ID@REVISION` or a local folder, for all tasks.
+        backbones: hub ids, `ID@REVISION` or local folders, for all tasks; several are an axis of the grid.
         mirror: folder that is searched first for hub ids.
         device: `auto`, `cpu` or `cuda`.
         only_sizes_that_fit: whether default sizes that the data cannot hold are replaced by all rows; sizes that were
@@ -42,7 +43,7 @@ class Request:
     sizes: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
     budgets: Sequence[Budget] | None = None
-    backbone: str | None = None
+    backbones: Sequence[str] | None = None
     mirror: Path | None = None
     device: str = "auto"
     only_sizes_that_fit: bool = False
@@ -57,17 +58,19 @@ class Prepared:
         suite: the suite's name, a label.
         cells: cells in the order of the run.
         tasks: tasks by name.
-        backbones: backbone of each task, by the task's name; empty where no method uses one.
+        backbones: backbones of each task, by the task's name; empty where no method uses one.
         device: device of the cells.
         notes: parts of the request that were not followed, for the user.
+        left_out: one message for each backbone that was asked for and cannot be used; the others are in the grid.
     """
 
     suite: str
     cells: tuple[PlannedCell, ...]
     tasks: dict[str, Task]
-    backbones: dict[str, BackboneFiles]
+    backbones: dict[str, tuple[BackboneFiles, ...]]
     device: Device
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def prepare_plan(
@@ -77,7 +80,7 @@ def prepare_plan(
     weights: bool = True,
     on_backbone: Callable[[BackboneFiles], None] | None = None,
 ) -> Prepared:
-    """Resolve every name, load every task, verify the backbone, plan the cells. Nothing is trained.
+    """Resolve every name, load every task, verify the backbones, plan the cells. Nothing is trained.
 
     Cheap checks come first, so that a misspelt method is refused before a minute of loading.
 
@@ -85,7 +88,7 @@ def prepare_plan(
         request: the request.
         find: returns the device called `auto`, `cpu` or `cuda`; called last, because the worker may still be starting.
         weights: whether a backbone without weights is refused; a plan needs its configuration and tokenizer only.
-        on_backbone: called with each backbone as soon as it is verified, before any data are read.
+        on_backbone: called with each backbone once all are verified, before any data are read; the first one last.
 
     Raises:
         HarnessError: the request, the data or the backbone cannot be used.
@@ -115,19 +118,24 @@ def prepare_plan(
         raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
     _check_importable(methods, found_kinds)
-    backbones: dict[str, BackboneFiles] = {}
+    found = Found({})
     if any(method.serves for method in methods):
-        names = {spec.name: request.backbone or suite.backbone_of(spec.name) for spec in specs}
-        backbones, missing = _find_backbones(names, request.mirror, weights=weights)
-        if missing and (request.tasks is not None or request.backbone is not None or not backbones):
-            raise MissingResourceError("\n".join(missing))
-        if missing:  # tasks that were not named do not stop the others
-            left_out = [spec.name for spec in specs if spec.name not in backbones]
-            notes += [f"left out, for want of a backbone: {', '.join(left_out)}.", *missing]
-            specs = [spec for spec in specs if spec.name in backbones]
+        asked = request.backbones
+        names = {spec.name: tuple(asked) if asked is not None else suite.backbones_of(spec.name) for spec in specs}
+        found = find_backbones(names, request.mirror, weights=weights)
+        without = [spec.name for spec in specs if not found.backbones.get(spec.name)]
+        if without and (request.tasks is not None or asked is not None or len(without) == len(specs)):
+            raise found.error()
+        notes += found.notes
+        if without:  # tasks that were not named do not stop the others
+            notes.append(f"left out, for want of a backbone: {', '.join(without)}.")
+            specs = [spec for spec in specs if spec.name not in without]
             found_kinds = [kinds.get(spec.kind) for spec in specs]
+        if asked is None:
+            notes += found.missing
+    backbones = {spec.name: found.backbones[spec.name] for spec in specs if spec.name in found.backbones}
     if on_backbone is not None:
-        for files in dict.fromkeys(backbones.values()):
+        for files in reversed(list(dict.fromkeys(one for several in backbones.values() for one in several))):
             on_backbone(files)
     tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
     if request.only_sizes_that_fit and request.sizes is None:
@@ -142,7 +150,8 @@ def prepare_plan(
         budgets=budgets,
         device=device.kind,
     )
-    return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes))
+    left_out = tuple(found.missing) if request.backbones is not None else ()
+    return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes), left_out)
 
 
 def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) -> None:
@@ -154,23 +163,6 @@ def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) ->
                 f"'{name}' is defined in the script that runs, which worker processes cannot import. Move the "
                 f"class {type(member).__name__} to a module of its own, and import that."
             )
-
-
-def _find_backbones(
-    names: Mapping[str, str], mirror: Path | None, *, weights: bool
-) -> tuple[dict[str, BackboneFiles], list[str]]:
-    """Return the available backbones by task, and a message for each missing one: what is missing, how to supply it."""
-    found: dict[str, BackboneFiles] = {}
-    missing: list[str] = []
-    for name in dict.fromkeys(names.values()):
-        try:
-            located = locate_backbone(name, mirror, weights=weights)
-            located.require_tokenizer()
-            found[name] = located
-        except MissingResourceError as error:
-            tasks = [task for task, wanted in names.items() if wanted == name]
-            missing.append(str(error) if len(names) == len(tasks) else f"{error} (Asked for by {', '.join(tasks)}.)")
-    return {task: found[name] for task, name in names.items() if name in found}, missing
 
 
 _ALL_UP_TO = 8192

@@ -124,7 +124,9 @@ def _probe(
     report: Callable[[str], None],
 ) -> tuple[_Steps | None, str | None]:
     """Return the cost of a method's steps, or why it is not known."""
-    backbones = {} if files is None or not method.serves else {task.name: files}
+    backbones: dict[str, tuple[BackboneFiles, ...]] = {}
+    if files is not None and method.serves:
+        backbones[task.name] = (files,)
     if method.serves and files is None:
         return None, "it needs a backbone"
 
@@ -138,7 +140,7 @@ def _probe(
     less, more = (cell(Budget(steps=steps)) for steps in _STEPS)
     if less.unsupported is not None:
         return None, less.unsupported
-    estimator = Estimator({task.name: task}, backbones, workers.device)
+    estimator = Estimator({task.name: task}, workers.device)
     prepared = Prepared("probe", (less,), {task.name: task}, backbones, workers.device)
     said = run_probes([less], prepared, estimator, workers, memory_bytes=memory_bytes, report=report)
     failed = [note for note in said if "no probe of it" in note]

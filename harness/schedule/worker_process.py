@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from harness.methods import Rung
 from harness.running import Job, Standing
 from harness.schedule.messages import (
     Alive,
+    AtRung,
     Begun,
     CellProgress,
     CheckBackbone,
@@ -32,6 +35,7 @@ from harness.schedule.messages import (
     Done,
     FromWorker,
     Give,
+    GoOn,
     Preload,
     Ready,
     ToWorker,
@@ -107,9 +111,15 @@ def serve(
     threading.Thread(target=_watch, args=(worker, channel, grace), name="watches the clock", daemon=True).start()
     tasks: dict[str, Task] = {}
     this = psutil.Process()
+    inbox = _Inbox(connection)
+
+    def decide(rung: Rung) -> bool:
+        channel.send(AtRung(rung))
+        return inbox.decision()
+
     while True:
         try:
-            message: ToWorker = connection.recv()
+            message = inbox.next()
         except EOFError:
             return
         if isinstance(message, CheckBackbone):
@@ -128,9 +138,11 @@ def serve(
         if isinstance(message, Give):
             tasks[message.task.name] = message.task
             continue
+        if isinstance(message, GoOn):  # for a fit that has ended meanwhile
+            continue
         channel.begin(message, this.memory_info().rss)
         channel.is_busy = True
-        record = worker.run(message, tasks[message.planned.cell.task], report)
+        record = worker.run(message, tasks[message.planned.cell.task], report, decide)
         channel.is_busy = False
         channel.end(Done(record, is_last=worker.is_spoilt))
 
@@ -162,6 +174,29 @@ class Reporter:
         if now - self._reported_at >= _PROGRESS_SECONDS:
             self._reported_at = now
             self._send(CellProgress(doing, fraction, loss))
+
+
+class _Inbox:
+    """Messages from the driver, in their order, and the decisions that a fit at a rung waits for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: deque[ToWorker] = deque()
+
+    def next(self) -> ToWorker:
+        """Return the next message; raise EOFError where the driver is gone."""
+        return self._waiting.popleft() if self._waiting else self._connection.recv()
+
+    def decision(self) -> bool:
+        """Wait for the decision about the running fit; other messages wait for its end."""
+        while True:
+            try:
+                message: ToWorker = self._connection.recv()
+            except EOFError:
+                os._exit(1)  # the driver is gone
+            if isinstance(message, GoOn):
+                return message.does
+            self._waiting.append(message)
 
 
 class _Channel:

@@ -224,7 +224,7 @@ def plan_cell(
     """Return the plan of one cell on the CPU."""
     [planned] = plan_cells(
         tasks=[task],
-        backbones={} if files is None else {task.name: files},
+        backbones={} if files is None else {task.name: (files,)},
         methods=[method],
         sizes=[parse_size(size)],
         seeds=[seed],

@@ -7,7 +7,8 @@ training is over.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,11 @@ class Inputs(ABC):
     def close(self, decay: float) -> None:
         """Restore the model; `decay` is the factor by which weight decay shrank matrices without a gradient."""
 
+    @contextmanager
+    def whole(self, decay: float) -> Iterator[None]:
+        """Let the model read any text for the time of a block, as after `close(decay)`; then training may go on."""
+        yield
+
 
 class TokenInputs(Inputs):
     """Token ids, one sequence an item.
@@ -155,6 +161,12 @@ class TokenInputs(Inputs):
         )
         self._model.train()
         return found
+
+    @contextmanager
+    def whole(self, decay: float) -> Iterator[None]:
+        """Read the trained rows of the embedding from its compact form, and the others from the full one."""
+        with nullcontext() if self._compact is None else self._compact.whole(decay):
+            yield
 
     def close(self, decay: float) -> None:
         """Write the trained rows of the embedding back."""
@@ -323,6 +335,15 @@ class BlockInputs(Inputs):
             self._model.run_once(lambda: self._model(ids, ids), backward=backward)
 
         return self._model.counting(lambda: fit_flops(run), self._device)
+
+    @contextmanager
+    def whole(self, decay: float) -> Iterator[None]:
+        """Put the lower blocks and the embeddings back for the time of a block."""
+        self.close(decay)
+        try:
+            yield
+        finally:
+            self._open()
 
     def close(self, decay: float) -> None:
         """Restore the lower blocks and the embeddings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -162,6 +162,7 @@ def train(
     on_step: Callable[[int, float | None], None],
     hooks: Hooks | None = None,
     early_stopping: EarlyStopping | None = None,
+    at_step: Mapping[int, Callable[[FitResult], float]] | None = None,
 ) -> FitResult:
     """Train until the budget is spent.
 
@@ -178,6 +179,8 @@ def train(
         on_step: called with (step, loss) at the points of the curve.
         hooks: calls around steps.
         early_stopping: stops early and restores the parameters of the best evaluation; None trains to the budget's end.
+        at_step: functions to call after a step, by its number, unless it is the last. Each gets the result so far,
+            returns a score for the curve, and may raise to end the fit.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
@@ -241,6 +244,8 @@ def train(
             outcome.flops += spent
             progress.flops += spent
             stopped_by = stopped_by or ("early_stopping" if stopper.is_over else progress.stopped_by())
+        if at_step and stopped_by is None and progress.step in at_step:
+            score = (at_step[progress.step](outcome),)
         if progress.step % every == 0 or stopped_by is not None or score is not None:
             mean = float(running) / n_running  # the only place that waits for the device
             if not math.isfinite(mean):

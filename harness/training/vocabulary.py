@@ -8,7 +8,8 @@ just the rows that occur. Afterwards they are written back, and the others are m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -68,6 +69,16 @@ class CompactEmbedding:
         compact = self._position[plain_ids(row)]
         return np.where(row < 0, -1 - compact, compact)
 
+    @contextmanager
+    def whole(self, decay: float) -> Iterator[None]:
+        """Let the model read all ids of the full vocabulary for the time of a block, as after `restore(decay)`."""
+        place = torch.from_numpy(self._position.astype(np.int64)).to(self._full.weight.device)
+        self._model.set_input_embeddings(_Both(self._full, self._small, place, decay))  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            self._model.set_input_embeddings(self._small)  # type: ignore[operator]
+
     def restore(self, decay: float) -> None:
         """Restore the full embedding, with the trained rows in it and the others multiplied by `decay`."""
         with torch.no_grad():
@@ -75,3 +86,31 @@ class CompactEmbedding:
                 self._full.weight.mul_(decay)
             self._full.weight[self._used.to(self._full.weight.device)] = self._small.weight.detach()
         self._model.set_input_embeddings(self._full)  # type: ignore[operator]
+
+
+class _Both(nn.Module):
+    """A full embedding whose rows in training are read from the compact one.
+
+    Args:
+        full: the full embedding.
+        small: the compact one.
+        place: row of each id in the compact one, -1 where there is none, shape (vocabulary,).
+        decay: factor of the rows of the full one.
+    """
+
+    def __init__(self, full: nn.Embedding, small: nn.Embedding, place: torch.Tensor, decay: float) -> None:
+        super().__init__()
+        self._full = full
+        self._small = small
+        self._place = place
+        self._decay = decay
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The full matrix, for code that asks for its type or device."""
+        return self._full.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        place = self._place[ids]
+        others = self._full(ids) * self._decay
+        return torch.where((place >= 0).unsqueeze(-1), self._small(place.clamp(min=0)), others)

@@ -57,8 +57,8 @@ class NoWork:
         self._device = device
         self._waiting: list[tuple[Job, Event]] = []
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        return []
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        return {}
 
     def start(self, job: Job, task: Task) -> None:
         self._waiting += [(job, Begun(0)), (job, Done(scored(job.planned, task, self._device)))]
@@ -95,7 +95,7 @@ def test_planning_a_hundred_thousand_cells(
     def plan() -> list[PlannedCell]:
         return plan_cells(
             tasks=[toy],
-            backbones={toy.name: tiny},
+            backbones={toy.name: (tiny,)},
             methods=chosen,
             sizes=[parse_size(size) for size in ("24", "48", "96", "192")],
             seeds=range(1250),

@@ -133,7 +133,7 @@ def suites_page() -> str:
 
 def _suite(suite: Any) -> Iterator[str]:
     yield f"### Suite {suite.name}"
-    backbones = dict.fromkeys(suite.backbone_of(task) for task in suite.tasks)
+    backbones = dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))
     budgets = [f"`--budget {name}`" for name in suite.budgets]
     facts = [
         ("backbone", ", ".join(map(code, backbones))),

@@ -113,7 +113,7 @@ class Trial:
         method = methods.get(name)(**settings)
         [planned] = plan_cells(
             tasks=[task],
-            backbones={} if files is None or not method.serves else {task.name: files},
+            backbones={} if files is None or not method.serves else {task.name: (files,)},
             methods=[method],
             sizes=[parse_size(size)],
             seeds=[0],

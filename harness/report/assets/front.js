@@ -30,6 +30,20 @@ const tipOf = (row) =>
     row.settings || "",
   ].filter(Boolean).join("\n");
 
+// The marker of a row: a circle, or the shape of its backbone where there are several.
+const SHAPES = {
+  square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
+  diamond: [[0, -1.25], [1.25, 0], [0, 1.25], [-1.25, 0]],
+  "triangle-up": [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]],
+  "triangle-down": [[0, 1.2], [1.1, -0.8], [-1.1, -0.8]],
+};
+const markOf = (row, x, y, r, attributes) => {
+  const style = panel.styles[row.line] || {};
+  const corners = style.group ? SHAPES[style.symbol] || SHAPES.diamond : null;
+  if (!corners || style.symbol === "circle") return svg("circle", { cx: x, cy: y, r, ...attributes });
+  return svg("polygon", { points: corners.map(([dx, dy]) => `${x + r * dx},${y + r * dy}`).join(" "), ...attributes });
+};
+
 const extent = (values) => [Math.min(...values), Math.max(...values)];
 
 // Scores alone, best first, where no cost is known.
@@ -140,7 +154,8 @@ const drawFront = () => {
     }
     const r = isShown(row) ? 6 : 4;
     points.push({ x, y, r });
-    const point = add("circle", { cx: x, cy: y, r, fill: isIn ? colour : "var(--ground)", stroke: isIn ? "var(--ground)" : colour, class: isIn ? "point" : "point out" });
+    const looks = { fill: isIn ? colour : "var(--ground)", stroke: isIn ? "var(--ground)" : colour, class: isIn ? "point" : "point out" };
+    const point = picture.appendChild(markOf(row, x, y, r, looks));
     point.dataset.tip = tipOf(row);
     point.dataset.line = row.line;
     if (isShown(row)) {

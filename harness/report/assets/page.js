@@ -42,12 +42,22 @@ const coloured = () => {
   const known = picked.slice(-mostColoured());
   return [...new Set([...known, ...wanted.filter((line) => !dropped.has(line))])].slice(0, mostColoured());
 };
+// Backbones of one configuration share its colour; their markers and dashes differ.
+const groupOf = (line) => (panel.styles[line] || {}).group || line;
 const assignColours = () => {
   colours = new Map();
+  const given = new Map(); // colour of each group
   const lines = coloured();
+  const isFree = (colour) => ![...given.values()].includes(colour);
   const ownOf = (line) => (panel.styles[line] || {}).colour;
-  for (const line of lines) if (ownOf(line) && ![...colours.values()].includes(ownOf(line))) colours.set(line, ownOf(line));
-  for (const line of lines) if (!colours.has(line)) colours.set(line, PALETTE.find((one) => ![...colours.values()].includes(one)));
+  for (const line of lines) {
+    if (!given.has(groupOf(line)) && ownOf(line) && isFree(ownOf(line))) given.set(groupOf(line), ownOf(line));
+    if (given.get(groupOf(line)) === ownOf(line) && ownOf(line)) colours.set(line, ownOf(line));
+  }
+  for (const line of lines) {
+    if (!given.has(groupOf(line))) given.set(groupOf(line), PALETTE.find(isFree));
+    if (!colours.has(line)) colours.set(line, given.get(groupOf(line)));
+  }
 };
 const toggle = (line) => {
   if (colours.has(line)) {

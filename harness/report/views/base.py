@@ -20,7 +20,7 @@ from harness.report.known_rows import KnownTexts
 from harness.report.observations import Observations, RecordSource, observe
 from harness.report.panels import Panel, curves_of, panels
 from harness.report.reading_order import in_reading_order
-from harness.report.styles import Style, lines_in, styles
+from harness.report.styles import Style, groups_in, lines_in, styles, with_backbones
 from harness.report.tables import comparison
 from harness.report.winners import Winner, winner_of
 from harness.support import Registry
@@ -65,7 +65,11 @@ class ReportData:
     @cached_property
     def styles(self) -> dict[str, Style]:
         """The style of each line, the same in all figures."""
-        return styles({pair for panel in self.panels for pair in lines_in(curves_of(panel))})
+        curves = [curves_of(panel) for panel in self.panels]
+        found = styles({pair for data in curves for pair in lines_in(data)})
+        groups = {line: of_line for data in curves for line, of_line in groups_in(data).items()}
+        has_backbones = any(backbone is not None for _, backbone in groups.values())
+        return with_backbones(found, groups) if has_backbones else found
 
     @cached_property
     def winners(self) -> dict[str, Winner]:

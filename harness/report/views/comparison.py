@@ -43,4 +43,12 @@ def _at_sizes(panel: Panel, standings: pd.DataFrame) -> set[tuple[str, str]]:
     }
 
 
-views.add("comparison", View(position=10, csv=lambda report: report.comparison, in_panel=_blocks, latex=_latex))
+def _csv(report: ReportData) -> pd.DataFrame:
+    """Return the comparison; parts of names with a backbone, and audited defaults, only where there are some."""
+    found = report.comparison
+    if not found["backbone_label"].notna().any():
+        found = found.drop(columns=["configuration", "backbone_label"])
+    return found if found["default_points_behind"].notna().any() else found.drop(columns="default_points_behind")
+
+
+views.add("comparison", View(position=10, csv=_csv, in_panel=_blocks, latex=_latex))

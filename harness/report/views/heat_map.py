@@ -22,12 +22,13 @@ from harness.support import text
 def one_setting(panels: list[Panel], n_train: int) -> list[Panel]:
     """Return the panels of one device, budget and backbone: those that scored the most tasks at a size.
 
-    A heat map never mixes the scores of several machines or backbones.
+    A heat map never mixes the scores of several machines. It holds several backbones where names tell them apart.
     """
     settings: dict[tuple[str, str, str | None], list[Panel]] = {}
     for panel in panels:
         if (panel.rows.loc[panel.rows["score"].notna(), "n_train"] == n_train).any():
-            settings.setdefault((panel.device, panel.budget, panel.backbone), []).append(panel)
+            backbone = None if panel.backbones else panel.backbone
+            settings.setdefault((panel.device, panel.budget, backbone), []).append(panel)
     return max(settings.values(), key=lambda found: len({panel.task for panel in found}), default=[])
 
 
@@ -59,7 +60,8 @@ def heat_map_data(panels: list[Panel], n_train: int, draw: str = "stratified") -
 def heat_map_title(panels: list[Panel], n_train: int) -> str:
     """Name the size, backbone, device and budget whose scores the heat map of `one_setting` shows."""
     first = panels[0]
-    parts = [f"Scores at {n_train:,} labels", (first.backbone or "").rsplit("/", 1)[-1], first.device]
+    backbone = "" if first.backbones else first.backbone or ""
+    parts = [f"Scores at {n_train:,} labels", backbone.rsplit("/", 1)[-1], first.device]
     parts += [f"budget {first.budget}"] if first.budget != "default" else []
     return text.plain(" · ".join(part for part in parts if part))
 

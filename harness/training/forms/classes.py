@@ -47,15 +47,38 @@ class Classes(AnswerForm):
         return score_logits(inputs.logits(rows, bench.n_outputs, bench.device, precision), labels, bench)
 
     def predict(
-        self, model: AdaptedModel, rows: Rows, bench: Workbench, precision: Precision, reserved: int
+        self,
+        model: AdaptedModel,
+        rows: Rows,
+        bench: Workbench,
+        precision: Precision,
+        reserved: int,
+        *,
+        training_follows: bool = False,
     ) -> Answers:
-        """Return probabilities of shape (rows, outputs)."""
+        """Return probabilities of shape (rows, outputs).
+
+        Args:
+            model: the model.
+            rows: rows to predict.
+            bench: the cell's bench.
+            precision: precision of the forward pass.
+            reserved: positions of the backbone that are left for what is not text.
+            training_follows: whether the model is trained on afterwards.
+        """
         from harness.training.model import softmax
 
         sequences = bench.token_rows(rows, "predict", reserved)
         n_scores, pad_id = self.n_scores or bench.n_outputs, bench.some_backbone.pad_id
         with bench.working("predict"):
-            scores = model.predict_logits(sequences, n_scores, pad_id=pad_id, device=bench.device, precision=precision)
+            scores = model.predict_logits(
+                sequences,
+                n_scores,
+                pad_id=pad_id,
+                device=bench.device,
+                precision=precision,
+                training_follows=training_follows,
+            )
             return softmax(self.arrange(scores, rows, bench, reserved))
 
     def arrange(self, scores: Floats, rows: Rows, bench: Workbench, reserved: int) -> Floats:

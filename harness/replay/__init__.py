@@ -1,0 +1,5 @@
+"""Replay searches for the best configuration on recorded grids, in simulated time."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
