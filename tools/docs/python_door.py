@@ -16,7 +16,7 @@ import harness.tasks
 import harness.testing
 from tools.docs.markdown import Docstring, code, fill, read_docstring, table, unwrapped
 
-FUNCTIONS = ("run", "plan", "choose", "advise", "read_records", "report", "compare", "load_model")
+FUNCTIONS = ("run", "plan", "choose", "rank_backbones", "advise", "read_records", "report", "compare", "load_model")
 """Functions of `harness`, in the order of the page."""
 
 _WIDTH = 100
@@ -28,11 +28,12 @@ def python_page() -> str:
     from harness.api.display import TerminalDisplay
     from harness.api.plans import PlanGroup, PlanRow
     from harness.choose import Chosen
+    from harness.ranking import RankedBackbone, Ranking
     from harness.records import Record
     from harness.report import Compared
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
-    results += [Chosen, Advice, AdvisedMethod, Compared, harness.SavedModel]
+    results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, Compared, harness.SavedModel]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",
