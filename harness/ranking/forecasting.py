@@ -122,7 +122,12 @@ def forecast(questions: Sequence[Point], evidence: Sequence[Point] | None = None
     best = np.bincount(draws.argmax(axis=1), minlength=len(questions)) / _N_DRAWS
     spread = np.sqrt(np.diag(covariance) + _SEED_SD**2)
     return [
-        Forecast(*map(_score_of, (middle, middle - _QUANTILE_80 * sd, middle + _QUANTILE_80 * sd)), best=float(share))
+        Forecast(
+            score=_score_of(middle),
+            low=_score_of(middle - _QUANTILE_80 * sd),
+            high=_score_of(middle + _QUANTILE_80 * sd),
+            best=float(share),
+        )
         for middle, sd, share in zip(mean, spread, best, strict=True)
     ]
 
