@@ -24,7 +24,7 @@ from harness.measure import find_device
 from harness.methods import parse_methods
 from harness.planning import load_suite
 from harness.ranking.costs import block_parameters
-from harness.ranking.forecasting import Point, forecast, read_points, write_points
+from harness.ranking.forecasting import METRIC, Point, forecast, read_points, write_points
 from harness.ranking.measuring import Signals, measure, rows_to_encode
 from harness.records import Record
 from harness.store import reference_records, stream_source
@@ -41,11 +41,18 @@ def wanted(records: Iterable[Record], tasks: set[str]) -> dict[tuple[str, str, i
     found: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         cell = record.cell
-        scored = record.status == "ok" and record.score is not None and record.score.metric == "accuracy"
+        scored = record.status == "ok" and accuracy(record) is not None
         default = cell.method == "full" and dict(cell.config) == defaults and cell.budget.label() == "default"
         if scored and default and cell.task in tasks and cell.backbone is not None and cell.n_train >= SMALLEST:
             found[cell.task, cell.backbone, cell.n_train].append(record)
     return found
+
+
+def accuracy(record: Record) -> float | None:
+    """Return the accuracy of a record; None where it has none."""
+    if record.score is None:
+        return None
+    return record.score.value if record.score.metric == METRIC else record.score.others.get(METRIC)
 
 
 def add(stores: Sequence[str]) -> None:
@@ -80,7 +87,7 @@ def _point(
     key: tuple[str, str, int], members: Sequence[Record], signals: Signals, parameters: float, is_causal: bool
 ) -> Point:
     """Return the mean over the seeds of one cell; the latest record of a seed counts."""
-    by_seed = {record.cell.seed: record.score for record in members if record.score is not None}
+    by_seed = {record.cell.seed: accuracy(record) or 0.0 for record in members}
     return Point(
         task=key[0],
         backbone=key[1],
@@ -88,8 +95,8 @@ def _point(
         block_parameters=parameters,
         is_causal=is_causal,
         n_train=key[2],
-        score=statistics.fmean(score.value for score in by_seed.values()),
-        n_test=min(score.n_test or 0 for score in by_seed.values()),
+        score=statistics.fmean(by_seed.values()),
+        n_test=min(record.score.n_test or 0 for record in members if record.score is not None),
         n_seeds=len(by_seed),
     )
 

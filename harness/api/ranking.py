@@ -54,7 +54,7 @@ def rank_backbones(
         label: column of `data` that holds the labels.
         task: a task of a shipped suite, instead of `data`.
         n_train: labels of the fine-tuning to forecast; None is all training rows there are.
-        rows: labelled rows to encode, 16 to 1,000; None is 256, or all where there are fewer.
+        rows: labelled rows to encode, 16 to 1,000; None is half of `n_train`, from 128 to 256.
         max_length: tokens of a text that are read; None is 128.
         strict: whether to refuse rows without a text or a label.
         device: `auto`, `cpu` or `cuda`.

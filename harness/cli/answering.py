@@ -114,7 +114,10 @@ def _rank_backbones(
         int | None,
         typer.Option("--n-train", help="Labels of the fine-tuning to forecast. Default: all training rows."),
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="Labelled rows to encode, at most 1,000. Default: 256.")] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Labelled rows to encode, at most 1,000. Default: half of --n-train, from 128 to 256."),
+    ] = None,
     max_length: MaxLengthOption = None,
     strict: StrictOption = False,
     device: DeviceOption = "auto",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backbones import Backbone, pool, without_cache
-from harness.features.shape import ENCODE_ROWS
+from harness.features.shape import ENCODE_ROWS, LENGTH_STEP
 from harness.features.tokens import Tokens, pad
 from harness.measure import Device, MemoryMeter, Precision, fits, release, rows_of_pass, show_progress, too_large
 from harness.tasks import Floats, Ints
@@ -119,9 +119,12 @@ def _encode(
     where = device.torch_device()
     model = backbone.resident(where, precision)
     values: npt.NDArray[np.float32] | None = None
+    longest = max(backbone.max_length, int(tokens.lengths[first].max()))
     with torch.inference_mode():
         for members in batches:
-            ids, mask = pad([tokens.row(int(first[row])) for row in members], backbone.pad_id)
+            step = LENGTH_STEP[device.kind]  # few lengths, since kernels are chosen for each
+            length = min(-(-int(tokens.lengths[first[members]].max()) // step) * step, longest)
+            ids, mask = pad([tokens.row(int(first[row])) for row in members], backbone.pad_id, length)
             pooled = _forward(model, ids, mask, backbone, where, precision).cpu().numpy()
             if values is None:
                 values = np.empty((len(first), *pooled.shape[1:]), dtype=np.float32)

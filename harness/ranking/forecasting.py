@@ -28,6 +28,9 @@ from harness.ranking.measuring import Signals
 
 Doubles = npt.NDArray[np.float64]
 
+METRIC: Final = "accuracy"
+"""Metric of the probes and of the forecast."""
+
 _WEIGHTS: Final[dict[str, tuple[float, float]]] = {
     "constant": (0.5, 0.7),
     "log-odds of the probe": (0.35, 0.2),
@@ -119,7 +122,12 @@ def forecast(questions: Sequence[Point], evidence: Sequence[Point] | None = None
     best = np.bincount(draws.argmax(axis=1), minlength=len(questions)) / _N_DRAWS
     spread = np.sqrt(np.diag(covariance) + _SEED_SD**2)
     return [
-        Forecast(*map(_score_of, (middle, middle - _QUANTILE_80 * sd, middle + _QUANTILE_80 * sd)), best=float(share))
+        Forecast(
+            score=_score_of(middle),
+            low=_score_of(middle - _QUANTILE_80 * sd),
+            high=_score_of(middle + _QUANTILE_80 * sd),
+            best=float(share),
+        )
         for middle, sd, share in zip(mean, spread, best, strict=True)
     ]
 

@@ -6,14 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.ranking.forecasting import Forecast
+from harness.ranking.forecasting import METRIC, Forecast
 from harness.ranking.measuring import Signals
 
 if TYPE_CHECKING:
     import pandas as pd
-
-METRIC = "accuracy"
-"""Metric of the probes and of the forecast."""
 
 
 @dataclass(frozen=True)

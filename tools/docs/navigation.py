@@ -12,10 +12,28 @@ from tools.docs.describe import family_position, own
 FIRST = {
     "tutorial": ("first-comparison", "first-choice", "first-paper-table"),
     "how-to": (
-        *("own-data", "own-suite", "own-backbone", "air-gapped-mirror", "plan-a-run", "many-machines", "gpu-server"),
+        *(
+            "own-data",
+            "own-suite",
+            "own-backbone",
+            "choose-a-backbone",
+            "air-gapped-mirror",
+            "plan-a-run",
+            "many-machines",
+            "gpu-server",
+        ),
         *("large-models", "predict", "import-results", "add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
     ),
-    "explanation": ("protocol", "training", "statistics", "advice", "choosing", "reliability", "performance"),
+    "explanation": (
+        "protocol",
+        "training",
+        "statistics",
+        "advice",
+        "choosing",
+        "ranking",
+        "reliability",
+        "performance",
+    ),
     "reference": (
         "cli",
         "python",

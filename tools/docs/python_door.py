@@ -16,7 +16,10 @@ import harness.tasks
 import harness.testing
 from tools.docs.markdown import Docstring, code, fill, read_docstring, table, unwrapped
 
-FUNCTIONS = ("run", "plan", "choose", "advise", "read_records", "report", "compare", "audit_defaults", "load_model")
+FUNCTIONS = (
+    *("run", "plan", "choose", "rank_backbones", "advise", "read_records", "report", "compare", "audit_defaults"),
+    "load_model",
+)
 """Functions of `harness`, in the order of the page."""
 
 _WIDTH = 100
@@ -28,12 +31,13 @@ def python_page() -> str:
     from harness.api.display import TerminalDisplay
     from harness.api.plans import PlanGroup, PlanRow
     from harness.choose import Chosen
+    from harness.ranking import RankedBackbone, Ranking
     from harness.records import AuditedDefault, Record
     from harness.report import Compared
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
     results += [harness.Audit, AuditedDefault]
-    results += [Chosen, Advice, AdvisedMethod, Compared, harness.SavedModel]
+    results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, Compared, harness.SavedModel]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",
