@@ -10,9 +10,9 @@ import pytest
 
 from harness.advice.answer import Advice, AdvisedMethod, answer_question
 from harness.advice.configured import configured_facts
+from harness.advice.held_out import validate_encoders
 from harness.advice.on_backbones import read_backbones
 from harness.advice.question import Question
-from harness.advice.validate_encoders import validate_encoders
 from harness.forecast.encoders import from_logit
 from harness.forecast.evidence import gather, merged_encoders, published_in
 from harness.records.encoders import EncoderFacts, PublishedEncoder, PublishedResult
