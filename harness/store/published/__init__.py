@@ -35,20 +35,16 @@ def _lines() -> list[dict[str, Any]]:
 
 
 def _encoder(line: dict[str, Any]) -> PublishedEncoder:
-    results = tuple(
-        PublishedResult(task, *values[:4], *_revisions(line, values)) for task, values in line["results"].items()
-    )
+    results = tuple(_result(task, values, line["revision"]) for task, values in line["results"].items())
     return PublishedEncoder(line["name"], EncoderFacts(**line["facts"]), results)
 
 
-def _revisions(line: dict[str, Any], values: list[Any]) -> tuple[str, str]:
-    """Return the revisions of the weights and of the data; results with another revision of the weights state it."""
-    own = values[5] if len(values) > _N_USUAL else line["revision"]
-    return own, values[4]
-
-
-_N_USUAL: Final = 5
-"""Number of values of a result with the encoder's usual revision."""
+def _result(task: str, values: list[Any], usual: str) -> PublishedResult:
+    """Return a result; it states the revision of the weights only where that is not the encoder's usual one."""
+    accuracy, sd, n_draws, has_seen_task, data_revision, *revision = values
+    return PublishedResult(
+        task, accuracy, sd, n_draws, has_seen_task, revision[0] if revision else usual, data_revision
+    )
 
 
 def written(source: dict[str, Any], encoders: list[PublishedEncoder]) -> str:
