@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, own_task, read_methods, read_seconds
+from harness.api.requests import Several, find_mirror, own_task, read_backbones, read_methods, read_seconds
 from harness.support import (
     cache_folder,
     checked_path,
@@ -19,6 +19,7 @@ from harness.support import (
 )
 
 if TYPE_CHECKING:
+    from harness.backbones import BackboneFiles
     from harness.choose import Chosen
     from harness.data import UserData
     from harness.records import Record
@@ -40,6 +41,8 @@ def choose(
     peak_memory: str | int | None = None,
     methods: Several[str] | None = None,
     backbone: str | Path | None = None,
+    backbones: Several[str | Path] | Path | None = None,
+    refit: bool = True,
     device: str = "auto",
     store: str | Path | None = None,
     mirror: str | Path | None = None,
@@ -63,6 +66,9 @@ def choose(
         peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
         methods: candidate methods; None takes all that learn from labels.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
+        backbones: one such or several to choose among; one that cannot be used is left out, and the rest goes on.
+        refit: whether the saved model is fitted to held-out test rows too, once they have scored it. Rows of `test` are
+            never trained on.
         device: `auto`, `cpu` or `cuda`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
@@ -100,11 +106,12 @@ def choose(
             if isinstance(peak_memory, str)
             else round(real_number("peak_memory", peak_memory, "a size such as '8GB', or a number of bytes"))
         )
+    named = read_backbones(backbone, backbones)
     quiet_libraries()
-    from harness.backbones import DEFAULT_BACKBONE, locate_backbone
+    from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
     from harness.methods import parse_methods
-    from harness.schedule import Limits, LocalWorkers
+    from harness.schedule import Limits, LocalWorkers, find_backbones
     from harness.store import Store, reference_records
     from harness.tasks import kinds
 
@@ -122,16 +129,20 @@ def choose(
         workers.warm_up()  # it imports what it needs while the data are read
         spec = own_task(data, text, label, test, name, metric=metric, max_length=max_length, strict=strict)
         where = find_mirror(mirror)
-        files = None
+        located: tuple[BackboneFiles, ...] = ()
         if asked is None or any(method.serves for method in asked):
-            files = locate_backbone(str(checked_path("backbone", backbone or DEFAULT_BACKBONE)), where)
-            files.require_tokenizer()
+            found = find_backbones({spec.name: named or [DEFAULT_BACKBONE]}, where, weights=True)
+            located = found.backbones[spec.name]
+            if not located:
+                raise found.errors[0] if len(found.errors) == 1 else found.error()
+            for line in (*(f"left out: {missing}" for missing in found.missing), *found.notes):
+                display.say(line)
         task = kinds.get(spec.kind).prepare(spec, where)
-        display.data(task, files)
+        display.data(task, located[0] if located else None)
         with Store.open(find_store(store)) as opened:
             return choose_within(
                 task,
-                files,
+                located,
                 workers,
                 opened,
                 folder,
@@ -140,5 +151,6 @@ def choose(
                 methods=asked,
                 most_bytes=most,
                 prior=prior,
+                refit=refit,
                 say=say,
             )
