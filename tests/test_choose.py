@@ -524,7 +524,7 @@ def test_an_evaluation_of_hostile_texts_is_harmless(tmp_path: Path, toy: Task) -
     task = replace(toy, test=replace(toy.test, texts=texts), label_names=("<b>", "| x", "c"))
     target = toy.test_labels
     predictions = Predictions(toy.test_rows, (target + 1) % 3, target, np.full(len(target), 0.9, dtype=np.float16))
-    found = evaluate(replace(make_record("tfidf"), predictions=predictions), task)
+    found = evaluate(predictions, task)
     assert found is not None
     write_evaluation(found, tmp_path, hostile[:60], "accuracy 0.000")
     shown = (tmp_path / EVALUATION).read_text("utf-8")
@@ -539,7 +539,7 @@ def test_an_evaluation_of_hostile_texts_is_harmless(tmp_path: Path, toy: Task) -
 def test_predictions_of_other_rows_are_not_evaluated(toy: Task) -> None:
     target = toy.test_labels
     other = Predictions("other rows", target, target)
-    assert evaluate(replace(make_record("tfidf"), predictions=other), toy) is None
-    right = evaluate(replace(make_record("tfidf"), predictions=replace(other, rows=toy.test_rows)), toy)
+    assert evaluate(other, toy) is None
+    right = evaluate(replace(other, rows=toy.test_rows), toy)
     assert right is not None
     assert right.in_words() == []

@@ -22,6 +22,7 @@ from tests.toys import save_one
 
 MEMBERS = ("tfidf", "linear-probe", "knn", "full")
 WEIGHTS = (0.4, 0.3, 0.2, 0.1)
+TEMPERATURES = (1.0, 2.0, 0.5, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +36,15 @@ def members(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path_factory: pytes
 @pytest.fixture(scope="module")
 def ensemble(members: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "model"
-    write_ensemble(folder, list(zip(members, WEIGHTS, strict=True)))
+    write_ensemble(folder, list(zip(members, WEIGHTS, TEMPERATURES, strict=True)))
     return folder
 
 
 def test_it_predicts_the_weighted_mean_of_its_members(toy: Task, ensemble: Path, members: list[Path]) -> None:
     texts = list(toy.test.texts)
     alone = [load_model(path, "cpu").probabilities(texts).astype(np.float64) for path in members]
-    expected = np.einsum("m,mnk->nk", WEIGHTS, alone)
+    powers = [np.clip(p, 1e-6, 1) ** (1 / t) for p, t in zip(alone, TEMPERATURES, strict=True)]
+    expected = sum(w * p / p.sum(axis=1, keepdims=True) for w, p in zip(WEIGHTS, powers, strict=True))
     model = load_model(ensemble, "cpu")
     assert np.allclose(model.probabilities(texts), expected, atol=1e-6)
     assert model.predict(texts) == [toy.label_names[k] for k in expected.argmax(axis=1)]
@@ -56,9 +58,13 @@ def test_a_folder_that_is_moved_still_predicts_and_each_part_is_a_model(
     moved = tmp_path / "elsewhere"
     shutil.copytree(ensemble, moved)
     texts = list(toy.test.texts[:3])
-    assert np.array_equal(load_model(moved, "cpu").probabilities(texts), load_model(ensemble, "cpu").probabilities(texts))
+    assert np.array_equal(
+        load_model(moved, "cpu").probabilities(texts), load_model(ensemble, "cpu").probabilities(texts)
+    )
     part = moved / "members" / "1-tfidf"
-    assert np.array_equal(load_model(part, "cpu").probabilities(texts), load_model(members[0], "cpu").probabilities(texts))
+    assert np.array_equal(
+        load_model(part, "cpu").probabilities(texts), load_model(members[0], "cpu").probabilities(texts)
+    )
 
 
 def test_members_on_one_backbone_encode_the_texts_once(
@@ -151,7 +157,7 @@ def test_an_ensemble_of_an_ensemble_and_of_other_labels_is_refused(
     ensemble: Path, members: list[Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="is an ensemble"):
-        write_ensemble(tmp_path / "a", [(ensemble, 0.5), (members[0], 0.5)])
+        write_ensemble(tmp_path / "a", [(ensemble, 0.5, 1.0), (members[0], 0.5, 1.0)])
     assert not (tmp_path / "a").exists()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.api.display import Display, make_display
 from harness.api.requests import Several, find_mirror, own_task, read_backbones, read_methods, read_seconds
 from harness.support import (
+    UsageError,
     cache_folder,
     checked_path,
     find_store,
@@ -39,6 +40,7 @@ def choose(
     max_length: int | None = None,
     strict: bool = False,
     peak_memory: str | int | None = None,
+    predict_milliseconds: float | None = None,
     methods: Several[str] | None = None,
     backbone: str | Path | None = None,
     backbones: Several[str | Path] | Path | None = None,
@@ -47,6 +49,7 @@ def choose(
     store: str | Path | None = None,
     mirror: str | Path | None = None,
     reference: bool = True,
+    settings: bool = True,
     began: float | None = None,
     progress: bool | Display = True,
 ) -> Chosen:
@@ -64,6 +67,8 @@ def choose(
         max_length: tokens of a text that are read; None is 128.
         strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
         peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
+        predict_milliseconds: longest time for predicting one text on this machine; slower methods and ensembles are
+            ruled out. None is no limit.
         methods: candidate methods; None takes all that learn from labels.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
         backbones: one such or several to choose among; one that cannot be used is left out, and the rest goes on.
@@ -73,6 +78,7 @@ def choose(
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
         reference: whether to use the reference results of the package.
+        settings: whether to try other settings of the best method, where there is time for it.
         began: start of the time limit, by `time.monotonic`; None is now.
         progress: whether to show the reasoning; or a display of your own.
 
@@ -107,6 +113,14 @@ def choose(
             else round(real_number("peak_memory", peak_memory, "a size such as '8GB', or a number of bytes"))
         )
     named = read_backbones(backbone, backbones)
+    slowest = None
+    if predict_milliseconds is not None:
+        slowest = real_number("predict_milliseconds", predict_milliseconds, "a number of milliseconds above 0")
+        if not slowest > 0:
+            raise UsageError(
+                f"--predict-milliseconds {slowest:g} was given; expected a number above 0, such as 5: the longest time "
+                "for predicting one text."
+            )
     quiet_libraries()
     from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
@@ -150,7 +164,9 @@ def choose(
                 began=start,
                 methods=asked,
                 most_bytes=most,
+                most_milliseconds=slowest,
                 prior=prior,
                 refit=refit,
+                settings=settings,
                 say=say,
             )

@@ -15,8 +15,9 @@ from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
 from harness.choose.cheap import try_cheap_methods
 from harness.choose.encoders import block_weights
+from harness.choose.ensemble import Ensemble, score_ensemble
 from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
-from harness.choose.folds import validation_cap, validation_folds, with_test_rows
+from harness.choose.folds import PERIOD, validation_cap, validation_folds, with_test_rows
 from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.runner import Runner
 from harness.choose.search import Search
@@ -46,6 +47,9 @@ _GRACE: Final = 0.03
 
 Its training ends in time, but prediction or saving may take longer than expected."""
 
+_WRITING_SECONDS: Final = 2.0
+"""Seconds kept for writing an ensemble after its winner was fitted to all rows."""
+
 _CLOSING_SECONDS: Final = 1.0
 """Seconds kept for the end of a search: the README, the table, ending the worker."""
 
@@ -64,6 +68,8 @@ class Chosen:
         why: reason why another method is saved than the one that validated best; None where it is that one.
         evaluation: where the scored model is wrong on the test rows.
         refit: whether the saved model was fitted anew, to the test rows too, after the score was taken.
+        ensemble: the ensemble that was saved; None where one method was. Then `record` is of its member that got the
+            last fit, and `refit` is about that member.
     """
 
     method: str
@@ -75,6 +81,7 @@ class Chosen:
     why: str | None = None
     evaluation: Evaluation | None = field(default=None, repr=False)
     refit: bool = False
+    ensemble: Ensemble | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
@@ -85,6 +92,7 @@ class Chosen:
             "seconds": self.seconds,
             "why": self.why,
             "refit": self.refit,
+            "ensemble": None if self.ensemble is None else self.ensemble.to_dict(),
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "tried": [
                 {
@@ -132,6 +140,7 @@ def choose_within(
     prior: Callable[[], list[Record]] | None = None,
     refit: bool = True,
     settings: bool = True,
+    most_milliseconds: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
@@ -152,6 +161,7 @@ def choose_within(
         prior: returns records of other tasks, from which scores are predicted.
         refit: whether the saved model is fitted to held-out test rows too, after they scored it, if there is time.
         settings: whether other settings of the best method are tried, where there is time for it.
+        most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
         say: called with each line of the reasoning.
 
     Raises:
@@ -179,6 +189,7 @@ def choose_within(
         search = Search(
             runner, task, folds, entrants, Belief(points, len(task.label_names), first), end, most_bytes, say
         )
+        search.most_milliseconds = most_milliseconds
         if refit and task.provenance.get("held_out"):  # rows that the user gave to test on stay test rows
             search.everything = with_test_rows(task)
         say(
@@ -188,13 +199,24 @@ def choose_within(
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
             search.tries_settings = settings
+            runner.answers = Path(aside)
             record, winner, last = search_within(search, Path(aside), folder, within)
+            together = score_ensemble(search, winner, folder, device.kind)
+            if together is not None:
+                search.end -= _WRITING_SECONDS
             refitted = last.again(winner, record, folder) is not None
+            if together is not None:
+                together.write(folder, Path(aside))
     assert record.score is not None
-    why = why_not_the_best(winner.label, search.tried, last.expected, last.missed, task.metric)
-    found = evaluate(record, task)
+    tried, label, score = tuple(search.tried), winner.label, record.score
+    why = why_not_the_best(label, tried, last.expected, last.missed, task.metric)
+    found = evaluate(record.predictions, task)
+    if together is not None:
+        why, found = None, evaluate(together.predictions, task)
+        label, score = together.found.label, together.score
     took = time.monotonic() - began
-    chosen = Chosen(winner.label, record.score, record, folder, tuple(search.tried), took, why, found, refitted)
+    ensemble = None if together is None else together.found
+    chosen = Chosen(label, score, record, folder, tried, took, why, found, refitted, ensemble)
     _write_card(chosen, task)
     return chosen
 
@@ -274,6 +296,12 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
         f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
     }
+    if chosen.ensemble is not None:
+        facts["choice"] = chosen.ensemble.in_words(task.metric)
+        facts["rows trained on"] += (
+            ". This is the member that was fitted last; others inside the transformer have learned from about "
+            f"{round(100 * (1 - 1 / PERIOD))} % of the training rows, and none from test rows"
+        )
     if chosen.why is not None:
         facts["choice"] = chosen.why
     if chosen.evaluation is not None:

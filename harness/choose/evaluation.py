@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from harness.analysis import ClassAnswers, confusions, per_class
-from harness.records import Record
+from harness.records import Predictions
 from harness.report import (
     RECALL_AND_PRECISION,
     WORTH_READING,
@@ -82,14 +82,13 @@ class Evaluation:
         return {"per_class": _plain(self.per_class), "confusions": _plain(self.confusions.head(_MOST_PAIRS))}
 
 
-def evaluate(record: Record, task: Task) -> Evaluation | None:
-    """Return where the saved model is wrong, from the record of its fit; None if that holds no predicted classes.
+def evaluate(found: Predictions | None, task: Task) -> Evaluation | None:
+    """Return where the saved model is wrong, from its predictions; None if they are no classes.
 
     Args:
-        record: record of the fit that was saved, with the predictions of the test rows.
+        found: predictions of the test rows.
         task: the user's data.
     """
-    found = record.predictions
     if found is None or found.predicted is None or found.target is None or found.rows != task.test_rows:
         return None
     rows = task.test_rows_to_predict

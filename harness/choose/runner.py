@@ -30,6 +30,11 @@ RUNGS: Final = (1 / HALVING**2, 1 / HALVING)
 """Shares of a fit's steps at which it is scored."""
 
 
+def answers_of(folder: Path, cell: str) -> Path:
+    """Return the file of the class probabilities of a cell's test rows in a folder."""
+    return folder / f"{cell}.npy"
+
+
 class Runs(Protocol):
     """Plans, estimates and runs the cells of a search: for real (`Runner`), or from recorded fits."""
 
@@ -88,6 +93,10 @@ class Runner:
         claims: claims of this process on the store.
         tasks: tasks by name.
         files: the backbones.
+
+    Attributes:
+        answers: folder for the class probabilities of the test rows of each cell, in a file that `answers_of` names;
+            None keeps none.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class Runner:
         self._files = {one.fingerprint: one for one in files}
         self.device = workers.device
         self._estimator = Estimator(tasks, self.device)
+        self.answers: Path | None = None
 
     def now(self) -> float:
         """Return the time by `time.monotonic`."""
@@ -178,7 +188,8 @@ class Runner:
         """Run a cell on a worker, and return its record; None where it had not ended in time."""
         files = None if planned.cell.weights is None else self._files[planned.cell.weights]
         rungs = () if at_rung is None else RUNGS
-        job = Job(planned, files, _SUITE, attempt, save_to, hurried=True, rungs=rungs)
+        answers = None if self.answers is None else answers_of(self.answers, planned.cell.id)
+        job = Job(planned, files, _SUITE, attempt, save_to, answers_to=answers, hurried=True, rungs=rungs)
         is_dropped = False
         self._workers.start(job, task)
         while (left := until - self.now()) > 0:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import scipy.linalg
 
 from harness.backbones import BackboneFiles
 from harness.choose.candidates import Belief, Candidate
+from harness.choose.prediction_cost import rule_out_slow
 from harness.choose.runner import Runs
 from harness.choose.tried import Tried, Uncut, labels_used, share_of_steps, summarised, uncut_fit
 from harness.cost import FIXED_SECONDS
@@ -80,6 +82,7 @@ class Search:
         first: the backbone that the first stage reads texts with, of several; None is any.
         pace: seconds of training inside the transformer, as a multiple of what reading texts leads to expect.
         tries_settings: whether other settings of the best method are tried; fits are then scored at rungs too.
+        most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
     """
 
     runner: Runs
@@ -100,6 +103,7 @@ class Search:
     pace: float = _FIRST_PACE
     tries_settings: bool = False
     _overheads: dict[str | None, float] = field(default_factory=dict)
+    most_milliseconds: float | None = None
 
     def __post_init__(self) -> None:
         self.belief.kin = [candidate for candidate in self.entrants if not candidate.is_cheap]
@@ -184,6 +188,8 @@ class Search:
             whole = share * expected.train_seconds * _pace_of(candidate)
             if expected.basis == "formula" and whole > 0:
                 self.pace = min(_MOST_PACE, max(_LEAST_PACE, spent / whole))
+        if self.most_milliseconds is not None:
+            rule_out_slow(self, self.tried[-1])
         if quietly:
             return
         cut = "" if share >= 0.95 else f", cut short at {100 * share:.0f} % of its steps"
@@ -358,10 +364,9 @@ class Rivals:
         at = np.asarray(raced)
         across = self.covariance[:, at]
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
-        gain = across @ np.linalg.solve(seen, across.T)  # covariance of the posterior means
-        values, vectors = np.linalg.eigh((gain + gain.T) / 2)
-        root = vectors * np.sqrt(np.clip(values, 0.0, None))
-        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(values)))
+        # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
+        root = scipy.linalg.solve_triangular(scipy.linalg.cholesky(seen, lower=True), across.T, lower=True).T
+        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(at)))
         draws = np.concatenate([draws, -draws])  # equal candidates gain nothing by the luck of the draws
         return float((self.mean + draws @ root.T).max(axis=1).mean())
 

@@ -1,3 +1,5 @@
+from .ensemble import calibrated as calibrated
+from .ensemble import mixed as mixed
 from .ensemble import write_ensemble as write_ensemble
 from .layout import CARD as CARD
 from .layout import card as card

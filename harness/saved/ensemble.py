@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.methods import AGAIN
 from harness.saved.files import check_files, check_place
@@ -21,12 +25,13 @@ from harness.saved.layout import (
     read_single,
 )
 from harness.support import UsageError
+from harness.tasks import Floats
 
 _ALIKE: Final = ("kind", "labels", "label_words", "max_length", "truncation_side", "characters")
 """Facts that all members share, so that they read the same texts and answer the same question."""
 
 
-def write_ensemble(folder: Path, members: Sequence[tuple[Path, float]]) -> None:
+def write_ensemble(folder: Path, members: Sequence[tuple[Path, float, float]]) -> None:
     """Write saved models and their weights as one saved model; the folder appears whole or not at all.
 
     Files that several members have in common, such as a backbone that none of them changed, take space once where the
@@ -34,7 +39,7 @@ def write_ensemble(folder: Path, members: Sequence[tuple[Path, float]]) -> None:
 
     Args:
         folder: folder to write; it must not exist, or be empty.
-        members: folder and weight of each saved model, at least two; the weights sum to 1.
+        members: folder, weight and temperature of each saved model, at least two; the weights sum to 1.
 
     Raises:
         UsageError: a member is damaged, is an ensemble itself, or answers another question than the first.
@@ -46,12 +51,20 @@ def write_ensemble(folder: Path, members: Sequence[tuple[Path, float]]) -> None:
         found: list[Member] = []
         known: dict[str, Path] = {}
         first: Description | None = None
-        for place, (source, weight) in enumerate(members, start=1):
+        for place, (source, weight, temperature) in enumerate(members, start=1):
             described = read_single(source)
             first = first or described
-            name = f"{place}-{described.method.partition('[')[0]}"
+            name = f"{place}-{re.sub('[^a-z0-9]+', '-', described.method.partition('[')[0].lower())}"
             _copy(source, made / MEMBERS / name, described, known)
-            found.append(Member(folder=name, method=described.method, weight=weight, digest=_digest(source, described)))
+            found.append(
+                Member(
+                    folder=name,
+                    method=described.method,
+                    weight=weight,
+                    temperature=temperature,
+                    digest=_digest(source, described),
+                )
+            )
         assert first is not None
         described_whole = describe_ensemble(
             kind=first.kind,
@@ -126,3 +139,33 @@ def _digest(path: Path, described: Description) -> str:
     return described.digest
 
 
+_LEAST_PROBABILITY: Final = 1e-6
+
+
+def calibrated(probabilities: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    """Return probabilities at another temperature: their logarithms are divided by it, then normalised.
+
+    Args:
+        probabilities: shape (rows, classes); values below 1e-6 count as 1e-6.
+        temperature: above 1 makes them more even, below 1 more extreme.
+    """
+    logs = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), _LEAST_PROBABILITY, 1.0)) / temperature
+    likelihoods = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True))
+
+
+def mixed(
+    probabilities: Sequence[Floats], weights: Sequence[float], temperatures: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Return the weighted mean of calibrated probabilities, shape (rows, classes).
+
+    Args:
+        probabilities: those of each member, each of shape (rows, classes).
+        weights: weight of each member; they sum to 1.
+        temperatures: temperature of each member.
+    """
+    mean = np.zeros(probabilities[0].shape, dtype=np.float64)
+    for one, weight, temperature in zip(probabilities, weights, temperatures, strict=True):
+        if weight > 0:
+            mean += weight * calibrated(one, temperature)
+    return mean

@@ -130,6 +130,7 @@ class Member(BaseModel):
         folder: name of its folder inside `members/`.
         method: label of its method.
         weight: share of its probabilities in those of the ensemble.
+        temperature: divisor of the logarithms of its probabilities, before they are averaged.
         digest: digest of its description, which lists the SHA-256 of its files.
     """
 
@@ -138,11 +139,12 @@ class Member(BaseModel):
     folder: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     method: str
     weight: float = Field(gt=0, le=1)
+    temperature: float = Field(gt=0, allow_inf_nan=False)
     digest: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class EnsembleDescription(BaseModel):
-    """The description of an ensemble: a weighted mean of the class probabilities of saved models.
+    """The description of an ensemble: a weighted mean of the calibrated class probabilities of saved models.
 
     Attributes:
         format: version of the layout.
@@ -240,7 +242,10 @@ def read_description(folder: Path) -> Description | EnsembleDescription:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         hint = ""
         if where == "format" and first["type"] == "literal_error":
-            hint = f" This version of the harness reads formats 1 to {ENSEMBLE_FORMAT}: a newer one may have saved the model."
+            hint = (
+                f" This version of the harness reads formats 1 to {ENSEMBLE_FORMAT}: a newer one may have saved the "
+                "model."
+            )
         raise UsageError(
             f"'{path}': {where}: {short(first['msg'])}. It is not a valid description of a saved model.{hint}"
         ) from None
@@ -281,11 +286,13 @@ def _classes_and_use(labels: Sequence[str]) -> list[str]:
 def _about_members(description: EnsembleDescription) -> list[str]:
     """Return the lines of a card that tell what an ensemble is made of."""
     parts = ", ".join(f"{member.method} ({member.weight:.2f})" for member in description.members)
-    files = [f"`{MEMBERS}/{member.folder}/`: a saved model of its own ({member.method})." for member in description.members]
+    files = [
+        f"`{MEMBERS}/{member.folder}/`: a saved model of its own ({member.method})." for member in description.members
+    ]
     return [
         f"- **members, with their weights**: {parts}",
         *_classes_and_use(description.labels),
-        "The probability of a class is the weighted mean of the members' probabilities.",
+        "A class has the weighted mean of the members' probabilities, each calibrated by a temperature.",
         "",
         *(f"- {line}" for line in files),
     ]

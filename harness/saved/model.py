@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data import is_frame, texts_of_frame
+from harness.saved.ensemble import check_ensemble, mixed
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
@@ -35,12 +36,11 @@ _SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class _Member:
-    """A fitted method, and its share of the probabilities."""
+    """A fitted method that has been loaded."""
 
     described: Description
     fitted: Fitted
     bench: Bench
-    weight: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +141,10 @@ class SavedModel:
         found = [_predicted(one, key, texts, tokens, features) for one in self._members]
         if len(found) == 1:
             return found[0]
-        mean = np.zeros(found[0].shape, dtype=np.float64)
-        for one, answers in zip(self._members, found, strict=True):
-            mean += one.weight * answers
-        return np.asarray(mean / mean.sum(axis=1, keepdims=True), dtype=np.float32)
+        assert isinstance(self.description, EnsembleDescription)
+        members = self.description.members
+        mean = mixed(found, [one.weight for one in members], [one.temperature for one in members])
+        return np.asarray(mean, dtype=np.float32)
 
 
 def _predicted(one: _Member, key: str, texts: Sequence[str], tokens: TokenStore, features: FeatureStore) -> Floats:
@@ -217,7 +217,6 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
         UsageError: the folder holds no saved model, a file of it is missing, changed or damaged, or another version of
             the method saved it. The message names the file or the tensor.
     """
-    from harness.saved.ensemble import check_ensemble
     from harness.saved.files import check_files
     from harness.support import checked_path, quiet_libraries
 
@@ -230,17 +229,17 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
         return SavedModel(
             described,
             tuple(
-                _load(folder / MEMBERS / member.folder, one, member.weight, device)
+                _load(folder / MEMBERS / member.folder, one, device)
                 for member, one in zip(described.members, inside, strict=True)
             ),
         )
     check_files(folder, described)
     kind_of_saved(described.kind)
     quiet_libraries()
-    return SavedModel(described, (_load(folder, described, 1.0, device),))
+    return SavedModel(described, (_load(folder, described, device),))
 
 
-def _load(folder: Path, described: Description, weight: float, device: str) -> _Member:
+def _load(folder: Path, described: Description, device: str) -> _Member:
     """Load a saved model whose files have been checked."""
     from harness.methods import read_artifact, rebuild_artifact
     from harness.saved.transformer import load_transformer
@@ -253,7 +252,7 @@ def _load(folder: Path, described: Description, weight: float, device: str) -> _
     backbone, merged = load_transformer(folder, described)
     bench = _bench(described, kind_of_saved(described.kind), backbone, device)
     _, fitted = rebuild_artifact(saved, folder, bench, besides=merged)
-    return _Member(described, fitted, bench, weight)
+    return _Member(described, fitted, bench)
 
 
 def kind_of_saved(name: str) -> Kind:
