@@ -178,11 +178,6 @@ def test_what_a_race_is_worth_is_what_simulated_races_gain() -> None:
     assert rivals.best_of([0, 2], [1e9, 1e9]) == pytest.approx(0.2, abs=1e-3)
 
 
-def test_kin_of_one_who_races_come_later() -> None:
-    covariance = np.array([[0.1, 0.0999, 0.0], [0.0999, 0.1, 0.0], [0.0, 0.0, 0.1]])
-    assert Rivals(np.array([0.3, 0.29, 0.1]), covariance).order([0, 1, 2], 0.01, 2)[1] == 2
-
-
 def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
     """By what others measured: on 5,000 labels of two classes class means are far behind what is trained inside."""
     names = ["tfidf", "linear-probe", "head", "prototypes", "full"]

@@ -81,7 +81,7 @@ class LastFit:
         for candidate, expected in ranked:
             hope = f"{candidate.label} is expected to reach {expected:.3f}"
             if safe is not None and candidate is safe[1]:
-                search.say(f"{hope}, and was fitted to {self._rows(safe[0].cell.n_train)} rows before the race")
+                search.say(f"{hope}, and was fitted to {self._rows(safe[0].cell.n_train)} rows before")
                 break
             planned = self._as_much_as_fits(candidate) if candidate.is_cheap else self._in_time(candidate)
             if planned is None:
@@ -221,7 +221,7 @@ def why_not_the_best(
 
     Args:
         saved: label of the saved method.
-        tried: all fits of the race.
+        tried: all fits on validation rows.
         expected: score that each method was expected to reach on new rows, by its label.
         missed: why the last fit of a method came to nothing, by its label.
         metric: the task's main metric.
@@ -244,4 +244,4 @@ def why_not_the_best(
             f"{expected[best]:.3f} of {best}. The estimate uses other tasks, the number of validation rows and the "
             "labels available."
         )
-    return f"{said}, because it was fitted before the race and no better method was fitted in time."
+    return f"{said}, because it was fitted before the others and no better method was fitted in time."

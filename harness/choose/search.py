@@ -59,7 +59,7 @@ _DOUBT: Final = 1.281552
 
 @dataclass
 class Search:
-    """The state that all stages of a search share: cheap methods, race, last fit.
+    """The state that all stages of a search share: cheap methods, whole fits, last fit.
 
     Args:
         runner: runs the fits.
@@ -72,7 +72,7 @@ class Search:
         say: called with each line of the reasoning.
 
     Attributes:
-        favourite: the method that gets all of the time where no race is worth its time.
+        favourite: the method that gets all of the time where no fit before its last is worth its time.
         tried: the fits so far.
         out: reason why a method is out, by its label.
         overhead: seconds of a fit outside its training.
@@ -178,7 +178,7 @@ class Search:
         if record.status != "ok":
             self.out[candidate.label] = record.status.replace("_", " ")
             why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
-            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out of the race")
+            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out")
             self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)  # the worker may have gone with it
             return
         spent = record.cost.train_seconds or 0.0
@@ -352,16 +352,16 @@ class Rivals:
     mean: Doubles
     covariance: Doubles
 
-    def best_of(self, raced: Sequence[int], noises: Sequence[float]) -> float:
+    def best_of(self, fitted: Sequence[int], noises: Sequence[float]) -> float:
         """Return the expected logit of the leader once some are measured, or of the leader now if none are.
 
         Args:
-            raced: positions of those that are measured.
+            fitted: positions of those that are measured.
             noises: variance of each measurement.
         """
-        if not raced:
+        if not fitted:
             return float(self.mean.max())
-        at = np.asarray(raced)
+        at = np.asarray(fitted)
         across = self.covariance[:, at]
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
         # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
@@ -375,17 +375,3 @@ class Rivals:
         top = int(np.argmax(self.mean))
         variance = self.covariance[i, i] + self.covariance[top, top] - 2 * self.covariance[i, top]
         return bool(self.mean[top] - self.mean[i] > _DOUBT * math.sqrt(max(float(variance), 0.0)))
-
-    def order(self, eligible: Sequence[int], noise: float, most: int) -> list[int]:
-        """Return whom to race, most useful first; a candidate much like one that is in comes later.
-
-        Args:
-            eligible: positions of those that may enter.
-            noise: variance of a measurement.
-            most: length of the list.
-        """
-        chosen: list[int] = []
-        while len(chosen) < min(most, len(eligible)):
-            rest = [i for i in eligible if i not in chosen]
-            chosen.append(max(rest, key=lambda i: self.best_of([*chosen, i], [noise] * (len(chosen) + 1))))
-        return chosen
