@@ -62,6 +62,9 @@ def backbone_effects(candidates: Sequence[Candidate], known: BackboneFiles | Non
 
 
 def block_weights(files: BackboneFiles) -> float:
-    """Return the number of weights in the blocks of a backbone, which its time of reading a text grows with."""
+    """Return the number of weights in the blocks of a backbone, which its time of reading a text grows with.
+
+    It is 1 where its configuration does not tell.
+    """
     shape = read_shape(files.folder)
-    return float(max(1, shape.n_blocks * shape.block_parameters))
+    return 1.0 if shape is None else float(max(1, shape.n_blocks * shape.block_parameters))
