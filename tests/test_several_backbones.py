@@ -22,7 +22,7 @@ from harness.planning.plan import PlannedCell, plan_cells
 from harness.planning.suites import Suite, load_suite
 from harness.records.record import Budget
 from harness.running.attempt import Job
-from harness.schedule.find_backbones import find_backbones
+from harness.schedule.finding import find_backbones
 from harness.schedule.pending import Pending
 from harness.schedule.prepare import Request, prepare_plan
 from harness.schedule.slot import best_slot

@@ -12,7 +12,7 @@ from harness.measure import Device, check_device_name, find_device
 from harness.methods import Method, parse_methods, with_trials
 from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
-from harness.schedule.find_backbones import Found, find_backbones
+from harness.schedule.finding import Found, find_backbones
 from harness.support import UsageError
 from harness.tasks import Kind, Task, kinds
 
