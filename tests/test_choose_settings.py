@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,14 +17,17 @@ from harness.choose.runner import RUNGS, Runs
 from harness.choose.search import Search
 from harness.choose.settings import expected_gain, likely_settings, rungs_of, search_settings
 from harness.choose.tried import Tried
-from harness.methods.base import Method
+from harness.methods.base import Method, methods
 from harness.methods.configure import parse_methods
 from harness.methods.rungs import DROPPED, Rung
+from harness.records.predictions import Predictions
 from harness.records.record import CurvePoint, Record
+from harness.store.reading import read_source
 from harness.tasks.base import Task
 from tests.record_factory import make_record
 
 SECONDS_OF_AN_EPOCH = 3.0
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 
 class Simulated:
@@ -177,6 +182,47 @@ def test_replacing_by_the_rule_costs_nothing_on_average() -> None:
     assert 20 < len(taken) < 600
     assert np.mean(taken) > 0.003
     assert np.mean(np.array(taken) < -0.005) < 0.25
+
+
+@pytest.mark.slow
+def test_replacing_by_the_rule_costs_nothing_on_recorded_settings() -> None:
+    """25 methods on two tasks with several settings each: half of the rows validate, the others judge."""
+    cells: dict[tuple[str, str, int], list[Record]] = {}
+    for record in read_source(str(REFERENCE / "amd-epyc-1-thread" / "defaults.jsonl")):
+        if record.status == "ok" and record.curve and record.predictions is not None:
+            cells.setdefault((record.cell.method, record.cell.task, record.cell.n_train), []).append(record)
+    gains: dict[int, list[float]] = {128: [], 512: []}
+    for (name, _, n_train), found in cells.items():
+        own = methods.get(name)().config()
+        base = next((record for record in found if record.cell.config == own), None)
+        others = [record for record in found if record is not base]
+        if base is None or not others:
+            continue
+        n_rows = len(right_of(base))
+        for seed in range(10):
+            order = np.random.default_rng(seed).permutation(n_rows)
+            validates, judges = order[: n_rows // 2], order[n_rows // 2 :]
+            expected = [(expected_gain(part_of(base, validates), part_of(one, validates)), one) for one in others]
+            taken = [(gain.mean, one) for gain, one in expected if gain.mean > 0.674490 * gain.deviation]
+            best = max(taken, key=lambda one: one[0])[1] if taken else base
+            gains[n_train].append(float(right_of(best)[judges].mean() - right_of(base)[judges].mean()))
+    assert len(gains[512]) >= 400
+    assert np.mean(gains[128]) > 0
+    assert np.mean(gains[512]) > -0.002
+
+
+def right_of(record: Record) -> Any:
+    predicted, target = record.predictions.classes  # type: ignore[union-attr]
+    return predicted == target
+
+
+def part_of(record: Record, rows: Any) -> Record:
+    """The record with its score on some of the rows."""
+    assert record.predictions is not None
+    assert record.score is not None
+    predicted, target = (array[rows] for array in record.predictions.classes)
+    score = replace(record.score, value=float((predicted == target).mean()), n_test=len(rows))
+    return replace(record, predictions=Predictions(record.predictions.rows, predicted, target), score=score)
 
 
 def make_predicted(generator: np.random.Generator, accuracy: float) -> Record:
