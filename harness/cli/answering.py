@@ -32,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("advise", rich_help_panel=ASK)(_advise)
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
     app.command("rank-backbones", rich_help_panel=ASK)(_rank_backbones)
+    app.command("replay", rich_help_panel=ASK)(_replay)
     app.command("choose", rich_help_panel=USE)(_choose)
     app.command("predict", rich_help_panel=USE)(_predict)
     app.command("probe", rich_help_panel=INSPECT)(_probe)
@@ -54,6 +55,10 @@ def _advise(
     predict_milliseconds: Annotated[float | None, typer.Option(help="Longest time to predict one text.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Score to reach as cheaply as possible.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Use only records of this backbone.")] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Compare these backbones, separated by commas, also published ones; or: all known."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
     task: Annotated[str | None, typer.Option(help="Advise on this task, which has records.")] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -74,15 +79,25 @@ def _validate_advice(
     kind: KindOption = "classification",
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
+    encoders: Annotated[
+        bool,
+        typer.Option("--encoders", help="Validate expected scores of encoders against published results instead."),
+    ] = False,
+    published: Annotated[
+        Path | None, typer.Option(help="With --encoders: a table of MTEB's results instead of the package's.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the quality of the advice on tasks with records.
 
     Each task is left out in turn, and the advice for it comes from the records of the others.
     """
-    from harness.cli.advise import validate_command
+    from harness.cli.advise import validate_command, validate_encoders_command
 
-    validate_command(kind, store, reference=reference, as_json=as_json)
+    if encoders or published is not None:
+        validate_encoders_command(published, as_json=as_json)
+    else:
+        validate_command(kind, store, reference=reference, as_json=as_json)
 
 
 def _rank_backbones(
@@ -114,6 +129,33 @@ def _rank_backbones(
     from harness.cli.rank_backbones import rank_backbones_command
 
     raise typer.Exit(rank_backbones_command(**asked))
+
+
+def _replay(
+    grids: Annotated[
+        str | None,
+        typer.Option(help="Grids as TASK:LABELS, with commas between them, or `all`; default: eight reference grids."),
+    ] = None,
+    within: Annotated[
+        str, typer.Option(help="Times of a search: shares of the time of all fits together, or durations: 5%,10%,30s.")
+    ] = "5%,10%",
+    seeds: Annotated[int, typer.Option(help="Number of splits of each grid.")] = 20,
+    searchers: Annotated[
+        str | None, typer.Option(help="Searchers to compare: choose, random, asha, tpe, ...; default: all.")
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="A store, a file of records or a folder of them; default: the reference results.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare `choose` with other searches on recorded grids.
+
+    Nothing is fitted. Recorded fits take their recorded seconds on a simulated clock.
+    """
+    asked = dict(locals())
+    from harness.cli.replay import replay_command
+
+    replay_command(**asked)
 
 
 def _choose(

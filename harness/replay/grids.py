@@ -169,6 +169,11 @@ class Grid:
         return f"{self.task} x {self.n_train}"
 
     @property
+    def key(self) -> str:
+        """The name for `--grids`: `sst2:256`."""
+        return f"{self.task}:{self.n_train}"
+
+    @property
     def n_rows(self) -> int:
         """Number of recorded test rows."""
         return len(self.target)
@@ -252,7 +257,10 @@ def make_grid(members: Sequence[Record], n_train: int, least_configurations: int
     name = f"{members[0].cell.task} at {n_train} labels"
     if not here:
         raise UsageError(f"The records of {name} hold no predicted classes, which a replay needs for each test row.")
-    rows = max({r.predictions.rows for r in here if r.predictions}, key=[r.predictions.rows for r in here if r.predictions].count)
+    rows = max(
+        {r.predictions.rows for r in here if r.predictions},
+        key=[r.predictions.rows for r in here if r.predictions].count,
+    )
     same = [r for r in scored if r.predictions is not None and r.predictions.rows == rows]
     by_configuration: defaultdict[str, list[Record]] = defaultdict(list)
     for record in same:
@@ -331,7 +339,9 @@ def _seconds(fits: Sequence[Fit], like: Sequence[Record]) -> Seconds:
     encode = median(cost.encode_seconds or 0.0 for cost in costs)
     predict = median((r.cost.predict_seconds or 0.0) / max(1, r.score.n_test) for r in like if r.score is not None)
     flops = costs[0].train_flops or 0.0
-    rates = [(r.cost.train_seconds or 0.0) / r.cost.train_flops for r in like if r.cost.train_flops and _steps_inside(r)]
+    rates = [
+        (r.cost.train_seconds or 0.0) / r.cost.train_flops for r in like if r.cost.train_flops and _steps_inside(r)
+    ]
     if flops and rates:
         total = flops * median(rates)
         share = total / max(1e-9, fit + encode)

@@ -78,8 +78,9 @@ class RecordedRuns:
 
     A fit to a fold and a fit to all rows both have the predictions of the recorded size. Its seconds are the recorded
     ones, scaled by steps (by rows where it takes none). Frozen features are paid once. A fit that a budget cuts short
-    has the predictions of the longest recorded fit that was cut at least as much; without one, the most frequent class takes
-    the place of as large a share of them as of the steps. A fit to fewer labels lies between the recorded sizes.
+    has the predictions of the longest recorded fit that was cut at least as much. Without one, the most frequent class
+    takes the place of as large a share of predictions as of the steps. A fit to fewer labels lies between the recorded
+    sizes.
 
     Args:
         split: the rows to validate on and to test on, and the drawn seeds.
@@ -101,7 +102,9 @@ class RecordedRuns:
             _task(self.grid, f"{self.grid.task}-validation-{k}", n_fold, self.grid.target[rows])
             for k, rows in enumerate(split.folds)
         ]
-        self._by_key = {_key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations}
+        self._by_key = {
+            _key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations
+        }
         self._encoded: dict[tuple[object, ...], int] = {}
         self._rates: list[float] = []
         self._measured: dict[str, tuple[int, float, float]] = {}
@@ -144,11 +147,8 @@ class RecordedRuns:
         return PlannedCell(cell, method, missing if found is None else None)
 
     def _find(self, method: Method, files: BackboneFiles | None) -> Configuration | None:
-        weights = None if files is None else files.fingerprint
-        found = self._by_key.get(_key_of(method.name, method.config(), weights))
-        if found is None and weights is None:  # a grid with one backbone
-            found = next((one for one in self.configurations if one.method == method), None)
-        return found
+        weights = files.fingerprint if files is not None and method.serves else None
+        return self._by_key.get(_key_of(method.name, method.config(), weights))
 
     def configuration(self, planned: PlannedCell) -> Configuration | None:
         """Return the recorded configuration of a cell; None where it was not recorded."""
@@ -231,8 +231,27 @@ class RecordedRuns:
         """Return the score of the model of a record of `run` on the test rows; for the judge, not for a search."""
         return self.grid.score(self._models[record.attempt - 1], self.split.test)
 
+    def label_of(self, record: Record) -> str:
+        """Return the label of the configuration of a record of `run`."""
+        return self._by_key[_key_of(record.cell.method, record.cell.config, record.cell.weights)].label
+
+    def files_of(self, configuration: Configuration) -> BackboneFiles | None:
+        """Return a stand-in for the files of a configuration's backbone: its name and fingerprint, and no folder."""
+        cell = configuration.cell
+        if cell.backbone is None or cell.weights is None:
+            return None
+        return BackboneFiles(
+            name=cell.backbone,
+            folder=Path("recorded"),
+            fingerprint=cell.weights,
+            architecture="encoder",
+            pooling="mean",
+            revision=None,
+            origin="local folder",
+        )
+
     def _cost(self, found: Configuration, planned: PlannedCell, n_read: int) -> tuple[Cost, float, float]:
-        """Return the cost of a fit, the seconds that it takes now, and the share of its steps that its budget allows."""
+        """Return the cost of a fit, the seconds that it takes now, and the share of its steps that a budget allows."""
         cost, n, recorded = found.fits[0].record.cost, planned.cell.n_train, max(1, found.cell.n_train)
         mean = found.seconds
         encode = mean.encode * n / recorded
@@ -293,8 +312,8 @@ class RecordedRuns:
         """Return the predictions of a fit to fewer labels than were recorded.
 
         Each row has the prediction of the recorded size above or of that below, at random, so that the score lies on a
-        line over the logarithm of the labels. Below the smallest recorded size, the most frequent class at one label per
-        class takes the place of the size below.
+        line over the logarithm of the labels. Below the smallest recorded size, the line ends at the most frequent
+        class and one label per class.
         """
         sizes = {size: self.split.draw(found, fits, k).predicted for size, fits in found.smaller.items()}
         sizes[self.grid.n_train] = self.split.draw(found, found.fits, k).predicted
