@@ -65,7 +65,7 @@ def chosen(table: Path, tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFa
     began = time.monotonic()
     with LocalWorkers("cpu", None) as workers, Store.open(folder / "store.sqlite") as store:
         found = choose_within(
-            task, tiny, workers, store, folder / "model", within=120.0, began=began,
+            task, [tiny], workers, store, folder / "model", within=120.0, began=began,
             methods=parse_methods(["tfidf", "linear-probe", "full", "lora"]), refit=False,
         )  # fmt: skip
     return found, task, folder
@@ -154,12 +154,12 @@ def test_belief_follows_what_was_measured_and_doubts_fits_that_were_cut() -> Non
 
 
 def test_what_cannot_serve_is_no_candidate(toy: Task, tiny: BackboneFiles, tiny_llama: BackboneFiles) -> None:
-    names = {candidate.label for candidate in find_candidates(None, toy, tiny, "cpu")}
+    names = {candidate.label for candidate in find_candidates(None, toy, [tiny], "cpu")}
     assert {"tfidf", "linear-probe", "setfit", "full", "lora"} <= names
     assert not {"majority", "from-scratch", "zero-shot", "few-shot", "qlora"} & names
-    assert "setfit" not in {candidate.label for candidate in find_candidates(None, toy, tiny_llama, "cpu")}
-    assert {candidate.label for candidate in find_candidates(None, toy, None, "cpu")} == {"tfidf"}
-    hurried = {candidate.label for candidate in find_candidates(None, toy, tiny, "cpu", within=30)}
+    assert "setfit" not in {candidate.label for candidate in find_candidates(None, toy, [tiny_llama], "cpu")}
+    assert {candidate.label for candidate in find_candidates(None, toy, [], "cpu")} == {"tfidf"}
+    hurried = {candidate.label for candidate in find_candidates(None, toy, [tiny], "cpu", within=30)}
     assert "tfidf[c=10.0]" in hurried
 
 
@@ -176,11 +176,6 @@ def test_what_a_race_is_worth_is_what_simulated_races_gain() -> None:
     assert rivals.best_of([0, 2], noises) == pytest.approx(truths[np.arange(20_000), picked].mean(), abs=0.01)
     assert rivals.best_of([], []) == 0.2
     assert rivals.best_of([0, 2], [1e9, 1e9]) == pytest.approx(0.2, abs=1e-3)
-
-
-def test_kin_of_one_who_races_come_later() -> None:
-    covariance = np.array([[0.1, 0.0999, 0.0], [0.0999, 0.1, 0.0], [0.0, 0.0, 0.1]])
-    assert Rivals(np.array([0.3, 0.29, 0.1]), covariance).order([0, 1, 2], 0.01, 2)[1] == 2
 
 
 def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:
@@ -344,7 +339,7 @@ def test_a_fit_that_fails_leaves_the_one_that_was_made_sure_of(
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
         found = choose_within(
-            prepared(table), tiny, workers, store, tmp_path / "model", within=120.0, began=time.monotonic(),
+            prepared(table), [tiny], workers, store, tmp_path / "model", within=120.0, began=time.monotonic(),
             methods=parse_methods(["tfidf", "full"]), say=said.append,
         )  # fmt: skip
     assert found.method == "tfidf"
@@ -361,7 +356,7 @@ def test_too_little_time_for_all_rows_fits_some(table: Path, tmp_path: Path, mon
     said: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
         found = choose_within(
-            task, None, workers, store, tmp_path / "model", within=60.0, began=time.monotonic(),
+            task, [], workers, store, tmp_path / "model", within=60.0, began=time.monotonic(),
             methods=parse_methods(["tfidf"]), say=said.append,
         )  # fmt: skip
     assert found.record.cell.n_train == int(0.3 * len(task.train_labels))
@@ -377,7 +372,7 @@ def test_the_saved_model_is_fitted_to_held_out_rows_once_they_have_scored_it(tab
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
         found, scored = (
             choose_within(
-                task, None, workers, store, tmp_path / f"model-{refit}", within=60.0, began=time.monotonic(),
+                task, [], workers, store, tmp_path / f"model-{refit}", within=60.0, began=time.monotonic(),
                 methods=parse_methods(["tfidf"]), refit=refit, say=said.append,
             )
             for refit in (True, False)

@@ -96,7 +96,7 @@ def test_it_says_why_another_method_is_saved() -> None:
     assert "because its last fit ended with 'no time'" in late
     put_aside = why_not_the_best("last-layers", tried, {"tfidf": 0.99, "last-layers": 0.9}, {}, "accuracy")
     assert put_aside is not None
-    assert "fitted before the race" in put_aside
+    assert "fitted before the others" in put_aside
 
 
 def test_scores_of_any_metric_are_shares_of_its_range() -> None:

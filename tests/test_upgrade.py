@@ -137,8 +137,8 @@ def test_reference_results_keep_their_identity_and_round_trip() -> None:
 def test_a_choice_in_a_hurry_finds_what_was_measured_of_the_linear_probe(toy: Task, minilm: BackboneFiles) -> None:
     """Its penalty is set instead of chosen, which is quicker; what is known of the probe is known of it too."""
     points = [point for point in gather(reference_records()).points if point.kind == "classification"]
-    hurried = {one.method.name: one for one in find_candidates(None, toy, minilm, "cpu", within=10.0)}
-    calm = {one.method.name: one for one in find_candidates(None, toy, minilm, "cpu", within=1e6)}
+    hurried = {one.method.name: one for one in find_candidates(None, toy, [minilm], "cpu", within=10.0)}
+    calm = {one.method.name: one for one in find_candidates(None, toy, [minilm], "cpu", within=1e6)}
     probe = hurried["linear-probe"]
     assert probe.label == "linear-probe[c=1.0]"
     assert probe.method.c == 1.0
@@ -155,7 +155,7 @@ def test_a_choice_in_a_hurry_finds_what_was_measured_of_the_linear_probe(toy: Ta
 
 def test_another_configuration_is_not_the_measured_one(toy: Task) -> None:
     points = [point for point in gather(reference_records()).points if point.kind == "classification"]
-    (given,) = find_candidates([methods.get("tfidf")(c=10.0)], toy, None, "cpu")
+    (given,) = find_candidates([methods.get("tfidf")(c=10.0)], toy, [], "cpu")
     assert not any(given.is_measured_by(point) for point in points)
 
 

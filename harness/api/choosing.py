@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, own_task, read_methods, read_seconds
+from harness.api.requests import Several, find_mirror, own_task, read_backbones, read_methods, read_seconds
 from harness.support import (
     UsageError,
     cache_folder,
@@ -20,6 +20,7 @@ from harness.support import (
 )
 
 if TYPE_CHECKING:
+    from harness.backbones import BackboneFiles
     from harness.choose import Chosen
     from harness.data import UserData
     from harness.records import Record
@@ -42,6 +43,8 @@ def choose(
     predict_milliseconds: float | None = None,
     methods: Several[str] | None = None,
     backbone: str | Path | None = None,
+    backbones: Several[str | Path] | Path | None = None,
+    refit: bool = True,
     device: str = "auto",
     store: str | Path | None = None,
     mirror: str | Path | None = None,
@@ -68,6 +71,9 @@ def choose(
             ruled out. None is no limit.
         methods: candidate methods; None takes all that learn from labels.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
+        backbones: one such or several to choose among; one that cannot be used is left out, and the rest goes on.
+        refit: whether the saved model is fitted to held-out test rows too, once they have scored it. Rows of `test` are
+            never trained on.
         device: `auto`, `cpu` or `cuda`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
@@ -106,6 +112,7 @@ def choose(
             if isinstance(peak_memory, str)
             else round(real_number("peak_memory", peak_memory, "a size such as '8GB', or a number of bytes"))
         )
+    named = read_backbones(backbone, backbones)
     slowest = None
     if predict_milliseconds is not None:
         slowest = real_number("predict_milliseconds", predict_milliseconds, "a number of milliseconds above 0")
@@ -115,10 +122,10 @@ def choose(
                 "for predicting one text."
             )
     quiet_libraries()
-    from harness.backbones import DEFAULT_BACKBONE, locate_backbone
+    from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
     from harness.methods import parse_methods
-    from harness.schedule import Limits, LocalWorkers
+    from harness.schedule import Limits, LocalWorkers, find_backbones
     from harness.store import Store, reference_records
     from harness.tasks import kinds
 
@@ -136,16 +143,20 @@ def choose(
         workers.warm_up()  # it imports what it needs while the data are read
         spec = own_task(data, text, label, test, name, metric=metric, max_length=max_length, strict=strict)
         where = find_mirror(mirror)
-        files = None
+        located: tuple[BackboneFiles, ...] = ()
         if asked is None or any(method.serves for method in asked):
-            files = locate_backbone(str(checked_path("backbone", backbone or DEFAULT_BACKBONE)), where)
-            files.require_tokenizer()
+            found = find_backbones({spec.name: named or [DEFAULT_BACKBONE]}, where, weights=True)
+            located = found.backbones[spec.name]
+            if not located:
+                raise found.errors[0] if len(found.errors) == 1 else found.error()
+            for line in (*(f"left out: {missing}" for missing in found.missing), *found.notes):
+                display.say(line)
         task = kinds.get(spec.kind).prepare(spec, where)
-        display.data(task, files)
+        display.data(task, located[0] if located else None)
         with Store.open(find_store(store)) as opened:
             return choose_within(
                 task,
-                files,
+                located,
                 workers,
                 opened,
                 folder,
@@ -155,6 +166,7 @@ def choose(
                 most_bytes=most,
                 most_milliseconds=slowest,
                 prior=prior,
+                refit=refit,
                 settings=settings,
                 say=say,
             )

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backbones import BackboneFiles
+from harness.choose.encoders import backbone_effects
 from harness.forecast import SEED_NOISE, Curves, Doubles, Point, place, shrunk
 from harness.methods import Method, methods
 from harness.planning import label_of
-from harness.records import Budget, Role
+from harness.records import Budget, Role, short_backbones
 from harness.tasks import Task
 
 _KEPT_ROLES: frozenset[Role] = frozenset({"baseline", "frozen features", "fine-tuning"})
@@ -70,7 +71,7 @@ class Candidate:
 def find_candidates(
     asked: Sequence[Method] | None,
     task: Task,
-    files: BackboneFiles | None,
+    backbones: Sequence[BackboneFiles],
     device: str,
     *,
     within: float = math.inf,
@@ -80,7 +81,7 @@ def find_candidates(
     Args:
         asked: configured methods; None is all but experimental ones.
         task: the task.
-        files: the backbone; None where there is none.
+        backbones: the backbones; a method that uses one is a candidate with each of them.
         device: `cpu` or `cuda`.
         within: seconds of the search. Penalties are fixed where choosing them by cross-validation would take too much
             of it.
@@ -96,14 +97,16 @@ def find_candidates(
             return within < HURRY_SECONDS or size > within * (FEATURES_PENALTY_SIZE if one.serves else PENALTY_SIZE)
 
         quicker = [one.in_a_hurry() if hurries(one) else one for one in asked]
+    short = short_backbones((files.name, files.fingerprint) for files in backbones)
     found = []
     for method, known_as in zip(quicker, asked, strict=True):
-        needed = files if method.serves else None
-        if (method.serves and files is None) or method.why_not(task, needed, device) is not None:
-            continue
-        work = method.workload(100, Budget(), 12)
         label = label_of(type(method), method.config())
-        found.append(Candidate(method, label, work.texts_per_step == 0, known_as, needed))
+        work = method.workload(100, Budget(), 12)
+        for files in backbones if method.serves else (None,):
+            if method.why_not(task, files, device) is not None:
+                continue
+            named = f"{label} on {short[files.name, files.fingerprint]}" if files and len(backbones) > 1 else label
+            found.append(Candidate(method, named, work.texts_per_step == 0, known_as, files))
     return found
 
 
@@ -133,6 +136,7 @@ class Belief:
     Args:
         prior: points of other tasks of the kind.
         classes: number of classes of the task.
+        backbone: the backbone that the points are taken to speak of; None where all candidates have one.
 
     Attributes:
         kin: methods that train inside the transformer, of which one differs less than others do; without any, those
@@ -141,7 +145,8 @@ class Belief:
 
     TASK = "\0yours"
 
-    def __init__(self, prior: Iterable[Point], classes: int) -> None:
+    def __init__(self, prior: Iterable[Point], classes: int, backbone: BackboneFiles | None = None) -> None:
+        self._backbone = backbone
         self._classes = classes
         self._points = [point for point in prior if point.metric == "accuracy"]
         self._labels: dict[str, str] = {}
@@ -174,7 +179,8 @@ class Belief:
             ]
         )
         alike = _draws_together(np.array([not one.is_cheap for one in candidates]), labels, len(kin))
-        mean, covariance = mean[: len(candidates)], alike @ covariance @ alike.T
+        of_backbones = backbone_effects(candidates, self._backbone)
+        mean, covariance = mean[: len(candidates)] + of_backbones[0], alike @ covariance @ alike.T + of_backbones[1]
         if not tried:
             return mean, covariance
         n = len(entrants)
@@ -190,10 +196,11 @@ class Belief:
 
     def _label(self, candidate: Candidate) -> str:
         """Return the label of the candidate's points; one that no point bears where it has none."""
-        if candidate.label not in self._labels:
+        label = label_of(type(candidate.method), candidate.method.config())
+        if label not in self._labels:
             own = (point.method for point in self._points if candidate.is_measured_by(point))
-            self._labels[candidate.label] = next(own, f"\0{candidate.label}")
-        return self._labels[candidate.label]
+            self._labels[label] = next(own, f"\0{label}")
+        return self._labels[label]
 
     def back(self, value: float) -> float:
         """Return the accuracy of a logit."""

@@ -41,7 +41,7 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
         search: the search.
         after_words: called once the methods without a transformer have run, before texts are encoded.
     """
-    cheap = [candidate for candidate in search.entrants if candidate.is_cheap]
+    cheap = [c for c in search.entrants if c.is_cheap and (c.files is None or search.first in (None, c.files))]
     cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
     stop = search.now() + _SHARE_FOR_CHEAP * search.left
     n_train: int | None = None

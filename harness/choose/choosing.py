@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.analysis import tidy_frame
 from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
 from harness.choose.cheap import try_cheap_methods
+from harness.choose.encoders import block_weights
 from harness.choose.ensemble import Ensemble, score_ensemble
 from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
 from harness.choose.folds import PERIOD, validation_cap, validation_folds, with_test_rows
@@ -126,7 +128,7 @@ def check_time(seconds: float) -> None:
 
 def choose_within(
     task: Task,
-    files: BackboneFiles | None,
+    backbones: Sequence[BackboneFiles],
     workers: Executor,
     store: Store,
     folder: Path,
@@ -148,7 +150,7 @@ def choose_within(
 
     Args:
         task: the prepared task.
-        files: the backbone; None leaves out methods that use one.
+        backbones: the backbones; each method that uses one is tried with those that it has time for.
         workers: where fits run.
         store: where every fit is recorded.
         folder: where the model is saved; must not exist, or be empty.
@@ -176,17 +178,17 @@ def choose_within(
             "rows to choose by. Label a few more of each class."
         )
     device = workers.device
-    entrants = find_candidates(methods, task, files, device.kind, within=within)
+    entrants = find_candidates(methods, task, backbones, device.kind, within=within)
     if not entrants:
         raise UsageError(
             "None of the named methods serves this task and backbone. `harness methods` lists them with their needs."
         )
-    points = _prior(prior, files, task)
+    points, first = _prior(prior, backbones, task)
     with Claims(store, device.name) as claims:
-        runner = Runner(
-            workers, store, claims, {one.name: one for one in (task, *folds)}, [] if files is None else [files]
+        runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, backbones)
+        search = Search(
+            runner, task, folds, entrants, Belief(points, len(task.label_names), first), end, most_bytes, say
         )
-        search = Search(runner, task, folds, entrants, Belief(points, len(task.label_names)), end, most_bytes, say)
         search.most_milliseconds = most_milliseconds
         if refit and task.provenance.get("held_out"):  # rows that the user gave to test on stay test rows
             search.everything = with_test_rows(task)
@@ -256,14 +258,21 @@ def check_save_folder(folder: Path) -> None:
 
 
 @uncollected()
-def _prior(prior: Callable[[], list[Record]] | None, files: BackboneFiles | None, task: Task) -> list[Point]:
-    if prior is None:
-        return []
-    points = [point for point in gather(prior()).points if point.kind == task.kind.name]
-    name = None if files is None else files.name
-    if any(point.backbone == name for point in points):
-        points = [point for point in points if point.backbone in (None, name)]
-    return points
+def _prior(
+    prior: Callable[[], list[Record]] | None, backbones: Sequence[BackboneFiles], task: Task
+) -> tuple[list[Point], BackboneFiles | None]:
+    """Return the points of other tasks, and the backbone that they are taken to speak of.
+
+    It is the one with most points. If no backbone has any, it is the smallest, and all points are used.
+    """
+    points = [] if prior is None else [p for p in gather(prior()).points if p.kind == task.kind.name]
+    if not backbones:
+        return points, None
+    known = Counter(point.backbone for point in points)
+    first = min(backbones, key=lambda files: (-known[files.name], block_weights(files)))
+    if known[first.name]:
+        points = [point for point in points if point.backbone in (None, first.name)]
+    return points, first
 
 
 def _nearest_folder(folder: Path) -> Path:

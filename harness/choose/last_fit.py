@@ -81,7 +81,7 @@ class LastFit:
         for candidate, expected in ranked:
             hope = f"{candidate.label} is expected to reach {expected:.3f}"
             if safe is not None and candidate is safe[1]:
-                search.say(f"{hope}, and was fitted to {self._rows(safe[0].cell.n_train)} rows before the race")
+                search.say(f"{hope}, and was fitted to {self._rows(safe[0].cell.n_train)} rows before")
                 break
             planned = self._as_much_as_fits(candidate) if candidate.is_cheap else self._in_time(candidate)
             if planned is None:
@@ -128,7 +128,7 @@ class LastFit:
             search.say(f"no time is left to fit {candidate.label} to the test rows too")
             return None
         search.say(f"fitting {candidate.label} to all {n:,} rows, test rows included; the score is from before")
-        budget = search.budget(None if candidate.is_cheap else search.left - search.overhead)
+        budget = search.budget(None if candidate.is_cheap else search.left - search.overhead_of(candidate))
         planned = search.plan(candidate, task, None, budget)
         made = self._aside / "all-rows"
         record = search.runner.run(planned, task, search.end, made, is_kept=False)
@@ -140,10 +140,6 @@ class LastFit:
         shutil.move(made, folder)
         return record
 
-    def _seconds_left(self) -> float:
-        """Return the seconds of training that are left for a fit inside the transformer."""
-        return self._search.left - self._search.predict_seconds() - self._search.overhead
-
     def _ranked(self) -> list[tuple[Candidate, float]]:
         """Return the methods with their expected scores, best first."""
         search = self._search
@@ -152,7 +148,7 @@ class LastFit:
         ]
         if not known:
             return []
-        mean = search.rivals(known, self._seconds_left()).mean
+        mean = search.last_rivals(known).mean
         metric = search.task.metric
         expected = [value_at(metric, search.belief.back(float(value))) for value in mean]
         return self._clear_winner_first([(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")])
@@ -189,7 +185,8 @@ class LastFit:
 
     def _in_time(self, candidate: Candidate) -> PlannedCell | None:
         """Return the cell that trains a candidate for the time that is left; None where that is too short."""
-        search, seconds = self._search, self._seconds_left()
+        search = self._search
+        seconds = search.left - search.predict_seconds(candidate) - search.overhead_of(candidate)
         if seconds < SHORTEST_FIT_SECONDS / 2:
             return None
         n_train = search.readable(candidate, search.task, seconds)
@@ -224,7 +221,7 @@ def why_not_the_best(
 
     Args:
         saved: label of the saved method.
-        tried: all fits of the race.
+        tried: all fits on validation rows.
         expected: score that each method was expected to reach on new rows, by its label.
         missed: why the last fit of a method came to nothing, by its label.
         metric: the task's main metric.
@@ -247,4 +244,4 @@ def why_not_the_best(
             f"{expected[best]:.3f} of {best}. The estimate uses other tasks, the number of validation rows and the "
             "labels available."
         )
-    return f"{said}, because it was fitted before the race and no better method was fitted in time."
+    return f"{said}, because it was fitted before the others and no better method was fitted in time."

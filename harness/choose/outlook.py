@@ -23,7 +23,7 @@ MOST_FITS: Final = 8
 """Maximum number of fits that are planned ahead."""
 
 _MOST_RIVALS: Final = 14
-"""Maximum number of methods that train inside the transformer of which fits are planned: the most promising."""
+"""Maximum number of methods of which fits are planned: the most promising."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ def _is_useful(search: Search, candidate: Candidate, left: float) -> bool:
     """Return whether a last fit that the time cuts short makes anything of a candidate."""
     if candidate.is_cheap:
         return True
-    if left - search.overhead < SHORTEST_FIT_SECONDS:
-        return False
-    return search.uncut(candidate).steps_within(left - search.overhead) >= _LEAST_STEPS
+    seconds = left - search.overhead_of(candidate)
+    return seconds >= SHORTEST_FIT_SECONDS and search.uncut(candidate).steps_within(seconds) >= _LEAST_STEPS
 
 
 def plan_ahead(search: Search, outlook: Outlook, steps: Sequence[Step]) -> tuple[list[Step], float]:
@@ -139,11 +138,10 @@ def _noise(search: Search, rivals: Rivals, i: int, step: Step) -> float:
 
 
 def promising(outlook: Outlook) -> list[Candidate]:
-    """Return the candidates that train inside the transformer and may win, the most promising first."""
+    """Return the candidates whose fits are planned, the most promising first."""
     hopes = outlook.rivals(outlook.left).mean + outlook.spread()
     order = np.argsort(-hopes, kind="stable")
-    found = [outlook.candidates[int(i)] for i in order if not outlook.candidates[int(i)].is_cheap]
-    return found[:_MOST_RIVALS]
+    return [outlook.candidates[int(i)] for i in order][:_MOST_RIVALS]
 
 
 def next_step(search: Search, candidate: Candidate) -> Step | None:
@@ -152,5 +150,9 @@ def next_step(search: Search, candidate: Candidate) -> Step | None:
     fold = next((k for k in range(len(search.folds)) if k not in done), None)
     if fold is None:
         return None
-    seconds = search.train_seconds(candidate, search.folds[fold]) + search.overhead
+    if candidate.is_cheap:
+        seconds = search.runner.estimate(search.plan(candidate, search.folds[fold])).seconds
+    else:
+        seconds = search.train_seconds(candidate, search.folds[fold])
+    seconds += search.overhead_of(candidate)
     return Step(candidate, fold, seconds) if math.isfinite(seconds) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Final
 import numpy as np
 import scipy.linalg
 
+from harness.backbones import BackboneFiles
 from harness.choose.candidates import Belief, Candidate
 from harness.choose.prediction_cost import rule_out_slow
 from harness.choose.runner import Runs
@@ -40,6 +42,9 @@ Reading is done in batches of like lengths. In the reference results `full` had 
 _PACE_OF_ADDED: Final = 1.3
 """The same for methods that add parameters, as a multiple of that of others: their small layers take more calls."""
 
+_READING_SECONDS: Final = 3.0
+"""Seconds until a worker has read one more backbone."""
+
 _LEAST_PACE: Final = 0.5
 _MOST_PACE: Final = 6.0
 
@@ -54,7 +59,7 @@ _DOUBT: Final = 1.281552
 
 @dataclass
 class Search:
-    """The state that all stages of a search share: cheap methods, race, last fit.
+    """The state that all stages of a search share: cheap methods, whole fits, last fit.
 
     Args:
         runner: runs the fits.
@@ -67,13 +72,14 @@ class Search:
         say: called with each line of the reasoning.
 
     Attributes:
-        favourite: the method that gets all of the time where no race is worth its time.
+        favourite: the method that gets all of the time where no fit before its last is worth its time.
         tried: the fits so far.
         out: reason why a method is out, by its label.
         overhead: seconds of a fit outside its training.
         aside: folder for the models of whole fits; None keeps none.
         everything: the task with its test rows among its training rows, for a last fit that is not scored; None where
             there is no such fit.
+        first: the backbone that the first stage reads texts with, of several; None is any.
         pace: seconds of training inside the transformer, as a multiple of what reading texts leads to expect.
         tries_settings: whether other settings of the best method are tried; fits are then scored at rungs too.
         most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
@@ -93,8 +99,10 @@ class Search:
     overhead: float = STARTING_SECONDS
     aside: Path | None = None
     everything: Task | None = None
+    first: BackboneFiles | None = None
     pace: float = _FIRST_PACE
     tries_settings: bool = False
+    _overheads: dict[str | None, float] = field(default_factory=dict)
     most_milliseconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -170,13 +178,13 @@ class Search:
         if record.status != "ok":
             self.out[candidate.label] = record.status.replace("_", " ")
             why = f" ({record.error.splitlines()[0]})" if record.status == "failed" and record.error else ""
-            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out of the race")
+            self.say(f"{candidate.label}: {record.status.replace('_', ' ')}{why}; out")
             self.overhead = max(self.overhead, _FRESH_WORKER_SECONDS)  # the worker may have gone with it
             return
         spent = record.cost.train_seconds or 0.0
         share = share_of_steps(record, candidate)
         if not candidate.is_cheap and took > spent:  # a record from before takes no time
-            self.overhead = max(1.0, took - spent)
+            self.overhead = self._overheads[_weights(candidate)] = max(1.0, took - spent)
             whole = share * expected.train_seconds * _pace_of(candidate)
             if expected.basis == "formula" and whole > 0:
                 self.pace = min(_MOST_PACE, max(_LEAST_PACE, spent / whole))
@@ -209,14 +217,36 @@ class Search:
         needs = self.runner.estimate(self.plan(candidate, self.folds[0])).peak_bytes
         return needs if needs > self.most_bytes else None
 
-    def predict_seconds(self) -> float:
-        """Return the seconds of predicting the test rows with a whole transformer, from those of the cheap methods."""
+    def predict_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of predicting the test rows with a candidate's whole transformer.
+
+        They come from the cheap methods on its backbone. Before any has run on it, they are the expected ones.
+        """
+        own = [tried for tried in self.tried if tried.candidate.files == candidate.files]
         rates = [
             tried.record.cost.predict_seconds / tried.record.score.n_test
-            for tried in self.tried
+            for tried in own
             if tried.record.score is not None and tried.record.cost.predict_seconds and tried.candidate.method.serves
         ]
-        return 1.3 * float(np.median(rates)) * self.task.n_test if rates else 0.0
+        if rates:
+            return 1.3 * float(np.median(rates)) * self.task.n_test
+        if own or not self.has_several:
+            return 0.0
+        found = self.runner.estimate(self.plan(candidate, self.task))
+        return max(0.0, found.seconds - found.train_seconds)
+
+    def overhead_of(self, candidate: Candidate) -> float:
+        """Return the seconds of a candidate's fit outside its training; a backbone that has not run is read first."""
+        known = self._overheads.get(_weights(candidate))
+        if known is not None or not self.has_several or candidate.files is None:
+            return self.overhead if known is None else known
+        was_read = any(tried.candidate.files == candidate.files for tried in self.tried)
+        return self.overhead if was_read else 2 * self.overhead + _READING_SECONDS
+
+    @functools.cached_property
+    def has_several(self) -> bool:
+        """Whether the candidates have several backbones."""
+        return len({_weights(candidate) for candidate in self.entrants} - {None}) > 1
 
     def uncut_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of training that a candidate's fit to all rows would take without a budget."""
@@ -233,7 +263,7 @@ class Search:
         """Return the seconds of a candidate's whole fit to all training rows, with predicting the test rows."""
         if candidate.is_cheap:
             return self.cheap_seconds(candidate)
-        return _MARGIN * self.uncut_seconds(candidate) + self.predict_seconds() + self.overhead
+        return _MARGIN * self.uncut_seconds(candidate) + self.predict_seconds(candidate) + self.overhead_of(candidate)
 
     def again_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of a candidate's fit to the test rows too, after its last fit; infinite where none is."""
@@ -242,7 +272,7 @@ class Search:
         more = len(self.everything.train_labels) / max(1, self.n_rows)
         if candidate.is_cheap:
             return more * self.cheap_seconds(candidate)
-        return _MARGIN * more * self.uncut_seconds(candidate) + self.overhead
+        return _MARGIN * more * self.uncut_seconds(candidate) + self.overhead_of(candidate)
 
     def cheap_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of fitting all rows and predicting the test rows; validation rows are encoded already."""
@@ -264,7 +294,9 @@ class Search:
         """Return the number of labels that a last fit is worth that ends within so many seconds."""
         if candidate.is_cheap:
             return float(self.n_rows)
-        return self.uncut(candidate).labels_within(max(1.0, left - self.predict_seconds() - self.overhead))
+        return self.uncut(candidate).labels_within(
+            max(1.0, left - self.predict_seconds(candidate) - self.overhead_of(candidate))
+        )
 
     def uncut(self, candidate: Candidate) -> Uncut:
         """Return a candidate's fit to all rows without a budget."""
@@ -280,6 +312,11 @@ class Search:
         sizes = [self.uncut(candidate).labels_within(max(1.0, seconds)) for candidate in candidates]
         return Rivals(*self.belief.expect(candidates, sizes, summarised(self.tried)))
 
+    def last_rivals(self, candidates: Sequence[Candidate]) -> Rivals:
+        """Return what candidates are expected to reach in last fits that take all of the time that is left."""
+        sizes = [self.labels_within(candidate, self.left) for candidate in candidates]
+        return Rivals(*self.belief.expect(candidates, sizes, summarised(self.tried)))
+
     def noise(self, rivals: Rivals, n_rows: int) -> float:
         """Return the variance of the best rival's measured logit on so many rows."""
         return self.noise_at(float(rivals.mean.max()), n_rows)
@@ -292,6 +329,10 @@ class Search:
 def _go_on(_: Rung) -> bool:
     """Let every fit go on."""
     return True
+
+
+def _weights(candidate: Candidate) -> str | None:
+    return None if candidate.files is None else candidate.files.fingerprint
 
 
 def _pace_of(candidate: Candidate) -> float:
@@ -311,16 +352,16 @@ class Rivals:
     mean: Doubles
     covariance: Doubles
 
-    def best_of(self, raced: Sequence[int], noises: Sequence[float]) -> float:
+    def best_of(self, fitted: Sequence[int], noises: Sequence[float]) -> float:
         """Return the expected logit of the leader once some are measured, or of the leader now if none are.
 
         Args:
-            raced: positions of those that are measured.
+            fitted: positions of those that are measured.
             noises: variance of each measurement.
         """
-        if not raced:
+        if not fitted:
             return float(self.mean.max())
-        at = np.asarray(raced)
+        at = np.asarray(fitted)
         across = self.covariance[:, at]
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
         # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
@@ -334,17 +375,3 @@ class Rivals:
         top = int(np.argmax(self.mean))
         variance = self.covariance[i, i] + self.covariance[top, top] - 2 * self.covariance[i, top]
         return bool(self.mean[top] - self.mean[i] > _DOUBT * math.sqrt(max(float(variance), 0.0)))
-
-    def order(self, eligible: Sequence[int], noise: float, most: int) -> list[int]:
-        """Return whom to race, most useful first; a candidate much like one that is in comes later.
-
-        Args:
-            eligible: positions of those that may enter.
-            noise: variance of a measurement.
-            most: length of the list.
-        """
-        chosen: list[int] = []
-        while len(chosen) < min(most, len(eligible)):
-            rest = [i for i in eligible if i not in chosen]
-            chosen.append(max(rest, key=lambda i: self.best_of([*chosen, i], [noise] * (len(chosen) + 1))))
-        return chosen

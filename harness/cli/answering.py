@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.options import (
     BackboneOption,
+    BackbonesOption,
     DeviceOption,
     JsonOption,
     KindOption,
@@ -175,6 +176,11 @@ def _choose(
     ] = None,
     methods: MethodsOption = None,
     backbone: BackboneOption = None,
+    backbones: BackbonesOption = None,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit/--no-refit", help="Fit the saved model to held-out test rows too, after its score."),
+    ] = True,
     device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
@@ -187,7 +193,8 @@ def _choose(
     """Find and save the best method for your own data.
 
     The search ends within a time limit. The best method is fitted to all training rows, scored once on rows that no
-    decision has seen, and saved.
+    decision has seen, and saved. If there is time, the saved model is fitted to those rows too; --no-refit keeps the
+    scored one.
     """
     asked = dict(locals())
     from harness.cli.choose import choose_command

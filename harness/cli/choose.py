@@ -65,6 +65,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
         ),
         soft_wrap=True,
     )
+    if chosen.refit:
+        console.print("The saved model was then fitted to all rows, test rows included. The score is from before.")
     if chosen.why is not None:
         console.print(chosen.why, markup=False, soft_wrap=True)
     if chosen.evaluation is not None:
