@@ -15,7 +15,7 @@ import pytest
 from harness.choose.candidates import Belief, Candidate
 from harness.choose.runner import RUNGS, Runs
 from harness.choose.search import Search
-from harness.choose.settings import expected_gain, likely_settings, rungs_of, search_settings
+from harness.choose.settings import expected_gain, likely_settings, rungs_of, search_settings, train_harder
 from harness.choose.tried import Tried
 from harness.methods.base import Method, methods
 from harness.methods.configure import parse_methods
@@ -75,7 +75,7 @@ def tried_settings(
 ) -> tuple[list[Candidate], Simulated, Search, list[str]]:
     """Search the settings of `full` with so many seconds left; return what came of it."""
     (method,) = parse_methods(["full"])
-    candidate = Candidate(method, "full", is_cheap=False)
+    candidate = Candidate(method, "full", is_cheap=False, known_as=method)
     runs, said = Simulated(truth), list[str]()
     task = SimpleNamespace(
         train_labels=np.zeros(1200), n_strata=classes, n_test=300, metric="accuracy", name="a", everything=None
@@ -138,6 +138,22 @@ def test_nothing_is_tried_where_it_is_switched_off() -> None:
     search.tried.append(Tried(candidate, make_record("full", 1200), 1200, 0, 1.0))
     search.folds = [cast(Task, SimpleNamespace(train_labels=np.zeros(1200)))]
     assert search_settings(search, candidate, 300.0) == []
+
+
+def test_a_method_with_few_steps_for_its_classes_is_trained_harder_at_once() -> None:
+    """One variant is tried, with more epochs; with two classes none is."""
+
+    def longer(method: Any) -> float:
+        return 0.7 + 0.1 * min(1.0, math.log2(method.epochs / 4))
+
+    for classes, epochs in ((77, 8.0), (2, 4.0)):
+        _, runs, search, _ = tried_settings(longer, 400.0, classes=classes, seconds=0.0)
+        (candidate,) = search.entrants
+        assert runs.spent == []
+        found = train_harder(search, candidate)
+        assert found.method.epochs >= epochs  # type: ignore[attr-defined]
+        assert len(runs.spent) == (classes == 77)
+        assert search.entrants == [found]
 
 
 def test_many_classes_of_few_rows_are_trained_harder_first() -> None:

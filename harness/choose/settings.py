@@ -29,6 +29,9 @@ from harness.tasks import Task
 _MOST_TRIALS: Final = 12
 """Maximum number of variants; half as many are drawn at random before the sampler's model proposes."""
 
+_SHARE_FOR_HARDER: Final = 0.4
+"""Share of the time left that a variant that trains harder may take, while other methods are still to be tried."""
+
 _SEED: Final = 0
 
 _USUAL_BLOCKS: Final = 12
@@ -55,7 +58,7 @@ _CONFIDENCE: Final = 0.674490
 """Standard deviations above 0 of a variant's gain from which it takes the candidate's place: chances of 3 in 4."""
 
 
-def search_settings(search: Search, candidate: Candidate, seconds: float) -> list[Candidate]:
+def search_settings(search: Search, candidate: Candidate, seconds: float, most: int = _MOST_TRIALS) -> list[Candidate]:
     """Run variants of a candidate within so many seconds; return those that should take its place, best first.
 
     Every fit is noted in `search.tried`. A variant is left out unless it was better on the same validation rows by
@@ -65,12 +68,13 @@ def search_settings(search: Search, candidate: Candidate, seconds: float) -> lis
         search: the search.
         candidate: a candidate that trains inside the transformer; its whole fit on a fold is known.
         seconds: seconds for all variants together.
+        most: maximum number of variants.
     """
     base = _whole_fit(search, candidate)
     if base is None or not search.tries_settings or not candidate.method.search_space:
         return []
     trials = _Trials(search, candidate, base, search.now() + min(seconds, search.left))
-    trials.run()
+    trials.run(most)
     return trials.better()
 
 
@@ -88,6 +92,25 @@ def tune_leader(search: Search) -> None:
     found = search_settings(search, leader, search.left - last_seconds(search, leader))
     if found:
         search.entrants = [found[0] if candidate is leader else candidate for candidate in search.entrants]
+
+
+def train_harder(search: Search, candidate: Candidate) -> Candidate:
+    """Return a candidate, or a variant that trains harder and is better, where its own steps are few for the classes.
+
+    It is called after a candidate's first whole fit, since dearer methods are then compared with the better variant.
+
+    Args:
+        search: the search; the variant takes the candidate's place among its entrants.
+        candidate: the candidate that was fitted last.
+    """
+    task = search.folds[0]
+    is_new = candidate.known_as in (None, candidate.method) and len(search.measured(candidate)) == 1
+    if candidate.is_cheap or not is_new or not trains_little(candidate.method, len(task.train_labels), task.n_strata):
+        return candidate
+    found = search_settings(search, candidate, _SHARE_FOR_HARDER * search.left, most=1)
+    if found:
+        search.entrants = [found[0] if one is candidate else one for one in search.entrants]
+    return found[0] if found else candidate
 
 
 def likely_settings(method: Method, n_rows: int, n_classes: int) -> list[dict[str, Any]]:
@@ -165,8 +188,8 @@ class _Trials:
         )
         self._whole: list[tuple[Candidate, Record]] = []
 
-    def run(self) -> None:
-        """Run variants until none fits into the time; say what came of them."""
+    def run(self, most: int) -> None:
+        """Run variants until none fits into the time, at most so many; say what came of them."""
         search = self._search
         own = self._proposals.next()
         assert own is not None
@@ -174,7 +197,7 @@ class _Trials:
             self._proposals.goes_on(number, rung)
         self._proposals.learn(own, self._value(self._base.record))
         n_tried, n_too_long = 0, 0
-        while n_tried < _MOST_TRIALS and n_too_long < _MOST_TRIALS:
+        while n_tried < most and n_too_long < _MOST_TRIALS:
             if self._end - search.now() < SHORTEST_FIT_SECONDS:
                 break
             settings = self._proposals.next()
@@ -329,7 +352,7 @@ def _variance_of_rows(base: Record, variant: Record, unpaired: float) -> float:
     one, other = base.predictions, variant.predictions
     if one is None or other is None or one.rows != other.rows or one.predicted is None or other.predicted is None:
         return unpaired
-    right = [found.predicted == found.target for found in (one, other)]
+    right = [np.equal(*found.classes) for found in (one, other)]
     n_rows = len(right[0])
     n_apart = int((right[0] != right[1]).sum()) + 1  # one more: no pair of fits is known to be alike
     difference = (int(right[1].sum()) - int(right[0].sum())) / n_rows
