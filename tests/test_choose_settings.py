@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,16 +15,19 @@ import pytest
 from harness.choose.candidates import Belief, Candidate
 from harness.choose.runner import RUNGS, Runs
 from harness.choose.search import Search
-from harness.choose.settings import expected_gain, likely_settings, rungs_of, search_settings
+from harness.choose.settings import expected_gain, likely_settings, rungs_of, search_settings, train_harder
 from harness.choose.tried import Tried
-from harness.methods.base import Method
+from harness.methods.base import Method, methods
 from harness.methods.configure import parse_methods
 from harness.methods.rungs import DROPPED, Rung
+from harness.records.predictions import Predictions
 from harness.records.record import CurvePoint, Record
+from harness.store.reading import read_source
 from harness.tasks.base import Task
 from tests.record_factory import make_record
 
 SECONDS_OF_AN_EPOCH = 3.0
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 
 class Simulated:
@@ -70,13 +75,20 @@ def tried_settings(
 ) -> tuple[list[Candidate], Simulated, Search, list[str]]:
     """Search the settings of `full` with so many seconds left; return what came of it."""
     (method,) = parse_methods(["full"])
-    candidate = Candidate(method, "full", is_cheap=False)
+    candidate = Candidate(method, "full", is_cheap=False, known_as=method)
     runs, said = Simulated(truth), list[str]()
     task = SimpleNamespace(
         train_labels=np.zeros(1200), n_strata=classes, n_test=300, metric="accuracy", name="a", everything=None
     )
     search = Search(
-        cast(Runs, runs), cast(Task, task), [cast(Task, task)], [candidate], Belief([], classes), left, None, said.append
+        cast(Runs, runs),
+        cast(Task, task),
+        [cast(Task, task)],
+        [candidate],
+        Belief([], classes),
+        left,
+        None,
+        said.append,
     )
     search.tries_settings, search.overhead = True, 1.0
     search.run(candidate, 0, left)
@@ -91,7 +103,6 @@ def rises_with_the_rate(method: Any) -> float:
 def test_a_better_setting_takes_the_place_and_worse_ones_are_dropped() -> None:
     found, runs, search, said = tried_settings(rises_with_the_rate, 400.0)
     assert found[0].method.learning_rate == pytest.approx(3e-4)  # type: ignore[attr-defined]
-    assert runs.spent[0][0].learning_rate == pytest.approx(3e-4)  # type: ignore[attr-defined]
     assert all(candidate.known_as is not None for candidate in found)
     dropped = [tried for tried in search.tried if tried.is_dropped]
     assert dropped
@@ -100,7 +111,7 @@ def test_a_better_setting_takes_the_place_and_worse_ones_are_dropped() -> None:
 
 
 def test_nothing_takes_the_place_where_settings_do_not_matter() -> None:
-    found, runs, _, said = tried_settings(lambda _: 0.8, 400.0)
+    found, runs, _, said = tried_settings(lambda _: 0.8, 400.0, classes=2)
     assert runs.spent
     assert found == []
     assert any("keeps its settings" in line for line in said)
@@ -129,14 +140,34 @@ def test_nothing_is_tried_where_it_is_switched_off() -> None:
     assert search_settings(search, candidate, 300.0) == []
 
 
+def test_a_method_with_few_steps_for_its_classes_is_trained_harder_at_once() -> None:
+    """One variant is tried, with more epochs; with two classes none is."""
+
+    def longer(method: Any) -> float:
+        return 0.7 + 0.1 * min(1.0, math.log2(method.epochs / 4))
+
+    for classes, epochs in ((77, 8.0), (2, 4.0)):
+        _, runs, search, _ = tried_settings(longer, 400.0, classes=classes, seconds=0.0)
+        (candidate,) = search.entrants
+        assert runs.spent == []
+        found = train_harder(search, candidate)
+        assert found.method.epochs >= epochs  # type: ignore[attr-defined]
+        assert len(runs.spent) == (classes == 77)
+        assert search.entrants == [found]
+
+
 def test_many_classes_of_few_rows_are_trained_harder_first() -> None:
-    for name, first in (("full", {"learning_rate": 3e-4}), ("lora", {"learning_rate": 9e-3})):
+    for name, first, second in (
+        ("last-layers", {"epochs": 8.0}, {"learning_rate": 9e-4}),
+        ("lora", {"epochs": 16.0}, {"learning_rate": 9e-3}),
+    ):
         (method,) = parse_methods([name])
-        settings = likely_settings(method, 1200, 77)[0]
         own = {name: getattr(method, name) for name in method.search_space}
-        assert {key: value for key, value in settings.items() if own[key] != value} == first
+        for settings, expected in zip(likely_settings(method, 1200, 77), (first, second), strict=False):
+            assert {key: value for key, value in settings.items() if own[key] != value} == expected
     (method,) = parse_methods(["full"])
-    assert likely_settings(method, 1200, 2)[0]["epochs"] > method.epochs  # type: ignore[attr-defined]
+    rate = method.learning_rate  # type: ignore[attr-defined]
+    assert all(settings["learning_rate"] == rate for settings in likely_settings(method, 1200, 2))
     for n_classes in (2, 6, 77):
         for settings in likely_settings(method, 1200, n_classes):
             assert type(method)(**{**method.config(), **settings}).config() != method.config()
@@ -167,6 +198,47 @@ def test_replacing_by_the_rule_costs_nothing_on_average() -> None:
     assert 20 < len(taken) < 600
     assert np.mean(taken) > 0.003
     assert np.mean(np.array(taken) < -0.005) < 0.25
+
+
+@pytest.mark.slow
+def test_replacing_by_the_rule_costs_nothing_on_recorded_settings() -> None:
+    """25 methods on two tasks with several settings each: half of the rows validate, the others judge."""
+    cells: dict[tuple[str, str, int], list[Record]] = {}
+    for record in read_source(str(REFERENCE / "amd-epyc-1-thread" / "defaults.jsonl")):
+        if record.status == "ok" and record.curve and record.predictions is not None:
+            cells.setdefault((record.cell.method, record.cell.task, record.cell.n_train), []).append(record)
+    gains: dict[int, list[float]] = {128: [], 512: []}
+    for (name, _, n_train), found in cells.items():
+        own = methods.get(name)().config()
+        base = next((record for record in found if record.cell.config == own), None)
+        others = [record for record in found if record is not base]
+        if base is None or not others:
+            continue
+        n_rows = len(right_of(base))
+        for seed in range(10):
+            order = np.random.default_rng(seed).permutation(n_rows)
+            validates, judges = order[: n_rows // 2], order[n_rows // 2 :]
+            expected = [(expected_gain(part_of(base, validates), part_of(one, validates)), one) for one in others]
+            taken = [(gain.mean, one) for gain, one in expected if gain.mean > 0.674490 * gain.deviation]
+            best = max(taken, key=lambda one: one[0])[1] if taken else base
+            gains[n_train].append(float(right_of(best)[judges].mean() - right_of(base)[judges].mean()))
+    assert len(gains[512]) >= 400
+    assert np.mean(gains[128]) > 0
+    assert np.mean(gains[512]) > -0.002
+
+
+def right_of(record: Record) -> Any:
+    predicted, target = record.predictions.classes  # type: ignore[union-attr]
+    return predicted == target
+
+
+def part_of(record: Record, rows: Any) -> Record:
+    """The record with its score on some of the rows."""
+    assert record.predictions is not None
+    assert record.score is not None
+    predicted, target = (array[rows] for array in record.predictions.classes)
+    score = replace(record.score, value=float((predicted == target).mean()), n_test=len(rows))
+    return replace(record, predictions=Predictions(record.predictions.rows, predicted, target), score=score)
 
 
 def make_predicted(generator: np.random.Generator, accuracy: float) -> Record:

@@ -1,4 +1,4 @@
-"""Rungs: a fit that is scored on its way ends bit for bit like one that is not, and one that is dropped is no result."""
+"""Rungs: a fit that is scored on its way ends bit for bit like one that is not; one that is dropped is no result."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.choose.candidates import Candidate
 from harness.choose.outlook import Outlook, Step, next_step, plan_ahead, promising
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
+from harness.choose.settings import train_harder
 from harness.support import describe_duration
 
 
@@ -22,6 +23,7 @@ def run_whole_fits(search: Search) -> None:
         if step is None:
             break
         _fit(search, step)
+        trained = [train_harder(search, one) if one is step.candidate else one for one in trained]
     _say_left_out(search)
 
 
