@@ -12,11 +12,11 @@ __version__ = "0.2.0"
 
 
 class _Package(types.ModuleType):
-    """The package, whose functions `report` and `choose` have the names of two of its rooms."""
+    """The package, whose functions `report`, `choose` and `replay` have the names of rooms."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # The import of a room sets an attribute of this package, which would replace the function.
-        if not (name in ("report", "choose") and isinstance(value, types.ModuleType)):
+        if not (name in ("report", "choose", "replay") and isinstance(value, types.ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -161,6 +161,22 @@ def make_grid(
     return records
 
 
+def make_backbones(n: int = 3, sizes: Sequence[int] = (32, 128), **fields: Any) -> list[Record]:
+    """Baselines once, and five configurations on each of `n` backbones; larger backbones score more and cost more."""
+    names = ("sentence-transformers/paraphrase-MiniLM-L3-v2", BACKBONE, "sentence-transformers/all-mpnet-base-v2")
+    configurations = [(name, None) for name in ("linear-probe", "full", "gradual-unfreezing")]
+    records = make_grid(("majority", "tfidf"), sizes, **fields)
+    for i, backbone in enumerate(names[:n]):
+        for j, (method, rank) in enumerate([*configurations, ("lora", 4), ("lora", 8)]):
+            config = {} if rank is None else {"config": {"batch_size": 16, "rank": rank}}
+            for size in sizes:
+                for seed in (0, 1, 2):
+                    accuracy = 0.5 + 0.07 * i + 0.03 * j * np.log2(size / 16) / 3 + 0.01 * seed
+                    made = {"backbone": backbone, "weights": f"{i}" * 8, "seconds": (1 + j) * 4.0**i * size / 32}
+                    records.append(make_record(method, size, seed, accuracy=accuracy, **{**made, **config, **fields}))
+    return records
+
+
 def essence(record: Record) -> dict[str, Any]:
     """A record, but for what the clock, memory and caches have to do with; a checkout may be edited meanwhile."""
     left_out = {"reused", "energy_joules", "matrix_flops_per_second", "started_at", "commit", "dirty"}

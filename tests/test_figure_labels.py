@@ -19,6 +19,7 @@ from harness.report.highlights import GREY, MOST_COLOURED, highlighted
 from harness.report.panels import curves_of
 from harness.report.views.base import ReportData, panel_blocks, sections
 from harness.store import stream_source
+from tests.record_factory import make_backbones
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
@@ -99,6 +100,18 @@ def test_at_most_eight_methods_are_coloured_and_named(two_threads: ReportData) -
     figure = next(one for one in pictures(panel_blocks(two_threads, panel)) if one.stem == "learning-curves").draw()
     named = {text.get_text().removesuffix(" (no labels)") for text in figure.axes[0].texts} & lines
     assert named == set(chosen)
+
+
+def test_texts_of_several_backbones_do_not_overlap() -> None:
+    report = ReportData(make_backbones())
+    (panel,) = report.panels
+    for picture in pictures(panel_blocks(report, panel)):
+        assert faults(picture.draw(), names_of(report)) == [], picture.stem
+    styles = report.styles_of(panel)
+    named = [line for line, style in styles.items() if not style.is_muted]
+    assert len(named) == MOST_COLOURED
+    looks = {(styles[line].colour, styles[line].marker, styles[line].dash) for line in named}
+    assert len(looks) == len(named)
 
 
 def test_ends_are_as_near_as_others_allow() -> None:

@@ -47,8 +47,8 @@ class Inside:
     def n_running(self) -> int:
         return len(self._waiting)
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        return []
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        return {}
 
     def start(self, job: Job, task: Task) -> None:
         self._waiting.append((job, task))

@@ -212,7 +212,7 @@ def test_a_worker_that_is_killed_before_its_first_cell_is_no_fault_of_the_backbo
         workers.warm_up()
         [worker] = worker_processes()
         threading.Timer(0.3, worker.kill).start()  # it imports for longer than that
-        assert workers.refusals([tiny]) == []
+        assert workers.refusals([tiny]) == {}
 
 
 # ---- processes

@@ -248,8 +248,8 @@ class AtOnce:
     def n_running(self) -> int:
         return len(self.jobs)
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        return []
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        return {}
 
     def start(self, job: Job, task: Task) -> None:
         self.jobs.append(job)

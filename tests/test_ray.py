@@ -108,20 +108,21 @@ def test_whatever_dies_is_a_record_and_the_records_are_those_of_any_executor(
     with RayWorkers("cpu", None, n_workers=2, limits=Limits(cell_seconds=60.0)) as workers:
         workers.warm_up()
         with LocalWorkers("cpu", None, n_workers=2) as local:
-            same = run([real], {toy.name: tiny}, toy, local, Quiet(), tmp_path / "local.sqlite")
+            same = run([real], {toy.name: (tiny,)}, toy, local, Quiet(), tmp_path / "local.sqlite")
         assert workers.device == local.device
         assert workers.shares_machine
         assert workers.n_free == 2
         while not all(slot.is_ready for slot in workers._slots):  # one that starts later is given up for `absent`
             workers._look(0.1)
         other = dataclasses.replace(tiny, fingerprint="0" * 64)
-        absent = dataclasses.replace(tiny, folder=tmp_path / "absent")
+        absent = dataclasses.replace(tiny, folder=tmp_path / "absent", fingerprint="1" * 64)
         refusals = workers.refusals([other, tiny, absent])
-        assert len(refusals) == 2
-        assert "0" * 12 + " where the run was started" in refusals[0]
-        assert f"no folder {tmp_path / 'absent'}" in refusals[1]
+        assert list(refusals) == ["0" * 64, "1" * 64]
+        assert "0" * 12 + " where the run was started" in refusals["0" * 64]
+        assert f"no folder {tmp_path / 'absent'}" in refusals["1" * 64]
+        assert workers.refusals([tiny]) == {}
         cells = [*planned[:2], real, *planned[2:]]
-        records = run(cells, {toy.name: tiny}, toy, workers, listener, tmp_path / "ray.sqlite")
+        records = run(cells, {toy.name: (tiny,)}, toy, workers, listener, tmp_path / "ray.sqlite")
         assert workers.remarks == []
     assert {fault: record.status for fault, record in records.items()} == {
         "sleep": "out_of_time",
@@ -191,7 +192,7 @@ def test_what_would_end_a_process_of_its_own_ends_the_actor(toy: Task, monkeypat
     monkeypatch.setattr(actor, "_task", lambda _: toy)
     hello = actor.hello([])
     assert hello.device is not None
-    assert hello.refusals == ()
+    assert hello.refusals == {}
     planned = plan_one(toy, None, Planted(fault="exit"))
     begun, *_, last = actor.run(Job(planned, None, "tests", 1), [None])
     assert isinstance(begun, Begun)
@@ -202,7 +203,7 @@ def test_a_device_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     hello = CellActor("cuda", None, n_here=1, is_limited=False).hello([])
     assert hello.device is None
-    assert "no CUDA device" in hello.refusals[0]
+    assert "no CUDA device" in hello.why_not
 
 
 def node(name: str, n_cores: int, n_gpus: int = 0, *, alive: bool = True) -> dict[str, Any]:

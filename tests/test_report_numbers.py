@@ -300,7 +300,7 @@ def test_a_method_with_and_without_a_backbone_keeps_both_rows() -> None:
     assert sorted(rows, key=len) == [{("knn", 0.4)}, {("knn", 0.9), ("lora", 0.8)}]
 
 
-def test_curves_during_training_are_those_of_the_panels_backbone() -> None:
+def test_curves_during_training_are_those_of_their_backbone() -> None:
     def with_curve(backbone: str, value: float, **changes: Any) -> Record:
         points = tuple(CurvePoint(step, float(step), None, 0.5, value) for step in (1, 2))
         return make_record("lora", backbone=backbone, curve=points, **changes)
@@ -308,8 +308,8 @@ def test_curves_during_training_are_those_of_the_panels_backbone() -> None:
     shared = with_curve("c", 0.3)
     shared = dataclasses.replace(shared, provenance=dataclasses.replace(shared.provenance, cells_at_a_time=4))
     found = data_of(page_html([with_curve("a", 0.1), with_curve("b", 0.2), shared]))["panels"]
-    curves = {panel["title"].split(" · ")[1]: [curve["validation"] for curve in panel["anytime"]] for panel in found}
-    assert curves == {"a": [[0.1, 0.1]], "b": [[0.2, 0.2]], "c": []}
+    curves = {curve["line"]: curve["validation"] for panel in found for curve in panel["anytime"]}
+    assert curves == {"lora · a": [0.1, 0.1], "lora · b": [0.2, 0.2]}
 
 
 # ---- intervals and p-values

@@ -118,6 +118,6 @@ def test_a_backbone_is_loaded_while_the_data_are_read_and_its_faults_are_still_s
     with LocalWorkers("cpu", None) as workers:
         workers.preload(damaged)
         workers.preload(tiny)
-        first, *others = workers.refusals([damaged, tiny])
-    assert "The configuration and the weights are of different models" in first
-    assert others == []
+        refusals = workers.refusals([damaged, tiny])
+    assert list(refusals) == [damaged.fingerprint]
+    assert "The configuration and the weights are of different models" in refusals[damaged.fingerprint]

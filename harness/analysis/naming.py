@@ -7,15 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.records import MAX_LABEL, Cell, configuration_names, storable
+from harness.records import MAX_LABEL, BackboneKey, Cell, configuration_names, short_backbones
 from harness.support import text
 
 _SEPARATOR = " · "
 _LEAST_ROOM = 9
 """Characters that a short name of a backbone may always take: `MiniLM-L6`."""
-
-_START = 6
-"""Characters of a fingerprint that tell two backbones of one name apart."""
 
 
 class FullName(NamedTuple):
@@ -33,10 +30,6 @@ class FullName(NamedTuple):
     settings: str
     configuration: str
     backbone_label: str | None
-
-
-_Backbone = tuple[str, str | None]
-"""A backbone's name and the fingerprint of its files."""
 
 
 def full_names(
@@ -59,14 +52,14 @@ def full_names(
         devices: see `configuration_names`.
         is_evidence: see `configuration_names`.
     """
-    by_table: defaultdict[Hashable, set[_Backbone]] = defaultdict(set)
+    by_table: defaultdict[Hashable, set[BackboneKey]] = defaultdict(set)
     for cell, table in zip(cells, tables, strict=True):
         if cell.backbone is not None:
             by_table[table].add((cell.backbone, cell.weights))
     named = configuration_names(cells, defaults, devices=devices, is_evidence=is_evidence)
     if all(len(found) < 2 for found in by_table.values()):
         return [FullName(name.label, name.settings, name.label, None) for name in named]
-    short = _short_backbones(by_table.values())
+    short = _short_names(by_table.values())
     longest = max(len(name.label) for name, cell in zip(named, cells, strict=True) if cell.backbone is not None)
     room = MAX_LABEL - len(_SEPARATOR)
     if longest + max(map(len, short.values())) > room:
@@ -86,34 +79,26 @@ def _with_backbone(label: str, settings: str, backbone: str) -> FullName:
     return FullName(f"{label}{_SEPARATOR}{backbone}", settings, label, backbone)
 
 
-def _short_backbones(by_table: Collection[set[_Backbone]]) -> dict[_Backbone, str]:
-    """Return the part of each name after its last slash, with more where that does not tell it from the others."""
-    known = sorted({backbone for found in by_table for backbone in found}, key=str)
-    named = {name: storable(text.plain(name)) for name, _ in known}
-    ends = Counter(name.rsplit("/", 1)[-1] for name in named.values())
-    short = {
-        name: end if (end := shown.rsplit("/", 1)[-1]) and ends[end] == 1 else shown for name, shown in named.items()
-    }
-    twice = {name for found in by_table for name, n in Counter(name for name, _ in found).items() if n > 1}
-    made = {
-        (name, weights): f"{short[name]} {(weights or 'unknown')[:_START]}" if name in twice else short[name]
-        for name, weights in known
-    }
-    taken: Counter[str] = Counter()
-    owners: dict[str, object] = {}
-    for backbone, shown in made.items():  # names that differ in invisible characters only, or fingerprints that start alike
-        owner = backbone if backbone[0] in twice else backbone[0]
-        if owners.setdefault(shown, owner) != owner:
-            taken[shown] += 1
-            made[backbone] = f"{shown} #{taken[shown] + 1}"
-    return made
+def _short_names(by_table: Collection[set[BackboneKey]]) -> dict[BackboneKey, str]:
+    """Return short names of backbones, of which no two of one table look alike."""
+    found = short_backbones(backbone for backbones in by_table for backbone in sorted(backbones, key=str))
+    short = {backbone: text.plain(name) for backbone, name in found.items()}
+    for backbones in by_table:
+        seen: set[str] = set()
+        for backbone in sorted(backbones, key=str):
+            name, n = short[backbone], 1
+            while short[backbone] in seen:  # no fingerprint, or names that differ in invisible characters only
+                n += 1
+                short[backbone] = f"{name} ({n})"
+            seen.add(short[backbone])
+    return short
 
 
 def abbreviated(names: Iterable[str], longest: int) -> dict[str, str]:
     """Return for each name the longest run of its parts that no other name has: `MiniLM-L6` of `all-MiniLM-L6-v2`.
 
     Args:
-        names: names whose parts are separated by hyphens, underscores, slashes or spaces.
+        names: names whose parts are separated by hyphens, underscores, slashes, colons or spaces.
         longest: maximum number of characters; a name without such a run is cut off.
     """
     names = sorted(set(names))
@@ -134,6 +119,6 @@ def abbreviated(names: Iterable[str], longest: int) -> dict[str, str]:
 
 def _runs(name: str) -> list[str]:
     """Return all runs of neighbouring parts of a name, with the separators between them."""
-    parts = re.split(r"([-_/ ])", name)
+    parts = re.split(r"([-_/ :])", name)
     words = [i for i in range(0, len(parts), 2) if parts[i]]
     return ["".join(parts[first : last + 1]) for first in words for last in words if last >= first]

@@ -77,6 +77,8 @@ class Display:
             self.data(task, next(iter(prepared.backbones.get(task.name, ())), None))
         for note in prepared.notes:
             self.say(f"Note: {note}")
+        for why in prepared.left_out:
+            self.remark(f"Left out: {why}")
         for task in prepared.tasks.values():
             if task.provenance.get("content_as_pinned") is False:
                 self.say(

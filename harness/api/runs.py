@@ -56,6 +56,8 @@ class RunResult(Results):
         n_elsewhere: cells without a record that another run on the same store was running.
         n_left: cells without a record that no run is running.
         interrupted: whether Ctrl-C ended it early, without a table and a report.
+        left_out: one message for each backbone that was asked for and could not be used; the others ran.
+        unreached: names of the backbones of which no cell has a record, for want of time.
     """
 
     store: str
@@ -65,6 +67,8 @@ class RunResult(Results):
     n_elsewhere: int = 0
     n_left: int = 0
     interrupted: bool = False
+    left_out: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
 
     @property
     def n_before(self) -> int:
@@ -275,6 +279,8 @@ def run(
         n_elsewhere=outcome.n_elsewhere,
         n_left=outcome.n_left,
         interrupted=outcome.interrupted,
+        left_out=(*prepared.left_out, *outcome.left_out),
+        unreached=outcome.unreached,
     )
 
 

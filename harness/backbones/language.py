@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -39,15 +39,24 @@ def language_model(backbone: Backbone, device: torch.device, form: Form) -> Lang
     return host if model is host.model else LanguageModel(model, host.load_seconds)
 
 
-@functools.cache
+_READ: WeakKeyDictionary[Backbone, LanguageModel] = WeakKeyDictionary()
+"""The language model of each loaded backbone on the host, once it was read."""
+
+
 def host_language_model(backbone: Backbone) -> LanguageModel:
-    """Return the language model on the host, as its files store it; read once per process.
+    """Return the language model on the host, as its files store it; read once for a loaded backbone.
 
     A causal model's transformer is the backbone's own, and only its head is read.
 
     Raises:
         UsageError: the backbone is an encoder, or its files hold no such head.
     """
+    if backbone not in _READ:
+        _READ[backbone] = _read_language_model(backbone)
+    return _READ[backbone]
+
+
+def _read_language_model(backbone: Backbone) -> LanguageModel:
     files = backbone.files
     build = language_model_class(files)
     config = backbone.pristine.config

@@ -45,6 +45,7 @@ FETCHED: Final = (
     MODULES,
     "adapter_config.json",
     "generation_config.json",
+    "README.md",
     "sentence_bert_config.json",
     "*_Pooling/config.json",
     f"{_OLD_FOLDER}/*.json",

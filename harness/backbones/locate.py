@@ -88,6 +88,11 @@ class BackboneFiles:
         """Whether the files include weights; without them cells can be planned but not run."""
         return any(self.folder.glob("*.safetensors"))
 
+    @property
+    def n_weight_bytes(self) -> int:
+        """Bytes of the files of weights; 0 where there are none."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
     def parts(self) -> dict[str, Path]:
         """Return the files that determine what the backbone computes, by their places in the usual layout."""
         return _parts(Layout(self.folder, self.pooling_file), self.name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from harness.backbones.architecture import is_encoder_alone
 from harness.backbones.decoding import GENERATION, START, settings_in
 from harness.backbones.headers import read_headers
+from harness.backbones.kept import KeptBackbones
 from harness.backbones.layout import read_object
 from harness.backbones.loading import check_behaviour, check_finite, load_weights, longest_input, read_config, skeleton
 from harness.backbones.locate import BackboneFiles
@@ -95,6 +96,12 @@ class Backbone:
     def is_bfloat16(self) -> bool:
         """Whether its file holds bfloat16 matrices; they are kept so."""
         return _is_bfloat16(self.files)
+
+    @property
+    def n_host_bytes(self) -> int:
+        """Bytes of its weights on the host; what the transformer and a language model share counts once."""
+        held = {p.data_ptr(): p.nbytes for model in (self.pristine, *self.language_models) for p in model.parameters()}
+        return sum(held.values())
 
     def form(self, precision: Literal["fp32", "bf16"], weights: Weights = "auto", *, exact: bool = False) -> Form:
         """Return how frozen weights are stored where they are used.
@@ -374,9 +381,15 @@ def without_values(build: Any, config: Any, files: BackboneFiles) -> nn.Module:
     return store_bfloat16(build.from_config(config, dtype=torch.bfloat16))
 
 
-@functools.cache
-def load_backbone(files: BackboneFiles) -> Backbone:
-    """Load a backbone with transformers; once per process.
+def _drop(backbone: Backbone) -> None:
+    """Free the resident weights of a backbone, which imports torch."""
+    from harness.backbones.residency import drop_backbone
+
+    drop_backbone(backbone)
+
+
+def _load(files: BackboneFiles) -> Backbone:
+    """Load a backbone with transformers; it stays loaded while there is room (`KeptBackbones`).
 
     Raises:
         UsageError: transformers cannot build it; its weights are not those of its architecture; or its tokenizer is
@@ -410,6 +423,9 @@ def load_backbone(files: BackboneFiles) -> Backbone:
             f"Backbone '{files.name}': config.json states no hidden_size; expected the width of its states."
         )
     return Backbone(files=files, pristine=model, tokenizer=tokenizer, hidden_size=width, load_seconds=seconds)
+
+
+load_backbone = KeptBackbones(_load, _drop)
 
 
 @functools.lru_cache(maxsize=4)

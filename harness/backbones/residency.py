@@ -110,6 +110,12 @@ def drop_resident(device: torch.device) -> None:
             gc.collect()
 
 
+def drop_backbone(backbone: Backbone) -> None:
+    """Free the resident weights of a backbone on every device."""
+    for device in [device for device, present in _RESIDENT.items() if present.backbone is backbone]:
+        drop_resident(device)
+
+
 def make_room(device: torch.device, backbone: Backbone | None = None) -> None:
     """Free an accelerator's resident weights unless they are those of `backbone`; a CPU's stay.
 

@@ -133,6 +133,10 @@ class Belief:
     Args:
         prior: points of other tasks of the kind.
         classes: number of classes of the task.
+
+    Attributes:
+        kin: methods that train inside the transformer, of which one differs less than others do; without any, those
+            that are asked about.
     """
 
     TASK = "\0yours"
@@ -142,6 +146,7 @@ class Belief:
         self._points = [point for point in prior if point.metric == "accuracy"]
         self._labels: dict[str, str] = {}
         self._curves = Curves(self._points)
+        self.kin: Sequence[Candidate] = ()
 
     def expect(
         self,
@@ -158,14 +163,18 @@ class Belief:
         """
         candidates = [*entrants, *(one.candidate for one in tried)]
         labels = [*sizes, *(one.n_train for one in tried)]
+        kin = self.kin or list({id(one): one for one in candidates if not one.is_cheap}.values())
+        most = max(labels)
         mean, covariance = self._curves.predict(
             [
                 place(n, self._classes, self.TASK, self._label(one), one.method.family)
-                for one, n in zip(candidates, labels, strict=True)
+                for one, n in zip(
+                    [*candidates, *kin, *candidates], [*labels, *[most] * (len(kin) + len(labels))], strict=True
+                )
             ]
         )
-        alike = _draws_together(np.array([not one.is_cheap for one in candidates]), labels)
-        covariance = alike @ covariance @ alike.T
+        alike = _draws_together(np.array([not one.is_cheap for one in candidates]), labels, len(kin))
+        mean, covariance = mean[: len(candidates)], alike @ covariance @ alike.T
         if not tried:
             return mean, covariance
         n = len(entrants)
@@ -233,17 +242,27 @@ _MOST_NEWTON_STEPS = 100
 _CONVERGED = 1e-9
 
 
-def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float]) -> Doubles:
-    """Return a matrix, shape (m, m), that shrinks differences between methods that train inside the transformer.
+def _draws_together(trained: npt.NDArray[np.bool_], sizes: Sequence[float], n_kin: int) -> Doubles:
+    """Return a matrix that shrinks differences between methods that train inside the transformer.
 
     The forecast expects differences as large as over all sizes and methods. With many labels, good methods differ
-    by little more than test rows and seeds do: see `SIBLINGS`.
+    by little more than test rows and seeds do: see `SIBLINGS`. Only the difference from the mean of its kin shrinks,
+    not what more labels add.
+
+    Args:
+        trained: whether each of m candidates trains inside the transformer.
+        sizes: number of labels of each.
+        n_kin: number of methods that such candidates are compared with.
+
+    Returns:
+        Shape (m, m + n_kin + m), for values of the candidates, of their kin at the largest size, and of the candidates
+        at that size.
     """
     m = len(trained)
-    with_many = trained & (np.asarray(sizes, dtype=np.float64) >= MANY_LABELS)
-    n = int(with_many.sum())
-    found = np.eye(m)
-    if n > 1:
-        among = np.outer(with_many, with_many).astype(np.float64)
-        found = np.where(among > 0, SIBLINGS * found + (1 - SIBLINGS) / n, found)
+    found = np.hstack([np.eye(m), np.zeros((m, n_kin + m))])
+    if n_kin < 2:
+        return found
+    for i in np.flatnonzero(trained & (np.asarray(sizes, dtype=np.float64) >= MANY_LABELS)):
+        found[i, m : m + n_kin] += (1 - SIBLINGS) / n_kin
+        found[i, m + n_kin + i] -= 1 - SIBLINGS
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import scipy.linalg
 
 from harness.choose.candidates import Belief, Candidate
 from harness.choose.prediction_cost import rule_out_slow
@@ -95,6 +96,9 @@ class Search:
     pace: float = _FIRST_PACE
     tries_settings: bool = False
     most_milliseconds: float | None = None
+
+    def __post_init__(self) -> None:
+        self.belief.kin = [candidate for candidate in self.entrants if not candidate.is_cheap]
 
     def now(self) -> float:
         """Return the time on the clock of the runs, in seconds."""
@@ -319,10 +323,9 @@ class Rivals:
         at = np.asarray(raced)
         across = self.covariance[:, at]
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
-        gain = across @ np.linalg.solve(seen, across.T)  # covariance of the posterior means
-        values, vectors = np.linalg.eigh((gain + gain.T) / 2)
-        root = vectors * np.sqrt(np.clip(values, 0.0, None))
-        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(values)))
+        # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
+        root = scipy.linalg.solve_triangular(scipy.linalg.cholesky(seen, lower=True), across.T, lower=True).T
+        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(at)))
         draws = np.concatenate([draws, -draws])  # equal candidates gain nothing by the luck of the draws
         return float((self.mean + draws @ root.T).max(axis=1).mean())
 

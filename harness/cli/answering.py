@@ -12,6 +12,7 @@ from harness.cli.options import (
     DeviceOption,
     JsonOption,
     KindOption,
+    LabelOption,
     MaxLengthOption,
     MethodsOption,
     MetricOption,
@@ -20,6 +21,7 @@ from harness.cli.options import (
     StoreOption,
     StrictOption,
     TestOption,
+    TextOption,
 )
 from harness.cli.streams import ASK, INSPECT, USE
 from harness.support import DEFAULT_STORE
@@ -29,6 +31,8 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command("advise", rich_help_panel=ASK)(_advise)
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
+    app.command("rank-backbones", rich_help_panel=ASK)(_rank_backbones)
+    app.command("replay", rich_help_panel=ASK)(_replay)
     app.command("choose", rich_help_panel=USE)(_choose)
     app.command("predict", rich_help_panel=USE)(_predict)
     app.command("probe", rich_help_panel=INSPECT)(_probe)
@@ -51,6 +55,10 @@ def _advise(
     predict_milliseconds: Annotated[float | None, typer.Option(help="Longest time to predict one text.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Score to reach as cheaply as possible.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Use only records of this backbone.")] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Compare these backbones, separated by commas, also published ones; or: all known."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
     task: Annotated[str | None, typer.Option(help="Advise on this task, which has records.")] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -71,15 +79,83 @@ def _validate_advice(
     kind: KindOption = "classification",
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
+    encoders: Annotated[
+        bool,
+        typer.Option("--encoders", help="Validate expected scores of encoders against published results instead."),
+    ] = False,
+    published: Annotated[
+        Path | None, typer.Option(help="With --encoders: a table of MTEB's results instead of the package's.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the quality of the advice on tasks with records.
 
     Each task is left out in turn, and the advice for it comes from the records of the others.
     """
-    from harness.cli.advise import validate_command
+    from harness.cli.advise import validate_command, validate_encoders_command
 
-    validate_command(kind, store, reference=reference, as_json=as_json)
+    if encoders or published is not None:
+        validate_encoders_command(published, as_json=as_json)
+    else:
+        validate_command(kind, store, reference=reference, as_json=as_json)
+
+
+def _rank_backbones(
+    backbones: Annotated[
+        str, typer.Option(help="Candidates: hub ids, local folders, or shapes such as bert-base-like: a,b,c")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL or Parquet file.")
+    ] = None,
+    text: TextOption = "text",
+    label: LabelOption = "label",
+    task: Annotated[str | None, typer.Option(help="A task of a shipped suite, instead of --data: sst2")] = None,
+    n_train: Annotated[
+        int | None,
+        typer.Option("--n-train", help="Labels of the fine-tuning to forecast. Default: all training rows."),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="Labelled rows to encode, at most 1,000. Default: 256.")] = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
+    device: DeviceOption = "auto",
+    mirror: MirrorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank backbones for a task before fine-tuning any.
+
+    A few hundred labelled texts are encoded with each. The exit code is 1 if no backbone can be ranked.
+    """
+    asked = dict(locals())
+    from harness.cli.rank_backbones import rank_backbones_command
+
+    raise typer.Exit(rank_backbones_command(**asked))
+
+
+def _replay(
+    grids: Annotated[
+        str | None,
+        typer.Option(help="Grids as TASK:LABELS, with commas between them, or `all`; default: eight reference grids."),
+    ] = None,
+    within: Annotated[
+        str, typer.Option(help="Times of a search: shares of the time of all fits together, or durations: 5%,10%,30s.")
+    ] = "5%,10%",
+    seeds: Annotated[int, typer.Option(help="Number of splits of each grid.")] = 20,
+    searchers: Annotated[
+        str | None, typer.Option(help="Searchers to compare: choose, random, asha, tpe, ...; default: all.")
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="A store, a file of records or a folder of them; default: the reference results.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare `choose` with other searches on recorded grids.
+
+    Nothing is fitted. Recorded fits take their recorded seconds on a simulated clock.
+    """
+    asked = dict(locals())
+    from harness.cli.replay import replay_command
+
+    replay_command(**asked)
 
 
 def _choose(
@@ -103,6 +179,9 @@ def _choose(
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
+    settings: Annotated[
+        bool, typer.Option("--settings/--no-settings", help="Whether to try other settings of the best method.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.

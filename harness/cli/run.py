@@ -53,8 +53,13 @@ def run_command(store: str, within: str | None, *, show: bool = False, as_json: 
     if result.n_failed:
         why = f"{text.counted(result.n_failed, 'cell')} failed; the report says why. --retry-failed runs "
         say(f"{why}{'it' if result.n_failed == 1 else 'them'} again.", style="red")
-        return 1
-    return 0
+    if result.left_out:
+        were = "was" if len(result.left_out) == 1 else "were"
+        say(
+            f"{text.counted(len(result.left_out), 'backbone')} {were} left out; the messages above say why.",
+            style="red",
+        )
+    return 1 if result.n_failed or result.left_out else 0
 
 
 def _show(result: RunResult, within: str | None, next_command: str | None, console: Console) -> None:
@@ -68,7 +73,11 @@ def _show(result: RunResult, within: str | None, next_command: str | None, conso
     before = f", {result.n_before:,} {'was' if result.n_before == 1 else 'were'} there already" * bool(result.n_before)
     say(f"{text.counted(result.n_run, 'cell')} run{before}. Records: {result.store}")
     if result.n_left:
-        say(f"{text.counted(result.n_left, 'cell')} did not fit into {within}. The same command resumes with the rest.")
+        none_of = f", among them all on {', '.join(result.unreached)}" if result.unreached else ""
+        say(
+            f"{text.counted(result.n_left, 'cell')} did not fit into {within}{none_of}. The same command resumes with "
+            "the rest."
+        )
     if result.n_elsewhere:
         elsewhere = text.counted(result.n_elsewhere, "cell")
         say(f"Another run on this store is running {elsewhere}. Repeat the command later to see the results.")
@@ -87,7 +96,14 @@ def _next_command(result: RunResult, asked: dict[str, Any]) -> str | None:
     if asked.get("data") is None:
         return "harness choose --data YOUR.csv --text COLUMN --label COLUMN --within 10m --save model"
     options: list[tuple[str, str | None]] = [("data", None), ("text", None), ("label", None)]
-    options += [("test", None), ("metric", None), ("max_length", None), ("backbone", None), ("device", "auto")]
+    options += [
+        ("test", None),
+        ("metric", None),
+        ("max_length", None),
+        ("backbone", None),
+        ("backbones", None),
+        ("device", "auto"),
+    ]
     words = ["harness", "choose"]
     for name, default in options:
         value = asked.get(name)
@@ -115,6 +131,8 @@ def _summary(result: RunResult, next_command: str | None) -> dict[str, Any]:
             **{"total": result.n_cells, "run": result.n_run, "before": result.n_before, "failed": result.n_failed},
             **{"left": result.n_left, "elsewhere": result.n_elsewhere, "disturbed": len(result.disturbed)},
         },
+        "left_out": result.left_out,
+        "unreached": result.unreached,
         "answer": result.answer,
         "busy": result.busy,
         "next": next_command,

@@ -1,6 +1,7 @@
 from .calibration import Probed as Probed
 from .calibration import keep as keep
 from .calibration import probes as probes
+from .closed_form import amount as amount
 from .estimate import BASES as BASES
 from .estimate import FIXED_SECONDS as FIXED_SECONDS
 from .estimate import LIGHT_STEP_SECONDS as LIGHT_STEP_SECONDS

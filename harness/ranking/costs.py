@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from harness.backbones import BackboneFiles
-from harness.cost import Estimator, read_shape
-from harness.data import Size
+from harness.cost import Estimator, amount, read_shape
 from harness.measure import Device
 from harness.methods import parse_methods
-from harness.planning import PlannedCell, plan_cells
-from harness.records import Budget
+from harness.planning import PlannedCell
+from harness.records import Budget, Cell
 from harness.tasks import Task
 
 
@@ -20,24 +18,20 @@ class Planned:
     """Planned cost of full fine-tuning with the method's defaults.
 
     Attributes:
-        seconds: training time.
-        peak_bytes: memory that it needs, with the weights.
         flops: operations of training.
         encode_flops: operations of encoding the rows of the ranking, by the same arithmetic.
+        peak_bytes: memory of training, with the weights.
         unsupported: why the method cannot serve the task or the backbone; None if it can.
     """
 
-    seconds: float
-    peak_bytes: float
     flops: float
     encode_flops: float
+    peak_bytes: float
     unsupported: str | None = None
 
 
-def plan_full(
-    task: Task, files: BackboneFiles, device: Device, n_train: int, n_rows: int, encode_seconds: float | None
-) -> Planned:
-    """Return the planned cost of fine-tuning on `n_train` labels.
+def plan_full(task: Task, files: BackboneFiles, device: Device, n_train: int, n_rows: int) -> Planned:
+    """Return the planned cost of fine-tuning on `n_train` labels, by arithmetic.
 
     Args:
         task: the task.
@@ -45,33 +39,34 @@ def plan_full(
         device: where it would run.
         n_train: labels; there may be more than the task has rows.
         n_rows: rows that the ranking encodes.
-        encode_seconds: seconds in which they were encoded, from which the device's speed follows; None assumes a
-            typical speed.
     """
-    estimator = Estimator({task.name: task}, {task.name: files}, device)
-    full, probe = (
-        _cell(task, files, device, method, labels) for method, labels in (("full", n_train), ("linear-probe", n_rows))
-    )
-    work, encoding = estimator.amount(full), estimator.amount(probe)
-    seconds = estimator.estimate(full).train_seconds
-    if encode_seconds and encoding.train_flops:
-        seconds = encode_seconds * work.train_flops / encoding.train_flops
-    return Planned(seconds, work.peak_bytes, work.train_flops, encoding.train_flops, full.unsupported)
+    full, probe = _cell(task, files, device, "full", n_train), _cell(task, files, device, "linear-probe", n_rows)
+    work = amount(full, task, files, device)
+    return Planned(work.train_flops, amount(probe, task, files, device).train_flops, work.peak_bytes, full.unsupported)
+
+
+def usual_flops_per_second(device: Device) -> float:
+    """Return the typical speed of such a device, for where nothing was measured."""
+    return Estimator({}, {}, device).flops_per_second()
 
 
 def _cell(task: Task, files: BackboneFiles, device: Device, method: str, n_train: int) -> PlannedCell:
-    """Return a cell of a method; its size may be larger than the pool, since nothing runs it."""
-    within = max(task.n_strata, min(n_train, len(task.train_labels)))
-    planned = plan_cells(
-        tasks=[task],
-        backbones={task.name: files},
-        methods=parse_methods([method]),
-        sizes=[Size(within)],
-        seeds=[0],
-        budgets=[Budget()],
-        device=device.kind,
-    )[0]
-    return dataclasses.replace(planned, cell=dataclasses.replace(planned.cell, n_train=n_train))
+    """Return a cell of a method, for its arithmetic alone; its size may be larger than the pool."""
+    made = parse_methods([method])[0]
+    cell = Cell(
+        task=task.name,
+        data=task.data,
+        backbone=files.name,
+        weights=files.fingerprint,
+        method=made.name,
+        version=made.version_on(files, task.kind.form),
+        config=made.config(),
+        n_train=n_train,
+        draw="stratified",
+        budget=Budget(),
+        seed=0,
+    )
+    return PlannedCell(cell, made, made.why_not(task, files, device.kind))
 
 
 def block_parameters(files: BackboneFiles) -> float | None:

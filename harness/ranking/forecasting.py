@@ -203,9 +203,7 @@ def read_points(text: str) -> list[Point]:
         Point(
             task=row["task"],
             backbone=row["backbone"],
-            signals=Signals(
-                int(row["n_rows"]), int(row["n_classes"]), **{name: float(row[name]) for name in _SIGNALS}
-            ),
+            signals=Signals(int(row["n_rows"]), int(row["n_classes"]), **{name: float(row[name]) for name in _SIGNALS}),
             block_parameters=float(row["block_parameters"]),
             is_causal=row["is_causal"] == "yes",
             n_train=int(row["n_train"]),

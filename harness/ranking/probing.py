@@ -33,7 +33,9 @@ class ProbeScore:
     n_rows: int
 
 
-def probe(features: Floats, labels: Ints, n_folds: int = N_FOLDS, inverse_penalty: float = INVERSE_PENALTY) -> ProbeScore:
+def probe(
+    features: Floats, labels: Ints, n_folds: int = N_FOLDS, inverse_penalty: float = INVERSE_PENALTY
+) -> ProbeScore:
     """Return the out-of-fold score of scikit-learn's logistic regression.
 
     Folds are the protocol's: the rows of each class go to the folds in turn. Classes with a single row are never held
@@ -70,9 +72,7 @@ def probe(features: Floats, labels: Ints, n_folds: int = N_FOLDS, inverse_penalt
         chances = model.predict_proba(reduced[outside])
         predicted[outside] = model.classes_[chances.argmax(axis=1)]
         place = np.minimum(np.searchsorted(model.classes_, labels[outside]), len(model.classes_) - 1)
-        right = np.where(
-            model.classes_[place] == labels[outside], chances[np.arange(len(outside)), place], 0.0
-        )
+        right = np.where(model.classes_[place] == labels[outside], chances[np.arange(len(outside)), place], 0.0)
         losses.append(-np.log(np.clip(right, 1e-7, 1.0)))
     held = predicted >= 0
     return ProbeScore(

@@ -30,17 +30,17 @@ def log_me(features: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Returns:
         The mean over the classes that occur, in nats per row. Higher is better; it can have any sign.
     """
-    matrix, classes, _ = _checked(features, labels)
-    n_rows, width = matrix.shape
+    matrix, classes = _checked(features, labels)
+    n_rows = len(matrix)
     left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
     found = []
     for value in np.unique(classes):
         target = (classes == value).astype(np.float64)
-        found.append(_log_evidence(singular**2, left.T @ target, float(target @ target), n_rows, width))
+        found.append(_log_evidence(singular**2, left.T @ target, float(target @ target), n_rows))
     return float(np.mean(found))
 
 
-def _log_evidence(strengths: Doubles, projected: Doubles, squared: float, n_rows: int, width: int) -> float:
+def _log_evidence(strengths: Doubles, projected: Doubles, squared: float, n_rows: int) -> float:
     """Return the largest log evidence per row of one regression.
 
     Args:
@@ -48,7 +48,6 @@ def _log_evidence(strengths: Doubles, projected: Doubles, squared: float, n_rows
         projected: the target in the basis of the left singular vectors.
         squared: sum of the target's squares.
         n_rows: number of rows.
-        width: number of columns of the features.
     """
     energies = projected**2
     outside = max(0.0, squared - float(energies.sum()))
@@ -98,15 +97,14 @@ def h_score(features: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """
     from sklearn.covariance import ledoit_wolf_shrinkage
 
-    matrix, classes, n_classes = _checked(features, labels)
+    matrix, classes = _checked(features, labels)
     n_rows, width = matrix.shape
     centred = matrix - matrix.mean(axis=0)
     total = float((centred**2).sum()) / n_rows
     if total == 0.0:
         return 0.0
     shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True)) if width > 1 else 0.0
-    left, singular, right = np.linalg.svd(centred, full_matrices=False)
-    del left
+    _, singular, right = np.linalg.svd(centred, full_matrices=False)
     values, inverse = np.unique(classes, return_inverse=True)
     counts = np.bincount(inverse)
     means = np.stack([centred[inverse == place].mean(axis=0) for place in range(len(values))])
@@ -118,18 +116,19 @@ def h_score(features: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return float((1.0 - shrinkage) * (between / shrunk[kept]).sum())
 
 
-def _checked(features: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Doubles, npt.NDArray[np.int64], int]:
-    """Return features and labels as arrays, and the number of classes that occur.
+def _checked(features: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Doubles, npt.NDArray[np.int64]]:
+    """Return features and labels as arrays.
 
     Raises:
         ValueError: shapes that do not go together, numbers that are not finite, or a single class.
     """
     matrix, classes = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if matrix.ndim != 2 or classes.shape != matrix.shape[:1] or matrix.size == 0:
-        raise ValueError(f"features of shape {matrix.shape} and labels of shape {classes.shape}; expected (n, d), (n,).")
+        raise ValueError(
+            f"features of shape {matrix.shape} and labels of shape {classes.shape}; expected (n, d), (n,)."
+        )
     if not np.isfinite(matrix).all():
         raise ValueError("features with NaN or infinite values; expected finite numbers.")
-    n_classes = len(np.unique(classes))
-    if n_classes < 2:
+    if len(np.unique(classes)) < 2:
         raise ValueError("labels of a single class; expected at least two.")
-    return matrix, classes, n_classes
+    return matrix, classes

@@ -1,3 +1,7 @@
+from .audits import AuditedDefault as AuditedDefault
+from .audits import audited_defaults as audited_defaults
+from .audits import points_behind as points_behind
+from .audits import write_audits as write_audits
 from .budgets import parse_bytes as parse_bytes
 from .canonical import canonical_of as canonical_of
 from .canonical import encode as encode
@@ -21,12 +25,12 @@ from .jsonl import read_jsonl as read_jsonl
 from .jsonl import read_numbered as read_numbered
 from .jsonl import sentence_of as sentence_of
 from .jsonl import write_jsonl as write_jsonl
+from .labels import MAX_LABEL as MAX_LABEL
 from .labels import BackboneKey as BackboneKey
 from .labels import ConfigurationName as ConfigurationName
 from .labels import canonical_text as canonical_text
 from .labels import configuration_in_full as configuration_in_full
 from .labels import configuration_label as configuration_label
-from .labels import MAX_LABEL as MAX_LABEL
 from .labels import configuration_names as configuration_names
 from .labels import short_backbones as short_backbones
 from .labels import storable as storable

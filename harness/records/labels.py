@@ -207,7 +207,9 @@ def _named(
         settings[key] = storable(_joined({name: one.flat[name] for name in sorted(told | differing)}))
     # Names with more values tell more; the version comes first, because nothing else tells it.
     order = sorted(n_values, key=lambda name: (name != "version", -n_values[name], name))
-    if not all(_short(method, told, order, limit).is_in_full for told in asked.values()):  # one style for all of a method
+    if not all(
+        _short(method, told, order, limit).is_in_full for told in asked.values()
+    ):  # one style for all of a method
         asked = {key: _abbreviated(told) for key, told in asked.items()}
         order = [_abbreviation(name) for name in order]
     labels: dict[tuple[str, ...], str] = {}

@@ -1,5 +1,5 @@
-from .grids import Configuration as Configuration
-from .grids import Grid as Grid
-from .grids import find_grids as find_grids
-from .runs import RecordedRuns as RecordedRuns
-from .runs import Split as Split
+from .replaying import DEFAULT_GRIDS as DEFAULT_GRIDS
+from .replaying import SEARCHERS as SEARCHERS
+from .replaying import Allowance as Allowance
+from .replaying import Replayed as Replayed
+from .replaying import replay_searches as replay_searches

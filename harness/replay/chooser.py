@@ -10,13 +10,13 @@ from harness.records import Record
 from harness.replay.searchers import Play, candidate_of
 from harness.support import HarnessError
 
-_GRACE = 0.0
-
 
 def choose(play: Play) -> Record | None:
     """Search as `harness choose` does, with its stages and rules, on the recorded runs."""
-    entrants = [candidate_of(one) for one in play.configurations]
-    search = Search(play.runs, play.runs.task, play.runs.folds, entrants, play.belief, play.within, None, lambda _: None)
+    entrants = [candidate_of(play.runs, one) for one in play.configurations]
+    search = Search(
+        play.runs, play.runs.task, play.runs.folds, entrants, play.belief, play.within, None, lambda _: None
+    )
     with tempfile.TemporaryDirectory() as aside:
         try:
             record, _, _ = search_within(search, Path(aside) / "aside", Path(aside) / "model", play.within)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -71,11 +72,16 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class MeanCost:
-    """Seconds of a fit at the recorded size: encoding, tuning and fitting, and predicting one row."""
+class Seconds:
+    """Seconds of a whole fit at the recorded size, less what disturbed the machine.
+
+    Attributes:
+        encode: encoding the training rows.
+        fit: tuning and fitting.
+        predict: predicting one row.
+    """
 
     encode: float
-    tune: float
     fit: float
     predict: float
 
@@ -90,6 +96,7 @@ class Configuration:
         fits: whole fits, one for each recorded seed.
         cut: fits that a budget of epochs cut short.
         smaller: whole fits to fewer labels of the same task on the same machine, by the number of labels.
+        seconds: seconds of a whole fit.
     """
 
     method: Method
@@ -97,6 +104,7 @@ class Configuration:
     fits: tuple[Fit, ...]
     cut: tuple[Fit, ...] = ()
     smaller: dict[int, tuple[Fit, ...]] = field(default_factory=dict)
+    seconds: Seconds = field(default_factory=lambda: Seconds(0.0, 0.0, 0.0))
 
     @property
     def cell(self) -> Cell:
@@ -107,19 +115,6 @@ class Configuration:
     def steps(self) -> int:
         """Number of steps of a whole fit; 0 where it takes none."""
         return self.method.workload(self.cell.n_train, Budget(), _BLOCKS).steps
-
-    @cached_property
-    def mean_cost(self) -> MeanCost:
-        """Seconds of a whole fit, by the mean over its recorded seeds."""
-        costs = [fit.record.cost for fit in self.fits]
-        n_rows = max(1, len(self.fits[0].predicted))
-        return MeanCost(
-            *(
-                float(np.mean([getattr(cost, f"{part}_seconds") or 0.0 for cost in costs]))
-                for part in ("encode", "tune", "fit")
-            ),
-            float(np.mean([cost.predict_seconds or 0.0 for cost in costs])) / n_rows,
-        )
 
     @cached_property
     def flops_per_text(self) -> float:
@@ -172,6 +167,11 @@ class Grid:
     def name(self) -> str:
         """Task and size: `sst2 x 256`."""
         return f"{self.task} x {self.n_train}"
+
+    @property
+    def key(self) -> str:
+        """The name for `--grids`: `sst2:256`."""
+        return f"{self.task}:{self.n_train}"
 
     @property
     def n_rows(self) -> int:
@@ -257,7 +257,10 @@ def make_grid(members: Sequence[Record], n_train: int, least_configurations: int
     name = f"{members[0].cell.task} at {n_train} labels"
     if not here:
         raise UsageError(f"The records of {name} hold no predicted classes, which a replay needs for each test row.")
-    rows = max({r.predictions.rows for r in here if r.predictions}, key=[r.predictions.rows for r in here if r.predictions].count)
+    rows = max(
+        {r.predictions.rows for r in here if r.predictions},
+        key=[r.predictions.rows for r in here if r.predictions].count,
+    )
     same = [r for r in scored if r.predictions is not None and r.predictions.rows == rows]
     by_configuration: defaultdict[str, list[Record]] = defaultdict(list)
     for record in same:
@@ -274,6 +277,7 @@ def make_grid(members: Sequence[Record], n_train: int, least_configurations: int
         label = label_of(type(method), method.config())
         if several and cell.backbone is not None:
             label = f"{label} on {cell.backbone.rpartition('/')[2]}"
+        own_method = [r for r in scored if r.cell.method == cell.method and r.cell.weights == cell.weights]
         found.append(
             Configuration(
                 method,
@@ -281,6 +285,7 @@ def make_grid(members: Sequence[Record], n_train: int, least_configurations: int
                 whole,
                 _fits(r for r in own if r.cell.n_train == n_train and r.cell.budget.epochs is not None),
                 {n: _fits(r for r in own if r.cell.n_train == n and r.cell.budget == _whole(r)) for n in sizes},
+                _seconds(whole, own_method),
             )
         )
     if len(found) < least_configurations:
@@ -316,6 +321,38 @@ def _is_known(record: Record) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _seconds(fits: Sequence[Fit], like: Sequence[Record]) -> Seconds:
+    """Return the seconds of a configuration's whole fit.
+
+    Some recorded fits were disturbed by other work and took many times as long. So an operation takes the median over
+    all fits of the method to the task on the machine, at any size and setting. Where operations were not counted, the
+    median over the configuration's own seeds counts.
+
+    Args:
+        fits: the configuration's fits.
+        like: records of its method.
+    """
+    costs = [fit.record.cost for fit in fits]
+    fit = median((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0) for cost in costs)
+    encode = median(cost.encode_seconds or 0.0 for cost in costs)
+    predict = median((r.cost.predict_seconds or 0.0) / max(1, r.score.n_test) for r in like if r.score is not None)
+    flops = costs[0].train_flops or 0.0
+    rates = [
+        (r.cost.train_seconds or 0.0) / r.cost.train_flops for r in like if r.cost.train_flops and _steps_inside(r)
+    ]
+    if flops and rates:
+        total = flops * median(rates)
+        share = total / max(1e-9, fit + encode)
+        fit, encode = fit * share, encode * share
+    elif encode and flops:
+        encode = flops * median((r.cost.encode_seconds or 0.0) / r.cost.train_flops for r in like if r.cost.train_flops)
+    return Seconds(encode, fit, predict)
+
+
+def _steps_inside(record: Record) -> bool:
+    return record.facts.role == "fine-tuning"
 
 
 def _key(record: Record) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.backbones import BackboneFiles
 from harness.choose import n_folds
-from harness.cost import FIXED_SECONDS, LIGHT_STEP_SECONDS, Estimate
+from harness.cost import LIGHT_STEP_SECONDS, Estimate
 from harness.data import DataSource, TaskSpec
 from harness.methods import Method
 from harness.metrics import metrics
@@ -78,8 +78,9 @@ class RecordedRuns:
 
     A fit to a fold and a fit to all rows both have the predictions of the recorded size. Its seconds are the recorded
     ones, scaled by steps (by rows where it takes none). Frozen features are paid once. A fit that a budget cuts short
-    has the predictions of the longest recorded fit that was cut at least as much. A fit to fewer labels has those of the
-    largest recorded size below. Without such records, the fit is made worse (`worsened`).
+    has the predictions of the longest recorded fit that was cut at least as much. Without one, the most frequent class
+    takes the place of as large a share of predictions as of the steps. A fit to fewer labels lies between the recorded
+    sizes.
 
     Args:
         split: the rows to validate on and to test on, and the drawn seeds.
@@ -101,7 +102,9 @@ class RecordedRuns:
             _task(self.grid, f"{self.grid.task}-validation-{k}", n_fold, self.grid.target[rows])
             for k, rows in enumerate(split.folds)
         ]
-        self._by_key = {_key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations}
+        self._by_key = {
+            _key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations
+        }
         self._encoded: dict[tuple[object, ...], int] = {}
         self._rates: list[float] = []
         self._measured: dict[str, tuple[int, float, float]] = {}
@@ -144,11 +147,8 @@ class RecordedRuns:
         return PlannedCell(cell, method, missing if found is None else None)
 
     def _find(self, method: Method, files: BackboneFiles | None) -> Configuration | None:
-        weights = None if files is None else files.fingerprint
-        found = self._by_key.get(_key_of(method.name, method.config(), weights))
-        if found is None and weights is None:  # a grid with one backbone
-            found = next((one for one in self.configurations if one.method == method), None)
-        return found
+        weights = files.fingerprint if files is not None and method.serves else None
+        return self._by_key.get(_key_of(method.name, method.config(), weights))
 
     def configuration(self, planned: PlannedCell) -> Configuration | None:
         """Return the recorded configuration of a cell; None where it was not recorded."""
@@ -170,12 +170,12 @@ class RecordedRuns:
             known, train, rest = self._measured[found.label]
             train *= steps_share(found, n) / max(1e-9, steps_share(found, known))
         elif found.cell.backbone is None:
-            train, rest = found.method.fits_per_cell * n / _ASSUMED_ROWS_PER_SECOND, FIXED_SECONDS
+            train, rest = found.method.fits_per_cell * n / _ASSUMED_ROWS_PER_SECOND, 0.0
         else:
             rate = self._flops_per_second(record)
             share = steps_share(found, n) if found.trains_inside else n / max(1, found.cell.n_train)
             train = share * (record.cost.train_flops or 0.0) / rate + self.light_seconds(planned)
-            rest = FIXED_SECONDS + found.flops_per_text * len(self.split.folds[0]) / rate
+            rest = found.flops_per_text * len(self.split.folds[0]) / rate
         limit = planned.cell.budget.train_seconds
         if limit is not None:
             train = min(train, limit)
@@ -231,12 +231,31 @@ class RecordedRuns:
         """Return the score of the model of a record of `run` on the test rows; for the judge, not for a search."""
         return self.grid.score(self._models[record.attempt - 1], self.split.test)
 
+    def label_of(self, record: Record) -> str:
+        """Return the label of the configuration of a record of `run`."""
+        return self._by_key[_key_of(record.cell.method, record.cell.config, record.cell.weights)].label
+
+    def files_of(self, configuration: Configuration) -> BackboneFiles | None:
+        """Return a stand-in for the files of a configuration's backbone: its name and fingerprint, and no folder."""
+        cell = configuration.cell
+        if cell.backbone is None or cell.weights is None:
+            return None
+        return BackboneFiles(
+            name=cell.backbone,
+            folder=Path("recorded"),
+            fingerprint=cell.weights,
+            architecture="encoder",
+            pooling="mean",
+            revision=None,
+            origin="local folder",
+        )
+
     def _cost(self, found: Configuration, planned: PlannedCell, n_read: int) -> tuple[Cost, float, float]:
-        """Return the cost of a fit, the seconds that it takes now, and the share of its steps that its budget allows."""
+        """Return the cost of a fit, the seconds that it takes now, and the share of its steps that a budget allows."""
         cost, n, recorded = found.fits[0].record.cost, planned.cell.n_train, max(1, found.cell.n_train)
-        mean = found.mean_cost
+        mean = found.seconds
         encode = mean.encode * n / recorded
-        fit = (mean.tune + mean.fit) * steps_share(found, n)
+        fit = mean.fit * steps_share(found, n)
         share, budget = 1.0, planned.cell.budget
         if budget.train_seconds is not None and found.trains_inside and encode + fit > budget.train_seconds:
             share = max(0.0, budget.train_seconds - encode) / max(fit, 1e-9)
@@ -248,7 +267,7 @@ class RecordedRuns:
         spent = encode + fit + predict
         if found.features is not None:
             unread = max(0, n + n_read - self._encoded.get(found.features, 0))
-            reading = min(one.mean_cost.predict for one in self.configurations if one.features == found.features)
+            reading = min(one.seconds.predict for one in self.configurations if one.features == found.features)
             spent = unread * mean.encode / recorded + fit + (mean.predict - reading) * n_read
         found_cost = dataclasses.replace(
             cost,
@@ -279,11 +298,7 @@ class RecordedRuns:
     def _predicted(self, found: Configuration, k: int, rows_share: float, steps: float) -> Ints:
         """Return the predictions of a fit for every recorded row."""
         if rows_share < _NEARLY_ALL:
-            n = max((n for n in found.smaller if n <= rows_share * self.grid.n_train), default=None)
-            if n is None:
-                predicted = self._worsened(self.split.draw(found, found.fits, k).predicted, rows_share, found)
-            else:
-                predicted = self.split.draw(found, found.smaller[n], k).predicted
+            predicted = self._of_fewer_rows(found, k, rows_share * self.grid.n_train)
             return self._worsened(predicted, steps, found) if steps < _NEARLY_ALL else predicted
         if steps < _NEARLY_ALL:
             known = sorted({fit.share for fit in found.cut if fit.share <= steps + 1e-9})
@@ -292,6 +307,25 @@ class RecordedRuns:
                 return self.split.draw(found, cut, k).predicted
             return self._worsened(self.split.draw(found, found.fits, k).predicted, steps, found)
         return self.split.draw(found, found.fits, k).predicted
+
+    def _of_fewer_rows(self, found: Configuration, k: int, n: float) -> Ints:
+        """Return the predictions of a fit to fewer labels than were recorded.
+
+        Each row has the prediction of the recorded size above or of that below, at random, so that the score lies on a
+        line over the logarithm of the labels. Below the smallest recorded size, the line ends at the most frequent
+        class and one label per class.
+        """
+        sizes = {size: self.split.draw(found, fits, k).predicted for size, fits in found.smaller.items()}
+        sizes[self.grid.n_train] = self.split.draw(found, found.fits, k).predicted
+        above = min(size for size in sizes if size >= n - 1e-9)
+        below = max((size for size in sizes if size <= n), default=None)
+        if above == below:
+            return sizes[above]
+        worst = np.full(self.grid.n_rows, self.grid.majority)
+        start = min(self.grid.n_classes, above - 1) if below is None else below
+        share = np.log(max(n, start) / start) / np.log(above / start)
+        rng = np.random.default_rng([self.split.seed, zlib.crc32(found.label.encode())])
+        return np.where(rng.random(self.grid.n_rows) < share, sizes[above], worst if below is None else sizes[below])
 
     def _worsened(self, predicted: Ints, share: float, found: Configuration) -> Ints:
         """Return predictions of which one minus `share` are replaced by the most frequent class, drawn at random.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from harness.choose import Belief, Candidate
+from harness.planning import PlannedCell
 from harness.records import Record
 from harness.replay.grids import Configuration
 from harness.replay.runs import RecordedRuns
@@ -52,7 +53,7 @@ class Play:
 
     def expected_seconds(self, configuration: Configuration, n_train: int | None = None) -> float:
         """Return the expected seconds of a fit on the first fold."""
-        return self.runs.estimate(self.runs.plan(self.runs.folds[0], configuration.method, n_train)).seconds
+        return self.runs.estimate(self._plan(configuration, 0, n_train)).seconds
 
     def may_end(self, configuration: Configuration, n_train: int | None = None) -> bool:
         """Return whether a fit on the first fold is expected to end in time."""
@@ -60,8 +61,11 @@ class Play:
 
     def fit(self, configuration: Configuration, fold: int = 0, n_train: int | None = None) -> Record | None:
         """Return the record of a whole fit on a fold; None where the time ends before it."""
-        task = self.runs.folds[fold]
-        return self.runs.run(self.runs.plan(task, configuration.method, n_train), task, self.within)
+        return self.runs.run(self._plan(configuration, fold, n_train), self.runs.folds[fold], self.within)
+
+    def _plan(self, configuration: Configuration, fold: int, n_train: int | None) -> PlannedCell:
+        files = self.runs.files_of(configuration)
+        return self.runs.plan(self.runs.folds[fold], configuration.method, n_train, files=files)
 
 
 Searcher = Callable[[Play], "Record | None"]
@@ -120,17 +124,16 @@ class _Rungs:
         self._rows: dict[int, list[tuple[int, float]]] = {}
 
     def climb(self, i: int, rung: int) -> float | None:
-        """Return the score of a configuration on a rung once it is fitted there; None where the time does not allow it."""
+        """Return the score of a configuration on a rung once it is fitted there; None where time does not allow it."""
         play, at, one = self.play, self.rungs[rung], self.play.configurations[i]
-        found = list(self._rows.get(i, ())) if at.n_train is None and len(at.folds) > 1 or rung and at.folds != (0,) else []
+        found = list(self._rows.get(i, ())) if at.n_train is None else []
         for fold in at.folds:
-            if not play.may_end(one, at.n_train):
-                return None
-            record = play.fit(one, fold, at.n_train)
+            record = play.fit(one, fold, at.n_train) if play.may_end(one, at.n_train) else None
             if record is None or record.score is None:
                 return None
             found.append((record.score.n_test, record.score.value))
-            if i not in self.models or self.models[i][0] < rung and fold == at.folds[0]:
+            known = self.models.get(i)
+            if known is None or (known[0] < rung and fold == 0):  # the model of the first fold at the largest size
                 self.models[i] = (rung, record)
         if at.n_train is None:
             self._rows[i] = found
@@ -218,7 +221,8 @@ def always(*names: str) -> Searcher:
 
     def search(play: Play) -> Record | None:
         default = {one.label: one for one in play.configurations}
-        for name in (*names, *_FALLBACK):
+        cheapest = min(play.configurations, key=play.expected_seconds).label
+        for name in (*names, *_FALLBACK, cheapest):
             if name in default and play.may_end(default[name]):
                 record = play.fit(default[name])
                 if record is not None:
@@ -233,7 +237,7 @@ def advice(play: Play) -> Record | None:
     left = [one for one in play.configurations if play.may_end(one)]
     n = play.runs.grid.n_train
     while left:
-        mean, _ = play.belief.expect([candidate_of(one) for one in left], [n] * len(left), [])
+        mean, _ = play.belief.expect([candidate_of(play.runs, one) for one in left], [n] * len(left), [])
         best = left[int(np.argmax(mean))]
         record = play.fit(best)
         if record is not None:
@@ -242,9 +246,9 @@ def advice(play: Play) -> Record | None:
     return None
 
 
-def candidate_of(one: Configuration) -> Candidate:
+def candidate_of(runs: RecordedRuns, one: Configuration) -> Candidate:
     """Return a configuration as a candidate of `harness choose`."""
-    return Candidate(one.method, one.label, not one.trains_inside)
+    return Candidate(one.method, one.label, not one.trains_inside, files=runs.files_of(one))
 
 
 def best_rule(play: Play) -> Record | None:
@@ -261,8 +265,3 @@ BASELINES: Final[Mapping[str, Searcher]] = {
     "probe, then full": best_rule,
     "advice": advice,
 }
-
-
-def names_of(configurations: Sequence[Configuration]) -> list[str]:
-    """Return the labels of configurations."""
-    return [one.label for one in configurations]

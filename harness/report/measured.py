@@ -51,7 +51,7 @@ def compared(observations: Observations) -> list[tuple[str, list[str]]]:
         ("suites", _once(frame["suite"])),
         ("tasks", _once(frame["task"])),
         ("backbones", _once(frame["backbone"].dropna())),
-        ("methods", _once(frame["variant"])),
+        ("methods", _once(observations.columns(("configuration",))["configuration"])),
         ("training sizes", [text.size(*row) for row in sizes.itertuples(index=False, name=None)]),
         ("budgets", _once(frame["budget"])),
         ("seeds", [str(seed) for seed in sorted(set(frame["seed"]))]),

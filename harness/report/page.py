@@ -88,10 +88,11 @@ def _asset(folder: Any, name: str) -> str:
 
 def _lead(report: ReportData) -> str:
     tasks = len({panel.task for panel in report.panels})
-    methods = len(set(report.comparison["variant"]))
+    methods = len(set(report.comparison["configuration"]))
+    backbones = len({name for panel in report.panels for _, name in panel.backbones})
     n = len(report.observations.records)
-    counts = (text.counted(methods, "method"), text.counted(tasks, "task"), text.counted(n, "cell"))
-    return html.escape(" · ".join(counts))
+    counts = [(methods, "method"), (backbones, "backbone"), (tasks, "task"), (n, "cell")]
+    return html.escape(" · ".join(text.counted(count, noun) for count, noun in counts if count or noun != "backbone"))
 
 
 def _answer(panel: dict[str, Any]) -> str:

@@ -106,7 +106,7 @@ def _by_metric(frame: pd.DataFrame, rows: pd.DataFrame) -> list[Panel]:
 def _panel(frame: pd.DataFrame, rows: pd.DataFrame) -> Panel:
     first = rows.iloc[0]
     backbones = rows.loc[rows["backbone"].notna(), ["backbone", "weights"]].drop_duplicates()
-    backbone, weights = (backbones.iloc[0].tolist() if len(backbones) == 1 else (None, None))
+    backbone, weights = backbones.iloc[0].tolist() if len(backbones) == 1 else (None, None)
     same_task = frame[frame["task"] == first["task"]]
     parts = [first["task"]]
     if same_task["data"].nunique() > 1:

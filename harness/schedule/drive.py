@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -88,6 +88,8 @@ class RunOutcome:
         n_elsewhere: number of cells without a record that another run on the same store was running.
         n_left: number of cells without a record that no run is running.
         interrupted: whether the user stopped it before its end.
+        left_out: one message for each backbone that could not be loaded; its cells are no part of the counts.
+        unreached: names of the backbones of which no cell has a record.
     """
 
     ids: frozenset[str]
@@ -96,6 +98,8 @@ class RunOutcome:
     n_elsewhere: int = 0
     n_left: int = 0
     interrupted: bool = False
+    left_out: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
 
     @property
     def n_cells(self) -> int:
@@ -111,8 +115,10 @@ def run_cells(
     Stopping at any moment loses at most the running cells; another run goes on from there. The first Ctrl-C lets
     running cells finish, the second raises KeyboardInterrupt.
 
+    A backbone that cannot be loaded is left out with its cells, if there are others.
+
     Raises:
-        HarnessError: a backbone that cannot be loaded, a store that cannot be written.
+        HarnessError: no backbone can be loaded, or the store cannot be written.
     """
     policy = policy or Policy()
     device = prepared.device.name
@@ -123,10 +129,20 @@ def run_cells(
     accepted = statuses_that_end(retry_failed=policy.retry_failed)
     again = _disturbed(store, [planned.cell.id for planned in cells], device) if policy.remeasure else frozenset()
     missing = [p for p in cells if p.cell.id in again or statuses.get(p.cell.id) not in accepted]
+    try:
+        refused = _refused(workers, _backbones_of(missing), cells)
+    except BaseException:
+        workers.close()
+        raise
+    for why in refused.values():
+        listener.remark(f"Left out: {why}")
+    cells, missing = ([p for p in some if p.cell.weights not in refused] for some in (cells, missing))
     listener.begin(len(cells), len(cells) - len(missing))
     ids = [planned.cell.id for planned in cells]
+    left_out = tuple(refused.values())
     if not missing:
-        return RunOutcome(frozenset(ids), 0, _count(statuses.values(), "failed"))
+        n_failed = _count((statuses[id_] for id_ in ids if id_ in statuses), "failed")
+        return RunOutcome(frozenset(ids), 0, n_failed, left_out=left_out)
     known = [id_ for id_ in ids if statuses.get(id_) == "ok"]
     planned_by_id = {planned.cell.id: planned for planned in cells}
     estimator.add_records(store.records(ids=known, device=device), planned_by_id)
@@ -137,10 +153,6 @@ def run_cells(
         pending = Pending(missing, estimator, policy.deadline, n_at_a_time=max(1, workers.n_free))
         run = _Run(prepared, store, listener, workers, policy, claims, pending, estimator)
         try:
-            # One clear refusal before anything is trained, rather than a failed record for every cell.
-            refusals = workers.refusals(_backbones_of(missing))
-            if refusals:
-                raise UsageError("\n".join(refusals))
             run.go_on(interrupts)
         finally:
             workers.close()
@@ -155,7 +167,34 @@ def run_cells(
         n_elsewhere=n_elsewhere,
         n_left=n_without - n_elsewhere,
         interrupted=interrupts.asked and n_without > n_elsewhere,
+        left_out=left_out,
+        unreached=_unreached(cells, statuses),
     )
+
+
+def _refused(workers: Workers, backbones: Sequence[BackboneFiles], cells: Sequence[PlannedCell]) -> dict[str, str]:
+    """Return why backbones cannot be loaded, by their fingerprints: one clear refusal before anything is trained.
+
+    Raises:
+        UsageError: no cell of the grid has another backbone.
+    """
+    refused: dict[str, str] = {}
+    while backbones and (more := workers.refusals(backbones)):
+        refused |= more
+        backbones = [files for files in backbones if files.fingerprint not in refused]
+    if refused and all(planned.cell.weights in refused for planned in cells if planned.files is not None):
+        raise UsageError("\n".join(refused.values()))
+    return refused
+
+
+def _unreached(cells: Sequence[PlannedCell], statuses: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the backbones of which no cell has a record, where the grid has several."""
+    reached: dict[str, bool] = {}
+    for planned in cells:
+        if planned.backbone_label is not None:
+            has_record = reached.get(planned.backbone_label, False) or planned.cell.id in statuses
+            reached[planned.backbone_label] = has_record
+    return tuple(name for name, has_record in reached.items() if not has_record)
 
 
 class _Interrupts:

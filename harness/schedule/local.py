@@ -25,7 +25,7 @@ from harness.schedule.messages import (
     Stopped,
 )
 from harness.schedule.shares import Share, plan_shares
-from harness.schedule.slot import Limits, Slot, SlotWorkers, over_memory
+from harness.schedule.slot import Limits, Slot, SlotWorkers, best_slot, over_memory
 from harness.support import UsageError
 from harness.tasks import Task
 
@@ -257,13 +257,15 @@ class LocalWorkers(SlotWorkers):
         """Let the first worker load a backbone while the driver reads the data."""
         self._slots[0].warm_up().send(Preload(files))
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Return why backbones cannot be loaded, before anything is trained."""
-        return [why for files in backbones if (why := self._slots[0].check(files)) is not None]
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        """Return why backbones cannot be loaded, by their fingerprints; the first backbone is loaded last."""
+        checked = {files.fingerprint: self._slots[0].check(files) for files in reversed(backbones)}
+        return {files.fingerprint: why for files in backbones if (why := checked[files.fingerprint]) is not None}
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell on a free worker; `events` returns its result."""
-        next(slot for slot in self._usable() if slot.job is None).start(job, task, self._attention.look())
+        free = [slot for slot in self._usable() if slot.job is None]
+        best_slot(free, job).start(job, task, self._attention.look())
 
     def decide(self, job: Job, *, goes_on: bool) -> None:
         """Answer the event `AtRung` of a job that has rungs."""

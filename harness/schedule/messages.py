@@ -174,8 +174,8 @@ class Workers(Protocol):
     def n_running(self) -> int:
         """Number of running cells."""
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Return why backbones cannot be loaded."""
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        """Return why backbones cannot be loaded, by their fingerprints; cells run on the others only."""
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell; `events` returns its result."""

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,16 @@ class Hello:
         life: name of its process, number first; a process that is restarted has another name.
         version: version of the harness that is installed there.
         device: where it runs cells; None where the device that was asked for is not there.
-        refusals: why backbones cannot be loaded there, or why there is no device.
+        refusals: why backbones cannot be loaded there, by their fingerprints.
+        why_not: why there is no device.
         niceness: priority of its process; above 0 other processes come first, and times are longer.
     """
 
     life: str
     version: str
     device: Device | None
-    refusals: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+    why_not: str = ""
     niceness: int = 0
 
 
@@ -102,10 +104,10 @@ class CellActor:
         try:
             worker = self._thread.submit(self._start).result()
         except HarnessError as error:
-            return Hello(self._life, harness.__version__, None, (str(error),))
-        refusals = [why for files in backbones if (why := self._thread.submit(_check, files).result()) is not None]
-        niceness = self._this.nice()
-        return Hello(self._life, harness.__version__, worker.device, tuple(refusals), niceness)
+            return Hello(self._life, harness.__version__, None, why_not=str(error))
+        checked = {files.fingerprint: self._thread.submit(_check, files).result() for files in reversed(backbones)}
+        refusals = {fingerprint: why for fingerprint, why in checked.items() if why is not None}
+        return Hello(self._life, harness.__version__, worker.device, refusals, niceness=self._this.nice())
 
     def run(self, job: Job, tasks: Sequence[Any]) -> Iterator[Event | Alive]:
         """Run a cell; `tasks` holds the reference to its pickled task, which is fetched once.

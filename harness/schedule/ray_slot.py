@@ -46,7 +46,7 @@ class RaySlot(Slot):
 
     Attributes:
         is_ready: whether it has answered, has all backbones, and has not died since.
-        refusals: why it cannot load backbones that it was asked about.
+        refusals: why it cannot load backbones that it was asked about, by their fingerprints.
         asked: the backbones that it was asked about last.
     """
 
@@ -65,7 +65,7 @@ class RaySlot(Slot):
         self.place = place
         self.where = f" on node {place.address}"
         self.is_ready = False
-        self.refusals: tuple[str, ...] = ()
+        self.refusals: dict[str, str] = {}
         self.asked: Sequence[BackboneFiles] = ()
         self._ray = ray
         self._is_local = is_local
@@ -87,7 +87,7 @@ class RaySlot(Slot):
 
     def greet(self, backbones: Sequence[BackboneFiles]) -> None:
         """Ask the actor what it is and whether it can load the backbones; it is not ready before it has answered."""
-        self.is_ready, self.refusals, self._greet_at = False, (), None
+        self.is_ready, self.refusals, self._greet_at = False, {}, None
         self.asked = backbones
         self._hello = self._actor.hello.remote([_from_anywhere(files) for files in backbones])
 
@@ -131,7 +131,7 @@ class RaySlot(Slot):
         if said.version != harness.__version__:
             raise UsageError(f"it has version {said.version} of the harness, not {harness.__version__}")
         if said.device is None:
-            raise UsageError(" ".join(said.refusals))
+            raise UsageError(said.why_not)
         return said
 
     def start(self, job: Job, task: Any, now: float) -> None:

@@ -20,7 +20,7 @@ from harness.schedule.messages import Event
 from harness.schedule.ray_actor import Hello
 from harness.schedule.ray_cluster import connect, plan_places
 from harness.schedule.ray_slot import PAUSE_SECONDS, RaySlot
-from harness.schedule.slot import Limits, SlotWorkers
+from harness.schedule.slot import Limits, SlotWorkers, best_slot
 from harness.support import UsageError
 from harness.tasks import Task
 
@@ -135,10 +135,10 @@ class RayWorkers(SlotWorkers):
     def preload(self, files: BackboneFiles) -> None:
         """Do nothing: a worker on another machine loads a backbone with its first cell."""
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        """Return why backbones cannot be loaded on the nodes whose actors have started by now.
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        """Return why backbones cannot be loaded on the nodes whose actors have started by now, by their fingerprints.
 
-        Nodes that start later and cannot load them are not used.
+        Nodes that start later and cannot load them are not used. To go on with the others, call it again with these.
         """
         self._backbones = tuple(backbones)
         self._await_first()
@@ -148,7 +148,11 @@ class RayWorkers(SlotWorkers):
         while any(slot in self._slots and not (slot.is_ready or slot.refusals) for slot in self._being_checked):
             self._look(PAUSE_SECONDS)
         checked, self._being_checked = self._being_checked, []
-        return list(dict.fromkeys(why for slot in checked for why in slot.refusals))
+        refused = {
+            one.fingerprint: [s.refusals[one.fingerprint] for s in checked if one.fingerprint in s.refusals]
+            for one in backbones
+        }
+        return {fingerprint: "\n".join(dict.fromkeys(said)) for fingerprint, said in refused.items() if said}
 
     def start(self, job: Job, task: Task) -> None:
         """Run a cell on the first actor that is free; `events` returns its result."""
@@ -186,9 +190,9 @@ class RayWorkers(SlotWorkers):
                 )
 
     def _hand_out(self) -> None:
-        for slot in self._slots:
-            if self._waiting and slot.is_ready and slot.job is None:
-                slot.start(*self._waiting.popleft(), self._attention.look())
+        while self._waiting and (free := [slot for slot in self._slots if slot.is_ready and slot.job is None]):
+            job, task = self._waiting.popleft()
+            best_slot(free, job).start(job, task, self._attention.look())
 
     def _look(self, timeout: float) -> list[tuple[Job, Event]]:
         """Wait for a message, take in all that have come, and give cells to free actors."""
@@ -230,9 +234,9 @@ class RayWorkers(SlotWorkers):
         elif not hello.refusals:
             slot.is_ready = True
         elif slot in self._being_checked:
-            slot.refusals = tuple(f"{why} (Node {slot.place.address}.)" for why in hello.refusals)
+            slot.refusals = {one: f"{why} (Node {slot.place.address}.)" for one, why in hello.refusals.items()}
         else:
-            raise UsageError(" ".join(hello.refusals))
+            raise UsageError(" ".join(hello.refusals.values()))
 
     def _give_up(self, slot: RaySlot, why: str) -> None:
         self.remarks.append(f"A worker on node {slot.place.address} is not used: {why.rstrip('.')}.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from harness.measure import kills_for_memory
 from harness.running import GRACE_SECONDS, OWN_SHARE, SILENCE_SECONDS, Job, Watch
@@ -60,6 +61,9 @@ def over_memory(
     return None
 
 
+_Slot = TypeVar("_Slot", bound="Slot")
+
+
 class Slot(ABC):
     """A place for one worker.
 
@@ -68,6 +72,7 @@ class Slot(ABC):
 
     Attributes:
         job: the running cell; None where there is none.
+        backbone: fingerprint of the backbone that its last cell used; None before.
         where: words that name the worker's place after a verb.
     """
 
@@ -75,6 +80,7 @@ class Slot(ABC):
 
     def __init__(self, limits: Limits) -> None:
         self.job: Job | None = None
+        self.backbone: str | None = None
         self._limits = limits
         self._watch: Watch | None = None
         self._began_at: float | None = None
@@ -135,6 +141,7 @@ class Slot(ABC):
         """Take note of a cell that the worker is given now."""
         budget, limits = job.planned.cell.budget.train_seconds, self._limits
         self.job, self._began_at = job, None
+        self.backbone = job.planned.cell.weights or self.backbone
         self._watch = Watch(now, budget, grace=limits.grace_seconds, silence=limits.silence_seconds)
         self._kills_before = kills_for_memory() or 0
 
@@ -156,6 +163,12 @@ class Slot(ABC):
     def _over_memory(self) -> Stopped | None:
         """Return why the cell is stopped if the driver sees that it is over a limit on memory."""
         return None
+
+
+def best_slot(free: Sequence[_Slot], job: Job) -> _Slot:
+    """Return the place for a cell among free ones: one that has its backbone already, else the first."""
+    wanted = job.planned.cell.weights
+    return next((slot for slot in free if wanted is not None and slot.backbone == wanted), free[0])
 
 
 class SlotWorkers(ABC):

@@ -9,6 +9,7 @@ from .published import published_encoders as published_encoders
 from .published import published_source as published_source
 from .reading import of_suite as of_suite
 from .reading import read_source as read_source
+from .reading import reference_grids as reference_grids
 from .reading import reference_records as reference_records
 from .reading import stream_source as stream_source
 from .rows import pack as pack

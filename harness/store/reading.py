@@ -63,6 +63,12 @@ def reference_records() -> Iterator[Record]:
                 yield known
 
 
+def reference_grids() -> Iterator[Record]:
+    """Yield all reference results with their predictions, also those that chose settings and are no evidence."""
+    for _, file in _files(shipped("results/reference")):
+        yield from read_jsonl(file, checked=False)
+
+
 def _files(folder: Traversable) -> Iterator[tuple[str, Traversable]]:
     """Yield each file of records in a folder and those below, with the name of its own folder."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):

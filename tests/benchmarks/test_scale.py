@@ -57,8 +57,8 @@ class NoWork:
         self._device = device
         self._waiting: list[tuple[Job, Event]] = []
 
-    def refusals(self, backbones: Sequence[BackboneFiles]) -> list[str]:
-        return []
+    def refusals(self, backbones: Sequence[BackboneFiles]) -> dict[str, str]:
+        return {}
 
     def start(self, job: Job, task: Task) -> None:
         self._waiting += [(job, Begun(0)), (job, Done(scored(job.planned, task, self._device)))]

@@ -90,6 +90,7 @@ def _columns(columns: Any) -> str:
 
 
 _ONLY_IN_COMPARISON = {
+    "configuration": "a method with its settings, and its backbone where the panel holds several",
     "variant": "the method, with the settings that tell its configurations apart",
     "settings": "all settings that tell the configuration apart; empty where none do",
     "basis": "what the interval covers: seeds and test rows, test rows only, or seeds only",
