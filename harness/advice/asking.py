@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.advice.answer import Advice, answer_question
+from harness.advice.configured import configured_facts
 from harness.advice.on_backbones import read_backbones
 from harness.advice.own_texts import question_about
 from harness.advice.question import Question
 from harness.cost import probes
 from harness.data import UserData
 from harness.forecast import merged_encoders, published_in, usable
-from harness.records import EncoderFacts, PublishedEncoder, Record
+from harness.records import PublishedEncoder, Record
 from harness.store import published_encoders, read_source, reference_records
 from harness.support import find_store, spelt_for_caller, uncollected
 
@@ -87,20 +88,13 @@ def advise(
     return answer
 
 
-def answer_from(
-    question: Question,
-    own: list[Record],
-    *,
-    reference: bool,
-    facts: Mapping[str, EncoderFacts] | None = None,
-) -> tuple[Advice, int]:
+def answer_from(question: Question, own: list[Record], *, reference: bool) -> tuple[Advice, int]:
     """Return the answer from the user's own records and the reference results, and how many of the former count.
 
     Args:
         question: the question.
         own: the user's records.
         reference: whether the results that come with the package count too: reference results and MTEB's.
-        facts: facts about backbones by name.
     """
     mine = [r for r in usable(own) if r.kind == question.kind and r.facts.measured_by is None]
     devices = Counter(record.device for record in mine)
@@ -110,8 +104,14 @@ def answer_from(
     def encoders() -> tuple[PublishedEncoder, ...]:
         return merged_encoders(published_encoders() if reference else (), published_in(own))
 
-    answer = answer_question(question, records, probes(), own_devices, encoders, facts or {})
+    # The default backbone speaks for the reference results; its configuration is needed to compare sizes.
+    facts = {} if question.backbones is None else configured_facts([*question.backbones, *_measured(records)])
+    answer = answer_question(question, records, probes(), own_devices, encoders, facts)
     return answer, len(mine)
+
+
+def _measured(records: Iterable[Record]) -> set[str]:
+    return {record.cell.backbone for record in records if record.cell.backbone and record.facts.measured_by is None}
 
 
 def own_records(store: str) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Final
 
 from harness.forecast import Effect, EncoderModel, Lift, Point
 from harness.records import TRAINS_INSIDE, EncoderFacts, PublishedEncoder, Role
-from harness.support import UsageError, text, unknown_name
+from harness.support import UsageError, text
 
 ALL_KNOWN: Final = "all known"
 """Word for every backbone that was measured or published."""
@@ -25,11 +26,17 @@ _REST: Final[Mapping[str, float]] = {"frozen features": 0.2, "fine-tuning": 0.5}
 _REST_OF_OTHERS: Final = 0.8
 """The same for methods that published probes tell nothing of: prompting, training from scratch."""
 
+_NO_SENTENCE_ENCODERS: Final = ("causal", "masked LM")
+"""Kinds of pretraining that no published encoder has: their results and sizes tell nothing of such a backbone."""
+
+_UNLIKE: Final = 0.6
+"""Spread, in logits, of the change by such a backbone, on all tasks and between tasks."""
+
 _BY_SIZE: Final = 0.25
 """Change of fine-tuned scores, in logits, for each e-fold of the transformer's parameters, beyond the probes' change.
 
-Full fine-tuning to 256 labels of SST-2, TREC and Banking77 on four backbones gave 0.3 for a larger encoder, 1.1 for a
-shallower one, and -0.3 for a causal one: few backbones, so `_REST` is wide.
+Full fine-tuning to 256 labels of SST-2, TREC and Banking77 on four backbones gave 0.3 for a larger encoder, more for
+a shallower one, and less than none for a causal one: few backbones, so `_REST` is wide.
 """
 
 
@@ -190,15 +197,16 @@ class _Lifts:
         self._name = name
         own = facts.get(name) or (published[name].facts if name in published else EncoderFacts())
         of_base = facts.get(base) or (published[base].facts if base in published else EncoderFacts())
-        if model is None:
-            self._effect = Effect(0.0, 0.0, 1.0, 0, 0)
+        is_like_published = name in published or own.pretraining not in _NO_SENTENCE_ENCODERS
+        if model is None or not is_like_published:
+            self._effect = Effect(0.0, _UNLIKE, _UNLIKE, 0, 0)
         else:
             self._effect = model.effect(name, base, None if name in published else own)
         sizes = [_transformer_parameters(one) for one in (own, of_base)]
         if None in sizes:  # the two must be of one kind
             sizes = [one.n_parameters for one in (own, of_base)]
         first, second = sizes
-        self._growth = math.log(first / second) if first and second else 0.0
+        self._growth = math.log(first / second) if first and second and is_like_published else 0.0
 
     def of(self, role: Role | None) -> Lift:
         """Return the change for methods of a role."""
@@ -233,7 +241,12 @@ def _full_name(name: str, known: set[str]) -> str:
         return ends[0]
     if ends:
         raise UsageError(f"--backbones names '{name}', which may be {' or '.join(ends)}. Give the full name.")
-    raise unknown_name("backbone", name, known, "among the records and the published encoders")
+    near = difflib.get_close_matches(name, [*known, *(other.rpartition("/")[2] for other in known)], n=3)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise UsageError(
+        f"--backbones names '{name}', which is neither among the records nor among the published encoders, "
+        f"and no configuration of it is in the mirror. {hint}`--backbones 'all known'` lists all."
+    )
 
 
 def _short(names: set[str]) -> dict[str, str]:
