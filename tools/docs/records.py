@@ -90,7 +90,6 @@ def _columns(columns: Any) -> str:
 
 
 _ONLY_IN_COMPARISON = {
-    "configuration": "a method with its settings, and its backbone where the panel holds several",
     "variant": "the method, with the settings that tell its configurations apart",
     "settings": "all settings that tell the configuration apart; empty where none do",
     "configuration": "the name without its backbone; a column only where a table holds several backbones",
