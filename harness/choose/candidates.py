@@ -117,7 +117,7 @@ class Measured:
     Attributes:
         n_train: number of labels that the fits made full use of.
         n_folds: number of fits.
-        n_rows: number of validation rows of all fits.
+        n_rows: number of validation rows of all fits; for other metrics than accuracy, the rows that they are worth.
         score: accuracy over all these rows, or the share of the way to the best value of another metric.
         halvings: how often a budget halved the steps of the fits (a logarithm to base 2).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.choose.candidates import Candidate, Measured
+from harness.choose.metric_noise import rows_worth
 from harness.methods import DROPPED
 from harness.metrics import metrics
 from harness.records import Budget, Record
@@ -48,6 +50,12 @@ class Tried:
     def score(self) -> float | None:
         """Share of the way from the metric's worst value to its best on the validation rows; None without a score."""
         return share_of(self.record.score.metric, self.record.score.value) if self.record.score is not None else None
+
+    @functools.cached_property
+    def rows_worth(self) -> float:
+        """Number of validation rows that the score is worth (`metric_noise.rows_worth`); 0 without a score."""
+        score = self.record.score
+        return 0.0 if score is None else rows_worth(self.record, *_ends(score.metric))
 
 
 def share_of(metric: str, value: float) -> float:
@@ -93,7 +101,8 @@ def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
     """Return whether one method validated better than another by more than chance, on as many labels or fewer.
 
     The scores are compared as shares of independent rows (Agresti and Caffo, 2000). The rows are in fact the same, so
-    the test errs on the side of no difference.
+    the test errs on the side of no difference. A metric that is no mean over rows counts as one over the rows that it
+    is worth.
 
     Args:
         one: fits of one method.
@@ -105,10 +114,13 @@ def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
         return False
     metric = next(tried.record.score.metric for tried in one if tried.record.score is not None)
     shares, variances = [], []
-    for value, n_rows in (score for score in found if score is not None):
+    for fits, (value, n_rows) in zip((one, other), (score for score in found if score is not None), strict=True):
         share = (share_of(metric, value) * n_rows + 1) / (n_rows + 2)
+        scored = [tried for tried in fits if tried.record.score is not None]
+        every = sum(tried.record.score.n_test for tried in scored if tried.record.score is not None)
+        worth = n_rows * sum(tried.rows_worth for tried in scored) / every
         shares.append(share)
-        variances.append(share * (1 - share) / (n_rows + 2))
+        variances.append(share * (1 - share) / (worth + 2))
     return shares[0] - shares[1] > _CLEARLY * math.sqrt(sum(variances))
 
 
@@ -126,7 +138,8 @@ def summarised(fits: Iterable[Tried]) -> list[Measured]:
         labels = sum(tried.n_train for tried in members) / len(members)
         share = sum(share_of_steps(tried.record, tried.candidate) for tried in members) / len(members)
         short = math.log2(1 / max(share, 1e-3))
-        found.append(Measured(members[0].candidate, labels, len(members), sum(rows), right / sum(rows), short))
+        worth = max(1, round(sum(tried.rows_worth for tried in members)))
+        found.append(Measured(members[0].candidate, labels, len(members), worth, right / sum(rows), short))
     return found
 
 

@@ -41,6 +41,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "time"):
         table.add_column(name, justify="left" if name == "method" else "right")
+    saved = {chosen.method, *(one.candidate.label for one in (chosen.ensemble.members if chosen.ensemble else ()))}
     by_label: dict[str, list[Tried]] = {}
     for tried in chosen.tried:
         by_label.setdefault(tried.candidate.label, []).append(tried)
@@ -48,7 +49,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     for label in sorted(by_label, key=lambda label: -shown.get(label, -math.inf)):
         fits, score = by_label[label], shown.get(label)
         table.add_row(
-            Text(label, style="bold green" if label == chosen.method else ""),
+            Text(label, style="bold green" if label in saved else ""),
             fits[-1].outcome if score is None else f"{score:.3f}",
             str(len(fits)),
             f"{max(tried.n_train for tried in fits):,.0f}",
@@ -65,6 +66,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
         ),
         soft_wrap=True,
     )
+    if chosen.ensemble is not None:
+        console.print(f"It is an {chosen.ensemble.in_words(reached.metric)}.", markup=False, soft_wrap=True)
     if chosen.refit:
         console.print("The saved model was then fitted to all rows, test rows included. The score is from before.")
     if chosen.why is not None:
