@@ -138,6 +138,7 @@ def choose_within(
     prior: Callable[[], list[Record]] | None = None,
     refit: bool = True,
     settings: bool = True,
+    most_milliseconds: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
@@ -196,8 +197,14 @@ def choose_within(
         )
         with tempfile.TemporaryDirectory(dir=_nearest_folder(folder), prefix=".choose-") as aside:
             search.tries_settings = settings
+            runner.answers = Path(aside)
             record, winner, last = search_within(search, Path(aside), folder, within)
+            together = score_ensemble(search, winner, folder, device.kind)
+            if together is not None:
+                search.end -= _WRITING_SECONDS
             refitted = last.again(winner, record, folder) is not None
+            if together is not None:
+                together.write(folder, Path(aside))
     assert record.score is not None
     tried, label, score = tuple(search.tried), winner.label, record.score
     why = why_not_the_best(label, tried, last.expected, last.missed, task.metric)

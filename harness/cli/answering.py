@@ -156,7 +156,8 @@ def _choose(
     strict: StrictOption = False,
     peak_memory: Annotated[str | None, typer.Option(help="Largest memory of a fit: 8GB, 7.5GiB.")] = None,
     predict_milliseconds: Annotated[
-        float | None, typer.Option(help="Longest time for predicting one text, in milliseconds; rules out slower models.")
+        float | None,
+        typer.Option(help="Longest time for predicting one text, in milliseconds; rules out slower models."),
     ] = None,
     methods: MethodsOption = None,
     backbone: BackboneOption = None,

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import statistics
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from harness.backbones import BackboneFiles
 from harness.choose import n_folds
 from harness.cost import LIGHT_STEP_SECONDS, Estimate
 from harness.data import DataSource, TaskSpec
-from harness.methods import Method
+from harness.methods import Method, Rung
 from harness.metrics import metrics
 from harness.planning import PlannedCell
 from harness.records import Budget, Cell, Cost, CurvePoint, Predictions, Record, Score, canonical_of
@@ -202,6 +202,7 @@ class RecordedRuns:
         *,
         must_save: bool = True,
         is_kept: bool = True,
+        at_rung: Callable[[Rung], bool] | None = None,
     ) -> Record | None:
         """Return the record of a fit with its score on validation rows, and move the clock on by its seconds.
 
