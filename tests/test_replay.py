@@ -78,7 +78,7 @@ def test_a_split_deals_each_row_once_and_follows_from_its_seed() -> None:
         66,
         66,
         66,
-    ]  # a fifth of 1,000 labels, at most half of 400 rows in all
+    ]  # a fifth of the labels, at most half of the rows
     again, other = Split.of(grid, 3), Split.of(grid, 4)
     assert np.array_equal(split.test, again.test)
     assert not np.array_equal(split.test, other.test)
@@ -191,7 +191,7 @@ def test_a_grid_must_be_large_enough_and_hold_predictions() -> None:
     few = [replace(r, predictions=_first(r, 100)) for r in toy()]
     _, refused = find_grids(few)
     assert "100 test rows" in next(iter(refused.values()))
-    with pytest.raises(UsageError, match="No recorded grid can be replayed: .*100 test rows"):
+    with pytest.raises(UsageError, match=r"No recorded grid can be replayed: .*100 test rows"):
         replay_searches(few, [], allowances=[Allowance(share=0.1)], n_seeds=1)
 
 

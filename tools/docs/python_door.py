@@ -16,7 +16,7 @@ import harness.tasks
 import harness.testing
 from tools.docs.markdown import Docstring, code, fill, read_docstring, table, unwrapped
 
-FUNCTIONS = ("run", "plan", "choose", "advise", "read_records", "report", "compare", "load_model")
+FUNCTIONS = ("run", "plan", "choose", "advise", "read_records", "report", "compare", "replay", "load_model")
 """Functions of `harness`, in the order of the page."""
 
 _WIDTH = 100
