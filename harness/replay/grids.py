@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,11 @@ class Configuration:
         return self.fits[0].record.cell
 
     @cached_property
+    def config(self) -> dict[str, Any]:
+        """The method's configuration."""
+        return self.method.config()
+
+    @cached_property
     def steps(self) -> int:
         """Number of steps of a whole fit; 0 where it takes none."""
         return self.method.workload(self.cell.n_train, Budget(), _BLOCKS).steps
@@ -183,6 +188,19 @@ class Grid:
         if self.metric == "accuracy":
             return float(np.mean(predicted[rows] == self.target[rows]))
         return metrics.get(self.metric).without_classes().compute(predicted[rows], self.target[rows])
+
+    @cached_property
+    def by_key(self) -> dict[str, Configuration]:
+        """The configurations by `key_of` their method, settings and backbone."""
+        return {key_of(one.cell.method, one.config, one.cell.weights): one for one in self.configurations}
+
+    @cached_property
+    def by_identity(self) -> dict[int, list[Configuration]]:
+        """The configurations by the identity of their method's object, which is quicker to look up."""
+        found: dict[int, list[Configuration]] = {}
+        for one in self.configurations:
+            found.setdefault(id(one.method), []).append(one)
+        return found
 
     @cached_property
     def majority(self) -> int:
@@ -357,8 +375,12 @@ def _steps_inside(record: Record) -> bool:
 
 def _key(record: Record) -> str:
     cell = record.cell
-    config = methods.get(cell.method)(**cell.config).config()
-    return f"{cell.method} {canonical_of(config, dict)} {cell.weights}"
+    return key_of(cell.method, methods.get(cell.method)(**cell.config).config(), cell.weights)
+
+
+def key_of(name: str, config: Mapping[str, Any], weights: str | None) -> str:
+    """Return a text that is the same for the same method, settings and backbone."""
+    return f"{name} {canonical_of(config, dict)} {weights}"
 
 
 def _whole(record: Record) -> Budget:

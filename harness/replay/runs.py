@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import statistics
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from harness.data import DataSource, TaskSpec
 from harness.methods import Method, Rung
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import Budget, Cell, Cost, CurvePoint, Predictions, Record, Score, canonical_of
-from harness.replay.grids import Configuration, Fit, Grid, Ints, steps_share
+from harness.records import Budget, Cell, Cost, CurvePoint, Predictions, Record, Score
+from harness.replay.grids import Configuration, Fit, Grid, Ints, key_of, steps_share
 from harness.tasks import Source, Task, kinds
 
 _VALIDATION_SHARE: Final = 0.2
@@ -102,9 +102,6 @@ class RecordedRuns:
             _task(self.grid, f"{self.grid.task}-validation-{k}", n_fold, self.grid.target[rows])
             for k, rows in enumerate(split.folds)
         ]
-        self._by_key = {
-            _key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations
-        }
         self._encoded: dict[tuple[object, ...], int] = {}
         self._rates: list[float] = []
         self._measured: dict[str, tuple[int, float, float]] = {}
@@ -138,7 +135,7 @@ class RecordedRuns:
             weights=None if found is None else found.cell.weights,
             method=method.name,
             version=method.version,
-            config=method.config(),
+            config=method.config() if found is None else found.config,
             n_train=everything if n_train is None else min(n_train, everything),
             budget=budget or Budget(),
             seed=0,
@@ -148,12 +145,19 @@ class RecordedRuns:
 
     def _find(self, method: Method, files: BackboneFiles | None) -> Configuration | None:
         weights = files.fingerprint if files is not None and method.serves else None
-        return self._by_key.get(_key_of(method.name, method.config(), weights))
+        for one in self.grid.by_identity.get(id(method), ()):
+            if one.cell.weights == weights:
+                return one
+        return self.grid.by_key.get(key_of(method.name, method.config(), weights))
 
     def configuration(self, planned: PlannedCell) -> Configuration | None:
         """Return the recorded configuration of a cell; None where it was not recorded."""
-        cell = planned.cell
-        return self._by_key.get(_key_of(cell.method, cell.config, cell.weights))
+        weights = planned.cell.weights
+        own = (one for one in self.grid.by_identity.get(id(planned.method), ()) if one.cell.weights == weights)
+        return next(own, None) or self._of_cell(planned.cell)
+
+    def _of_cell(self, cell: Cell) -> Configuration | None:
+        return self.grid.by_key.get(key_of(cell.method, cell.config, cell.weights))
 
     def estimate(self, planned: PlannedCell) -> Estimate:
         """Return the expected cost of a cell: that of its fits so far, else from its operations.
@@ -234,7 +238,9 @@ class RecordedRuns:
 
     def label_of(self, record: Record) -> str:
         """Return the label of the configuration of a record of `run`."""
-        return self._by_key[_key_of(record.cell.method, record.cell.config, record.cell.weights)].label
+        found = self._of_cell(record.cell)
+        assert found is not None  # the record is one of this replay
+        return found.label
 
     def files_of(self, configuration: Configuration) -> BackboneFiles | None:
         """Return a stand-in for the files of a configuration's backbone: its name and fingerprint, and no folder."""
@@ -398,7 +404,3 @@ def _task(grid: Grid, name: str, n_train: int, target: Ints) -> Task:
         test_rows=name,
         n_test_available=len(target),
     )
-
-
-def _key_of(name: str, config: Mapping[str, Any], weights: str | None) -> str:
-    return f"{name} {canonical_of(config, dict)} {weights}"

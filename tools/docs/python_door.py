@@ -29,10 +29,11 @@ def python_page() -> str:
     from harness.api.forecast import PlanGroup, PlanRow
     from harness.choose import Chosen
     from harness.records import Record
+    from harness.replay import Replayed
     from harness.report import Compared
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
-    results += [Chosen, Advice, AdvisedMethod, Compared, harness.SavedModel]
+    results += [Chosen, Advice, AdvisedMethod, Compared, Replayed, harness.SavedModel]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",
