@@ -1,8 +1,10 @@
 from .advice.asking import advise as advise
+from .api.auditing import Audit as Audit
+from .api.auditing import audit_defaults as audit_defaults
 from .api.choosing import choose as choose
 from .api.display import Display as Display
-from .api.forecast import Plan as Plan
 from .api.forecast import plan as plan
+from .api.plans import Plan as Plan
 from .api.ranking import rank_backbones as rank_backbones
 from .api.replaying import replay as replay
 from .api.results import Results as Results

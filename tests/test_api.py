@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import harness
 from harness.api.display import Display, NotebookDisplay, TerminalDisplay, make_display
-from harness.api.forecast import Plan, PlanGroup, PlanRow
+from harness.api.plans import Plan, PlanGroup, PlanRow
 from harness.api.requests import own_task, read_request, read_seconds
 from harness.api.results import Results
 from harness.cli.completion import METRICS, kind_names, method_names, suites_to_complete

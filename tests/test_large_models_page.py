@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.api.forecast import PlanRow
+from harness.api.plans import PlanRow
 
 PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "large-models.md"
 CARDS = ("24GB", "40GB", "80GB")

@@ -165,7 +165,7 @@ def test_the_page_answers_with_a_method_and_a_backbone(records):
 
 def test_backbones_are_ranked_apart_over_tasks():
     records = [record for task in ("one", "two") for record in grid(task=task)]
-    records += make_grid(("full",), (32, 128), task="three", backbone=SMALL)  # one backbone here; the same name
+    records += make_grid(("full",), (32, 128), task="three", backbone=SMALL, weights=SMALL[-9:])  # one backbone here; the same name
     rankings = [ranked for ranked in across_tasks(records) if "128" in ranked.title]
     (ranked,) = rankings
     assert len(ranked.methods) + len(ranked.left_out) == 8
@@ -218,6 +218,15 @@ def test_short_names_of_backbones_differ():
         assert all(len(value) <= longest for value in short.values())
         assert all(value in name for name, value in short.items())
     assert len(set(abbreviated(["same" * 9, "same" * 9 + "x"], 10).values())) == 2
+
+
+def test_backbones_that_need_more_room_get_it():
+    backbones = ("google-bert/bert-base-uncased", "google-bert/bert-large-uncased", "a/roberta-base", "a/roberta-large")
+    cells = [make_record(method, backbone=b).cell for b in backbones for method in ("gradual-unfreezing", "full")]
+    names = [name.variant for name in full_names(cells, [{}] * 8, tables=["t"] * 8)]
+    assert names[-1] == "full · roberta-large"
+    assert len(set(names)) == 8
+    assert all(len(name) <= MAX_LABEL for name in names)
 
 
 def test_long_settings_and_backbones_share_thirty_characters():

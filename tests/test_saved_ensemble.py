@@ -58,9 +58,13 @@ def test_a_folder_that_is_moved_still_predicts_and_each_part_is_a_model(
     moved = tmp_path / "elsewhere"
     shutil.copytree(ensemble, moved)
     texts = list(toy.test.texts[:3])
-    assert np.array_equal(load_model(moved, "cpu").probabilities(texts), load_model(ensemble, "cpu").probabilities(texts))
+    assert np.array_equal(
+        load_model(moved, "cpu").probabilities(texts), load_model(ensemble, "cpu").probabilities(texts)
+    )
     part = moved / "members" / "1-tfidf"
-    assert np.array_equal(load_model(part, "cpu").probabilities(texts), load_model(members[0], "cpu").probabilities(texts))
+    assert np.array_equal(
+        load_model(part, "cpu").probabilities(texts), load_model(members[0], "cpu").probabilities(texts)
+    )
 
 
 def test_members_on_one_backbone_encode_the_texts_once(

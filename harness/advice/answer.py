@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from harness.advice.on_backbones import Basis, OnBackbones, spread_over_backbones
 from harness.advice.question import Question
 from harness.advice.relevant import MOST_BEYOND, device_of, relevant
 from harness.cost import Probed
 from harness.forecast import CostModel, Curves, Doubles, Evidence, Point, Scale, gather, measured_of
-from harness.records import Record
+from harness.records import EncoderFacts, PublishedEncoder, Record
 from harness.support import text
 
 if TYPE_CHECKING:
@@ -45,8 +49,11 @@ class AdvisedMethod:
         fits: whether it is within all limits.
         why_not: reasons why it does not fit.
         is_tied: whether it cannot be told from the best that fits (at 95 %).
-        basis: `measured` (this task and size), `interpolated`, `extrapolated` or `seen at one size`.
-        n_records, n_tasks: number of records of the method, and of tasks of this kind with them.
+        basis: `measured` (this task and size), `interpolated`, `extrapolated`, `seen at one size`, or `carried over`
+            from the backbone with the most measurements.
+        n_records, n_tasks: number of records of the method, and of tasks of this kind with them; of a method that is
+            carried to another backbone, those on the backbone that it is carried from.
+        backbone: the backbone, where the answer is about several.
     """
 
     method: str
@@ -65,6 +72,7 @@ class AdvisedMethod:
     basis: str
     n_records: int
     n_tasks: int
+    backbone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Advice:
         device: device of the seconds and memory; None where nothing was timed.
         more: sentences on what a higher limit, or more labels, would buy.
         notes: sentences on what the answer rests on.
+        bases: what the answer for each backbone rests on, where it is about several.
     """
 
     question: Question
@@ -85,6 +94,7 @@ class Advice:
     device: str | None
     more: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    bases: tuple[Basis, ...] = ()
 
     @property
     def best(self) -> AdvisedMethod | None:
@@ -112,6 +122,8 @@ def answer_question(
     records: Iterable[Record] | Evidence,
     probes: Sequence[Probed] = (),
     own_devices: Sequence[str] = (),
+    encoders: Callable[[], Sequence[PublishedEncoder]] = tuple,
+    facts: Mapping[str, EncoderFacts] = MappingProxyType({}),
 ) -> Advice:
     """Answer from records; nothing is run, and nothing is invented.
 
@@ -121,24 +133,39 @@ def answer_question(
         probes: probes of devices on which nothing, or little, was measured.
         own_devices: devices of the user's own records. Costs are those of the first with timings, where no device is
             asked for or probed.
+        encoders: returns encoders with published results, which speak for backbones without records.
+        facts: facts about backbones by name, such as their configurations state them.
 
     Raises:
         UsageError: nothing was measured that the answer could rest on: of this kind, on this backbone, near this size.
     """
     evidence = records if isinstance(records, Evidence) else gather(records)
     points, notes = relevant(question, evidence)
+    several = spread_over_backbones(points, question.backbones, question.kind, encoders, facts)
+    if several is not None:
+        points = several.points
+        if any(label in several.wanted for label in several.carried):
+            notes.append(_CARRIED)
     device, timed = device_of(question, evidence, points, probes, own_devices)
-    answering = _Answering(points, CostModel(points, evidence, device, timed, probes))
+    answering = _Answering(points, CostModel(points, evidence, device, timed, probes), several)
     ranked, of_costs = answering.choices(question)
     more = _more(question, ranked, answering, max(point.n_train for point in points))
-    return Advice(question, ranked, points[0].metric, device, more, (*notes, *of_costs))
+    bases = () if several is None else several.bases
+    return Advice(question, ranked, points[0].metric, device, more, (*notes, *of_costs), bases)
+
+
+_CARRIED: Final = (
+    "Scores of methods on backbones without records are carried over from the backbone with the most, by published "
+    "probes and by size; their seconds and memory are not known (`harness plan --backbones` predicts them)."
+)
 
 
 class _Answering:
     """Answers questions of different sizes and limits from the same points."""
 
-    def __init__(self, points: list[Point], costs: CostModel) -> None:
-        self._curves = Curves(points)
+    def __init__(self, points: list[Point], costs: CostModel, several: OnBackbones | None = None) -> None:
+        self._curves = Curves(points) if several is None else Curves(points, several.carried)
+        self._several = several
         self._costs = costs
         self.scale = self._curves.scale
 
@@ -147,7 +174,14 @@ class _Answering:
         mean, covariance = self._curves.expected(question.texts)
         expected = self._costs.expected(question.texts)
         found = []
-        for i, (method, own) in enumerate(self._curves.by_method.items()):
+        kept = [
+            i
+            for i, method in enumerate(self._curves.by_method)
+            if self._several is None or method in self._several.wanted
+        ]
+        methods = list(self._curves.by_method.items())
+        mean, covariance = mean[kept], covariance[np.ix_(kept, kept)]
+        for i, (method, own) in enumerate(methods[k] for k in kept):
             spread = math.sqrt(max(float(covariance[i, i]), 0.0))
             ends = sorted(self.scale.back(float(mean[i]) + sign * _LEVEL_80 * spread) for sign in (-1, 1))
             costs = {
@@ -170,9 +204,10 @@ class _Answering:
                     fits=not why_not,
                     why_not=why_not,
                     is_tied=False,
-                    basis=_basis(question, own),
+                    basis="carried over" if method in self._curves.carried else _basis(question, own),
                     n_records=sum(point.n_records for point in own),
                     n_tasks=len({point.task for point in own}),
+                    backbone=None if self._several is None else self._several.backbones[method],
                 )
             )
         return _ranked(question, found, mean, covariance), expected.notes

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.advice.answer import Advice, answer_question
+from harness.advice.configured import configured_facts
+from harness.advice.on_backbones import read_backbones
 from harness.advice.own_texts import question_about
 from harness.advice.question import Question
 from harness.cost import probes
 from harness.data import UserData
-from harness.forecast import usable
-from harness.records import Record
-from harness.store import read_source, reference_records
+from harness.forecast import merged_encoders, published_in, usable
+from harness.records import PublishedEncoder, Record
+from harness.store import published_encoders, read_source, reference_records
 from harness.support import find_store, spelt_for_caller, uncollected
 
 
@@ -41,6 +44,7 @@ def advise(
     backbone: str | None = None,
     device: str | None = None,
     task: str | None = None,
+    backbones: str | Sequence[str] | None = None,
 ) -> Advice:
     """Say which method fits a budget, from what was measured; nothing is run.
 
@@ -67,6 +71,8 @@ def advise(
         backbone: the one backbone to answer for.
         device: the device whose seconds and memory are given.
         task: a measured task that the question is about.
+        backbones: several backbones to answer for, by name, also ones that only others measured (MTEB's results come
+            with the package); `all known` is each of them.
 
     Raises:
         UsageError: a field has no valid value, or nothing was measured that an answer could rest on.
@@ -76,6 +82,7 @@ def advise(
         kind=kind, n_train=n_train, classes=classes, tokens=tokens, longest=longest,
         longest_to_predict=longest_to_predict, terms=terms, trainable_parameters=trainable_parameters,
         predict_milliseconds=predict_milliseconds, min_score=min_score, backbone=backbone, device=device, task=task,
+        backbones=read_backbones(backbones),
     )  # fmt: skip
     answer, _ = answer_from(question, own_records(find_store(store)), reference=reference)
     return answer
@@ -87,13 +94,24 @@ def answer_from(question: Question, own: list[Record], *, reference: bool) -> tu
     Args:
         question: the question.
         own: the user's records.
-        reference: whether the reference results count too.
+        reference: whether the results that come with the package count too: reference results and MTEB's.
     """
-    mine = [record for record in usable(own) if record.kind == question.kind]
+    mine = [r for r in usable(own) if r.kind == question.kind and r.facts.measured_by is None]
     devices = Counter(record.device for record in mine)
     own_devices = [device for device, _ in devices.most_common()]
     records = [*own, *(reference_records() if reference else ())]
-    return answer_question(question, records, probes(), own_devices), len(mine)
+
+    def encoders() -> tuple[PublishedEncoder, ...]:
+        return merged_encoders(published_encoders() if reference else (), published_in(own))
+
+    # The default backbone speaks for the reference results; its configuration is needed to compare sizes.
+    facts = {} if question.backbones is None else configured_facts([*question.backbones, *_measured(records)])
+    answer = answer_question(question, records, probes(), own_devices, encoders, facts)
+    return answer, len(mine)
+
+
+def _measured(records: Iterable[Record]) -> set[str]:
+    return {record.cell.backbone for record in records if record.cell.backbone and record.facts.measured_by is None}
 
 
 def own_records(store: str) -> list[Record]:

@@ -31,6 +31,7 @@ class Question:
         predict_milliseconds: limit of the time to predict one text.
         min_score: score to reach, in the metric's own numbers (0.85; 30 of BLEU); the cheapest methods come first then.
         backbone: the one backbone to answer for.
+        backbones: several backbones to answer for, also ones that others measured; `("all known",)` is each of them.
         device: the device whose seconds and memory are given.
         task: a measured task that the question is about: its own records speak for it.
     """
@@ -50,11 +51,15 @@ class Question:
     backbone: str | None = None
     device: str | None = None
     task: str | None = None
+    backbones: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in _TEXTS:
+            if item.name == "backbones":
+                if value is not None and self.backbone is not None:
+                    raise UsageError("--backbone and --backbones were given; give one of them.")
+            elif item.name in _TEXTS:
                 if value is not None:
                     checked_text(item.name, value)
             elif value is not None or item.name == "n_train":

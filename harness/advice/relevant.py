@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from harness.advice.question import Question
@@ -25,6 +24,8 @@ _MOST_POINTS: Final = 1500
 
 def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[str]]:
     """Return the points that count, and sentences on where they come from.
+
+    Points on other backbones than those asked for count too where several are asked for.
 
     Raises:
         UsageError: there are none; or their metric has no such score as is asked for.
@@ -86,20 +87,7 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
         between = f"{min(sizes):,} to {max(sizes):,}"
         given = text.counted(question.n_train, "label")
         notes.append(f"Scores are extrapolated: {given} is outside the measured sizes ({between}).")
-    return _told_apart(points), notes
-
-
-def _told_apart(points: Sequence[Point]) -> list[Point]:
-    """Return the points; where there are several backbones, their labels name the backbone too."""
-    names = sorted({point.backbone for point in points if point.backbone is not None})
-    if len(names) < 2:
-        return list(points)
-    last = [name.rpartition("/")[2] for name in names]
-    short = {name: name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)}
-    return [
-        point if point.backbone is None else replace(point, method=f"{point.method} on {short[point.backbone]}")
-        for point in points
-    ]
+    return points, notes
 
 
 def _listed(names: Sequence[str]) -> str:

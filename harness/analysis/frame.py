@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from harness.analysis.naming import FullName, full_names
-from harness.records import Cell, Record, canonical_text, storable
+from harness.records import Cell, Record, canonical_text, points_behind, storable
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -180,6 +180,12 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "boolean",
         "whether others measured it",
         lambda record: record.facts.imported_from is not None,
+    ),
+    Column(
+        "default_points_behind",
+        "Float64",
+        "points by which tuned settings beat these defaults in an audit; null where none flags them",
+        lambda record: points_behind(record.cell),
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )

@@ -14,6 +14,9 @@ _SEPARATOR = " · "
 _LEAST_ROOM = 9
 """Characters that a short name of a backbone may always take: `MiniLM-L6`."""
 
+_MOST_ROOM = 14
+"""Characters that it may take at the cost of the method's name: `roberta-large`."""
+
 
 class FullName(NamedTuple):
     """Name of one configuration in tables.
@@ -63,7 +66,7 @@ def full_names(
     longest = max(len(name.label) for name, cell in zip(named, cells, strict=True) if cell.backbone is not None)
     room = MAX_LABEL - len(_SEPARATOR)
     if longest + max(map(len, short.values())) > room:
-        shorter = abbreviated(set(short.values()), max(_LEAST_ROOM, room - longest))
+        shorter = _readable(set(short.values()), max(_LEAST_ROOM, room - longest))
         short = {backbone: shorter[name] for backbone, name in short.items()}
         limit = room - max(map(len, short.values()))
         named = configuration_names(cells, defaults, devices=devices, is_evidence=is_evidence, limit=limit)
@@ -94,8 +97,17 @@ def _short_names(by_table: Collection[set[BackboneKey]]) -> dict[BackboneKey, st
     return short
 
 
+def _readable(names: Collection[str], longest: int) -> dict[str, str]:
+    """Return abbreviations of at most `longest` characters; of up to `_MOST_ROOM` where that cuts no name off."""
+    for room in range(longest, max(longest, _MOST_ROOM) + 1):
+        found = abbreviated(names, room)
+        if not any("…" in name for name in found.values()):
+            return found
+    return abbreviated(names, longest)
+
+
 def abbreviated(names: Iterable[str], longest: int) -> dict[str, str]:
-    """Return for each name the longest run of its parts that no other name has: `MiniLM-L6` of `all-MiniLM-L6-v2`.
+    """Return for each name a long run of its parts that no other name has: `MiniLM-L6` of `all-MiniLM-L6-v2`.
 
     Args:
         names: names whose parts are separated by hyphens, underscores, slashes, colons or spaces.
@@ -107,7 +119,9 @@ def abbreviated(names: Iterable[str], longest: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         own = [run for run in runs[name] if len(run) <= longest and met[run] == 1]
-        short = max(own, key=len, default=name if len(name) <= longest else f"{name[: longest - 1]}…")
+        enough = max(map(len, own), default=0) - 1  # a run that starts earlier says more than one more character
+        cut = name if len(name) <= longest else f"{name[: longest - 1]}…"
+        short = next((run for run in own if len(run) >= enough), cut)
         n = 1
         while short in found.values():
             n += 1

@@ -1,10 +1,13 @@
+from .auditing import Audit as Audit
+from .auditing import audit_defaults as audit_defaults
+from .auditing import audit_grid as audit_grid
 from .choosing import choose as choose
 from .display import Display as Display
 from .display import TerminalDisplay as TerminalDisplay
-from .forecast import Plan as Plan
-from .forecast import PlanGroup as PlanGroup
 from .forecast import plan as plan
 from .inspecting import read_status as read_status
+from .plans import Plan as Plan
+from .plans import PlanGroup as PlanGroup
 from .predictions import in_words as in_words
 from .predictions import predict_file as predict_file
 from .ranking import rank_backbones as rank_backbones

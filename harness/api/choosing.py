@@ -46,6 +46,7 @@ def choose(
     store: str | Path | None = None,
     mirror: str | Path | None = None,
     reference: bool = True,
+    settings: bool = True,
     began: float | None = None,
     progress: bool | Display = True,
 ) -> Chosen:
@@ -71,6 +72,7 @@ def choose(
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
         reference: whether to use the reference results of the package.
+        settings: whether to try other settings of the best method, where there is time for it.
         began: start of the time limit, by `time.monotonic`; None is now.
         progress: whether to show the reasoning; or a display of your own.
 
@@ -153,5 +155,6 @@ def choose(
                 most_bytes=most,
                 most_milliseconds=slowest,
                 prior=prior,
+                settings=settings,
                 say=say,
             )

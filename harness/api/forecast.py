@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
+from harness.api.plans import Plan, PlanGroup, PlanRow
 from harness.api.requests import Several, read_request
 from harness.backbones import BACKBONE_SHAPES, write_shape
 from harness.measure import assumed_device
-from harness.records import canonical_of
+from harness.records import canonical_of, short_backbones
 from harness.support import find_store, quiet_libraries, real_number, spelt_for_caller
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.cost import Estimator
     from harness.data import UserData
     from harness.planning import PlannedCell
@@ -28,147 +26,6 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 120.0
 """Longest time of one probe."""
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One cell of a plan; figures are None where the cell needs no run or cannot run.
-
-    Attributes:
-        task, method, backbone, n_train, budget, seed: the cell.
-        status: of its record; None where it has none.
-        unsupported: why the method cannot serve the task or the backbone; None where it can.
-        seconds: predicted time of the whole cell.
-        train_seconds: predicted time of its training.
-        peak_bytes: predicted memory, with the weights that cells share.
-        basis: source of the prediction: `records`, `probe` or `formula`.
-        memory: bytes by part at the peak, by arithmetic alone: weights, gradients, kept activations and so on.
-        during: work at the peak: `training`, `encoding`, `predicting` or `nothing`.
-        runs_as: the method in the form that a run chooses because the cell is not expected to fit; None where it runs
-            as asked.
-    """
-
-    task: str
-    method: str
-    backbone: str | None
-    n_train: int
-    budget: str
-    seed: int
-    status: str | None
-    unsupported: str | None
-    seconds: float | None = None
-    train_seconds: float | None = None
-    peak_bytes: float | None = None
-    basis: str | None = None
-    memory: dict[str, float] | None = None
-    during: str | None = None
-    runs_as: str | None = None
-
-    @property
-    def runs(self) -> bool:
-        """Whether a run executes this cell."""
-        return self.basis is not None
-
-
-@dataclass(frozen=True)
-class PlanGroup:
-    """Cells of one method, or of one task.
-
-    Attributes:
-        name: the method or task.
-        rows: its cells.
-        total_seconds: predicted time of the cells to run, one after another; shared work counts once.
-    """
-
-    name: str
-    rows: tuple[PlanRow, ...]
-    total_seconds: float
-
-    @property
-    def running(self) -> list[PlanRow]:
-        """Cells that would run."""
-        return [row for row in self.rows if row.runs]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the group as plain values; `peak_bytes` is the largest of its cells, None where none runs."""
-        return {
-            "name": self.name,
-            "n_cells": len(self.rows),
-            "n_to_run": len(self.running),
-            "total_seconds": self.total_seconds,
-            "peak_bytes": max((row.peak_bytes or 0.0 for row in self.running), default=None),
-            "bases": list(dict.fromkeys(row.basis for row in self.running)),
-        }
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Forecast of a run.
-
-    Attributes:
-        device: name of the device.
-        rows: the cells, in the order of the run.
-        methods, tasks: the same by method and by task.
-        total_seconds: predicted time of everything that is left to run, one cell at a time.
-        memory_bytes: memory that a cell may take.
-        too_large: methods that are expected to need more; each with the form that a run chooses instead and its bytes,
-            None where no form is expected to fit.
-        notes: methods that could not be probed, and why.
-    """
-
-    device: str
-    rows: tuple[PlanRow, ...] = field(repr=False)
-    methods: tuple[PlanGroup, ...] = field(repr=False)
-    tasks: tuple[PlanGroup, ...] = field(repr=False)
-    total_seconds: float
-    memory_bytes: float
-    too_large: tuple[tuple[str, str | None, float | None], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def n_done(self) -> int:
-        """Cells that have a record."""
-        return sum(row.status is not None for row in self.rows)
-
-    @property
-    def n_unsupported(self) -> int:
-        """Cells that cannot run: the method does not serve the task or the backbone."""
-        return sum(row.status is None and row.unsupported is not None for row in self.rows)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per cell: the fields of `PlanRow`."""
-        import pandas as pd
-
-        columns = [field.name for field in dataclasses.fields(PlanRow)]
-        return pd.DataFrame([dataclasses.astuple(row) for row in self.rows], columns=columns)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the forecast as plain values: totals, groups by method and by task, and every cell."""
-        return {
-            "device": self.device,
-            "n_cells": len(self.rows),
-            "n_done": self.n_done,
-            "n_unsupported": self.n_unsupported,
-            "total_seconds": self.total_seconds,
-            "memory_bytes": self.memory_bytes,
-            "methods": [group.to_dict() for group in self.methods],
-            "tasks": [group.to_dict() for group in self.tasks],
-            "too_large": [
-                {"method": method, "fits": instead, "fits_peak_bytes": peak_bytes}
-                for method, instead, peak_bytes in self.too_large
-            ],
-            "notes": list(self.notes),
-            "cells": [dataclasses.asdict(row) for row in self.rows],
-        }
-
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        groups = [
-            {"method": group.name, "cells": len(group.rows), "to run": len(group.running), "s": group.total_seconds}
-            for group in self.methods
-        ]
-        return str(pd.DataFrame(groups).to_html(index=False, float_format="{:.1f}".format))
 
 
 @spelt_for_caller
@@ -286,6 +143,7 @@ def _plan_of(
             task=cell.task,
             method=planned.method_label,
             backbone=cell.backbone,
+            weights=cell.weights,
             n_train=cell.n_train,
             budget=cell.budget.label(),
             seed=cell.seed,
@@ -309,25 +167,32 @@ def _plan_of(
 
     rows = {planned.cell.id: row_of(planned) for planned in prepared.cells}
 
-    def groups(name: Callable[[PlannedCell], str]) -> tuple[PlanGroup, ...]:
-        members: defaultdict[str, list[PlannedCell]] = defaultdict(list)
+    def groups(name: Callable[[PlannedCell], tuple[str | None, str | None]]) -> tuple[PlanGroup, ...]:
+        members: defaultdict[tuple[str, str | None], list[PlannedCell]] = defaultdict(list)
         for planned in prepared.cells:
-            members[name(planned)].append(planned)
+            group, backbone = name(planned)
+            if group is not None:
+                members[group, backbone].append(planned)
         return tuple(
-            PlanGroup(group, tuple(rows[planned.cell.id] for planned in cells), total(cells))
-            for group, cells in members.items()
+            PlanGroup(group, tuple(rows[planned.cell.id] for planned in cells), total(cells), backbone)
+            for (group, backbone), cells in members.items()
         )
 
+    short = short_backbones(
+        (planned.cell.backbone, planned.cell.weights) for planned in prepared.cells if planned.cell.backbone is not None
+    )
     running = [planned for planned in prepared.cells if runs(planned)]
     return Plan(
         device=prepared.device.name,
         rows=tuple(rows.values()),
-        methods=groups(lambda planned: planned.method_label),
-        tasks=groups(lambda planned: planned.cell.task),
+        methods=groups(lambda planned: (planned.method_label, planned.backbone_label)),
+        backbones=groups(lambda planned: (short.get((planned.cell.backbone or "", planned.cell.weights)), None)),
+        tasks=groups(lambda planned: (planned.cell.task, None)),
         total_seconds=total(prepared.cells),
         memory_bytes=memory_bytes,
         too_large=tuple(_too_large(running, estimator, memory_bytes)),
         notes=tuple(notes),
+        left_out=prepared.left_out,
     )
 
 
@@ -384,9 +249,10 @@ def _too_large(
 
     largest: dict[str, PlannedCell] = {}
     for planned in cells:
-        known = largest.setdefault(planned.method_label, planned)
+        name = planned.method_on_backbone
+        known = largest.setdefault(name, planned)
         if estimator.estimate(planned).least_bytes > estimator.estimate(known).least_bytes:
-            largest[planned.method_label] = planned
+            largest[name] = planned
     found: list[tuple[str, str | None, float | None]] = []
     for label, planned in sorted(largest.items()):
         limit = memory_for(planned, estimator.device, memory_bytes)

@@ -27,6 +27,8 @@ _LEAST_WEIGHT: Final = 0.05
 _N_PARTS: Final = 5
 """Parts of the validation rows; each is predicted with the weights that the other parts give."""
 
+_ROUNDING: Final = 1e-9
+
 _N_DRAWS: Final = 200
 """Draws of the validation rows, with replacement, for the standard error of the gain in the main metric."""
 
@@ -54,12 +56,12 @@ class Gain:
 
     @property
     def is_above_noise(self) -> bool:
-        """Whether the log-likelihood gains more than its standard error, and the metric does not lose more than its own.
+        """Whether the log-likelihood gains more than its error, and the metric does not lose more than its own.
 
         A few hundred rows hardly tell two accuracies apart. The log-likelihood of calibrated probabilities tells much
         more, and an ensemble that gains in it gains in accuracy on average (docs/decisions/0042).
         """
-        return self.log_loss > self.log_loss_error and self.metric >= -self.metric_error
+        return self.log_loss > max(self.log_loss_error, _ROUNDING) and self.metric >= -self.metric_error
 
 
 def best_temperature(probabilities: Floats, right: Ints) -> float:
@@ -146,6 +148,4 @@ def expected_gain(probabilities: Sequence[Floats], right: Ints, metric: Metric) 
         return metric(mixture[at], right[at]) - metric(single[at], right[at])
 
     draws = [gain(generator.integers(0, n, n)) for _ in range(_N_DRAWS)]
-    return Gain(
-        gain(np.arange(n)), float(np.std(draws)), float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(n)), n
-    )
+    return Gain(gain(np.arange(n)), float(np.std(draws)), float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(n)), n)

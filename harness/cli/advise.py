@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Final
 
 from rich import box
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, AdvisedMethod, answer_from, own_records, question_about
+from harness.advice import Advice, AdvisedMethod, answer_from, own_records, question_about, read_backbones
 from harness.cli.as_json import print_json
 from harness.store import reference_records
 from harness.support import mask_store, text, uncollected
@@ -22,7 +23,7 @@ _N_SHOWN = 12
 @uncollected()
 def advise_command(store: str, *, reference: bool, as_json: bool, **asked: Any) -> int:
     """Print the answer to `question_about(**asked)`; return 1 where nothing fits."""
-    question = question_about(**asked)
+    question = question_about(**{**asked, "backbones": read_backbones(asked.get("backbones"))})
     answer, n_own = answer_from(question, own_records(store), reference=reference)
     if as_json:
         print_json(answer)
@@ -69,6 +70,12 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         console.print(text.plain(line), markup=False, highlight=False)
     said = text.plain(f"{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}")
     console.print(f"\n{said}", **_SAID)
+    if answer.bases:
+        console.print("What the answer for each backbone rests on:", **_SAID)
+        for basis in answer.bases[:_N_SHOWN]:
+            console.print(f"- {text.plain(basis.sentence('MTEB'))}", **_SAID)
+        if len(answer.bases) > _N_SHOWN:
+            console.print(f"- and {len(answer.bases) - _N_SHOWN} more; --json lists all of them.", **_SAID)
     if answer.device is not None:
         but = ", except as noted above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
         console.print(text.plain(f"Seconds and memory are those of {answer.device}{but}."), **_SAID)
@@ -156,6 +163,35 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
             f"In {text.counted(found.n_over, 'question')} the advised method exceeded its limit; "
             f"{'it is' if found.n_over == 1 else 'they are'} not counted."
         )
+
+
+@uncollected()
+def validate_encoders_command(published: Path | None, *, as_json: bool = False) -> None:
+    """Hold out published results of encoders, and print how far expected accuracies are from them."""
+    from harness.advice import validate_encoders
+    from harness.store import published_encoders, read_mteb_table
+
+    encoders = published_encoders() if published is None else read_mteb_table(published)
+    found = validate_encoders(encoders)
+    if as_json:
+        print_json([one.to_dict() for one in found])
+        return
+    console = _console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("held out", "known tasks", "results", "error, points", "80 % hold", "additive", "low rank"):
+        table.add_column(name, justify="left" if name == "held out" else "right")
+    for one in found:
+        others = ("–" if error is None else f"{error:.2f}" for error in (one.additive_error, one.low_rank_error))
+        held = f"{100 * one.coverage:.0f} %"
+        table.add_row(one.held_out, str(one.n_known), f"{one.n_results:,}", f"{one.error:.2f}", held, *others)
+    console.print(table)
+    console.print(
+        "Errors are mean absolute errors of accuracy. encoder: spreads are fitted to the other half of the encoders. "
+        "task: its results are known for a few encoders only. The last two columns are baselines: encoder mean and "
+        "task mean, and two factors.",
+        markup=False,
+        highlight=False,
+    )
 
 
 def _with_interval(mean: float, low: float, high: float) -> str:

@@ -55,6 +55,10 @@ def _advise(
     predict_milliseconds: Annotated[float | None, typer.Option(help="Longest time to predict one text.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Score to reach as cheaply as possible.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Use only records of this backbone.")] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Compare these backbones, separated by commas, also published ones; or: all known."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
     task: Annotated[str | None, typer.Option(help="Advise on this task, which has records.")] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -75,15 +79,25 @@ def _validate_advice(
     kind: KindOption = "classification",
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
+    encoders: Annotated[
+        bool,
+        typer.Option("--encoders", help="Validate expected scores of encoders against published results instead."),
+    ] = False,
+    published: Annotated[
+        Path | None, typer.Option(help="With --encoders: a table of MTEB's results instead of the package's.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the quality of the advice on tasks with records.
 
     Each task is left out in turn, and the advice for it comes from the records of the others.
     """
-    from harness.cli.advise import validate_command
+    from harness.cli.advise import validate_command, validate_encoders_command
 
-    validate_command(kind, store, reference=reference, as_json=as_json)
+    if encoders or published is not None:
+        validate_encoders_command(published, as_json=as_json)
+    else:
+        validate_command(kind, store, reference=reference, as_json=as_json)
 
 
 def _rank_backbones(
@@ -165,6 +179,9 @@ def _choose(
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
     reference: ReferenceOption = True,
+    settings: Annotated[
+        bool, typer.Option("--settings/--no-settings", help="Whether to try other settings of the best method.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cli.as_json import print_json
 from harness.cli.console import make_console
 from harness.methods import LANGUAGE_MODEL, Choice, Method, Range, methods
-from harness.records import Budget
+from harness.records import AuditedDefault, Budget, audited_defaults
 from harness.support import unknown_name
 from harness.tasks import Kind, kinds
 
@@ -199,6 +199,7 @@ def _method_facts(cls: type[Method]) -> dict[str, Any]:
         "kinds": [kind.name for kind in kinds if _serves_kind(cls, kind)],
         "source": cls.source,
         "package": methods.origin(cls.name),
+        "audits": [audited.to_dict() for audited in audits_of(cls)],
         "settings": [
             {
                 "setting": name,
@@ -210,6 +211,14 @@ def _method_facts(cls: type[Method]) -> dict[str, Any]:
             if name != "tune" or cls.search_space
         ],
     }
+
+
+def audits_of(cls: type[Method]) -> list[AuditedDefault]:
+    """Return the audits of a method's present default settings, by backbone."""
+    config = cls().config()
+    return [
+        one for one in audited_defaults() if (one.method, one.version, one.config) == (cls.name, cls.version, config)
+    ]
 
 
 def _explain(console: Console, cls: type[Method]) -> None:
@@ -226,6 +235,9 @@ def _explain(console: Console, cls: type[Method]) -> None:
     later = cls.later_versions()
     if later:
         console.print(Text(f"Later versions: {later}"))
+    for audited in audits_of(cls):
+        verdict = "behind tuned settings" if audited.is_behind else "not shown to be behind"
+        console.print(Text(f"Defaults on {audited.backbone.rsplit('/', 1)[-1]}: {verdict}; {audited.said}"))
     meanings = setting_meanings(cls)
     defaults = cls().model_dump(mode="json")
     if not cls.search_space:
@@ -304,7 +316,8 @@ def show_suites(name: str | None, *, as_json: bool = False) -> None:
     suite = load_suite(name)
     console.print(Text(f"{suite.name}: {suite.description}", style="bold"))
     backbones = dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))
-    console.print(Text(f"Backbone: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
+    heading = "Backbones" if suite.backbones is not None else "Backbone"
+    console.print(Text(f"{heading}: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
     console.print(
         Text(
             f"Sizes: {', '.join(map(str, suite.sizes))}\nSeeds: {', '.join(map(str, suite.seeds))}\n"

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import answering
-from harness.cli.completion import complete_kind, complete_suite, complete_words
+from harness.cli.completion import complete_kind, complete_methods, complete_suite, complete_words
 from harness.cli.options import (
+    DeviceOption,
     JsonOption,
     MethodArgument,
     MirrorOption,
@@ -125,11 +126,48 @@ def _plan(
 ) -> None:
     """Predict the seconds and memory of a run.
 
-    Only short probes are run; with --no-probe or --device-memory, none.
+    Only short probes are run; with --no-probe or --device-memory, none. The exit code is 1 if one of several backbones
+    cannot be used.
     """
     from harness.cli.plan import plan_command
 
-    plan_command(**grid, probe=probe, device_memory=device_memory, shows_parts=memory, as_json=as_json)
+    code = plan_command(**grid, probe=probe, device_memory=device_memory, shows_parts=memory, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command("audit-defaults", rich_help_panel=COMPARE)
+def _audit_defaults(
+    methods: Annotated[
+        str | None, typer.Option(help="Only these gradient methods: lora,full", autocompletion=complete_methods)
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks of the shipped suites. Default: three that no default was chosen on.")
+    ] = None,
+    backbones: Annotated[str | None, typer.Option(help="Backbones: ID,ID@REVISION,./FOLDER. Default: two.")] = None,
+    sizes: Annotated[str | None, typer.Option(help="Training sizes. Default: 128.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds. Default: 0,1,2.")] = None,
+    trials: Annotated[int, typer.Option(help="Number of settings that tuning tries on validation rows.")] = 8,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    mirror: MirrorOption = None,
+    within: Annotated[
+        str | None, typer.Option(help="End within this time, with the most useful cells: 30m, 2h.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Predict the cost, and run nothing.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="Add the facts to a JSON file, such as the one that the package ships.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare default settings of gradient methods with tuned ones.
+
+    The cells are those of an ordinary grid, so the same command continues where an interrupted one stopped. A default
+    is flagged where tuned settings score more than two points more, beyond noise.
+    """
+    asked = dict(locals())
+    from harness.cli.audit import audit_command
+
+    raise typer.Exit(audit_command(shows_plan=asked.pop("plan"), **asked))
 
 
 @app.command("status", rich_help_panel=COMPARE)
@@ -185,9 +223,9 @@ def _import(
         str,
         typer.Option(
             "--format",
-            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method comparison; table: any "
-            "tidy table.",
-            autocompletion=complete_words("harness", "peft", "table"),
+            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method "
+            "comparison; table: any tidy table.",
+            autocompletion=complete_words("harness", "mteb", "peft", "table"),
         ),
     ] = "harness",
     mapping: Annotated[

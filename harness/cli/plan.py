@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.api import PlanGroup, plan
+from harness.api import Plan, PlanGroup, plan
 from harness.cli.as_json import print_json
 from harness.cli.console import CommandDisplay, make_console
 from harness.cost import BASES
+from harness.records import short_backbones
 from harness.support import describe_duration, text
 
 _SAID = {
@@ -51,21 +52,30 @@ _MEANS = {
 """Explanations of the parts whose names say too little."""
 
 
-def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: Any) -> None:
-    """Print the cells, the predicted seconds and memory of each method and task, and the total."""
+def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: Any) -> int:
+    """Print the cells, the predicted seconds and memory of each method, task and backbone, and the total.
+
+    The exit code that it returns is 1 if a backbone was left out.
+    """
     console = Console(stderr=True) if as_json else make_console()
     found = plan(progress=CommandDisplay(console), **asked)
     if as_json:
         print_json(found.to_dict())
-        return
+        return 1 if found.left_out else 0
 
     def say(line: str, style: str | None = None) -> None:
         console.print(line, style=style, highlight=False, markup=False)
 
     say(f"{text.counted(len(found.rows), 'cell')}, {found.n_done} done already; on {found.device}.")
-    _print_table(console, "Predicted cost by method", "method", found.methods)
+    for backbone, methods in _by_backbone(found.methods):
+        _print_table(console, f"Predicted cost by method{backbone}", "method", methods)
     if shows_parts:
-        _print_parts(console, found.methods)
+        parts = [_print_parts(console, methods, backbone) for backbone, methods in _by_backbone(found.methods)]
+        for part in dict.fromkeys(one for some in parts for one in some):
+            if part in _MEANS:
+                console.print(f"{_PART[part]}: {_MEANS[part]}.", style="dim", highlight=False)
+    if len(found.backbones) > 1:
+        _print_table(console, "Predicted cost by backbone", "backbone", found.backbones)
     if len(found.tasks) > 1:
         _print_table(console, "Predicted cost by task", "task", found.tasks)
     if found.n_unsupported:
@@ -73,8 +83,8 @@ def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: A
             f"{text.counted(found.n_unsupported, 'cell')} cannot run here (the method does not serve the task or the "
             f"backbone). A run records {'it' if found.n_unsupported == 1 else 'them'} as unsupported."
         )
-        reasons = dict.fromkeys(row.unsupported for row in found.rows if row.status is None and row.unsupported)
-        for reason in list(reasons)[:_MOST_REASONS]:
+        reasons = _reasons(found)
+        for reason in reasons[:_MOST_REASONS]:
             say(f"- {reason}")
         if len(reasons) > _MOST_REASONS:
             say(f"- and {text.counted(len(reasons) - _MOST_REASONS, 'other reason')} (--json lists them)")
@@ -93,6 +103,19 @@ def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: A
         )
     for note in found.notes:
         say(f"Note: {note}")
+    return 1 if found.left_out else 0
+
+
+def _reasons(found: Plan) -> list[str]:
+    """Return why cells cannot run, each reason once; it names the backbone where the grid has several."""
+    short = short_backbones((row.backbone, row.weights) for row in found.rows if row.backbone is not None)
+    is_named = len(found.backbones) > 1
+    reasons: dict[str, None] = {}
+    for row in found.rows:
+        if row.status is None and row.unsupported is not None:
+            named = f"{short[row.backbone, row.weights]}: " if is_named and row.backbone is not None else ""
+            reasons[named + row.unsupported] = None
+    return list(reasons)
 
 
 def _too_large(method: str, instead: str | None, peak_bytes: float | None) -> str:
@@ -101,8 +124,18 @@ def _too_large(method: str, instead: str | None, peak_bytes: float | None) -> st
     return f"{method} (runs as `{instead}`, about {peak_bytes / 1e9:.1f} GB)"
 
 
-def _print_parts(console: Console, groups: Sequence[PlanGroup]) -> None:
-    """Print the parts of the memory of each method's largest cell, in GB; parts that no method has are left out."""
+def _by_backbone(groups: Sequence[PlanGroup]) -> list[tuple[str, list[PlanGroup]]]:
+    """Return the methods of each backbone, with words for a title; all methods together where there is one backbone."""
+    found: dict[str | None, list[PlanGroup]] = {}
+    for group in groups:
+        found.setdefault(group.backbone, []).append(group)
+    if len(found) < 2:
+        return [("", list(groups))]
+    return [(" without a backbone" if name is None else f" on {name}", some) for name, some in found.items()]
+
+
+def _print_parts(console: Console, groups: Sequence[PlanGroup], backbone: str) -> list[str]:
+    """Print the parts of the memory of each method's largest cell, in GB; return the parts that a method has."""
     largest = {
         group.name: max(group.running, key=lambda row: row.peak_bytes or 0.0) for group in groups if group.running
     }
@@ -110,7 +143,10 @@ def _print_parts(console: Console, groups: Sequence[PlanGroup]) -> None:
     shown = [part for part in _PART if any(found.get(part) for found in parts.values())]
     for names in _columns(list(largest), console.width - _HEADINGS):
         table = Table(
-            title="Memory as asked, by arithmetic, in GB", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+            title=f"Memory as asked{backbone}, by arithmetic, in GB",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
         table.add_column("part", no_wrap=True)
         for name in names:
@@ -121,9 +157,7 @@ def _print_parts(console: Console, groups: Sequence[PlanGroup]) -> None:
         table.add_row("all", *(f"{sum(parts[name].values()) / 1e9:.2f}" for name in names))
         table.add_row("highest while", *(largest[name].during or "" for name in names))
         console.print(table)
-    for part in shown:
-        if part in _MEANS:
-            console.print(f"{_PART[part]}: {_MEANS[part]}.", style="dim", highlight=False)
+    return shown
 
 
 _HEADINGS = max(map(len, _PART.values()))

@@ -16,7 +16,10 @@ from .evidence import Evidence as Evidence
 from .evidence import Point as Point
 from .evidence import gather as gather
 from .evidence import measured_of as measured_of
+from .evidence import merged_encoders as merged_encoders
+from .evidence import published_in as published_in
 from .evidence import task_names as task_names
 from .evidence import usable as usable
 from .pooled import Doubles as Doubles
+from .pooled import Lift as Lift
 from .texts import TaskTexts as TaskTexts

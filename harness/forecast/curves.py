@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from harness.forecast.evidence import Point, by_method, measured_of
-from harness.forecast.pooled import Doubles, Pooled, Spreads, Where, kernel
+from harness.forecast.pooled import Doubles, Lift, Pooled, Spreads, Where, kernel
 from harness.forecast.texts import TaskTexts
 
 SCORE_SPREADS: Final = Spreads(
@@ -95,8 +95,9 @@ class Scale:
     def measurements(self, points: Iterable[Point]) -> tuple[list[Where], list[float], list[float]]:
         """Return the places of points, their scores on the scale, and the variances of these."""
         kept = list(points)
-        where = [place(p.n_train, p.classes, p.task, p.method, p.like) for p in kept]
-        return where, [self.there(p.score) for p in kept], [self.variance(p) for p in kept]
+        where = [place(p.n_train, p.classes, p.task, p.on or p.method, p.like, p.lift) for p in kept]
+        values = [self.there(p.score) - _mean_lift(p.lift) for p in kept]
+        return where, values, [self.variance(p) for p in kept]
 
 
 def shrunk(share: float, n_rows: float) -> float:
@@ -120,9 +121,15 @@ SEED_NOISE: Final = 0.08
 """Least standard deviation between seeds, in logits: three that agree by luck know less than they seem to."""
 
 
-def place(n_train: float, classes: int | None, task: str | None, method: str, family: str) -> Where:
+def place(
+    n_train: float, classes: int | None, task: str | None, method: str, family: str, lift: Lift | None = None
+) -> Where:
     """Return the place of a method's score on a task at a number of labels."""
-    return Where(x_of(n_train), _z_of(classes), task, method, family)
+    return Where(x_of(n_train), _z_of(classes), task, method, family, lift)
+
+
+def _mean_lift(lift: Lift | None) -> float:
+    return 0.0 if lift is None else lift.mean
 
 
 def x_of(n_train: float) -> float:
@@ -153,20 +160,29 @@ def _typical_seed_variance(points: Iterable[Point], scale: Scale, n_train: int) 
 _NEAREST: Final = 40
 
 
+_NONE: Final[Mapping[str, tuple[Sequence[Point], Lift]]] = {}
+
+
 class Curves:
     """Learning curves of all methods, fitted once.
 
     Args:
         points: points of one metric; without any, the metric is an accuracy of which nothing is known.
+        carried: methods on backbones that they were not measured on: their label, the points of the method on the
+            backbone with the most measurements, and the change by the backbone.
 
     Attributes:
-        by_method: the points of each method.
+        by_method: the points of each method; of a carried one, those that it is carried from.
+        carried: labels of the carried methods.
         scale: the scale of the curves.
     """
 
-    def __init__(self, points: Sequence[Point]) -> None:
+    def __init__(self, points: Sequence[Point], carried: Mapping[str, tuple[Sequence[Point], Lift]] = _NONE) -> None:
         self.scale = Scale(points[0].higher_is_better, points[0].highest) if points else Scale(higher_is_better=True)
         self.by_method = by_method(points)
+        self.carried = frozenset(carried)
+        self._lifts = {label: lift for label, (_, lift) in carried.items()}
+        self.by_method |= {label: list(own) for label, (own, _) in carried.items()}
         self._points = list(points)
         where, values, variances = self.scale.measurements(points)
         self._model = Pooled(where, np.array(values), np.array(variances), SCORE_SPREADS) if where else None
@@ -191,13 +207,15 @@ class Curves:
         for method, own in self.by_method.items():
             x = x_of(0 if all(point.n_train == 0 for point in own) else asked.n_train)
             centre = float(np.mean([x_of(point.n_train) for point in own]))
-            ends.append(Where(x, z, asked.task, method, own[0].like))
-            middle.append(Where(min(x, centre), z, asked.task, method, own[0].like))
+            lift, bare = self._lifts.get(method, own[0].lift), own[0].on or method
+            ends.append(Where(x, z, asked.task, bare, own[0].like, lift))
+            middle.append(Where(min(x, centre), z, asked.task, bare, own[0].like, lift))
         pairs = zip(ends, middle, self._model.means(ends), self._model.means(middle), strict=True)
         mean, covariance = self._model.predict([late if a >= m else early for late, early, a, m in pairs])
+        mean = mean + np.array([_mean_lift(end.lift) for end in ends])
         typical = _typical_seed_variance(self._points, self.scale, asked.n_train)
-        for i, own in enumerate(self.by_method.values()):
-            cell = measured_of(asked, own)
+        for i, (method, own) in enumerate(self.by_method.items()):
+            cell = None if method in self.carried else measured_of(asked, own)
             if cell is not None:
                 mean[i], covariance[i], covariance[:, i] = self.scale.there(cell.score), 0.0, 0.0
                 covariance[i, i] = self.scale.of_measured(cell, typical)

@@ -1,10 +1,10 @@
 """Expected accuracy of frozen probes on encoders, from published results of these and of other encoders.
 
-An encoder's accuracies on all tasks, as logits, and its covariates are one multivariate value: the mean of all encoders,
-what encoders of its publisher have in common, and what is its own. The own part is Student's t, so an unusual encoder
-(an untrained one, a run without its prompt) widens its own intervals and moves others little. Covariances are fitted by
-expectation maximisation over the results that are there (Liu and Rubin, "ML estimation of the t distribution using EM
-and its extensions, ECM and ECME", Statistica Sinica 5, 1995; normal effects of groups are added).
+An encoder's accuracies on all tasks, as logits, and its covariates are one multivariate value: the mean of all
+encoders, what encoders of its publisher have in common, and what is its own. The own part is Student's t, so an
+unusual encoder (an untrained one, a run without its prompt) widens its own intervals and moves others little.
+Covariances are fitted by expectation maximisation over the results that are there (Liu and Rubin, "ML estimation of the
+t distribution using EM and its extensions, ECM and ECME", Statistica Sinica 5, 1995; effects of groups are added).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OF_PUBLISHER: Final = 0.3
 """Prior share of the variance that encoders of one publisher have in common."""
 
 WIDTH: Final = 0.8
-"""Factor of the standard deviations that makes 80 % intervals hold 80 % (`python -m tools.fit_encoders`)."""
+"""Factor of the standard deviations that makes 80 % intervals hold 80 % (`harness validate-advice --encoders`)."""
 
 _ROUNDS: Final = 12
 _LEAST: Final = 0.005
@@ -81,13 +81,15 @@ class Effect:
 
     Attributes:
         mean: difference of the logits of their accuracies.
-        sd: its standard deviation, with how far such differences differ between tasks.
+        own: standard deviation of the mean over tasks.
+        between: standard deviation of such differences between tasks.
         n_results: number of published results of the encoder.
         n_unknown: number of these of which nobody says whether the encoder was trained on the task.
     """
 
     mean: float
-    sd: float
+    own: float
+    between: float
     n_results: int
     n_unknown: int
 
@@ -152,7 +154,7 @@ class EncoderModel:
     def effect(self, name: str, base: str, facts: EncoderFacts | None = None) -> Effect:
         """Return how much better an encoder is than `base` on a task that neither was measured on.
 
-        Tasks count alike: the mean over tasks of the expected difference. Its spread over tasks is part of `sd`.
+        Tasks count alike: the mean over tasks of the expected difference.
         """
         one, other = self._asked(name, facts, None), self._asked(base, None, None)
         n = len(self.tasks)
@@ -160,11 +162,12 @@ class EncoderModel:
         base_mean, base_variance, _ = self._condition(base, other)
         gaps = mean[:n] - base_mean[:n]
         own = float(np.mean(variance[:n, :n])) + float(np.mean(base_variance[:n, :n]))
-        between = float(np.var(gaps, ddof=1)) if n > 1 else 0.0
+        # The mean of measured tasks is known exactly; that of all tasks is not, since tasks differ.
+        between = float(np.std(gaps, ddof=1)) if n > 1 else 0.0
         encoder = self._encoders.get(name)
         results = () if encoder is None else encoder.results
         unknown = sum(result.has_seen_task is None for result in results)
-        return Effect(float(gaps.mean()), math.sqrt(own + between), len(results), unknown)
+        return Effect(float(gaps.mean()), math.sqrt(own + between**2 / n), between, len(results), unknown)
 
     def _asked(self, name: str, facts: EncoderFacts | None, known: Mapping[str, float] | None) -> Doubles:
         encoder = self._encoders.get(name, PublishedEncoder(name, EncoderFacts()))
@@ -298,7 +301,8 @@ def _posterior(rows: Doubles, mean: Doubles, between: Doubles, within: Doubles, 
     Args:
         rows: values, shape (n, d); NaN is unknown.
         mean: mean of all encoders, shape (d,).
-        between, within: covariances of publishers and of encoders, shape (d, d).
+        between: covariance of publishers, shape (d, d).
+        within: covariance of encoders of one publisher, shape (d, d).
         weights: factors that an encoder's own covariance is divided by, shape (n,).
     """
     which, where = np.nonzero(~np.isnan(rows))

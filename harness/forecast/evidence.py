@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, TypeVar
 
+from harness.forecast.pooled import Lift
 from harness.forecast.texts import KnownTexts, TaskTexts
-from harness.records import Facts, Record, encode, variants
+from harness.records import EncoderFacts, Facts, PublishedEncoder, PublishedResult, Record, encode, variants
 
 _Member = TypeVar("_Member")
 
@@ -35,6 +36,8 @@ class Point:
         n_records: number of records.
         is_cut: whether a budget set the length of the fits.
         most_seconds: limit of the fits' seconds; None where there was none.
+        on: label of the configuration without its backbone, where `method` names the backbone too.
+        lift: change by the backbone; None for the one with the most measurements.
     """
 
     task: str
@@ -62,6 +65,8 @@ class Point:
     n_records: int
     is_cut: bool = False
     most_seconds: float | None = None
+    on: str | None = None
+    lift: Lift | None = None
 
     @property
     def like(self) -> str:
@@ -99,6 +104,7 @@ def gather(records: Iterable[Record]) -> Evidence:
     A record that comes twice (a store that has imported the reference results) counts once.
     """
     kept = usable(records)
+    kept = [record for record in kept if record.facts.measured_by is None]  # probes of other encoders: `published_in`
     kept = list({(r.id, r.device, r.attempt): r for r in kept}.values())
     latest: dict[tuple[Any, ...], int] = {}
     for record in kept:
@@ -133,6 +139,35 @@ def _mended(record: Record) -> tuple[Any, ...]:
 def usable(records: Iterable[Record]) -> list[Record]:
     """Return the records that are evidence: with a score, on a known number of test rows."""
     return [r for r in records if r.status == "ok" and r.score and r.score.n_test and r.facts.is_evidence]
+
+
+def published_in(records: Iterable[Record]) -> tuple[PublishedEncoder, ...]:
+    """Return the encoders whose published results were imported as records, each with its results."""
+    found: dict[str, PublishedEncoder] = {}
+    for record in records:
+        facts, name = record.facts, record.cell.backbone
+        if facts.measured_by is None or record.score is None or name is None:
+            continue
+        result = PublishedResult(
+            record.cell.task,
+            record.score.value,
+            record.score.others.get("sd_over_draws"),
+            facts.n_draws,
+            facts.has_seen_task,
+        )
+        known = found.setdefault(name, PublishedEncoder(name, facts.encoder or EncoderFacts()))
+        found[name] = replace(known, results=(*known.results, result))
+    return tuple(found.values())
+
+
+def merged_encoders(*sources: Iterable[PublishedEncoder]) -> tuple[PublishedEncoder, ...]:
+    """Return the encoders of several sources; a later source's result on a task takes the place of an earlier one's."""
+    found: dict[str, PublishedEncoder] = {}
+    for encoder in (encoder for source in sources for encoder in source):
+        known = found.get(encoder.name, encoder)
+        results = {result.task: result for result in (*known.results, *encoder.results)}
+        found[encoder.name] = replace(encoder, results=tuple(results.values()))
+    return tuple(found.values())
 
 
 def task_names(records: Iterable[Record]) -> dict[tuple[str, str], str]:

@@ -47,6 +47,27 @@ class Spreads:
 
 
 @dataclass(frozen=True)
+class Lift:
+    """How a backbone changes the scores of one method, against the backbone with the most measurements.
+
+    Attributes:
+        backbone: name of the backbone.
+        role: role of the transformer in the method; methods of a role differ alike.
+        mean: expected change.
+        own: spread of that change, the same on all tasks.
+        between: spread of the change between tasks.
+        rest: spread of what methods of the role change further.
+    """
+
+    backbone: str
+    role: str | None
+    mean: float
+    own: float
+    between: float
+    rest: float
+
+
+@dataclass(frozen=True)
 class Where:
     """Where something was measured, or is asked for.
 
@@ -56,6 +77,7 @@ class Where:
         task: name of the task; None is a task without measurements.
         method: label of the configuration.
         family: family of the method.
+        lift: change by the backbone; None for the one with the most measurements, and without a backbone.
     """
 
     x: float
@@ -63,6 +85,7 @@ class Where:
     task: str | None
     method: str
     family: str
+    lift: Lift | None = None
 
 
 class Pooled:
@@ -115,7 +138,32 @@ def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Doubles:
     of_covariate = covariate.take(shared)
     of_covariate *= np.multiply.outer(_column(a, "z"), _column(b, "z"))
     found += of_covariate
+    if any(point.lift is not None for point in a) and any(point.lift is not None for point in b):
+        found += _of_lifts(a, b)
     return np.asarray(found)
+
+
+def _of_lifts(a: Sequence[Where], b: Sequence[Where]) -> Doubles:
+    """Return the covariance by backbones: of their effects on all tasks, on one task, and on methods of one role."""
+
+    def parts(points: Sequence[Where]) -> tuple[list[str | None], list[str | None], Doubles]:
+        lifts = [point.lift for point in points]
+        spreads = [(0.0, 0.0, 0.0) if lift is None else (lift.own, lift.between, lift.rest) for lift in lifts]
+        backbones = [None if lift is None else lift.backbone for lift in lifts]
+        roles = [None if lift is None else f"{lift.backbone} {lift.role}" for lift in lifts]
+        return backbones, roles, np.array(spreads)
+
+    one, other = parts(a), parts(b)
+    own, between, rest = (np.multiply.outer(one[2][:, i], other[2][:, i]) for i in range(3))
+    same = _same_values(one[0], other[0])
+    covariance = same * (own + _same(a, b, "task") * between) + _same_values(one[1], other[1]) * rest
+    return np.asarray(covariance)
+
+
+def _same_values(a: Sequence[str | None], b: Sequence[str | None]) -> Doubles:
+    codes: dict[str | None, int] = {}
+    first, second = ([codes.setdefault(value, len(codes)) for value in values] for values in (a, b))
+    return np.equal.outer(first, second).astype(np.float64)
 
 
 def _by_shared(s: Spreads) -> Iterator[tuple[float, float, float]]:

@@ -12,6 +12,7 @@ import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
@@ -387,7 +388,8 @@ class FineTuning(GradientMethod):
             return None
 
         def predict(own: Bench, decay: float) -> Answers:
-            with as_written(), inputs.whole(decay):
+            uncompiled = as_written() if self.compile else nullcontext()  # it takes a second to import
+            with uncompiled, inputs.whole(decay):
                 return form.predict(model, rungs.rows, own, precision, self.reserved_tokens(), training_follows=True)
 
         return predict

@@ -39,6 +39,11 @@ class PlannedCell:
         return label_of(type(self.method), self.cell.config)
 
     @property
+    def method_on_backbone(self) -> str:
+        """The method's label, with the backbone where the grid has several: `lora on all-MiniLM-L6-v2`."""
+        return self.method_label if self.backbone_label is None else f"{self.method_label} on {self.backbone_label}"
+
+    @property
     def method_in_full(self) -> str:
         """The method with all its settings that are not defaults, as `--methods` takes it: `lora[rank=4]`."""
         return configuration_in_full(self.method.name, self.cell.config, _default_config(type(self.method)))

@@ -47,7 +47,7 @@ def plan_full(task: Task, files: BackboneFiles, device: Device, n_train: int, n_
 
 def usual_flops_per_second(device: Device) -> float:
     """Return the typical speed of such a device, for where nothing was measured."""
-    return Estimator({}, {}, device).flops_per_second()
+    return Estimator({}, device).flops_per_second()
 
 
 def _cell(task: Task, files: BackboneFiles, device: Device, method: str, n_train: int) -> PlannedCell:

@@ -1,3 +1,5 @@
+from .audit import AuditedPlace as AuditedPlace
+from .audit import audit as audit
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
 from .blocks import markdown_table as markdown_table
 from .class_tables import RECALL_AND_PRECISION as RECALL_AND_PRECISION

@@ -46,6 +46,7 @@ def cautions(panel: Panel) -> list[str]:
         *_of_missing(panel),
         *_of_seconds(panel),
         *_of_cut_texts(panel),
+        *_of_defaults(panel),
         *panel.footnotes,
     ]
 
@@ -106,6 +107,15 @@ def _of_seconds(panel: Panel) -> list[str]:
     if rows["imported"].fillna(False).any():
         said.append("Imported results: train is the sum of the published parts")
     return said
+
+
+def _of_defaults(panel: Panel) -> list[str]:
+    """Return a sentence on default settings that an audit found behind tuned ones."""
+    behind = panel.rows[panel.rows["default_points_behind"].notna()].drop_duplicates("variant")
+    if behind.empty:
+        return []
+    named = _named(f"{row.variant} by {row.default_points_behind:.1f} points" for row in each(behind))
+    return [f"Default settings that an audit found behind tuned ones (harness audit-defaults): {named}"]
 
 
 def _of_cut_texts(panel: Panel) -> list[str]:

@@ -54,15 +54,19 @@ _DTYPES: dict[str, Dtype] = {
     "note": "string",
     "settings": "string",
     **dict.fromkeys(("configuration", "backbone_label"), "string"),
+    "default_points_behind": "Float64",
 }
 
 _SECONDS = ("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "train_seconds", "predict_seconds")
+
+_OF_CONFIGURATION = ("overlaps", "settings", "configuration", "backbone_label", "default_points_behind")
+"""Columns that all cells of a row share."""
 
 _RATES = ("train_tokens_per_second", "utilisation", "energy_joules", "price")
 
 _READ = (
     *_GROUP,
-    *("settings", "configuration", "backbone_label"),
+    *("settings", "configuration", "backbone_label", "default_points_behind"),
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
     *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
     *(
@@ -91,6 +95,7 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
     settings that distinguish it in full, and is empty where there are none. Where a table holds several backbones,
     `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the label is null.
+    `default_points_behind` is null unless an audit found these default settings behind tuned ones.
 
     Raises:
         UsageError: there is no record, or scores of one table are on two scales.
@@ -215,7 +220,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
     summary.update({name: first[name] for name in (*_GROUP, "n_per_class", "metric", "higher_is_better")})
     summary["defaults_chosen_here"] = _any(row["defaults_chosen_here"] for row in rows)
     summary["backbone_has_seen"] = _any(row["backbone_has_seen"] for row in rows)
-    summary.update({name: first[name] for name in ("overlaps", "settings", "configuration", "backbone_label")})
+    summary.update({name: first[name] for name in _OF_CONFIGURATION})
     summary["imported"] = any(row["imported"] for row in rows)
     for name in ("train_rows_cut", "test_rows_cut"):
         summary[name] = _over(max, ok, name)

@@ -139,8 +139,6 @@ def _digest(path: Path, described: Description) -> str:
     return described.digest
 
 
-
-
 _LEAST_PROBABILITY: Final = 1e-6
 
 

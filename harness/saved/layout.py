@@ -242,7 +242,10 @@ def read_description(folder: Path) -> Description | EnsembleDescription:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         hint = ""
         if where == "format" and first["type"] == "literal_error":
-            hint = f" This version of the harness reads formats 1 to {ENSEMBLE_FORMAT}: a newer one may have saved the model."
+            hint = (
+                f" This version of the harness reads formats 1 to {ENSEMBLE_FORMAT}: a newer one may have saved the "
+                "model."
+            )
         raise UsageError(
             f"'{path}': {where}: {short(first['msg'])}. It is not a valid description of a saved model.{hint}"
         ) from None
@@ -283,11 +286,13 @@ def _classes_and_use(labels: Sequence[str]) -> list[str]:
 def _about_members(description: EnsembleDescription) -> list[str]:
     """Return the lines of a card that tell what an ensemble is made of."""
     parts = ", ".join(f"{member.method} ({member.weight:.2f})" for member in description.members)
-    files = [f"`{MEMBERS}/{member.folder}/`: a saved model of its own ({member.method})." for member in description.members]
+    files = [
+        f"`{MEMBERS}/{member.folder}/`: a saved model of its own ({member.method})." for member in description.members
+    ]
     return [
         f"- **members, with their weights**: {parts}",
         *_classes_and_use(description.labels),
-        "The probability of a class is the weighted mean of the members' probabilities, each calibrated by a temperature.",
+        "A class has the weighted mean of the members' probabilities, each calibrated by a temperature.",
         "",
         *(f"- {line}" for line in files),
     ]

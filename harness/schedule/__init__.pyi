@@ -1,5 +1,7 @@
 from .drive import Policy as Policy
 from .drive import run_cells as run_cells
+from .find_backbones import Found as Found
+from .find_backbones import find_backbones as find_backbones
 from .forms import memory_for as memory_for
 from .local import LocalWorkers as LocalWorkers
 from .messages import AtRung as AtRung

@@ -41,7 +41,7 @@ def run_probes(
         for planned in cells:
             if planned.unsupported is not None or estimator.measured(planned):
                 continue
-            report(planned.cell.method)
+            report(_named(planned))
             name = planned.cell.task
             probe = make_probe(
                 planned,
@@ -56,11 +56,17 @@ def run_probes(
             if why is None:
                 estimator.add_figure(planned, probe.figure(records))
                 if probe.n_blocks is not None:
-                    notes.append(f"{planned.cell.method}: probed on {probe.n_blocks} blocks of its backbone.")
+                    notes.append(f"{_named(planned)}: probed on {probe.n_blocks} blocks of its backbone.")
             else:
                 estimator.give_up(planned)
-                notes.append(f"{planned.cell.method}: no probe of it, so by arithmetic: {why}")
+                notes.append(f"{_named(planned)}: no probe of it, so by arithmetic: {why}")
     return notes
+
+
+def _named(planned: PlannedCell) -> str:
+    """Return the method's name, with the backbone where the grid has several."""
+    of = planned.backbone_label
+    return planned.cell.method if of is None else f"{planned.cell.method} on {of}"
 
 
 def _run(probe: Probe, workers: Workers) -> tuple[list[Record], str | None]:

@@ -11,11 +11,12 @@ from harness.cli.catalogue import (
     _serves_kind,
     _setting_text,
     _telling_settings,
+    audits_of,
     setting_meanings,
 )
 from harness.support import Registry
 
-__all__ = ["FAMILIES", "family_position", "own", "search_text", "serves_kind", "setting_meanings"]
+__all__ = ["FAMILIES", "audits_of", "family_position", "own", "search_text", "serves_kind", "setting_meanings"]
 __all__ += ["setting_text", "telling_settings"]
 
 family_position = _family_position

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 
 from harness.methods import Method, methods
-from harness.records import Budget, Workload
+from harness.records import AuditedDefault, Budget, Workload
 from harness.support import text
 from harness.tasks import kinds
 from tools.docs.describe import (
     FAMILIES,
+    audits_of,
     family_position,
     own,
     search_text,
@@ -100,6 +101,13 @@ def _page(cls: type[Method]) -> Iterator[str]:
     own_settings, others = _settings(cls)
     yield "## Settings"
     yield from _table_of_settings(cls, own_settings)
+    if audits := audits_of(cls):
+        yield "## Audit of the defaults"
+        yield (
+            "`harness audit-defaults` compares the default settings with tuned ones, on tasks that no default was "
+            "chosen on. Differences are in points, with their 95 % interval."
+        )
+        yield "\n".join(f"- {_audited(one)}" for one in audits)
     yield "## Cost"
     yield " ".join(_cost(cls))
     yield "## Measured results"
@@ -107,6 +115,11 @@ def _page(cls: type[Method]) -> Iterator[str]:
     if others:
         yield "## Settings in common with others"
         yield from _table_of_settings(cls, others)
+
+
+def _audited(audit: AuditedDefault) -> str:
+    verdict = "**The defaults are behind**" if audit.is_behind else "The defaults are not shown to be far behind"
+    return f"{verdict} on {code(audit.backbone)}: {audit.said}."
 
 
 def _kinds_of(cls: type[Method]) -> list[str]:

@@ -26,7 +26,7 @@ def python_page() -> str:
     """Return the Markdown of the page."""
     from harness.advice import Advice, AdvisedMethod
     from harness.api.display import TerminalDisplay
-    from harness.api.forecast import PlanGroup, PlanRow
+    from harness.api.plans import PlanGroup, PlanRow
     from harness.choose import Chosen
     from harness.records import Record
     from harness.replay import Replayed

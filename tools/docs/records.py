@@ -90,8 +90,11 @@ def _columns(columns: Any) -> str:
 
 
 _ONLY_IN_COMPARISON = {
+    "configuration": "a method with its settings, and its backbone where the panel holds several",
     "variant": "the method, with the settings that tell its configurations apart",
     "settings": "all settings that tell the configuration apart; empty where none do",
+    "configuration": "the name without its backbone; a column only where a table holds several backbones",
+    "backbone_label": "the backbone in the name; null for methods without one; a column only with `configuration`",
     "basis": "what the interval covers: seeds and test rows, test rows only, or seeds only",
     "n_seeds": "seeds with a score",
     "memory_bytes": "median memory that a cell needs: its peak and the weights that cells share",

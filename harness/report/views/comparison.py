@@ -44,10 +44,11 @@ def _at_sizes(panel: Panel, standings: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def _csv(report: ReportData) -> pd.DataFrame:
-    """Return the comparison; the parts of names with a backbone only where there are such names."""
+    """Return the comparison; parts of names with a backbone, and audited defaults, only where there are some."""
     found = report.comparison
-    parts = ["configuration", "backbone_label"]
-    return found if found["backbone_label"].notna().any() else found.drop(columns=parts)
+    if not found["backbone_label"].notna().any():
+        found = found.drop(columns=["configuration", "backbone_label"])
+    return found if found["default_points_behind"].notna().any() else found.drop(columns="default_points_behind")
 
 
 views.add("comparison", View(position=10, csv=_csv, in_panel=_blocks, latex=_latex))

@@ -1,0 +1,179 @@
+"""The search of settings inside `choose`: on a simulated clock, with scores that follow from the settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from harness.choose.candidates import Belief, Candidate
+from harness.choose.runner import RUNGS, Runs
+from harness.choose.search import Search
+from harness.choose.settings import expected_gain, likely_settings, rungs_of, search_settings
+from harness.choose.tried import Tried
+from harness.methods.base import Method
+from harness.methods.configure import parse_methods
+from harness.methods.rungs import DROPPED, Rung
+from harness.records.record import CurvePoint, Record
+from harness.tasks.base import Task
+from tests.record_factory import make_record
+
+SECONDS_OF_AN_EPOCH = 3.0
+
+
+class Simulated:
+    """Fits whose score follows from their settings, and whose clock moves by their epochs."""
+
+    def __init__(self, truth: Callable[[Method], float]) -> None:
+        self.clock = 0.0
+        self.truth = truth
+        self.spent: list[tuple[Method, float]] = []
+
+    def now(self) -> float:
+        return self.clock
+
+    def plan(self, _: Task, method: Method, *__: object, **___: object) -> Any:
+        return SimpleNamespace(method=method, unsupported=None)
+
+    def estimate(self, planned: Any) -> Any:
+        seconds = SECONDS_OF_AN_EPOCH * planned.method.epochs
+        return SimpleNamespace(seconds=seconds, train_seconds=seconds, basis="records", peak_bytes=0.0)
+
+    def run(
+        self, planned: Any, _: Task, until: float, *__: object, at_rung: Callable[[Rung], bool], **___: object
+    ) -> Record | None:
+        method, began = planned.method, self.clock
+        whole, score = SECONDS_OF_AN_EPOCH * method.epochs, self.truth(method)
+        curve = []
+        for share in RUNGS:
+            self.clock = began + share * whole
+            reached = score - 0.1 * (1 - share)
+            curve.append(CurvePoint(1, share * whole, validation=reached))
+            if not at_rung(Rung(share, 1, share * whole, reached)):
+                self.spent.append((method, self.clock - began))
+                return make_record("full", 1200, status="out_of_time", error=f"{DROPPED} {share:.0%}")
+        self.clock = began + whole
+        self.spent.append((method, whole))
+        assert self.clock <= until
+        return make_record(
+            "full", 1200, int(1e4 * score), accuracy=score, seconds=whole, n_test=300, curve=tuple(curve),
+            config=method.config(),
+        )  # fmt: skip
+
+
+def tried_settings(
+    truth: Callable[[Method], float], left: float, classes: int = 77, seconds: float = 200.0
+) -> tuple[list[Candidate], Simulated, Search, list[str]]:
+    """Search the settings of `full` with so many seconds left; return what came of it."""
+    (method,) = parse_methods(["full"])
+    candidate = Candidate(method, "full", is_cheap=False)
+    runs, said = Simulated(truth), list[str]()
+    task = SimpleNamespace(
+        train_labels=np.zeros(1200), n_strata=classes, n_test=300, metric="accuracy", name="a", everything=None
+    )
+    search = Search(
+        cast(Runs, runs), cast(Task, task), [cast(Task, task)], [candidate], Belief([], classes), left, None, said.append
+    )
+    search.tries_settings, search.overhead = True, 1.0
+    search.run(candidate, 0, left)
+    runs.spent.clear()
+    return search_settings(search, candidate, seconds), runs, search, said
+
+
+def rises_with_the_rate(method: Any) -> float:
+    return 0.8 + 0.15 * min(1.0, math.log(method.learning_rate / 1e-4) / math.log(3))
+
+
+def test_a_better_setting_takes_the_place_and_worse_ones_are_dropped() -> None:
+    found, runs, search, said = tried_settings(rises_with_the_rate, 400.0)
+    assert found[0].method.learning_rate == pytest.approx(3e-4)  # type: ignore[attr-defined]
+    assert runs.spent[0][0].learning_rate == pytest.approx(3e-4)  # type: ignore[attr-defined]
+    assert all(candidate.known_as is not None for candidate in found)
+    dropped = [tried for tried in search.tried if tried.is_dropped]
+    assert dropped
+    assert len(search.tried) == 1 + len(runs.spent)
+    assert any("takes the place of full" in line for line in said)
+
+
+def test_nothing_takes_the_place_where_settings_do_not_matter() -> None:
+    found, runs, _, said = tried_settings(lambda _: 0.8, 400.0)
+    assert runs.spent
+    assert found == []
+    assert any("keeps its settings" in line for line in said)
+
+
+def test_a_variant_enters_only_if_its_last_fit_ends_in_time() -> None:
+    """A fit of four epochs takes 12 s, and its last fit at least as much again."""
+    _, runs, _, _ = tried_settings(rises_with_the_rate, 46.0)
+    assert {method.epochs for method, _ in runs.spent} <= {3.0, 4.0}  # type: ignore[attr-defined]
+    _, runs, _, said = tried_settings(rises_with_the_rate, 30.0)
+    assert runs.spent == []
+    assert "no time for a variant" in said[-1]
+    for left in (50.0, 70.0, 110.0):
+        _, runs, search, _ = tried_settings(rises_with_the_rate, left)
+        assert runs.clock + 12.0 <= search.end
+
+
+def test_nothing_is_tried_where_it_is_switched_off() -> None:
+    (method,) = parse_methods(["full"])
+    candidate = Candidate(method, "full", is_cheap=False)
+    search = Search(
+        cast(Runs, Simulated(rises_with_the_rate)), cast(Task, None), [], [candidate], Belief([], 2), 400.0, None, print
+    )
+    search.tried.append(Tried(candidate, make_record("full", 1200), 1200, 0, 1.0))
+    search.folds = [cast(Task, SimpleNamespace(train_labels=np.zeros(1200)))]
+    assert search_settings(search, candidate, 300.0) == []
+
+
+def test_many_classes_of_few_rows_are_trained_harder_first() -> None:
+    for name, first in (("full", {"learning_rate": 3e-4}), ("lora", {"learning_rate": 9e-3})):
+        (method,) = parse_methods([name])
+        settings = likely_settings(method, 1200, 77)[0]
+        own = {name: getattr(method, name) for name in method.search_space}
+        assert {key: value for key, value in settings.items() if own[key] != value} == first
+    (method,) = parse_methods(["full"])
+    assert likely_settings(method, 1200, 2)[0]["epochs"] > method.epochs  # type: ignore[attr-defined]
+    for n_classes in (2, 6, 77):
+        for settings in likely_settings(method, 1200, n_classes):
+            assert type(method)(**{**method.config(), **settings}).config() != method.config()
+
+
+def test_a_gain_is_shrunk_and_pairs_of_rows_make_it_surer() -> None:
+    base = make_record("full", 1200, 1, accuracy=0.80, n_test=300)
+    same, better = (make_record("full", 1200, seed, accuracy=a, n_test=300) for seed, a in ((2, 0.80), (2, 0.88)))
+    assert expected_gain(base, same).mean == pytest.approx(0.0, abs=1e-3)
+    gain = expected_gain(base, better)
+    assert 0 < gain.mean < 0.08
+    alone = expected_gain(base, make_record("full", 1200, 2, accuracy=0.88, n_test=300, predictions=None))
+    assert alone.mean < gain.mean
+
+
+def test_replacing_by_the_rule_costs_nothing_on_average() -> None:
+    """Gains drawn as expected, measured on 300 rows: those that the rule takes are gains, and few are losses."""
+    generator = np.random.default_rng(0)
+    slope, taken = 0.8 * 0.2, []
+    for _ in range(2000):
+        gain = generator.normal(0, 0.12 * slope)
+        fits = generator.normal(0, 0.08 * slope, size=2)
+        one = make_predicted(generator, 0.8 + fits[0])
+        other = make_predicted(generator, 0.8 + gain + fits[1])
+        expected = expected_gain(one, other)
+        if expected.mean > 0.674490 * expected.deviation:
+            taken.append(gain)
+    assert 20 < len(taken) < 600
+    assert np.mean(taken) > 0.003
+    assert np.mean(np.array(taken) < -0.005) < 0.25
+
+
+def make_predicted(generator: np.random.Generator, accuracy: float) -> Record:
+    n_right = int(generator.binomial(300, min(1.0, max(0.0, accuracy))))
+    return make_record("full", 1200, accuracy=n_right / 300, n_test=300, predictions=None)
+
+
+def test_rungs_are_read_from_a_records_curve() -> None:
+    curve = (CurvePoint(1, 1.0, validation=0.5), CurvePoint(2, 2.0), CurvePoint(3, 3.0, validation=0.7))
+    assert rungs_of(make_record("full", 64, curve=curve)) == [0.5, 0.7]
