@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
 from typing import Any, Final
@@ -158,6 +158,7 @@ class Grid:
         target: right class of each recorded test row, shape (n_rows,).
         n_classes: number of classes.
         metric: the task's main metric.
+        flops_per_second: speed of reading the texts on the machine: see `_reading_speed`.
     """
 
     task: str
@@ -167,6 +168,7 @@ class Grid:
     target: Ints
     n_classes: int
     metric: str
+    flops_per_second: float | None = None
 
     @property
     def name(self) -> str:
@@ -253,14 +255,36 @@ def find_grids(
     for record in records:
         if record.kind == "classification" and record.status == "ok" and record.facts.role in _ROLES:
             groups[record.device, record.cell.task, record.cell.data].append(record)
-    grids, refused = [], {}
+    grids: list[Grid] = []
+    refused: dict[str, str] = {}
     for (device, task, _), members in sorted(groups.items()):
         for n_train in sorted({record.cell.n_train for record in members if record.cell.n_train}):
             try:
-                grids.append(make_grid(members, n_train, least_configurations))
+                grid = make_grid(members, n_train, least_configurations)
+                grids.append(replace(grid, flops_per_second=_reading_speed(members)))
             except UsageError as error:
                 refused[f"{task} x {n_train} on {device}"] = str(error)
     return grids, refused
+
+
+def _reading_speed(records: Sequence[Record]) -> float | None:
+    """Return the operations per second of reading the texts of a task on a machine; None where it is not known.
+
+    It is the median over fits on frozen features. Where there are none, it is somewhat more than that over other fits,
+    which train at 0.5 to 1.0 of the speed of reading.
+    """
+    frozen, others = [], []
+    for record in records:
+        cost = record.cost
+        if cost.train_flops and record.facts.role == "frozen features" and cost.encode_seconds:
+            frozen.append(cost.train_flops / cost.encode_seconds)
+        elif cost.train_flops and record.facts.role == "fine-tuning" and cost.train_seconds:
+            others.append(_READING_TO_TRAINING * cost.train_flops / cost.train_seconds)
+    return median(frozen or others) if frozen or others else None
+
+
+_READING_TO_TRAINING: Final = 1.3
+"""Speed of reading texts, as a multiple of the speed of training, where no fit on frozen features was recorded."""
 
 
 def make_grid(members: Sequence[Record], n_train: int, least_configurations: int = LEAST_CONFIGURATIONS) -> Grid:

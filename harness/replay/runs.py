@@ -34,7 +34,7 @@ _MOST_ROWS: Final = 1000
 """Maximum number of validation rows of a fold, as in `harness choose`."""
 
 _ASSUMED_FLOPS_PER_SECOND: Final = 3e10
-"""Operations per second and thread that are expected until something has run."""
+"""Operations per second and thread that are expected of a machine without fits on frozen features."""
 
 _ASSUMED_ROWS_PER_SECOND: Final = 2000.0
 """Rows per second of a method without a transformer, until it has run."""
@@ -163,7 +163,8 @@ class RecordedRuns:
         """Return the expected cost of a cell: that of its fits so far, else from its operations.
 
         The operations are the recorded ones, which the real search computes before it runs anything. Their speed is
-        that of the fits so far, and an assumed one before the first.
+        that of the fits so far. Before the first it is that of reading texts on the machine, which a real search
+        learns from its first seconds.
         """
         found = self.configuration(planned)
         if found is None:
@@ -188,7 +189,7 @@ class RecordedRuns:
     def _flops_per_second(self, record: Record) -> float:
         if self._rates:
             return statistics.median(self._rates)
-        return _ASSUMED_FLOPS_PER_SECOND * max(1, record.provenance.threads)
+        return self.grid.flops_per_second or _ASSUMED_FLOPS_PER_SECOND * max(1, record.provenance.threads)
 
     def light_seconds(self, planned: PlannedCell) -> float:
         """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
