@@ -53,6 +53,9 @@ _MARGIN: Final = 1.05
 
 _DRAWS: Final = 2000
 
+_FAR: Final = 6.0
+"""Standard deviations of its posterior mean behind the leader from which a candidate never leads."""
+
 _DOUBT: Final = 1.281552
 """Standard deviations behind the leader beyond which a method's chance to win is below a tenth."""
 
@@ -366,9 +369,10 @@ class Rivals:
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
         # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
         root = scipy.linalg.solve_triangular(scipy.linalg.cholesky(seen, lower=True), across.T, lower=True).T
+        may_lead = self.mean + _FAR * np.linalg.norm(root, axis=1) >= self.mean.max()
         draws = np.random.default_rng(0).standard_normal((_DRAWS, len(at)))
         draws = np.concatenate([draws, -draws])  # equal candidates gain nothing by the luck of the draws
-        return float((self.mean + draws @ root.T).max(axis=1).mean())
+        return float((self.mean[may_lead] + draws @ root[may_lead].T).max(axis=1).mean())
 
     def is_beaten(self, i: int) -> bool:
         """Return whether a candidate's chance to beat the leader is less than a tenth."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,11 @@ class Configuration:
         return self.fits[0].record.cell
 
     @cached_property
+    def config(self) -> dict[str, Any]:
+        """The method's configuration."""
+        return self.method.config()
+
+    @cached_property
     def steps(self) -> int:
         """Number of steps of a whole fit; 0 where it takes none."""
         return self.method.workload(self.cell.n_train, Budget(), _BLOCKS).steps
@@ -153,6 +158,7 @@ class Grid:
         target: right class of each recorded test row, shape (n_rows,).
         n_classes: number of classes.
         metric: the task's main metric.
+        flops_per_second: speed of reading the texts on the machine: see `_reading_speed`.
     """
 
     task: str
@@ -162,6 +168,7 @@ class Grid:
     target: Ints
     n_classes: int
     metric: str
+    flops_per_second: float | None = None
 
     @property
     def name(self) -> str:
@@ -183,6 +190,19 @@ class Grid:
         if self.metric == "accuracy":
             return float(np.mean(predicted[rows] == self.target[rows]))
         return metrics.get(self.metric).without_classes().compute(predicted[rows], self.target[rows])
+
+    @cached_property
+    def by_key(self) -> dict[str, Configuration]:
+        """The configurations by `key_of` their method, settings and backbone."""
+        return {key_of(one.cell.method, one.config, one.cell.weights): one for one in self.configurations}
+
+    @cached_property
+    def by_identity(self) -> dict[int, list[Configuration]]:
+        """The configurations by the identity of their method's object, which is quicker to look up."""
+        found: dict[int, list[Configuration]] = {}
+        for one in self.configurations:
+            found.setdefault(id(one.method), []).append(one)
+        return found
 
     @cached_property
     def majority(self) -> int:
@@ -235,14 +255,36 @@ def find_grids(
     for record in records:
         if record.kind == "classification" and record.status == "ok" and record.facts.role in _ROLES:
             groups[record.device, record.cell.task, record.cell.data].append(record)
-    grids, refused = [], {}
+    grids: list[Grid] = []
+    refused: dict[str, str] = {}
     for (device, task, _), members in sorted(groups.items()):
         for n_train in sorted({record.cell.n_train for record in members if record.cell.n_train}):
             try:
-                grids.append(make_grid(members, n_train, least_configurations))
+                grid = make_grid(members, n_train, least_configurations)
+                grids.append(replace(grid, flops_per_second=_reading_speed(members)))
             except UsageError as error:
                 refused[f"{task} x {n_train} on {device}"] = str(error)
     return grids, refused
+
+
+def _reading_speed(records: Sequence[Record]) -> float | None:
+    """Return the operations per second of reading the texts of a task on a machine; None where it is not known.
+
+    It is the median over fits on frozen features. Where there are none, it is somewhat more than that over other fits,
+    which train at 0.5 to 1.0 of the speed of reading.
+    """
+    frozen, others = [], []
+    for record in records:
+        cost = record.cost
+        if cost.train_flops and record.facts.role == "frozen features" and cost.encode_seconds:
+            frozen.append(cost.train_flops / cost.encode_seconds)
+        elif cost.train_flops and record.facts.role == "fine-tuning" and cost.train_seconds:
+            others.append(_READING_TO_TRAINING * cost.train_flops / cost.train_seconds)
+    return median(frozen or others) if frozen or others else None
+
+
+_READING_TO_TRAINING: Final = 1.3
+"""Speed of reading texts, as a multiple of the speed of training, where no fit on frozen features was recorded."""
 
 
 def make_grid(members: Sequence[Record], n_train: int, least_configurations: int = LEAST_CONFIGURATIONS) -> Grid:
@@ -357,8 +399,12 @@ def _steps_inside(record: Record) -> bool:
 
 def _key(record: Record) -> str:
     cell = record.cell
-    config = methods.get(cell.method)(**cell.config).config()
-    return f"{cell.method} {canonical_of(config, dict)} {cell.weights}"
+    return key_of(cell.method, methods.get(cell.method)(**cell.config).config(), cell.weights)
+
+
+def key_of(name: str, config: Mapping[str, Any], weights: str | None) -> str:
+    """Return a text that is the same for the same method, settings and backbone."""
+    return f"{name} {canonical_of(config, dict)} {weights}"
 
 
 def _whole(record: Record) -> Budget:

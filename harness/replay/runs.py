@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import statistics
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from harness.backbones import BackboneFiles
 from harness.choose import n_folds
 from harness.cost import LIGHT_STEP_SECONDS, Estimate
 from harness.data import DataSource, TaskSpec
-from harness.methods import Method
+from harness.methods import Method, Rung
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import Budget, Cell, Cost, CurvePoint, Predictions, Record, Score, canonical_of
-from harness.replay.grids import Configuration, Fit, Grid, Ints, steps_share
+from harness.records import Budget, Cell, Cost, CurvePoint, Predictions, Record, Score
+from harness.replay.grids import Configuration, Fit, Grid, Ints, key_of, steps_share
 from harness.tasks import Source, Task, kinds
 
 _VALIDATION_SHARE: Final = 0.2
@@ -34,7 +34,7 @@ _MOST_ROWS: Final = 1000
 """Maximum number of validation rows of a fold, as in `harness choose`."""
 
 _ASSUMED_FLOPS_PER_SECOND: Final = 3e10
-"""Operations per second and thread that are expected until something has run."""
+"""Operations per second and thread that are expected of a machine without fits on frozen features."""
 
 _ASSUMED_ROWS_PER_SECOND: Final = 2000.0
 """Rows per second of a method without a transformer, until it has run."""
@@ -102,9 +102,6 @@ class RecordedRuns:
             _task(self.grid, f"{self.grid.task}-validation-{k}", n_fold, self.grid.target[rows])
             for k, rows in enumerate(split.folds)
         ]
-        self._by_key = {
-            _key_of(one.cell.method, one.method.config(), one.cell.weights): one for one in self.configurations
-        }
         self._encoded: dict[tuple[object, ...], int] = {}
         self._rates: list[float] = []
         self._measured: dict[str, tuple[int, float, float]] = {}
@@ -138,7 +135,7 @@ class RecordedRuns:
             weights=None if found is None else found.cell.weights,
             method=method.name,
             version=method.version,
-            config=method.config(),
+            config=method.config() if found is None else found.config,
             n_train=everything if n_train is None else min(n_train, everything),
             budget=budget or Budget(),
             seed=0,
@@ -148,18 +145,26 @@ class RecordedRuns:
 
     def _find(self, method: Method, files: BackboneFiles | None) -> Configuration | None:
         weights = files.fingerprint if files is not None and method.serves else None
-        return self._by_key.get(_key_of(method.name, method.config(), weights))
+        for one in self.grid.by_identity.get(id(method), ()):
+            if one.cell.weights == weights:
+                return one
+        return self.grid.by_key.get(key_of(method.name, method.config(), weights))
 
     def configuration(self, planned: PlannedCell) -> Configuration | None:
         """Return the recorded configuration of a cell; None where it was not recorded."""
-        cell = planned.cell
-        return self._by_key.get(_key_of(cell.method, cell.config, cell.weights))
+        weights = planned.cell.weights
+        own = (one for one in self.grid.by_identity.get(id(planned.method), ()) if one.cell.weights == weights)
+        return next(own, None) or self._of_cell(planned.cell)
+
+    def _of_cell(self, cell: Cell) -> Configuration | None:
+        return self.grid.by_key.get(key_of(cell.method, cell.config, cell.weights))
 
     def estimate(self, planned: PlannedCell) -> Estimate:
         """Return the expected cost of a cell: that of its fits so far, else from its operations.
 
         The operations are the recorded ones, which the real search computes before it runs anything. Their speed is
-        that of the fits so far, and an assumed one before the first.
+        that of the fits so far. Before the first it is that of reading texts on the machine, which a real search
+        learns from its first seconds.
         """
         found = self.configuration(planned)
         if found is None:
@@ -184,7 +189,7 @@ class RecordedRuns:
     def _flops_per_second(self, record: Record) -> float:
         if self._rates:
             return statistics.median(self._rates)
-        return _ASSUMED_FLOPS_PER_SECOND * max(1, record.provenance.threads)
+        return self.grid.flops_per_second or _ASSUMED_FLOPS_PER_SECOND * max(1, record.provenance.threads)
 
     def light_seconds(self, planned: PlannedCell) -> float:
         """Return the expected seconds of the steps of a small network on frozen features; 0 where there are none."""
@@ -202,6 +207,7 @@ class RecordedRuns:
         *,
         must_save: bool = True,
         is_kept: bool = True,
+        at_rung: Callable[[Rung], bool] | None = None,
     ) -> Record | None:
         """Return the record of a fit with its score on validation rows, and move the clock on by its seconds.
 
@@ -233,7 +239,9 @@ class RecordedRuns:
 
     def label_of(self, record: Record) -> str:
         """Return the label of the configuration of a record of `run`."""
-        return self._by_key[_key_of(record.cell.method, record.cell.config, record.cell.weights)].label
+        found = self._of_cell(record.cell)
+        assert found is not None  # the record is one of this replay
+        return found.label
 
     def files_of(self, configuration: Configuration) -> BackboneFiles | None:
         """Return a stand-in for the files of a configuration's backbone: its name and fingerprint, and no folder."""
@@ -397,7 +405,3 @@ def _task(grid: Grid, name: str, n_train: int, target: Ints) -> Task:
         test_rows=name,
         n_test_available=len(target),
     )
-
-
-def _key_of(name: str, config: Mapping[str, Any], weights: str | None) -> str:
-    return f"{name} {canonical_of(config, dict)} {weights}"

@@ -18,7 +18,7 @@ from tools.docs.markdown import Docstring, code, fill, read_docstring, table, un
 
 FUNCTIONS = (
     *("run", "plan", "choose", "rank_backbones", "advise", "read_records", "report", "compare", "audit_defaults"),
-    "load_model",
+    *("replay", "load_model"),
 )
 """Functions of `harness`, in the order of the page."""
 
@@ -33,11 +33,12 @@ def python_page() -> str:
     from harness.choose import Chosen
     from harness.ranking import RankedBackbone, Ranking
     from harness.records import AuditedDefault, Record
+    from harness.replay import Replayed
     from harness.report import Compared
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
     results += [harness.Audit, AuditedDefault]
-    results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, Compared, harness.SavedModel]
+    results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, Compared, Replayed, harness.SavedModel]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",
