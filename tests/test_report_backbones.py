@@ -165,7 +165,8 @@ def test_the_page_answers_with_a_method_and_a_backbone(records):
 
 def test_backbones_are_ranked_apart_over_tasks():
     records = [record for task in ("one", "two") for record in grid(task=task)]
-    records += make_grid(("full",), (32, 128), task="three", backbone=SMALL, weights=SMALL[-9:])  # one backbone here; the same name
+    # The third task has one backbone. Its configuration keeps the same name.
+    records += make_grid(("full",), (32, 128), task="three", backbone=SMALL, weights=SMALL[-9:])
     rankings = [ranked for ranked in across_tasks(records) if "128" in ranked.title]
     (ranked,) = rankings
     assert len(ranked.methods) + len(ranked.left_out) == 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -32,7 +32,7 @@ _ROUNDING: Final = 1e-9
 _N_DRAWS: Final = 200
 """Draws of the validation rows, with replacement, for the standard error of the gain in the main metric."""
 
-Metric = Callable[[Floats, Ints], float]
+Metric = Callable[[Any, Ints], float]
 """A function of class probabilities, shape (rows, classes), and right classes, shape (rows,); higher is better."""
 
 
@@ -75,7 +75,7 @@ def best_temperature(probabilities: Floats, right: Ints) -> float:
     return float(_TEMPERATURES[int(np.argmax(likely))])
 
 
-def _log_of_right(probabilities: Doubles, right: Ints) -> Doubles:
+def _log_of_right(probabilities: Doubles | Floats, right: Ints) -> Doubles:
     return np.asarray(np.log(np.clip(probabilities[np.arange(len(right)), right], _LEAST_PROBABILITY, 1.0)))
 
 
