@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import norm
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from harness import load_model
@@ -176,6 +177,13 @@ def test_what_a_race_is_worth_is_what_simulated_races_gain() -> None:
     assert rivals.best_of([0, 2], noises) == pytest.approx(truths[np.arange(20_000), picked].mean(), abs=0.01)
     assert rivals.best_of([], []) == 0.2
     assert rivals.best_of([0, 2], [1e9, 1e9]) == pytest.approx(0.2, abs=1e-3)
+
+
+def test_a_rival_that_is_known_well_counts_where_the_leader_may_turn_out_worse() -> None:
+    """The expected maximum of a normal value with mean 0 and of a fixed one, 0.3 below, in closed form."""
+    found = Rivals(np.array([-0.3, 0.0]), np.diag([1e-12, 0.25])).best_of([1], [0.0])
+    z = 0.3 / 0.5
+    assert found == pytest.approx(-0.3 + 0.3 * norm.cdf(z) + 0.5 * norm.pdf(z), abs=0.01)
 
 
 def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out() -> None:

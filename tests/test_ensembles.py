@@ -163,7 +163,7 @@ def test_a_search_saves_an_ensemble_that_scores_what_it_says(
     lines: list[str] = []
     with LocalWorkers("cpu", None) as workers, Store.open(tmp_path / "store.sqlite") as store:
         found = choose_within(
-            task, tiny, workers, store, tmp_path / "model", within=3000.0, began=time.monotonic(),
+            task, [tiny], workers, store, tmp_path / "model", within=3000.0, began=time.monotonic(),
             methods=parse_methods(["tfidf", "linear-probe", "knn", "full[epochs=1]"]), refit=False, settings=False,
             say=lines.append,
         )  # fmt: skip

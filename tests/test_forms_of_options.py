@@ -48,6 +48,8 @@ WRONG = [
     (CHOOSE, "--within", "5", "--within 5m or --within 5s"),
     (CHOOSE, "--peak-memory", "8", "--peak-memory 8GB"),
     (CHOOSE, "--peak-memory", "8 cows", "8GB"),
+    (("replay",), "--within", "5", "--within"),
+    (("audit-defaults",), "--within", "5", "--within 5m or --within 5s"),
     (ADVISE, "--train-seconds", "ten", "600"),
     (ADVISE, "--train-seconds", "-5", "600"),
     (ADVISE, "--peak-memory", "8", "--peak-memory 8GB"),

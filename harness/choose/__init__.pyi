@@ -7,7 +7,6 @@ from .choosing import choose_within as choose_within
 from .choosing import search_within as search_within
 from .evaluation import EVALUATION as EVALUATION
 from .folds import n_folds as n_folds
-from .runner import Runs as Runs
 from .search import Search as Search
 from .tried import Tried as Tried
 from .tried import validated as validated

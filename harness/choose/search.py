@@ -369,7 +369,8 @@ class Rivals:
         seen = across[at] + np.diag(np.asarray(noises, dtype=np.float64))
         # The posterior means have the covariance root @ root.T, whose rank is the number of measurements.
         root = scipy.linalg.solve_triangular(scipy.linalg.cholesky(seen, lower=True), across.T, lower=True).T
-        may_lead = self.mean + _FAR * np.linalg.norm(root, axis=1) >= self.mean.max()
+        reach = _FAR * np.linalg.norm(root, axis=1)
+        may_lead = self.mean + reach >= (self.mean - reach).max()  # the leader may turn out worse than expected
         draws = np.random.default_rng(0).standard_normal((_DRAWS, len(at)))
         draws = np.concatenate([draws, -draws])  # equal candidates gain nothing by the luck of the draws
         return float((self.mean[may_lead] + draws @ root[may_lead].T).max(axis=1).mean())

@@ -283,7 +283,7 @@ def _compare(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which methods got better or worse from A to B.
+    """Show which methods got better or worse.
 
     Differences within noise do not count. The exit code is 1 if any method got worse.
     """

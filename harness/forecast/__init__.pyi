@@ -8,7 +8,6 @@ from .curves import place as place
 from .curves import shrunk as shrunk
 from .encoders import Effect as Effect
 from .encoders import EncoderModel as EncoderModel
-from .encoders import ExpectedProbe as ExpectedProbe
 from .encoders import clean as clean
 from .encoders import from_logit as from_logit
 from .encoders import to_logit as to_logit

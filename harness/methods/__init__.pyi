@@ -26,6 +26,5 @@ from .configure import with_trials as with_trials
 from .declared import check_workload as check_workload
 from .restoring import AGAIN as AGAIN
 from .rungs import DROPPED as DROPPED
-from .rungs import DroppedError as DroppedError
 from .rungs import Rung as Rung
 from .rungs import Rungs as Rungs

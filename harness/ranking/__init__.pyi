@@ -1,4 +1,3 @@
-from .forecasting import METRIC as METRIC
 from .ranked import RankedBackbone as RankedBackbone
 from .ranked import Ranking as Ranking
 from .ranking import check_kind as check_kind

@@ -6,7 +6,6 @@ from .budgets import parse_bytes as parse_bytes
 from .canonical import canonical_of as canonical_of
 from .canonical import encode as encode
 from .canonical import fields_of as fields_of
-from .encoders import PRETRAININGS as PRETRAININGS
 from .encoders import EncoderFacts as EncoderFacts
 from .encoders import Pretraining as Pretraining
 from .encoders import PublishedEncoder as PublishedEncoder
@@ -27,7 +26,6 @@ from .jsonl import sentence_of as sentence_of
 from .jsonl import write_jsonl as write_jsonl
 from .labels import MAX_LABEL as MAX_LABEL
 from .labels import BackboneKey as BackboneKey
-from .labels import ConfigurationName as ConfigurationName
 from .labels import canonical_text as canonical_text
 from .labels import configuration_in_full as configuration_in_full
 from .labels import configuration_label as configuration_label

@@ -1,6 +1,5 @@
 from .drive import Policy as Policy
 from .drive import run_cells as run_cells
-from .finding import Found as Found
 from .finding import find_backbones as find_backbones
 from .forms import memory_for as memory_for
 from .local import LocalWorkers as LocalWorkers

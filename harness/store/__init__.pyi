@@ -6,7 +6,6 @@ from .forgetting import forget_records as forget_records
 from .importing import locate_results as locate_results
 from .importing import read_mteb_table as read_mteb_table
 from .published import published_encoders as published_encoders
-from .published import published_source as published_source
 from .reading import of_suite as of_suite
 from .reading import read_source as read_source
 from .reading import reference_grids as reference_grids
