@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness.records.facts import Facts
-from harness.store import pack, published_encoders, published_source
+from harness.store import pack, published_encoders
 from harness.store.importing import locate_results, read_mteb_table, read_results
+from harness.store.published import published_source
 from harness.store.store import Store
 from harness.support.errors import UsageError
 

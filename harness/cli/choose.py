@@ -69,7 +69,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
     if chosen.ensemble is not None:
         console.print(f"It is an {chosen.ensemble.in_words(reached.metric)}.", markup=False, soft_wrap=True)
     if chosen.refit:
-        console.print("The saved model was then fitted to all rows, test rows included. The score is from before.")
+        console.print("After the test, the saved model was fitted again, to all rows.", markup=False, soft_wrap=True)
     if chosen.why is not None:
         console.print(chosen.why, markup=False, soft_wrap=True)
     if chosen.evaluation is not None:

@@ -159,7 +159,7 @@ def _audit_defaults(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare default settings of gradient methods with tuned ones.
+    """Compare default settings with tuned ones.
 
     The cells are those of an ordinary grid, so the same command continues where an interrupted one stopped. A default
     is flagged where tuned settings score more than two points more, beyond noise.
@@ -283,7 +283,7 @@ def _compare(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which methods got better or worse.
+    """Show which methods got better or worse from A to B.
 
     Differences within noise do not count. The exit code is 1 if any method got worse.
     """
