@@ -159,7 +159,8 @@ def test_a_method_with_few_steps_for_its_classes_is_trained_harder_at_once() -> 
 def test_many_classes_of_few_rows_are_trained_harder_first() -> None:
     for name, first, second in (
         ("last-layers", {"epochs": 8.0}, {"learning_rate": 9e-4}),
-        ("lora", {"epochs": 16.0}, {"learning_rate": 9e-3}),
+        ("lora", {"epochs": 16.0}, {"epochs": 8.0}),
+        ("full", {"epochs": 10.0}, {"epochs": 6.0}),
     ):
         (method,) = parse_methods([name])
         own = {name: getattr(method, name) for name in method.search_space}

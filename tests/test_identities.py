@@ -78,11 +78,13 @@ def test_every_model_type_of_the_tables_is_one_of_transformers() -> None:
 
 
 def test_a_method_says_where_a_later_version_applies() -> None:
-    assert methods.get("full").later_versions() == ""
+    wide = "one more on backbones wider than 384, with the default learning rate"
+    assert methods.get("full").later_versions() == wide
     assert methods.get("bitfit").later_versions().startswith("version 2 on ")
     assert "; version 2 on sequence-to-sequence" in methods.get("bottleneck-adapter").later_versions()
     assert "modernbert-decoder" in methods.get("bottleneck-adapter").later_versions()
-    assert methods.get("prompt-tuning").later_versions() == ""
+    assert methods.get("prompt-tuning").later_versions() == wide
+    assert methods.get("from-scratch").later_versions() == ""
 
 
 # ---- evidence and labels

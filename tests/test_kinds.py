@@ -209,7 +209,7 @@ def test_a_bad_row_is_named_with_the_rule_that_it_breaks(what: str, tmp_path: Pa
     name, change, message = BAD[what]
     rows = toy_rows(name, 12)
     rows[2] = {**rows[2], **change}
-    spec = toy_spec(name, tmp_path, rows)
+    spec = toy_spec(name, tmp_path, rows).model_copy(update={"strict": True})
     with pytest.raises(DataError, match=f"(?s){message}"):
         kinds.get(spec.kind).prepare(spec, None)
 
@@ -217,7 +217,7 @@ def test_a_bad_row_is_named_with_the_rule_that_it_breaks(what: str, tmp_path: Pa
 def test_labels_missing_in_training_are_refused(tmp_path: Path) -> None:
     rows = [{**row, "label": "is"} for row in toy_rows("text-pair", 30)]
     spec = toy_spec("text-pair", tmp_path, rows)
-    with pytest.raises(DataError, match="'not'"):
+    with pytest.raises(DataError, match="every row has the label 'is'"):
         kinds.get(spec.kind).prepare(spec, None)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.advice.question import Question
-from harness.data import Columns, TaskSpec, UserData, column_name, files_of, read_table
+from harness.data import TaskSpec, TextColumns, UserData, column_name, files_of, read_table, text_columns
 from harness.records import parse_bytes
 from harness.support import UsageError, parse_duration, real_number
 
@@ -27,7 +27,7 @@ _BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufa
 
 def question_about(
     data: UserData | None = None,
-    text: str = "text",
+    text: TextColumns = "text",
     label: str = "label",
     *,
     train_seconds: str | float | None = None,
@@ -38,7 +38,7 @@ def question_about(
 
     Args:
         data: a file or data frame of labelled texts.
-        text: its column of texts.
+        text: its column of texts, or the two columns of pairs.
         label: its column of labels.
         train_seconds: limit of the time of training: a number of seconds, or a duration such as `10m`.
         peak_memory: limit of the memory, such as `8GB`, or in bytes.
@@ -67,14 +67,13 @@ def question_about(
     return Question(**told, train_seconds=train_seconds)
 
 
-def describe_texts(data: UserData, text: str, label: str) -> dict[str, Any]:
+def describe_texts(data: UserData, text: TextColumns, label: str) -> dict[str, Any]:
     """Return fields of a `Question` about labelled texts: `tokens` and `longest` roughly, the others exactly.
 
     Raises:
         DataError: the data cannot be used; the message names the row or column.
     """
-    text, label = column_name("text", text), column_name("label", label)
-    rows = read_table(files_of(data), Columns(text=text, label=label)).train
+    rows = read_table(files_of(data), text_columns(text), column_name("label", label)).train
     cut = float(TaskSpec.model_fields["max_length"].default)
     tokens = [min(about_tokens(one), cut) for one in rows.texts]
     return {

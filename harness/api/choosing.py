@@ -22,7 +22,7 @@ from harness.support import (
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
     from harness.choose import Chosen
-    from harness.data import UserData
+    from harness.data import TextColumns, UserData
     from harness.records import Record
 
 
@@ -32,7 +32,7 @@ def choose(
     data: UserData,
     within: str | float,
     save: str | Path,
-    text: str = "text",
+    text: TextColumns = "text",
     label: str = "label",
     test: UserData | None = None,
     name: str | None = None,
@@ -59,7 +59,7 @@ def choose(
         data: your labelled texts: a data frame, or the path of a file.
         within: time for everything, such as `10m`, or in seconds.
         save: folder of the model; it must be missing or empty. `load_model` reads it.
-        text: column of `data` that holds the texts.
+        text: column of `data` that holds the texts; two columns hold pairs, such as `premise,hypothesis`.
         label: column of `data` that holds the labels.
         test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
         name: name of the task; None takes the file's, or `data`.

@@ -19,7 +19,7 @@ from harness.support import find_store, quiet_libraries, real_number, spelt_for_
 
 if TYPE_CHECKING:
     from harness.cost import Estimator
-    from harness.data import UserData
+    from harness.data import TextColumns, UserData
     from harness.planning import PlannedCell
     from harness.records import Budget, Cell, Record
     from harness.schedule import Prepared, Request
@@ -33,7 +33,7 @@ def plan(
     suite: str | Path | None = None,
     *,
     data: UserData | None = None,
-    text: str = "text",
+    text: TextColumns = "text",
     label: str = "label",
     test: UserData | None = None,
     name: str | None = None,

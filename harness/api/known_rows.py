@@ -22,8 +22,5 @@ def known_texts(tasks: Iterable[Task]) -> KnownTexts:
         if not task.label_names or task.kind.form != "classes" or task.provenance.get("from") not in _READABLE:
             continue
         rows = task.test_rows_to_predict
-        pairs = task.kind.reads_pairs and set(rows.source.fields) == {"first", "second"}
-        columns = list(rows.source.fields.values()) if pairs else [rows.source.texts]
-        fields = tuple([str(values[position]) for position in rows.index] for values in columns)
-        found[task.test_rows] = KnownRows(fields, tuple(task.label_names))
+        found[task.test_rows] = KnownRows(rows.parts, tuple(task.label_names))
     return found

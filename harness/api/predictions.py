@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness.data import Origin
+from harness.data import Origin, TextColumns
 from harness.support import DataError, UsageError, check_output, csv_field, replacing
 
 OUTPUT_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -71,7 +71,7 @@ def predict_file(
     model: Path,
     data: Path,
     out: Path,
-    text: str = "text",
+    text: TextColumns = "text",
     *,
     device: str = "auto",
     probabilities: bool = False,
@@ -87,7 +87,7 @@ def predict_file(
         model: folder of the saved model.
         data: the file of texts.
         out: the file to write; its ending decides its format.
-        text: column of the texts.
+        text: column of the texts; two columns of a model of pairs, such as `premise,hypothesis`.
         device: `auto`, `cpu` or `cuda`.
         probabilities: whether to add a column per class.
         top: number of most probable classes to add.
@@ -99,16 +99,18 @@ def predict_file(
         DataError: the data cannot be read, have one of the new columns already, or hold no text at all.
         StoreError: writing fails.
     """
-    from harness.data import MissingColumnError, read_rows
+    from harness.data import MissingColumnError, read_rows, text_columns
     from harness.measure import check_device_name
     from harness.saved import (
+        check_columns,
         check_top,
         class_columns,
+        kind_of_saved,
         load_model,
         prediction_columns,
         read_description,
         tabulate_predictions,
-        why_not_text,
+        why_not_input,
     )
 
     check_device_name(device)
@@ -122,8 +124,10 @@ def predict_file(
     described = read_description(model)
     if top is not None:
         check_top(top, described.labels)
+    names = text_columns(text)
+    check_columns(names, kind_of_saved(described.kind))
     try:
-        rows = read_rows(data, [text], others=True)
+        rows = read_rows(data, names, others=True)
     except MissingColumnError as error:
         raise DataError(f"{error} --text names the column of texts.") from None
     added = prediction_columns(described.labels, probabilities=probabilities, top=top)
@@ -132,14 +136,15 @@ def predict_file(
             raise DataError(f"{data} has a column '{name}' already; rename it, so that nothing is overwritten.")
     ours = _recogniser(ending, list(rows.columns), described.labels)
     check_output(out, inputs=[data], ours=ours, overwrite=overwrite)
-    texts = rows.columns[text]
-    reasons = [why_not_text(value) for value in texts]
+    texts: list[Any] = list(zip(*(rows.columns[name] for name in names), strict=True))
+    if len(names) == 1:
+        texts = [one for (one,) in texts]
+    reasons = [why_not_input(value, pair=len(names) > 1) for value in texts]
     unpredicted = _unpredicted(reasons, rows.origin)
     usable = [at for at, reason in enumerate(reasons) if reason is None]
     if not usable:
-        raise DataError(
-            f"{data}: column '{text}' holds no text to predict: {in_words(unpredicted)}. Is it the right --text?"
-        )
+        named = " or ".join(f"column '{name}'" for name in names)
+        raise DataError(f"{data}: {named} holds no text to predict: {in_words(unpredicted)}. Is it the right --text?")
     loaded = load_model(model, device)
     found = tabulate_predictions(
         loaded.probabilities([texts[at] for at in usable]), loaded.labels, probabilities=probabilities, top=top

@@ -21,7 +21,7 @@ from harness.support import (
 )
 
 if TYPE_CHECKING:
-    from harness.data import TaskSpec, UserData
+    from harness.data import TaskSpec, TextColumns, UserData
     from harness.ranking import Ranking
 
 
@@ -30,7 +30,7 @@ def rank_backbones(
     backbones: Several[str],
     *,
     data: UserData | None = None,
-    text: str = "text",
+    text: TextColumns = "text",
     label: str = "label",
     task: str | None = None,
     n_train: int | None = None,
@@ -50,7 +50,7 @@ def rank_backbones(
     Args:
         backbones: hub ids, `ID@REVISION`, local folders, or shapes such as `llama-3.2-1b-like`, which get costs only.
         data: your labelled texts: a data frame, or the path of a file.
-        text: column of `data` that holds the texts.
+        text: column of `data` that holds the texts; two columns hold pairs, such as `premise,hypothesis`.
         label: column of `data` that holds the labels.
         task: a task of a shipped suite, instead of `data`.
         n_train: labels of the fine-tuning to forecast; None is all training rows there are.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from harness.data import TaskSpec, UserData, is_data_file
+from harness.data import TaskSpec, TextColumns, UserData, is_data_file
 from harness.methods import split_top_level
 from harness.planning import BUDGET_SETS, Suite, load_suite
 from harness.records import Budget, fields_of, parse_budget, parse_bytes
@@ -39,7 +39,7 @@ Several: TypeAlias = "str | Sequence[_Item]"
 def read_request(
     suite: str | Path | None = None,
     data: UserData | None = None,
-    text: str = "text",
+    text: TextColumns = "text",
     label: str = "label",
     test: UserData | None = None,
     name: str | None = None,
@@ -106,7 +106,7 @@ def read_request(
 
 def own_task(
     data: UserData,
-    text: str,
+    text: TextColumns,
     label: str,
     test: UserData | None = None,
     name: str | None = None,
@@ -121,10 +121,10 @@ def own_task(
         UsageError: an unknown metric, or one of other kinds of task; a length that is too small.
         DataError: the data cannot be used.
     """
-    from harness.data import table_task
+    from harness.data import table_task, text_columns
     from harness.tasks import kinds
 
-    kind = kinds.get(TaskSpec.model_fields["kind"].default)
+    kind = kinds.get("text-pair" if len(text_columns(text)) > 1 else "classification")
     if metric is not None and checked_text("metric", metric) not in kind.metrics:
         raise UsageError(
             f"--metric {metric} was given; expected one of {', '.join(kind.metrics)}, which score a {kind.name} task."

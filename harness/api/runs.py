@@ -29,7 +29,7 @@ from harness.support import (
 from harness.support import text as text_of
 
 if TYPE_CHECKING:
-    from harness.data import UserData
+    from harness.data import TextColumns, UserData
     from harness.records import Budget, Record
     from harness.report import Observations
     from harness.schedule import Executor, Limits, Prepared
@@ -119,7 +119,7 @@ def run(
     suite: str | Path | None = None,
     *,
     data: UserData | None = None,
-    text: str = "text",
+    text: TextColumns = "text",
     label: str = "label",
     test: UserData | None = None,
     name: str | None = None,
@@ -159,7 +159,7 @@ def run(
     Args:
         suite: name of a suite, or path of its YAML file; None with `data`.
         data: your labelled texts: a data frame, or the path of a CSV, TSV, JSON, JSONL or Parquet file.
-        text: column of `data` that holds the texts.
+        text: column of `data` that holds the texts; two columns hold pairs, such as `premise,hypothesis`.
         label: column of `data` that holds the labels.
         test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
         name: name of the task; None takes the file's, or `data`. The same rows under one name are the same cells.

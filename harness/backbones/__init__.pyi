@@ -1,6 +1,7 @@
 from .architecture import BLOCK_COUNTS as BLOCK_COUNTS
 from .architecture import Architecture as Architecture
 from .architecture import blocks_of as blocks_of
+from .architecture import width_of as width_of
 from .caching import without_cache as without_cache
 from .layout import MODULES as MODULES
 from .layout import READ_FILES as READ_FILES

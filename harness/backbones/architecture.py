@@ -31,6 +31,9 @@ _ENCODER_COUNTS: Final = ("encoder_layers", "num_layers", "num_hidden_layers")
 BLOCK_COUNTS: Final = (*_COUNTS, *_ENCODER_COUNTS, "num_decoder_layers", "decoder_layers")
 """Keys of configurations for the number of blocks."""
 
+_WIDTHS: Final = ("hidden_size", "d_model", "n_embd", "dim")
+"""Keys of configurations for the width of a hidden state."""
+
 _BOTH_WAYS: Final = {"xlnet", "bert-generation"}
 """Types that transformers lists only as causal models, but that attend in both directions unless a flag is set."""
 
@@ -93,6 +96,14 @@ def blocks_of(config: Mapping[str, object]) -> int | None:
     two_stacks = bool(config.get("is_encoder_decoder"))
     found = (config.get(name) for name in (_ENCODER_COUNTS if two_stacks else _COUNTS))
     return next((count for count in found if isinstance(count, int) and not isinstance(count, bool)), None)
+
+
+def width_of(config: Mapping[str, object]) -> int | None:
+    """Return the width of a hidden state that a configuration states, or that of its language model."""
+    nested = config.get("text_config")
+    found = [nested.get(name) for name in _WIDTHS] if isinstance(nested, dict) else []
+    found += [config.get(name) for name in _WIDTHS]
+    return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
 
 
 def _class_name(config: Mapping[str, object]) -> str:

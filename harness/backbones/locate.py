@@ -15,7 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.backbones.architecture import Architecture, architecture_in_version_0_1, architecture_of, blocks_of
+from harness.backbones.architecture import (
+    Architecture,
+    architecture_in_version_0_1,
+    architecture_of,
+    blocks_of,
+    width_of,
+)
 from harness.backbones.checks import check_configuration, check_headers, check_tokenizer, require_tokenizer
 from harness.backbones.decoding import GENERATION, START, changed_answers_in_version_0_1, settings_in
 from harness.backbones.headers import SAVE_AGAIN, SINGLE, read_headers
@@ -80,6 +86,14 @@ class BackboneFiles:
         """Number of blocks that config.json states (`blocks_of`); None if it states none or cannot be read."""
         try:
             return blocks_of(read_object(self.folder / "config.json", self.name))
+        except UsageError:
+            return None
+
+    @functools.cached_property
+    def width(self) -> int | None:
+        """Width of a hidden state that config.json states (`width_of`); None if it states none or cannot be read."""
+        try:
+            return width_of(read_object(self.folder / "config.json", self.name))
         except UsageError:
             return None
 

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from harness.analysis import ClassAnswers, confusions, per_class
 from harness.records import Predictions
 from harness.report import (
@@ -98,7 +96,7 @@ def evaluate(found: Predictions | None, task: Task) -> Evaluation | None:
     origin = (
         f"The test rows were held out from the data: {held_out}." if held_out else "The test rows were given apart."
     )
-    known = KnownRows(([task.test.texts[i] for i in np.asarray(rows.index)],), task.label_names)
+    known = KnownRows(rows.parts, task.label_names)
     return Evaluation(origin, answers, known)
 
 

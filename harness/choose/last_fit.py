@@ -15,6 +15,7 @@ from harness.choose.tried import Tried, is_clearly_better, validated, value_at
 from harness.planning import PlannedCell
 from harness.records import Record
 from harness.support import HarnessError
+from harness.tasks import Ints
 
 _SHARE_FOR_FALLBACK: Final = 0.08
 """Share of the remaining time for the fit of a cheap fallback model, so that there is a model in any case."""
@@ -22,6 +23,12 @@ _SHARE_FOR_FALLBACK: Final = 0.08
 _SHARE_FOR_CHEAP_FIT: Final = 0.6
 """Share of the remaining time that a cheap method's last fit may be expected to take: estimates are rough."""
 
+
+_LEARNED_LOSS: Final = 0.95
+"""Training loss at the end of a fit, as a share of that of the classes' shares, from which a fit learned nothing."""
+
+_LAST_PART: Final = 4
+"""The last one of so many parts of a fit's steps is its end."""
 
 _MARGIN_AGAIN: Final = 1.3
 """Seconds that the fit of a cheap method to all rows may take, as a multiple of what its last fit leads to expect."""
@@ -89,11 +96,13 @@ class LastFit:
                 continue
             search.say(f"{hope}: fitting it to {self._rows(planned.cell.n_train)} rows")
             record = search.runner.run(planned, search.task, search.end + self._grace, folder)
-            if record is not None and record.status == "ok":
+            why = self._why_useless(record, candidate)
+            if record is not None and why is None:
                 return record, candidate
-            ended = "no time" if record is None else record.status.replace("_", " ")
-            self.missed[candidate.label] = f"its last fit ended with '{ended}'"
-            search.say(f"{candidate.label}: {ended}")
+            self.missed[candidate.label] = f"its last fit {why}"
+            search.say(f"{candidate.label}: the fit {why}")
+            if folder.exists():
+                shutil.rmtree(folder)
         if safe is None:
             why = "; ".join(f"{label} {reason}" for label, reason in search.out.items())
             raise HarnessError(
@@ -132,13 +141,21 @@ class LastFit:
         planned = search.plan(candidate, task, None, budget)
         made = self._aside / "all-rows"
         record = search.runner.run(planned, task, search.end, made, is_kept=False)
-        why = None if record is None else _went_wrong(record, scored)
+        why = None if record is None else _went_wrong(record, scored) or learned_nothing(record, task.train_strata)
         if record is None or why is not None or not made.exists():
             search.say(f"the scored model is kept: the fit to all rows {why or 'did not end in time'}")
             return None
         shutil.rmtree(folder)
         shutil.move(made, folder)
         return record
+
+    def _why_useless(self, record: Record | None, candidate: Candidate) -> str | None:
+        """Return why a last fit gives no model to save, in words; None where it gives one. No test label is read."""
+        if record is None:
+            return "had no time"
+        if record.status != "ok":
+            return f"ended with '{record.status.replace('_', ' ')}'"
+        return None if candidate.is_cheap else learned_nothing(record, self._search.task.train_strata)
 
     def _ranked(self) -> list[tuple[Candidate, float]]:
         """Return the methods with their expected scores, best first."""
@@ -212,6 +229,31 @@ def _went_wrong(record: Record, scored: Record) -> str | None:
             f"reached {record.score.value:.3f} on rows that it was trained on, less than the scored model on new ones"
         )
     return None
+
+
+def learned_nothing(record: Record, strata: Ints) -> str | None:
+    """Return why a fit knows no more than how frequent the classes are, in words; None where it knows more.
+
+    Training with too high a learning rate may leave a transformer that gives all texts the same answer. Then the loss
+    of the last steps is that of the classes' shares, or higher. No test row's label is read, and no time is spent.
+
+    Args:
+        record: record of a fit inside the transformer.
+        strata: class of each training row, shape (rows,).
+    """
+    losses = [point.train_loss for point in record.curve if point.train_loss is not None]
+    shares = np.bincount(strata) / max(1, len(strata))
+    shares = shares[shares > 0]
+    of_shares = -float((shares * np.log(shares)).sum())
+    if not losses or len(shares) < 2:
+        return None
+    last = float(np.mean(losses[-max(1, len(losses) // _LAST_PART) :]))
+    if last < _LEARNED_LOSS * of_shares:
+        return None
+    return (
+        f"learned nothing: its training loss ended at {last:.2f}, and the shares of the classes alone give "
+        f"{of_shares:.2f}. The learning rate is too high for this backbone"
+    )
 
 
 def why_not_the_best(

@@ -123,7 +123,8 @@ def likely_settings(method: Method, n_rows: int, n_classes: int) -> list[dict[st
     """
     longer, faster = {"epochs": 2.0}, {"learning_rate": _FASTER}
     scarce = trains_little(method, n_rows, n_classes)
-    order = [longer, faster, {**longer, **faster}] if scarce else [longer, {"k": 1.5}]
+    # A space may have no value near twice the epochs, and the next one may take too long: half more follows.
+    order = [longer, {"epochs": 1.5}, faster, {**longer, **faster}] if scarce else [longer, {"k": 1.5}]
     found = []
     for factors in order:
         settings = {name: getattr(method, name) for name in method.search_space}

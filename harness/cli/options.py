@@ -34,7 +34,9 @@ SuiteArgument = Annotated[
     str | None, typer.Argument(help="A suite's name, or a YAML file.", autocompletion=complete_suite)
 ]
 DataOption = Annotated[Path | None, typer.Option(help="Your own CSV, TSV, JSON, JSONL or Parquet file.")]
-TextOption = Annotated[str, typer.Option(help="With --data: the column with the texts.")]
+TextOption = Annotated[
+    str, typer.Option(help="With --data: the column with the texts, or two for pairs, such as premise,hypothesis.")
+]
 LabelOption = Annotated[str, typer.Option(help="With --data: the column with the labels.")]
 TestOption = Annotated[
     Path | None, typer.Option(help="With --data: a file with the test rows; else a quarter of each class is held out.")

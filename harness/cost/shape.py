@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.backbones import blocks_of, stores_bfloat16
+from harness.backbones import blocks_of, stores_bfloat16, width_of
 
-_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 _INNER = ("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "n_inner", "hidden_dim")
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads")
 _GATED = {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "smollm3", "modernbert"}
@@ -95,7 +94,7 @@ def read_shape(folder: Path) -> Shape | None:
         return None
     nested = config.get("text_config")
     config = {**config, **nested} if isinstance(nested, dict) else config
-    n_blocks, width = blocks_of(config), _first(config, _WIDTHS)
+    n_blocks, width = blocks_of(config), width_of(config)
     if not n_blocks or width is None:
         return None
     n_heads = _first(config, _HEADS) or max(1, width // 64)

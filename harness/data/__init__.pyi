@@ -5,10 +5,12 @@ from .classes import read_classes as read_classes
 from .files import MissingColumnError as MissingColumnError
 from .files import is_data_file as is_data_file
 from .files import read_rows as read_rows
+from .frames import TextColumns as TextColumns
 from .frames import UserData as UserData
 from .frames import column_name as column_name
 from .frames import files_of as files_of
 from .frames import is_frame as is_frame
+from .frames import text_columns as text_columns
 from .frames import texts_of_frame as texts_of_frame
 from .raw import Origin as Origin
 from .raw import RawSplits as RawSplits
@@ -31,6 +33,7 @@ from .spec import Columns as Columns
 from .spec import DataSource as DataSource
 from .spec import Files as Files
 from .spec import TaskSpec as TaskSpec
+from .table import BETWEEN as BETWEEN
 from .table import read_table as read_table
 from .table import table_task as table_task
 from .yaml_reader import read_yaml as read_yaml

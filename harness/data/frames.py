@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 UserData: TypeAlias = "str | Path | pd.DataFrame"
 """A user's labelled texts: the path of a file, or a data frame."""
 
+TextColumns: TypeAlias = "str | Sequence[str]"
+"""The column of texts, or the two columns of pairs of texts: `premise,hypothesis`, or a sequence of two names."""
+
 FRAME_NAME = "data"
 """Name of the task of a data frame, unless the user gives one."""
 
@@ -95,15 +98,39 @@ def column_name(argument: str, column: object) -> str:
     return str(column)
 
 
-def texts_of_frame(frame: Any, column: str) -> list[Any]:
-    """Return a data frame's column as Python values; None where a value is missing.
+def text_columns(text: TextColumns) -> tuple[str, ...]:
+    """Return the names of the columns of texts: one, or two for pairs.
+
+    A text is divided at its comma, so that a column whose name has a comma is given in a sequence.
 
     Raises:
-        DataError: the column is missing or there twice, or there is no row.
+        UsageError: an empty name, one name twice, more than two, or a value that names no column.
     """
-    column = column_name("text", column)
-    files = files_of(frame)
-    return file_rows(files, "train", [column]).columns[column]
+    if isinstance(text, str):
+        names = tuple(part.strip() for part in text.split(",")) if "," in text else (text,)
+    elif isinstance(text, list | tuple):
+        names = tuple(column_name("text", name) for name in text)
+    else:
+        names = (column_name("text", text),)
+    if not 1 <= len(names) <= _MOST_TEXTS or not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            f"--text '{','.join(names)}' was given; expected the name of a column, or two different ones joined by a "
+            "comma for pairs of texts, such as premise,hypothesis."
+        )
+    return names
+
+
+_MOST_TEXTS = 2
+
+
+def texts_of_frame(frame: Any, columns: Sequence[str]) -> list[Any]:
+    """Return a data frame's texts as Python values, or tuples of two for pairs; None where a value is missing.
+
+    Raises:
+        DataError: a column is missing or there twice, or there is no row.
+    """
+    found = file_rows(files_of(frame), "train", columns).columns
+    return found[columns[0]] if len(columns) == 1 else list(zip(*(found[name] for name in columns), strict=True))
 
 
 def file_rows(files: Files, part: str, columns: Sequence[str]) -> FileRows:

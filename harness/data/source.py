@@ -29,13 +29,14 @@ class Reading:
         columns: required columns.
         keys: function that returns the text and class of each row of a split, for holding out a test; it refuses rows
             that lack them.
-        is_table: whether a user's file is a table of texts and labels, which gets the checks of `data.table`.
+        texts: columns of texts of a user's table of texts and labels, which gets the checks of `data.table`; empty
+            where a file is no such table.
         keep_classes: whether to keep classes in training that cannot be held out.
     """
 
     columns: Sequence[str]
     keys: Callable[[Dataset, Origin], tuple[list[str], list[str]]]
-    is_table: bool = False
+    texts: Sequence[str] = ()
     keep_classes: bool = False
 
 
@@ -51,7 +52,7 @@ def _reading_of_classes(spec: TaskSpec) -> Reading:
             check_can_hold_out(texts, labels, origin)
         return texts, labels
 
-    return Reading((columns.text, columns.label), keys, is_table=True, keep_classes=keep_classes)
+    return Reading((columns.text, columns.label), keys, texts=(columns.text,), keep_classes=keep_classes)
 
 
 def load_splits(
@@ -76,7 +77,7 @@ def load_splits(
     if spec.data.embedded is not None:
         return _load_embedded(spec, reading)
     if spec.data.files is not None:
-        return _load_table(spec, reading) if reading.is_table else _load_files(spec, reading)
+        return _load_table(spec, reading) if reading.texts else _load_files(spec, reading)
     return _load_hub_id(spec, mirror, validation, reading)
 
 
@@ -113,11 +114,12 @@ def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
 
     files = spec.data.files
     assert files is not None
-    table = read_table(files, spec.columns, strict=spec.strict)
-    features = Features({spec.columns.text: Value("string"), spec.columns.label: Value("string")})
+    label = spec.columns.label
+    table = read_table(files, reading.texts, label, strict=spec.strict)
+    features = Features({name: Value("string") for name in (*reading.texts, label)})
 
     def dataset(part: Part) -> Dataset:
-        return Dataset.from_dict({spec.columns.text: part.texts, spec.columns.label: part.labels}, features)
+        return Dataset.from_dict({**part.columns, label: part.labels}, features)
 
     parts = {"train": dataset(table.train)}
     origins = {"train": table.train.origin}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,25 @@ from harness.data.classes import (
     sorted_labels,
 )
 from harness.data.files import stem_of
-from harness.data.frames import FRAME_NAME, Frames, UserData, column_name, file_rows, files_of
+from harness.data.frames import (
+    FRAME_NAME,
+    Frames,
+    TextColumns,
+    UserData,
+    column_name,
+    file_rows,
+    files_of,
+    text_columns,
+)
 from harness.data.labels import check_no_fractions, label_warnings
 from harness.data.raw import Origin
 from harness.data.rows import overlap_key
 from harness.data.spec import Columns, DataSource, Files, Splits, TaskSpec
 from harness.support import DataError, DataWarning, UsageError, checked_text, whole_number
 from harness.support import text as wording
+
+BETWEEN = "\n"
+"""Separator of the two texts of a pair where they are joined."""
 
 LEAST_MAX_LENGTH = 8
 """Minimum value of `max_length`: usually two of the tokens are special tokens."""
@@ -47,10 +59,12 @@ _MOST_ALONE = 0.5
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one file, each with a text and the name of a label.
+    """The rows of one file, each with a text, or a pair of texts, and the name of a label.
 
     Attributes:
-        texts, labels: one per row.
+        texts: whole input of each row; a pair is joined by `BETWEEN`.
+        labels: one per row.
+        columns: texts of each column, one per row.
         origin: position of each row in the file.
         left_out: number of rows left out, by reason.
         warnings: warnings about the rows.
@@ -58,6 +72,7 @@ class Part:
 
     texts: list[str]
     labels: list[str]
+    columns: Mapping[str, list[str]]
     origin: Origin
     left_out: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -85,7 +100,7 @@ class Table:
 
 def table_task(
     data: UserData,
-    text: str,
+    text: TextColumns,
     label: str,
     test: UserData | None = None,
     name: str | None = None,
@@ -99,7 +114,7 @@ def table_task(
 
     Args:
         data: a CSV, TSV, JSON, JSONL or Parquet file, or a data frame.
-        text: name of the column with the texts.
+        text: name of the column with the texts; two names make a task of the kind `text-pair`.
         label: name of the column with the labels: strings, whole numbers or booleans.
         test: the same with the test rows; None holds out a quarter of each class by a fixed hash.
         name: name of the task; None takes the file's, or `FRAME_NAME`.
@@ -110,14 +125,14 @@ def table_task(
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
-        UsageError: text and label are the same column, or one has no name; the length is too small.
+        UsageError: texts and labels are in the same column, or one has no name; the length is too small.
 
     Warns:
         DataWarning: labels or texts look wrong; `Table.notes()` has the same warnings.
     """
-    text, label = column_name("text", text), column_name("label", label)
-    if not text or not label:
-        raise UsageError(f"The columns '{text}' and '{label}' were named for text and label; expected two names.")
+    texts, label = text_columns(text), column_name("label", label)
+    if not label:
+        raise UsageError(f"The columns '{','.join(texts)}' and '' were named for text and label; expected two names.")
     if name and not _NAME.fullmatch(checked_text("name", name)):
         raise UsageError(
             f"--name '{name}' was given; expected letters without accents, digits, '_', '.' and '-', a letter or digit "
@@ -128,16 +143,18 @@ def table_task(
         raise UsageError(f"--max-length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
     files = files_of(data, test)
     path = Path(files.train)
-    columns = Columns(text=text, label=label)
-    table = read_table(files, columns, strict=strict)
+    table = read_table(files, texts, label, strict=strict)
+    pair = len(texts) > 1
+    roles = dict(zip(("first", "second") if pair else ("text",), texts, strict=True))
     for warning in table.notes().get("warnings", ()):
         warnings.warn(warning, DataWarning, stacklevel=2)
     try:
         return TaskSpec(
             name=name or (FRAME_NAME if isinstance(files, Frames) else _task_name(stem_of(path))),
-            description=f"'{label}' of '{text}' in {path.name}",
+            kind="text-pair" if pair else "classification",
+            description=f"'{label}' of {_quoted(texts)} in {path.name}",
             data=DataSource(files=files),
-            columns=columns,
+            columns=Columns(label=label, **roles),
             splits=Splits(test=None if test is None else "test"),
             label_names=sorted_labels(table.train.labels),
             metric=metric,
@@ -152,56 +169,66 @@ def table_task(
         raise UsageError(f"{where}={first['input']!r} was given: {first['msg']}.") from error
 
 
-def read_table(files: Files, columns: Columns, *, strict: bool = False) -> Table:
+def read_table(files: Files, texts: Sequence[str], label: str, *, strict: bool = False) -> Table:
     """Read and check the rows of `files`.
 
     Args:
         files: the file, and the file of test rows if there is one.
-        columns: columns of texts and labels.
+        texts: the column of texts, or the two columns of pairs.
+        label: the column of labels.
         strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
-        UsageError: text and label are the same column.
+        UsageError: texts and labels are in the same column.
     """
-    if columns.text == columns.label:
-        raise UsageError(f"Column '{columns.text}' was named for both text and label; expected two columns.")
-    train = _read_part(files, "train", columns, strict=strict)
-    check_no_fractions(train.labels, columns.label, train.origin)
-    test = None if files.test is None else _read_part(files, "test", columns, strict=strict)
-    _check_classes(train, test, columns, strict=strict)
+    if label in texts:
+        raise UsageError(f"Column '{label}' was named for both text and label; expected two columns.")
+    train = _read_part(files, "train", texts, label, strict=strict)
+    check_no_fractions(train.labels, label, train.origin)
+    test = None if files.test is None else _read_part(files, "test", texts, label, strict=strict)
+    _check_classes(train, test, texts, label, strict=strict)
     return Table(train, test)
 
 
-def _read_part(files: Files, part: str, columns: Columns, *, strict: bool) -> Part:
-    rows = file_rows(files, part, [columns.text, columns.label])
-    texts, labels, origin = rows.columns[columns.text], rows.columns[columns.label], rows.origin
+def _read_part(files: Files, part: str, text: Sequence[str], label: str, *, strict: bool) -> Part:
+    rows = file_rows(files, part, [*text, label])
+    columns, labels, origin = {name: rows.columns[name] for name in text}, rows.columns[label], rows.origin
     left_out: Counter[str] = Counter()
     if not strict:
-        reasons = [_why_left_out(text, label) for text, label in zip(texts, labels, strict=True)]
+        reasons = [_why_left_out(*values) for values in zip(labels, *columns.values(), strict=True)]
         left_out.update(reason for reason in reasons if reason is not None)
         kept = [at for at, reason in enumerate(reasons) if reason is None]
         if not kept:
-            said = f"a text in column '{columns.text}' and a label in column '{columns.label}'"
+            said = f"a text in {_column(text)} and a label in column '{label}'"
             raise DataError(
-                f"{origin.name}: none of its rows has {said} ({wording.counted(len(texts), 'row')} in all)."
+                f"{origin.name}: none of its rows has {said} ({wording.counted(len(labels), 'row')} in all)."
             )
-        if len(kept) < len(texts):
-            texts, labels = [texts[at] for at in kept], [labels[at] for at in kept]
-            origin = origin.of(kept)
-    texts = check_texts(texts, columns.text, origin)
-    labels = check_labels(labels, columns.label, origin)
-    found = label_warnings(texts, labels, columns.label, origin)
-    return Part(texts, labels, origin, left_out, tuple(f"{Path(origin.name).name}: {warning}" for warning in found))
+        if len(kept) < len(labels):
+            columns = {name: [values[at] for at in kept] for name, values in columns.items()}
+            labels, origin = [labels[at] for at in kept], origin.of(kept)
+    columns = {name: check_texts(values, name, origin) for name, values in columns.items()}
+    texts = [BETWEEN.join(values) for values in zip(*columns.values(), strict=True)]
+    labels = check_labels(labels, label, origin)
+    found = tuple(f"{Path(origin.name).name}: {said}" for said in label_warnings(texts, labels, label, origin))
+    return Part(texts, labels, columns, origin, left_out, found)
 
 
-def _why_left_out(text: object, label: object) -> str | None:
-    missing = [name for name, value in (("text", text), ("label", label)) if is_missing(value)]
-    return f"no {' and no '.join(missing)}" if missing else None
+def _why_left_out(label: object, *texts: object) -> str | None:
+    missing = {"text": any(map(is_missing, texts)), "label": is_missing(label)}
+    return f"no {' and no '.join(name for name in missing if missing[name])}" if any(missing.values()) else None
 
 
-def _check_classes(train: Part, test: Part | None, columns: Columns, *, strict: bool) -> None:
-    name, counts, column = train.origin.name, Counter(train.labels), columns.label
+def _quoted(columns: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in columns)
+
+
+def _column(columns: Sequence[str]) -> str:
+    return f"column{'s' * (len(columns) > 1)} {_quoted(columns)}"
+
+
+def _check_classes(train: Part, test: Part | None, text: Sequence[str], column: str, *, strict: bool) -> None:
+    name, counts = train.origin.name, Counter(train.labels)
     keys = [overlap_key(text) for text in train.texts]
     if len(counts) == 1:
         raise DataError(
@@ -209,7 +236,7 @@ def _check_classes(train: Part, test: Part | None, columns: Columns, *, strict: 
         )
     if len(set(keys)) == 1:
         raise DataError(
-            f"{name}: all texts in column '{columns.text}' are the same ({wording.counted(len(keys), 'row')}). "
+            f"{name}: all texts in {_column(text)} are the same ({wording.counted(len(keys), 'row')}). "
             "Name the column that holds the texts."
         )
     alone = sum(count == 1 for count in counts.values())

@@ -52,6 +52,9 @@ _KEPT_A_RATE: Final = frozenset(
 )
 """Model types with a dropout that `transformer_dropout` did not reach in version 1."""
 
+KNOWN_WIDTH: Final = 384
+"""Width of the backbones on which the default learning rates were chosen."""
+
 _REFUSALS: dict[tuple[str, ...], str | None] = {}
 """Reason why a method cannot adapt an architecture, by everything that it depends on; None where it can."""
 
@@ -90,6 +93,8 @@ class FineTuning(GradientMethod):
     """Train parameters inside the transformer, and the head, on token ids.
 
     Attributes:
+        learning_rate: peak learning rate of the transformer's parameters, or of those added to it. The default is that
+            of backbones of width 384, and lower on wider ones: times 384 / width. Other values are used as they are.
         l2_start: strength of the L2 penalty on the distance of the transformer's parameters to their start (L2-SP).
         transformer_dropout: replaces every dropout rate inside the transformer; None keeps the backbone's own.
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
@@ -130,6 +135,9 @@ class FineTuning(GradientMethod):
     rounds_nothing: ClassVar[bool] = False
     """Whether frozen matrices are used otherwise than in products, so that they may not be rounded (`weights`)."""
 
+    rate_falls_with_width: ClassVar[bool] = True
+    """Whether the default learning rate is that of backbones of `KNOWN_WIDTH`, and lower on wider ones."""
+
     can_be_checkpointed: ClassVar[bool] = True
     """Whether blocks can be computed again."""
 
@@ -165,6 +173,28 @@ class FineTuning(GradientMethod):
         version = super().version_on(files, form)
         reaches_more = self.transformer_dropout is not None and files is not None and files.model_type in _KEPT_A_RATE
         return max(version, self.version + 1) if reaches_more else version
+
+    def cell_version(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return the version of a cell: one more where the default learning rate is lower than in version 0.2."""
+        return self.version_on(files, form) + (self.rate_share(files) < 1.0)
+
+    @classmethod
+    def later_versions(cls) -> str:
+        """Return a line that says where the version is a later one, wide backbones included."""
+        wide = f"one more on backbones wider than {KNOWN_WIDTH}, with the default learning rate"
+        return "; ".join(filter(None, (super().later_versions(), wide if cls.rate_falls_with_width else "")))
+
+    def rate_share(self, files: BackboneFiles | None) -> float:
+        """Return the peak learning rate on a backbone as a share of the setting `learning_rate`.
+
+        The default falls with the inverse of the width: the change of a state that a step of AdamW makes grows with it
+        (Yang et al., 2021, arXiv:2203.03466, table 3). Other values of the setting are used as they are.
+        """
+        is_default = self.learning_rate == type(self).model_fields["learning_rate"].default
+        width = None if files is None else files.width
+        if not self.rate_falls_with_width or not is_default or width is None:
+            return 1.0
+        return min(1.0, KNOWN_WIDTH / width)
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
@@ -287,7 +317,7 @@ class FineTuning(GradientMethod):
             with bench.working("fit"):
                 inputs = self.make_inputs(model, examples, bench)
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
-                groups = self.parameter_groups(model)
+                groups = self._at_width(self.parameter_groups(model), bench)
                 items = examples.items_of(inside)
                 batches = inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed)
                 if self.compile == "auto" and not self._compiling_pays(model, batches, inputs, bench):
@@ -313,6 +343,20 @@ class FineTuning(GradientMethod):
                 inputs.close(1.0)
         model.eval()  # again, for the full embedding: it was absent when training ended
         return self.fitted(model, bench)
+
+    def _at_width(self, groups: list[ParameterGroup], bench: Bench) -> list[ParameterGroup]:
+        """Return the groups with the rates of the transformer's parameters for the width of the backbone."""
+        share = self.rate_share(bench.some_backbone.files)
+        if share == 1.0:
+            return groups
+        bench.ledger.remarks["learning_rate"] = (
+            f"{self.learning_rate * share:.3g}: the default of {self.learning_rate:g} is that of backbones of width "
+            f"{KNOWN_WIDTH}"
+        )
+        return [
+            dataclasses.replace(group, learning_rate=group.learning_rate * share) if group.anchored else group
+            for group in groups
+        ]
 
     def _compiling_pays(self, model: AdaptedModel, batches: Batches, inputs: Inputs, bench: Bench) -> bool:
         """Return whether the fit is long enough for compiling; its first batches are timed for it, as warm-up."""

@@ -146,6 +146,10 @@ class Method(BaseModel, ABC):
         is_rewritten = files.wrote_otherwise and form in self.writes
         return max(self.version + is_rewritten, self.mended.get(files.model_type, 0))
 
+    def cell_version(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return the version in a cell's identity: that of `version_on`, or a later one where defaults have changed."""
+        return self.version_on(files, form)
+
     @classmethod
     def later_versions(cls) -> str:
         """Return a line that says on which model types the version is a later one; empty for none."""

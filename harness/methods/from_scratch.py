@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class FromScratch(Full):
     role = "from scratch"
     trains = "everything, from random weights"
     source = "Devlin et al., 2019, arXiv:1810.04805 (the architecture); transformers' own initialisation"
+
+    rate_falls_with_width: ClassVar[bool] = False
 
     learning_rate: float = Field(default=3e-4, gt=0)
     epochs: float = Field(default=8, gt=0)

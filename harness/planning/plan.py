@@ -118,7 +118,7 @@ def plan_cells(
         for i, method, files in pairs
     }
     versions = {
-        (task.name, i, files): method.version_on(_asked(task, files), task.kind.form)
+        (task.name, i, files): method.cell_version(_asked(task, files), task.kind.form)
         for task, pairs in served
         for i, method, files in pairs
     }

@@ -59,7 +59,7 @@ def _cell(task: Task, files: BackboneFiles, device: Device, method: str, n_train
         backbone=files.name,
         weights=files.fingerprint,
         method=made.name,
-        version=made.version_on(files, task.kind.form),
+        version=made.cell_version(files, task.kind.form),
         config=made.config(),
         n_train=n_train,
         draw="stratified",

@@ -1,12 +1,14 @@
 from .ensemble import calibrated as calibrated
 from .ensemble import mixed as mixed
 from .ensemble import write_ensemble as write_ensemble
+from .inputs import check_columns as check_columns
+from .inputs import why_not_input as why_not_input
 from .layout import CARD as CARD
 from .layout import card as card
 from .layout import read_description as read_description
 from .model import SavedModel as SavedModel
+from .model import kind_of_saved as kind_of_saved
 from .model import load_model as load_model
-from .model import why_not_text as why_not_text
 from .predictions import check_top as check_top
 from .predictions import class_columns as class_columns
 from .predictions import prediction_columns as prediction_columns

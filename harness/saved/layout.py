@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -251,9 +251,10 @@ def read_description(folder: Path) -> Description | EnsembleDescription:
         ) from None
 
 
-def _three_lines(folder: str) -> str:
-    """Return the Python code that uses a saved model."""
-    return f'from harness import load_model\nmodel = load_model("{folder}")\nmodel.predict(["a text", "another"])'
+def _three_lines(kind: str) -> str:
+    """Return the Python code that uses a saved model of a kind of task, run in its folder."""
+    inputs = '[("a text", "its partner")]' if kind == "text-pair" else '["a text", "another"]'
+    return f'from harness import load_model\nmodel = load_model(".")\nmodel.predict({inputs})'
 
 
 def card(description: Description | EnsembleDescription, facts: Mapping[str, Any]) -> str:
@@ -268,7 +269,7 @@ def card(description: Description | EnsembleDescription, facts: Mapping[str, Any
     if isinstance(description, EnsembleDescription):
         return "\n".join([*lines, *_about_members(description), ""])
     based = f"`{description.backbone}`" if description.backbone else "none"
-    lines += [f"- **backbone**: {based}", *_classes_and_use(description.labels)]
+    lines += [f"- **backbone**: {based}", *_classes_and_use(description)]
     files = ["`adapted.safetensors`, `adapted.json`: what was trained, as `load_model` reads it."]
     if description.backbone is not None:
         how = "with the trained weights" if description.merged else "as it was before"
@@ -279,8 +280,9 @@ def card(description: Description | EnsembleDescription, facts: Mapping[str, Any
     return "\n".join([*lines, *(f"- {line}" for line in files), ""])
 
 
-def _classes_and_use(labels: Sequence[str]) -> list[str]:
-    return [f"- **classes**: {', '.join(labels)}", "", "```python", _three_lines("."), "```", ""]
+def _classes_and_use(description: Description | EnsembleDescription) -> list[str]:
+    lines = _three_lines(description.kind)
+    return [f"- **classes**: {', '.join(description.labels)}", "", "```python", lines, "```", ""]
 
 
 def _about_members(description: EnsembleDescription) -> list[str]:
@@ -291,7 +293,7 @@ def _about_members(description: EnsembleDescription) -> list[str]:
     ]
     return [
         f"- **members, with their weights**: {parts}",
-        *_classes_and_use(description.labels),
+        *_classes_and_use(description),
         "A class has the weighted mean of the members' probabilities, each calibrated by a temperature.",
         "",
         *(f"- {line}" for line in files),

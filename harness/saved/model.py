@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from harness.data import is_frame, texts_of_frame
+from harness.data import TextColumns
 from harness.saved.ensemble import check_ensemble, mixed
+from harness.saved.inputs import fields_of, read_inputs, why_not_input
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from harness.features import FeatureStore, TokenStore
     from harness.methods import Bench, Fitted
+
+Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str]]
+"""Texts, or pairs of texts."""
 
 _ROWS = 8192
 """Number of texts that are predicted at a time: memory does not grow with the data."""
@@ -59,21 +64,25 @@ class SavedModel:
         """Names of the classes, in the order of `probabilities`."""
         return self.description.labels
 
-    def probabilities(self, texts: Iterable[str] | pd.DataFrame, text: str = "text") -> Floats:
+    @property
+    def _kind(self) -> Kind:
+        return self._members[0].bench.kind
+
+    def probabilities(self, texts: Inputs | pd.DataFrame, text: TextColumns = "text") -> Floats:
         """Return the probability of each class for each text, shape (texts, classes), float32.
 
         Args:
-            texts: a list of texts, or a data frame. Training refuses blank texts, so they are refused here too.
-            text: column of a data frame that holds the texts.
+            texts: a list of texts, or of pairs for a model of pairs; or a data frame. Training refuses blank texts, so
+                they are refused here too.
+            text: column of a data frame that holds the texts; two columns for a model of pairs.
 
         Raises:
             UsageError: a text is not a string, is blank, or is not valid Unicode; the message names its index.
             HarnessError: the model fails, or gives a probability that is not finite.
         """
-        if isinstance(texts, str | bytes):
-            raise UsageError("predict was given one text; expected a list of texts.")
-        given: list[Any] = texts_of_frame(texts, text) if is_frame(texts) else list(texts)
-        wrong = [(at, reason) for at, text in enumerate(given) if (reason := why_not_text(text)) is not None]
+        given = read_inputs(texts, text, self._kind)
+        pair = self._kind.reads_pairs
+        wrong = [(at, why) for at, one in enumerate(given) if (why := why_not_input(one, pair=pair)) is not None]
         if wrong:
             listed = ", ".join(f"text {at} is {reason}" for at, reason in wrong[:_NAMED])
             more = f" ({len(wrong):,} such texts in all)" if len(wrong) > _NAMED else ""
@@ -81,7 +90,7 @@ class SavedModel:
         parts = [self._some(given[at : at + _ROWS]) for at in range(0, len(given), _ROWS)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
 
-    def predict(self, texts: Iterable[str] | pd.DataFrame, text: str = "text") -> list[str]:
+    def predict(self, texts: Inputs | pd.DataFrame, text: TextColumns = "text") -> list[str]:
         """Return the most probable class of each text; arguments and errors are those of `probabilities`."""
         return [self.labels[at] for at in self.probabilities(texts, text).argmax(axis=1)]
 
@@ -89,7 +98,7 @@ class SavedModel:
     def predict_frame(
         self,
         texts: Iterable[Any] | pd.DataFrame,
-        text: str = "text",
+        text: TextColumns = "text",
         *,
         probabilities: bool = False,
         top: int | None = None,
@@ -99,8 +108,9 @@ class SavedModel:
         Both are missing where a text is missing, blank, no string, or not valid Unicode.
 
         Args:
-            texts: a list of texts, or a data frame. The result has its index, so that `frame.join` puts both together.
-            text: column of a data frame that holds the texts.
+            texts: a list of texts, or of pairs for a model of pairs; or a data frame. The result has its index, so that
+                `frame.join` puts both together.
+            text: column of a data frame that holds the texts; two columns for a model of pairs.
             probabilities: whether to add the probability of each class, in columns such as `probability_billing`.
             top: number of most probable classes to add, as `top_1`, `top_1_probability`, `top_2` and so on.
 
@@ -110,12 +120,10 @@ class SavedModel:
         """
         import pandas as pd
 
-        if isinstance(texts, str | bytes):
-            raise UsageError("predict_frame was given one text; expected a list of texts.")
         if top is not None:
             check_top(whole_number("top", top), self.labels)
-        given: list[Any] = texts_of_frame(texts, text) if is_frame(texts) else list(texts)
-        usable = [at for at, one in enumerate(given) if why_not_text(one) is None]
+        given = read_inputs(texts, text, self._kind)
+        usable = [at for at, one in enumerate(given) if why_not_input(one, pair=self._kind.reads_pairs) is None]
         found = self.probabilities([given[at] for at in usable])
         columns = tabulate_predictions(found, self.labels, probabilities=probabilities, top=top)
         frame = pd.DataFrame(columns, index=usable).reindex(range(len(given)))
@@ -132,13 +140,14 @@ class SavedModel:
             return f"an average, in part of {'; '.join(said)}"
         return "; ".join(said)
 
-    def _some(self, texts: Sequence[str]) -> Floats:
+    def _some(self, inputs: Sequence[Any]) -> Floats:
         """Return the weighted mean of the members' probabilities; those of one backbone encode the texts once."""
         from harness.features import FeatureStore, TokenStore
 
-        key = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
+        texts, fields = fields_of(inputs, self._kind)
+        key = hashlib.blake2b("\0".join(itertools.chain(*fields.values())).encode(), digest_size=16).hexdigest()
         tokens, features = TokenStore(), FeatureStore(self._members[0].bench.device, None)
-        found = [_predicted(one, key, texts, tokens, features) for one in self._members]
+        found = [_predicted(one, key, texts, fields, tokens, features) for one in self._members]
         if len(found) == 1:
             return found[0]
         assert isinstance(self.description, EnsembleDescription)
@@ -147,12 +156,19 @@ class SavedModel:
         return np.asarray(mean, dtype=np.float32)
 
 
-def _predicted(one: _Member, key: str, texts: Sequence[str], tokens: TokenStore, features: FeatureStore) -> Floats:
+def _predicted(
+    one: _Member,
+    key: str,
+    texts: list[str],
+    fields: dict[str, list[str]],
+    tokens: TokenStore,
+    features: FeatureStore,
+) -> Floats:
     described = one.described
     source = Source(
         key=f"{key}/predict",
-        texts=list(texts),
-        fields={"text": list(texts)},
+        texts=texts,
+        fields=fields,
         cut=described.truncation_side,
         characters=described.characters,
     )
@@ -171,21 +187,6 @@ def _predicted(one: _Member, key: str, texts: Sequence[str], tokens: TokenStore,
 
 def _method_name(described: Description) -> str:
     return described.method.partition("[")[0]
-
-
-def why_not_text(value: Any) -> str | None:
-    """Return the reason why no class can be predicted for a value; None for a text."""
-    if value is None:
-        return "missing"
-    if not isinstance(value, str):
-        return f"of type {type(value).__name__}, not text"
-    if not value.strip():
-        return "blank"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return "not valid Unicode (it holds half a surrogate pair)"
-    return None
 
 
 def _checked(answers: Any, n_texts: int, described: Description) -> Floats:
@@ -259,14 +260,15 @@ def kind_of_saved(name: str) -> Kind:
     """Return the kind of task of a saved model.
 
     Raises:
-        UsageError: there is no such kind, or its tasks do not ask for the class of one text.
+        UsageError: there is no such kind, or its tasks do not ask for the class of a text or a pair.
     """
     from harness.tasks import kinds
 
     kind = kinds.get(name)
-    if kind.form != "classes" or kind.reads_pairs:
+    if kind.form != "classes":
         raise UsageError(
-            f"A saved model predicts the class of one text; tasks of the kind '{name}' ask for something else."
+            f"A saved model predicts the class of a text, or of a pair; tasks of the kind '{name}' ask for something "
+            "else."
         )
     return kind
 

@@ -55,7 +55,7 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         bench: its bench.
 
     Raises:
-        UsageError: the task does not ask for the class of one text.
+        UsageError: the task does not ask for the class of a text or a pair.
         FloatingPointError: a trained number is not finite.
         HarnessError: the written files do not give back the fitted method.
     """

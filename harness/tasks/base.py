@@ -107,6 +107,13 @@ class Rows:
         return [self.source.texts[position] for position in self.index]
 
     @property
+    def parts(self) -> tuple[list[str], ...]:
+        """The texts of the rows as people read them: one list, or two for pairs."""
+        fields = self.source.fields
+        columns = [fields["first"], fields["second"]] if set(fields) == {"first", "second"} else [self.source.texts]
+        return tuple([str(values[position]) for position in self.index] for values in columns)
+
+    @property
     def known_labels(self) -> Labels:
         """Labels of the rows; a method that reads those of test rows has a bug."""
         if self.labels is None:

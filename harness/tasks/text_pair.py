@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.backbones import Backbone
 from harness.data import (
+    BETWEEN,
     Origin,
     Reading,
     TaskSpec,
@@ -25,9 +26,6 @@ from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-BETWEEN = "\n"
-"""Separator of the two texts when they are joined."""
 
 
 class TextPair(ProbabilityKind):
@@ -59,13 +57,18 @@ class TextPair(ProbabilityKind):
             )
             return [BETWEEN.join(pair) for pair in zip(first, second, strict=True)]
 
+        keep_classes = spec.data.files is not None and not spec.strict
+
         def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
             labels = check_labels(data.data.column(columns["label"]).to_pylist(), columns["label"], origin)
             texts = pairs(data, origin)
-            check_can_hold_out(texts, labels, origin)
+            if not keep_classes:
+                check_can_hold_out(texts, labels, origin)
             return texts, labels
 
-        splits = load_splits(spec, mirror, reading=Reading(list(columns.values()), keys))
+        both = (columns["first"], columns["second"])
+        reading = Reading(list(columns.values()), keys, texts=both, keep_classes=keep_classes)
+        splits = load_splits(spec, mirror, reading=reading)
         rows = read_classes(spec, splits, pairs)
         parts = {}
         for part, data, texts, labels in (
