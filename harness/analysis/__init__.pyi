@@ -11,6 +11,9 @@ from .frame import Dtype as Dtype
 from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
+from .learning import end_loss as end_loss
+from .learning import guessing_loss as guessing_loss
+from .learning import learned_nothing as learned_nothing
 from .naming import full_names as full_names
 from .ranks import MIN_TESTED_TASKS as MIN_TESTED_TASKS
 from .ranks import Ranking as Ranking

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from harness.analysis.learning import learned_nothing
 from harness.analysis.naming import FullName, full_names
 from harness.records import Cell, Record, canonical_text, points_behind, storable
 
@@ -186,6 +187,12 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "Float64",
         "points by which tuned settings beat these defaults in an audit; null where none flags them",
         lambda record: points_behind(record.cell),
+    ),
+    Column(
+        "learned_nothing",
+        "boolean",
+        "whether the training loss ended at that of guessing by the shares of the classes",
+        lambda record: learned_nothing(record),
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )

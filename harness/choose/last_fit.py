@@ -9,13 +9,14 @@ from typing import Final
 
 import numpy as np
 
+from harness.analysis import end_loss, guessing_loss, learned_nothing
 from harness.choose.candidates import Candidate
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
 from harness.choose.tried import Tried, is_clearly_better, validated, value_at
 from harness.planning import PlannedCell
 from harness.records import Record
 from harness.support import HarnessError
-from harness.tasks import Ints
+from harness.tasks import Task
 
 _SHARE_FOR_FALLBACK: Final = 0.08
 """Share of the remaining time for the fit of a cheap fallback model, so that there is a model in any case."""
@@ -23,12 +24,6 @@ _SHARE_FOR_FALLBACK: Final = 0.08
 _SHARE_FOR_CHEAP_FIT: Final = 0.6
 """Share of the remaining time that a cheap method's last fit may be expected to take: estimates are rough."""
 
-
-_LEARNED_LOSS: Final = 0.95
-"""Training loss at the end of a fit, as a share of that of the classes' shares, from which a fit learned nothing."""
-
-_LAST_PART: Final = 4
-"""The last one of so many parts of a fit's steps is its end."""
 
 _MARGIN_AGAIN: Final = 1.3
 """Seconds that the fit of a cheap method to all rows may take, as a multiple of what its last fit leads to expect."""
@@ -141,7 +136,7 @@ class LastFit:
         planned = search.plan(candidate, task, None, budget)
         made = self._aside / "all-rows"
         record = search.runner.run(planned, task, search.end, made, is_kept=False)
-        why = None if record is None else _went_wrong(record, scored) or learned_nothing(record, task.train_strata)
+        why = None if record is None else _went_wrong(record, scored) or _learned_nothing(record, task)
         if record is None or why is not None or not made.exists():
             search.say(f"the scored model is kept: the fit to all rows {why or 'did not end in time'}")
             return None
@@ -155,7 +150,7 @@ class LastFit:
             return "had no time"
         if record.status != "ok":
             return f"ended with '{record.status.replace('_', ' ')}'"
-        return None if candidate.is_cheap else learned_nothing(record, self._search.task.train_strata)
+        return None if candidate.is_cheap else _learned_nothing(record, self._search.task)
 
     def _ranked(self) -> list[tuple[Candidate, float]]:
         """Return the methods with their expected scores, best first."""
@@ -231,28 +226,14 @@ def _went_wrong(record: Record, scored: Record) -> str | None:
     return None
 
 
-def learned_nothing(record: Record, strata: Ints) -> str | None:
-    """Return why a fit knows no more than how frequent the classes are, in words; None where it knows more.
-
-    Training with too high a learning rate may leave a transformer that gives all texts the same answer. Then the loss
-    of the last steps is that of the classes' shares, or higher. No test row's label is read, and no time is spent.
-
-    Args:
-        record: record of a fit inside the transformer.
-        strata: class of each training row, shape (rows,).
-    """
-    losses = [point.train_loss for point in record.curve if point.train_loss is not None]
-    shares = np.bincount(strata) / max(1, len(strata))
-    shares = shares[shares > 0]
-    of_shares = -float((shares * np.log(shares)).sum())
-    if not losses or len(shares) < 2:
-        return None
-    last = float(np.mean(losses[-max(1, len(losses) // _LAST_PART) :]))
-    if last < _LEARNED_LOSS * of_shares:
+def _learned_nothing(record: Record, task: Task) -> str | None:
+    """Return in words that a fit to a task learned nothing; None where it did. No test row's label is read."""
+    guessing = guessing_loss(task.train_strata)
+    if not learned_nothing(record, guessing):
         return None
     return (
-        f"learned nothing: its training loss ended at {last:.2f}, and the shares of the classes alone give "
-        f"{of_shares:.2f}. The learning rate is too high for this backbone"
+        f"learned nothing: its training loss ended at {end_loss(record):.2f}, and guessing by the classes' shares "
+        f"has {guessing:.2f}. The learning rate is too high for this backbone"
     )
 
 

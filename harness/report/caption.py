@@ -46,6 +46,7 @@ def cautions(panel: Panel) -> list[str]:
         *_of_missing(panel),
         *_of_seconds(panel),
         *_of_cut_texts(panel),
+        *_of_learning(panel),
         *_of_defaults(panel),
         *panel.footnotes,
     ]
@@ -116,6 +117,22 @@ def _of_defaults(panel: Panel) -> list[str]:
         return []
     named = _named(f"{row.variant} by {row.default_points_behind:.1f} points" for row in each(behind))
     return [f"Default settings that an audit found behind tuned ones (harness audit-defaults): {named}"]
+
+
+def _of_learning(panel: Panel) -> list[str]:
+    """Return a sentence on fits that learned nothing; their scores say nothing of a method."""
+    rows = panel.rows[panel.rows["n_learned_nothing"].fillna(0) > 0]
+    if rows.empty:
+        return []
+    named = _named(
+        f"{row.variant} at {text.size(row.n_train, row.draw, row.n_per_class)} ({row.n_learned_nothing:.0f} of "
+        f"{text.counted(int(row.n_seeds), 'seed')})"
+        for row in each(rows)
+    )
+    return [
+        "Fits that learned nothing: their training loss ended at that of guessing by the classes' shares. A lower "
+        f"learning rate may help: {named}"
+    ]
 
 
 def _of_cut_texts(panel: Panel) -> list[str]:

@@ -50,6 +50,7 @@ _DTYPES: dict[str, Dtype] = {
     "cut_side": "string",
     **dict.fromkeys(("n_ok", "n_failed", "n_out_of_memory", "n_out_of_time", "n_unsupported", "n_missing"), "Int64"),
     "n_unsteady": "Int64",
+    "n_learned_nothing": "Int64",
     "imported": "boolean",
     "note": "string",
     "settings": "string",
@@ -77,7 +78,7 @@ _READ = (
         "n_parameters",
         "artifact_bytes",
     ),
-    *("defaults_chosen_here", "backbone_has_seen", "overlaps", "unsteady", "imported"),
+    *("defaults_chosen_here", "backbone_has_seen", "overlaps", "unsteady", "learned_nothing", "imported"),
     *("train_rows_cut", "test_rows_cut", "cut_at_tokens", "cut_side"),
 )
 """Columns of records that a comparison reads."""
@@ -95,6 +96,7 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
     settings that distinguish it in full, and is empty where there are none. Where a table holds several backbones,
     `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the label is null.
+    `n_learned_nothing` counts the seeds whose training loss ended at that of guessing by the shares of the classes.
     `default_points_behind` is null unless an audit found these default settings behind tuned ones.
 
     Raises:
@@ -248,6 +250,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
     summary.update(score=found.mean, score_low=low, score_high=high, basis=basis)
     steady = [row for row in ok if row["unsteady"] is None]
     summary["n_unsteady"] = len(ok) - len(steady)
+    summary["n_learned_nothing"] = sum(bool(row["learned_nothing"]) for row in ok)
     for name in (*_SECONDS, *_RATES):
         found_steady = _over(np.median, steady, name)
         summary[name] = _over(np.median, ok, name) if found_steady is None else found_steady
