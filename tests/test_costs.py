@@ -258,15 +258,19 @@ def test_a_watch_keeps_the_peak_and_what_disturbed() -> None:
 
 
 def test_the_matrix_rate_is_that_of_numpy_s_own_products(cpu: Device) -> None:
-    """Within a factor: both call the machine's best library, on one shape and on several."""
+    """Within a factor: both call the machine's best library, on one shape and on several.
+
+    Each is the best of three tries that alternate, since other tests run beside this one.
+    """
     torch.set_num_threads(cpu.threads)
-    found = measure_rate(cpu, "fp32", seconds=0.4)
     left, right = np.ones((1024, 1024), np.float32), np.ones((1024, 1024), np.float32)
-    best = 0.0
-    for _ in range(8):
-        began = time.perf_counter()
-        left @ right
-        best = max(best, 2 * 1024**3 / (time.perf_counter() - began))
+    found = best = 0.0
+    for _ in range(3):
+        found = max(found, measure_rate(cpu, "fp32", seconds=0.4))
+        for _ in range(4):
+            began = time.perf_counter()
+            left @ right
+            best = max(best, 2 * 1024**3 / (time.perf_counter() - began))
     assert 0.5 < found / best < 3
 
 

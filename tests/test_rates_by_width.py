@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from sklearn.metrics import f1_score
 
 from harness.analysis import guessing_loss, learned_nothing
 from harness.backbones.locate import BackboneFiles, locate_backbone
@@ -21,7 +22,7 @@ from harness.choose.candidates import Candidate
 from harness.choose.last_fit import LastFit
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.records.record import CurvePoint
+from harness.records.record import CurvePoint, Predictions, Record
 from harness.report.caption import cautions
 from harness.report.panels import panels
 from harness.running.worker import Worker
@@ -93,46 +94,80 @@ def test_only_cells_whose_rate_has_changed_have_another_identity(by_width: dict[
         assert method.cell_version(files, "classes") - method.version_on(files, "classes") == more, (name, width)
 
 
+STUCK = [0.68, 0.48, 0.31, 0.40, 0.55, 0.69, 0.69, 0.69]
+"""As on SST-2, with a rate of 3e-4."""
+
+
+def fit_of(
+    losses: list[float], predicted: list[int], n_classes: int = 2, *, seed: int = 0, method: str = "full"
+) -> Record:
+    """Return a record of a fit on equally frequent classes, scored as a task scores it, by scikit-learn."""
+    target = np.arange(len(predicted)) % n_classes
+    record = make_record(method, 100, seed)
+    assert record.score is not None
+    right = float((target == predicted).mean())
+    macro = float(f1_score(target, predicted, average="macro", zero_division=0))
+    return replace(
+        record,
+        curve=tuple(CurvePoint(step=at, seconds=float(at), train_loss=loss) for at, loss in enumerate(losses)),
+        predictions=Predictions(rows="r", predicted=np.array(predicted), target=target),
+        score=replace(record.score, value=right, others={"macro_f1": macro}),
+        provenance=replace(record.provenance, dataset={"n_classes": n_classes}),
+    )
+
+
 @pytest.mark.parametrize(
-    ("losses", "useless"),
+    ("losses", "predicted", "useless"),
     [
-        ([0.68, 0.48, 0.31, 0.40, 0.55, 0.69, 0.69, 0.69], True),  # as on SST-2 with a rate of 3e-4
-        ([0.70, 0.69, 0.60, 0.45, 0.33, 0.30, 0.28, 0.25], False),
-        ([0.69, 0.69, 0.69, 0.69, 0.69, 0.69, 0.50, 0.40], False),
-        ([], False),
+        (STUCK, [1] * 100, True),
+        (STUCK, [1] * 99 + [0], True),
+        (STUCK, [0, 1] * 50, False),  # right on all rows with little confidence: few steps at a low rate
+        ([0.70, 0.69, 0.60, 0.45, 0.33, 0.30, 0.28, 0.25], [1] * 100, False),
+        ([0.69, 0.69, 0.69, 0.69, 0.69, 0.69, 0.50, 0.40], [1] * 100, False),
+        ([], [1] * 100, False),
     ],
 )
-def test_a_fit_that_ends_at_the_loss_of_the_shares_learned_nothing(losses: list[float], useless: bool) -> None:
-    curve = tuple(CurvePoint(step=at, seconds=float(at), train_loss=loss) for at, loss in enumerate(losses))
-    assert learned_nothing(make_record("full", 100, 0, curve=curve), guessing_loss(np.array([0, 1] * 50))) == useless
+def test_a_fit_that_predicts_one_class_at_the_loss_of_guessing_learned_nothing(
+    losses: list[float], predicted: list[int], useless: bool
+) -> None:
+    record = fit_of(losses, predicted)
+    assert learned_nothing(record, guessing_loss(np.array([0, 1] * 50))) == useless
+    assert learned_nothing(record) == useless
+    if predicted != [1] * 99 + [0]:  # without predictions, only one class alone is told from others
+        assert learned_nothing(replace(record, predictions=None)) == useless
+
+
+@pytest.mark.parametrize("n_classes", [2, 6, 77])
+def test_one_class_is_told_from_the_macro_f1(n_classes: int) -> None:
+    losses = [np.log(n_classes)] * 8
+    assert learned_nothing(replace(fit_of(losses, [1] * 154, n_classes), predictions=None))
+    half = [at % n_classes if at >= 77 else 1 for at in range(154)]
+    assert not learned_nothing(replace(fit_of(losses, half, n_classes), predictions=None))
 
 
 def test_the_loss_of_guessing_is_the_entropy_of_the_shares() -> None:
     strata = np.array([0] * 90 + [1] * 7 + [3] * 3)
     assert guessing_loss(strata) == pytest.approx(scipy.stats.entropy([90, 7, 3]))
-    curve = (CurvePoint(step=1, seconds=1.0, train_loss=0.36),)
-    assert not learned_nothing(make_record("full", 100, 0, curve=curve), guessing_loss(strata))
-    assert learned_nothing(make_record("full", 100, 0, curve=curve), guessing_loss(strata[:97]))
+    assert not learned_nothing(fit_of([0.36], [0] * 50), guessing_loss(strata))
+    assert learned_nothing(fit_of([0.36], [0] * 50), guessing_loss(strata[:97]))
 
 
 def test_tables_name_fits_that_learned_nothing() -> None:
     """A seed that collapsed is counted and named: the mean over seeds would hide it."""
-    stuck = (CurvePoint(step=1, seconds=1.0, train_loss=3.0),)
-    learns = (CurvePoint(step=1, seconds=1.0, train_loss=0.01),)
-    records = [make_record("full", 32, seed, curve=stuck if seed == 1 else learns) for seed in range(3)]
-    records += [make_record("lora", 32, seed, curve=learns) for seed in range(3)]
-    records = [replace(record, provenance=replace(record.provenance, dataset={"n_classes": 12})) for record in records]
+    good, one_class = [0, 1] * 50, [1] * 100
+    records = [fit_of(STUCK if seed == 1 else [0.01], one_class if seed == 1 else good, seed=seed) for seed in range(3)]
+    records += [fit_of([0.01], good, seed=seed, method="lora") for seed in range(3)]
     (panel,) = panels(records)
     assert dict(zip(panel.rows["variant"], panel.rows["n_learned_nothing"], strict=True)) == {"full": 1, "lora": 0}
     (said,) = (line for line in cautions(panel) if "learned nothing" in line)
-    assert said.endswith("A lower learning rate may help: full at 32 (1 of 3 seeds)")
+    assert said.endswith("A lower learning rate may help: full at 100 (1 of 3 seeds)")
 
 
 def test_a_fit_that_learned_nothing_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next method takes its place, though the test rows were predicted and the fit ended with `ok`."""
     full = Candidate(methods.get("full")(), "full", is_cheap=False)
     words = Candidate(methods.get("tfidf")(), "tfidf", is_cheap=True)
-    stuck = make_record("full", 100, 0, curve=(CurvePoint(step=1, seconds=1.0, train_loss=0.69),))
+    stuck = fit_of(STUCK, [1] * 100)
     records = {"full": stuck, "tfidf": make_record("tfidf", 100, 0)}
     said: list[str] = []
     search: Any = SimpleNamespace(
@@ -147,5 +182,5 @@ def test_a_fit_that_learned_nothing_is_not_saved(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(last, "_in_time", lambda _: stuck)
     monkeypatch.setattr(last, "_as_much_as_fits", lambda _: records["tfidf"])
     assert last.fit(tmp_path / "model") == (records["tfidf"], words)
-    assert "its last fit learned nothing: its training loss ended at 0.69" in last.missed["full"]
+    assert "its last fit learned nothing: it gives nearly all texts one class" in last.missed["full"]
     assert any(line.startswith("full: the fit learned nothing") for line in said)

@@ -191,7 +191,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column(
         "learned_nothing",
         "boolean",
-        "whether the training loss ended at that of guessing by the shares of the classes",
+        "whether one class was predicted, at the training loss of guessing",
         lambda record: learned_nothing(record),
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),

@@ -1,4 +1,4 @@
-"""Tell a fit that learned nothing from its training loss, which is then that of guessing by the classes' shares."""
+"""Tell a fit that learned nothing: it predicts one class, at the training loss of guessing by the classes' shares."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from harness.records import Record
 
 _LEARNED: float = 0.95
 """Loss at the end of a fit, as a share of the loss of guessing, from which a fit learned nothing."""
+
+_ONE_CLASS = 0.98
+"""Share of the predictions from which they count as one class."""
 
 _LAST_PART = 4
 """The last one of so many parts of a fit's steps is its end."""
@@ -30,13 +33,13 @@ def end_loss(record: Record) -> float | None:
 
 
 def learned_nothing(record: Record, guessing: float | None = None) -> bool:
-    """Return whether a fit knows no more than how frequent the classes are.
+    """Return whether a fit gives nearly all texts the same class, and ended at the training loss of guessing.
 
-    Training with too high a learning rate may leave a transformer that gives all texts the same answer. Then the loss
-    of the last steps is that of guessing, or higher. Fits whose answers are no classes are never counted.
+    Training with too high a learning rate may leave a transformer whose states are the same for all texts. A low loss
+    alone would not tell: a fit that ends early may be right on all rows with little confidence.
 
     Args:
-        record: record of a fit.
+        record: record of a fit. Without predictions, the macro F1 tells whether one class was predicted.
         guessing: loss of guessing on the training rows (`guessing_loss`); None takes the classes of the test rows, or
             equal shares where the record keeps none.
     """
@@ -45,12 +48,28 @@ def learned_nothing(record: Record, guessing: float | None = None) -> bool:
         return False
     if guessing is None:
         guessing = _guessing(record)
-    return guessing > 0 and last >= _LEARNED * guessing
+    return guessing > 0 and last >= _LEARNED * guessing and _predicts_one_class(record)
+
+
+def _predicts_one_class(record: Record) -> bool:
+    found = record.predictions
+    if found is not None and found.predicted is not None and len(found.predicted):
+        return float(np.bincount(np.asarray(found.predicted)).max()) >= _ONE_CLASS * len(found.predicted)
+    n_classes, score = _n_classes(record), record.score
+    if n_classes is None or score is None:
+        return False
+    f1 = score.value if score.metric == "macro_f1" else score.others.get("macro_f1")
+    return f1 is not None and f1 <= 1 / n_classes  # the F1 of one class is at most 1, that of the others 0
 
 
 def _guessing(record: Record) -> float:
     found = record.predictions
     if found is not None and found.target is not None and len(found.target):
         return guessing_loss(np.asarray(found.target))
+    n_classes = _n_classes(record)
+    return math.log(n_classes) if n_classes is not None else 0.0
+
+
+def _n_classes(record: Record) -> int | None:
     n_classes = record.provenance.dataset.get("n_classes")
-    return math.log(n_classes) if isinstance(n_classes, int) and n_classes > 1 else 0.0
+    return n_classes if isinstance(n_classes, int) and n_classes > 1 else None

@@ -99,9 +99,10 @@ class LastFit:
             if folder.exists():
                 shutil.rmtree(folder)
         if safe is None:
-            why = "; ".join(f"{label} {reason}" for label, reason in search.out.items())
+            why = "; ".join(f"{label}: {reason}" for label, reason in {**search.out, **self.missed}.items())
             raise HarnessError(
-                f"No method could be fitted within the time{': ' + why if why else ''}. Give a longer --within."
+                f"No method gave a model within the time{': ' + why if why else ''}. Give a longer --within, or add "
+                "cheap methods such as tfidf and linear-probe."
             )
         if folder.exists():  # empty before, or just written by a fit that was late
             shutil.rmtree(folder)
@@ -227,13 +228,13 @@ def _went_wrong(record: Record, scored: Record) -> str | None:
 
 
 def _learned_nothing(record: Record, task: Task) -> str | None:
-    """Return in words that a fit to a task learned nothing; None where it did. No test row's label is read."""
+    """Return in words that a fit to a task learned nothing; None where it learned something. Reads no test label."""
     guessing = guessing_loss(task.train_strata)
     if not learned_nothing(record, guessing):
         return None
     return (
-        f"learned nothing: its training loss ended at {end_loss(record):.2f}, and guessing by the classes' shares "
-        f"has {guessing:.2f}. The learning rate is too high for this backbone"
+        f"learned nothing: it gives nearly all texts one class, at a training loss of {end_loss(record):.2f}, where "
+        f"guessing has {guessing:.2f}. The learning rate is too high for this backbone"
     )
 
 

@@ -130,7 +130,7 @@ def _of_learning(panel: Panel) -> list[str]:
         for row in each(rows)
     )
     return [
-        "Fits that learned nothing: their training loss ended at that of guessing by the classes' shares. A lower "
+        "Fits that learned nothing: they predict one class, at the training loss of guessing. A lower "
         f"learning rate may help: {named}"
     ]
 

@@ -96,7 +96,7 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
     settings that distinguish it in full, and is empty where there are none. Where a table holds several backbones,
     `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the label is null.
-    `n_learned_nothing` counts the seeds whose training loss ended at that of guessing by the shares of the classes.
+    `n_learned_nothing` counts the seeds that predict one class, at the training loss of guessing.
     `default_points_behind` is null unless an audit found these default settings behind tuned ones.
 
     Raises:

@@ -106,7 +106,7 @@ _ONLY_IN_COMPARISON = {
     "n_unsupported": "cells that the method does not support",
     "n_missing": "seeds that another method in the same tables has at this size",
     "n_unsteady": "cells that something on the machine disturbed",
-    "n_learned_nothing": "cells whose training loss ended at that of guessing",
+    "n_learned_nothing": "cells that predict one class, at the training loss of guessing",
     "score": "mean score over seeds",
     "score_low": "lower end of its 95 % interval",
     "score_high": "upper end of the same",
