@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.analysis import learned_nothing
 from harness.api.requests import find_mirror
 from harness.backbones import load_backbone, locate_backbone
 from harness.measure import find_device
@@ -41,7 +42,7 @@ def wanted(records: Iterable[Record], tasks: set[str]) -> dict[tuple[str, str, i
     found: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         cell = record.cell
-        scored = record.status == "ok" and accuracy(record) is not None
+        scored = record.status == "ok" and accuracy(record) is not None and not learned_nothing(record)
         default = cell.method == "full" and dict(cell.config) == defaults and cell.budget.label() == "default"
         if scored and default and cell.task in tasks and cell.backbone is not None and cell.n_train >= SMALLEST:
             found[cell.task, cell.backbone, cell.n_train].append(record)
