@@ -85,7 +85,7 @@ def test_a_split_deals_each_row_once_and_follows_from_its_seed() -> None:
 
 
 def test_scores_and_seconds_are_those_of_the_records() -> None:
-    """By hand: a fold has 800 labels, so a fit takes the recorded seconds times the steps of 800 labels over 1,000."""
+    """A fold has 800 labels, so that a fit takes the recorded seconds times the steps of 800 labels over 1,000."""
     grid = grid_of(toy())
     runs = RecordedRuns(Split.of(grid, 0))
     record = runs.run(plan(runs, "full"), runs.folds[0], 1e9)

@@ -192,7 +192,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "learned_nothing",
         "boolean",
         "whether one class was predicted, at the training loss of guessing",
-        lambda record: learned_nothing(record),
+        learned_nothing,
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
 )

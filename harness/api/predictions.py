@@ -99,7 +99,7 @@ def predict_file(
         DataError: the data cannot be read, have one of the new columns already, or hold no text at all.
         StoreError: writing fails.
     """
-    from harness.data import MissingColumnError, read_rows, text_columns
+    from harness.data import MissingColumnError, read_rows, text_columns, texts_in
     from harness.measure import check_device_name
     from harness.saved import (
         check_columns,
@@ -136,9 +136,7 @@ def predict_file(
             raise DataError(f"{data} has a column '{name}' already; rename it, so that nothing is overwritten.")
     ours = _recogniser(ending, list(rows.columns), described.labels)
     check_output(out, inputs=[data], ours=ours, overwrite=overwrite)
-    texts: list[Any] = list(zip(*(rows.columns[name] for name in names), strict=True))
-    if len(names) == 1:
-        texts = [one for (one,) in texts]
+    texts = texts_in(rows.columns, names)
     reasons = [why_not_input(value, pair=len(names) > 1) for value in texts]
     unpredicted = _unpredicted(reasons, rows.origin)
     usable = [at for at, reason in enumerate(reasons) if reason is None]

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, own_task
+from harness.api.requests import Several, find_mirror, own_task, split_commas
 from harness.support import (
     UsageError,
     checked_text,
@@ -75,7 +75,7 @@ def rank_backbones(
     from harness.ranking import check_kind, rank
     from harness.tasks import kinds
 
-    names = several("backbones", backbones, (str,), "hub ids, folders or shapes", split=_split_commas) or []
+    names = several("backbones", backbones, (str,), "hub ids, folders or shapes", split=split_commas) or []
     n_train, n_rows = given(whole_number, "n_train", n_train), given(whole_number, "rows", rows)
     check_device_name(device)
     if (data is None) == (task is None):
@@ -114,7 +114,3 @@ def _shipped_task(name: str) -> TaskSpec:
     if name not in known:
         raise unknown_name("task", name, known, "of the shipped suites")
     return known[name]
-
-
-def _split_commas(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -91,7 +91,7 @@ def read_request(
         found = Suite(name=spec.name, description=f"Your own data: {spec.description}", tasks={spec.name: spec})
     return Request(
         suite=found,
-        tasks=several("tasks", tasks, (str,), "names of tasks", split=_split_commas),
+        tasks=several("tasks", tasks, (str,), "names of tasks", split=split_commas),
         methods=read_methods(methods),
         sizes=_sizes(sizes),
         seeds=_seeds(seeds),
@@ -121,10 +121,10 @@ def own_task(
         UsageError: an unknown metric, or one of other kinds of task; a length that is too small.
         DataError: the data cannot be used.
     """
-    from harness.data import table_task, text_columns
+    from harness.data import kind_of_table, table_task, text_columns
     from harness.tasks import kinds
 
-    kind = kinds.get("text-pair" if len(text_columns(text)) > 1 else "classification")
+    kind = kinds.get(kind_of_table(text_columns(text)))
     if metric is not None and checked_text("metric", metric) not in kind.metrics:
         raise UsageError(
             f"--metric {metric} was given; expected one of {', '.join(kind.metrics)}, which score a {kind.name} task."
@@ -192,7 +192,7 @@ def read_backbones(backbone: str | Path | None, backbones: Several[str | Path] |
         raise UsageError("--backbone and --backbones were both given; expected one of them. --backbones takes several.")
     if backbone is not None:
         return [str(checked_path("backbone", backbone, "a hub id, or a path"))]
-    names = several("backbones", backbones, (str, Path), "hub ids or paths", split=_split_commas)
+    names = several("backbones", backbones, (str, Path), "hub ids or paths", split=split_commas)
     if names is None:
         return None
     if not names:
@@ -200,19 +200,20 @@ def read_backbones(backbone: str | Path | None, backbones: Several[str | Path] |
     return list(dict.fromkeys(str(name) for name in names))
 
 
-def _split_commas(text: str) -> list[str]:
+def split_commas(text: str) -> list[str]:
+    """Return the names in a text, without the spaces around them and without empty ones."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _sizes(sizes: Several[str | int] | int | None) -> list[str] | None:
     expected = "training sizes, such as 32, '8/class' or 'all'"
-    items = several("sizes", sizes, (str, numbers.Integral), expected, split=_split_commas)
+    items = several("sizes", sizes, (str, numbers.Integral), expected, split=split_commas)
     return None if items is None else [str(size) for size in items]
 
 
 def _seeds(seeds: Several[int] | int | None) -> list[int] | None:
     expected = "whole numbers such as 0, 1 and 2"
-    names = several("seeds", seeds, (str, numbers.Integral), expected, split=_split_commas)
+    names = several("seeds", seeds, (str, numbers.Integral), expected, split=split_commas)
     try:
         return None if names is None else [int(name) for name in names]
     except ValueError:

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,16 +84,16 @@ class BackboneFiles:
     @functools.cached_property
     def n_blocks(self) -> int | None:
         """Number of blocks that config.json states (`blocks_of`); None if it states none or cannot be read."""
-        try:
-            return blocks_of(read_object(self.folder / "config.json", self.name))
-        except UsageError:
-            return None
+        return self._stated(blocks_of)
 
     @functools.cached_property
     def width(self) -> int | None:
         """Width of a hidden state that config.json states (`width_of`); None if it states none or cannot be read."""
+        return self._stated(width_of)
+
+    def _stated(self, number_of: Callable[[Mapping[str, object]], int | None]) -> int | None:
         try:
-            return width_of(read_object(self.folder / "config.json", self.name))
+            return number_of(read_object(self.folder / "config.json", self.name))
         except UsageError:
             return None
 

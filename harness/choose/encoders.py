@@ -1,4 +1,4 @@
-"""What is expected of one backbone by what was measured on another: larger ones do better, by an uncertain amount."""
+"""Expect scores on one backbone from those on another: larger ones do better, by an uncertain amount."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def tune_leader(search: Search) -> None:
     leader = known[int(search.rivals(known, search.left).mean.argmax())]
     if leader.is_cheap:
         return
-    found = search_settings(search, leader, search.left - last_seconds(search, leader))
+    found = search_settings(search, leader, search.left - last_fits_seconds(search, leader))
     if found:
         search.entrants = [found[0] if candidate is leader else candidate for candidate in search.entrants]
 
@@ -224,7 +224,7 @@ class _Trials:
         found = []
         for variant, record in self._whole:
             gain = expected_gain(self._base.record, record, self._prior(variant))
-            if gain.mean > _CONFIDENCE * gain.deviation and self._last_seconds(variant) <= self._search.left:
+            if gain.mean > _CONFIDENCE * gain.deviation and self._last_fits_seconds(variant) <= self._search.left:
                 found.append((gain.mean, variant))
         found.sort(key=lambda one: -one[0])
         for mean, variant in found[:1]:
@@ -293,15 +293,15 @@ class _Trials:
         search = self._search
         spent = self._base.record.cost.train_seconds or search.train_seconds(self._candidate, self._task)
         needs = self._length(variant) * spent + search.overhead
-        return needs <= self._end - search.now() and needs + self._last_seconds(variant) <= search.left
+        return needs <= self._end - search.now() and needs + self._last_fits_seconds(variant) <= search.left
 
-    def _last_seconds(self, variant: Candidate) -> float:
+    def _last_fits_seconds(self, variant: Candidate) -> float:
         """Return the seconds of a variant's last fits."""
         search = self._search
-        return self._length(variant) * (last_seconds(search, self._candidate) - search.overhead) + search.overhead
+        return self._length(variant) * (last_fits_seconds(search, self._candidate) - search.overhead) + search.overhead
 
 
-def last_seconds(search: Search, candidate: Candidate) -> float:
+def last_fits_seconds(search: Search, candidate: Candidate) -> float:
     """Return the seconds of a candidate's last fit, with those of a fit to all rows where there is time for it."""
     last = search.last_seconds(candidate)
     both = last + search.again_seconds(candidate)

@@ -11,6 +11,7 @@ from .frames import column_name as column_name
 from .frames import files_of as files_of
 from .frames import is_frame as is_frame
 from .frames import text_columns as text_columns
+from .frames import texts_in as texts_in
 from .frames import texts_of_frame as texts_of_frame
 from .raw import Origin as Origin
 from .raw import RawSplits as RawSplits
@@ -34,6 +35,7 @@ from .spec import DataSource as DataSource
 from .spec import Files as Files
 from .spec import TaskSpec as TaskSpec
 from .table import BETWEEN as BETWEEN
+from .table import kind_of_table as kind_of_table
 from .table import read_table as read_table
 from .table import table_task as table_task
 from .yaml_reader import read_yaml as read_yaml

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -129,8 +129,14 @@ def texts_of_frame(frame: Any, columns: Sequence[str]) -> list[Any]:
     Raises:
         DataError: a column is missing or there twice, or there is no row.
     """
-    found = file_rows(files_of(frame), "train", columns).columns
-    return found[columns[0]] if len(columns) == 1 else list(zip(*(found[name] for name in columns), strict=True))
+    return texts_in(file_rows(files_of(frame), "train", columns).columns, columns)
+
+
+def texts_in(values: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> list[Any]:
+    """Return the texts of each row, or tuples of two for pairs, from the values by column."""
+    if len(columns) == 1:
+        return list(values[columns[0]])
+    return list(zip(*(values[name] for name in columns), strict=True))
 
 
 def file_rows(files: Files, part: str, columns: Sequence[str]) -> FileRows:

@@ -144,14 +144,13 @@ def table_task(
     files = files_of(data, test)
     path = Path(files.train)
     table = read_table(files, texts, label, strict=strict)
-    pair = len(texts) > 1
-    roles = dict(zip(("first", "second") if pair else ("text",), texts, strict=True))
+    roles = dict(zip(("first", "second") if len(texts) > 1 else ("text",), texts, strict=True))
     for warning in table.notes().get("warnings", ()):
         warnings.warn(warning, DataWarning, stacklevel=2)
     try:
         return TaskSpec(
             name=name or (FRAME_NAME if isinstance(files, Frames) else _task_name(stem_of(path))),
-            kind="text-pair" if pair else "classification",
+            kind=kind_of_table(texts),
             description=f"'{label}' of {_quoted(texts)} in {path.name}",
             data=DataSource(files=files),
             columns=Columns(label=label, **roles),
@@ -167,6 +166,11 @@ def table_task(
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UsageError(f"{where}={first['input']!r} was given: {first['msg']}.") from error
+
+
+def kind_of_table(texts: Sequence[str]) -> str:
+    """Return the kind of task of a table with these columns of texts."""
+    return "text-pair" if len(texts) > 1 else "classification"
 
 
 def read_table(files: Files, texts: Sequence[str], label: str, *, strict: bool = False) -> Table:

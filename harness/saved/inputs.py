@@ -1,4 +1,4 @@
-"""What a saved model predicts: texts, or pairs of them."""
+"""Inputs of a saved model: texts, or pairs of them."""
 
 from __future__ import annotations
 
