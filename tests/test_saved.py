@@ -77,12 +77,15 @@ def test_no_weight_is_stored_twice_and_transformers_reads_it(
     assert len(modes) == 1  # a service may read what the user may share
 
 
-def test_peft_reads_the_adapter(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method", ["lora", "adalora", "dora", "rslora", "loha", "lokr", "oft", "vera", "fourierft", "ia3"]
+)
+def test_peft_reads_the_adapter(method: str, toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModel
 
-    saved("lora[learning_rate=0.1,precision=fp32]", toy, tiny, cpu, tmp_path / "model")  # else ours are rounded
+    saved(f"{method}[learning_rate=0.1,precision=fp32]", toy, tiny, cpu, tmp_path / "model")  # else ours are rounded
     base = AutoModel.from_pretrained(tmp_path / "model" / "transformer")
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "model" / "adapter")).eval()
     ours = load_model(tmp_path / "model", "cpu")._members[0].fitted.model.transformer  # type: ignore[attr-defined]

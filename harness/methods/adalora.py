@@ -145,6 +145,14 @@ def prune_on_device(adalora: Any) -> None:
 
     class OnDevice(allocating):  # type: ignore[misc]
         added: _Named
+        kept: dict[str, torch.Tensor]
+
+        def update_and_allocate(
+            self, model: Any, global_step: int, force_mask: bool = False
+        ) -> tuple[int, dict[str, list[bool]] | None]:
+            """Prune; return the budget, and once the ranks are fixed what is kept, as peft writes it to a file."""
+            budget, kept = super().update_and_allocate(model, global_step, force_mask)
+            return budget, {name: mask.view(-1).tolist() for name, mask in kept.items()} if force_mask else None
 
         def update_ipt(self, _: Any) -> None:
             super().update_ipt(self.added)
@@ -161,15 +169,16 @@ def prune_on_device(adalora: Any) -> None:
                 scores[name] = self._combine_ipt(self._element_score(name), both).view(-1, 1)
             k = self.init_bgt - budget
             threshold = torch.kthvalue(torch.cat([score.view(-1) for score in scores.values()]), k=k).values
-            kept = {name: ~(score <= threshold) for name, score in scores.items()}
-            self.mask_using_rank_pattern(None, kept)
-            return kept
+            self.kept = {name: ~(score <= threshold) for name, score in scores.items()}
+            self.mask_using_rank_pattern()
+            return self.kept
 
         @torch.no_grad()
-        def mask_using_rank_pattern(self, _: Any, rank_pattern: dict[str, torch.Tensor]) -> None:
+        def mask_using_rank_pattern(self, *_: Any) -> None:
+            """Set the values to 0 that are not kept: what peft gives are lists, which would be copied to the device."""
             for name, value in self.added.named_parameters():
-                if name in rank_pattern:
-                    value.masked_fill_(~rank_pattern[name], 0.0)
+                if name in self.kept:
+                    value.masked_fill_(~self.kept[name], 0.0)
 
     allocator = adalora.rankallocator
     named = [(name, value) for name, value in adalora.model.named_parameters() if "lora_" in name]
