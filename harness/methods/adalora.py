@@ -126,6 +126,12 @@ class AdaLora(LowRankMethod):
                         adalora.rankallocator.update_ipt(adalora.model)
                 adalora.update_and_allocate(tick)
 
+            def at_end(self) -> None:
+                """Give the pattern of ranks the shape in which peft writes it to a file."""
+                for config in adalora.peft_config.values():
+                    kept = config.rank_pattern or {}
+                    config.rank_pattern = {name: mask.view(-1).tolist() for name, mask in kept.items()}
+
         return Pruning()
 
 
@@ -146,13 +152,6 @@ def prune_on_device(adalora: Any) -> None:
     class OnDevice(allocating):  # type: ignore[misc]
         added: _Named
         kept: dict[str, torch.Tensor]
-
-        def update_and_allocate(
-            self, model: Any, global_step: int, force_mask: bool = False
-        ) -> tuple[int, dict[str, list[bool]] | None]:
-            """Prune; return the budget, and once the ranks are fixed what is kept, as peft writes it to a file."""
-            budget, kept = super().update_and_allocate(model, global_step, force_mask)
-            return budget, {name: mask.view(-1).tolist() for name, mask in kept.items()} if force_mask else None
 
         def update_ipt(self, _: Any) -> None:
             super().update_ipt(self.added)

@@ -82,6 +82,9 @@ class Hooks:
     def after_step(self, fraction: float) -> None:
         """Finish a step: parameters have moved, and gradients are still there."""
 
+    def at_end(self) -> None:
+        """Finish the fit: the last step is over, and waiting for the device costs no step."""
+
 
 @dataclass
 class FitResult:
@@ -270,6 +273,7 @@ def train(
             break
     if stopper is not None:
         outcome.decay = stopper.restore(parameters)
+    hooks.at_end()
     return outcome
 
 
