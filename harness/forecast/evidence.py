@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from harness.forecast.pooled import Lift
 from harness.forecast.texts import KnownTexts, TaskTexts
