@@ -157,6 +157,8 @@ class TaskSpec(_Frozen):
         columns: columns by role.
         splits: splits by purpose.
         label_names: classes in the order of their indices; empty takes those of the training rows, sorted.
+        label_columns: columns of 0 and 1, one per label, in place of the role `label`; for several labels a row.
+        label_separator: text between the labels of a row where they are joined (`a|b`); None reads lists.
         label_words: each class in everyday words ("a number"), in the order of `label_names`, for methods that read
             them; empty uses the names. If given, they are part of the data's fingerprint.
         metric: name of the main metric; None takes the kind's first.
@@ -179,6 +181,8 @@ class TaskSpec(_Frozen):
         seen_by: backbones known to have been trained on this data set; reports list them.
         overlaps: data sets known to share texts with this one, with a short explanation; reports list them.
         notes: remarks about the data for readers of the results.
+        kind_because: reason for which the kind of a user's own data was guessed, as a clause; None if it was named. Not
+            part of the task's identity.
         strict: whether to refuse the user's own files that have rows without a text or a label, or classes that cannot
             be scored. Otherwise such rows are left out, and such classes are trained on but not scored. Not part of
             the task's identity: it makes no difference to a file without such rows and classes.
@@ -191,6 +195,8 @@ class TaskSpec(_Frozen):
     columns: Columns = Columns()
     splits: Splits = Splits()
     label_names: tuple[LabelName, ...] = ()
+    label_columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    label_separator: str | None = Field(default=None, min_length=1)
     label_words: tuple[str, ...] = ()
     metric: str | None = Field(default=None, min_length=1)
     max_length: int = Field(default=128, ge=1)
@@ -208,6 +214,7 @@ class TaskSpec(_Frozen):
     seen_by: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
     notes: str | None = None
+    kind_because: str | None = None
     strict: bool = False
 
     @model_validator(mode="after")

@@ -11,8 +11,13 @@ from .base import Rows as Rows
 from .base import Source as Source
 from .base import Task as Task
 from .base import TextAnswers as TextAnswers
+from .base import Unscaled as Unscaled
 from .base import kinds as kinds
 from .classification import Classification as Classification
+from .own import CLASS_KINDS as CLASS_KINDS
+from .own import LabelColumns as LabelColumns
+from .own import OwnColumns as OwnColumns
+from .own import own_columns as own_columns
 from .summary import summarise_data as summarise_data
 from .toys import FILLER as FILLER
 from .toys import TOPIC_WORDS as TOPIC_WORDS

@@ -21,13 +21,17 @@ from harness.data import (
     cap_test_rows,
     content_fingerprint,
     drop_overlap,
+    hold_out_groups,
+    hold_out_label_sets,
+    hold_out_numbers,
     load_splits,
     n_repeated,
     order_fingerprint,
+    overlap_key,
     row_digests,
 )
 from harness.support import DataError, UsageError
-from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task
+from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task, kinds
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,7 +81,7 @@ def assemble(
         splits: raw splits that the rows come from.
         train: rows to train on.
         test: rows to score on.
-        label_names: the classes, in order; empty if labels are not classes.
+        label_names: the classes, labels or tags, in order; empty for other answers.
         n_outputs: number of scores to predict for a row; 0 if answers are texts.
         prompt: template of the prompts.
         reply: settings of generation, if a language model answers.
@@ -98,7 +102,8 @@ def assemble(
     )
     class_rows = np.zeros(0, dtype=np.int64)
     unscored: list[int] = []
-    if label_names:
+    has_classes = bool(label_names) and kind.form not in ("labels", "tags")
+    if has_classes:
         in_test = np.bincount(test.labels, minlength=len(label_names))
         class_rows = np.bincount(train.labels, minlength=len(label_names)) + in_test
         if spec.data.files is not None and not spec.strict:
@@ -114,8 +119,8 @@ def assemble(
             f"{spec.data.label()}: all {len(keep)} training rows are copies of test rows, which are never trained on. "
             "Name a test file with other rows."
         )
-    strata = train.labels[pool] if label_names else np.zeros(len(pool), dtype=np.int64)
-    if label_names:
+    strata = train.labels[pool] if has_classes else kind.strata(train.labels[pool])
+    if has_classes:
         _check_classes_left(strata, label_names, n_dropped, spec)
         if spec.metric == "f1" and len(label_names) != 2:
             raise UsageError(
@@ -146,8 +151,8 @@ def assemble(
             "n_dropped_from_training": n_dropped,
             "n_repeated_texts": n_repeated(train.texts) + n_repeated(test.texts),
             **({"n_classes_not_scored": len(unscored)} if unscored else {}),
-            **({"n_classes": len(label_names)} if label_names else {}),
-            **({"class_names": list(label_names)} if _can_be_kept(label_names) else {}),
+            **({"n_classes": len(label_names)} if has_classes else {}),
+            **({"class_names": list(label_names)} if has_classes and can_be_kept(label_names) else {}),
             "content": content,
             "content_as_pinned": None if spec.content is None else spec.content == content,
             "defaults_chosen_here": spec.chosen_on,
@@ -158,7 +163,8 @@ def assemble(
     )
 
 
-def _can_be_kept(names: Sequence[str]) -> bool:
+def can_be_kept(names: Sequence[str]) -> bool:
+    """Return whether names are few and short enough for a record."""
     return bool(names) and max(map(len, names)) <= _LONGEST_NAME and sum(map(len, names)) <= _MOST_OF_NAMES
 
 
@@ -249,19 +255,34 @@ def read_parts(
         The raw splits, the training rows and the test rows. Without a test split, a part is held out by the rows'
         texts.
     """
+    kind = kinds.get(spec.kind)
+    rule, held_out = _HOLD_OUT.get(kind.form, (None, "a quarter of each class, by a hash of the text"))
 
-    def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
-        texts = read(data, origin).texts
-        if len(set(texts)) < 2:
+    def keys(data: Dataset, origin: Origin) -> tuple[list[str], Any]:
+        part = read(data, origin)
+        if len(set(map(overlap_key, part.texts))) < 2:
             raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
-        return texts, [""] * len(texts)
+        if rule is None:
+            return part.texts, [""] * len(part.texts)
+        return part.texts, kind.strata(part.labels) if rule is hold_out_groups else part.labels
 
-    splits = load_splits(spec, mirror, reading=Reading(list(columns), keys))
+    answer = columns_of(kind, spec).get(list(kind.roles)[-1])
+    labels = spec.label_columns or ((answer,) if answer else ())
+    reading = Reading(list(columns), keys, labels=labels, form=kind.form, hold_out=rule, held_out=held_out)
+    splits = load_splits(spec, mirror, reading=reading)
     train, test = (
         read(data, splits.origins.get(part, Origin(part)))
         for part, data in (("train", splits.train), ("test", splits.test))
     )
     return splits, train, test
+
+
+_HOLD_OUT: Mapping[str, tuple[Callable[[Sequence[str], Sequence[Any]], Any], str]] = {
+    "number": (hold_out_numbers, "a quarter of the texts of each fifth by the target, by a hash of the text"),
+    "labels": (hold_out_label_sets, "a quarter of the texts of each label, by iterative stratification"),
+    "tags": (hold_out_groups, "a quarter of the sentences, by their rarest entity type and a hash of the text"),
+}
+"""Rules for holding out a test where the data have none, by the form of the answers."""
 
 
 def reply_of(spec: TaskSpec, default: Reply) -> Reply:
