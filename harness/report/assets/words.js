@@ -25,6 +25,7 @@ const grouped = (x) => Number(fixed(x, 0)).toLocaleString("en");
 const scoreOf = (x) => {
   if (x === null) return "–";
   const size = Math.abs(x);
+  if (size >= 1e-6 && size < 5e-4) return fixed(x, 1 - Math.floor(Math.log10(size)));
   return fixed(x, size <= 1 ? 3 : size < 9.995 ? 2 : 1);
 };
 const interval = (row) => (row.low === null ? "" : `${scoreOf(row.low)}–${scoreOf(row.high)}`);
