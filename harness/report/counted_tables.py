@@ -13,8 +13,8 @@ OF_LABELS = (
     "that have it."
 )
 OF_TYPES = (
-    "Recall is the share of the true spans of a type that are found. Precision is the share of the predicted spans that "
-    "are right. A span is right if its type and both its ends are."
+    "Recall is the share of the true spans of a type that are found. Precision is the share of the predicted spans "
+    "that are right. A span is right if its type and both its ends are."
 )
 
 _MOST_WEAK = 3
@@ -40,8 +40,8 @@ def weakest(found: pd.DataFrame) -> str | None:
     weak = found[(found["f1"] < 1).fillna(False) & (found["n_test"] > 0)].head(_MOST_WEAK)
     if weak.empty:
         return None
-    named = [f"{text.plain(str(row[what]))[:60]} ({text.score(row['f1'])}, {row['n_test']:,})" for _, row in weak.iterrows()]
-    return ", ".join(named)
+    shown = ((text.plain(str(row[what]))[:60], text.score(row["f1"]), row["n_test"]) for _, row in weak.iterrows())
+    return ", ".join(f"{name} (F1 {f1} on {n:,})" for name, f1, n in shown)
 
 
 def _table(found: pd.DataFrame, what: str, title: str, counts: tuple[str, str]) -> TableBlock:

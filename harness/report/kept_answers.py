@@ -166,9 +166,7 @@ class LargestSizes:
         return KeptClasses(predictions.rows, predicted.astype(small), shared, predictions.confidence, n_classes, told)
 
     def _numbers_of(self, predictions: Predictions, *, is_on_scale: bool) -> KeptNumbers | None:
-        estimate, truth = (
-            np.asarray(predictions.statistics[name], dtype=np.float64) for name in ("estimate", "truth")
-        )
+        estimate, truth = (np.asarray(predictions.statistics[name], dtype=np.float64) for name in ("estimate", "truth"))
         if estimate.ndim != 1 or estimate.shape != truth.shape or not truth.size:
             return None
         shared = self._same(predictions.rows, "truth", truth)

@@ -14,10 +14,10 @@ RESIDUAL = (
     "A residual is the estimate less the true number. Positive residuals at the low end with negative ones at the high "
     "end mean that estimates are too near to the mean."
 )
-WRONG_NUMBERS = "Where a method is good, its largest residuals are often wrong numbers in the data: read these rows first."
-NOT_ON_SCALE = (
-    "These estimates order the rows and are not in the unit of the true numbers. They have no residuals."
+WRONG_NUMBERS = (
+    "Where a method is good, its largest residuals are often wrong numbers in the data: read these rows first."
 )
+NOT_ON_SCALE = "These estimates order the rows and are not in the unit of the true numbers. They have no residuals."
 
 
 def by_truth_table(found: pd.DataFrame) -> TableBlock:

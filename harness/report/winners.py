@@ -131,7 +131,8 @@ def tabulated(
         if winner is None:
             continue
         part = table(winner)
-        told: dict[str, Any] = {name: getattr(panel, name) for name in ("title", "task", "backbone", "device", "budget")}
+        names = ("title", "task", "backbone", "device", "budget")
+        told: dict[str, Any] = {name: getattr(panel, name) for name in names}
         told |= {"variant": winner.variant, "draw": winner.draw}
         if panel.backbone is None:
             told["backbone"] = winner.backbone

@@ -58,15 +58,16 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
 
 
 def score(value: Any) -> str:
-    """Format a metric: three decimals within -1 to 1, two up to 10, one on scales such as 0 to 100.
+    """Format a metric: three decimals within -1 to 1, two up to 10, one up to 1,000, and none above.
 
     A value that three decimals would show as 0 has two significant digits, down to 0.000001.
     """
     if not present(value):
         return ABSENT
-    if 1e-6 <= abs(value) < 5e-4:
-        return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}"
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
+    size = abs(value)
+    if 1e-6 <= size < 5e-4:
+        return f"{value:.{1 - math.floor(math.log10(size))}f}"
+    return f"{value:.{3 if size <= 1 else 2 if size < 9.995 else 1 if size < 999.95 else 0}f}"
 
 
 def interval(low: Any, high: Any) -> str:

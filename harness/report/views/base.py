@@ -73,7 +73,7 @@ class ReportData:
 
     @cached_property
     def winners(self) -> dict[str, Winner[Answers]]:
-        """The best configuration of each panel at its largest size, by the panel's title, where its answers are kept."""
+        """The best configuration of each panel at its largest size, by the title of the panel."""
         scored = groups(self.observations)
         found = {panel.title: winner_of(panel, self.observations, scored, self.texts) for panel in self.panels}
         return {title: winner for title, winner in found.items() if winner is not None}
