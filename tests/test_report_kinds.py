@@ -56,8 +56,8 @@ def numbers(
     others = {name: found[name] for name in known if name != metric}
     score = Score(metric, found[metric], None, None, not lower, n_rows, n_rows, others, None if lower else 1.0)
     statistics: dict[str, Any] = {"estimate": estimate, "truth": truth}
-    if metric == "mae":
-        statistics["mae"] = np.abs(error)
+    if not on_scale:
+        statistics["unscaled"] = np.ones(n_rows, dtype=np.uint8)
     return _record(method, seed, score, statistics, n_train)
 
 

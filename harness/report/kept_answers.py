@@ -13,9 +13,6 @@ from harness.records import Predictions, Record
 
 _Key = tuple[str, str]
 
-ON_SCALE = frozenset({"mae", "rmse"})
-"""Metrics that are computed only where estimates are in the unit of the true numbers."""
-
 
 @dataclass(frozen=True, eq=False)
 class KeptClasses:
@@ -144,8 +141,7 @@ class LargestSizes:
         if of_data.get("n_classes") is not None:
             return self._classes_of(predictions, int(of_data["n_classes"]), of_data.get("class_names"))
         if {"estimate", "truth"} <= statistics.keys():
-            measured = {record.score.metric, *record.score.others}
-            return self._numbers_of(predictions, is_on_scale=bool(measured & ON_SCALE))
+            return self._numbers_of(predictions)
         if {"given", "wanted"} <= statistics.keys():
             return self._labels_of(predictions, of_data.get("labels"))
         if "spans" in statistics and statistics["spans"].ndim == 3:
@@ -165,12 +161,13 @@ class LargestSizes:
         told = self._named(names, n_classes)
         return KeptClasses(predictions.rows, predicted.astype(small), shared, predictions.confidence, n_classes, told)
 
-    def _numbers_of(self, predictions: Predictions, *, is_on_scale: bool) -> KeptNumbers | None:
+    def _numbers_of(self, predictions: Predictions) -> KeptNumbers | None:
         estimate, truth = (np.asarray(predictions.statistics[name], dtype=np.float64) for name in ("estimate", "truth"))
         if estimate.ndim != 1 or estimate.shape != truth.shape or not truth.size:
             return None
         shared = self._same(predictions.rows, "truth", truth)
-        return None if shared is None else KeptNumbers(predictions.rows, estimate, shared, is_on_scale)
+        on_scale = "unscaled" not in predictions.statistics
+        return None if shared is None else KeptNumbers(predictions.rows, estimate, shared, on_scale)
 
     def _labels_of(self, predictions: Predictions, names: Any) -> KeptLabels | None:
         given, wanted = (predictions.statistics[name] for name in ("given", "wanted"))
