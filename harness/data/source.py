@@ -206,6 +206,11 @@ def _assembled(
         texts, labels = reading.keys(whole, origin)
         if reading.hold_out is not None:
             held = reading.hold_out(texts, labels)
+            if not held.any():
+                raise DataError(
+                    f"{origin.name}: no text can be held out as the test, since each has a label that no other text "
+                    "has. Add examples, or name a test file."
+                )
         else:
             held = hold_out(texts, labels, keep_classes=reading.keep_classes)
         for part, mask in (("train", ~held), ("test", held)):
