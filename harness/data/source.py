@@ -20,7 +20,7 @@ from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
 from harness.data.spec import Files, TaskSpec
 from harness.data.table import Part, read_table
-from harness.support import MissingResourceError
+from harness.support import DataError, MissingResourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset
