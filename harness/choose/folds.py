@@ -102,7 +102,7 @@ def with_test_rows(task: Task) -> Task:
     rows = task.test_rows_to_predict.index
     texts = [*_texts(task, np.arange(len(task.train_labels))), *(task.test.texts[int(row)] for row in rows)]
     labels = np.concatenate([task.train_labels, task.test_labels])
-    strata = np.concatenate([task.train_strata, task.test_labels if task.label_names else np.zeros_like(rows)])
+    strata = labels if task.has_classes else task.kind.strata(labels)
     train = dataclasses.replace(
         task.train,
         key=f"{task.data}/all rows",

@@ -13,6 +13,8 @@ from .frames import is_frame as is_frame
 from .frames import text_columns as text_columns
 from .frames import texts_in as texts_in
 from .frames import texts_of_frame as texts_of_frame
+from .label_sets import read_flags as read_flags
+from .label_sets import read_label_sets as read_label_sets
 from .raw import Origin as Origin
 from .raw import RawSplits as RawSplits
 from .rows import cap_test_rows as cap_test_rows
@@ -38,5 +40,7 @@ from .table import BETWEEN as BETWEEN
 from .table import kind_of_table as kind_of_table
 from .table import read_table as read_table
 from .table import table_task as table_task
+from .targets import check_varies as check_varies
+from .targets import read_numbers as read_numbers
 from .yaml_reader import read_yaml as read_yaml
 from .yaml_reader import short as short

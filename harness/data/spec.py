@@ -157,6 +157,8 @@ class TaskSpec(_Frozen):
         columns: columns by role.
         splits: splits by purpose.
         label_names: classes in the order of their indices; empty takes those of the training rows, sorted.
+        label_columns: columns of 0 and 1, one per label, in place of the role `label`; for several labels a row.
+        label_separator: text between the labels of a row where they are joined (`a|b`); None reads lists.
         label_words: each class in everyday words ("a number"), in the order of `label_names`, for methods that read
             them; empty uses the names. If given, they are part of the data's fingerprint.
         metric: name of the main metric; None takes the kind's first.
@@ -191,6 +193,8 @@ class TaskSpec(_Frozen):
     columns: Columns = Columns()
     splits: Splits = Splits()
     label_names: tuple[LabelName, ...] = ()
+    label_columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    label_separator: str | None = Field(default=None, min_length=1)
     label_words: tuple[str, ...] = ()
     metric: str | None = Field(default=None, min_length=1)
     max_length: int = Field(default=128, ge=1)

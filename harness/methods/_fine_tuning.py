@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.backbones import BackboneFiles, Weights
+from harness.methods._answers import read_state
 from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods._fitted_model import FittedModel
 from harness.methods._flash_attention import why_no_flash_attention
@@ -334,15 +336,30 @@ class FineTuning(GradientMethod):
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                         compiles=bool(blocks),
-                        predict=self._prediction(model, inputs, bench),
+                        predict=self._prediction(model, inputs, examples.state, bench),
                     )
+                read_outside = functools.partial(self._outside, inputs, examples, outside, bench)
+                state = self.conclude(examples.state, read_outside, rows, outside, bench)
                 inputs.close(outcome.decay[0])
                 inputs = None
         finally:
             if inputs is not None:
                 inputs.close(1.0)
         model.eval()  # again, for the full embedding: it was absent when training ended
-        return self.fitted(model, bench)
+        return self.fitted(model, bench, state)
+
+    def _outside(self, inputs: Inputs, examples: Examples, outside: Ints, bench: Bench) -> Answers:
+        """Return the fitted model's raw answers for the validation rows, and charge the operations of reading them."""
+        from harness.training import PREDICT_ROWS, Classes, as_written
+
+        form = bench.form
+        assert isinstance(form, Classes)
+        forward = bench.flops_model(f"{self.flops_key(bench)}/forward", lambda: inputs.count_flops(backward=False))
+        bench.ledger.train_flops += forward.rows(examples.lengths[outside], PREDICT_ROWS[bench.device.kind])
+        uncompiled = as_written() if self.compile else nullcontext()  # it takes a second to import
+        with uncompiled:
+            logits = inputs.logits(outside, bench.n_outputs, bench.device, bench.precision(self.precision))
+        return form.answers(logits)
 
     def _at_width(self, groups: list[ParameterGroup], bench: Bench) -> list[ParameterGroup]:
         """Return the groups with the rates of the transformer's parameters for the width of the backbone."""
@@ -384,9 +401,9 @@ class FineTuning(GradientMethod):
             return inputs.forward
         return keeping_apart(inputs.forward, [*model.parameters(), *model.buffers()])
 
-    def fitted(self, model: AdaptedModel, bench: Bench) -> FittedModel:
-        """Return the result of `fit`."""
-        return FittedModel(model, self.precision, bench.seed, self.reserved_tokens())
+    def fitted(self, model: AdaptedModel, bench: Bench, answers: Mapping[str, Any] | None = None) -> FittedModel:
+        """Return the result of `fit`; `answers` is the state of the form of answers."""
+        return FittedModel(model, self.precision, bench.seed, self.reserved_tokens(), answers)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return the fitted model: the pretrained weights with the trained tensors replaced by the saved ones."""
@@ -402,7 +419,7 @@ class FineTuning(GradientMethod):
             for name, parameter in model.named_parameters():
                 if name in expected:
                     parameter.copy_(torch.from_numpy(tensors[name]))
-        return self.fitted(model.eval(), bench)
+        return self.fitted(model.eval(), bench, read_state(state.get("answers"), bench))
 
     def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
         """Freeze parameters that the fit may have left untrained; `names` are those of the saved tensors."""
@@ -423,7 +440,7 @@ class FineTuning(GradientMethod):
 
         return evaluate
 
-    def _prediction(self, model: AdaptedModel, inputs: Inputs, bench: Bench) -> Any:
+    def _prediction(self, model: AdaptedModel, inputs: Inputs, state: Mapping[str, Any], bench: Bench) -> Any:
         """Return a function that predicts the rows of the rungs in the middle of training; None where none can."""
         from harness.training import Classes, as_written
 
@@ -434,7 +451,9 @@ class FineTuning(GradientMethod):
         def predict(own: Bench, decay: float) -> Answers:
             uncompiled = as_written() if self.compile else nullcontext()  # it takes a second to import
             with uncompiled, inputs.whole(decay):
-                return form.predict(model, rungs.rows, own, precision, self.reserved_tokens(), training_follows=True)
+                reserved = self.reserved_tokens()
+                raw = form.predict(model, rungs.rows, own, precision, reserved, training_follows=True)
+                return form.finish(raw, state)
 
         return predict
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
 
 
 class FittedModel(Fitted):
-    """A fitted transformer with its head."""
+    """A fitted transformer with its head; `answers` is the state of its form of answers (`AnswerForm.state`)."""
 
-    def __init__(self, model: AdaptedModel, precision: PrecisionPolicy, seed: int, reserved_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        model: AdaptedModel,
+        precision: PrecisionPolicy,
+        seed: int,
+        reserved_tokens: int = 0,
+        answers: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model = model
+        self._answers = answers or {}
         self._precision = precision
         self._seed = seed
         self._reserved_tokens = reserved_tokens
@@ -31,12 +40,13 @@ class FittedModel(Fitted):
     def predict(self, rows: Rows, bench: Bench) -> Answers:
         """Return the model's answers for the rows."""
         precision = bench.precision(self._precision)
-        return bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
+        raw = bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
+        return bench.form.finish(raw, self._answers)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the trained parameters by their names in the model."""
         return trained_tensors(self.model)
 
     def state(self) -> dict[str, Any]:
-        """Return the seed, which restores values that are drawn and never trained."""
-        return {"seed": self._seed}
+        """Return the seed, which restores values that are drawn and never trained, and what the answers need."""
+        return {"seed": self._seed, **({"answers": dict(self._answers)} if self._answers else {})}

@@ -15,7 +15,7 @@ from harness.methods._weights import FrozenWeights
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.records import Budget, Workload
-from harness.tasks import Floats, Rows
+from harness.tasks import Answers, Floats, Rows
 
 _LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
 
@@ -56,9 +56,24 @@ class FrozenFeatures(FrozenWeights):
         return Workload(encoded=n_train, texts_per_answer=1.0)
 
     def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
-        """Return the vectors of these rows, shape (rows, width), charged to `phase`."""
+        """Return the vectors of these rows, shape (rows, width), charged to `phase`.
+
+        Where pairs are compared by a number, their texts u and v are encoded apart, and the vector is (|u - v|, u * v).
+        """
+        sides = [self.encoded(side, bench, phase) for side in bench.kind.sides(rows)]
+        if len(sides) == 1:
+            return sides[0]
+        first, second = sides
+        return np.concatenate([np.abs(first - second), first * second], axis=1)
+
+    def encoded(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
+        """Return the vector of each text, shape (rows, the backbone's width), charged to `phase`."""
         pooling: Pooling | None = None if self.pooling == "own" else self.pooling
         return bench.pooled(rows, phase, self.precision, pooling=pooling, layer=self.layer, weights=self.storage)
+
+    def width(self, bench: Bench) -> int:
+        """Return the length of a row's vector: that of the backbone's, or twice it where two texts are compared."""
+        return bench.some_backbone.hidden_size * (2 if bench.kind.compares_apart else 1)
 
 
 class FittedOnFeatures(Fitted):
@@ -78,9 +93,9 @@ class FittedOnFeatures(Fitted):
 
     @abstractmethod
     def probabilities(self, features: Floats, bench: Bench) -> Floats:
-        """Return probabilities of shape (rows, classes), float32, from features of shape (rows, width)."""
+        """Return answers of shape (rows, outputs), float32, from features of shape (rows, width)."""
 
-    def predict(self, rows: Rows, bench: Bench) -> Floats:
+    def predict(self, rows: Rows, bench: Bench) -> Answers:
         """Encode and predict, both charged to predicting."""
         features = self._method.features(rows, bench, "predict")
         with bench.working("predict"):

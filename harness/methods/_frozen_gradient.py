@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,17 +11,20 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.measure import FlopsModel
+from harness.methods._answers import read_state
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
 from harness.methods._gradient import Evaluate, SupervisedMethod, expected_parameters, trained_tensors
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import Budget, Workload
-from harness.tasks import Floats, Form, Ints, Rows
+from harness.tasks import Floats, Form, Labels, Rows
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from harness.training import Classes
 
 
 class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
@@ -33,7 +37,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         learning_rate: peak learning rate of the network.
     """
 
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "number", "labels"})
     needs_plain_head: ClassVar[bool] = True
 
     learning_rate: float = Field(default=3e-3, gt=0)
@@ -59,13 +63,16 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
 
         features = self.features(rows, bench, "encode")
         labels = rows.known_labels
+        form = plain_form(bench)
+        state = form.state(labels)
+        targets = form.targets(labels, state)
         with bench.clock.phase("load"):
             model = self._build(bench)
         with bench.working("fit"):
             inside, outside = self.carve(rows, bench)
             batches = FeatureBatches(
                 features[inside],
-                labels[inside],
+                targets[inside],
                 batch_size=self.batch_size,
                 seed=bench.seed,
                 device=bench.device.torch_device(),
@@ -79,9 +86,15 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                 flops=FlopsModel(per_row=training * texts_per_row),
                 precision="fp32",
-                evaluate=self._evaluation(model, features[outside], labels[outside], forward, bench),
+                evaluate=self._evaluation(model, features[outside], labels[outside], state, forward, bench),
             )
-        return _FittedNetwork(self, bench, model)
+
+            def predict() -> Floats:
+                bench.ledger.train_flops += forward * len(outside)
+                return form.answers(_logits_of(model, features[outside], bench.device.torch_device()))
+
+            state = self.conclude(state, predict, rows, outside, bench)
+        return _FittedNetwork(self, bench, model, state)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return the saved network, which reads features of the same backbone."""
@@ -90,37 +103,50 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         model = self._build(bench)
         check_tensors(tensors, expected_parameters(model))
         model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-        return _FittedNetwork(self, bench, model.eval())
+        return _FittedNetwork(self, bench, model.eval(), read_state(state.get("answers"), bench))
 
     def _build(self, bench: Bench) -> nn.Module:
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seeded("head"))
-            model = self.network(bench.some_backbone.hidden_size, bench)
+            model = self.network(self.width(bench), bench)
             if bench.kind.form == "choices":
                 model = _each_choice(model)
         return model.to(bench.device.torch_device())
 
     def _evaluation(
-        self, model: nn.Module, features: Floats, targets: Ints, forward_flops: float, bench: Bench
+        self,
+        model: nn.Module,
+        features: Floats,
+        labels: Labels,
+        state: Mapping[str, Any],
+        forward_flops: float,
+        bench: Bench,
     ) -> Evaluate | None:
         """Return a function that scores the validation rows; None without any."""
-        if len(targets) == 0:
+        if len(labels) == 0:
             return None
-
-        from harness.training import score_logits
-
-        n_scores = bench.n_outputs if bench.kind.form == "classes" else 1
+        form = plain_form(bench)
+        n_scores = 1 if bench.kind.form == "choices" else bench.n_outputs
 
         def evaluate() -> tuple[tuple[float, ...], float]:
             model.eval()
             logits = _logits_of(model, features, bench.device.torch_device())
             model.train()
-            # The same comparison as in fine-tuning: the metric, then the log loss, since small splits often tie.
-            return score_logits(logits, targets, bench), forward_flops * logits.size / n_scores
+            # The same comparison as in fine-tuning: the metric, then the loss, since small splits often tie.
+            return form.quality(logits, labels, state, bench), forward_flops * logits.size / n_scores
 
         return evaluate
+
+
+def plain_form(bench: Bench) -> Classes:
+    """Return the form of answers whose head reads one vector."""
+    from harness.training import Classes
+
+    form = bench.form
+    assert isinstance(form, Classes)
+    return form
 
 
 def _each_choice(network: nn.Module) -> nn.Module:
@@ -163,14 +189,18 @@ def row_flops(model: nn.Module) -> tuple[float, float]:
 
 
 class _FittedNetwork(FittedOnFeatures):
-    def __init__(self, method: TrainedOnFeatures, bench: Bench, model: nn.Module) -> None:
+    def __init__(self, method: TrainedOnFeatures, bench: Bench, model: nn.Module, answers: Mapping[str, Any]) -> None:
         super().__init__(method, bench, sum(parameter.numel() for parameter in model.parameters()))
         self.model = model
+        self._answers = answers
 
     def probabilities(self, features: Floats, bench: Bench) -> Floats:
-        from harness.training import softmax
-
-        return softmax(_logits_of(self.model, features, bench.device.torch_device()))
+        form = plain_form(bench)
+        raw = form.answers(_logits_of(self.model, features, bench.device.torch_device()))
+        return np.asarray(form.finish(raw, self._answers))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return trained_tensors(self.model)
+
+    def state(self) -> dict[str, Any]:
+        return {"answers": dict(self._answers)} if self._answers else {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,12 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.data import carve_validation
 from harness.measure import Precision, PrecisionPolicy
+from harness.methods._answers import why_no_threshold
 from harness.methods.base import Method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected
 from harness.records import Budget, FitLength
-from harness.tasks import Answers, Form, Ints, Rows
+from harness.tasks import Answers, Form, Ints, Rows, kinds
 from harness.training import BudgetProgress, Schedule
 
 if TYPE_CHECKING:
@@ -116,16 +117,21 @@ class TrainedMethod(Method):
         )
 
     def carve(self, rows: Rows, bench: Bench) -> tuple[Ints, Ints]:
-        """Return the positions to fit on and to validate on; without early stopping, all and none."""
+        """Return the positions to fit on and to validate on: all and none where nothing is decided on rows held out."""
         everything = np.arange(len(rows), dtype=np.int64)
         none = np.empty(0, dtype=np.int64)
-        if self.patience is None:
+        if self.patience is None and not self.holds_out(bench):
             return everything, none
         inside, outside = carve_validation(rows.known_strata, self.validation_fraction)
         if len(outside) == 0 or len(inside) == 0:
-            bench.ledger.remarks["early_stopping"] = f"none: {len(rows)} rows leave nothing to validate on"
+            what = "early_stopping" if self.patience is not None else "threshold"
+            bench.ledger.remarks[what] = f"none: {len(rows)} rows leave nothing to validate on"
             return everything, none
         return inside, outside
+
+    def holds_out(self, bench: Bench) -> bool:
+        """Return whether the fit chooses what answers need on validation rows, even without early stopping."""
+        return False
 
     def optimise(
         self,
@@ -221,11 +227,48 @@ class SupervisedMethod(TrainedMethod):
 
     Attributes:
         dropout: dropout rate before the output layer.
-        label_smoothing: label smoothing of the loss.
+        label_smoothing: label smoothing of the loss, where answers are classes, choices, spans or tags.
+        threshold: score from which on a label is given, where answers are label sets; None chooses it on a share
+            `validation_fraction` of the training rows, which are not trained on then.
     """
+
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold"})
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """Refuse also settings that the kind's answers give no meaning."""
+        reason = super().why_unsupported(kind, files, device)
+        form = kinds.get(kind).form
+        if reason is None and self.label_smoothing > 0 and form in ("number", "labels"):
+            reason = f"label_smoothing={self.label_smoothing:g} was given; a {kind} task has no classes. Leave it out."
+        return reason or why_no_threshold(self.threshold, kind)
+
+    def holds_out(self, bench: Bench) -> bool:
+        """Return whether a threshold is to be chosen."""
+        return bench.form.holds_out and self.threshold is None
+
+    def conclude(
+        self, state: Mapping[str, Any], predict: Callable[[], Answers], rows: Rows, outside: Ints, bench: Bench
+    ) -> dict[str, Any]:
+        """Return the state of the form of answers after a fit.
+
+        Args:
+            state: the state before it.
+            predict: function that returns raw answers for the validation rows.
+            rows: the training rows.
+            outside: positions of the validation rows.
+            bench: the cell's bench.
+        """
+        if not bench.form.holds_out:
+            return dict(state)
+        if self.threshold is not None:
+            return {**state, "threshold": self.threshold}
+        if len(outside) == 0:
+            return dict(state)
+        return bench.form.conclude(state, predict(), rows.known_labels[outside], bench)
 
 
 class GradientMethod(SupervisedMethod):

@@ -30,7 +30,7 @@ from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError, UsageError, put_aside
-from harness.tasks import FORMS, Answers, Floats, Form, Ints, Rows, kinds
+from harness.tasks import Answers, Floats, Form, Ints, Rows, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone, LanguageModel
@@ -78,7 +78,7 @@ class InContextMethod(FrozenWeights):
     role = "prompting"
     trains = "nothing"
     serves = LANGUAGE_MODEL
-    forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text"})
     writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans"})
     probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
 

@@ -13,11 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
+from harness.backbones import BackboneFiles
 from harness.data import folds
+from harness.methods._answers import read_state, why_no_threshold
+from harness.methods._label_logistics import LabelLogistics, fit_label_logistics
+from harness.methods._ridge import Ridge, choose_ridge_penalty, fit_ridge
 from harness.methods.base import Method
 from harness.methods.bench import Bench
-from harness.methods.restoring import Expected
-from harness.tasks import Floats, Ints
+from harness.methods.restoring import Expected, check_tensors
+from harness.tasks import Floats, Ints, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,9 @@ class Logistic:
 
 
 _UNSEEN_BIAS = -30.0
+
+_SPARSE_ITERATIONS = 50
+"""Rough number of iterations of the solver of a ridge regression on sparse features."""
 
 
 def fit_logistic(
@@ -212,14 +219,17 @@ class LogisticMethod(Method):
         c: scikit-learn's inverse penalty; None chooses it from `c_grid` by folds of the training rows.
         c_grid: penalties to choose from.
         folds: maximum number of folds.
+        threshold: score from which on a label is given, where answers are label sets; None chooses it by the folds.
     """
 
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold"})
     c_without_folds: ClassVar[float]
     """Inverse penalty for training rows that cannot be held out, because a class has a single row."""
 
     c: float | None = Field(default=None, gt=0)
     c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
     folds: int = Field(default=5, ge=2)
+    threshold: float | None = Field(default=None, gt=0, lt=1)
 
     def in_a_hurry(self) -> Self:
         """Return the same method with a fixed penalty."""
@@ -233,6 +243,66 @@ class LogisticMethod(Method):
     def warm_up(self) -> None:
         """Import scikit-learn and start its solver."""
         _start_solver()
+
+    def fit_linear(self, features: Any, rows: Rows, bench: Bench) -> Linear:
+        """Fit the linear model for the task's form of answers, and enter the spending in the ledger.
+
+        Args:
+            features: dense or sparse, shape (rows, features).
+            rows: the training rows.
+            bench: the cell's bench.
+        """
+        if bench.kind.form == "number":
+            return self.fit_numbers(features, rows, bench)
+        if bench.kind.form == "labels":
+            return self.fit_labels(features, rows, bench)
+        return self.fit_penalised(features, rows.known_labels, bench)
+
+    def fit_numbers(self, features: Any, rows: Rows, bench: Bench) -> Ridge:
+        """Fit a ridge regression: choose its penalty unless it is given, and enter the spending in the ledger.
+
+        Args:
+            features: dense or sparse, shape (rows, features).
+            rows: the training rows, whose labels are numbers.
+            bench: the cell's bench.
+        """
+        targets, chosen, n_fits = rows.known_labels, self.c, 0.0
+        if chosen is None:
+            with bench.working("tune"), _one_blas_thread():
+                chosen, n_fits = choose_ridge_penalty(
+                    features, targets, rows.known_strata, self.c_grid, self.folds, default=1.0
+                )
+        with bench.working("fit"), _one_blas_thread():
+            model = fit_ridge(features, targets, chosen)
+        # The normal equations of dense features take rows * features^2 products; sparse ones are solved in iterations.
+        width = features.shape[1] if isinstance(features, np.ndarray) else _SPARSE_ITERATIONS
+        bench.ledger.train_flops += 2.0 * (1 + n_fits) * features.size * width
+        bench.ledger.state(penalty=chosen)
+        return model
+
+    def fit_labels(self, features: Any, rows: Rows, bench: Bench) -> LabelLogistics:
+        """Fit one logistic regression for each label, choose a penalty for all, and the threshold.
+
+        The threshold is chosen on scores for rows that the model of a fold was not fitted on.
+        """
+        with bench.working("fit" if self.c is not None else "tune"), _one_blas_thread():
+            found = fit_label_logistics(
+                features,
+                rows.known_labels,
+                grid=self.c_grid if self.c is None else (self.c,),
+                n_folds=self.folds,
+                strata=rows.known_strata,
+                default=self.c_without_folds,
+                threshold=self.threshold,
+                measure=bench.measure,
+            )
+        bench.ledger.train_flops += 4.0 * found.n_iterations * features.size
+        bench.ledger.state(penalty=found.inverse_penalty)
+        return found
+
+    def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
+        """Refuse also a threshold where no labels are given by one."""
+        return super().why_unsupported(kind, files, device) or why_no_threshold(self.threshold, kind)
 
     def fit_penalised(self, features: Any, labels: Ints, bench: Bench) -> Logistic:
         """Choose the penalty unless it is given, fit, and enter the spending in the ledger.
@@ -265,8 +335,39 @@ class LogisticMethod(Method):
         return model
 
 
-def logistic_tensors(model: Logistic) -> dict[str, npt.NDArray[Any]]:
-    """Return the tensors that are saved for a logistic regression."""
+Linear = Logistic | Ridge | LabelLogistics
+"""A fitted linear model, by the form of answers: classes and choices, a number, label sets."""
+
+
+def answers_of(model: Linear, features: Any) -> Floats:
+    """Return the model's answers in the form that the kind asks for, from dense or sparse features."""
+    if isinstance(model, Ridge):
+        return model.estimates(features)
+    return model.scores(features) if isinstance(model, LabelLogistics) else model.probabilities(features)
+
+
+def linear_state(model: Linear) -> dict[str, Any]:
+    """Return what is saved beside the tensors: the threshold of label sets."""
+    return {"answers": {"threshold": model.threshold}} if isinstance(model, LabelLogistics) else {}
+
+
+def restore_linear(tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], width: int, bench: Bench) -> Linear:
+    """Return the fitted linear model from its saved tensors and state.
+
+    Raises:
+        UsageError: they do not fit the task; the message names the tensor or number.
+    """
+    check_tensors(tensors, expected_logistic(1 if bench.kind.form == "choices" else bench.n_outputs, width))
+    weights, bias = tensors["weights"], tensors["bias"]
+    if bench.kind.form == "number":
+        return Ridge(weights, bias)
+    if bench.kind.form == "labels":
+        return LabelLogistics(weights, bias, read_state(state.get("answers"), bench)["threshold"])
+    return Logistic(weights, bias, 0)
+
+
+def logistic_tensors(model: Linear) -> dict[str, npt.NDArray[Any]]:
+    """Return the tensors that are saved for a linear model."""
     return {"weights": model.weights, "bias": model.bias}
 
 

@@ -84,11 +84,12 @@ class Method(BaseModel, ABC):
         needs_plain_head: whether it trains the harness's own head, and so serves no kind that brings another.
         writes: forms of answers for which the language model writes a text.
         serves_pairs: whether it can read two texts in one sequence.
+        needs_pairs: whether it serves only kinds that compare two texts by their vectors.
         finds_likelihood: whether it can say how likely a text is.
         uses_labels: whether it looks at labels. A method that does not runs once, at n_train 0.
         search_space: settings that `--tune` searches over, by name; empty if there is nothing to tune.
         newer_settings: settings that were added after records of the method had been published. At their defaults they
-            are no part of the configuration, so these defaults never change.
+            are no part of the configuration, so these defaults never change. Those of base classes need not be named.
         needs: further needs besides a backbone, such as `CUDA`, in a word or two; empty for none.
         experimental: why its figures deserve less trust than those of others, as a sentence; empty where they do not.
         probabilities_are: what its probabilities of classes are, in a phrase, where they do not estimate how often a
@@ -114,6 +115,7 @@ class Method(BaseModel, ABC):
     needs_plain_head: ClassVar[bool] = False
     writes: ClassVar[frozenset[Form]] = frozenset({"text"})
     serves_pairs: ClassVar[bool] = True
+    needs_pairs: ClassVar[bool] = False
     finds_likelihood: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = True
     search_space: ClassVar[SearchSpace] = {}
@@ -172,7 +174,8 @@ class Method(BaseModel, ABC):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Return the default values of the settings that a configuration states only where they differ."""
-        return {name: cls.model_fields[name].default for name in sorted({"tune", *cls.newer_settings})}
+        newer = {name for base in cls.__mro__ for name in vars(base).get("newer_settings", ())}
+        return {name: cls.model_fields[name].default for name in sorted({"tune", *newer})}
 
     @classmethod
     def why_not_kind(cls, kind: Kind) -> str | None:
@@ -185,6 +188,8 @@ class Method(BaseModel, ABC):
             return f"'{cls.name}' trains a linear layer on top; a {kind.name} task brings another head."
         if kind.reads_pairs and kind.form == "classes" and not cls.serves_pairs:
             return f"'{cls.name}' compares single texts; a {kind.name} task is about two."
+        if cls.needs_pairs and not kind.compares_apart:
+            return f"'{cls.name}' compares two texts by their vectors; a {kind.name} task does not ask for that."
         return None
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:

@@ -1,8 +1,8 @@
-"""Predict the most frequent class: the floor of every comparison."""
+"""Predict the most frequent class, or the mean: the floor of every comparison."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.methods.base import NO_BACKBONE, Fitted, Method, method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
-from harness.tasks import Floats, Rows
+from harness.tasks import Floats, Form, Rows
 
 
 @method
@@ -21,20 +21,26 @@ class Majority(Method):
 
         p(c) = n_c / n
 
+    A number is estimated by the mean of the training rows. For label sets, each label's score is its share of rows, and
+    a label is given where most rows have it.
+
     No method that reads the text should score lower. On a task with one frequent class, accuracy alone can look high.
     """
 
     name = "majority"
     family = "baseline"
     role = "floor"
-    trains = "nothing: class frequencies"
+    trains = "nothing: class frequencies, or a mean"
     source = "none: the floor of every comparison"
     probabilities_are = "shares of the classes in the training rows, the same for each text"
     serves = NO_BACKBONE
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "number", "labels"})
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Count the classes."""
+        """Count the classes, or take the mean."""
         with bench.working("fit"):
+            if bench.kind.form != "classes":
+                return _Frequencies(np.mean(rows.known_labels, axis=0, keepdims=True).reshape(-1).astype(np.float32))
             counts = np.bincount(rows.known_labels, minlength=bench.n_outputs)
             return _Frequencies((counts / counts.sum()).astype(np.float32))
 

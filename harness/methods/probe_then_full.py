@@ -31,7 +31,7 @@ class ProbeThenFull(Full):
     name = "probe-then-full"
     trains = "everything, from the probe's output layer"
     source = "Kumar et al., 2022, arXiv:2202.10054"
-    forms: ClassVar[frozenset[Form]] = LinearProbe.forms
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
     needs_plain_head: ClassVar[bool] = True
 
     def warm_up(self) -> None:

@@ -8,11 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
-from harness.methods._logistic import Logistic, LogisticMethod, expected_logistic, logistic_tensors
+from harness.methods._logistic import (
+    Linear,
+    LogisticMethod,
+    answers_of,
+    linear_state,
+    logistic_tensors,
+    restore_linear,
+)
 from harness.methods.base import NO_BACKBONE, Fitted, method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
-from harness.tasks import Floats, Rows
+from harness.tasks import Floats, Form, Rows
 
 
 @method
@@ -24,7 +31,8 @@ class Tfidf(LogisticMethod):
 
         x_t = (1 + log count_t) * idf_t,    p = softmax(W x + b)
 
-    `idf_t` is low for n-grams of many training texts. `c` is scikit-learn's inverse penalty; None chooses it from
+    For label sets there is one regression for each label; a number is estimated by ridge regression. `idf_t` is low for
+    n-grams of many training texts. `c` is scikit-learn's inverse penalty; None chooses it from
     `c_grid` by folds of the training rows.
 
     Attributes:
@@ -35,9 +43,10 @@ class Tfidf(LogisticMethod):
     name = "tfidf"
     family = "baseline"
     role = "baseline"
-    trains = "a logistic regression on TF-IDF of n-grams"
+    trains = "a logistic regression on TF-IDF of n-grams, or a ridge regression for numbers"
     source = "Salton and Buckley, 1988, doi:10.1016/0306-4573(88)90021-0; scikit-learn"
     serves = NO_BACKBONE
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "number", "labels"})
     c_without_folds = 10.0
     newer_settings: ClassVar[frozenset[str]] = frozenset({"analyzer"})
 
@@ -56,15 +65,16 @@ class Tfidf(LogisticMethod):
                 features = vectoriser.fit_transform(rows.texts)
         counts_words = self.analyzer == "word" and self.ngrams == 2
         bench.ledger.state(n_terms=features.shape[1], counts_words=counts_words)
-        return _Tfidf(vectoriser, self.fit_penalised(features, rows.known_labels, bench))
+        return _Tfidf(vectoriser, self.fit_linear(features, rows, bench))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved vocabulary and weights."""
         words = state["words"]
-        check_tensors(tensors, {**expected_logistic(bench.n_outputs, len(words)), "idf": Expected((len(words),))})
+        check_tensors(tensors, {"idf": Expected((len(words),))})
+        model = restore_linear(tensors, state, len(words), bench)
         vectoriser = self._vectoriser(vocabulary={word: position for position, word in enumerate(words)})
         vectoriser.idf_ = tensors["idf"]
-        return _Tfidf(vectoriser, Logistic(tensors["weights"], tensors["bias"], 0))
+        return _Tfidf(vectoriser, model)
 
     def _vectoriser(self, vocabulary: dict[str, int] | None = None) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -79,17 +89,18 @@ class Tfidf(LogisticMethod):
 
 
 class _Tfidf(Fitted):
-    def __init__(self, vectoriser: Any, model: Logistic) -> None:
+    def __init__(self, vectoriser: Any, model: Linear) -> None:
         self._vectoriser = vectoriser
         self._model = model
         self.n_parameters = self.n_trainable = model.weights.size + model.bias.size
 
     def predict(self, rows: Rows, bench: Bench) -> Floats:
         with bench.working("predict"):
-            return self._model.probabilities(self._vectoriser.transform(rows.texts))
+            return answers_of(self._model, self._vectoriser.transform(rows.texts))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return {**logistic_tensors(self._model), "idf": np.asarray(self._vectoriser.idf_, dtype=np.float32)}
 
     def state(self) -> dict[str, Any]:
-        return {"words": [str(word) for word in self._vectoriser.get_feature_names_out()]}
+        words = [str(word) for word in self._vectoriser.get_feature_names_out()]
+        return {"words": words, **linear_state(self._model)}

@@ -169,7 +169,9 @@ def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, li
     resolved: dict[str, list[tuple[int, Draw]]] = {}
     problems: list[str] = []
     for task in tasks:
-        counts = class_counts(task.train_strata, task.n_strata)
+        counts = [len(task.train_strata)]
+        if task.has_classes:
+            counts = class_counts(task.train_strata, task.n_strata)
         resolved[task.name] = []
         for size in sizes:
             try:

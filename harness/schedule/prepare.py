@@ -172,6 +172,6 @@ _ALL_UP_TO = 8192
 def _fitting(sizes: Sequence[Size], tasks: Sequence[Task]) -> list[Size]:
     """Return the sizes that every task can hold, and `all` where there are few rows."""
     pool = min(len(task.train_labels) for task in tasks)
-    n_classes = max(task.n_strata for task in tasks)
+    n_classes = max(task.n_strata if task.has_classes else 1 for task in tasks)
     fitting = [size for size in sizes if size.n is not None and n_classes <= size.n < pool]
     return [*fitting, Size(None)] if pool <= _ALL_UP_TO else fitting

@@ -77,7 +77,7 @@ def assemble(
         splits: raw splits that the rows come from.
         train: rows to train on.
         test: rows to score on.
-        label_names: the classes, in order; empty if labels are not classes.
+        label_names: the classes, labels or tags, in order; empty for other answers.
         n_outputs: number of scores to predict for a row; 0 if answers are texts.
         prompt: template of the prompts.
         reply: settings of generation, if a language model answers.
@@ -98,7 +98,8 @@ def assemble(
     )
     class_rows = np.zeros(0, dtype=np.int64)
     unscored: list[int] = []
-    if label_names:
+    has_classes = bool(label_names) and kind.form not in ("labels", "tags")
+    if has_classes:
         in_test = np.bincount(test.labels, minlength=len(label_names))
         class_rows = np.bincount(train.labels, minlength=len(label_names)) + in_test
         if spec.data.files is not None and not spec.strict:
@@ -114,8 +115,8 @@ def assemble(
             f"{spec.data.label()}: all {len(keep)} training rows are copies of test rows, which are never trained on. "
             "Name a test file with other rows."
         )
-    strata = train.labels[pool] if label_names else np.zeros(len(pool), dtype=np.int64)
-    if label_names:
+    strata = train.labels[pool] if has_classes else kind.strata(train.labels[pool])
+    if has_classes:
         _check_classes_left(strata, label_names, n_dropped, spec)
         if spec.metric == "f1" and len(label_names) != 2:
             raise UsageError(
@@ -146,8 +147,8 @@ def assemble(
             "n_dropped_from_training": n_dropped,
             "n_repeated_texts": n_repeated(train.texts) + n_repeated(test.texts),
             **({"n_classes_not_scored": len(unscored)} if unscored else {}),
-            **({"n_classes": len(label_names)} if label_names else {}),
-            **({"class_names": list(label_names)} if _can_be_kept(label_names) else {}),
+            **({"n_classes": len(label_names)} if has_classes else {}),
+            **({"class_names": list(label_names)} if has_classes and can_be_kept(label_names) else {}),
             "content": content,
             "content_as_pinned": None if spec.content is None else spec.content == content,
             "defaults_chosen_here": spec.chosen_on,
@@ -158,7 +159,8 @@ def assemble(
     )
 
 
-def _can_be_kept(names: Sequence[str]) -> bool:
+def can_be_kept(names: Sequence[str]) -> bool:
+    """Return whether names are few and short enough for a record."""
     return bool(names) and max(map(len, names)) <= _LONGEST_NAME and sum(map(len, names)) <= _MOST_OF_NAMES
 
 

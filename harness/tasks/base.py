@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[Any]
-"""Labels of rows, shape (rows,): class indices or indices of right choices (int64), answers to questions or texts
-(objects)."""
+"""Labels of rows, first axis rows: class indices or indices of right choices (int64), answers to questions or texts
+(objects), numbers (float64), 0 or 1 for each label (uint8, shape (rows, labels)), or arrays of tags (objects)."""
 
 Form: TypeAlias = str
 """Name of the form of an answer, which decides the head on top of a backbone.
@@ -38,13 +38,19 @@ FORMS: Mapping[Form, str] = {
     "choices": "one of a row's own choices",
     "spans": "a part of the text",
     "text": "a text of its own",
+    "number": "a number",
+    "labels": "any number of labels",
+    "tags": "a tag for each word",
 }
 """The harness's own forms of answers, with descriptions for messages. They need on top of a backbone:
 
 - `classes`: one score per class, from one vector per row;
 - `choices`: one score per choice, from one vector for each choice of a row;
 - `spans`: two scores per token, for the first and the last token of an answer;
-- `text`: tokens, from the backbone's own language-modelling head."""
+- `text`: tokens, from the backbone's own language-modelling head;
+- `number`: one number, from one vector per row;
+- `labels`: one score per label, from one vector per row;
+- `tags`: one score per tag, from a vector for each word of a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +171,9 @@ class Task:
         spec: its entry in the suite, completed by the kind.
         kind: its kind.
         data: fingerprint of rows, labels and metric; part of a cell's identity.
-        label_names: names of the classes, in the order of their indices; empty if labels are not classes.
-        n_outputs: number of scores to predict for a row: one per class, or one per choice (the largest number of any
-            row); 0 if answers are texts.
+        label_names: names of the classes, labels or tags, in the order of their indices; empty for other answers.
+        n_outputs: number of scores to predict for a row: one per class or label, one per choice (the largest number of
+            any row), one per tag for each word, or one number; 0 if answers are texts.
         train: pool of training rows; train_labels, train_strata and train_digests belong to it.
         test: test rows, capped, in a fixed order; test_labels belongs to it.
         test_rows: fingerprint of the test rows and their order.
@@ -237,8 +243,15 @@ class Task:
 
     @property
     def n_strata(self) -> int:
-        """Number of groups for stratified draws: the classes, or one."""
-        return max(1, len(self.label_names))
+        """Number of groups for stratified draws: the classes, or the kind's own groups (`Kind.strata`)."""
+        if self.has_classes:
+            return max(1, len(self.label_names))
+        return int(self.train_strata.max(initial=0)) + 1
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each row has one of the classes `label_names`."""
+        return bool(self.label_names) and self.kind.form not in ("labels", "tags")
 
     @property
     def label_words(self) -> tuple[str, ...]:
@@ -294,9 +307,25 @@ class Likelihoods:
     n_tokens: Ints
 
 
-Answers: TypeAlias = Floats | TextAnswers | Likelihoods
-"""Answers of a fitted method for some rows: probabilities of shape (rows, outputs) for classes and choices, texts for
-spans and generated text, and likelihoods if the task scores the likelihood of texts."""
+@dataclass(frozen=True, eq=False)
+class Unscaled:
+    """Numbers that order rows as the target does, on no scale of the target: errors in its units are not defined.
+
+    Attributes:
+        values: one number per row, shape (rows,), float32.
+    """
+
+    values: Floats
+
+
+Answers: TypeAlias = Floats | TextAnswers | Likelihoods | Unscaled
+"""Answers of a fitted method for some rows, by the form of answers:
+
+- classes and choices: probabilities of shape (rows, outputs);
+- number: estimates in the target's units, shape (rows, 1), or `Unscaled` ones;
+- labels: scores from 0 to 1, shape (rows, labels); a label is given where its score is at least 0.5;
+- tags: probabilities of shape (words, tags), the words of all rows one after another;
+- spans and text: `TextAnswers`, or `Likelihoods` if the task scores the likelihood of texts."""
 
 
 class Kind(ABC):
@@ -309,6 +338,7 @@ class Kind(ABC):
         name: name in suites and records.
         form: form of its answers.
         reads_pairs: whether a sequence consists of two texts, whose segments a backbone may distinguish.
+        compares_apart: whether methods on frozen features encode the two texts of a row apart (`sides`).
         roles: roles of its columns, each with the column's default name. An empty name means that the column is
             required, None that it is optional.
         asks_for: description of the answers, for messages; required for a form that is not one of `FORMS`.
@@ -321,6 +351,7 @@ class Kind(ABC):
     form: ClassVar[Form]
     asks_for: ClassVar[str] = ""
     reads_pairs: ClassVar[bool] = False
+    compares_apart: ClassVar[bool] = False
     roles: ClassVar[Mapping[str, str | None]]
     main_metric: ClassVar[str]
     likelihood_metrics: ClassVar[frozenset[str]] = frozenset()
@@ -378,6 +409,18 @@ class Kind(ABC):
     @abstractmethod
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """Return the task's main metric of some rows, in its own direction."""
+
+    def sides(self, rows: Rows) -> tuple[Rows, ...]:
+        """Return the rows as methods on frozen features encode them: as they are, or each text of a pair apart."""
+        return (rows,)
+
+    def strata(self, labels: Labels) -> Ints:
+        """Return the group of each row for stratified draws where labels are no classes, shape (rows,).
+
+        Args:
+            labels: labels of the whole pool, first axis rows.
+        """
+        return np.zeros(len(labels), dtype=np.int64)
 
     def answer_form(self) -> Any:
         """Return a `harness.training.AnswerForm`: head, loss and prediction of methods that train a transformer.

@@ -15,7 +15,6 @@ from .forms import AnswerForm as AnswerForm
 from .forms import Examples as Examples
 from .forms import answer_form as answer_form
 from .forms.classes import Classes as Classes
-from .forms.classes import score_logits as score_logits
 from .generative import GenerativeModel as GenerativeModel
 from .generative import decoder_start_id as decoder_start_id
 from .inputs import BlockInputs as BlockInputs
@@ -35,6 +34,7 @@ from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .model import softmax as softmax
 from .optimisers import narrow_trained as narrow_trained
+from .pairs import GivenPairs as GivenPairs
 from .pairs import PairInputs as PairInputs
 from .quantised import quantise_linear_layers as quantise_linear_layers
 from .shared_keys import Past as Past
@@ -43,6 +43,8 @@ from .shared_keys import count_kept_layers as count_kept_layers
 from .shared_keys import grouped_heads as grouped_heads
 from .shared_keys import kept_keys as kept_keys
 from .shared_keys import with_encoder as with_encoder
+from .thresholds import choose_threshold as choose_threshold
+from .thresholds import scores_at as scores_at
 from .warmup import exercise_training as exercise_training
 from .warmup import seconds_of_step as seconds_of_step
 from .warmup import warm_up_steps as warm_up_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,46 @@ class PairInputs(TokenInputs):
     def loss(similarities: torch.Tensor, wanted: torch.Tensor, _: float = 0.0) -> torch.Tensor:
         """Return the mean squared difference, as sentence-transformers' CosineSimilarityLoss does."""
         return functional.mse_loss(similarities, wanted)
+
+
+class GivenPairs(PairInputs):
+    """Token ids of pairs of texts that are given, with a similarity each; an item is a pair.
+
+    Args:
+        model: as in `PairInputs`.
+        first: token ids of the first text of each pair.
+        second: token ids of the second text of each pair.
+        pad_id: as in `PairInputs`.
+        compact: as in `PairInputs`.
+        device: as in `PairInputs`.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        first: Sequence[TokenIds],
+        second: Sequence[TokenIds],
+        *,
+        pad_id: int,
+        compact: bool,
+        device: torch.device,
+    ) -> None:
+        super().__init__(model, [*first, *second], n_pairs=1, pad_id=pad_id, compact=compact, device=device)
+        self._n = len(first)
+
+    def batches(self, items: Ints, targets: Any, *, batch_size: int, seed: int) -> Batches:
+        """Return batches of the pairs at these positions, whose similarities are `targets`."""
+        pairs = self.texts_of(items)
+
+        def make(members: Ints) -> Batch:
+            return self.batch(pairs[members], targets[members])
+
+        lengths = self._lengths[pairs].max(axis=1)
+        return Batches(make, len(items), lengths=lengths, batch_size=batch_size, seed=seed)
+
+    def texts_of(self, items: Ints) -> Ints:
+        """Return the positions of both texts of each pair, shape (pairs, 2)."""
+        return np.stack([items, items + self._n], axis=1)
 
 
 class _Redrawn(Batches):

@@ -16,6 +16,8 @@ def answer_form(form: Form) -> AnswerForm:
     """Return the object that serves a kind's form."""
     from harness.training.forms.choices import Choices
     from harness.training.forms.classes import Classes
+    from harness.training.forms.labels import LabelSets
+    from harness.training.forms.number import Number
     from harness.training.forms.spans import Spans
     from harness.training.forms.text import GeneratedText
 
@@ -24,5 +26,7 @@ def answer_form(form: Form) -> AnswerForm:
         "choices": Choices,
         "spans": Spans,
         "text": GeneratedText,
+        "number": Number,
+        "labels": LabelSets,
     }
     return known[form]()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -76,6 +76,7 @@ class Examples:
         lengths: tokens of each row, all its sequences together, shape (rows,).
         counts: sequences of each row, shape (rows,); None where each is one.
         items_of: function from positions of rows to positions of their items.
+        state: values from the training rows that predictions need (`AnswerForm.state`).
     """
 
     sequences: Sequence[TokenIds]
@@ -83,6 +84,7 @@ class Examples:
     lengths: Ints
     counts: Ints | None = None
     items_of: Callable[[Ints], Ints] = _same
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AnswerForm(ABC):
@@ -92,10 +94,26 @@ class AnswerForm(ABC):
         enters_blocks: whether an item is one sequence whose hidden states are all that the head reads, so that the
             outputs of frozen lower blocks can be kept (`inputs.BlockInputs`).
         n_scores: number of scores that the head gives; None is one for each output of the task.
+        holds_out: whether a fit sets validation rows aside, on which `conclude` chooses what predictions need.
+        state_names: names of the numbers in `state`.
     """
 
     enters_blocks: bool = True
     n_scores: int | None = None
+    holds_out: bool = False
+    state_names: tuple[str, ...] = ()
+
+    def state(self, labels: Labels) -> dict[str, Any]:
+        """Return what a fit takes from the labels of its training rows and predictions need, as JSON values."""
+        return {}
+
+    def conclude(self, state: Mapping[str, Any], answers: Answers, labels: Labels, bench: Workbench) -> dict[str, Any]:
+        """Return the state after a fit, given the raw answers for its validation rows."""
+        return dict(state)
+
+    def finish(self, answers: Answers, state: Mapping[str, Any]) -> Answers:
+        """Return answers in the form that the kind asks for, from raw ones of `predict`."""
+        return answers
 
     def pretrained(self, bench: Workbench, device: torch.device) -> nn.Module:
         """Return a fresh copy of the transformer to train throughout, float32."""

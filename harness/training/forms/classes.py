@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.features import lengths_of
 from harness.measure import Precision
@@ -32,7 +34,12 @@ class Classes(AnswerForm):
     def examples(self, rows: Rows, bench: Workbench, reserved: int) -> Examples:
         """Return one sequence and one item a row."""
         sequences = bench.token_rows(rows, "encode", reserved)
-        return Examples(sequences, rows.known_labels, lengths_of(sequences))
+        state = self.state(rows.known_labels)
+        return Examples(sequences, self.targets(rows.known_labels, state), lengths_of(sequences), state=state)
+
+    def targets(self, labels: Labels, state: Mapping[str, Any]) -> npt.NDArray[Any]:
+        """Return the targets of the loss, first axis rows."""
+        return labels
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
         """Return the cross-entropy."""
@@ -43,8 +50,20 @@ class Classes(AnswerForm):
     def validate(
         self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Workbench, precision: Precision
     ) -> Scores:
-        """Return (the task's metric, minus the log loss): the loss tells apart models with equal metrics."""
-        return score_logits(inputs.logits(rows, bench.n_outputs, bench.device, precision), labels, bench)
+        """Return (the task's metric, minus the loss): the loss tells apart models with equal metrics."""
+        logits = inputs.logits(rows, bench.n_outputs, bench.device, precision)
+        return self.quality(logits, labels, examples.state, bench)
+
+    def quality(self, logits: Floats, labels: Labels, state: Mapping[str, Any], bench: Workbench) -> Scores:
+        """Return (the task's metric, minus the mean loss) of logits of shape (rows, outputs)."""
+        right = log_softmax(logits)[np.arange(len(labels)), labels]
+        return bench.measure(logits, labels), float(right.mean())
+
+    def answers(self, logits: Floats) -> Floats:
+        """Return raw answers from logits, both of shape (rows, outputs): the probabilities."""
+        from harness.training.model import softmax
+
+        return softmax(logits)
 
     def predict(
         self,
@@ -56,7 +75,7 @@ class Classes(AnswerForm):
         *,
         training_follows: bool = False,
     ) -> Answers:
-        """Return probabilities of shape (rows, outputs).
+        """Return raw answers of shape (rows, outputs): probabilities, where answers are classes.
 
         Args:
             model: the model.
@@ -66,8 +85,6 @@ class Classes(AnswerForm):
             reserved: positions of the backbone that are left for what is not text.
             training_follows: whether the model is trained on afterwards.
         """
-        from harness.training.model import softmax
-
         sequences = bench.token_rows(rows, "predict", reserved)
         n_scores, pad_id = self.n_scores or bench.n_outputs, bench.some_backbone.pad_id
         with bench.working("predict"):
@@ -79,14 +96,8 @@ class Classes(AnswerForm):
                 precision=precision,
                 training_follows=training_follows,
             )
-            return softmax(self.arrange(scores, rows, bench, reserved))
+            return self.answers(self.arrange(scores, rows, bench, reserved))
 
     def arrange(self, scores: Floats, rows: Rows, bench: Workbench, reserved: int) -> Floats:
         """Return the scores of sequences as logits of shape (rows, outputs)."""
         return scores
-
-
-def score_logits(logits: Floats, targets: Labels, bench: Workbench) -> Scores:
-    """Return (the task's metric, minus the log loss) of logits of shape (rows, outputs)."""
-    right = log_softmax(logits)[np.arange(len(targets)), targets]
-    return bench.measure(logits, targets), float(right.mean())

@@ -1,0 +1,121 @@
+"""One logistic regression for each label (one-vs-rest), with one penalty and one threshold for all."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data import folds
+from harness.tasks import Floats, Ints, Labels
+
+_NEVER, _ALWAYS = -30.0, 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class LabelLogistics:
+    """Fitted logistic regressions.
+
+    Attributes:
+        weights: shape (labels, features); 0 for a label that no training row has, or all have.
+        bias: shape (labels,).
+        threshold: score from which on a label is given.
+        inverse_penalty: scikit-learn's C.
+        n_iterations: iterations of the solver over all rows and labels, those of the choice included.
+    """
+
+    weights: Floats
+    bias: Floats
+    threshold: float = 0.5
+    inverse_penalty: float = 1.0
+    n_iterations: float = 0.0
+
+    def probabilities(self, features: Any) -> Floats:
+        """Return the probability of each label, shape (rows, labels); `features` is dense or sparse."""
+        logits = np.asarray(features @ self.weights.T, dtype=np.float64) + self.bias
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float32)
+
+    def scores(self, features: Any) -> Floats:
+        """Return the probabilities, moved so that the threshold is 0.5, shape (rows, labels)."""
+        from harness.training import scores_at
+
+        return scores_at(self.probabilities(features), self.threshold)
+
+
+def fit_label_logistics(
+    features: Any,
+    labels: Labels,
+    *,
+    grid: tuple[float, ...],
+    n_folds: int,
+    strata: Ints,
+    default: float,
+    threshold: float | None,
+    measure: Callable[[Any, Labels], float],
+) -> LabelLogistics:
+    """Choose the penalty and the threshold by folds, and fit.
+
+    The penalty has the least log loss over the folds; the threshold has the best metric on the same scores.
+
+    Args:
+        features: dense or sparse, shape (rows, features).
+        labels: 0 or 1, shape (rows, labels).
+        grid: penalties to choose from; a single one is taken.
+        n_folds: maximum number of folds.
+        strata: group of each row, by which folds are dealt.
+        default: penalty where rows are too few for two folds.
+        threshold: threshold to take; None chooses it.
+        measure: as for `choose_threshold`.
+    """
+    from harness.training import choose_threshold
+
+    n_folds = min(n_folds, len(labels) // 2)
+    chosen, cut, iterations = grid[0] if len(grid) == 1 else default, threshold or 0.5, 0.0
+    if n_folds >= 2 and (len(grid) > 1 or threshold is None):
+        fold_of = folds(strata, n_folds)
+        least = np.inf
+        for inverse_penalty in sorted(grid):
+            scores = np.zeros(labels.shape, dtype=np.float32)
+            for fold in np.unique(fold_of):
+                inside, outside = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+                fitted = _fit(features[inside], labels[inside], inverse_penalty)
+                iterations += fitted.n_iterations * len(inside) / len(labels)
+                scores[outside] = fitted.probabilities(features[outside])
+            loss = _log_loss(scores, labels)
+            if loss > least:
+                break
+            chosen, least = inverse_penalty, loss
+            if threshold is None:
+                cut = choose_threshold(scores, labels, measure)
+    model = _fit(features, labels, chosen)
+    return LabelLogistics(model.weights, model.bias, cut, chosen, iterations + model.n_iterations)
+
+
+def _fit(features: Any, labels: Labels, inverse_penalty: float) -> LabelLogistics:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    n_labels = labels.shape[1]
+    weights = np.zeros((n_labels, features.shape[1]), dtype=np.float32)
+    bias = np.zeros(n_labels, dtype=np.float32)
+    n_iterations = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for at in range(n_labels):
+            own = labels[:, at]
+            if own.min() == own.max():  # nothing to learn from: the label is given always, or never
+                bias[at] = _ALWAYS if own[0] else _NEVER
+                continue
+            model = LogisticRegression(C=inverse_penalty, max_iter=1000, tol=1e-4).fit(features, own)
+            weights[at], bias[at] = model.coef_[0], model.intercept_[0]
+            n_iterations += int(np.max(model.n_iter_))
+    return LabelLogistics(weights, bias, n_iterations=float(n_iterations))
+
+
+def _log_loss(scores: Floats, labels: Labels) -> float:
+    right: npt.NDArray[np.float64] = np.where(labels > 0, scores, 1.0 - scores).astype(np.float64)
+    return -float(np.log(np.clip(right, 1e-7, 1.0)).mean())

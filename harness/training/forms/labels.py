@@ -1,0 +1,59 @@
+"""One pooled vector a row, one score a label, each the logit of a yes or no of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.tasks import Answers, Floats, Labels
+from harness.training.forms.base import Scores, Workbench
+from harness.training.forms.classes import Classes
+from harness.training.thresholds import choose_threshold, scores_at
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LabelSets(Classes):
+    """The protocol's one head with a sigmoid; a label is given above a threshold that validation rows decide."""
+
+    holds_out = True
+    state_names = ("threshold",)
+
+    def state(self, labels: Labels) -> dict[str, Any]:
+        """Return the threshold before any is chosen: 0.5."""
+        return {"threshold": 0.5}
+
+    def conclude(self, state: Mapping[str, Any], answers: Answers, labels: Labels, bench: Workbench) -> dict[str, Any]:
+        """Return the threshold with the best main metric on validation rows."""
+        assert isinstance(answers, np.ndarray)
+        return {"threshold": choose_threshold(answers, labels, bench.measure)}
+
+    def finish(self, answers: Answers, state: Mapping[str, Any]) -> Answers:
+        """Return scores in which the threshold has become 0.5."""
+        assert isinstance(answers, np.ndarray)
+        return scores_at(answers, state["threshold"])
+
+    def targets(self, labels: Labels, state: Mapping[str, Any]) -> npt.NDArray[Any]:
+        """Return 0 or 1 for each label, float32, shape (rows, labels)."""
+        return labels.astype(np.float32)
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+        """Return the mean binary cross-entropy over rows and labels."""
+        from torch.nn import functional
+
+        return functional.binary_cross_entropy_with_logits(outputs, targets)
+
+    def quality(self, logits: Floats, labels: Labels, state: Mapping[str, Any], bench: Workbench) -> Scores:
+        """Return (the task's metric at the best threshold, minus the mean binary cross-entropy)."""
+        raw = self.answers(logits)
+        threshold = choose_threshold(raw, labels, bench.measure)
+        signed = np.where(labels > 0, logits, -logits).astype(np.float64)
+        return bench.measure(scores_at(raw, threshold), labels), -float(np.logaddexp(0.0, -signed).mean())
+
+    def answers(self, logits: Floats) -> Floats:
+        """Return the probability of each label."""
+        return np.asarray(1.0 / (1.0 + np.exp(-logits.astype(np.float64))), dtype=np.float32)
