@@ -153,10 +153,20 @@ def file_rows(files: Files, part: str, columns: Sequence[str]) -> FileRows:
         if "Did you mean" in str(error):
             raise
         hint = "Name yours with --text and --label. The first line of a CSV file must hold the names."
-        raise DataError(f"{error} {hint}") from None
+        raise MissingColumnError(f"{error} {hint}") from None
 
 
 def _plain_values(column: Any) -> list[Any]:
-    """Return a column's values as Python has them: None for missing ones, `int` for NumPy's integers."""
+    """Return a column's values as Python has them: None for missing ones, `int` for NumPy's integers, lists."""
     values = column.astype(object).where(column.notna(), None).tolist()
-    return [value.item() if isinstance(value, np.generic) else value for value in values]
+    return [_plain_value(value) for value in values]
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple | set | frozenset):
+        return list(value) if isinstance(value, tuple) else sorted(value, key=str)
+    return value

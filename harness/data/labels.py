@@ -59,8 +59,9 @@ def check_no_fractions(labels: Sequence[str], column: str, origin: Origin) -> No
     or_joined = ", or several labels joined by a comma" if joined else ""
     raise DataError(
         f"{origin.name}: {origin.at(*at)}: the label in column '{column}' is {fractions[0]}, a number with a fraction"
-        f"{or_joined}; expected classes. The {len(distinct)} labels are all numbers, which looks like a quantity "
-        "(regression). Name the column that holds the classes, or give the classes names that are no numbers."
+        f"{or_joined}; expected classes. The {len(distinct)} labels are all numbers, which looks like a quantity. To "
+        "predict it, use --kind regression, or --kind similarity for pairs of texts. Otherwise name the column that "
+        "holds the classes, or give the classes names that are no numbers."
     )
 
 
@@ -83,6 +84,39 @@ def label_warnings(texts: Sequence[str], labels: Sequence[str], column: str, ori
         _misread(texts, origin),
     ]
     return [warning for warning in found if warning is not None]
+
+
+def text_warnings(texts: Sequence[str], origin: Origin) -> list[str]:
+    """Return warnings about texts that look wrong, whatever the kind of their answers.
+
+    Args:
+        texts: one text per row.
+        origin: origin of the rows.
+    """
+    warning = _misread(texts, origin)
+    return [] if warning is None else [warning]
+
+
+def label_set_warnings(label_sets: Sequence[Sequence[str]], column: str) -> list[str]:
+    """Return warnings about the labels of rows that have any number of them.
+
+    Args:
+        label_sets: labels of each row.
+        column: column or columns of the labels, for messages.
+    """
+    counts = Counter(label for labels in label_sets for label in labels)
+    found = [_alike(counts, column), _missing(counts, column), _once(counts, column)]
+    return [warning for warning in found if warning is not None]
+
+
+def _once(counts: Counter[str], column: str) -> str | None:
+    once = sorted(label for label, count in counts.items() if count == 1)
+    if not once:
+        return None
+    return (
+        f"column '{column}' has {'1 label' if len(once) == 1 else f'{len(once):,} labels'} in a single row: "
+        f"{some(once, _N_NAMED)}. A label needs rows to learn from and rows to test on."
+    )
 
 
 def nearest_label(label: str, known: Iterable[str]) -> str | None:
@@ -130,9 +164,14 @@ def _joined_labels(counts: Counter[str], column: str) -> str | None:
     if not joined:
         return None
     n_rows = sum(counts[label] for label in joined)
+    uses = {separator: sum(separator in label for label in joined) for separator in _SEPARATORS}
+    separator = max(uses, key=lambda one: uses[one])
+    lists = all(label.strip().startswith("[") for label in joined)
+    option = "" if lists else f" --label-separator '{separator}'"
     return (
         f"column '{column}' has {_look(len(joined))} like several labels joined: "
-        f"{some(joined, _N_GROUPS)}; {wording.counted(n_rows, 'row')}. Each combination is a class of its own here."
+        f"{some(joined, _N_GROUPS)}; {wording.counted(n_rows, 'row')}. Each combination is a class of its own here. To "
+        f"predict each label for itself, use --kind multi-label{option}."
     )
 
 
@@ -167,7 +206,8 @@ def _quantities(counts: Counter[str], column: str) -> str | None:
         return None  # a numbering of classes
     return (
         f"column '{column}' has {len(whole):,} different whole numbers from {whole[0]:,} to {whole[-1]:,}, which looks "
-        "like a quantity (regression). Each number is a class of its own here."
+        "like a quantity. Each number is a class of its own here. To predict the number, use --kind regression, or "
+        "--kind similarity for pairs of texts."
     )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.data.classes import check_can_hold_out, check_labels, check_texts
-from harness.data.files import missing_column, read_rows
+from harness.data.files import missing_column
 from harness.data.frames import Frames
 from harness.data.loading import MIRROR_ENDINGS, load_arrow_folder, load_file, load_from_hub
+from harness.data.own_rows import read_own_rows
 from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
 from harness.data.spec import Files, TaskSpec
@@ -32,12 +37,21 @@ class Reading:
         texts: columns of texts of a user's table of texts and labels, which gets the checks of `data.table`; empty
             where a file is no such table.
         keep_classes: whether to keep classes in training that cannot be held out.
+        labels: columns of the answers among `columns`, for a user's files that are no such table.
+        form: form of the answers, for the same files.
+        hold_out: function that selects the test rows where no test split is named, by `keys`' text and class of each
+            row; None takes a quarter of each class.
+        held_out: rule of `hold_out` in words.
     """
 
     columns: Sequence[str]
-    keys: Callable[[Dataset, Origin], tuple[list[str], list[str]]]
+    keys: Callable[[Dataset, Origin], tuple[list[str], Sequence[Any]]]
     texts: Sequence[str] = ()
     keep_classes: bool = False
+    labels: Sequence[str] = ()
+    form: str = ""
+    hold_out: Callable[[Sequence[str], Sequence[Any]], npt.NDArray[np.bool_]] | None = None
+    held_out: str = "a quarter of each class, by a hash of the text"
 
 
 def _reading_of_classes(spec: TaskSpec) -> Reading:
@@ -61,7 +75,7 @@ def load_splits(
     """Load the training and test rows of a task, as they are in its source.
 
     If `spec.splits.test` is None, a quarter of each class of the training split is held out as the test, by a fixed
-    hash of the text. Rows without classes count as one class.
+    hash of the text. Rows without classes count as one class, unless `reading` has a rule of its own.
 
     Args:
         spec: the task.
@@ -93,20 +107,37 @@ def _load_embedded(spec: TaskSpec, reading: Reading) -> RawSplits:
 
 
 def _load_files(spec: TaskSpec, reading: Reading) -> RawSplits:
-    from datasets import Dataset
-
     files = spec.data.files
     assert files is not None
-    parts, origins = {}, {}
-    for part, path in (("train", files.train), ("test", files.test)):
-        if path is not None:
-            rows = read_rows(Path(path), reading.columns)
-            try:
-                parts[part] = Dataset.from_dict(rows.columns)
-            except (ValueError, TypeError) as error:  # pyarrow refuses values of two types in one column
-                raise DataError(f"{path}: a column holds values of several types ({error}).") from error
-            origins[part] = rows.origin
-    return _assembled(reading, parts, _files_provenance(files), origins)
+    texts = [name for name in reading.columns if name not in reading.labels]
+    found = {
+        part: read_own_rows(
+            files,
+            part,
+            texts,
+            reading.labels,
+            reading.form,
+            separator=spec.label_separator,
+            strict=spec.strict,
+        )
+        for part in ("train", "test")
+        if getattr(files, part) is not None
+    }
+    left_out: Counter[str] = Counter()
+    for rows in found.values():
+        left_out.update(rows.left_out)
+    said = [warning for rows in found.values() for warning in rows.warnings]
+    notes: dict[str, Any] = {
+        **({"kind_because": spec.kind_because} if spec.kind_because else {}),
+        **({"left_out": dict(sorted(left_out.items()))} if left_out else {}),
+        **({"warnings": said} if said else {}),
+    }
+    return _assembled(
+        reading,
+        {part: rows.data for part, rows in found.items()},
+        {**_files_provenance(files), **notes},
+        {part: rows.origin for part, rows in found.items()},
+    )
 
 
 def _load_table(spec: TaskSpec, reading: Reading) -> RawSplits:
@@ -173,11 +204,14 @@ def _assembled(
     if "test" not in parts:
         whole, origin = parts["train"], origins["train"]
         texts, labels = reading.keys(whole, origin)
-        held = hold_out(texts, labels, keep_classes=reading.keep_classes)
+        if reading.hold_out is not None:
+            held = reading.hold_out(texts, labels)
+        else:
+            held = hold_out(texts, labels, keep_classes=reading.keep_classes)
         for part, mask in (("train", ~held), ("test", held)):
             parts[part] = Dataset(whole.data.table.filter(mask))
             origins[part] = origin.of(mask.nonzero()[0].tolist())
-        provenance = {**provenance, "held_out": "a quarter of each class, by a hash of the text"}
+        provenance = {**provenance, "held_out": reading.held_out}
     fingerprints = {part: str(data._fingerprint) for part, data in sorted(parts.items())}
     counts = {part: len(data) for part, data in sorted(parts.items())}
     provenance = {**provenance, "n_rows": counts, "datasets_fingerprints": fingerprints}

@@ -181,6 +181,8 @@ class TaskSpec(_Frozen):
         seen_by: backbones known to have been trained on this data set; reports list them.
         overlaps: data sets known to share texts with this one, with a short explanation; reports list them.
         notes: remarks about the data for readers of the results.
+        kind_because: reason for which the kind of a user's own data was guessed, as a clause; None if it was named. Not
+            part of the task's identity.
         strict: whether to refuse the user's own files that have rows without a text or a label, or classes that cannot
             be scored. Otherwise such rows are left out, and such classes are trained on but not scored. Not part of
             the task's identity: it makes no difference to a file without such rows and classes.
@@ -212,6 +214,7 @@ class TaskSpec(_Frozen):
     seen_by: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
     notes: str | None = None
+    kind_because: str | None = None
     strict: bool = False
 
     @model_validator(mode="after")

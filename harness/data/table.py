@@ -24,7 +24,7 @@ from harness.data.classes import (
     is_missing,
     sorted_labels,
 )
-from harness.data.files import stem_of
+from harness.data.files import FileRows, stem_of
 from harness.data.frames import (
     FRAME_NAME,
     Frames,
@@ -109,6 +109,7 @@ def table_task(
     max_length: int = 128,
     test_cap: int | None = 2000,
     strict: bool = False,
+    known: FileRows | None = None,
 ) -> TaskSpec:
     """Return a task for the user's own file or data frame, after checking every row.
 
@@ -122,6 +123,7 @@ def table_task(
         max_length: maximum tokens of a text.
         test_cap: maximum number of test rows; None for all.
         strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
+        known: these columns of `data`, if they have been read before.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
@@ -133,6 +135,33 @@ def table_task(
     texts, label = text_columns(text), column_name("label", label)
     if not label:
         raise UsageError(f"The columns '{','.join(texts)}' and '' were named for text and label; expected two names.")
+    files = files_of(data, test)
+    checked = check_own_settings(name, max_length)
+    table = read_table(files, texts, label, strict=strict, known=known)
+    roles = dict(zip(("first", "second") if len(texts) > 1 else ("text",), texts, strict=True))
+    for warning in table.notes().get("warnings", ()):
+        warnings.warn(warning, DataWarning, stacklevel=2)
+    return own_spec(
+        files,
+        name,
+        kind=kind_of_table(texts),
+        texts=texts,
+        labels=[label],
+        columns=Columns(label=label, **roles),
+        label_names=sorted_labels(table.train.labels),
+        metric=metric,
+        max_length=checked,
+        test_cap=test_cap,
+        strict=strict,
+    )
+
+
+def check_own_settings(name: str | None, max_length: int) -> int:
+    """Check the name of the task of a user's own data; return the maximum length as a whole number.
+
+    Raises:
+        UsageError: the name has other characters than a task's, or the length is too small.
+    """
     if name and not _NAME.fullmatch(checked_text("name", name)):
         raise UsageError(
             f"--name '{name}' was given; expected letters without accents, digits, '_', '.' and '-', a letter or digit "
@@ -141,26 +170,33 @@ def table_task(
     max_length = whole_number("max_length", max_length, f"a whole number of tokens, at least {LEAST_MAX_LENGTH}")
     if max_length < LEAST_MAX_LENGTH:
         raise UsageError(f"--max-length {max_length} was given; expected at least {LEAST_MAX_LENGTH} tokens.")
-    files = files_of(data, test)
+    return max_length
+
+
+def own_spec(
+    files: Files, name: str | None, *, texts: Sequence[str], labels: Sequence[str], **settings: Any
+) -> TaskSpec:
+    """Return the spec of a user's own data.
+
+    Args:
+        files: the files or data frames.
+        name: name of the task; None takes the file's, or `FRAME_NAME`.
+        texts: columns of the inputs, for the description.
+        labels: columns of the answers, for the description.
+        settings: further fields of the spec.
+
+    Raises:
+        UsageError: a setting that a spec refuses.
+    """
     path = Path(files.train)
-    table = read_table(files, texts, label, strict=strict)
-    roles = dict(zip(("first", "second") if len(texts) > 1 else ("text",), texts, strict=True))
-    for warning in table.notes().get("warnings", ()):
-        warnings.warn(warning, DataWarning, stacklevel=2)
     try:
         return TaskSpec(
             name=name or (FRAME_NAME if isinstance(files, Frames) else _task_name(stem_of(path))),
-            kind=kind_of_table(texts),
-            description=f"'{label}' of {_quoted(texts)} in {path.name}",
+            description=f"{_quoted(labels)} of {_quoted(texts)} in {path.name}",
             data=DataSource(files=files),
-            columns=Columns(label=label, **roles),
-            splits=Splits(test=None if test is None else "test"),
-            label_names=sorted_labels(table.train.labels),
-            metric=metric,
-            max_length=max_length,
-            test_cap=test_cap,
-            strict=strict,
+            splits=Splits(test=None if files.test is None else "test"),
             licence="the user's own data",
+            **settings,
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -173,7 +209,9 @@ def kind_of_table(texts: Sequence[str]) -> str:
     return "text-pair" if len(texts) > 1 else "classification"
 
 
-def read_table(files: Files, texts: Sequence[str], label: str, *, strict: bool = False) -> Table:
+def read_table(
+    files: Files, texts: Sequence[str], label: str, *, strict: bool = False, known: FileRows | None = None
+) -> Table:
     """Read and check the rows of `files`.
 
     Args:
@@ -181,6 +219,7 @@ def read_table(files: Files, texts: Sequence[str], label: str, *, strict: bool =
         texts: the column of texts, or the two columns of pairs.
         label: the column of labels.
         strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
+        known: these columns of the training file, if they have been read before.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or column.
@@ -188,15 +227,16 @@ def read_table(files: Files, texts: Sequence[str], label: str, *, strict: bool =
     """
     if label in texts:
         raise UsageError(f"Column '{label}' was named for both text and label; expected two columns.")
-    train = _read_part(files, "train", texts, label, strict=strict)
+    train = _read_part(known or file_rows(files, "train", [*texts, label]), texts, label, strict=strict)
     check_no_fractions(train.labels, label, train.origin)
-    test = None if files.test is None else _read_part(files, "test", texts, label, strict=strict)
+    test = None
+    if files.test is not None:
+        test = _read_part(file_rows(files, "test", [*texts, label]), texts, label, strict=strict)
     _check_classes(train, test, texts, label, strict=strict)
     return Table(train, test)
 
 
-def _read_part(files: Files, part: str, text: Sequence[str], label: str, *, strict: bool) -> Part:
-    rows = file_rows(files, part, [*text, label])
+def _read_part(rows: FileRows, text: Sequence[str], label: str, *, strict: bool) -> Part:
     columns, labels, origin = {name: rows.columns[name] for name in text}, rows.columns[label], rows.origin
     left_out: Counter[str] = Counter()
     if not strict:

@@ -45,6 +45,7 @@ from .resources import DEFAULT_STORE as DEFAULT_STORE
 from .resources import cache_folder as cache_folder
 from .resources import find_store as find_store
 from .resources import shipped as shipped
+from .spelling import as_caller_spells as as_caller_spells
 from .spelling import named_as_options as named_as_options
 from .spelling import spelt_for_caller as spelt_for_caller
 from .text import MASKED as MASKED

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 _AS_OPTIONS = ContextVar("as_options", default=False)
 _COMMAND = re.compile(r"(`[^`]*`)")
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: ('[^']*'|[^\s']*(?= was given)|[\d.]+\w*|[A-Z]+\b|\w+=\w+))?")
+_OPTION = re.compile(r"--([a-z][a-z-]*)(?: ('[^']*'|[^\s']*(?= was given)|[\d.]+\w*|[A-Z]+\b|\w+=\w+|(?<=--kind )[a-z]+(?:-[a-z]+)*))?")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'|[A-Z]+")
 _NAMES = {"budget": "budgets", "figures": "formats", "map": "mapping"}
 """Python's names of options, where they are more than the option with underscores."""
@@ -45,6 +45,11 @@ def spelt_for_caller(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return wrapped
+
+
+def as_caller_spells(message: str) -> str:
+    """Return a message of the command line as its reader spells arguments: with options, or with Python's names."""
+    return message if _AS_OPTIONS.get() else as_python(message)
 
 
 def as_python(message: str) -> str:
