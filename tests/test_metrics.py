@@ -36,7 +36,10 @@ def some_rows(spec: MetricSpec, n_rows: int, seed: int):
         "class": lambda: generator.integers(0, 2, n_rows),
         "count": lambda: generator.integers(1, 50, n_rows),
         "flag": lambda: generator.random(n_rows) < 0.7,
+        "labels": lambda: generator.integers(0, 2, (n_rows, 3)),
         "real": lambda: generator.random(n_rows),
+        "scores": lambda: generator.integers(0, 9, (n_rows, 3)) / 8,
+        "tags": lambda: [list(generator.choice(["O", "B-A", "I-A", "B-B", "E-A", "S-C"], 9)) for _ in range(n_rows)],
         "text": lambda: [text() for _ in range(n_rows)],
         "texts": lambda: [[f"{text()} {at}" for at in range(generator.integers(1, 4))] for _ in range(n_rows)],
     }
@@ -64,10 +67,24 @@ def test_names_and_ranges():
         "f1": (True, 0, 1, False),
         "macro_f1": (True, 0, 1, False),
         "matthews": (True, -1, 1, False),
+        "macro_f1_labels": (True, 0, 1, False),
+        "mae": (False, 0, None, True),
+        "mean_average_precision": (True, 0, 1, False),
+        "micro_f1": (True, 0, 1, False),
+        "pearson": (True, -1, 1, False),
         "perplexity": (False, 1, None, False),
+        "rmse": (False, 0, None, False),
+        "rouge1": (True, 0, 1, True),
+        "rouge2": (True, 0, 1, True),
+        "rougeLsum": (True, 0, 1, True),
         "rouge_l": (True, 0, 1, True),
+        "span_f1": (True, 0, 1, False),
+        "span_f1_macro": (True, 0, 1, False),
+        "spearman": (True, -1, 1, False),
         "squad_exact_match": (True, 0, 1, True),
         "squad_f1": (True, 0, 1, True),
+        "subset_accuracy": (True, 0, 1, True),
+        "token_accuracy": (True, 0, 1, False),
     }  # fmt: skip
 
 
@@ -81,7 +98,7 @@ def test_statistics_of_rows_give_the_metric_of_any_of_them(spec, n_rows, seed):
         stored = {"predicted": predictions.astype(np.int8), "target": references.astype(np.int8)}
     else:
         assert tuple(stored) == spec.statistics
-    assert all(len(array) == n_rows and array.ndim <= 2 for array in stored.values())
+    assert all(len(array) == n_rows and array.ndim <= 3 for array in stored.values())
     generator = np.random.default_rng(seed)
     samples = [
         np.arange(n_rows),

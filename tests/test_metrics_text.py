@@ -291,3 +291,30 @@ def test_gsm8ks_answers_are_their_own(mirror):
     assert spec.compute(bare, answers) == 1
     shifted = answers[1:] + answers[:1]
     assert 0 < spec.compute(shifted, answers) < 0.1
+
+
+@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeLsum"])
+def test_each_rouge_is_the_mean_of_rouge_scores_best_reference(name: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    predictions = [text.replace(" the ", "\nthe ") for text, _ in MADE_UP]
+    references = [[right.replace(" ", "\n", 1) for right in rights] for _, rights in MADE_UP]
+    scorer = RougeScorer([name])
+    expected = [
+        max(scorer.score(right, text)[name].fmeasure for right in rights)
+        for text, rights in zip(predictions, references, strict=True)
+    ]
+    spec = metrics.get(name)
+    assert spec.row_statistics(predictions, references)[name] == pytest.approx(expected, abs=1e-12)
+    assert spec.compute(predictions, references) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_lines_are_the_sentences_of_rouge_lsum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: each line of the reference finds its words in any line of the summary (Lin, 2004, section 3.2)."""
+    import nltk
+
+    monkeypatch.setattr(nltk, "sent_tokenize", lambda _: pytest.fail("nltk's data were asked for"))
+    right = [["a b c d\ne f g h"]]
+    assert metrics.get("rougeLsum").compute(["e f g h\na b c d"], right) == pytest.approx(1)
+    assert metrics.get("rouge_l").compute(["e f g h\na b c d"], right) == pytest.approx(0.5)
+    assert metrics.get("rougeLsum").compute(["e f x y"], right) == pytest.approx(2 * 0.5 * 0.25 / 0.75)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import evaluate
 
 Statistics = dict[str, npt.NDArray[Any]]
-"""Arrays by name, each of shape (rows,) or (rows, k)."""
+"""Arrays by name, the first axis of each the rows."""
 
 Values = npt.NDArray[Any] | Sequence[Any]
-"""One item per row: an array of shape (rows,), a list of texts or a list of lists of texts."""
+"""One item per row: an array of shape (rows,) or (rows, k), a list of texts or a list of lists of texts."""
 
 _ROUNDING = 1e-6
 """Distance by which rounding may move a metric out of its range."""
@@ -55,6 +55,8 @@ class MetricSpec:
         combine: function from these arrays to the metric; None for the mean of one array.
         combine_over: function from these arrays and the classes to average over to the metric; None where classes are
             not averaged.
+        leave_one_out: function from these arrays, of two rows or more, to the metric without each row, shape (rows,):
+            the same as to combine the other rows for each, and faster. None where there is none.
         sign: function from references to the library's signature of the computation; None where there is none.
     """
 
@@ -71,6 +73,7 @@ class MetricSpec:
     statistics: tuple[str, ...]
     combine: Callable[[Statistics], float] | None = None
     combine_over: Callable[[Statistics, npt.NDArray[np.int64]], float] | None = None
+    leave_one_out: Callable[[Statistics], npt.NDArray[np.float64]] | None = None
     sign: Callable[[list[list[str]]], str] | None = None
 
     def __post_init__(self) -> None:
@@ -94,7 +97,7 @@ class MetricSpec:
             classes = np.setdiff1d(indices["target"], list(unscored))
             return combine_over(indices, classes) if classes.size else whole(indices)
 
-        return replace(self, combine=combine)
+        return replace(self, combine=combine, leave_one_out=None)
 
     def compute(self, predictions: Values, references: Values) -> float:
         """Return the metric; the same as its `evaluate.Metric`, which takes five seconds to import.
@@ -119,7 +122,7 @@ class MetricSpec:
             references: as for `compute`.
 
         Returns:
-            The arrays that `statistics` names, each of shape (rows,) or (rows, k). Where `mean_over_rows`, the mean
+            The arrays that `statistics` names, the first axis of each the rows. Where `mean_over_rows`, the mean
             of the one array is the metric.
         """
         checked = read_columns(self.name, self.inputs, predictions, references)

@@ -12,21 +12,37 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-Content = Literal["class", "count", "flag", "real", "text", "texts"]
-"""Content of one row of a column: a class index, a count, true or false, a real number, one text, or its references:
-a list of texts, or one text where there is one reference."""
+Content = Literal["class", "count", "flag", "labels", "real", "scores", "tags", "text", "texts"]
+"""Content of one row of a column:
+
+- `class`, `count`, `flag`, `real`: a class index, a count, true or false, a real number;
+- `labels`, `scores`: a 0 or 1, or a real number, for each label of the task;
+- `tags`: a list of tags, one a token;
+- `text`: one text; `texts`: its references, a list of texts, or one text where there is one reference."""
 
 CheckedColumn = npt.NDArray[Any] | list[str] | list[list[str]]
-"""Checked rows: an array of shape (rows,), or a list of `rows` texts or lists of texts."""
+"""Checked rows: an array of shape (rows,) or (rows, labels), or a list of `rows` texts or lists of texts."""
 
-_STORED_AS: Final = {"class": "int64", "count": "int64", "flag": "bool", "real": "float64", "text": "string"}
+_STORED_AS: Final = {
+    "class": "int64",
+    "count": "int64",
+    "flag": "bool",
+    "labels": "uint8",
+    "real": "float64",
+    "scores": "float64",
+    "tags": "string",
+    "text": "string",
+    "texts": "string",
+}
+_LISTS: Final = frozenset({"labels", "scores", "tags", "texts"})
 
 
 def feature(content: Content) -> Any:
     """Return the type of `content` as the `datasets` library, and so `evaluate`, declares it."""
     import datasets
 
-    return [datasets.Value("string")] if content == "texts" else datasets.Value(_STORED_AS[content])
+    value = datasets.Value(_STORED_AS[content])
+    return [value] if content in _LISTS else value
 
 
 def read_columns(
@@ -86,6 +102,40 @@ def _reals(where: str, rows: Any) -> npt.NDArray[Any]:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
+def _matrix(where: str, rows: Any, kinds: str, expected: str) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(rows)
+    except ValueError:  # rows of several lengths
+        array = np.empty(len(rows), dtype=object)
+    if array.ndim != 2 or array.dtype.kind not in kinds:
+        raise ValueError(
+            f"{where} of each row is to be {expected} for each label; "
+            f"given an array of shape {array.shape} and type {array.dtype}."
+        )
+    return array
+
+
+def _label_sets(where: str, rows: Any) -> npt.NDArray[Any]:
+    array = _matrix(where, rows, "iub", "0 or 1")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{where} of each row is to be 0 or 1 for each label; given {np.unique(array)[:9].tolist()}.")
+    return array.astype(np.uint8)
+
+
+def _scores(where: str, rows: Any) -> npt.NDArray[Any]:
+    array = _matrix(where, rows, "fiu", "a real number")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _tags(where: str, rows: Any) -> list[list[str]]:
+    lists = []
+    for row, tags in enumerate(rows):
+        if isinstance(tags, str) or not isinstance(tags, Sequence | np.ndarray):
+            raise ValueError(f"{where} of row {row} is {tags!r}, not a list of tags.")
+        lists.append([_text(where, row, tag) for tag in tags])
+    return lists
+
+
 def _text(where: str, row: int, text: Any) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{where} of row {row} is a {type(text).__name__}, not a text.")
@@ -111,7 +161,10 @@ _READERS: Final[dict[Content, Callable[[str, Any], CheckedColumn]]] = {
     "class": _integers,
     "count": _integers,
     "flag": _flags,
+    "labels": _label_sets,
     "real": _reals,
+    "scores": _scores,
+    "tags": _tags,
     "text": _texts,
     "texts": _lists_of_texts,
 }

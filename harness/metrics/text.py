@@ -1,9 +1,10 @@
-"""Metrics of free text against one reference or several: BLEU and chrF by sacrebleu, ROUGE-L, GSM8K's last number."""
+"""Metrics of free text against one reference or several: BLEU and chrF by sacrebleu, ROUGE, GSM8K's last number."""
 
 from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -82,15 +83,21 @@ def _combine_chrf(statistics: Statistics) -> float:
     return float(_chrf_scorer()._compute_score_from_stats(summed).score)
 
 
-def _rouge_l(predictions: list[str], references: list[list[str]]) -> Statistics:
-    from rouge_score.rouge_scorer import RougeScorer
+def _rouge(theirs: str, name: str) -> Callable[[list[str], list[list[str]]], Statistics]:
+    """Return the step that gives each row its best F-measure over references, by rouge-score's name of a measure."""
 
-    scorer = RougeScorer(["rougeL"])
-    scores = [
-        scorer.score_multi(rights, text)["rougeL"].fmeasure
-        for text, rights in zip(predictions, references, strict=True)
-    ]
-    return {"rouge_l": np.array(scores, dtype=np.float64)}
+    def measure(predictions: list[str], references: list[list[str]]) -> Statistics:
+        from rouge_score.rouge_scorer import RougeScorer
+
+        # Lines are the sentences of rougeLsum: to split texts into sentences, rouge-score would need data of nltk.
+        scorer = RougeScorer([theirs], split_summaries=False)
+        scores = [
+            scorer.score_multi(rights, text)[theirs].fmeasure
+            for text, rights in zip(predictions, references, strict=True)
+        ]
+        return {name: np.array(scores, dtype=np.float64)}
+
+    return measure
 
 
 def find_answer(text: str) -> Decimal | None:
@@ -155,23 +162,29 @@ metrics.add(
         sign=lambda references: _signature(_chrf_scorer(), references),
     ),
 )
-metrics.add(
-    "rouge_l",
-    MetricSpec(
-        name="rouge_l",
-        scores=frozenset({"generation"}),
-        higher_is_better=True,
-        low=0.0,
-        high=1.0,
-        mean_over_rows=True,
-        description="F-measure of the longest common subsequence of words, the best of a row's references, averaged "
-        "over rows, by rouge-score without stemming. Its words are runs of a-z and 0-9: for English.",
-        source="ROUGE, Lin, 2004, aclanthology.org/W04-1013; rouge-score of Google Research",
-        inputs=("text", "texts"),
-        measure=_rouge_l,
-        statistics=("rouge_l",),
-    ),
-)
+for _name, _theirs, _what in (
+    ("rouge1", "rouge1", "words"),
+    ("rouge2", "rouge2", "pairs of neighbouring words"),
+    ("rougeLsum", "rougeLsum", "the longest common subsequences of words between lines, which stand for sentences"),
+    ("rouge_l", "rougeL", "the longest common subsequence of words"),
+):
+    metrics.add(
+        _name,
+        MetricSpec(
+            name=_name,
+            scores=frozenset({"generation"}),
+            higher_is_better=True,
+            low=0.0,
+            high=1.0,
+            mean_over_rows=True,
+            description=f"F-measure of {_what}, the best of a row's references, averaged over rows, by rouge-score "
+            "without stemming. Its words are runs of a-z and 0-9: for English.",
+            source="ROUGE, Lin, 2004, aclanthology.org/W04-1013; rouge-score of Google Research",
+            inputs=("text", "texts"),
+            measure=_rouge(_theirs, _name),
+            statistics=(_name,),
+        ),
+    )
 metrics.add(
     "exact_number",
     MetricSpec(

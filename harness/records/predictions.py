@@ -58,7 +58,12 @@ class Predictions:
         """Return the metric of each row, shape (n_test,); None if the metric is not the mean over rows."""
         if metric == "accuracy" and self.predicted is not None and self.target is not None:
             return np.asarray(self.predicted == self.target)
-        found = self.statistics.get(metric)
+        stored = self.statistics
+        if metric == "mae" and {"estimate", "truth"} <= stored.keys():
+            return np.asarray(np.abs(stored["estimate"].astype(np.float64) - stored["truth"]))
+        if metric == "subset_accuracy" and {"given", "wanted"} <= stored.keys():
+            return np.asarray((stored["given"] == stored["wanted"]).all(axis=1))
+        found = stored.get(metric)
         return found if found is not None and found.ndim == 1 else None
 
     def to_json(self) -> dict[str, Any]:

@@ -18,7 +18,10 @@ N_ROWS: Final = 24
 
 def metric_checks(spec: MetricSpec) -> Iterator[Check]:
     """Return the checks of a metric."""
-    for check in (describes_the_metric, follows_from_each_row, is_within_its_range, refuses_what_cannot_be_scored):
+    checks = [describes_the_metric, follows_from_each_row, is_within_its_range, refuses_what_cannot_be_scored]
+    if spec.leave_one_out is not None:
+        checks.append(leaves_out_each_row)
+    for check in checks:
         yield Check(spec.name, check.__name__.replace("_", " "), functools.partial(check, spec))
 
 
@@ -27,11 +30,15 @@ def made_up_column(content: str, seed: int) -> Any:
     draw = np.random.default_rng(seed)
     numbers = draw.integers(0, 2, N_ROWS)
     texts = [f"the answer {'is' if number else 'was'} {number}" for number in numbers]
+    labels = draw.integers(0, 2, (N_ROWS, 3), dtype=np.uint8)
     return {
         "class": numbers,
         "count": numbers + 1,
         "flag": numbers.astype(bool),
+        "labels": labels,
         "real": draw.random(N_ROWS),
+        "scores": draw.random((N_ROWS, 3)),
+        "tags": [["O", "B-PER", "I-PER" if number else "B-LOC", "I-LOC"] for number in numbers],
         "text": texts,
         "texts": [[text] for text in texts],
     }[content]
@@ -81,10 +88,23 @@ def is_within_its_range(spec: MetricSpec) -> None:
     predictions, references = _columns(spec)
     value = spec.compute(predictions, references)
     expect(spec.low <= value <= high, f"a value within {spec.low} and {high}", value)
-    if spec.inputs in (("class", "class"), ("real", "real"), ("text", "texts"), ("text", "text")):
+    same = spec.inputs[0] == spec.inputs[1] and spec.inputs[0] in ("class", "labels", "real", "tags", "text")
+    if same or spec.inputs in (("scores", "labels"), ("text", "texts")):
         right = [texts[0] for texts in references] if spec.inputs[1] == "texts" else references
         best, expected = spec.compute(right, references), high if spec.higher_is_better else spec.low
         expect(math.isclose(best, expected, abs_tol=1e-9), f"{expected} of right answers", best)
+
+
+def leaves_out_each_row(spec: MetricSpec) -> None:
+    """Check that the metric without each row is what its other rows give."""
+    assert spec.leave_one_out is not None
+    stored = {name: np.asarray(_statistics(spec)[name]) for name in spec.statistics}
+    found = spec.leave_one_out(stored)
+    expect(np.shape(found) == (N_ROWS,), f"an array of shape ({N_ROWS},)", np.shape(found))
+    for row in range(N_ROWS):
+        others = spec.from_statistics({name: np.delete(array, row, axis=0) for name, array in stored.items()})
+        close = math.isclose(found[row], others, rel_tol=1e-9, abs_tol=1e-9)
+        expect(close, f"{others} without row {row}", found[row])
 
 
 def refuses_what_cannot_be_scored(spec: MetricSpec) -> None:
