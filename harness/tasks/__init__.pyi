@@ -12,6 +12,7 @@ from .base import Source as Source
 from .base import Task as Task
 from .base import TextAnswers as TextAnswers
 from .base import Unscaled as Unscaled
+from ._words import words_of as words_of
 from .base import kinds as kinds
 from .classification import Classification as Classification
 from .summary import summarise_data as summarise_data

@@ -69,7 +69,10 @@ class TokenClassification(Kind):
                 raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
             return [" ".join(words) for words in found.tokens], [str(s) for s in _rarest_types(found.tags)]
 
-        splits = load_splits(spec, mirror, reading=Reading(columns, keys, keep_classes=True, converted=converted))
+        reading = Reading(
+            columns, keys, keep_classes=True, labels=columns[1:], form=self.form, converted=converted
+        )
+        splits = load_splits(spec, mirror, reading=reading)
         origins = {part: splits.origins.get(part, Origin(part)) for part in ("train", "test")}
         parts, n_empty = {}, 0
         for part, data in (("train", splits.train), ("test", splits.test)):
