@@ -14,6 +14,9 @@ from harness.testing.laboratory import made_up_rows, task_spec
 TOYS: dict[str, dict[str, Any]] = {
     "text-pair": {},
     "multiple-choice": {},
+    "regression": {},
+    "similarity": {},
+    "multi-label": {},
     "question-answering": {"max_length": 24},  # contexts are read in windows
     "translation": {},
     "generation": {},

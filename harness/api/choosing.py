@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, own_task, read_backbones, read_methods, read_seconds
+from harness.api.own_data import own_task
+from harness.api.requests import Several, find_mirror, read_backbones, read_methods, read_seconds
 from harness.support import (
     UsageError,
     cache_folder,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from harness.choose import Chosen
     from harness.data import TextColumns, UserData
     from harness.records import Record
+    from harness.tasks import LabelColumns
 
 
 @spelt_for_caller
@@ -32,8 +34,10 @@ def choose(
     data: UserData,
     within: str | float,
     save: str | Path,
-    text: TextColumns = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: LabelColumns | None = None,
+    kind: str | None = None,
+    label_separator: str | None = None,
     test: UserData | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -59,11 +63,15 @@ def choose(
         data: your labelled texts: a data frame, or the path of a file.
         within: time for everything, such as `10m`, or in seconds.
         save: folder of the model; it must be missing or empty. `load_model` reads it.
-        text: column of `data` that holds the texts; two columns hold pairs, such as `premise,hypothesis`.
-        label: column of `data` that holds the labels.
-        test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
+        text: column of `data` that holds the texts; several go in the order of the kind's roles, such as
+            `premise,hypothesis` or `question,context`. None takes the kind's own names, such as `text`.
+        label: column of `data` that holds the labels, or several columns of 0 and 1 such as `["billing", "post"]`. None
+            takes the kind's own name, such as `label`.
+        kind: kind of the task, such as `regression`; None guesses it from the values of the columns.
+        label_separator: text between the labels of a row, such as `|`, for the kind `multi-label`.
+        test: rows to test on, of the same sort as `data`; None holds out a quarter of them, of each class.
         name: name of the task; None takes the file's, or `data`.
-        metric: main metric: `accuracy`, `macro_f1`, `matthews` or `f1`; None is accuracy.
+        metric: main metric, one of the kind's (`harness kinds`); None is the kind's first, such as accuracy.
         max_length: tokens of a text that are read; None is 128.
         strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
         peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
@@ -141,7 +149,18 @@ def choose(
 
     with LocalWorkers(device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers:
         workers.warm_up()  # it imports what it needs while the data are read
-        spec = own_task(data, text, label, test, name, metric=metric, max_length=max_length, strict=strict)
+        spec = own_task(
+            data,
+            text,
+            label,
+            test,
+            name,
+            kind=kind,
+            label_separator=label_separator,
+            metric=metric,
+            max_length=max_length,
+            strict=strict,
+        )
         where = find_mirror(mirror)
         located: tuple[BackboneFiles, ...] = ()
         if asked is None or any(method.serves for method in asked):

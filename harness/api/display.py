@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from harness.support import DataWarning, describe_duration, first_line, plain, shortened, text
+from harness.support import DataWarning, as_caller_spells, describe_duration, first_line, plain, shortened, text
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
@@ -42,7 +42,7 @@ class Display:
         level, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == "harness":
             level, frame = level + 1, frame.f_back
-        warnings.warn(text, DataWarning, stacklevel=level)  # at the caller's line
+        warnings.warn(as_caller_spells(text), DataWarning, stacklevel=level)  # at the caller's line
 
     @contextmanager
     def working(self, doing: str) -> Iterator[Callable[[str], None]]:
@@ -67,6 +67,10 @@ class Display:
 
         with self.working("Reading the texts"):
             summary = summarise_data(task, files)
+        because = task.provenance.get("kind_because")
+        if because:
+            said = f"Kind: {task.kind.name}, since {plain(str(because))}; --kind names another."
+            self.say(as_caller_spells(said))
         self.say(plain(summary.line()))
         for warning in summary.warnings:
             self.warn(plain(warning))

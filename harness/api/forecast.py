@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.planning import PlannedCell
     from harness.records import Budget, Cell, Record
     from harness.schedule import Prepared, Request
+    from harness.tasks import LabelColumns
 
 PROBE_SECONDS = 120.0
 """Longest time of one probe."""
@@ -33,8 +34,10 @@ def plan(
     suite: str | Path | None = None,
     *,
     data: UserData | None = None,
-    text: TextColumns = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: LabelColumns | None = None,
+    kind: str | None = None,
+    label_separator: str | None = None,
     test: UserData | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -65,7 +68,7 @@ def plan(
     quiet_libraries()
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-        backbone, backbones, tune, device, mirror,
+        backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         if request.backbones is not None:

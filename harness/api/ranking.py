@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from harness.api.display import Display, make_display
-from harness.api.requests import Several, find_mirror, own_task, split_commas
+from harness.api.own_data import own_task
+from harness.api.requests import Several, find_mirror, split_commas
 from harness.support import (
     UsageError,
     checked_text,
@@ -23,6 +24,7 @@ from harness.support import (
 if TYPE_CHECKING:
     from harness.data import TaskSpec, TextColumns, UserData
     from harness.ranking import Ranking
+    from harness.tasks import LabelColumns
 
 
 @spelt_for_caller
@@ -30,8 +32,10 @@ def rank_backbones(
     backbones: Several[str],
     *,
     data: UserData | None = None,
-    text: TextColumns = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: LabelColumns | None = None,
+    kind: str | None = None,
+    label_separator: str | None = None,
     task: str | None = None,
     n_train: int | None = None,
     rows: int | None = None,
@@ -50,8 +54,12 @@ def rank_backbones(
     Args:
         backbones: hub ids, `ID@REVISION`, local folders, or shapes such as `llama-3.2-1b-like`, which get costs only.
         data: your labelled texts: a data frame, or the path of a file.
-        text: column of `data` that holds the texts; two columns hold pairs, such as `premise,hypothesis`.
-        label: column of `data` that holds the labels.
+        text: column of `data` that holds the texts; several go in the order of the kind's roles, such as
+            `premise,hypothesis` or `question,context`. None takes the kind's own names, such as `text`.
+        label: column of `data` that holds the labels, or several columns of 0 and 1 such as `["billing", "post"]`. None
+            takes the kind's own name, such as `label`.
+        kind: kind of the task, such as `regression`; None guesses it from the values of the columns.
+        label_separator: text between the labels of a row, such as `|`, for the kind `multi-label`.
         task: a task of a shipped suite, instead of `data`.
         n_train: labels of the fine-tuning to forecast; None is all training rows there are.
         rows: labelled rows to encode, 16 to 1,000; None is half of `n_train`, from 128 to 256.
@@ -84,15 +92,26 @@ def rank_backbones(
     display = make_display(progress)
     where = find_mirror(mirror)
     if data is not None:
-        spec = own_task(data, text, label, max_length=max_length, strict=strict)
-    elif (text, label, max_length, strict) != ("text", "label", None, False):
-        raise UsageError("--text, --label, --max-length and --strict go with --data; a suite names its own columns.")
+        spec = own_task(
+            data,
+            text,
+            label,
+            kind=kind,
+            label_separator=label_separator,
+            max_length=max_length,
+            strict=strict,
+        )
+    elif strict or any(value is not None for value in (text, label, kind, label_separator, max_length)):
+        raise UsageError(
+            "--kind, --text, --label, --label-separator, --max-length and --strict go with --data; a suite names its "
+            "own kind and columns."
+        )
     else:
         spec = _shipped_task(checked_text("task", task))
-    kind = kinds.get(spec.kind)
-    check_kind(kind)
+    served = kinds.get(spec.kind)
+    check_kind(served)
     with TemporaryDirectory() as scratch, display.working("Loading data") as show:
-        prepared = kind.prepare(spec, where)
+        prepared = served.prepare(spec, where)
         display.data(prepared, None)
         return rank(
             prepared,

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from harness.data import TaskSpec, TextColumns, UserData, is_data_file
+from harness.api.own_data import own_task
+from harness.data import TextColumns, UserData, is_data_file
 from harness.methods import split_top_level
 from harness.planning import BUDGET_SETS, Suite, load_suite
 from harness.records import Budget, fields_of, parse_budget, parse_bytes
 from harness.support import (
-    DataWarning,
     UsageError,
     checked_path,
-    checked_text,
     given,
     parse_duration,
     real_number,
@@ -29,6 +27,7 @@ from harness.support import (
 
 if TYPE_CHECKING:
     from harness.schedule import Request
+    from harness.tasks import LabelColumns
 
 _Item = TypeVar("_Item")
 
@@ -39,8 +38,8 @@ Several: TypeAlias = "str | Sequence[_Item]"
 def read_request(
     suite: str | Path | None = None,
     data: UserData | None = None,
-    text: TextColumns = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: LabelColumns | None = None,
     test: UserData | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -56,6 +55,9 @@ def read_request(
     tune: int | None = None,
     device: str = "auto",
     mirror: str | Path | None = None,
+    *,
+    kind: str | None = None,
+    label_separator: str | None = None,
 ) -> Request:
     """Return the request that the arguments describe; `harness.run` documents them.
 
@@ -69,16 +71,16 @@ def read_request(
     check_device_name(device)
     if suite is not None:
         checked_path("suite", suite, "the name of a suite, or the path of its file; your own data are data=DATA")
-    own = (text, label, name, metric, max_length, strict)
+    own = (text, label, name, metric, max_length, kind, label_separator)
     if suite is not None and data is not None:
         raise UsageError(f"Suite '{suite}' and --data were both given; expected one of them.")
     if suite is None and data is None:
         raise UsageError("Name either a suite (`harness run quickstart`) or your own file (`harness run --data FILE`).")
     if data is None:
-        if test is not None or own != ("text", "label", None, None, None, False):
+        if test is not None or strict or any(value is not None for value in own):
             raise UsageError(
-                "--text, --label, --test, --metric, --max-length and --strict go with --data; a suite names its own "
-                "columns, test rows, metric and length."
+                "--kind, --text, --label, --label-separator, --test, --metric, --max-length and --strict go with "
+                "--data; a suite names its own kind, columns, test rows, metric and length."
             )
         if is_data_file(str(suite)):
             raise UsageError(
@@ -87,7 +89,18 @@ def read_request(
             )
         found = load_suite(suite)  # type: ignore[arg-type]
     else:
-        spec = own_task(data, text, label, test, name, metric=metric, max_length=max_length, strict=strict)
+        spec = own_task(
+            data,
+            text,
+            label,
+            test,
+            name,
+            kind=kind,
+            label_separator=label_separator,
+            metric=metric,
+            max_length=max_length,
+            strict=strict,
+        )
         found = Suite(name=spec.name, description=f"Your own data: {spec.description}", tasks={spec.name: spec})
     return Request(
         suite=found,
@@ -102,51 +115,6 @@ def read_request(
         only_sizes_that_fit=data is not None,
         tune=given(whole_number, "tune", tune),
     )
-
-
-def own_task(
-    data: UserData,
-    text: TextColumns,
-    label: str,
-    test: UserData | None = None,
-    name: str | None = None,
-    *,
-    metric: str | None = None,
-    max_length: int | None = None,
-    strict: bool = False,
-) -> TaskSpec:
-    """Return the task of a user's own data; None takes the default of the task.
-
-    Raises:
-        UsageError: an unknown metric, or one of other kinds of task; a length that is too small.
-        DataError: the data cannot be used.
-    """
-    from harness.data import kind_of_table, table_task, text_columns
-    from harness.tasks import kinds
-
-    kind = kinds.get(kind_of_table(text_columns(text)))
-    if metric is not None and checked_text("metric", metric) not in kind.metrics:
-        raise UsageError(
-            f"--metric {metric} was given; expected one of {', '.join(kind.metrics)}, which score a {kind.name} task."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # the display warns, with the summary of the data
-        spec = table_task(
-            data,
-            text,
-            label,
-            test,
-            name,
-            metric=kind.metrics[0] if metric is None else metric,
-            max_length=TaskSpec.model_fields["max_length"].default if max_length is None else max_length,
-            strict=strict,
-        )
-    if spec.metric == "f1" and len(spec.label_names) != 2:
-        raise UsageError(
-            f"--metric f1 was given, which scores two classes; column '{label}' has {len(spec.label_names)}. Give "
-            "--metric macro_f1, or leave it out."
-        )
-    return spec
 
 
 def find_mirror(mirror: str | Path | None) -> Path | None:

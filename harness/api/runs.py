@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.report import Observations
     from harness.schedule import Executor, Limits, Prepared
     from harness.store import Store
+    from harness.tasks import LabelColumns
 
 EXECUTORS = ("local", "ray")
 _ON_OOM = ("record", "halve")
@@ -119,8 +120,10 @@ def run(
     suite: str | Path | None = None,
     *,
     data: UserData | None = None,
-    text: TextColumns = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: LabelColumns | None = None,
+    kind: str | None = None,
+    label_separator: str | None = None,
     test: UserData | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -159,11 +162,15 @@ def run(
     Args:
         suite: name of a suite, or path of its YAML file; None with `data`.
         data: your labelled texts: a data frame, or the path of a CSV, TSV, JSON, JSONL or Parquet file.
-        text: column of `data` that holds the texts; two columns hold pairs, such as `premise,hypothesis`.
-        label: column of `data` that holds the labels.
-        test: rows to test on, of the same sort as `data`; None holds out a quarter of each class.
+        text: column of `data` that holds the texts; several go in the order of the kind's roles, such as
+            `premise,hypothesis` or `question,context`. None takes the kind's own names, such as `text`.
+        label: column of `data` that holds the labels, or several columns of 0 and 1 such as `["billing", "post"]`. None
+            takes the kind's own name, such as `label`.
+        kind: kind of the task, such as `regression`; None guesses it from the values of the columns.
+        label_separator: text between the labels of a row, such as `|`, for the kind `multi-label`.
+        test: rows to test on, of the same sort as `data`; None holds out a quarter of them, of each class.
         name: name of the task; None takes the file's, or `data`. The same rows under one name are the same cells.
-        metric: main metric: `accuracy`, `macro_f1`, `matthews` or `f1`; None is accuracy.
+        metric: main metric, one of the kind's (`harness kinds`); None is the kind's first, such as accuracy.
         max_length: tokens of a text that are read; None is 128.
         strict: whether to refuse rows without a text or a label, and classes that cannot be scored.
         tasks: only these tasks of the suite.
@@ -225,7 +232,7 @@ def run(
         raise UsageError(f"--price-per-hour {price_per_hour:g} was given; expected a number from 0 on.")
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-        backbone, backbones, tune, device, mirror,
+        backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator,
     )  # fmt: skip
     from harness.measure import host_limit_bytes
     from harness.report import check_report_folder

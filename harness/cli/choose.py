@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from harness.choose import Chosen, Tried
 
 
-def choose_command(*, save: Path, text: str, store: str, as_json: bool = False, **asked: Any) -> int:
+def choose_command(*, save: Path, text: str | None, store: str, as_json: bool = False, **asked: Any) -> int:
     """Choose, show the reasoning and the result; return the exit code. Arguments are those of `api.choose`."""
     began = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
     console = Console(highlight=False, stderr=as_json)
@@ -35,7 +36,7 @@ def choose_command(*, save: Path, text: str, store: str, as_json: bool = False, 
     return 0
 
 
-def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -> None:
+def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store: str) -> None:
     from harness.choose import EVALUATION, validated
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -78,9 +79,10 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str, store: str) -
             f"Scores by class and the most confident errors: {save / EVALUATION}",
         ):
             console.print(line, markup=False, soft_wrap=True)
+    columns = "" if text is None else f" --text {shlex.quote(text)}"
     console.print(
         f"Model: {save}\nRecords of all fits: {store}\nTook {describe_duration(chosen.seconds)}. Predict new texts:\n"
-        f"harness predict --model {save} --data new.csv --text {text} --out out.csv",
+        f"harness predict --model {save} --data new.csv{columns} --out out.csv",
         markup=False,
         soft_wrap=True,
     )

@@ -7,7 +7,11 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-METRICS = ("accuracy", "f1", "macro_f1", "matthews")
+METRICS = (
+    *("accuracy", "f1", "macro_f1", "matthews", "mae", "pearson", "rmse", "spearman"),
+    *("macro_f1_labels", "mean_average_precision", "micro_f1", "subset_accuracy"),
+    *("span_f1", "span_f1_macro", "token_accuracy", "squad_exact_match", "squad_f1"),
+)
 """Metrics of a user's own data."""
 
 _NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)

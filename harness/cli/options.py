@@ -35,16 +35,39 @@ SuiteArgument = Annotated[
 ]
 DataOption = Annotated[Path | None, typer.Option(help="Your own CSV, TSV, JSON, JSONL or Parquet file.")]
 TextOption = Annotated[
-    str, typer.Option(help="With --data: the column with the texts, or two for pairs, such as premise,hypothesis.")
+    str | None,
+    typer.Option(
+        help="With your own data: the column with the texts, or several, such as premise,hypothesis or "
+        "question,context. Default: text, or the names of --kind.",
+    ),
 ]
-LabelOption = Annotated[str, typer.Option(help="With --data: the column with the labels.")]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="With your own data: the column with the labels, or several of 0 and 1: billing,post. Default: label, or "
+        "the name of --kind.",
+    ),
+]
+OwnKindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        help="With your own data: the kind of task: regression, multi-label, ... Default: guessed from the columns.",
+        autocompletion=complete_kind,
+    ),
+]
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option(help="With --kind multi-label: the text between the labels of a row, such as '|'."),
+]
 TestOption = Annotated[
-    Path | None, typer.Option(help="With --data: a file with the test rows; else a quarter of each class is held out.")
+    Path | None,
+    typer.Option(help="With your own data: a file with the test rows; else a quarter of each class is held out."),
 ]
 MetricOption = Annotated[
     str | None,
     typer.Option(
-        help=f"With your own data: the main metric: {', '.join(METRICS[:-1])} or {METRICS[-1]}.",
+        help="With your own data: the main metric, one of the kind's: accuracy, macro_f1, rmse, ...",
         autocompletion=complete_words(*METRICS),
     ),
 ]
@@ -87,8 +110,10 @@ JsonOption = Annotated[
 def _grid(
     suite: SuiteArgument = None,
     data: DataOption = None,
-    text: TextOption = "text",
-    label: LabelOption = "label",
+    text: TextOption = None,
+    label: LabelOption = None,
+    kind: OwnKindOption = None,
+    label_separator: SeparatorOption = None,
     test: TestOption = None,
     metric: MetricOption = None,
     max_length: MaxLengthOption = None,

@@ -25,7 +25,7 @@ _NAME = 23
 
 
 def rank_backbones_command(
-    *, data: Path | None, text: str, label: str, task: str | None, as_json: bool = False, **asked: Any
+    *, data: Path | None, text: str | None, label: str | None, task: str | None, as_json: bool = False, **asked: Any
 ) -> int:
     """Rank, print the table and the next command; return 1 if no backbone was ranked."""
     console = Console(stderr=True) if as_json else make_console()
@@ -144,7 +144,7 @@ def _conclusion(found: Ranking) -> str:
     )
 
 
-def _next(found: Ranking, data: Path | None, text: str, label: str) -> str | None:
+def _next(found: Ranking, data: Path | None, text: str | None, label: str | None) -> str | None:
     """Return the command that uses the best backbone."""
     if found.best is None:
         return None
@@ -153,5 +153,6 @@ def _next(found: Ranking, data: Path | None, text: str, label: str) -> str | Non
         return (
             f"harness run everything --tasks {found.task} --sizes {found.n_train} --methods full --backbone {backbone}"
         )
-    columns = f"--text {shlex.quote(text)} --label {shlex.quote(label)}"
-    return f"harness choose --data {shlex.quote(str(data))} {columns} --backbone {backbone} --within 10m --save model"
+    named = (("--text", text), ("--label", label))
+    columns = "".join(f" {option} {shlex.quote(name)}" for option, name in named if name is not None)
+    return f"harness choose --data {shlex.quote(str(data))}{columns} --backbone {backbone} --within 10m --save model"

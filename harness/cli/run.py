@@ -91,12 +91,17 @@ def _show(result: RunResult, within: str | None, next_command: str | None, conso
 
 def _next_command(result: RunResult, asked: dict[str, Any]) -> str | None:
     """Return the command that uses the answer: a choice for the user's own texts; None where no command can."""
-    if {record.kind for record in result.records} != {"classification"}:
+    kinds = {record.kind for record in result.records}
+    if len(kinds) != 1 or not kinds <= _CHOSEN:
         return None
     if asked.get("data") is None:
+        if kinds != {"classification"}:
+            return None
         return "harness choose --data YOUR.csv --text COLUMN --label COLUMN --within 10m --save model"
     options: list[tuple[str, str | None]] = [("data", None), ("text", None), ("label", None)]
     options += [
+        ("kind", None),
+        ("label_separator", None),
         ("test", None),
         ("metric", None),
         ("max_length", None),
@@ -113,6 +118,9 @@ def _next_command(result: RunResult, asked: dict[str, Any]) -> str | None:
         words.append("--strict")
     return shlex.join([*words, "--within", "10m", "--save", "model"])
 
+
+_CHOSEN = frozenset({"classification", "text-pair", "regression", "similarity", "multi-label", "token-classification"})
+"""Kinds of task that `harness choose` serves."""
 
 _COLUMNS = (
     *("task", "backbone", "device", "budget", "method", "variant", "n_train", "draw", "n_per_class", "metric"),

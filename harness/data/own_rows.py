@@ -195,5 +195,3 @@ def _quoted(names: Sequence[str]) -> str:
 def _brief(value: Any) -> str:
     said = repr(value)
     return said if len(said) <= 60 else f"{said[:57]}..."
-
-

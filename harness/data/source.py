@@ -20,7 +20,7 @@ from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
 from harness.data.spec import Files, TaskSpec
 from harness.data.table import Part, read_table
-from harness.support import DataError, MissingResourceError
+from harness.support import MissingResourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,12 +47,12 @@ class Reading:
     """
 
     columns: Sequence[str]
-    keys: Callable[[Dataset, Origin], tuple[list[str], Sequence[Any]]]
+    keys: Callable[[Dataset, Origin], tuple[list[str], Any]]
     texts: Sequence[str] = ()
     keep_classes: bool = False
     labels: Sequence[str] = ()
     form: str = ""
-    hold_out: Callable[[Sequence[str], Sequence[Any]], npt.NDArray[np.bool_]] | None = None
+    hold_out: Callable[[Sequence[str], Any], npt.NDArray[np.bool_]] | None = None
     held_out: str = "a quarter of each class, by a hash of the text"
     converted: Callable[[Mapping[str, Sequence[Any]], Origin], dict[str, list[Any]]] | None = None
 

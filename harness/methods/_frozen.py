@@ -58,12 +58,13 @@ class FrozenFeatures(FrozenWeights):
     def features(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
         """Return the vectors of these rows, shape (rows, width), charged to `phase`.
 
-        Where pairs are compared by a number, their texts u and v are encoded apart, and the vector is (|u - v|, u * v).
+        Where pairs are compared by a number, their texts are encoded apart. With vectors u and v of length 1, a pair's
+        vector is (|u - v|, u * v), whose second half sums to the cosine.
         """
         sides = [self.encoded(side, bench, phase) for side in bench.kind.sides(rows)]
         if len(sides) == 1:
             return sides[0]
-        first, second = sides
+        first, second = (unit_length(side) for side in sides)
         return np.concatenate([np.abs(first - second), first * second], axis=1)
 
     def encoded(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:

@@ -25,7 +25,7 @@ class LinearProbe(FrozenFeatures, LogisticMethod):
     """Fit a logistic regression on the frozen backbone's pooled vector; a conditional one for choices.
 
     For label sets there is one for each label. A number is estimated by ridge regression, and a pair of texts u, v
-    that a number compares is read as (|u - v|, u * v).
+    that a number compares is read as (|u - v|, u * v), both vectors scaled to length 1.
 
     Each text is encoded once as a vector z. One linear layer scores the classes:
 

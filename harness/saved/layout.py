@@ -50,8 +50,8 @@ class Description(BaseModel):
         format: version of the layout; version 1 has none of `transformer`, `files` and `digest`.
         kind: kind of the task.
         task: name of the task.
-        labels: names of the classes, in the order of their indices.
-        label_words: each class in words.
+        labels: names of the classes, labels or tags, in the order of their indices; empty where answers are numbers.
+        label_words: each of them in words.
         max_length: maximum number of tokens read from a text.
         truncation_side: end at which a text is cut.
         characters: whether a backbone reads the characters of a text as words.
@@ -71,7 +71,7 @@ class Description(BaseModel):
     format: Literal[1, 2]
     kind: str
     task: str
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...]
     label_words: tuple[str, ...]
     max_length: int = Field(ge=1)
     truncation_side: Literal["right", "left"]
@@ -253,7 +253,11 @@ def read_description(folder: Path) -> Description | EnsembleDescription:
 
 def _three_lines(kind: str) -> str:
     """Return the Python code that uses a saved model of a kind of task, run in its folder."""
-    inputs = '[("a text", "its partner")]' if kind == "text-pair" else '["a text", "another"]'
+    inputs = {
+        "text-pair": '[("a text", "its partner")]',
+        "similarity": '[("a text", "its partner")]',
+        "token-classification": '[["some", "words"], ["of", "sentences"]]',
+    }.get(kind, '["a text", "another"]')
     return f'from harness import load_model\nmodel = load_model(".")\nmodel.predict({inputs})'
 
 
@@ -282,7 +286,9 @@ def card(description: Description | EnsembleDescription, facts: Mapping[str, Any
 
 def _classes_and_use(description: Description | EnsembleDescription) -> list[str]:
     lines = _three_lines(description.kind)
-    return [f"- **classes**: {', '.join(description.labels)}", "", "```python", lines, "```", ""]
+    what = {"multi-label": "labels", "token-classification": "tags"}.get(description.kind, "classes")
+    named = [f"- **{what}**: {', '.join(description.labels)}"] if description.labels else []
+    return [*named, "", "```python", lines, "```", ""]
 
 
 def _about_members(description: EnsembleDescription) -> list[str]:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from harness.saved.inputs import fields_of, read_inputs, why_not_input
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
-from harness.tasks import Floats, Kind, Rows, Source
+from harness.tasks import FORMS, Floats, Kind, Rows, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str]]
 """Texts, or pairs of texts."""
+
+SAVED_FORMS: Final = ("classes", "number", "labels", "tags")
+"""Forms of answers that a saved model gives."""
 
 _ROWS = 8192
 """Number of texts that are predicted at a time: memory does not grow with the data."""
@@ -182,21 +185,28 @@ def _predicted(
         raise HarnessError(f"{_broken(described)}: {error}") from error
     except Exception as error:  # the model's files may be damaged in a way that only predicting shows
         raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
-    return _checked(answers, len(texts), described)
+    n_rows = sum(map(len, fields["tokens"])) if one.bench.kind.form == "tags" else len(texts)
+    return _checked(answers, n_rows, described, one.bench.kind.form)
 
 
 def _method_name(described: Description) -> str:
     return described.method.partition("[")[0]
 
 
-def _checked(answers: Any, n_texts: int, described: Description) -> Floats:
-    """Refuse answers that are not one finite probability a class."""
-    expected = (n_texts, len(described.labels))
+def _checked(answers: Any, n_rows: int, described: Description, form: str) -> Floats:
+    """Refuse answers that are not one finite number for each output; those of classes and tags sum to 1."""
+    expected = (n_rows, max(1, len(described.labels)))
     if not isinstance(answers, np.ndarray) or answers.shape != expected:
         found = getattr(answers, "shape", type(answers).__name__)
-        raise HarnessError(f"{_broken(described)}: probabilities of shape {found}; expected {expected}.")
+        raise HarnessError(f"{_broken(described)}: numbers of shape {found}; expected {expected}.")
     if not np.isfinite(answers).all():
-        raise HarnessError(f"{_broken(described)}: probabilities that are not finite.")
+        raise HarnessError(f"{_broken(described)}: numbers that are not finite.")
+    if form == "number":
+        return answers
+    if form == "labels":
+        if (answers < 0).any() or (answers > 1).any():
+            raise HarnessError(f"{_broken(described)}: scores outside 0 to 1.")
+        return answers
     off = np.abs(answers.sum(axis=1, dtype=np.float64) - 1.0) > _SUM_TOLERANCE
     if (answers < 0).any() or off.any():
         raise HarnessError(f"{_broken(described)}: numbers that are no probabilities, negative or not of sum 1.")
@@ -260,15 +270,15 @@ def kind_of_saved(name: str) -> Kind:
     """Return the kind of task of a saved model.
 
     Raises:
-        UsageError: there is no such kind, or its tasks do not ask for the class of a text or a pair.
+        UsageError: there is no such kind, or its answers have another form than `SAVED_FORMS`.
     """
     from harness.tasks import kinds
 
     kind = kinds.get(name)
-    if kind.form != "classes":
+    if kind.form not in SAVED_FORMS:
         raise UsageError(
-            f"A saved model predicts the class of a text, or of a pair; tasks of the kind '{name}' ask for something "
-            "else."
+            f"A saved model predicts {', '.join(FORMS[form] for form in SAVED_FORMS)} for a text or a pair; tasks of "
+            f"the kind '{name}' ask for something else."
         )
     return kind
 
@@ -286,8 +296,8 @@ def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) 
     limits = [described.max_length, *([backbone.max_length] if backbone is not None else [])]
     return Bench(
         kind=kind,
-        n_outputs=len(described.labels),
-        n_strata=len(described.labels),
+        n_outputs=max(1, len(described.labels)),
+        n_strata=max(1, len(described.labels)),
         max_length=min(limits),
         label_words=described.label_words,
         prompt=None,

@@ -16,7 +16,10 @@ R = TypeVar("R")
 
 _AS_OPTIONS = ContextVar("as_options", default=False)
 _COMMAND = re.compile(r"(`[^`]*`)")
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: ('[^']*'|[^\s']*(?= was given)|[\d.]+\w*|[A-Z]+\b|\w+=\w+|(?<=--kind )[a-z]+(?:-[a-z]+)*))?")
+_OPTION = re.compile(
+    r"--([a-z][a-z-]*)"
+    r"(?: ('[^']*'|[^\s']*(?= was given)|[\d.]+\w*|[A-Z]+\b|\w+=\w+|(?<=--kind )[a-z]+(?:-[a-z]+)*))?"
+)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'|[A-Z]+")
 _NAMES = {"budget": "budgets", "figures": "formats", "map": "mapping"}
 """Python's names of options, where they are more than the option with underscores."""

@@ -21,13 +21,17 @@ from harness.data import (
     cap_test_rows,
     content_fingerprint,
     drop_overlap,
+    hold_out_groups,
+    hold_out_label_sets,
+    hold_out_numbers,
     load_splits,
     n_repeated,
     order_fingerprint,
+    overlap_key,
     row_digests,
 )
 from harness.support import DataError, UsageError
-from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task
+from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task, kinds
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -251,19 +255,34 @@ def read_parts(
         The raw splits, the training rows and the test rows. Without a test split, a part is held out by the rows'
         texts.
     """
+    kind = kinds.get(spec.kind)
+    rule, held_out = _HOLD_OUT.get(kind.form, (None, "a quarter of each class, by a hash of the text"))
 
-    def keys(data: Dataset, origin: Origin) -> tuple[list[str], list[str]]:
-        texts = read(data, origin).texts
-        if len(set(texts)) < 2:
+    def keys(data: Dataset, origin: Origin) -> tuple[list[str], Any]:
+        part = read(data, origin)
+        if len(set(map(overlap_key, part.texts))) < 2:
             raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
-        return texts, [""] * len(texts)
+        if rule is None:
+            return part.texts, [""] * len(part.texts)
+        return part.texts, kind.strata(part.labels) if rule is hold_out_groups else part.labels
 
-    splits = load_splits(spec, mirror, reading=Reading(list(columns), keys))
+    answer = columns_of(kind, spec).get(list(kind.roles)[-1])
+    labels = spec.label_columns or ((answer,) if answer else ())
+    reading = Reading(list(columns), keys, labels=labels, form=kind.form, hold_out=rule, held_out=held_out)
+    splits = load_splits(spec, mirror, reading=reading)
     train, test = (
         read(data, splits.origins.get(part, Origin(part)))
         for part, data in (("train", splits.train), ("test", splits.test))
     )
     return splits, train, test
+
+
+_HOLD_OUT: Mapping[str, tuple[Callable[[Sequence[str], Sequence[Any]], Any], str]] = {
+    "number": (hold_out_numbers, "a quarter of the texts of each fifth by the target, by a hash of the text"),
+    "labels": (hold_out_label_sets, "a quarter of the texts of each label, by iterative stratification"),
+    "tags": (hold_out_groups, "a quarter of the sentences, by their rarest entity type and a hash of the text"),
+}
+"""Rules for holding out a test where the data have none, by the form of the answers."""
 
 
 def reply_of(spec: TaskSpec, default: Reply) -> Reply:

@@ -52,10 +52,11 @@ class MultiLabel(Kind):
         def read(data: Dataset, origin: Origin) -> Split:
             texts = check_texts(data.data.column(columns["text"]).to_pylist(), columns["text"], origin)
             sets = _label_sets(data, origin, spec, columns)
-            return Split(texts, np.zeros((len(texts), 0), dtype=np.uint8), [BETWEEN_LABELS.join(s) for s in sets])
+            listed = np.fromiter(sets, dtype=object, count=len(sets))
+            return Split(texts, listed, [BETWEEN_LABELS.join(s) for s in sets])
 
         splits, train, test = read_parts(spec, mirror, wanted, read)
-        sets = {part: _sets_of(found) for part, found in (("train", train), ("test", test))}
+        sets = {part: list(found.labels) for part, found in (("train", train), ("test", test))}
         origins = {part: splits.origins.get(part, Origin(part)) for part in sets}
         names = _names(sets["train"], spec, origins["train"])
         parts = {
@@ -157,10 +158,6 @@ def _ranks(scores: Any) -> Any:
     """Return the place of each score among the distinct ones of its label: in order as the scores, and smaller."""
     columns = [np.unique(scores[:, at], return_inverse=True)[1].reshape(-1) for at in range(scores.shape[1])]
     return np.stack(columns, axis=1).astype(np.int64)
-
-
-def _sets_of(split: Split) -> list[list[str]]:
-    return [text.split(BETWEEN_LABELS) if text else [] for text in split.label_texts]
 
 
 def _label_sets(data: Dataset, origin: Origin, spec: TaskSpec, columns: Mapping[str, str]) -> list[tuple[str, ...]]:

@@ -100,7 +100,9 @@ def _of_kind(
         texts = tuple(str(kind.roles[role]) for role in inputs if kind.roles[role])
         if len(texts) < sum(kind.roles[role] is not None for role in inputs):
             needed = " and ".join(inputs)
-            raise UsageError(f"--kind {kind.name} was given without --text; expected the columns of {needed}: --text a,b.")
+            raise UsageError(
+                f"--kind {kind.name} was given without --text; expected the columns of {needed}: --text a,b."
+            )
     if label is None:
         labels: tuple[str, ...] = (kind.roles[answer] or _DEFAULT_LABEL,)
     elif kind.form == "labels" and isinstance(label, str) and "," in label:
@@ -117,8 +119,8 @@ def _columns(kind: Kind, texts: tuple[str, ...], labels: tuple[str, ...], separa
     if not least <= len(texts) <= len(inputs):
         reads = wording.counted(least, "column") if least == len(inputs) else f"{least} to {len(inputs)} columns"
         raise UsageError(
-            f"--text '{','.join(texts)}' was given; a {kind.name} task reads {reads} ({', '.join(inputs)}), with commas "
-            "between them."
+            f"--text '{','.join(texts)}' was given; a {kind.name} task reads {reads} ({', '.join(inputs)}), with "
+            "commas between them."
         )
     if kind.form != "labels":
         if len(labels) > 1:
@@ -176,16 +178,17 @@ def _by_names(files: Files) -> OwnColumns | None:
     """Return the columns of the one kind whose own names of columns the file has; None if it is not plain."""
     found = []
     for kind in kinds:
-        names = list(kind.roles.values())
-        if all(names):
-            try:
-                rows = file_rows(files, "train", [str(name) for name in names])
-            except DataError:
-                continue
-            *texts, label = map(str, names)
-            guess = guess_kind(rows.columns, texts, [label])
-            if guess.kind == kind.name:
-                listed = ", ".join(f"'{name}'" for name in names[:-1]) + f" and '{label}'"
-                because = f"there are the columns {listed}, and {guess.because}"
-                found.append(OwnColumns(kind, dict(zip(kind.roles, map(str, names), strict=True)), tuple(texts), (label,), because=because, rows=rows))
+        roles = {role: str(name) for role, name in kind.roles.items() if name}
+        if len(roles) < len(kind.roles):
+            continue
+        *texts, label = roles.values()
+        try:
+            rows = file_rows(files, "train", [*texts, label])
+        except DataError:
+            continue
+        guess = guess_kind(rows.columns, texts, [label])
+        if guess.kind == kind.name:
+            listed = ", ".join(f"'{name}'" for name in texts)
+            because = f"there are the columns {listed} and '{label}', and {guess.because}"
+            found.append(OwnColumns(kind, roles, tuple(texts), (label,), because=because, rows=rows))
     return found[0] if len(found) == 1 else None

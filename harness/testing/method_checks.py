@@ -28,7 +28,7 @@ from harness.methods import (
 )
 from harness.records import Budget, Record
 from harness.support import UsageError
-from harness.tasks import Answers, Kind, Likelihoods, Task, TextAnswers, kinds
+from harness.tasks import Answers, Kind, Likelihoods, Task, TextAnswers, Unscaled, kinds
 from harness.testing.checks import Check, CheckError, expect
 from harness.testing.elsewhere import Case, predict_elsewhere
 from harness.testing.laboratory import Lab, lab, state_hash
@@ -141,6 +141,8 @@ def comparable(answers: Answers) -> Any:
     """Return answers as arrays or lists, which can be compared."""
     if isinstance(answers, TextAnswers):
         return list(answers.texts)
+    if isinstance(answers, Unscaled):
+        return answers.values
     return answers.nll if isinstance(answers, Likelihoods) else answers
 
 
