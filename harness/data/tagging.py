@@ -179,7 +179,9 @@ def _words(value: Any, row: int, column: str, origin: Origin) -> Words:
             f"{origin.name}: {origin.at(row)}: column '{column}' holds {_brief(value)}; expected a list of tokens, or "
             "a text whose spans are in the other column."
         )
-    words: list[Any] = [word.get("text") if isinstance(word, dict) else word for word in value]  # Prodigy's tokens are objects
+    words: list[Any] = [
+        word.get("text") if isinstance(word, dict) else word for word in value
+    ]  # Prodigy's tokens are objects
     for place, word in enumerate(words):
         if not isinstance(word, str) or not word.strip():
             what = "blank" if isinstance(word, str) else f"{_brief(word)}, which is no text"

@@ -117,4 +117,3 @@ def _owned(windows: Sequence[npt.NDArray[np.int64]], n_words: int) -> list[npt.N
         found[owner[found[:, 0]] == number, :3].astype(np.int32) if len(found) else np.zeros((0, 3), dtype=np.int32)
         for number, found in enumerate(windows)
     ]
-

@@ -392,9 +392,18 @@ class Kind(ABC):
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
         """Return the token ids of each row: special tokens included, at most `max_length` per sequence."""
 
+    def n_answers(self, rows: Rows) -> int:
+        """Return the number of answers to some rows: one a row, unless a kind has several."""
+        return len(rows)
+
     @abstractmethod
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse answers of another shape or type, or answers that are not finite.
+
+        Args:
+            task: the task.
+            answers: answers to some rows.
+            n_rows: number of answers to expect (`n_answers`).
 
         Raises:
             ValueError, FloatingPointError: a bug in the method, or a diverged fit.

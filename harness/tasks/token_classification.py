@@ -28,7 +28,7 @@ from harness.records import Predictions, Score
 from harness.support import DataError
 from harness.tasks._intervals import interval_of
 from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, resolve_common
-from harness.tasks._words import tokenize_words
+from harness.tasks._words import tokenize_words, words_of
 from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Rows, Sequences, Source, Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
 
@@ -69,9 +69,7 @@ class TokenClassification(Kind):
                 raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
             return [" ".join(words) for words in found.tokens], [str(s) for s in _rarest_types(found.tags)]
 
-        reading = Reading(
-            columns, keys, keep_classes=True, labels=columns[1:], form=self.form, converted=converted
-        )
+        reading = Reading(columns, keys, keep_classes=True, labels=columns[1:], form=self.form, converted=converted)
         splits = load_splits(spec, mirror, reading=reading)
         origins = {part: splits.origins.get(part, Origin(part)) for part in ("train", "test")}
         parts, n_empty = {}, 0
@@ -157,16 +155,15 @@ class TokenClassification(Kind):
         """Tokenize the words, long sentences in overlapping windows."""
         return tokenize_words(source, backbone, max_length)
 
+    def n_answers(self, rows: Rows) -> int:
+        """Return the number of words."""
+        return int(words_of(rows).sum())
+
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse anything but finite probabilities of shape (words of all rows, tags)."""
-        probabilities = _probabilities(answers)
-        expected = sum(len(labels) for labels in task.test_labels) if n_rows == task.n_test else None
-        right_words = expected is None or len(probabilities) == expected
-        if probabilities.ndim != 2 or probabilities.shape[1] != task.n_outputs or not right_words:
-            raise ValueError(
-                f"The method returned probabilities of shape {probabilities.shape}; expected "
-                f"({'words' if expected is None else expected}, {task.n_outputs})."
-            )
+        probabilities, expected = _probabilities(answers), (n_rows, task.n_outputs)
+        if probabilities.shape != expected:
+            raise ValueError(f"The method returned {probabilities.shape} probabilities; expected {expected}.")
         if not np.isfinite(probabilities).all():
             raise FloatingPointError("The method returned probabilities that are not finite.")
 
