@@ -1,3 +1,4 @@
+from ._words import words_of as words_of
 from .base import FORMS as FORMS
 from .base import Answers as Answers
 from .base import Floats as Floats
@@ -12,7 +13,6 @@ from .base import Source as Source
 from .base import Task as Task
 from .base import TextAnswers as TextAnswers
 from .base import Unscaled as Unscaled
-from ._words import words_of as words_of
 from .base import kinds as kinds
 from .classification import Classification as Classification
 from .own import CLASS_KINDS as CLASS_KINDS

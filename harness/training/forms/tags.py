@@ -57,7 +57,8 @@ class Tags(Classes):
 
         def items_of(positions: Ints) -> Ints:
             items = sequences_of(starts, positions)
-            return items[has_words[items]]
+            found: Ints = items[has_words[items]]
+            return found
 
         return TagExamples(
             sequences,
@@ -102,7 +103,7 @@ class Tags(Classes):
         places = [examples.places[window] for window in windows]
         found = inputs.word_scores(windows, places, bench.n_outputs, bench.device, precision)
         counts = examples.counts[rows] if examples.counts is not None else np.ones(len(rows), dtype=np.int64)
-        logits = _by_word(found, places, counts, lengths_of(labels), bench.n_outputs)
+        logits = _by_word(found, places, counts, lengths_of(list(labels)), bench.n_outputs)
         return self.quality(logits, labels, examples.state, bench)
 
     def quality(self, logits: Floats, labels: Labels, state: Mapping[str, Any], bench: Workbench) -> Scores:
