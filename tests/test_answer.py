@@ -110,7 +110,7 @@ def test_a_best_that_is_not_shown_to_beat_guessing_says_so():
     said, _ = answers(grid(linear_probe=(0.302, 9), majority=(0.3, 0.001)))
     assert said.endswith("9.0 s of training. It is not shown to beat majority (0.300).")
     said, _ = answers(grid(linear_probe=(0.2, 9), majority=(0.3, 0.001)))
-    assert said.endswith("It always predicts the most frequent class: nothing that fits is better.")
+    assert said.endswith("It gives all texts the same answer: nothing that fits is better.")
 
 
 def test_a_floor_that_ties_after_correction_is_not_called_beaten():

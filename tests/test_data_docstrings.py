@@ -15,7 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.docstrings import MIN_CHARACTERS, PACKAGES, load_docstrings, mask_names, read_docstrings
+from harness.data.docstrings import (
+    MIN_CHARACTERS,
+    PACKAGES,
+    load_docstrings,
+    mask_names,
+    read_docstrings,
+    read_documented,
+)
 from harness.support.errors import MissingResourceError
 
 
@@ -35,6 +42,15 @@ def test_live_objects_of_the_library_have_their_docstrings_among_the_rows(rows):
         (xml.dom.minidom.parse, "xml"),
     ):
         assert label_of[mask_names(inspect.getdoc(found).strip())] == package
+
+
+def test_lines_of_code_are_those_of_the_source_below_the_docstring():
+    lines_of = {text: n_lines for text, _, n_lines in read_documented()}
+    for found in (asyncio.wait_for, email.message.Message.get_payload, urllib.parse.urljoin, logging.Logger):
+        raw = inspect.getdoc(found).strip()
+        source = inspect.getsource(found)
+        below = source.split(raw.splitlines()[-1].strip(), 1)[1].split('"""', 1)[-1]
+        assert lines_of[mask_names(raw)] == below.rstrip("\n").count("\n")
 
 
 def test_there_are_enough_of_every_package_and_each_text_once(rows):
@@ -76,7 +92,7 @@ def test_the_split_is_by_each_texts_own_hash(tmp_path):
     started = time.process_time()
     train, test = load_docstrings()
     assert time.process_time() - started < 10  # 1 s on a usual processor
-    assert train.column_names == ["text", "label"]
+    assert train.column_names == ["text", "label", "log2_lines"]
     share = len(test) / (len(train) + len(test))
     assert 0.21 < share < 0.29
     assert set(test["label"]) == set(train["label"]) == set(PACKAGES)

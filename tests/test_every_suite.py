@@ -34,6 +34,11 @@ def architecture_of(spec: TaskSpec) -> str:
     return "causal" if "SmolLM" in name else "sequence-to-sequence" if "t5" in name else "encoder"
 
 
+def is_on_the_hub_alone(spec: TaskSpec) -> bool:
+    """Whether a task says that its data were not checked, since no mirror has them."""
+    return (spec.notes or "").startswith("Not pinned: only the hub has these data.")
+
+
 @pytest.mark.parametrize("suite_name", sorted({*suite_names()} - BORROWED))
 def test_from_data_to_score(
     suite_name: str, request: pytest.FixtureRequest, tiny_backbones: dict[str, BackboneFiles], cpu: Device
@@ -42,8 +47,9 @@ def test_from_data_to_score(
     in_need = any(task.data.embedded is None for task in suite.tasks.values())
     mirror: Path | None = request.getfixturevalue("mirror") if in_need else None
     worker = Worker(cpu, None)
-    for task_name in suite.tasks:
-        spec = suite.task(task_name)
+    tasks = {name: spec for name, spec in suite.tasks.items() if not is_on_the_hub_alone(spec)}
+    assert tasks
+    for task_name, spec in tasks.items():
         task = kinds.get(spec.kind).prepare(spec, mirror)
         assert task.provenance["content"] == spec.content or spec.content is None
         counts = class_counts(task.train_strata, task.n_strata)

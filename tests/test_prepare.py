@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.backbones.locate import BackboneFiles
+from harness.data.spec import DataSource
 from harness.methods.qlora import QLora
 from harness.planning.suites import Suite
 from harness.schedule.prepare import Request, prepare_plan
@@ -38,6 +39,21 @@ def test_what_was_named_is_not_left_out(request_of_two: Request) -> None:
         prepare_plan(asked)
     with pytest.raises(MissingResourceError, match="nobody/elsewhere"):
         prepare_plan(dataclasses.replace(request_of_two, backbones=["nobody/elsewhere"]))
+
+
+def test_tasks_without_data_are_left_out_unless_they_were_named(request_of_two: Request) -> None:
+    pairs = request_of_two.suite.tasks["toy-text-pair"]
+    absent = pairs.model_copy(update={"name": "absent", "data": DataSource(hub="nobody/nothing")})
+    suite = Suite(name="two", tasks={spec.name: spec for spec in (pairs, absent)})
+    asked = dataclasses.replace(request_of_two, suite=suite, methods=["majority"])
+    prepared = prepare_plan(asked)
+    assert list(prepared.tasks) == ["toy-text-pair"]
+    assert prepared.notes[0] == "left out, for want of data: absent."
+    assert "nobody/nothing" in prepared.notes[1]
+    with pytest.raises(MissingResourceError, match="nobody/nothing"):
+        prepare_plan(dataclasses.replace(asked, tasks=["toy-text-pair", "absent"]))
+    with pytest.raises(MissingResourceError, match="nobody/nothing"):
+        prepare_plan(dataclasses.replace(asked, suite=Suite(name="one", tasks={"absent": absent})))
 
 
 def test_an_experimental_method_is_marked_in_the_notes(request_of_two: Request) -> None:

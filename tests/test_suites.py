@@ -58,7 +58,8 @@ def test_a_shipped_suite_states_what_a_report_needs(name):
         assert task.citation
         if kinds.get(task.kind).form == "classes":
             assert len(task.label_names) >= 2
-        assert task.data.embedded or task.content, "pin the content of the copy that was checked"
+        is_open = (task.notes or "").startswith("Not pinned: only the hub has these data.")
+        assert task.data.embedded or task.content or is_open, "pin the content of the copy that was checked"
 
 
 def test_the_tasks_of_the_defaults_read_the_mirror_as_pinned(mirror):

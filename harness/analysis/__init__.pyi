@@ -1,3 +1,7 @@
+from .counted import LabelAnswers as LabelAnswers
+from .counted import SpanAnswers as SpanAnswers
+from .counted import per_label as per_label
+from .counted import per_type as per_type
 from .diagnostics import ClassAnswers as ClassAnswers
 from .diagnostics import confident_errors as confident_errors
 from .diagnostics import confusion_matrix as confusion_matrix
@@ -15,6 +19,9 @@ from .learning import end_loss as end_loss
 from .learning import guessing_loss as guessing_loss
 from .learning import learned_nothing as learned_nothing
 from .naming import full_names as full_names
+from .numbers import NumberAnswers as NumberAnswers
+from .numbers import largest_residuals as largest_residuals
+from .numbers import residuals_by_truth as residuals_by_truth
 from .ranks import MIN_TESTED_TASKS as MIN_TESTED_TASKS
 from .ranks import Ranking as Ranking
 from .ranks import cliques as cliques

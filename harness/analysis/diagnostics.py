@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.analysis.means import mean_over_fits
+
 NO_ANSWER = -1
 """Index of a prediction that names no class."""
 
@@ -36,6 +38,11 @@ class ClassAnswers:
         """Number of fits."""
         return len(self.predicted)
 
+    @property
+    def n_rows(self) -> int:
+        """Number of test rows."""
+        return len(self.target)
+
     def name(self, index: int) -> str:
         """Return the name of a class, or its index in words."""
         if index == NO_ANSWER:
@@ -51,7 +58,7 @@ def per_class(answers: ClassAnswers) -> pd.DataFrame:
     predicts, recall for a class without test rows, and F1 where both hold.
     """
     found = [_scores(answers, predicted) for predicted in answers.predicted]
-    mean = {name: _mean([one[name] for one in found]) for name in found[0]}
+    mean = {name: mean_over_fits([one[name] for one in found]) for name in found[0]}
     frame = pd.DataFrame(
         {
             "index": pd.array(range(answers.n_classes), dtype="Int64"),
@@ -79,15 +86,6 @@ def _scores(answers: ClassAnswers, predicted: npt.NDArray[Any]) -> dict[str, npt
 
 def _count(indices: npt.NDArray[Any], n_classes: int) -> npt.NDArray[np.int64]:
     return np.bincount(indices[indices >= 0].astype(np.int64), minlength=n_classes)
-
-
-def _mean(values: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Return the mean over fits, over those that have a value; NaN where none has."""
-    stacked = np.stack(values)
-    n_known = (~np.isnan(stacked)).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        mean: npt.NDArray[np.float64] = np.nansum(stacked, axis=0) / n_known
-    return mean
 
 
 def confusion_matrix(answers: ClassAnswers) -> npt.NDArray[np.float64]:

@@ -77,8 +77,8 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
     if len(search.folds) > 1:
         found = sorted((m for m in summarised(search.tried) if m.n_folds > 1), key=lambda m: -m.score)
         if found:
-            metric = search.folds[0].metric
-            said = ", ".join(f"{m.candidate.label} {value_at(metric, m.score):.3f}" for m in found)
+            metric, facts = search.folds[0].metric, search.task.provenance
+            said = ", ".join(f"{m.candidate.label} {value_at(metric, m.score, facts):.3f}" for m in found)
             search.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +23,10 @@ from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.runner import Runner
 from harness.choose.search import Search
 from harness.choose.settings import tune_leader
-from harness.choose.tried import Tried
+from harness.choose.tried import Tried, share_of
 from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
+from harness.metrics import metrics
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
 from harness.schedule import Claims
@@ -188,9 +190,7 @@ def choose_within(
     points, first = _prior(prior, backbones, task)
     with Claims(store, device.name) as claims:
         runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, backbones)
-        search = Search(
-            runner, task, folds, entrants, Belief(points, len(task.label_names), first), end, most_bytes, say
-        )
+        search = Search(runner, task, folds, entrants, Belief(points, task.n_outputs, first), end, most_bytes, say)
         search.most_milliseconds = most_milliseconds
         if refit and task.provenance.get("held_out"):  # rows that the user gave to test on stay test rows
             search.everything = with_test_rows(task)
@@ -267,7 +267,10 @@ def _prior(
 
     It is the one with most points. If no backbone has any, it is the smallest, and all points are used.
     """
-    points = [] if prior is None else [p for p in gather(prior()).points if p.kind == task.kind.name]
+    known_points = [] if prior is None else gather(prior()).points
+    points = _points_of(known_points, task.kind.name, task.metric)
+    # Without any evidence of the kind, methods are expected to differ as they do where texts have classes.
+    points = points or _points_of(known_points, _BEST_KNOWN, task.metric)
     if not backbones:
         return points, None
     known = Counter(point.backbone for point in points)
@@ -275,6 +278,32 @@ def _prior(
     if known[first.name]:
         points = [point for point in points if point.backbone in (None, first.name)]
     return points, first
+
+
+_BEST_KNOWN: Final = "classification"
+"""Kind of task with most results."""
+
+
+def _points_of(points: Iterable[Point], kind: str, metric: str) -> list[Point]:
+    found = (_as_share(point, metric) for point in points if point.kind == kind)
+    return [point for point in found if point is not None]
+
+
+def _as_share(point: Point, metric: str) -> Point | None:
+    """Return a point whose score is a share of the way to the best value, as those of a search are; None for none.
+
+    The score of another metric says nothing here, but an accuracy for metrics of classes, and Pearson's correlation r
+    for the error of estimates: the best line leaves sqrt(1 - r^2) of the targets' deviation.
+    """
+    if point.metric == "accuracy":
+        return point
+    if point.metric == "pearson" and metric in ("mae", "rmse"):
+        share = 1.0 - math.sqrt(1.0 - min(1.0, max(0.0, point.score)) ** 2)
+    elif point.metric == metric and metrics.get(metric).high is not None:
+        share = share_of(metric, point.score, {})
+    else:
+        return None
+    return dataclasses.replace(point, metric="accuracy", score=share, highest=1.0, higher_is_better=True)
 
 
 def _nearest_folder(folder: Path) -> Path:

@@ -117,7 +117,7 @@ def find_ensemble(search: Search) -> Ensemble | None:
     Its members are whole fits on one fold whose class probabilities of the validation rows were kept. No limit on the
     time of predicting a text is exceeded.
     """
-    members = _eligible(search)
+    members = _eligible(search) if search.task.kind.form == "classes" else []  # weights are fitted to probabilities
     if len(members) < 2:
         return None
     fold = search.folds[members[0].fold]

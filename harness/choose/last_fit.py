@@ -12,7 +12,8 @@ import numpy as np
 from harness.analysis import end_loss, guessing_loss, learned_nothing
 from harness.choose.candidates import Candidate
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
-from harness.choose.tried import Tried, is_clearly_better, validated, value_at
+from harness.choose.tried import Tried, is_clearly_better, validated, validated_share, value_at
+from harness.metrics import metrics
 from harness.planning import PlannedCell
 from harness.records import Record
 from harness.support import HarnessError
@@ -162,8 +163,8 @@ class LastFit:
         if not known:
             return []
         mean = search.last_rivals(known).mean
-        metric = search.task.metric
-        expected = [value_at(metric, search.belief.back(float(value))) for value in mean]
+        metric, facts = search.task.metric, search.task.provenance
+        expected = [value_at(metric, search.belief.back(float(value)), facts) for value in mean]
         return self._clear_winner_first([(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")])
 
     def _clear_winner_first(self, ranked: list[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
@@ -172,7 +173,7 @@ class LastFit:
         Other tasks may say little about this one. A difference beyond chance on its own rows overrules them.
         """
         fits = {candidate.label: self._search.measured(candidate) for candidate, _ in ranked}
-        scores = {label: found[0] for label, own in fits.items() if (found := validated(own)) is not None}
+        scores = {label: found for label, own in fits.items() if (found := validated_share(own)) is not None}
         best = max(scores, key=lambda label: scores[label], default=None)
         if best is None or not is_clearly_better(fits[best], fits[ranked[0][0].label]):
             return ranked
@@ -219,17 +220,16 @@ def _went_wrong(record: Record, scored: Record) -> str | None:
         return f"ended with '{record.status.replace('_', ' ')}'"
     if record.cost.stopped_by == "train_seconds":
         return "was cut short"
-    least = scored.score.low if scored.score.low is not None else scored.score.value
-    if record.score.higher_is_better and record.score.value < least:
-        return (
-            f"reached {record.score.value:.3f} on rows that it was trained on, less than the scored model on new ones"
-        )
+    found, limit = record.score.value, scored.score.low if record.score.higher_is_better else scored.score.high
+    limit = scored.score.value if limit is None else limit
+    if found < limit if record.score.higher_is_better else found > limit:
+        return f"reached {found:.3f} on rows that it was trained on, worse than the scored model on new ones"
     return None
 
 
 def _learned_nothing(record: Record, task: Task) -> str | None:
     """Return in words that a fit to a task learned nothing; None where it learned something. Reads no test label."""
-    guessing = guessing_loss(task.train_strata)
+    guessing = guessing_loss(task.train_strata) if task.has_classes else 0.0
     if not learned_nothing(record, guessing):
         return None
     return (
@@ -254,15 +254,16 @@ def why_not_the_best(
     for one in tried:
         fits.setdefault(one.candidate.label, []).append(one)
     scores = {label: found for label, own in fits.items() if (found := validated(own)) is not None}
-    best = max(scores, key=lambda label: scores[label][0], default=saved)
-    if best == saved or (saved in scores and scores[saved][0] >= scores[best][0]):
+    sign = 1 if metrics.get(metric).higher_is_better else -1
+    best = max(scores, key=lambda label: sign * scores[label][0], default=saved)
+    if best == saved or (saved in scores and sign * scores[saved][0] >= sign * scores[best][0]):
         return None
     value, n_rows = scores[best]
     own = f"which validated at {scores[saved][0]:.3f}" if saved in scores else "which was not validated"
     said = f"{best} validated best, with {metric} {value:.3f} on {n_rows:,} rows. Saved is {saved}, {own}"
     if best in missed:
         return f"{said}, because {missed[best]}."
-    if expected.get(saved, 0.0) >= expected.get(best, 0.0):
+    if {saved, best} <= expected.keys() and sign * expected[saved] >= sign * expected[best]:
         return (
             f"{said}, because it is expected to do better on new rows: {expected[saved]:.3f}, against "
             f"{expected[best]:.3f} of {best}. The estimate uses other tasks, the number of validation rows and the "

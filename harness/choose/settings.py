@@ -17,7 +17,7 @@ import numpy as np
 from harness.choose.candidates import Candidate
 from harness.choose.runner import RUNGS
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
-from harness.choose.tried import Tried, share_of, share_of_steps
+from harness.choose.tried import Tried, share_of, share_of_steps, share_upwards
 from harness.forecast import SEED_NOISE
 from harness.methods import Choice, Method, Range, Rung
 from harness.planning import label_of
@@ -250,7 +250,9 @@ class _Trials:
 
         def at_rung(rung: Rung) -> bool:
             nonlocal dropped
-            dropped = not self._proposals.goes_on(len(reached), share_of(self._task.metric, rung.score))
+            dropped = not self._proposals.goes_on(
+                len(reached), share_upwards(self._task.metric, rung.score, self._task.provenance)
+            )
             reached.append(rung)
             return not dropped
 
@@ -261,9 +263,8 @@ class _Trials:
             self._whole.append((variant, record))
             self._proposals.learn(settings, self._value(record))
         else:
-            self._proposals.learn(
-                settings, share_of(self._task.metric, reached[-1].score) if dropped else None, dropped=dropped
-            )
+            last = share_upwards(self._task.metric, reached[-1].score, self._task.provenance) if dropped else None
+            self._proposals.learn(settings, last, dropped=dropped)
 
     def _prior(self, variant: Candidate) -> Gain:
         """Return the logits that a variant is expected to gain before it is measured."""
@@ -277,7 +278,7 @@ class _Trials:
 
     def _value(self, record: Record) -> float:
         assert record.score is not None
-        return share_of(record.score.metric, record.score.value)
+        return share_of(record.score.metric, record.score.value, record.provenance.dataset)
 
     def _length(self, variant: Candidate) -> float:
         """Return the work of a variant's fit as a multiple of the candidate's."""
@@ -312,7 +313,8 @@ def rungs_of(record: Record) -> list[float]:
     """Return the scores of a fit at its rungs, as shares of the way to the metric's best value."""
     if record.score is None:
         return []
-    return [share_of(record.score.metric, point.validation) for point in record.curve if point.validation is not None]
+    metric, facts = record.score.metric, record.provenance.dataset
+    return [share_upwards(metric, point.validation, facts) for point in record.curve if point.validation is not None]
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,8 @@ def expected_gain(base: Record, variant: Record, prior: Gain = Gain(0.0, _TYPICA
     assert base.score is not None
     assert variant.score is not None
     metric, n_rows = base.score.metric, max(1, base.score.n_test)
-    shares = [share_of(metric, record.score.value) for record in (base, variant) if record.score is not None]
+    facts = base.provenance.dataset
+    shares = [share_of(metric, record.score.value, facts) for record in (base, variant) if record.score is not None]
     difference = shares[1] - shares[0]
     middle = min(max(float(np.mean(shares)), 1 / (n_rows + 2)), 1 - 1 / (n_rows + 2))
     slope = middle * (1 - middle)  # of the share in its logit

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness.choose.candidates import Candidate, Measured
 from harness.choose.metric_noise import rows_worth
@@ -49,31 +49,50 @@ class Tried:
     @property
     def score(self) -> float | None:
         """Share of the way from the metric's worst value to its best on the validation rows; None without a score."""
-        return share_of(self.record.score.metric, self.record.score.value) if self.record.score is not None else None
+        score = self.record.score
+        return share_of(score.metric, score.value, self._facts) if score is not None else None
+
+    @property
+    def _facts(self) -> Mapping[str, Any]:
+        return self.record.provenance.dataset
 
     @functools.cached_property
     def rows_worth(self) -> float:
         """Number of validation rows that the score is worth (`metric_noise.rows_worth`); 0 without a score."""
         score = self.record.score
-        return 0.0 if score is None else rows_worth(self.record, *_ends(score.metric))
+        return 0.0 if score is None else rows_worth(self.record, *_ends(score.metric, self._facts))
 
 
-def share_of(metric: str, value: float) -> float:
-    """Return a score as a share of the way from the metric's worst value to its best: an accuracy is its own."""
-    low, high = _ends(metric)
-    return (value - low) / (high - low)
+def share_of(metric: str, value: float, facts: Mapping[str, Any]) -> float:
+    """Return a score as a share of the way from the metric's worst value to its best: an accuracy is its own.
+
+    Args:
+        metric: name of the metric.
+        value: the score; one that is worse than the worst counts as 0.
+        facts: facts about the task's data (`Task.provenance`).
+    """
+    worst, best = _ends(metric, facts)
+    return min(1.0, max(0.0, (value - worst) / (best - worst)))
 
 
-def value_at(metric: str, share: float) -> float:
+def share_upwards(metric: str, value: float, facts: Mapping[str, Any]) -> float:
+    """Return `share_of` a score whose sign is such that higher is better, as at the rungs of a fit."""
+    return share_of(metric, value if metrics.get(metric).higher_is_better else -value, facts)
+
+
+def value_at(metric: str, share: float, facts: Mapping[str, Any]) -> float:
     """Return the score at a share of the way from the metric's worst value to its best."""
-    low, high = _ends(metric)
-    return low + share * (high - low)
+    worst, best = _ends(metric, facts)
+    return worst + share * (best - worst)
 
 
-def _ends(metric: str) -> tuple[float, float]:
+def _ends(metric: str, facts: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the worst and the best value of a metric; an error has no upper end, so the mean's error is its worst."""
     spec = metrics.get(metric)
-    assert spec.high is not None  # every metric of classes has two ends
-    return spec.low, spec.high
+    if spec.high is not None:
+        return (spec.low, spec.high) if spec.higher_is_better else (spec.high, spec.low)
+    worst = facts.get(f"{metric}_of_mean")
+    return (float(worst) if worst else 1.0), spec.low
 
 
 def validated(fits: Iterable[Tried]) -> tuple[float, int] | None:
@@ -88,6 +107,17 @@ def validated(fits: Iterable[Tried]) -> tuple[float, int] | None:
     scores = [tried.record.score for tried in scored if tried.record.score and tried.n_train >= 0.7 * most]
     n_rows = sum(score.n_test for score in scores)
     return float(sum(score.n_test * score.value for score in scores) / n_rows), n_rows
+
+
+def validated_share(fits: Iterable[Tried]) -> float | None:
+    """Return `validated`'s score as a share of the way to the metric's best value; None where no fit has a score."""
+    fits = list(fits)
+    found = validated(fits)
+    if found is None:
+        return None
+    record = next(tried.record for tried in fits if tried.record.score is not None)
+    assert record.score is not None
+    return share_of(record.score.metric, found[0], record.provenance.dataset)
 
 
 _CLEARLY: Final = 1.644854
@@ -112,10 +142,12 @@ def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
     labels = [max((tried.n_train for tried in fits), default=0.0) for fits in (one, other)]
     if None in found or labels[1] < _LIKE_LABELS * labels[0]:
         return False
-    metric = next(tried.record.score.metric for tried in one if tried.record.score is not None)
+    metric, facts = next(
+        (t.record.score.metric, t.record.provenance.dataset) for t in one if t.record.score is not None
+    )
     shares, variances = [], []
     for fits, (value, n_rows) in zip((one, other), (score for score in found if score is not None), strict=True):
-        share = (share_of(metric, value) * n_rows + 1) / (n_rows + 2)
+        share = (share_of(metric, value, facts) * n_rows + 1) / (n_rows + 2)
         scored = [tried for tried in fits if tried.record.score is not None]
         every = sum(tried.record.score.n_test for tried in scored if tried.record.score is not None)
         worth = n_rows * sum(tried.rows_worth for tried in scored) / every

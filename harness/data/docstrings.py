@@ -1,4 +1,4 @@
-"""Build the embedded task: name the package of the Python standard library that a docstring comes from.
+"""Build the embedded tasks: the package that a docstring of the standard library comes from, the length of its code.
 
 Docstrings are real human text on every machine with Python, read with `ast` from the sources of the running
 interpreter. They vary with the Python version, so a fingerprint of the content is part of every result.
@@ -7,6 +7,7 @@ interpreter. They vary with the Python version, so a fingerprint of the content 
 from __future__ import annotations
 
 import ast
+import math
 import re
 import sysconfig
 import warnings
@@ -68,7 +69,15 @@ def mask_names(text: str) -> str:
 
 
 def read_docstrings(library: Path | None = None) -> list[tuple[str, str]]:
-    """Return all usable docstrings as (masked text, package), sorted.
+    """Return all usable docstrings as (masked text, package), sorted (see `read_documented`)."""
+    return [(text, package) for text, package, _ in read_documented(library)]
+
+
+def read_documented(library: Path | None = None) -> list[tuple[str, str, int]]:
+    """Return all usable docstrings as (masked text, package, lines of the documented code), sorted.
+
+    Lines are those below the docstring, to the end of its module, class or function: at least 1, and the most of those
+    that share the text.
 
     Texts are cleaned of indentation, at least `MIN_CHARACTERS` long, and distinct. A text that occurs in two packages
     is dropped from both, since it has no right answer.
@@ -82,16 +91,18 @@ def read_docstrings(library: Path | None = None) -> list[tuple[str, str]]:
     library = Path(sysconfig.get_path("stdlib")) if library is None else library
     packages_of: dict[str, set[str]] = {}
     texts: dict[str, str] = {}
+    lines: dict[str, int] = {}
     for package in PACKAGES:
         found = False
         for path in sorted((library / package).rglob("*.py")):
             if _TESTS.isdisjoint(path.relative_to(library).parts):
                 found = True
-                for raw in _docstrings_of(path):
+                for raw, n_lines in _docstrings_of(path):
                     text = mask_names(raw)
                     key = overlap_key(text)
                     packages_of.setdefault(key, set()).add(package)
                     texts[key] = min(text, texts.get(key, text))
+                    lines[key] = max(n_lines, lines.get(key, 1))
         if not found:
             raise MissingResourceError(
                 f"The embedded task 'docstrings' reads the sources of Python's standard library, and those of "
@@ -99,11 +110,11 @@ def read_docstrings(library: Path | None = None) -> list[tuple[str, str]]:
                 "a Python with its full standard library (python.org, conda, uv, the system's python3 package), or "
                 "other data: `--data FILE --text COLUMN --label COLUMN`, or another suite."
             )
-    return sorted((texts[key], min(owners)) for key, owners in packages_of.items() if len(owners) == 1)
+    return sorted((texts[key], min(owners), lines[key]) for key, owners in packages_of.items() if len(owners) == 1)
 
 
 def load_docstrings(library: Path | None = None) -> tuple[Dataset, Dataset]:
-    """Return the training and test rows, with columns `text` and `label` (the package's name).
+    """Return the training and test rows: `text`, `label` (the package's name), `log2_lines` (length of the code).
 
     A text's own hash decides its side, so rows that another Python version adds or lacks move no other row.
 
@@ -112,28 +123,30 @@ def load_docstrings(library: Path | None = None) -> tuple[Dataset, Dataset]:
     """
     from datasets import Dataset, Features, Value
 
-    features = Features({"text": Value("string"), "label": Value("string")})
-    sides: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
-    for text, package in read_docstrings(library):
+    features = Features({"text": Value("string"), "label": Value("string"), "log2_lines": Value("float64")})
+    sides: tuple[list[tuple[str, str, float]], list[tuple[str, str, float]]] = ([], [])
+    for text, package, n_lines in read_documented(library):
         draw = int.from_bytes(digest(overlap_key(text), key="docstrings split")[:8], "little") / 2**64
-        sides[draw < _TEST_FRACTION].append((text, package))
+        sides[draw < _TEST_FRACTION].append((text, package, math.log2(n_lines)))
     train, test = (
-        Dataset.from_dict({"text": [text for text, _ in side], "label": [label for _, label in side]}, features)
+        Dataset.from_dict({name: [row[i] for row in side] for i, name in enumerate(features)}, features)
         for side in sides
     )
     return train, test
 
 
-def _docstrings_of(path: Path) -> Iterator[str]:
-    """Yield the cleaned docstrings of a file's module, classes and functions, in the order of the file."""
+def _docstrings_of(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the cleaned docstrings of a file's module, classes and functions, each with the lines of code below it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in the library's own sources
         try:
-            tree = ast.parse(path.read_bytes())
+            content = path.read_bytes()
+            tree = ast.parse(content)
         except (OSError, SyntaxError, ValueError):  # unreadable, or broken on purpose
             return
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node, clean=True)
             if text is not None and len(text.strip()) >= MIN_CHARACTERS:
-                yield text.strip()
+                last = getattr(node, "end_lineno", None) or len(content.splitlines())
+                yield text.strip(), max(1, last - (node.body[0].end_lineno or last))

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from harness.forecast.pooled import Lift
 from harness.forecast.texts import KnownTexts, TaskTexts
@@ -244,8 +244,8 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
         family=first.family,
         n_train=first.cell.n_train,
         metric=metric,
-        higher_is_better=first.score.higher_is_better or metric == "accuracy",
-        highest=1.0 if metric == "accuracy" else first.score.highest,
+        higher_is_better=first.score.higher_is_better or metric in ("accuracy", "pearson"),
+        highest=1.0 if metric in ("accuracy", "pearson") else first.score.highest,
         score=mean,
         seed_variance=over_seeds,
         n_seeds=len(values),
@@ -263,15 +263,25 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
 
 
 def _scores(records: list[Record]) -> tuple[str, list[float]]:
-    """Return the score of each seed: accuracy where all have it, so that tasks share a metric; else the main metric."""
+    """Return a metric and the score of each seed.
+
+    It is accuracy where all have it, so that tasks share a metric. Errors in the units of a target do not compare
+    across tasks: Pearson's correlation stands for them. Else it is the main metric.
+    """
     scores = [(record.cell.seed, record.score) for record in records if record.score is not None]
-    accuracies = [s.value if s.metric == "accuracy" else s.others.get("accuracy") for _, s in scores]
-    known = [value for value in accuracies if value is not None]
-    metric = "accuracy" if len(known) == len(scores) else scores[0][1].metric
+    metric, known = scores[0][1].metric, [score.value for _, score in scores]
+    for shared in ("accuracy", *(("pearson",) if metric in _IN_UNITS else ())):
+        found = [s.value if s.metric == shared else s.others.get(shared) for _, s in scores]
+        if all(value is not None for value in found):
+            metric, known = shared, [value for value in found if value is not None]
+            break
     by_seed: defaultdict[int, list[float]] = defaultdict(list)  # on several devices, or measured again
-    for (seed, _), value in zip(scores, known if metric == "accuracy" else [s.value for _, s in scores], strict=True):
+    for (seed, _), value in zip(scores, known, strict=True):
         by_seed[seed].append(value)
     return metric, [sum(values) / len(values) for values in by_seed.values()]
+
+
+_IN_UNITS: Final = frozenset({"mae", "rmse"})
 
 
 def _predict_seconds(record: Record) -> float | None:

@@ -34,7 +34,7 @@ _OF_COMPUTING: dict[str, Any] = {"attention": "auto", "optimiser": "adamw"}
 _OF_FEATURES: dict[str, Any] = {"layer": "last", "pooling": "own"}
 """The same of methods on frozen features."""
 
-_HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None}
+_HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None, "mae": None, "rmse": None}
 _SHARED_FOLDER = "-1-thread"
 """Suffix of folders of reference results that two processes measured at the same time."""
 

@@ -12,6 +12,9 @@ from harness.report.observations import RecordSource, observe
 from harness.report.panels import panels
 from harness.support import text
 
+_IN_UNITS = frozenset({"mae", "rmse"})
+"""Metrics in the unit of a task's target."""
+
 
 @dataclass(frozen=True)
 class TaskRanking:
@@ -23,7 +26,8 @@ class TaskRanking:
         tasks: tasks that the ranking covers.
         methods: ranked methods, in order of their mean rank.
         ranking: their ranks in the same order, and the critical difference where it is tested.
-        means: mean score over `tasks` of each method; None where the tasks' metrics or scales differ.
+        means: mean score over `tasks` of each method; None where the tasks' metrics or scales differ, and for errors in
+            the unit of a task's target.
         n_tasks: number of tasks that each method ran on, including methods that are not ranked.
         n_tasks_in_all: number of tasks with any score at this size.
         fewer_seeds: (method, task) of ranked scores that are means over fewer seeds than others.
@@ -102,8 +106,9 @@ def _standing(
     rows = [[by_task[task][method] for method in methods] for task in tasks]
     found = rank(rows, [directions[task][0] for task in tasks])
     order = sorted(range(len(methods)), key=lambda i: (found.mean_ranks[i], methods[i]))
-    # Fractions and percents, or two metrics, have no common mean.
+    # Fractions and percents, two metrics, or errors in the units of two targets have no common mean.
     one_scale = len({(directions[task], max(map(abs, row)) > 1) for task, row in zip(tasks, rows, strict=True)}) == 1
+    one_scale = one_scale and not any(directions[task][1] in _IN_UNITS for task in tasks)
     n_train, draw, device, budget, backbone = key
     parts = [f"{text.size(n_train, draw)} labels", backbone.rsplit("/", 1)[-1], device]
     parts += [f"budget {budget}"] if budget != "default" else []

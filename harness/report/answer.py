@@ -244,7 +244,7 @@ def in_words(at: int, panel: Mapping[str, Any], rows: Sequence[Row], limits: Map
         said += [("", " "), ("method", row["name"])]
         said.append(("", f" is {how}: {text.score(row['score'])} in {text.seconds(row['train'])}{of_time}."))
     if found.floor == found.best and len(own) > 1:
-        said.append(("", " It always predicts the most frequent class: nothing that fits is better."))
+        said.append(("", " It gives all texts the same answer: nothing that fits is better."))
     elif found.beats_floor is False and found.floor is not None:
         floor = own[found.floor]
         said += [("", " It is not shown to beat "), ("method", floor["name"])]

@@ -59,7 +59,7 @@ def audit(source: RecordSource) -> Audits:
 
     A method's difference on a backbone is the mean over its places, each of equal weight. Its interval treats tasks as
     independent. Sizes of one task share test rows, so their half widths are averaged. It covers the seeds and rows of
-    these tasks; other tasks may differ more.
+    these tasks; other tasks may differ more. Scores without an upper end, such as RMSE, are left out.
 
     Args:
         source: records of one device. A method and backbone has one configuration without `tune`.
@@ -71,7 +71,7 @@ def audit(source: RecordSource) -> Audits:
     sides: defaultdict[tuple[Any, ...], dict[bool, dict[int, Record]]] = defaultdict(lambda: {False: {}, True: {}})
     for record in observations.records:
         cell = record.cell
-        if record.status != "ok" or record.score is None or cell.backbone is None:
+        if record.status != "ok" or record.score is None or cell.backbone is None or record.score.highest is None:
             continue
         key = (
             cell.draw,

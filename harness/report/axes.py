@@ -21,6 +21,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.report.panels import scored_by
 from harness.report.styles import Style
 from harness.support import text
 
@@ -76,6 +77,11 @@ def panel_axes(data: pd.DataFrame, height: float = 4.6) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     sns.despine(ax=axes)
     return figure, axes
+
+
+def metric_of(data: pd.DataFrame) -> str:
+    """Return the metric of the data of one panel in words, with its direction where lower is better."""
+    return scored_by(str(data["metric"].iloc[0]), higher_is_better=bool(data["higher_is_better"].all()))
 
 
 def others(lines: Sequence[str], drawn: Mapping[str, Style]) -> str:

@@ -34,9 +34,7 @@ _LONGEST_NAME = 60
 
 def scores_said(panel: Panel) -> str:
     """Return metric, direction, number of seeds and interval of a panel's scores."""
-    metric = text.plain(panel.metric or "score")
-    direction = "" if panel.higher_is_better else " (lower is better)"
-    return f"{metric}{direction}: mean over {_seeds(panel)} with its 95 % interval"
+    return f"{panel.scored_by}: mean over {_seeds(panel)} with its 95 % interval"
 
 
 def cautions(panel: Panel) -> list[str]:

@@ -23,7 +23,7 @@ def per_class_table(found: pd.DataFrame) -> TableBlock:
         [
             row.name,
             f"{row.n_test:,}",
-            _mean_count(row.n_predicted),
+            text.mean_count(row.n_predicted),
             text.score(row.precision),
             text.score(row.recall),
             text.score(row.f1),
@@ -36,7 +36,7 @@ def per_class_table(found: pd.DataFrame) -> TableBlock:
 
 def confusions_table(found: pd.DataFrame) -> TableBlock:
     """Return rows of `analysis.confusions` as a table."""
-    rows = [[row.true, row.predicted, _mean_count(row.n), text.percent(row.share)] for row in each(found)]
+    rows = [[row.true, row.predicted, text.mean_count(row.n), text.percent(row.share)] for row in each(found)]
     header = ["right class", "predicted as", "test rows", "share of the class"]
     return TableBlock("Most frequent confusions", header, rows, n_names=2)
 
@@ -45,7 +45,7 @@ def worst_confusion(found: pd.DataFrame) -> str:
     """Return the most frequent confusion in words, from rows of `analysis.confusions`, at least one."""
     first = next(each(found))
     right, wrong = (text.plain(str(name))[:60] for name in (first.true, first.predicted))
-    return f"{right} → {wrong}, {_mean_count(first.n)} of {text.counted(first.n_test, 'test row')}"
+    return f"{right} → {wrong}, {text.mean_count(first.n)} of {text.counted(first.n_test, 'test row')}"
 
 
 def errors_with_texts(answers: ClassAnswers, known: KnownRows | None) -> pd.DataFrame:
@@ -71,7 +71,3 @@ def errors_table(found: pd.DataFrame) -> TableBlock:
     header = ["label", "predicted", "text" if found["text"].notna().any() else "row", "probability"]
     header += ["seeds wrong"] if several else []
     return TableBlock("Most confident errors", header, rows, n_names=3)
-
-
-def _mean_count(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"

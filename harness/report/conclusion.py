@@ -73,7 +73,7 @@ def _settle(panel: Panel, sizes: Sequence[Size], of_floors: set[str]) -> _Settle
 def _of_one(settled: _Settled) -> str:
     best, choice, tied = settled.best, settled.choice, settled.tied
     labels = at_labels(settled.rows) + " and one seed" * (best["n_seeds"] == 1)
-    result = f"{settled.panel.metric} {_result(best)}{_after(best, ' of training')}"
+    result = f"{settled.panel.metric} {_result(best, settled.panel)}{_after(best, ' of training')}"
     if len(settled.rows) == 1:
         return f"{labels}, {best['name']} scores {result}{_if_disturbed(settled, choice.best)}"
     said = f"{labels}, {best['name']} scores best: {result}"
@@ -115,9 +115,10 @@ def _of_several(settled: Sequence[_Settled]) -> str:
     return f"{said}; {'it' if often == first else often} is best or not shown to be worse on {n_often}"
 
 
-def _result(row: Row) -> str:
+def _result(row: Row, panel: Panel) -> str:
+    direction = "" if panel.higher_is_better else " (lower is better)"
     interval = f" [{text.score(row['low'])}, {text.score(row['high'])}]" if row["low"] is not None else ""
-    return f"{text.score(row['score'])}{interval}"
+    return f"{text.score(row['score'])}{interval}{direction}"
 
 
 def _after(row: Row, of_what: str = "") -> str:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.report.blocks import Words, said
 from harness.support import text
+
+_NO_TEXTS = (
+    "The records hold no texts, so rows are shown by their number, from 0. The report of `harness run` shows the texts "
+    "of your own data and of a mirror. The same command again runs nothing twice."
+)
+NO_TEXTS = Words(_NO_TEXTS, said(_NO_TEXTS.replace("`", "")).html)
+"""Paragraph above rows whose texts are not known."""
+
+QUOTED = said(
+    "The texts are quoted from the data and shortened. Check that you may share them before you share this report."
+)
+"""Paragraph above rows that are quoted."""
 
 _MOST_CHARACTERS = 200
 """Maximum length of a text in a report."""

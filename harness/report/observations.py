@@ -1,7 +1,7 @@
 """Read the records of a report: a tidy frame, and the scores of each cell by test row.
 
-Predictions of many records do not fit in memory as they are stored; one boolean per test row does. Classes are kept in
-full for the cells with the most labels alone.
+Predictions of many records do not fit in memory as they are stored; one value per test row does. Classes,
+numbers, label sets and counts of spans are kept in full for the cells with the most labels alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pandas as pd
 from harness.analysis import labels_per_class, tidy_columns, tidy_frame
 from harness.metrics import pseudo_values
 from harness.records import Predictions, Record, Score
-from harness.report.kept_classes import KeptClasses, LargestSizes
+from harness.report.kept_answers import Kept, LargestSizes
 from harness.support import UsageError
 
 
@@ -52,13 +52,13 @@ class Observations:
         records: the records, without predictions.
         n_per_class: labels of each class in a balanced draw, one per record; None for other draws.
         by_row: scores by test row of the cell (id, device), where its predictions are known.
-        classes: predicted classes of the cell (id, device), for classifiers at their largest size.
+        answers: answers of the cell (id, device) at its largest size: classes, numbers, label sets, counts of spans.
     """
 
     records: tuple[Record, ...]
     n_per_class: tuple[int | None, ...]
     by_row: dict[tuple[str, str], RowScores]
-    classes: dict[tuple[str, str], KeptClasses] = field(default_factory=dict)
+    answers: dict[tuple[str, str], Kept] = field(default_factory=dict)
 
     @functools.cached_property
     def frame(self) -> pd.DataFrame:

@@ -61,6 +61,11 @@ class Panel:
     overlaps: str | None = None
 
     @property
+    def scored_by(self) -> str:
+        """Metric in words, with its direction where lower is better."""
+        return scored_by(self.metric or "score", higher_is_better=self.higher_is_better)
+
+    @property
     def heading(self) -> str:
         """Title with a mark for each of `footnotes` that has one."""
         marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.seen_by else "")
@@ -74,6 +79,11 @@ class Panel:
         said += [f"Known overlap: {text.plain(self.overlaps)}"] if self.overlaps else []
         full = [f"{short} is {text.plain(name)}" for short, name in self.backbones if short != _end(name)]
         return said + [f"Backbones: {', '.join(full)}"] * bool(full)
+
+
+def scored_by(metric: str, *, higher_is_better: bool) -> str:
+    """Return a metric in words, with its direction where lower is better: `rmse (lower is better)`."""
+    return text.plain(metric) + ("" if higher_is_better else " (lower is better)")
 
 
 def panels(source: RecordSource | pd.DataFrame) -> list[Panel]:
@@ -203,7 +213,7 @@ def curves_of(panel: Panel) -> pd.DataFrame:
 
     Columns: panel (its title), line (the configuration, with its draw where that is balanced), method, configuration
     and backbone_label (null where names hold no backbone), n_train, draw, score, low, high (95 % interval; null where
-    there is none), n_seeds, metric.
+    there is none), n_seeds, metric, higher_is_better.
     """
     rows = panel.rows[panel.rows["score"].notna()]
     balanced = rows["draw"] == "balanced"
@@ -222,5 +232,6 @@ def curves_of(panel: Panel) -> pd.DataFrame:
             "high": rows["score_high"],
             "n_seeds": rows["n_seeds"],
             "metric": rows["metric"],
+            "higher_is_better": rows["higher_is_better"],
         }
     ).reset_index(drop=True)

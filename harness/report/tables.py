@@ -167,7 +167,7 @@ def _check_scales(groups: list[list[dict[str, Any]]]) -> None:
             told = [f"{_value(row):.6g} ({row['variant']}, seed {row['seed']})" for row in (low, high)]
             raise UsageError(
                 f"Scores of {low['metric']} on task {text.plain(low['task'])} are on two scales: {text.plain(told[0])} "
-                f"and {text.plain(told[1])}. Expected all of them between 0 and 1. Import those results again, as "
+                f"and {text.plain(told[1])}. Expected all of them to be at most 1. Import those results again, as "
                 "fractions."
             )
 

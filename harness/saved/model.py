@@ -196,11 +196,12 @@ def _method_name(described: Description) -> str:
 def _checked(answers: Any, n_rows: int, described: Description, form: str) -> Floats:
     """Refuse answers that are not one finite number for each output; those of classes and tags sum to 1."""
     expected = (n_rows, max(1, len(described.labels)))
+    what = {"number": "numbers", "labels": "scores"}.get(form, "probabilities")
     if not isinstance(answers, np.ndarray) or answers.shape != expected:
         found = getattr(answers, "shape", type(answers).__name__)
-        raise HarnessError(f"{_broken(described)}: numbers of shape {found}; expected {expected}.")
+        raise HarnessError(f"{_broken(described)}: {what} of shape {found}; expected {expected}.")
     if not np.isfinite(answers).all():
-        raise HarnessError(f"{_broken(described)}: numbers that are not finite.")
+        raise HarnessError(f"{_broken(described)}: {what} that are not finite.")
     if form == "number":
         return answers
     if form == "labels":

@@ -13,7 +13,7 @@ from harness.methods import Method, parse_methods, with_trials
 from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
 from harness.schedule.finding import Found, find_backbones
-from harness.support import UsageError
+from harness.support import MissingResourceError, UsageError
 from harness.tasks import Kind, Task, kinds
 
 
@@ -137,7 +137,8 @@ def prepare_plan(
     if on_backbone is not None:
         for files in reversed(list(dict.fromkeys(one for several in backbones.values() for one in several))):
             on_backbone(files)
-    tasks = {spec.name: kind.prepare(spec, request.mirror) for spec, kind in zip(specs, found_kinds, strict=True)}
+    tasks, not_found = _load(specs, found_kinds, request.mirror, some=request.tasks is None)
+    notes += not_found
     if request.only_sizes_that_fit and request.sizes is None:
         sizes = _fitting(sizes, list(tasks.values()))
     device = find(request.device)
@@ -152,6 +153,32 @@ def prepare_plan(
     )
     left_out = tuple(found.missing) if request.backbones is not None else ()
     return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes), left_out)
+
+
+def _load(
+    specs: Sequence[TaskSpec], found_kinds: Sequence[Kind], mirror: Path | None, *, some: bool
+) -> tuple[dict[str, Task], list[str]]:
+    """Return the prepared tasks by name, and notes on those whose data are not available.
+
+    Args:
+        specs: the tasks.
+        found_kinds: kind of each.
+        mirror: folder that is searched first for hub ids.
+        some: whether tasks may be left out for want of data while others are available.
+    """
+    tasks: dict[str, Task] = {}
+    missing: dict[str, MissingResourceError] = {}
+    for spec, kind in zip(specs, found_kinds, strict=True):
+        try:
+            tasks[spec.name] = kind.prepare(spec, mirror)
+        except MissingResourceError as error:
+            missing[spec.name] = error
+            if not some:
+                raise
+    if missing and not tasks:
+        raise next(iter(missing.values()))
+    notes = [f"left out, for want of data: {', '.join(missing)}."] if missing else []
+    return tasks, notes + [str(error) for error in missing.values()]
 
 
 def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 ABSENT = "–"
@@ -56,15 +58,36 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
 
 
 def score(value: Any) -> str:
-    """Format a metric: three decimals within -1 to 1, two up to 10, one on scales such as 0 to 100."""
+    """Format a metric: three decimals within -1 to 1, two up to 10, one up to 1,000, and none above.
+
+    A value that three decimals would show as 0 has two significant digits, down to 0.000001.
+    """
     if not present(value):
         return ABSENT
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
+    size = abs(value)
+    if 1e-6 <= size < 5e-4:
+        return f"{value:.{1 - math.floor(math.log10(size))}f}"
+    return f"{value:.{3 if size <= 1 else 2 if size < 9.995 else 1 if size < 999.95 else 0}f}"
 
 
 def interval(low: Any, high: Any) -> str:
     """Format the ends of an interval: `0.790–0.831`."""
     return f"{score(low)}–{score(high)}" if present(low) and present(high) else ""
+
+
+def mean_count(value: float) -> str:
+    """Format a count that may be a mean: `12`, `1,204.5`."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def quantities(values: Iterable[Any]) -> list[str]:
+    """Format numbers of one unit with the same decimals, so that the largest has four significant digits."""
+    given = list(values)
+    largest = max((abs(value) for value in given if present(value)), default=0.0)
+    n = max(0, 3 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 0
+    if n > 12 or largest >= 1e15:
+        return [f"{value:.3e}" if present(value) else ABSENT for value in given]
+    return [f"{value:z,.{n}f}" if present(value) else ABSENT for value in given]
 
 
 def seconds(value: Any) -> str:

@@ -61,7 +61,13 @@ class NumberKind(Kind):
         splits, train, test = read_parts(spec, mirror, columns.values(), split)
         for part, found in (("train", train), ("test", test)):
             check_varies(list(found.labels), columns["label"], splits.origins.get(part, Origin(part)))
-        facts = {"target_low": float(train.labels.min()), "target_high": float(train.labels.max())}
+        apart = train.labels - train.labels.mean()
+        facts = {
+            "target_low": float(train.labels.min()),
+            "target_high": float(train.labels.max()),
+            "rmse_of_mean": float(np.sqrt(np.mean(apart**2))),
+            "mae_of_mean": float(np.mean(np.abs(apart))),
+        }
         return assemble(self, spec, splits, train, test, n_outputs=1, provenance=facts)
 
     def strata(self, labels: Labels, names: Sequence[str] = ()) -> Ints:

@@ -156,7 +156,7 @@ const inWords = (panel, at, limits) => {
     const isFree = part <= NEARLY_FREE;
     said.push(" ", row, ` is ${isFree ? "nearly free" : "cheap"}: ${scoreOf(row.score)} in ${seconds(row.train)}${isFree ? "" : `, ${percent(part)} of the time`}.`);
   }
-  if (found.floor === found.best && own.length > 1) said.push(" It always predicts the most frequent class: nothing that fits is better.");
+  if (found.floor === found.best && own.length > 1) said.push(" It gives all texts the same answer: nothing that fits is better.");
   else if (found.beatsFloor === false) {
     const floor = own[found.floor];
     said.push(" It is not shown to beat ", floor, ` (${scoreOf(floor.score)}).`);

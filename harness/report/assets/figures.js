@@ -106,7 +106,7 @@ const drawCurves = () => {
   const lines = linesOf(scored);
   const named = lines.filter(([line]) => colours.has(line));
   const [texts, right] = roomForNames("curves-figure", named.map(([line]) => line));
-  const { box, layout } = frameOf("curves-figure", right, ["labels (n_train)", plain(panel.metric)]);
+  const { box, layout } = frameOf("curves-figure", right, ["labels (n_train)", plain(scoredBy(panel))]);
   const [from, to] = sizes.length ? extent(sizes) : [1, 2];
   const xs = padded([Math.log10(from), Math.log10(to)], from === to ? 0.1 : 0.04);
   const ys = padded(extent(scored.flatMap((row) => (colours.has(row.line) && row.low !== null ? [row.low, row.high, row.score] : [row.score]))), 0.05);
@@ -157,7 +157,7 @@ const drawCost = () => {
   const x = (row) => Math.max(row[cost.key], cost.least);
   const biggest = Math.max(1, ...known.map((row) => row.n_train));
   const sizeOf = (row) => 8 + 9 * Math.sqrt(Math.log2(1 + row.n_train) / Math.log2(1 + biggest));
-  const { box, layout } = frameOf("cost-figure", 16, [narrow() ? cost.name : `${cost.axis}, on ${plain(short(panel.device, 40))}`, plain(panel.metric)]);
+  const { box, layout } = frameOf("cost-figure", 16, [narrow() ? cost.name : `${cost.axis}, on ${plain(short(panel.device, 40))}`, plain(scoredBy(panel))]);
   const [low, high] = extent(known.map((row) => Math.log10(x(row))));
   const xs = [low - Math.max(0.1, (high - low) * 0.05), high + Math.max(0.15, (high - low) * 0.1)];
   const [px, py] = scale(layout, box, xs, padded(extent(known.map((row) => row.score)), 0.08), true);
@@ -214,7 +214,7 @@ const drawAnytime = () => {
   if (!curves.length) return drawNothing("anytime-figure");
   const named = curves.filter(({ line }) => colours.has(line));
   const [texts, right] = roomForNames("anytime-figure", named.map(({ line }) => line));
-  const { box, layout } = frameOf("anytime-figure", right, ["seconds of training", "validation " + plain(panel.metric)]);
+  const { box, layout } = frameOf("anytime-figure", right, ["seconds of training", "validation " + plain(scoredBy(panel))]);
   const [, last] = extent(curves.flatMap((curve) => curve.seconds));
   const [px, py] = scale(layout, box, [0, last * 1.03 || 1], padded(extent(curves.flatMap((curve) => curve.validation)), 0.06), false);
   const traces = [...curves].sort((a, b) => colours.has(a.line) - colours.has(b.line)).map((curve) => {

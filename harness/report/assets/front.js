@@ -134,7 +134,7 @@ const drawFront = () => {
     free = x + half + 8;
     add("text", { x, y: height - 7, "text-anchor": "middle", class: "tick" }, label);
   }
-  add("text", { x: 2, y: 12, class: "tick" }, panel.metric + (panel.higher ? "" : " (lower is better)"));
+  add("text", { x: 2, y: 12, class: "tick" }, scoredBy(panel));
 
   const steps = [...front].sort((a, b) => a[cost.key] - b[cost.key]);
   if (steps.length > 1) {

@@ -8,7 +8,7 @@ const columns = [
   { key: "low", name: "95 % interval", shown: (row) => interval(row) || "–" },
   { key: "n_seeds", name: "seeds", shown: (row) => String(row.n_seeds) },
   { key: "basis", name: "interval over", shown: (row) => row.basis || "–", text: true },
-  { key: "gap", name: "train − test", shown: (row) => scoreOf(row.gap) },
+  { key: "gap", name: () => (panel.higher ? "train − test" : "test − train"), shown: (row) => scoreOf(row.gap) },
   { key: "train", name: "train", shown: (row) => seconds(row.train) },
   { key: "predict", name: "predict 1,000", shown: (row) => seconds(row.predict) },
   { key: "memory", name: "memory", shown: (row) => bytes(row.memory) },
@@ -32,7 +32,8 @@ const headOf = (table) => {
   const head = table.createTHead().insertRow();
   columns.forEach((column, i) => {
     const cell = make("th", "", column.of);
-    const button = make("button", column.name + (order.column === i ? (order.down ? " ▼" : " ▲") : ""));
+    const name = typeof column.name === "function" ? column.name() : column.name;
+    const button = make("button", name + (order.column === i ? (order.down ? " ▼" : " ▲") : ""));
     cell.scope = "col";
     button.type = "button";
     cell.setAttribute("aria-sort", order.column !== i ? "none" : order.down ? "descending" : "ascending");

@@ -25,8 +25,10 @@ const grouped = (x) => Number(fixed(x, 0)).toLocaleString("en");
 const scoreOf = (x) => {
   if (x === null) return "–";
   const size = Math.abs(x);
-  return fixed(x, size <= 1 ? 3 : size < 9.995 ? 2 : 1);
+  if (size >= 1e-6 && size < 5e-4) return fixed(x, 1 - Math.floor(Math.log10(size)));
+  return fixed(x, size <= 1 ? 3 : size < 9.995 ? 2 : size < 999.95 ? 1 : 0);
 };
+const scoredBy = (of) => of.metric + (of.higher ? "" : " (lower is better)");
 const interval = (row) => (row.low === null ? "" : `${scoreOf(row.low)}–${scoreOf(row.high)}`);
 const counted = (x) => {
   if (x === null) return "–";

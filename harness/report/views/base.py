@@ -22,7 +22,7 @@ from harness.report.panels import Panel, curves_of, panels
 from harness.report.reading_order import in_reading_order
 from harness.report.styles import Style, groups_in, lines_in, styles, with_backbones
 from harness.report.tables import comparison
-from harness.report.winners import Winner, winner_of
+from harness.report.winners import A, Answers, Winner, of_form, tabulated, winner_of
 from harness.support import Registry
 
 
@@ -72,11 +72,19 @@ class ReportData:
         return with_backbones(found, groups) if has_backbones else found
 
     @cached_property
-    def winners(self) -> dict[str, Winner]:
-        """The best classifier of each panel at its largest size, by the panel's title."""
+    def winners(self) -> dict[str, Winner[Answers]]:
+        """The best configuration of each panel at its largest size, by the title of the panel."""
         scored = groups(self.observations)
         found = {panel.title: winner_of(panel, self.observations, scored, self.texts) for panel in self.panels}
         return {title: winner for title, winner in found.items() if winner is not None}
+
+    def winner(self, panel: Panel, form: type[A]) -> Winner[A] | None:
+        """Return the winner of a panel if its answers are of a form, such as `ClassAnswers`; else None."""
+        return of_form(self.winners.get(panel.title), form)
+
+    def tabulated(self, form: type[A], table: Callable[[Winner[A]], pd.DataFrame]) -> pd.DataFrame:
+        """Return one table of the winners of all panels whose answers are of a form (see `winners.tabulated`)."""
+        return tabulated(self.panels, self.winners, form, table)
 
     def styles_of(self, panel: Panel) -> dict[str, Style]:
         """Return the style of each line in the figures of one panel: the most important are coloured."""

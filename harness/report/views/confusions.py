@@ -18,7 +18,6 @@ from harness.report.blocks import Block, Picture, Words, said
 from harness.report.class_tables import confusions_table, worst_confusion
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
-from harness.report.winners import tabulated
 from harness.support import text
 
 _MOST_CLASSES = 20
@@ -97,7 +96,7 @@ def _field(share: float, *, right: bool) -> str:
 
 
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
-    winner = report.winners.get(panel.title)
+    winner = report.winner(panel, ClassAnswers)
     if winner is None:
         return
     found = confusions(winner.answers)
@@ -116,7 +115,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
 
 
 def _csv(report: ReportData) -> pd.DataFrame:
-    return tabulated(report.panels, report.winners, lambda winner: confusions(winner.answers))
+    return report.tabulated(ClassAnswers, lambda winner: confusions(winner.answers))
 
 
 views.add("confusions", View(position=84, csv=_csv, in_panel=_blocks))

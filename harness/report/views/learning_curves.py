@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from harness.report.axes import doublings, error_bars, look, markers, others, panel_axes, titled
+from harness.report.axes import doublings, error_bars, look, markers, metric_of, others, panel_axes, titled
 from harness.report.direct import LABEL_SIZE, Named, label_ends, settle
 from harness.report.panels import curves_of
 from harness.report.styles import Style
@@ -51,8 +51,7 @@ def draw_learning_curves(data: pd.DataFrame, drawn: Mapping[str, Style]) -> Figu
             markers(axes, x, y, style, filled=True)
         _size_axis(axes, sizes)
         axes.set_xlabel(f"{axes.get_xlabel()}{others(lines, drawn)}")
-        metric = text.plain(str(data["metric"].iloc[0]))
-        axes.set_ylabel(metric)
+        axes.set_ylabel(metric_of(data))
         titled(figure, "Score against training size", data["panel"].iloc[0])
         names = {line: _name(data, line) for line in coloured}
         settle(figure, list(names.values()))
@@ -84,7 +83,7 @@ def _draw_scores(data: pd.DataFrame, drawn: Mapping[str, Style], sizes: Sequence
         axes.set_yticks(range(len(lines)), [_name(data, line) for line in lines], fontsize=LABEL_SIZE)
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{text.plain(str(data['metric'].iloc[0]))}, with its 95 % interval{others(lines, drawn)}")
+        axes.set_xlabel(f"{metric_of(data)}, with its 95 % interval{others(lines, drawn)}")
         at_size = f"Scores at {text.counted(sizes[0], 'training label')}" if sizes else "Scores without training labels"
         titled(figure, at_size, data["panel"].iloc[0])
         settle(figure)

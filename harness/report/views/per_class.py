@@ -6,19 +6,18 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.analysis import per_class
+from harness.analysis import ClassAnswers, per_class
 from harness.report.blocks import Block, Words, said
 from harness.report.class_tables import RECALL_AND_PRECISION, per_class_table
 from harness.report.panels import Panel
 from harness.report.views.base import ReportData, View, views
-from harness.report.winners import tabulated
 from harness.support import text
 
 _MOST_ROWS = 20
 
 
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
-    winner = report.winners.get(panel.title)
+    winner = report.winner(panel, ClassAnswers)
     if winner is None:
         return
     found = per_class(winner.answers)
@@ -30,7 +29,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
 
 
 def _csv(report: ReportData) -> pd.DataFrame:
-    return tabulated(report.panels, report.winners, lambda winner: per_class(winner.answers))
+    return report.tabulated(ClassAnswers, lambda winner: per_class(winner.answers))
 
 
 views.add("per_class", View(position=82, csv=_csv, in_panel=_blocks))

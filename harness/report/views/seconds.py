@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis import pareto_front
-from harness.report.axes import error_bars, look, markers, others, panel_axes, titled
+from harness.report.axes import error_bars, look, markers, metric_of, others, panel_axes, titled
 from harness.report.direct import Named, label_points, settle
 from harness.report.panels import Panel, curves_of
 from harness.report.styles import Style
 from harness.report.tables import each
 from harness.report.views.base import panel_figure, views
-from harness.support import text
 
 _FRONT = "#555555"
 
@@ -67,7 +66,7 @@ def draw_score_against_seconds(data: pd.DataFrame, drawn: Mapping[str, Style]) -
             for at, score, row in zip(x, y, each(own), strict=True):
                 markers(axes, [at], [score], style, filled=bool(row.on_front), area=areas.get(int(row.n_train), 34.0))
         _seconds_axis(axes, known["x"], _keys(data, areas, len(front), lines, drawn))
-        axes.set_ylabel(text.plain(str(data["metric"].iloc[0])))
+        axes.set_ylabel(metric_of(data))
         titled(figure, "Score against seconds of training", data["panel"].iloc[0])
         axes.margins(y=0.12)
         settle(figure)

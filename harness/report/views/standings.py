@@ -93,7 +93,7 @@ def _table(panel: Panel, own: pd.DataFrame) -> str:
             f'<span class="interval">{text.interval(line["score_low"], line["score_high"])}</span></td>'
             f'<td class="words">{html.escape(said)}</td><td>{size.n_methods}</td></tr>'
         )
-    columns = {"labels": "", "best": "name", f"{html.escape(panel.metric or 'score')}, 95 % interval": ""}
+    columns = {"labels": "", "best": "name", f"{html.escape(panel.scored_by)}, 95 % interval": ""}
     columns |= {"tied with it": "words", "compared": ""}
     head = "".join(f'<th scope="col" class="{of}">{name}</th>' for name, of in columns.items())
     notes = [scores_said(panel), *coverage(panel), *cautions(panel)]
