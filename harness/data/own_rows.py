@@ -52,6 +52,7 @@ def read_own_rows(
     *,
     separator: str | None = None,
     strict: bool = False,
+    converted: Callable[[Mapping[str, Sequence[Any]], Origin], dict[str, list[Any]]] | None = None,
 ) -> OwnRows:
     """Read columns of a user's file; rows without a text or a label are left out, unless `strict`.
 
@@ -63,6 +64,7 @@ def read_own_rows(
         form: form of the answers, such as `number`; an empty list is an answer where the form is `labels` or `tags`.
         separator: text between joined labels; None if they are lists.
         strict: whether to keep such rows, which the kind then refuses.
+        converted: function that brings the values of each column into one type, and refuses bad rows.
 
     Raises:
         DataError: the file cannot be read, lacks a column, has no usable row, or holds values of several types in one
@@ -89,6 +91,8 @@ def read_own_rows(
             columns = {name: [values[at] for at in kept] for name, values in columns.items()}
             origin = origin.of(kept)
     columns = {**columns, **_answers(columns, labels, form, separator, origin)}
+    if converted is not None:
+        columns = converted(columns, origin)
     found = [f"{Path(origin.name).name}: {said}" for said in _warnings(columns, texts, labels, form, separator, origin)]
     return OwnRows(_dataset(columns, origin, Dataset.from_dict), origin, left_out, tuple(found))
 
