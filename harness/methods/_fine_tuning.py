@@ -310,6 +310,7 @@ class FineTuning(GradientMethod):
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
         inside, outside = self.carve(rows, bench)
+        bench.form.start(model.head, rows.known_labels[inside])
         self.initialise(model, rows.take(inside), bench)
         model.train()
         inputs = None

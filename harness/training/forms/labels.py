@@ -15,6 +15,7 @@ from harness.training.thresholds import choose_threshold, scores_at
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class LabelSets(Classes):
@@ -22,6 +23,19 @@ class LabelSets(Classes):
 
     holds_out = True
     state_names = ("threshold",)
+
+    def start(self, head: nn.Module, labels: Labels) -> None:
+        """Set the biases of the last layer to the log-odds of each label (Lin et al., 2017, arXiv:1708.02002).
+
+        Most labels are rare. From a bias of 0, most of a short fit would go into unlearning them.
+        """
+        import torch
+        from torch import nn
+
+        odds = (labels.sum(axis=0) + 0.5) / (len(labels) - labels.sum(axis=0, dtype=np.int64) + 0.5)
+        last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+        with torch.no_grad():
+            last.bias.copy_(torch.from_numpy(np.log(odds).astype(np.float32)))
 
     def state(self, labels: Labels) -> dict[str, Any]:
         """Return the threshold before any is chosen: 0.5."""
