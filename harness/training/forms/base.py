@@ -151,8 +151,9 @@ class AnswerForm(ABC):
         nn.init.zeros_(linear.bias)
         return nn.Sequential(nn.Dropout(dropout), linear)
 
-    def start(self, head: nn.Module, labels: Labels) -> None:
-        """Set what a new head can know from the labels of the training rows before its first step."""
+    def start(self, head: nn.Module, labels: Labels) -> nn.Module:
+        """Return a new head, set to what the labels of the training rows say before the first step."""
+        return head
 
     @abstractmethod
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:

@@ -24,8 +24,8 @@ class LabelSets(Classes):
     holds_out = True
     state_names = ("threshold",)
 
-    def start(self, head: nn.Module, labels: Labels) -> None:
-        """Set the biases of the last layer to the log-odds of each label (Lin et al., 2017, arXiv:1708.02002).
+    def start(self, head: nn.Module, labels: Labels) -> nn.Module:
+        """Return the head with biases at the log-odds of each label (Lin et al., 2017, arXiv:1708.02002).
 
         Most labels are rare. From a bias of 0, most of a short fit would go into unlearning them.
         """
@@ -36,6 +36,7 @@ class LabelSets(Classes):
         last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
         with torch.no_grad():
             last.bias.copy_(torch.from_numpy(np.log(odds).astype(np.float32)))
+        return head
 
     def state(self, labels: Labels) -> dict[str, Any]:
         """Return the threshold before any is chosen: 0.5."""
