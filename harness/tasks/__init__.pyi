@@ -1,3 +1,4 @@
+from ._tokenize import keep_ending as keep_ending
 from .base import FORMS as FORMS
 from .base import Answers as Answers
 from .base import Floats as Floats
