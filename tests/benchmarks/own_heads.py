@@ -163,4 +163,3 @@ def _answers(task: Task, outputs: Any, mean: float, deviation: float) -> Any:
         found[: len(kept)] = np.exp(kept - kept.max(axis=1, keepdims=True))
         flat.append(found / found.sum(axis=1, keepdims=True))
     return np.concatenate(flat)
-
