@@ -86,6 +86,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                 flops=FlopsModel(per_row=training * texts_per_row),
                 precision="fp32",
+                loss=self.training_loss(labels[inside], bench),
                 evaluate=self._evaluation(model, features[outside], labels[outside], state, forward, bench),
             )
 

@@ -48,7 +48,7 @@ class ProbeThenFull(Full):
         import torch
         from torch import nn
 
-        probe = LinearProbe(precision=self.precision)
+        probe = LinearProbe(precision=self.precision, class_weights=self.class_weights)
         features = bench.pooled(rows, "encode", self.precision, tokenised=True)
         fitted = probe.fit_penalised(features, rows.known_labels, bench)
         [linear] = [module for module in model.head.modules() if isinstance(module, nn.Linear)]
