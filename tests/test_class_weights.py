@@ -70,9 +70,22 @@ def test_the_loss_of_label_sets_weighs_rows_with_and_without_each_label() -> Non
     assert float(found) == pytest.approx(np.mean(each), rel=1e-5)
 
 
+def test_the_loss_of_tags_weighs_words_by_the_tags_of_all() -> None:
+    torch.manual_seed(2)
+    labels = np.empty(3, dtype=object)
+    labels[:] = [np.array([0, 0, 0, 1]), np.array([0, 0]), np.array([0, 2, 0, 0, 0])]
+    flat, outputs = np.concatenate(list(labels)), torch.randn(3, 6, 3)
+    targets = torch.full((3, 6), -100)
+    for row, tags in enumerate(labels):
+        targets[row, 1 : 1 + len(tags)] = torch.tensor(tags)
+    weights = torch.tensor(balanced_weights(flat, 3), dtype=torch.float32)
+    expected = functional.cross_entropy(outputs[targets >= 0], torch.tensor(flat), weight=weights)
+    found = answer_form("tags").balanced_loss(labels, bench(3))(outputs, targets, 0.0)
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_every_form_says_whether_it_has_classes() -> None:
-    known = [form for form in FORMS if form != "tags"]
-    assert {form for form in known if answer_form(form).weighs_classes} == WEIGHED_FORMS - {"tags"}
+    assert {form for form in FORMS if answer_form(form).weighs_classes} == WEIGHED_FORMS
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -172,5 +185,5 @@ def test_tasks_without_classes_refuse_it_at_planning(tiny: BackboneFiles, tiny_l
             f"class_weights=balanced was given; a {kind} task has no classes to weigh. Leave it out."
         )
         assert parse_method(name).why_unsupported(kind, files, "cpu") is None
-    for kind in ("classification", "text-pair", "multi-label"):
+    for kind in ("classification", "text-pair", "multi-label", "token-classification"):
         assert parse_method("lora[class_weights=balanced]").why_unsupported(kind, tiny, "cpu") is None

@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -267,8 +267,10 @@ def _prior(
 
     It is the one with most points. If no backbone has any, it is the smallest, and all points are used.
     """
-    points = [] if prior is None else [p for p in gather(prior()).points if p.kind == task.kind.name]
-    points = [shared for p in points if (shared := _as_share(p, task.metric)) is not None]
+    known_points = [] if prior is None else gather(prior()).points
+    points = _points_of(known_points, task.kind.name, task.metric)
+    # Without any evidence of the kind, methods are expected to differ as they do where texts have classes.
+    points = points or _points_of(known_points, _BEST_KNOWN, task.metric)
     if not backbones:
         return points, None
     known = Counter(point.backbone for point in points)
@@ -276,6 +278,15 @@ def _prior(
     if known[first.name]:
         points = [point for point in points if point.backbone in (None, first.name)]
     return points, first
+
+
+_BEST_KNOWN: Final = "classification"
+"""Kind of task with most results."""
+
+
+def _points_of(points: Iterable[Point], kind: str, metric: str) -> list[Point]:
+    found = (_as_share(point, metric) for point in points if point.kind == kind)
+    return [point for point in found if point is not None]
 
 
 def _as_share(point: Point, metric: str) -> Point | None:

@@ -102,7 +102,7 @@ def with_test_rows(task: Task) -> Task:
     rows = task.test_rows_to_predict.index
     texts = [*_texts(task, np.arange(len(task.train_labels))), *(task.test.texts[int(row)] for row in rows)]
     labels = np.concatenate([task.train_labels, task.test_labels])
-    strata = labels if task.has_classes else task.kind.strata(labels)
+    strata = labels if task.has_classes else task.kind.strata(labels, task.label_names)
     train = dataclasses.replace(
         task.train,
         key=f"{task.data}/all rows",

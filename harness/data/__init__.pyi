@@ -39,6 +39,12 @@ from .sampling import class_counts as class_counts
 from .sampling import folds as folds
 from .sampling import parse_size as parse_size
 from .sampling import training_order as training_order
+from .schemes import OUTSIDE as OUTSIDE
+from .schemes import Scheme as Scheme
+from .schemes import spans_of as spans_of
+from .schemes import tags_of as tags_of
+from .schemes import types_of as types_of
+from .schemes import unify as unify
 from .source import Reading as Reading
 from .source import load_splits as load_splits
 from .spec import Columns as Columns
@@ -51,6 +57,9 @@ from .table import kind_of_table as kind_of_table
 from .table import own_spec as own_spec
 from .table import read_table as read_table
 from .table import table_task as table_task
+from .tagging import Sentences as Sentences
+from .tagging import read_sentences as read_sentences
+from .tagging import read_tokens as read_tokens
 from .targets import check_varies as check_varies
 from .targets import read_numbers as read_numbers
 from .yaml_reader import read_yaml as read_yaml

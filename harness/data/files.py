@@ -1,4 +1,4 @@
-"""Read columns of the user's own CSV, TSV, JSON, JSONL or Parquet file exactly as they are written.
+"""Read columns of the user's own CSV, TSV, JSON, JSONL, Parquet or CoNLL file exactly as they are written.
 
 The standard library parses CSV and JSON. The parsers of `datasets` read "NA" as missing (pandas) or "2024-01-01" as a
 time (pyarrow), and they lose the line numbers that messages need.
@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.data import conll
 from harness.data.encodings import PACKED, read_text
 from harness.data.raw import Origin
 from harness.support import DataError
 from harness.support import text as wording
 
-TEXT_ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
+TEXT_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", *conll.ENDINGS)
 ENDINGS = (*TEXT_ENDINGS, ".parquet")
 _DELIMITERS = (",", ";", "\t", "|")
 _SAYS_DELIMITER = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -93,6 +94,8 @@ def read_rows(path: Path, columns: Sequence[str], *, others: bool = False) -> Fi
         rows = _read_parquet(path, wanted, others=others)
     elif ending in (".jsonl", ".json"):
         rows = _columns_of_objects(path, *_read_objects(path, ending), wanted, others=others)
+    elif ending in conll.ENDINGS:
+        rows = _read_conll(path, wanted, others=others)
     else:
         rows = _read_csv(path, wanted, ("\t",) if ending == ".tsv" else _DELIMITERS, others=others)
     if not rows.columns[columns[0]]:
@@ -274,6 +277,17 @@ def _columns_of_objects(
         return FileRows({column: [] for column in columns}, origin)
     return FileRows(
         {name: [row.get(name) for row in rows] for name in _places(path, known, columns, others=others)}, origin
+    )
+
+
+# ---- CoNLL
+
+
+def _read_conll(path: Path, columns: list[str], *, others: bool) -> FileRows:
+    values, lines = conll.read_conll(path, with_tags=others or conll.COLUMNS[1] in columns)
+    return FileRows(
+        {name: values[name] for name in _places(path, list(values), columns, others=others)},
+        Origin(str(path), "line", lines),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
 from harness.data.spec import Files, TaskSpec
 from harness.data.table import Part, read_table
-from harness.support import MissingResourceError
+from harness.support import DataError, MissingResourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,6 +42,8 @@ class Reading:
         hold_out: function that selects the test rows where no test split is named, by `keys`' text and class of each
             row; None takes a quarter of each class.
         held_out: rule of `hold_out` in words.
+        converted: function from the columns of a user's file to columns whose values have one type each; it refuses bad
+            rows. None keeps them.
     """
 
     columns: Sequence[str]
@@ -52,6 +54,7 @@ class Reading:
     form: str = ""
     hold_out: Callable[[Sequence[str], Any], npt.NDArray[np.bool_]] | None = None
     held_out: str = "a quarter of each class, by a hash of the text"
+    converted: Callable[[Mapping[str, Sequence[Any]], Origin], dict[str, list[Any]]] | None = None
 
 
 def _reading_of_classes(spec: TaskSpec) -> Reading:
@@ -119,6 +122,7 @@ def _load_files(spec: TaskSpec, reading: Reading) -> RawSplits:
             reading.form,
             separator=spec.label_separator,
             strict=spec.strict,
+            converted=reading.converted,
         )
         for part in ("train", "test")
         if getattr(files, part) is not None
@@ -206,6 +210,11 @@ def _assembled(
         texts, labels = reading.keys(whole, origin)
         if reading.hold_out is not None:
             held = reading.hold_out(texts, labels)
+            if not held.any():
+                raise DataError(
+                    f"{origin.name}: no text can be held out as the test, since each has a label that no other text "
+                    "has. Add examples, or name a test file."
+                )
         else:
             held = hold_out(texts, labels, keep_classes=reading.keep_classes)
         for part, mask in (("train", ~held), ("test", held)):

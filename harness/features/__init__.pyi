@@ -3,6 +3,7 @@ from .encode import FeatureStore as FeatureStore
 from .every_layer import LayerFeatures as LayerFeatures
 from .every_layer import encode_every_layer as encode_every_layer
 from .layers import Layer as Layer
+from .layers import Word as Word
 from .layers import why_no_such_layer as why_no_such_layer
 from .shape import ENCODE_ROWS as ENCODE_ROWS
 from .shared import Account as Account

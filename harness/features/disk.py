@@ -38,7 +38,7 @@ class Shard:
 
     Attributes:
         rows: positions in the split, shape (rows,).
-        values: features, shape (rows, width), float32.
+        values: features, shape (rows, width), float32; for features of words, those of the rows one after another.
         seconds: each row's share of its batch's seconds, shape (rows,).
         peaks: resident bytes above the baseline that each row's batch needed, shape (rows,), int64. A request for some
             rows alone is not charged for longer ones that were encoded with them.

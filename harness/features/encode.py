@@ -12,16 +12,18 @@ import dataclasses
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.backbones import Backbone, Pooling, Weights, without_cache
 from harness.features.disk import FeatureDisk, Shard
-from harness.features.layers import Layer, canonical_layer, pool_layer
+from harness.features.layers import Layer, Word, canonical_layer, pool_layer, word_vectors
 from harness.features.shape import EncodingShape
 from harness.features.table import Encoded, Table
-from harness.features.tokens import Tokens, pad
+from harness.features.tokens import Tokens, lengths_of, pad
 from harness.measure import (
     Device,
     Failures,
@@ -38,7 +40,7 @@ from harness.measure import (
     too_large,
 )
 from harness.support import put_aside
-from harness.tasks import Ints, Source
+from harness.tasks import Floats, Ints, Source
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +65,7 @@ class FeatureStore:
         self._tables: dict[str, Table] = {}
         self._flops: dict[str, FlopsModel] = {}
         self._touched: set[str] = set()
-        self._warm: set[tuple[str, str, int, int, Pooling, Layer]] = set()
+        self._warm: set[tuple[str, str, int, int, Pooling | Word, Layer]] = set()
         self._halvings: dict[tuple[str, Precision], int] = {}
         self._trusts_disturbed = True
 
@@ -84,6 +86,7 @@ class FeatureStore:
         *,
         pooling: Pooling | None = None,
         layer: Layer = "last",
+        word: Word | None = None,
         weights: Weights = "auto",
     ) -> Encoded:
         """Return features of the sequences at `index` of `source`'s tokens, and encode those that are missing.
@@ -100,6 +103,8 @@ class FeatureStore:
             precision: precision of the forward pass.
             pooling: how tokens are pooled; None is the backbone's own pooling.
             layer: the hidden states to read.
+            word: which tokens make up the vector of a word; None returns one vector per sequence. The vectors of words
+                come in the order of the sequences and of their words (`Tokens.places`).
             weights: how the frozen weights are stored.
 
         Raises:
@@ -107,13 +112,15 @@ class FeatureStore:
             UnsupportedError: `weights` and `precision` do not go together.
             OutOfMemoryError: a single row does not fit in memory.
         """
-        pooling = pooling or backbone.files.pooling
+        read = word or pooling or backbone.files.pooling
         layer = canonical_layer(layer, backbone.pristine)
         began = time.perf_counter()
         encoder = backbone.files.fingerprint, precision
         while True:
             shape = EncodingShape(self._device.kind, self._halvings.get(encoder, 0))
-            key, table = self._table(source, tokens, backbone, max_length, precision, pooling, layer, shape, weights)
+            key, table = self._table(
+                source, tokens, backbone, max_length, precision, read, word is not None, layer, shape, weights
+            )
             missing = table.missing(index)
             batches = table.batches_for(missing)
             encoded: list[tuple[Shard, float]] = []
@@ -124,7 +131,9 @@ class FeatureStore:
             def encode(
                 table: Table = table, batches: list[Ints] = batches, model: Any = model, encoded: list[Any] = encoded
             ) -> None:
-                encoded.append(self._encode(table, batches, tokens, backbone, model, precision, pooling, layer))
+                encoded.append(
+                    self._encode(table, batches, tokens, backbone, model, precision, read, word is not None, layer)
+                )
 
             if fits(encode):
                 break
@@ -155,7 +164,8 @@ class FeatureStore:
         backbone: Backbone,
         max_length: int,
         precision: Precision,
-        pooling: Pooling,
+        read: Pooling | Word,
+        by_word: bool,
         layer: Layer,
         shape: EncodingShape,
         weights: Weights,
@@ -166,10 +176,11 @@ class FeatureStore:
         key = json.dumps(
             {
                 **({"weights": "bfloat16"} if rounded else {}),
+                **({"vectors": "words"} if by_word else {}),
                 "format": _FORMAT,
                 "rows": source.key,
                 "backbone": backbone.files.fingerprint,
-                "pooling": pooling,
+                "pooling": read,
                 "layer": layer,
                 "max_length": max_length,
                 "precision": precision,
@@ -181,7 +192,11 @@ class FeatureStore:
         )
         name = _name(key)
         if name not in self._tables:
-            table = Table(tokens, backbone.hidden_size, max_length, shape)
+            counts = None
+            if by_word:
+                assert tokens.places is not None
+                counts = lengths_of(tokens.places)
+            table = Table(tokens, backbone.hidden_size, max_length, shape, counts)
             for shard in self._disk.read(name) if self._disk is not None else ():
                 table.put(shard)
             if not self._trusts_disturbed:
@@ -207,7 +222,8 @@ class FeatureStore:
         backbone: Backbone,
         model: torch.nn.Module,
         precision: Precision,
-        pooling: Pooling,
+        read: Pooling | Word,
+        by_word: bool,
         layer: Layer,
     ) -> tuple[Shard, float]:
         """Return features of batches, and the seconds that choosing kernels took."""
@@ -215,7 +231,7 @@ class FeatureStore:
 
         device = self._device.torch_device()
         rows = np.concatenate(batches)
-        values = np.empty((len(rows), backbone.hidden_size), dtype=np.float32)
+        values: list[Floats] = []
         seconds = np.empty(len(rows))
         peaks, device_peaks = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         at, warming = 0, 0.0
@@ -230,16 +246,19 @@ class FeatureStore:
                 placed = np.concatenate([members, np.repeat(members[-1:], size - len(members))])
                 pad_id = int(backbone.tokenizer.pad_token_id)
                 ids, mask = pad([tokens.row(int(row)) for row in placed], pad_id, length)
-                shape = (backbone.files.fingerprint, precision, size, length, pooling, layer)
+                its_words = (
+                    [tokens.places[int(row)] for row in members] if by_word and tokens.places is not None else None
+                )
+                shape = (backbone.files.fingerprint, precision, size, length, read, layer)
                 if shape not in self._warm:  # kernels are chosen on a shape's first use: no row's cost
                     started = time.perf_counter()
-                    self._forward(model, ids, mask, precision, pooling, layer)
+                    self._forward(model, ids, mask, precision, read, its_words, layer)
                     self._device.synchronise()
                     self._warm.add(shape)
                     warming += time.perf_counter() - started
                 started = time.perf_counter()
-                pooled = self._forward(model, ids, mask, precision, pooling, layer)
-                values[at : at + len(members)] = pooled[: len(members)].cpu().numpy()
+                vectors = self._forward(model, ids, mask, precision, read, its_words, layer)
+                values.append((vectors if by_word else vectors[: len(members)]).cpu().numpy())
                 its = slice(at, at + len(members))
                 seconds[its] = (time.perf_counter() - started) / size
                 # Batches grow longer, so that the highest peak so far is about this batch's.
@@ -249,10 +268,17 @@ class FeatureStore:
                 show_progress()
         noticed = None if steadiness is None else failures.guard("steadiness", steadiness.disturbance)
         disturbed = np.full(len(rows), noticed is not None)
-        return Shard(rows, values, seconds, peaks, device_peaks, disturbed), warming
+        return Shard(rows, np.concatenate(values), seconds, peaks, device_peaks, disturbed), warming
 
     def _forward(
-        self, model: torch.nn.Module, ids: Ints, mask: Ints, precision: Precision, pooling: Pooling, layer: Layer
+        self,
+        model: torch.nn.Module,
+        ids: Ints,
+        mask: Ints,
+        precision: Precision,
+        read: Pooling | Word,
+        words: Sequence[npt.NDArray[np.int32]] | None,
+        layer: Layer,
     ) -> torch.Tensor:
         import torch
 
@@ -266,7 +292,9 @@ class FeatureStore:
             on_device = on_device.clamp(max=1)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             outputs = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=on_device, **asked)
-        return pool_layer(outputs, on_device, pooling, layer)
+        if words is not None:
+            return word_vectors(outputs, on_device, words, cast("Word", read), layer)
+        return pool_layer(outputs, on_device, cast("Pooling", read), layer)
 
     def _flops_model(self, backbone: Backbone, precision: Precision, weights: Weights) -> FlopsModel:
         """Return the operations of encoding a batch, counted once per backbone; not a number where counting fails."""

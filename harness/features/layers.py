@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.backbones import Pooling, pool
 from harness.support import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+Word = Literal["first", "mean"]
+"""The vector of a word: the state of its first token, or the mean over its tokens."""
 
 Layer = int | Literal["last", "average"]
 """The hidden states to read. `last` is the backbone's output, behind its final norm if it has one. `average` is the
@@ -71,3 +78,37 @@ def pool_layer(outputs: Any, mask: torch.Tensor, pooling: Pooling, layer: Layer)
         # The mean of the pooled vectors is the pooled mean of the states, and takes less memory.
         return torch.stack([pool(block, mask, pooling) for block in blocks]).mean(0)
     return pool(states[layer], mask, pooling)
+
+
+def word_vectors(
+    outputs: Any, mask: torch.Tensor, places: Sequence[npt.NDArray[np.int32]], word: Word, layer: Layer
+) -> torch.Tensor:
+    """Return one float32 vector per word from a transformer's outputs.
+
+    Args:
+        outputs: the transformer's outputs, with all hidden states unless `layer` is `last`.
+        mask: 1 for real tokens and 0 for padding, shape (rows, length).
+        places: words of each row: position, first token, token behind the last, shape (words, 3).
+        word: which tokens of a word are read.
+        layer: a canonical layer.
+
+    Returns:
+        Shape (words of all rows, width).
+    """
+    import torch
+    from torch import nn
+
+    states = outputs.last_hidden_state
+    if layer == "average":
+        blocks = [*outputs.hidden_states[1:-1], outputs.last_hidden_state]
+        states = torch.stack([block.float() for block in blocks]).mean(0)
+    elif layer != "last":
+        states = outputs.hidden_states[layer]
+    every = np.concatenate([np.asarray(place, dtype=np.int64) for place in places])
+    rows = torch.from_numpy(np.repeat(np.arange(len(places)), [len(place) for place in places])).to(mask.device)
+    begins, ends = (torch.from_numpy(np.ascontiguousarray(every[:, at])).to(mask.device) for at in (1, 2))
+    if word == "first":
+        found: torch.Tensor = states[rows, begins].float()
+        return found
+    sums = nn.functional.pad(states.double().cumsum(1), (0, 0, 1, 0))
+    return ((sums[rows, ends] - sums[rows, begins]) / (ends - begins).unsqueeze(1)).float()

@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.features.disk import Shard
 from harness.features.shape import EncodingShape
-from harness.features.tokens import Tokens
+from harness.features.tokens import Tokens, sequences_of, starts_of
 from harness.measure import UNKNOWN_BYTES, FlopsModel
 from harness.tasks import Floats, Ints
 
@@ -19,7 +20,7 @@ class Encoded:
     """Features of some rows, and their cost.
 
     Attributes:
-        values: shape (rows, width), float32.
+        values: shape (rows, width), float32; for features of words, those of the rows one after another.
         seconds: seconds measured when they were computed; a row has its share of its batch.
         tokens: number of real tokens.
         flops: operations to encode them, as padded; not a number where they cannot be counted.
@@ -53,13 +54,24 @@ class Encoded:
 
 
 class Table:
-    """Features of one split as they become known, and each row's share of their cost."""
+    """Features of one split as they become known, and each row's share of their cost.
 
-    def __init__(self, tokens: Tokens, width: int, max_length: int, shape: EncodingShape) -> None:
+    Args:
+        tokens: tokens of the split; a row of the table is one of its sequences.
+        width: length of a vector.
+        max_length: maximum number of tokens of a sequence.
+        shape: shape of the batches.
+        counts: vectors of each sequence, shape (sequences,); None where each has one.
+    """
+
+    def __init__(
+        self, tokens: Tokens, width: int, max_length: int, shape: EncodingShape, counts: Ints | None = None
+    ) -> None:
         self.shape = shape
+        self._starts = None if counts is None else starts_of(counts)
         self._lengths = tokens.lengths
         self.padded_lengths = shape.padded(self._lengths, max_length)
-        self._values = np.zeros((len(tokens), width), dtype=np.float32)
+        self._values = np.zeros((len(tokens) if counts is None else int(counts.sum()), width), dtype=np.float32)
         self._seconds = np.zeros(len(tokens))
         self._known = np.zeros(len(tokens), dtype=bool)
         self._peaks = np.zeros(len(tokens), dtype=np.int64)
@@ -95,14 +107,29 @@ class Table:
         """Store encoded rows, but not over rows whose seconds are more reliable."""
         worse = shard.disturbed & self._known[shard.rows] & ~self._disturbed[shard.rows]
         if worse.any():  # a shard is as large as its features: copy it only where it must lose rows
-            kept = {field.name: getattr(shard, field.name)[~worse] for field in dataclasses.fields(shard)}
-            shard = Shard(**kept)
-        self._values[shard.rows] = shard.values
+            kept = {
+                field.name: getattr(shard, field.name)[~worse]
+                for field in dataclasses.fields(shard)
+                if field.name != "values"
+            }
+            shard = Shard(
+                **kept, values=shard.values[~worse if self._starts is None else self._places_in(shard.rows, ~worse)]
+            )
+        self._values[self._places(shard.rows)] = shard.values
         self._seconds[shard.rows] = shard.seconds
         self._known[shard.rows] = True
         self._peaks[shard.rows] = shard.peaks
         self._device_peaks[shard.rows] = shard.device_peaks
         self._disturbed[shard.rows] = shard.disturbed
+
+    def _places(self, rows: Ints) -> Ints:
+        """Return the positions of the vectors of these rows."""
+        return rows if self._starts is None else sequences_of(self._starts, rows)
+
+    def _places_in(self, rows: Ints, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which vectors of a shard with these rows belong to the chosen ones."""
+        assert self._starts is not None
+        return np.repeat(chosen, np.diff(self._starts)[rows])
 
     def forget_disturbed(self) -> None:
         """Count rows as unknown if other work disturbed the machine while they were encoded."""
@@ -113,7 +140,7 @@ class Table:
         """Return these rows and their cost."""
         padded: list[int] = self.padded_lengths[index].tolist()
         return Encoded(
-            values=self._values[index],
+            values=self._values[self._places(index)],
             seconds=self.seconds_of(index),
             tokens=int(self._lengths[index].sum()),
             flops=float(sum(flops.share(length, self.shape.rows(length)) for length in padded)),

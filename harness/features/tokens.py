@@ -31,7 +31,8 @@ class Tokens:
         n_truncated: rows that were cut to the longest length allowed.
         seconds: seconds to tokenise the whole split.
         first: row r is the sequences first[r] to first[r + 1]; shape (rows + 1,). None where each row is one.
-        places: positions of each sequence's tokens in the row's context (`tasks.base.Sequences`).
+        places: positions of each sequence's tokens in the row's context, or the words that are predicted in each
+            sequence (`tasks.base.Sequences`).
     """
 
     flat: TokenIds

@@ -13,7 +13,7 @@ from harness.tasks import kinds
 ClassWeights = Literal["none", "balanced"]
 """Weights of classes in a loss: none, or such that each class counts the same."""
 
-WEIGHED_FORMS: Final = frozenset({"classes", "labels"})
+WEIGHED_FORMS: Final = frozenset({"classes", "labels", "tags"})
 """The harness's own forms of answers that have classes to weigh (`AnswerForm.weighs_classes`)."""
 
 

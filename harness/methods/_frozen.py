@@ -15,7 +15,7 @@ from harness.methods._weights import FrozenWeights
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.records import Budget, Workload
-from harness.tasks import Answers, Floats, Rows
+from harness.tasks import Answers, Floats, Rows, kinds
 
 _LAYERS = "a block's number (1 is the first, -1 the last, 0 the embeddings), last or average"
 
@@ -45,8 +45,10 @@ class FrozenFeatures(FrozenWeights):
         raise ValueError(_LAYERS)
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Refuse also a block that the backbone does not have, where its configuration states the number."""
+        """Refuse also a pooling where words are read, and a block that the backbone is known not to have."""
         reason = super().why_unsupported(kind, files, device)
+        if reason is None and self.pooling != "own" and kinds.get(kind).form == "tags":
+            reason = f"pooling={self.pooling} was given; a {kind} task reads a vector for each word. Leave it out."
         if reason is not None or files is None or isinstance(self.layer, str):
             return reason
         return None if files.n_blocks is None else why_no_such_layer(self.layer, files.n_blocks)
@@ -68,7 +70,12 @@ class FrozenFeatures(FrozenWeights):
         return np.concatenate([np.abs(first - second), first * second], axis=1)
 
     def encoded(self, rows: Rows, bench: Bench, phase: Phase) -> Floats:
-        """Return the vector of each text, shape (rows, the backbone's width), charged to `phase`."""
+        """Return the vector of each text, or of each word where words are tagged, charged to `phase`.
+
+        Its shape is (rows, the backbone's width), or (words, width).
+        """
+        if bench.kind.form == "tags":
+            return bench.words(rows, phase, self.precision, layer=self.layer, weights=self.storage)
         pooling: Pooling | None = None if self.pooling == "own" else self.pooling
         return bench.pooled(rows, phase, self.precision, pooling=pooling, layer=self.layer, weights=self.storage)
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from harness.features import sequences_of, starts_of
 from harness.measure import FlopsModel
 from harness.methods._answers import read_state
 from harness.methods._frozen import FittedOnFeatures, FrozenFeatures
@@ -18,13 +19,13 @@ from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import Budget, Workload
-from harness.tasks import Floats, Form, Labels, Rows
+from harness.tasks import Floats, Form, Ints, Labels, Rows, words_of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.training import Classes
+    from harness.training import Batches, Classes
 
 
 class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
@@ -37,7 +38,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         learning_rate: peak learning rate of the network.
     """
 
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "number", "labels"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "number", "labels", "tags"})
     needs_plain_head: ClassVar[bool] = True
 
     learning_rate: float = Field(default=3e-3, gt=0)
@@ -54,12 +55,12 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
     def network(self, width: int, bench: Bench) -> nn.Module:
         """Return a sequence of layers from vectors of shape (rows, width) to logits of shape (rows, outputs).
 
-        Where answers are choices, it gives each vector one score.
+        Where answers are choices, it gives each vector one score. Where they are tags, a vector is a word's.
         """
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Encode once, then train the network until the budget is spent."""
-        from harness.training import FeatureBatches, ParameterGroup
+        from harness.training import ParameterGroup
 
         features = self.features(rows, bench, "encode")
         labels = rows.known_labels
@@ -70,13 +71,8 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
             model = self._build(bench)
         with bench.working("fit"):
             inside, outside = self.carve(rows, bench)
-            batches = FeatureBatches(
-                features[inside],
-                targets[inside],
-                batch_size=self.batch_size,
-                seed=bench.seed,
-                device=bench.device.torch_device(),
-            )
+            batches = self._batches(features, targets, rows, inside, bench)
+            held_out = features[_vectors_of(rows, outside, bench)]
             forward, training = row_flops(model)
             texts_per_row = 1 if features.ndim == 2 else features.shape[1]
             self.optimise(
@@ -87,12 +83,12 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 flops=FlopsModel(per_row=training * texts_per_row),
                 precision="fp32",
                 loss=self.training_loss(labels[inside], bench),
-                evaluate=self._evaluation(model, features[outside], labels[outside], state, forward, bench),
+                evaluate=self._evaluation(model, held_out, labels[outside], state, forward, bench),
             )
 
             def predict() -> Floats:
-                bench.ledger.train_flops += forward * len(outside)
-                return form.answers(_logits_of(model, features[outside], bench.device.torch_device()))
+                bench.ledger.train_flops += forward * len(held_out)
+                return form.answers(_logits_of(model, held_out, bench.device.torch_device()))
 
             state = self.conclude(state, predict, rows, outside, bench)
         return _FittedNetwork(self, bench, model, state)
@@ -105,6 +101,21 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
         check_tensors(tensors, expected_parameters(model))
         model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
         return _FittedNetwork(self, bench, model.eval(), read_state(state.get("answers"), bench))
+
+    def _batches(self, features: Floats, targets: Labels, rows: Rows, inside: Ints, bench: Bench) -> Batches:
+        """Return batches of the rows at `inside`; where words are tagged, all words of a row are in one batch."""
+        from harness.training import FeatureBatches
+
+        counts = words_of(rows.take(inside)) if bench.kind.form == "tags" else None
+        at = _vectors_of(rows, inside, bench)
+        return FeatureBatches(
+            features[at],
+            targets[at],
+            batch_size=self.batch_size,
+            seed=bench.seed,
+            device=bench.device.torch_device(),
+            counts=counts,
+        )
 
     def _build(self, bench: Bench) -> nn.Module:
         import torch
@@ -139,6 +150,11 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
             return form.quality(logits, labels, state, bench), forward_flops * logits.size / n_scores
 
         return evaluate
+
+
+def _vectors_of(rows: Rows, chosen: Ints, bench: Bench) -> Ints:
+    """Return the positions of the vectors of the rows at `chosen`: their own, or those of their words."""
+    return sequences_of(starts_of(words_of(rows)), chosen) if bench.kind.form == "tags" else chosen
 
 
 def plain_form(bench: Bench) -> Classes:

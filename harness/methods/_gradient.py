@@ -232,7 +232,7 @@ class SupervisedMethod(TrainedMethod):
             `validation_fraction` of the training rows, which are not trained on then.
         class_weights: `balanced` multiplies a row's loss by rows / (classes * rows of its class), counted on the rows
             trained on, so that rare classes count as much as frequent ones. For label sets it weighs the rows with and
-            without each label. Probabilities are then those of classes of equal size.
+            without each label, for tags the words of each tag. Probabilities are then those of classes of equal size.
     """
 
     newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold", "class_weights"})

@@ -21,7 +21,7 @@ from harness.methods._ridge import Ridge, choose_ridge_penalty, fit_ridge
 from harness.methods.base import Method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
-from harness.tasks import Floats, Ints, Rows
+from harness.tasks import Floats, Ints, Rows, words_of
 from harness.training import balanced_weights
 
 
@@ -172,6 +172,7 @@ def choose_penalty(
     n_folds: int,
     default: float,
     lone_classes: Collection[int] = (),
+    fold_of: Ints | None = None,
     class_weights: ClassWeights = "none",
 ) -> _ChosenPenalty:
     """Return the C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
@@ -179,16 +180,19 @@ def choose_penalty(
     The log loss distinguishes penalties on a few dozen rows; the accuracy does not. Where a class has a single row,
     nothing can be held out, and the result is `default`. Folds never hold out rows of `lone_classes`, which no test
     row has either. Penalties are tried from the strongest down, and each fold starts from its last solution. The
-    search ends when the loss rises: it has one minimum along the path, and weak penalties take most of the time. With
-    `class_weights`, the log loss weighs the rows as the fits do.
+    search ends when the loss rises: it has one minimum along the path, and weak penalties take most of the time.
+    `fold_of` gives the fold of each row, shape (rows,), where that rule does not hold.
+    With `class_weights`, the log loss weighs the rows as the fits do.
     """
-    strata = labels if features.ndim == 2 else np.zeros_like(labels)  # the index of the right choice is no class
-    may_validate = ~np.isin(strata, list(lone_classes))
-    counts = np.bincount(strata[may_validate], minlength=n_classes)
-    n_folds = min(n_folds, int(counts[counts > 0].min(initial=n_folds)))
-    if n_folds < 2 or not may_validate.any():
-        return _ChosenPenalty(default, 0.0)
-    fold_of = np.where(may_validate, folds(strata, n_folds), -1)
+    if fold_of is None:
+        strata = labels if features.ndim == 2 else np.zeros_like(labels)  # the index of the right choice is no class
+        may_validate = ~np.isin(strata, list(lone_classes))
+        counts = np.bincount(strata[may_validate], minlength=n_classes)
+        n_folds = min(n_folds, int(counts[counts > 0].min(initial=n_folds)))
+        if n_folds < 2 or not may_validate.any():
+            return _ChosenPenalty(default, 0.0)
+        fold_of = np.where(may_validate, folds(strata, n_folds), -1)
+    n_folds = int(fold_of.max()) + 1
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
     weights = balanced_weights(labels, n_classes) if class_weights == "balanced" else None
@@ -242,7 +246,8 @@ class LogisticMethod(Method):
         threshold: score from which on a label is given, where answers are label sets; None chooses it by the folds.
         class_weights: `balanced` multiplies a row's loss by rows / (classes * rows of its class), as scikit-learn's
             `class_weight` does, so that rare classes count as much as frequent ones. For label sets it weighs the rows
-            with and without each label. Probabilities are then those of classes of equal size.
+            with and without each label, for tags the words of each tag. Probabilities are then those of classes of
+            equal size.
     """
 
     newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold", "class_weights"})
@@ -280,7 +285,24 @@ class LogisticMethod(Method):
             return self.fit_numbers(features, rows, bench)
         if bench.kind.form == "labels":
             return self.fit_labels(features, rows, bench)
+        if bench.kind.form == "tags":
+            return self.fit_tags(features, rows, bench)
         return self.fit_penalised(features, rows.known_labels, bench)
+
+    def fit_tags(self, features: Any, rows: Rows, bench: Bench) -> Logistic:
+        """Fit a logistic regression on words; folds hold out whole sentences.
+
+        Args:
+            features: dense or sparse, shape (words of all rows, features).
+            rows: the training rows, whose labels are arrays of tags.
+            bench: the cell's bench.
+        """
+        fold_of = None
+        if len(rows) > 1:
+            of_rows = np.empty(len(rows), dtype=np.int64)
+            of_rows[np.argsort(rows.known_strata, kind="stable")] = np.arange(len(rows)) % min(self.folds, len(rows))
+            fold_of = np.repeat(of_rows, words_of(rows))
+        return self.fit_penalised(features, np.concatenate(list(rows.known_labels)), bench, fold_of)
 
     def fit_numbers(self, features: Any, rows: Rows, bench: Bench) -> Ridge:
         """Fit a ridge regression: choose its penalty unless it is given, and enter the spending in the ledger.
@@ -330,13 +352,14 @@ class LogisticMethod(Method):
         reason = super().why_unsupported(kind, files, device) or why_no_class_weights(self.class_weights, kind)
         return reason or why_no_threshold(self.threshold, kind)
 
-    def fit_penalised(self, features: Any, labels: Ints, bench: Bench) -> Logistic:
+    def fit_penalised(self, features: Any, labels: Ints, bench: Bench, fold_of: Ints | None = None) -> Logistic:
         """Choose the penalty unless it is given, fit, and enter the spending in the ledger.
 
         Args:
             features: dense or sparse, shape (rows, features).
             labels: class indices, shape (rows,).
             bench: the cell's bench.
+            fold_of: fold of each row, shape (rows,); None deals folds by class.
         """
         chosen, choice_iterations = self.c, 0.0
         if chosen is None:
@@ -349,6 +372,7 @@ class LogisticMethod(Method):
                     self.folds,
                     default=self.c_without_folds,
                     lone_classes=bench.lone_classes,
+                    fold_of=fold_of,
                     class_weights=self.class_weights,
                 )
             chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations

@@ -24,7 +24,7 @@ from harness.tasks import Floats, Form, Rows
 class LinearProbe(FrozenFeatures, LogisticMethod):
     """Fit a logistic regression on the frozen backbone's pooled vector; a conditional one for choices.
 
-    For label sets there is one for each label. A number is estimated by ridge regression, and a pair of texts u, v
+    For tags, a row of the regression is a word, and its vector is the mean over its tokens. For label sets there is one for each label. A number is estimated by ridge regression, and a pair of texts u, v
     that a number compares is read as (|u - v|, u * v), both vectors scaled to length 1.
 
     Each text is encoded once as a vector z. One linear layer scores the classes:
@@ -39,7 +39,7 @@ class LinearProbe(FrozenFeatures, LogisticMethod):
     trains = "a logistic regression on pooled features, or a ridge regression for numbers"
     source = "Alain and Bengio, 2016, arXiv:1610.01644"
 
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "number", "labels"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "number", "labels", "tags"})
     c_without_folds = 1.0
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:

@@ -21,7 +21,7 @@ class Majority(Method):
 
         p(c) = n_c / n
 
-    A number is estimated by the mean of the training rows. For label sets, each label's score is its share of rows, and
+    Each word gets the most frequent tag, which is mostly `O`. A number is estimated by the mean of the training rows. For label sets, each label's score is its share of rows, and
     a label is given where most rows have it.
 
     No method that reads the text should score lower. On a task with one frequent class, accuracy alone can look high.
@@ -34,14 +34,15 @@ class Majority(Method):
     source = "none: the floor of every comparison"
     probabilities_are = "shares of the classes in the training rows, the same for each text"
     serves = NO_BACKBONE
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "number", "labels"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "number", "labels", "tags"})
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Count the classes, or take the mean."""
         with bench.working("fit"):
-            if bench.kind.form != "classes":
+            if bench.kind.form not in ("classes", "tags"):
                 return _Frequencies(np.mean(rows.known_labels, axis=0, keepdims=True).reshape(-1).astype(np.float32))
-            counts = np.bincount(rows.known_labels, minlength=bench.n_outputs)
+            labels = rows.known_labels if bench.kind.form == "classes" else np.concatenate(list(rows.known_labels))
+            counts = np.bincount(labels, minlength=bench.n_outputs)
             return _Frequencies((counts / counts.sum()).astype(np.float32))
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
@@ -57,7 +58,7 @@ class _Frequencies(Fitted):
 
     def predict(self, rows: Rows, bench: Bench) -> Floats:
         with bench.working("predict"):
-            return np.tile(self._frequencies, (len(rows), 1))
+            return np.tile(self._frequencies, (bench.kind.n_answers(rows), 1))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return {"frequencies": self._frequencies}

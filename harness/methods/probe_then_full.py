@@ -31,7 +31,7 @@ class ProbeThenFull(Full):
     name = "probe-then-full"
     trains = "everything, from the probe's output layer"
     source = "Kumar et al., 2022, arXiv:2202.10054"
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "tags"})
     needs_plain_head: ClassVar[bool] = True
 
     def warm_up(self) -> None:
@@ -49,8 +49,13 @@ class ProbeThenFull(Full):
         from torch import nn
 
         probe = LinearProbe(precision=self.precision, class_weights=self.class_weights)
-        features = bench.pooled(rows, "encode", self.precision, tokenised=True)
-        fitted = probe.fit_penalised(features, rows.known_labels, bench)
+        if bench.kind.form == "tags":
+            fitted = probe.fit_tags(
+                bench.words(rows, "encode", self.precision, word="first", tokenised=True), rows, bench
+            )
+        else:
+            features = bench.pooled(rows, "encode", self.precision, tokenised=True)
+            fitted = probe.fit_penalised(features, rows.known_labels, bench)
         [linear] = [module for module in model.head.modules() if isinstance(module, nn.Linear)]
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(fitted.weights))

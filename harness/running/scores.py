@@ -53,7 +53,7 @@ def train_score(task: Task, fitted: Fitted, rows: Rows, bench: Bench) -> float |
         bench, clock=PhaseClock(), ledger=Ledger(), memory=MemoryMeter(), report=showing_progress(lambda *_: None)
     )
     answers = fitted.predict(some.without_labels(), aside)
-    task.kind.check(task, answers, len(some))
+    task.kind.check(task, answers, task.kind.n_answers(some))
     return task.kind.measure(task, answers, some.known_labels)
 
 

@@ -288,7 +288,7 @@ class Worker:
                     answers = fitted.predict(test, bench)
                     if backbone is not None:
                         backbone.check_untouched()
-                    task.kind.check(task, answers, len(test))
+                    task.kind.check(task, answers, task.kind.n_answers(test))
             finally:
                 run.measure_cost(fitted)
                 uneven = run.failures.guard("steadiness", lambda: unevenness(run.ledger.curve))

@@ -1,3 +1,4 @@
+from ._words import words_of as words_of
 from .base import FORMS as FORMS
 from .base import Answers as Answers
 from .base import Floats as Floats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -70,7 +70,7 @@ class NumberKind(Kind):
         }
         return assemble(self, spec, splits, train, test, n_outputs=1, provenance=facts)
 
-    def strata(self, labels: Labels) -> Ints:
+    def strata(self, labels: Labels, names: Sequence[str] = ()) -> Ints:
         """Return the fifth that each target lies in; equal targets share one."""
         edges = np.quantile(labels, np.arange(1, N_BINS) / N_BINS) if len(labels) else np.zeros(0)
         _, found = np.unique(np.searchsorted(edges, labels, side="left"), return_inverse=True)

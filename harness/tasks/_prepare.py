@@ -119,7 +119,7 @@ def assemble(
             f"{spec.data.label()}: all {len(keep)} training rows are copies of test rows, which are never trained on. "
             "Name a test file with other rows."
         )
-    strata = train.labels[pool] if has_classes else kind.strata(train.labels[pool])
+    strata = train.labels[pool] if has_classes else kind.strata(train.labels[pool], label_names)
     if has_classes:
         _check_classes_left(strata, label_names, n_dropped, spec)
         if spec.metric == "f1" and len(label_names) != 2:

@@ -61,7 +61,8 @@ class Source:
         key: identity of the split's content, for caches (`<data fingerprint>/train`).
         texts: one text per row: the whole input, for methods that read words.
         fields: the inputs by the kind's roles, one value per row; only the texts if there is nothing else. For choices,
-            `choices` holds the texts of each row's choices. For spans, `context` holds the text that contains them.
+            `choices` holds the texts of each row's choices. For spans, `context` holds the text that contains them. For
+            tags, `tokens` holds tuples of words.
         prompts: prompts for a language model, one per row; None where the task has none.
         cut: end at which a text that is too long is cut.
         characters: whether a backbone reads the characters of a text as words.
@@ -269,8 +270,9 @@ class Sequences:
         first: position of each row's first sequence, and of the end; shape (rows + 1,). None if each row is one
             sequence.
         n_truncated: number of rows that were cut.
-        places: for each sequence, the start and end in the row's context of each token: shape (tokens, 2), -1 for
-            tokens outside the context. Only for answers that are spans.
+        places: for answers that are spans, the start and end in the row's context of each token of a sequence: shape
+            (tokens, 2), -1 for tokens outside the context. For tags, the words that are predicted in each sequence:
+            shape (words, 3), with the word's position in its row, its first token, and the token behind its last.
     """
 
     ids: Sequence[Sequence[int]]
@@ -390,9 +392,18 @@ class Kind(ABC):
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
         """Return the token ids of each row: special tokens included, at most `max_length` per sequence."""
 
+    def n_answers(self, rows: Rows) -> int:
+        """Return the number of answers to some rows: one a row, unless a kind has several."""
+        return len(rows)
+
     @abstractmethod
     def check(self, task: Task, answers: Answers, n_rows: int) -> None:
         """Refuse answers of another shape or type, or answers that are not finite.
+
+        Args:
+            task: the task.
+            answers: answers to some rows.
+            n_rows: number of answers to expect (`n_answers`).
 
         Raises:
             ValueError, FloatingPointError: a bug in the method, or a diverged fit.
@@ -414,11 +425,12 @@ class Kind(ABC):
         """Return the rows as methods on frozen features encode them: as they are, or each text of a pair apart."""
         return (rows,)
 
-    def strata(self, labels: Labels) -> Ints:
+    def strata(self, labels: Labels, names: Sequence[str] = ()) -> Ints:
         """Return the group of each row for stratified draws where labels are no classes, shape (rows,).
 
         Args:
             labels: labels of the whole pool, first axis rows.
+            names: names of the labels or tags (`Task.label_names`).
         """
         return np.zeros(len(labels), dtype=np.int64)
 

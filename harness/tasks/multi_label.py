@@ -84,7 +84,7 @@ class MultiLabel(Kind):
             provenance=facts,
         )
 
-    def strata(self, labels: Labels) -> Ints:
+    def strata(self, labels: Labels, names: Sequence[str] = ()) -> Ints:
         """Return the index of each row's rarest label, plus 1; 0 without labels."""
         counts = labels.sum(axis=0, dtype=np.int64)
         rarity = np.where(labels > 0, counts, np.iinfo(np.int64).max)

@@ -172,7 +172,8 @@ def refuses_answers_that_are_none(task: Task) -> None:
     bench = lab().bench(task, files)
     method = methods.get("full")(**QUICK)
     answers = method.fit(lab().rows(task, 12), bench).predict(task.test_rows_to_predict, bench)
-    task.kind.check(task, answers, task.n_test)
+    n_answers = task.kind.n_answers(task.test_rows_to_predict)
+    task.kind.check(task, answers, n_answers)
     broken: Any = answers
     if isinstance(answers, np.ndarray):
         broken = np.full_like(answers, np.nan)
@@ -181,9 +182,9 @@ def refuses_answers_that_are_none(task: Task) -> None:
     elif isinstance(answers, TextAnswers):
         broken = dataclasses.replace(answers, confidence=np.full(task.n_test, np.nan, dtype=np.float32))
     for what, given, n_rows in (
-        ("answers to another number of rows", answers, task.n_test + 1),
-        ("answers that are not finite", broken, task.n_test),
-        ("something that is no answer", object(), task.n_test),
+        ("answers to another number of rows", answers, n_answers + 1),
+        ("answers that are not finite", broken, n_answers),
+        ("something that is no answer", object(), n_answers),
     ):
         try:
             task.kind.check(task, given, n_rows)  # type: ignore[arg-type]

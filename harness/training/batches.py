@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.features import sequences_of, starts_of
 from harness.tasks import Floats, Ints
 
 if TYPE_CHECKING:
@@ -107,18 +108,40 @@ class Batches:
 
 
 class FeatureBatches(Batches):
-    """Batches of a feature matrix of shape (rows, width)."""
+    """Batches of a feature matrix.
 
-    def __init__(self, values: Floats, targets: Ints, *, batch_size: int, seed: int, device: torch.device) -> None:
+    Args:
+        values: shape (rows, width), or the vectors of all rows one after another.
+        targets: target of each vector.
+        batch_size: rows of a batch.
+        seed: seed of the cell.
+        device: where the batches are.
+        counts: vectors of each row, shape (rows,); None where each has one.
+    """
+
+    def __init__(
+        self,
+        values: Floats,
+        targets: npt.NDArray[Any],
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        counts: Ints | None = None,
+    ) -> None:
         import torch
 
+        starts = None if counts is None else starts_of(counts)
         held = torch.from_numpy(np.ascontiguousarray(values)).to(device), torch.from_numpy(targets).to(device)
 
         def make(members: Ints) -> Batch:
-            (chosen,) = to_device((members,), device)
-            return Batch((held[0][chosen],), held[1][chosen], len(members), 1, 0)
+            at = members if starts is None else sequences_of(starts, members)
+            (chosen,) = to_device((at,), device)
+            return Batch((held[0][chosen],), held[1][chosen], len(at), 1, 0)
 
-        super().__init__(make, len(values), lengths=None, batch_size=batch_size, seed=seed)
+        super().__init__(
+            make, len(values) if counts is None else len(counts), lengths=None, batch_size=batch_size, seed=seed
+        )
 
 
 def shuffled(n_rows: int, batch_size: int, lengths: Ints | None, seed: int, epoch: int) -> list[Ints]:

@@ -197,6 +197,14 @@ class SpanModel(HeadedModel):
         return self.score(hidden).transpose(1, 2).masked_fill(real.unsqueeze(1) == 0, NO_SCORE)
 
 
+class TokenModel(HeadedModel):
+    """A model that gives every token the head's scores."""
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return scores in float32, shape (rows, length, outputs)."""
+        return self.score(self.read(ids, mask)[0])
+
+
 def run_by_length(
     model: nn.Module,
     lengths: Ints,

@@ -19,6 +19,7 @@ def answer_form(form: Form) -> AnswerForm:
     from harness.training.forms.labels import LabelSets
     from harness.training.forms.number import Number
     from harness.training.forms.spans import Spans
+    from harness.training.forms.tags import Tags
     from harness.training.forms.text import GeneratedText
 
     known: dict[Form, type[AnswerForm]] = {
@@ -28,5 +29,6 @@ def answer_form(form: Form) -> AnswerForm:
         "text": GeneratedText,
         "number": Number,
         "labels": LabelSets,
+        "tags": Tags,
     }
     return known[form]()
