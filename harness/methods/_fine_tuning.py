@@ -334,6 +334,7 @@ class FineTuning(GradientMethod):
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
+                        loss=self.training_loss(rows.known_labels[inside], bench),
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                         compiles=bool(blocks),

@@ -83,6 +83,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                 flops=FlopsModel(per_row=training * texts_per_row),
                 precision="fp32",
+                loss=self.training_loss(labels[inside], bench),
                 evaluate=self._evaluation(model, held_out, labels[outside], state, forward, bench),
             )
 

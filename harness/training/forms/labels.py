@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.tasks import Answers, Floats, Labels
-from harness.training.forms.base import Scores, Workbench
+from harness.training.balance import balanced_weights
+from harness.training.forms.base import Loss, Scores, Workbench
 from harness.training.forms.classes import Classes
 from harness.training.thresholds import choose_threshold, scores_at
 
@@ -61,6 +62,20 @@ class LabelSets(Classes):
         from torch.nn import functional
 
         return functional.binary_cross_entropy_with_logits(outputs, targets)
+
+    def balanced_loss(self, labels: Labels, bench: Workbench) -> Loss:
+        """Return the mean binary cross-entropy in which, for each label, rows with and without it count the same."""
+        import torch
+        from torch.nn import functional
+
+        pairs = np.stack([balanced_weights(label, 2) for label in labels.astype(np.int64).T])
+        without, given = torch.tensor(pairs.T, dtype=torch.float32).to(bench.device.torch_device())
+
+        def loss(outputs: torch.Tensor, targets: torch.Tensor, _: float) -> torch.Tensor:
+            weight = torch.where(targets > 0, given, without)
+            return functional.binary_cross_entropy_with_logits(outputs, targets, weight=weight)
+
+        return loss
 
     def quality(self, logits: Floats, labels: Labels, state: Mapping[str, Any], bench: Workbench) -> Scores:
         """Return (the task's metric at the best threshold, minus the mean binary cross-entropy)."""
