@@ -15,11 +15,20 @@ from harness.analysis.counted import LabelAnswers, SpanAnswers, per_label, per_t
 from harness.analysis.numbers import NumberAnswers, largest_residuals, residuals_by_truth
 from harness.records.predictions import Predictions
 from harness.records.record import Record, Score
+from harness.report.across import across_tasks
+from harness.report.conclusion import conclude
 from harness.report.known_rows import KnownRows
+from harness.report.measured import what_was_compared
+from harness.report.observations import observe
 from harness.report.page import page_html
+from harness.report.panels import curves_of
+from harness.report.styles import styles
+from harness.report.tables import comparison
 from harness.report.views.base import ReportData, in_order
+from harness.report.views.learning_curves import draw_learning_curves
 from harness.report.write import write_report
-from tests.record_factory import make_record
+from harness.support import text
+from tests.record_factory import make_record, with_facts
 
 LABELS = ("anger", "joy", "love", "surprise")
 TYPES = ("LOC", "ORG", "PER")
@@ -214,3 +223,68 @@ def test_only_the_largest_size_is_kept() -> None:
     made = [numbers("full", 0.5, n_train=n) for n in (32, 64)] + [label_sets("lora", 0.1, n_train=n) for n in (32, 64)]
     report = ReportData([dataclasses.replace(r, cell=dataclasses.replace(r.cell, task=r.cell.method)) for r in made])
     assert len(report.observations.answers) == 2
+
+
+# ---- remarks, and metrics where lower is better
+
+
+def test_the_report_says_which_labels_and_tags_are_odd() -> None:
+    records = [label_sets("full", 0.1, seed, n_train=16) for seed in range(2)] + [label_sets("full", 0.1)]
+    records[0] = with_facts(records[0], remarks={"unseen_labels": "love, surprise"})
+    records[1].provenance.dataset["n_labels_unseen"] = 3
+    records[2].provenance.dataset["n_labels_not_in_test"] = 1
+    said = what_was_compared(observe(records))
+    assert "at 16 labels (seed 0: love, surprise; seed 1: 3)" in said
+    assert "planted: 1 label of 4 on no test row" in said
+    assert "3 tags outside any span" in what_was_compared(observe([spans("full", 0.9)]))
+
+
+def test_lower_is_better_in_every_rendering(tmp_path: Path) -> None:
+    noise = {"full": 0.4, "lora": 0.41, "tfidf": 1.2}
+    records = [numbers(m, s, seed, n_train=n) for m, s in noise.items() for seed in range(3) for n in (32, 64)]
+    write_report(records, tmp_path, formats=("png",))
+    found = pd.read_csv(tmp_path / "standings.csv")
+    at_64 = found[found["n_train"] == 64].set_index("variant")
+    scores = {m: np.mean([r.score.value for r in records if r.score and r.cell.method == m and r.cell.n_train == 64])
+              for m in noise}  # fmt: skip
+    best = min(scores, key=lambda method: scores[method])
+    assert at_64.index[at_64["is_best"]].tolist() == [best]
+    assert at_64.loc["tfidf", "behind"] == pytest.approx(scores["tfidf"] - scores[best])
+    assert not at_64.loc["tfidf", "is_tied"]
+    sentence = str(conclude(records))
+    assert sentence.startswith(f"With 64 labels, {best} scores best: rmse {scores[best]:.3f}")
+    assert "(lower is better)" in sentence
+    for name in ("report.md", "report.html", "tables/planted.tex"):
+        assert "rmse (lower is better)" in (tmp_path / name).read_text()
+    assert rf"\textbf{{{scores[best]:.3f}}}" in (tmp_path / "tables" / "planted.tex").read_text()
+    (panel,) = ReportData(records).panels
+    curves = curves_of(panel)
+    figure = draw_learning_curves(curves, styles({(line, line) for line in curves["line"]}))
+    assert figure.axes[0].get_ylabel() == "rmse (lower is better)"
+
+
+def test_errors_in_units_have_intervals_without_an_upper_end_and_no_mean_over_tasks() -> None:
+    records = [numbers(m, s, seed, scale=50_000.0) for m, s in (("full", 0.4), ("tfidf", 1.2)) for seed in range(3)]
+    row = comparison(records).set_index("variant").loc["full"]
+    assert 0 < row["score_low"] < row["score"] < row["score_high"]
+    assert row["basis"] == "seeds and test rows"
+    assert text.score(row["score"]) == f"{row['score']:.0f}"
+    other = [dataclasses.replace(r, cell=dataclasses.replace(r.cell, task="other")) for r in records]
+    (ranked,) = across_tasks([*records, *other])
+    assert ranked.methods == ("full", "tfidf")
+    assert ranked.means is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.00012, "0.00012"), (-0.000034, "-0.000034"), (1e-9, "0.000"), (0.0, "0.000"), (123456.7, "123457")],
+)
+def test_no_score_is_shown_as_nothing(value: float, shown: str) -> None:
+    assert text.score(value) == shown
+
+
+def test_numbers_of_one_column_have_the_same_decimals() -> None:
+    assert text.quantities([4.2, 0.05, None]) == ["4.200", "0.050", "–"]
+    assert text.quantities([250_000.4, -3.2]) == ["250,000", "-3"]
+    assert text.quantities([0.00123, -0.0000001]) == ["0.001230", "0.000000"]
+    assert text.quantities([]) == []

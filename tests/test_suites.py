@@ -14,6 +14,7 @@ from harness.data.classes import read_classes
 from harness.data.docstrings import PACKAGES
 from harness.data.sampling import class_counts, parse_size
 from harness.data.source import load_splits
+from harness.data.spec import DataSource, Files
 from harness.planning.suites import load_suite, suite_names
 from harness.records.record import Budget
 from harness.support.errors import UsageError
@@ -83,6 +84,28 @@ def test_label_names_say_what_the_sources_own_columns_say(mirror):
     for line in (mirror / "datasets/SetFit/sst2/train.jsonl").read_text("utf-8").splitlines()[:200]:
         row = json.loads(line)
         assert names[row["label"]] == row["label_text"]
+
+
+def test_numbers_of_the_hub_name_the_same_tags_as_the_mirror(mirror, tmp_path):
+    """The hub stores class numbers in the order of `label_names`, the mirror the tags themselves."""
+    spec = load_suite("entities").task("cross_ner_ai")
+    place = {tag: at for at, tag in enumerate(spec.label_names)}
+    assert len(place) == 79
+    for part in ("train", "test"):
+        lines = (mirror / f"datasets/DFKI-SLT/cross_ner/ai/{part}.jsonl").read_text("utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        numbered = [{**row, "ner_tags": [place[tag] for tag in row["ner_tags"]]} for row in rows]
+        write(tmp_path / f"{part}.jsonl", "\n".join(map(json.dumps, numbered)))
+    files = Files(train=str(tmp_path / "train.jsonl"), test=str(tmp_path / "test.jsonl"))
+    numbered = spec.model_copy(update={"data": DataSource(files=files)})
+    assert kinds.get(spec.kind).prepare(numbered, None).provenance["content"] == spec.content
+
+
+def test_emotions_have_the_names_of_the_source(mirror):
+    names = json.loads(
+        (mirror / "datasets/google-research-datasets/go_emotions/simplified/label_names.json").read_text()
+    )
+    assert list(load_suite("emotions").task("go_emotions").label_names) == names
 
 
 def test_topics_are_told_by_their_words(mirror):

@@ -15,7 +15,7 @@ from harness.data.labels import label_set_warnings, text_warnings
 from harness.data.raw import Origin
 from harness.data.spec import Files
 from harness.data.table import BETWEEN
-from harness.data.targets import number_of
+from harness.data.targets import number_of, read_numbers
 from harness.support import DataError
 from harness.support import text as wording
 
@@ -90,10 +90,25 @@ def read_own_rows(
         if left_out:
             columns = {name: [values[at] for at in kept] for name, values in columns.items()}
             origin = origin.of(kept)
+    columns = {**columns, **_answers(columns, labels, form, separator, origin)}
     if converted is not None:
         columns = converted(columns, origin)
     found = [f"{Path(origin.name).name}: {said}" for said in _warnings(columns, texts, labels, form, separator, origin)]
     return OwnRows(_dataset(columns, origin, Dataset.from_dict), origin, left_out, tuple(found))
+
+
+def _answers(
+    columns: Mapping[str, list[Any]], labels: Sequence[str], form: str, separator: str | None, origin: Origin
+) -> dict[str, list[Any]]:
+    """Return the columns of answers in one type where a file may write them in several, after a check of every row."""
+    if form == "number":
+        return {name: list(read_numbers(columns[name], name, origin)) for name in labels}
+    if form == "labels" and len(labels) > 1:
+        found = read_flags({name: columns[name] for name in labels}, origin)
+        return {name: [int(name in given) for given in found] for name in labels}
+    if form == "labels" and not all(isinstance(value, list) for value in columns[labels[0]]):
+        return {name: list(map(list, read_label_sets(columns[name], name, origin, separator))) for name in labels}
+    return {}
 
 
 def _why_left_out(texts: Sequence[Any], labels: Sequence[Any], form: str) -> str | None:

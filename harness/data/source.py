@@ -20,7 +20,7 @@ from harness.data.raw import Origin, RawSplits
 from harness.data.rows import hold_out
 from harness.data.spec import Files, TaskSpec
 from harness.data.table import Part, read_table
-from harness.support import MissingResourceError
+from harness.support import DataError, MissingResourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -210,6 +210,11 @@ def _assembled(
         texts, labels = reading.keys(whole, origin)
         if reading.hold_out is not None:
             held = reading.hold_out(texts, labels)
+            if not held.any():
+                raise DataError(
+                    f"{origin.name}: no text can be held out as the test, since each has a label that no other text "
+                    "has. Add examples, or name a test file."
+                )
         else:
             held = hold_out(texts, labels, keep_classes=reading.keep_classes)
         for part, mask in (("train", ~held), ("test", held)):

@@ -163,7 +163,8 @@ class TaskSpec(_Frozen):
             them; empty uses the names. If given, they are part of the data's fingerprint.
         metric: name of the main metric; None takes the kind's first.
         max_length: maximum tokens of a text; the rest is cut off, or read in windows.
-        truncation_side: end at which a text is cut.
+        truncation_side: end at which a text is cut. `input` is for prompts of written answers: a prompt that is too
+            long loses the end of its input, and keeps the words after that (`Summary:`).
         characters: whether a backbone reads the text character by character (the residues of a protein), as words
             of one character.
         prompt: template of the text that a language model reads; fields in braces name input columns
@@ -200,7 +201,7 @@ class TaskSpec(_Frozen):
     label_words: tuple[str, ...] = ()
     metric: str | None = Field(default=None, min_length=1)
     max_length: int = Field(default=128, ge=1)
-    truncation_side: Literal["right", "left"] = "right"
+    truncation_side: Literal["right", "left", "input"] = "right"
     characters: bool = False
     prompt: str | None = Field(default=None, min_length=1)
     decoding: Decoding | None = None

@@ -105,7 +105,7 @@ class InContextMethod(FrozenWeights):
     def wording(self, bench: Bench) -> Wording:
         """Return the wording of a row: the task's own, unless the user set a template."""
         if bench.prompt is not None and self.template == TEMPLATE:
-            return Wording(bench.prompt, is_whole=True)
+            return Wording(bench.prompt, is_whole=True, ending=bench.ending)
         return Wording(self.template)
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.backbones import Backbone
 from harness.support import UnsupportedError
-from harness.tasks import Ints
+from harness.tasks import Ints, keep_ending
 
 PLACE = "{text}"
 """Placeholder of the text in a method's template."""
@@ -44,10 +44,12 @@ class Wording:
     Attributes:
         template: a method's template, which holds `PLACE` once, or a task's own, whose fields name columns.
         is_whole: whether rows come in the task's own wording, so that the template only shows their ending.
+        ending: words after the input in the task's wording, where a text that is too long loses the end of its input.
     """
 
     template: str
     is_whole: bool = False
+    ending: str | None = None
 
     def ask(self, text: str) -> str:
         """Return the question without trailing spaces: a space usually belongs to the answer's first token."""
@@ -91,7 +93,7 @@ class PromptWriter:
     at the start.
 
     A text that is too long loses its end. A task's own wording loses its beginning instead, since its end holds the
-    question.
+    question, or the end of its input (`Wording.ending`).
 
     Args:
         backbone: if causal, answers continue the prompt. If sequence-to-sequence, the prompt is the encoder's input
@@ -165,7 +167,13 @@ class PromptWriter:
                     f"The template and the instruction take {len(ids)} tokens without any text; the backbone's "
                     f"positions leave room for {room}. Shorten them."
                 )
-            read = self._some_tokens(read, max(0, n_read - (len(ids) - room)))
+            shorter = self._some_tokens(read, max(0, n_read - (len(ids) - room)))
+            if shorter == read:
+                raise UnsupportedError(
+                    f"The end of the prompt takes {n_read} tokens; the backbone's positions leave room for {room}. "
+                    "Shorten it."
+                )
+            read = shorter
             ids = self._prompt_ids(read, ())
         written = self._written(read, demonstrations[n_dropped:])
         return Prompt(np.asarray(ids, dtype=np.int64), n_dropped, read != text, written)
@@ -225,12 +233,14 @@ class PromptWriter:
         return list(self._tokenizer(text)["input_ids"])
 
     def _some_tokens(self, text: str, n_tokens: int) -> str:
-        """Return the first tokens of a text, or the last where the task words the question."""
+        """Return the first tokens of a text; the last ones, or both ends, where the task words the question."""
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if len(encoded["input_ids"]) <= n_tokens:
             return text
-        if n_tokens == 0:
+        if n_tokens == 0 and self._wording.ending is None:
             return ""
+        if self._wording.ending is not None:
+            return keep_ending(text, self._wording.ending, n_tokens, self._tokenizer)
         offsets = encoded["offset_mapping"]
         return text[offsets[-n_tokens][0] :] if self._wording.is_whole else text[: offsets[n_tokens - 1][1]]
 

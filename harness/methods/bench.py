@@ -140,6 +140,7 @@ class Bench:
         rungs: points at which a fit of steps is scored and may be dropped; None for none.
         halvings: batches that did not fit in memory.
         encoded_in: how often batches of encoding were halved when this cell first encoded in a precision.
+        ending: words of prompts after their input, where long prompts lose the end of that (`Source.ending`).
     """
 
     kind: Kind
@@ -166,6 +167,7 @@ class Bench:
     rungs: Rungs | None = None
     halvings: Halvings = field(default_factory=Halvings)
     encoded_in: dict[Precision, int] = field(default_factory=dict)
+    ending: str | None = None
 
     @property
     def some_backbone(self) -> Backbone:
@@ -266,8 +268,8 @@ class Bench:
             rows: sentences to encode.
             phase: phase to charge.
             policy: precision of the forward pass.
-            word: tokens that make up a word's vector: the mean over all of its tokens, or the first one. A linear probe
-                scored 1 to 2 points more with the mean (CrossNER, MiniLM).
+            word: tokens that make up a word's vector: the mean over all of its tokens, or the first one. The mean
+                scored 1 to 2 points more for a linear probe on CrossNER with MiniLM.
             layer: layer to read.
             tokenised: whether the fit has been charged for the rows' token ids already.
             weights: how the frozen weights are stored.

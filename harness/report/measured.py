@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.records import Record
 from harness.report.observations import Observations
@@ -12,13 +13,14 @@ HOW_TO_READ = """\
 - **labels** (n_train) counts every label that a method may look at, including rows held out for validation, tuning or
   early stopping. Sizes are nested (32 within 128) and drawn anew for each seed; `8/class` draws the same number of each
   class.
-- **score** is the mean over seeds of the task's main metric on test rows. Nothing sees these rows before the final
-  prediction. Test rows are capped by a fixed hash; the cap is stated above.
+- **score** is the mean over seeds of the task's main metric on test rows. Lower is better for errors (MAE and RMSE, in
+  the unit of the numbers to predict) and for perplexity; tables and figures say so. Nothing sees these rows before the
+  final prediction. Test rows are capped by a fixed hash; the cap is stated above.
 - **interval** is a 95 % interval for that mean. With several seeds it treats seeds and test rows as crossed random
   effects: it covers other draws of training rows, other initialisations and other test rows. Metrics that are not a
-  mean over rows (BLEU, Matthews' correlation) use their jackknife pseudo-values. With a single seed the interval covers
-  test rows only and is too short. Without stored predictions it covers seeds only. The column `basis` of comparison.csv
-  tells them apart. Two overlapping intervals do not show that two methods are alike.
+  mean over rows (BLEU, correlations, RMSE, F1) use their jackknife pseudo-values. With a single seed the interval
+  covers test rows only and is too short. Without stored predictions it covers seeds only. The column `basis` of
+  comparison.csv tells them apart. Two overlapping intervals do not show that two methods are alike.
 - **tied with the best** are methods that are not shown to be worse than the best on the same seeds and test rows: the
   p-value of the paired difference is 0.05 or above after Holm's correction. That is no proof that they are as good.
 - **train score** is the same metric on the first 500 training rows. Its distance to the score is the overfitting gap.
@@ -70,9 +72,35 @@ def _remarks(observations: Observations) -> list[str]:
         said = [f"{text.counted(count, 'row')} left out ({reason})" for reason, count in sorted(left_out.items())]
         if unscored := data.get("n_classes_not_scored"):
             said.append(f"{unscored:,} of {data.get('n_classes')} classes are trained on and not scored")
+        said += _of_labels_and_tags(record)
         said += [str(warning).rstrip(".") for warning in data.get("warnings") or ()]
         found.update(dict.fromkeys(f"{task}: {one}" for one in said))
-    return list(found)
+    return [*found, *_unseen_labels(observations.records)]
+
+
+def _of_labels_and_tags(record: Record) -> Iterable[str]:
+    """Return remarks on labels without positive rows and on tags of one record."""
+    data = record.provenance.dataset
+    if absent := data.get("n_labels_not_in_test"):
+        yield f"{text.counted(absent, 'label')} of {data.get('n_labels')} on no test row: nothing tests them"
+    if repaired := data.get("n_repaired_tags"):
+        yield f"{text.counted(repaired, 'tag')} outside any span (an I- without its B-) read as O"
+    if empty := data.get("n_empty_sentences"):
+        yield f"{text.counted(empty, 'sentence')} without words left out"
+    if strange := data.get("types_not_in_training"):
+        yield f"types of spans in test rows alone: {', '.join(map(str, strange))}"
+
+
+def _unseen_labels(records: Sequence[Record]) -> Iterator[str]:
+    """Return for each task and size the labels that no drawn row has, over seeds and methods."""
+    found: defaultdict[tuple[str, int], dict[int, str]] = defaultdict(dict)
+    for record in records:
+        n_unseen = record.provenance.dataset.get("n_labels_unseen")
+        if said := record.facts.remarks.get("unseen_labels") or (str(n_unseen) if n_unseen else None):
+            found[record.cell.task, record.cell.n_train].setdefault(record.cell.seed, said)
+    for (task, n_train), by_seed in sorted(found.items()):
+        told = "; ".join(f"seed {seed}: {said}" for seed, said in sorted(by_seed.items()))
+        yield f"{task}: labels that no drawn row has, which a method cannot learn, at {n_train:,} labels ({told})"
 
 
 def what_was_compared(observations: Observations) -> str:
@@ -107,7 +135,12 @@ def measured(observations: Observations) -> list[tuple[str, str]]:
     if n_unsteady:
         said = f"{n_unsteady} of {len(records)} cells were disturbed by other processes: their seconds are unreliable"
         items.append(("", said))
-    notes = _once(f"{name}: {note}" for record in records for name, note in record.facts.in_words().items())
+    notes = _once(
+        f"{name}: {note}"
+        for record in records
+        for name, note in record.facts.in_words().items()
+        if name != "unseen_labels"  # among the remarks on the data
+    )
     return items + [("note", note) for note in notes]
 
 

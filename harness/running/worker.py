@@ -257,6 +257,7 @@ class Worker:
             max_length=_max_length(task, backbone),
             label_words=task.label_words,
             prompt=task.prompt,
+            ending=task.test.ending,
             reply=task.reply,
             measure=functools.partial(measure_upwards, task),
             backbone=backbone,

@@ -1,3 +1,4 @@
+from ._tokenize import keep_ending as keep_ending
 from ._words import words_of as words_of
 from .base import FORMS as FORMS
 from .base import Answers as Answers

@@ -133,11 +133,11 @@ def assemble(
         data=data,
         label_names=tuple(label_names),
         n_outputs=n_outputs,
-        train=_source(f"{data}/train", train, pool, spec),
+        train=_source(f"{data}/train", train, pool, spec, prompt),
         train_labels=train.labels[pool],
         train_strata=strata,
         train_digests=[train_digests[row] for row in pool],
-        test=_source(f"{data}/test", test, capped, spec),
+        test=_source(f"{data}/test", test, capped, spec, prompt),
         test_labels=test.labels[capped],
         test_rows=order_fingerprint(test_digests[row] for row in capped),
         n_test_available=len(test.texts),
@@ -168,15 +168,23 @@ def can_be_kept(names: Sequence[str]) -> bool:
     return bool(names) and max(map(len, names)) <= _LONGEST_NAME and sum(map(len, names)) <= _MOST_OF_NAMES
 
 
-def _source(key: str, split: Split, rows: Ints, spec: TaskSpec) -> Source:
+def _source(key: str, split: Split, rows: Ints, spec: TaskSpec, prompt: str | None) -> Source:
+    inside = spec.truncation_side == "input"
     return Source(
         key,
         [split.texts[row] for row in rows],
         {role: [values[row] for row in rows] for role, values in split.fields.items()},
         None if split.prompts is None else [split.prompts[row] for row in rows],
-        cut=spec.truncation_side,
+        cut="left" if spec.truncation_side == "left" else "right",
         characters=spec.characters,
+        ending=ending_of(prompt) if inside and prompt is not None else None,
     )
+
+
+def ending_of(template: str) -> str:
+    """Return the words of a prompt's template after its last field."""
+    *_, last = string.Formatter().parse(template)
+    return last[0] if last[1] is None else ""
 
 
 def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
@@ -237,6 +245,8 @@ def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
         raise UsageError(f"metric: '{metric}' does not score a {kind.name} task; accepted: {', '.join(kind.metrics)}")
     if spec.prompt is not None:
         _check_template(spec.prompt)
+    if spec.truncation_side == "input" and kind.form != "text":
+        raise UsageError(f"truncation_side: 'input' is for written answers; a {kind.name} task takes right or left")
     return spec.model_copy(update={"metric": metric})
 
 

@@ -21,6 +21,10 @@ class TextualKind(Kind):
 
     also: ClassVar[tuple[str, ...]] = ()
 
+    def measured(self, task: Task) -> list[str]:
+        """Return the metrics to compute, the main one first."""
+        return list(dict.fromkeys([task.metric, *self.also]))
+
     def references(self, labels: Labels) -> list[list[str]]:
         """Return the references of each row."""
         return [[str(label)] for label in labels]
@@ -42,7 +46,7 @@ class TextualKind(Kind):
 
     def decode(self, task: Task, answers: Answers) -> Predictions:
         """Return the texts, and the statistics of the metrics."""
-        names = dict.fromkeys([task.metric, *self.also])
+        names = self.measured(task)
         statistics: dict[str, npt.NDArray[Any]] = {}
         if isinstance(answers, Likelihoods):
             statistics = metrics.get(task.metric).row_statistics(answers.nll, answers.n_tokens)
@@ -71,7 +75,7 @@ class TextualKind(Kind):
             high = high if spec.high is None else min(spec.high, high)
         others = {
             name: metrics.get(name).from_statistics(predictions.statistics)
-            for name in self.also
+            for name in self.measured(task)
             if name != spec.name and predictions.texts is not None
         }
         return Score(

@@ -69,3 +69,19 @@ def cutting(tokenizer: Any, side: Literal["right", "left"]) -> Iterator[None]:
         yield
     finally:
         tokenizer.truncation_side = before
+
+
+def keep_ending(prompt: str, ending: str, n_tokens: int, tokenizer: Any) -> str:
+    """Return a prompt that is too long, shortened to about `n_tokens`: the first ones of its beginning, and its ending.
+
+    Args:
+        prompt: text of more tokens, which ends in `ending`.
+        ending: words that are kept whole.
+        n_tokens: maximum number of tokens, special tokens aside; merges at the joint may change it by a few.
+        tokenizer: the backbone's tokenizer.
+    """
+    beginning = prompt[: len(prompt) - len(ending)]
+    behind = len(tokenizer(ending, add_special_tokens=False)["input_ids"]) if ending else 0
+    offsets = tokenizer(beginning, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    n_kept = max(0, min(n_tokens - behind, len(offsets) - 1))
+    return beginning[: offsets[n_kept - 1][1] if n_kept else 0] + ending

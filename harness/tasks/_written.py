@@ -14,7 +14,7 @@ from harness.data import Origin, TaskSpec, check_texts
 from harness.metrics import metrics
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
-from harness.tasks._tokenize import cutting
+from harness.tasks._tokenize import cutting, keep_ending
 from harness.tasks.base import Form, Reply, Rows, Sequences, Source, Task
 
 if TYPE_CHECKING:
@@ -93,12 +93,34 @@ class WrittenKind(TextualKind):
         return [str(label) for label in rows.known_labels]
 
     def tokenize(self, source: Source, backbone: Backbone, max_length: int) -> Sequences:
-        """Tokenize the prompts; for a causal model, long prompts are cut on the left: the question is at the end."""
+        """Tokenize the prompts.
+
+        For a causal model, long prompts are cut on the left: the question is at the end. Where the task cuts the input
+        inside its prompt, prompts lose the end of that.
+        """
         texts = list(source.texts if source.prompts is None else source.prompts)
         if not texts:
             return Sequences([], 0)
+        if source.prompts is not None and source.ending is not None:
+            return _cut_inside(texts, source.ending, backbone, max_length)
         is_asked = source.prompts is not None and backbone.files.architecture == "causal"
         with cutting(backbone.tokenizer, "left" if is_asked else source.cut):
             encoded = backbone.tokenizer(texts, truncation=True, max_length=max_length, padding=False)
         n_truncated = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
         return Sequences(encoded["input_ids"], n_truncated)
+
+
+def _cut_inside(prompts: Sequence[str], ending: str, backbone: Backbone, max_length: int) -> Sequences:
+    """Tokenize prompts; those that are too long lose the end of what stands before their ending."""
+    tokenizer = backbone.tokenizer
+    with cutting(tokenizer, "left"):  # no more than rounding at the joint is left to cut
+        whole = tokenizer(list(prompts), truncation=True, max_length=max_length, padding=False)
+        long = [row for row, encoding in enumerate(whole.encodings) if encoding.overflowing]
+        ids = list(whole["input_ids"])
+        room = max_length - tokenizer.num_special_tokens_to_add()
+        shortened = [keep_ending(prompts[row], ending, room, tokenizer) for row in long]
+        if shortened:
+            again = tokenizer(shortened, truncation=True, max_length=max_length, padding=False)["input_ids"]
+            for row, found in zip(long, again, strict=True):
+                ids[row] = found
+    return Sequences(ids, len(long))

@@ -65,6 +65,8 @@ class Source:
             tags, `tokens` holds tuples of words.
         prompts: prompts for a language model, one per row; None where the task has none.
         cut: end at which a text that is too long is cut.
+        ending: words after the input of every prompt; a prompt that is too long loses the end of its input, and keeps
+            these. None cuts prompts of causal models at their beginning.
         characters: whether a backbone reads the characters of a text as words.
     """
 
@@ -74,6 +76,7 @@ class Source:
     prompts: Sequence[str] | None = None
     cut: Literal["right", "left"] = "right"
     characters: bool = False
+    ending: str | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

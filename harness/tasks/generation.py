@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from harness.data import TaskSpec
 from harness.support import UsageError
 from harness.tasks._written import WrittenKind
-from harness.tasks.base import Reply, kinds
+from harness.tasks.base import Reply, Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
+
+_ROUGE = ("rouge1", "rouge2", "rouge_l", "rougeLsum")
 
 
 class Generation(WrittenKind):
@@ -23,6 +25,11 @@ class Generation(WrittenKind):
     reply = Reply(max_new_tokens=128)
     input_role = "prompt"
     backbone = "HuggingFaceTB/SmolLM2-135M"
+
+    def measured(self, task: Task) -> list[str]:
+        """Return the metrics to compute: all of ROUGE, where one of them is the main metric."""
+        rouge = _ROUGE if task.metric in _ROUGE else ()
+        return list(dict.fromkeys([*super().measured(task), *rouge]))
 
     def example(self, toys: Toys) -> dict[str, Any]:
         """Return a text and the first word of its topic."""

@@ -80,7 +80,8 @@ def own_columns(
         return _of_kind(files, kinds.get(checked_text("kind", kind)), texts, label, separator)
     names = texts or (_DEFAULT_TEXT,)
     try:
-        labels, rows = _read(files, names, _DEFAULT_LABEL if label is None else label)
+        labels = _label_columns(files, names, _DEFAULT_LABEL if label is None else label)
+        rows = file_rows(files, "train", [*names, *labels])
     except MissingColumnError:
         found = _by_names(files) if text is None and label is None else None
         if found is None:
@@ -105,10 +106,8 @@ def _of_kind(
             )
     if label is None:
         labels: tuple[str, ...] = (kind.roles[answer] or _DEFAULT_LABEL,)
-    elif kind.form == "labels" and isinstance(label, str) and "," in label:
-        labels, _ = _read(files, texts, label)
     else:
-        labels = (label,) if isinstance(label, str) else _label_columns(label)
+        labels = _label_columns(files, texts, label)
     return _columns(kind, texts, labels, separator)
 
 
@@ -148,25 +147,20 @@ def _columns(kind: Kind, texts: tuple[str, ...], labels: tuple[str, ...], separa
     return OwnColumns(kind, roles, texts, labels, separator)
 
 
-def _read(files: Files, texts: Sequence[str], label: LabelColumns) -> tuple[tuple[str, ...], FileRows]:
-    """Return the columns of labels, and the rows. A text with commas names several columns, unless a column has it."""
-    labels = _label_columns(label)
-    if isinstance(label, str) and len(labels) > 1:
-        try:
-            return (label,), file_rows(files, "train", [*texts, label])
-        except MissingColumnError:
-            pass
-    return labels, file_rows(files, "train", [*texts, *labels])
-
-
-def _label_columns(label: LabelColumns) -> tuple[str, ...]:
+def _label_columns(files: Files, texts: Sequence[str], label: LabelColumns) -> tuple[str, ...]:
+    """Return the columns of labels. A text with commas names several, unless the file has a column of that name."""
     if isinstance(label, str) and "," in label:
-        names = tuple(part.strip() for part in label.split(","))
+        try:
+            file_rows(files, "train", [*texts, label])
+        except MissingColumnError:
+            names = tuple(part.strip() for part in label.split(","))
+        else:
+            names = (label,)
     elif isinstance(label, list | tuple):
         names = tuple(column_name("label", name) for name in label)
     else:
         names = (column_name("label", label),)
-    if not all(names) or len(set(names)) < len(names):
+    if not names or not all(names) or len(set(names)) < len(names):
         raise UsageError(
             f"--label '{','.join(names)}' was given; expected the name of a column, or several different ones with "
             "commas between them."

@@ -196,6 +196,7 @@ def make_bench(
         max_length=min(task.spec.max_length, backbone.max_length) if backbone else task.spec.max_length,
         label_words=task.label_words,
         prompt=task.prompt,
+        ending=task.test.ending,
         reply=task.reply,
         measure=functools.partial(measure_upwards, task),
         backbone=backbone,
