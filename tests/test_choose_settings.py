@@ -78,7 +78,7 @@ def tried_settings(
     candidate = Candidate(method, "full", is_cheap=False, known_as=method)
     runs, said = Simulated(truth), list[str]()
     task = SimpleNamespace(
-        train_labels=np.zeros(1200), n_strata=classes, n_test=300, metric="accuracy", name="a", everything=None
+        train_labels=np.zeros(1200), n_strata=classes, n_test=300, metric="accuracy", name="a", provenance={}
     )
     search = Search(
         cast(Runs, runs),

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from harness.choose.candidates import Belief, Candidate, Measured, counts_as_normal
 from harness.choose.last_fit import why_not_the_best
-from harness.choose.tried import Tried, is_clearly_better, share_of, summarised, validated, value_at
+from harness.choose.tried import Tried, is_clearly_better, share_of, share_upwards, summarised, validated, value_at
 from harness.choose.whole_fits import choose_step
 from harness.forecast.evidence import gather
 from harness.methods.configure import parse_methods
@@ -100,9 +100,14 @@ def test_it_says_why_another_method_is_saved() -> None:
 
 
 def test_scores_of_any_metric_are_shares_of_its_range() -> None:
-    assert share_of("accuracy", 0.3) == 0.3
-    assert share_of("matthews", -1.0) == 0.0
-    assert value_at("matthews", share_of("matthews", -0.25)) == -0.25
+    assert share_of("accuracy", 0.3, {}) == 0.3
+    assert share_of("matthews", -1.0, {}) == 0.0
+    assert value_at("matthews", share_of("matthews", -0.25, {}), {}) == -0.25
+    errors = {"rmse_of_mean": 2.0}  # an error has no upper end: that of the mean is the worst
+    assert share_of("rmse", 0.5, errors) == 0.75
+    assert share_of("rmse", 3.0, errors) == 0.0
+    assert share_upwards("rmse", -0.5, errors) == 0.75
+    assert value_at("rmse", 0.75, errors) == 0.5
     (fit,) = fits(tfidf=0.5)
     assert fit.record.score is not None
     score = replace(fit.record.score, metric="matthews", value=-0.2)
@@ -111,7 +116,7 @@ def test_scores_of_any_metric_are_shares_of_its_range() -> None:
     assert validated([negative]) == (pytest.approx(-0.2), 150)
     (measured,) = summarised([negative])
     mean, _ = Belief([], 2).expect([fit.candidate], [300], [measured])
-    assert value_at("matthews", Belief([], 2).back(float(mean[0]))) == pytest.approx(-0.2, abs=0.02)
+    assert value_at("matthews", Belief([], 2).back(float(mean[0])), {}) == pytest.approx(-0.2, abs=0.02)
 
 
 def test_a_perfect_score_of_words_is_not_passed_over_for_one_that_is_not_measured() -> None:

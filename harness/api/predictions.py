@@ -55,6 +55,7 @@ class PredictedFile:
         class_columns: column of each class's probability, by class; empty where none was asked for.
         probabilities_are: what the probabilities are, where they do not estimate how often a class is right; else
             None.
+        n_split: texts that were split into words at white space, for a model of tags.
     """
 
     out: Path
@@ -65,13 +66,14 @@ class PredictedFile:
     columns: tuple[str, ...]
     class_columns: Mapping[str, str]
     probabilities_are: str | None
+    n_split: int = 0
 
 
 def predict_file(
     model: Path,
     data: Path,
     out: Path,
-    text: TextColumns = "text",
+    text: TextColumns | None = None,
     *,
     device: str = "auto",
     probabilities: bool = False,
@@ -87,7 +89,8 @@ def predict_file(
         model: folder of the saved model.
         data: the file of texts.
         out: the file to write; its ending decides its format.
-        text: column of the texts; two columns of a model of pairs, such as `premise,hypothesis`.
+        text: column of the texts; two columns of a model of pairs, such as `premise,hypothesis`. None takes the kind's
+            own names, such as `text`, or `tokens` for a model of tags.
         device: `auto`, `cpu` or `cuda`.
         probabilities: whether to add a column per class.
         top: number of most probable classes to add.
@@ -99,18 +102,21 @@ def predict_file(
         DataError: the data cannot be read, have one of the new columns already, or hold no text at all.
         StoreError: writing fails.
     """
-    from harness.data import MissingColumnError, read_rows, text_columns, texts_in
+    from harness.data import MissingColumnError, read_rows, texts_in
     from harness.measure import check_device_name
     from harness.saved import (
-        check_columns,
+        check_asked,
         check_top,
         class_columns,
+        input_columns,
+        is_split,
         kind_of_saved,
         load_model,
         prediction_columns,
         read_description,
-        tabulate_predictions,
+        reads_words,
         why_not_input,
+        words_of,
     )
 
     check_device_name(device)
@@ -122,34 +128,41 @@ def predict_file(
         )
     _check_place(out, model)
     described = read_description(model)
+    kind = kind_of_saved(described.kind)
+    check_asked(kind.form, probabilities=probabilities, top=top)
     if top is not None:
         check_top(top, described.labels)
-    names = text_columns(text)
-    check_columns(names, kind_of_saved(described.kind))
+    names = input_columns(text, kind)
     try:
         rows = read_rows(data, names, others=True)
     except MissingColumnError as error:
         raise DataError(f"{error} --text names the column of texts.") from None
-    added = prediction_columns(described.labels, probabilities=probabilities, top=top)
+    added = prediction_columns(described.labels, form=kind.form, probabilities=probabilities, top=top)
     for name in added:
         if name in rows.columns:
             raise DataError(f"{data} has a column '{name}' already; rename it, so that nothing is overwritten.")
-    ours = _recogniser(ending, list(rows.columns), described.labels)
+    ours = _recogniser(ending, list(rows.columns), described.labels, kind.form)
     check_output(out, inputs=[data], ours=ours, overwrite=overwrite)
     texts = texts_in(rows.columns, names)
-    reasons = [why_not_input(value, pair=len(names) > 1) for value in texts]
+    n_split = 0
+    if reads_words(kind):
+        n_split = sum(map(is_split, texts))
+        texts = [words_of(value) for value in texts]
+    reasons = [why_not_input(value, kind) for value in texts]
     unpredicted = _unpredicted(reasons, rows.origin)
     usable = [at for at, reason in enumerate(reasons) if reason is None]
     if not usable:
         named = " or ".join(f"column '{name}'" for name in names)
         raise DataError(f"{data}: {named} holds no text to predict: {in_words(unpredicted)}. Is it the right --text?")
     loaded = load_model(model, device)
-    found = tabulate_predictions(
-        loaded.probabilities([texts[at] for at in usable]), loaded.labels, probabilities=probabilities, top=top
-    )
-    columns = {**rows.columns, **{name: _spread(values, usable, len(texts)) for name, values in found.items()}}
+    found = loaded.tabulate([texts[at] for at in usable], probabilities=probabilities, top=top)
+    numbers = {name: values.tolist() for name, values in found.items() if values.dtype == np.float64}
+    columns = {
+        **rows.columns,
+        **{name: _spread(values, usable, len(texts)) for name, values in (found | numbers).items()},
+    }
     with replacing(out) as temporary:
-        _WRITERS[ending](temporary, columns)
+        _WRITERS[ending](temporary, _joined(columns, kind.form, described.labels) if ending in _TABLES else columns)
     return PredictedFile(
         out=out,
         method=described.method,
@@ -158,7 +171,8 @@ def predict_file(
         unpredicted=unpredicted,
         columns=tuple(added),
         class_columns=class_columns(described.labels) if probabilities else {},
-        probabilities_are=loaded.probabilities_are or None,
+        probabilities_are=(loaded.probabilities_are or None) if kind.form == "classes" else None,
+        n_split=n_split,
     )
 
 
@@ -201,11 +215,29 @@ def _check_place(out: Path, model: Path) -> None:
 # ---- Formats
 
 
-def _recogniser(ending: str, given: list[str], labels: Sequence[str]) -> Callable[[Path], bool]:
+_TABLES = (".csv", ".tsv")
+_JOIN = {"labels": "|", "tags": " "}
+"""Text between the labels or tags of a row in a table of texts, by form."""
+
+
+def _joined(columns: Columns, form: str, labels: Sequence[str]) -> Columns:
+    """Return the columns with lists of answers as texts; as JSON where a label holds the text that would join them."""
+    from harness.saved import PREDICTION
+
+    between = _JOIN.get(form)
+    if between is None or any(between in label for label in labels):
+        return columns
+    texts = [None if value is None else between.join(value) for value in columns[PREDICTION]]
+    return {**columns, PREDICTION: texts}
+
+
+def _recogniser(ending: str, given: list[str], labels: Sequence[str], form: str) -> Callable[[Path], bool]:
     """Return a function that recognises an earlier output for a file of the same columns, whatever was asked for."""
     from harness.saved import prediction_columns
 
-    least, most = prediction_columns(labels), prediction_columns(labels, probabilities=True, top=len(labels))
+    top = len(labels) if form == "classes" else None
+    least = prediction_columns(labels, form=form)
+    most = prediction_columns(labels, form=form, probabilities=True, top=top)
 
     def recognise(path: Path) -> bool:
         names = _NAMES[ending](path)

@@ -336,7 +336,7 @@ def _write_card(chosen: Chosen, task: Task) -> None:
     if chosen.why is not None:
         facts["choice"] = chosen.why
     if chosen.evaluation is not None:
-        facts["evaluation"] = f"`{EVALUATION}`: scores by class, confusions and the most confident errors"
+        facts["evaluation"] = f"`{EVALUATION}`: {chosen.evaluation.contents}"
         title = f"{chosen.method} on {task.name}"
         write_evaluation(chosen.evaluation, chosen.folder, title, reached, refit=chosen.refit)
     summary = summarise_data(task)

@@ -217,13 +217,18 @@ def _predict(
     out: Annotated[
         Path,
         typer.Option(
-            help="The file to write, .csv, .tsv, .jsonl or .parquet: the rows of --data with the columns `prediction` "
-            "and `probability`. Both are empty where a text is blank or not valid Unicode."
+            help="The file to write, .csv, .tsv, .jsonl or .parquet: the rows of --data with the column `prediction` "
+            "and, for classes, `probability`. Both are empty where a text is blank or not valid Unicode."
         ),
     ],
-    text: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="The column with the texts, or two for pairs: premise,hypothesis. Default: text, or tokens for tags."
+        ),
+    ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Add the probability of each class: `probability_CLASS`.")
+        bool, typer.Option("--probabilities", help="Add the probability of each class or label: `probability_LABEL`.")
     ] = False,
     top: Annotated[
         int | None,
@@ -233,9 +238,10 @@ def _predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the classes of new texts with a saved model.
+    """Predict new texts with a saved model.
 
-    Every file of the model is checked before anything is predicted. The output appears whole or not at all.
+    A prediction is a class, a number, labels (`a|b` in a table) or the tags of words (`O B-PER` in a table). Every
+    file of the model is checked before anything is predicted. The output appears whole or not at all.
     """
     asked = dict(locals())
     from harness.cli.predict import predict_command

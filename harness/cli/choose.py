@@ -76,7 +76,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store:
     if chosen.evaluation is not None:
         for line in (
             *chosen.evaluation.in_words(),
-            f"Scores by class and the most confident errors: {save / EVALUATION}",
+            f"{chosen.evaluation.contents[0].upper()}{chosen.evaluation.contents[1:]}: {save / EVALUATION}",
         ):
             console.print(line, markup=False, soft_wrap=True)
     columns = "" if text is None else f" --text {shlex.quote(text)}"

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 METRICS = (
-    *("accuracy", "f1", "macro_f1", "matthews", "mae", "pearson", "rmse", "spearman"),
-    *("macro_f1_labels", "mean_average_precision", "micro_f1", "subset_accuracy"),
-    *("span_f1", "span_f1_macro", "token_accuracy", "squad_exact_match", "squad_f1"),
+    *("accuracy", "bleu", "chrf", "exact_number", "f1", "macro_f1", "macro_f1_labels", "mae", "matthews"),
+    *("mean_average_precision", "micro_f1", "pearson", "perplexity", "rmse", "rouge1", "rouge2", "rougeLsum"),
+    *("rouge_l", "span_f1", "span_f1_macro", "spearman", "squad_exact_match", "squad_f1", "subset_accuracy"),
+    "token_accuracy",
 )
-"""Metrics of a user's own data."""
+"""Main metrics of all kinds."""
 
 _NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)
 

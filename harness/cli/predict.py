@@ -28,6 +28,8 @@ def predict_command(model: Path, data: Path, out: Path, *, as_json: bool = False
     if n_without:
         has = "row has" if n_without == 1 else "rows have"
         say(f"{n_without:,} {has} no prediction: {in_words(found.unpredicted)}.", console)
+    if found.n_split:
+        say(f"{wording.counted(found.n_split, 'text')} split into words at white space.", console)
     if found.probabilities_are:
         say(
             f"Note: the probabilities of {found.method} are {found.probabilities_are}. They order the classes; they do "

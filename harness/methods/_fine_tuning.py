@@ -310,6 +310,7 @@ class FineTuning(GradientMethod):
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
         inside, outside = self.carve(rows, bench)
+        bench.form.start(model.head, rows.known_labels[inside])
         self.initialise(model, rows.take(inside), bench)
         model.train()
         inputs = None
@@ -333,6 +334,7 @@ class FineTuning(GradientMethod):
                         groups=groups,
                         flops=flops,
                         precision=bench.precision(self.precision),
+                        loss=self.training_loss(rows.known_labels[inside], bench),
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                         compiles=bool(blocks),

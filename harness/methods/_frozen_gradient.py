@@ -71,6 +71,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
             model = self._build(bench)
         with bench.working("fit"):
             inside, outside = self.carve(rows, bench)
+            form.start(model, labels[inside])
             batches = self._batches(features, targets, rows, inside, bench)
             held_out = features[_vectors_of(rows, outside, bench)]
             forward, training = row_flops(model)
@@ -82,6 +83,7 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
                 groups=[ParameterGroup(list(model.parameters()), self.learning_rate, self.weight_decay)],
                 flops=FlopsModel(per_row=training * texts_per_row),
                 precision="fp32",
+                loss=self.training_loss(labels[inside], bench),
                 evaluate=self._evaluation(model, held_out, labels[outside], state, forward, bench),
             )
 

@@ -15,12 +15,12 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.data import carve_validation
 from harness.measure import Precision, PrecisionPolicy
-from harness.methods._answers import why_no_threshold
+from harness.methods._answers import ClassWeights, why_no_class_weights, why_no_threshold
 from harness.methods.base import Method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected
 from harness.records import Budget, FitLength
-from harness.tasks import Answers, Form, Ints, Rows, kinds
+from harness.tasks import Answers, Form, Ints, Labels, Rows, kinds
 from harness.training import BudgetProgress, Schedule
 
 if TYPE_CHECKING:
@@ -230,13 +230,17 @@ class SupervisedMethod(TrainedMethod):
         label_smoothing: label smoothing of the loss, where answers are classes, choices, spans or tags.
         threshold: score from which on a label is given, where answers are label sets; None chooses it on a share
             `validation_fraction` of the training rows, which are not trained on then.
+        class_weights: `balanced` multiplies a row's loss by rows / (classes * rows of its class), counted on the rows
+            trained on, so that rare classes count as much as frequent ones. For label sets it weighs the rows with and
+            without each label, for tags the words of each tag. Probabilities are then those of classes of equal size.
     """
 
-    newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold"})
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold", "class_weights"})
 
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     threshold: float | None = Field(default=None, gt=0, lt=1)
+    class_weights: ClassWeights = "none"
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also settings that the kind's answers give no meaning."""
@@ -244,7 +248,14 @@ class SupervisedMethod(TrainedMethod):
         form = kinds.get(kind).form
         if reason is None and self.label_smoothing > 0 and form in ("number", "labels"):
             reason = f"label_smoothing={self.label_smoothing:g} was given; a {kind} task has no classes. Leave it out."
+        reason = reason or why_no_class_weights(self.class_weights, kind)
         return reason or why_no_threshold(self.threshold, kind)
+
+    def training_loss(
+        self, labels: Labels, bench: Bench
+    ) -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
+        """Return the loss to train with; `labels` are those of the rows trained on."""
+        return bench.form.loss if self.class_weights == "none" else bench.form.balanced_loss(labels, bench)
 
     def holds_out(self, bench: Bench) -> bool:
         """Return whether a threshold is to be chosen."""

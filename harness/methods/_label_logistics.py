@@ -5,15 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.data import folds
+from harness.methods._answers import ClassWeights
 from harness.tasks import Floats, Ints, Labels
 
 _NEVER, _ALWAYS = -30.0, 30.0
+
+SCIKIT_LEARN_WEIGHTS: Final[dict[ClassWeights, str | None]] = {"none": None, "balanced": "balanced"}
+"""Values of scikit-learn's `class_weight`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ def fit_label_logistics(
     default: float,
     threshold: float | None,
     measure: Callable[[Any, Labels], float],
+    class_weights: ClassWeights = "none",
 ) -> LabelLogistics:
     """Choose the penalty and the threshold by folds, and fit.
 
@@ -70,6 +75,7 @@ def fit_label_logistics(
         default: penalty where rows are too few for two folds.
         threshold: threshold to take; None chooses it.
         measure: as for `choose_threshold`.
+        class_weights: weights of the rows with and without a label, in the fits and in the log loss.
     """
     from harness.training import choose_threshold
 
@@ -82,20 +88,20 @@ def fit_label_logistics(
             scores = np.zeros(labels.shape, dtype=np.float32)
             for fold in np.unique(fold_of):
                 inside, outside = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-                fitted = _fit(features[inside], labels[inside], inverse_penalty)
+                fitted = _fit(features[inside], labels[inside], inverse_penalty, class_weights)
                 iterations += fitted.n_iterations * len(inside) / len(labels)
                 scores[outside] = fitted.probabilities(features[outside])
-            loss = _log_loss(scores, labels)
+            loss = _log_loss(scores, labels, class_weights)
             if loss > least:
                 break
             chosen, least = inverse_penalty, loss
             if threshold is None:
                 cut = choose_threshold(scores, labels, measure)
-    model = _fit(features, labels, chosen)
+    model = _fit(features, labels, chosen, class_weights)
     return LabelLogistics(model.weights, model.bias, cut, chosen, iterations + model.n_iterations)
 
 
-def _fit(features: Any, labels: Labels, inverse_penalty: float) -> LabelLogistics:
+def _fit(features: Any, labels: Labels, inverse_penalty: float, class_weights: ClassWeights) -> LabelLogistics:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -110,12 +116,19 @@ def _fit(features: Any, labels: Labels, inverse_penalty: float) -> LabelLogistic
             if own.min() == own.max():  # nothing to learn from: the label is given always, or never
                 bias[at] = _ALWAYS if own[0] else _NEVER
                 continue
-            model = LogisticRegression(C=inverse_penalty, max_iter=1000, tol=1e-4).fit(features, own)
+            model = LogisticRegression(
+                C=inverse_penalty, max_iter=1000, tol=1e-4, class_weight=SCIKIT_LEARN_WEIGHTS[class_weights]
+            ).fit(features, own)
             weights[at], bias[at] = model.coef_[0], model.intercept_[0]
             n_iterations += int(np.max(model.n_iter_))
     return LabelLogistics(weights, bias, n_iterations=float(n_iterations))
 
 
-def _log_loss(scores: Floats, labels: Labels) -> float:
+def _log_loss(scores: Floats, labels: Labels, class_weights: ClassWeights) -> float:
     right: npt.NDArray[np.float64] = np.where(labels > 0, scores, 1.0 - scores).astype(np.float64)
-    return -float(np.log(np.clip(right, 1e-7, 1.0)).mean())
+    logs = np.log(np.clip(right, 1e-7, 1.0))
+    if class_weights == "balanced":
+        from harness.training import balanced_weights
+
+        logs *= np.stack([balanced_weights(own, 2)[own] for own in labels.astype(np.int64).T], axis=1)
+    return -float(logs.mean())

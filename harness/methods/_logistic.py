@@ -15,13 +15,14 @@ from pydantic import Field, PositiveFloat
 
 from harness.backbones import BackboneFiles
 from harness.data import folds
-from harness.methods._answers import read_state, why_no_threshold
-from harness.methods._label_logistics import LabelLogistics, fit_label_logistics
+from harness.methods._answers import ClassWeights, read_state, why_no_class_weights, why_no_threshold
+from harness.methods._label_logistics import SCIKIT_LEARN_WEIGHTS, LabelLogistics, fit_label_logistics
 from harness.methods._ridge import Ridge, choose_ridge_penalty, fit_ridge
 from harness.methods.base import Method
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
 from harness.tasks import Floats, Ints, Rows, words_of
+from harness.training import balanced_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,13 @@ _SPARSE_ITERATIONS = 50
 
 
 def fit_logistic(
-    features: Any, labels: Ints, n_classes: int, inverse_penalty: float, start: Logistic | None = None
+    features: Any,
+    labels: Ints,
+    n_classes: int,
+    inverse_penalty: float,
+    start: Logistic | None = None,
+    *,
+    class_weights: ClassWeights = "none",
 ) -> Logistic:
     """Fit a multinomial (two classes: binomial) logistic regression with an L2 penalty, by scikit-learn's L-BFGS.
 
@@ -68,6 +75,7 @@ def fit_logistic(
         n_classes: number of classes of the task; classes without rows are never predicted.
         inverse_penalty: scikit-learn's C.
         start: solution for a neighbouring penalty, to start from.
+        class_weights: weights of the rows of a class.
     """
     if features.ndim == 3:
         return _fit_choices(features, labels, inverse_penalty, start)
@@ -80,7 +88,13 @@ def fit_logistic(
     if len(seen) == 1:
         bias[seen] = 0.0
         return Logistic(weights, bias, 0)
-    model = LogisticRegression(C=inverse_penalty, max_iter=1000, tol=1e-4, warm_start=start is not None)
+    model = LogisticRegression(
+        C=inverse_penalty,
+        max_iter=1000,
+        tol=1e-4,
+        warm_start=start is not None,
+        class_weight=SCIKIT_LEARN_WEIGHTS[class_weights],
+    )
     if start is not None:
         model.classes_ = seen
         if len(seen) == 2:
@@ -159,6 +173,7 @@ def choose_penalty(
     default: float,
     lone_classes: Collection[int] = (),
     fold_of: Ints | None = None,
+    class_weights: ClassWeights = "none",
 ) -> _ChosenPenalty:
     """Return the C of the grid with the least log loss over folds dealt by the protocol's fixed rule.
 
@@ -167,6 +182,7 @@ def choose_penalty(
     row has either. Penalties are tried from the strongest down, and each fold starts from its last solution. The
     search ends when the loss rises: it has one minimum along the path, and weak penalties take most of the time.
     `fold_of` gives the fold of each row, shape (rows,), where that rule does not hold.
+    With `class_weights`, the log loss weighs the rows as the fits do.
     """
     if fold_of is None:
         strata = labels if features.ndim == 2 else np.zeros_like(labels)  # the index of the right choice is no class
@@ -179,15 +195,19 @@ def choose_penalty(
     n_folds = int(fold_of.max()) + 1
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     last: list[Logistic | None] = [None] * n_folds
+    weights = balanced_weights(labels, n_classes) if class_weights == "balanced" else None
     best, best_loss, iterations = default, math.inf, 0.0
     for inverse_penalty in sorted(grid):
         loss = 0.0
         for fold, (inside, outside) in enumerate(parts):
-            fitted = fit_logistic(features[inside], labels[inside], n_classes, inverse_penalty, last[fold])
+            fitted = fit_logistic(
+                features[inside], labels[inside], n_classes, inverse_penalty, last[fold], class_weights=class_weights
+            )
             last[fold] = fitted
             iterations += fitted.n_iterations * len(inside) / len(labels)
             right = fitted.probabilities(features[outside])[np.arange(len(outside)), labels[outside]]
-            loss -= float(np.log(np.clip(right, 1e-7, 1.0)).sum())
+            logs = np.log(np.clip(right, 1e-7, 1.0))
+            loss -= float(logs.sum() if weights is None else weights[labels[outside]] @ logs)
         if loss > best_loss:
             break
         best, best_loss = inverse_penalty, loss
@@ -224,9 +244,13 @@ class LogisticMethod(Method):
         c_grid: penalties to choose from.
         folds: maximum number of folds.
         threshold: score from which on a label is given, where answers are label sets; None chooses it by the folds.
+        class_weights: `balanced` multiplies a row's loss by rows / (classes * rows of its class), as scikit-learn's
+            `class_weight` does, so that rare classes count as much as frequent ones. For label sets it weighs the rows
+            with and without each label, for tags the words of each tag. Probabilities are then those of classes of
+            equal size.
     """
 
-    newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold"})
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"threshold", "class_weights"})
     c_without_folds: ClassVar[float]
     """Inverse penalty for training rows that cannot be held out, because a class has a single row."""
 
@@ -234,6 +258,7 @@ class LogisticMethod(Method):
     c_grid: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 1.0, 10.0, 100.0), min_length=1)
     folds: int = Field(default=5, ge=2)
     threshold: float | None = Field(default=None, gt=0, lt=1)
+    class_weights: ClassWeights = "none"
 
     def in_a_hurry(self) -> Self:
         """Return the same method with a fixed penalty."""
@@ -316,14 +341,16 @@ class LogisticMethod(Method):
                 default=self.c_without_folds,
                 threshold=self.threshold,
                 measure=bench.measure,
+                class_weights=self.class_weights,
             )
         bench.ledger.train_flops += 4.0 * found.n_iterations * features.size
         bench.ledger.state(penalty=found.inverse_penalty)
         return found
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Refuse also a threshold where no labels are given by one."""
-        return super().why_unsupported(kind, files, device) or why_no_threshold(self.threshold, kind)
+        """Refuse also settings that the kind's answers give no meaning."""
+        reason = super().why_unsupported(kind, files, device) or why_no_class_weights(self.class_weights, kind)
+        return reason or why_no_threshold(self.threshold, kind)
 
     def fit_penalised(self, features: Any, labels: Ints, bench: Bench, fold_of: Ints | None = None) -> Logistic:
         """Choose the penalty unless it is given, fit, and enter the spending in the ledger.
@@ -346,10 +373,11 @@ class LogisticMethod(Method):
                     default=self.c_without_folds,
                     lone_classes=bench.lone_classes,
                     fold_of=fold_of,
+                    class_weights=self.class_weights,
                 )
             chosen, choice_iterations = choice.inverse_penalty, choice.n_iterations
         with bench.working("fit"), _one_blas_thread():
-            model = fit_logistic(features, labels, bench.n_outputs, chosen)
+            model = fit_logistic(features, labels, bench.n_outputs, chosen, class_weights=self.class_weights)
         # A pass of the solver is one product of the features with the weights and one with the gradient; the size of
         # a sparse matrix is the number of its stored values.
         n_scores = bench.n_outputs if features.ndim == 2 else 1

@@ -268,8 +268,8 @@ class Bench:
             rows: sentences to encode.
             phase: phase to charge.
             policy: precision of the forward pass.
-            word: tokens that make up a word's vector: the mean over all of its tokens, or the first one. The mean scored 1
-                to 2 points more for a linear probe on CrossNER with MiniLM.
+            word: tokens that make up a word's vector: the mean over all of its tokens, or the first one. The mean
+                scored 1 to 2 points more for a linear probe on CrossNER with MiniLM.
             layer: layer to read.
             tokenised: whether the fit has been charged for the rows' token ids already.
             weights: how the frozen weights are stored.

@@ -24,8 +24,9 @@ from harness.tasks import Floats, Form, Rows
 class LinearProbe(FrozenFeatures, LogisticMethod):
     """Fit a logistic regression on the frozen backbone's pooled vector; a conditional one for choices.
 
-    For tags, a row of the regression is a word, and its vector is the mean over its tokens. For label sets there is one for each label. A number is estimated by ridge regression, and a pair of texts u, v
-    that a number compares is read as (|u - v|, u * v), both vectors scaled to length 1.
+    For label sets there is one regression for each label. For tags, the rows of the regression are words, and a word's
+    vector is the mean over its tokens. A number is estimated by ridge regression. A pair of texts u, v that a number
+    compares is read as (|u - v|, u * v), both vectors scaled to length 1.
 
     Each text is encoded once as a vector z. One linear layer scores the classes:
 

@@ -21,8 +21,8 @@ class Majority(Method):
 
         p(c) = n_c / n
 
-    Each word gets the most frequent tag, which is mostly `O`. A number is estimated by the mean of the training rows. For label sets, each label's score is its share of rows, and
-    a label is given where most rows have it.
+    A number is estimated by the mean of the training rows. Each word gets the most frequent tag, which is mostly `O`.
+    For label sets, each label's score is its share of rows, so that a label is given where most rows have it.
 
     No method that reads the text should score lower. On a task with one frequent class, accuracy alone can look high.
     """

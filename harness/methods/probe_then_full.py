@@ -48,7 +48,7 @@ class ProbeThenFull(Full):
         import torch
         from torch import nn
 
-        probe = LinearProbe(precision=self.precision)
+        probe = LinearProbe(precision=self.precision, class_weights=self.class_weights)
         if bench.kind.form == "tags":
             fitted = probe.fit_tags(
                 bench.words(rows, "encode", self.precision, word="first", tokenised=True), rows, bench

@@ -1,11 +1,11 @@
-"""Inputs of a saved model: texts, or pairs of them."""
+"""Inputs of a saved model: texts, pairs of them, or lists of words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.data import BETWEEN, TextColumns, is_frame, text_columns, texts_of_frame
+from harness.data import BETWEEN, TextColumns, as_list, is_frame, text_columns, texts_of_frame
 from harness.support import UsageError
 from harness.tasks import Kind
 
@@ -15,12 +15,26 @@ if TYPE_CHECKING:
 _PAIR = 2
 
 
-def read_inputs(texts: Iterable[Any] | pd.DataFrame, text: TextColumns, kind: Kind) -> list[Any]:
-    """Return the inputs of a saved model, one per row: texts, or pairs of them.
+def input_columns(text: TextColumns | None, kind: Kind) -> tuple[str, ...]:
+    """Return the columns of a table that hold a saved model's inputs; None takes the kind's own names.
+
+    Raises:
+        UsageError: the number is wrong, or the kind has no names of its own.
+    """
+    names = text_columns(text) if text is not None else tuple(str(kind.roles[role]) for role in _roles(kind))
+    if len(names) != len(_roles(kind)) or not all(names):
+        given = f"--text {','.join(names)} was given" if text is not None else "No --text was given"
+        expected = "two columns, such as --text premise,hypothesis" if kind.reads_pairs else "one column"
+        raise UsageError(f"{given}; the model reads {_reads(kind)}. Expected {expected}.")
+    return names
+
+
+def read_inputs(texts: Iterable[Any] | pd.DataFrame, text: TextColumns | None, kind: Kind) -> list[Any]:
+    """Return the inputs of a saved model, one per row: texts, pairs of them, or lists of words.
 
     Args:
-        texts: a list of texts or of pairs, or a data frame.
-        text: columns of a data frame that hold them.
+        texts: a list of texts, of pairs or of lists of words, or a data frame.
+        text: columns of a data frame that hold them; None takes the kind's own names.
         kind: kind of the model's task.
 
     Raises:
@@ -29,40 +43,68 @@ def read_inputs(texts: Iterable[Any] | pd.DataFrame, text: TextColumns, kind: Ki
     """
     if isinstance(texts, str | bytes):
         raise UsageError("One text was given to predict; expected a list of texts.")
-    if not is_frame(texts):
-        return list(texts)
-    names = text_columns(text)
-    check_columns(names, kind)
-    return texts_of_frame(texts, names)
+    values = texts_of_frame(texts, input_columns(text, kind)) if is_frame(texts) else list(texts)
+    return [words_of(value) for value in values] if reads_words(kind) else values
 
 
-def check_columns(names: Sequence[str], kind: Kind) -> None:
-    """Refuse two columns for a model of single texts, and one for a model of pairs.
+def reads_words(kind: Kind) -> bool:
+    """Return whether the inputs are lists of words."""
+    return kind.form == "tags"
 
-    Raises:
-        UsageError: the number is wrong.
+
+def words_of(value: Any) -> Any:
+    """Return the words of a list, of a list written as text, or of a text, which is split at white space.
+
+    Another value stays as it is, and has no prediction.
     """
-    if (len(names) == _PAIR) != kind.reads_pairs:
-        expected = "two columns, such as --text premise,hypothesis" if kind.reads_pairs else "one column"
-        reads = "pairs of texts" if kind.reads_pairs else "single texts"
-        raise UsageError(f"--text {','.join(names)} was given; the model reads {reads}. Expected {expected}.")
+    listed = as_list(value)
+    if listed is not None:
+        return tuple(listed)
+    return tuple(value.split()) if isinstance(value, str) else value
 
 
-def fields_of(inputs: Sequence[Any], kind: Kind) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the whole text of each row, and the texts by role."""
+def is_split(value: Any) -> bool:
+    """Return whether `words_of` splits a value at white space."""
+    return isinstance(value, str) and bool(value.strip()) and as_list(value) is None
+
+
+def fields_of(inputs: Sequence[Any], kind: Kind) -> tuple[list[str], dict[str, list[Any]]]:
+    """Return the whole text of each row, and the inputs by role."""
+    if reads_words(kind):
+        return [" ".join(words) for words in inputs], {_roles(kind)[0]: [tuple(words) for words in inputs]}
     if not kind.reads_pairs:
         return list(inputs), {"text": list(inputs)}
     first, second = ([pair[at] for pair in inputs] for at in range(_PAIR))
     return [BETWEEN.join(pair) for pair in inputs], {"first": first, "second": second}
 
 
-def why_not_input(value: Any, *, pair: bool = False) -> str | None:
-    """Return the reason why no class can be predicted for a text, or for a pair of texts; None where one can."""
-    if not pair:
+def why_not_input(value: Any, kind: Kind) -> str | None:
+    """Return the reason why nothing can be predicted for an input of a model of this kind; None where it can."""
+    if reads_words(kind):
+        return _why_not_words(value)
+    if not kind.reads_pairs:
         return _why_not_text(value)
     if not isinstance(value, list | tuple) or len(value) != _PAIR:
         return "missing" if value is None else f"of type {type(value).__name__}, not a pair of texts"
     return next((reason for one in value if (reason := _why_not_text(one)) is not None), None)
+
+
+def _roles(kind: Kind) -> list[str]:
+    return list(kind.roles)[:-1]
+
+
+def _reads(kind: Kind) -> str:
+    if reads_words(kind):
+        return "lists of words"
+    return "pairs of texts" if kind.reads_pairs else "single texts"
+
+
+def _why_not_words(value: Any) -> str | None:
+    if not isinstance(value, list | tuple):
+        return _why_not_text(value) or "not a list of words"
+    if not value:
+        return "blank"
+    return next((f"with a word that is {reason}" for one in value if (reason := _why_not_text(one)) is not None), None)
 
 
 def _why_not_text(value: Any) -> str | None:

@@ -14,9 +14,9 @@ import numpy as np
 
 from harness.data import TextColumns
 from harness.saved.ensemble import check_ensemble, mixed
-from harness.saved.inputs import fields_of, read_inputs, why_not_input
+from harness.saved.inputs import fields_of, read_inputs, reads_words, why_not_input
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
-from harness.saved.predictions import check_top, tabulate_predictions
+from harness.saved.predictions import answers_in_words, check_asked, check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
 from harness.tasks import FORMS, Floats, Kind, Rows, Source
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from harness.features import FeatureStore, TokenStore
     from harness.methods import Bench, Fitted
 
-Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str]]
-"""Texts, or pairs of texts."""
+Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str]] | Iterable[Sequence[str]]
+"""Texts, pairs of texts, or lists of words."""
 
 SAVED_FORMS: Final = ("classes", "number", "labels", "tags")
 """Forms of answers that a saved model gives."""
@@ -71,66 +71,109 @@ class SavedModel:
     def _kind(self) -> Kind:
         return self._members[0].bench.kind
 
-    def probabilities(self, texts: Inputs | pd.DataFrame, text: TextColumns = "text") -> Floats:
-        """Return the probability of each class for each text, shape (texts, classes), float32.
+    @property
+    def form(self) -> str:
+        """Form of the answers: `classes`, `number`, `labels` or `tags`."""
+        return self._kind.form
+
+    @spelt_for_caller
+    def probabilities(self, texts: Inputs | pd.DataFrame, text: TextColumns | None = None) -> Floats:
+        """Return the probability of each class or label for each text, shape (texts, classes), float32.
+
+        A label is given where its score is at least 0.5. For a model of tags, the rows are the words of all texts, one
+        text after another.
 
         Args:
-            texts: a list of texts, or of pairs for a model of pairs; or a data frame. Training refuses blank texts, so
-                they are refused here too.
-            text: column of a data frame that holds the texts; two columns for a model of pairs.
+            texts: a list of texts, of pairs for a model of pairs, or of lists of words for a model of tags; or a data
+                frame. Training refuses blank texts, so they are refused here too.
+            text: column of a data frame that holds the texts; two columns for a model of pairs. None takes the kind's
+                own names, such as `text`.
 
         Raises:
-            UsageError: a text is not a string, is blank, or is not valid Unicode; the message names its index.
+            UsageError: the model predicts numbers; or a text is not a string, is blank, or is not valid Unicode: the
+                message names its index.
             HarnessError: the model fails, or gives a probability that is not finite.
         """
-        given = read_inputs(texts, text, self._kind)
-        pair = self._kind.reads_pairs
-        wrong = [(at, why) for at, one in enumerate(given) if (why := why_not_input(one, pair=pair)) is not None]
-        if wrong:
-            listed = ", ".join(f"text {at} is {reason}" for at, reason in wrong[:_NAMED])
-            more = f" ({len(wrong):,} such texts in all)" if len(wrong) > _NAMED else ""
-            raise UsageError(f"Nothing was predicted: {listed}{more}. Indices count from 0. Leave these texts out.")
-        parts = [self._some(given[at : at + _ROWS]) for at in range(0, len(given), _ROWS)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
+        if self.form == "number":
+            raise UsageError("The model predicts numbers, which have no probability. Use predict or predict_frame.")
+        return self._answers(self._checked_inputs(texts, text))
 
-    def predict(self, texts: Inputs | pd.DataFrame, text: TextColumns = "text") -> list[str]:
-        """Return the most probable class of each text; arguments and errors are those of `probabilities`."""
-        return [self.labels[at] for at in self.probabilities(texts, text).argmax(axis=1)]
+    @spelt_for_caller
+    def predict(self, texts: Inputs | pd.DataFrame, text: TextColumns | None = None) -> list[Any]:
+        """Return the answer for each text: its most probable class, a number, a list of labels, or a list of tags.
+
+        Arguments and errors are those of `probabilities`, except that numbers are predicted.
+        """
+        given = self._checked_inputs(texts, text)
+        return answers_in_words(self._answers(given), self.labels, self.form, self._lengths(given))
 
     @spelt_for_caller
     def predict_frame(
         self,
         texts: Iterable[Any] | pd.DataFrame,
-        text: TextColumns = "text",
+        text: TextColumns | None = None,
         *,
         probabilities: bool = False,
         top: int | None = None,
     ) -> pd.DataFrame:
-        """Return one row per text: its most probable class (`prediction`) and the class's `probability`.
+        """Return one row per text: the answer (`prediction`) and, for classes, the class's `probability`.
 
-        Both are missing where a text is missing, blank, no string, or not valid Unicode.
+        The answer is a class, a number, a list of labels, or a list of tags. It is missing where a text is missing,
+        blank, no string, or not valid Unicode.
 
         Args:
-            texts: a list of texts, or of pairs for a model of pairs; or a data frame. The result has its index, so that
-                `frame.join` puts both together.
-            text: column of a data frame that holds the texts; two columns for a model of pairs.
-            probabilities: whether to add the probability of each class, in columns such as `probability_billing`.
+            texts: a list of texts, of pairs for a model of pairs, or of lists of words for a model of tags; or a data
+                frame. The result has its index, so that `frame.join` puts both together.
+            text: column of a data frame that holds the texts; two columns for a model of pairs. None takes the kind's
+                own names, such as `text`.
+            probabilities: whether to add the probability of each class or label, in columns such as
+                `probability_billing`.
             top: number of most probable classes to add, as `top_1`, `top_1_probability`, `top_2` and so on.
 
         Raises:
-            UsageError: one text instead of a list, or `top` is not from 1 to the number of classes.
+            UsageError: one text instead of a list, `top` is not from 1 to the number of classes, or the model's answers
+                have no such columns.
             HarnessError: the model fails, or gives no probabilities.
         """
         import pandas as pd
 
+        check_asked(self.form, probabilities=probabilities, top=top)
         if top is not None:
             check_top(whole_number("top", top), self.labels)
         given = read_inputs(texts, text, self._kind)
-        usable = [at for at, one in enumerate(given) if why_not_input(one, pair=self._kind.reads_pairs) is None]
-        found = self.probabilities([given[at] for at in usable])
-        columns = tabulate_predictions(found, self.labels, probabilities=probabilities, top=top)
+        usable = [at for at, one in enumerate(given) if why_not_input(one, self._kind) is None]
+        columns = self.tabulate([given[at] for at in usable], probabilities=probabilities, top=top)
         frame = pd.DataFrame(columns, index=usable).reindex(range(len(given)))
         return frame.set_axis(texts.index, axis=0) if isinstance(texts, pd.DataFrame) else frame
+
+    def tabulate(
+        self, inputs: Sequence[Any], *, probabilities: bool = False, top: int | None = None
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the columns of `predict_frame` for inputs that have been checked, one value per input."""
+        return tabulate_predictions(
+            self._answers(inputs),
+            self.labels,
+            form=self.form,
+            lengths=self._lengths(inputs),
+            probabilities=probabilities,
+            top=top,
+        )
+
+    def _checked_inputs(self, texts: Inputs | pd.DataFrame, text: TextColumns | None) -> list[Any]:
+        given = read_inputs(texts, text, self._kind)
+        wrong = [(at, why) for at, one in enumerate(given) if (why := why_not_input(one, self._kind)) is not None]
+        if wrong:
+            listed = ", ".join(f"text {at} is {reason}" for at, reason in wrong[:_NAMED])
+            more = f" ({len(wrong):,} such texts in all)" if len(wrong) > _NAMED else ""
+            raise UsageError(f"Nothing was predicted: {listed}{more}. Indices count from 0. Leave these texts out.")
+        return given
+
+    def _answers(self, given: Sequence[Any]) -> Floats:
+        parts = [self._some(given[at : at + _ROWS]) for at in range(0, len(given), _ROWS)]
+        return np.concatenate(parts) if parts else np.zeros((0, max(1, len(self.labels))), dtype=np.float32)
+
+    def _lengths(self, inputs: Sequence[Any]) -> list[int]:
+        return [len(one) for one in inputs] if reads_words(self._kind) else []
 
     @property
     def probabilities_are(self) -> str:
@@ -148,7 +191,8 @@ class SavedModel:
         from harness.features import FeatureStore, TokenStore
 
         texts, fields = fields_of(inputs, self._kind)
-        key = hashlib.blake2b("\0".join(itertools.chain(*fields.values())).encode(), digest_size=16).hexdigest()
+        parts = ("\1".join(one) if isinstance(one, tuple) else one for one in itertools.chain(*fields.values()))
+        key = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
         tokens, features = TokenStore(), FeatureStore(self._members[0].bench.device, None)
         found = [_predicted(one, key, texts, fields, tokens, features) for one in self._members]
         if len(found) == 1:
@@ -163,7 +207,7 @@ def _predicted(
     one: _Member,
     key: str,
     texts: list[str],
-    fields: dict[str, list[str]],
+    fields: dict[str, list[Any]],
     tokens: TokenStore,
     features: FeatureStore,
 ) -> Floats:

@@ -1,4 +1,4 @@
-"""Predictions as columns of a table: the class, its probability, and the probabilities of other classes."""
+"""Predictions as columns of a table: a class, its probability and those of others; a number; labels; or tags."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from harness.tasks import Floats
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
+
+GIVEN_FROM = 0.5
+"""Score from which a label is given."""
+
+_DIGITS = 7
+"""Significant digits of a predicted number, as many as float32 has."""
 
 
 def class_columns(labels: Sequence[str]) -> dict[str, str]:
@@ -46,35 +52,87 @@ def check_top(top: int, labels: Sequence[str]) -> None:
         )
 
 
-def prediction_columns(labels: Sequence[str], *, probabilities: bool = False, top: int | None = None) -> list[str]:
+def check_asked(form: str, *, probabilities: bool, top: int | None) -> None:
+    """Refuse columns that answers of a form do not have.
+
+    Raises:
+        UsageError: `top` for answers other than classes, or probabilities of numbers or tags.
+    """
+    if top is not None and form != "classes":
+        raise UsageError(f"--top {top} was given; only a model of classes ranks them.")
+    if probabilities and form not in ("classes", "labels"):
+        what = "a number has none" if form == "number" else "each word has its own"
+        raise UsageError(f"--probabilities was given, and the model predicts {_ANSWERS[form]}: {what}. Leave it out.")
+
+
+_ANSWERS = {"classes": "classes", "number": "numbers", "labels": "labels", "tags": "tags of words"}
+"""Answers of a saved model in words, by form."""
+
+
+def prediction_columns(
+    labels: Sequence[str], *, form: str = "classes", probabilities: bool = False, top: int | None = None
+) -> list[str]:
     """Return the names of the columns that `tabulate_predictions` makes, in their order."""
-    names = [PREDICTION, PROBABILITY]
+    names = [PREDICTION, PROBABILITY] if form == "classes" else [PREDICTION]
     for place in range(1, (top or 0) + 1):
         names += [f"top_{place}", f"top_{place}_{PROBABILITY}"]
     return [*names, *class_columns(labels).values()] if probabilities else names
 
 
-def tabulate_predictions(
-    found: Floats, labels: Sequence[str], *, probabilities: bool = False, top: int | None = None
-) -> dict[str, npt.NDArray[Any]]:
-    """Return columns of predictions, one value per text: classes as texts (objects), probabilities as float32.
+def answers_in_words(found: Floats, labels: Sequence[str], form: str, lengths: Sequence[int] = ()) -> list[Any]:
+    """Return one answer per row: a class, a number, a list of labels, or a list of tags.
 
     Args:
-        found: probability of each class for each text, shape (texts, classes).
-        labels: names of the classes.
-        probabilities: whether to add a column per class.
+        found: answers of the method: shape (rows, classes), (rows, 1), (rows, labels), or (words of all rows, tags).
+        labels: names of the classes, labels or tags.
+        form: form of the answers.
+        lengths: for tags, number of words of each row.
+    """
+    if form == "number":
+        return [float(f"{float(value):.{_DIGITS}g}") for value in found[:, 0]]
+    if form == "labels":
+        return [[labels[int(at)] for at in np.flatnonzero(row >= GIVEN_FROM)] for row in found]
+    best = [labels[at] for at in found.argmax(axis=1)]
+    if form != "tags":
+        return best
+    ends = np.cumsum(lengths)
+    return [best[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def tabulate_predictions(
+    found: Floats,
+    labels: Sequence[str],
+    *,
+    form: str = "classes",
+    lengths: Sequence[int] = (),
+    probabilities: bool = False,
+    top: int | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return columns of predictions, one value per text: answers as objects or numbers, probabilities as float32.
+
+    Args:
+        found: answers of the method, such as the probability of each class for each text, shape (texts, classes).
+        labels: names of the classes, labels or tags.
+        form: form of the answers.
+        lengths: for tags, number of words of each row.
+        probabilities: whether to add a column per class or label.
         top: number of most probable classes to add, with their probabilities; classes that tie keep the order of
             `labels`, as in the prediction itself.
 
     Raises:
         UsageError: `top` is not from 1 to the number of classes.
     """
-    names = np.array(labels, dtype=object)
+    names = prediction_columns(labels, form=form, probabilities=probabilities, top=top)
+    if form != "classes":
+        answers = answers_in_words(found, labels, form, lengths)
+        column = np.array(answers) if form == "number" else np.fromiter(answers, dtype=object, count=len(answers))
+        return dict(zip(names, [column, *(found.T if probabilities else [])], strict=True))
+    classes = np.array(labels, dtype=object)
     rows = np.arange(len(found))
     order = found.argmax(axis=1)[:, None]
     if top is not None:
         check_top(top, labels)
         order = np.argsort(-found, axis=1, kind="stable")[:, :top]
-    ranked = [array for place in order.T for array in (names[place], found[rows, place])]
+    ranked = [array for place in order.T for array in (classes[place], found[rows, place])]
     columns = [*ranked[:2], *(ranked if top is not None else []), *(found.T if probabilities else [])]
-    return dict(zip(prediction_columns(labels, probabilities=probabilities, top=top), columns, strict=True))
+    return dict(zip(names, columns, strict=True))

@@ -1,5 +1,6 @@
 from .adapter import WithAdapter as WithAdapter
 from .attention import set_attention as set_attention
+from .balance import balanced_weights as balanced_weights
 from .batches import Batch as Batch
 from .batches import Batches as Batches
 from .batches import FeatureBatches as FeatureBatches

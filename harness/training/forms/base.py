@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from harness.training.inputs import Inputs
     from harness.training.model import AdaptedModel
 
+Loss = Callable[["torch.Tensor", "torch.Tensor", float], "torch.Tensor"]
+"""Function from (outputs, targets, label smoothing) to the mean loss over rows."""
+
 Scores = tuple[float, ...]
 """Quality of a model on validation rows; compared as tuples, greater is better."""
 
@@ -96,12 +99,14 @@ class AnswerForm(ABC):
         n_scores: number of scores that the head gives; None is one for each output of the task.
         holds_out: whether a fit sets validation rows aside, on which `conclude` chooses what predictions need.
         state_names: names of the numbers in `state`.
+        weighs_classes: whether it has classes, which `balanced_loss` weighs.
     """
 
     enters_blocks: bool = True
     n_scores: int | None = None
     holds_out: bool = False
     state_names: tuple[str, ...] = ()
+    weighs_classes: bool = False
 
     def state(self, labels: Labels) -> dict[str, Any]:
         """Return what a fit takes from the labels of its training rows and predictions need, as JSON values."""
@@ -151,6 +156,10 @@ class AnswerForm(ABC):
         nn.init.zeros_(linear.bias)
         return nn.Sequential(nn.Dropout(dropout), linear)
 
+    def start(self, head: nn.Module, labels: Labels) -> nn.Module:
+        """Return a new head, set to what the labels of the training rows say before the first step."""
+        return head
+
     @abstractmethod
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:
         """Return the model of both."""
@@ -169,6 +178,15 @@ class AnswerForm(ABC):
     @abstractmethod
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
         """Return the mean training loss of a batch."""
+
+    def balanced_loss(self, labels: Labels, bench: Workbench) -> Loss:
+        """Return the loss in which rare classes count as much as frequent ones; only with `weighs_classes`.
+
+        Args:
+            labels: labels of the rows to train on, which decide the weights.
+            bench: the cell's bench.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no classes to weigh.")
 
     def validate(
         self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Workbench, precision: Precision

@@ -28,6 +28,7 @@ class Choices(Classes):
 
     enters_blocks = False
     n_scores = 1
+    weighs_classes = False  # the place of the right choice is no class
 
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:
         """Return a model that pools as the backbone's authors declare."""

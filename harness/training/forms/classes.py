@@ -11,7 +11,8 @@ import numpy.typing as npt
 from harness.features import lengths_of
 from harness.measure import Precision
 from harness.tasks import Answers, Floats, Ints, Labels, Rows
-from harness.training.forms.base import AnswerForm, Examples, Scores, Workbench, log_softmax, reads_segments
+from harness.training.balance import balanced_weights
+from harness.training.forms.base import AnswerForm, Examples, Loss, Scores, Workbench, log_softmax, reads_segments
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 class Classes(AnswerForm):
     """The protocol's one head: the backbone's own pooling over real tokens, dropout, one linear layer."""
+
+    weighs_classes = True
 
     def model(self, transformer: nn.Module, head: nn.Module, bench: Workbench) -> AdaptedModel:
         """Return a model that pools as the backbone's authors declare."""
@@ -46,6 +49,26 @@ class Classes(AnswerForm):
         from torch.nn import functional
 
         return functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def balanced_loss(self, labels: Labels, bench: Workbench) -> Loss:
+        """Return the weighted cross-entropy, a mean over rows.
+
+        torch divides by the weights of the rows of a batch. On all training rows that is the same. A mean over rows
+        also is the same whether a batch passes at once or in pieces.
+        """
+        import torch
+        from torch.nn import functional
+
+        weights = torch.tensor(balanced_weights(labels, bench.n_outputs), dtype=torch.float32)
+        weights = weights.to(bench.device.torch_device())
+
+        def loss(outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+            summed = functional.cross_entropy(
+                outputs, targets, weight=weights, label_smoothing=label_smoothing, reduction="sum"
+            )
+            return summed / len(targets)
+
+        return loss
 
     def validate(
         self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Workbench, precision: Precision

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.tasks import Answers, Floats, Labels
-from harness.training.forms.base import Scores, Workbench
+from harness.training.balance import balanced_weights
+from harness.training.forms.base import Loss, Scores, Workbench
 from harness.training.forms.classes import Classes
 from harness.training.thresholds import choose_threshold, scores_at
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class LabelSets(Classes):
@@ -22,6 +24,20 @@ class LabelSets(Classes):
 
     holds_out = True
     state_names = ("threshold",)
+
+    def start(self, head: nn.Module, labels: Labels) -> nn.Module:
+        """Return the head with biases at the log-odds of each label (Lin et al., 2017, arXiv:1708.02002).
+
+        Most labels are rare. From a bias of 0, most of a short fit would go into unlearning them.
+        """
+        import torch
+        from torch import nn
+
+        odds = (labels.sum(axis=0) + 0.5) / (len(labels) - labels.sum(axis=0, dtype=np.int64) + 0.5)
+        last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+        with torch.no_grad():
+            last.bias.copy_(torch.from_numpy(np.log(odds).astype(np.float32)))
+        return head
 
     def state(self, labels: Labels) -> dict[str, Any]:
         """Return the threshold before any is chosen: 0.5."""
@@ -46,6 +62,20 @@ class LabelSets(Classes):
         from torch.nn import functional
 
         return functional.binary_cross_entropy_with_logits(outputs, targets)
+
+    def balanced_loss(self, labels: Labels, bench: Workbench) -> Loss:
+        """Return the mean binary cross-entropy in which, for each label, rows with and without it count the same."""
+        import torch
+        from torch.nn import functional
+
+        pairs = np.stack([balanced_weights(label, 2) for label in labels.astype(np.int64).T])
+        without, given = torch.tensor(pairs.T, dtype=torch.float32).to(bench.device.torch_device())
+
+        def loss(outputs: torch.Tensor, targets: torch.Tensor, _: float) -> torch.Tensor:
+            weight = torch.where(targets > 0, given, without)
+            return functional.binary_cross_entropy_with_logits(outputs, targets, weight=weight)
+
+        return loss
 
     def quality(self, logits: Floats, labels: Labels, state: Mapping[str, Any], bench: Workbench) -> Scores:
         """Return (the task's metric at the best threshold, minus the mean binary cross-entropy)."""

@@ -20,6 +20,7 @@ class Number(Classes):
     """The protocol's one head with a single output; answers are in the units of the target."""
 
     state_names = ("mean", "deviation")
+    weighs_classes = False
 
     def state(self, labels: Labels) -> dict[str, Any]:
         """Return the mean and the standard deviation of the training targets; a deviation of 0 counts as 1."""

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from harness.features import TokenIds, lengths_of, pad, sequences_of, starts_of
 from harness.measure import Device, Precision
 from harness.tasks import Answers, Floats, Ints, Labels, Rows, words_of
+from harness.training.balance import balanced_weights
 from harness.training.batches import Batch
-from harness.training.forms.base import Examples, Scores, Workbench, log_softmax
+from harness.training.forms.base import Examples, Loss, Scores, Workbench, log_softmax
 from harness.training.forms.classes import Classes
 from harness.training.inputs import TokenInputs
 from harness.training.model import AdaptedModel, TokenModel, run_by_length
@@ -92,6 +93,27 @@ class Tags(Classes):
         return functional.cross_entropy(
             outputs.flatten(0, -2), targets.flatten(), ignore_index=_IGNORED, label_smoothing=label_smoothing
         )
+
+    def balanced_loss(self, labels: Labels, bench: Workbench) -> Loss:
+        """Return the weighted cross-entropy, a mean over words; weights are those of the tags of the words."""
+        import torch
+        from torch.nn import functional
+
+        weights = torch.tensor(balanced_weights(flat_tags(labels), bench.n_outputs), dtype=torch.float32)
+        weights = weights.to(bench.device.torch_device())
+
+        def loss(outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+            summed = functional.cross_entropy(
+                outputs.flatten(0, -2),
+                targets.flatten(),
+                weight=weights,
+                ignore_index=_IGNORED,
+                label_smoothing=label_smoothing,
+                reduction="sum",
+            )
+            return summed / (targets >= 0).sum()
+
+        return loss
 
     def validate(
         self, inputs: Inputs, examples: Examples, rows: Ints, labels: Labels, bench: Workbench, precision: Precision
