@@ -102,7 +102,8 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     trials = method.tune
     tokens, length, longest = _tokens(task.train, task)
     each = shape.forward_flops(tokens, length)
-    if task.reply is not None:  # each token has a distribution over the vocabulary
+    reply = task.reply if task.kind.form != "tags" or method.role == "prompting" else None
+    if reply is not None:  # each token has a distribution over the vocabulary
         each += 2.0 * tokens * shape.width * shape.vocabulary
     # Trials train on four fifths of the rows, for as many epochs (see `tuning`).
     n_fits = 1.0 if trials is None else 1.0 + 0.8 * trials
@@ -111,9 +112,9 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     if cell.budget.train_flops is not None:
         train_flops = min(train_flops, cell.budget.train_flops)
     test_tokens, test_length, longest_test = _tokens(task.test, task)
-    n_read = work.texts_per_answer + (0.0 if task.reply is None else task.reply.max_new_tokens / max(1.0, test_tokens))
+    n_read = work.texts_per_answer + (0.0 if reply is None else reply.max_new_tokens / max(1.0, test_tokens))
     predict_flops = n_test * n_read * shape.forward_flops(test_tokens, test_length)
-    n_answer = None if task.reply is None else task.reply.max_new_tokens
+    n_answer = None if reply is None else reply.max_new_tokens
     reads_only = files is not None and files.architecture == "encoder"
     texts = _Texts(
         tokens,
