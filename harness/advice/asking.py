@@ -12,7 +12,7 @@ from harness.advice.on_backbones import read_backbones
 from harness.advice.own_texts import question_about
 from harness.advice.question import Question
 from harness.cost import probes
-from harness.data import UserData
+from harness.data import TextColumns, UserData
 from harness.forecast import merged_encoders, published_in, usable
 from harness.records import PublishedEncoder, Record
 from harness.store import published_encoders, read_source, reference_records
@@ -25,10 +25,11 @@ def advise(
     store: str | Path | None = None,
     *,
     data: UserData | None = None,
-    text: str = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: str | Sequence[str] | None = None,
+    label_separator: str | None = None,
     reference: bool = True,
-    kind: str = "classification",
+    kind: str | None = None,
     n_train: int | None = None,
     classes: int | None = None,
     tokens: float | None = None,
@@ -52,10 +53,11 @@ def advise(
         store: a store, a .jsonl file of records or a folder of such files; None takes HARNESS_STORE, or
             `results/harness.sqlite`. A store that does not exist is no evidence.
         data: labelled texts, as a data frame or a file: they give the number, the classes and the lengths.
-        text: column of `data` that holds the texts.
-        label: column of `data` that holds the labels.
+        text: column of `data` that holds the texts, or two for pairs; None is `text`.
+        label: column of `data` that holds the labels, or several of 0 and 1; None is `label`.
+        label_separator: text between the labels of a row of `data`, such as `|`.
         reference: whether the reference results that come with the package count too.
-        kind: kind of task.
+        kind: kind of task; None guesses it from the columns of `data`, and is `classification` without data.
         n_train: number of labelled examples; `data` gives it too.
         classes: number of classes.
         tokens: mean number of tokens of a text.
@@ -79,7 +81,7 @@ def advise(
     """
     question = question_about(
         data, text, label, train_seconds=train_seconds, peak_memory=peak_memory, peak_memory_bytes=peak_memory_bytes,
-        kind=kind, n_train=n_train, classes=classes, tokens=tokens, longest=longest,
+        kind=kind, label_separator=label_separator, n_train=n_train, classes=classes, tokens=tokens, longest=longest,
         longest_to_predict=longest_to_predict, terms=terms, trainable_parameters=trainable_parameters,
         predict_milliseconds=predict_milliseconds, min_score=min_score, backbone=backbone, device=device, task=task,
         backbones=read_backbones(backbones),

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.advice.question import Question
-from harness.data import TaskSpec, TextColumns, UserData, column_name, files_of, read_table, text_columns
+from harness.data import (
+    BETWEEN,
+    TaskSpec,
+    TextColumns,
+    UserData,
+    as_list,
+    column_name,
+    file_rows,
+    files_of,
+    guess_kind,
+    is_missing,
+    kind_of_table,
+    label_columns,
+    read_table,
+    text_columns,
+)
 from harness.records import parse_bytes
-from harness.support import UsageError, parse_duration, real_number
+from harness.support import DataError, UsageError, parse_duration, real_number
 
 _TOKENS_A_WORD = 1.35
 """Mean number of tokens in an English word, under a vocabulary of 30,000 pieces."""
@@ -27,9 +42,11 @@ _BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufa
 
 def question_about(
     data: UserData | None = None,
-    text: TextColumns = "text",
-    label: str = "label",
+    text: TextColumns | None = None,
+    label: str | Sequence[str] | None = None,
     *,
+    kind: str | None = None,
+    label_separator: str | None = None,
     train_seconds: str | float | None = None,
     peak_memory: str | float | None = None,
     **asked: Any,
@@ -38,8 +55,10 @@ def question_about(
 
     Args:
         data: a file or data frame of labelled texts.
-        text: its column of texts, or the two columns of pairs.
-        label: its column of labels.
+        text: its column of texts, or the two columns of pairs; None is `text`.
+        label: its column of labels, or several of 0 and 1; None is `label`.
+        kind: kind of task; None guesses it from the columns, and is `classification` without data.
+        label_separator: text between joined labels.
         train_seconds: limit of the time of training: a number of seconds, or a duration such as `10m`.
         peak_memory: limit of the memory, such as `8GB`, or in bytes.
         asked: further fields of `Question`; None leaves a field open.
@@ -56,7 +75,9 @@ def question_about(
             given["peak_memory_bytes"] = parse_bytes(peak_memory, "--peak-memory")
         else:
             given["peak_memory_bytes"] = real_number("peak_memory", peak_memory, "a size such as '8GB', or bytes")
-    told = {} if data is None else describe_texts(data, text, label)
+    told: dict[str, Any] = {"kind": kind or "classification"}
+    if data is not None:
+        told = describe_texts(data, text or "text", label or "label", kind, label_separator)
     if "n_train" in given:  # another number of texts has other terms
         told.pop("terms", None)
     if "tokens" in given:  # the question is not about the lengths in the file
@@ -67,22 +88,47 @@ def question_about(
     return Question(**told, train_seconds=train_seconds)
 
 
-def describe_texts(data: UserData, text: TextColumns, label: str) -> dict[str, Any]:
+def describe_texts(
+    data: UserData,
+    text: TextColumns,
+    label: str | Sequence[str],
+    kind: str | None = None,
+    label_separator: str | None = None,
+) -> dict[str, Any]:
     """Return fields of a `Question` about labelled texts: `tokens` and `longest` roughly, the others exactly.
 
     Raises:
         DataError: the data cannot be used; the message names the row or column.
     """
-    rows = read_table(files_of(data), text_columns(text), column_name("label", label)).train
+    files, columns = files_of(data), text_columns(text)
+    labels = label_columns(files, columns, label)
+    rows = file_rows(files, "train", [*columns, *labels])
+    kind = kind or guess_kind(rows.columns, columns, labels, label_separator).kind
+    classes = None
+    if kind == kind_of_table(columns):
+        table = read_table(files, columns, column_name("label", labels[0]), known=rows).train
+        texts, classes = table.texts, len(set(table.labels))
+    else:
+        every = zip(*(rows.columns[name] for name in columns), strict=True)
+        texts = [BETWEEN.join(map(_whole, row)) for row in every if not any(map(is_missing, row))]
+        if not texts:
+            raise DataError(f"{rows.origin.name}: no row has a text.")
     cut = float(TaskSpec.model_fields["max_length"].default)
-    tokens = [min(about_tokens(one), cut) for one in rows.texts]
+    tokens = [min(about_tokens(one), cut) for one in texts]
     return {
+        "kind": kind,
         "n_train": len(tokens),
-        "classes": len(set(rows.labels)),
         "tokens": sum(tokens) / len(tokens),
         "longest": max(tokens),
-        "terms": float(_count_terms(rows.texts)),
+        "terms": float(_count_terms(texts)),
+        **({} if classes is None else {"classes": classes}),
     }
+
+
+def _whole(value: Any) -> str:
+    """Return an input as one text: words of a list are joined by spaces."""
+    words = as_list(value)
+    return str(value) if words is None else " ".join(map(str, words))
 
 
 def _count_terms(texts: Iterable[str]) -> int:

@@ -89,7 +89,7 @@ class ClassEvaluation(Evaluation):
     _answers: ClassAnswers = field(repr=False)
     _known: KnownRows = field(repr=False)
 
-    contents: ClassVar[str] = "scores by class, confusions and the most confident errors"
+    contents: ClassVar[str] = "scores by class and the most confident errors"
 
     @cached_property
     def per_class(self) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.completion import complete_kind
 from harness.cli.options import (
     BackboneOption,
     BackbonesOption,
@@ -47,9 +48,16 @@ def _advise(
         Path | None,
         typer.Option(help="A file of labelled texts; their number, classes and lengths follow from it."),
     ] = None,
-    text: Annotated[str, typer.Option(help="With --data: the column with the texts.")] = "text",
-    label: Annotated[str, typer.Option(help="With --data: the column with the labels.")] = "label",
-    kind: KindOption = "classification",
+    text: TextOption = None,
+    label: LabelOption = None,
+    label_separator: SeparatorOption = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of task. Default: guessed from the columns of --data, or classification.",
+            autocompletion=complete_kind,
+        ),
+    ] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
     tokens: Annotated[float | None, typer.Option(help="Mean number of tokens of a text.")] = None,
     train_seconds: Annotated[str | None, typer.Option(help="Longest training: 10m, 2h, or seconds: 600.")] = None,

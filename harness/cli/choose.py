@@ -38,6 +38,7 @@ def choose_command(*, save: Path, text: str | None, store: str, as_json: bool = 
 
 def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store: str) -> None:
     from harness.choose import EVALUATION, validated
+    from harness.metrics import metrics
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("method", "validation", "fits", "labels used", "time"):
@@ -47,7 +48,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store:
     for tried in chosen.tried:
         by_label.setdefault(tried.candidate.label, []).append(tried)
     shown = {label: found[0] for label, fits in by_label.items() if (found := validated(fits)) is not None}
-    for label in sorted(by_label, key=lambda label: -shown.get(label, -math.inf)):
+    sign = -1.0 if metrics.get(chosen.score.metric).higher_is_better else 1.0
+    for label in sorted(by_label, key=lambda label: sign * shown.get(label, -sign * math.inf)):
         fits, score = by_label[label], shown.get(label)
         table.add_row(
             Text(label, style="bold green" if label in saved else ""),
@@ -76,7 +78,7 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store:
     if chosen.evaluation is not None:
         for line in (
             *chosen.evaluation.in_words(),
-            f"Scores by class and the most confident errors: {save / EVALUATION}",
+            f"{chosen.evaluation.contents[0].upper()}{chosen.evaluation.contents[1:]}: {save / EVALUATION}",
         ):
             console.print(line, markup=False, soft_wrap=True)
     columns = "" if text is None else f" --text {shlex.quote(text)}"

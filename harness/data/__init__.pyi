@@ -1,6 +1,7 @@
 from .classes import check_can_hold_out as check_can_hold_out
 from .classes import check_labels as check_labels
 from .classes import check_texts as check_texts
+from .classes import is_missing as is_missing
 from .classes import read_classes as read_classes
 from .files import FileRows as FileRows
 from .files import MissingColumnError as MissingColumnError
@@ -12,12 +13,12 @@ from .frames import column_name as column_name
 from .frames import file_rows as file_rows
 from .frames import files_of as files_of
 from .frames import is_frame as is_frame
+from .frames import label_columns as label_columns
 from .frames import text_columns as text_columns
 from .frames import texts_in as texts_in
 from .frames import texts_of_frame as texts_of_frame
 from .guessing import Guess as Guess
 from .guessing import guess_kind as guess_kind
-from .held_out import hold_out_groups as hold_out_groups
 from .held_out import hold_out_label_sets as hold_out_label_sets
 from .held_out import hold_out_numbers as hold_out_numbers
 from .label_sets import as_list as as_list

@@ -120,6 +120,39 @@ def text_columns(text: TextColumns) -> tuple[str, ...]:
     return names
 
 
+def label_columns(files: Files, texts: Sequence[str], label: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns of labels: one, or several columns of 0 and 1.
+
+    A text is divided at its commas, unless the file has a column of that name.
+
+    Args:
+        files: the files or data frames.
+        texts: columns of the texts.
+        label: the column, several with commas between them, or a sequence of names.
+
+    Raises:
+        UsageError: an empty name, one name twice, or a value that names no column.
+        DataError: the file cannot be read, or lacks a column of texts.
+    """
+    if isinstance(label, str) and "," in label:
+        try:
+            file_rows(files, "train", [*texts, label])
+        except MissingColumnError:
+            names = tuple(part.strip() for part in label.split(","))
+        else:
+            names = (label,)
+    elif isinstance(label, list | tuple):
+        names = tuple(column_name("label", name) for name in label)
+    else:
+        names = (column_name("label", label),)
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            f"--label '{','.join(names)}' was given; expected the name of a column, or several different ones with "
+            "commas between them."
+        )
+    return names
+
+
 _MOST_TEXTS = 2
 
 

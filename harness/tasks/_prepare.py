@@ -21,7 +21,6 @@ from harness.data import (
     cap_test_rows,
     content_fingerprint,
     drop_overlap,
-    hold_out_groups,
     hold_out_label_sets,
     hold_out_numbers,
     load_splits,
@@ -274,7 +273,7 @@ def read_parts(
             raise DataError(f"{origin.name}: a held-out test needs two different rows at least; name a test file.")
         if rule is None:
             return part.texts, [""] * len(part.texts)
-        return part.texts, kind.strata(part.labels) if rule is hold_out_groups else part.labels
+        return part.texts, part.labels
 
     answer = columns_of(kind, spec).get(list(kind.roles)[-1])
     labels = spec.label_columns or ((answer,) if answer else ())
@@ -290,7 +289,6 @@ def read_parts(
 _HOLD_OUT: Mapping[str, tuple[Callable[[Sequence[str], Sequence[Any]], Any], str]] = {
     "number": (hold_out_numbers, "a quarter of the texts of each fifth by the target, by a hash of the text"),
     "labels": (hold_out_label_sets, "a quarter of the texts of each label, by iterative stratification"),
-    "tags": (hold_out_groups, "a quarter of the sentences, by their rarest entity type and a hash of the text"),
 }
 """Rules for holding out a test where the data have none, by the form of the answers."""
 

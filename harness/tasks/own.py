@@ -11,9 +11,9 @@ from harness.data import (
     Files,
     MissingColumnError,
     TextColumns,
-    column_name,
     file_rows,
     guess_kind,
+    label_columns,
     text_columns,
 )
 from harness.support import DataError, UsageError, checked_text
@@ -80,7 +80,7 @@ def own_columns(
         return _of_kind(files, kinds.get(checked_text("kind", kind)), texts, label, separator)
     names = texts or (_DEFAULT_TEXT,)
     try:
-        labels = _label_columns(files, names, _DEFAULT_LABEL if label is None else label)
+        labels = label_columns(files, names, _DEFAULT_LABEL if label is None else label)
         rows = file_rows(files, "train", [*names, *labels])
     except MissingColumnError:
         found = _by_names(files) if text is None and label is None else None
@@ -107,7 +107,7 @@ def _of_kind(
     if label is None:
         labels: tuple[str, ...] = (kind.roles[answer] or _DEFAULT_LABEL,)
     else:
-        labels = _label_columns(files, texts, label)
+        labels = label_columns(files, texts, label)
     return _columns(kind, texts, labels, separator)
 
 
@@ -145,27 +145,6 @@ def _columns(kind: Kind, texts: tuple[str, ...], labels: tuple[str, ...], separa
     if len(labels) == 1:
         roles[answer] = labels[0]
     return OwnColumns(kind, roles, texts, labels, separator)
-
-
-def _label_columns(files: Files, texts: Sequence[str], label: LabelColumns) -> tuple[str, ...]:
-    """Return the columns of labels. A text with commas names several, unless the file has a column of that name."""
-    if isinstance(label, str) and "," in label:
-        try:
-            file_rows(files, "train", [*texts, label])
-        except MissingColumnError:
-            names = tuple(part.strip() for part in label.split(","))
-        else:
-            names = (label,)
-    elif isinstance(label, list | tuple):
-        names = tuple(column_name("label", name) for name in label)
-    else:
-        names = (column_name("label", label),)
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise UsageError(
-            f"--label '{','.join(names)}' was given; expected the name of a column, or several different ones with "
-            "commas between them."
-        )
-    return names
 
 
 def _by_names(files: Files) -> OwnColumns | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST_READ: Final = 1000
 """Maximum number of texts to tokenize for the share of cut texts."""
+
+_SINGLE_TEXTS = frozenset({"classification", "multi-label", "regression"})
+"""Kinds whose rows are one text."""
 
 _N_CLASSES = 4
 _N_UNSCORED = 3
@@ -51,6 +54,7 @@ class DataSummary:
         n_train: number of training rows.
         n_test, n_test_available: number of test rows after and before the cap.
         classes: name and rows of each class, the largest first; empty if labels are not classes.
+        answers: other answers in a phrase, such as the range of numbers; empty for classes and texts.
         n_repeated: number of rows with the text of an earlier row of their part.
         n_copies_of_test: number of training rows left out as copies of test rows.
         left_out: numbers of other rows left out, by reason.
@@ -65,6 +69,7 @@ class DataSummary:
     n_test: int
     n_test_available: int
     classes: tuple[tuple[str, int], ...] = ()
+    answers: str = ""
     n_repeated: int = 0
     n_copies_of_test: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -76,9 +81,9 @@ class DataSummary:
         """Return the summary in one line, without the warnings."""
         parts = [f"{_rows(self.n_rows)} ({self.n_train:,} to learn from, {self._test()})"]
         if self.classes:
-            shown = ", ".join(f"{_name(name)} ({count:,})" for name, count in self.classes[:_N_CLASSES])
-            more = f" and {len(self.classes) - _N_CLASSES:,} more" if len(self.classes) > _N_CLASSES else ""
-            parts.append(f"{len(self.classes):,} classes: {shown}{more}")
+            parts.append(f"{len(self.classes):,} classes: {_largest(self.classes)}")
+        if self.answers:
+            parts.append(self.answers)
         if self.n_repeated:
             parts.append(f"{_rows(self.n_repeated)} with a repeated text")
         left_out = [f"{_rows(count)} left out ({reason})" for reason, count in self.left_out.items()]
@@ -116,6 +121,7 @@ def summarise_data(task: Task, files: BackboneFiles | None = None) -> DataSummar
         n_test=task.n_test,
         n_test_available=task.n_test_available,
         classes=tuple((task.label_names[at], task.class_rows[at]) for at in order),
+        answers=_answers(task),
         n_repeated=int(notes.get("n_repeated_texts") or 0),
         n_copies_of_test=int(notes.get("n_dropped_from_training") or 0),
         left_out=dict(notes.get("left_out") or {}),
@@ -125,8 +131,36 @@ def summarise_data(task: Task, files: BackboneFiles | None = None) -> DataSummar
     )
 
 
+def _answers(task: Task) -> str:
+    """Return the answers of a task without classes in a phrase; empty for texts."""
+    labels = task.train_labels
+    if task.kind.form == "number":
+        return f"numbers from {labels.min():g} to {labels.max():g}, mean {labels.mean():.4g}"
+    if task.kind.form == "labels":
+        counts = _sorted(zip(task.label_names, labels.sum(axis=0, dtype=np.int64).tolist(), strict=True))
+        a_row = float(labels.sum(axis=1, dtype=np.int64).mean())
+        return f"{len(counts):,} labels, {a_row:.2g} a row: {_largest(counts)}"
+    if task.kind.form == "tags":
+        from harness.metrics import span_counts, types_of
+
+        tags = [[task.label_names[at] for at in sentence] for sentence in labels]
+        types = types_of(task.label_names)
+        counts = _sorted(zip(types, span_counts(tags, tags, types)[..., 2].sum(axis=0).tolist(), strict=True))
+        return f"{len(counts):,} entity types: {_largest(counts)}"
+    return ""
+
+
+def _sorted(counts: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts, key=lambda one: -one[1]))
+
+
+def _largest(counts: tuple[tuple[str, int], ...]) -> str:
+    shown = ", ".join(f"{_name(name)} ({count:,})" for name, count in counts[:_N_CLASSES])
+    return shown + (f" and {len(counts) - _N_CLASSES:,} more" if len(counts) > _N_CLASSES else "")
+
+
 def count_cut(task: Task, files: BackboneFiles) -> Truncation | None:
-    """Return the number of texts that are too long for a backbone; None for kinds other than classification.
+    """Return the number of texts that are too long for a backbone; None for kinds that read more than one text.
 
     The count uses the first `MOST_READ` training and test texts, which are in order of their hash. The backbone's
     weights are not read.
@@ -134,7 +168,7 @@ def count_cut(task: Task, files: BackboneFiles) -> Truncation | None:
     Raises:
         UsageError: the backbone's tokenizer cannot be read.
     """
-    if task.kind.name != "classification":
+    if task.kind.name not in _SINGLE_TEXTS:
         return None
     asked = task.spec.max_length
     sources = (task.train, task.test)

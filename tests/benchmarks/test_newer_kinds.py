@@ -20,9 +20,9 @@ from tests.toys import plan_one
 
 SETS = {
     "similarity": ("similarity", "semeval_sts", {}),
-    "regression": ("regression", "code_lines", {"metric": "spearman"}),
+    "regression": ("regression", "docstring_lines", {"metric": "spearman"}),
     "multi-label": ("emotions", "go_emotions", {"metric": "mean_average_precision", "test_cap": 1000}),
-    "token-classification": ("entities", "crossner_politics", {}),
+    "token-classification": ("entities", "cross_ner_politics", {}),
 }
 """Suite, task and settings of each kind. Thresholds are no part of the comparison, and so neither are F1s of labels."""
 
