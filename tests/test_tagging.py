@@ -178,7 +178,7 @@ def test_a_column_file_gives_tokens_and_tags(tmp_path, name, end):
 
 
 def test_a_column_file_with_tabs_keeps_spaces_and_skips_comments(tmp_path):
-    rows = conll(tmp_path, "# id 7\tdomain=en\nNew York\tB-LOC\n#\tO\n\n# text = x\n# 1\tO\n")
+    rows = conll(tmp_path, "-DOCSTART- O\n\n# id 7\tdomain=en\nNew York\tB-LOC\n#\tO\n\n# text = x\n# 1\tO\n")
     assert rows.columns == {"tokens": [["New York", "#"], ["# 1"]], "tags": [["B-LOC", "O"], ["O"]]}
 
 

@@ -48,7 +48,7 @@ def read_conll(path: Path, *, with_tags: bool = True) -> tuple[dict[str, list[li
             is_open = False
             continue
         fields = line.split("\t") if by_tab else _SPACES.split(line.strip(" "))
-        if fields[0].strip() == _DOCUMENT or (not is_open and _COMMENT.match(line)):
+        if line.startswith(_DOCUMENT) or (not is_open and _COMMENT.match(line)):
             continue
         if n_columns == 0:
             n_columns, first_line = len(fields), number
