@@ -201,3 +201,6 @@ def test_a_column_file_without_tags_gives_tokens_to_predict(tmp_path):
     path = tmp_path / "new.txt"
     path.write_text("Ada\nwrote\n\nEU\n", encoding="utf-8")
     assert read_rows(path, ["tokens"]).columns == {"tokens": [["Ada", "wrote"], ["EU"]]}
+    assert read_rows(path, ["tokens"], others=True).columns == {"tokens": [["Ada", "wrote"], ["EU"]]}
+    path.write_text("Ada\tB-PER\n", encoding="utf-8")
+    assert read_rows(path, ["tokens"], others=True).columns == {"tokens": [["Ada"]], "tags": [["B-PER"]]}
