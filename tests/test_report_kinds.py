@@ -221,6 +221,11 @@ def test_a_report_shows_each_label_and_each_type() -> None:
     assert csv_of(tagged, "per_label").empty
 
 
+def test_the_same_records_of_numbers_give_the_same_page() -> None:
+    records = [numbers(method, noise, seed) for method, noise in (("full", 0.4), ("tfidf", 1.2)) for seed in range(2)]
+    assert page_html(records) == page_html(records[::-1])
+
+
 def test_only_the_largest_size_is_kept() -> None:
     made = [numbers("full", 0.5, n_train=n) for n in (32, 64)] + [label_sets("lora", 0.1, n_train=n) for n in (32, 64)]
     report = ReportData([dataclasses.replace(r, cell=dataclasses.replace(r.cell, task=r.cell.method)) for r in made])
