@@ -41,8 +41,6 @@ from .sampling import folds as folds
 from .sampling import parse_size as parse_size
 from .sampling import training_order as training_order
 from .schemes import OUTSIDE as OUTSIDE
-from .schemes import Scheme as Scheme
-from .schemes import spans_of as spans_of
 from .schemes import tags_of as tags_of
 from .schemes import types_of as types_of
 from .schemes import unify as unify
