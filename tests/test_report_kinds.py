@@ -17,6 +17,7 @@ from harness.api.known_rows import known_texts
 from harness.records.predictions import Predictions
 from harness.records.record import Record, Score
 from harness.report.across import across_tasks
+from harness.report.auditing import audit
 from harness.report.conclusion import conclude
 from harness.report.known_rows import KnownRows
 from harness.report.measured import what_was_compared
@@ -302,3 +303,13 @@ def test_texts_of_numbers_are_lent_to_a_report(tmp_path: Path) -> None:
     known = known_texts([task, toy_task("multi-label", tmp_path)])
     assert list(known) == [task.test_rows]
     assert known[task.test_rows].fields == (list(task.test.texts),)
+
+
+def test_an_audit_in_points_leaves_out_errors_in_units() -> None:
+    def tuned(record: Record) -> Record:
+        return dataclasses.replace(record, cell=dataclasses.replace(record.cell, config={"tune": 8}))
+
+    for metric, n_places in (("rmse", 0), ("spearman", 1)):
+        records = [numbers("lora", 0.5, seed, metric=metric) for seed in range(2)]
+        found = audit([*records, *map(tuned, records)])
+        assert len(found.places) == n_places
