@@ -18,7 +18,7 @@ _SHOWN = frozenset({"classes", "number"})
 
 
 def known_texts(tasks: Iterable[Task]) -> KnownTexts:
-    """Return the test rows of classes and numbers whose data lie on this machine, by their fingerprint."""
+    """Return the test rows of tasks whose data lie on this machine, by fingerprint; of classes and numbers only."""
     from harness.report import KnownRows
 
     found = {}
