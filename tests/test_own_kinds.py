@@ -38,6 +38,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"a": " ".join(w[:3]), "b": " ".join(w[3:]), "score": len({*w[:3]} & {*w[3:]}) + 0.5} for w in sentences(60)
     ],
     "multi-label": [{"body": " ".join(w), "tags": sorted({*w} & {*LABELS})} for w in sentences(60)],
+    "token-classification": [
+        {"words": w, "ner": ["B-X" if word == "alpha" else "O" for word in w]} for w in sentences(60)
+    ],
     "question-answering": [
         {"q": "which?", "c": " ".join(w), "answers": {"text": [w[0]], "answer_start": [0]}} for w in sentences(60)
     ],
@@ -49,6 +52,7 @@ COLUMNS = {
     "regression": ("body", "price"),
     "similarity": ("a,b", "score"),
     "multi-label": ("body", "tags"),
+    "token-classification": ("words", "ner"),
     "question-answering": ("q,c", "answers"),
     "multiple-choice": ("q,c", "key"),
     "text-pair": ("a,b", "same"),
@@ -82,7 +86,7 @@ def test_the_kind_is_guessed_and_the_same_from_every_format(tmp_path: Path, kind
     assert task.kind.name == kind
     assert ("kind_because" in task.provenance) == (kind not in ("classification", "text-pair"))
     sources: list[Any] = [pd.DataFrame(ROWS[kind]), file_of(tmp_path, ROWS[kind], "parquet")]
-    if kind in ("regression", "similarity", "multi-label"):
+    if kind in ("regression", "similarity", "multi-label", "token-classification"):
         sources.append(file_of(tmp_path, ROWS[kind], "csv"))  # with lists as pandas writes them
     for data in sources:
         other = prepared(data, text, label)
@@ -152,7 +156,9 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str
 # ---- rows
 
 
-@pytest.mark.parametrize("kind", ["regression", "similarity", "multi-label", "question-answering"])
+@pytest.mark.parametrize(
+    "kind", ["regression", "similarity", "multi-label", "token-classification", "question-answering"]
+)
 def test_rows_without_a_text_or_a_label_are_left_out_and_change_nothing_else(tmp_path: Path, kind: str) -> None:
     text, label = COLUMNS[kind]
     clean = prepared(file_of(tmp_path, ROWS[kind]), text, label)
@@ -178,6 +184,8 @@ def test_rows_without_a_text_or_a_label_are_left_out_and_change_nothing_else(tmp
         ("multi-label", {"tags": [["x"]]}, "line 61: label 1 of"),
         ("multi-label", {"tags": [7]}, "line 61: column 'tags' holds .*another type"),
         ("multi-label", {"tags": "alpha"}, "line 61: "),
+        ("token-classification", {"ner": ["O"]}, "line 61: "),
+        ("token-classification", {"words": ["a", None], "ner": ["O", "O"]}, "line 61: "),
         ("question-answering", {"answers": {"text": ["absent"], "answer_start": [0]}}, "line 61: the answer 'absent'"),
     ],
 )
