@@ -322,3 +322,19 @@ def test_the_command_line_says_the_kind_that_it_guessed(tmp_path: Path) -> None:
     shared = ("--data", path, "--text", "body", "--label", "price", "--methods", "majority", "--no-probe")
     said = run_cli("plan", *shared, cwd=tmp_path)
     assert "Kind: regression, since every 'price' is a number and some have a fraction; --kind names another." in said
+
+
+def test_kinds_whose_models_cannot_be_saved_are_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    path = file_of(tmp_path, ROWS["question-answering"])
+    asked = ("--data", str(path), "--text", "q,c", "--label", "answers", "--within", "60s", "--save", "model")
+    said = run_cli("choose", *asked, cwd=tmp_path, code=2)
+    assert "a task of the kind 'question-answering', whose models cannot be saved" in said
+    assert not (tmp_path / "model").exists()
+
+
+def test_values_of_another_kind_point_to_that_kind(tmp_path: Path) -> None:
+    for data in (pd.DataFrame(ROWS["regression"]), file_of(tmp_path, ROWS["regression"])):
+        with pytest.raises(DataError, match="use --kind regression, or --kind similarity"):
+            own_task(data, "body", "price", kind="classification")
+    with pytest.raises(DataError, match="for --kind token-classification"):
+        own_task(file_of(tmp_path, ROWS["token-classification"]), "words", "ner", kind="classification")
