@@ -178,7 +178,7 @@ def test_a_column_file_gives_tokens_and_tags(tmp_path, name, end):
 
 
 def test_a_column_file_with_tabs_keeps_spaces_and_skips_comments(tmp_path):
-    rows = conll(tmp_path, "# id 7\tdomain=en\nNew York\tB-LOC\n#\tO\n\n# text = x\n# 1\tO\n")
+    rows = conll(tmp_path, "-DOCSTART- O\n\n# id 7\tdomain=en\nNew York\tB-LOC\n#\tO\n\n# text = x\n# 1\tO\n")
     assert rows.columns == {"tokens": [["New York", "#"], ["# 1"]], "tags": [["B-LOC", "O"], ["O"]]}
 
 
@@ -201,3 +201,6 @@ def test_a_column_file_without_tags_gives_tokens_to_predict(tmp_path):
     path = tmp_path / "new.txt"
     path.write_text("Ada\nwrote\n\nEU\n", encoding="utf-8")
     assert read_rows(path, ["tokens"]).columns == {"tokens": [["Ada", "wrote"], ["EU"]]}
+    assert read_rows(path, ["tokens"], others=True).columns == {"tokens": [["Ada", "wrote"], ["EU"]]}
+    path.write_text("Ada\tB-PER\n", encoding="utf-8")
+    assert read_rows(path, ["tokens"], others=True).columns == {"tokens": [["Ada"]], "tags": [["B-PER"]]}

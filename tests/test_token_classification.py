@@ -10,11 +10,13 @@ import torch
 from seqeval.metrics import f1_score
 
 from harness.backbones.model import load_backbone
+from harness.data.schemes import tags_of
 from harness.data.spec import TaskSpec
 from harness.methods import methods
 from harness.methods.word_features import best_tags, describe_words, marginals, shape_of
 from harness.support import DataError
-from harness.tasks import Rows, Source, kinds
+from harness.tasks import Rows, Source, TextAnswers, kinds
+from harness.tasks._tag_answers import as_lines, question, read_lines
 from harness.tasks._words import tokenize_words, words_of
 from harness.testing.laboratory import lab
 from harness.training.forms.tags import Tags
@@ -327,3 +329,66 @@ def test_the_field_learns_crossner():
     bench = lab().bench(task, None)
     answers = methods.get("word-features")().fit(lab().rows(task, 100), bench).predict(task.test_rows_to_predict, bench)
     assert KIND.measure(task, answers, task.test_labels) > 0.35
+
+
+# ---- prompts
+
+
+@pytest.mark.parametrize(
+    ("written", "expected", "is_read"),
+    [
+        ("PER: Ada Lovelace\nLOC: london", "B-PER I-PER O B-LOC O", True),
+        ("- per: adalovelace", "B-PER I-PER O O O", True),
+        ("None.", "O O O O O", True),
+        ("", "O O O O O", False),
+        ("LOC: Paris\nLOC: London", "O O O B-LOC O", False),
+        ("ORG: London", "O O O O O", False),
+        ("PER: Ada\nPER: Ada", "B-PER O O O O", False),
+        ("It names London.", "O O O O O", False),
+    ],
+)
+def test_written_answers_are_read_line_by_line(written, expected, is_read):
+    words = ["Ada", "Lovelace", "in", "London", "."]
+    names = ("O", "B-LOC", "B-PER", "I-LOC", "I-PER")
+    assert read_lines(written, words, names) == (expected.split(), is_read)
+
+
+@pytest.mark.parametrize("scheme", ["IO", "IOB2", "IOBES"])
+def test_right_answers_in_words_are_read_as_the_same_tags(scheme):
+    names = tags_of(["LOC", "PER"], scheme)
+    tags = {"IO": "I-PER I-PER O I-LOC", "IOB2": "B-PER I-PER O B-LOC", "IOBES": "B-PER E-PER O S-LOC"}[scheme].split()
+    words = ["Ada", "Lovelace", "in", "London"]
+    assert as_lines(words, tags) == "PER: Ada Lovelace\nLOC: London"
+    assert read_lines(as_lines(words, tags), words, names) == (tags, True)
+    assert as_lines(words, ["O"] * 4) == "none"
+
+
+@pytest.mark.parametrize("architecture", ["causal", "sequence-to-sequence"])
+def test_a_language_model_is_asked_for_types_and_its_unreadable_answers_are_counted(architecture, monkeypatch):
+    from harness.training.generative import GenerativeModel
+
+    task, files = lab().task(KIND), lab().backbone(architecture)
+    right = KIND.in_words(Rows(task.test, np.arange(48), task.test_labels), task.label_names)
+    asked = []
+
+    def answer(model, prompts, bench, precision, shared=None):
+        asked.extend(load_backbone(files).tokenizer.decode(ids) for ids in prompts)
+        return TextAnswers([*right[:-1], "no idea"])
+
+    monkeypatch.setattr(GenerativeModel, "answer", answer)
+    bench = lab().bench(task, files)
+    fitted = methods.get("few-shot")(k=2).fit(lab().rows(task, 8), bench)
+    answers = fitted.predict(task.test_rows_to_predict, bench)
+    KIND.check(task, answers, KIND.n_answers(task.test_rows_to_predict))
+    assert KIND.measure(task, answers, task.test_labels) > 0.97
+    assert bench.ledger.remarks["unreadable_answers"] == "1 of 48"
+    assert question(task.label_names).startswith(
+        "Find all names of these types in the text: billing, shipping, technical."
+    )
+    assert len(asked) == 48
+
+
+def test_a_cell_of_a_prompt_notes_what_could_not_be_read():
+    record = lab().run(lab().task(KIND), lab().backbone("causal"), methods.get("zero-shot")())
+    assert record.status == "ok"
+    assert record.facts.remarks["unreadable_answers"].endswith(" of 48")

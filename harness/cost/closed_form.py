@@ -102,7 +102,8 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     trials = method.tune
     tokens, length, longest = _tokens(task.train, task)
     each = shape.forward_flops(tokens, length)
-    if task.reply is not None:  # each token has a distribution over the vocabulary
+    reply = task.reply if task.kind.form != "tags" or method.role == "prompting" else None
+    if reply is not None:  # each token has a distribution over the vocabulary
         each += 2.0 * tokens * shape.width * shape.vocabulary
     # Trials train on four fifths of the rows, for as many epochs (see `tuning`).
     n_fits = 1.0 if trials is None else 1.0 + 0.8 * trials
@@ -111,11 +112,21 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     if cell.budget.train_flops is not None:
         train_flops = min(train_flops, cell.budget.train_flops)
     test_tokens, test_length, longest_test = _tokens(task.test, task)
-    n_read = work.texts_per_answer + (0.0 if task.reply is None else task.reply.max_new_tokens / max(1.0, test_tokens))
+    n_read = work.texts_per_answer + (0.0 if reply is None else reply.max_new_tokens / max(1.0, test_tokens))
     predict_flops = n_test * n_read * shape.forward_flops(test_tokens, test_length)
-    n_answer = None if task.reply is None else task.reply.max_new_tokens
+    n_answer = None if reply is None else reply.max_new_tokens
     reads_only = files is not None and files.architecture == "encoder"
-    texts = _Texts(tokens, longest, test_length, longest_test, n_answer, task.n_outputs, n_test, reads_only)
+    texts = _Texts(
+        tokens,
+        longest,
+        test_length,
+        longest_test,
+        n_answer,
+        task.n_outputs,
+        n_test,
+        reads_only,
+        _n_words(planned, task),
+    )
     memory, least = _memory(planned, work, shape, texts, device)
     return Amount(
         train_flops,
@@ -197,6 +208,10 @@ def _memory(
     if work.encoded:
         passes.append(passing("encoding", ENCODE_ROWS[kind], texts.longest))
     peaks, least = [run(False) for run in passes], [run(True) for run in passes]
+    if work.encoded and texts.n_words and kind == "cpu":
+        # The vectors lie on the host, once in the table of the split and once in the order of the rows.
+        kept = 2.0 * _FLOAT_BYTES * texts.n_words * shape.width
+        peaks, least = ([dataclasses.replace(one, kept=one.kept + kept) for one in found] for found in (peaks, least))
     if work.texts_per_step:
         step = _step(planned, work, shape, texts, how, storage, each, added)
         peaks.append(step)
@@ -291,6 +306,7 @@ class _Texts:
         n_outputs: number of classes or choices.
         n_test: number of test rows.
         reads_only: whether the backbone is an encoder, which writes nothing.
+        n_words: words of the training and test rows, where a vector of each word may be kept; 0 for other tasks.
     """
 
     tokens: float
@@ -301,6 +317,17 @@ class _Texts:
     n_outputs: int
     n_test: int
     reads_only: bool
+    n_words: float = 0.0
+
+
+def _n_words(planned: PlannedCell, task: Task) -> float:
+    """Return the words of the cell's training and test rows where words are tagged, from the mean of a row; else 0."""
+    if task.kind.form != "tags":
+        return 0.0
+    means = [
+        sum(map(len, found)) / max(1, len(found)) for found in (s.fields["tokens"] for s in (task.train, task.test))
+    ]
+    return planned.cell.n_train * means[0] + task.n_test * means[1]
 
 
 @functools.lru_cache(maxsize=256)
@@ -314,7 +341,7 @@ def _tokens(source: Source, task: Task) -> tuple[float, float, float]:
         counts.append(2.0 + (len(text) if source.characters else len(text) / _CHARACTERS_PER_TOKEN))
     if not counts:
         return 1.0, 1.0, 1.0
-    if task.kind.form == "spans":  # long contexts are read in windows, so that nothing is cut off
+    if task.kind.form in ("spans", "tags"):  # long texts are read in windows, so that nothing is cut off
         mean = sum(counts) / len(counts)
         return mean, min(mean, float(limit)), min(max(counts), float(limit))
     cut = [min(count, float(limit)) for count in counts]

@@ -21,7 +21,7 @@ _COMMENT = re.compile(r"#\s*(id\b|[\w.]+\s*=)")
 """Comment before a sentence, as CoNLL-U and MultiCoNER write it; any other line that begins with # is a token."""
 
 
-def read_conll(path: Path, *, with_tags: bool = True) -> tuple[dict[str, list[list[str]]], list[int]]:
+def read_conll(path: Path, *, with_tags: bool | None = True) -> tuple[dict[str, list[list[str]]], list[int]]:
     """Return the tokens and tags of each sentence, by column, and the line that each sentence begins at.
 
     Columns are separated by tabs where the file has any, otherwise by spaces. Lines that begin with `-DOCSTART-` are
@@ -30,7 +30,7 @@ def read_conll(path: Path, *, with_tags: bool = True) -> tuple[dict[str, list[li
     Args:
         path: the file.
         with_tags: whether the last column holds tags. Otherwise the lines may hold a token alone, and only `tokens`
-            is returned.
+            is returned. None returns tags where the lines have several columns.
 
     Raises:
         DataError: a line has another number of columns than the first, or a single one; or the file has no sentence.
@@ -48,10 +48,11 @@ def read_conll(path: Path, *, with_tags: bool = True) -> tuple[dict[str, list[li
             is_open = False
             continue
         fields = line.split("\t") if by_tab else _SPACES.split(line.strip(" "))
-        if fields[0].strip() == _DOCUMENT or (not is_open and _COMMENT.match(line)):
+        if line.startswith(_DOCUMENT) or (not is_open and _COMMENT.match(line)):
             continue
         if n_columns == 0:
             n_columns, first_line = len(fields), number
+            with_tags = n_columns > 1 if with_tags is None else with_tags
             if with_tags and n_columns == 1:
                 raise DataError(
                     f"{path}: line {number} has a single column; expected a token, then its tag in the last column, "

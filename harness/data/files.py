@@ -284,7 +284,7 @@ def _columns_of_objects(
 
 
 def _read_conll(path: Path, columns: list[str], *, others: bool) -> FileRows:
-    values, lines = conll.read_conll(path, with_tags=others or conll.COLUMNS[1] in columns)
+    values, lines = conll.read_conll(path, with_tags=conll.COLUMNS[1] in columns or (None if others else False))
     return FileRows(
         {name: values[name] for name in _places(path, list(values), columns, others=others)},
         Origin(str(path), "line", lines),

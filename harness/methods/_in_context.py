@@ -30,7 +30,7 @@ from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError, UsageError, put_aside
-from harness.tasks import Answers, Floats, Form, Ints, Rows, kinds
+from harness.tasks import Answers, Floats, Form, Ints, Reply, Rows, TextAnswers, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone, LanguageModel
@@ -78,8 +78,8 @@ class InContextMethod(FrozenWeights):
     role = "prompting"
     trains = "nothing"
     serves = LANGUAGE_MODEL
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text"})
-    writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text", "tags"})
+    writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans", "tags"})
     probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
 
     template: str = TEMPLATE
@@ -106,7 +106,8 @@ class InContextMethod(FrozenWeights):
         """Return the wording of a row: the task's own, unless the user set a template."""
         if bench.prompt is not None and self.template == TEMPLATE:
             return Wording(bench.prompt, is_whole=True, ending=bench.ending)
-        return Wording(self.template)
+        asked = bench.kind.question(bench.label_words) if self.template == TEMPLATE else None
+        return Wording(self.template if asked is None else asked[0])
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return the workload: nothing is trained, and every answer reads the whole prompt."""
@@ -161,6 +162,7 @@ class FittedPrompt(Fitted):
         self._method = method
         self._label_words = tuple(bench.label_words if label_words is None else label_words)
         self._wording = method.wording(bench)
+        reply = self._reply(bench)
         self._writer = PromptWriter(
             backbone,
             self._wording,
@@ -168,7 +170,7 @@ class FittedPrompt(Fitted):
             instruction=method.instruction,
             max_text_tokens=bench.max_length,
             answers=self._label_words if bench.kind.form == "classes" else (),
-            n_answer_tokens=bench.reply.max_new_tokens if bench.reply is not None else 0,
+            n_answer_tokens=0 if reply is None else reply.max_new_tokens,
         )
         self.likelihood = LabelLikelihood(
             loaded.model,
@@ -202,7 +204,17 @@ class FittedPrompt(Fitted):
             _note(prompts, len(shown[0]) if shown else 0, rows, bench)
             if bench.kind.form == "classes":
                 return self._classify(prompts, share=positions is None)
-            return self._write(prompts, bench, share=positions is None)
+            answers = self._write(prompts, bench, share=positions is None)
+            if not isinstance(answers, TextAnswers) or bench.kind.question(self._label_words) is None:
+                return answers
+            found, n_unread = bench.kind.read_replies(answers.texts, rows, self._label_words)
+            bench.ledger.remarks["unreadable_answers"] = f"{n_unread} of {len(rows)}"
+            return found
+
+    def _reply(self, bench: Bench) -> Reply | None:
+        """Return the settings of generation: the task's, or those of the kind's own question."""
+        asked = bench.kind.question(self._label_words)
+        return bench.reply if bench.reply is not None or asked is None else asked[1]
 
     def content_free(self, n_dropped: int = 0) -> Floats:
         """Return the log of the mean probability of each class over the content-free texts, shape (classes,)."""
@@ -269,10 +281,11 @@ class FittedPrompt(Fitted):
 
     def _write(self, prompts: Sequence[Prompt], bench: Bench, *, share: bool) -> Answers:
         """Generate a text after each prompt; with demonstrations, the separator of rows ends the text."""
-        assert bench.reply is not None
+        reply = self._reply(bench)
+        assert reply is not None
         if self.demonstrations and self._method.separator:
-            stop = tuple(dict.fromkeys([*bench.reply.stop, self._method.separator]))
-            bench = dataclasses.replace(bench, reply=dataclasses.replace(bench.reply, stop=stop))
+            reply = dataclasses.replace(reply, stop=tuple(dict.fromkeys([*reply.stop, self._method.separator])))
+        bench = dataclasses.replace(bench, reply=reply)
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
         shared = self._writer.shared(self.demonstrations if share else ())
         return self._generative_model(bench).answer(

@@ -449,6 +449,27 @@ class Kind(ABC):
         """Return the label of each row as a language model would write it."""
         return [label_words[label] for label in rows.known_labels]
 
+    def question(self, names: Sequence[str]) -> tuple[str, Reply] | None:
+        """Return what to ask a language model where it writes answers that are no texts; None for other kinds.
+
+        Args:
+            names: names of the labels or tags.
+
+        Returns:
+            A template with `{text}` for the row's text, and the settings of generation.
+        """
+        return None
+
+    def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
+        """Return the answers that written ones stand for, and the number of those that could not be read.
+
+        Args:
+            texts: written answers, one a row.
+            rows: the rows.
+            names: names of the labels or tags.
+        """
+        raise NotImplementedError(f"Language models write no answers to {self.name} tasks.")
+
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
         """Return the mean negative log-probability of the label, in nats; None without probabilities."""
         return None

@@ -27,9 +27,10 @@ from harness.metrics import metrics, span_counts, token_counts
 from harness.records import Predictions, Score
 from harness.support import DataError
 from harness.tasks._intervals import interval_of
-from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, resolve_common
+from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, fill, reply_of, resolve_common
+from harness.tasks._tag_answers import REPLY, as_lines, question, read_answers
 from harness.tasks._words import tokenize_words, words_of
-from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Rows, Sequences, Source, Task, kinds
+from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Reply, Rows, Sequences, Source, Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class TokenClassification(Kind):
             labels = np.empty(len(texts), dtype=object)
             for row, sentence in enumerate(tags):
                 labels[row] = np.array([place[tag] for tag in sentence], dtype=np.int64)
-            made[part] = Split(texts, labels, [" ".join(one) for one in tags], {"tokens": parts[part].tokens})
+            prompts = None if spec.prompt is None else fill(spec.prompt, {"text": texts}, len(texts), ["text"])
+            made[part] = Split(texts, labels, [" ".join(one) for one in tags], {"tokens": parts[part].tokens}, prompts)
         facts = {
             **({"entity_types": types} if can_be_kept(types) else {}),
             **({"tags": list(names)} if can_be_kept(names) else {}),
@@ -138,6 +140,8 @@ class TokenClassification(Kind):
             made["test"],
             label_names=names,
             n_outputs=len(names),
+            prompt=spec.prompt,
+            reply=reply_of(spec, REPLY),
             provenance=facts,
         )
 
@@ -206,8 +210,19 @@ class TokenClassification(Kind):
         return -float(np.log(np.clip(right, 1e-7, 1.0)).mean())
 
     def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """Return the tags of each row."""
-        return [" ".join(label_words[tag] for tag in tags) for tags in rows.known_labels]
+        """Return the entities of each row as lines."""
+        tokens = rows.source.fields["tokens"]
+        tagged = zip(rows.index, rows.known_labels, strict=True)
+        return [as_lines(tokens[at], [label_words[tag] for tag in tags]) for at, tags in tagged]
+
+    def question(self, names: Sequence[str]) -> tuple[str, Reply]:
+        """Return the question for the entities of a sentence, and the settings of generation."""
+        return question(names), REPLY
+
+    def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
+        """Return the tags of the entities that were written, and the number of answers with a line that is none."""
+        tokens = rows.source.fields["tokens"]
+        return read_answers(texts, [tokens[at] for at in rows.index], names)
 
 
 def _read(data: Dataset, columns: tuple[str, str], origin: Origin, label_names: Sequence[str]) -> Sentences:

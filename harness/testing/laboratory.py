@@ -161,7 +161,7 @@ def task_spec(
             "kind": kind.name,
             "data": DataSource(files=Files(train=str(paths["train"]), test=str(paths["test"]))),
             "columns": Columns.model_validate(roles),
-            **({"decoding": SHORT} if kind.form in ("text", "spans") else {}),
+            **({"decoding": SHORT} if kind.form in ("text", "spans", "tags") else {}),
             **settings,
         }
     )
