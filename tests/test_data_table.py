@@ -159,7 +159,7 @@ BAD = {
     "broken JSON": ("a.jsonl", '{"body": "x", "queue": 1}\n{"body": \n', r"line 2 is not JSON"),
     "a JSON array": ("a.jsonl", "[1, 2]\n", r"line 1 is not a JSON object"),
     "not Parquet": ("a.parquet", "hello", r"a.parquet: the file cannot be read"),
-    "ending": ("a.xlsx", "x", r"end in '.xlsx' are not read; expected one of .csv, .tsv, .jsonl, .json, .parquet"),
+    "ending": ("a.xlsx", "x", r"end in '.xlsx' are not read; expected one of .csv, .tsv, .jsonl, .json, .conll"),
 }
 
 

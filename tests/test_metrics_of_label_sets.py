@@ -6,10 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from harness.metrics import metrics
-from harness.metrics.label_sets import per_label
 from harness.metrics.rows import pseudo_values
 from harness.records.predictions import Predictions
 
@@ -74,20 +73,6 @@ def test_rows_of_a_subset_accuracy_are_its_contributions() -> None:
     found = predictions.row_scores("subset_accuracy")
     assert found.mean() == accuracy_score(rows["wanted"], rows["given"])
     assert pseudo_values("subset_accuracy", predictions) == pytest.approx(found.astype(float))
-
-
-def test_figures_of_each_label_are_scikit_learns() -> None:
-    rows = drawn("plain", 200)
-    scores, given, wanted = rows["scores"], rows["given"], rows["wanted"]
-    found = per_label(given, wanted, scores)
-    assert found["precision"] == pytest.approx(precision_score(wanted, given, average=None, zero_division=0))
-    assert found["recall"] == pytest.approx(recall_score(wanted, given, average=None, zero_division=0))
-    assert found["f1"] == pytest.approx(f1_score(wanted, given, average=None, zero_division=0))
-    assert found["n_true"].tolist() == wanted.sum(axis=0).tolist()
-    each = [average_precision_score(wanted[:, label], scores[:, label]) for label in range(4)]
-    assert found["average_precision"][:4] == pytest.approx(each)
-    assert np.isnan(found["average_precision"][4])
-    assert "average_precision" not in per_label(given, wanted)
 
 
 def test_what_is_no_set_of_labels_is_refused() -> None:

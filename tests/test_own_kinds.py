@@ -209,6 +209,9 @@ def test_labels_of_one_row_and_few_numbers_are_noted(tmp_path: Path) -> None:
     assert "'Alpha' (1)" in alike
     assert "differ only in case" in alike
     assert "2 labels in a single row: 'Alpha', 'rare'" in once
+    wrong = [{**row, "tags": "|".join(row["tags"]) or "none"} for row in rows[:-1]]
+    separated = prepared(file_of(tmp_path, wrong, "csv"), "body", "tags", label_separator=",")
+    assert "every row exactly one label" in separated.provenance["warnings"][0]
     flags = [{"body": f"text {at}", "x": at % 2, "y": at % 3 == 0, "z": 0} for at in range(30)]
     (never,) = prepared(pd.DataFrame(flags), "body", "x,y,z").provenance["warnings"]
     assert "no row has a 1 in column 'z'" in never

@@ -13,6 +13,7 @@ import sklearn.metrics
 
 from harness.analysis.counted import LabelAnswers, SpanAnswers, per_label, per_type
 from harness.analysis.numbers import NumberAnswers, largest_residuals, residuals_by_truth
+from harness.api.known_rows import known_texts
 from harness.records.predictions import Predictions
 from harness.records.record import Record, Score
 from harness.report.across import across_tasks
@@ -29,6 +30,7 @@ from harness.report.views.learning_curves import draw_learning_curves
 from harness.report.write import write_report
 from harness.support import text
 from tests.record_factory import make_record, with_facts
+from tests.toy_kinds import toy_task
 
 LABELS = ("anger", "joy", "love", "surprise")
 TYPES = ("LOC", "ORG", "PER")
@@ -288,3 +290,10 @@ def test_numbers_of_one_column_have_the_same_decimals() -> None:
     assert text.quantities([250_000.4, -3.2]) == ["250,000", "-3"]
     assert text.quantities([0.00123, -0.0000001]) == ["0.001230", "0.000000"]
     assert text.quantities([]) == []
+
+
+def test_texts_of_numbers_are_lent_to_a_report(tmp_path: Path) -> None:
+    task = toy_task("regression", tmp_path)
+    known = known_texts([task, toy_task("multi-label", tmp_path)])
+    assert list(known) == [task.test_rows]
+    assert known[task.test_rows].fields == (list(task.test.texts),)

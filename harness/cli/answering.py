@@ -116,7 +116,7 @@ def _rank_backbones(
         str, typer.Option(help="Candidates: hub ids, local folders, or shapes such as bert-base-like: a,b,c")
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL or Parquet file.")
+        Path | None, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL, Parquet or CoNLL file.")
     ] = None,
     text: TextOption = None,
     label: LabelOption = None,
@@ -175,7 +175,7 @@ def _replay(
 
 
 def _choose(
-    data: Annotated[Path, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL or Parquet file.")],
+    data: Annotated[Path, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL, Parquet or CoNLL file.")],
     within: Annotated[str, typer.Option(help="Time limit for everything, start-up included: 10m, 1h.")],
     save: Annotated[Path, typer.Option(help="Folder for the model; it must be missing or empty.")],
     text: TextOption = None,
@@ -221,7 +221,7 @@ def _choose(
 
 def _predict(
     model: Annotated[Path, typer.Option(help="Folder of a model saved by `harness choose`.")],
-    data: Annotated[Path, typer.Option(help="A CSV, TSV, JSON, JSONL or Parquet file with texts.")],
+    data: Annotated[Path, typer.Option(help="A CSV, TSV, JSON, JSONL, Parquet or CoNLL file with texts.")],
     out: Annotated[
         Path,
         typer.Option(
@@ -246,7 +246,7 @@ def _predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict new texts with a saved model.
+    """Predict the answers for new texts with a saved model.
 
     A prediction is a class, a number, labels (`a|b` in a table) or the tags of words (`O B-PER` in a table). Every
     file of the model is checked before anything is predicted. The output appears whole or not at all.

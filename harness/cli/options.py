@@ -33,7 +33,7 @@ MirrorOption = Annotated[
 SuiteArgument = Annotated[
     str | None, typer.Argument(help="A suite's name, or a YAML file.", autocompletion=complete_suite)
 ]
-DataOption = Annotated[Path | None, typer.Option(help="Your own CSV, TSV, JSON, JSONL or Parquet file.")]
+DataOption = Annotated[Path | None, typer.Option(help="Your own CSV, TSV, JSON, JSONL, Parquet or CoNLL file.")]
 TextOption = Annotated[
     str | None,
     typer.Option(

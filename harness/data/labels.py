@@ -105,7 +105,12 @@ def label_set_warnings(label_sets: Sequence[Sequence[str]], column: str) -> list
         column: column or columns of the labels, for messages.
     """
     counts = Counter(label for labels in label_sets for label in labels)
-    found = [_alike(counts, column), _missing(counts, column), _once(counts, column)]
+    single = all(len(labels) == 1 for labels in label_sets)
+    one_each = (
+        f"column '{column}' gives every row exactly one label. If labels are joined, check --label-separator; if not, "
+        "--kind classification suits them better."
+    )
+    found = [one_each if single else None, _alike(counts, column), _missing(counts, column), _once(counts, column)]
     return [warning for warning in found if warning is not None]
 
 

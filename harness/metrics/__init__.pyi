@@ -1,10 +1,7 @@
 from .base import MetricSpec as MetricSpec
 from .base import metrics as metrics
-from .label_sets import per_label as per_label
 from .rows import pseudo_values as pseudo_values
 from .tags import find_spans as find_spans
-from .tags import per_type as per_type
 from .tags import span_counts as span_counts
-from .tags import split_tag as split_tag
 from .tags import token_counts as token_counts
 from .tags import types_of as types_of

@@ -1,4 +1,4 @@
-"""Metrics of sets of labels: F1 (micro, macro), subset accuracy, mean average precision, and figures of each label."""
+"""Metrics of sets of labels: F1 (micro, macro), subset accuracy and mean average precision."""
 
 from __future__ import annotations
 
@@ -137,42 +137,6 @@ def _mean_average_precision_without(rows: Statistics) -> Reals:
 def _check_finite(scores: npt.NDArray[Any]) -> None:
     if not np.isfinite(scores).all():
         raise ValueError("mean_average_precision: a score is not finite; expected real numbers.")
-
-
-def per_label(
-    given: npt.NDArray[Any], wanted: npt.NDArray[Any], scores: npt.NDArray[Any] | None = None
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the figures of each label, for reports.
-
-    Args:
-        given: 1 for labels that were predicted, shape (rows, labels).
-        wanted: 1 for right labels, shape (rows, labels).
-        scores: scores of all labels, shape (rows, labels), or None.
-
-    Returns:
-        Arrays of shape (labels,): `precision`, `recall`, `f1` (each 0 where it is not defined), `n_true`, and with
-        `scores` `average_precision`, NaN for a label without a positive row.
-    """
-    right, predicted, true = (
-        counts.sum(axis=0) for counts in _each({"given": np.asarray(given), "wanted": np.asarray(wanted)})
-    )
-    found: dict[str, npt.NDArray[Any]] = rates(right, predicted, true)
-    if scores is not None:
-        pairs = zip(np.asarray(scores).T, np.asarray(wanted).astype(np.int64).T, strict=True)
-        found["average_precision"] = np.array(
-            [_average_precision(*pair) if pair[1].any() else np.nan for pair in pairs], dtype=np.float64
-        )
-    return found
-
-
-def rates(right: Ints, predicted: Ints, true: Ints) -> dict[str, npt.NDArray[Any]]:
-    """Return `precision`, `recall`, `f1` and `n_true` from counts of one shape; 0 where one is not defined."""
-    return {
-        "precision": ratio(right, predicted),
-        "recall": ratio(right, true),
-        "f1": f1_of(right, predicted, true),
-        "n_true": true,
-    }
 
 
 metrics.add(

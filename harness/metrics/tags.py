@@ -1,4 +1,4 @@
-"""Metrics of tagged tokens: F1 of spans as seqeval counts them (micro, macro, of each type), and token accuracy.
+"""Metrics of tagged tokens: F1 of spans as seqeval counts them (micro, macro), and token accuracy.
 
 Spans are found here and not by seqeval, which needs four times as long and has had no release since 2020. Tests compare
 both.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.metrics.base import MetricSpec, Statistics, metrics
-from harness.metrics.label_sets import f1_of, rates
+from harness.metrics.label_sets import f1_of
 
 Reals = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -133,18 +133,6 @@ def token_counts(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[st
 def _check_length(row: int, given: Sequence[str], wanted: Sequence[str]) -> None:
     if len(given) != len(wanted):
         raise ValueError(f"Row {row} has {len(given)} predicted tags for {len(wanted)} right ones; expected as many.")
-
-
-def per_type(spans: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Return the figures of each type, for reports.
-
-    Args:
-        spans: what `span_counts` returns, shape (rows, types, 3).
-
-    Returns:
-        Arrays of shape (types,): `precision`, `recall`, `f1` (each 0 where it is not defined) and `n_true`.
-    """
-    return rates(*np.asarray(spans).sum(axis=0, dtype=np.int64).T)
 
 
 def _measure_spans(predicted: list[list[str]], right: list[list[str]]) -> Statistics:

@@ -72,11 +72,12 @@ def _settle(panel: Panel, sizes: Sequence[Size], of_floors: set[str]) -> _Settle
 
 def _of_one(settled: _Settled) -> str:
     best, choice, tied = settled.best, settled.choice, settled.tied
-    labels = at_labels(settled.rows) + " and one seed" * (best["n_seeds"] == 1)
+    without = best["n_train"] == 0 and any(row["n_train"] > 0 for row in settled.rows)  # one cell counts for all seeds
+    labels = at_labels(settled.rows) + " and one seed" * (best["n_seeds"] == 1 and not without)
     result = f"{settled.panel.metric} {_result(best, settled.panel)}{_after(best, ' of training')}"
     if len(settled.rows) == 1:
         return f"{labels}, {best['name']} scores {result}{_if_disturbed(settled, choice.best)}"
-    said = f"{labels}, {best['name']} scores best: {result}"
+    said = f"{labels}, {best['name']} scores best{' without any' * without}: {result}"
     if choice.saver is not None:
         saver = settled.rows[choice.saver]
         said += f"; {saver['name']}, which is not shown to be worse, scores {text.score(saver['score'])}{_after(saver)}"

@@ -22,7 +22,7 @@ NOT_ON_SCALE = "These estimates order the rows and are not in the unit of the tr
 
 def by_truth_table(found: pd.DataFrame) -> TableBlock:
     """Return rows of `analysis.residuals_by_truth` as a table, in their order."""
-    shown = {name: text.quantities(found[name]) for name in ("low", "high", "truth", "estimate", "residual", "mae")}
+    shown = _shown(found, "low", "high", "truth", "estimate", "residual", "mae")
     rows = [
         [
             f"{shown['low'][i]} to {shown['high'][i]}",
@@ -44,7 +44,7 @@ def residuals_with_texts(answers: NumberAnswers, known: KnownRows | None, most: 
 
 def residuals_table(found: pd.DataFrame) -> TableBlock:
     """Return rows of `residuals_with_texts` as a table."""
-    shown = {name: text.quantities(found[name]) for name in ("truth", "estimate", "residual")}
+    shown = _shown(found, "truth", "estimate", "residual")
     rows = [
         [row.text if text.present(row.text) else f"test row {row.row:,}", *(values[i] for values in shown.values())]
         for i, row in enumerate(each(found))
@@ -56,5 +56,11 @@ def residuals_table(found: pd.DataFrame) -> TableBlock:
 def largest_residual(found: pd.DataFrame) -> str:
     """Return the largest residual in words, from rows of `residuals_with_texts`, at least one."""
     first = found.head(1)
-    truth, estimate = (text.quantities(first[name])[0] for name in ("truth", "estimate"))
-    return f"{estimate} in place of {truth}"
+    shown = _shown(first, "truth", "estimate")
+    return f"{shown['estimate'][0]} in place of {shown['truth'][0]}"
+
+
+def _shown(found: pd.DataFrame, *names: str) -> dict[str, list[str]]:
+    """Return columns of one unit as texts with the same decimals."""
+    every = text.quantities(value for name in names for value in found[name])
+    return {name: every[i * len(found) : (i + 1) * len(found)] for i, name in enumerate(names)}

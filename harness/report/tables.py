@@ -245,8 +245,11 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
     else:
         found = summarise_scores(scores, rows_of.values, bounds=bounds, is_mean=rows_of.is_mean)
     low, high, basis = found.low, found.high, found.basis
-    if basis == "none" and first["score_low"] is not None:  # the record's own, where rows tell nothing of the metric
-        low, high, basis = first["score_low"], first["score_high"], "test rows only"
+    own = (first["score_low"], first["score_high"])
+    if (
+        basis == "none" and None not in own and own[0] < own[1]
+    ):  # the record's own, where rows tell nothing of the metric
+        low, high, basis = *own, "test rows only"
     summary.update(score=found.mean, score_low=low, score_high=high, basis=basis)
     steady = [row for row in ok if row["unsteady"] is None]
     summary["n_unsteady"] = len(ok) - len(steady)

@@ -129,7 +129,8 @@ def _long(panel: Panel) -> Table:
 def _difference(row: Any) -> Text:
     if not text.present(row.difference):
         return Text(text.ABSENT)
-    return Text(f"{row.difference:+.3f}\n").append(text.interval(row.low, row.high), style="dim")
+    sign = "+" if row.difference >= 0 else ""
+    return Text(f"{sign}{text.score(row.difference)}\n").append(text.interval(row.low, row.high), style="dim")
 
 
 def terminal_compared(found: Compared) -> Table:

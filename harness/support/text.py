@@ -38,7 +38,8 @@ def markdown(text: str) -> str:
     escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*\[\]|~$])", r"\\\1", escaped)
     escaped = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)  # within a word, `_` means no emphasis
-    return re.sub(r"^([#+=-]|\d+[.)])", r"\\\1", escaped)
+    escaped = re.sub(r"^([#+=-])", r"\\\1", escaped)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)  # a number of a list
 
 
 def slug(text: str) -> str:
