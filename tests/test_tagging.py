@@ -69,6 +69,8 @@ def test_tags_are_outside_first_then_sorted():
 
 def test_numbers_become_the_tags_that_the_task_names():
     assert read(["Ada", "wrote"], [1, 0], ["O", "B-PER"]) == (("Ada", "wrote"), ("B-PER", "O"))
+    assert read('["Ada", "wrote"]', "[1, 0]", ["O", "B-PER"]) == (("Ada", "wrote"), ("B-PER", "O"))
+    assert read("[1]", [[0, 3, "NOTE"]]) == (("[", "1", "]"), ("B-NOTE", "I-NOTE", "I-NOTE"))
 
 
 @pytest.mark.parametrize(
