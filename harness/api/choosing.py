@@ -133,6 +133,7 @@ def choose(
     from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
     from harness.methods import parse_methods
+    from harness.saved import check_can_be_saved
     from harness.schedule import Limits, LocalWorkers, find_backbones
     from harness.store import Store, reference_records
     from harness.tasks import kinds
@@ -161,6 +162,7 @@ def choose(
             max_length=max_length,
             strict=strict,
         )
+        check_can_be_saved(spec.kind)
         where = find_mirror(mirror)
         located: tuple[BackboneFiles, ...] = ()
         if asked is None or any(method.serves for method in asked):

@@ -17,12 +17,10 @@ from .frames import label_columns as label_columns
 from .frames import text_columns as text_columns
 from .frames import texts_in as texts_in
 from .frames import texts_of_frame as texts_of_frame
-from .guessing import Guess as Guess
 from .guessing import guess_kind as guess_kind
 from .held_out import hold_out_label_sets as hold_out_label_sets
 from .held_out import hold_out_numbers as hold_out_numbers
 from .label_sets import as_list as as_list
-from .label_sets import names_of as names_of
 from .label_sets import read_flags as read_flags
 from .label_sets import read_label_sets as read_label_sets
 from .raw import Origin as Origin
@@ -58,7 +56,6 @@ from .table import read_table as read_table
 from .table import table_task as table_task
 from .tagging import Sentences as Sentences
 from .tagging import read_sentences as read_sentences
-from .tagging import read_tokens as read_tokens
 from .targets import check_varies as check_varies
 from .targets import read_numbers as read_numbers
 from .yaml_reader import read_yaml as read_yaml

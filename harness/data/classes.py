@@ -93,7 +93,7 @@ def check_texts(values: Sequence[Any], column: str, origin: Origin) -> list[str]
         kind = type(values[other[0]]).__name__
         raise DataError(
             f"{origin.name}: {origin.at(*other)}: column '{column}' holds a value of type {kind}; expected text."
-            + _as_texts(origin)
+            + (_LISTS if kind == "list" else _as_texts(origin))
         )
     empty = [at for at, value in enumerate(values) if value is None or not value.strip()]
     if empty:
@@ -112,6 +112,16 @@ def _check_encodable(values: Sequence[Any], column: str, origin: Origin) -> None
             f"{origin.name}: {origin.at(*broken)}: column '{column}' holds half a surrogate pair (\\ud800 to \\udfff), "
             "which is no text. Drop the character or the row."
         )
+
+
+_LISTS = " Lists of words, with a tag for each, are for --kind token-classification."
+
+
+def _as_number(value: object) -> str:
+    """Return the kinds that predict a number; empty for another value."""
+    if not isinstance(value, float):
+        return ""
+    return " To predict a number, use --kind regression, or --kind similarity for pairs of texts."
 
 
 def _as_texts(origin: Origin) -> str:
@@ -139,7 +149,7 @@ def check_labels(values: Sequence[Any], column: str, origin: Origin) -> list[str
         if name is None:
             raise DataError(
                 f"{origin.name}: {origin.at(at)}: the label in column '{column}' is {value!r}; expected a string, "
-                "a whole number, true or false." + _as_texts(origin)
+                "a whole number, true or false." + (_as_number(value) or _as_texts(origin))
             )
         before = first.setdefault(name, at)
         if type(values[before]) is not type(value):

@@ -18,6 +18,9 @@ FRACTION = 0.25
 N_BINS = 5
 """Number of bins of equal count for rows that have a number."""
 
+_MOST_WORK = 4_000_000_000
+"""Number of texts, times the labels squared, up to which iterative stratification takes seconds."""
+
 _LEAST_OF_A_BIN = 4
 """Number of distinct texts in a bin from which a quarter is at least one."""
 
@@ -83,7 +86,8 @@ def hold_out_label_sets(
     """Select test rows by iterative stratification: about `fraction` of the texts of each label.
 
     A text with several rows counts once, with the labels of all. Each label keeps a training text; a label of one text
-    has no test row. The method is that of Sechidis et al. (2011, doi:10.1007/978-3-642-23808-6_10).
+    has no test row. The method is that of Sechidis et al. (2011, doi:10.1007/978-3-642-23808-6_10). Where there are so
+    many labels and texts that it would take long, the texts are divided by their rarest label instead.
 
     Args:
         texts: one text per row.
@@ -101,11 +105,19 @@ def hold_out_label_sets(
         found.setdefault(key, set()).update(map(str, labels))
     ordered = sorted(found, key=_order)
     names = sorted({label for labels in found.values() for label in labels})
-    given = np.array([[name in found[key] for name in names] for key in ordered], dtype=bool).reshape(len(ordered), -1)
-    shares = np.array([1 - fraction, fraction])
-    side = IterativeStratification(labels=given, r=shares, random_state=np.random.RandomState(0))
-    in_test = np.asarray(side) == 1
-    # The method guarantees neither of these where other labels decide about all texts of a label.
+    place = {name: at for at, name in enumerate(names)}
+    given = np.zeros((len(ordered), len(names)), dtype=bool)
+    for row, key in enumerate(ordered):
+        given[row, [place[name] for name in found[key]]] = True
+    if given.size * len(names) <= _MOST_WORK:
+        shares = np.array([1 - fraction, fraction])
+        side = IterativeStratification(labels=given, r=shares, random_state=np.random.RandomState(0))
+        in_test = np.asarray(side) == 1
+    else:
+        counts = given.sum(axis=0)
+        rarest = [min((place[name] for name in found[key]), key=counts.item, default=-1) for key in ordered]
+        in_test = hold_out_groups(ordered, rarest, fraction)
+    # Neither way guarantees these where other labels decide about all texts of a label.
     for column in given.T:
         if column.any() and not (column & ~in_test).any():
             in_test[np.flatnonzero(column)[0]] = False

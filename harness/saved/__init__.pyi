@@ -10,6 +10,7 @@ from .layout import CARD as CARD
 from .layout import card as card
 from .layout import read_description as read_description
 from .model import SavedModel as SavedModel
+from .model import check_can_be_saved as check_can_be_saved
 from .model import kind_of_saved as kind_of_saved
 from .model import load_model as load_model
 from .predictions import PREDICTION as PREDICTION

@@ -328,6 +328,22 @@ def kind_of_saved(name: str) -> Kind:
     return kind
 
 
+def check_can_be_saved(name: str) -> None:
+    """Refuse to choose a model for a kind whose models cannot be saved.
+
+    Raises:
+        UsageError: the kind's answers have another form than `SAVED_FORMS`.
+    """
+    from harness.tasks import kinds
+
+    served = [kind.name for kind in kinds if kind.form in SAVED_FORMS]
+    if name not in served:
+        raise UsageError(
+            f"The data make a task of the kind '{name}', whose models cannot be saved. `harness run` compares methods "
+            f"on it; choose serves {', '.join(served)}."
+        )
+
+
 def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) -> Bench:
     import torch
 

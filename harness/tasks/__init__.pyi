@@ -18,7 +18,6 @@ from .base import kinds as kinds
 from .classification import Classification as Classification
 from .own import CLASS_KINDS as CLASS_KINDS
 from .own import LabelColumns as LabelColumns
-from .own import OwnColumns as OwnColumns
 from .own import own_columns as own_columns
 from .summary import summarise_data as summarise_data
 from .toys import FILLER as FILLER

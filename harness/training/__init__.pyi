@@ -33,7 +33,6 @@ from .model import NO_SCORE as NO_SCORE
 from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
-from .model import softmax as softmax
 from .optimisers import narrow_trained as narrow_trained
 from .pairs import GivenPairs as GivenPairs
 from .pairs import PairInputs as PairInputs
