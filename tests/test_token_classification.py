@@ -9,6 +9,7 @@ import pytest
 import torch
 from seqeval.metrics import f1_score
 
+from harness.backbones.locate import locate_backbone
 from harness.backbones.model import load_backbone
 from harness.data.schemes import tags_of
 from harness.data.spec import TaskSpec
@@ -392,3 +393,16 @@ def test_a_cell_of_a_prompt_notes_what_could_not_be_read():
     record = lab().run(lab().task(KIND), lab().backbone("causal"), methods.get("zero-shot")())
     assert record.status == "ok"
     assert record.facts.remarks["unreadable_answers"].endswith(" of 48")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HERE, reason="needs CrossNER in HARNESS_MIRROR")
+@pytest.mark.parametrize("name", ["linear-probe", "full", "lora"])
+def test_methods_on_a_real_encoder_beat_the_most_frequent_tag(name):
+    task = cross_ner("politics")
+    files = locate_backbone("sentence-transformers/paraphrase-MiniLM-L3-v2", Path(MIRROR))
+    bench = lab().bench(task, files)
+    fitted = methods.get(name)().fit(lab().rows(task, len(task.train)), bench)
+    answers = fitted.predict(task.test_rows_to_predict, bench)
+    assert KIND.measure(task, answers, task.test_labels) > 0.1
+    assert KIND.log_loss(answers, task.test_labels) < 1.3
