@@ -120,6 +120,16 @@ def test_guesses_that_are_not_plain_stay_with_classes() -> None:
     assert guess([["O"], ["O"]], [["x", "y"], ["z"]]) == "classification"
 
 
+def test_one_bad_row_does_not_hide_the_kind(tmp_path: Path) -> None:
+    """Else 59 prices and a typing error would be 60 classes."""
+    prices = file_of(tmp_path, [*ROWS["regression"], {**ROWS["regression"][0], "price": "cheap"}], "csv")
+    with pytest.raises(DataError, match="line 62: the target in column 'price' is 'cheap'"):
+        prepared(prices, "body", "price")
+    short = file_of(tmp_path, [*ROWS["token-classification"], {"words": ["a", "b"], "ner": ["O"]}])
+    with pytest.raises(DataError, match="line 61: column 'words' has 2 tokens and column 'ner' has 1 tag"):
+        prepared(short, "words", "ner")
+
+
 def test_the_columns_of_a_kind_need_not_be_named(tmp_path: Path) -> None:
     rows = [
         dict(zip(("question", "context", "answers"), row.values(), strict=True)) for row in ROWS["question-answering"]

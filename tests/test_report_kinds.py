@@ -17,6 +17,7 @@ from harness.api.known_rows import known_texts
 from harness.records.predictions import Predictions
 from harness.records.record import Record, Score
 from harness.report.across import across_tasks
+from harness.report.auditing import audit
 from harness.report.conclusion import conclude
 from harness.report.known_rows import KnownRows
 from harness.report.measured import what_was_compared
@@ -221,6 +222,11 @@ def test_a_report_shows_each_label_and_each_type() -> None:
     assert csv_of(tagged, "per_label").empty
 
 
+def test_the_same_records_of_numbers_give_the_same_page() -> None:
+    records = [numbers(method, noise, seed) for method, noise in (("full", 0.4), ("tfidf", 1.2)) for seed in range(2)]
+    assert page_html(records) == page_html(records[::-1])
+
+
 def test_only_the_largest_size_is_kept() -> None:
     made = [numbers("full", 0.5, n_train=n) for n in (32, 64)] + [label_sets("lora", 0.1, n_train=n) for n in (32, 64)]
     report = ReportData([dataclasses.replace(r, cell=dataclasses.replace(r.cell, task=r.cell.method)) for r in made])
@@ -297,3 +303,13 @@ def test_texts_of_numbers_are_lent_to_a_report(tmp_path: Path) -> None:
     known = known_texts([task, toy_task("multi-label", tmp_path)])
     assert list(known) == [task.test_rows]
     assert known[task.test_rows].fields == (list(task.test.texts),)
+
+
+def test_an_audit_in_points_leaves_out_errors_in_units() -> None:
+    def tuned(record: Record) -> Record:
+        return dataclasses.replace(record, cell=dataclasses.replace(record.cell, config={"tune": 8}))
+
+    for metric, n_places in (("rmse", 0), ("spearman", 1)):
+        records = [numbers("lora", 0.5, seed, metric=metric) for seed in range(2)]
+        found = audit([*records, *map(tuned, records)])
+        assert len(found.places) == n_places

@@ -86,8 +86,12 @@ def test_a_long_article_loses_its_end_and_the_prompt_keeps_its_own(
         assert kept[-len(ending) :] == ending
 
 
-def test_without_it_a_causal_model_loses_the_beginning(tmp_path: Path, tiny_llama: BackboneFiles) -> None:
+def test_without_it_a_causal_model_loses_the_beginning(tmp_path: Path, tiny_llama: BackboneFiles, cpu: Device) -> None:
     task, backbone = summaries(tmp_path, truncation_side="right"), read_without_weights(tiny_llama)
+    for method in parse_methods(["zero-shot", "full[epochs=1,min_steps=1]"]):
+        record = run_one(task, tiny_llama, method, cpu, size="16")
+        assert record.facts.test_texts is not None, record.error
+        assert (record.facts.test_texts.cut_side, bool(record.facts.test_texts.n_cut)) == ("left", True)
     inside = summaries(tmp_path)
     assert task.data != inside.data
     row = max(range(16), key=lambda row: len(task.test.texts[row]))

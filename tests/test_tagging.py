@@ -11,6 +11,7 @@ from harness.data.raw import Origin
 from harness.data.schemes import repair, spans_of, tags_of, unify
 from harness.data.tagging import read_sentences, read_tokens, split_words
 from harness.support import DataError
+from harness.tasks.token_classification import class_names
 
 ORIGIN = Origin("notes.jsonl", "line", [3, 5, 9])
 COLUMNS = ("tokens", "tags")
@@ -68,6 +69,8 @@ def test_tags_are_outside_first_then_sorted():
 
 def test_numbers_become_the_tags_that_the_task_names():
     assert read(["Ada", "wrote"], [1, 0], ["O", "B-PER"]) == (("Ada", "wrote"), ("B-PER", "O"))
+    assert read('["Ada", "wrote"]', "[1, 0]", ["O", "B-PER"]) == (("Ada", "wrote"), ("B-PER", "O"))
+    assert read("[1]", [[0, 3, "NOTE"]]) == (("[", "1", "]"), ("B-NOTE", "I-NOTE", "I-NOTE"))
 
 
 @pytest.mark.parametrize(
@@ -204,3 +207,18 @@ def test_a_column_file_without_tags_gives_tokens_to_predict(tmp_path):
     assert read_rows(path, ["tokens"], others=True).columns == {"tokens": [["Ada", "wrote"], ["EU"]]}
     path.write_text("Ada\tB-PER\n", encoding="utf-8")
     assert read_rows(path, ["tokens"], others=True).columns == {"tokens": [["Ada"]], "tags": [["B-PER"]]}
+
+
+# ---- numbers that a data set names
+
+
+def test_a_parquet_file_of_the_hub_names_its_tags(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-PER"]))})
+    made = Dataset.from_dict({"tokens": [["Ada", "ran"]], "ner_tags": [[1, 0]]}, features)
+    made.to_parquet(tmp_path / "train.parquet")
+    rows = read_rows(tmp_path / "train.parquet", ["tokens", "ner_tags"])
+    assert rows.columns == {"tokens": [["Ada", "ran"]], "ner_tags": [["B-PER", "O"]]}
+    assert class_names(made, "ner_tags") == ("O", "B-PER")
+    assert class_names(made, "tokens") == ()

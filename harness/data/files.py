@@ -315,12 +315,13 @@ def _read_parquet(path: Path, columns: list[str], *, others: bool) -> FileRows:
 
 
 def _classes_in(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Return the class names by column that `datasets` stores in a Parquet file (`ClassLabel`)."""
+    """Return the class names by column that `datasets` stores in a Parquet file (`ClassLabel`, or a list of such)."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        inner = {name: feature.get("feature", feature) for name, feature in features.items()}
         return {
             name: [str(one) for one in feature["names"]]
-            for name, feature in features.items()
+            for name, feature in inner.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
         }
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -329,10 +330,15 @@ def _classes_in(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
 
 def _named(path: Path, column: str, values: list[Any], classes: list[str]) -> list[Any]:
     """Return the names of class indices; -1, which marks a missing label in `datasets`, becomes None."""
-    for at, value in enumerate(values):
+
+    def name_of(value: Any, at: int) -> Any:
+        if isinstance(value, list):
+            return [name_of(one, at) for one in value]
         if value is not None and not (isinstance(value, int) and -1 <= value < len(classes)):
             raise DataError(
                 f"{path}: {Origin(str(path)).at(at)}: column '{column}' holds {value!r}; the file names "
                 f"{len(classes)} classes, so 0 to {len(classes) - 1} was expected."
             )
-    return [None if value is None or value == -1 else classes[value] for value in values]
+        return None if value is None or value == -1 else classes[value]
+
+    return [name_of(value, at) for at, value in enumerate(values)]

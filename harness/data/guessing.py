@@ -13,6 +13,9 @@ from harness.data.targets import number_of
 _MARKS = ("start", "end", "label")
 """Keys of a marked span, as annotation tools write them."""
 
+_NEARLY_ALL = 0.9
+"""Share of the rows that show the kind; the others are then refused by row, with the rule that they break."""
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -56,9 +59,10 @@ def guess_kind(
         return Guess("multiple-choice", f"'{texts[1]}' holds the choices of each row")
     if all(as_list(value) is not None for value in values):
         return _of_lists(texts, label, columns) or plain
-    numbers = [number_of(value) for value in values]
-    if None not in numbers and any(number is not None and number % 1 for number in numbers):
-        what = f"every '{label}' is a number and some have a fraction"
+    numbers = [number for value in values if (number := number_of(value)) is not None]
+    if len(numbers) >= _NEARLY_ALL * len(values) and any(number % 1 for number in numbers):
+        every = "every" if len(numbers) == len(values) else "nearly every"
+        what = f"{every} '{label}' is a number and some have a fraction"
         return Guess("regression" if len(texts) == 1 else "similarity", what)
     return plain
 
@@ -77,9 +81,11 @@ def _of_lists(texts: Sequence[str], label: str, columns: Mapping[str, Sequence[A
         return Guess("token-classification", f"'{label}' holds marked spans of '{texts[0]}'")
     words = [as_list(value) for value, _ in pairs]
     if all(one is not None for one in words):
-        if all(len(one or ()) == len(labels or ()) for one, (_, labels) in zip(words, pairs, strict=True)):
-            return Guess("token-classification", f"'{texts[0]}' and '{label}' hold lists of the same lengths")
-        return None
+        alike = sum(len(one or ()) == len(labels or ()) for one, (_, labels) in zip(words, pairs, strict=True))
+        if alike < _NEARLY_ALL * len(pairs):
+            return None
+        nearly = "" if alike == len(pairs) else "nearly always "
+        return Guess("token-classification", f"'{texts[0]}' and '{label}' {nearly}hold lists of the same lengths")
     return Guess("multi-label", f"'{label}' holds lists of labels")
 
 

@@ -130,7 +130,7 @@ def read_sentences(
     """
     found = Sentences([], [])
     for row, (words, marks) in enumerate(zip(tokens, tags, strict=True)):
-        words, marks = _unpacked(words), _unpacked(marks)
+        words, marks = _unpacked(words), _unpacked(marks, numbers=True)
         if isinstance(words, str) and not isinstance(marks, str):
             own_tokens, own_tags = _from_spans(words, marks, row, columns, origin)
         else:
@@ -149,8 +149,11 @@ def read_sentences(
     return found
 
 
-def _unpacked(value: Any) -> Any:
-    """Return a cell's value as a list or a text: arrays and tuples become lists, and so do lists written as text."""
+def _unpacked(value: Any, *, numbers: bool = False) -> Any:
+    """Return a cell's value as a list or a text: arrays and tuples become lists, and so do lists written as text.
+
+    A text such as `[1]` is a list only where `numbers` may stand for tags; otherwise it is the text of a sentence.
+    """
     if isinstance(value, str):
         written = value.strip()
         if written.startswith("[") and written.endswith("]"):
@@ -159,7 +162,7 @@ def _unpacked(value: Any) -> Any:
                     parsed = parse(written)
                 except (ValueError, SyntaxError, RecursionError, MemoryError):
                     continue
-                if isinstance(parsed, list) and not any(isinstance(item, (int, float)) for item in parsed):
+                if isinstance(parsed, list) and (numbers or not any(isinstance(item, (int, float)) for item in parsed)):
                     return parsed
         return value
     if value is None or isinstance(value, (list, dict)):

@@ -12,7 +12,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -201,7 +201,7 @@ class FittedPrompt(Fitted):
             if bench.kind.form == "choices":
                 return self._choose(texts, shown, rows, bench, share=positions is None)
             prompts = [self._writer.write(text, these) for text, these in zip(texts, shown, strict=True)]
-            _note(prompts, len(shown[0]) if shown else 0, rows, bench)
+            _note(prompts, len(shown[0]) if shown else 0, rows, bench, self._wording.cut_side)
             if bench.kind.form == "classes":
                 return self._classify(prompts, share=positions is None)
             answers = self._write(prompts, bench, share=positions is None)
@@ -268,7 +268,7 @@ class FittedPrompt(Fitted):
             for text, these, words in zip(texts, shown, choices, strict=True)
         ]
         prompts = [prompt for prompt, _ in written]
-        _note(prompts, len(shown[0]) if shown else 0, rows, bench)
+        _note(prompts, len(shown[0]) if shown else 0, rows, bench, self._wording.cut_side)
         scores = np.full((len(rows), bench.n_outputs), -np.inf)
         for members, shared, _ in self._alike(prompts, share=share):
             replies = [written[row][1] for row in members]
@@ -366,12 +366,12 @@ def run_in_fit(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Be
     return result
 
 
-def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> None:
-    """Note cut texts and dropped demonstrations in the ledger."""
+def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench, side: Literal["left", "right"]) -> None:
+    """Note cut texts, with the end that they lose, and dropped demonstrations in the ledger."""
     part = rows.source.key.rpartition("/")[2]
     n_cut = sum(prompt.is_cut for prompt in prompts)
     if n_cut:
-        bench.ledger.note_cut(part, n_cut, len(prompts))
+        bench.ledger.note_cut(part, n_cut, len(prompts), side)
     n_short = sum(prompt.n_dropped > 0 for prompt in prompts)
     if n_short:
         most = max(prompt.n_dropped for prompt in prompts)

@@ -53,6 +53,9 @@ class Logistic:
 
 _UNSEEN_BIAS = -30.0
 
+_FOLDS_OF_WORDS = 3
+"""Maximum number of folds where the rows of a regression are words: there are many, and each fit takes seconds."""
+
 _SPARSE_ITERATIONS = 50
 """Rough number of iterations of the solver of a ridge regression on sparse features."""
 
@@ -300,7 +303,9 @@ class LogisticMethod(Method):
         fold_of = None
         if len(rows) > 1:
             of_rows = np.empty(len(rows), dtype=np.int64)
-            of_rows[np.argsort(rows.known_strata, kind="stable")] = np.arange(len(rows)) % min(self.folds, len(rows))
+            of_rows[np.argsort(rows.known_strata, kind="stable")] = np.arange(len(rows)) % min(
+                self.folds, _FOLDS_OF_WORDS, len(rows)
+            )
             fold_of = np.repeat(of_rows, words_of(rows))
         return self.fit_penalised(features, np.concatenate(list(rows.known_labels)), bench, fold_of)
 

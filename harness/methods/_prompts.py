@@ -9,7 +9,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,6 +60,11 @@ class Wording:
         if not self.is_whole:
             return self.ask(text)
         return self.template.format_map(defaultdict(lambda: text)).rstrip(" ")
+
+    @property
+    def cut_side(self) -> Literal["left", "right"]:
+        """End that a text loses if it is too long."""
+        return "left" if self.is_whole and self.ending is None else "right"
 
     @property
     def joint(self) -> str:

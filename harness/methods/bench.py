@@ -25,7 +25,7 @@ from harness.measure import (
 )
 from harness.records import Budget, CurvePoint, Facts, TextLengths
 from harness.support import SmallerBatchesError, UnsupportedError
-from harness.tasks import Answers, Floats, Kind, Labels, Reply, Rows, words_of
+from harness.tasks import Answers, Floats, Kind, Labels, Reply, Rows, Source, words_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -201,8 +201,13 @@ class Bench:
         tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
         part = rows.source.key.rpartition("/")[2]
         self.ledger.note_lengths(part, tokens.lengths[tokens.sequences(rows.index)], len(rows))
-        self.ledger.note_cut(part, tokens.n_truncated, tokens.n_rows, rows.source.cut)
+        self.ledger.note_cut(part, tokens.n_truncated, tokens.n_rows, self._cut_side(rows.source))
         return tokens
+
+    def _cut_side(self, source: Source) -> Literal["left", "right"]:
+        """Return the end that texts lose: prompts of a causal model that writes lose their beginning."""
+        is_asked = self.kind.form == "text" and source.prompts is not None and source.ending is None
+        return "left" if is_asked and self.files.architecture == "causal" else source.cut
 
     def pooled(
         self,

@@ -227,10 +227,10 @@ class TokenClassification(Kind):
 
 def _read(data: Dataset, columns: tuple[str, str], origin: Origin, label_names: Sequence[str]) -> Sentences:
     tokens, tags = (data.data.column(column).to_pylist() for column in columns)
-    return read_sentences(tokens, tags, columns, origin, label_names or _class_names(data, columns[1]))
+    return read_sentences(tokens, tags, columns, origin, label_names or class_names(data, columns[1]))
 
 
-def _class_names(data: Dataset, column: str) -> Sequence[str]:
+def class_names(data: Dataset, column: str) -> Sequence[str]:
     """Return the names of tags that a data set of the hub states for its numbers; empty without any."""
     feature = getattr(data.features.get(column), "feature", None)
     return tuple(getattr(feature, "names", None) or ())
