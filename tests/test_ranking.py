@@ -370,7 +370,7 @@ def test_the_command_prints_a_table_of_80_columns_and_the_next_command(
     first = re.search(r"local:(\w+) comes first", shown)
     assert first is not None
     folder = folders[first.group(1)]
-    assert f"Next: harness choose --data sst2.csv --text text --label label --backbone {folder} " in shown
+    assert f"Next: harness choose --data sst2.csv --backbone {folder} " in shown
     lines = [line for line in shown.splitlines() if not line.startswith(" ") and "comes first" not in line]
     kept = "\n".join(lines).replace(folder, "BEST").replace(str(tmp_path), "FOLDER")
     snapshot("rank-backbones.txt", re.sub(r" on [^:]*threads?:", " on DEVICE:", kept))
