@@ -131,10 +131,15 @@ def test_tags(tiny: BackboneFiles, cpu: Device, tmp_path: Path, capsys: pytest.C
             found = [row["prediction"] for row in written(done.out)]
             assert found[:5] == ([" ".join(tags) for tags in right] if ending == ".csv" else right)
             assert not any(found[5:])
+            of = [row["words"] for row in written(done.out)][:5]
+            assert of == ([" ".join(words) for words in sentences] if ending == ".csv" else sentences)
     reasons = {one.reason for one in predict_file(folder, listed, tmp_path / "l.csv", device="cpu").unpredicted}
     assert reasons == {"blank", "missing", "with a word that is blank"}
     predict_command(folder, joined, tmp_path / "j.csv", text="said", device="cpu")
-    assert "5 texts split into words at white space." in capsys.readouterr().out
+    assert "5 texts split into words and punctuation marks: see the column 'words'." in capsys.readouterr().out
+    frame = model.predict_frame(["Alpha, (beta)!"])  # as a text with marked spans is split in training
+    assert frame["words"][0] == ["Alpha", ",", "(", "beta", ")", "!"]
+    assert len(frame["prediction"][0]) == 6
 
 
 def test_labels_that_hold_the_separator_are_written_as_json() -> None:

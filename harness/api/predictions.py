@@ -55,7 +55,7 @@ class PredictedFile:
         class_columns: column of each class's probability, by class; empty where none was asked for.
         probabilities_are: what the probabilities are, where they do not estimate how often a class is right; else
             None.
-        n_split: texts that were split into words at white space, for a model of tags.
+        n_split: texts that were split into words and punctuation marks, for a model of tags.
     """
 
     out: Path
@@ -222,13 +222,14 @@ _JOIN = {"labels": "|", "tags": " "}
 
 def _joined(columns: Columns, form: str, labels: Sequence[str]) -> Columns:
     """Return the columns with lists of answers as texts; as JSON where a label holds the text that would join them."""
-    from harness.saved import PREDICTION
+    from harness.saved import PREDICTION, WORDS
 
     between = _JOIN.get(form)
     if between is None or any(between in label for label in labels):
         return columns
-    texts = [None if value is None else between.join(value) for value in columns[PREDICTION]]
-    return {**columns, PREDICTION: texts}
+    lists = [PREDICTION, *([WORDS] if form == "tags" else [])]
+    joined = {name: [None if value is None else between.join(value) for value in columns[name]] for name in lists}
+    return {**columns, **joined}
 
 
 def _recogniser(ending: str, given: list[str], labels: Sequence[str], form: str) -> Callable[[Path], bool]:

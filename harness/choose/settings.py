@@ -17,7 +17,7 @@ import numpy as np
 from harness.choose.candidates import Candidate
 from harness.choose.runner import RUNGS
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
-from harness.choose.tried import Tried, share_of, share_of_steps, share_upwards
+from harness.choose.tried import Tried, share_of, share_of_steps, share_upwards, value_at
 from harness.forecast import SEED_NOISE
 from harness.methods import Choice, Method, Range, Rung
 from harness.planning import label_of
@@ -223,13 +223,15 @@ class _Trials:
         """Return the variants that are better than the candidate by more than chance, best first."""
         found = []
         for variant, record in self._whole:
-            gain = expected_gain(self._base.record, record, self._prior(variant))
-            if gain.mean > _CONFIDENCE * gain.deviation and self._last_fits_seconds(variant) <= self._search.left:
-                found.append((gain.mean, variant))
+            own = expected_gain(self._base.record, record, self._prior(variant))
+            if own.mean > _CONFIDENCE * own.deviation and self._last_fits_seconds(variant) <= self._search.left:
+                found.append((own.mean, variant))
         found.sort(key=lambda one: -one[0])
         for mean, variant in found[:1]:
+            metric, facts = self._task.metric, self._task.provenance
+            gain = value_at(metric, mean, facts) - value_at(metric, 0.0, facts)
             self._search.say(
-                f"{variant.label} takes the place of {self._candidate.label}: {100 * mean:+.1f} points expected"
+                f"{variant.label} takes the place of {self._candidate.label}: {metric} {gain:+.3f} expected"
             )
         if self._whole and not found:
             self._search.say(f"{self._candidate.label} keeps its settings: no variant is better by more than chance")

@@ -56,6 +56,7 @@ from .table import read_table as read_table
 from .table import table_task as table_task
 from .tagging import Sentences as Sentences
 from .tagging import read_sentences as read_sentences
+from .tagging import split_words as split_words
 from .targets import check_varies as check_varies
 from .targets import read_numbers as read_numbers
 from .yaml_reader import read_yaml as read_yaml

@@ -14,6 +14,7 @@ from .model import check_can_be_saved as check_can_be_saved
 from .model import kind_of_saved as kind_of_saved
 from .model import load_model as load_model
 from .predictions import PREDICTION as PREDICTION
+from .predictions import WORDS as WORDS
 from .predictions import check_asked as check_asked
 from .predictions import check_top as check_top
 from .predictions import class_columns as class_columns

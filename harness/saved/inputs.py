@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.data import BETWEEN, TextColumns, as_list, is_frame, text_columns, texts_of_frame
+from harness.data import BETWEEN, TextColumns, as_list, is_frame, split_words, text_columns, texts_of_frame
 from harness.support import UsageError
 from harness.tasks import Kind
 
@@ -53,18 +53,19 @@ def reads_words(kind: Kind) -> bool:
 
 
 def words_of(value: Any) -> Any:
-    """Return the words of a list, of a list written as text, or of a text, which is split at white space.
+    """Return the words of a list, of a list written as text, or of a text.
 
-    Another value stays as it is, and has no prediction.
+    A text is split as in training on texts with marked spans: into words and single punctuation marks. Another value
+    stays as it is, and has no prediction.
     """
     listed = as_list(value)
     if listed is not None:
         return tuple(listed)
-    return tuple(value.split()) if isinstance(value, str) else value
+    return tuple(value[start:end] for start, end in split_words(value)) if isinstance(value, str) else value
 
 
 def is_split(value: Any) -> bool:
-    """Return whether `words_of` splits a value at white space."""
+    """Return whether `words_of` splits a value into words."""
     return isinstance(value, str) and bool(value.strip()) and as_list(value) is None
 
 

@@ -118,7 +118,7 @@ class SavedModel:
     ) -> pd.DataFrame:
         """Return one row per text: the answer (`prediction`) and, for classes, the class's `probability`.
 
-        The answer is a class, a number, a list of labels, or a list of tags. It is missing where a text is missing,
+        The answer is a class, a number, a list of labels, or a list of tags; `words` then holds the words they are of. It is missing where a text is missing,
         blank, no string, or not valid Unicode.
 
         Args:
@@ -154,7 +154,7 @@ class SavedModel:
             self._answers(inputs),
             self.labels,
             form=self.form,
-            lengths=self._lengths(inputs),
+            words=inputs if reads_words(self._kind) else (),
             probabilities=probabilities,
             top=top,
         )

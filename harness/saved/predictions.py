@@ -13,6 +13,8 @@ from harness.tasks import Floats
 
 PREDICTION = "prediction"
 PROBABILITY = "probability"
+WORDS = "words"
+"""Column of the words that tags belong to: a text is split into them."""
 
 GIVEN_FROM = 0.5
 """Score from which a label is given."""
@@ -73,7 +75,7 @@ def prediction_columns(
     labels: Sequence[str], *, form: str = "classes", probabilities: bool = False, top: int | None = None
 ) -> list[str]:
     """Return the names of the columns that `tabulate_predictions` makes, in their order."""
-    names = [PREDICTION, PROBABILITY] if form == "classes" else [PREDICTION]
+    names = {"classes": [PREDICTION, PROBABILITY], "tags": [PREDICTION, WORDS]}.get(form, [PREDICTION])
     for place in range(1, (top or 0) + 1):
         names += [f"top_{place}", f"top_{place}_{PROBABILITY}"]
     return [*names, *class_columns(labels).values()] if probabilities else names
@@ -104,7 +106,7 @@ def tabulate_predictions(
     labels: Sequence[str],
     *,
     form: str = "classes",
-    lengths: Sequence[int] = (),
+    words: Sequence[Sequence[str]] = (),
     probabilities: bool = False,
     top: int | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
@@ -114,7 +116,7 @@ def tabulate_predictions(
         found: answers of the method, such as the probability of each class for each text, shape (texts, classes).
         labels: names of the classes, labels or tags.
         form: form of the answers.
-        lengths: for tags, number of words of each row.
+        words: for tags, the words of each row.
         probabilities: whether to add a column per class or label.
         top: number of most probable classes to add, with their probabilities; classes that tie keep the order of
             `labels`, as in the prediction itself.
@@ -124,9 +126,10 @@ def tabulate_predictions(
     """
     names = prediction_columns(labels, form=form, probabilities=probabilities, top=top)
     if form != "classes":
-        answers = answers_in_words(found, labels, form, lengths)
+        answers = answers_in_words(found, labels, form, [len(one) for one in words])
         column = np.array(answers) if form == "number" else np.fromiter(answers, dtype=object, count=len(answers))
-        return dict(zip(names, [column, *(found.T if probabilities else [])], strict=True))
+        beside = [np.fromiter(map(list, words), dtype=object, count=len(words))] if form == "tags" else []
+        return dict(zip(names, [column, *beside, *(found.T if probabilities else [])], strict=True))
     classes = np.array(labels, dtype=object)
     rows = np.arange(len(found))
     order = found.argmax(axis=1)[:, None]
