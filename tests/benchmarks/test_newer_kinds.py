@@ -43,7 +43,7 @@ def set_of(kind: str, mirror: Path) -> Task:
 @pytest.mark.parametrize("kind", SETS)
 def test_against_the_trainer(kind: str, method: str, mirror: Path, minilm: BackboneFiles, cpu: Device) -> None:
     task, recipe, worker = set_of(kind, mirror), RECIPES[method], Worker(cpu, None)
-    n_train = N_TRAIN.get(kind, 512)
+    n_train = N_TRAIN.get(kind, 256)
     settings = {
         **{"learning_rate": recipe.learning_rate, "head_learning_rate": recipe.head_learning_rate},
         **{"batch_size": BATCH_SIZE, "weight_decay": 0.01},
