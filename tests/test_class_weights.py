@@ -104,8 +104,7 @@ def test_logistic_regressions_of_labels_are_scikit_learns() -> None:
     draw = np.random.default_rng(0)
     labels = (draw.random((200, 2)) < [0.1, 0.4]).astype(np.uint8)
     features = draw.normal(size=(200, 5)) + labels[:, :1]
-    given = {"grid": (1.0,), "n_folds": 3, "strata": labels[:, 0].astype(int), "default": 1.0, "threshold": 0.5}
-    found = fit_label_logistics(features, labels, **given, measure=lambda *_: 0.0, class_weights="balanced")
+    found = fit_label_logistics(features, labels, 1.0, class_weights="balanced")
     for label in range(2):
         model = LogisticRegression(C=1.0, max_iter=1000, class_weight="balanced").fit(features, labels[:, label])
         expected = model.predict_proba(features)[:, 1]

@@ -13,7 +13,7 @@ from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.methods._label_logistics import fit_label_logistics
+from harness.methods._label_logistics import choose_for_labels, fit_label_logistics
 from harness.methods._ridge import choose_ridge_penalty, fit_ridge
 from harness.planning.suites import load_suite
 from harness.running.worker import Worker
@@ -180,14 +180,77 @@ def test_one_regression_for_each_label_is_scikit_learns_one_vs_rest() -> None:
     features, draw = made_up()
     labels = (features @ draw.normal(size=(12, 4)) + draw.normal(size=(120, 4)) > 0.8).astype(np.uint8)
     labels[:, 3] = 0  # nothing to learn: never given
-    found = fit_label_logistics(
-        features, labels, grid=(1.0,), n_folds=5, strata=np.zeros(120, dtype=np.int64), default=1.0, threshold=0.5,
-        measure=micro_f1,
-    )  # fmt: skip
+    found = fit_label_logistics(features, labels, 1.0)
     expected = OneVsRestClassifier(LogisticRegression(C=1.0, max_iter=1000)).fit(features, labels[:, :3])
     np.testing.assert_allclose(found.probabilities(features)[:, :3], expected.predict_proba(features), atol=2e-3)
     assert found.probabilities(features)[:, 3].max() < 1e-6
     assert found.threshold == 0.5
+
+
+def test_few_rows_of_many_labels_are_dealt_to_folds_too() -> None:
+    """With fewer rows than labels, each row is the only one of its rarest label."""
+    features = made_up(16)[0]
+    labels = np.eye(16, dtype=np.uint8)
+    given = {"n_folds": 5, "default": 7.0, "measure": micro_f1}
+    chosen = choose_for_labels(features, labels, grid=(0.1, 1.0), threshold=None, **given)
+    assert chosen.inverse_penalty in (0.1, 1.0)
+    assert 0 < chosen.threshold < 1
+    assert chosen.n_iterations > 0
+    assert choose_for_labels(features[:3], labels[:3], grid=(0.1, 1.0), threshold=None, **given).inverse_penalty == 7.0
+    assert choose_for_labels(features, labels, grid=(2.0,), threshold=0.3, **given).n_iterations == 0
+    assert kinds.get("multi-label").validation_groups(np.arange(5)).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("name", ["linear-probe", "tfidf", "head", "full", "majority"])
+@pytest.mark.parametrize("kind", ["multi-label", "regression", "similarity"])
+def test_a_handful_of_rows_is_enough(
+    name: str, kind: str, toy_kinds: dict[str, Task], tiny_backbones: dict[str, BackboneFiles], cpu: Device
+) -> None:
+    method = configured(methods.get(name), **BRIEF)
+    for size in ("2", "5"):
+        record = run_one(toy_kinds[kind], tiny_backbones["encoder"], method, cpu, size=size)
+        assert record.status == "ok", record.error
+
+
+def test_labels_without_a_row_are_noted(
+    toy_kinds: dict[str, Task], tiny_backbones: dict[str, BackboneFiles], cpu: Device
+) -> None:
+    task = toy_kinds["multi-label"]
+    record = run_one(task, None, methods.get("majority")(), cpu, size="1")
+    rows = Worker(cpu, None).training_rows(task, 1, 0, "stratified")
+    n_unseen = int((rows.known_labels.sum(axis=0) == 0).sum())
+    assert n_unseen
+    assert record.facts.remarks["unseen_labels"] == f"{n_unseen} of {task.n_outputs}"
+    assert "unseen_labels" not in run_one(task, None, methods.get("majority")(), cpu, size="60").facts.remarks
+
+
+def test_a_metric_of_ranks_needs_no_threshold_and_holds_out_no_row(
+    tiny_backbones: dict[str, BackboneFiles], cpu: Device, tmp_path: Path
+) -> None:
+    task = kinds.get("multi-label").prepare(toy_spec("multi-label", tmp_path, metric="mean_average_precision"), None)
+    files = tiny_backbones["encoder"]
+    for name in ("linear-probe", "head", "full"):
+        rows = Worker(cpu, None).training_rows(task, 40, 0, "stratified")
+        bench = make_bench(task, files, cpu)
+        bench.ranks_by_scores = True
+        method = configured(methods.get(name), **BRIEF)
+        assert method.fit(rows, bench).state()["answers"]["threshold"] == 0.5
+
+
+def test_texts_of_a_pair_count_together(
+    toy_kinds: dict[str, Task], tiny_backbones: dict[str, BackboneFiles], cpu: Device
+) -> None:
+    """A record's mean length of a row is that of both texts, whether they are read apart or in one sequence."""
+    task, files = toy_kinds["similarity"], tiny_backbones["encoder"]
+    tokenizer = load_backbone(files).tokenizer
+    rows = Worker(cpu, None).training_rows(task, 24, 0, "stratified")
+    lengths = [
+        sum(len(tokenizer(task.train.fields[role][row])["input_ids"]) for role in ("first", "second"))
+        for row in rows.index
+    ]
+    record = run_one(task, files, methods.get("linear-probe")(), cpu)
+    assert record.facts.train_texts is not None
+    assert record.facts.train_texts.mean == pytest.approx(np.mean(lengths))
 
 
 def test_the_threshold_is_the_best_of_all() -> None:

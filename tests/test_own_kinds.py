@@ -338,10 +338,10 @@ def test_the_command_line_says_the_kind_that_it_guessed(tmp_path: Path) -> None:
 
 
 def test_kinds_whose_models_cannot_be_saved_are_refused_before_anything_is_fitted(tmp_path: Path) -> None:
-    path = file_of(tmp_path, ROWS["question-answering"])
-    asked = ("--data", str(path), "--text", "q,c", "--label", "answers", "--within", "60s", "--save", "model")
-    said = run_cli("choose", *asked, cwd=tmp_path, code=2)
-    assert "a task of the kind 'question-answering', whose models cannot be saved" in said
+    path = file_of(tmp_path, [{"de": f"Satz {at}", "en": f"sentence {at}"} for at in range(60)])
+    columns = ("--kind", "translation", "--text", "de", "--label", "en")
+    said = run_cli("choose", "--data", path, *columns, "--within", "60s", "--save", "model", cwd=tmp_path, code=2)
+    assert "a task of the kind 'translation', whose models cannot be saved" in said
     assert not (tmp_path / "model").exists()
 
 

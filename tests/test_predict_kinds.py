@@ -36,6 +36,12 @@ def rows_of(kind: str, n: int = 40) -> list[dict[str, Any]]:
                 "regression": {"text": text, "label": 2.5e-7 * words.count("alpha")},
                 "similarity": {"first": text, "second": " ".join(words[:3]), "score": words.count("alpha") + 0.5},
                 "multi-label": {"text": text, "labels": sorted({*words} & {"alpha", "beta"})},
+                "question-answering": {"question": "which", "context": text, "answers": words[at % 4]},
+                "multiple-choice": {
+                    "question": text,
+                    "choices": [words[0], "x", "y"][: 2 + at % 2],
+                    "answerKey": words[0],
+                },
                 "token-classification": {
                     "tokens": words,
                     "tags": ["B-GREEK" if word == "alpha" else "O" for word in words],
@@ -45,7 +51,11 @@ def rows_of(kind: str, n: int = 40) -> list[dict[str, Any]]:
     return found
 
 
-COLUMNS = {"similarity": ("first,second", "score")}
+COLUMNS = {
+    "similarity": ("first,second", "score"),
+    "question-answering": ("question,context", "answers"),
+    "multiple-choice": ("question,choices", "answerKey"),
+}
 
 
 def saved(kind: str, method: str, tiny: BackboneFiles, cpu: Device, folder: Path) -> Path:
@@ -89,7 +99,7 @@ def test_numbers(kind: str, tiny: BackboneFiles, cpu: Device, tmp_path: Path) ->
         predict_file(folder, data, done.out, text, device="cpu")  # its own output is replaced
     frame = model.predict_frame(pd.DataFrame(rows), text)
     assert frame["prediction"].tolist() == right
-    with pytest.raises(UsageError, match="numbers, which have no probability"):
+    with pytest.raises(UsageError, match="numbers, which have no table of probabilities"):
         model.probabilities(inputs)
     for options, rule in (({"probabilities": True}, "a number has none"), ({"top": 2}, "only a model of classes")):
         with pytest.raises(UsageError, match=rule):
@@ -107,11 +117,11 @@ def test_label_sets(tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
     assert len({tuple(labels) for labels in right}) > 1
     for ending in (".csv", ".jsonl", ".parquet"):
         done = predict_file(folder, data, tmp_path / f"out{ending}", device="cpu", probabilities=True)
-        assert done.columns == ("prediction", "probability_alpha", "probability_beta")
+        assert done.columns == ("prediction", "score_alpha", "score_beta")
         found = written(done.out)
         expected = ["|".join(labels) for labels in right] if ending == ".csv" else right
         assert [row["prediction"] if ending == ".csv" else list(row["prediction"]) for row in found] == expected
-        np.testing.assert_allclose([float(row["probability_beta"]) for row in found], scores[:, 1], atol=1e-6)
+        np.testing.assert_allclose([float(row["score_beta"]) for row in found], scores[:, 1], atol=1e-6)
 
 
 def test_tags(tiny: BackboneFiles, cpu: Device, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +150,32 @@ def test_tags(tiny: BackboneFiles, cpu: Device, tmp_path: Path, capsys: pytest.C
     frame = model.predict_frame(["Alpha, (beta)!"])  # as a text with marked spans is split in training
     assert frame["words"][0] == ["Alpha", ",", "(", "beta", ")", "!"]
     assert len(frame["prediction"][0]) == 6
+
+
+@pytest.mark.parametrize("kind", ["question-answering", "multiple-choice"])
+def test_answers_out_of_the_input(kind: str, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+    folder = saved(kind, "full", tiny, cpu, tmp_path / "model")
+    model = load_model(folder, "cpu")
+    rows = rows_of(kind, 6)
+    first, second = COLUMNS[kind][0].split(",")
+    inputs = [(row[first], row[second]) for row in rows]
+    right = model.predict(inputs)
+    assert all(answer in row[second] for answer, row in zip(right, rows, strict=True))
+    frame = model.predict_frame([*inputs, (rows[0][first], None)])
+    assert frame["prediction"][:6].tolist() == right
+    assert frame["probability"][:6].between(0, 1).all()
+    assert frame["prediction"].isna().tolist() == [False] * 6 + [True]
+    done = predict_file(folder, file_of(tmp_path / "new.jsonl", rows), tmp_path / "out.csv", COLUMNS[kind][0])
+    assert [row["prediction"] for row in written(done.out)] == right
+    if kind == "multiple-choice":
+        scores = model.probabilities(inputs)
+        assert scores.shape == (6, 3)
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+        assert (scores[::2, 2] == 0).all()  # rows with two choices
+        as_on_the_hub = [(question, {"text": list(choices), "label": [*"ABC"]}) for question, choices in inputs]
+        assert model.predict(as_on_the_hub) == right
+        with pytest.raises(UsageError, match="without two choices"):
+            model.predict([("which", ["one"])])
 
 
 def test_labels_that_hold_the_separator_are_written_as_json() -> None:

@@ -105,6 +105,7 @@ def predict_file(
     from harness.data import MissingColumnError, read_rows, texts_in
     from harness.measure import check_device_name
     from harness.saved import (
+        as_input,
         check_asked,
         check_top,
         class_columns,
@@ -116,7 +117,6 @@ def predict_file(
         read_description,
         reads_words,
         why_not_input,
-        words_of,
     )
 
     check_device_name(device)
@@ -147,7 +147,7 @@ def predict_file(
     n_split = 0
     if reads_words(kind):
         n_split = sum(map(is_split, texts))
-        texts = [words_of(value) for value in texts]
+    texts = [as_input(value, kind) for value in texts]
     reasons = [why_not_input(value, kind) for value in texts]
     unpredicted = _unpredicted(reasons, rows.origin)
     usable = [at for at, reason in enumerate(reasons) if reason is None]
@@ -170,7 +170,7 @@ def predict_file(
         n_predicted=len(usable),
         unpredicted=unpredicted,
         columns=tuple(added),
-        class_columns=class_columns(described.labels) if probabilities else {},
+        class_columns=class_columns(described.labels, kind.form) if probabilities else {},
         probabilities_are=(loaded.probabilities_are or None) if kind.form == "classes" else None,
         n_split=n_split,
     )
@@ -221,13 +221,15 @@ _JOIN = {"labels": "|", "tags": " "}
 
 
 def _joined(columns: Columns, form: str, labels: Sequence[str]) -> Columns:
-    """Return the columns with lists of answers as texts; as JSON where a label holds the text that would join them."""
+    """Return the columns with lists of answers as texts; as JSON where one holds the text that would join them."""
     from harness.saved import PREDICTION, WORDS
 
     between = _JOIN.get(form)
     if between is None or any(between in label for label in labels):
         return columns
     lists = [PREDICTION, *([WORDS] if form == "tags" else [])]
+    if form == "tags" and any(between in word for words in columns[WORDS] for word in words or ()):
+        return columns
     joined = {name: [None if value is None else between.join(value) for value in columns[name]] for name in lists}
     return {**columns, **joined}
 

@@ -51,8 +51,9 @@ def validation_folds(task: Task, cap: int = _VALIDATION_CAP) -> list[Task]:
     order = training_order(task.train_strata, task.train_digests, 0, "stratified")
     keys = [overlap_key(task.train.texts[int(row)]) for row in task.pool_index]
     dealt: dict[str, int] = {}  # a text's fold; a text with two labels goes by the first
-    for label in np.unique(task.train_strata):
-        members = order[task.train_strata[order] == label]
+    groups = task.kind.validation_groups(task.train_strata)
+    for group in np.unique(groups):
+        members = order[groups[order] == group]
         texts = [key for key in dict.fromkeys(keys[row] for row in members) if key not in dealt]
         dealt |= {key: rank % PERIOD if len(texts) >= PERIOD else rank - 1 for rank, key in enumerate(texts)}
     fold = np.array([dealt[key] for key in keys], dtype=np.int64)

@@ -236,7 +236,7 @@ def _predict(
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Add the probability of each class or label: `probability_LABEL`.")
+        bool, typer.Option("--probabilities", help="Add the probability of each class, or each label's score.")
     ] = False,
     top: Annotated[
         int | None,

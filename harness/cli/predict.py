@@ -29,7 +29,10 @@ def predict_command(model: Path, data: Path, out: Path, *, as_json: bool = False
         has = "row has" if n_without == 1 else "rows have"
         say(f"{n_without:,} {has} no prediction: {in_words(found.unpredicted)}.", console)
     if found.n_split:
-        say(f"{wording.counted(found.n_split, 'text')} split into words and punctuation marks: see the column 'words'.", console)
+        say(
+            f"{wording.counted(found.n_split, 'text')} split into words and punctuation marks: see the column 'words'.",
+            console,
+        )
     if found.probabilities_are:
         say(
             f"Note: the probabilities of {found.method} are {found.probabilities_are}. They order the classes; they do "

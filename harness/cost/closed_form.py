@@ -100,7 +100,9 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
         )  # fmt: skip
     work = method.workload(cell.n_train, cell.budget, shape.n_blocks)
     trials = method.tune
-    tokens, length, longest = _tokens(task.train, task)
+    # Methods that read only pairs count both of a pair's texts.
+    share = 0.5 if task.kind.compares_apart and method.needs_pairs else 1.0
+    tokens, length, longest = (share * value for value in _tokens(task.train, task))
     each = shape.forward_flops(tokens, length)
     reply = task.reply if task.kind.form != "tags" or method.role == "prompting" else None
     if reply is not None:  # each token has a distribution over the vocabulary
@@ -111,7 +113,7 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     train_flops = work.encoded * each + fitted
     if cell.budget.train_flops is not None:
         train_flops = min(train_flops, cell.budget.train_flops)
-    test_tokens, test_length, longest_test = _tokens(task.test, task)
+    test_tokens, test_length, longest_test = (share * value for value in _tokens(task.test, task))
     n_read = work.texts_per_answer + (0.0 if reply is None else reply.max_new_tokens / max(1.0, test_tokens))
     predict_flops = n_test * n_read * shape.forward_flops(test_tokens, test_length)
     n_answer = None if reply is None else reply.max_new_tokens

@@ -6,7 +6,7 @@ import ast
 import json
 import numbers
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def read_label_sets(
 
     Raises:
         DataError: a value is missing, is neither a list nor a text, or holds a label that is empty or no text; the
-            message names the rows. No row has a label.
+            message names the rows.
     """
     missing = [at for at, value in enumerate(values) if is_no_label_set(value)]
     if missing:
@@ -57,10 +57,6 @@ def read_label_sets(
                 f"{_brief(parts[wrong])}; expected a text that is not empty, or a whole number."
             )
         found.append(tuple(sorted({name for name in names if name})))
-    if found and not any(found):
-        raise DataError(
-            f"{origin.name}: no row has a label in column '{column}'. Name the column that holds the labels."
-        )
     return found
 
 
@@ -74,7 +70,7 @@ def read_flags(columns: Mapping[str, Sequence[object]], origin: Origin) -> list[
         origin: positions of the rows in their source, for messages.
 
     Raises:
-        DataError: a value is another; the message names its row and column. No row has a label.
+        DataError: a value is another; the message names its row and column.
     """
     flags: dict[str, list[bool]] = {}
     for column, values in columns.items():
@@ -89,13 +85,7 @@ def read_flags(columns: Mapping[str, Sequence[object]], origin: Origin) -> list[
         flags[column] = [bool(flag) for flag in read]
     names = sorted(flags)
     rows = zip(*(flags[name] for name in names), strict=True)
-    found = [tuple(name for name, flag in zip(names, row, strict=True) if flag) for row in rows]
-    if found and not any(found):
-        listed = ", ".join(f"'{name}'" for name in columns)
-        raise DataError(
-            f"{origin.name}: no row has a 1 in the columns {listed}. Name the columns that hold the labels."
-        )
-    return found
+    return [tuple(name for name, flag in zip(names, row, strict=True) if flag) for row in rows]
 
 
 def is_no_label_set(value: object) -> bool:
@@ -169,11 +159,6 @@ def _flag(value: object) -> bool | None:
     if isinstance(value, numbers.Real | np.bool_) and value in (0, 1):  # booleans are whole numbers
         return bool(value)
     return None
-
-
-def names_of(label_sets: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Return all labels of some rows, sorted by name."""
-    return tuple(sorted({name for labels in label_sets for name in labels}))
 
 
 def _brief(value: object) -> str:

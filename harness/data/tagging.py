@@ -119,7 +119,7 @@ def read_sentences(
 
     Args:
         tokens: lists of tokens, or texts.
-        tags: lists of tags or of spans, or texts. A missing list of spans means a text without any.
+        tags: lists of tags or of spans, or texts. An empty list of spans means a text without any.
         columns: names of the two columns, for messages.
         origin: positions of the rows, for messages.
         label_names: tags in the order of their numbers, where the data hold numbers.

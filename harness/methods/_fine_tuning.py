@@ -310,7 +310,8 @@ class FineTuning(GradientMethod):
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
         inside, outside = self.carve(rows, bench)
-        bench.form.start(model.head, rows.known_labels[inside])
+        if self.class_weights == "none":
+            bench.form.start(model.head, rows.known_labels[inside])
         self.initialise(model, rows.take(inside), bench)
         model.train()
         inputs = None
@@ -338,7 +339,7 @@ class FineTuning(GradientMethod):
                         hooks=self.make_hooks(model, bench),
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                         compiles=bool(blocks),
-                        predict=self._prediction(model, inputs, examples.state, bench),
+                        predict=self._prediction(model, inputs, examples, rows, outside, bench),
                     )
                 read_outside = functools.partial(self._outside, inputs, examples, outside, bench)
                 state = self.conclude(examples.state, read_outside, rows, outside, bench)
@@ -442,7 +443,9 @@ class FineTuning(GradientMethod):
 
         return evaluate
 
-    def _prediction(self, model: AdaptedModel, inputs: Inputs, state: Mapping[str, Any], bench: Bench) -> Any:
+    def _prediction(
+        self, model: AdaptedModel, inputs: Inputs, examples: Examples, rows: Rows, outside: Ints, bench: Bench
+    ) -> Any:
         """Return a function that predicts the rows of the rungs in the middle of training; None where none can."""
         from harness.training import Classes, as_written
 
@@ -452,6 +455,8 @@ class FineTuning(GradientMethod):
 
         def predict(own: Bench, decay: float) -> Answers:
             uncompiled = as_written() if self.compile else nullcontext()  # it takes a second to import
+            read_outside = functools.partial(self._outside, inputs, examples, outside, own)
+            state = self.conclude(examples.state, read_outside, rows, outside, own)
             with uncompiled, inputs.whole(decay):
                 reserved = self.reserved_tokens()
                 raw = form.predict(model, rungs.rows, own, precision, reserved, training_follows=True)

@@ -71,7 +71,8 @@ class TrainedOnFeatures(FrozenFeatures, SupervisedMethod):
             model = self._build(bench)
         with bench.working("fit"):
             inside, outside = self.carve(rows, bench)
-            form.start(model, labels[inside])
+            if self.class_weights == "none":
+                form.start(model, labels[inside])
             batches = self._batches(features, targets, rows, inside, bench)
             held_out = features[_vectors_of(rows, outside, bench)]
             forward, training = row_flops(model)

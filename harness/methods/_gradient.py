@@ -122,7 +122,8 @@ class TrainedMethod(Method):
         none = np.empty(0, dtype=np.int64)
         if self.patience is None and not self.holds_out(bench):
             return everything, none
-        inside, outside = carve_validation(rows.known_strata, self.validation_fraction)
+        groups = bench.kind.validation_groups(rows.known_strata)
+        inside, outside = carve_validation(groups, self.validation_fraction)
         if len(outside) == 0 or len(inside) == 0:
             what = "early_stopping" if self.patience is not None else "threshold"
             bench.ledger.remarks[what] = f"none: {len(rows)} rows leave nothing to validate on"
@@ -258,8 +259,8 @@ class SupervisedMethod(TrainedMethod):
         return bench.form.loss if self.class_weights == "none" else bench.form.balanced_loss(labels, bench)
 
     def holds_out(self, bench: Bench) -> bool:
-        """Return whether a threshold is to be chosen."""
-        return bench.form.holds_out and self.threshold is None
+        """Return whether a threshold is to be chosen; a metric that ranks by scores needs none."""
+        return bench.form.holds_out and self.threshold is None and not bench.ranks_by_scores
 
     def conclude(
         self, state: Mapping[str, Any], predict: Callable[[], Answers], rows: Rows, outside: Ints, bench: Bench
@@ -277,7 +278,7 @@ class SupervisedMethod(TrainedMethod):
             return dict(state)
         if self.threshold is not None:
             return {**state, "threshold": self.threshold}
-        if len(outside) == 0:
+        if len(outside) == 0 or bench.ranks_by_scores:
             return dict(state)
         return bench.form.conclude(state, predict(), rows.known_labels[outside], bench)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.data import folds
 from harness.methods._answers import ClassWeights
-from harness.tasks import Floats, Ints, Labels
+from harness.tasks import Floats, Labels
 
 _NEVER, _ALWAYS = -30.0, 30.0
 
@@ -28,14 +28,12 @@ class LabelLogistics:
         weights: shape (labels, features); 0 for a label that no training row has, or all have.
         bias: shape (labels,).
         threshold: score from which on a label is given.
-        inverse_penalty: scikit-learn's C.
-        n_iterations: iterations of the solver over all rows and labels, those of the choice included.
+        n_iterations: iterations of the solver, those of all labels together.
     """
 
     weights: Floats
     bias: Floats
     threshold: float = 0.5
-    inverse_penalty: float = 1.0
     n_iterations: float = 0.0
 
     def probabilities(self, features: Any) -> Floats:
@@ -50,28 +48,41 @@ class LabelLogistics:
         return scores_at(self.probabilities(features), self.threshold)
 
 
-def fit_label_logistics(
+@dataclass(frozen=True)
+class LabelChoice:
+    """The chosen penalty and threshold, and the work of choosing them.
+
+    Attributes:
+        inverse_penalty: scikit-learn's C.
+        threshold: score from which on a label is given.
+        n_iterations: iterations of the solver over all rows; one on a part of the rows counts as that part.
+    """
+
+    inverse_penalty: float
+    threshold: float
+    n_iterations: float = 0.0
+
+
+def choose_for_labels(
     features: Any,
     labels: Labels,
     *,
     grid: tuple[float, ...],
     n_folds: int,
-    strata: Ints,
     default: float,
     threshold: float | None,
     measure: Callable[[Any, Labels], float],
     class_weights: ClassWeights = "none",
-) -> LabelLogistics:
-    """Choose the penalty and the threshold by folds, and fit.
+) -> LabelChoice:
+    """Choose the penalty with the least log loss over folds, and the threshold with the best metric on its scores.
 
-    The penalty has the least log loss over the folds; the threshold has the best metric on the same scores.
+    Rows are dealt to the folds in turn, in the order drawn.
 
     Args:
         features: dense or sparse, shape (rows, features).
         labels: 0 or 1, shape (rows, labels).
         grid: penalties to choose from; a single one is taken.
         n_folds: maximum number of folds.
-        strata: group of each row, by which folds are dealt.
         default: penalty where rows are too few for two folds.
         threshold: threshold to take; None chooses it.
         measure: as for `choose_threshold`.
@@ -80,28 +91,39 @@ def fit_label_logistics(
     from harness.training import choose_threshold
 
     n_folds = min(n_folds, len(labels) // 2)
-    chosen, cut, iterations = grid[0] if len(grid) == 1 else default, threshold or 0.5, 0.0
-    if n_folds >= 2 and (len(grid) > 1 or threshold is None):
-        fold_of = folds(strata, n_folds)
-        least = np.inf
-        for inverse_penalty in sorted(grid):
-            scores = np.zeros(labels.shape, dtype=np.float32)
-            for fold in np.unique(fold_of):
-                inside, outside = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-                fitted = _fit(features[inside], labels[inside], inverse_penalty, class_weights)
-                iterations += fitted.n_iterations * len(inside) / len(labels)
-                scores[outside] = fitted.probabilities(features[outside])
-            loss = _log_loss(scores, labels, class_weights)
-            if loss > least:
-                break
-            chosen, least = inverse_penalty, loss
-            if threshold is None:
-                cut = choose_threshold(scores, labels, measure)
-    model = _fit(features, labels, chosen, class_weights)
-    return LabelLogistics(model.weights, model.bias, cut, chosen, iterations + model.n_iterations)
+    found = LabelChoice(grid[0] if len(grid) == 1 else default, 0.5 if threshold is None else threshold)
+    if n_folds < 2 or (len(grid) == 1 and threshold is not None):
+        return found
+    fold_of = folds(np.zeros(len(labels), dtype=np.int64), n_folds)
+    least, iterations = np.inf, 0.0
+    for inverse_penalty in sorted(grid):
+        scores = np.zeros(labels.shape, dtype=np.float32)
+        for fold in range(n_folds):
+            inside, outside = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+            fitted = fit_label_logistics(features[inside], labels[inside], inverse_penalty, class_weights)
+            iterations += fitted.n_iterations * len(inside) / len(labels)
+            scores[outside] = fitted.probabilities(features[outside])
+        loss = _log_loss(scores, labels, class_weights)
+        if loss > least:
+            break
+        least = loss
+        cut = choose_threshold(scores, labels, measure) if threshold is None else threshold
+        found = LabelChoice(inverse_penalty, cut)
+    return replace(found, n_iterations=iterations)
 
 
-def _fit(features: Any, labels: Labels, inverse_penalty: float, class_weights: ClassWeights) -> LabelLogistics:
+def fit_label_logistics(
+    features: Any, labels: Labels, inverse_penalty: float, class_weights: ClassWeights = "none", threshold: float = 0.5
+) -> LabelLogistics:
+    """Fit one logistic regression for each label by scikit-learn.
+
+    Args:
+        features: dense or sparse, shape (rows, features), at least one row.
+        labels: 0 or 1, shape (rows, labels).
+        inverse_penalty: scikit-learn's C.
+        class_weights: weights of the rows with and without a label.
+        threshold: score from which on a label is given.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -121,7 +143,7 @@ def _fit(features: Any, labels: Labels, inverse_penalty: float, class_weights: C
             ).fit(features, own)
             weights[at], bias[at] = model.coef_[0], model.intercept_[0]
             n_iterations += int(np.max(model.n_iter_))
-    return LabelLogistics(weights, bias, n_iterations=float(n_iterations))
+    return LabelLogistics(weights, bias, threshold, float(n_iterations))
 
 
 def _log_loss(scores: Floats, labels: Labels, class_weights: ClassWeights) -> float:

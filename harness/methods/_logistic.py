@@ -16,7 +16,12 @@ from pydantic import Field, PositiveFloat
 from harness.backbones import BackboneFiles
 from harness.data import folds
 from harness.methods._answers import ClassWeights, read_state, why_no_class_weights, why_no_threshold
-from harness.methods._label_logistics import SCIKIT_LEARN_WEIGHTS, LabelLogistics, fit_label_logistics
+from harness.methods._label_logistics import (
+    SCIKIT_LEARN_WEIGHTS,
+    LabelLogistics,
+    choose_for_labels,
+    fit_label_logistics,
+)
 from harness.methods._ridge import Ridge, choose_ridge_penalty, fit_ridge
 from harness.methods.base import Method
 from harness.methods.bench import Bench
@@ -55,6 +60,9 @@ _UNSEEN_BIAS = -30.0
 
 _FOLDS_OF_WORDS = 3
 """Maximum number of folds where the rows of a regression are words: there are many, and each fit takes seconds."""
+
+_FOLDS_OF_THRESHOLD = 2
+"""Maximum number of folds where only a threshold is to be chosen."""
 
 _SPARSE_ITERATIONS = 50
 """Rough number of iterations of the solver of a ridge regression on sparse features."""
@@ -336,21 +344,23 @@ class LogisticMethod(Method):
 
         The threshold is chosen on scores for rows that the model of a fold was not fitted on.
         """
-        with bench.working("fit" if self.c is not None else "tune"), _one_blas_thread():
-            found = fit_label_logistics(
+        labels, threshold = rows.known_labels, 0.5 if bench.ranks_by_scores else self.threshold
+        with bench.working("tune"), _one_blas_thread():
+            chosen = choose_for_labels(
                 features,
-                rows.known_labels,
+                labels,
                 grid=self.c_grid if self.c is None else (self.c,),
-                n_folds=self.folds,
-                strata=rows.known_strata,
+                n_folds=self.folds if self.c is None else min(self.folds, _FOLDS_OF_THRESHOLD),
                 default=self.c_without_folds,
-                threshold=self.threshold,
+                threshold=threshold,
                 measure=bench.measure,
                 class_weights=self.class_weights,
             )
-        bench.ledger.train_flops += 4.0 * found.n_iterations * features.size
-        bench.ledger.state(penalty=found.inverse_penalty)
-        return found
+        with bench.working("fit"), _one_blas_thread():
+            model = fit_label_logistics(features, labels, chosen.inverse_penalty, self.class_weights, chosen.threshold)
+        bench.ledger.train_flops += 4.0 * (model.n_iterations + chosen.n_iterations) * features.size
+        bench.ledger.state(penalty=chosen.inverse_penalty)
+        return model
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also settings that the kind's answers give no meaning."""

@@ -69,6 +69,8 @@ def choose_ridge_penalty(
     fold_of = folds(strata, n_folds)
     parts = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(n_folds)]
     parts = [(inside, outside) for inside, outside in parts if len(inside) and len(outside)]
+    if not parts:
+        return default, 0.0
     best, least, spent = default, np.inf, 0.0
     for inverse_penalty in sorted(grid):
         error = 0.0

@@ -59,7 +59,9 @@ class Ledger:
     weights_bytes: int | None = None
     shared_weights_bytes: int | None = None
     facts: Facts = field(default_factory=Facts)
-    _n_read: dict[str, int] = field(default_factory=dict)
+    _n_read: dict[tuple[str, str], int] = field(default_factory=dict)
+    _means: dict[tuple[str, str], float] = field(default_factory=dict)
+    _cuts: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     @property
     def counted_flops(self) -> float | None:
@@ -89,23 +91,34 @@ class Ledger:
             remarks={**own.remarks, **of_fit.remarks},
         )
 
-    def note_lengths(self, part: str, lengths: npt.NDArray[np.int64], n_rows: int) -> None:
-        """Note the lengths of the sequences, in tokens, that `n_rows` rows of a part (`train`, `test`) are read in."""
+    def note_lengths(self, part: str, lengths: npt.NDArray[np.int64], n_rows: int, side: str = "") -> None:
+        """Note the lengths of the sequences, in tokens, that `n_rows` rows of a part (`train`, `test`) are read in.
+
+        `side` names the texts of pairs that are read apart; the mean length of a row is that of all its texts.
+        """
         known = self._texts_of(part)
         longest = max(known.longest or 0, int(lengths.max(initial=0)))
         if part not in _PARTS:
             self.remarks[f"longest_{part}_tokens"] = str(longest)
-        elif n_rows >= self._n_read.get(part, 1):
-            self._n_read[part] = n_rows
-            self._note_texts(part, replace(known, longest=longest, mean=float(lengths.sum()) / n_rows))
+        elif n_rows >= self._n_read.get((part, side), 1):
+            self._n_read[part, side] = n_rows
+            self._means[part, side] = float(lengths.sum()) / n_rows
+            mean = sum(value for (of, _), value in self._means.items() if of == part)
+            self._note_texts(part, replace(known, longest=longest, mean=mean))
         else:
             self._note_texts(part, replace(known, longest=longest))
 
-    def note_cut(self, part: str, n_cut: int, n_texts: int, side: Literal["left", "right"] = "right") -> None:
-        """Note how many texts of a part lost an end: never silent."""
+    def note_cut(
+        self, part: str, n_cut: int, n_texts: int, end: Literal["left", "right"] = "right", side: str = ""
+    ) -> None:
+        """Note how many texts of a part lost an end: never silent. `side` is that of `note_lengths`."""
         if n_cut and part in _PARTS:
+            self._cuts[part, side] = n_cut, n_texts
+            n_cut, n_texts = (
+                sum(counts[at] for (of, _), counts in self._cuts.items() if of == part) for at in range(2)
+            )
             known = self._texts_of(part)
-            self._note_texts(part, replace(known, n_cut=n_cut, n_texts=n_texts, cut_side=side))
+            self._note_texts(part, replace(known, n_cut=n_cut, n_texts=n_texts, cut_side=end))
 
     def _texts_of(self, part: str) -> TextLengths:
         return getattr(self.facts, f"{part}_texts", None) or TextLengths()
@@ -121,7 +134,7 @@ class Bench:
     Attributes:
         kind: kind of the task.
         n_outputs: number of scores for a row: one per class, or one per choice (the most of any row).
-        n_strata: number of groups that draws are stratified by: the classes, or one.
+        n_strata: number of groups that draws are stratified by: the classes, or the kind's own.
         max_length: maximum number of tokens of a text.
         label_words: words for each class, in the order of the classes.
         prompt: template of the task's prompts; None where it has none.
@@ -137,6 +150,7 @@ class Bench:
         report: function to call with the current step, the share of the budget spent and the loss.
         counts_flops: whether to count operations where no budget needs them; otherwise they are taken for 0.
         lone_classes: classes with one training row and no test row. Folds of the training rows never hold that row out.
+        ranks_by_scores: whether the main metric ranks rows by their scores, so that no threshold matters.
         rungs: points at which a fit of steps is scored and may be dropped; None for none.
         halvings: batches that did not fit in memory.
         encoded_in: how often batches of encoding were halved when this cell first encoded in a precision.
@@ -164,6 +178,7 @@ class Bench:
     report: Callable[[str, float | None, float | None], None]
     counts_flops: bool = True
     lone_classes: tuple[int, ...] = ()
+    ranks_by_scores: bool = False
     rungs: Rungs | None = None
     halvings: Halvings = field(default_factory=Halvings)
     encoded_in: dict[Precision, int] = field(default_factory=dict)
@@ -199,9 +214,11 @@ class Bench:
         """Return the tokens of the whole split that these rows are of, made once; nobody is charged here."""
         max_length = min(self.max_length, self.some_backbone.max_length - reserved)
         tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
-        part = rows.source.key.rpartition("/")[2]
-        self.ledger.note_lengths(part, tokens.lengths[tokens.sequences(rows.index)], len(rows))
-        self.ledger.note_cut(part, tokens.n_truncated, tokens.n_rows, self._cut_side(rows.source))
+        before, _, part = rows.source.key.rpartition("/")
+        is_apart = self.kind.compares_apart and len(rows.source.fields) == 1
+        side = before.rpartition("/")[2] if is_apart else ""
+        self.ledger.note_lengths(part, tokens.lengths[tokens.sequences(rows.index)], len(rows), side)
+        self.ledger.note_cut(part, tokens.n_truncated, tokens.n_rows, self._cut_side(rows.source), side)
         return tokens
 
     def _cut_side(self, source: Source) -> Literal["left", "right"]:

@@ -55,7 +55,7 @@ def fit(method: Method, rows: Rows, bench: Bench) -> tuple[Fitted, Method]:
     if method.tune is None:
         return method.fit(rows, bench), method
     untuned = method.model_copy(update={"tune": None})
-    inside, outside = carve_validation(rows.known_strata)
+    inside, outside = carve_validation(bench.kind.validation_groups(rows.known_strata))
     of_classes = bench.kind.form == "classes"
     if len(outside) == 0 or (of_classes and len(np.unique(rows.known_labels[outside])) < 2):
         left = "no validation rows" + (" of two classes" if of_classes else "")

@@ -33,6 +33,7 @@ from harness.measure import (
     unevenness,
 )
 from harness.methods import Bench, Fitted, Method, Rung, Rungs, artifact_size_bytes
+from harness.metrics import metrics
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
 from harness.running.attempt import Attempt, Job
@@ -273,9 +274,11 @@ class Worker:
             report=showing_progress(report),
             counts_flops=not job.hurried,
             lone_classes=task.lone_classes,
+            ranks_by_scores=metrics.get(task.metric).inputs[0] == "scores",
             rungs=_rungs(job, task, decide),
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
+        run.ledger.remarks.update(task.kind.remarks(rows, task.n_outputs))
         test = task.test_rows_to_predict
         fitted: Fitted | None = None
         with threadpool_limits(self.device.threads):
@@ -309,7 +312,7 @@ class Worker:
                 self._enter(run, "saving")
                 report("saving", None, None)
                 write_model(job.save_to, fitted, chosen, job.planned, task, bench)
-            if job.answers_to is not None:
+            if job.answers_to is not None and isinstance(answers, np.ndarray):
                 np.save(job.answers_to, np.asarray(answers, dtype=np.float32))
             run.score = score
             with run.clock.phase("measure"):

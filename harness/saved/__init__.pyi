@@ -1,11 +1,11 @@
 from .ensemble import calibrated as calibrated
 from .ensemble import mixed as mixed
 from .ensemble import write_ensemble as write_ensemble
+from .inputs import as_input as as_input
 from .inputs import input_columns as input_columns
 from .inputs import is_split as is_split
 from .inputs import reads_words as reads_words
 from .inputs import why_not_input as why_not_input
-from .inputs import words_of as words_of
 from .layout import CARD as CARD
 from .layout import card as card
 from .layout import read_description as read_description

@@ -1,4 +1,4 @@
-"""Inputs of a saved model: texts, pairs of them, or lists of words."""
+"""Inputs of a saved model: texts, pairs of them, questions with choices, or lists of words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,22 @@ def read_inputs(texts: Iterable[Any] | pd.DataFrame, text: TextColumns | None, k
     if isinstance(texts, str | bytes):
         raise UsageError("One text was given to predict; expected a list of texts.")
     values = texts_of_frame(texts, input_columns(text, kind)) if is_frame(texts) else list(texts)
-    return [words_of(value) for value in values] if reads_words(kind) else values
+    return [as_input(value, kind) for value in values]
+
+
+def as_input(value: Any, kind: Kind) -> Any:
+    """Return an input as a model reads it: words for tags, choices as a tuple of texts; others stay as they are."""
+    if reads_words(kind):
+        return words_of(value)
+    if kind.form == "choices" and isinstance(value, list | tuple) and len(value) == _PAIR:
+        return value[0], choices_of(value[1])
+    return value
+
+
+def choices_of(value: Any) -> Any:
+    """Return the texts of a row's choices: a list, one written as text, or the hub's `{text: [...], label: [...]}`."""
+    listed = as_list(value.get("text") if isinstance(value, dict) else value)
+    return value if listed is None else tuple(listed)
 
 
 def reads_words(kind: Kind) -> bool:
@@ -76,7 +91,8 @@ def fields_of(inputs: Sequence[Any], kind: Kind) -> tuple[list[str], dict[str, l
     if not kind.reads_pairs:
         return list(inputs), {"text": list(inputs)}
     first, second = ([pair[at] for pair in inputs] for at in range(_PAIR))
-    return [BETWEEN.join(pair) for pair in inputs], {"first": first, "second": second}
+    whole = [BETWEEN.join([one, *other] if kind.form == "choices" else [one, other]) for one, other in inputs]
+    return whole, dict(zip(_roles(kind), (first, second), strict=True))
 
 
 def why_not_input(value: Any, kind: Kind) -> str | None:
@@ -87,7 +103,15 @@ def why_not_input(value: Any, kind: Kind) -> str | None:
         return _why_not_text(value)
     if not isinstance(value, list | tuple) or len(value) != _PAIR:
         return "missing" if value is None else f"of type {type(value).__name__}, not a pair of texts"
+    if kind.form == "choices":
+        return _why_not_text(value[0]) or _why_no_choices(value[1])
     return next((reason for one in value if (reason := _why_not_text(one)) is not None), None)
+
+
+def _why_no_choices(value: Any) -> str | None:
+    if not isinstance(value, tuple) or len(value) < _PAIR:
+        return "without two choices"
+    return next((f"with a choice that is {reason}" for one in value if (reason := _why_not_text(one))), None)
 
 
 def _roles(kind: Kind) -> list[str]:
@@ -97,6 +121,8 @@ def _roles(kind: Kind) -> list[str]:
 def _reads(kind: Kind) -> str:
     if reads_words(kind):
         return "lists of words"
+    if kind.form == "choices":
+        return "questions with their choices"
     return "pairs of texts" if kind.reads_pairs else "single texts"
 
 

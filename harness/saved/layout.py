@@ -256,6 +256,8 @@ def _three_lines(kind: str) -> str:
     inputs = {
         "text-pair": '[("a text", "its partner")]',
         "similarity": '[("a text", "its partner")]',
+        "question-answering": '[("a question", "a text with its answer")]',
+        "multiple-choice": '[("a question", ["one answer", "another"])]',
         "token-classification": '[["some", "words"], ["of", "sentences"]]',
     }.get(kind, '["a text", "another"]')
     return f'from harness import load_model\nmodel = load_model(".")\nmodel.predict({inputs})'

@@ -14,11 +14,11 @@ import numpy as np
 
 from harness.data import TextColumns
 from harness.saved.ensemble import check_ensemble, mixed
-from harness.saved.inputs import fields_of, read_inputs, reads_words, why_not_input
+from harness.saved.inputs import fields_of, read_inputs, why_not_input
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import answers_in_words, check_asked, check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
-from harness.tasks import FORMS, Floats, Kind, Rows, Source
+from harness.tasks import FORMS, Floats, Kind, Rows, Source, Unscaled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from harness.features import FeatureStore, TokenStore
     from harness.methods import Bench, Fitted
 
-Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str]] | Iterable[Sequence[str]]
-"""Texts, pairs of texts, or lists of words."""
+Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str | Sequence[str]]] | Iterable[Sequence[str]]
+"""Texts, pairs of texts, questions with their choices, or lists of words."""
 
-SAVED_FORMS: Final = ("classes", "number", "labels", "tags")
+SAVED_FORMS: Final = ("classes", "choices", "spans", "number", "labels", "tags")
 """Forms of answers that a saved model gives."""
 
 _ROWS = 8192
@@ -73,15 +73,16 @@ class SavedModel:
 
     @property
     def form(self) -> str:
-        """Form of the answers: `classes`, `number`, `labels` or `tags`."""
+        """Form of the answers, one of `SAVED_FORMS`."""
         return self._kind.form
 
     @spelt_for_caller
     def probabilities(self, texts: Inputs | pd.DataFrame, text: TextColumns | None = None) -> Floats:
-        """Return the probability of each class or label for each text, shape (texts, classes), float32.
+        """Return the probability of each class for each text, shape (texts, classes), float32.
 
-        A label is given where its score is at least 0.5. For a model of tags, the rows are the words of all texts, one
-        text after another.
+        For label sets they are scores, moved so that the threshold is 0.5: a label is given where its score is at least
+        0.5. For a model of tags, the rows are the words of all texts, one
+        text after another. For a model of choices, a column is the position of a choice; rows with fewer have 0.
 
         Args:
             texts: a list of texts, of pairs for a model of pairs, or of lists of words for a model of tags; or a data
@@ -90,22 +91,24 @@ class SavedModel:
                 own names, such as `text`.
 
         Raises:
-            UsageError: the model predicts numbers; or a text is not a string, is blank, or is not valid Unicode: the
-                message names its index.
+            UsageError: the model predicts numbers or parts of texts; or a text is not a string, is blank, or is not
+                valid Unicode: the message names its index.
             HarnessError: the model fails, or gives a probability that is not finite.
         """
-        if self.form == "number":
-            raise UsageError("The model predicts numbers, which have no probability. Use predict or predict_frame.")
+        if self.form in ("number", "spans"):
+            what = "numbers" if self.form == "number" else "parts of texts"
+            raise UsageError(f"The model predicts {what}, which have no table of probabilities. Use predict_frame.")
         return self._answers(self._checked_inputs(texts, text))
 
     @spelt_for_caller
     def predict(self, texts: Inputs | pd.DataFrame, text: TextColumns | None = None) -> list[Any]:
-        """Return the answer for each text: its most probable class, a number, a list of labels, or a list of tags.
+        """Return the answer for each text.
 
-        Arguments and errors are those of `probabilities`, except that numbers are predicted.
+        It is the most probable class or choice, a part of the context, a number, a list of labels, or a list of tags.
+        Arguments and errors are those of `probabilities`, except that all forms of answers are predicted.
         """
         given = self._checked_inputs(texts, text)
-        return answers_in_words(self._answers(given), self.labels, self.form, self._lengths(given))
+        return answers_in_words(self._answers(given), self.labels, self.form, given)
 
     @spelt_for_caller
     def predict_frame(
@@ -116,10 +119,10 @@ class SavedModel:
         probabilities: bool = False,
         top: int | None = None,
     ) -> pd.DataFrame:
-        """Return one row per text: the answer (`prediction`) and, for classes, the class's `probability`.
+        """Return one row per text: the answer (`prediction`) and, for classes, choices and spans, its `probability`.
 
-        The answer is a class, a number, a list of labels, or a list of tags; `words` then holds the words they are of. It is missing where a text is missing,
-        blank, no string, or not valid Unicode.
+        The answer is a class, a choice, a part of the context, a number, a list of labels, or a list of tags; `words`
+        then holds the words of the tags. It is missing where a text is missing, blank, no string, or not valid Unicode.
 
         Args:
             texts: a list of texts, of pairs for a model of pairs, or of lists of words for a model of tags; or a data
@@ -127,7 +130,7 @@ class SavedModel:
             text: column of a data frame that holds the texts; two columns for a model of pairs. None takes the kind's
                 own names, such as `text`.
             probabilities: whether to add the probability of each class or label, in columns such as
-                `probability_billing`.
+                `probability_billing`, or `score_billing` where a row has several labels.
             top: number of most probable classes to add, as `top_1`, `top_1_probability`, `top_2` and so on.
 
         Raises:
@@ -154,7 +157,7 @@ class SavedModel:
             self._answers(inputs),
             self.labels,
             form=self.form,
-            words=inputs if reads_words(self._kind) else (),
+            inputs=inputs,
             probabilities=probabilities,
             top=top,
         )
@@ -170,10 +173,10 @@ class SavedModel:
 
     def _answers(self, given: Sequence[Any]) -> Floats:
         parts = [self._some(given[at : at + _ROWS]) for at in range(0, len(given), _ROWS)]
+        if self.form == "choices":
+            most = max((part.shape[1] for part in parts), default=1)
+            parts = [np.pad(part, ((0, 0), (0, most - part.shape[1]))) for part in parts]
         return np.concatenate(parts) if parts else np.zeros((0, max(1, len(self.labels))), dtype=np.float32)
-
-    def _lengths(self, inputs: Sequence[Any]) -> list[int]:
-        return [len(one) for one in inputs] if reads_words(self._kind) else []
 
     @property
     def probabilities_are(self) -> str:
@@ -220,6 +223,8 @@ def _predicted(
         characters=described.characters,
     )
     bench = dataclasses.replace(one.bench, tokens=tokens, features=features)  # without those of other texts
+    if bench.kind.form == "choices":
+        bench = dataclasses.replace(bench, n_outputs=max(map(len, fields["choices"])))
     try:
         with _threads(bench):
             answers = one.fitted.predict(Rows(source, np.arange(len(texts), dtype=np.int64)), bench)
@@ -229,18 +234,34 @@ def _predicted(
         raise HarnessError(f"{_broken(described)}: {error}") from error
     except Exception as error:  # the model's files may be damaged in a way that only predicting shows
         raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
-    n_rows = sum(map(len, fields["tokens"])) if one.bench.kind.form == "tags" else len(texts)
-    return _checked(answers, n_rows, described, one.bench.kind.form)
+    form = bench.kind.form
+    if form == "spans":
+        spans: Floats = _checked_spans(answers, len(texts), described)
+        return spans
+    n_rows = sum(map(len, fields["tokens"])) if form == "tags" else len(texts)
+    return _checked(answers, (n_rows, bench.n_outputs), described, form)
 
 
 def _method_name(described: Description) -> str:
     return described.method.partition("[")[0]
 
 
-def _checked(answers: Any, n_rows: int, described: Description, form: str) -> Floats:
+def _checked_spans(answers: Any, n_rows: int, described: Description) -> Any:
+    """Return the text and the confidence of each answer, shape (rows, 2), objects; refuse anything else."""
+    from harness.tasks import TextAnswers
+
+    if not isinstance(answers, TextAnswers) or len(answers.texts) != n_rows or answers.confidence is None:
+        raise HarnessError(f"{_broken(described)}: something else than {n_rows} answers.")
+    found = np.empty((n_rows, 2), dtype=object)
+    found[:, 0], found[:, 1] = list(answers.texts), answers.confidence
+    return found
+
+
+def _checked(answers: Any, expected: tuple[int, int], described: Description, form: str) -> Floats:
     """Refuse answers that are not one finite number for each output; those of classes and tags sum to 1."""
-    expected = (n_rows, max(1, len(described.labels)))
     what = {"number": "numbers", "labels": "scores"}.get(form, "probabilities")
+    if isinstance(answers, Unscaled):
+        answers = answers.values[:, None]
     if not isinstance(answers, np.ndarray) or answers.shape != expected:
         found = getattr(answers, "shape", type(answers).__name__)
         raise HarnessError(f"{_broken(described)}: {what} of shape {found}; expected {expected}.")

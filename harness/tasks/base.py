@@ -437,6 +437,18 @@ class Kind(ABC):
         """
         return np.zeros(len(labels), dtype=np.int64)
 
+    def validation_groups(self, strata: Ints) -> Ints:
+        """Return the groups of drawn rows by which folds and validation rows are dealt, shape (rows,): the strata.
+
+        Rows of each group are dealt in turn, in the order drawn, so that few rows of many groups leave nothing to
+        validate on. A kind whose strata may be many and small returns zeros: the draw is stratified already.
+        """
+        return strata
+
+    def remarks(self, rows: Rows, n_outputs: int) -> dict[str, str]:
+        """Return remarks on the drawn training rows for a record, by name."""
+        return {}
+
     def answer_form(self) -> Any:
         """Return a `harness.training.AnswerForm`: head, loss and prediction of methods that train a transformer.
 

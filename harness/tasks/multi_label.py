@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -65,15 +66,12 @@ class MultiLabel(Kind):
             )
             for part, found in (("train", train), ("test", test))
         }
-        counts = {part: found.labels.sum(axis=0) for part, found in parts.items()}
-        without = [int(at) for at in np.flatnonzero(counts["test"] == 0)]
         facts = {
             "n_labels": len(names),
             **({"labels": list(names)} if can_be_kept(names) else {}),
             "labels_per_row": float(parts["train"].labels.sum(axis=1).mean()),
-            **({"n_labels_not_in_test": len(without)} if without else {}),
         }
-        return assemble(
+        task = assemble(
             self,
             spec,
             splits,
@@ -83,12 +81,27 @@ class MultiLabel(Kind):
             n_outputs=len(names),
             provenance=facts,
         )
+        n_without = int((task.test_labels.sum(axis=0) == 0).sum())
+        if not n_without:
+            return task
+        return replace(task, provenance={**task.provenance, "n_labels_not_in_test": n_without})
 
     def strata(self, labels: Labels, names: Sequence[str] = ()) -> Ints:
         """Return the index of each row's rarest label, plus 1; 0 without labels."""
         counts = labels.sum(axis=0, dtype=np.int64)
         rarity = np.where(labels > 0, counts, np.iinfo(np.int64).max)
         return np.where(labels.any(axis=1), rarity.argmin(axis=1) + 1, 0).astype(np.int64)
+
+    def validation_groups(self, strata: Ints) -> Ints:
+        """Return zeros: rows are dealt in the order drawn, in which labels take turns."""
+        return np.zeros_like(strata)
+
+    def remarks(self, rows: Rows, n_outputs: int) -> dict[str, str]:
+        """Return how many labels no drawn row has: a method cannot learn them."""
+        if len(rows) == 0:
+            return {}
+        n_unseen = int((rows.known_labels.sum(axis=0) == 0).sum())
+        return {"unseen_labels": f"{n_unseen} of {n_outputs}"} if n_unseen else {}
 
     def example(self, toys: Toys) -> dict[str, Any]:
         """Return a text and the topics of its words."""
@@ -148,11 +161,6 @@ class MultiLabel(Kind):
         """Return None: scores are moved so that the chosen threshold is 0.5."""
         return None
 
-    def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
-        """Return the labels of each row, joined by commas."""
-        named = [[label_words[int(at)] for at in np.flatnonzero(flags)] for flags in rows.known_labels]
-        return [", ".join(words) or "none" for words in named]
-
 
 def _ranks(scores: Any) -> Any:
     """Return the place of each score among the distinct ones of its label: in order as the scores, and smaller."""
@@ -185,7 +193,9 @@ def _named(index: int, spec: TaskSpec, row: int, column: str, origin: Origin) ->
 def _names(sets: Sequence[Sequence[str]], spec: TaskSpec, origin: Origin) -> tuple[str, ...]:
     known = sorted({label for labels in sets for label in labels})
     if not known:
-        raise DataError(f"{origin.name}: no row has a label; expected at least two labels over all rows.")
+        named = ", ".join(f"'{name}'" for name in spec.label_columns or (spec.columns.given.get("label", "labels"),))
+        where = f"column {named}" if not spec.label_columns else f"the columns {named}"
+        raise DataError(f"{origin.name}: no row has a label in {where}. Name the column that holds the labels.")
     names = spec.label_names or spec.label_columns or tuple(known)
     unknown = sorted(set(known) - set(names))
     if unknown:
