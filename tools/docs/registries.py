@@ -68,7 +68,7 @@ def metrics_page() -> str:
     ours = [spec for spec in metrics if own(metrics, spec.name)]
     rows = [
         (
-            f"[`{spec.name}`](#{spec.name})",
+            f"[`{spec.name}`](#{spec.name.lower()})",
             _range(spec),
             "higher" if spec.higher_is_better else "lower",
             ", ".join(_scored(spec)) or "no kind",
