@@ -171,7 +171,7 @@ def test_a_fit_that_learned_nothing_is_not_saved(tmp_path: Path, monkeypatch: py
     records = {"full": stuck, "tfidf": make_record("tfidf", 100, 0)}
     said: list[str] = []
     search: Any = SimpleNamespace(
-        task=SimpleNamespace(train_strata=np.array([0, 1] * 50)),
+        task=SimpleNamespace(train_strata=np.array([0, 1] * 50), has_classes=True),
         n_rows=100,
         end=0.0,
         say=said.append,

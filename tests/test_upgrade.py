@@ -50,7 +50,11 @@ def of_schema_1(record: Record, notes: dict[str, str]) -> dict[str, Any]:
     return {**value, "schema": 1}
 
 
-@pytest.mark.parametrize("name", methods.names())
+WITHOUT_OLD_RECORDS = {"contrastive-cosine", "cosine-similarity", "word-features"}
+"""Methods that came after the first schema of records."""
+
+
+@pytest.mark.parametrize("name", sorted({*methods.names()} - WITHOUT_OLD_RECORDS))
 def test_what_old_records_imply_is_what_methods_declare(name: str) -> None:
     method = methods.get(name)()
     cell = {"method": name, "config": method.config(), "backbone": "b" if method.serves else None, "n_train": 8}
@@ -125,7 +129,7 @@ def test_reference_results_keep_their_identity_and_round_trip() -> None:
     for file in sorted(shipped("results/reference").rglob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             first = json.loads(next(lines))
-        assert first["schema"] == 1
+        assert first["schema"] in (1, 2)
         record = Record.from_json({**first, "predictions": None})
         assert record.id == first["id"]
         assert Record.from_json(json.loads(dump(payload_of(record)))) == record

@@ -28,6 +28,10 @@ ANY_ARCHITECTURE: frozenset[Architecture] = ENCODER | LANGUAGE_MODEL
 NO_BACKBONE: frozenset[Architecture] = frozenset()
 
 
+_WRITTEN_AT_FIRST: frozenset[Form] = frozenset({"text", "spans"})
+"""Forms of answers that version 0.1 wrote."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A setting to search over: one of some values."""
@@ -145,7 +149,7 @@ class Method(BaseModel, ABC):
         if files is None:
             return self.version
         # Version 0.1 wrote with the backbone's own penalties and forced tokens.
-        is_rewritten = files.wrote_otherwise and form in self.writes
+        is_rewritten = files.wrote_otherwise and form in self.writes & _WRITTEN_AT_FIRST
         return max(self.version + is_rewritten, self.mended.get(files.model_type, 0))
 
     def cell_version(self, files: BackboneFiles | None, form: Form) -> int:

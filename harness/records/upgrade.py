@@ -28,6 +28,9 @@ _OF_TRAINING: dict[str, Any] = {
 }
 """Settings of training that version 0.1 gained, with the values that leave a fit as it was before."""
 
+_OF_ANSWERS = {"class_weights": "none", "threshold": None}
+"""Settings of methods that fit an output layer, or a linear model, to labels."""
+
 _OF_COMPUTING: dict[str, Any] = {"attention": "auto", "optimiser": "adamw"}
 """Settings of training that came after version 0.1. The fits of its records were those of these values."""
 
@@ -176,9 +179,12 @@ def _defaults(cell: Mapping[str, Any], family: str, role: Role | None) -> dict[s
     found: dict[str, Any] = {"tune": None}
     if method == "tfidf" or "analyzer" in config:
         found["analyzer"] = "word"
-    if "compile" in config or (role in TRAINS_INSIDE and "n_pairs" not in config):  # SetFit compiles nothing
+    is_contrastive = "n_pairs" in config  # SetFit has a loop of its own
+    if "compile" in config or (role in TRAINS_INSIDE and not is_contrastive):
         found["compile"] = False
-    if role in TRAINS_INSIDE and "n_pairs" not in config:
+    if "c_grid" in config or "label_smoothing" in config:
+        found |= {name: value for name, value in _OF_ANSWERS.items() if name not in config}
+    if role in TRAINS_INSIDE and not is_contrastive:
         found |= {name: value for name, value in (_OF_TRAINING | _OF_COMPUTING).items() if name not in config}
     if "c_grid" in config and role == "frozen features":
         found |= {name: value for name, value in _OF_FEATURES.items() if name not in config}
@@ -186,7 +192,7 @@ def _defaults(cell: Mapping[str, Any], family: str, role: Role | None) -> dict[s
     if trains_all or method == "last-layers":
         found["masters"] = "float32"
     holds_frozen = role in ("fine-tuning", "prompting", "frozen features") and not trains_all
-    if holds_frozen and "n_pairs" not in config and "weights" not in config:  # a setting of knn with another meaning
+    if holds_frozen and not is_contrastive and "weights" not in config:  # a setting of knn with another meaning
         found["weights"] = "auto"
     return found
 
