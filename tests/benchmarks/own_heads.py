@@ -109,6 +109,11 @@ def train_with_own_head(
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
+        # Grouping by length would put the predictions in another order too.
+        plain = TrainingArguments(
+            output_dir=folder, per_device_eval_batch_size=64, use_cpu=True, report_to="none", disable_tqdm=True
+        )
+        trainer = Trainer(model=model, args=plain, data_collator=collator)
         test = task.test_rows_to_predict
         outputs = trainer.predict(_encoded(task, tokenizer, test.source, test.index, task.test_labels))
     return Trained(seconds, task.kind.measure(task, _answers(task, outputs, mean, deviation), task.test_labels))
