@@ -26,7 +26,7 @@ from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried, share_of
 from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
-from harness.metrics import metrics
+from harness.metrics import IN_UNITS, metrics
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
 from harness.schedule import Claims
@@ -297,7 +297,7 @@ def _as_share(point: Point, metric: str) -> Point | None:
     """
     if point.metric == "accuracy":
         return point
-    if point.metric == "pearson" and metric in ("mae", "rmse"):
+    if point.metric == "pearson" and metric in IN_UNITS:
         share = 1.0 - math.sqrt(1.0 - min(1.0, max(0.0, point.score)) ** 2)
     elif point.metric == metric and metrics.get(metric).high is not None:
         share = share_of(metric, point.score, {})

@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from harness.forecast.pooled import Lift
 from harness.forecast.texts import KnownTexts, TaskTexts
+from harness.metrics import IN_UNITS
 from harness.records import EncoderFacts, Facts, PublishedEncoder, PublishedResult, Record, encode, variants
 
 _Member = TypeVar("_Member")
@@ -270,7 +271,7 @@ def _scores(records: list[Record]) -> tuple[str, list[float]]:
     """
     scores = [(record.cell.seed, record.score) for record in records if record.score is not None]
     metric, known = scores[0][1].metric, [score.value for _, score in scores]
-    for shared in ("accuracy", *(("pearson",) if metric in _IN_UNITS else ())):
+    for shared in ("accuracy", *(("pearson",) if metric in IN_UNITS else ())):
         found = [s.value if s.metric == shared else s.others.get(shared) for _, s in scores]
         if all(value is not None for value in found):
             metric, known = shared, [value for value in found if value is not None]
@@ -279,9 +280,6 @@ def _scores(records: list[Record]) -> tuple[str, list[float]]:
     for (seed, _), value in zip(scores, known, strict=True):
         by_seed[seed].append(value)
     return metric, [sum(values) / len(values) for values in by_seed.values()]
-
-
-_IN_UNITS: Final = frozenset({"mae", "rmse"})
 
 
 def _predict_seconds(record: Record) -> float | None:

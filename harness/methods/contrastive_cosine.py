@@ -11,6 +11,7 @@ from pydantic import Field
 
 from harness.backbones import Architecture
 from harness.measure import PrecisionPolicy
+from harness.methods._encoder import encoder_flops, encoder_of_texts
 from harness.methods._gradient import TrainedMethod, expected_parameters, trained_tensors
 from harness.methods.base import ENCODER, Fitted, Range, SearchSpace, method
 from harness.methods.bench import Bench
@@ -72,15 +73,15 @@ class ContrastiveCosine(TrainedMethod):
         from harness.training import PREDICT_ROWS, GivenPairs, ParameterGroup
 
         sides = [bench.token_rows(side, "encode") for side in bench.kind.sides(rows)]
-        model = self._build(bench)
+        model = encoder_of_texts(bench)
         inside, outside = self.carve(rows, bench)
         truth = rows.known_labels
         low, width = float(truth.min()), float(np.ptp(truth)) or 1.0
         targets = np.asarray((truth - low) / width, dtype=np.float32)
         pad_id = bench.some_backbone.pad_id
         with bench.working("fit"):
-            flops = self._flops_model(model, bench, backward=True)
-            forward = self._flops_model(model, bench, backward=False)
+            flops = encoder_flops(self.name, model, bench, backward=True)
+            forward = encoder_flops(self.name, model, bench, backward=False)
             there = bench.device.torch_device()
             inputs = GivenPairs(model, *sides, pad_id=pad_id, compact=True, device=there)
             batches = inputs.batches(inside, targets[inside], batch_size=self.batch_size, seed=bench.seed)
@@ -112,26 +113,12 @@ class ContrastiveCosine(TrainedMethod):
         """Return the saved transformer and line."""
         import torch
 
-        model = self._build(bench)
+        model = encoder_of_texts(bench)
         check_tensors(tensors, {**expected_parameters(model), _LINE: Expected((2,), "float64")})
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.from_numpy(tensors[name]))
         return _Fitted(model.eval(), tensors[_LINE], self.precision)
-
-    def _build(self, bench: Bench) -> PooledModel:
-        from torch import nn
-
-        from harness.training import PooledModel, quicken_dropout
-
-        transformer = bench.fresh_transformer()
-        with bench.clock.phase("load"):
-            model = PooledModel(transformer, nn.Identity(), bench.some_backbone.files.pooling)
-            model = model.to(bench.device.torch_device())
-            if bench.device.kind == "cpu":
-                quicken_dropout(model)
-            bench.note_weights(model)
-        return model
 
     def _evaluation(
         self,
@@ -158,11 +145,6 @@ class ContrastiveCosine(TrainedMethod):
             return (-float(((cosines(first, second) - targets) ** 2).mean()),), spent
 
         return evaluate
-
-    def _flops_model(self, model: PooledModel, bench: Bench, *, backward: bool) -> FlopsModel:
-        key = f"{self.name}/{bench.files.fingerprint}/{'both ways' if backward else 'forward'}"
-        device = bench.device.torch_device()
-        return bench.flops_model(key, lambda: model.count_flops(device, backward=backward))
 
 
 _LINE = "line"

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backbones import BackboneFiles
-from harness.methods._frozen import FittedOnFeatures, FrozenFeatures, unit_length
+from harness.methods._frozen import FrozenFeatures, unit_length
 from harness.methods.base import Fitted, method
 from harness.methods.bench import Bench
+from harness.metrics import IN_UNITS
 from harness.records import Budget, Workload
 from harness.tasks import Answers, Floats, Form, Rows, Task, Unscaled
 
@@ -42,7 +43,7 @@ class CosineSimilarity(FrozenFeatures):
     def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also a main metric in the units of the target."""
         reason = super().why_not(task, files, device)
-        if reason is None and task.metric in ("mae", "rmse"):
+        if reason is None and task.metric in IN_UNITS:
             reason = (
                 f"'{self.name}' orders pairs without a label; '{task.metric}' is in the units of the target. Take "
                 "pearson or spearman as the metric."
@@ -51,19 +52,20 @@ class CosineSimilarity(FrozenFeatures):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Return the predictor."""
-        return _Cosine(self, bench, 0)
+        return _Cosine(self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return the predictor, which keeps nothing."""
-        return _Cosine(self, bench, 0)
+        return _Cosine(self, bench)
 
 
-class _Cosine(FittedOnFeatures):
-    def probabilities(self, features: Floats, bench: Bench) -> Floats:
-        raise NotImplementedError
+class _Cosine(Fitted):
+    def __init__(self, method: CosineSimilarity, bench: Bench) -> None:
+        self._method = method
+        self.n_trainable = 0
+        self.n_parameters = sum(parameter.numel() for parameter in bench.some_backbone.pristine.parameters())
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
-        assert isinstance(self._method, CosineSimilarity)
         first, second = (self._method.encoded(side, bench, "predict") for side in bench.kind.sides(rows))
         with bench.working("predict"):
             return Unscaled(cosines(first, second))

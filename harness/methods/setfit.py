@@ -11,6 +11,7 @@ from pydantic import Field
 
 from harness.backbones import Architecture
 from harness.measure import PrecisionPolicy
+from harness.methods._encoder import encoder_flops, encoder_of_texts
 from harness.methods._frozen import unit_length
 from harness.methods._gradient import TrainedMethod, expected_parameters, trained_tensors
 from harness.methods._logistic import Logistic, expected_logistic, logistic_tensors
@@ -102,12 +103,12 @@ class SetFit(TrainedMethod):
 
         token_rows = bench.token_rows(rows, "encode")
         labels = rows.known_labels
-        model = self._build(bench)
+        model = encoder_of_texts(bench)
         inside, outside = self.carve(rows, bench)
         pad_id = int(bench.some_backbone.tokenizer.pad_token_id)
         with bench.working("fit"):
-            flops = self._flops_model(model, bench, backward=True)
-            forward = self._flops_model(model, bench, backward=False)
+            flops = encoder_flops(self.name, model, bench, backward=True)
+            forward = encoder_flops(self.name, model, bench, backward=False)
             there = bench.device.torch_device()
             inputs = PairInputs(model, token_rows, n_pairs=self.n_pairs, pad_id=pad_id, compact=True, device=there)
             batches = inputs.batches(inside, labels[inside], batch_size=self.batch_size, seed=bench.seed)
@@ -140,27 +141,13 @@ class SetFit(TrainedMethod):
         """Return the saved transformer and classifier."""
         import torch
 
-        model = self._build(bench)
+        model = encoder_of_texts(bench)
         classifier = expected_logistic(bench.n_outputs, bench.some_backbone.hidden_size)
         check_tensors(tensors, {**expected_parameters(model), **classifier})
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.from_numpy(tensors[name]))
         return _Fitted(model.eval(), Logistic(tensors["weights"], tensors["bias"], 0), self.precision)
-
-    def _build(self, bench: Bench) -> PooledModel:
-        from torch import nn
-
-        from harness.training import PooledModel, quicken_dropout
-
-        transformer = bench.fresh_transformer()
-        with bench.clock.phase("load"):
-            model = PooledModel(transformer, nn.Identity(), bench.some_backbone.files.pooling)
-            model = model.to(bench.device.torch_device())
-            if bench.device.kind == "cpu":
-                quicken_dropout(model)
-            bench.note_weights(model)
-        return model
 
     def _features(self, model: PooledModel, token_rows: list[npt.NDArray[np.int32]], bench: Bench) -> Floats:
         """Return pooled vectors of length 1, as the loss compares them, shape (rows, width)."""
@@ -193,11 +180,6 @@ class SetFit(TrainedMethod):
             return (-float(((unit @ unit.T - same)[upper] ** 2).mean()),), spent
 
         return evaluate
-
-    def _flops_model(self, model: PooledModel, bench: Bench, *, backward: bool) -> FlopsModel:
-        key = f"{self.name}/{bench.some_backbone.files.fingerprint}/{'both ways' if backward else 'forward'}"
-        device = bench.device.torch_device()
-        return bench.flops_model(key, lambda: model.count_flops(device, backward=backward))
 
 
 class _Fitted(Fitted):

@@ -1,3 +1,4 @@
+from .base import IN_UNITS as IN_UNITS
 from .base import MetricSpec as MetricSpec
 from .base import metrics as metrics
 from .rows import pseudo_values as pseudo_values

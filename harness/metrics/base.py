@@ -24,6 +24,9 @@ Statistics = dict[str, npt.NDArray[Any]]
 Values = npt.NDArray[Any] | Sequence[Any]
 """One item per row: an array of shape (rows,) or (rows, k), a list of texts or a list of lists of texts."""
 
+IN_UNITS = frozenset({"mae", "rmse"})
+"""Metrics in the units of the target: they do not compare across tasks, nor do estimates on another scale have them."""
+
 _ROUNDING = 1e-6
 """Distance by which rounding may move a metric out of its range."""
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis import MIN_TESTED_TASKS, Ranking, rank
+from harness.metrics import IN_UNITS
 from harness.report.contrasts import rivals_by_size
 from harness.report.observations import RecordSource, observe
 from harness.report.panels import panels
 from harness.support import text
-
-_IN_UNITS = frozenset({"mae", "rmse"})
-"""Metrics in the unit of a task's target."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def _standing(
     order = sorted(range(len(methods)), key=lambda i: (found.mean_ranks[i], methods[i]))
     # Fractions and percents, two metrics, or errors in the units of two targets have no common mean.
     one_scale = len({(directions[task], max(map(abs, row)) > 1) for task, row in zip(tasks, rows, strict=True)}) == 1
-    one_scale = one_scale and not any(directions[task][1] in _IN_UNITS for task in tasks)
+    one_scale = one_scale and not any(directions[task][1] in IN_UNITS for task in tasks)
     n_train, draw, device, budget, backbone = key
     parts = [f"{text.size(n_train, draw)} labels", backbone.rsplit("/", 1)[-1], device]
     parts += [f"budget {budget}"] if budget != "default" else []

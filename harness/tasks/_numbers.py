@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from harness.data import Origin, TaskSpec, check_varies, read_numbers
-from harness.metrics import metrics
+from harness.metrics import IN_UNITS, metrics
 from harness.records import Predictions, Score
-from harness.tasks._intervals import interval_of
+from harness.tasks._intervals import score_of
 from harness.tasks._prepare import Split, assemble, columns_of, read_parts
 from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Task, Unscaled
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 N_BINS: Final = 5
 """Number of groups of equal size, by the target, that draws and validation splits are stratified by."""
-
-IN_UNITS: Final = frozenset({"mae", "rmse"})
-"""Metrics in the units of the target, which estimates on another scale do not have."""
 
 
 class NumberKind(Kind):
@@ -92,22 +89,8 @@ class NumberKind(Kind):
 
     def score(self, task: Task, predictions: Predictions) -> Score:
         """Return the main metric, its interval over test rows, and further metrics."""
-        spec, found = metrics.get(task.metric), predictions.statistics
-        value = spec.from_statistics(found)
-        low, high = interval_of(spec, predictions, value)
-        left_out = IN_UNITS if "unscaled" in found else frozenset()
-        names = [name for name in self.also if name != spec.name and name not in left_out]
-        return Score(
-            metric=spec.name,
-            value=value,
-            low=low,
-            high=high,
-            higher_is_better=spec.higher_is_better,
-            n_test=task.n_test,
-            n_test_available=task.n_test_available,
-            others={name: metrics.get(name).from_statistics(found) for name in names},
-            highest=spec.high,
-        )
+        left_out = IN_UNITS if "unscaled" in predictions.statistics else frozenset()
+        return score_of(task, predictions, [name for name in self.also if name not in left_out])
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """Return the task's main metric of some rows."""

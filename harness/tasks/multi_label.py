@@ -14,7 +14,7 @@ from harness.data import Origin, TaskSpec, check_texts, read_flags, read_label_s
 from harness.metrics import metrics
 from harness.records import Predictions, Score
 from harness.support import DataError
-from harness.tasks._intervals import interval_of
+from harness.tasks._intervals import score_of
 from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, read_parts, resolve_common
 from harness.tasks._tokenize import tokenize_texts
 from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Rows, Sequences, Source, Task, kinds
@@ -135,21 +135,7 @@ class MultiLabel(Kind):
 
     def score(self, task: Task, predictions: Predictions) -> Score:
         """Return the main metric, its interval over test rows, and further metrics."""
-        spec, found = metrics.get(task.metric), predictions.statistics
-        value = spec.from_statistics(found)
-        low, high = interval_of(spec, predictions, value)
-        others = {name: metrics.get(name).from_statistics(found) for name in self.also if name != spec.name}
-        return Score(
-            metric=spec.name,
-            value=value,
-            low=low,
-            high=high,
-            higher_is_better=spec.higher_is_better,
-            n_test=task.n_test,
-            n_test_available=task.n_test_available,
-            others=others,
-            highest=spec.high,
-        )
+        return score_of(task, predictions, self.also)
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """Return the task's main metric of some rows."""

@@ -26,7 +26,7 @@ from harness.data import (
 from harness.metrics import metrics, span_counts, token_counts
 from harness.records import Predictions, Score
 from harness.support import DataError
-from harness.tasks._intervals import interval_of
+from harness.tasks._intervals import score_of
 from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, fill, reply_of, resolve_common
 from harness.tasks._tag_answers import REPLY, as_lines, question, read_answers
 from harness.tasks._words import tokenize_words, words_of
@@ -183,21 +183,7 @@ class TokenClassification(Kind):
 
     def score(self, task: Task, predictions: Predictions) -> Score:
         """Return the main metric, its interval over test rows, and further metrics."""
-        spec, found = metrics.get(task.metric), predictions.statistics
-        value = spec.from_statistics(found)
-        low, high = interval_of(spec, predictions, value)
-        others = {name: metrics.get(name).from_statistics(found) for name in self.also if name != spec.name}
-        return Score(
-            metric=spec.name,
-            value=value,
-            low=low,
-            high=high,
-            higher_is_better=spec.higher_is_better,
-            n_test=task.n_test,
-            n_test_available=task.n_test_available,
-            others=others,
-            highest=spec.high,
-        )
+        return score_of(task, predictions, self.also)
 
     def measure(self, task: Task, answers: Answers, labels: Labels) -> float:
         """Return the task's main metric of some rows."""
