@@ -48,6 +48,7 @@ from .record import Score as Score
 from .record import Status as Status
 from .record import parse_budget as parse_budget
 from .record import statuses_that_end as statuses_that_end
+from .served import ServedFacts as ServedFacts
 from .upgrade import fit_length_of as fit_length_of
 from .upgrade import highest_of as highest_of
 from .upgrade import is_accelerator as is_accelerator

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.records.encoders import EncoderFacts
+from harness.records.served import ServedFacts
 from harness.records.workload import FitLength, Workload
 
 Role = Literal["floor", "baseline", "frozen features", "fine-tuning", "from scratch", "prompting"]
@@ -82,6 +83,7 @@ class Facts:
         encoder: facts about the backbone, as that source states them.
         has_seen_task: whether the backbone's authors name the task's training data among theirs; None is unknown.
         n_draws: number of draws of the training texts that the score is the mean of; None is one, or unknown.
+        served: facts about the requests, where the cell asked a served model.
     """
 
     role: Role | None = None
@@ -111,6 +113,7 @@ class Facts:
     encoder: EncoderFacts | None = None
     has_seen_task: bool | None = None
     n_draws: int | None = None
+    served: ServedFacts | None = None
 
     @property
     def trains_inside(self) -> bool:
@@ -158,6 +161,7 @@ _PARTS: dict[str, type] = {
     "train_texts": TextLengths,
     "test_texts": TextLengths,
     "encoder": EncoderFacts,
+    "served": ServedFacts,
 }
 
 

@@ -1,0 +1,5 @@
+"""Ask language models behind OpenAI-compatible endpoints: questions, answers, retries, limits and prices."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
