@@ -14,7 +14,7 @@ import torch
 from harness.backbones.locate import BackboneFiles
 from harness.backbones.model import load_backbone
 from harness.measure.clock import PhaseClock
-from harness.measure.device import Device, find_device, processor_name
+from harness.measure.device import Device, _computes_bf16, find_device, processor_name
 from harness.measure.flops import FlopsModel, count_flops, fit_flops
 from harness.measure.memory import MemoryMeter
 from harness.support.errors import UsageError
@@ -184,6 +184,29 @@ print("PEAK", record.cost.peak_rss_bytes, flush=True)
 def test_processors_behind_one_name_are_told_apart(cpuinfo: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: cpuinfo)
     assert processor_name() == name
+
+
+_XEON = (
+    "vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Intel(R) Xeon(R) Processor\nflags\t\t: "
+)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "computes_bf16"),
+    [
+        (f"{_XEON}avx512_bf16 avx512_fp16 amx_tile amx_bf16", "(family 6, model 207)", True),
+        (f"{_XEON}avx512_bf16 avx512_fp16", "(family 6, model 207), no AMX", False),
+        ("vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 9755\nflags\t\t: avx512_bf16", "AMD EPYC 9755", True),
+        ("Features\t: asimd bf16\n", "", True),
+    ],
+)
+def test_a_processor_without_amx_has_another_name_and_computes_in_float32(
+    cpuinfo: str, name: str, computes_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: cpuinfo)
+    assert processor_name().endswith(name)
+    flags = frozenset(cpuinfo.rpartition(":")[2].split())
+    assert _computes_bf16(flags) is computes_bf16
 
 
 @pytest.mark.slow
