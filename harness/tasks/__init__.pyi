@@ -1,4 +1,5 @@
 from ._tokenize import keep_ending as keep_ending
+from ._wordings import PromptWording as PromptWording
 from ._words import words_of as words_of
 from .base import FORMS as FORMS
 from .base import Answers as Answers

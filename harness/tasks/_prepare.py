@@ -30,6 +30,7 @@ from harness.data import (
     row_digests,
 )
 from harness.support import DataError, UsageError
+from harness.tasks._wordings import ending_of
 from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task, kinds
 
 if TYPE_CHECKING:
@@ -178,12 +179,6 @@ def _source(key: str, split: Split, rows: Ints, spec: TaskSpec, prompt: str | No
         characters=spec.characters,
         ending=ending_of(prompt) if inside and prompt is not None else None,
     )
-
-
-def ending_of(template: str) -> str:
-    """Return the words of a prompt's template after its last field."""
-    *_, last = string.Formatter().parse(template)
-    return last[0] if last[1] is None else ""
 
 
 def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
