@@ -14,7 +14,7 @@ from harness.methods._demonstrations import Nearest, draw, embed, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
-from harness.tasks import Rows
+from harness.tasks import Ints, Rows
 
 
 @method
@@ -59,7 +59,8 @@ class FewShot(DemonstratingMethod):
         """Choose the wording and the demonstrations, or encode the rows to choose them from."""
         chooser = Chooser(self, rows, bench)
         embeddings = embed(rows, bench, "encode", self.precision, self.weights) if self.choose == "nearest" else None
-        draws, scored = [], np.arange(0, dtype=np.int64)
+        draws: list[Ints] = []
+        scored = np.arange(0, dtype=np.int64)
         with bench.working("fit"):
             if self.choose == "validated":
                 draws, scored = draws_and_scored(rows, bench, self.k, self.n_draws, self.n_template_rows or 64)

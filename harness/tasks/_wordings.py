@@ -38,25 +38,34 @@ PLAIN: Final = PromptWording("", "Input: {text}\nLabel:")
 """Wording that states no task."""
 
 
+_NOUNS: Final = (
+    ("Sentiment", frozenset({"negative", "positive", "neutral", "mixed", "very negative", "very positive"})),
+    ("Emotion", frozenset({"anger", "disgust", "fear", "joy", "love", "neutral", "sadness", "surprise"})),
+)
+"""Nouns for labels that are known by their names."""
+
+
 def class_wordings(names: Sequence[str]) -> tuple[PromptWording, ...]:
     """Return wordings for a text that has one of some labels.
 
     Args:
         names: the labels in words.
     """
+    known = {name.strip().lower() for name in names}
+    noun = next((noun for noun, members in _NOUNS if known <= members), "Category")
+    asked = f"Text: {{text}}\n{noun}:"
     if not 1 < len(names) <= MOST_LISTED:
         return (
-            PromptWording("", "Text: {text}\nCategory:"),
+            PromptWording("", asked),
             PromptWording("Give the label of each text.", "Text: {text}\nLabel:"),
-            PromptWording("", "{text}\nThis is about"),
+            PromptWording("", "Text: {text}\nTopic:"),
         )
     choice = in_prose(names)
     return (
-        PromptWording(f"Give the label of each text: {choice}.", "Text: {text}\nLabel:"),
+        PromptWording(f"Give the {noun.lower()} of each text: {choice}.", asked),
+        PromptWording("", asked),
         PromptWording("", f"Text: {{text}}\nQuestion: Is this {choice}?\nAnswer:"),
-        PromptWording("", f"Text: {{text}}\nLabel ({choice}):"),
         PromptWording("", "Text: {text}\nThis text is"),
-        PromptWording("", "Text: {text}\nCategory:"),
     )
 
 
