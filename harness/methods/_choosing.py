@@ -66,8 +66,9 @@ class Chooser:
         best = int(np.argmax(scores))
         remarks = self._bench.ledger.remarks
         n_scored = sum(len(scored) for _, scored in folds)
-        for one, score in zip(candidates, scores, strict=False):
-            remarks[f"prompt_score: {one.in_words()}"] = f"{score:.3f}"
+        remarks["prompt_scores"] = "; ".join(
+            f"{score:.3f} {one.in_words()}" for one, score in zip(candidates, scores, strict=False)
+        )
         remarks["prompt_spread"] = (
             f"{max(scores) - min(scores):.3f} between the best and the worst of {len(scores)} wordings, on {n_scored} "
             f"training rows ({min(scores):.3f} to {max(scores):.3f})"

@@ -23,10 +23,12 @@ class PromptWording:
         instruction: beginning of the prompt, or the system message of a chat; "" for none.
         template: form of a row. It holds `{text}` once, which a text replaces as it is; or it is a format that names
             roles of the kind (`{question}`), in which a brace itself is written as two.
+        names_labels: whether it lists the labels, as a model must know them that writes one.
     """
 
     instruction: str
     template: str
+    names_labels: bool = False
 
     @property
     def ending(self) -> str:
@@ -62,9 +64,9 @@ def class_wordings(names: Sequence[str]) -> tuple[PromptWording, ...]:
         )
     choice = in_prose(names)
     return (
-        PromptWording(f"Give the {noun.lower()} of each text: {choice}.", asked),
         PromptWording("", asked),
-        PromptWording("", f"Text: {{text}}\nQuestion: Is this {choice}?\nAnswer:"),
+        PromptWording(f"Give the {noun.lower()} of each text: {choice}.", asked, names_labels=True),
+        PromptWording("", f"Text: {{text}}\nQuestion: Is this {choice}?\nAnswer:", names_labels=True),
         PromptWording("", "Text: {text}\nThis text is"),
     )
 
@@ -84,9 +86,9 @@ def pair_wordings(names: Sequence[str]) -> tuple[PromptWording, ...]:
         )
     choice = _escaped(in_prose(names))
     return (
-        PromptWording(f"Give the label of each pair of texts: {choice}.", f"{pair}\nLabel:"),
-        PromptWording("", f"{pair}\nQuestion: How do these texts relate: {choice}?\nAnswer:"),
-        PromptWording("", f"{pair}\nLabel ({choice}):"),
+        PromptWording(f"Give the label of each pair of texts: {choice}.", f"{pair}\nLabel:", names_labels=True),
+        PromptWording("", f"{pair}\nQuestion: How do these texts relate: {choice}?\nAnswer:", names_labels=True),
+        PromptWording("", f"{pair}\nLabel ({choice}):", names_labels=True),
         PromptWording("", f"{pair}\nAnswer:"),
     )
 
