@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import harness
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
@@ -343,3 +345,27 @@ def test_pairs_are_asked_about_as_two_texts(toy_kinds: dict[str, Task], tiny_lla
     shown = fitted.demonstrations[0]
     whole = Conversation(wording.instruction, ((shown.text, shown.answer),), asked).plain()
     assert fitted._writer.write(asked, fitted.demonstrations).written == whole
+
+
+def test_a_user_words_the_question(tmp_path: Path) -> None:
+    from harness.api.own_data import own_task
+    from harness.support.errors import UsageError
+
+    table = tmp_path / "reviews.csv"
+    rows = [f"text {n} is here,{'good' if n % 2 else 'bad'}" for n in range(40)]
+    table.write_text("\n".join(["body,mood", *rows]))
+    spec = own_task(table, "body", "mood", prompt=r"Review: {body}\nMood:")
+    assert spec.prompt == "Review: {body}\nMood:"
+    task = kinds.get("classification").prepare(spec, None)
+    assert task.prompt == spec.prompt
+    assert task.train.prompts is not None
+    assert task.train.prompts[0] == f"Review: {task.train.texts[0]}\nMood:"
+    for prompt, reason in (
+        ("Review:", "no column in braces"),
+        ("Review: {text} {other}", "unknown column {other}"),
+        ("{0}", "not plain"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(reason)):
+            own_task(table, "body", "mood", prompt=prompt)
+    with pytest.raises(UsageError, match="--prompt go with --data|--prompt, --test"):
+        harness.plan("quickstart", prompt="{text}")
