@@ -3,8 +3,8 @@
 Both sides read the prompts that the method writes, and time tokenising them. The other side runs bfloat16 weights
 and takes the faster of two sizes of batch. Its predictions in float32 are compared too, on fewer rows.
 
-`pip install lm_eval`. HARNESS_CAUSAL_MODEL names the model, a folder or a name in the mirror. HARNESS_BENCHMARK_ROWS sets
-another number of rows.
+`pip install lm_eval`. HARNESS_CAUSAL_MODEL names the model, a folder or a name in the mirror.
+HARNESS_BENCHMARK_ROWS sets another number of rows.
 """
 
 from __future__ import annotations
