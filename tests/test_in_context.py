@@ -29,8 +29,12 @@ from tests.toys import make_bench, run_one, test_rows
 LONG_LABELS = ("billing invoice", "shipping", "technical crash error")
 
 
+TEMPLATE = "Input: {text}\nLabel:"
+
+
 def configured(name: str, **settings: Any) -> Method:
-    return methods.get(name)(precision="fp32", **settings)
+    asks = {} if name == "label-similarity" else {"template": TEMPLATE}
+    return methods.get(name)(precision="fp32", **{**asks, **settings})
 
 
 def fitted_on(task: Task, bench: Bench, method: Method, n_train: int = 24) -> FittedPrompt:
@@ -137,7 +141,7 @@ def test_the_shared_prefix_is_run_once(toy: Task, tiny_llama: BackboneFiles, cpu
     fitted.predict(rows, bench)
     tokenizer = bench.some_backbone.tokenizer
     alone = [len(tokenizer(f"{text}\nLabel:", add_special_tokens=False)["input_ids"]) for text in rows.texts]
-    method = methods.get("few-shot")()
+    method = configured("few-shot")
     whole = len(tokenizer(prompt_of(method, bench, fitted.demonstrations, rows.texts[0]))["input_ids"])
     assert fitted.likelihood.n_tokens - before == sum(alone) + whole - alone[0]
 

@@ -38,6 +38,7 @@ def plan(
     label: LabelColumns | None = None,
     kind: str | None = None,
     label_separator: str | None = None,
+    prompt: str | None = None,
     test: UserData | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -68,7 +69,7 @@ def plan(
     quiet_libraries()
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-        backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator,
+        backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator, prompt=prompt,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         if request.backbones is not None:

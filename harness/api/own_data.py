@@ -15,7 +15,7 @@ from harness.data import (
     table_task,
 )
 from harness.support import DataWarning, UsageError, checked_text
-from harness.tasks import CLASS_KINDS, LabelColumns, own_columns
+from harness.tasks import CLASS_KINDS, LabelColumns, own_columns, own_prompt
 
 
 def own_task(
@@ -30,6 +30,7 @@ def own_task(
     metric: str | None = None,
     max_length: int | None = None,
     strict: bool = False,
+    prompt: str | None = None,
 ) -> TaskSpec:
     """Return the task of a user's own data; None takes the default of the task, and guesses the kind.
 
@@ -37,13 +38,14 @@ def own_task(
 
     Raises:
         UsageError: an unknown kind or metric, or a metric of other kinds of task; columns in another number than the
-            kind reads; a length that is too small.
+            kind reads; a length that is too small; a prompt without the columns' names.
         DataError: the data cannot be used.
     """
     length = TaskSpec.model_fields["max_length"].default if max_length is None else max_length
     length = check_own_settings(name, length)
     files = files_of(data, test)
     own = own_columns(files, text, label, kind, label_separator)
+    template = None if prompt is None else own_prompt(prompt, own)
     accepted = own.kind.metrics
     if metric is not None and checked_text("metric", metric) not in accepted:
         raise UsageError(
@@ -65,6 +67,7 @@ def own_task(
             metric=metric,
             max_length=length,
             strict=strict,
+            prompt=template,
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the display warns, with the summary of the data
@@ -76,4 +79,4 @@ def own_task(
             f"--metric f1 was given, which scores two classes; column '{own.labels[0]}' has {len(spec.label_names)}. "
             "Give --metric macro_f1, or leave it out."
         )
-    return spec
+    return spec.model_copy(update={"prompt": template})

@@ -58,6 +58,7 @@ def read_request(
     *,
     kind: str | None = None,
     label_separator: str | None = None,
+    prompt: str | None = None,
 ) -> Request:
     """Return the request that the arguments describe; `harness.run` documents them.
 
@@ -71,7 +72,7 @@ def read_request(
     check_device_name(device)
     if suite is not None:
         checked_path("suite", suite, "the name of a suite, or the path of its file; your own data are data=DATA")
-    own = (text, label, name, metric, max_length, kind, label_separator)
+    own = (text, label, name, metric, max_length, kind, label_separator, prompt)
     if suite is not None and data is not None:
         raise UsageError(f"Suite '{suite}' and --data were both given; expected one of them.")
     if suite is None and data is None:
@@ -79,8 +80,8 @@ def read_request(
     if data is None:
         if test is not None or strict or any(value is not None for value in own):
             raise UsageError(
-                "--kind, --text, --label, --label-separator, --test, --metric, --max-length and --strict go with "
-                "--data; a suite names its own kind, columns, test rows, metric and length."
+                "--kind, --text, --label, --label-separator, --prompt, --test, --metric, --max-length and --strict go "
+                "with --data; a suite names its own kind, columns, prompt, test rows, metric and length."
             )
         if is_data_file(str(suite)):
             raise UsageError(
@@ -100,6 +101,7 @@ def read_request(
             metric=metric,
             max_length=max_length,
             strict=strict,
+            prompt=prompt,
         )
         found = Suite(name=spec.name, description=f"Your own data: {spec.description}", tasks={spec.name: spec})
     return Request(

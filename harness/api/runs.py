@@ -124,6 +124,7 @@ def run(
     label: LabelColumns | None = None,
     kind: str | None = None,
     label_separator: str | None = None,
+    prompt: str | None = None,
     test: UserData | None = None,
     name: str | None = None,
     metric: str | None = None,
@@ -168,6 +169,8 @@ def run(
             takes the kind's own name, such as `label`.
         kind: kind of the task, such as `regression`; None guesses it from the values of the columns.
         label_separator: text between the labels of a row, such as `|`, for the kind `multi-label`.
+        prompt: question to a language model, with the columns' names in braces, such as `Review: {text} Sentiment:`;
+            None takes the kind's own wordings.
         test: rows to test on, of the same sort as `data`; None holds out a quarter of them, of each class.
         name: name of the task; None takes the file's, or `data`. The same rows under one name are the same cells.
         metric: main metric, one of the kind's (`harness kinds`); None is the kind's first, such as accuracy.
@@ -232,7 +235,7 @@ def run(
         raise UsageError(f"--price-per-hour {price_per_hour:g} was given; expected a number from 0 on.")
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
-        backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator,
+        backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator, prompt=prompt,
     )  # fmt: skip
     from harness.measure import host_limit_bytes
     from harness.report import check_report_folder

@@ -16,6 +16,9 @@ POOLING: Final = "1_Pooling/config.json"
 """Usual place of the declared pooling."""
 
 MODULES: Final = "modules.json"
+CHAT_TEMPLATE: Final = "chat_template.jinja"
+"""File of the tokenizer's chat template. Older tokenizers have it in tokenizer_config.json."""
+
 _OLD_FOLDER: Final = "0_Transformer"
 _LARGEST_JSON: Final = 1 << 28  # bytes; the largest tokenizer.json in use has 33 million
 
@@ -33,6 +36,7 @@ READ_FILES: Final = (
     "merges.txt",
     "*.model",
     "*.spm",
+    CHAT_TEMPLATE,
     POOLING,
 )
 """Files that determine what a backbone computes; they are hashed into the fingerprint.

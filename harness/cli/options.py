@@ -60,6 +60,13 @@ SeparatorOption = Annotated[
     str | None,
     typer.Option(help="With --kind multi-label: the text between the labels of a row, such as '|'."),
 ]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="With your own data: the question to a language model, with the columns' names in braces: "
+        "'Review: {text}\\nSentiment:'. Default: a wording that names the labels.",
+    ),
+]
 TestOption = Annotated[
     Path | None,
     typer.Option(help="With your own data: a file with the test rows; else a quarter of each class is held out."),
@@ -114,6 +121,7 @@ def _grid(
     label: LabelOption = None,
     kind: OwnKindOption = None,
     label_separator: SeparatorOption = None,
+    prompt: PromptOption = None,
     test: TestOption = None,
     metric: MetricOption = None,
     max_length: MaxLengthOption = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -76,15 +76,31 @@ def show(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[De
         bench: the cell's bench, whose ledger takes the note.
         wording: wording of a row in a prompt.
     """
+    bench.ledger.remarks["demonstrations"] = " ".join(str(row) for row in rows.take(positions).index)
+    return pick(rows, positions, bench, wording)
+
+
+def pick(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[Demonstration]:
+    """Return the rows at `positions` as demonstrations; arguments as for `show`."""
     chosen = rows.take(positions)
-    bench.ledger.remarks["demonstrations"] = " ".join(str(row) for row in chosen.index)
     answers = bench.kind.in_words(chosen, bench.label_words)
     return [Demonstration(*shown) for shown in zip(asked(chosen, wording), answers, strict=True)]
 
 
 def asked(rows: Rows, wording: Wording) -> list[str]:
-    """Return the text to insert into the wording for each row: its own text, or the task's prompt."""
+    """Return the text to insert into the wording for each row: its own text, or a whole question."""
     if not wording.is_whole:
         return rows.texts
-    assert rows.source.prompts is not None
-    return [rows.source.prompts[position] for position in rows.index]
+    source = rows.source
+    if wording.by_role:
+        return [
+            wording.template.format_map({role: _as_text(values[row]) for role, values in source.fields.items()})
+            for row in rows.index
+        ]
+    assert source.prompts is not None
+    return [source.prompts[position] for position in rows.index]
+
+
+def _as_text(value: Any) -> str:
+    """Return a field as a prompt shows it: a text, or the lines of a list."""
+    return value if isinstance(value, str) else "\n".join(f"- {one}" for one in value)

@@ -12,7 +12,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from pydantic import Field, field_validator
 from harness.backbones import BackboneFiles
 from harness.features import lengths_of
 from harness.measure import PrecisionPolicy, long_step
+from harness.methods._asking import AUTO, Asking, PromptFormat, wordings
+from harness.methods._calibration import CONTENT_FREE, batch_prior, log_mean, log_softmax, normalised
+from harness.methods._chat import NO_TEMPLATE, Chat, ShownAs
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
@@ -36,12 +39,11 @@ if TYPE_CHECKING:
     from harness.backbones import Backbone, LanguageModel
     from harness.training import GenerativeModel
 
-TEMPLATE = "Input: {text}\nLabel:"
-"""Default template of a text, where neither the task nor the method sets one."""
+_FIRST_TEMPLATE: Final = "Input: {text}\nLabel:"
+"""Default template of version 0.1, which gave way to a task's own prompt."""
 
-CONTENT_FREE = ("N/A", "", "[MASK]")
-"""Texts without content (Zhao et al., 2021, section 5)."""
-
+MANY: Final = 32
+"""Number of demonstrations above which all prompts show the same ones, so that these are read once."""
 
 KEEPS_KEYS: Final = frozenset({"llama", "gpt2", "opt", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text"})
 """Causal model types that keep keys and values. A plan with them skips building the architecture."""
@@ -65,13 +67,17 @@ class InContextMethod(FrozenWeights):
     """Settings of every method that asks a language model for the words of a class.
 
     Attributes:
-        template: form in which prompts show a text; contains `{text}` once. The default gives way to a task's own
-            wording (`prompt` in its suite).
+        template: form in which prompts show a text; contains `{text}` once. `auto` is the task's own wording (`prompt`
+            in its suite, or `--prompt`), else one of the kind's, which names the labels.
         separator: text between instruction, demonstrations and text.
-        instruction: beginning of every prompt.
+        instruction: beginning of every prompt, or the system message of a chat; empty for that of the wording.
         normalise: use the mean log-probability of a label's tokens instead of their sum, so that classes of many
             tokens are not at a disadvantage (Brown et al., 2020, section 2.4).
         precision: `auto` is bfloat16 where the hardware has it natively.
+        prompt_format: `chat` writes prompts by the tokenizer's own chat template, `plain` as one text. `auto` is a chat
+            where the model writes its answer and the tokenizer has a chat template, else plain.
+        shown_as: demonstrations in a chat: `turns` shows each as a question and an answer; `message` puts them into the
+            user's one message.
     """
 
     family = "in context"
@@ -81,33 +87,73 @@ class InContextMethod(FrozenWeights):
     forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text", "tags"})
     writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans", "tags"})
     probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"prompt_format", "shown_as"})
 
-    template: str = TEMPLATE
+    template: str = AUTO
     separator: str = "\n\n"
     instruction: str = ""
     normalise: bool = False
     precision: PrecisionPolicy = "auto"
+    prompt_format: PromptFormat = "auto"
+    shown_as: ShownAs = "turns"
 
     @field_validator("template")
     @classmethod
     def _has_one_place(cls, template: str) -> str:
-        if template.count(PLACE) != 1:
-            raise ValueError(f"expected {PLACE} once in the template, where the text goes; got {template!r}")
+        if template != AUTO and template.count(PLACE) != 1:
+            raise ValueError(f"expected {AUTO}, or {PLACE} once in the template, where the text goes; got {template!r}")
         return template
 
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
-        """Refuse also a model for classes that keeps no keys and values of a prompt (Mamba keeps states)."""
+        """Refuse also chats without a chat template, calibration of anything but classes, and models without keys.
+
+        A model for classes needs the keys and values of a prompt (Mamba keeps states).
+        """
         reason = super().why_unsupported(kind, files, device)
-        if reason is not None or files is None or kinds.get(kind).form != "classes" or files.architecture != "causal":
+        if reason is not None or files is None:
             return reason
+        if self.prompt_format == "chat" and not files.has_chat_template:
+            return NO_TEMPLATE
+        form = kinds.get(kind).form
+        if form != "classes" and self.calibrates != "none":
+            return (
+                f"calibration={self.calibrates} was given, which needs classes; a {kind} task has none. Leave it out."
+            )
+        if form != "classes" or files.architecture != "causal":
+            return None
         return None if files.model_type in KEEPS_KEYS else _why_no_keys(files)
 
+    def cell_version(self, files: BackboneFiles | None, form: Form) -> int:
+        """Return the version in a cell's identity: a later one where version 0.1 asked otherwise with these settings.
+
+        It gave its default template up for a task's prompt, wrote no chats, and dropped demonstrations row by row.
+        """
+        version = super().cell_version(files, form)
+        if self.template == AUTO or files is None:
+            return version
+        is_chat = self.prompt_format == "auto" and form in self.writes and files.has_chat_template
+        return version + (self.template == _FIRST_TEMPLATE or is_chat or int(getattr(self, "k", 0)) > MANY)
+
+    @property
+    def calibrates(self) -> str:
+        """The calibration of probabilities: `none`, `content-free` or `batch`."""
+        return str(getattr(self, "calibration", "none"))
+
     def wording(self, bench: Bench) -> Wording:
-        """Return the wording of a row: the task's own, unless the user set a template."""
-        if bench.prompt is not None and self.template == TEMPLATE:
-            return Wording(bench.prompt, is_whole=True, ending=bench.ending)
-        asked = bench.kind.question(bench.label_words) if self.template == TEMPLATE else None
-        return Wording(self.template if asked is None else asked[0])
+        """Return the default wording of a row."""
+        return wordings(self.template, self.instruction, bench)[0]
+
+    def askings(self, bench: Bench) -> list[Asking]:
+        """Return the ways to ask that `auto` may choose from by labels; the first is the default."""
+        known = wordings(self.template, self.instruction, bench)
+        has_template = bool(getattr(bench.some_backbone.tokenizer, "chat_template", None))
+        if self.prompt_format != "auto" or not has_template or bench.files.architecture != "causal":
+            formats = [self.prompt_format == "chat"]
+        elif bench.kind.form in self.writes:
+            formats = [True]
+        else:
+            formats = [False, True]
+        return [Asking(one, is_chat, self.shown_as) for is_chat in formats for one in known]
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return the workload: nothing is trained, and every answer reads the whole prompt."""
@@ -122,12 +168,18 @@ class DemonstratingMethod(InContextMethod):
     """Settings of methods whose prompts show training rows.
 
     Attributes:
-        k: maximum number of rows; all training rows where there are fewer.
+        k: maximum number of rows; all training rows where there are fewer. More than 32 are many-shot: as many as fit
+            before a text of the maximum length are shown, the same for all rows.
+        n_template_rows: maximum number of training rows on which the kind's wordings are compared where `template` is
+            `auto` and the task has no prompt of its own; 0 takes the first wording. Rows that prompts show are not
+            among them, unless fewer than 8 others are left: then each half of the rows is asked after the other half.
     """
 
     finds_likelihood: ClassVar[bool] = False
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"n_template_rows"})
 
     k: int = Field(default=8, ge=1)
+    n_template_rows: int = Field(default=64, ge=0)
 
 
 class FittedPrompt(Fitted):
@@ -138,9 +190,12 @@ class FittedPrompt(Fitted):
         bench: the cell's bench; loading the language model is charged to its "load" phase.
         demonstrations: rows in the order in which prompts show them, or all rows that `nearest` chooses from.
         nearest: chooser of demonstrations for each text; None shows all demonstrations in every prompt.
-        calibration: log-probabilities of the classes for content-free texts, shape (classes,), subtracted from those
-            of every row; None disables calibration.
+        calibration: log-probabilities of the classes for content-free texts or a batch of rows, shape (classes,),
+            subtracted from those of every row; None where nothing is calibrated, or the first call of `predict` finds
+            the batch's.
         label_words: each class in words; None takes the task's.
+        asking: way to ask; None takes the method's default.
+        loaded: the language model, where it is loaded already.
     """
 
     n_trainable = 0
@@ -154,23 +209,27 @@ class FittedPrompt(Fitted):
         nearest: Nearest | None = None,
         calibration: Floats | None = None,
         label_words: Sequence[str] | None = None,
+        asking: Asking | None = None,
+        loaded: LanguageModel | None = None,
     ) -> None:
         backbone = bench.some_backbone
-        loaded = _load_language_model(method, bench)
+        loaded = load_language_model(method, bench) if loaded is None else loaded
         self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         self._model = loaded.model
         self._method = method
         self._label_words = tuple(bench.label_words if label_words is None else label_words)
-        self._wording = method.wording(bench)
+        self.asking = method.askings(bench)[0] if asking is None else asking
+        self._wording = self.asking.wording
+        self._chat = Chat(backbone.tokenizer, self.asking.shown_as) if self.asking.is_chat else None
         reply = self._reply(bench)
         self._writer = PromptWriter(
             backbone,
             self._wording,
             separator=method.separator,
-            instruction=method.instruction,
             max_text_tokens=bench.max_length,
             answers=self._label_words if bench.kind.form == "classes" else (),
             n_answer_tokens=0 if reply is None else reply.max_new_tokens,
+            chat=self._chat,
         )
         self.likelihood = LabelLikelihood(
             loaded.model,
@@ -184,14 +243,20 @@ class FittedPrompt(Fitted):
             Demonstration(self._writer.shorten(shown.text), shown.answer) for shown in demonstrations
         ]
         self._nearest = nearest
+        self._n_unfit = 0
+        if nearest is None and len(self.demonstrations) > MANY:
+            self._n_unfit = self._writer.n_unfit(self.demonstrations)
+            self.demonstrations = self.demonstrations[self._n_unfit :]
         self.calibration = calibration
+        self._calibrates_by_batch = method.calibrates == "batch"
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """Return the language model's answers; the ledger notes what did not fit into prompts."""
+        """Return the language model's answers; the ledger notes how it was asked, and what did not fit into prompts."""
         if bench.reply is not None and bench.reply.wants_likelihood:  # the likelihood of the text itself, no prompt
             tokens = bench.token_rows(rows, "predict")
             with bench.working("predict"):
                 return self._generative_model(bench).answer(tokens, bench, bench.precision(self._method.precision))
+        bench.ledger.remarks["prompt"] = self.asking.in_words()
         positions = self._nearest.positions(rows, bench) if self._nearest is not None else None
         with bench.working("predict"):
             shown = [self.demonstrations] * len(rows)
@@ -201,7 +266,7 @@ class FittedPrompt(Fitted):
             if bench.kind.form == "choices":
                 return self._choose(texts, shown, rows, bench, share=positions is None)
             prompts = [self._writer.write(text, these) for text, these in zip(texts, shown, strict=True)]
-            _note(prompts, len(shown[0]) if shown else 0, rows, bench, self._wording.cut_side)
+            self._note(prompts, len(shown[0]) if shown else 0, rows, bench)
             if bench.kind.form == "classes":
                 return self._classify(prompts, share=positions is None)
             answers = self._write(prompts, bench, share=positions is None)
@@ -214,7 +279,8 @@ class FittedPrompt(Fitted):
     def _reply(self, bench: Bench) -> Reply | None:
         """Return the settings of generation: the task's, or those of the kind's own question."""
         asked = bench.kind.question(self._label_words)
-        return bench.reply if bench.reply is not None or asked is None else asked[1]
+        reply = bench.reply if bench.reply is not None or asked is None else asked[1]
+        return reply if reply is None or self._chat is None else dataclasses.replace(reply, end_ids=self._chat.end_ids)
 
     def content_free(self, n_dropped: int = 0) -> Floats:
         """Return the log of the mean probability of each class over the content-free texts, shape (classes,)."""
@@ -222,8 +288,7 @@ class FittedPrompt(Fitted):
         prompts = [self._writer.write_probe(text, shown) for text in CONTENT_FREE]
         shared = self._writer.shared(shown[prompts[0].n_dropped :])
         scores = self.likelihood.score([prompt.ids for prompt in prompts], shared)
-        mean = _normalised(scores).mean(axis=0, dtype=np.float64)
-        return np.asarray(np.log(np.maximum(mean, np.finfo(np.float32).tiny)), dtype=np.float32)
+        return log_mean(scores)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the tensors for choosing and calibrating; none for fixed demonstrations without calibration."""
@@ -231,10 +296,11 @@ class FittedPrompt(Fitted):
         return tensors if self.calibration is None else {**tensors, "calibration": self.calibration}
 
     def state(self) -> dict[str, Any]:
-        """Return the demonstrations and the words of the classes: predicting then needs no training rows."""
+        """Return demonstrations, words of the classes and how to ask: predicting then needs no training rows."""
         return {
             "label_words": list(self._label_words),
             "demonstrations": [[shown.text, shown.answer] for shown in self.demonstrations],
+            "asking": dataclasses.asdict(self.asking),
         }
 
     def _classify(self, prompts: Sequence[Prompt], *, share: bool) -> Floats:
@@ -242,12 +308,15 @@ class FittedPrompt(Fitted):
         scores = np.empty((len(prompts), len(self._label_words)), dtype=np.float32)
         for members, shared, n_dropped in self._alike(prompts, share=share):
             found = self.likelihood.score([prompts[row].ids for row in members], shared)
-            if self.calibration is not None:
+            if self.calibration is not None and not self._calibrates_by_batch:
                 # Fewer demonstrations make a different context, which needs a calibration of its own.
                 content_free = self.calibration if n_dropped == 0 else self.content_free(n_dropped)
-                found = np.asarray(_log_softmax(found) - content_free, dtype=np.float32)
+                found = np.asarray(log_softmax(found) - content_free, dtype=np.float32)
             scores[members] = found
-        return _normalised(scores)
+        if self._calibrates_by_batch:
+            self.calibration = batch_prior(scores) if self.calibration is None else self.calibration
+            scores = np.asarray(log_softmax(scores) - self.calibration, dtype=np.float32)
+        return normalised(scores)
 
     def _alike(self, prompts: Sequence[Prompt], *, share: bool) -> Iterator[tuple[list[int], Ints, int]]:
         """Yield prompts that begin alike: their positions, the first tokens, the demonstrations that were dropped."""
@@ -268,7 +337,7 @@ class FittedPrompt(Fitted):
             for text, these, words in zip(texts, shown, choices, strict=True)
         ]
         prompts = [prompt for prompt, _ in written]
-        _note(prompts, len(shown[0]) if shown else 0, rows, bench, self._wording.cut_side)
+        self._note(prompts, len(shown[0]) if shown else 0, rows, bench)
         scores = np.full((len(rows), bench.n_outputs), -np.inf)
         for members, shared, _ in self._alike(prompts, share=share):
             replies = [written[row][1] for row in members]
@@ -277,13 +346,13 @@ class FittedPrompt(Fitted):
             exists = np.zeros(scores.shape, dtype=bool)
             exists[members] = np.arange(bench.n_outputs) < counts[:, None]
             scores[exists] = likelihoods
-        return _normalised(scores)
+        return normalised(scores)
 
     def _write(self, prompts: Sequence[Prompt], bench: Bench, *, share: bool) -> Answers:
-        """Generate a text after each prompt; with demonstrations, the separator of rows ends the text."""
+        """Generate a text after each prompt; with demonstrations, the separator of rows ends a plain text."""
         reply = self._reply(bench)
         assert reply is not None
-        if self.demonstrations and self._method.separator:
+        if self.demonstrations and self._method.separator and self._chat is None:
             reply = dataclasses.replace(reply, stop=tuple(dict.fromkeys([*reply.stop, self._method.separator])))
         bench = dataclasses.replace(bench, reply=reply)
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
@@ -291,6 +360,19 @@ class FittedPrompt(Fitted):
         return self._generative_model(bench).answer(
             ids, bench, bench.precision(self._method.precision), shared.astype(np.int32)
         )
+
+    def _note(self, prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> None:
+        """Note cut texts, with the end that they lose, and dropped demonstrations in the ledger."""
+        part = rows.source.key.rpartition("/")[2]
+        n_cut = sum(prompt.is_cut for prompt in prompts)
+        if n_cut:
+            bench.ledger.note_cut(part, n_cut, len(prompts), self._wording.cut_side)
+        dropped = [self._n_unfit + prompt.n_dropped for prompt in prompts]
+        n_short = sum(n_dropped > 0 for n_dropped in dropped)
+        if n_short:
+            where = "all rows" if n_short == len(prompts) else f"{n_short} of {len(prompts)} rows"
+            said = f"{max(dropped)} of {n_shown + self._n_unfit} at most, in {where}"
+            bench.ledger.remarks["dropped_demonstrations"] = said
 
     def _generative_model(self, bench: Bench) -> GenerativeModel:
         from harness.training import GenerativeModel
@@ -303,8 +385,6 @@ def restored(
     tensors: dict[str, npt.NDArray[Any]],
     state: dict[str, Any],
     bench: Bench,
-    *,
-    calibrated: bool = False,
 ) -> FittedPrompt:
     """Return a fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved.
 
@@ -316,7 +396,7 @@ def restored(
     expected = {}
     if getattr(method, "choose", None) == "nearest":
         expected["embeddings"] = Expected((len(state["demonstrations"]), bench.some_backbone.hidden_size))
-    if calibrated:
+    if method.calibrates == "content-free" or "calibration" in tensors:
         expected["calibration"] = Expected((bench.n_outputs,))
     check_tensors(tensors, expected)
     if bench.kind.form == "classes" and len(state["label_words"]) != bench.n_outputs:
@@ -331,10 +411,21 @@ def restored(
         nearest=nearest,
         calibration=tensors.get("calibration"),
         label_words=state["label_words"],
+        asking=_saved_asking(method, state, bench),
     )
 
 
-def _load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:
+def _saved_asking(method: InContextMethod, state: dict[str, Any], bench: Bench) -> Asking:
+    """Return how a saved method asks. Version 0.1 saved no wording: it had one, which it wrote as plain text."""
+    saved = state.get("asking")
+    if saved is not None:
+        return Asking(**{**saved, "wording": Wording(**saved["wording"])})
+    has_own = bench.prompt is not None or bench.kind.question(state["label_words"]) is not None
+    template = AUTO if has_own and method.template == _FIRST_TEMPLATE else method.template
+    return Asking(wordings(template, method.instruction, bench)[0])
+
+
+def load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:
     """Return the backbone with its language-modelling head, charged to "load" at the cost of its first load."""
     backbone = bench.some_backbone
     with bench.clock.paused(), long_step(), put_aside():  # it stays for later cells
@@ -364,26 +455,3 @@ def run_in_fit(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Be
     bench.ledger.train_tokens += likelihood.n_tokens - before
     bench.count_train_flops(run)
     return result
-
-
-def _note(prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench, side: Literal["left", "right"]) -> None:
-    """Note cut texts, with the end that they lose, and dropped demonstrations in the ledger."""
-    part = rows.source.key.rpartition("/")[2]
-    n_cut = sum(prompt.is_cut for prompt in prompts)
-    if n_cut:
-        bench.ledger.note_cut(part, n_cut, len(prompts), side)
-    n_short = sum(prompt.n_dropped > 0 for prompt in prompts)
-    if n_short:
-        most = max(prompt.n_dropped for prompt in prompts)
-        where = "all rows" if n_short == len(prompts) else f"{n_short} of {len(prompts)} rows"
-        bench.ledger.remarks["dropped_demonstrations"] = f"{most} of {n_shown} at most, in {where}"
-
-
-def _log_softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float64)
-
-
-def _normalised(scores: npt.NDArray[Any]) -> Floats:
-    """Return probabilities of the classes from log-likelihoods, shape (rows, classes)."""
-    return np.exp(_log_softmax(scores)).astype(np.float32)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.backbones import Backbone
+from harness.methods._chat import Chat
+from harness.serving import Conversation
 from harness.support import UnsupportedError
 from harness.tasks import Ints, keep_ending
 
@@ -43,13 +45,17 @@ class Wording:
 
     Attributes:
         template: a method's template, which holds `PLACE` once, or a task's own, whose fields name columns.
-        is_whole: whether rows come in the task's own wording, so that the template only shows their ending.
+        is_whole: whether rows come as whole questions, so that the template only shows their ending.
         ending: words after the input in the task's wording, where a text that is too long loses the end of its input.
+        instruction: beginning of every prompt, or the system message of a chat; "" for none.
+        by_role: whether the template's fields name roles of the kind, from which questions are written here.
     """
 
     template: str
     is_whole: bool = False
     ending: str | None = None
+    instruction: str = ""
+    by_role: bool = False
 
     def ask(self, text: str) -> str:
         """Return the question without trailing spaces: a space usually belongs to the answer's first token."""
@@ -60,6 +66,21 @@ class Wording:
         if not self.is_whole:
             return self.ask(text)
         return self.template.format_map(defaultdict(lambda: text)).rstrip(" ")
+
+    def conversation(self, text: str, shown: Sequence[Demonstration], *, separator: str = "\n\n") -> Conversation:
+        """Return what a language model is told about a text, before any tokenizer.
+
+        Args:
+            text: the row's text, or its whole question.
+            shown: demonstrations in the order in which they are shown.
+            separator: text between the parts of a plain prompt.
+        """
+        return self.about(self.ask(text), shown, separator=separator)
+
+    def about(self, question: str, shown: Sequence[Demonstration], *, separator: str) -> Conversation:
+        """Return the conversation about a question as `ask` or `probe` write it."""
+        pairs = tuple((self.ask(one.text), one.answer) for one in shown)
+        return Conversation(self.instruction, pairs, question, self.joint, separator)
 
     @property
     def cut_side(self) -> Literal["left", "right"]:
@@ -95,7 +116,7 @@ class PromptWriter:
     A prompt consists of the instruction, the demonstrations and the question, joined by separators. A demonstration is
     a question with its answer; the last question has none, and the language model continues it. An answer follows
     after one space, or directly if the question ends a line. The tokenizer's initial special tokens (BOS) come once,
-    at the start.
+    at the start. A chat has the same parts as messages, and the answer begins the assistant's turn.
 
     A text that is too long loses its end. A task's own wording loses its beginning instead, since its end holds the
     question, or the end of its input (`Wording.ending`).
@@ -105,10 +126,11 @@ class PromptWriter:
             and answers are the decoder's targets, special tokens (T5: EOS) included, as in its training.
         wording: form of a row in the prompt.
         separator: text between instruction, demonstrations and question.
-        instruction: beginning of every prompt; "" for none.
+        instruction: beginning of every prompt; "" takes the wording's.
         max_text_tokens: maximum tokens of a text, special tokens included (`Bench.max_length`).
         answers: all answers in words, where every row has the same ones.
         n_answer_tokens: positions to leave for an answer where rows differ.
+        chat: writer of chats; None writes plain text.
 
     Attributes:
         labels: token ids of each of `answers`.
@@ -123,16 +145,17 @@ class PromptWriter:
         wording: Wording,
         *,
         separator: str,
-        instruction: str,
+        instruction: str = "",
         max_text_tokens: int,
         answers: Sequence[str] = (),
         n_answer_tokens: int = 0,
+        chat: Chat | None = None,
     ) -> None:
         self._tokenizer = backbone.tokenizer
-        self._wording = wording
+        self._wording = dataclasses.replace(wording, instruction=instruction) if instruction else wording
         self._separator = separator
-        self._instruction = instruction
-        self._joint = wording.joint
+        self._chat = chat
+        self._joint = wording.joint if chat is None else ""
         self._is_causal = backbone.files.architecture == "causal"
         self._n_text_tokens = max(1, max_text_tokens - self._tokenizer.num_special_tokens_to_add())
         self._lengths: dict[Demonstration, int] = {}
@@ -140,11 +163,11 @@ class PromptWriter:
         self.labels: list[list[int]] = []
         self._room = backbone.max_length - (n_answer_tokens if self._is_causal else 0)
         if answers and self._is_causal:
-            before = self._join([wording.probe("a")])
+            before = self._written(wording.probe("a"), ())
             self.labels, self._n_behind = self._continuations(before, answers)
             self._room = backbone.max_length - max(len(label) for label in self.labels)
         elif answers:
-            self.labels = [self._ids(words) for words in answers]
+            self.labels = [self._answer_ids(words) for words in answers]
         self._check_labels(answers)
 
     def write(self, text: str, demonstrations: Sequence[Demonstration], *, room: int | None = None) -> Prompt:
@@ -180,7 +203,7 @@ class PromptWriter:
                 )
             read = shorter
             ids = self._prompt_ids(read, ())
-        written = self._written(read, demonstrations[n_dropped:])
+        written = self._written(self._wording.ask(read), demonstrations[n_dropped:])
         return Prompt(np.asarray(ids, dtype=np.int64), n_dropped, read != text, written)
 
     def write_with(
@@ -189,7 +212,7 @@ class PromptWriter:
         """Return the prompt of a text, and the token ids of each of its own possible answers after it."""
         if not self._is_causal:
             prompt = self.write(text, demonstrations)
-            return prompt, [np.asarray(self._ids(answer), dtype=np.int64) for answer in answers]
+            return prompt, [np.asarray(self._answer_ids(answer), dtype=np.int64) for answer in answers]
         longest = max(len(self._tokenizer(a, add_special_tokens=False)["input_ids"]) for a in answers) + 1
         prompt = self.write(text, demonstrations, room=max(1, self._room - longest))
         rest, n_behind = self._continuations(prompt.written, answers)
@@ -207,34 +230,46 @@ class PromptWriter:
 
         They are found by comparing prompts, since a tokenizer may merge separator and template.
         """
-        shown = self._shown(demonstrations)
-        prompts = [self._ids_before_answer(self._join([*shown, self._wording.probe(probe)])) for probe in _PROBES]
+        prompts = [
+            self._ids_before_answer(self._written(self._wording.probe(probe), demonstrations)) for probe in _PROBES
+        ]
         return np.asarray(prompts[0][: _n_common(prompts)], dtype=np.int64)
 
     def shorten(self, text: str) -> str:
         """Return the part of a text within the task's limit of tokens."""
         return self._some_tokens(text, self._n_text_tokens)
 
-    def _shown(self, demonstrations: Sequence[Demonstration]) -> list[str]:
-        return [self._wording.ask(shown.text) + self._joint + shown.answer for shown in demonstrations]
+    def n_unfit(self, demonstrations: Sequence[Demonstration]) -> int:
+        """Return how many demonstrations, the earliest first, to drop so that a text of the maximum length fits."""
+        room = self._room - self._n_text_tokens
+        low, high = 0, len(demonstrations)
+        while low < high:
+            middle = (low + high) // 2
+            if len(self._prompt_ids("", demonstrations[middle:])) > room:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
-    def _written(self, text: str, demonstrations: Sequence[Demonstration]) -> str:
-        return self._join([*self._shown(demonstrations), self._wording.ask(text)])
-
-    def _join(self, parts: Sequence[str]) -> str:
-        return self._separator.join([*([self._instruction] if self._instruction else []), *parts])
+    def _written(self, question: str, demonstrations: Sequence[Demonstration]) -> str:
+        conversation = self._wording.about(question, demonstrations, separator=self._separator)
+        return conversation.plain() if self._chat is None else self._chat.write(conversation)
 
     def _prompt_ids(self, text: str, demonstrations: Sequence[Demonstration]) -> list[int]:
-        return self._ids_before_answer(self._written(text, demonstrations))
+        return self._ids_before_answer(self._written(self._wording.ask(text), demonstrations))
 
     def _ids_before_answer(self, written: str) -> list[int]:
         ids = self._ids(written)
         ids = ids[: len(ids) - self._n_behind]
-        if self._is_causal and not self.labels and ids[-1:] == [self._tokenizer.eos_token_id]:
+        ends = self._chat is None and self._is_causal and not self.labels
+        if ends and ids[-1:] == [self._tokenizer.eos_token_id]:
             ids = ids[:-1]  # the model must continue the prompt, not find it ended
         return ids or [_start_id(self._tokenizer)]  # an empty text in a bare template leaves nothing to continue
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, written: str) -> list[int]:
+        return self._answer_ids(written) if self._chat is None else self._chat.ids(written)
+
+    def _answer_ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text)["input_ids"])
 
     def _some_tokens(self, text: str, n_tokens: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 
+from harness.methods._choosing import Chooser
 from harness.methods._demonstrations import draw, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
 from harness.methods.base import Choice, Fitted, SearchSpace, method
@@ -22,9 +23,11 @@ class CalibratedFewShot(DemonstratingMethod):
 
         p(c | x)  is proportional to  q(c | x) / mean of q(c | content-free text)
 
-    q is the probability that `few-shot` gives.
+    q is the probability that `few-shot` gives, by the sum over a class's tokens or, with `normalise`, their mean.
 
     Attributes:
+        calibration: `content-free` as above, or `batch`: the mean over the rows of the first call of `predict`, as
+            `zero-shot` explains it.
         choose: `random` or `balanced` over the classes; drawn with the cell's seed, the same for all rows.
     """
 
@@ -35,18 +38,25 @@ class CalibratedFewShot(DemonstratingMethod):
 
     forms: ClassVar[frozenset[Form]] = frozenset({"classes"})  # the factors belong to classes
 
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"calibration"})
+
     choose: Literal["random", "balanced"] = "balanced"
+    calibration: Literal["content-free", "batch"] = "content-free"
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Choose the demonstrations, and run the content-free texts after them."""
+        """Choose the wording and the demonstrations, and run the content-free texts after them."""
+        chooser = Chooser(self, rows, bench)
         with bench.working("fit"):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
-            demonstrations = show(rows, chosen, bench, self.wording(bench))
-        fitted = FittedPrompt(self, bench, demonstrations)
-        fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
+        asking = chooser.asking(chosen)
+        with bench.working("fit"):
+            demonstrations = show(rows, chosen, bench, asking.wording)
+        fitted = FittedPrompt(self, bench, demonstrations, asking=asking, loaded=chooser.loaded)
+        if self.calibration == "content-free":
+            fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
         return fitted
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved demonstrations and probabilities."""
-        return restored(self, tensors, state, bench, calibrated=True)
+        return restored(self, tensors, state, bench)

@@ -6,12 +6,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from harness.methods._calibration import Calibration
+from harness.methods._choosing import Chooser, draws_and_scored
 from harness.methods._demonstrations import Nearest, draw, embed, show
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
-from harness.tasks import Rows
+from harness.tasks import Ints, Rows
 
 
 @method
@@ -22,12 +25,21 @@ class FewShot(DemonstratingMethod):
 
         prompt(x) = instruction, row_1 answer_1, ..., row_k answer_k, row x
 
-    Demonstrations that do not fit into the backbone's positions are dropped for each row, the earliest first.
+    The sum over a class's tokens is not divided by their number; `normalise` takes the mean. Demonstrations that do not
+    fit into the backbone's positions are dropped for each row, the earliest first.
+
+    The kind's wordings, as plain text and as chats, are compared on training rows that the prompt does not show. The
+    best is used. The record has the score of each, and the spread between them.
 
     Attributes:
         choose: `random` and `balanced` (over the classes) draw and order the demonstrations with the cell's seed, the
             same for all rows. `nearest` takes the most similar rows to each text by the cosine of the frozen
-            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804).
+            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804); its wordings are
+            compared after a balanced draw. `validated` makes several balanced draws, and takes the one with the best
+            score on other training rows.
+        n_draws: number of draws that `validated` compares.
+        calibration: correction of the model's preference for some words, without labels: `none`, `content-free` as
+            `calibrated-few-shot` does it, or `batch` as `zero-shot` explains it.
     """
 
     name = "few-shot"
@@ -37,23 +49,38 @@ class FewShot(DemonstratingMethod):
         "choose": Choice(("random", "balanced", "nearest")),
     }
 
-    choose: Literal["random", "balanced", "nearest"] = "balanced"
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"n_draws", "calibration"})
+
+    choose: Literal["random", "balanced", "nearest", "validated"] = "balanced"
+    n_draws: int = Field(default=8, ge=2)
+    calibration: Calibration = "none"
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
-        """Choose the demonstrations, or encode the rows to choose them from."""
-        if self.choose == "nearest":
-            embeddings = embed(rows, bench, "encode", self.precision, self.weights)
-            with bench.working("fit"):
-                everything = np.arange(len(rows), dtype=np.int64)
-                demonstrations = show(rows, everything, bench, self.wording(bench))
-            bench.ledger.remarks["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
-            nearest = Nearest(embeddings, self.k, self.precision, self.weights)
-            return FittedPrompt(self, bench, demonstrations, nearest=nearest)
+        """Choose the wording and the demonstrations, or encode the rows to choose them from."""
+        chooser = Chooser(self, rows, bench)
+        embeddings = embed(rows, bench, "encode", self.precision, self.weights) if self.choose == "nearest" else None
+        draws: list[Ints] = []
+        scored = np.arange(0, dtype=np.int64)
         with bench.working("fit"):
-            seed = bench.seeded("demonstrations")
-            chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
-            demonstrations = show(rows, chosen, bench, self.wording(bench))
-        return FittedPrompt(self, bench, demonstrations)
+            if self.choose == "validated":
+                draws, scored = draws_and_scored(rows, bench, self.k, self.n_draws, self.n_template_rows or 64)
+            if not len(scored):
+                how: Literal["random", "balanced"] = "random" if self.choose == "random" else "balanced"
+                draws = [draw(rows.known_strata, bench.n_strata, self.k, how, bench.seeded("demonstrations"))]
+        asking = chooser.asking(draws[0])
+        chosen = chooser.draws(draws, scored, asking) if len(draws) > 1 else draws[0]
+        nearest = None
+        if embeddings is not None:
+            chosen = np.arange(len(rows), dtype=np.int64)
+            nearest = Nearest(embeddings, self.k, self.precision, self.weights)
+        with bench.working("fit"):
+            demonstrations = show(rows, chosen, bench, asking.wording)
+        if nearest is not None:
+            bench.ledger.remarks["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
+        fitted = FittedPrompt(self, bench, demonstrations, nearest=nearest, asking=asking, loaded=chooser.loaded)
+        if self.calibration == "content-free":
+            fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
+        return fitted
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved demonstrations."""

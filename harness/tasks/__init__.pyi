@@ -1,4 +1,5 @@
 from ._tokenize import keep_ending as keep_ending
+from ._wordings import PromptWording as PromptWording
 from ._words import words_of as words_of
 from .base import FORMS as FORMS
 from .base import Answers as Answers
@@ -19,6 +20,7 @@ from .classification import Classification as Classification
 from .own import CLASS_KINDS as CLASS_KINDS
 from .own import LabelColumns as LabelColumns
 from .own import own_columns as own_columns
+from .own import own_prompt as own_prompt
 from .summary import summarise_data as summarise_data
 from .toys import FILLER as FILLER
 from .toys import TOPIC_WORDS as TOPIC_WORDS

@@ -30,6 +30,7 @@ from harness.data import (
     row_digests,
 )
 from harness.support import DataError, UsageError
+from harness.tasks._wordings import ending_of
 from harness.tasks.base import Ints, Kind, Labels, Reply, Source, Task, kinds
 
 if TYPE_CHECKING:
@@ -180,12 +181,6 @@ def _source(key: str, split: Split, rows: Ints, spec: TaskSpec, prompt: str | No
     )
 
 
-def ending_of(template: str) -> str:
-    """Return the words of a prompt's template after its last field."""
-    *_, last = string.Formatter().parse(template)
-    return last[0] if last[1] is None else ""
-
-
 def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
     """Return the fingerprint of the rows and of other task settings that methods read; defaults do not change it.
 
@@ -243,7 +238,7 @@ def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
     if metric not in kind.metrics:
         raise UsageError(f"metric: '{metric}' does not score a {kind.name} task; accepted: {', '.join(kind.metrics)}")
     if spec.prompt is not None:
-        _check_template(spec.prompt)
+        template_fields(spec.prompt)
     if spec.truncation_side == "input" and kind.form != "text":
         raise UsageError(f"truncation_side: 'input' is for written answers; a {kind.name} task takes right or left")
     return spec.model_copy(update={"metric": metric})
@@ -307,7 +302,7 @@ def columns_of(kind: Kind, spec: TaskSpec) -> dict[str, str]:
     return {role: column for role, default in kind.roles.items() if (column := given.get(role, default))}
 
 
-def _check_template(template: str) -> list[str]:
+def template_fields(template: str) -> list[str]:
     """Return the fields that a template names, once each.
 
     Raises:
@@ -339,7 +334,7 @@ def fill(template: str, values: Mapping[str, Sequence[Any]], n_rows: int, accept
     Raises:
         UsageError: the template names an unknown field.
     """
-    names = _check_template(template)
+    names = template_fields(template)
     unknown = [name for name in names if name not in values]
     if unknown:
         raise UsageError(f"prompt: {{{unknown[0]}}} names no input column; accepted: {', '.join(accepted)}")

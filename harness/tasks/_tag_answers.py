@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.data import OUTSIDE
 from harness.metrics import find_spans, types_of
+from harness.tasks._wordings import PromptWording
 from harness.tasks.base import Floats, Reply
 
 NOTHING: Final = "none"
@@ -28,6 +29,23 @@ def question(names: Sequence[str]) -> str:
         f"Find all names of these types in the text: {', '.join(types_of(names))}.\n"
         f"Write one per line as type: words. Write {NOTHING} if there are no such names.\n"
         "Text: {text}\nNames:\n"
+    )
+
+
+def tag_wordings(names: Sequence[str]) -> tuple[PromptWording, ...]:
+    """Return ways to ask for the entities of a sentence; all of them ask for the same format.
+
+    Args:
+        names: names of the tags.
+    """
+    types = ", ".join(types_of(names))
+    task = f"Find all names of these types in each text: {types}. Write one per line as type: words."
+    return (
+        PromptWording("", question(names)),
+        PromptWording(f"{task} Write {NOTHING} if there are no such names.", "Text: {text}\nNames:\n"),
+        PromptWording(
+            "", f"Text: {{text}}\nNames in this text, one per line as type: words ({types}), or {NOTHING}:\n"
+        ),
     )
 
 

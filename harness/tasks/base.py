@@ -15,6 +15,7 @@ from harness.backbones import DEFAULT_BACKBONE
 from harness.data import TaskSpec
 from harness.records import Predictions, Score
 from harness.support import Registry
+from harness.tasks._wordings import PLAIN, PromptWording
 from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
@@ -159,12 +160,14 @@ class Reply:
         num_beams: number of beams; 1 is greedy.
         stop: texts that end an answer and are not part of it.
         wants_likelihood: whether to return the likelihood of the text instead of writing one.
+        end_ids: further tokens that end an answer, such as the one that ends a turn of a chat.
     """
 
     max_new_tokens: int = 64
     num_beams: int = 1
     stop: tuple[str, ...] = ()
     wants_likelihood: bool = False
+    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -471,6 +474,17 @@ class Kind(ABC):
             A template with `{text}` for the row's text, and the settings of generation.
         """
         return None
+
+    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+        """Return how a language model may be asked about a row where the task has no prompt of its own.
+
+        The first one is the default. Methods that look at labels may choose among them (`few-shot`).
+
+        Args:
+            names: the classes, labels or tags in words.
+        """
+        asked = self.question(names)
+        return (PLAIN if asked is None else PromptWording("", asked[0]),)
 
     def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
         """Return the answers that written ones stand for, and the number of those that could not be read.

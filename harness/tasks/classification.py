@@ -5,7 +5,7 @@ The protocol's one head: every method uses the backbone's own pooling over real 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from harness.data import TaskSpec, load_splits, read_classes
 from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, fill, resolve_common
 from harness.tasks._tokenize import tokenize_texts
+from harness.tasks._wordings import PromptWording, class_wordings
 from harness.tasks.base import Sequences, Source, Task, kinds
 from harness.tasks.toys import Toys
 
@@ -54,6 +55,10 @@ class Classification(ProbabilityKind):
             n_outputs=len(rows.label_names),
             prompt=spec.prompt,
         )
+
+    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+        """Return wordings that name the classes."""
+        return class_wordings(names)
 
     def example(self, toys: Toys) -> dict[str, Any]:
         """Return a text and its topic, which two of its words reveal."""

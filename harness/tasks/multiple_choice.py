@@ -15,6 +15,7 @@ from harness.support import DataError
 from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, resolve_common
 from harness.tasks._tokenize import tokenize_pairs
+from harness.tasks._wordings import CHOICE_WORDINGS, PromptWording
 from harness.tasks.base import Form, Rows, Sequences, Source, Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
 
@@ -33,7 +34,7 @@ class MultipleChoice(ProbabilityKind):
     form: ClassVar[Form] = "choices"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "choices": "choices", "answer": "answerKey"}
-    prompt = "Question: {question}\nAnswer:"
+    prompt = CHOICE_WORDINGS[0].template
     main_metric = "accuracy"
     also: ClassVar[tuple[str, ...]] = ()
 
@@ -72,6 +73,10 @@ class MultipleChoice(ProbabilityKind):
             {"question": questions, "choices": choices},
             fill(template, fields, len(questions), accepted),
         )
+
+    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+        """Return wordings that name the question, with and without its choices."""
+        return CHOICE_WORDINGS
 
     def example(self, toys: Toys) -> dict[str, Any]:
         """Return a word of a topic, and choices, one of which has that topic."""

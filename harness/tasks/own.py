@@ -18,6 +18,7 @@ from harness.data import (
 )
 from harness.support import DataError, UsageError, checked_text
 from harness.support import text as wording
+from harness.tasks._prepare import template_fields
 from harness.tasks.base import Kind, kinds
 
 LabelColumns: TypeAlias = str | Sequence[str]
@@ -90,6 +91,36 @@ def own_columns(
     guess = guess_kind(rows.columns, names, labels, separator)
     found = _columns(kinds.get(guess.kind), names, labels, separator)
     return OwnColumns(found.kind, found.roles, names, labels, separator, guess.because, rows)
+
+
+def own_prompt(prompt: str, own: OwnColumns) -> str:
+    """Return a user's own wording of the question; a backslash with an n, as typed, is a line break.
+
+    Args:
+        prompt: template with the names of input columns in braces.
+        own: columns of the data.
+
+    Raises:
+        UsageError: it names no column or an unknown one, leaves out one of two texts to compare, or words a question
+            that no language model is asked.
+    """
+    template = checked_text("prompt", prompt).replace("\\n", "\n")
+    kind = own.kind
+    if kind.form in ("number", "labels") and kind.question(()) is None:
+        raise UsageError(f"--prompt was given; no method asks a language model about a {kind.name} task. Leave it out.")
+    names = {role: column for role, column in own.roles.items() if column in own.texts}
+    if kind.form == "tags":
+        names = {"text": "text"}
+    accepted = ", ".join(f"{{{column}}}" for column in dict.fromkeys(names.values()))
+    found = set(template_fields(template))
+    unknown = sorted(found - {*names, *names.values()})
+    if not found or unknown:
+        what = f"names the unknown column {{{unknown[0]}}}" if unknown else "has no column in braces"
+        raise UsageError(f"--prompt {prompt!r} {what}; expected {accepted}, where the text goes.")
+    missing = [column for role, column in names.items() if not found & {role, column}]
+    if missing and kind.form == "classes":
+        raise UsageError(f"--prompt {prompt!r} leaves out {{{missing[0]}}}; expected each of {accepted}.")
+    return template
 
 
 def _of_kind(

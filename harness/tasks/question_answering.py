@@ -15,6 +15,7 @@ from harness.support import DataError
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, mark_segments, segments_of
+from harness.tasks._wordings import SPAN_WORDINGS, PromptWording
 from harness.tasks.base import Form, Labels, Reply, Rows, Sequences, Source, Task, kinds
 from harness.tasks.toys import Toys
 
@@ -60,7 +61,7 @@ class QuestionAnswering(TextualKind):
     form: ClassVar[Form] = "spans"
     reads_pairs = True
     roles: ClassVar[Mapping[str, str | None]] = {"question": "question", "context": "context", "answers": "answers"}
-    prompt = "{context}\nQuestion: {question}\nAnswer:"
+    prompt = SPAN_WORDINGS[0].template
     main_metric = "squad_f1"
     also: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
 
@@ -102,6 +103,10 @@ class QuestionAnswering(TextualKind):
             fields,
             fill(spec.prompt or self.prompt, {**fields, **by_column}, len(questions), list(by_column)),
         )
+
+    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+        """Return wordings that name the context and the question."""
+        return SPAN_WORDINGS
 
     def example(self, toys: Toys) -> dict[str, Any]:
         """Return a question about a topic and a context with one word of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,7 @@ from harness.data import (
 from harness.tasks._classes import ProbabilityKind
 from harness.tasks._prepare import Split, assemble, columns_of, fill, resolve_common
 from harness.tasks._tokenize import tokenize_pairs
+from harness.tasks._wordings import PromptWording, pair_wordings
 from harness.tasks.base import Sequences, Source, Task, kinds
 from harness.tasks.toys import Toys
 
@@ -92,6 +93,10 @@ class TextPair(ProbabilityKind):
             n_outputs=len(rows.label_names),
             prompt=spec.prompt,
         )
+
+    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+        """Return wordings that name the classes."""
+        return pair_wordings(names)
 
     def example(self, toys: Toys) -> dict[str, Any]:
         """Return two texts and whether they have one topic."""

@@ -28,7 +28,8 @@ from harness.records import Predictions, Score
 from harness.support import DataError
 from harness.tasks._intervals import score_of
 from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, fill, reply_of, resolve_common
-from harness.tasks._tag_answers import REPLY, as_lines, question, read_answers
+from harness.tasks._tag_answers import REPLY, as_lines, question, read_answers, tag_wordings
+from harness.tasks._wordings import PromptWording
 from harness.tasks._words import tokenize_words, words_of
 from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Reply, Rows, Sequences, Source, Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
@@ -204,6 +205,10 @@ class TokenClassification(Kind):
     def question(self, names: Sequence[str]) -> tuple[str, Reply]:
         """Return the question for the entities of a sentence, and the settings of generation."""
         return question(names), REPLY
+
+    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+        """Return wordings that name the types of entities."""
+        return tag_wordings(names)
 
     def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
         """Return the tags of the entities that were written, and the number of answers with a line that is none."""

@@ -68,7 +68,7 @@ def write(
     answers = [""] * len(prompts)
     n_cut = 0
     transformer: Any = model.transformer
-    ends = _ends(model, tokenizer)
+    ends = _ends(model, tokenizer, reply)
     options: dict[str, Any] = {"generation_config": decoding(model, tokenizer, reply)}
     _forget_settings(transformer)
     model.eval()
@@ -230,17 +230,18 @@ def decoding(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: 
         do_sample=False,
         use_cache=True,
         pad_token_id=int(tokenizer.pad_token_id),
-        eos_token_id=_ends(model, tokenizer) or None,
+        eos_token_id=_ends(model, tokenizer, reply) or None,
         **start,
     )
 
 
-def _ends(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's, else those of `config.json`; none if neither says."""
+def _ends(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's, else those of `config.json`, and the reply's own."""
     stated = tokenizer.eos_token_id
     if stated is None:
         stated = getattr(transformers_model(model.transformer).config, "eos_token_id", None)
-    return [] if stated is None else [int(token) for token in np.atleast_1d(stated)]
+    own = [] if stated is None else [int(token) for token in np.atleast_1d(stated)]
+    return list(dict.fromkeys([*own, *reply.end_ids]))
 
 
 def _forget_settings(transformer: Any) -> None:

@@ -4,6 +4,7 @@ Both sides read the prompts that the method writes, and time tokenising them. Th
 and takes the faster of two sizes of batch. Its predictions in float32 are compared too, on fewer rows.
 
 `pip install lm_eval`. HARNESS_CAUSAL_MODEL names the model, a folder or a name in the mirror.
+HARNESS_BENCHMARK_ROWS sets another number of rows.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from harness.tasks import Rows, Task
 from tests.toys import make_bench
 
 MODEL = os.environ.get("HARNESS_CAUSAL_MODEL", "HuggingFaceTB/SmolLM2-135M")
-N_ROWS, N_SHOWN, N_PARTS = 300, 8, 3
-SIZES = (16, 32)
+N_ROWS, N_SHOWN, N_PARTS = int(os.environ.get("HARNESS_BENCHMARK_ROWS", "300")), 8, 3
+SIZES = (16, 32) if N_ROWS >= 32 else (N_ROWS,)
+TEMPLATE = "Review: {text}\nSentiment:"
 AT_LEAST, EQUAL = 3.0, 0.99
 
 
@@ -76,7 +78,7 @@ def test_few_shot_against_lm_evaluation_harness(
     benchmark: BenchmarkFixture, sst2: Task, causal: BackboneFiles, cpu: Device
 ) -> None:
     bench = make_bench(sst2, causal, cpu)
-    method = methods.get("few-shot")(k=N_SHOWN)  # type: ignore[call-arg]
+    method = methods.get("few-shot")(k=N_SHOWN, template=TEMPLATE)  # type: ignore[call-arg]
     fitted = method.fit(Worker(cpu, None).training_rows(sst2, 64, 0, "stratified"), bench)
     assert isinstance(fitted, FittedPrompt)
     rival = Rival(causal.folder, "bfloat16", fitted, bench.label_words)
@@ -128,3 +130,17 @@ def timed(run: Any) -> tuple[float, Any]:
     started = time.perf_counter()
     found = run()
     return time.perf_counter() - started, found
+
+
+@pytest.mark.timeout(3600)
+def test_zero_shot_predicts_what_lm_evaluation_harness_does(sst2: Task, causal: BackboneFiles, cpu: Device) -> None:
+    bench = make_bench(sst2, causal, cpu)
+    method = methods.get("zero-shot")(template=TEMPLATE, precision="fp32")  # type: ignore[call-arg]
+    rows = Rows(sst2.test, np.arange(min(N_ROWS, 100)))
+    fitted = method.fit(rows.take(np.arange(0)), bench)
+    assert isinstance(fitted, FittedPrompt)
+    expected = Rival(causal.folder, "float32", fitted, bench.label_words).likelihoods(rows.texts)
+    found = np.asarray(fitted.predict(rows, bench))
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= EQUAL
+    scaled = np.exp(expected - expected.max(1, keepdims=True))
+    np.testing.assert_allclose(found, scaled / scaled.sum(1, keepdims=True), atol=1e-3)
