@@ -461,25 +461,46 @@ class Kind(ABC):
         """Return the label of each row as a language model would write it."""
         return [label_words[label] for label in rows.known_labels]
 
-    def question(self, names: Sequence[str]) -> tuple[str, Reply] | None:
+    def question(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[str, Reply] | None:
         """Return what to ask a language model where it writes answers that are no texts; None for other kinds.
 
         Args:
             names: names of the labels or tags.
+            is_shown: whether demonstrations show answers. Without them, the question also states the scale of a number
+                where the kind has one.
 
         Returns:
             A template with `{text}` for the row's text, and the settings of generation.
         """
         return None
 
-    def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
+    def schema(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Return the JSON schema of a written answer; None where the answer is a text, a class or a choice.
+
+        `read_replies` reads answers of this schema as well as plain ones. The root is an object whose keys are all
+        required, since servers accept no other.
+
+        Args:
+            names: names of the labels or tags.
+        """
+        return None
+
+    def read_replies(
+        self, texts: Sequence[str], rows: Rows, names: Sequence[str], shown: Sequence[str] = ()
+    ) -> tuple[Answers, int]:
         """Return the answers that written ones stand for, and the number of those that could not be read.
 
         Args:
-            texts: written answers, one a row.
+            texts: written answers, one a row: plain, or JSON of the `schema`, in a code fence or not.
             rows: the rows.
             names: names of the labels or tags.
+            shown: answers of the demonstrations, as `in_words` writes them.
+
+        Raises:
+            HarnessError: too few answers could be read.
         """
+        if self.form in ("text", "spans"):
+            return TextAnswers(list(texts)), 0
         raise NotImplementedError(f"Language models write no answers to {self.name} tasks.")
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
