@@ -67,6 +67,7 @@ class Source:
         cut: end at which a text that is too long is cut.
         ending: words after the input of every prompt; a prompt that is too long loses the end of its input, and keeps
             these. None cuts prompts of causal models at their beginning.
+        chat: whether prompts are tokenized as the user's turns of a chat, by the backbone's own template.
         characters: whether a backbone reads the characters of a text as words.
     """
 
@@ -77,6 +78,7 @@ class Source:
     cut: Literal["right", "left"] = "right"
     characters: bool = False
     ending: str | None = None
+    chat: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
