@@ -137,6 +137,7 @@ def chat_answer_ids(tokenizer: Any, frame: ChatFrame, question: str, answer: str
     messages = [{"role": "user", "content": question.rstrip()}, {"role": "assistant", "content": answer}]
     whole = render_chat(tokenizer, messages, asks=False)
     behind = whole.removeprefix(before) if whole.startswith(before) else answer
+    behind = behind if frame.is_written else behind.rstrip()  # without a mark, only white space ends the turn
     given, ids = (list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (before, before + behind))
     found = ids[len(given) :]
     if ids[: len(given)] != given:
