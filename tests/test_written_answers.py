@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.support.errors import HarnessError
+from harness.support.errors import UnreadableError
 from harness.tasks import Rows, Source, TextAnswers, Unscaled, kinds
 from harness.tasks._label_answers import is_plain, read_labels
 from harness.tasks._number_answers import in_digits, read_number
@@ -91,7 +91,7 @@ def test_unreadable_numbers_are_the_median_of_the_demonstrations_or_the_middle_o
     assert (found.values.tolist(), n_unread) == ([1, 2.5, 2], 1)
     found, _ = similarity.read_replies(["1", "no idea", "2"], rows, (), ["0.2", "0.4"])  # on the target's own scale
     assert found[1, 0] == pytest.approx(0.3)
-    with pytest.raises(HarnessError, match="no number in 2 of 3 answers, such as 'no idea'"):
+    with pytest.raises(UnreadableError, match="no number in 2 of 3 answers, such as 'no idea'"):
         regression.read_replies(["1", "no idea", "none"], rows, ())
     found, n_unread = regression.read_replies(["x", "no idea", "none"], rows, (), ["4"])
     assert (found.tolist(), n_unread) == ([[4]] * 3, 3)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.support import HarnessError
+from harness.support import UnreadableError
 from harness.tasks._json_answers import object_of, read_json, under, without_fence
 from harness.tasks.base import Floats, Reply
 
@@ -85,13 +85,13 @@ def numbers_in(texts: Sequence[str], shown: Sequence[str], middle: float) -> tup
         middle: number in the middle of the scale that the question states, or 0.
 
     Raises:
-        HarnessError: more than half of the answers hold no number, and no demonstration gives a median.
+        UnreadableError: more than half of the answers hold no number, and no demonstration gives a median.
     """
     read = [read_number(text) for text in texts]
     known = [value for one in shown if (value := read_number(one)) is not None]
     n_unread = sum(value is None for value in read)
     if not known and 2 * n_unread > len(read):
-        raise HarnessError(
+        raise UnreadableError(
             f"The language model wrote no number in {n_unread} of {len(read)} answers, such as "
             f"{_example(texts, read)!r}. Show it demonstrations (few-shot), or word the question in the task's prompt."
         )

@@ -499,7 +499,7 @@ class Kind(ABC):
             shown: answers of the demonstrations, as `in_words` writes them.
 
         Raises:
-            HarnessError: too few answers could be read.
+            UnreadableError: too few answers could be read.
         """
         if self.form in ("text", "spans"):
             return TextAnswers(list(texts)), 0
