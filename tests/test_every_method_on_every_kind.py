@@ -17,6 +17,7 @@ from harness.methods._fine_tuning import FineTuning
 from harness.methods._fitted_model import FittedModel
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.running.worker import Worker
+from harness.support.errors import UnreadableError
 from harness.tasks import Rows, Task
 from harness.testing.laboratory import state_hash
 from harness.testing.method_checks import BRIEF, check_what_moved, configured, same
@@ -53,7 +54,11 @@ def test_serves_or_says_that_it_does_not(
     rows = Worker(cpu, None).training_rows(task, 24 if method.uses_labels else 0, 0, "stratified")
     fitted = method.fit(rows, bench)
     test = Rows(task.test, np.arange(12))
-    answers = fitted.predict(test, bench)
+    try:
+        answers = fitted.predict(test, bench)
+    except UnreadableError:
+        assert (method_name, task.kind.form) == ("zero-shot", "number")  # random weights write no numbers
+        return
     task.kind.check(task, answers, task.kind.n_answers(test))
     if isinstance(fitted, FittedModel):
         check_what_moved(fitted, start, trained, all_of_it=False)

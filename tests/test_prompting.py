@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import harness
+from harness.backbones.chat import end_of_turn_ids
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
 from harness.methods import Bench, Method, methods
-from harness.methods._chat import Chat
 from harness.methods._choosing import draws_and_scored
 from harness.methods._in_context import FittedPrompt
 from harness.methods._prompts import Demonstration, PromptWriter, Wording
@@ -168,7 +168,7 @@ def test_a_chat_that_is_too_long_loses_demonstrations_first(toy: Task, tmp_path:
 def test_the_end_of_a_turn_ends_writing(tmp_path: Path) -> None:
     files = with_chat(tmp_path / "chat")
     tokenizer = load_backbone(files).tokenizer
-    assert Chat(tokenizer).end_ids == (tokenizer.convert_tokens_to_ids("</s>"),)
+    assert end_of_turn_ids(tokenizer, files)[0] == tokenizer.convert_tokens_to_ids("</s>")
 
 
 def test_chats_need_a_chat_template(tmp_path: Path, tiny_llama: BackboneFiles) -> None:

@@ -329,7 +329,8 @@ def _array(values: Sequence[Any]) -> Any:
     import pyarrow
 
     if any(isinstance(value, np.float32) for value in values):
-        return pyarrow.array([None if value is None else float(value) for value in values], pyarrow.float32())
+        known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
+        return pyarrow.array(known, pyarrow.float32())
     try:
         return pyarrow.array(values)
     except (pyarrow.ArrowException, UnicodeEncodeError, TypeError, OverflowError):
@@ -340,7 +341,7 @@ def _array(values: Sequence[Any]) -> Any:
 def _in_table(value: Any) -> Any:
     """Return a value as text or number: lists and objects as JSON, times as ISO 8601 writes them."""
     if isinstance(value, np.floating):
-        return f"{value:.{_DIGITS}f}"
+        return f"{value:.{_DIGITS}f}" if np.isfinite(value) else ""  # the probability of a written answer
     if value is None or isinstance(value, str | float) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     if isinstance(value, list | dict):
@@ -351,7 +352,7 @@ def _in_table(value: Any) -> Any:
 def _in_json(value: Any) -> Any:
     """Return a value with null in place of a number that is not finite, which JSON cannot hold."""
     if isinstance(value, np.floating):
-        return round(float(value), _DIGITS)
+        return round(float(value), _DIGITS) if np.isfinite(value) else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):

@@ -3,6 +3,12 @@ from .architecture import Architecture as Architecture
 from .architecture import blocks_of as blocks_of
 from .architecture import width_of as width_of
 from .caching import without_cache as without_cache
+from .chat import ChatFrame as ChatFrame
+from .chat import chat_answer_ids as chat_answer_ids
+from .chat import chat_frame as chat_frame
+from .chat import chat_prompt as chat_prompt
+from .chat import end_of_turn_ids as end_of_turn_ids
+from .chat import render_chat as render_chat
 from .layout import MODULES as MODULES
 from .layout import READ_FILES as READ_FILES
 from .locate import DEFAULT_BACKBONE as DEFAULT_BACKBONE

@@ -15,10 +15,10 @@ from harness.support import UsageError
 POOLING: Final = "1_Pooling/config.json"
 """Usual place of the declared pooling."""
 
-MODULES: Final = "modules.json"
 CHAT_TEMPLATE: Final = "chat_template.jinja"
-"""File of the tokenizer's chat template. Older tokenizers have it in tokenizer_config.json."""
+"""File of a tokenizer's chat template; older files state it in tokenizer_config.json."""
 
+MODULES: Final = "modules.json"
 _OLD_FOLDER: Final = "0_Transformer"
 _LARGEST_JSON: Final = 1 << 28  # bytes; the largest tokenizer.json in use has 33 million
 
@@ -41,7 +41,8 @@ READ_FILES: Final = (
 )
 """Files that determine what a backbone computes; they are hashed into the fingerprint.
 
-generation_config.json is not one of them: only the task sets how text is generated.
+generation_config.json is one of them only where it says how an answer begins, or with which tokens a turn of a chat
+ends: otherwise only the task sets how text is generated.
 """
 
 FETCHED: Final = (

@@ -276,8 +276,10 @@ def _parts(layout: Layout, name: str) -> dict[str, Path]:
         paths[POOLING] = layout.pooling_file
     settings = layout.transformer / GENERATION
     if settings.is_file():
-        begins = settings_in(settings, name).get(START)
-        if begins not in (None, read_object(layout.transformer / "config.json", name).get(START)):
+        stated = settings_in(settings, name)
+        begins = stated.get(START)
+        starts_otherwise = begins not in (None, read_object(layout.transformer / "config.json", name).get(START))
+        if starts_otherwise or (CHAT_TEMPLATE in paths and isinstance(stated.get("eos_token_id"), list)):
             paths[GENERATION] = settings
     irregular = sorted(inside for inside, path in paths.items() if not path.is_file())
     if irregular:

@@ -104,7 +104,7 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     share = 0.5 if task.kind.compares_apart and method.needs_pairs else 1.0
     tokens, length, longest = (share * value for value in _tokens(task.train, task))
     each = shape.forward_flops(tokens, length)
-    reply = task.reply if task.kind.form != "tags" or method.role == "prompting" else None
+    reply = task.reply if task.kind.form not in ("tags", "number", "labels") or method.role == "prompting" else None
     if reply is not None:  # each token has a distribution over the vocabulary
         each += 2.0 * tokens * shape.width * shape.vocabulary
     # Trials train on four fifths of the rows, for as many epochs (see `tuning`).

@@ -75,14 +75,14 @@ class Tokens:
 
 
 class TokenStore:
-    """Token ids by split, backbone and longest length; kept in memory, since tokenising is cheap."""
+    """Token ids by split, backbone, longest length and format; kept in memory, since tokenising is cheap."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, int], Tokens] = {}
+        self._known: dict[tuple[str, str, int, bool], Tokens] = {}
 
     def tokens(self, source: Source, kind: Kind, backbone: Backbone, max_length: int) -> Tokens:
         """Return the token ids of all rows of `source`, special tokens included."""
-        key = (source.key, backbone.files.fingerprint, max_length)
+        key = (source.key, backbone.files.fingerprint, max_length, source.chat)
         if key not in self._known:
             started = time.perf_counter()
             with long_step():  # one call for the whole split

@@ -42,7 +42,7 @@ class Asking:
         return f"{written} ({self.format})"
 
 
-def wordings(template: str, instruction: str, bench: Bench) -> list[Wording]:
+def wordings(template: str, instruction: str, bench: Bench, *, is_shown: bool) -> list[Wording]:
     """Return the wordings to choose from, the default first.
 
     A template of the method is the only one, then the task's own prompt. A kind's wordings apply where there is
@@ -52,10 +52,11 @@ def wordings(template: str, instruction: str, bench: Bench) -> list[Wording]:
         template: the method's template, or `AUTO`.
         instruction: the method's instruction; "" for the wording's.
         bench: bench of the cell.
+        is_shown: whether prompts show demonstrations with their answers.
     """
     if template != AUTO:
         return [Wording(template, instruction=instruction)]
-    of_kind = bench.kind.wordings(bench.label_words)
+    of_kind = bench.kind.wordings(bench.label_words, is_shown=is_shown)
     if bench.prompt is not None and bench.prompt != of_kind[0].template:
         return [Wording(bench.prompt, is_whole=True, ending=bench.ending, instruction=instruction)]
     return [_of_kind(one, instruction, bench) for one in of_kind]

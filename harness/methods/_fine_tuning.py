@@ -31,7 +31,7 @@ from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, Budget, Optimiser, Role, Workload
 from harness.support import UnsupportedError
-from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, kinds
+from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, Task, kinds
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +108,9 @@ class FineTuning(GradientMethod):
         attention: implementation of attention: `auto` (transformers' choice, mostly `sdpa`), `sdpa` (torch's fused
             kernels), `eager` (single operations), or `flash_attention_2` (a package for GPUs). Results are the same up
             to rounding.
+        prompt_format: form of the prompts of written answers on a causal backbone: `plain` continues the prompt as
+            running text; `chat` makes it the user's turn in the tokenizer's own chat template, and trains the answer
+            and the token that ends its turn; `auto` is `chat` where the tokenizer has a template.
     """
 
     l2_start: float = Field(default=0.0, ge=0)
@@ -116,9 +119,10 @@ class FineTuning(GradientMethod):
     compile: bool | Literal["auto"] = False
     optimiser: Optimiser = "adamw"
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    prompt_format: Literal["auto", "chat", "plain"] = "plain"
 
     role: ClassVar[Role] = "fine-tuning"
-    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile", "optimiser", "attention"})
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"compile", "optimiser", "attention", "prompt_format"})
     forms: ClassVar[frozenset[Form]] = frozenset(FORMS)
     serves_own_forms: ClassVar[bool] = True
 
@@ -202,6 +206,7 @@ class FineTuning(GradientMethod):
         """Refuse also an architecture that the method cannot adapt, found by a trial on modules without weights."""
         reason = super().why_unsupported(kind, files, device)
         reason = reason or why_no_flash_attention(self.attention, self.precision, device)
+        reason = reason or self._why_no_chat(kinds.get(kind), files)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
         if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
@@ -211,6 +216,38 @@ class FineTuning(GradientMethod):
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
+
+    def _why_no_chat(self, kind: Kind, files: BackboneFiles | None) -> str | None:
+        """Return why prompts cannot be turns of a chat; None where they can, or need not."""
+        if self.prompt_format != "chat":
+            return None
+        if kind.form != "text":
+            return f"prompt_format=chat was given; nothing is written in training on a {kind.name} task. Leave it out."
+        if files is not None and files.architecture != "causal":
+            return f"prompt_format=chat was given; a {files.architecture} backbone has no turns. Take plain or auto."
+        if files is not None and not files.has_chat_template:
+            return (
+                f"prompt_format=chat was given; the tokenizer of backbone '{files.name}' has no chat template. Take "
+                "plain or auto, or an instruct model."
+            )
+        return None
+
+    def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:
+        """Refuse also a chat where the likelihood of texts is scored."""
+        reason = super().why_not(task, files, device)
+        if reason is None and self.prompt_format == "chat" and task.reply is not None and task.reply.wants_likelihood:
+            return f"prompt_format=chat was given; '{task.metric}' scores texts without a prompt. Leave it out."
+        return reason
+
+    def in_format(self, bench: Bench) -> Bench:
+        """Return the bench with the format of prompts, which the ledger notes if it is a chat."""
+        is_asked = bench.kind.form == "text" and bench.reply is not None and not bench.reply.wants_likelihood
+        if self.prompt_format == "plain" or not is_asked or bench.files.architecture != "causal":
+            return bench
+        if self.prompt_format == "auto" and not bench.files.has_chat_template:
+            return bench
+        bench.ledger.remarks["prompt_format"] = "chat"
+        return dataclasses.replace(bench, chat=True)
 
     def check(self, transformer: nn.Module) -> None:
         """Refuse a transformer that lacks the modules this method needs; called before `adapt`.
@@ -307,6 +344,7 @@ class FineTuning(GradientMethod):
         """Train on the rows until the budget is spent."""
         from harness.training import Stack, compile_model
 
+        bench = self.in_format(bench)
         examples = bench.form.examples(rows, bench, self.reserved_tokens())
         model = self.build(bench)
         inside, outside = self.carve(rows, bench)
@@ -406,7 +444,7 @@ class FineTuning(GradientMethod):
 
     def fitted(self, model: AdaptedModel, bench: Bench, answers: Mapping[str, Any] | None = None) -> FittedModel:
         """Return the result of `fit`; `answers` is the state of the form of answers."""
-        return FittedModel(model, self.precision, bench.seed, self.reserved_tokens(), answers)
+        return FittedModel(model, self.precision, bench.seed, self.reserved_tokens(), answers, self.in_format)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return the fitted model: the pretrained weights with the trained tensors replaced by the saved ones."""
@@ -471,7 +509,7 @@ class FineTuning(GradientMethod):
 
     def _shape(self) -> dict[str, Any]:
         """Return the settings that decide the modules of the adapted transformer."""
-        same = {*GradientMethod.model_fields, "compile", "optimiser", "masters"}
+        same = {*GradientMethod.model_fields, "compile", "optimiser", "masters", "prompt_format"}
         return {name: value for name, value in self.config().items() if name not in same}
 
     def _why_not_adapted(self, planned: _Planned) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 
 class FittedModel(Fitted):
-    """A fitted transformer with its head; `answers` is the state of its form of answers (`AnswerForm.state`)."""
+    """A fitted transformer with its head.
+
+    Args:
+        model: the fitted model.
+        precision: precision of its forward passes.
+        seed: seed of the fit.
+        reserved_tokens: positions that the method takes from the text.
+        answers: state of its form of answers (`AnswerForm.state`).
+        in_format: function that gives a bench the method's format of prompts.
+    """
 
     def __init__(
         self,
@@ -28,9 +37,11 @@ class FittedModel(Fitted):
         seed: int,
         reserved_tokens: int = 0,
         answers: Mapping[str, Any] | None = None,
+        in_format: Callable[[Bench], Bench] = lambda bench: bench,
     ) -> None:
         self.model = model
         self._answers = answers or {}
+        self._in_format = in_format
         self._precision = precision
         self._seed = seed
         self._reserved_tokens = reserved_tokens
@@ -39,6 +50,7 @@ class FittedModel(Fitted):
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
         """Return the model's answers for the rows."""
+        bench = self._in_format(bench)
         precision = bench.precision(self._precision)
         raw = bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
         return bench.form.finish(raw, self._answers)

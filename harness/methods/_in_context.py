@@ -31,9 +31,10 @@ from harness.methods._weights import FrozenWeights
 from harness.methods.base import LANGUAGE_MODEL, Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
+from harness.metrics import IN_UNITS
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError, UsageError, put_aside
-from harness.tasks import Answers, Floats, Form, Ints, Reply, Rows, TextAnswers, kinds
+from harness.tasks import Answers, Floats, Form, Ints, Kind, Reply, Rows, Task, TextAnswers, Unscaled, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone, LanguageModel
@@ -84,8 +85,10 @@ class InContextMethod(FrozenWeights):
     role = "prompting"
     trains = "nothing"
     serves = LANGUAGE_MODEL
-    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text", "tags"})
-    writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans", "tags"})
+    forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text", "tags", "number", "labels"})
+    writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans", "tags", "number", "labels"})
+    shows_answers: ClassVar[bool] = False
+    """Whether prompts show training rows with their answers."""
     probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
     newer_settings: ClassVar[frozenset[str]] = frozenset({"prompt_format", "shown_as"})
 
@@ -123,6 +126,31 @@ class InContextMethod(FrozenWeights):
             return None
         return None if files.model_type in KEEPS_KEYS else _why_no_keys(files)
 
+    @classmethod
+    def why_not_kind(cls, kind: Kind) -> str | None:
+        """Refuse also a kind of another package that cannot be asked in words."""
+        reason = super().why_not_kind(kind)
+        if reason is None and kind.form in ("tags", "number", "labels") and kind.question(()) is None:
+            return f"'{cls.name}' asks a question in words; a {kind.name} task has none (`Kind.question`)."
+        return reason
+
+    def question(self, bench: Bench) -> tuple[str, Reply] | None:
+        """Return the kind's own question for answers that are written and are no texts; None without one."""
+        return bench.kind.question(bench.label_words, is_shown=self.shows_answers)
+
+    def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:
+        """Refuse also errors in the units of a number whose scale no demonstration and no wording states."""
+        reason = super().why_not(task, files, device)
+        asks_itself = task.prompt is None and self.template == AUTO and not self.shows_answers
+        own_scale = getattr(task.kind, "scale", None)
+        if reason is None and asks_itself and own_scale is not None and task.metric in IN_UNITS:
+            reason = (
+                f"'{self.name}' asks for a number from {own_scale[0]:g} to {own_scale[1]:g}; '{task.metric}' is in the "
+                "units of the target. State the scale in the task's prompt, show answers (few-shot), or take "
+                "pearson or spearman as the metric."
+            )
+        return reason
+
     def cell_version(self, files: BackboneFiles | None, form: Form) -> int:
         """Return the version in a cell's identity: a later one where version 0.1 asked otherwise with these settings.
 
@@ -141,11 +169,11 @@ class InContextMethod(FrozenWeights):
 
     def wording(self, bench: Bench) -> Wording:
         """Return the default wording of a row."""
-        return wordings(self.template, self.instruction, bench)[0]
+        return wordings(self.template, self.instruction, bench, is_shown=self.shows_answers)[0]
 
     def askings(self, bench: Bench) -> list[Asking]:
         """Return the ways to ask that `auto` may choose from by labels; the first is the default."""
-        known = wordings(self.template, self.instruction, bench)
+        known = wordings(self.template, self.instruction, bench, is_shown=self.shows_answers)
         has_template = bool(getattr(bench.some_backbone.tokenizer, "chat_template", None))
         if self.prompt_format != "auto" or not has_template or bench.files.architecture != "causal":
             formats = [self.prompt_format == "chat"]
@@ -177,6 +205,7 @@ class DemonstratingMethod(InContextMethod):
 
     finds_likelihood: ClassVar[bool] = False
     newer_settings: ClassVar[frozenset[str]] = frozenset({"n_template_rows"})
+    shows_answers: ClassVar[bool] = True
 
     k: int = Field(default=8, ge=1)
     n_template_rows: int = Field(default=64, ge=0)
@@ -270,17 +299,26 @@ class FittedPrompt(Fitted):
             if bench.kind.form == "classes":
                 return self._classify(prompts, share=positions is None)
             answers = self._write(prompts, bench, share=positions is None)
-            if not isinstance(answers, TextAnswers) or bench.kind.question(self._label_words) is None:
+            if not isinstance(answers, TextAnswers) or bench.kind.form == "text":
                 return answers
-            found, n_unread = bench.kind.read_replies(answers.texts, rows, self._label_words)
-            bench.ledger.remarks["unreadable_answers"] = f"{n_unread} of {len(rows)}"
-            return found
+            return self._read(answers.texts, rows, bench)
+
+    def _read(self, texts: Sequence[str], rows: Rows, bench: Bench) -> Answers:
+        """Return the answers that written ones stand for, and note what could not be read."""
+        shown = [one.answer for one in self.demonstrations]
+        found, n_unread = bench.kind.read_replies(texts, rows, self._label_words, shown)
+        bench.ledger.remarks["unreadable_answers"] = f"{n_unread} of {len(rows)}"
+        if bench.kind.form == "labels":
+            bench.ledger.remarks["scores"] = "1 for a label that is written and 0 for others: they rank no rows"
+        is_own = (own := self._method.question(bench)) is not None and own[0] == self._wording.template
+        if isinstance(found, Unscaled) and not is_own:  # the task's or the user's wording states the scale
+            return found.values[:, None]
+        return found
 
     def _reply(self, bench: Bench) -> Reply | None:
         """Return the settings of generation: the task's, or those of the kind's own question."""
-        asked = bench.kind.question(self._label_words)
-        reply = bench.reply if bench.reply is not None or asked is None else asked[1]
-        return reply if reply is None or self._chat is None else dataclasses.replace(reply, end_ids=self._chat.end_ids)
+        asked = self._method.question(bench)
+        return bench.reply if bench.reply is not None or asked is None else asked[1]
 
     def content_free(self, n_dropped: int = 0) -> Floats:
         """Return the log of the mean probability of each class over the content-free texts, shape (classes,)."""
@@ -354,7 +392,7 @@ class FittedPrompt(Fitted):
         assert reply is not None
         if self.demonstrations and self._method.separator and self._chat is None:
             reply = dataclasses.replace(reply, stop=tuple(dict.fromkeys([*reply.stop, self._method.separator])))
-        bench = dataclasses.replace(bench, reply=reply)
+        bench = dataclasses.replace(bench, reply=reply, chat=self._chat is not None)
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
         shared = self._writer.shared(self.demonstrations if share else ())
         return self._generative_model(bench).answer(
@@ -422,7 +460,7 @@ def _saved_asking(method: InContextMethod, state: dict[str, Any], bench: Bench) 
         return Asking(**{**saved, "wording": Wording(**saved["wording"])})
     has_own = bench.prompt is not None or bench.kind.question(state["label_words"]) is not None
     template = AUTO if has_own and method.template == _FIRST_TEMPLATE else method.template
-    return Asking(wordings(template, method.instruction, bench)[0])
+    return Asking(wordings(template, method.instruction, bench, is_shown=method.shows_answers)[0])
 
 
 def load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:

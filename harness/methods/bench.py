@@ -155,6 +155,7 @@ class Bench:
         halvings: batches that did not fit in memory.
         encoded_in: how often batches of encoding were halved when this cell first encoded in a precision.
         ending: words of prompts after their input, where long prompts lose the end of that (`Source.ending`).
+        chat: whether prompts of written answers are turns of a chat, by the backbone's own template.
     """
 
     kind: Kind
@@ -183,6 +184,7 @@ class Bench:
     halvings: Halvings = field(default_factory=Halvings)
     encoded_in: dict[Precision, int] = field(default_factory=dict)
     ending: str | None = None
+    chat: bool = False
 
     @property
     def some_backbone(self) -> Backbone:
@@ -212,8 +214,11 @@ class Bench:
 
     def tokens_of(self, rows: Rows, reserved: int = 0) -> Tokens:
         """Return the tokens of the whole split that these rows are of, made once; nobody is charged here."""
-        max_length = min(self.max_length, self.some_backbone.max_length - reserved)
-        tokens = self.tokens.tokens(rows.source, self.kind, self.some_backbone, max_length)
+        room, source = self.some_backbone.max_length - reserved, rows.source
+        if self.chat and self.reply is not None and source.prompts is not None:
+            source = replace(source, chat=True)
+            room -= min(self.reply.max_new_tokens, room // 2)  # a cut would take the end of the template
+        tokens = self.tokens.tokens(source, self.kind, self.some_backbone, min(self.max_length, room))
         before, _, part = rows.source.key.rpartition("/")
         is_apart = self.kind.compares_apart and len(rows.source.fields) == 1
         side = before.rpartition("/")[2] if is_apart else ""

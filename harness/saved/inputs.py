@@ -21,7 +21,7 @@ def input_columns(text: TextColumns | None, kind: Kind) -> tuple[str, ...]:
     Raises:
         UsageError: the number is wrong, or the kind has no names of its own.
     """
-    names = text_columns(text) if text is not None else tuple(str(kind.roles[role]) for role in _roles(kind))
+    names = text_columns(text) if text is not None else tuple(kind.roles[role] or "" for role in _roles(kind))
     if len(names) != len(_roles(kind)) or not all(names):
         given = f"--text {','.join(names)} was given" if text is not None else "No --text was given"
         expected = "two columns, such as --text premise,hypothesis" if kind.reads_pairs else "one column"
@@ -89,7 +89,7 @@ def fields_of(inputs: Sequence[Any], kind: Kind) -> tuple[list[str], dict[str, l
     if reads_words(kind):
         return [" ".join(words) for words in inputs], {_roles(kind)[0]: [tuple(words) for words in inputs]}
     if not kind.reads_pairs:
-        return list(inputs), {"text": list(inputs)}
+        return list(inputs), {_roles(kind)[0]: list(inputs)}
     first, second = ([pair[at] for pair in inputs] for at in range(_PAIR))
     whole = [BETWEEN.join([one, *other] if kind.form == "choices" else [one, other]) for one, other in inputs]
     return whole, dict(zip(_roles(kind), (first, second), strict=True))

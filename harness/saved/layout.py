@@ -43,8 +43,20 @@ class SavedFile(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class SavedReply(BaseModel):
+    """Settings with which a language model writes its answers (`harness.tasks.Reply`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    max_new_tokens: int = Field(ge=1)
+    num_beams: int = Field(ge=1)
+    stop: tuple[str, ...]
+
+
 class Description(BaseModel):
     """The description of a saved model. Every key must be present: a missing one is damage, not a default.
+
+    Only models that answer prompts have `prompt` and `reply`.
 
     Attributes:
         format: version of the layout; version 1 has none of `transformer`, `files` and `digest`.
@@ -64,6 +76,8 @@ class Description(BaseModel):
         transformer: fingerprint of the folder `transformer/` as a backbone; None for methods without one.
         files: every file that predicting reads, by its path in the folder.
         digest: SHA-256 of this description without `digest`.
+        prompt: template of prompts, whose fields name the kind's roles; None without one.
+        reply: settings of generation; None where nothing is written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -74,7 +88,7 @@ class Description(BaseModel):
     labels: tuple[str, ...]
     label_words: tuple[str, ...]
     max_length: int = Field(ge=1)
-    truncation_side: Literal["right", "left"]
+    truncation_side: Literal["right", "left", "input"]
     characters: bool
     method: str
     backbone: str | None
@@ -85,6 +99,8 @@ class Description(BaseModel):
     transformer: str | None = None
     files: dict[str, SavedFile] | None = None
     digest: str | None = None
+    prompt: str | None = Field(default=None, min_length=1)
+    reply: SavedReply | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -106,7 +122,17 @@ class Description(BaseModel):
 
     def digest_of_the_rest(self) -> str:
         """Return the SHA-256 of everything but `digest`."""
-        return hashlib.sha256(encode(self.model_dump(mode="json", exclude={"digest"})).encode()).hexdigest()
+        stated = self.model_dump(mode="json", exclude={"digest", *self._unstated})
+        return hashlib.sha256(encode(stated).encode()).hexdigest()
+
+    @property
+    def _unstated(self) -> set[str]:
+        """Keys that are left out where they are None."""
+        return {name for name in ("prompt", "reply") if getattr(self, name) is None}
+
+    def to_text(self) -> str:
+        """Return the description as it is written to a file."""
+        return self.model_dump_json(indent=1, exclude=self._unstated)
 
     def sealed(self) -> Description:
         """Return the same description with its `digest`."""
@@ -119,7 +145,7 @@ def describe(**facts: Any) -> Description:
     Args:
         facts: values of all attributes but `format` and `digest`.
     """
-    unsealed = Description.model_construct(format=FORMAT, digest=None, **facts)
+    unsealed = Description.model_construct(format=FORMAT, digest=None, **facts)  # `prompt` and `reply` have defaults
     return unsealed.sealed()
 
 

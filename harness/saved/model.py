@@ -18,7 +18,7 @@ from harness.saved.inputs import fields_of, read_inputs, why_not_input
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import answers_in_words, check_asked, check_top, tabulate_predictions
 from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
-from harness.tasks import FORMS, Floats, Kind, Rows, Source, Unscaled
+from harness.tasks import FORMS, Floats, Kind, Reply, Rows, Source, Unscaled, ending_of, prompts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str | Sequence[str]]] | Iterable[Sequence[str]]
 """Texts, pairs of texts, questions with their choices, or lists of words."""
 
-SAVED_FORMS: Final = ("classes", "choices", "spans", "number", "labels", "tags")
+SAVED_FORMS: Final = ("classes", "choices", "spans", "text", "number", "labels", "tags")
 """Forms of answers that a saved model gives."""
+
+_WITHOUT_TABLE: Final = {"number": "numbers", "spans": "parts of texts", "text": "texts"}
 
 _ROWS = 8192
 """Number of texts that are predicted at a time: memory does not grow with the data."""
@@ -91,12 +93,12 @@ class SavedModel:
                 own names, such as `text`.
 
         Raises:
-            UsageError: the model predicts numbers or parts of texts; or a text is not a string, is blank, or is not
-                valid Unicode: the message names its index.
+            UsageError: the model predicts numbers, texts or parts of texts; or a text is not a string, is blank, or is
+                not valid Unicode: the message names its index.
             HarnessError: the model fails, or gives a probability that is not finite.
         """
-        if self.form in ("number", "spans"):
-            what = "numbers" if self.form == "number" else "parts of texts"
+        if self.form in _WITHOUT_TABLE:
+            what = _WITHOUT_TABLE[self.form]
             raise UsageError(f"The model predicts {what}, which have no table of probabilities. Use predict_frame.")
         return self._answers(self._checked_inputs(texts, text))
 
@@ -104,7 +106,8 @@ class SavedModel:
     def predict(self, texts: Inputs | pd.DataFrame, text: TextColumns | None = None) -> list[Any]:
         """Return the answer for each text.
 
-        It is the most probable class or choice, a part of the context, a number, a list of labels, or a list of tags.
+        It is the most probable class or choice, a text or a part of the context, a number, a list of labels, or a list
+        of tags.
         Arguments and errors are those of `probabilities`, except that all forms of answers are predicted.
         """
         given = self._checked_inputs(texts, text)
@@ -121,8 +124,9 @@ class SavedModel:
     ) -> pd.DataFrame:
         """Return one row per text: the answer (`prediction`) and, for classes, choices and spans, its `probability`.
 
-        The answer is a class, a choice, a part of the context, a number, a list of labels, or a list of tags; `words`
-        then holds the words of the tags. It is missing where a text is missing, blank, no string, or not valid Unicode.
+        The answer is a class, a choice, a text or a part of the context, a number, a list of labels, or a list of tags;
+        `words` then holds the words of the tags. It is missing where a text is missing, blank, no string, or not valid
+        Unicode. The probability of a span is missing where a language model wrote it.
 
         Args:
             texts: a list of texts, of pairs for a model of pairs, or of lists of words for a model of tags; or a data
@@ -219,8 +223,10 @@ def _predicted(
         key=f"{key}/predict",
         texts=texts,
         fields=fields,
-        cut=described.truncation_side,
+        prompts=None if described.prompt is None else prompts_of(described.prompt, texts, fields),
+        cut="left" if described.truncation_side == "left" else "right",
         characters=described.characters,
+        ending=_ending(described),
     )
     bench = dataclasses.replace(one.bench, tokens=tokens, features=features)  # without those of other texts
     if bench.kind.form == "choices":
@@ -235,9 +241,9 @@ def _predicted(
     except Exception as error:  # the model's files may be damaged in a way that only predicting shows
         raise HarnessError(f"The model '{described.method}' failed to predict ({reason_of(error)}).") from error
     form = bench.kind.form
-    if form == "spans":
-        spans: Floats = _checked_spans(answers, len(texts), described)
-        return spans
+    if form in ("spans", "text"):
+        written: Floats = _checked_texts(answers, len(texts), described, form)
+        return written
     n_rows = sum(map(len, fields["tokens"])) if form == "tags" else len(texts)
     return _checked(answers, (n_rows, bench.n_outputs), described, form)
 
@@ -246,14 +252,25 @@ def _method_name(described: Description) -> str:
     return described.method.partition("[")[0]
 
 
-def _checked_spans(answers: Any, n_rows: int, described: Description) -> Any:
-    """Return the text and the confidence of each answer, shape (rows, 2), objects; refuse anything else."""
+def _ending(described: Description) -> str | None:
+    """Return the words of prompts after their input, where long prompts lose the end of that."""
+    inside = described.truncation_side == "input" and described.prompt is not None
+    return ending_of(described.prompt) if inside and described.prompt is not None else None
+
+
+def _checked_texts(answers: Any, n_rows: int, described: Description, form: str) -> Any:
+    """Return the text of each answer, and for spans its confidence, shape (rows, 1 or 2), objects.
+
+    The confidence is NaN where a language model has written the answer.
+    """
     from harness.tasks import TextAnswers
 
-    if not isinstance(answers, TextAnswers) or len(answers.texts) != n_rows or answers.confidence is None:
+    if not isinstance(answers, TextAnswers) or len(answers.texts) != n_rows:
         raise HarnessError(f"{_broken(described)}: something else than {n_rows} answers.")
-    found = np.empty((n_rows, 2), dtype=object)
-    found[:, 0], found[:, 1] = list(answers.texts), answers.confidence
+    found = np.full((n_rows, 2 if form == "spans" else 1), np.nan, dtype=object)
+    found[:, 0] = list(answers.texts)
+    if form == "spans" and answers.confidence is not None:
+        found[:, 1] = answers.confidence
     return found
 
 
@@ -350,18 +367,18 @@ def kind_of_saved(name: str) -> Kind:
 
 
 def check_can_be_saved(name: str) -> None:
-    """Refuse to choose a model for a kind whose models cannot be saved.
+    """Refuse to choose a model for a kind whose models cannot be saved, or whose answers are texts.
 
     Raises:
-        UsageError: the kind's answers have another form than `SAVED_FORMS`.
+        UsageError: the kind's answers have such a form.
     """
     from harness.tasks import kinds
 
-    served = [kind.name for kind in kinds if kind.form in SAVED_FORMS]
+    served = [kind.name for kind in kinds if kind.form in SAVED_FORMS and kind.form != "text"]
     if name not in served:
         raise UsageError(
-            f"The data make a task of the kind '{name}', whose models cannot be saved. `harness run` compares methods "
-            f"on it; choose serves {', '.join(served)}."
+            f"The data make a task of the kind '{name}', for which choose has no search. `harness run` compares "
+            f"methods on it; choose serves {', '.join(served)}."
         )
 
 
@@ -382,8 +399,9 @@ def _bench(described: Description, kind: Kind, backbone: Any, device_name: str) 
         n_strata=max(1, len(described.labels)),
         max_length=min(limits),
         label_words=described.label_words,
-        prompt=None,
-        reply=None,
+        prompt=described.prompt,
+        reply=None if described.reply is None else Reply(**described.reply.model_dump()),
+        ending=_ending(described),
         measure=lambda *_: 0.0,
         backbone=backbone,
         tokens=TokenStore(),

@@ -66,13 +66,15 @@ def check_asked(form: str, *, probabilities: bool, top: int | None) -> None:
     if top is not None and form != "classes":
         raise UsageError(f"--top {top} was given; only a model of classes ranks them.")
     if probabilities and form not in ("classes", "labels"):
-        what = {"number": "a number has none", "tags": "each word has its own"}.get(form, "each row has its own")
+        none = {"number": "a number has none", "text": "a text has none", "tags": "each word has its own"}
+        what = none.get(form, "each row has its own")
         raise UsageError(f"--probabilities was given, and the model predicts {_ANSWERS[form]}: {what}. Leave it out.")
 
 
 _ANSWERS = {
     **{"classes": "classes", "choices": "choices", "spans": "parts of the context"},
     **{"number": "numbers", "labels": "labels", "tags": "tags of words"},
+    "text": "texts",
 }
 """Answers of a saved model in words, by form."""
 
@@ -92,16 +94,17 @@ def prediction_columns(
 
 
 def answers_in_words(found: Any, labels: Sequence[str], form: str, inputs: Sequence[Any] = ()) -> list[Any]:
-    """Return one answer per row: a class, a choice, a part of the context, a number, a list of labels or of tags.
+    """Return one answer per row: a class, a choice, a text or a part of one, a number, a list of labels or of tags.
 
     Args:
         found: answers of the method: shape (rows, classes), (rows, choices), (rows, 1), (rows, labels), or (words of
-            all rows, tags); for spans, the text and the confidence of each row.
+            all rows, tags); for spans, the text and the confidence of each row, NaN if unknown; for texts, shape
+            (rows, 1).
         labels: names of the classes, labels or tags.
         form: form of the answers.
         inputs: inputs of the rows: for choices pairs of a question and its choices, for tags lists of words.
     """
-    if form == "spans":
+    if form in ("spans", "text"):
         return [str(text) for text in found[:, 0]]
     if form == "choices":
         return [choices[at] for (_, choices), at in zip(inputs, found.argmax(axis=1), strict=True)]

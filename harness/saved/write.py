@@ -27,13 +27,14 @@ from harness.saved.layout import (
     IN_MODEL,
     TRANSFORMER,
     WEIGHTS,
+    SavedReply,
     describe,
     read_single,
 )
 from harness.saved.model import kind_of_saved
 from harness.saved.transformer import check_written, write_transformer
-from harness.support import HarnessError
-from harness.tasks import Task
+from harness.support import HarnessError, UsageError
+from harness.tasks import Task, prompt_by_roles
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
@@ -55,11 +56,13 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         bench: its bench.
 
     Raises:
-        UsageError: the task does not ask for the class of a text or a pair.
+        UsageError: the task does not ask for an answer to a text or a pair.
         FloatingPointError: a trained number is not finite.
         HarnessError: the written files do not give back the fitted method.
     """
     kind_of_saved(task.kind.name)
+    if task.reply is not None and task.reply.wants_likelihood:
+        raise UsageError(f"The task '{task.name}' scores the likelihood of texts; a model of it predicts nothing.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as inside:
         made = Path(inside) / "model"
@@ -96,6 +99,8 @@ def _write(
     merged = prefix is not None
     elsewhere = {name for name in tensors if merged and name.startswith(IN_MODEL)}
     save_artifact(fitted, method, folder, bench, without=elsewhere)
+    asks = method.role == "prompting" or task.kind.form == "text"
+    prompt, reply = (task.prompt, task.reply) if asks else (None, None)
     described = describe(
         kind=task.kind.name,
         task=task.name,
@@ -112,8 +117,12 @@ def _write(
         seed=planned.cell.seed,
         transformer=fingerprint,
         files=list_files(folder),
+        prompt=None if prompt is None else prompt_by_roles(task.kind, task.spec, prompt),
+        reply=None
+        if reply is None
+        else SavedReply(max_new_tokens=reply.max_new_tokens, num_beams=reply.num_beams, stop=tuple(reply.stop)),
     )
-    (folder / DESCRIPTION).write_text(described.model_dump_json(indent=1), encoding="utf-8")
+    (folder / DESCRIPTION).write_text(described.to_text(), encoding="utf-8")
 
 
 def _read_back(folder: Path, fitted: Fitted, tensors: Tensors, method: Method) -> None:

@@ -20,6 +20,7 @@ from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import OutOfTimeError as OutOfTimeError
 from .errors import SmallerBatchesError as SmallerBatchesError
 from .errors import StoreError as StoreError
+from .errors import UnreadableError as UnreadableError
 from .errors import UnsupportedError as UnsupportedError
 from .errors import UsageError as UsageError
 from .errors import first_line as first_line

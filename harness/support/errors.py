@@ -41,6 +41,10 @@ class UnsupportedError(HarnessError):
     """A method cannot serve this backbone, task or device; the reason becomes the record's error."""
 
 
+class UnreadableError(HarnessError):
+    """A language model wrote too few answers from which anything can be read (status `failed`)."""
+
+
 class OutOfTimeError(HarnessError):
     """A fit that cannot be interrupted ran past twice its seconds (status `out_of_time`)."""
 

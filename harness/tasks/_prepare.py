@@ -296,6 +296,32 @@ def reply_of(spec: TaskSpec, default: Reply) -> Reply:
     return replace(default, max_new_tokens=said.max_new_tokens, num_beams=said.num_beams, stop=said.stop)
 
 
+def prompt_by_roles(kind: Kind, spec: TaskSpec, template: str) -> str:
+    """Return a task's template with the roles of its columns in place of their names, as `prompts_of` reads it."""
+    roles = {column: role for role, column in columns_of(kind, spec).items()}
+    parts = []
+    for text, name, _, _ in string.Formatter().parse(template):
+        field = "" if name is None else f"{{{roles.get(name, name)}}}"
+        parts.append(text.replace("{", "{{").replace("}", "}}") + field)
+    return "".join(parts)
+
+
+def prompts_of(template: str, texts: Sequence[str], fields: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the prompts of rows that come without columns, one a row.
+
+    Args:
+        template: template as `prompt_by_roles` returns it.
+        texts: whole input of each row.
+        fields: inputs by role; choices are listed as in a task's own prompts.
+    """
+    values = {"text": texts} | {
+        role: [one if isinstance(one, str) else "\n".join(f"- {text}" for text in one) for one in column]
+        for role, column in fields.items()
+        if role != "tokens"
+    }
+    return fill(template, values, len(texts), list(values))
+
+
 def columns_of(kind: Kind, spec: TaskSpec) -> dict[str, str]:
     """Return the column of each role that the task has."""
     given = spec.columns.given

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from harness.data import OUTSIDE
 from harness.metrics import find_spans, types_of
+from harness.tasks._json_answers import object_of, read_json, under, without_fence
 from harness.tasks._wordings import PromptWording
 from harness.tasks.base import Floats, Reply
 
@@ -49,6 +50,17 @@ def tag_wordings(names: Sequence[str]) -> tuple[PromptWording, ...]:
     )
 
 
+def schema(names: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of an answer: the entities in a list, each with its type and its words."""
+    entity = {
+        "type": "object",
+        "properties": {"type": {"type": "string", "enum": list(types_of(names))}, "text": {"type": "string"}},
+        "required": ["type", "text"],
+        "additionalProperties": False,
+    }
+    return object_of("entities", {"type": "array", "items": entity})
+
+
 def as_lines(words: Sequence[str], tags: Sequence[str]) -> str:
     """Return the entities of a sentence as a language model would write them: one `type: words` per line."""
     lines = [f"{kind}: {' '.join(words[first : last + 1])}" for kind, first, last in find_spans(list(tags))]
@@ -59,7 +71,8 @@ def read_lines(text: str, words: Sequence[str], names: Sequence[str]) -> tuple[l
     """Return a tag for each word of a sentence, and whether every line of an answer could be read.
 
     A line is read if it has the form `type: words` with one of the types, and the words stand in the sentence. They
-    are their first occurrence that no earlier line has taken, whatever the case and the spaces.
+    are their first occurrence that no earlier line has taken, whatever the case and the spaces. JSON of the `schema`
+    is read likewise.
 
     Args:
         text: the written answer.
@@ -68,20 +81,35 @@ def read_lines(text: str, words: Sequence[str], names: Sequence[str]) -> tuple[l
     """
     types = {kind.lower(): kind for kind in types_of(names)}
     tags = [OUTSIDE] * len(words)
-    lines = [line.strip().lstrip("-*• ") for line in text.splitlines() if line.strip()]
-    if [line.rstrip(".").lower() for line in lines] == [NOTHING]:
+    found = _entities(text)
+    if found is None:
         return tags, True
-    is_read = bool(lines)
-    for line in lines:
-        written, mark, entity = line.partition(":")
+    is_read = bool(found)
+    for written, entity in found:
         kind = types.get(written.strip().lower())
-        place = _find(entity, words, tags) if mark and kind is not None else None
+        place = _find(entity, words, tags) if kind is not None else None
         if kind is None or place is None:
             is_read = False
             continue
         for at in range(*place):
             tags[at] = _tag(kind, at, *place, names)
     return tags, is_read
+
+
+def _entities(text: str) -> list[tuple[str, str]] | None:
+    """Return the type and the words of each line of an answer, or of each entity in JSON.
+
+    Returns:
+        None where the answer says that there are no entities. A line of another form has no words.
+    """
+    found = under(read_json(text), "entities", "names")
+    if isinstance(found, list):
+        pairs = [(one.get("type"), one.get("text")) if isinstance(one, dict) else ("", "") for one in found]
+        return [(str(kind or ""), str(words or "")) for kind, words in pairs] or None
+    lines = [line.strip().lstrip("-*• ") for line in without_fence(text).splitlines() if line.strip()]
+    if [line.rstrip(".").lower() for line in lines] == [NOTHING]:
+        return None
+    return [(written, entity) for written, _, entity in (line.partition(":") for line in lines)]
 
 
 def _find(entity: str, words: Sequence[str], tags: Sequence[str]) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ import numpy as np
 from harness.backbones import Backbone
 from harness.data import Origin, TaskSpec, check_texts
 from harness.metrics import metrics
+from harness.tasks._chat import tokenize_chat
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, keep_ending
@@ -101,6 +102,8 @@ class WrittenKind(TextualKind):
         texts = list(source.texts if source.prompts is None else source.prompts)
         if not texts:
             return Sequences([], 0)
+        if source.prompts is not None and source.chat:
+            return tokenize_chat(texts, source.ending, backbone, max_length)
         if source.prompts is not None and source.ending is not None:
             return _cut_inside(texts, source.ending, backbone, max_length)
         is_asked = source.prompts is not None and backbone.files.architecture == "causal"

@@ -68,6 +68,7 @@ class Source:
         cut: end at which a text that is too long is cut.
         ending: words after the input of every prompt; a prompt that is too long loses the end of its input, and keeps
             these. None cuts prompts of causal models at their beginning.
+        chat: whether prompts are tokenized as the user's turns of a chat, by the backbone's own template.
         characters: whether a backbone reads the characters of a text as words.
     """
 
@@ -78,6 +79,7 @@ class Source:
     cut: Literal["right", "left"] = "right"
     characters: bool = False
     ending: str | None = None
+    chat: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -160,14 +162,12 @@ class Reply:
         num_beams: number of beams; 1 is greedy.
         stop: texts that end an answer and are not part of it.
         wants_likelihood: whether to return the likelihood of the text instead of writing one.
-        end_ids: further tokens that end an answer, such as the one that ends a turn of a chat.
     """
 
     max_new_tokens: int = 64
     num_beams: int = 1
     stop: tuple[str, ...] = ()
     wants_likelihood: bool = False
-    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,36 +464,58 @@ class Kind(ABC):
         """Return the label of each row as a language model would write it."""
         return [label_words[label] for label in rows.known_labels]
 
-    def question(self, names: Sequence[str]) -> tuple[str, Reply] | None:
+    def question(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[str, Reply] | None:
         """Return what to ask a language model where it writes answers that are no texts; None for other kinds.
 
         Args:
             names: names of the labels or tags.
+            is_shown: whether demonstrations show answers. Without them, the question also states the scale of a number
+                where the kind has one.
 
         Returns:
             A template with `{text}` for the row's text, and the settings of generation.
         """
         return None
 
-    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+    def wordings(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[PromptWording, ...]:
         """Return how a language model may be asked about a row where the task has no prompt of its own.
 
         The first one is the default. Methods that look at labels may choose among them (`few-shot`).
 
         Args:
             names: the classes, labels or tags in words.
+            is_shown: as for `question`.
         """
-        asked = self.question(names)
+        asked = self.question(names, is_shown=is_shown)
         return (PLAIN if asked is None else PromptWording("", asked[0]),)
 
-    def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
+    def schema(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Return the JSON schema of a written answer; None where the answer is a text, a class or a choice.
+
+        `read_replies` reads answers of this schema as well as plain ones. The root is an object whose keys are all
+        required, since servers accept no other.
+
+        Args:
+            names: names of the labels or tags.
+        """
+        return None
+
+    def read_replies(
+        self, texts: Sequence[str], rows: Rows, names: Sequence[str], shown: Sequence[str] = ()
+    ) -> tuple[Answers, int]:
         """Return the answers that written ones stand for, and the number of those that could not be read.
 
         Args:
-            texts: written answers, one a row.
+            texts: written answers, one a row: plain, or JSON of the `schema`, in a code fence or not.
             rows: the rows.
             names: names of the labels or tags.
+            shown: answers of the demonstrations, as `in_words` writes them.
+
+        Raises:
+            UnreadableError: too few answers could be read.
         """
+        if self.form in ("text", "spans"):
+            return TextAnswers(list(texts)), 0
         raise NotImplementedError(f"Language models write no answers to {self.name} tasks.")
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:

@@ -56,7 +56,7 @@ class Classification(ProbabilityKind):
             prompt=spec.prompt,
         )
 
-    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+    def wordings(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[PromptWording, ...]:
         """Return wordings that name the classes."""
         return class_wordings(names)
 

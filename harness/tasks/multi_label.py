@@ -15,9 +15,10 @@ from harness.metrics import metrics
 from harness.records import Predictions, Score
 from harness.support import DataError
 from harness.tasks._intervals import score_of
-from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, read_parts, resolve_common
+from harness.tasks._label_answers import REPLY, as_words, labels_of, question, read_answers, schema
+from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._tokenize import tokenize_texts
-from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Rows, Sequences, Source, Task, kinds
+from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Reply, Rows, Sequences, Source, Task, kinds
 from harness.tasks.toys import TOPIC_WORDS, Toys
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ class MultiLabel(Kind):
             texts = check_texts(data.data.column(columns["text"]).to_pylist(), columns["text"], origin)
             sets = _label_sets(data, origin, spec, columns)
             listed = np.fromiter(sets, dtype=object, count=len(sets))
-            return Split(texts, listed, [BETWEEN_LABELS.join(s) for s in sets])
+            prompts = None
+            if spec.prompt is not None:
+                column = columns["text"]
+                prompts = fill(spec.prompt, {"text": texts, column: texts}, len(texts), [column])
+            return Split(texts, listed, [BETWEEN_LABELS.join(s) for s in sets], prompts=prompts)
 
         splits, train, test = read_parts(spec, mirror, wanted, read)
         sets = {part: list(found.labels) for part, found in (("train", train), ("test", test))}
@@ -62,7 +67,11 @@ class MultiLabel(Kind):
         names = _names(sets["train"], spec, origins["train"])
         parts = {
             part: Split(
-                found.texts, _matrix(sets[part], names, origins[part]), found.label_texts, {"text": found.texts}
+                found.texts,
+                _matrix(sets[part], names, origins[part]),
+                found.label_texts,
+                {"text": found.texts},
+                found.prompts,
             )
             for part, found in (("train", train), ("test", test))
         }
@@ -79,6 +88,8 @@ class MultiLabel(Kind):
             parts["test"],
             label_names=names,
             n_outputs=len(names),
+            prompt=spec.prompt,
+            reply=reply_of(spec, REPLY),
             provenance=facts,
         )
         n_without = int((task.test_labels.sum(axis=0) == 0).sum())
@@ -142,6 +153,24 @@ class MultiLabel(Kind):
         spec, scores = metrics.get(task.metric), _scores(answers)
         given = scores if spec.name == "mean_average_precision" else (scores >= 0.5).astype(np.uint8)
         return spec.compute(given, labels)
+
+    def in_words(self, rows: Rows, label_words: Sequence[str]) -> list[str]:
+        """Return the labels of each row as a list in words."""
+        return [as_words(labels_of(flags, label_words), label_words) for flags in rows.known_labels]
+
+    def question(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[str, Reply] | None:
+        """Return a prompt that states the labels."""
+        return question(names), REPLY
+
+    def schema(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Return the schema of a list of labels."""
+        return schema(names)
+
+    def read_replies(
+        self, texts: Sequence[str], rows: Rows, names: Sequence[str], shown: Sequence[str] = ()
+    ) -> tuple[Answers, int]:
+        """Return 1 for each label that an answer names and 0 for others; unreadable answers name none."""
+        return read_answers(texts, names)
 
     def log_loss(self, answers: Answers, labels: Labels) -> float | None:
         """Return None: scores are moved so that the chosen threshold is 0.5."""

@@ -74,7 +74,7 @@ class MultipleChoice(ProbabilityKind):
             fill(template, fields, len(questions), accepted),
         )
 
-    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+    def wordings(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[PromptWording, ...]:
         """Return wordings that name the question, with and without its choices."""
         return CHOICE_WORDINGS
 

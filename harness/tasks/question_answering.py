@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 from harness.backbones import Backbone
 from harness.data import Origin, TaskSpec, check_texts
 from harness.support import DataError
+from harness.tasks._json_answers import object_of, read_json, under, without_fence
 from harness.tasks._prepare import Split, assemble, columns_of, fill, read_parts, reply_of, resolve_common
 from harness.tasks._texts import TextualKind
 from harness.tasks._tokenize import cutting, mark_segments, segments_of
 from harness.tasks._wordings import SPAN_WORDINGS, PromptWording
-from harness.tasks.base import Form, Labels, Reply, Rows, Sequences, Source, Task, kinds
+from harness.tasks.base import Answers, Form, Labels, Reply, Rows, Sequences, Source, Task, TextAnswers, kinds
 from harness.tasks.toys import Toys
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 REPLY = Reply(max_new_tokens=32, stop=("\n",))
 """Settings of generation for a prompted language model."""
+
+SCHEMA = object_of("answer", {"type": "string"})
+"""JSON schema of a written answer."""
 
 STRIDE = 1 / 3
 """Share of a window that the next one repeats: BERT's 128 of 384 tokens."""
@@ -73,6 +78,21 @@ class QuestionAnswering(TextualKind):
         """Return the first of the answers."""
         return [answer.texts[0] for answer in rows.known_labels]
 
+    def schema(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Return the schema of an object with a text."""
+        return SCHEMA
+
+    def read_replies(
+        self, texts: Sequence[str], rows: Rows, names: Sequence[str], shown: Sequence[str] = ()
+    ) -> tuple[Answers, int]:
+        """Return the parts of the contexts that were written, and the number of answers that are no such part.
+
+        An answer that its context does not contain stays as it was written, and is scored as such.
+        """
+        contexts = [rows.source.fields["context"][at] for at in rows.index]
+        found = [read_span(text, context) for text, context in zip(texts, contexts, strict=True)]
+        return TextAnswers([text for text, _ in found]), sum(not is_part for _, is_part in found)
+
     def resolve(self, spec: TaskSpec) -> TaskSpec:
         """Fill in the metric."""
         return resolve_common(self, spec)
@@ -104,7 +124,7 @@ class QuestionAnswering(TextualKind):
             fill(spec.prompt or self.prompt, {**fields, **by_column}, len(questions), list(by_column)),
         )
 
-    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+    def wordings(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[PromptWording, ...]:
         """Return wordings that name the context and the question."""
         return SPAN_WORDINGS
 
@@ -149,6 +169,32 @@ class QuestionAnswering(TextualKind):
         n_windows = np.bincount(encoded["overflow_to_sample_mapping"], minlength=len(source))
         first = np.concatenate([[0], np.cumsum(n_windows)]).astype(np.int64)
         return Sequences(mark_segments(encoded), n_cut, first, places)
+
+
+def read_span(text: str, context: str) -> tuple[str, bool]:
+    """Return a written answer as its context spells it, and whether the context contains it.
+
+    Quotes around the answer and marks behind it are dropped where the context contains the rest. Case and white space
+    may differ.
+
+    Args:
+        text: the written answer, plain or as JSON.
+        context: text that should contain it.
+    """
+    found = under(read_json(text), "answer", "text")
+    written = (found if isinstance(found, str) else without_fence(text)).strip()
+    bare = written.strip(_QUOTES)
+    for tried in (written, bare, written.rstrip(_ENDINGS), bare.rstrip(_ENDINGS).strip(_QUOTES)):
+        words = tried.split()
+        if words:
+            place = re.search(r"\s+".join(map(re.escape, words)), context, re.IGNORECASE)
+            if place is not None:
+                return place.group(), True
+    return written, False
+
+
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019 "
+_ENDINGS = ".,;:! "
 
 
 def _answer(value: Any, context: str, row: int, column: str, origin: Origin) -> Answer:

@@ -24,6 +24,7 @@ class Regression(NumberKind):
     name = "regression"
     roles: ClassVar[Mapping[str, str | None]] = {"text": "text", "label": "label"}
     main_metric = "rmse"
+    asks = "Predict the number that belongs to the text. Write the number alone.\nText: {text}\nNumber:"
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
         """Fill in the metric."""

@@ -31,6 +31,8 @@ class Similarity(NumberKind):
     compares_apart = True
     roles: ClassVar[Mapping[str, str | None]] = {"first": "", "second": "", "label": "score"}
     main_metric = "spearman"
+    asks = "How alike in meaning are these two texts? Write one number{scale} alone.\n{text}\nNumber:"
+    scale = (0.0, 5.0)
 
     def resolve(self, spec: TaskSpec) -> TaskSpec:
         """Fill in the metric."""

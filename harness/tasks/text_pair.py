@@ -94,7 +94,7 @@ class TextPair(ProbabilityKind):
             prompt=spec.prompt,
         )
 
-    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+    def wordings(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[PromptWording, ...]:
         """Return wordings that name the classes."""
         return pair_wordings(names)
 

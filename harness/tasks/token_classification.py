@@ -28,7 +28,7 @@ from harness.records import Predictions, Score
 from harness.support import DataError
 from harness.tasks._intervals import score_of
 from harness.tasks._prepare import Split, assemble, can_be_kept, columns_of, fill, reply_of, resolve_common
-from harness.tasks._tag_answers import REPLY, as_lines, question, read_answers, tag_wordings
+from harness.tasks._tag_answers import REPLY, as_lines, question, read_answers, schema, tag_wordings
 from harness.tasks._wordings import PromptWording
 from harness.tasks._words import tokenize_words, words_of
 from harness.tasks.base import Answers, Form, Ints, Kind, Labels, Reply, Rows, Sequences, Source, Task, kinds
@@ -202,15 +202,21 @@ class TokenClassification(Kind):
         tagged = zip(rows.index, rows.known_labels, strict=True)
         return [as_lines(tokens[at], [label_words[tag] for tag in tags]) for at, tags in tagged]
 
-    def question(self, names: Sequence[str]) -> tuple[str, Reply]:
+    def question(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[str, Reply] | None:
         """Return the question for the entities of a sentence, and the settings of generation."""
         return question(names), REPLY
 
-    def wordings(self, names: Sequence[str]) -> tuple[PromptWording, ...]:
+    def wordings(self, names: Sequence[str], *, is_shown: bool = True) -> tuple[PromptWording, ...]:
         """Return wordings that name the types of entities."""
         return tag_wordings(names)
 
-    def read_replies(self, texts: Sequence[str], rows: Rows, names: Sequence[str]) -> tuple[Answers, int]:
+    def schema(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """Return the schema of a list of entities, each with its type and its words."""
+        return schema(names)
+
+    def read_replies(
+        self, texts: Sequence[str], rows: Rows, names: Sequence[str], shown: Sequence[str] = ()
+    ) -> tuple[Answers, int]:
         """Return the tags of the entities that were written, and the number of answers with a line that is none."""
         tokens = rows.source.fields["tokens"]
         return read_answers(texts, [tokens[at] for at in rows.index], names)

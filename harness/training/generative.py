@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from harness.backbones import end_of_turn_ids
 from harness.features import TokenIds, lengths_of, pad
 from harness.measure import (
     BatchLimit,
@@ -186,7 +187,8 @@ class GenerativeModel(AdaptedModel):
             given = np.ones(len(prompts), dtype=np.int64)
             nll = self._nll(prompts, given, lengths_of(prompts), backbone.pad_id, bench.device, precision)
             return Likelihoods(nll, np.maximum(lengths_of(prompts) - given, 0))
-        texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision, shared)
+        ends = end_of_turn_ids(backbone.tokenizer, backbone.files) if bench.chat else None
+        texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision, shared, ends)
         if n_cut:
             bench.ledger.remarks["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
         return TextAnswers(texts, n_cut=n_cut)

@@ -39,6 +39,7 @@ class Workbench(Protocol):
     max_length: int
     reply: Reply | None
     ledger: Any
+    chat: bool
 
     @property
     def measure(self) -> Callable[[Answers, Labels], float]:

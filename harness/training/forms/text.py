@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.backbones import chat_answer_ids, chat_frame
 from harness.features import TokenIds, lengths_of
 from harness.measure import Precision
 from harness.tasks import Answers, Rows
@@ -130,6 +131,11 @@ def _reply_ids(rows: Rows, bench: Workbench) -> list[TokenIds]:
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     found = []
     prompts = rows.source.prompts
+    if bench.chat and prompts is not None:
+        frame = chat_frame(tokenizer)
+        answers = zip(rows.index, rows.known_labels, strict=True)
+        turns = [chat_answer_ids(tokenizer, frame, prompts[at], str(answer)) for at, answer in answers]
+        return [np.array(ids, dtype=np.int32) for ids in turns]
     for position, reply in zip(rows.index, rows.known_labels, strict=True):
         if not _is_causal(bench):
             ids = list(tokenizer(text_target=reply)["input_ids"])
