@@ -18,6 +18,7 @@ from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.measure.device import Device
 from harness.methods import Bench, Method, methods
+from harness.methods._chat import Chat
 from harness.methods._choosing import draws_and_scored
 from harness.methods._in_context import FittedPrompt
 from harness.methods._prompts import Demonstration, PromptWriter, Wording

@@ -1,8 +1,8 @@
-from ._wordings import ending_of as ending_of
 from ._prepare import prompt_by_roles as prompt_by_roles
 from ._prepare import prompts_of as prompts_of
 from ._tokenize import keep_ending as keep_ending
 from ._wordings import PromptWording as PromptWording
+from ._wordings import ending_of as ending_of
 from ._words import words_of as words_of
 from .base import FORMS as FORMS
 from .base import Answers as Answers
