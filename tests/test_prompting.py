@@ -369,3 +369,19 @@ def test_a_user_words_the_question(tmp_path: Path) -> None:
             own_task(table, "body", "mood", prompt=prompt)
     with pytest.raises(UsageError, match="--prompt, --test"):
         harness.plan("quickstart", prompt="{text}")
+
+
+def test_nearest_demonstrations_are_turns_of_a_chat(toy: Task, tmp_path: Path, cpu: Device) -> None:
+    files = with_chat(tmp_path / "chat", max_length=512)
+    settings: dict[str, Any] = {"k": 3, "template": "{text} ?", "prompt_format": "chat"}
+    bench = make_bench(toy, files, cpu)
+    method: Any = configured("few-shot", choose="nearest", **settings)
+    fitted = fitted_on(toy, bench, method)
+    rows = some_rows(toy, 4)
+    assert fitted._nearest is not None
+    positions = fitted._nearest.positions(rows, bench)
+    found = np.asarray(fitted.predict(rows, bench))
+    for row in range(4):
+        shown = [fitted.demonstrations[position] for position in positions[row]]
+        alone = FittedPrompt(configured("few-shot", **settings), make_bench(toy, files, cpu), shown)  # type: ignore[arg-type]
+        np.testing.assert_allclose(alone.predict(rows.take(np.array([row])), bench), found[[row]], atol=1e-5)

@@ -68,7 +68,7 @@ class InContextMethod(FrozenWeights):
 
     Attributes:
         template: form in which prompts show a text; contains `{text}` once. `auto` is the task's own wording (`prompt`
-            in its suite, or `--prompt`), else one of the kind's, which names the labels.
+            in its suite, or `--prompt`), else one of the kind's wordings.
         separator: text between instruction, demonstrations and text.
         instruction: beginning of every prompt, or the system message of a chat; empty for that of the wording.
         normalise: use the mean log-probability of a label's tokens instead of their sum, so that classes of many
