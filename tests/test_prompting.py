@@ -235,11 +235,13 @@ def test_the_wording_with_the_best_score_on_other_rows_is_used(
     assert bench.ledger.remarks["prompt_spread"].startswith(f"{max(scores) - min(scores):.3f} ")
 
 
-def test_no_choice_of_wordings_takes_the_first(toy: Task, tiny_llama: BackboneFiles, cpu: Device) -> None:
+def test_no_choice_of_wordings_takes_the_first(toy: Task, tmp_path: Path, cpu: Device) -> None:
+    files = with_chat(tmp_path / "chat")
     for settings in ({"n_template_rows": 0}, {"template": "{text} :"}):
-        bench = make_bench(toy, tiny_llama, cpu)
+        bench = make_bench(toy, files, cpu)
         fitted = fitted_on(toy, bench, configured("few-shot", k=2, **settings))
         assert fitted.asking == fitted._method.askings(bench)[0]
+        assert not fitted.asking.is_chat
         assert bench.clock.seconds("tune") is None
 
 

@@ -144,7 +144,10 @@ class InContextMethod(FrozenWeights):
         return wordings(self.template, self.instruction, bench)[0]
 
     def askings(self, bench: Bench) -> list[Asking]:
-        """Return the ways to ask that `auto` may choose from by labels; the first is the default."""
+        """Return the ways to ask that labels may choose from; the first is the default.
+
+        A template of the method or a prompt of the task leaves nothing to choose.
+        """
         known = wordings(self.template, self.instruction, bench)
         has_template = bool(getattr(bench.some_backbone.tokenizer, "chat_template", None))
         if self.prompt_format != "auto" or not has_template or bench.files.architecture != "causal":
@@ -152,7 +155,7 @@ class InContextMethod(FrozenWeights):
         elif bench.kind.form in self.writes:
             formats = [True]
         else:
-            formats = [False, True]
+            formats = [False, True] if len(known) > 1 else [False]
         return [Asking(one, is_chat, self.shown_as) for is_chat in formats for one in known]
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
