@@ -365,7 +365,8 @@ def test_a_user_words_the_question(tmp_path: Path) -> None:
     for prompt, reason in (
         ("Review:", "no column in braces"),
         ("Review: {text} {other}", "unknown column {other}"),
-        ("{0}", "not plain"),
+        ("{0}", "unknown column {0}"),
+        ("{text.x}", "not plain"),
     ):
         with pytest.raises(UsageError, match=re.escape(reason)):
             own_task(table, "body", "mood", prompt=prompt)
