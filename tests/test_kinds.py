@@ -88,7 +88,7 @@ def test_choices_are_scored_as_a_plain_script_scores_them(
     rows = Rows(task.test, np.arange(12))
     for files in (tiny_llama, tiny_t5):
         bench = make_bench(task, files, cpu)
-        method = methods.get("few-shot")(precision="fp32", k=2)  # type: ignore[call-arg]
+        method = methods.get("few-shot")(precision="fp32", k=2, n_template_rows=0)  # type: ignore[call-arg]
         fitted: Any = method.fit(Worker(cpu, None).training_rows(task, 24, 0, "stratified"), bench)
         found = fitted.predict(rows, bench)
         model, tokenizer, is_causal = plain_model(files)

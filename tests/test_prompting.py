@@ -236,11 +236,13 @@ def test_the_wording_with_the_best_score_on_other_rows_is_used(
     assert bench.ledger.remarks["prompt_spread"].startswith(f"{max(scores) - min(scores):.3f} ")
 
 
-def test_no_choice_of_wordings_takes_the_first(toy: Task, tiny_llama: BackboneFiles, cpu: Device) -> None:
+def test_no_choice_of_wordings_takes_the_first(toy: Task, tmp_path: Path, cpu: Device) -> None:
+    files = with_chat(tmp_path / "chat")
     for settings in ({"n_template_rows": 0}, {"template": "{text} :"}):
-        bench = make_bench(toy, tiny_llama, cpu)
+        bench = make_bench(toy, files, cpu)
         fitted = fitted_on(toy, bench, configured("few-shot", k=2, **settings))
         assert fitted.asking == fitted._method.askings(bench)[0]
+        assert not fitted.asking.is_chat
         assert bench.clock.seconds("tune") is None
 
 
@@ -364,9 +366,26 @@ def test_a_user_words_the_question(tmp_path: Path) -> None:
     for prompt, reason in (
         ("Review:", "no column in braces"),
         ("Review: {text} {other}", "unknown column {other}"),
-        ("{0}", "not plain"),
+        ("{0}", "unknown column {0}"),
+        ("{text.x}", "not plain"),
     ):
         with pytest.raises(UsageError, match=re.escape(reason)):
             own_task(table, "body", "mood", prompt=prompt)
     with pytest.raises(UsageError, match="--prompt, --test"):
         harness.plan("quickstart", prompt="{text}")
+
+
+def test_nearest_demonstrations_are_turns_of_a_chat(toy: Task, tmp_path: Path, cpu: Device) -> None:
+    files = with_chat(tmp_path / "chat", max_length=512)
+    settings: dict[str, Any] = {"k": 3, "template": "{text} ?", "prompt_format": "chat"}
+    bench = make_bench(toy, files, cpu)
+    method: Any = configured("few-shot", choose="nearest", **settings)
+    fitted = fitted_on(toy, bench, method)
+    rows = some_rows(toy, 4)
+    assert fitted._nearest is not None
+    positions = fitted._nearest.positions(rows, bench)
+    found = np.asarray(fitted.predict(rows, bench))
+    for row in range(4):
+        shown = [fitted.demonstrations[position] for position in positions[row]]
+        alone = FittedPrompt(configured("few-shot", **settings), make_bench(toy, files, cpu), shown)  # type: ignore[arg-type]
+        np.testing.assert_allclose(alone.predict(rows.take(np.array([row])), bench), found[[row]], atol=1e-5)

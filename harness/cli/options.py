@@ -64,7 +64,7 @@ PromptOption = Annotated[
     str | None,
     typer.Option(
         help="With your own data: the question to a language model, with the columns' names in braces: "
-        "'Review: {text}\\nSentiment:'. Default: a wording that names the labels.",
+        "'Review: {text}\\nSentiment:'. Default: a wording of the kind of task.",
     ),
 ]
 TestOption = Annotated[

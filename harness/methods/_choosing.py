@@ -6,6 +6,7 @@ Every label that is looked at counts in `n_train`. All work is charged to the "t
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -16,6 +17,7 @@ from harness.methods._asking import Asking
 from harness.methods._demonstrations import draw, pick
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, load_language_model
 from harness.methods.bench import Bench, Ledger
+from harness.support import UnsupportedError
 from harness.tasks import Answers, Ints, Rows, TextAnswers
 
 if TYPE_CHECKING:
@@ -65,13 +67,14 @@ class Chooser:
         scores = self._scores([(one, folds) for one in candidates], "wording")
         best = int(np.argmax(scores))
         remarks = self._bench.ledger.remarks
+        finite = [score for score in scores if math.isfinite(score)]
         n_scored = sum(len(scored) for _, scored in folds)
         remarks["prompt_scores"] = "; ".join(
             f"{score:.3f} {one.in_words()}" for one, score in zip(candidates, scores, strict=False)
         )
         remarks["prompt_spread"] = (
-            f"{max(scores) - min(scores):.3f} between the best and the worst of {len(scores)} wordings, on {n_scored} "
-            f"training rows ({min(scores):.3f} to {max(scores):.3f})"
+            f"{max(finite) - min(finite):.3f} between the best and the worst of {len(finite)} wordings, on {n_scored} "
+            f"training rows ({min(finite):.3f} to {max(finite):.3f})"
         )
         return candidates[best]
 
@@ -108,7 +111,10 @@ class Chooser:
         return [] if is_one_class or min(len(fold[0]) for fold in folds) == 0 else folds
 
     def _scores(self, candidates: Sequence[tuple[Asking, Sequence[Fold]]], what: str) -> list[float]:
-        """Return the main metric of each candidate, higher is better; those that a budget leaves no time for lack."""
+        """Return the main metric of each candidate, higher is better; minus infinity for one that cannot be written.
+
+        The list is shorter where a budget leaves no time.
+        """
         bench = self._bench
         if self._loaded is None:
             self._loaded = load_language_model(self._method, bench)
@@ -117,7 +123,12 @@ class Chooser:
             if scores and not self._may_go_on():
                 break
             said = f"{what} {number} of {len(candidates)}"
-            scores.append(self._score(asking, folds, said))
+            try:
+                scores.append(self._score(asking, folds, said))
+            except UnsupportedError:  # a chat that the template refuses, a wording longer than the positions
+                if not scores:
+                    raise
+                scores.append(-math.inf)
         return scores
 
     def _score(self, asking: Asking, folds: Sequence[Fold], said: str) -> float:

@@ -69,7 +69,7 @@ class InContextMethod(FrozenWeights):
 
     Attributes:
         template: form in which prompts show a text; contains `{text}` once. `auto` is the task's own wording (`prompt`
-            in its suite, or `--prompt`), else one of the kind's, which names the labels.
+            in its suite, or `--prompt`), else one of the kind's wordings.
         separator: text between instruction, demonstrations and text.
         instruction: beginning of every prompt, or the system message of a chat; empty for that of the wording.
         normalise: use the mean log-probability of a label's tokens instead of their sum, so that classes of many
@@ -172,7 +172,10 @@ class InContextMethod(FrozenWeights):
         return wordings(self.template, self.instruction, bench, is_shown=self.shows_answers)[0]
 
     def askings(self, bench: Bench) -> list[Asking]:
-        """Return the ways to ask that `auto` may choose from by labels; the first is the default."""
+        """Return the ways to ask that labels may choose from; the first is the default.
+
+        A template of the method or a prompt of the task leaves nothing to choose.
+        """
         known = wordings(self.template, self.instruction, bench, is_shown=self.shows_answers)
         has_template = bool(getattr(bench.some_backbone.tokenizer, "chat_template", None))
         if self.prompt_format != "auto" or not has_template or bench.files.architecture != "causal":
@@ -180,7 +183,7 @@ class InContextMethod(FrozenWeights):
         elif bench.kind.form in self.writes:
             formats = [True]
         else:
-            formats = [False, True]
+            formats = [False, True] if len(known) > 1 else [False]
         return [Asking(one, is_chat, self.shown_as) for is_chat in formats for one in known]
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
