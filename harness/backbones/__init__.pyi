@@ -31,3 +31,11 @@ from .weights import plain_class as plain_class
 from .weights import structural_copy as structural_copy
 from .weights import types_in as types_in
 from .weights import weights_bytes as weights_bytes
+from .served import Api as Api
+from .served import Constraint as Constraint
+from .served import Endpoint as Endpoint
+from .served import Offer as Offer
+from .served import Price as Price
+from .served import Scoring as Scoring
+from .served import ServedModel as ServedModel
+from .served import served_model as served_model

@@ -25,7 +25,8 @@ from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
 from harness.methods._weights import FrozenWeights
-from harness.methods.base import LANGUAGE_MODEL, Fitted
+from harness.methods._served_prompt import restored_served, why_not_served
+from harness.methods.base import LANGUAGE_MODEL, SERVED, Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.records import Budget, Workload
@@ -77,10 +78,11 @@ class InContextMethod(FrozenWeights):
     family = "in context"
     role = "prompting"
     trains = "nothing"
-    serves = LANGUAGE_MODEL
+    serves = LANGUAGE_MODEL | SERVED
     forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text", "tags"})
     writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans", "tags"})
     probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
+    calibrates: ClassVar[bool] = False
 
     template: str = TEMPLATE
     separator: str = "\n\n"
@@ -98,6 +100,8 @@ class InContextMethod(FrozenWeights):
     def why_unsupported(self, kind: str, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also a model for classes that keeps no keys and values of a prompt (Mamba keeps states)."""
         reason = super().why_unsupported(kind, files, device)
+        if reason is None and files is not None and files.architecture == "served":
+            return why_not_served(self, kinds.get(kind), files, calibrates=self.calibrates)
         if reason is not None or files is None or kinds.get(kind).form != "classes" or files.architecture != "causal":
             return reason
         return None if files.model_type in KEEPS_KEYS else _why_no_keys(files)
@@ -305,12 +309,14 @@ def restored(
     bench: Bench,
     *,
     calibrated: bool = False,
-) -> FittedPrompt:
+) -> Fitted:
     """Return a fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved.
 
     Raises:
         UsageError: a tensor or an entry of the state is missing or has a wrong shape.
     """
+    if bench.served is not None:
+        return restored_served(method, tensors, state, bench)
     embeddings = tensors.get("embeddings")
     nearest = None
     expected = {}

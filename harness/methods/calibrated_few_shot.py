@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from harness.methods._demonstrations import draw, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
+from harness.methods._served_prompt import ServedPrompt
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.tasks import Form, Rows
@@ -33,6 +34,7 @@ class CalibratedFewShot(DemonstratingMethod):
     source = "Zhao et al., 2021, arXiv:2102.09690"
     search_space: ClassVar[SearchSpace] = {"k": Choice((2, 4, 8, 16)), "choose": Choice(("random", "balanced"))}
 
+    calibrates: ClassVar[bool] = True
     forms: ClassVar[frozenset[Form]] = frozenset({"classes"})  # the factors belong to classes
 
     choose: Literal["random", "balanced"] = "balanced"
@@ -43,6 +45,8 @@ class CalibratedFewShot(DemonstratingMethod):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
             demonstrations = show(rows, chosen, bench, self.wording(bench))
+        if bench.served is not None:
+            return ServedPrompt(self, bench, demonstrations, calibrated=True)
         fitted = FittedPrompt(self, bench, demonstrations)
         fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
         return fitted

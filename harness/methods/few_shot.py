@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from harness.methods._demonstrations import Nearest, draw, embed, show
 from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
+from harness.methods._served_prompt import ServedPrompt
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.tasks import Rows
@@ -27,7 +28,8 @@ class FewShot(DemonstratingMethod):
     Attributes:
         choose: `random` and `balanced` (over the classes) draw and order the demonstrations with the cell's seed, the
             same for all rows. `nearest` takes the most similar rows to each text by the cosine of the frozen
-            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804).
+            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804). For a served model it is
+            the cosine of TF-IDF vectors of their words.
     """
 
     name = "few-shot"
@@ -41,6 +43,11 @@ class FewShot(DemonstratingMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose the demonstrations, or encode the rows to choose them from."""
+        if self.choose == "nearest" and bench.served is not None:
+            everything = np.arange(len(rows), dtype=np.int64)
+            demonstrations = show(rows, everything, bench, self.wording(bench))
+            bench.ledger.remarks["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
+            return ServedPrompt(self, bench, demonstrations, nearest=True)
         if self.choose == "nearest":
             embeddings = embed(rows, bench, "encode", self.precision, self.weights)
             with bench.working("fit"):
@@ -53,7 +60,7 @@ class FewShot(DemonstratingMethod):
             seed = bench.seeded("demonstrations")
             chosen = draw(rows.known_strata, bench.n_strata, self.k, self.choose, seed)
             demonstrations = show(rows, chosen, bench, self.wording(bench))
-        return FittedPrompt(self, bench, demonstrations)
+        return (FittedPrompt if bench.served is None else ServedPrompt)(self, bench, demonstrations)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved demonstrations."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from harness.methods._in_context import FittedPrompt, InContextMethod, restored
+from harness.methods._served_prompt import ServedPrompt
 from harness.methods.base import Fitted, method
 from harness.methods.bench import Bench
 from harness.tasks import Rows
@@ -29,7 +30,7 @@ class ZeroShot(InContextMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Load the language model; there is nothing to fit."""
-        return FittedPrompt(self, bench)
+        return FittedPrompt(self, bench) if bench.served is None else ServedPrompt(self, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved words of the classes."""

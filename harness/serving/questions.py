@@ -97,9 +97,13 @@ class Answered:
         chosen: position of the chosen answer among the question's; None where the written text names none of them, or
             where the question has none.
         n_dropped: number of demonstrations, the earliest first, that did not fit into the model's context.
+        n_tokens: number of tokens of each of the question's answers; None where it is unknown.
+        is_cut: whether the written text ended at its maximum length.
     """
 
     text: str | None = None
     log_likelihoods: Sequence[float] | None = None
     chosen: int | None = None
     n_dropped: int = 0
+    n_tokens: Sequence[int] | None = None
+    is_cut: bool = False
