@@ -193,7 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
             choice["message"] = {"role": "assistant", "content": written}
             if body.get("logprobs"):
                 listed = [{"token": name, "logprob": value} for name, value in top.items()]
-                choice["logprobs"] = {"content": [{"token": word, "logprob": top.get(word, -1.0), "top_logprobs": listed}]}
+                choice["logprobs"] = {
+                    "content": [{"token": word, "logprob": top.get(word, -1.0), "top_logprobs": listed}]
+                }
         else:
             choice["text"] = written
             if body.get("echo") and faults.echoes:

@@ -24,8 +24,8 @@ from harness.measure import PrecisionPolicy, long_step
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
-from harness.methods._weights import FrozenWeights
 from harness.methods._served_prompt import restored_served, why_not_served
+from harness.methods._weights import FrozenWeights
 from harness.methods.base import LANGUAGE_MODEL, SERVED, Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, Expected, check_tensors

@@ -28,8 +28,8 @@ class FewShot(DemonstratingMethod):
     Attributes:
         choose: `random` and `balanced` (over the classes) draw and order the demonstrations with the cell's seed, the
             same for all rows. `nearest` takes the most similar rows to each text by the cosine of the frozen
-            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804). For a served model it is
-            the cosine of TF-IDF vectors of their words.
+            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804). For a
+            served model it is the cosine of TF-IDF vectors of their words.
     """
 
     name = "few-shot"

@@ -50,7 +50,7 @@ class Patience:
     def pause(self, n_failed: int) -> float:
         """Return the seconds to wait after so many failures: exponential, with jitter over half of the pause."""
         most = min(self.longest_pause, self.first_pause * 2.0 ** (n_failed - 1))
-        return most * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
+        return most * (0.5 + 0.5 * random.random())
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,9 @@ class Client:
             if isinstance(found, dict) and name in found:
                 found = found[name]
         said = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-        code = body.get("error", {}).get("code") if isinstance(body, dict) and isinstance(body.get("error"), dict) else ""
+        code = (
+            body.get("error", {}).get("code") if isinstance(body, dict) and isinstance(body.get("error"), dict) else ""
+        )
         said = f"{said} ({code})" if isinstance(code, str) and code and code not in said else said
         return shortened(" ".join(self.scrub(said).split()), _MOST_WORDS) or "no explanation"
 
@@ -244,7 +246,7 @@ class Client:
 
     def _wait_for_all(self) -> None:
         while (left := self._paused_until - time.monotonic()) > 0:
-            if self.stopped.wait(left + 0.05 * random.random()):  # noqa: S311 - no secret
+            if self.stopped.wait(left + 0.05 * random.random()):
                 return
 
 
@@ -286,5 +288,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         if seconds == seconds:  # not NaN
             return max(0.0, seconds)
     return None
-
-

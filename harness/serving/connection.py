@@ -57,13 +57,12 @@ class Connection:
     def begin(self) -> None:
         """Begin a cell: its sums start at zero."""
         self.tally = Tally()
-        self._client.stopped.clear()
 
     def ask(
         self,
         questions: Sequence[Question],
-        shorten: Shorten = lambda row, n: None,
-        report: Callable[[float], None] = lambda share: None,
+        shorten: Shorten | None = None,
+        report: Callable[[float], None] | None = None,
     ) -> tuple[list[Answered], float]:
         """Return the answers to questions, and their seconds.
 
@@ -72,12 +71,13 @@ class Connection:
 
         Args:
             questions: the questions.
-            shorten: returns a shorter form of a question that does not fit into the context.
-            report: called with the answered share.
+            shorten: returns a shorter form of a question that does not fit into the context; None shortens none.
+            report: called with the answered share; None reports nothing.
 
         Raises:
             ServedError: a question could not be answered.
         """
+        self._client.stopped.clear()
         before, began = self.tally.reused_seconds, time.perf_counter()
         found: list[Answered | None] = [None] * len(questions)
         n_done = 0
@@ -91,7 +91,8 @@ class Connection:
                     for future in done:
                         found[rows[future]] = future.result()
                     n_done += len(done)
-                    report(n_done / len(questions))
+                    if report is not None:
+                        report(n_done / len(questions))
             except BaseException:
                 self._client.stopped.set()  # requests on their way end; those that wait are not sent
                 for future in left:
@@ -188,14 +189,14 @@ class Connection:
                 "one as --endpoint-model."
             )
 
-    def _answer(self, row: int, question: Question, shorten: Shorten) -> Answered:
+    def _answer(self, row: int, question: Question, shorten: Shorten | None) -> Answered:
         n_shown = len(question.conversation.shown)
         for n in range(_MOST_SHORTENED + 1):
             try:
                 answered = self._ask_once(question)
                 return dataclasses.replace(answered, n_dropped=n_shown - len(question.conversation.shown))
             except TooLongError as error:
-                shorter = shorten(row, n + 1)
+                shorter = None if shorten is None else shorten(row, n + 1)
                 if shorter is None:
                     raise UnsupportedError(
                         f"A prompt does not fit into the context of '{self._endpoint.model}', and nothing of it is "

@@ -214,7 +214,7 @@ class _Probe:
         for api in apis:
             offer = dataclasses.replace(self._base, api=api)
             body = bodies.written(offer, self._endpoint.model, _YES_OR_NO, 4)
-            if self._send(offer, body, lambda found: True) is not None:
+            if self._send(offer, body, _shows_all) is not None:
                 return dataclasses.replace(offer, **self._learned)
         assert self._refusal is not None
         raise self._refusal
@@ -334,6 +334,10 @@ class _Recorder(Connection):
         return super().fetch(body, kept)
 
 
+def _shows_all(_: Mapping[str, Any]) -> bool:
+    return True
+
+
 def _obeys(content: Mapping[str, Any]) -> bool:
     return reading.chosen_of(reading.text_of(content), _ANIMALS) is not None
 
@@ -364,7 +368,7 @@ def _is_hash(value: Any) -> bool:
 
 def _get(url: str) -> dict[str, Any]:
     """Return the JSON object of an address; empty where there is none. No key is sent."""
-    with suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=_VERSION_SECONDS) as answer:  # noqa: S310
+    with suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=_VERSION_SECONDS) as answer:
         found = json.loads(answer.read(1 << 22))
         return found if isinstance(found, dict) else {}
     return {}

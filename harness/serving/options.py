@@ -87,8 +87,8 @@ class EndpointOptions(BaseModel):
     def _is_variable(cls, name: str) -> str:
         if not _VARIABLE.fullmatch(name) or _KEY.match(name):
             raise ValueError(
-                "expected the name of an environment variable that holds the key, such as OPENAI_API_KEY; the text that "
-                "was given looks like a key and is not shown"
+                "expected the name of an environment variable that holds the key, such as OPENAI_API_KEY; the text "
+                "that was given looks like a key and is not shown"
             )
         return name
 

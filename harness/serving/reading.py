@@ -24,7 +24,7 @@ def text_of(content: Mapping[str, Any]) -> str:
 
 def is_cut(content: Mapping[str, Any]) -> bool:
     """Return whether a written answer ended at its maximum length."""
-    return content["choices"][0].get("finish_reason") == "length"
+    return bool(content["choices"][0].get("finish_reason") == "length")
 
 
 def usage_of(content: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
@@ -73,9 +73,9 @@ def top_of(content: Mapping[str, Any]) -> dict[str, float] | None:
     else:
         top = found.get("top_logprobs")
         first = top[0] if isinstance(top, list) and top else None
-        pairs = list(first.items()) if isinstance(first, dict) else []
-    kept = {token: float(value) for token, value in pairs if isinstance(token, str) and _is_number(value)}
-    return kept or None
+        pairs = [*first.items()] if isinstance(first, dict) else []
+    found = {token: value for token, value in pairs if isinstance(token, str) and isinstance(value, (int, float))}
+    return {token: float(value) for token, value in found.items() if _is_number(value)} or None
 
 
 def first_token_scores(top: Mapping[str, float], answers: Sequence[str]) -> tuple[list[float], int]:
