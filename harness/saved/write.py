@@ -32,7 +32,7 @@ from harness.saved.layout import (
 )
 from harness.saved.model import kind_of_saved
 from harness.saved.transformer import check_written, write_transformer
-from harness.support import HarnessError
+from harness.support import HarnessError, UsageError
 from harness.tasks import Task
 
 if TYPE_CHECKING:
@@ -55,11 +55,16 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         bench: its bench.
 
     Raises:
-        UsageError: the task does not ask for the class of a text or a pair.
+        UsageError: the task does not ask for the class of a text or a pair, or the model is served.
         FloatingPointError: a trained number is not finite.
         HarnessError: the written files do not give back the fitted method.
     """
     kind_of_saved(task.kind.name)
+    if bench.served is not None:
+        raise UsageError(
+            f"A method that asks the served model '{bench.served.model.endpoint.model}' cannot be saved: the model "
+            "stays with its server."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as inside:
         made = Path(inside) / "model"

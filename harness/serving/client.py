@@ -126,6 +126,10 @@ class Client:
             if error.status in (401, 403):
                 raise
             return None
+        except UnavailableError as error:
+            if "status 5" not in str(error):
+                raise
+            return None
         listed = sent.content.get("data")
         if not isinstance(listed, list):
             return None

@@ -117,7 +117,7 @@ def _check_price(endpoint: Endpoint, prices: Prices | None, answers: AnswerFile)
 
 def _named(listed: Sequence[Mapping[str, Any]] | None, endpoint: Endpoint) -> Mapping[str, Any]:
     """Return what the server says about the model; refuse a model that it does not serve."""
-    if listed is None:
+    if not listed:  # `transformers serve` lists only what its cache holds
         return {}
     by_name = {str(one["id"]): one for one in listed}
     for name in (endpoint.model, f"{endpoint.model}:latest", f"models/{endpoint.model}"):
