@@ -33,6 +33,8 @@ class Faults:
         retry_after: seconds that an answer with status 429 asks to wait.
         stall_seconds: seconds of a stall.
         has_log_probabilities, echoes: whether it returns log-probabilities, and those of a prompt's tokens.
+        shifts: whether the log-probabilities of a prompt's tokens are those of the tokens after them, as in
+            llama-cpp-python.
         constraint: form of constraint that it obeys; None for none.
         apis: parts of the API that it has.
         context: maximum words of a prompt; None for no limit.
@@ -55,6 +57,7 @@ class Faults:
     stall_seconds: float = 2.0
     has_log_probabilities: bool = True
     echoes: bool = True
+    shifts: bool = False
     constraint: str | None = None
     apis: tuple[str, ...] = ("chat", "completions")
     context: int | None = None
@@ -200,9 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
             choice["text"] = written
             if body.get("echo") and faults.echoes:
                 choice["text"] = prompt + written
-                choice["logprobs"] = _echo(prompt)
+                choice["logprobs"] = _echo(prompt, shifts=faults.shifts)
             elif body.get("logprobs"):
-                choice["logprobs"] = {"tokens": [word], "token_logprobs": [-1.0], "top_logprobs": [top]}
+                value = likelihood(prompt, word)
+                choice["logprobs"] = {"tokens": [word], "token_logprobs": [value], "top_logprobs": [top]}
         usage = {"prompt_tokens": len(WORDS.findall(prompt)), "completion_tokens": 1}
         usage["prompt_tokens_details"] = {"cached_tokens": faults.cached}  # type: ignore[assignment]
         return {
@@ -270,11 +274,14 @@ def _allowed(body: dict[str, Any], constraint: str | None) -> list[str]:
     return []
 
 
-def _echo(prompt: str) -> dict[str, Any]:
+def _echo(prompt: str, *, shifts: bool) -> dict[str, Any]:
     """Return log-probabilities of a prompt's tokens, which are words with the space before them, and one more."""
     tokens = re.findall(r"\s*\S+", prompt)
     values = [None, *(likelihood("".join(tokens[:i]), tokens[i].strip()) for i in range(1, len(tokens)))]
-    return {"tokens": [*tokens, " next"], "token_logprobs": [*values, -1.0], "top_logprobs": None}
+    values = [*values, -1.0]
+    if shifts:
+        values = [None, *(value - 3.0 for value in values[1:] if value is not None)]
+    return {"tokens": [*tokens, " next"], "token_logprobs": values, "top_logprobs": None}
 
 
 @contextmanager

@@ -76,6 +76,14 @@ def chat(row: int) -> str:
     return "\n".join(message.content for message in questions(row + 1)[row].conversation.messages())
 
 
+def test_echoed_likelihoods_of_other_tokens_are_not_used() -> None:
+    with serving(shifts=True) as (url, _):
+        offer = connected(url).model.offer
+    assert not offer.echoes
+    assert offer.scoring == "log-probabilities"
+    assert offer.top == 20
+
+
 def test_completions_alone_serve_too() -> None:
     with serving(apis=("completions",), has_log_probabilities=False, constraint="grammar") as (url, _):
         found = connected(url)
@@ -190,7 +198,7 @@ def test_limits_of_tokens_and_money_stop_before_they_are_exceeded(tmp_path: Path
             n_answered = faults.n_answered
             with pytest.raises(LimitReachedError):
                 connected(url, path, **limit).ask(questions(200))
-            assert faults.n_answered <= n_answered + 8  # small requests about what the server offers
+            assert faults.n_answered <= n_answered + 12  # small requests about what the server offers
             totals = AnswerFile(path).totals()
             spent = sum(one.prompt_tokens + one.completion_tokens for one in totals)
             assert 200 < spent <= 400 + 60
@@ -314,9 +322,11 @@ def test_an_answer_is_found_at_the_end_of_an_echo() -> None:
 def test_first_tokens_count_for_the_one_answer_that_they_begin() -> None:
     top = {" pos": math.log(0.5), "positive": math.log(0.25), " neg": math.log(0.125), " the": math.log(0.01)}
     scores, n_missing = first_token_scores(top, ("positive", "negative", "other"))
-    assert scores[:2] == pytest.approx([math.log(0.75), math.log(0.125)])
+    assert scores[:2] == pytest.approx([math.log(0.25), math.log(0.125)])
     assert scores[2] < math.log(0.01)
     assert n_missing == 1
+    scores, _missing = first_token_scores({**top, " positive": math.log(0.2)}, ("positive", "negative"), " ")
+    assert scores[0] == pytest.approx(math.log(0.2))
     with pytest.raises(ServedError, match="begin with the same token 'ne'"):
         first_token_scores({" ne": -0.1, " positive": -3.0}, ("negative", "neutral", "positive"))
 

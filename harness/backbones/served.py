@@ -133,17 +133,17 @@ class ServedModel(BackboneFiles):
     offer: Offer = field(default=_NO_OFFER, compare=False)
 
     @property
-    def model_type(self) -> str:  # type: ignore[override]
+    def model_type(self) -> str:
         """No architecture of transformers is known."""
         return ""
 
     @property
-    def n_blocks(self) -> int | None:  # type: ignore[override]
+    def n_blocks(self) -> int | None:
         """The number of blocks is unknown."""
         return None
 
     @property
-    def width(self) -> int | None:  # type: ignore[override]
+    def width(self) -> int | None:
         """The width is unknown."""
         return None
 

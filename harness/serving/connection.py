@@ -218,7 +218,8 @@ class Connection:
             return self._likelihoods(question)
         if offer.scoring == "log-probabilities":
             top = self.fetch(bodies.first_token(offer, model, conversation), _reduced_top)["top"]
-            scores, n_missing = reading.first_token_scores(top, question.answers)
+            joint = "" if offer.api == "chat" else conversation.joint
+            scores, n_missing = reading.first_token_scores(top, question.answers, joint)
             self.tally.note(missing=n_missing)
             return Answered(log_likelihoods=scores, chosen=max(range(len(scores)), key=scores.__getitem__))
         limit = 24 + 2 * max(len(answer.encode()) for answer in question.answers)

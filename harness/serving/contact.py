@@ -34,7 +34,13 @@ _YES_OR_NO: Final = Conversation(
 _ANIMALS: Final = ("zebra", "quagga")
 """Words that a model does not write as an answer to yes or no, unless it can write nothing else."""
 
-_TOPS: Final = (20, 5)
+_COLOURS: Final = Conversation(instruction="", shown=(), question="red green blue red green blue red green")
+_TOPS: Final[Mapping[Api, tuple[int, ...]]] = {"chat": (20, 5), "completions": (100, 20, 5)}
+"""Numbers of likeliest tokens to ask for, until a server accepts one."""
+
+_SAME_NATS: Final = 0.1
+"""Largest difference of a token's log-probability, written or echoed, that rounding may cause."""
+
 _CONSTRAINTS: Final[Mapping[Api, tuple[Constraint, ...]]] = {
     "chat": ("json_schema", "structured_outputs", "guided_choice", "json_object", "grammar"),
     "completions": ("structured_outputs", "guided_choice", "grammar"),
@@ -193,19 +199,35 @@ class _Probe:
         return dataclasses.replace(offer, stated_model=self._stated)
 
     def _with_echo(self, apis: Sequence[Api]) -> Offer | None:
+        """Return the offer of a server whose echoed log-probabilities are right.
+
+        llama-cpp-python gives each token of a prompt the probabilities of the token after it. So the model writes a
+        token, whose log-probability must be the same where the token is a part of the prompt.
+        """
         if "completions" not in apis:
             return None
-        offer = dataclasses.replace(self._base, api="completions")
-        body = bodies.echoed(offer, self._endpoint.model, _YES_OR_NO, "yes")
-        content = self._send(offer, body, lambda found: reading.answer_likelihood(found, "yes") is not None)
-        return None if content is None else dataclasses.replace(offer, scoring="log-probabilities", echoes=True)
+        offer, name = dataclasses.replace(self._base, api="completions"), self._endpoint.model
+        body = bodies.written(offer, name, _COLOURS, 1) | {"logprobs": 1}
+        content = self._send(offer, body, lambda found: reading.written_token(found) is not None)
+        written = None if content is None else reading.written_token(content)
+        if written is None:
+            return None
+        word, value = written
+
+        def is_same(found: Mapping[str, Any]) -> bool:
+            echoed = reading.answer_likelihood(found, word)
+            return echoed is not None and echoed[1] == 1 and abs(echoed[0] - value) < _SAME_NATS
+
+        if self._send(offer, bodies.echoed(offer, name, _COLOURS, word), is_same) is None:
+            return None
+        return dataclasses.replace(offer, scoring="log-probabilities", echoes=True)
 
     def _with_first_tokens(self, apis: Sequence[Api]) -> Offer | None:
         for api in apis:
-            for top in _TOPS:
+            for top in _TOPS[api]:
                 offer = dataclasses.replace(self._base, api=api, top=top)
                 body = bodies.first_token(offer, self._endpoint.model, _YES_OR_NO)
-                content = self._send(offer, body, lambda found: reading.top_of(found) is not None)
+                content = self._send(offer, body, reading.is_consistent)
                 if content is not None:
                     return dataclasses.replace(offer, scoring="log-probabilities", **self._learned)
         return None
@@ -240,6 +262,7 @@ class _Probe:
         """
         asked = dict(body)
         connection = _Recorder(served_model(self._endpoint, offer), self._client, self._answers, shows)
+        found: Mapping[str, Any]
         for _ in range(3):
             try:
                 found = connection.fetch(asked, dict)

@@ -78,25 +78,49 @@ def top_of(content: Mapping[str, Any]) -> dict[str, float] | None:
     return {token: float(value) for token, value in found.items() if _is_number(value)} or None
 
 
-def first_token_scores(top: Mapping[str, float], answers: Sequence[str]) -> tuple[list[float], int]:
+def written_token(content: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Return the one token that a model wrote, and its log-probability; None where the server has not returned it."""
+    found = content["choices"][0].get("logprobs")
+    values = found.get("token_logprobs") if isinstance(found, dict) else None
+    word = text_of(content).strip()
+    if not word or not isinstance(values, list) or len(values) != 1 or not _is_number(values[0]):
+        return None
+    return word, float(values[0])
+
+
+def is_consistent(content: Mapping[str, Any]) -> bool:
+    """Return whether the token that a model wrote is the likeliest of those that the server returned."""
+    top, word = top_of(content), text_of(content).strip()
+    if top is None:
+        return False
+    best = max(top, key=lambda token: top[token]).strip()
+    return not word or word.startswith(best) or best.startswith(word)
+
+
+def first_token_scores(top: Mapping[str, float], answers: Sequence[str], joint: str = "") -> tuple[list[float], int]:
     """Return the log-probability of each answer's first token, and the number of answers that were not returned.
 
-    A token counts for the one answer that begins with it; spaces before it do not matter, so that several tokens may
-    count for one answer. An answer that was not returned is put below the smallest returned probability.
+    It is that of the longest returned token that begins this answer and no other; tokens that begin with `joint` come
+    first. An answer that was not returned is put below the smallest returned probability.
+
+    Args:
+        top: log-probabilities of the likeliest tokens.
+        answers: the answers in words.
+        joint: text between the prompt and an answer, which a tokenizer puts into the answer's first token.
 
     Raises:
         ServedError: the likeliest of the answers' tokens begins several of them.
     """
-    sums: list[list[float]] = [[] for _ in answers]
+    found: list[list[tuple[bool, int, float]]] = [[] for _ in answers]
     shared: dict[str, float] = {}
     for token, value in top.items():
         word = token.lstrip(" \u2581\u0120\n")
         members = [i for i, answer in enumerate(answers) if word and answer.startswith(word)]
         if len(members) == 1:
-            sums[members[0]].append(value)
+            found[members[0]].append((token == joint + word, len(word), value))
         elif members:
             shared[word] = value
-    scores = [_log_sum(values) for values in sums]
+    scores = [max(tokens)[2] if tokens else None for tokens in found]
     likeliest = max((score for score in scores if score is not None), default=-math.inf)
     if shared and max(shared.values()) > likeliest:
         word = max(shared, key=lambda one: shared[one])
@@ -138,13 +162,6 @@ def chosen_of(text: str, answers: Sequence[str]) -> int | None:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*()[]")
-
-
-def _log_sum(values: Sequence[float]) -> float | None:
-    if not values:
-        return None
-    most = max(values)
-    return most + math.log(math.fsum(math.exp(value - most) for value in values))
 
 
 def _is_number(value: Any) -> bool:

@@ -41,7 +41,7 @@ def test_a_server_that_fails_one_call_in_ten_takes_at_most_half_as_long_again(tm
         seconds, answered, found = asked(url, 2000, 16, path)
         n_answered, n_failed = faults.n_answered, faults.n_failed
         _again, again, second = asked(url, 2000, 16, path)
-        assert faults.n_answered - n_answered <= 8  # small requests about what the server offers
+        assert faults.n_answered - n_answered <= 12  # small requests about what the server offers
         assert max(n for body, n in faults.answered.items() if "Row" in body) == 1
     print(f"\n2,000 calls, {n_failed} failures: {seconds:.1f} s against {calm:.1f} s ({seconds / calm:.2f})")
     assert [one.chosen for one in answered] == [one.chosen for one in expected] == [one.chosen for one in again]
