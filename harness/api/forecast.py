@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.api.display import Display, make_display
 from harness.api.plans import Plan, PlanGroup, PlanRow
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.planning import PlannedCell
     from harness.records import Budget, Cell, Record
     from harness.schedule import Prepared, Request
+    from harness.serving import EndpointOptions
     from harness.tasks import LabelColumns
 
 PROBE_SECONDS = 120.0
@@ -51,6 +52,7 @@ def plan(
     budgets: Several[str | Budget] | Budget | None = None,
     backbone: str | Path | None = None,
     backbones: Several[str | Path] | Path | None = None,
+    endpoint: EndpointOptions | Mapping[str, Any] | None = None,
     tune: int | None = None,
     device: str = "auto",
     store: str | Path | None = None,
@@ -70,6 +72,7 @@ def plan(
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
         backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator, prompt=prompt,
+        endpoint=endpoint, store=store,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         if request.backbones is not None:

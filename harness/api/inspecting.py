@@ -91,7 +91,7 @@ def read_status(store: str | Path | None = None, grid: Mapping[str, Any] | None 
             return _status(source, counts, list(opened.failed()))
     from harness.schedule import prepare_plan
 
-    prepared = prepare_plan(read_request(**grid))
+    prepared = prepare_plan(read_request(**grid, store=source))
     known: dict[str, str] = {}
     failed: list[Record] = []
     if "://" in source or Path(source).exists():  # a suite's missing cells need no store

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from harness.api.own_data import own_task
 from harness.data import TextColumns, UserData, is_data_file
 from harness.methods import split_top_level
 from harness.planning import BUDGET_SETS, Suite, load_suite
 from harness.records import Budget, fields_of, parse_budget, parse_bytes
+from harness.serving import EndpointOptions, answers_beside, read_endpoint
 from harness.support import (
     UsageError,
     checked_path,
+    find_store,
     given,
     parse_duration,
     real_number,
@@ -59,6 +61,8 @@ def read_request(
     kind: str | None = None,
     label_separator: str | None = None,
     prompt: str | None = None,
+    endpoint: EndpointOptions | Mapping[str, Any] | None = None,
+    store: str | Path | None = None,
 ) -> Request:
     """Return the request that the arguments describe; `harness.run` documents them.
 
@@ -116,6 +120,8 @@ def read_request(
         device=device,
         only_sizes_that_fit=data is not None,
         tune=given(whole_number, "tune", tune),
+        endpoint=read_endpoint(endpoint),
+        answers=answers_beside(find_store(store)),
     )
 
 

@@ -6,10 +6,10 @@ import functools
 import html
 import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.api.display import Display, make_display
 from harness.api.known_rows import known_texts
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.records import Budget, Record
     from harness.report import Observations
     from harness.schedule import Executor, Limits, Prepared
+    from harness.serving import EndpointOptions
     from harness.store import Store
     from harness.tasks import LabelColumns
 
@@ -137,6 +138,7 @@ def run(
     budgets: Several[str | Budget] | Budget | None = None,
     backbone: str | Path | None = None,
     backbones: Several[str | Path] | Path | None = None,
+    endpoint: EndpointOptions | Mapping[str, Any] | None = None,
     tune: int | None = None,
     device: str = "auto",
     store: str | Path | None = None,
@@ -182,6 +184,9 @@ def run(
         seeds: whole numbers from 0; None takes the suite's.
         budgets: limits of each fit, such as `["epochs=3"]`, or the name of a set of budgets.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the suite's.
+        endpoint: served models, such as `{"url": "http://127.0.0.1:8000/v1", "model": "NAME"}`; they are the only
+            backbones unless others are named. Further keys: `revision`, `api`, `scoring`, `key` (the name of an
+            environment variable), `concurrency`, `timeout`, `max_cost`, `max_tokens`, `prices`.
         backbones: one such or several, as an axis of the grid; one that cannot be used is left out, and the rest runs.
         tune: number of settings that each method tries within a cell's budget; None tries none.
         device: `auto`, `cpu`, `cuda` (all GPUs of one model), or GPUs by number, such as `cuda:1` or `cuda:0,2`.
@@ -236,6 +241,7 @@ def run(
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
         backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator, prompt=prompt,
+        endpoint=endpoint, store=store,
     )  # fmt: skip
     from harness.measure import host_limit_bytes
     from harness.report import check_report_folder

@@ -25,6 +25,14 @@ from .pooling import Pooling as Pooling
 from .pooling import pool as pool
 from .residency import make_masters as make_masters
 from .residency import make_room as make_room
+from .served import Api as Api
+from .served import Constraint as Constraint
+from .served import Endpoint as Endpoint
+from .served import Offer as Offer
+from .served import Price as Price
+from .served import Scoring as Scoring
+from .served import ServedModel as ServedModel
+from .served import served_model as served_model
 from .shapes import BACKBONE_SHAPES as BACKBONE_SHAPES
 from .shapes import COMMON_WORDS as COMMON_WORDS
 from .shapes import bert_word_tokenizer as bert_word_tokenizer

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from harness.support import UsageError
 
-Architecture = Literal["encoder", "causal", "sequence-to-sequence"]
+Architecture = Literal["encoder", "causal", "sequence-to-sequence", "served"]
 
 _BASE: Final = "MODEL_MAPPING_NAMES"
 _CAUSAL: Final = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"

@@ -97,6 +97,52 @@ BackboneOption = Annotated[str | None, typer.Option(help="A hub id, ID@REVISION,
 BackbonesOption = Annotated[
     str | None, typer.Option(help="Several backbones, each with each method: ID,ID@REVISION,./FOLDER")
 ]
+EndpointOption = Annotated[
+    str | None,
+    typer.Option("--endpoint", help="URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1."),
+]
+EndpointModelOption = Annotated[
+    str | None, typer.Option(help="With --endpoint: the model's name on the server, or several: NAME,NAME")
+]
+EndpointRevisionOption = Annotated[
+    str | None, typer.Option(help="With --endpoint: revision of the model, as you know it; part of the results.")
+]
+EndpointApiOption = Annotated[
+    str | None,
+    typer.Option(
+        help="With --endpoint: auto, chat or completions.",
+        autocompletion=complete_words("auto", "chat", "completions"),
+    ),
+]
+EndpointScoringOption = Annotated[
+    str | None,
+    typer.Option(
+        help="With --endpoint: auto, log-probabilities, constrained or parsing.",
+        autocompletion=complete_words("auto", "log-probabilities", "constrained", "parsing"),
+    ),
+]
+EndpointKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VARIABLE",
+        help="With --endpoint: environment variable that holds the key. Default: OPENAI_API_KEY.",
+    ),
+]
+EndpointTimeoutOption = Annotated[
+    float | None, typer.Option(help="With --endpoint: seconds to wait for one answer. Default: 60.")
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option(help="With --endpoint: maximum number of requests at a time. Default: 8.")
+]
+MaxCostOption = Annotated[
+    float | None, typer.Option(help="With --endpoint: maximum price of all stored answers; needs --prices.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option(help="With --endpoint: maximum number of tokens of all stored answers.")
+]
+PricesOption = Annotated[
+    Path | None, typer.Option(help="With --endpoint: YAML file of prices. Default: the file that HARNESS_PRICES names.")
+]
 DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda or cuda:1", autocompletion=complete_words("auto", "cpu", "cuda"))
 ]
@@ -141,6 +187,17 @@ def _grid(
     ] = None,
     backbone: BackboneOption = None,
     backbones: BackbonesOption = None,
+    endpoint_url: EndpointOption = None,
+    endpoint_model: EndpointModelOption = None,
+    endpoint_revision: EndpointRevisionOption = None,
+    endpoint_api: EndpointApiOption = None,
+    endpoint_scoring: EndpointScoringOption = None,
+    endpoint_key: EndpointKeyOption = None,
+    endpoint_timeout: EndpointTimeoutOption = None,
+    concurrency: ConcurrencyOption = None,
+    max_cost: MaxCostOption = None,
+    max_tokens: MaxTokensOption = None,
+    prices: PricesOption = None,
     tune: Annotated[
         int | None,
         typer.Option(help="Number of settings that each method tries within a cell's budget; the best is kept."),
@@ -159,7 +216,7 @@ def with_grid(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `_grid`, before its own; their values are passed in the dict `grid`."""
 
     def flat(**given: Any) -> None:
-        command({name: given.pop(name) for name in _GRID}, **given)
+        command(with_endpoint({name: given.pop(name) for name in _GRID}), **given)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*_GRID.values(), *own)]
@@ -172,4 +229,30 @@ def with_grid(command: Callable[..., None]) -> Callable[..., None]:
 def names_a_run(grid: dict[str, Any]) -> bool:
     """Return whether any option of a grid was given, apart from the device, the store and the mirror."""
     places = ("device", "store", "mirror")
-    return any(value != _GRID[name].default for name, value in grid.items() if name not in places)
+    return any(
+        value is not None if name == "endpoint" else value != _GRID[name].default
+        for name, value in grid.items()
+        if name not in places
+    )
+
+
+def with_endpoint(given: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments with the options of an endpoint as one mapping, `endpoint`; None where none was given."""
+    found = {field: given.pop(name) for name, field in _ENDPOINT.items()}
+    return {**given, "endpoint": found if any(value is not None for value in found.values()) else None}
+
+
+_ENDPOINT = {
+    "endpoint_url": "url",
+    "endpoint_model": "model",
+    "endpoint_revision": "revision",
+    "endpoint_api": "api",
+    "endpoint_scoring": "scoring",
+    "endpoint_key": "key",
+    "endpoint_timeout": "timeout",
+    "concurrency": "concurrency",
+    "max_cost": "max_cost",
+    "max_tokens": "max_tokens",
+    "prices": "prices",
+}
+"""Fields of `EndpointOptions` by the parameters that set them."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.backbones import ServedModel
 from harness.cost.closed_form import Amount, amount
 from harness.cost.launches import LAUNCH_SECONDS
 from harness.cost.shape import read_shape
@@ -33,6 +34,9 @@ _SLOW = 0.5
 
 LIGHT_STEP_SECONDS = 1.5e-3
 """Seconds of a step of a small network on frozen features, on one core of a server (measured: 1.1 to 1.7 ms)."""
+
+_REQUEST_SECONDS = 0.5
+"""Assumed seconds of a request to a served model."""
 
 _KEPT = 32
 """Maximum number of figures to keep per method, task and size, which bounds the memory of a long run."""
@@ -192,6 +196,8 @@ class Estimator:
         return self._configured(planned), cell.task, cell.n_train, cell.budget, planned.unsupported
 
     def _make(self, planned: PlannedCell) -> Estimate:
+        if isinstance(planned.files, ServedModel) and not self.measured(planned):
+            return self._of_requests(planned, planned.files)
         wanted = self.amount(planned)
         by_task = self._figures.get(self._configured(planned), {})
         cell = planned.cell
@@ -207,6 +213,15 @@ class Estimator:
             saved = found.train_seconds - limit
             found = dataclasses.replace(found, train_seconds=limit, seconds=max(limit, found.seconds - saved))
         return dataclasses.replace(found, least_bytes=found.peak_bytes * wanted.least_bytes / wanted.peak_bytes)
+
+    def _of_requests(self, planned: PlannedCell, files: ServedModel) -> Estimate:
+        """Return an estimate from the number of requests, each of an assumed time."""
+        task = self._tasks[planned.cell.task]
+        scores_words = files.offer.echoes and task.kind.form in ("classes", "choices")
+        n_requests = task.n_test * (max(1, task.n_outputs) if scores_words else 1)
+        seconds = n_requests * _REQUEST_SECONDS / files.endpoint.concurrency
+        peak_bytes = self.amount(planned).peak_bytes
+        return Estimate(FIXED_SECONDS + seconds, 0.0, peak_bytes, "formula", peak_bytes)
 
     def _from_same_task(self, wanted: Amount, near: list[Figure]) -> Estimate:
         one = near[0].amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from harness.backbones import render_chat
@@ -38,7 +39,7 @@ class Chat:
 
     def write(self, conversation: Conversation) -> str:
         """Return a conversation as one text, up to the beginning of the assistant's answer."""
-        messages = [message.to_json() for message in conversation.messages(shown_as=self._shown_as)]
+        messages = [message.to_json() for message in replace(conversation, shown_as=self._shown_as).messages()]
         if messages[0]["role"] == "system" and not self._takes_system:
             instruction, first, *rest = messages
             whole = f"{instruction['content']}{conversation.separator}{first['content']}"

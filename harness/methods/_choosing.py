@@ -15,7 +15,9 @@ import numpy as np
 from harness.measure import Phase
 from harness.methods._asking import Asking
 from harness.methods._demonstrations import draw, pick
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, load_language_model
+from harness.methods._in_context import DemonstratingMethod, load_language_model
+from harness.methods._prompted import calibrate, prompted
+from harness.methods._served_prompt import ServedPrompt
 from harness.methods.bench import Bench, Ledger
 from harness.support import UnsupportedError
 from harness.tasks import Answers, Ints, Rows, TextAnswers
@@ -116,7 +118,7 @@ class Chooser:
         The list is shorter where a budget leaves no time.
         """
         bench = self._bench
-        if self._loaded is None:
+        if self._loaded is None and bench.served is None:
             self._loaded = load_language_model(self._method, bench)
         scores: list[float] = []
         for number, (asking, folds) in enumerate(candidates, 1):
@@ -146,11 +148,10 @@ class Chooser:
             for shown, scored in folds:
                 with aside.working("tune"):
                     demonstrations = pick(self._rows, shown, aside, asking.wording)
-                    fitted = FittedPrompt(self._method, aside, demonstrations, asking=asking, loaded=self._loaded)
-                    if self._method.calibrates == "content-free":
-                        fitted.calibration = fitted.content_free()
+                    fitted = prompted(self._method, aside, demonstrations, asking=asking, loaded=self._loaded)
+                    fitted = calibrate(fitted, aside)
                 answers.append(fitted.predict(self._rows.take(scored).without_labels(), aside))
-                n_read += fitted.likelihood.n_tokens
+                n_read += 0 if isinstance(fitted, ServedPrompt) else fitted.likelihood.n_tokens
             return answers
 
         try:
@@ -160,7 +161,8 @@ class Chooser:
                 bench.clock.charge_all(aside.clock, phase, "tune")
         n_tokens = n_read
         bench.ledger.train_tokens += n_tokens
-        self._count(run, n_tokens)
+        if bench.served is None:
+            self._count(run, n_tokens)
         labels = np.concatenate([self._rows.known_labels[scored] for _, scored in folds])
         return bench.measure(_joined(answers), labels)
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -27,20 +27,21 @@ from harness.methods._chat import NO_TEMPLATE, Chat, ShownAs
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
+from harness.methods._served_prompt import why_not_served
 from harness.methods._weights import FrozenWeights
-from harness.methods.base import LANGUAGE_MODEL, Fitted
+from harness.methods._written import read_written
+from harness.methods.base import LANGUAGE_MODEL, SERVED, Fitted
 from harness.methods.bench import Bench
-from harness.methods.restoring import AGAIN, Expected, check_tensors
 from harness.metrics import IN_UNITS
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError, UsageError, put_aside
-from harness.tasks import Answers, Floats, Form, Ints, Kind, Reply, Rows, Task, TextAnswers, Unscaled, kinds
+from harness.tasks import Answers, Floats, Form, Ints, Kind, Reply, Rows, Task, TextAnswers, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import Backbone, LanguageModel
     from harness.training import GenerativeModel
 
-_FIRST_TEMPLATE: Final = "Input: {text}\nLabel:"
+FIRST_TEMPLATE: Final = "Input: {text}\nLabel:"
 """Default template of version 0.1, which gave way to a task's own prompt."""
 
 MANY: Final = 32
@@ -84,7 +85,7 @@ class InContextMethod(FrozenWeights):
     family = "in context"
     role = "prompting"
     trains = "nothing"
-    serves = LANGUAGE_MODEL
+    serves = LANGUAGE_MODEL | SERVED
     forms: ClassVar[frozenset[Form]] = frozenset({"classes", "choices", "spans", "text", "tags", "number", "labels"})
     writes: ClassVar[frozenset[Form]] = frozenset({"text", "spans", "tags", "number", "labels"})
     shows_answers: ClassVar[bool] = False
@@ -113,6 +114,8 @@ class InContextMethod(FrozenWeights):
         A model for classes needs the keys and values of a prompt (Mamba keeps states).
         """
         reason = super().why_unsupported(kind, files, device)
+        if reason is None and files is not None and files.architecture == "served":
+            return why_not_served(self, kinds.get(kind), files)
         if reason is not None or files is None:
             return reason
         if self.prompt_format == "chat" and not files.has_chat_template:
@@ -160,7 +163,7 @@ class InContextMethod(FrozenWeights):
         if self.template == AUTO or files is None:
             return version
         is_chat = self.prompt_format == "auto" and form in self.writes and files.has_chat_template
-        return version + (self.template == _FIRST_TEMPLATE or is_chat or int(getattr(self, "k", 0)) > MANY)
+        return version + (self.template == FIRST_TEMPLATE or is_chat or int(getattr(self, "k", 0)) > MANY)
 
     @property
     def calibrates(self) -> str:
@@ -177,13 +180,15 @@ class InContextMethod(FrozenWeights):
         A template of the method or a prompt of the task leaves nothing to choose.
         """
         known = wordings(self.template, self.instruction, bench, is_shown=self.shows_answers)
+        if bench.served is not None:  # the server's API decides between a chat and plain text
+            return [Asking(one, shown_as=self.shown_as) for one in known]
         has_template = bool(getattr(bench.some_backbone.tokenizer, "chat_template", None))
         if self.prompt_format != "auto" or not has_template or bench.files.architecture != "causal":
             formats = [self.prompt_format == "chat"]
         elif bench.kind.form in self.writes:
             formats = [True]
         else:
-            formats = [False, True] if len(known) > 1 else [False]
+            formats = [False]
         return [Asking(one, is_chat, self.shown_as) for is_chat in formats for one in known]
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
@@ -248,7 +253,7 @@ class FittedPrompt(Fitted):
         loaded = load_language_model(method, bench) if loaded is None else loaded
         self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         self._model = loaded.model
-        self._method = method
+        self.method = method
         self._label_words = tuple(bench.label_words if label_words is None else label_words)
         self.asking = method.askings(bench)[0] if asking is None else asking
         self._wording = self.asking.wording
@@ -287,7 +292,7 @@ class FittedPrompt(Fitted):
         if bench.reply is not None and bench.reply.wants_likelihood:  # the likelihood of the text itself, no prompt
             tokens = bench.token_rows(rows, "predict")
             with bench.working("predict"):
-                return self._generative_model(bench).answer(tokens, bench, bench.precision(self._method.precision))
+                return self._generative_model(bench).answer(tokens, bench, bench.precision(self.method.precision))
         bench.ledger.remarks["prompt"] = self.asking.in_words()
         positions = self._nearest.positions(rows, bench) if self._nearest is not None else None
         with bench.working("predict"):
@@ -304,23 +309,12 @@ class FittedPrompt(Fitted):
             answers = self._write(prompts, bench, share=positions is None)
             if not isinstance(answers, TextAnswers) or bench.kind.form == "text":
                 return answers
-            return self._read(answers.texts, rows, bench)
-
-    def _read(self, texts: Sequence[str], rows: Rows, bench: Bench) -> Answers:
-        """Return the answers that written ones stand for, and note what could not be read."""
-        shown = [one.answer for one in self.demonstrations]
-        found, n_unread = bench.kind.read_replies(texts, rows, self._label_words, shown)
-        bench.ledger.remarks["unreadable_answers"] = f"{n_unread} of {len(rows)}"
-        if bench.kind.form == "labels":
-            bench.ledger.remarks["scores"] = "1 for a label that is written and 0 for others: they rank no rows"
-        is_own = (own := self._method.question(bench)) is not None and own[0] == self._wording.template
-        if isinstance(found, Unscaled) and not is_own:  # the task's or the user's wording states the scale
-            return found.values[:, None]
-        return found
+            shown_rows, words = self.demonstrations, self._label_words
+            return read_written(self.method, answers.texts, rows, bench, words, shown_rows, self._wording)[0]
 
     def _reply(self, bench: Bench) -> Reply | None:
         """Return the settings of generation: the task's, or those of the kind's own question."""
-        asked = self._method.question(bench)
+        asked = self.method.question(bench)
         return bench.reply if bench.reply is not None or asked is None else asked[1]
 
     def content_free(self, n_dropped: int = 0) -> Floats:
@@ -393,13 +387,13 @@ class FittedPrompt(Fitted):
         """Generate a text after each prompt; with demonstrations, the separator of rows ends a plain text."""
         reply = self._reply(bench)
         assert reply is not None
-        if self.demonstrations and self._method.separator and self._chat is None:
-            reply = dataclasses.replace(reply, stop=tuple(dict.fromkeys([*reply.stop, self._method.separator])))
+        if self.demonstrations and self.method.separator and self._chat is None:
+            reply = dataclasses.replace(reply, stop=tuple(dict.fromkeys([*reply.stop, self.method.separator])))
         bench = dataclasses.replace(bench, reply=reply, chat=self._chat is not None)
         ids = [prompt.ids.astype(np.int32) for prompt in prompts]
         shared = self._writer.shared(self.demonstrations if share else ())
         return self._generative_model(bench).answer(
-            ids, bench, bench.precision(self._method.precision), shared.astype(np.int32)
+            ids, bench, bench.precision(self.method.precision), shared.astype(np.int32)
         )
 
     def _note(self, prompts: Sequence[Prompt], n_shown: int, rows: Rows, bench: Bench) -> None:
@@ -419,51 +413,6 @@ class FittedPrompt(Fitted):
         from harness.training import GenerativeModel
 
         return GenerativeModel(self._model, is_causal=bench.some_backbone.files.architecture == "causal")
-
-
-def restored(
-    method: InContextMethod,
-    tensors: dict[str, npt.NDArray[Any]],
-    state: dict[str, Any],
-    bench: Bench,
-) -> FittedPrompt:
-    """Return a fitted prompt from what `FittedPrompt.tensors` and `FittedPrompt.state` saved.
-
-    Raises:
-        UsageError: a tensor or an entry of the state is missing or has a wrong shape.
-    """
-    embeddings = tensors.get("embeddings")
-    nearest = None
-    expected = {}
-    if getattr(method, "choose", None) == "nearest":
-        expected["embeddings"] = Expected((len(state["demonstrations"]), bench.some_backbone.hidden_size))
-    if method.calibrates == "content-free" or "calibration" in tensors:
-        expected["calibration"] = Expected((bench.n_outputs,))
-    check_tensors(tensors, expected)
-    if bench.kind.form == "classes" and len(state["label_words"]) != bench.n_outputs:
-        n_saved = len(state["label_words"])
-        raise UsageError(f"The saved state has words for {n_saved} classes; expected {bench.n_outputs}. {AGAIN}")
-    if embeddings is not None and isinstance(method, DemonstratingMethod):
-        nearest = Nearest(embeddings, method.k, method.precision, method.weights)
-    return FittedPrompt(
-        method,
-        bench,
-        [Demonstration(text, shown) for text, shown in state["demonstrations"]],
-        nearest=nearest,
-        calibration=tensors.get("calibration"),
-        label_words=state["label_words"],
-        asking=_saved_asking(method, state, bench),
-    )
-
-
-def _saved_asking(method: InContextMethod, state: dict[str, Any], bench: Bench) -> Asking:
-    """Return how a saved method asks. Version 0.1 saved no wording: it had one, which it wrote as plain text."""
-    saved = state.get("asking")
-    if saved is not None:
-        return Asking(**{**saved, "wording": Wording(**saved["wording"])})
-    has_own = bench.prompt is not None or bench.kind.question(state["label_words"]) is not None
-    template = AUTO if has_own and method.template == _FIRST_TEMPLATE else method.template
-    return Asking(wordings(template, method.instruction, bench, is_shown=method.shows_answers)[0])
 
 
 def load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:
@@ -486,13 +435,3 @@ def load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:
 
 _LOADED: weakref.WeakSet[Backbone] = weakref.WeakSet()
 """Backbones whose language model an earlier fit has loaded."""
-
-
-def run_in_fit(run: Callable[[], Floats], likelihood: LabelLikelihood, bench: Bench) -> Floats:
-    """Run the language model as part of a fit: once timed, and once untimed to count its operations."""
-    before = likelihood.n_tokens
-    with bench.working("fit"):
-        result = run()
-    bench.ledger.train_tokens += likelihood.n_tokens - before
-    bench.count_train_flops(run)
-    return result

@@ -24,6 +24,7 @@ from harness.tasks import FORMS, Answers, Form, Kind, Rows, Task, kinds
 
 ENCODER: frozenset[Architecture] = frozenset({"encoder"})
 LANGUAGE_MODEL: frozenset[Architecture] = frozenset({"causal", "sequence-to-sequence"})
+SERVED: frozenset[Architecture] = frozenset({"served"})
 ANY_ARCHITECTURE: frozenset[Architecture] = ENCODER | LANGUAGE_MODEL
 NO_BACKBONE: frozenset[Architecture] = frozenset()
 
@@ -54,7 +55,7 @@ SearchSpace = Mapping[str, Choice | Range]
 class Fitted(ABC):
     """A fitted method: it predicts, and it knows what must be saved to predict again."""
 
-    n_parameters: int
+    n_parameters: int | None
     n_trainable: int
 
     @abstractmethod
@@ -223,6 +224,8 @@ class Method(BaseModel, ABC):
             return reason
         if not self.finds_likelihood:
             return f"'{self.name}' shows questions with their answers; '{task.metric}' scores the texts themselves."
+        if files is not None and files.architecture == "served":
+            return f"'{task.metric}' is the likelihood of a whole text, which servers do not return. Use a local model."
         if files is not None and files.architecture == "sequence-to-sequence":
             return (
                 f"'{task.metric}' is the likelihood of a text under a causal model; this backbone has a decoder apart."

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.features import FeatureStore, Layer, Tokens, TokenStore, Word
     from harness.measure import FlopsModel
     from harness.methods.rungs import Rungs
+    from harness.serving import Connection
     from harness.training import AnswerForm, BudgetProgress
 
 _PARTS = ("train", "test")
@@ -154,6 +155,7 @@ class Bench:
         rungs: points at which a fit of steps is scored and may be dropped; None for none.
         halvings: batches that did not fit in memory.
         encoded_in: how often batches of encoding were halved when this cell first encoded in a precision.
+        served: connection to the served model; None where the backbone is none.
         ending: words of prompts after their input, where long prompts lose the end of that (`Source.ending`).
         chat: whether prompts of written answers are turns of a chat, by the backbone's own template.
     """
@@ -185,6 +187,14 @@ class Bench:
     encoded_in: dict[Precision, int] = field(default_factory=dict)
     ending: str | None = None
     chat: bool = False
+    served: Connection | None = None
+
+    @property
+    def some_served(self) -> Connection:
+        """The connection to the served model, for methods that ask one."""
+        if self.served is None:
+            raise RuntimeError("This cell has no served model.")
+        return self.served
 
     @property
     def some_backbone(self) -> Backbone:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from harness.methods._choosing import Chooser
 from harness.methods._demonstrations import draw, show
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
+from harness.methods._in_context import DemonstratingMethod
+from harness.methods._prompted import calibrated, prompted, restored
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.tasks import Form, Rows
@@ -52,10 +53,7 @@ class CalibratedFewShot(DemonstratingMethod):
         asking = chooser.asking(chosen)
         with bench.working("fit"):
             demonstrations = show(rows, chosen, bench, asking.wording)
-        fitted = FittedPrompt(self, bench, demonstrations, asking=asking, loaded=chooser.loaded)
-        if self.calibration == "content-free":
-            fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
-        return fitted
+        return calibrated(prompted(self, bench, demonstrations, asking=asking, loaded=chooser.loaded), bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved demonstrations and probabilities."""

@@ -11,7 +11,8 @@ from pydantic import Field
 from harness.methods._calibration import Calibration
 from harness.methods._choosing import Chooser, draws_and_scored
 from harness.methods._demonstrations import Nearest, draw, embed, show
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
+from harness.methods._in_context import DemonstratingMethod
+from harness.methods._prompted import calibrated, prompted, restored
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.tasks import Ints, Rows
@@ -34,9 +35,9 @@ class FewShot(DemonstratingMethod):
     Attributes:
         choose: `random` and `balanced` (over the classes) draw and order the demonstrations with the cell's seed, the
             same for all rows. `nearest` takes the most similar rows to each text by the cosine of the frozen
-            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804); its wordings are
-            compared after a balanced draw. `validated` makes several balanced draws, and takes the one with the best
-            score on other training rows.
+            backbone's pooled vectors, the most similar last (Liu et al., 2022, arXiv:2101.06804); for a served model
+            it is the cosine of TF-IDF vectors of their words. Its wordings are compared after a balanced draw.
+            `validated` makes several balanced draws, and takes the one with the best score on other training rows.
         n_draws: number of draws that `validated` compares.
         calibration: correction of the model's preference for some words, without labels: `none`, `content-free` as
             `calibrated-few-shot` does it, or `batch` as `zero-shot` explains it.
@@ -58,7 +59,10 @@ class FewShot(DemonstratingMethod):
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose the wording and the demonstrations, or encode the rows to choose them from."""
         chooser = Chooser(self, rows, bench)
-        embeddings = embed(rows, bench, "encode", self.precision, self.weights) if self.choose == "nearest" else None
+        is_nearest = self.choose == "nearest"
+        embeddings = None
+        if is_nearest and bench.served is None:
+            embeddings = embed(rows, bench, "encode", self.precision, self.weights)
         draws: list[Ints] = []
         scored = np.arange(0, dtype=np.int64)
         with bench.working("fit"):
@@ -69,18 +73,15 @@ class FewShot(DemonstratingMethod):
                 draws = [draw(rows.known_strata, bench.n_strata, self.k, how, bench.seeded("demonstrations"))]
         asking = chooser.asking(draws[0])
         chosen = chooser.draws(draws, scored, asking) if len(draws) > 1 else draws[0]
-        nearest = None
-        if embeddings is not None:
+        if is_nearest:
             chosen = np.arange(len(rows), dtype=np.int64)
-            nearest = Nearest(embeddings, self.k, self.precision, self.weights)
+        nearest = None if embeddings is None else Nearest(embeddings, self.k, self.precision, self.weights)
         with bench.working("fit"):
             demonstrations = show(rows, chosen, bench, asking.wording)
-        if nearest is not None:
+        if is_nearest:
             bench.ledger.remarks["demonstrations"] = f"the {min(self.k, len(rows))} nearest to each text of {len(rows)}"
-        fitted = FittedPrompt(self, bench, demonstrations, nearest=nearest, asking=asking, loaded=chooser.loaded)
-        if self.calibration == "content-free":
-            fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
-        return fitted
+        fitted = prompted(self, bench, demonstrations, nearest=nearest, asking=asking, loaded=chooser.loaded)
+        return calibrated(fitted, bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved demonstrations."""

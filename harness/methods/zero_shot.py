@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from harness.methods._calibration import Calibration
-from harness.methods._in_context import FittedPrompt, InContextMethod, restored, run_in_fit
+from harness.methods._in_context import InContextMethod
+from harness.methods._prompted import calibrated, prompted, restored
 from harness.methods.base import Fitted, method
 from harness.methods.bench import Bench
 from harness.tasks import Rows
@@ -44,10 +45,7 @@ class ZeroShot(InContextMethod):
 
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Load the language model; there is nothing to fit but a calibration."""
-        fitted = FittedPrompt(self, bench)
-        if self.calibration == "content-free":
-            fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
-        return fitted
+        return calibrated(prompted(self, bench), bench)
 
     def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
         """Return a predictor from the saved words of the classes."""

@@ -33,6 +33,7 @@ from pydantic import (
 
 from harness.data import Files, TaskSpec, parse_size, read_yaml, short
 from harness.records import MAX_SEED, Budget, parse_budget
+from harness.serving import EndpointOptions
 from harness.support import PlugInError, UsageError, plug_ins, shipped, unknown_name, yaml_files
 from harness.tasks import kinds
 
@@ -110,6 +111,7 @@ class Suite(BaseModel):
         seeds: seeds of the draw, the initialisation and the order of batches.
         budget: budget of a fit; None for the methods' own defaults.
         budgets: sets of budgets by name, each an axis of a grid, for `--budget NAME`; added to `BUDGET_SETS`.
+        endpoint: endpoint of served models, which are backbones of all tasks; the only ones where none is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,6 +130,7 @@ class Suite(BaseModel):
         dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[_ReadBudget, ...]],
         BeforeValidator(_read_budgets),
     ] = Field(default_factory=dict)
+    endpoint: EndpointOptions | None = None
 
     @field_validator("methods", "sizes", "seeds", "include", "backbones")
     @classmethod
@@ -157,6 +160,11 @@ class Suite(BaseModel):
             return [budget or Budget() for budget in known[name]]
         except KeyError:
             raise unknown_name("set of budgets", name, known, f"of suite '{self.name}'") from None
+
+    @property
+    def names_backbones(self) -> bool:
+        """Whether the suite names backbones for all of its tasks."""
+        return self.backbone is not None or self.backbones is not None
 
     def backbones_of(self, name: str) -> tuple[str, ...]:
         """Return the default backbones of the task called `name`."""
@@ -316,6 +324,9 @@ def _validate(label: str, content: dict[str, Any], home: Path) -> Suite:
         raise UsageError(
             "\n".join([*lines, f"{label}: {more} more problems of this kind."] if more else lines)
         ) from error
+    if suite.endpoint is not None and suite.endpoint.prices is not None:
+        anchored = suite.endpoint.model_copy(update={"prices": home / suite.endpoint.prices.expanduser()})
+        suite = suite.model_copy(update={"endpoint": anchored})
     return suite.model_copy(
         update={"tasks": {name: _resolved(label, _anchored(label, task, home)) for name, task in suite.tasks.items()}}
     )

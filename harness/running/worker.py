@@ -40,6 +40,7 @@ from harness.running.attempt import Attempt, Job
 from harness.running.leftovers import Leftovers
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.running.watch import AttentiveClock, Presence, Standing, Watch, too_long
+from harness.serving import ServedError
 from harness.support import (
     DeviceFailedError,
     HarnessError,
@@ -53,8 +54,9 @@ from harness.support import (
 from harness.tasks import Ints, Rows, Task
 
 if TYPE_CHECKING:
-    from harness.backbones import Backbone
+    from harness.backbones import Backbone, ServedModel
     from harness.measure import FlopsModel
+    from harness.serving import Connection
 
 
 _DISTURBED_FEATURES = "other work took processors while its features were encoded"
@@ -99,6 +101,7 @@ class Worker:
         self._tuning_is_warm = False
         self._running: Attempt | None = None
         self._backbone: Backbone | None = None
+        self._connections: dict[ServedModel, Connection] = {}
         self._presence = Presence()
         self._attention = AttentiveClock()
         self._watched: tuple[Attempt, Watch] | None = None
@@ -136,6 +139,8 @@ class Worker:
             status, run.error = "out_of_time", text_of(error)
         except (OutOfMemoryError, MemoryError) as error:
             status, run.error = "out_of_memory", text_of(error) or "The host had no more memory."
+        except ServedError as error:
+            status, run.error = "failed", text_of(error)
         except Exception as error:  # noqa: BLE001 - an error of a method is a result, and the other cells go on
             said = text_of(error)
             if is_out_of_memory(error):
@@ -222,14 +227,17 @@ class Worker:
     def _measure(self, run: Attempt, report: Report, decide: Callable[[Rung], bool]) -> None:
         from threadpoolctl import threadpool_limits
 
-        from harness.backbones import load_backbone, make_room
+        from harness.backbones import ServedModel, load_backbone, make_room
 
         job, task, files = run.job, run.task, run.job.files
         cell, method = job.planned.cell, job.planned.method
         tuning.seed_everything(cell.seed)
         run.clock = self._clock(run)
-        backbone = None
-        if cell.backbone is not None and files is not None:
+        backbone, served = None, None
+        if cell.backbone is not None and isinstance(files, ServedModel):
+            with run.clock.phase("warmup"):
+                served = self._connection(files)
+        elif cell.backbone is not None and files is not None:
             report("loading", None, None)
             n_read = load_backbone.cache_info().misses
             with run.clock.phase("warmup"):  # importing the architecture and reading its files
@@ -275,6 +283,7 @@ class Worker:
             counts_flops=not job.hurried,
             lone_classes=task.lone_classes,
             ranks_by_scores=metrics.get(task.metric).inputs[0] == "scores",
+            served=served,
             rungs=_rungs(job, task, decide),
         )
         rows = self.training_rows(task, cell.n_train, cell.seed, cell.draw)
@@ -294,6 +303,8 @@ class Worker:
                         backbone.check_untouched()
                     task.kind.check(task, answers, task.kind.n_answers(test))
             finally:
+                if served is not None:
+                    run.ledger.state(served=served.facts(scores=task.kind.form in ("classes", "choices")))
                 run.measure_cost(fitted)
                 uneven = run.failures.guard("steadiness", lambda: unevenness(run.ledger.curve))
                 reused = _DISTURBED_FEATURES if run.ledger.has_disturbed_features else None
@@ -316,7 +327,7 @@ class Worker:
                 np.save(job.answers_to, np.asarray(answers, dtype=np.float32))
             run.score = score
             with run.clock.phase("measure"):
-                if not job.hurried:
+                if not job.hurried and served is None:  # each training row would cost a request
                     self._enter(run, "scoring training rows")
                     measure = functools.partial(train_score, task, fitted, rows, bench)
                     run.train_score = run.failures.guard("train_score", measure)
@@ -343,6 +354,15 @@ class Worker:
         if self.device.kind == "cpu":
             return PhaseClock(energy=energy, on_change=self.on_change)
         return PhaseClock(self.device.synchronise, CudaTimer(), energy, self.on_change)
+
+    def _connection(self, files: ServedModel) -> Connection:
+        """Return the connection to a served model, which begins a cell."""
+        from harness.serving import Connection
+
+        if files not in self._connections:
+            self._connections[files] = Connection(files)
+        self._connections[files].begin()
+        return self._connections[files]
 
     def _warm_up(self, method: Method, backbone: Backbone | None, report: Report) -> None:
         """Do what a process does only once: importing a library is not part of a method's cost."""

@@ -56,13 +56,18 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         bench: its bench.
 
     Raises:
-        UsageError: the task does not ask for an answer to a text or a pair.
+        UsageError: the task does not ask for an answer to a text or a pair, or the model is served.
         FloatingPointError: a trained number is not finite.
         HarnessError: the written files do not give back the fitted method.
     """
     kind_of_saved(task.kind.name)
     if task.reply is not None and task.reply.wants_likelihood:
         raise UsageError(f"The task '{task.name}' scores the likelihood of texts; a model of it predicts nothing.")
+    if bench.served is not None:
+        raise UsageError(
+            f"A method that asks the served model '{bench.served.model.endpoint.model}' cannot be saved: the model "
+            "stays with its server."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as inside:
         made = Path(inside) / "model"

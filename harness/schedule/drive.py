@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from harness.backbones import BackboneFiles
+from harness.backbones import BackboneFiles, ServedModel
 from harness.cost import Estimator
 from harness.measure import now
 from harness.planning import PlannedCell
@@ -405,6 +405,6 @@ def _count(statuses: Iterable[str], status: str) -> int:
 
 
 def _backbones_of(cells: Sequence[PlannedCell]) -> list[BackboneFiles]:
-    """Return the backbones that cells will run on, each once, in the order of the cells."""
+    """Return the local backbones that cells will run on, each once, in the order of the cells."""
     used = {one.files.fingerprint: one.files for one in cells if one.files is not None and one.unsupported is None}
-    return list(used.values())
+    return [files for files in used.values() if not isinstance(files, ServedModel)]

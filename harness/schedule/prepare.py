@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.backbones import BackboneFiles
+from harness.backbones import BackboneFiles, ServedModel
 from harness.data import Size, TaskSpec, parse_size
 from harness.measure import Device, check_device_name, find_device
 from harness.methods import Method, parse_methods, with_trials
 from harness.planning import PlannedCell, Suite, plan_cells
 from harness.records import MAX_SEED, Budget
 from harness.schedule.finding import Found, find_backbones
+from harness.serving import EndpointOptions, contact
 from harness.support import MissingResourceError, UsageError
 from harness.tasks import Kind, Task, kinds
 
@@ -35,6 +36,8 @@ class Request:
             asked for always stay.
         tune: number of settings that each tunable method tries inside each cell; None tries only those of a method's
             own text (`lora[tune=8]`).
+        endpoint: an endpoint whose models are backbones, in place of the suite's; without `backbones`, the only ones.
+        answers: file of the served models' answers; None keeps them in memory.
     """
 
     suite: Suite
@@ -48,6 +51,8 @@ class Request:
     device: str = "auto"
     only_sizes_that_fit: bool = False
     tune: int | None = None
+    endpoint: EndpointOptions | None = None
+    answers: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,13 @@ def prepare_plan(
     found = Found({})
     if any(method.serves for method in methods):
         asked = request.backbones
+        endpoint = request.endpoint or (suite.endpoint if asked is None else None)
+        served = () if endpoint is None else tuple(contact(endpoint, request.answers))
+        is_alone = bool(served) and asked is None and (request.endpoint is not None or not suite.names_backbones)
         names = {spec.name: tuple(asked) if asked is not None else suite.backbones_of(spec.name) for spec in specs}
-        found = find_backbones(names, request.mirror, weights=weights)
+        found = find_backbones({} if is_alone else names, request.mirror, weights=weights)
+        if served:
+            found.backbones.update({name: (*found.backbones.get(name, ()), *served) for name in names})
         without = [spec.name for spec in specs if not found.backbones.get(spec.name)]
         if without and (request.tasks is not None or asked is not None or len(without) == len(specs)):
             raise found.error()
@@ -136,7 +146,8 @@ def prepare_plan(
     backbones = {spec.name: found.backbones[spec.name] for spec in specs if spec.name in found.backbones}
     if on_backbone is not None:
         for files in reversed(list(dict.fromkeys(one for several in backbones.values() for one in several))):
-            on_backbone(files)
+            if not isinstance(files, ServedModel):
+                on_backbone(files)
     tasks, not_found = _load(specs, found_kinds, request.mirror, some=request.tasks is None)
     notes += not_found
     if request.only_sizes_that_fit and request.sizes is None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.backbones import ServedModel
 from harness.cost import Estimator, Probe, make_probe
 from harness.planning import PlannedCell
 from harness.records import Record
@@ -40,6 +41,8 @@ def run_probes(
     with tempfile.TemporaryDirectory() as folder:
         for planned in cells:
             if planned.unsupported is not None or estimator.measured(planned):
+                continue
+            if isinstance(planned.files, ServedModel):  # its requests would cost money
                 continue
             report(_named(planned))
             name = planned.cell.task

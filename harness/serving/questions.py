@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Sender = Literal["system", "user", "assistant"]
@@ -32,6 +32,8 @@ class Conversation:
         question: question about the row, without its answer.
         joint: text between a question and its answer in a plain prompt: a space, or nothing.
         separator: text between the parts of a plain prompt.
+        shown_as: place of demonstrations in a chat: `turns` shows each as a question of the user and an answer of the
+            assistant; `message` puts all of them into the user's one message, before the question.
     """
 
     instruction: str
@@ -39,21 +41,17 @@ class Conversation:
     question: str
     joint: str = " "
     separator: str = "\n\n"
+    shown_as: Literal["turns", "message"] = "turns"
 
     def plain(self) -> str:
         """Return one text, which the model continues with the answer (after `joint`)."""
         shown = [f"{question}{self.joint}{answer}" for question, answer in self.shown]
         return self.separator.join([*([self.instruction] if self.instruction else []), *shown, self.question])
 
-    def messages(self, *, shown_as: Literal["turns", "message"] = "turns") -> tuple[Message, ...]:
-        """Return a chat: the instruction as the system's message, then the questions as the user's.
-
-        Args:
-            shown_as: `turns` shows each demonstration as a question of the user and an answer of the assistant;
-                `message` puts all of them into the user's one message, before the question.
-        """
+    def messages(self) -> tuple[Message, ...]:
+        """Return a chat: the instruction as the system's message, then the questions as the user's."""
         system = [Message("system", self.instruction)] if self.instruction else []
-        if shown_as == "message":
+        if self.shown_as == "message":
             parts = [f"{question}{self.joint}{answer}" for question, answer in self.shown]
             return (*system, Message("user", self.separator.join([*parts, self.question])))
         turns = [
@@ -65,7 +63,7 @@ class Conversation:
 
     def without_first(self, n_dropped: int) -> Conversation:
         """Return the conversation without its first demonstrations."""
-        return Conversation(self.instruction, self.shown[n_dropped:], self.question, self.joint, self.separator)
+        return replace(self, shown=self.shown[n_dropped:])
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,13 @@ class Answered:
         chosen: position of the chosen answer among the question's; None where the written text names none of them, or
             where the question has none.
         n_dropped: number of demonstrations, the earliest first, that did not fit into the model's context.
+        n_tokens: number of tokens of each of the question's answers; None where it is unknown.
+        is_cut: whether the written text ended at its maximum length.
     """
 
     text: str | None = None
     log_likelihoods: Sequence[float] | None = None
     chosen: int | None = None
     n_dropped: int = 0
+    n_tokens: Sequence[int] | None = None
+    is_cut: bool = False

@@ -126,7 +126,7 @@ def summarise_data(task: Task, files: BackboneFiles | None = None) -> DataSummar
         n_copies_of_test=int(notes.get("n_dropped_from_training") or 0),
         left_out=dict(notes.get("left_out") or {}),
         unscored=tuple(task.label_names[at] for at in task.unscored),
-        cut=None if files is None else count_cut(task, files),
+        cut=None if files is None or files.architecture == "served" else count_cut(task, files),
         warnings=tuple(notes.get("warnings") or ()),
     )
 

@@ -1,0 +1,402 @@
+"""Requests to served models: retries, limits, stored answers, and what is read from answers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.backbones.served import Price, ServedModel
+from harness.serving.answers import AnswerFile, StoredAnswer, answers_beside
+from harness.serving.client import Client, Patience
+from harness.serving.connection import Connection
+from harness.serving.contact import contact
+from harness.serving.errors import LimitReachedError, ServedError, TooLongError, UnavailableError
+from harness.serving.options import EndpointOptions, read_endpoint
+from harness.serving.prices import read_prices
+from harness.serving.questions import Conversation, Question
+from harness.serving.reading import answer_likelihood, chosen_of, first_token_scores
+from harness.support.errors import MissingResourceError, UnsupportedError, UsageError
+from tests.fault_server import likelihood, serving
+
+PATIENT = Patience(n_tries=6, seconds=10.0, first_pause=0.01)
+WORDS = ("red", "green", "blue")
+
+
+def options(url: str, **settings: Any) -> EndpointOptions:
+    found = read_endpoint({"url": url, "model": "toy", **settings})
+    assert found is not None
+    return found
+
+
+def connected(url: str, answers: Path | None = None, **settings: Any) -> Connection:
+    (model,) = contact(options(url, **settings), answers)
+    return Connection(model, Client(model.endpoint, PATIENT))
+
+
+def questions(n: int, answers: tuple[str, ...] = WORDS) -> list[Question]:
+    told = f"Answer with one of: {', '.join(answers)}."
+    return [Question(Conversation(told, (), f"Row {row}:"), answers=answers) for row in range(n)]
+
+
+def plain(row: int) -> str:
+    return questions(row + 1)[row].conversation.plain()
+
+
+def test_echoed_likelihoods_are_those_of_the_answer() -> None:
+    with serving() as (url, _):
+        answered, _seconds = connected(url).ask(questions(5))
+    for row, one in enumerate(answered):
+        assert one.log_likelihoods == pytest.approx([likelihood(plain(row), word) for word in WORDS])
+
+
+def test_first_tokens_and_constrained_answers_choose_the_same() -> None:
+    expected = [max(range(3), key=lambda i, row=row: likelihood(chat(row), WORDS[i])) for row in range(8)]
+    for settings in (
+        {"echoes": False},
+        {"has_log_probabilities": False, "constraint": "json_schema"},
+        {"has_log_probabilities": False, "constraint": "guided_choice"},
+        {"has_log_probabilities": False, "constraint": "structured_outputs"},
+        {"has_log_probabilities": False, "constraint": "grammar"},
+        {"has_log_probabilities": False},
+    ):
+        with serving(**settings) as (url, _):
+            found = connected(url)
+            answered, _seconds = found.ask(questions(8))
+        assert [one.chosen for one in answered] == expected, (settings, found.model.offer)
+        assert found.model.offer.constraint == settings.get("constraint")
+
+
+def chat(row: int) -> str:
+    return "\n".join(message.content for message in questions(row + 1)[row].conversation.messages())
+
+
+def test_echoed_likelihoods_of_other_tokens_are_not_used() -> None:
+    with serving(shifts=True) as (url, _):
+        offer = connected(url).model.offer
+    assert not offer.echoes
+    assert offer.scoring == "log-probabilities"
+    assert offer.top == 20
+
+
+def test_completions_alone_serve_too() -> None:
+    with serving(apis=("completions",), has_log_probabilities=False, constraint="grammar") as (url, _):
+        found = connected(url)
+        assert found.model.offer.api == "completions"
+        assert found.model.offer.scoring == "constrained"
+        assert all(one.chosen is not None for one in found.ask(questions(3))[0])
+
+
+@pytest.mark.parametrize("fault", ["fails", "truncates", "drops", "limits"])
+def test_every_question_is_answered_in_spite_of_faults(fault: str) -> None:
+    with serving() as (calm, _):
+        expected, _seconds = connected(calm).ask(questions(30))
+    with serving(**{fault: 0.3}) as (url, faults):
+        found = connected(url)
+        answered, _seconds = found.ask(questions(30))
+        facts = found.facts(scores=True)
+        assert faults.n_failed > 5
+        assert max(faults.answered.values()) == 1  # nothing that was answered is sent again
+    assert [one.log_likelihoods for one in answered] == [one.log_likelihoods for one in expected]
+    assert facts.n_requests == 90
+    assert facts.n_retries == faults.n_failed
+
+
+def test_a_stall_is_given_up_and_sent_again() -> None:
+    with serving(stalls=0.2, stall_seconds=1.5) as (url, faults):
+        found = connected(url, timeout=0.3)
+        answered, _seconds = found.ask(questions(6))
+        assert len(answered) == 6
+        assert faults.n_failed > 0
+
+
+def test_a_pause_asked_for_stops_all_threads() -> None:
+    with serving(limits=0.2, retry_after=0.4) as (url, faults):
+        connected(url, concurrency=4).ask(questions(10))
+        sent = sorted(faults.sent_at)
+        assert max(later - earlier for earlier, later in itertools.pairwise(sent)) > 0.3
+
+
+def test_retries_end() -> None:
+    with serving() as (url, faults):
+        found = connected(url)
+        faults.is_broken = True
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"6 tries.*status 500: out of order"):
+            found.ask(questions(1))
+        faults.is_broken = False
+        faults.limits, faults.retry_after = 1.0, 3600.0
+        with pytest.raises(UnavailableError, match="next try would be in 3600 s"):
+            found.ask(questions(1))
+        assert time.monotonic() - began < 5.0
+
+
+def test_no_thread_stays_and_concurrency_is_a_limit() -> None:
+    before = set(threading.enumerate())
+    with serving(latency=0.02) as (url, faults):
+        connected(url, concurrency=5).ask(questions(20))
+        assert 3 <= faults.n_most <= 5
+    left = [one for one in threading.enumerate() if one not in before and "served model" in one.name]
+    assert not left
+
+
+def test_answers_are_stored_and_not_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    with serving(latency=0.01) as (url, faults):
+        first = connected(url, path)
+        answered, _seconds = first.ask(questions(6))
+        n_answered = faults.n_answered
+        second = connected(url, path, concurrency=2)
+        again, seconds = second.ask(questions(8))
+        assert faults.n_answered == n_answered + 2 * len(WORDS)
+    assert again[:6] == answered
+    facts = second.facts(scores=True)
+    assert facts.n_reused == 18
+    assert facts.n_requests == 24
+    latencies = facts.latency_p50_seconds
+    assert latencies is not None
+    assert latencies >= 0.01
+    assert seconds >= 18 * 0.01 / 2  # stored answers are charged at their seconds, two at a time
+    assert facts.completion_tokens == 24
+
+
+def test_equal_questions_on_their_way_are_sent_once() -> None:
+    with serving(latency=0.05, echoes=False) as (url, faults):
+        found = connected(url)
+        n_before = faults.n_answered
+        answered, _seconds = found.ask(questions(1) * 8)
+        assert faults.n_answered == n_before + 1
+    assert len({one.chosen for one in answered}) == 1
+
+
+def test_identity_depends_on_neither_url_nor_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[ServedModel] = []
+    for settings in ({}, {}, {"revision": "v2"}):
+        monkeypatch.setenv("OPENAI_API_KEY", f"key {len(found)}")
+        with serving() as (url, _):
+            found += contact(options(url, **settings), None)
+    assert found[0].fingerprint == found[1].fingerprint
+    assert found[0].endpoint.url != found[1].endpoint.url
+    assert found[0].fingerprint != found[2].fingerprint
+    assert found[0] == found[1]
+
+
+def test_limits_of_tokens_and_money_stop_before_they_are_exceeded(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("currency: EUR\nmodels:\n  toy: {prompt_per_million: 1000, completion_per_million: 2000}\n")
+    for limit in ({"max_tokens": 400}, {"max_cost": 0.4, "prices": prices}):
+        path = tmp_path / f"{next(iter(limit))}.sqlite"
+        with serving(echoes=False) as (url, faults):
+            found = connected(url, path, **limit)
+            with pytest.raises(LimitReachedError, match="retry-failed"):
+                found.ask(questions(200))
+            n_answered = faults.n_answered
+            with pytest.raises(LimitReachedError):
+                connected(url, path, **limit).ask(questions(200))
+            assert faults.n_answered <= n_answered + 12  # small requests about what the server offers
+            totals = AnswerFile(path).totals()
+            spent = sum(one.prompt_tokens + one.completion_tokens for one in totals)
+            assert 200 < spent <= 400 + 60
+            raised = connected(url, path, **{name: value if name == "prices" else 1e6 for name, value in limit.items()})
+            answered, _seconds = raised.ask(questions(200))
+            assert len(answered) == 200
+            assert raised.facts(scores=True).n_reused
+
+
+def test_prices_count_cached_tokens(tmp_path: Path) -> None:
+    assert Price("EUR", 10.0, 30.0, 1.0).of(1000, 400, 100) == pytest.approx((600 * 10 + 400 * 1 + 100 * 30) / 1e6)
+    assert Price("EUR", 10.0, 30.0).of(1000, 400, 100) == pytest.approx((1000 * 10 + 100 * 30) / 1e6)
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(
+        "currency: EUR\nmodels:\n  toy:\n    prompt_per_million: 10\n    cached_prompt_per_million: 1\n"
+        "    completion_per_million: 30\n"
+    )
+    with serving(echoes=False, cached=2) as (url, _):
+        found = connected(url, prices=prices)
+        found.ask(questions(4))
+        facts = found.facts(scores=True)
+    assert facts.cached_prompt_tokens == 8
+    assert facts.prompt_tokens is not None
+    assert facts.price == pytest.approx(((facts.prompt_tokens - 8) * 10 + 8 + 4 * 30) / 1e6)
+    assert facts.currency == "EUR"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: {}\n", "currency: field required"),
+        ("currency: EUR\nmodels: {toy: {prompt_per_million: -1}}\n", "models.toy.prompt_per_million"),
+        ("currency: EUR\nmodels: {toy: {price: 1}}\n", "models.toy.price"),
+        ("- 1\n", "holds no mapping"),
+        ("currency: [\n", "is not YAML"),
+    ],
+)
+def test_wrong_prices_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_prices(path)
+
+
+@pytest.mark.parametrize(
+    ("served", "asked", "error", "said"),
+    [
+        ({"model": "other"}, {}, UsageError, "does not serve the model 'toy'. It serves: other"),
+        ({"states": "other"}, {}, UsageError, "asked for the model 'toy' and answers with 'other'"),
+        ({"key": "right"}, {}, UsageError, "OPENAI_API_KEY is not set"),
+        ({"has_log_probabilities": False}, {"scoring": "log-probabilities"}, UsageError, "offers no log-probabilities"),
+        ({}, {"scoring": "constrained"}, UsageError, "offers no constrained answers"),
+        ({"apis": ("chat",)}, {"api": "completions"}, UsageError, "404"),
+        ({}, {"max_cost": 1.0}, UsageError, "--max-cost needs the price of 'toy'"),
+        ({"has_usage": False}, {"max_tokens": 10}, UsageError, "needs a server that counts its tokens"),
+        ({"is_broken": True}, {}, UsageError, "status 500"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_a_run(
+    served: dict[str, Any], asked: dict[str, Any], error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("HARNESS_PRICES", raising=False)
+    with serving(**served) as (url, _), pytest.raises(error, match=said):
+        contact(options(url, **asked), None)
+
+
+def test_an_unreachable_endpoint_is_named() -> None:
+    with serving() as (url, _):
+        pass
+    with pytest.raises(MissingResourceError, match=rf"{url} cannot be reached"):
+        contact(options(url), None)
+
+
+def test_a_model_that_changes_during_a_run_is_refused() -> None:
+    with serving() as (url, faults):
+        found = connected(url)
+        faults.states = "other"
+        with pytest.raises(ServedError, match="comes from the model 'other'"):
+            found.ask(questions(3))
+
+
+def test_a_dated_name_is_part_of_the_identity() -> None:
+    with serving(states="toy-2025-01-01") as (url, _):
+        (dated,) = contact(options(url), None)
+        connected(url).ask(questions(2))
+    assert dated.offer.stated_model == "toy-2025-01-01"
+
+
+def test_prompts_that_are_too_long_are_shortened() -> None:
+    steps = []
+    with serving(context=20, echoes=False) as (url, _):
+        (model,) = contact(options(url, scoring="log-probabilities", api="chat"), None)
+        found = Connection(model, Client(model.endpoint, PATIENT))
+        shown = tuple((f"question {i}", "red") for i in range(8))
+        question = Question(Conversation("", shown, "Row:"), answers=("yes", "no"))
+
+        def shorten(row: int, n: int) -> Question | None:
+            steps.append(n)
+            kept = question.conversation.without_first(8 - (8 >> n))
+            return Question(kept, answers=("yes", "no")) if n < 5 else None
+
+        (answered,), _seconds = found.ask([question], shorten)
+        assert steps == [1]
+        assert answered.n_dropped == 4
+        with pytest.raises(UnsupportedError, match="does not fit into the context"):
+            found.ask([question])
+
+
+def test_an_answer_is_found_at_the_end_of_an_echo() -> None:
+    def echo(tokens: list[str], values: list[float | None]) -> dict[str, Any]:
+        return {"choices": [{"logprobs": {"tokens": tokens, "token_logprobs": values}}]}
+
+    tokens = ["<s>", "A", " ca", "fé", ":", " pos", "itive", " and"]
+    assert answer_likelihood(echo(tokens, [None, -9, -9, -9, -9, -1.5, -0.5, -7]), "positive") == (-2.0, 2)
+    assert answer_likelihood(echo(tokens[:-1], [None, -9, -9, -9, -9, -1.5, -0.5]), "positive") == (-2.0, 2)
+    assert answer_likelihood(echo([*tokens[:-2], "other"], [0.0] * 7), "positive") is None
+    assert answer_likelihood({"choices": [{"logprobs": None}]}, "positive") is None
+
+
+def test_first_tokens_count_for_the_one_answer_that_they_begin() -> None:
+    top = {" pos": math.log(0.5), "positive": math.log(0.25), " neg": math.log(0.125), " the": math.log(0.01)}
+    scores, n_missing = first_token_scores(top, ("positive", "negative", "other"))
+    assert scores[:2] == pytest.approx([math.log(0.25), math.log(0.125)])
+    assert scores[2] < math.log(0.01)
+    assert n_missing == 1
+    scores, _missing = first_token_scores({**top, " positive": math.log(0.2)}, ("positive", "negative"), " ")
+    assert scores[0] == pytest.approx(math.log(0.2))
+    with pytest.raises(ServedError, match="begin with the same token 'ne'"):
+        first_token_scores({" ne": -0.1, " positive": -3.0}, ("negative", "neutral", "positive"))
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("spam", 1),
+        (" Not Spam.\n", 0),
+        ("**SPAM**", 1),
+        ('{"answer": "not spam"}', 0),
+        ("I think that this is not spam.", 0),
+        ("It is spam, surely", 1),
+        ("spam or not spam", None),
+        ("spammer", None),
+        ("", None),
+    ],
+)
+def test_texts_name_one_answer_or_none(text: str, chosen: int | None) -> None:
+    assert chosen_of(text, ("not spam", "spam")) == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"url": "http://me:pass@host/v1", "model": "m"}, "holds a user or a password"),
+        ({"url": "http://host/v1?key=abc", "model": "m"}, "holds parameters"),
+        ({"url": "host:80", "model": "m"}, "expected a URL"),
+        ({"url": "http://host/v1"}, "--endpoint-model"),
+        ({"model": "m"}, "without --endpoint URL"),
+        ({"url": "http://host/v1", "model": "m", "key": "sk-abcdefghijklmnop123456"}, "looks like a key"),
+        ({"url": "http://host/v1", "model": "m", "key": "abcdefghijklmnopqrstuvwxyz0123456789"}, "looks like a key"),
+        ({"url": "http://host/v1", "model": "m", "concurrency": 0}, "--concurrency"),
+        ({"url": "http://host/v1", "model": "m", "api_key": "sk-abcdefghijklmnop"}, "endpoint.api_key"),
+        ({"url": "http://host/v1", "model": "m", "max_cost": float("nan")}, "--max-cost"),
+    ],
+)
+def test_wrong_options_are_refused_without_secrets(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        read_endpoint(given)
+    for secret in ("pass@", "abcdefghijkl", "key=abc"):
+        assert secret not in str(caught.value)
+
+
+def test_answers_lie_beside_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    assert answers_beside("results/harness.sqlite") == Path("results/harness.answers.sqlite").absolute()
+    assert answers_beside("postgresql://me@host/db").parent == tmp_path
+
+
+def test_a_stored_answer_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    file = AnswerFile(path)
+    file.add("k", "m", StoredAnswer({"text": "one"}, 1.0, 1, 10, 2, 3, 0.5, "EUR"))
+    file.add("k", "m", StoredAnswer({"text": "two"}, 2.0))
+    other = AnswerFile(path)
+    found = other.get("k")
+    assert found == StoredAnswer({"text": "one"}, 1.0, 1, 10, 2, 3, 0.5, "EUR")
+    (total,) = other.totals()
+    assert (total.price, total.prompt_tokens, total.n_answers) == (0.5, 10, 1)
+
+
+def test_a_request_that_is_too_long_is_told_apart() -> None:
+    with serving(context=3) as (url, _):
+        client = Client(_endpoint(url), PATIENT)
+        with pytest.raises(TooLongError):
+            client.send("completions", {"model": "toy", "prompt": "one two three four"})
+
+
+def _endpoint(url: str) -> Any:
+    from harness.backbones.served import Endpoint
+
+    return Endpoint(url, "toy")
