@@ -15,13 +15,17 @@ from harness.cli.options import (
     JsonOption,
     KindOption,
     LabelOption,
+    LabelPriceOption,
     MaxLengthOption,
     MethodsOption,
     MetricOption,
     MirrorOption,
     OwnKindOption,
+    PredictionsOption,
+    PricePerHourOption,
     ReferenceOption,
     SeparatorOption,
+    SourceOption,
     StoreOption,
     StrictOption,
     TestOption,
@@ -34,6 +38,7 @@ from harness.support import DEFAULT_STORE
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command("advise", rich_help_panel=ASK)(_advise)
+    app.command("break-even", rich_help_panel=ASK)(_break_even)
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
     app.command("rank-backbones", rich_help_panel=ASK)(_rank_backbones)
     app.command("replay", rich_help_panel=ASK)(_replay)
@@ -84,6 +89,27 @@ def _advise(
     from harness.cli.advise import advise_command
 
     raise typer.Exit(advise_command(**asked))
+
+
+def _break_even(
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    n_train: Annotated[
+        int | None, typer.Option("--n-train", help="Only trained methods with this number of labels.")
+    ] = None,
+    predictions: PredictionsOption = None,
+    price_per_hour: PricePerHourOption = None,
+    label_price: LabelPriceOption = None,
+    store: SourceOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show after how many predictions training pays.
+
+    Each trained method stands beside each prompted one on the same task. Nothing is run.
+    """
+    asked = dict(locals())
+    from harness.cli.break_even import break_even_command
+
+    raise typer.Exit(break_even_command(**asked))
 
 
 def _validate_advice(
