@@ -30,6 +30,7 @@ from .ranks import rank as rank
 from .spending import NO_PRICES as NO_PRICES
 from .spending import Prices as Prices
 from .spending import Spent as Spent
+from .spending import price_of_requests as price_of_requests
 from .spending import spending_of as spending_of
 from .spending import spent as spent
 from .spending import stated_prices as stated_prices
@@ -42,3 +43,5 @@ from .stats import unpaired_difference as unpaired_difference
 from .total_cost import BreakEven as BreakEven
 from .total_cost import Expenses as Expenses
 from .total_cost import break_even as break_even
+from .total_cost import said_break_even as said_break_even
+from .total_cost import said_count as said_count

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from harness.analysis.total_cost import Expenses
-from harness.records import Record
+from harness.records import Record, ServedFacts
 from harness.support import UsageError, real_number
 
 
@@ -118,7 +118,7 @@ def spending_of(record: Record, prices: Prices = NO_PRICES) -> Spending:
     train_price = None if train is None or hour is None else train * hour / 3600
     each_price = None if each is None or hour is None else each * hour / 3600
     if served is not None:
-        paid = _price_of_requests(record, prices)
+        paid = price_of_requests(served, record.cell.backbone, prices, None if each is None else each * n_test)
         each_price = None if paid is None or not n_test else paid / n_test
         train_price = 0.0 if train_price is None else train_price
     return Spending(
@@ -132,11 +132,18 @@ def spending_of(record: Record, prices: Prices = NO_PRICES) -> Spending:
     )
 
 
-def _price_of_requests(record: Record, prices: Prices) -> float | None:
-    """Return the price of a record's requests to a served model: by the user's prices, else as the record states it."""
-    served = record.facts.served
-    assert served is not None
-    stated = prices.models.get(record.cell.backbone or "")
+def price_of_requests(
+    served: ServedFacts, model: str | None, prices: Prices, seconds: float | None = None
+) -> float | None:
+    """Return the price of a cell's requests: by the user's prices, else as the record states it; None if unknown.
+
+    Args:
+        served: facts about the requests.
+        model: name of the served model.
+        prices: the user's prices.
+        seconds: seconds of the requests together, for a server that is paid by the hour; None is unknown.
+    """
+    stated = prices.models.get(model or "")
     if stated is None:
         return served.price
     if served.prompt_tokens is None or served.completion_tokens is None:
@@ -148,10 +155,7 @@ def _price_of_requests(record: Record, prices: Prices) -> float | None:
     millionths += stated.completion_per_million * served.completion_tokens
     if stated.per_hour is None:
         return millionths / 1e6
-    seconds = record.cost.predict_seconds
-    if seconds is None or served.n_reused or record.provenance.cells_at_a_time > 1:
-        return None
-    return millionths / 1e6 + stated.per_hour * seconds / 3600
+    return None if seconds is None else millionths / 1e6 + stated.per_hour * seconds / 3600
 
 
 @dataclass(frozen=True)

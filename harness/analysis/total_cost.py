@@ -15,6 +15,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from harness.support import text
+
 Outcome = Literal["from the first", "after", "until", "never"]
 """When training costs less than prompting.
 
@@ -185,3 +187,29 @@ class _Draws:
         centres = np.where(positive, np.exp(np.minimum(drawn, 700.0)), values.mean(axis=1))
         self.fixed = centres[:, 0] + expenses.labels
         self.each = centres[:, 1]
+
+
+# ---- words
+
+
+def said_break_even(outcome: str | None, n: float | None) -> str:
+    """Return a break-even for readers: `after 12,000`, `never`; less than one prediction is `from the first`."""
+    if outcome is None:
+        return text.ABSENT
+    if n is None:
+        return outcome
+    return "from the first" if outcome == "after" and n < 1 else f"{outcome} {said_count(n)}"
+
+
+_SUFFIXES: Final = ((1e6, "M"), (1e9, "B"), (1e12, "T"))
+
+
+def said_count(value: float) -> str:
+    """Format a number of predictions with three significant digits: `1`, `12.5`, `1,240`, `83,100`, `1.25M`."""
+    if value <= 1:
+        return "0" if value == 0 else "1"
+    rounded = float(f"{value:.3g}")
+    if rounded < 1e6:
+        return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
+    size, suffix = [one for one in _SUFFIXES if rounded >= one[0]][-1]
+    return f"{rounded / size:,.3g}{suffix}" if rounded < 1e15 else f"{rounded:.1e}"

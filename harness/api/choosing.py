@@ -77,7 +77,8 @@ def choose(
         peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
         predict_milliseconds: longest time for predicting one text on this machine; slower methods and ensembles are
             ruled out. None is no limit.
-        methods: candidate methods; None takes all that learn from labels.
+        methods: candidate methods; None takes all but those that only measure a task. Prompts are among them where a
+            backbone is a language model.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
         backbones: one such or several to choose among; one that cannot be used is left out, and the rest goes on.
         refit: whether the saved model is fitted to held-out test rows too, once they have scored it. Rows of `test` are

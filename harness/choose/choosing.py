@@ -160,7 +160,8 @@ def choose_within(
         folder: where the model is saved; must not exist, or be empty.
         within: seconds for the whole search.
         began: when that time began, by `time.monotonic`.
-        methods: methods that may win; None is all that learn from labels.
+        methods: methods that may win; None is all that may be worth keeping: prompts too, where a backbone is a
+            language model, and methods that use no labels.
         most_bytes: limit on the memory of a fit; None is no limit.
         prior: returns records of other tasks, from which scores are predicted.
         refit: whether the saved model is fitted to held-out test rows too, after they scored it, if there is time.
@@ -267,7 +268,8 @@ def _prior(
 
     It is the one with most points. If no backbone has any, it is the smallest, and all points are used.
     """
-    known_points = [] if prior is None else gather(prior()).points
+    # Prompts of other models tell nothing of how well this one answers.
+    known_points = [] if prior is None else [p for p in gather(prior()).points if p.facts.role != "prompting"]
     points = _points_of(known_points, task.kind.name, task.metric)
     # Without any evidence of the kind, methods are expected to differ as they do where texts have classes.
     points = points or _points_of(known_points, _BEST_KNOWN, task.metric)

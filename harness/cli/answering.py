@@ -77,13 +77,26 @@ def _advise(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
     task: Annotated[str | None, typer.Option(help="Advise on this task, which has records.")] = None,
+    predictions: Annotated[
+        float | None,
+        typer.Option(help="Number of predictions that you will make: the cheapest of the good methods come first."),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Price of an hour of the machine, in your currency: costs in use are in money.")
+    ] = None,
+    label_price: LabelPriceOption = None,
+    score_tolerance: Annotated[
+        float | None,
+        typer.Option(help="With --predictions: a score this much below the best is good enough. Default: 0.01."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Recommend a method for a budget from existing records.
 
-    Nothing is run. The exit code is 1 if no method fits.
+    Nothing is run. With --predictions or a price, the answer puts prompting beside training. The exit code is 1 if no
+    method fits.
     """
     asked = dict(locals())
     from harness.cli.advise import advise_command

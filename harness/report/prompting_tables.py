@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis import said_break_even, said_count
 from harness.report.blocks import TableBlock
 from harness.report.latex import escape
 from harness.report.prompting import THOUSAND
@@ -49,7 +50,7 @@ def _columns(own: pd.DataFrame, metric: str) -> list[tuple[str, Any]]:
             found.append(("of labels", lambda row: text.price(row.label_price)))
         found.append((f"of {THOUSAND:,}", lambda row: text.price(row.price_per_1000)))
     if own["total"].notna().any():
-        n = count(float(own["n_predictions"].dropna().iloc[0]))
+        n = said_count(float(own["n_predictions"].dropna().iloc[0]))
         found += [(f"{n} in total", _total("total")), ("prompted in total", _total("total_prompted"))]
     return [*found, ("training pays", break_even_said)]
 
@@ -83,32 +84,19 @@ def break_even_said(row: Any) -> str:
     """Return a break-even for readers, with a star across devices: `after 12,000 (9,800 to 15,000)`, `never`."""
     if not text.present(row.break_even_outcome):
         return text.ABSENT if not text.present(row.against) else "not known"
-    said = str(row.break_even_outcome)
-    if text.present(row.break_even):
-        is_first = said == "after" and row.break_even < 1
-        said = "from the first" if is_first else f"{said} {count(row.break_even)}"
+    said = said_break_even(row.break_even_outcome, row.break_even if text.present(row.break_even) else None)
     if row.is_across_devices:
         said += "*"
     low, high = row.break_even_low, row.break_even_high
-    if not row.break_even_has_interval or not text.present(low) or (text.present(high) and count(low) == count(high)):
+    if (
+        not row.break_even_has_interval
+        or not text.present(low)
+        or (text.present(high) and said_count(low) == said_count(high))
+    ):
         return said
     if not text.present(high):
-        return f"{said} ({count(low)} or more)"
-    return f"{said} ({count(low)} to {count(high)})"
-
-
-_SUFFIXES = ((1e6, "M"), (1e9, "B"), (1e12, "T"))
-
-
-def count(value: float) -> str:
-    """Format a number of predictions with three significant digits: `1`, `12.5`, `1,240`, `83,100`, `1.25M`."""
-    if value <= 1:
-        return "0" if value == 0 else "1"
-    rounded = float(f"{value:.3g}")
-    if rounded < 1e6:
-        return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
-    size, suffix = [one for one in _SUFFIXES if rounded >= one[0]][-1]
-    return f"{rounded / size:,.3g}{suffix}" if rounded < 1e15 else f"{rounded:.1e}"
+        return f"{said} ({said_count(low)} or more)"
+    return f"{said} ({said_count(low)} to {said_count(high)})"
 
 
 def difference_said(row: Any) -> str:

@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis import said_count
 from harness.report.prompting import THOUSAND
-from harness.report.prompting_tables import break_even_said, count, short_name
+from harness.report.prompting_tables import break_even_said, short_name
 from harness.report.tables import each
 from harness.support import text
 
@@ -31,7 +32,7 @@ def terminal_pairs(table: pd.DataFrame) -> list[Table]:
         has_total = bool(own["total"].notna().any())
         names = ["labels", text.plain(own["metric"].iloc[0]), "difference", "training", f"{THOUSAND:,}\npredictions"]
         if has_total:
-            names.append(f"{count(float(own['n_predictions'].iloc[0]))}\nin total")
+            names.append(f"{said_count(float(own['n_predictions'].iloc[0]))}\nin total")
         for name in (*names, "training pays"):
             shown.add_column(Text(name), justify="right", no_wrap=True)
         for row in each(own):
@@ -76,6 +77,6 @@ def _title(row: Any) -> str:
     said = [f"{text.plain(row.metric)} {text.score(row.against_score)}"]
     said += [f"{' or '.join(costs)} for {THOUSAND:,} predictions"] * bool(costs)
     if text.present(row.total_prompted):
-        said.append(f"{_total(row.total_prompted, row.unit)} for {count(row.n_predictions)}")
+        said.append(f"{_total(row.total_prompted, row.unit)} for {said_count(row.n_predictions)}")
     name = f"{text.plain(row.against)} · {short_name(row.against_backbone)}{labels}"
     return f"{text.plain(row.task)}, beside {name}\n{', '.join(said)}"

@@ -13,13 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from harness.analysis import said_count
 from harness.report.axes import look, titled
 from harness.report.blocks import Block, Picture, Words
 from harness.report.direct import Named, label_ends, settle
 from harness.report.panels import Panel
 from harness.report.prompting import every_pair, prompting_table
 from harness.report.prompting_lines import CostFigure, cost_figures
-from harness.report.prompting_tables import count, prompting_blocks, prompting_latex, prompting_notes
+from harness.report.prompting_tables import prompting_blocks, prompting_latex, prompting_notes
 from harness.report.styles import COLOURS
 from harness.report.views.base import ReportData, Section, View, views
 from harness.support import text
@@ -101,7 +102,7 @@ def _money(value: float) -> str:
 
 
 def _short_count(value: float) -> str:
-    return f"{value / 1000:,.0f}k" if 1e4 <= value < 1e6 else count(value)
+    return f"{value / 1000:,.0f}k" if 1e4 <= value < 1e6 else said_count(value)
 
 
 def _range(data: CostFigure) -> tuple[float, float]:
