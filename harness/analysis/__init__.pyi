@@ -11,6 +11,7 @@ from .export import check_export as check_export
 from .export import export_records as export_records
 from .export import write_csv as write_csv
 from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
+from .frame import SERVED_COLUMNS as SERVED_COLUMNS
 from .frame import Dtype as Dtype
 from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns

@@ -244,6 +244,9 @@ def _choose(
     settings: Annotated[
         bool, typer.Option("--settings/--no-settings", help="Whether to try other settings of the best method.")
     ] = True,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Price of an hour of this machine: the answer says what predictions cost.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.
