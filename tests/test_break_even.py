@@ -166,10 +166,6 @@ def test_the_costs_of_a_served_model_by_hand() -> None:
     assert spending_of(record, Prices(models={WRITER: ServedPrice(per_hour=6.0)})).predict_price == pytest.approx(
         0.0005
     )
-    # Stored answers take no time, so the seconds of one prediction are not known.
-    again = served(record, price=0.4, n_reused=200)
-    assert spending_of(again).predict_seconds is None
-    assert spending_of(again).predict_price == pytest.approx(0.002)
 
 
 def test_a_cell_beside_others_has_no_seconds_and_disturbed_ones_do_not_count() -> None:

@@ -55,6 +55,9 @@ def test_prompts_enter_where_a_backbone_is_a_language_model(
     assert found["linear-probe"].reads_features
     assert not IN_CONTEXT & {one.label for one in find_candidates(None, toy, [tiny], "cpu")}
     assert "majority" not in found
+    similar = next(one for one in find_candidates(None, toy, [tiny], "cpu") if one.label == "label-similarity")
+    assert similar.reads_features  # it compares vectors of the encoder, and no language model answers
+    assert not similar.is_prompted
 
 
 def test_methods_without_labels_gain_nothing_by_labels() -> None:
@@ -124,12 +127,12 @@ def test_costs_in_use_by_hand() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_language_model_is_prompted_and_trained_on_the_same_rows(tiny_llama: BackboneFiles, tmp_path: Path) -> None:
     write_toy_table(tmp_path / "tickets.csv")
     chosen = harness.choose(
         data=tmp_path / "tickets.csv",
-        within="120s",
+        within="200s",
         save=tmp_path / "model",
         methods=["zero-shot", "few-shot", "linear-probe"],
         backbone=str(tiny_llama.folder),

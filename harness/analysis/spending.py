@@ -112,8 +112,6 @@ def spending_of(record: Record, prices: Prices = NO_PRICES) -> Spending:
     is_alone = record.provenance.cells_at_a_time == 1
     train = cost.train_seconds if is_alone else None
     each = cost.predict_seconds / n_test if is_alone and n_test and cost.predict_seconds is not None else None
-    if served is not None and served.n_reused:  # stored answers take no time
-        each = None
     hour = prices.hour_of(record)
     train_price = None if train is None or hour is None else train * hour / 3600
     each_price = None if each is None or hour is None else each * hour / 3600

@@ -42,6 +42,11 @@ In the reference results with 512 labels and more, each task left out in turn, d
 mean square; full, last-layers, LoRA) where 0.42 were expected. Test rows and seeds make 0.22."""
 
 
+def prompts_language_model(method: Method | type[Method]) -> bool:
+    """Return whether a method prompts a language model; `label-similarity` compares vectors of an encoder instead."""
+    return method.role == "prompting" and "encoder" not in method.serves
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A method that could win.
@@ -63,7 +68,7 @@ class Candidate:
     @property
     def is_prompted(self) -> bool:
         """Whether it prompts a language model: its predictions cost most, and no training shortens them."""
-        return self.method.role == "prompting"
+        return prompts_language_model(self.method)
 
     @property
     def reads_features(self) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis import NO_PRICES, Prices, tidy_frame
-from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
+from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates, prompts_language_model
 from harness.choose.cheap import try_cheap_methods
 from harness.choose.encoders import block_weights
 from harness.choose.ensemble import Ensemble, score_ensemble
@@ -27,6 +27,7 @@ from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried, share_of
 from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
+from harness.methods import methods as known_methods
 from harness.metrics import IN_UNITS, metrics
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
@@ -276,7 +277,8 @@ def _prior(
     It is the one with most points. If no backbone has any, it is the smallest, and all points are used.
     """
     # Prompts of other models tell nothing of how well this one answers.
-    known_points = [] if prior is None else [p for p in gather(prior()).points if p.facts.role != "prompting"]
+    silent = {name for name in known_methods.names() if prompts_language_model(known_methods.get(name))}
+    known_points = [] if prior is None else [point for point in gather(prior()).points if point.name not in silent]
     points = _points_of(known_points, task.kind.name, task.metric)
     # Without any evidence of the kind, methods are expected to differ as they do where texts have classes.
     points = points or _points_of(known_points, _BEST_KNOWN, task.metric)
