@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness.analysis import Expenses, Prices, break_even, spending_of, spent
+from harness.analysis import Expenses, Prices, break_even, spending_of, spent, stated_prices
 from harness.analysis.spending import ServedPrice
 from harness.analysis.total_cost import crossing
 from harness.records import Record, write_jsonl
@@ -166,6 +166,30 @@ def test_the_costs_of_a_served_model_by_hand() -> None:
     assert spending_of(record, Prices(models={WRITER: ServedPrice(per_hour=6.0)})).predict_price == pytest.approx(
         0.0005
     )
+
+
+def test_a_file_of_prices_by_hand() -> None:
+    """The content of the file that served models read too; `default` is the price of machines without their own."""
+    content = {
+        "currency": "EUR",
+        "machines": {"default": 0.5, "NVIDIA H200": 4.0},
+        "models": {WRITER: {"prompt_per_million": 1.0, "completion_per_million": 4.0, "per_hour": None}},
+    }
+    found = stated_prices(label_price=0.1, file=content)
+    assert (found.per_hour, found.per_label, dict(found.machines)) == (0.5, 0.1, {"NVIDIA H200": 4.0})
+    assert found.models[WRITER] == ServedPrice(1.0, 4.0)
+    assert stated_prices(0.2, file=content).per_hour == 0.2
+    assert spending_of(a_record("lora", 8, train=36.0, each=1.0), found).train_price == pytest.approx(0.005)
+
+
+def test_a_prompt_that_does_nothing_before_its_first_prediction_costs_nothing_there() -> None:
+    """A record of zero-shot states no seconds of encoding, tuning and fitting: null, not 0."""
+    record = a_record("zero-shot", 0, train=0.0, each=0.5)
+    nothing = dict.fromkeys(("encode_seconds", "tune_seconds", "fit_seconds"))
+    record = dataclasses.replace(record, cost=dataclasses.replace(record.cost, **nothing))
+    assert record.cost.train_seconds is None
+    assert spending_of(record).train_seconds == 0.0
+    assert spending_of(with_facts(record, role="fine-tuning")).train_seconds is None
 
 
 def test_a_cell_beside_others_has_no_seconds_and_disturbed_ones_do_not_count() -> None:

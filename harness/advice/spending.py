@@ -165,6 +165,8 @@ class _Costs:
             paid = _price_of_answers(served, answer.question.n_train, prices)
             money = None if paid is None else Expenses((0.0,), (paid,), labels)
             return cls(choice, is_prompted, True, None, money)
+        if is_prompted and train is None:  # a prompt trains nothing, and no time was seen of it
+            train = 0.0
         if train is None or each is None:
             return cls(choice, is_prompted, False, None, None)
         hour = prices.machines.get(answer.device or "", prices.per_hour)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 from harness.analysis.total_cost import Expenses
 from harness.records import Record, ServedFacts
@@ -56,18 +57,35 @@ class Prices:
 NO_PRICES = Prices()
 
 
-def stated_prices(price_per_hour: float | None = None, label_price: float | None = None) -> Prices:
+def stated_prices(
+    price_per_hour: float | None = None, label_price: float | None = None, file: Mapping[str, Any] | None = None
+) -> Prices:
     """Return the prices that a user states.
 
     Args:
-        price_per_hour: price of an hour of each machine; None takes the price that a record states.
+        price_per_hour: price of an hour of each machine that `file` does not name; None takes the default of `file`, or
+            the price that a record states.
         label_price: price of one label; None counts no labels.
+        file: content of a file of prices: `machines`, the price of an hour by device, where `default` is that of all
+            others; and `models`, the fields of `ServedPrice` by name of the model.
 
     Raises:
         UsageError: a price is negative, or no number.
     """
+    content = file or {}
+    hours = {name: _price("price_per_hour", price, "0.35") for name, price in content.get("machines", {}).items()}
+    machines = {name: hour for name, hour in hours.items() if hour is not None}
+    default = machines.pop("default", None)
+    stated = _price("price_per_hour", price_per_hour, "0.35")
+    known = {item.name for item in fields(ServedPrice)}
     return Prices(
-        per_hour=_price("price_per_hour", price_per_hour, "0.35"), per_label=_price("label_price", label_price, "0.05")
+        per_hour=default if stated is None else stated,
+        per_label=_price("label_price", label_price, "0.05"),
+        machines=machines,
+        models={
+            name: ServedPrice(**{field_: value for field_, value in own.items() if field_ in known})
+            for name, own in content.get("models", {}).items()
+        },
     )
 
 
@@ -111,6 +129,8 @@ def spending_of(record: Record, prices: Prices = NO_PRICES) -> Spending:
     n_test = record.score.n_test if record.score is not None else 0
     is_alone = record.provenance.cells_at_a_time == 1
     train = cost.train_seconds if is_alone else None
+    if train is None and is_alone and record.facts.role == "prompting" and cost.predict_seconds is not None:
+        train = 0.0  # a prompt without rows to choose from does nothing before its first prediction
     each = cost.predict_seconds / n_test if is_alone and n_test and cost.predict_seconds is not None else None
     hour = prices.hour_of(record)
     train_price = None if train is None or hour is None else train * hour / 3600
