@@ -1,6 +1,8 @@
 from .advice.asking import advise as advise
 from .api.auditing import Audit as Audit
 from .api.auditing import audit_defaults as audit_defaults
+from .api.break_evens import BreakEvens as BreakEvens
+from .api.break_evens import break_even as break_even
 from .api.choosing import choose as choose
 from .api.display import Display as Display
 from .api.forecast import plan as plan

@@ -18,7 +18,7 @@ from harness.records.jsonl import write_jsonl
 from harness.schedule.stepping import Stepped
 from harness.store.store import Store
 from harness.tasks import Task
-from tests.record_factory import make_grid, make_record
+from tests.record_factory import make_grid, make_record, with_facts
 from tests.toys import save_one, write_toy_table
 
 _OWN = ("--data", "tickets.csv", "--backbone", "backbone", "--methods", "majority,linear-probe", "--seeds", "0")
@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "suites": ("sentiment",),
     "doctor": (),
     "advise": ("--n-train", "200", "--classes", "12", "--no-reference"),
+    "break-even": ("--store", "prompts.jsonl", "--predictions", "10000"),
     "validate-advice": ("--no-reference",),
     "choose": ("--data", "tickets.csv", "--within", "60s", "--save", "chosen"),
     "predict": ("--model", "model", "--data", "new.csv", "--text", "body", "--out", "out.csv", "--top", "2"),
@@ -64,6 +65,8 @@ def make_folder(folder: Path, toy: Task, tiny: BackboneFiles, cpu: Device) -> No
     others = [one for one in records if one.cell.method != "lora"]
     worse = [make_record("lora", size, seed, accuracy=0.2) for size in (32, 512) for seed in range(3)]
     write_jsonl([*others, *worse], folder / "theirs.jsonl")
+    prompted = with_facts(make_record("zero-shot", 0, accuracy=0.5), role="prompting")
+    write_jsonl([prompted, *make_grid(("lora",), (32,))], folder / "prompts.jsonl")
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:

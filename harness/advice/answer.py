@@ -14,6 +14,7 @@ import numpy as np
 from harness.advice.on_backbones import Basis, OnBackbones, spread_over_backbones
 from harness.advice.question import Question
 from harness.advice.relevant import MOST_BEYOND, device_of, relevant
+from harness.advice.spending import AdvisedSpending, AskedSpending, with_spending
 from harness.cost import Probed
 from harness.forecast import CostModel, Curves, Doubles, Evidence, Point, Scale, gather, measured_of
 from harness.records import EncoderFacts, PublishedEncoder, Record
@@ -86,6 +87,7 @@ class Advice:
         more: sentences on what a higher limit, or more labels, would buy.
         notes: sentences on what the answer rests on.
         bases: what the answer for each backbone rests on, where it is about several.
+        spending: what each choice costs in use, in the order of `choices`, where predictions or prices were given.
     """
 
     question: Question
@@ -95,6 +97,7 @@ class Advice:
     more: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     bases: tuple[Basis, ...] = ()
+    spending: tuple[AdvisedSpending, ...] = ()
 
     @property
     def best(self) -> AdvisedMethod | None:
@@ -110,7 +113,11 @@ class Advice:
         """Return one row for each choice."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(choice) for choice in self.choices])
+        found = pd.DataFrame([asdict(choice) for choice in self.choices])
+        if not self.spending:
+            return found
+        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(columns=["method", "backbone"])
+        return found.join(further)
 
     def to_json(self) -> str:
         """Return the whole answer as JSON."""
@@ -124,6 +131,7 @@ def answer_question(
     own_devices: Sequence[str] = (),
     encoders: Callable[[], Sequence[PublishedEncoder]] = tuple,
     facts: Mapping[str, EncoderFacts] = MappingProxyType({}),
+    spending: AskedSpending | None = None,
 ) -> Advice:
     """Answer from records; nothing is run, and nothing is invented.
 
@@ -135,6 +143,7 @@ def answer_question(
             asked for or probed.
         encoders: returns encoders with published results, which speak for backbones without records.
         facts: facts about backbones by name, such as their configurations state them.
+        spending: question about costs in use; None asks nothing of them.
 
     Raises:
         UsageError: nothing was measured that the answer could rest on: of this kind, on this backbone, near this size.
@@ -151,7 +160,8 @@ def answer_question(
     ranked, of_costs = answering.choices(question)
     more = _more(question, ranked, answering, max(point.n_train for point in points))
     bases = () if several is None else several.bases
-    return Advice(question, ranked, points[0].metric, device, more, (*notes, *of_costs), bases)
+    answer = Advice(question, ranked, points[0].metric, device, more, (*notes, *of_costs), bases)
+    return answer if spending is None else with_spending(answer, answering.points, spending)
 
 
 _CARRIED: Final = (
@@ -168,6 +178,7 @@ class _Answering:
         self._several = several
         self._costs = costs
         self.scale = self._curves.scale
+        self.points: Mapping[str, Sequence[Point]] = self._curves.by_method
 
     def choices(self, question: Question) -> tuple[tuple[AdvisedMethod, ...], tuple[str, ...]]:
         """Return the choices, ranked, and sentences on their costs."""

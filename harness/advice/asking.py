@@ -11,6 +11,8 @@ from harness.advice.configured import configured_facts
 from harness.advice.on_backbones import read_backbones
 from harness.advice.own_texts import question_about
 from harness.advice.question import Question
+from harness.advice.spending import AskedSpending, asked_spending
+from harness.analysis import stated_prices
 from harness.cost import probes
 from harness.data import TextColumns, UserData
 from harness.forecast import merged_encoders, published_in, usable
@@ -46,6 +48,10 @@ def advise(
     device: str | None = None,
     task: str | None = None,
     backbones: str | Sequence[str] | None = None,
+    predictions: float | None = None,
+    price_per_hour: float | None = None,
+    label_price: float | None = None,
+    score_tolerance: float | None = None,
 ) -> Advice:
     """Say which method fits a budget, from what was measured; nothing is run.
 
@@ -75,6 +81,11 @@ def advise(
         task: a measured task that the question is about.
         backbones: several backbones to answer for, by name, also ones that only others measured (MTEB's results come
             with the package); `all known` is each of them.
+        predictions: number of predictions that will be made: methods with scores near the best are then ranked by their
+            total cost, and `Advice.spending` has costs in use.
+        price_per_hour: price of an hour of the machine; costs in use are then in money.
+        label_price: price of one label.
+        score_tolerance: with `predictions`, score below the best one that is good enough; None is 0.01.
 
     Raises:
         UsageError: a field has no valid value, or nothing was measured that an answer could rest on.
@@ -86,17 +97,21 @@ def advise(
         predict_milliseconds=predict_milliseconds, min_score=min_score, backbone=backbone, device=device, task=task,
         backbones=read_backbones(backbones),
     )  # fmt: skip
-    answer, _ = answer_from(question, own_records(find_store(store)), reference=reference)
+    asked = asked_spending(predictions, stated_prices(price_per_hour, label_price), score_tolerance)
+    answer, _ = answer_from(question, own_records(find_store(store)), reference=reference, spending=asked)
     return answer
 
 
-def answer_from(question: Question, own: list[Record], *, reference: bool) -> tuple[Advice, int]:
+def answer_from(
+    question: Question, own: list[Record], *, reference: bool, spending: AskedSpending | None = None
+) -> tuple[Advice, int]:
     """Return the answer from the user's own records and the reference results, and how many of the former count.
 
     Args:
         question: the question.
         own: the user's records.
         reference: whether the results that come with the package count too: reference results and MTEB's.
+        spending: question about costs in use; None asks nothing of them.
     """
     mine = [r for r in usable(own) if r.kind == question.kind and r.facts.measured_by is None]
     devices = Counter(record.device for record in mine)
@@ -108,7 +123,7 @@ def answer_from(question: Question, own: list[Record], *, reference: bool) -> tu
 
     # The default backbone speaks for the reference results; its configuration is needed to compare sizes.
     facts = {} if question.backbones is None else configured_facts([*question.backbones, *_measured(records)])
-    answer = answer_question(question, records, probes(), own_devices, encoders, facts)
+    answer = answer_question(question, records, probes(), own_devices, encoders, facts, spending)
     return answer, len(mine)
 
 

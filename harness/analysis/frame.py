@@ -48,6 +48,28 @@ def _seconds(name: str) -> Callable[[Record], Any]:
     return lambda record: getattr(record.cost, name) if record.provenance.cells_at_a_time == 1 else None
 
 
+def _served(name: str) -> Callable[[Record], Any]:
+    """Return a getter of a fact about the requests to a served model; other cells have none."""
+    return lambda record: None if record.facts.served is None else getattr(record.facts.served, name)
+
+
+_SERVED: tuple[tuple[str, Dtype, str], ...] = (
+    ("n_requests", "Int64", "requests that a served model answered"),
+    ("n_reused", "Int64", "requests of these whose answers an earlier run had stored"),
+    ("n_retries", "Int64", "requests that failed and were sent again"),
+    ("prompt_tokens", "Int64", "tokens of all prompts to a served model"),
+    ("cached_prompt_tokens", "Int64", "part of them that the server read from its own cache"),
+    ("completion_tokens", "Int64", "tokens that a served model wrote"),
+    ("currency", "string", "currency of the price of the requests"),
+    ("latency_p50_seconds", "Float64", "median of the seconds from a request to its answer"),
+    ("latency_p95_seconds", "Float64", "95th percentile of the same"),
+    ("latency_p99_seconds", "Float64", "99th percentile of the same"),
+    ("concurrency", "Int64", "largest number of requests at a time"),
+)
+SERVED_COLUMNS: tuple[str, ...] = (*(name for name, _, _ in _SERVED), "request_price", "unreadable")
+"""Columns about the requests to served models."""
+
+
 EXPORT_COLUMNS: tuple[Column, ...] = (
     Column("id", "string", "identity of the cell", lambda record: record.id),
     Column("suite", "string", "label it was run under", lambda record: record.suite),
@@ -195,8 +217,23 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         learned_nothing,
     ),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
+    *(Column(name, dtype, doc, _served(name)) for name, dtype, doc in _SERVED),
+    Column("request_price", "Float64", "price of all requests to a served model", _served("price")),
+    Column(
+        "unreadable",
+        "Float64",
+        "share of a served model's answers from which nothing could be read",
+        lambda record: _share_unreadable(record),
+    ),
 )
 """Columns that reports need beyond the export; `variant` and `settings` (see `tidy_frame`) follow them."""
+
+
+def _share_unreadable(record: Record) -> float | None:
+    served = record.facts.served
+    if served is None or served.n_unreadable is None or record.score is None or not record.score.n_test:
+        return None
+    return served.n_unreadable / record.score.n_test
 
 
 def export_frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 from .auditing import Audit as Audit
 from .auditing import audit_defaults as audit_defaults
 from .auditing import audit_grid as audit_grid
+from .break_evens import BreakEvens as BreakEvens
+from .break_evens import break_even as break_even
 from .choosing import choose as choose
 from .display import Display as Display
 from .display import TerminalDisplay as TerminalDisplay

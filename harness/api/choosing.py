@@ -54,6 +54,7 @@ def choose(
     mirror: str | Path | None = None,
     reference: bool = True,
     settings: bool = True,
+    price_per_hour: float | None = None,
     began: float | None = None,
     progress: bool | Display = True,
 ) -> Chosen:
@@ -77,7 +78,8 @@ def choose(
         peak_memory: memory that a fit may need, such as `8GB`, or in bytes; None is no limit.
         predict_milliseconds: longest time for predicting one text on this machine; slower methods and ensembles are
             ruled out. None is no limit.
-        methods: candidate methods; None takes all that learn from labels.
+        methods: candidate methods; None takes all but those that only measure a task. Prompts are among them where a
+            backbone is a language model.
         backbone: a hub id, `ID@REVISION` or a local folder; None takes the default.
         backbones: one such or several to choose among; one that cannot be used is left out, and the rest goes on.
         refit: whether the saved model is fitted to held-out test rows too, once they have scored it. Rows of `test` are
@@ -87,6 +89,7 @@ def choose(
         mirror: folder with models/, searched first; None takes HARNESS_MIRROR.
         reference: whether to use the reference results of the package.
         settings: whether to try other settings of the best method, where there is time for it.
+        price_per_hour: price of an hour of this machine; the answer then says what predictions cost.
         began: start of the time limit, by `time.monotonic`; None is now.
         progress: whether to show the reasoning; or a display of your own.
 
@@ -129,6 +132,9 @@ def choose(
                 f"--predict-milliseconds {slowest:g} was given; expected a number above 0, such as 5: the longest time "
                 "for predicting one text."
             )
+    from harness.analysis import stated_prices
+
+    prices = stated_prices(price_per_hour)
     quiet_libraries()
     from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
@@ -189,5 +195,6 @@ def choose(
                 prior=prior,
                 refit=refit,
                 settings=settings,
+                prices=prices,
                 say=say,
             )

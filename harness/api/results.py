@@ -77,7 +77,7 @@ class Results:
         }
 
     def _repr_html_(self) -> str:
-        return _html_of(self.table) if self.observations is not None else "<p>No record.</p>"
+        return html_of(self.table) if self.observations is not None else "<p>No record.</p>"
 
 
 @spelt_for_caller
@@ -143,7 +143,7 @@ def report(
         check_report_folder(folder, overwrite=overwrite)
     # Observations keep their scores by test row, so they are not read again.
     whole = isinstance(source, Results) and suite is None and source.observations
-    observed = whole or observe(of_suite(_stream("source", source), suite))
+    observed = whole or observe(of_suite(stream_records("source", source), suite))
     return Results(observed, write_report(observed, folder, names))
 
 
@@ -166,13 +166,13 @@ def compare(a: Records, b: Records) -> Compared:
     from harness.report import compare_methods
 
     sides = [
-        side.observations if isinstance(side, Results) and side.observations is not None else _stream(name, side)
+        side.observations if isinstance(side, Results) and side.observations is not None else stream_records(name, side)
         for name, side in (("a", a), ("b", b))
     ]
     return compare_methods(*sides)
 
 
-def _html_of(table: Table | None) -> str:
+def html_of(table: Table | None) -> str:
     """Return a table of the terminal as HTML, for a notebook."""
     from rich.console import Console
 
@@ -182,7 +182,7 @@ def _html_of(table: Table | None) -> str:
     return console.export_html(inline_styles=True, code_format=code)
 
 
-def _stream(name: str, source: Records) -> Iterable[Record]:
+def stream_records(name: str, source: Records) -> Iterable[Record]:
     """Return the records of an argument; an iterable is checked as it is read."""
     if isinstance(source, Results):
         return source.records

@@ -17,8 +17,8 @@ from harness.planning import label_of
 from harness.records import Budget, Role, short_backbones
 from harness.tasks import Task
 
-_KEPT_ROLES: frozenset[Role] = frozenset({"baseline", "frozen features", "fine-tuning"})
-"""Roles of methods whose models somebody may want to keep; the others measure a task, pretraining or prompts."""
+_KEPT_ROLES: frozenset[Role] = frozenset({"baseline", "frozen features", "fine-tuning", "prompting"})
+"""Roles of methods whose models somebody may want to keep; the others measure a task or pretraining."""
 
 HURRY_SECONDS = 60.0
 """Seconds of a search below which no penalty is chosen by cross-validation."""
@@ -42,6 +42,11 @@ In the reference results with 512 labels and more, each task left out in turn, d
 mean square; full, last-layers, LoRA) where 0.42 were expected. Test rows and seeds make 0.22."""
 
 
+def prompts_language_model(method: Method | type[Method]) -> bool:
+    """Return whether a method prompts a language model; `label-similarity` compares vectors of an encoder instead."""
+    return method.role == "prompting" and "encoder" not in method.serves
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A method that could win.
@@ -60,6 +65,30 @@ class Candidate:
     known_as: Method | None = None
     files: BackboneFiles | None = None
 
+    @property
+    def is_prompted(self) -> bool:
+        """Whether it prompts a language model: its predictions cost most, and no training shortens them."""
+        return prompts_language_model(self.method)
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether it reads frozen features, which all such methods on a backbone share."""
+        return self.is_cheap and self.files is not None and not self.is_prompted
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a prediction reads a text once with its backbone, and nothing else."""
+        return bool(self.method.serves) and not self.is_prompted
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether a fit reads the training rows with its backbone."""
+        return self.method.workload(100, Budget(), 12).encoded > 0
+
+    def labels_of(self, n_train: float) -> float:
+        """Return the labels that a fit to so many rows learns from: none for a method that uses no labels."""
+        return n_train if self.method.uses_labels else 0.0
+
     def is_measured_by(self, point: Point) -> bool:
         """Whether a point is of this configuration; settings that the point leaves out had their defaults."""
         known = self.known_as or self.method
@@ -76,7 +105,7 @@ def find_candidates(
     *,
     within: float = math.inf,
 ) -> list[Candidate]:
-    """Return the methods that serve a task: those asked for, or all that learn from labels, with default settings.
+    """Return the methods that serve a task: those asked for, or all that may be worth keeping, with default settings.
 
     Args:
         asked: configured methods; None is all but experimental ones.
@@ -90,7 +119,7 @@ def find_candidates(
         quicker = asked = list(asked)
     else:
         known = [methods.get(name) for name in methods.names()]
-        asked = [cls() for cls in known if cls.uses_labels and cls.role in _KEPT_ROLES and not cls.experimental]
+        asked = [cls() for cls in known if cls.role in _KEPT_ROLES and not cls.experimental]
         size = len(task.train_labels) * max(1, task.n_outputs)
 
         def hurries(one: Method) -> bool:

@@ -1,4 +1,4 @@
-"""The first stage of a search: methods on words, and methods on frozen features, before a transformer is trained."""
+"""The first stage of a search: methods on words, on frozen features, and prompts, before a transformer is trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from harness.choose.candidates import Candidate
 from harness.choose.search import STARTING_SECONDS, Search
 from harness.choose.tried import summarised, value_at
+from harness.support import describe_duration, text
 from harness.tasks import Task
 
 _SHARE_FOR_CHEAP: Final = 0.6
@@ -27,6 +28,9 @@ _SHARE_FOR_WORDS: Final = 0.03
 """Share of the remaining time for TF-IDF where a transformer follows; where that is too little, it gets fewer rows.
 Its score shows whether words are enough; if so, the last fit uses all rows."""
 
+_SHARE_FOR_PROMPT: Final = 0.2
+"""Share of the remaining time that answering the validation rows with one prompt may be expected to take."""
+
 _SHARE_FOR_FOLD: Final = 0.06
 """Share of the remaining time that running the cheap methods on another fold may take."""
 
@@ -41,8 +45,9 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
         search: the search.
         after_words: called once the methods without a transformer have run, before texts are encoded.
     """
-    cheap = [c for c in search.entrants if c.is_cheap and (c.files is None or search.first in (None, c.files))]
-    cheap.sort(key=lambda candidate: (bool(candidate.method.serves), candidate.method.name != "linear-probe"))
+    first = (None, search.first)
+    cheap = [c for c in search.entrants if c.is_cheap and (c.is_prompted or search.first is None or c.files in first)]
+    cheap.sort(key=lambda c: (c.is_prompted, bool(c.method.serves), c.method.name != "linear-probe"))
     stop = search.now() + _SHARE_FOR_CHEAP * search.left
     n_train: int | None = None
     skipped: dict[str, list[str]] = {}
@@ -52,9 +57,12 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
         for candidate in cheap:
             if candidate.label in search.out or search.now() > stop:
                 continue
-            if fold == 0 and (why := _why_skip(search, candidate)):
+            if fold == 0 and not candidate.is_prompted and (why := _why_skip(search, candidate)):
                 search.out[candidate.label] = f"was skipped: {why}"
                 skipped.setdefault(why, []).append(candidate.label)
+                continue
+            if candidate.is_prompted:
+                _try_prompt(search, candidate, fold, stop)
                 continue
             if candidate.method.serves and n_train is None:
                 if after_words is not None and search.tried:
@@ -65,7 +73,7 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
                         "encoding the texts with the transformer would take too long: only methods on words are tried"
                     )
                     search.overhead = STARTING_SECONDS + _FIRST_READING_SECONDS
-                    return
+                    return  # prompts read longer texts than these
             if not candidate.method.serves:
                 n = _affordable_words(search, candidate, search.folds[fold], is_safe=after_words is not None)
             else:
@@ -82,10 +90,33 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
             search.say(f"over {found[0].n_folds} folds, {found[0].n_rows:,} rows: {said}")
 
 
+def _try_prompt(search: Search, candidate: Candidate, fold: int, stop: float) -> None:
+    """Have a language model answer the validation rows of a fold, where that takes little of the time.
+
+    No other model's prompts tell how well this one answers, so that no prompt is skipped for a low expected score.
+
+    Args:
+        search: the search.
+        candidate: a method that prompts.
+        fold: position of the fold.
+        stop: time after which the first stage ends.
+    """
+    task = search.folds[fold]
+    needs = search.runner.estimate(search.plan(candidate, task)).seconds
+    last = search.runner.estimate(search.plan(candidate, search.task)).seconds
+    if needs > _SHARE_FOR_PROMPT * search.left or needs + last > search.left:
+        why = f"answering {text.counted(task.n_test, 'validation row')} would take about {describe_duration(needs)}"
+        if fold == 0:
+            search.out[candidate.label] = f"was skipped: {why}"
+            search.say(f"skipped, {why}: {candidate.label}")
+        return
+    search.run(candidate, fold, min(stop + 1.0, search.end) if search.tried else search.end, quietly=fold > 0)
+
+
 def _why_skip(search: Search, candidate: Candidate) -> str | None:
     """Return why a cheap method is not worth a fit, once others are measured; None where it is."""
     known = search.measured_cheap()
-    if len(known) < 2 or not any(c.method.serves for c in known):
+    if len(known) < 2 or not any(c.reads_features for c in known):
         return None
     trained = [
         c for c in search.entrants if not c.is_cheap and c.label not in search.out and search.too_large(c) is None
@@ -109,7 +140,7 @@ def _seconds_on_features(search: Search, candidate: Candidate) -> float:
     light = search.runner.light_seconds(search.plan(candidate, search.folds[0]))
     if light:
         return light
-    costs = [t.record.cost for t in search.tried if t.candidate.method.serves and not t.record.curve]
+    costs = [t.record.cost for t in search.tried if t.candidate.reads_features and not t.record.curve]
     return max(((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0) for cost in costs), default=0.0)
 
 
@@ -120,9 +151,17 @@ def _seconds_again(search: Search, fold: int) -> float:
     """
     known = [tried.record for tried in search.tried if tried.fold == fold]
     n_train = len(search.folds[fold].train_labels)
-    fewer = [r.cost for r in known if r.cell.backbone is not None and r.cell.n_train < n_train]
+    fewer = [
+        t.record.cost
+        for t in search.tried
+        if t.fold == fold and t.candidate.reads_features and t.candidate.method.uses_labels
+        and t.record.cell.n_train < n_train
+    ]  # fmt: skip
     features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in fewer), default=0.0)
-    return features + sum((r.cost.tune_seconds or 0.0) + (r.cost.fit_seconds or 0.0) + 0.1 for r in known)
+    prompts = [t.record.cost for t in search.tried if t.fold == fold and t.candidate.is_prompted]
+    answering = sum(cost.predict_seconds or 0.0 for cost in prompts)
+    fits = sum((r.cost.tune_seconds or 0.0) + (r.cost.fit_seconds or 0.0) + 0.1 for r in known)
+    return features + answering + fits
 
 
 def _affordable_words(search: Search, candidate: Candidate, task: Task, *, is_safe: bool) -> int | None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.analysis import tidy_frame
-from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates
+from harness.analysis import NO_PRICES, Prices, tidy_frame
+from harness.choose.candidates import HURRY_SECONDS, Belief, Candidate, find_candidates, prompts_language_model
 from harness.choose.cheap import try_cheap_methods
 from harness.choose.encoders import block_weights
 from harness.choose.ensemble import Ensemble, score_ensemble
 from harness.choose.evaluation import EVALUATION, Evaluation, evaluate, write_evaluation
 from harness.choose.folds import PERIOD, validation_cap, validation_folds, with_test_rows
+from harness.choose.in_use import InUse, in_use
 from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.runner import Runner
 from harness.choose.search import Search
@@ -26,6 +27,7 @@ from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried, share_of
 from harness.choose.whole_fits import run_whole_fits
 from harness.forecast import Point, gather
+from harness.methods import methods as known_methods
 from harness.metrics import IN_UNITS, metrics
 from harness.records import Record, Score
 from harness.saved import CARD, card, read_description
@@ -74,6 +76,7 @@ class Chosen:
         refit: whether the saved model was fitted anew, to the test rows too, after the score was taken.
         ensemble: the ensemble that was saved; None where one method was. Then `record` is of its member that got the
             last fit, and `refit` is about that member.
+        in_use: what predictions cost with the method of the last fit, beside the best prompted or trained rival.
     """
 
     method: str
@@ -86,6 +89,7 @@ class Chosen:
     evaluation: Evaluation | None = field(default=None, repr=False)
     refit: bool = False
     ensemble: Ensemble | None = field(default=None, repr=False)
+    in_use: InUse | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values; `tried` has one entry for each fit, with its score on validation rows."""
@@ -97,6 +101,7 @@ class Chosen:
             "why": self.why,
             "refit": self.refit,
             "ensemble": None if self.ensemble is None else self.ensemble.to_dict(),
+            "in_use": None if self.in_use is None else self.in_use.to_dict(),
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "tried": [
                 {
@@ -145,6 +150,7 @@ def choose_within(
     refit: bool = True,
     settings: bool = True,
     most_milliseconds: float | None = None,
+    prices: Prices = NO_PRICES,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
@@ -160,12 +166,14 @@ def choose_within(
         folder: where the model is saved; must not exist, or be empty.
         within: seconds for the whole search.
         began: when that time began, by `time.monotonic`.
-        methods: methods that may win; None is all that learn from labels.
+        methods: methods that may win; None is all that may be worth keeping: prompts too, where a backbone is a
+            language model, and methods that use no labels.
         most_bytes: limit on the memory of a fit; None is no limit.
         prior: returns records of other tasks, from which scores are predicted.
         refit: whether the saved model is fitted to held-out test rows too, after they scored it, if there is time.
         settings: whether other settings of the best method are tried, where there is time for it.
         most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
+        prices: what the machine and tokens cost, for the costs of predictions in the answer.
         say: called with each line of the reasoning.
 
     Raises:
@@ -218,7 +226,8 @@ def choose_within(
         label, score = together.found.label, together.score
     took = time.monotonic() - began
     ensemble = None if together is None else together.found
-    chosen = Chosen(label, score, record, folder, tried, took, why, found, refitted, ensemble)
+    costs = in_use(winner, record, tried, prices)
+    chosen = Chosen(label, score, record, folder, tried, took, why, found, refitted, ensemble, costs)
     _write_card(chosen, task)
     return chosen
 
@@ -267,7 +276,9 @@ def _prior(
 
     It is the one with most points. If no backbone has any, it is the smallest, and all points are used.
     """
-    known_points = [] if prior is None else gather(prior()).points
+    # Prompts of other models tell nothing of how well this one answers.
+    silent = {name for name in known_methods.names() if prompts_language_model(known_methods.get(name))}
+    known_points = [] if prior is None else [point for point in gather(prior()).points if point.name not in silent]
     points = _points_of(known_points, task.kind.name, task.metric)
     # Without any evidence of the kind, methods are expected to differ as they do where texts have classes.
     points = points or _points_of(known_points, _BEST_KNOWN, task.metric)
@@ -335,6 +346,8 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         )
     if chosen.why is not None:
         facts["choice"] = chosen.why
+    if chosen.in_use is not None:
+        facts["cost of predictions"] = chosen.in_use.in_words()
     if chosen.evaluation is not None:
         facts["evaluation"] = f"`{EVALUATION}`: {chosen.evaluation.contents}"
         title = f"{chosen.method} on {task.name}"

@@ -162,8 +162,8 @@ def _eligible(search: Search) -> list[Tried]:
     by_fold: dict[int, dict[int, Tried]] = {}
     entrants = {id(candidate) for candidate in search.entrants}
     for tried in search.tried:
-        if tried.score is None or id(tried.candidate) not in entrants:
-            continue
+        if tried.score is None or id(tried.candidate) not in entrants or tried.candidate.is_prompted:
+            continue  # a prompt takes many times the time of the other members together
         if share_of_steps(tried.record, tried.candidate) < _WHOLE or not (tried.candidate.is_cheap or tried.folder):
             continue
         if answers_of(search.aside, tried.record.cell.id).is_file():

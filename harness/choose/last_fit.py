@@ -192,8 +192,10 @@ class LastFit:
         """Return the cell that fits a cheap method to as many rows as the time allows; None where these are few."""
         search = self._search
         allowed, needs = _SHARE_FOR_CHEAP_FIT * search.left, self._total_seconds(candidate)
-        if needs <= allowed:
+        if needs <= allowed or (candidate.is_prompted and needs <= search.left):
             return self._whole(candidate)
+        if candidate.is_prompted:  # fewer rows would not make its predictions quicker
+            return None
         n = int(search.n_rows * allowed / needs)
         return None if n < max(search.task.n_strata, 50) else self._whole(candidate, n)
 

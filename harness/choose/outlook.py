@@ -60,9 +60,8 @@ class Outlook:
         self.again = np.array([search.again_seconds(candidate) for candidate in candidates])
         n_all = n if search.everything is None else len(search.everything.train_labels)
         cut = [search.labels_within(candidate, left) for candidate in candidates]
-        mean, covariance = search.belief.expect(
-            [*candidates] * 3, [n] * m + [n_all] * m + cut, summarised(search.tried)
-        )
+        whole = [one.labels_of(size) for size in (n, n_all) for one in candidates]
+        mean, covariance = search.belief.expect([*candidates] * 3, [*whole, *cut], summarised(search.tried))
         self._mean, self._covariance = mean, covariance
         useless = [not _is_useful(search, candidate, left) for candidate in candidates]
         self._mean[2 * m :][useless] = _OUT_OF_REACH

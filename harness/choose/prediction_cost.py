@@ -26,7 +26,7 @@ def milliseconds_together(members: Sequence[Tried]) -> float:
     total, groups = 0.0, dict[str, list[float]]()
     for member in members:
         candidate, own = member.candidate, milliseconds(member)
-        if candidate.is_cheap and candidate.files is not None:
+        if candidate.reads_features and candidate.files is not None:
             groups.setdefault(candidate.files.fingerprint, []).append(own)
         else:
             total += own
@@ -46,7 +46,7 @@ def rule_out_slow(search: Search, tried: Tried) -> None:
     if limit is None or takes <= limit:
         return
     slow = [candidate]
-    if candidate.is_cheap and candidate.files is not None:
+    if candidate.reads_features:
         slow += [one for one in search.entrants if one is not candidate and one.files == candidate.files]
     for one in slow:
         least = "" if one is candidate else "at least "

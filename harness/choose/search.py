@@ -229,7 +229,7 @@ class Search:
         rates = [
             tried.record.cost.predict_seconds / tried.record.score.n_test
             for tried in own
-            if tried.record.score is not None and tried.record.cost.predict_seconds and tried.candidate.method.serves
+            if tried.record.score is not None and tried.record.cost.predict_seconds and tried.candidate.reads_texts
         ]
         if rates:
             return 1.3 * float(np.median(rates)) * self.task.n_test
@@ -286,7 +286,7 @@ class Search:
         cost, n_test = record.cost, record.score.n_test if record.score is not None else 1
         more = self.n_rows / max(1, record.cell.n_train)
         reading = (cost.predict_seconds or 0.0) / max(1, n_test)
-        n_unread = max(0, self.n_rows - record.cell.n_train - n_test)
+        n_unread = max(0, self.n_rows - record.cell.n_train - n_test) if candidate.reads_rows else 0
         return (
             more * ((cost.tune_seconds or 0.0) + (cost.fit_seconds or 0.0))
             + reading * (n_unread + self.task.n_test)
@@ -296,7 +296,7 @@ class Search:
     def labels_within(self, candidate: Candidate, left: float) -> float:
         """Return the number of labels that a last fit is worth that ends within so many seconds."""
         if candidate.is_cheap:
-            return float(self.n_rows)
+            return candidate.labels_of(self.n_rows)
         return self.uncut(candidate).labels_within(
             max(1.0, left - self.predict_seconds(candidate) - self.overhead_of(candidate))
         )
@@ -312,7 +312,7 @@ class Search:
 
     def rivals(self, candidates: Sequence[Candidate], seconds: float) -> Rivals:
         """Return what candidates are expected to reach in fits of so many seconds to all rows."""
-        sizes = [self.uncut(candidate).labels_within(max(1.0, seconds)) for candidate in candidates]
+        sizes = [one.labels_of(self.uncut(one).labels_within(max(1.0, seconds))) for one in candidates]
         return Rivals(*self.belief.expect(candidates, sizes, summarised(self.tried)))
 
     def last_rivals(self, candidates: Sequence[Candidate]) -> Rivals:

@@ -140,7 +140,8 @@ def is_clearly_better(one: Sequence[Tried], other: Sequence[Tried]) -> bool:
     """
     found = [validated(fits) for fits in (one, other)]
     labels = [max((tried.n_train for tried in fits), default=0.0) for fits in (one, other)]
-    if None in found or labels[1] < _LIKE_LABELS * labels[0]:
+    may_improve = any(tried.candidate.method.uses_labels for tried in other)
+    if None in found or (may_improve and labels[1] < _LIKE_LABELS * labels[0]):
         return False
     metric, facts = next(
         (t.record.score.metric, t.record.provenance.dataset) for t in one if t.record.score is not None

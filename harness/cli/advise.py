@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, AdvisedMethod, answer_from, own_records, question_about, read_backbones
+from harness.advice import (
+    Advice,
+    AdvisedMethod,
+    answer_from,
+    asked_spending,
+    own_records,
+    question_about,
+    read_backbones,
+)
+from harness.analysis import said_break_even, stated_prices
 from harness.cli.as_json import print_json
 from harness.store import reference_records
 from harness.support import mask_store, text, uncollected
@@ -21,10 +30,21 @@ _N_SHOWN = 12
 
 
 @uncollected()
-def advise_command(store: str, *, reference: bool, as_json: bool, **asked: Any) -> int:
+def advise_command(
+    store: str,
+    *,
+    reference: bool,
+    as_json: bool,
+    predictions: float | None = None,
+    price_per_hour: float | None = None,
+    label_price: float | None = None,
+    score_tolerance: float | None = None,
+    **asked: Any,
+) -> int:
     """Print the answer to `question_about(**asked)`; return 1 where nothing fits."""
+    spending = asked_spending(predictions, stated_prices(price_per_hour, label_price), score_tolerance)
     question = question_about(**{**asked, "backbones": read_backbones(asked.get("backbones"))})
-    answer, n_own = answer_from(question, own_records(store), reference=reference)
+    answer, n_own = answer_from(question, own_records(store), reference=reference, spending=spending)
     if as_json:
         print_json(answer)
     else:
@@ -58,6 +78,8 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         _add(table, choice)
     if fitting:
         console.print(table)
+    if answer.spending:
+        console.print(_spending_table(answer))
     if len(fitting) > _N_SHOWN:
         more = text.counted(len(fitting) - _N_SHOWN, "more method fits", "more methods fit")
         console.print(f"{more}; --json lists all of them.", markup=False)
@@ -83,6 +105,33 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         console.print(
             f"The table lists the methods that are expected to reach {question.min_score:g}, cheapest first.", **_SAID
         )
+
+
+def _spending_table(answer: Advice) -> Table:
+    """Return what the first choices that fit, and all prompted ones, cost in use."""
+    title = "Cost in use: seconds of 1,000 predictions; price of training, of labels and of 1,000 predictions"
+    has_prices = any(one.price_per_1000 is not None for one in answer.spending)
+    title = title if has_prices else title.partition(";")[0]
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", overflow="fold", min_width=18, max_width=30)
+    has_total = any(one.total is not None for one in answer.spending)
+    names = ["1,000", *["training", "labels", "1,000"] * has_prices]
+    for name in (*names, *["total"] * has_total, "training pays", "beside"):
+        table.add_column(name, justify="left" if name == "beside" else "right", no_wrap=name != "beside")
+    fitting = [i for i, choice in enumerate(answer.choices) if choice.fits][:_N_SHOWN]
+    prompted = [i for i, one in enumerate(answer.spending) if one.is_prompted and i not in fitting]
+    for one in (answer.spending[i] for i in (*fitting, *prompted)):
+        prices = [text.price(value) for value in (one.train_price, one.label_price, one.price_per_1000)]
+        total = text.price(one.total) if one.total_unit == "money" else text.seconds(one.total)
+        table.add_row(
+            Text(text.plain(one.method)),
+            text.seconds(one.seconds_per_1000),
+            *(prices if has_prices else []),
+            *([total] if has_total else []),
+            said_break_even(one.break_even, one.break_even_predictions),
+            Text("prompted" if one.is_prompted else text.plain(one.against or text.ABSENT), style="dim"),
+        )
+    return table
 
 
 def _console() -> Console:

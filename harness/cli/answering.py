@@ -15,13 +15,17 @@ from harness.cli.options import (
     JsonOption,
     KindOption,
     LabelOption,
+    LabelPriceOption,
     MaxLengthOption,
     MethodsOption,
     MetricOption,
     MirrorOption,
     OwnKindOption,
+    PredictionsOption,
+    PricePerHourOption,
     ReferenceOption,
     SeparatorOption,
+    SourceOption,
     StoreOption,
     StrictOption,
     TestOption,
@@ -34,6 +38,7 @@ from harness.support import DEFAULT_STORE
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command("advise", rich_help_panel=ASK)(_advise)
+    app.command("break-even", rich_help_panel=ASK)(_break_even)
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
     app.command("rank-backbones", rich_help_panel=ASK)(_rank_backbones)
     app.command("replay", rich_help_panel=ASK)(_replay)
@@ -72,18 +77,52 @@ def _advise(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device to predict seconds and memory for.")] = None,
     task: Annotated[str | None, typer.Option(help="Advise on this task, which has records.")] = None,
+    predictions: Annotated[
+        float | None,
+        typer.Option(help="Number of predictions that you will make: the cheapest of the good methods come first."),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Price of an hour of the machine, in your currency: costs in use are in money.")
+    ] = None,
+    label_price: LabelPriceOption = None,
+    score_tolerance: Annotated[
+        float | None,
+        typer.Option(help="With --predictions: a score this much below the best is good enough. Default: 0.01."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Recommend a method for a budget from existing records.
 
-    Nothing is run. The exit code is 1 if no method fits.
+    Nothing is run. With --predictions or a price, the answer puts prompting beside training. The exit code is 1 if no
+    method fits.
     """
     asked = dict(locals())
     from harness.cli.advise import advise_command
 
     raise typer.Exit(advise_command(**asked))
+
+
+def _break_even(
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    n_train: Annotated[
+        int | None, typer.Option("--n-train", help="Only trained methods with this number of labels.")
+    ] = None,
+    predictions: PredictionsOption = None,
+    price_per_hour: PricePerHourOption = None,
+    label_price: LabelPriceOption = None,
+    store: SourceOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show after how many predictions training pays.
+
+    Each trained method stands beside each prompted one on the same task. Nothing is run.
+    """
+    asked = dict(locals())
+    from harness.cli.break_even import break_even_command
+
+    raise typer.Exit(break_even_command(**asked))
 
 
 def _validate_advice(
@@ -205,6 +244,9 @@ def _choose(
     settings: Annotated[
         bool, typer.Option("--settings/--no-settings", help="Whether to try other settings of the best method.")
     ] = True,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Price of an hour of this machine: the answer says what predictions cost.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.

@@ -75,6 +75,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store:
         console.print("After the test, the saved model was fitted again, to all rows.", markup=False, soft_wrap=True)
     if chosen.why is not None:
         console.print(chosen.why, markup=False, soft_wrap=True)
+    if chosen.in_use is not None:
+        console.print(chosen.in_use.in_words(), markup=False, soft_wrap=True)
     if chosen.evaluation is not None:
         for line in (
             *chosen.evaluation.in_words(),

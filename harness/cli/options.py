@@ -155,6 +155,16 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing file, even one that this command did not write.")
 ]
 
+PredictionsOption = Annotated[
+    float | None, typer.Option(help="Number of predictions that you will make: total costs are shown.")
+]
+PricePerHourOption = Annotated[
+    float | None, typer.Option(help="Price of an hour of the machine, in your currency. Default: as records state it.")
+]
+LabelPriceOption = Annotated[
+    float | None, typer.Option(help="Price of one label, in your currency. Default: labels cost nothing.")
+]
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the answer as JSON on standard output; all else goes to standard error.")
 ]

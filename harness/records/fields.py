@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from harness.records.budgets import Budget
@@ -138,9 +138,7 @@ def check_of(hint: Any, name: str) -> FieldCheck:
     """Return the check for an annotation."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        (kind,) = (one for one in inner if one is not type(None))
-        check = check_of(kind, name)
-        return lambda value: None if value is None else check(value)
+        return functools.partial(_check_any, [check_of(kind, name) for kind in inner if kind is not type(None)])
     if origin is Literal:
         return lambda value: None if type(value) is str and value in inner else f"one of {', '.join(inner)}"
     if origin is tuple:
@@ -160,6 +158,14 @@ def check_of(hint: Any, name: str) -> FieldCheck:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return functools.partial(_check_inner, hint)
     raise TypeError(f"No check for the annotation {hint} of field '{name}'.")  # a bug: a test covers all fields
+
+
+def _check_any(checks: Sequence[FieldCheck], value: Any) -> str | None:
+    """Return what was expected if a value is not null and passes none of the checks."""
+    if value is None:
+        return None
+    found = [check(value) for check in checks]
+    return None if None in found else " or ".join(str(one) for one in found)
 
 
 def _check_inner(of: type, value: Any) -> str | None:

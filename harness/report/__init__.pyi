@@ -30,6 +30,9 @@ from .number_tables import residuals_with_texts as residuals_with_texts
 from .observations import Observations as Observations
 from .observations import RecordSource as RecordSource
 from .observations import observe as observe
+from .prompting import pairs_table as pairs_table
+from .prompting_tables import prompting_notes as prompting_notes
+from .prompting_terminal import terminal_pairs as terminal_pairs
 from .tables import comparison as comparison
 from .terminal import terminal_compared as terminal_compared
 from .terminal import terminal_table as terminal_table

@@ -171,7 +171,7 @@ def _standings_of(
 ) -> Iterator[dict[str, Any]]:
     for n_train, draw, rivals in rivals_by_size(panel):
         best = rivals[0]
-        differences = [contrast(found[_key(best)], found[_key(row)], observations) for row in rivals[1:]]
+        differences = [contrast(found[key_of(best)], found[key_of(row)], observations) for row in rivals[1:]]
         corrected = holm([difference.p_value for difference in differences])
         shared = _setting(panel, n_train, draw)
         first = {"is_best": True, "is_tied": True, "n_seeds": best.n_seeds, **_backbone(panel, best)}
@@ -195,7 +195,8 @@ def _signed(difference: Difference, sign: int, name: str) -> dict[str, float | N
     return {name: sign * difference.mean, "low": low, "high": high}
 
 
-def _key(row: Any) -> tuple[Any, ...]:
+def key_of(row: Any) -> tuple[Any, ...]:
+    """Return the key in `groups` of a row of `comparison`."""
     return tuple(None if pd.isna(value) else value for value in (getattr(row, name) for name in GROUP))
 
 
@@ -223,7 +224,7 @@ def contrasts(source: RecordSource, choose: Callable[[list[Any]], list[list[tupl
     for panel in panels(observations):
         for n_train, draw, rivals in rivals_by_size(panel):
             for pairs in choose(rivals):
-                differences = [contrast(found[_key(a)], found[_key(b)], observations) for a, b in pairs]
+                differences = [contrast(found[key_of(a)], found[key_of(b)], observations) for a, b in pairs]
                 corrected = holm([difference.p_value for difference in differences])
                 for (a, b), difference, p_corrected in zip(pairs, differences, corrected, strict=True):
                     rows.append(

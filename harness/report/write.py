@@ -77,7 +77,7 @@ def _write_table(frame: pd.DataFrame, path: Path) -> bool:
 
 
 def _write_latex(report: ReportData, panel: Panel, path: Path) -> None:
-    tables = [view.latex(report, panel) for _, view in in_order() if view.latex is not None]
+    tables = [table for _, view in in_order() if view.latex is not None and (table := view.latex(report, panel))]
     with replacing(path) as temporary:
         temporary.write_text("\n\n".join(tables) + "\n", encoding="utf-8", newline="\n")
 

@@ -17,8 +17,8 @@ import harness.testing
 from tools.docs.markdown import Docstring, code, fill, read_docstring, table, unwrapped
 
 FUNCTIONS = (
-    *("run", "plan", "choose", "rank_backbones", "advise", "read_records", "report", "compare", "audit_defaults"),
-    *("replay", "load_model"),
+    *("run", "plan", "choose", "rank_backbones", "advise", "break_even", "read_records", "report", "compare"),
+    *("audit_defaults", "replay", "load_model"),
 )
 """Functions of `harness`, in the order of the page."""
 
@@ -27,7 +27,7 @@ _WIDTH = 100
 
 def python_page() -> str:
     """Return the Markdown of the page."""
-    from harness.advice import Advice, AdvisedMethod
+    from harness.advice import Advice, AdvisedMethod, AdvisedSpending
     from harness.api.display import TerminalDisplay
     from harness.api.plans import PlanGroup, PlanRow
     from harness.choose import Chosen
@@ -38,7 +38,8 @@ def python_page() -> str:
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
     results += [harness.Audit, AuditedDefault]
-    results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, Compared, Replayed, harness.SavedModel]
+    results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, AdvisedSpending, harness.BreakEvens]
+    results += [Compared, Replayed, harness.SavedModel]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",
