@@ -15,8 +15,8 @@ from harness.backbones.served import Price, ServedModel
 from harness.serving.answers import AnswerFile, StoredAnswer, answers_beside
 from harness.serving.client import Client, Patience
 from harness.serving.connection import Connection
-from harness.serving.contact import contact
 from harness.serving.errors import LimitReachedError, ServedError, TooLongError, UnavailableError
+from harness.serving.offers import contact
 from harness.serving.options import EndpointOptions, read_endpoint
 from harness.serving.prices import read_prices
 from harness.serving.questions import Conversation, Question

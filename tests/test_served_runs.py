@@ -20,7 +20,7 @@ from harness.methods._served_prompt import NearestByWords
 from harness.methods.configure import parse_methods
 from harness.planning import load_suite
 from harness.records import Record
-from harness.serving.contact import contact
+from harness.serving.offers import contact
 from harness.serving.options import read_endpoint
 from harness.store.store import Store
 from harness.support.errors import UsageError

@@ -30,7 +30,6 @@ from .served import Constraint as Constraint
 from .served import Endpoint as Endpoint
 from .served import Offer as Offer
 from .served import Price as Price
-from .served import Scoring as Scoring
 from .served import ServedModel as ServedModel
 from .served import served_model as served_model
 from .shapes import BACKBONE_SHAPES as BACKBONE_SHAPES

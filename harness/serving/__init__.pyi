@@ -1,10 +1,9 @@
 from .answers import answers_beside as answers_beside
 from .connection import Connection as Connection
-from .contact import contact as contact
 from .errors import ServedError as ServedError
+from .offers import contact as contact
 from .options import EndpointOptions as EndpointOptions
 from .options import read_endpoint as read_endpoint
 from .questions import Answered as Answered
 from .questions import Conversation as Conversation
-from .questions import Message as Message
 from .questions import Question as Question

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from harness.serving.connection import Connection
-from harness.serving.contact import contact
+from harness.serving.offers import contact
 from harness.serving.options import read_endpoint
 from harness.serving.questions import Answered, Conversation, Question
 from tests.fault_server import serving
