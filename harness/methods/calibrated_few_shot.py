@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from harness.methods._choosing import Chooser
 from harness.methods._demonstrations import draw, show
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
+from harness.methods._language_model import run_in_fit
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.tasks import Form, Rows

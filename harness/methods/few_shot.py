@@ -11,7 +11,8 @@ from pydantic import Field
 from harness.methods._calibration import Calibration
 from harness.methods._choosing import Chooser, draws_and_scored
 from harness.methods._demonstrations import Nearest, draw, embed, show
-from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored, run_in_fit
+from harness.methods._in_context import DemonstratingMethod, FittedPrompt, restored
+from harness.methods._language_model import run_in_fit
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.tasks import Ints, Rows

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from harness.methods._calibration import Calibration
-from harness.methods._in_context import FittedPrompt, InContextMethod, restored, run_in_fit
+from harness.methods._in_context import FittedPrompt, InContextMethod, restored
+from harness.methods._language_model import run_in_fit
 from harness.methods.base import Fitted, method
 from harness.methods.bench import Bench
 from harness.tasks import Rows
