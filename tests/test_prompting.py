@@ -371,7 +371,7 @@ def test_a_user_words_the_question(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=re.escape(reason)):
             own_task(table, "body", "mood", prompt=prompt)
-    with pytest.raises(UsageError, match="--prompt, --test"):
+    with pytest.raises(UsageError, match="its own kind, columns, prompt"):
         harness.plan("quickstart", prompt="{text}")
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from harness.measure import Phase
 from harness.methods._asking import Asking
 from harness.methods._demonstrations import draw, pick
-from harness.methods._in_context import DemonstratingMethod, load_language_model
+from harness.methods._in_context import DemonstratingMethod
+from harness.methods._language_model import load_language_model
 from harness.methods._prompted import calibrate, prompted
 from harness.methods._served_prompt import ServedPrompt
 from harness.methods.bench import Bench, Ledger
@@ -119,7 +120,7 @@ class Chooser:
         """
         bench = self._bench
         if self._loaded is None and bench.served is None:
-            self._loaded = load_language_model(self._method, bench)
+            self._loaded = load_language_model(self._method, self._method.precision, bench)
         scores: list[float] = []
         for number, (asking, folds) in enumerate(candidates, 1):
             if scores and not self._may_go_on():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -20,12 +19,13 @@ from pydantic import Field, field_validator
 
 from harness.backbones import BackboneFiles
 from harness.features import lengths_of
-from harness.measure import PrecisionPolicy, long_step
+from harness.measure import PrecisionPolicy
 from harness.methods._asking import AUTO, Asking, PromptFormat, wordings
 from harness.methods._calibration import CONTENT_FREE, batch_prior, log_mean, log_softmax, normalised
 from harness.methods._chat import NO_TEMPLATE, Chat, ShownAs
 from harness.methods._demonstrations import Nearest, asked
 from harness.methods._label_likelihood import LabelLikelihood
+from harness.methods._language_model import load_language_model
 from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter, Wording
 from harness.methods._served_prompt import why_not_served
 from harness.methods._weights import FrozenWeights
@@ -34,11 +34,10 @@ from harness.methods.base import LANGUAGE_MODEL, SERVED, Fitted
 from harness.methods.bench import Bench
 from harness.metrics import IN_UNITS
 from harness.records import Budget, Workload
-from harness.support import UnsupportedError, UsageError, put_aside
 from harness.tasks import Answers, Floats, Form, Ints, Kind, Reply, Rows, Task, TextAnswers, kinds
 
 if TYPE_CHECKING:
-    from harness.backbones import Backbone, LanguageModel
+    from harness.backbones import LanguageModel
     from harness.training import GenerativeModel
 
 FIRST_TEMPLATE: Final = "Input: {text}\nLabel:"
@@ -250,7 +249,7 @@ class FittedPrompt(Fitted):
         loaded: LanguageModel | None = None,
     ) -> None:
         backbone = bench.some_backbone
-        loaded = load_language_model(method, bench) if loaded is None else loaded
+        loaded = load_language_model(method, method.precision, bench) if loaded is None else loaded
         self.n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         self._model = loaded.model
         self.method = method
@@ -413,25 +412,3 @@ class FittedPrompt(Fitted):
         from harness.training import GenerativeModel
 
         return GenerativeModel(self._model, is_causal=bench.some_backbone.files.architecture == "causal")
-
-
-def load_language_model(method: InContextMethod, bench: Bench) -> LanguageModel:
-    """Return the backbone with its language-modelling head, charged to "load" at the cost of its first load."""
-    backbone = bench.some_backbone
-    with bench.clock.paused(), long_step(), put_aside():  # it stays for later cells
-        try:
-            loaded = backbone.language_model(
-                bench.device.torch_device(), bench.precision(method.precision), method.weights
-            )
-        except UsageError as error:  # the files hold no language-modelling head: unsupported, not failed
-            raise UnsupportedError(str(error)) from None
-    bench.clock.charge("load", loaded.load_seconds)
-    bench.note_weights(loaded.model, resident=True)
-    if backbone in _LOADED:  # by an earlier cell
-        bench.ledger.reused.add("language model")
-    _LOADED.add(backbone)
-    return loaded
-
-
-_LOADED: weakref.WeakSet[Backbone] = weakref.WeakSet()
-"""Backbones whose language model an earlier fit has loaded."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from harness.methods._asking import AUTO, Asking, wordings
 from harness.methods._demonstrations import Nearest
 from harness.methods._in_context import FIRST_TEMPLATE, DemonstratingMethod, FittedPrompt, InContextMethod
+from harness.methods._language_model import run_in_fit
 from harness.methods._prompts import Demonstration, Wording
 from harness.methods._served_prompt import ServedPrompt, restored_served
 from harness.methods.base import Fitted
@@ -40,11 +41,7 @@ def calibrated(fitted: FittedPrompt | ServedPrompt, bench: Bench) -> FittedPromp
     """Calibrate as part of a fit: once timed, and once untimed to count its operations."""
     if fitted.method.calibrates != "content-free" or isinstance(fitted, ServedPrompt):
         return calibrate(fitted, bench)
-    before = fitted.likelihood.n_tokens
-    with bench.working("fit"):
-        calibrate(fitted, bench)
-    bench.ledger.train_tokens += fitted.likelihood.n_tokens - before
-    bench.count_train_flops(fitted.content_free)
+    fitted.calibration = run_in_fit(fitted.content_free, fitted.likelihood, bench)
     return fitted
 
 
