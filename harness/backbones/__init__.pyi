@@ -8,7 +8,6 @@ from .chat import chat_answer_ids as chat_answer_ids
 from .chat import chat_frame as chat_frame
 from .chat import chat_prompt as chat_prompt
 from .chat import end_of_turn_ids as end_of_turn_ids
-from .chat import has_chat_template as has_chat_template
 from .layout import MODULES as MODULES
 from .layout import READ_FILES as READ_FILES
 from .locate import DEFAULT_BACKBONE as DEFAULT_BACKBONE

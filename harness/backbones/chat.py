@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from harness.backbones.decoding import GENERATION, settings_in
-from harness.backbones.layout import CHAT_TEMPLATE, read_object
+from harness.backbones.layout import CHAT_TEMPLATE
 from harness.backbones.locate import BackboneFiles
 from harness.support import UnsupportedError, first_line, text_of
 
@@ -37,14 +37,6 @@ class ChatFrame:
     lead: str
     end: int | None
     is_written: bool
-
-
-def has_chat_template(files: BackboneFiles) -> bool:
-    """Return whether a backbone's files hold a chat template, without reading the tokenizer."""
-    if (files.folder / CHAT_TEMPLATE).is_file():
-        return True
-    settings = files.folder / "tokenizer_config.json"
-    return settings.is_file() and bool(read_object(settings, files.name).get("chat_template"))
 
 
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, asks: bool) -> str:

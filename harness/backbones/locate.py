@@ -92,6 +92,14 @@ class BackboneFiles:
         """Width of a hidden state that config.json states (`width_of`); None if it states none or cannot be read."""
         return self._stated(width_of)
 
+    @functools.cached_property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer's files hold a chat template."""
+        if (self.folder / CHAT_TEMPLATE).is_file():
+            return True
+        settings = self.folder / "tokenizer_config.json"
+        return settings.is_file() and bool(read_object(settings, self.name).get("chat_template"))
+
     def _stated(self, number_of: Callable[[Mapping[str, object]], int | None]) -> int | None:
         try:
             return number_of(read_object(self.folder / "config.json", self.name))
@@ -120,7 +128,7 @@ class BackboneFiles:
         """Copy the configuration and the tokenizer into a new folder."""
         target.mkdir(parents=True)
         for path in self.folder.iterdir():
-            if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+            if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and "index" not in path.name:
                 shutil.copy(path, target / path.name)
 
     def require_tokenizer(self) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 import numpy.typing as npt
 from pydantic import Field
 
-from harness.backbones import BackboneFiles, Weights, has_chat_template
+from harness.backbones import BackboneFiles, Weights
 from harness.methods._answers import read_state
 from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods._fitted_model import FittedModel
@@ -225,7 +225,7 @@ class FineTuning(GradientMethod):
             return f"prompt_format=chat was given; nothing is written in training on a {kind.name} task. Leave it out."
         if files is not None and files.architecture != "causal":
             return f"prompt_format=chat was given; a {files.architecture} backbone has no turns. Take plain or auto."
-        if files is not None and not has_chat_template(files):
+        if files is not None and not files.has_chat_template:
             return (
                 f"prompt_format=chat was given; the tokenizer of backbone '{files.name}' has no chat template. Take "
                 "plain or auto, or an instruct model."
@@ -244,7 +244,7 @@ class FineTuning(GradientMethod):
         is_asked = bench.kind.form == "text" and bench.reply is not None and not bench.reply.wants_likelihood
         if self.prompt_format == "plain" or not is_asked or bench.files.architecture != "causal":
             return bench
-        if self.prompt_format == "auto" and not has_chat_template(bench.files):
+        if self.prompt_format == "auto" and not bench.files.has_chat_template:
             return bench
         bench.ledger.remarks["prompt_format"] = "chat"
         return dataclasses.replace(bench, chat=True)
