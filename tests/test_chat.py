@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.backbones.chat import chat_frame, end_of_turn_ids, has_chat_template
+from harness.backbones.chat import chat_frame, end_of_turn_ids
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
 from harness.methods import methods
@@ -246,7 +246,7 @@ def test_what_cannot_be_a_chat_is_refused_when_it_is_planned(
     task: Task, chat_models: dict[str, BackboneFiles], tmp_path: Path
 ) -> None:
     chat, auto = (methods.get("lora")(prompt_format=name) for name in ("chat", "auto"))
-    assert has_chat_template(chat_models["old"])
+    assert chat_models["old"].has_chat_template
     for name in ("chatml", "old"):
         assert chat.why_not(task, chat_models[name], "cpu") is None
     assert "no chat template" in str(chat.why_not(task, chat_models["none"], "cpu"))

@@ -97,7 +97,7 @@ def test_another_process_predicts_the_same(
     toys: dict[tuple[str, bool], Task], tiny_backbones: dict[str, BackboneFiles], cpu: Device, tmp_path: Path
 ) -> None:
     asked, here = {}, {}
-    for name in PROMPTS:
+    for name in ("multi-label", "token-classification", "generation"):
         task, folder = toys[name, True], tmp_path / name
         save_one("few-shot[k=2]", task, tiny_backbones["causal"], cpu, folder)
         asked[str(folder)] = inputs_of(task)[:4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harness.methods import methods
 from harness.support.errors import UnreadableError
 from harness.tasks import Rows, Source, TextAnswers, Unscaled, kinds
 from harness.tasks._label_answers import is_plain, read_labels
 from harness.tasks._number_answers import in_digits, read_number
 from harness.tasks.question_answering import read_span
+from harness.testing.laboratory import lab
+from harness.training.generative import GenerativeModel
 
 NAMES = ("joy", "great joy", "anger", "c++", "neutral")
 
@@ -221,3 +225,42 @@ def test_answers_of_a_schema_are_read(kind: str, names: tuple[str, ...], value: 
 @pytest.mark.parametrize("kind", ["classification", "multiple-choice", "translation", "generation"])
 def test_other_kinds_have_no_schema(kind: str) -> None:
     assert kinds.get(kind).schema(("a", "b")) is None
+
+
+@pytest.mark.parametrize("kind", ["regression", "similarity", "multi-label"])
+@pytest.mark.parametrize("name", ["zero-shot", "few-shot"])
+def test_a_prompt_answers_with_what_it_writes(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = lab().task(kinds.get(kind))
+    right = task.kind.in_words(Rows(task.test, np.arange(48), task.test_labels), task.label_names)
+    asked = []
+
+    def answer(model: Any, prompts: Any, bench: Any, precision: str, shared: Any = None) -> TextAnswers:
+        asked.append(bench.reply.max_new_tokens)
+        return TextAnswers([*right[:-1], "no idea"])
+
+    monkeypatch.setattr(GenerativeModel, "answer", answer)
+    bench = lab().bench(task, lab().backbone("causal"))
+    method = methods.get(name)()
+    fitted = method.fit(lab().rows(task, 8 if name == "few-shot" else 0), bench)
+    answers = fitted.predict(task.test_rows_to_predict, bench)
+    task.kind.check(task, answers, 48)
+    assert isinstance(answers, Unscaled) == ((kind, name) == ("similarity", "zero-shot"))
+    assert bench.ledger.remarks["unreadable_answers"] == "1 of 48"
+    assert ("scores" in bench.ledger.remarks) == (kind == "multi-label")
+    measured = {"regression": "mae", "similarity": "spearman", "multi-label": "micro_f1"}[kind]
+    scored = dataclasses.replace(task, spec=task.spec.model_copy(update={"metric": measured}))
+    assert (task.kind.measure(scored, answers, task.test_labels) < 0.6) == (kind == "regression")
+    template = method.wording(bench).template
+    assert ("from 0 to 5" in template) == ((kind, name) == ("similarity", "zero-shot"))
+
+
+def test_errors_in_the_targets_units_need_a_stated_scale() -> None:
+    files = lab().backbone("causal")
+    zero, few = (methods.get(name)() for name in ("zero-shot", "few-shot"))
+    task = lab().task(kinds.get("similarity"), metric="rmse")
+    assert "from 0 to 5; 'rmse' is in the units of the target" in str(zero.why_not(task, files, "cpu"))
+    assert few.why_not(task, files, "cpu") is None
+    worded = lab().task(kinds.get("similarity"), metric="rmse", prompt="{first} and {second}, from 0 to 5:")
+    assert zero.why_not(worded, files, "cpu") is None
+    assert zero.why_not(lab().task(kinds.get("similarity")), files, "cpu") is None
+    assert zero.why_not(lab().task(kinds.get("regression")), files, "cpu") is None

@@ -15,10 +15,10 @@ from harness.support import UsageError
 POOLING: Final = "1_Pooling/config.json"
 """Usual place of the declared pooling."""
 
-CHAT_TEMPLATE: Final = "chat_template.jinja"
-"""File of a tokenizer's chat template; older files state it in tokenizer_config.json."""
-
 MODULES: Final = "modules.json"
+CHAT_TEMPLATE: Final = "chat_template.jinja"
+"""File of the tokenizer's chat template. Older tokenizers have it in tokenizer_config.json."""
+
 _OLD_FOLDER: Final = "0_Transformer"
 _LARGEST_JSON: Final = 1 << 28  # bytes; the largest tokenizer.json in use has 33 million
 

@@ -162,12 +162,14 @@ class Reply:
         num_beams: number of beams; 1 is greedy.
         stop: texts that end an answer and are not part of it.
         wants_likelihood: whether to return the likelihood of the text instead of writing one.
+        end_ids: further tokens that end an answer, such as the one that ends a turn of a chat.
     """
 
     max_new_tokens: int = 64
     num_beams: int = 1
     stop: tuple[str, ...] = ()
     wants_likelihood: bool = False
+    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,8 +188,10 @@ class GenerativeModel(AdaptedModel):
             given = np.ones(len(prompts), dtype=np.int64)
             nll = self._nll(prompts, given, lengths_of(prompts), backbone.pad_id, bench.device, precision)
             return Likelihoods(nll, np.maximum(lengths_of(prompts) - given, 0))
-        ends = end_of_turn_ids(backbone.tokenizer, backbone.files) if bench.chat else None
-        texts, n_cut = write(self, prompts, backbone.tokenizer, bench.reply, bench.device, precision, shared, ends)
+        reply = bench.reply
+        if bench.chat:
+            reply = replace(reply, end_ids=end_of_turn_ids(backbone.tokenizer, backbone.files))
+        texts, n_cut = write(self, prompts, backbone.tokenizer, reply, bench.device, precision, shared)
         if n_cut:
             bench.ledger.remarks["cut_answers"] = f"{n_cut} of {len(texts)} reached {bench.reply.max_new_tokens} tokens"
         return TextAnswers(texts, n_cut=n_cut)

@@ -43,7 +43,6 @@ def write(
     device: Device,
     precision: Precision,
     shared: TokenIds | None = None,
-    turn_ends: Sequence[int] | None = None,
 ) -> tuple[list[str], int]:
     """Return the model's answer to each prompt, and the number of answers that were cut off.
 
@@ -58,7 +57,6 @@ def write(
         device: where the model is.
         precision: precision of the forward passes.
         shared: token ids at the start of (nearly) all prompts, which a causal model then reads once.
-        turn_ends: tokens that end an answer in a chat; None takes the tokenizer's end of text.
 
     Raises:
         OutOfMemoryError: a single prompt does not fit in memory.
@@ -70,8 +68,8 @@ def write(
     answers = [""] * len(prompts)
     n_cut = 0
     transformer: Any = model.transformer
-    ends = _ends(model, tokenizer) if turn_ends is None else list(turn_ends)
-    options: dict[str, Any] = {"generation_config": decoding(model, tokenizer, reply, ends)}
+    ends = _ends(model, tokenizer, reply)
+    options: dict[str, Any] = {"generation_config": decoding(model, tokenizer, reply)}
     _forget_settings(transformer)
     model.eval()
     is_broken = torch.zeros((), dtype=torch.bool, device=there)
@@ -102,7 +100,7 @@ def write(
                 at += len(rows)
                 for row, tokens in zip(rows, written[0], strict=True):
                     ended = bool(np.isin(tokens, ends).any())
-                    if turn_ends is not None and ended:  # such a token need not be a special one
+                    if reply.end_ids and ended:  # such a token need not be a special one
                         tokens = tokens[: int(np.isin(tokens, ends).argmax())]
                     text, stopped = _until(str(tokenizer.decode(tokens, skip_special_tokens=True)), reply.stop)
                     answers[row] = text.strip()
@@ -217,16 +215,13 @@ def _read_rest(
     left_padded(cache, past, own, lengths)
 
 
-def decoding(
-    model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply, ends: Sequence[int] | None = None
-) -> Any:
+def decoding(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> Any:
     """Return the settings of generation: the task's, and ids of special tokens; the backbone's others are ignored.
 
     Args:
         model: of either kind.
         tokenizer: its end of text ends an answer; its padding fills batches.
         reply: the task's settings.
-        ends: tokens that end an answer; None takes those of the tokenizer or the configuration.
     """
     from transformers import GenerationConfig
 
@@ -237,17 +232,18 @@ def decoding(
         do_sample=False,
         use_cache=True,
         pad_token_id=int(tokenizer.pad_token_id),
-        eos_token_id=list(_ends(model, tokenizer) if ends is None else ends) or None,
+        eos_token_id=_ends(model, tokenizer, reply) or None,
         **start,
     )
 
 
-def _ends(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's, else those of `config.json`; none if neither says."""
+def _ends(model: GenerativeModel, tokenizer: PreTrainedTokenizerBase, reply: Reply) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's, else those of `config.json`, and the reply's own."""
     stated = tokenizer.eos_token_id
     if stated is None:
         stated = getattr(transformers_model(model.transformer).config, "eos_token_id", None)
-    return [] if stated is None else [int(token) for token in np.atleast_1d(stated)]
+    own = [] if stated is None else [int(token) for token in np.atleast_1d(stated)]
+    return list(dict.fromkeys([*own, *reply.end_ids]))
 
 
 def _forget_settings(transformer: Any) -> None:
