@@ -21,7 +21,7 @@ from harness.saved.layout import read_description
 from harness.saved.write import write_model
 from harness.support.errors import UsageError
 from harness.tasks import Task, TextAnswers, kinds, prompt_by_roles, prompts_of
-from tests.test_chat import TEMPLATES, save_chat_model
+from tests.chats import TEMPLATES, save_chat_model
 from tests.toy_kinds import TOYS, toy_task
 from tests.toys import save_one
 

@@ -6,7 +6,6 @@ from .asking import own_records as own_records
 from .held_out import validate_encoders as validate_encoders
 from .on_backbones import read_backbones as read_backbones
 from .own_texts import question_about as question_about
-from .spending import AdvisedSpending as AdvisedSpending
 from .spending import asked_spending as asked_spending
 from .validate import RULES as RULES
 from .validate import validate_advice as validate_advice

@@ -32,7 +32,6 @@ from .spending import NO_PRICES as NO_PRICES
 from .spending import Prices as Prices
 from .spending import Spent as Spent
 from .spending import price_of_requests as price_of_requests
-from .spending import spending_of as spending_of
 from .spending import spent as spent
 from .spending import stated_prices as stated_prices
 from .stats import MIN_TESTED_SEEDS as MIN_TESTED_SEEDS
