@@ -341,7 +341,7 @@ def test_kinds_whose_models_cannot_be_saved_are_refused_before_anything_is_fitte
     path = file_of(tmp_path, [{"de": f"Satz {at}", "en": f"sentence {at}"} for at in range(60)])
     columns = ("--kind", "translation", "--text", "de", "--label", "en")
     said = run_cli("choose", "--data", path, *columns, "--within", "60s", "--save", "model", cwd=tmp_path, code=2)
-    assert "a task of the kind 'translation', whose models cannot be saved" in said
+    assert "a task of the kind 'translation', for which choose has no search" in said
     assert not (tmp_path / "model").exists()
 
 

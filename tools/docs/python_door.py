@@ -27,7 +27,8 @@ _WIDTH = 100
 
 def python_page() -> str:
     """Return the Markdown of the page."""
-    from harness.advice import Advice, AdvisedMethod, AdvisedSpending
+    from harness.advice import Advice, AdvisedMethod
+    from harness.advice.spending import AdvisedSpending
     from harness.api.display import TerminalDisplay
     from harness.api.plans import PlanGroup, PlanRow
     from harness.choose import Chosen
