@@ -1,7 +1,7 @@
 """Few-shot classification against lm-evaluation-harness: the same model, prompts, words and rows, in one process.
 
-Both sides read the prompts that the method writes, and time tokenising them. The other side runs bfloat16 weights
-and takes the faster of two sizes of batch. Its predictions in float32 are compared too, on fewer rows.
+Both sides read the prompts that the method writes, and time tokenising them. The other side runs in the precision
+of this device, and takes the faster of two sizes of batch. Its predictions in float32 are compared too, on fewer rows.
 
 `pip install lm_eval`. HARNESS_CAUSAL_MODEL names the model, a folder or a name in the mirror.
 HARNESS_BENCHMARK_ROWS sets another number of rows.
@@ -81,7 +81,8 @@ def test_few_shot_against_lm_evaluation_harness(
     method = methods.get("few-shot")(k=N_SHOWN, template=TEMPLATE)  # type: ignore[call-arg]
     fitted = method.fit(Worker(cpu, None).training_rows(sst2, 64, 0, "stratified"), bench)
     assert isinstance(fitted, FittedPrompt)
-    rival = Rival(causal.folder, "bfloat16", fitted, bench.label_words)
+    dtype = "bfloat16" if cpu.precision("auto") == "bf16" else "float32"
+    rival = Rival(causal.folder, dtype, fitted, bench.label_words)
     parts = np.array_split(np.arange(N_ROWS), N_PARTS)
     texts = [[sst2.test.texts[row] for row in part] for part in parts]
     rival.check_tokens(texts[0][0])
