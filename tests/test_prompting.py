@@ -16,6 +16,7 @@ import harness
 from harness.backbones.chat import end_of_turn_ids
 from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.backbones.model import load_backbone
+from harness.data import parse_size
 from harness.measure.device import Device
 from harness.methods import Bench, Method, methods
 from harness.methods._chat import Chat
@@ -373,6 +374,36 @@ def test_a_user_words_the_question(tmp_path: Path) -> None:
             own_task(table, "body", "mood", prompt=prompt)
     with pytest.raises(UsageError, match="its own kind, columns, prompt"):
         harness.plan("quickstart", prompt="{text}")
+
+
+def test_a_prompt_of_the_user_changes_the_cells_of_prompts_alone(tmp_path: Path, tiny_llama: BackboneFiles) -> None:
+    from harness.api.own_data import own_task
+    from harness.planning import plan_cells
+    from harness.records import Budget, variants
+
+    table = tmp_path / "reviews.csv"
+    table.write_text("\n".join(["body,mood", *(f"text {n} is here,{'good' if n % 2 else 'bad'}" for n in range(40))]))
+    found, cells = {}, []
+    for prompt in (None, "Review: {body} Mood:", "{body} It is"):
+        task = kinds.get("classification").prepare(own_task(table, "body", "mood", prompt=prompt), None)
+        planned = plan_cells(
+            tasks=[task],
+            backbones={task.name: [tiny_llama]},
+            methods=[methods.get("zero-shot")(), methods.get("linear-probe")()],  # type: ignore[call-arg]
+            sizes=[parse_size("16")],
+            seeds=[0],
+            budgets=[Budget()],
+            device="cpu",
+        )
+        cells += [one.cell for one in planned]
+        found[prompt] = {one.cell.method: one.cell.id for one in planned}
+        assert [one.method_label for one in planned if one.cell.method == "zero-shot"] == ["zero-shot"]
+        assert {one.method.config() == one.cell.config for one in planned} == {True}
+    assert len({ids["linear-probe"] for ids in found.values()}) == 1
+    assert len({ids["zero-shot"] for ids in found.values()}) == 3
+    asked = [cell for cell in cells if cell.method == "zero-shot"]
+    assert variants(asked[1:2], [{"prompt": ""}]) == ["zero-shot"]
+    assert len(set(variants(asked, [{"prompt": ""}] * 3))) == 3  # several prompts of one task are told apart
 
 
 def test_nearest_demonstrations_are_turns_of_a_chat(toy: Task, tmp_path: Path, cpu: Device) -> None:

@@ -68,6 +68,7 @@ def own_task(
             max_length=length,
             strict=strict,
             prompt=template,
+            prompt_in_configuration=template is not None and own.kind.form != "text",
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the display warns, with the summary of the data
@@ -79,4 +80,4 @@ def own_task(
             f"--metric f1 was given, which scores two classes; column '{own.labels[0]}' has {len(spec.label_names)}. "
             "Give --metric macro_f1, or leave it out."
         )
-    return spec.model_copy(update={"prompt": template})
+    return spec.model_copy(update={"prompt": template, "prompt_in_configuration": template is not None})

@@ -168,7 +168,10 @@ class TaskSpec(_Frozen):
         characters: whether a backbone reads the text character by character (the residues of a protein), as words
             of one character.
         prompt: template of the text that a language model reads; fields in braces name input columns
-            (`"Question: {question} Answer:"`). None takes the kind's own. It is part of the data's fingerprint.
+            (`"Question: {question} Answer:"`). None takes the kind's own. It is part of the data's fingerprint, unless
+            `prompt_in_configuration`.
+        prompt_in_configuration: whether the prompt belongs to the configuration of the methods that read it, and not to
+            the data. The cells of other methods then do not depend on it. Not for kinds whose answers are texts.
         decoding: settings of generation, for kinds whose answers are texts.
         test_cap: maximum number of test rows, chosen by a fixed hash; None scores all.
         licence: licence of the data as found, or "not stated".
@@ -204,6 +207,7 @@ class TaskSpec(_Frozen):
     truncation_side: Literal["right", "left", "input"] = "right"
     characters: bool = False
     prompt: str | None = Field(default=None, min_length=1)
+    prompt_in_configuration: bool = False
     decoding: Decoding | None = None
     test_cap: int | None = Field(default=2000, ge=1)
     licence: str = "not stated"

@@ -30,7 +30,7 @@ from harness.methods._prompts import PLACE, Demonstration, Prompt, PromptWriter,
 from harness.methods._served_prompt import why_not_served
 from harness.methods._weights import FrozenWeights
 from harness.methods._written import read_written
-from harness.methods.base import LANGUAGE_MODEL, SERVED, Fitted
+from harness.methods.base import LANGUAGE_MODEL, SERVED, Fitted, Method
 from harness.methods.bench import Bench
 from harness.metrics import IN_UNITS
 from harness.records import Budget, Workload
@@ -77,6 +77,7 @@ class InContextMethod(FrozenWeights):
         precision: `auto` is bfloat16 where the hardware has it natively.
         prompt_format: `chat` writes prompts by the tokenizer's own chat template, `plain` as one text. `auto` is a chat
             where the model writes its answer and the tokenizer has a chat template, else plain.
+        prompt: question to the language model in the words of `--prompt`, which sets it; empty for none.
         shown_as: demonstrations in a chat: `turns` shows each as a question and an answer; `message` puts them into the
             user's one message.
     """
@@ -90,7 +91,7 @@ class InContextMethod(FrozenWeights):
     shows_answers: ClassVar[bool] = False
     """Whether prompts show training rows with their answers."""
     probabilities_are: ClassVar[str] = "likelihoods of the classes' words, scaled to sum to 1"
-    newer_settings: ClassVar[frozenset[str]] = frozenset({"prompt_format", "shown_as"})
+    newer_settings: ClassVar[frozenset[str]] = frozenset({"prompt_format", "shown_as", "prompt"})
 
     template: str = AUTO
     separator: str = "\n\n"
@@ -99,6 +100,7 @@ class InContextMethod(FrozenWeights):
     precision: PrecisionPolicy = "auto"
     prompt_format: PromptFormat = "auto"
     shown_as: ShownAs = "turns"
+    prompt: str = ""
 
     @field_validator("template")
     @classmethod
@@ -136,6 +138,12 @@ class InContextMethod(FrozenWeights):
             return f"'{cls.name}' asks a question in words; a {kind.name} task has none (`Kind.question`)."
         return reason
 
+    def on_task(self, task: Task) -> Method:
+        """Return the method with the task's prompt, where that is no part of the data's fingerprint."""
+        if task.prompt is None or not task.spec.prompt_in_configuration or self.template != AUTO:
+            return self
+        return self.model_copy(update={"prompt": task.prompt})
+
     def question(self, bench: Bench) -> tuple[str, Reply] | None:
         """Return the kind's own question for answers that are written and are no texts; None without one."""
         return bench.kind.question(bench.label_words, is_shown=self.shows_answers)
@@ -143,6 +151,10 @@ class InContextMethod(FrozenWeights):
     def why_not(self, task: Task, files: BackboneFiles | None, device: str) -> str | None:
         """Refuse also errors in the units of a number whose scale no demonstration and no wording states."""
         reason = super().why_not(task, files, device)
+        if reason is None and self.prompt and self.prompt != task.prompt:
+            reason = (
+                "The setting 'prompt' repeats the words of --prompt; give --prompt itself, or the setting 'template'."
+            )
         asks_itself = task.prompt is None and self.template == AUTO and not self.shows_answers
         own_scale = getattr(task.kind, "scale", None)
         if reason is None and asks_itself and own_scale is not None and task.metric in IN_UNITS:

@@ -232,6 +232,10 @@ class Method(BaseModel, ABC):
             )
         return None
 
+    def on_task(self, task: Task) -> Method:
+        """Return the method with the settings that a task states for it; itself where there are none."""
+        return self
+
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return how much of a transformer of `n_blocks` blocks a cell runs: nothing, unless a method says more.
 

@@ -107,9 +107,17 @@ def plan_cells(
     labels = short_backbones((files.name, files.fingerprint) for files in groups) if len(groups) > 1 else {}
     planned: dict[str, PlannedCell] = {}
     # Thousands of cells share a method, and hundreds a method and a task: shared values are computed once.
-    configs = [method.config() for method in methods]
+    on_tasks = {task.name: [method.on_task(task) for method in methods] for task in tasks}
+    configs = {name: [method.config() for method in several] for name, several in on_tasks.items()}
     served = [
-        (task, [(i, method, files) for i, method in enumerate(methods) for files in _axis(method, found[task.name])])
+        (
+            task,
+            [
+                (i, method, files)
+                for i, method in enumerate(on_tasks[task.name])
+                for files in _axis(method, found[task.name])
+            ],
+        )
         for task in tasks
     ]
     reasons = {
@@ -136,7 +144,7 @@ def plan_cells(
                             weights=files.fingerprint if files else None,
                             method=method.name,
                             version=versions[task.name, i, files],
-                            config=configs[i],
+                            config=configs[task.name][i],
                             n_train=n_train if method.uses_labels else 0,
                             draw=draw if method.uses_labels else "stratified",
                             budget=budget,

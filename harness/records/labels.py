@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from harness.records.record import Cell
 from harness.support import text
+
+_OF_TASK = frozenset({"prompt"})
+"""Settings that a task fills in: labels show them only where one task has several."""
 
 MAX_LABEL = 30
 """Maximum length of a label in characters."""
@@ -96,7 +99,7 @@ def configuration_names(
         is_evidence: whether each cell is evidence about methods (`Facts.is_evidence`); None where all are.
         limit: maximum length of a label, where less than `MAX_LABEL` is free.
     """
-    cells = list(cells)
+    cells = _without_shared_settings(list(cells))
     by_version = _known_defaults(cells, defaults)
     evidence = [True] * len(cells) if is_evidence is None else list(is_evidence)
     places = _split(cells, by_version, [""] * len(cells) if devices is None else list(devices))
@@ -123,6 +126,22 @@ def configuration_names(
     for method in sorted(by_method):
         names.update(_named(method, by_method[method], taken, limit))
     return [names[key] for key, _, _ in places]
+
+
+def _without_shared_settings(cells: list[Cell]) -> list[Cell]:
+    """Return cells without the settings that their task fills in, where all cells of a method and a task share them."""
+    stating = [cell for cell in cells if not _OF_TASK.isdisjoint(cell.config)]
+    if not stating:
+        return cells
+    values: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for cell in cells:
+        values[cell.method, cell.task].add(canonical_text({name: cell.config.get(name, "") for name in _OF_TASK}))
+    shared = {method for method, _ in values} - {method for (method, _), found in values.items() if len(found) > 1}
+    kept: dict[int, dict[str, Any]] = {}
+    for cell in stating:
+        kept.setdefault(id(cell.config), {name: v for name, v in cell.config.items() if name not in _OF_TASK})
+    is_shared = {id(cell) for cell in stating if cell.method in shared}
+    return [replace(cell, config=kept[id(cell.config)]) if id(cell) in is_shared else cell for cell in cells]
 
 
 _Version = tuple[str, int]
@@ -252,7 +271,8 @@ def configuration_in_full(method: str, config: Mapping[str, Any], defaults: Mapp
 
 
 def _told(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
-    return _flatten({name: value for name, value in config.items() if defaults.get(name) != value})
+    told = {name: value for name, value in config.items() if defaults.get(name) != value and name not in _OF_TASK}
+    return _flatten(told)
 
 
 BackboneKey: TypeAlias = "tuple[str, str | None]"

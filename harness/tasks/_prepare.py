@@ -197,6 +197,7 @@ def _with_what_is_read(content: str, spec: TaskSpec, **further: str) -> str:
         name: value
         for name in ("prompt", "decoding", "characters", "truncation_side")
         if (value := getattr(spec, name)) != plain[name].default
+        and not (name == "prompt" and spec.prompt_in_configuration)
     } | further
     if read:
         if spec.decoding is not None:
@@ -239,6 +240,10 @@ def resolve_common(kind: Kind, spec: TaskSpec) -> TaskSpec:
         raise UsageError(f"metric: '{metric}' does not score a {kind.name} task; accepted: {', '.join(kind.metrics)}")
     if spec.prompt is not None:
         template_fields(spec.prompt)
+    if spec.prompt_in_configuration and kind.form == "text":
+        raise UsageError(
+            f"prompt_in_configuration: every method reads the prompt of a {kind.name} task, so it belongs to the data"
+        )
     if spec.truncation_side == "input" and kind.form != "text":
         raise UsageError(f"truncation_side: 'input' is for written answers; a {kind.name} task takes right or left")
     return spec.model_copy(update={"metric": metric})
