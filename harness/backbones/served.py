@@ -88,6 +88,7 @@ class Offer:
         stated_model: name that answers state, where it is not the name that was asked for.
         weights_hash: hash of the weights that the server states.
         version: version that the server states; no part of the identity.
+        chat: offer of its chat API for written answers, where classes are scored by completions.
     """
 
     api: Api
@@ -100,6 +101,12 @@ class Offer:
     stated_model: str | None = None
     weights_hash: str | None = None
     version: str | None = None
+    chat: Offer | None = None
+
+    @property
+    def for_writing(self) -> Offer:
+        """The offer by which answers are written: the chat API where there is one."""
+        return self if self.chat is None else self.chat
 
     def identity(self) -> dict[str, Any]:
         """Return the parts that affect answers, as JSON values."""
@@ -111,7 +118,8 @@ class Offer:
             "constraint": self.constraint,
             "sampling": dict(self.sampling),
         }
-        stated = {"stated_model": self.stated_model, "weights_hash": self.weights_hash}
+        chat = None if self.chat is None else self.chat.identity()
+        stated = {"stated_model": self.stated_model, "weights_hash": self.weights_hash, "chat": chat}
         return parts | {name: value for name, value in stated.items() if value is not None}
 
 

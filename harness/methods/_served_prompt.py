@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from harness.methods._in_context import InContextMethod
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_TILT = 1e-3
+"""Nats by which the guess of an unreadable answer exceeds the other classes, whose probabilities are nearly equal."""
+
 _SHORTEST_WORDS = 4
 """Number of words below which a text is not cut further."""
 
@@ -49,6 +52,7 @@ def why_not_served(method: InContextMethod, kind: Kind, files: BackboneFiles) ->
             "normalise=true needs the log-probabilities of all tokens of an answer, which this server does not return."
         )
     wanted = getattr(method, "prompt_format", "auto")
+    offer = offer.for_writing if kind.form in method.writes else offer
     if wanted == "chat" and offer.api != "chat":
         return "prompt_format=chat needs the chat API of the server; take --endpoint-api chat."
     if wanted == "plain" and offer.api == "chat":
@@ -163,10 +167,14 @@ class ServedPrompt(Fitted):
         return replace(found, instruction=self._instruction(answers), shown_as=self.asking.shown_as)
 
     def _instruction(self, answers: Sequence[str]) -> str:
-        """Return the instruction; a chat that names not all classes is told to answer with one of them."""
+        """Return the instruction; a prompt that names not all classes is told to answer with one of them.
+
+        A plain prompt whose next words are scored is the one of a model in process.
+        """
         own, template = self._wording.instruction, self._wording.template
         said = f"{own} {template}".casefold()
-        if self._offer.echoes or not answers or all(answer.casefold() in said for answer in answers):
+        is_scored = self._offer.api == "completions" and self._offer.scoring == "log-probabilities"
+        if is_scored or not answers or all(answer.casefold() in said for answer in answers):
             return own
         listed = f"Answer with one of: {', '.join(answers)}. Answer with nothing else."
         return f"{own} {listed}" if own else listed
@@ -182,6 +190,7 @@ class ServedPrompt(Fitted):
             [Question(one, answers=words) for one in conversations], texts, bench, "predict", part=part
         )
         scores = np.array([self._scores(one, len(words)) for one in answered], dtype=np.float64)
+        _guess(scores, answered, bench.seeded("unreadable answers"))
         if self.method.calibrates == "batch" and self.calibration is None:
             self.calibration = batch_prior(scores)
         if self.calibration is not None:
@@ -206,6 +215,7 @@ class ServedPrompt(Fitted):
         scores = np.full((len(rows), bench.n_outputs), -np.inf)
         for row, (one, words) in enumerate(zip(answered, choices, strict=True)):
             scores[row, : len(words)] = self._scores(one, len(words))
+        _guess(scores, answered, bench.seeded("unreadable answers"))
         return normalised(scores)
 
     def _write(
@@ -215,7 +225,8 @@ class ServedPrompt(Fitted):
         reply = bench.reply if bench.reply is not None or own is None else own[1]
         assert isinstance(reply, Reply)
         stop = list(reply.stop)
-        if self._offer.api == "completions" and self.demonstrations and self.method.separator:
+        is_plain = self._offer.for_writing.api == "completions"
+        if is_plain and self.demonstrations and self.method.separator:
             stop.append(self.method.separator)
         schema = bench.kind.schema(self._label_words)
         questions = [
@@ -301,6 +312,15 @@ class ServedPrompt(Fitted):
                 "likely than these"
             )
         return answered
+
+
+def _guess(scores: npt.NDArray[np.float64], answered: Sequence[Answered], seed: int) -> None:
+    """Make a random guess of every unreadable answer, in place: equal scores would all count for the first class."""
+    generator = np.random.default_rng(seed)
+    for row, one in enumerate(answered):
+        if one.log_likelihoods is None and one.chosen is None:
+            possible = np.flatnonzero(np.isfinite(scores[row]))
+            scores[row, generator.choice(possible)] += _TILT
 
 
 def restored_served(

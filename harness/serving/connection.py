@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from harness.backbones import ServedModel
+from harness.backbones import Api, ServedModel
 from harness.measure import show_progress
 from harness.records import ServedFacts
 from harness.serving import bodies, reading
@@ -107,7 +107,12 @@ class Connection:
         """Return the facts about the requests since `begin`."""
         return self.tally.facts(self.model, scores=scores)
 
-    def fetch(self, body: Mapping[str, Any], reduce: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    def fetch(
+        self,
+        body: Mapping[str, Any],
+        reduce: Callable[[Mapping[str, Any]], dict[str, Any]],
+        api: Api | None = None,
+    ) -> dict[str, Any]:
         """Return the reduced answer to a request, from the file of answers or from the server.
 
         Equal requests that are on their way at the same time are sent once.
@@ -115,8 +120,10 @@ class Connection:
         Args:
             body: the request.
             reduce: returns the parts of the server's answer that are used; they are what is stored.
+            api: part of the API; None is that of the model's offer.
         """
-        text = json.dumps([self._identity, self.model.offer.api, body], sort_keys=True, ensure_ascii=False)
+        api = api or self.model.offer.api
+        text = json.dumps([self._identity, api, body], sort_keys=True, ensure_ascii=False)
         key = hashlib.sha256(text.encode()).hexdigest()
         while True:
             stored = self._answers.get(key)
@@ -133,7 +140,7 @@ class Connection:
                 other.result()  # raises if the other request failed
                 continue
             try:
-                stored = self._send(key, body, reduce)
+                stored = self._send(key, body, reduce, api)
                 mine.set_result(None)
             except BaseException as error:
                 mine.set_exception(error)
@@ -145,14 +152,14 @@ class Connection:
             return dict(stored.content)
 
     def _send(
-        self, key: str, body: Mapping[str, Any], reduce: Callable[[Mapping[str, Any]], dict[str, Any]]
+        self, key: str, body: Mapping[str, Any], reduce: Callable[[Mapping[str, Any]], dict[str, Any]], api: Api
     ) -> StoredAnswer:
         stored = self._answers.get(key)  # the thread before may have stored it meanwhile
         if stored is not None:
             return stored
         size = bodies.n_bytes(body)
         with self._limits.reserved(size, bodies.most_written(body)):
-            sent = self._client.send(self.model.offer.api, body)
+            sent = self._client.send(api, body)
             self._check_model(sent.content.get("model"))
             prompt, cached, written = reading.usage_of(sent.content)
             price = self._endpoint.price
@@ -208,11 +215,11 @@ class Connection:
     def _ask_once(self, question: Question) -> Answered:
         offer, model, conversation = self.model.offer, self._endpoint.model, question.conversation
         if not question.answers:
-            limit, stop = question.max_new_tokens, question.stop
+            offer, limit, stop = offer.for_writing, question.max_new_tokens, question.stop
             body = bodies.written(offer, model, conversation, limit, stop)
             if question.schema is not None:
                 body |= bodies.schema_of(question.schema, offer.constraint)
-            content = self.fetch(body, _reduced_text)
+            content = self.fetch(body, _reduced_text, offer.api)
             return Answered(text=content["text"], is_cut=content["is_cut"])
         if offer.scoring == "log-probabilities" and offer.echoes:
             return self._likelihoods(question)

@@ -178,7 +178,7 @@ class _Probe:
         wanted = options.scoring
         offer: Offer | None = None
         if wanted in ("auto", "log-probabilities"):
-            offer = self._with_echo(apis) or self._with_first_tokens(tuple(reversed(apis)))
+            offer = self._with_echo(apis) or self._with_first_tokens(apis)
             if offer is None and wanted == "log-probabilities":
                 raise self._lacks("log-probabilities", "constrained or parsing")
         if offer is None:
@@ -190,6 +190,8 @@ class _Probe:
             offer = dataclasses.replace(plain, scoring=scoring, constraint=constraint)  # type: ignore[arg-type]
         elif offer.api == "chat":  # kinds that write JSON need it
             offer = dataclasses.replace(offer, constraint=self._constraint(offer))
+        elif options.api == "auto":  # as in process: classes are scored after plain text, and answers written in a chat
+            offer = dataclasses.replace(offer, chat=self._chat())
         limit = "--max-cost" if self._endpoint.max_cost is not None else "--max-tokens"
         if not self._counts_tokens and (options.max_cost is not None or options.max_tokens is not None):
             raise UsageError(
@@ -240,6 +242,14 @@ class _Probe:
                 return dataclasses.replace(offer, **self._learned)
         assert self._refusal is not None
         raise self._refusal
+
+    def _chat(self) -> Offer | None:
+        """Return the offer of the chat API; None without one."""
+        try:
+            plain = self._plain(("chat",))
+        except RejectedError:
+            return None
+        return dataclasses.replace(plain, constraint=self._constraint(plain))
 
     def _constraint(self, offer: Offer) -> Constraint | None:
         """Return the first form of constraint that a model obeys."""
@@ -346,7 +356,7 @@ class _Recorder(Connection):
     def _check_model(self, stated: Any) -> None:
         return None
 
-    def fetch(self, body: Mapping[str, Any], reduce: Any) -> dict[str, Any]:
+    def fetch(self, body: Mapping[str, Any], reduce: Any, api: Api | None = None) -> dict[str, Any]:
         """Return the whole answer, which is stored if it shows the ability."""
 
         def kept(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -354,7 +364,7 @@ class _Recorder(Connection):
                 raise _NotShownError(content)
             return dict(reduce(content))
 
-        return super().fetch(body, kept)
+        return super().fetch(body, kept, api)
 
 
 def _shows_all(_: Mapping[str, Any]) -> bool:
