@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import harness
-from harness.analysis import Expenses, Prices, break_even, spending_of, spent, stated_prices
-from harness.analysis.spending import ServedPrice
+from harness.analysis import Expenses, Prices, break_even, spent, stated_prices
+from harness.analysis.spending import ServedPrice, spending_of
 from harness.analysis.total_cost import crossing
 from harness.records import Record, write_jsonl
 from harness.records.served import ServedFacts

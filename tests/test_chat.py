@@ -46,6 +46,26 @@ def some_rows(task: Task, n_rows: int = 20) -> Rows:
     return Rows(task.train, np.arange(n_rows), task.train_labels[:n_rows], task.train_strata[:n_rows])
 
 
+@pytest.mark.parametrize("n_over", [0, 30])
+def test_a_plain_prompt_as_long_as_the_positions_keeps_its_end_in_training(
+    n_over: int, task: Task, chat_models: dict[str, BackboneFiles]
+) -> None:
+    bench, rows = lab().bench(task, chat_models["none"]), some_rows(task, 2)
+    n_places, prompts = bench.some_backbone.max_length, rows.source.prompts
+    assert prompts is not None
+    bench = dataclasses.replace(bench, max_length=n_places)
+    tokenizer = bench.some_backbone.tokenizer
+    n_more = n_places + n_over - len(tokenizer(prompts[0])["input_ids"])
+    long = n_more * "7" + prompts[0]  # no two digits are one token
+    source = dataclasses.replace(rows.source, key=f"long {n_over}/train", prompts=[long, prompts[1]])
+    examples = answer_form("text").examples(dataclasses.replace(rows, source=source), bench, 0)
+    asked = tokenizer(long)["input_ids"]
+    assert len(asked) == n_places + n_over
+    assert examples.targets[0] == n_places - 1
+    assert list(examples.sequences[0][: n_places - 1]) == asked[len(asked) - n_places + 1 :]
+    assert bench.ledger.remarks["truncated_replies"] == "1 of 2"
+
+
 def conversations(tokenizer: Any, rows: Rows) -> list[list[int]]:
     """The whole conversation of each row, as transformers tokenises it."""
     assert rows.source.prompts is not None

@@ -84,6 +84,8 @@ def test_wordings_state_the_task() -> None:
     for kind in kinds:
         found = kind.wordings([f"label{n}" for n in range(60)] if kind.form != "tags" else ["O", "B-name"])
         assert found
+        if kind.form == "labels":  # an answer is written, so that the model must know all of them
+            continue
         assert all("label7" not in one.instruction + one.template for one in found)
 
 
@@ -219,7 +221,7 @@ def test_the_wording_with_the_best_score_on_other_rows_is_used(
         folds = [(at, [row for row in range(n_train) if row not in at])]
     scores = []
     candidates = method.askings(bench)
-    assert [one.is_chat for one in candidates].count(True) == len(candidates) // 2
+    assert not any(one.is_chat for one in candidates)  # classes are scored after plain text
     for asking in candidates:
         n_right = n_scored = 0
         for given, asked in folds:
@@ -242,7 +244,7 @@ def test_no_choice_of_wordings_takes_the_first(toy: Task, tmp_path: Path, cpu: D
     for settings in ({"n_template_rows": 0}, {"template": "{text} :"}):
         bench = make_bench(toy, files, cpu)
         fitted = fitted_on(toy, bench, configured("few-shot", k=2, **settings))
-        assert fitted.asking == fitted._method.askings(bench)[0]
+        assert fitted.asking == fitted.method.askings(bench)[0]
         assert not fitted.asking.is_chat
         assert bench.clock.seconds("tune") is None
 

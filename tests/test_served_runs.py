@@ -53,9 +53,9 @@ def test_zero_shot_predicts_the_likeliest_words(toy: Task, cpu: Device) -> None:
         record = record_of("zero-shot", toy, url, cpu)
     assert record.status == "ok", record.error
     assert record.predictions is not None
-    words = toy.label_words
+    words, ask = toy.label_words, toy.kind.wordings(toy.label_words)[0].template
     texts = [toy.test.texts[row] for row in range(toy.n_test)]
-    expected = [int(np.argmax(probabilities(f"Input: {text}\nLabel:", words))) for text in texts]
+    expected = [int(np.argmax(probabilities(ask.replace("{text}", text), words))) for text in texts]
     assert list(record.predictions.predicted) == expected
     facts = record.facts.served
     assert facts is not None
@@ -70,25 +70,27 @@ def test_zero_shot_predicts_the_likeliest_words(toy: Task, cpu: Device) -> None:
 
 def test_calibration_divides_by_content_free_answers(toy: Task, cpu: Device) -> None:
     with serving() as (url, faults):
-        record = record_of("calibrated-few-shot[k=2]", toy, url, cpu)
+        record = record_of("calibrated-few-shot[k=2,n_template_rows=0]", toy, url, cpu)
         prompts = {body["prompt"] for body in faults.bodies}
     assert record.status == "ok", record.error
     assert record.predictions is not None
     words = toy.label_words
-    asked = next(p for p in prompts if f"Input: {toy.test.texts[0]}\nLabel:" in p)
-    shown = asked[: asked.index(f"Input: {toy.test.texts[0]}\nLabel:")]
-    bias = np.mean([probabilities(f"{shown}Input: {text}\nLabel:", words) for text in CONTENT_FREE], axis=0)
+    before, after = toy.kind.wordings(words)[0].template.split("{text}")
+    first = f"{before}{toy.test.texts[0]}{after}"
+    asked = next(p for p in prompts if first in p)
+    shown = asked[: asked.index(first)]
+    bias = np.mean([probabilities(f"{shown}{before}{text}{after}", words) for text in CONTENT_FREE], axis=0)
     expected = [
-        int(np.argmax(probabilities(f"{shown}Input: {toy.test.texts[row]}\nLabel:", words) / bias))
+        int(np.argmax(probabilities(f"{shown}{before}{toy.test.texts[row]}{after}", words) / bias))
         for row in range(toy.n_test)
     ]
     assert list(record.predictions.predicted) == expected
 
 
-@pytest.mark.parametrize("text", ["few-shot[k=4]", "few-shot[k=4,choose=nearest]", "few-shot[k=4,choose=random]"])
+@pytest.mark.parametrize("text", ["", ",choose=nearest", ",choose=random"])
 def test_demonstrations_are_turns_of_a_chat(text: str, toy: Task, cpu: Device) -> None:
     with serving(has_log_probabilities=False, constraint="json_schema") as (url, faults):
-        record = record_of(text, toy, url, cpu, n_train=12)
+        record = record_of(f"few-shot[k=4,n_template_rows=0{text}]", toy, url, cpu, n_train=12)
         body = faults.bodies[-1]
     assert record.status == "ok", record.error
     roles = [message["role"] for message in body["messages"]]
@@ -96,6 +98,19 @@ def test_demonstrations_are_turns_of_a_chat(text: str, toy: Task, cpu: Device) -
     assert body["messages"][0]["content"].startswith(f"Answer with one of: {', '.join(toy.label_words)}.")
     assert {m["content"] for m in body["messages"] if m["role"] == "assistant"} <= set(toy.label_words)
     assert ("nearest_by" in record.facts.remarks) == ("nearest" in text)
+
+
+def test_wordings_are_compared_and_the_record_counts_the_answers_to_test_rows(toy: Task, cpu: Device) -> None:
+    with serving(has_log_probabilities=False, favourite="perhaps") as (url, _):
+        record = record_of("few-shot[k=2]", toy, url, cpu, n_train=16)
+    assert record.status == "ok", record.error
+    facts, remarks = record.facts.served, record.facts.remarks
+    assert facts is not None
+    assert facts.n_requests == toy.n_test + 14 * len(toy.kind.wordings(toy.label_words))
+    assert facts.n_unreadable == toy.n_test
+    assert remarks["unreadable_answers"] == f"{toy.n_test} of {toy.n_test}"
+    assert remarks["prompt"].startswith(toy.kind.wordings(toy.label_words)[0].template.split("\n")[0])
+    assert remarks["prompt"].endswith("(chat, demonstrations as turns)")
 
 
 def test_answers_that_name_no_class_are_counted_and_given_no_class(toy: Task, cpu: Device) -> None:

@@ -43,6 +43,8 @@ def rows_of(labels: Any = None, **fields: list[Any]) -> Rows:
         ("about 1,234,567 euros", 1234567),
         ("1.5E+3 m", 1500),
         ("1e-5", 1e-5),
+        ("9" * 15, 1e15 - 1),
+        ("3.14159265358979323846", 3.141592653589793),
         ("$1,234.50", 1234.5),
         ("4 out of 5", 4),
         ("5kg", 5),
@@ -65,6 +67,7 @@ def test_the_first_number_is_read(written: str, value: float) -> None:
         *("", "none", "nan", "twelve", "2024-05-01", "10/5/2024", "12:30", "3-4", "4/5", "4 / 5", "10k", "5M", "3rd"),
         *("1.234,5", "1,5", "1,00,000", "1.234.567", "1 234 567", "1'234", "1.5 million", "1.2 x 10^3", "H2O", "v2.5"),
         *("1e999", "1e40", '{"number": NaN}', '{"number": true}', '{"number": null}', "is,-5"),
+        *("1" * 16, "-4" + "3" * 15 + ".5", "1,000,000,000,000,000", '{"number": 1000000000000000}'),
     ],
 )
 def test_what_may_be_another_number_is_not_read(written: str) -> None:
@@ -76,6 +79,7 @@ def test_what_may_be_another_number_is_not_read(written: str) -> None:
 @example(1e-10)
 @example(-0.00012345678)
 @example(2.0**40)
+@example(1e15 - 0.125)
 def test_a_number_in_words_is_read_as_the_same_number(value: float) -> None:
     read = read_number(in_digits(value))
     assert read is not None

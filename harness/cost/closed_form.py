@@ -22,7 +22,7 @@ from harness.features import ENCODE_ROWS
 from harness.measure import Device, logit_bytes, rows_of_pass
 from harness.planning import PlannedCell
 from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, TrainedBytes, Workload
-from harness.tasks import Source, Task
+from harness.tasks import Reply, Source, Task
 
 _SAMPLED_TEXTS = 200
 _CHARACTERS_PER_TOKEN = 4.2
@@ -104,18 +104,19 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
     share = 0.5 if task.kind.compares_apart and method.needs_pairs else 1.0
     tokens, length, longest = (share * value for value in _tokens(task.train, task))
     each = shape.forward_flops(tokens, length)
-    reply = task.reply if task.kind.form not in ("tags", "number", "labels") or method.role == "prompting" else None
+    reply = _reply(planned, task)
     if reply is not None:  # each token has a distribution over the vocabulary
         each += 2.0 * tokens * shape.width * shape.vocabulary
     # Trials train on four fifths of the rows, for as many epochs (see `tuning`).
     n_fits = 1.0 if trials is None else 1.0 + 0.8 * trials
     fitted = work.steps * work.texts_per_step * work.passes_per_text * each * n_fits
-    train_flops = work.encoded * each + fitted
+    n_scored = work.n_scored(len(task.kind.wordings_beside(task.prompt, task.label_words)))
+    answered = n_scored * _texts_to_answer(work, reply, tokens) * shape.forward_flops(tokens, length)
+    train_flops = work.encoded * each + fitted + answered
     if cell.budget.train_flops is not None:
         train_flops = min(train_flops, cell.budget.train_flops)
     test_tokens, test_length, longest_test = (share * value for value in _tokens(task.test, task))
-    n_read = work.texts_per_answer + (0.0 if reply is None else reply.max_new_tokens / max(1.0, test_tokens))
-    predict_flops = n_test * n_read * shape.forward_flops(test_tokens, test_length)
+    predict_flops = n_test * _texts_to_answer(work, reply, test_tokens) * shape.forward_flops(test_tokens, test_length)
     n_answer = None if reply is None else reply.max_new_tokens
     reads_only = files is not None and files.architecture == "encoder"
     texts = _Texts(
@@ -137,7 +138,8 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
         float(n_test),
         memory.peak_bytes,
         n_fits * work.steps if work.reads_features else 0.0,
-        _train_launches(planned, work, shape, longest, device) * n_fits,
+        _train_launches(planned, work, shape, longest, device) * n_fits
+        + _answer_launches(work, shape, n_scored, longest, length, n_answer, device),
         _predict_launches(work, shape, texts, device),
         memory,
         least,
@@ -159,11 +161,31 @@ def _train_launches(planned: PlannedCell, work: Workload, shape: Shape, longest:
 
 
 def _predict_launches(work: Workload, shape: Shape, texts: _Texts, device: Device | None) -> float:
+    longest, mean = texts.longest_test, texts.mean_test
+    return _answer_launches(work, shape, texts.n_test, longest, mean, texts.n_answer, device)
+
+
+def _answer_launches(
+    work: Workload, shape: Shape, n_rows: int, longest: float, mean: float, n_answer: int | None, device: Device | None
+) -> float:
+    """Return the kernels of answers to rows with texts of these lengths."""
     kind = _kind(device)
     most = ENCODE_ROWS[kind] if work.reads_features else PREDICT_ROWS[kind]
-    length = texts.longest_test + max(0.0, work.texts_per_answer - 1.0) * texts.mean_test
-    n_batches = math.ceil(texts.n_test / rows_of_pass(kind, most, math.ceil(length)))
-    return pass_launches(n_batches, shape.n_blocks, work.additions, float(texts.n_answer or 0))
+    length = longest + max(0.0, work.texts_per_answer - 1.0) * mean
+    n_batches = math.ceil(n_rows / rows_of_pass(kind, most, math.ceil(length)))
+    return pass_launches(n_batches, shape.n_blocks, work.additions, float(n_answer or 0))
+
+
+def _reply(planned: PlannedCell, task: Task) -> Reply | None:
+    """Return the settings of generation where the method's answers are written; other answers come from a head."""
+    writes = planned.method.role == "prompting" or task.kind.form not in ("spans", "tags", "number", "labels")
+    return task.reply if writes else None
+
+
+def _texts_to_answer(work: Workload, reply: Reply | None, tokens: float) -> float:
+    """Return the passes of texts of `tokens` tokens to answer a row: those that it reads, and the answer's tokens."""
+    n_written = 0.0 if reply is None else reply.max_new_tokens / max(1.0, tokens)
+    return work.texts_per_answer + n_written
 
 
 def _blocks_of(work: Workload, shape: Shape, *, checkpoints: bool) -> tuple[float, float]:

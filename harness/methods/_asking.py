@@ -56,8 +56,8 @@ def wordings(template: str, instruction: str, bench: Bench, *, is_shown: bool) -
     """
     if template != AUTO:
         return [Wording(template, instruction=instruction)]
-    of_kind = bench.kind.wordings(bench.label_words, is_shown=is_shown)
-    if bench.prompt is not None and bench.prompt != of_kind[0].template:
+    of_kind = bench.kind.wordings_beside(bench.prompt, bench.label_words, is_shown=is_shown)
+    if bench.prompt is not None and not of_kind:
         return [Wording(bench.prompt, is_whole=True, ending=bench.ending, instruction=instruction)]
     return [_of_kind(one, instruction, bench) for one in of_kind]
 

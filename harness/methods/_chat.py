@@ -35,6 +35,7 @@ class Chat:
         self._shown_as = shown_as
         if not getattr(tokenizer, "chat_template", None):
             raise UnsupportedError(NO_TEMPLATE)
+        render_chat(tokenizer, [{"role": "user", "content": "a"}], asks=True)
         self._takes_system = self._writes_system()
 
     def write(self, conversation: Conversation) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from harness.measure import Phase
 from harness.methods._asking import Asking
 from harness.methods._demonstrations import draw, pick
-from harness.methods._in_context import DemonstratingMethod
+from harness.methods._in_context import LEAST_SCORED, DemonstratingMethod
 from harness.methods._language_model import load_language_model
 from harness.methods._prompted import calibrate, prompted
 from harness.methods._served_prompt import ServedPrompt
@@ -26,8 +26,8 @@ from harness.tasks import Answers, Ints, Rows, TextAnswers
 if TYPE_CHECKING:
     from harness.backbones import LanguageModel
 
-LEAST_SCORED: Final = 8
-"""Minimum number of rows that a prompt does not show for scoring on these alone."""
+MOST_SCORED: Final = 64
+"""Maximum number of rows to score draws on where no wordings are compared."""
 
 _SHARE: Final = 0.5
 """Share of a budget of seconds or operations that choosing may spend."""
@@ -158,6 +158,8 @@ class Chooser:
         try:
             answers = run()
         finally:
+            if bench.served is not None:
+                bench.served.tally.forget_readings()
             for phase in get_args(Phase):
                 bench.clock.charge_all(aside.clock, phase, "tune")
         n_tokens = n_read
@@ -183,6 +185,12 @@ class Chooser:
         return all(cap is None or used < _SHARE * cap for cap, used in spent)
 
 
+def n_to_score(n_train: int, n_most: int) -> int:
+    """Return the number of rows on which draws are compared; 0 where there are too few."""
+    n_scored = min(n_most, n_train // 2)
+    return n_scored if n_scored >= LEAST_SCORED else 0
+
+
 def draws_and_scored(rows: Rows, bench: Bench, k: int, n_draws: int, n_most: int) -> tuple[list[Ints], Ints]:
     """Return balanced draws of demonstrations, and the positions of rows in none of them; none where they are too few.
 
@@ -199,7 +207,7 @@ def draws_and_scored(rows: Rows, bench: Bench, k: int, n_draws: int, n_most: int
     labels = rows.known_strata[rest]
     seeds = [bench.seeded("demonstrations"), *(bench.seeded(f"demonstrations {turn}") for turn in range(1, n_draws))]
     draws = [rest[draw(labels, bench.n_strata, k, "balanced", seed)] for seed in seeds]
-    return draws, scored if n_scored >= LEAST_SCORED else scored[:0]
+    return draws, scored[: n_to_score(len(rows), n_most)]
 
 
 def _joined(answers: Sequence[Answers]) -> Answers:

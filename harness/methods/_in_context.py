@@ -46,6 +46,9 @@ FIRST_TEMPLATE: Final = "Input: {text}\nLabel:"
 MANY: Final = 32
 """Number of demonstrations above which all prompts show the same ones, so that these are read once."""
 
+LEAST_SCORED: Final = 8
+"""Minimum number of rows that a prompt does not show for scoring on these alone."""
+
 KEEPS_KEYS: Final = frozenset({"llama", "gpt2", "opt", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text"})
 """Causal model types that keep keys and values. A plan with them skips building the architecture."""
 
@@ -192,7 +195,7 @@ class InContextMethod(FrozenWeights):
         """
         known = wordings(self.template, self.instruction, bench, is_shown=self.shows_answers)
         if bench.served is not None:  # the server's API decides between a chat and plain text
-            return [Asking(one, shown_as=self.shown_as) for one in known]
+            return [Asking(one, bench.served.model.offer.api == "chat", self.shown_as) for one in known]
         has_template = bool(getattr(bench.some_backbone.tokenizer, "chat_template", None))
         if self.prompt_format != "auto" or not has_template or bench.files.architecture != "causal":
             formats = [self.prompt_format == "chat"]
@@ -228,6 +231,19 @@ class DemonstratingMethod(InContextMethod):
 
     k: int = Field(default=8, ge=1)
     n_template_rows: int = Field(default=64, ge=0)
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Return the workload: each of the kind's wordings is scored on training rows."""
+        whole = super().workload(n_train, budget, n_blocks)
+        return dataclasses.replace(whole, scored_per_wording=self._n_scored(n_train) if self.template == AUTO else 0)
+
+    def _n_scored(self, n_train: int) -> int:
+        """Return the number of rows that wordings are compared on (`Chooser`)."""
+        others = n_train - min(self.k, n_train)
+        if others >= LEAST_SCORED:
+            return min(others, self.n_template_rows)
+        halves = (n_train // 2, n_train - n_train // 2)
+        return sum(min(half, self.n_template_rows) for half in halves) if halves[0] else 0
 
 
 class FittedPrompt(Fitted):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,7 +136,8 @@ class ServedPrompt(Fitted):
         self.calibration = calibration
 
     def predict(self, rows: Rows, bench: Bench) -> Answers:
-        """Return the served model's answers."""
+        """Return the served model's answers; the ledger notes how it was asked."""
+        bench.ledger.remarks["prompt"] = self.asking.in_words()
         texts = asked(rows, self._wording)
         shown = self._shown(texts)
         if bench.kind.form == "classes":
@@ -150,10 +151,11 @@ class ServedPrompt(Fitted):
         return {} if self.calibration is None else {"calibration": self.calibration}
 
     def state(self) -> dict[str, Any]:
-        """Return the demonstrations and the words of the classes."""
+        """Return the demonstrations, the words of the classes and how to ask."""
         return {
             "label_words": list(self._label_words),
             "demonstrations": [[shown.text, shown.answer] for shown in self.demonstrations],
+            "asking": asdict(self.asking),
         }
 
     def _shown(self, texts: Sequence[str]) -> list[list[Demonstration]]:
@@ -324,9 +326,13 @@ def _guess(scores: npt.NDArray[np.float64], answered: Sequence[Answered], seed: 
 
 
 def restored_served(
-    method: InContextMethod, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench
+    method: InContextMethod,
+    tensors: dict[str, npt.NDArray[Any]],
+    state: dict[str, Any],
+    bench: Bench,
+    asking: Asking,
 ) -> ServedPrompt:
-    """Return a fitted prompt from its saved state."""
+    """Return a fitted prompt from its saved state, with its way to ask."""
     if bench.kind.form == "classes" and len(state["label_words"]) != bench.n_outputs:
         raise UsageError(f"The saved state has words for {len(state['label_words'])} of {bench.n_outputs} classes.")
     return ServedPrompt(
@@ -335,6 +341,7 @@ def restored_served(
         [Demonstration(text, answer) for text, answer in state["demonstrations"]],
         label_words=state["label_words"],
         calibration=tensors.get("calibration"),
+        asking=asking,
     )
 
 

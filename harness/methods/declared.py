@@ -125,9 +125,8 @@ def _observed_fit(pristine: list[nn.Module]) -> Iterator[ObservedFit]:
 def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     """Fit a method and compare its declared workload with what the fit did, and what its answers read.
 
-    Not compared: `pieces` and `additions`, which concern memory. Of methods that prompt, neither `texts_per_answer` is,
-    since their prompts hold several texts, nor the most texts that a fit reads: it compares wordings, whose number
-    depends on the kind and the tokenizer.
+    Not compared: `pieces` and `additions`, which concern memory; and `texts_per_answer` of methods that
+    prompt, whose prompts hold several texts.
 
     Args:
         method: configured; the fit is short if its settings are.
@@ -166,10 +165,13 @@ def check_workload(method: Method, rows: Rows, bench: Bench) -> ObservedFit:
     if not _LEAST_PASSES * fullness * passes <= found.passes <= _MOST_PASSES * passes:
         raise AssertionError(f"{says} {passes:g} forward passes of texts in its steps; its fit took {found.passes:g}.")
     # Encoding fills the last batch of each length, and a method may run one to look at the model.
-    most = _MOST_READ * declared.encoded + ENCODE_ROWS[bench.device.kind]
-    if found.texts_read < declared.encoded or (found.texts_read > most and method.role != "prompting"):
+    n_scored = declared.n_scored(len(bench.kind.wordings_beside(bench.prompt, bench.label_words)))
+    # An answer passes the prompt and the words of each class, or reads each text of the prompt apart.
+    most = _MOST_READ * (declared.encoded + n_scored * max(declared.texts_per_answer, 1.0 + bench.n_outputs))
+    if not declared.encoded + n_scored <= found.texts_read <= most + ENCODE_ROWS[bench.device.kind]:
+        scored = f", and answers to {n_scored} training rows," if n_scored else ""
         raise AssertionError(
-            f"{says} that {declared.encoded:g} texts are read once; its fit read {found.texts_read:g}."
+            f"{says} that {declared.encoded:g} texts are read once{scored}; its fit read {found.texts_read:g}."
         )
     share = found.share_moved(from_random=method.role == "from scratch")
     if abs(share - declared.share_trained) > SHARE_TOLERANCE:

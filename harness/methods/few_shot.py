@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness.methods._calibration import Calibration
-from harness.methods._choosing import Chooser, draws_and_scored
+from harness.methods._choosing import MOST_SCORED, Chooser, draws_and_scored, n_to_score
 from harness.methods._demonstrations import Nearest, draw, embed, show
 from harness.methods._in_context import DemonstratingMethod
 from harness.methods._prompted import calibrated, prompted, restored
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
+from harness.records import Budget, Workload
 from harness.tasks import Ints, Rows
 
 
@@ -56,6 +58,12 @@ class FewShot(DemonstratingMethod):
     n_draws: int = Field(default=8, ge=2)
     calibration: Calibration = "none"
 
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Return the workload: each draw of `validated` is scored on training rows too."""
+        whole = super().workload(n_train, budget, n_blocks)
+        n_scored = n_to_score(n_train, self.n_template_rows or MOST_SCORED) if self.choose == "validated" else 0
+        return dataclasses.replace(whole, scored=self.n_draws * n_scored)
+
     def fit(self, rows: Rows, bench: Bench) -> Fitted:
         """Choose the wording and the demonstrations, or encode the rows to choose them from."""
         chooser = Chooser(self, rows, bench)
@@ -67,7 +75,7 @@ class FewShot(DemonstratingMethod):
         scored = np.arange(0, dtype=np.int64)
         with bench.working("fit"):
             if self.choose == "validated":
-                draws, scored = draws_and_scored(rows, bench, self.k, self.n_draws, self.n_template_rows or 64)
+                draws, scored = draws_and_scored(rows, bench, self.k, self.n_draws, self.n_template_rows or MOST_SCORED)
             if not len(scored):
                 how: Literal["random", "balanced"] = "random" if self.choose == "random" else "balanced"
                 draws = [draw(rows.known_strata, bench.n_strata, self.k, how, bench.seeded("demonstrations"))]

@@ -118,6 +118,9 @@ class Workload:
         share_trained: share of the transformer's parameters that have gradients and an optimiser's state.
         additions: inputs that small added modules keep, per token and block, in widths of the model.
         texts_per_answer: texts that are read to answer one test row: its own and the demonstrations.
+        scored: answers to training rows by which a method chooses what a prompt shows.
+        scored_per_wording: answers to training rows by which a method chooses a wording, for each wording of the kind.
+            No wordings are compared where the task has a prompt of its own, or the kind a single wording.
     """
 
     encoded: float = 0.0
@@ -128,6 +131,12 @@ class Workload:
     share_trained: float = 0.0
     additions: float = 0.0
     texts_per_answer: float = 0.0
+    scored: int = 0
+    scored_per_wording: int = 0
+
+    def n_scored(self, n_wordings: int) -> int:
+        """Return the number of answers to training rows, where the task leaves `n_wordings` to choose from."""
+        return self.scored + (self.scored_per_wording * n_wordings if n_wordings > 1 else 0)
 
     @property
     def reads_features(self) -> bool:

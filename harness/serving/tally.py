@@ -54,6 +54,11 @@ class Tally:
             self.n_unreadable += unreadable
             self.n_missing += missing
 
+    def forget_readings(self) -> None:
+        """Count readings anew, since earlier answers were no predictions of test rows."""
+        with self._lock:
+            self.n_unreadable = self.n_missing = 0
+
     @property
     def n_requests(self) -> int:
         """Number of answered requests."""

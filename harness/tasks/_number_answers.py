@@ -21,8 +21,14 @@ SCHEMA: Final = object_of("number", {"type": "number"})
 _DIGITS: Final = 6
 """Significant digits of a number in a demonstration."""
 
-_WHOLE: Final = 1e15
-"""Size up to which numbers are written without an exponent."""
+_MOST_DIGITS: Final = 15
+"""Number of digits before the point up to which numbers are written without an exponent, and read.
+
+A language model that repeats a digit until its answer is cut has stated no value.
+"""
+
+_WHOLE: Final = 10.0**_MOST_DIGITS
+"""Size from which numbers are written with an exponent."""
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
 
@@ -48,7 +54,7 @@ def in_digits(value: float) -> str:
     """Return a number as a demonstration shows it: whole numbers in full, others with six significant digits."""
     if value == 0:
         return "0"
-    if abs(value) >= _WHOLE or abs(value) < 1 / _WHOLE:
+    if round(abs(value)) >= _WHOLE or abs(value) < 1 / _WHOLE:
         return f"{value:.{_DIGITS}g}"
     if float(value).is_integer():
         return f"{int(value)}"
@@ -61,7 +67,7 @@ def read_number(text: str) -> float | None:
     """Return the first number of a written answer; None without any, or where its value is not certain.
 
     Thousands separators are commas, the decimal point is a point. `2024-05-01`, `12:30`, `1,5`, `4/5`, `3-4`, `10k` and
-    `1.5 million` are not read.
+    `1.5 million` are not read, nor are more than 15 digits before the point.
     """
     found = read_json(text)
     if isinstance(found, dict | list):
@@ -109,7 +115,10 @@ def _in_text(text: str) -> float | None:
     found = _NUMBER.search(text[:_MOST_READ])
     if found is None:
         return None
-    digits = found["digits"].replace(",", "") + (found["exponent"] or "").replace("\u2212", "-")
+    digits = found["digits"].replace(",", "")
+    if len(digits.partition(".")[0]) > _MOST_DIGITS:
+        return None
+    digits += (found["exponent"] or "").replace("\u2212", "-")
     is_negative = found["word"] is not None or found["sign"] not in (None, "+")
     return _checked(-float(digits) if is_negative else float(digits))
 
@@ -117,5 +126,7 @@ def _in_text(text: str) -> float | None:
 def _checked(value: Any) -> float | None:
     """Return a number that float32 can hold; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and abs(value) >= _WHOLE:  # JSON without an exponent
         return None
     return float(value) if abs(value) <= _LARGEST else None  # not for NaN either

@@ -160,7 +160,7 @@ class Reply:
     Attributes:
         max_new_tokens: maximum number of tokens of an answer, its end included.
         num_beams: number of beams; 1 is greedy.
-        stop: texts that end an answer and are not part of it.
+        stop: texts that end an answer and are not part of it. An answer that begins with one is empty, as on servers.
         wants_likelihood: whether to return the likelihood of the text instead of writing one.
         end_ids: further tokens that end an answer, such as the one that ends a turn of a chat.
     """
@@ -490,6 +490,19 @@ class Kind(ABC):
         """
         asked = self.question(names, is_shown=is_shown)
         return (PLAIN if asked is None else PromptWording("", asked[0]),)
+
+    def wordings_beside(
+        self, prompt: str | None, names: Sequence[str], *, is_shown: bool = True
+    ) -> tuple[PromptWording, ...]:
+        """Return the wordings that a task leaves to choose from: the kind's; none where the task has its own prompt.
+
+        Args:
+            prompt: the task's prompt; None without one. The kind's first wording is no prompt of its own.
+            names: as for `wordings`.
+            is_shown: as for `question`.
+        """
+        known = self.wordings(names, is_shown=is_shown)
+        return known if prompt in (None, known[0].template) else ()
 
     def schema(self, names: Sequence[str]) -> dict[str, Any] | None:
         """Return the JSON schema of a written answer; None where the answer is a text, a class or a choice.

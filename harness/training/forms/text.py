@@ -77,7 +77,7 @@ class GeneratedText(AnswerForm):
             given = np.minimum(lengths_of(prompts), limit - 1)
             # An answer that the positions have no room for loses its end, and the record notes it.
             whole = [
-                np.concatenate([prompt[:kept], reply])[:limit]
+                np.concatenate([_with_its_end(prompt, kept, bench), reply])[:limit]
                 for prompt, kept, reply in zip(prompts, given, replies, strict=True)
             ]
             n_cut = int((lengths_of(prompts) + lengths_of(replies) > limit).sum())
@@ -123,6 +123,14 @@ def _generative(model: nn.Module) -> GenerativeModel:
 
 def _is_causal(bench: Workbench) -> bool:
     return bench.some_backbone.files.architecture == "causal"
+
+
+def _with_its_end(prompt: TokenIds, n_kept: int, bench: Workbench) -> TokenIds:
+    """Return the last tokens of a prompt, behind its initial special token (BOS): the end of it asks the question."""
+    if len(prompt) <= n_kept:
+        return prompt
+    n_special = min(n_kept, int(prompt[0] in bench.some_backbone.tokenizer.all_special_ids))
+    return np.concatenate([prompt[:n_special], prompt[len(prompt) - n_kept + n_special :]])
 
 
 def _reply_ids(rows: Rows, bench: Workbench) -> list[TokenIds]:
