@@ -290,6 +290,13 @@ def _predict(
     ] = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Where the served model of a saved prompt is. Default: as it was saved.")
+    ] = None,
+    endpoint_key: Annotated[
+        str | None,
+        typer.Option(metavar="VARIABLE", help="Environment variable that holds its key. Default: as it was saved."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict the answers for new texts with a saved model.

@@ -68,7 +68,7 @@ def restored(
         UsageError: a tensor or an entry of the state is missing or has a wrong shape.
     """
     if bench.served is not None:
-        return restored_served(method, tensors, state, bench)
+        return restored_served(method, tensors, state, bench, _saved_asking(method, state, bench))
     embeddings = tensors.get("embeddings")
     nearest = None
     expected = {}
