@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import harness
-from harness.analysis import Expenses, Prices, break_even, spent, stated_prices
-from harness.analysis.spending import ServedPrice, spending_of
+from harness.analysis import Expenses, Prices, break_even, spent
+from harness.analysis.spending import ServedPrice, spending_of, stated_prices
 from harness.analysis.total_cost import crossing
 from harness.records import Record, write_jsonl
 from harness.records.served import ServedFacts
@@ -291,3 +291,54 @@ def test_what_cannot_be_answered_is_refused(tmp_path: Path) -> None:
     for name, value in (("price_per_hour", -1.0), ("label_price", math.nan), ("predictions", 0)):
         with pytest.raises(UsageError, match=name):
             harness.break_even(a_grid(), **{name: value})
+
+
+PRICES = """
+currency: EUR
+machines: {default: 3.6, "AMD EPYC, 2 threads": 7.2}
+models:
+  toy: {prompt_per_million: 1, completion_per_million: 4, per_hour: 36}
+"""
+
+
+def test_a_file_of_prices_reaches_the_table_the_report_and_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: lora trains 100 s and takes 1 ms each on a machine for 7.2 an hour, which is 0.002 a second.
+
+    Its training costs 0.2, a prediction 2e-6. The served model reads 200 * 1,000 tokens for 0.2 and writes 200 * 25 for
+    0.02; its 200 answers take 20 s of a machine for 0.01 a second, which is 0.2. A prediction costs 0.42 / 200.
+    """
+    few = a_record("few-shot", 8, train=0.0, each=0.1, accuracy=0.6, backbone="served:toy")
+    few = served(few, prompt_tokens=200_000, completion_tokens=5_000, price=99.0)
+    records = [a_record("lora", 32, train=100.0, each=0.001), few]
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES)
+    pays = 0.2 / (0.42 / 200 - 2e-6)
+    (row,) = harness.break_even(records, prices=path).to_frame().to_dict("records")
+    assert row["unit"] == "money"
+    assert row["train_price"] == pytest.approx(0.2)
+    assert row["price_per_1000"] == pytest.approx(0.002)
+    assert row["against_price_per_1000"] == pytest.approx(2.1)
+    assert row["break_even"] == pytest.approx(pays)
+    written = harness.report(records, tmp_path / "report", formats="png", prices=path).report
+    assert written is not None
+    assert "2.1" in (written.parent / "fine_tune_or_prompt.csv").read_text()
+    write_jsonl(records, tmp_path / "own.jsonl")
+    monkeypatch.setenv("HARNESS_PRICES", str(path))
+    found = harness.advise(tmp_path / "own.jsonl", n_train=32, reference=False, kind="classification")
+    by_name = {one.method: one for one in found.spending}
+    assert next(one for name, one in by_name.items() if "few" in name).price_per_1000 == pytest.approx(2.1)
+    assert next(one for name, one in by_name.items() if "lora" in name).train_price == pytest.approx(0.2, rel=0.05)
+    assert harness.break_even(records).to_frame()["break_even"].tolist() == [pytest.approx(pays)]
+    path.write_text("currency: EUR\nmachines: {default: cheap}\n")
+    with pytest.raises(UsageError, match=r"machines\.default"):
+        harness.break_even(records)
+
+
+def test_names_of_served_models_and_backbones_have_prices() -> None:
+    price = ServedPrice(per_hour=6.0)
+    for name in ("toy", "served:toy"):
+        assert Prices(models={name: price}).model_of("served:toy") == price
+    assert Prices(models={WRITER: price}).model_of(WRITER) == price
+    assert Prices(models={"toy": price}).model_of("toys") is None

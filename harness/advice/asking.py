@@ -12,7 +12,7 @@ from harness.advice.on_backbones import read_backbones
 from harness.advice.own_texts import question_about
 from harness.advice.question import Question
 from harness.advice.spending import AskedSpending, asked_spending
-from harness.analysis import stated_prices
+from harness.analysis import asked_prices
 from harness.cost import probes
 from harness.data import TextColumns, UserData
 from harness.forecast import merged_encoders, published_in, usable
@@ -51,6 +51,7 @@ def advise(
     predictions: float | None = None,
     price_per_hour: float | None = None,
     label_price: float | None = None,
+    prices: str | Path | None = None,
     score_tolerance: float | None = None,
 ) -> Advice:
     """Say which method fits a budget, from what was measured; nothing is run.
@@ -85,6 +86,7 @@ def advise(
             total cost, and `Advice.spending` has costs in use.
         price_per_hour: price of an hour of the machine; costs in use are then in money.
         label_price: price of one label.
+        prices: YAML file of prices of machines and served models; None takes the file that HARNESS_PRICES names.
         score_tolerance: with `predictions`, score below the best one that is good enough; None is 0.01.
 
     Raises:
@@ -97,7 +99,7 @@ def advise(
         predict_milliseconds=predict_milliseconds, min_score=min_score, backbone=backbone, device=device, task=task,
         backbones=read_backbones(backbones),
     )  # fmt: skip
-    asked = asked_spending(predictions, stated_prices(price_per_hour, label_price), score_tolerance)
+    asked = asked_spending(predictions, asked_prices(price_per_hour, label_price, prices), score_tolerance)
     answer, _ = answer_from(question, own_records(find_store(store)), reference=reference, spending=asked)
     return answer
 

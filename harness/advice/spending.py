@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.analysis import NO_PRICES, Expenses, Prices, break_even, price_of_requests
@@ -185,7 +186,8 @@ def _price_of_answers(served: Iterable[Point], n_train: int, prices: Prices) -> 
     nearest = min(served, key=lambda point: abs(math.log((point.n_train + 1) / (n_train + 1))))
     facts = nearest.facts.served
     assert facts is not None
-    paid = price_of_requests(facts, nearest.backbone, prices)
+    seconds = median(nearest.predict.values()) * nearest.n_test if nearest.predict else None
+    paid = price_of_requests(facts, nearest.backbone, prices, seconds)
     return None if paid is None else paid / nearest.n_test
 
 

@@ -31,9 +31,9 @@ from .ranks import rank as rank
 from .spending import NO_PRICES as NO_PRICES
 from .spending import Prices as Prices
 from .spending import Spent as Spent
+from .spending import asked_prices as asked_prices
 from .spending import price_of_requests as price_of_requests
 from .spending import spent as spent
-from .spending import stated_prices as stated_prices
 from .stats import MIN_TESTED_SEEDS as MIN_TESTED_SEEDS
 from .stats import Difference as Difference
 from .stats import paired_difference as paired_difference

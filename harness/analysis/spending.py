@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -53,6 +54,11 @@ class Prices:
         own = self.machines.get(record.device, self.per_hour)
         return record.provenance.price_per_hour if own is None else own
 
+    def model_of(self, backbone: str | None) -> ServedPrice | None:
+        """Return the price of a backbone by its name; a served one may have the name that its server uses."""
+        name = backbone or ""
+        return self.models.get(name) or self.models.get(name.removeprefix("served:"))
+
 
 NO_PRICES = Prices()
 
@@ -87,6 +93,25 @@ def stated_prices(
             for name, own in content.get("models", {}).items()
         },
     )
+
+
+def asked_prices(
+    price_per_hour: float | None = None, label_price: float | None = None, path: str | Path | None = None
+) -> Prices:
+    """Return the prices that a user states by options and in a file.
+
+    Args:
+        price_per_hour: price of an hour of each machine that the file does not name.
+        label_price: price of one label; None counts no labels.
+        path: the file of prices; None takes the one that HARNESS_PRICES names, if any.
+
+    Raises:
+        UsageError: a price is negative or no number, or the file is no valid file of prices.
+    """
+    from harness.serving import read_prices
+
+    found = read_prices(path)
+    return stated_prices(price_per_hour, label_price, None if found is None else found.model_dump())
 
 
 def _price(name: str, value: float | None, example: str) -> float | None:
@@ -161,9 +186,19 @@ def price_of_requests(
         prices: the user's prices.
         seconds: seconds of the requests together, for a server that is paid by the hour; None is unknown.
     """
-    stated = prices.models.get(model or "")
+    stated = prices.model_of(model)
     if stated is None:
         return served.price
+    tokens = _price_of_tokens(served, stated)
+    if tokens is None or stated.per_hour is None:
+        return tokens
+    return None if seconds is None else tokens + stated.per_hour * seconds / 3600
+
+
+def _price_of_tokens(served: ServedFacts, stated: ServedPrice) -> float | None:
+    """Return the price of the counted tokens; None where they have a price, and the server counted none."""
+    if not (stated.prompt_per_million or stated.completion_per_million):
+        return 0.0
     if served.prompt_tokens is None or served.completion_tokens is None:
         return None
     cached = served.cached_prompt_tokens or 0
@@ -171,9 +206,7 @@ def price_of_requests(
     millionths = stated.prompt_per_million * (served.prompt_tokens - cached)
     millionths += (stated.prompt_per_million if per_cached is None else per_cached) * cached
     millionths += stated.completion_per_million * served.completion_tokens
-    if stated.per_hour is None:
-        return millionths / 1e6
-    return None if seconds is None else millionths / 1e6 + stated.per_hour * seconds / 3600
+    return millionths / 1e6
 
 
 @dataclass(frozen=True)

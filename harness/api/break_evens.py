@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api.results import Records, html_of, stream_records
@@ -65,6 +66,7 @@ def break_even(
     predictions: float | None = None,
     price_per_hour: float | None = None,
     label_price: float | None = None,
+    prices: str | Path | None = None,
 ) -> BreakEvens:
     """Say after how many predictions training pays, beside each prompted method on the same task.
 
@@ -77,18 +79,19 @@ def break_even(
         predictions: number of predictions to give total costs for.
         price_per_hour: price of an hour of the machine; None takes the price that the records state.
         label_price: price of one label; None counts labels as free.
+        prices: YAML file of prices of machines and served models; None takes the file that HARNESS_PRICES names.
 
     Raises:
         UsageError: no task has both a prompted and a trained method with a score, or a price is no number from 0 on.
         StoreError: the records cannot be read.
     """
-    from harness.analysis import stated_prices
+    from harness.analysis import asked_prices
     from harness.report import pairs_table, prompting_notes
 
     given(checked_text, "task", task)
     size = given(whole_number, "n_train", n_train)
     count = None if predictions is None else checked_predictions(predictions)
-    stated = stated_prices(price_per_hour, label_price)
+    stated = asked_prices(price_per_hour, label_price, prices)
     records: Iterable[Record] = stream_records("source", find_store(None) if source is None else source)
     table = pairs_table(records, stated, count)
     if table.empty:

@@ -55,6 +55,7 @@ def choose(
     reference: bool = True,
     settings: bool = True,
     price_per_hour: float | None = None,
+    prices: str | Path | None = None,
     began: float | None = None,
     progress: bool | Display = True,
 ) -> Chosen:
@@ -90,6 +91,7 @@ def choose(
         reference: whether to use the reference results of the package.
         settings: whether to try other settings of the best method, where there is time for it.
         price_per_hour: price of an hour of this machine; the answer then says what predictions cost.
+        prices: YAML file of prices of machines and served models; None takes the file that HARNESS_PRICES names.
         began: start of the time limit, by `time.monotonic`; None is now.
         progress: whether to show the reasoning; or a display of your own.
 
@@ -132,9 +134,9 @@ def choose(
                 f"--predict-milliseconds {slowest:g} was given; expected a number above 0, such as 5: the longest time "
                 "for predicting one text."
             )
-    from harness.analysis import stated_prices
+    from harness.analysis import asked_prices
 
-    prices = stated_prices(price_per_hour)
+    costs = asked_prices(price_per_hour, None, prices)
     quiet_libraries()
     from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
@@ -195,6 +197,6 @@ def choose(
                 prior=prior,
                 refit=refit,
                 settings=settings,
-                prices=prices,
+                prices=costs,
                 say=say,
             )

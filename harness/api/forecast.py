@@ -18,7 +18,7 @@ from harness.records import canonical_of, short_backbones
 from harness.support import find_store, quiet_libraries, real_number, spelt_for_caller
 
 if TYPE_CHECKING:
-    from harness.cost import Estimator
+    from harness.cost import Estimator, Requests
     from harness.data import TextColumns, UserData
     from harness.planning import PlannedCell
     from harness.records import Budget, Cell, Record
@@ -170,6 +170,7 @@ def _plan_of(
             train_seconds=found.train_seconds,
             peak_bytes=found.peak_bytes,
             basis=found.basis,
+            **_requests(estimator.requests(planned)),
         )
 
     rows = {planned.cell.id: row_of(planned) for planned in prepared.cells}
@@ -201,6 +202,19 @@ def _plan_of(
         notes=tuple(notes),
         left_out=prepared.left_out,
     )
+
+
+def _requests(found: Requests | None) -> dict[str, Any]:
+    """Return the fields of a row about requests to a served model."""
+    if found is None:
+        return {}
+    return {
+        "requests": found.n,
+        "prompt_tokens": found.prompt_tokens,
+        "completion_tokens": found.completion_tokens,
+        "request_price": found.price,
+        "currency": found.currency,
+    }
 
 
 def _learn(store: str, prepared: Prepared, estimator: Estimator) -> dict[str, str]:

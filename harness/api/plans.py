@@ -27,6 +27,10 @@ class PlanRow:
         runs_as: the method in the form that a run chooses because the cell is not expected to fit; None where it runs
             as asked.
         weights: fingerprint of the backbone's files.
+        requests: estimated number of requests to a served model; None where the cell asks none.
+        prompt_tokens, completion_tokens: estimated tokens of these.
+        request_price: estimated price of these tokens in `currency`; None where the model has no price.
+        currency: currency of the price.
     """
 
     task: str
@@ -45,6 +49,11 @@ class PlanRow:
     during: str | None = None
     runs_as: str | None = None
     weights: str | None = None
+    requests: int | None = None
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    request_price: float | None = None
+    currency: str | None = None
 
     @property
     def runs(self) -> bool:

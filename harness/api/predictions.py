@@ -79,11 +79,14 @@ def predict_file(
     probabilities: bool = False,
     top: int | None = None,
     overwrite: bool = False,
+    endpoint: str | None = None,
+    endpoint_key: str | None = None,
 ) -> PredictedFile:
     """Write the rows of a file with their predictions, in the columns of `SavedModel.predict_frame`.
 
     A row whose text is missing, blank or not valid Unicode gets empty fields. The output is checked before anything is
-    predicted, and appears whole or not at all.
+    predicted, and appears whole or not at all. Answers of a served model are kept in a file beside the output until
+    the output is written, so that the same call goes on where an earlier one was interrupted.
 
     Args:
         model: folder of the saved model.
@@ -95,8 +98,11 @@ def predict_file(
         probabilities: whether to add a column per class.
         top: number of most probable classes to add.
         overwrite: whether to replace a file that an earlier call did not write.
+        endpoint: URL of the served model that the saved one asks; None takes the saved URL.
+        endpoint_key: name of the environment variable that holds its key; None takes the saved name.
 
     Raises:
+        MissingResourceError: the endpoint of a served model cannot be reached.
         UsageError: the output cannot be written or would replace something, the model is damaged, or it has fewer
             classes than `top`.
         DataError: the data cannot be read, have one of the new columns already, or hold no text at all.
@@ -154,8 +160,12 @@ def predict_file(
     if not usable:
         named = " or ".join(f"column '{name}'" for name in names)
         raise DataError(f"{data}: {named} holds no text to predict: {in_words(unpredicted)}. Is it the right --text?")
-    loaded = load_model(model, device)
-    found = loaded.tabulate([texts[at] for at in usable], probabilities=probabilities, top=top)
+    answers = out.with_name(f"{out.name}.answers.sqlite")
+    loaded = load_model(model, device, endpoint=endpoint, endpoint_key=endpoint_key, answers=answers)
+    try:
+        found = loaded.tabulate([texts[at] for at in usable], probabilities=probabilities, top=top)
+    finally:
+        loaded.close()
     numbers = {name: values.tolist() for name, values in found.items() if values.dtype == np.float64}
     columns = {
         **rows.columns,
@@ -163,6 +173,7 @@ def predict_file(
     }
     with replacing(out) as temporary:
         _WRITERS[ending](temporary, _joined(columns, kind.form, described.labels) if ending in _TABLES else columns)
+    answers.unlink(missing_ok=True)
     return PredictedFile(
         out=out,
         method=described.method,

@@ -109,6 +109,7 @@ def report(
     *,
     suite: str | None = None,
     formats: str | Sequence[str] = ("png", "svg", "pdf"),
+    prices: str | Path | None = None,
     overwrite: bool = False,
 ) -> Results:
     """Write a report of the records: a page (HTML), tables (Markdown, CSV, LaTeX) and figures.
@@ -118,6 +119,7 @@ def report(
         out: folder to write to; None takes `reports/SUITE`, or `reports/all`.
         suite: only records that a run of this suite made.
         formats: formats of the figures: some of `png`, `svg` and `pdf`.
+        prices: YAML file of prices of machines and served models; None takes the file that HARNESS_PRICES names.
         overwrite: whether to replace files that no report wrote.
 
     Returns:
@@ -127,6 +129,7 @@ def report(
         UsageError: there is no record, an unknown format, or a folder with other files.
         StoreError: the records cannot be read, or the folder cannot be written.
     """
+    from harness.analysis import asked_prices
     from harness.report import FIGURE_FORMATS, check_report_folder, observe, write_report
 
     given(checked_text, "suite", suite)
@@ -135,6 +138,7 @@ def report(
     if not names or set(names) - set(FIGURE_FORMATS):
         known = ", ".join(FIGURE_FORMATS)
         raise UsageError(f"--figures '{','.join(listed)}' was given; expected some of {known}, separated by commas.")
+    costs = asked_prices(path=prices)
     folder = Path(checked_path("out", out, "a folder")) if out is not None else Path("reports") / (suite or "all")
     if source is None or isinstance(source, str | Path):
         source = find_store(source)
@@ -144,7 +148,7 @@ def report(
     # Observations keep their scores by test row, so they are not read again.
     whole = isinstance(source, Results) and suite is None and source.observations
     observed = whole or observe(of_suite(stream_records("source", source), suite))
-    return Results(observed, write_report(observed, folder, names))
+    return Results(observed, write_report(observed, folder, names, prices=costs))
 
 
 @uncollected()

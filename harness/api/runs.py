@@ -243,6 +243,7 @@ def run(
         backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator, prompt=prompt,
         endpoint=endpoint, store=store,
     )  # fmt: skip
+    from harness.analysis import asked_prices
     from harness.measure import host_limit_bytes
     from harness.report import check_report_folder
     from harness.schedule import Limits, Policy, prepare_plan, run_cells
@@ -250,6 +251,7 @@ def run(
 
     folder = None if reports is None else Path(checked_path("reports", reports, "a folder")) / request.suite.name
     source = find_store(store)
+    costs = asked_prices(path=None if request.suite.endpoint is None else request.suite.endpoint.prices)
     if folder is not None:
         check_report_folder(folder, inputs=[source], option="--reports")
     display = make_display(progress)
@@ -284,7 +286,9 @@ def run(
             where = opened.name
     page = None
     if observed is not None and folder is not None:
-        page = write_report(observed, folder, formats=("png",), texts=known_texts(prepared.tasks.values()))
+        page = write_report(
+            observed, folder, formats=("png",), texts=known_texts(prepared.tasks.values()), prices=costs
+        )
     return RunResult(
         observed,
         page,

@@ -20,7 +20,7 @@ from harness.advice import (
     question_about,
     read_backbones,
 )
-from harness.analysis import said_break_even, stated_prices
+from harness.analysis import asked_prices, said_break_even
 from harness.cli.as_json import print_json
 from harness.store import reference_records
 from harness.support import mask_store, text, uncollected
@@ -38,11 +38,12 @@ def advise_command(
     predictions: float | None = None,
     price_per_hour: float | None = None,
     label_price: float | None = None,
+    prices: Path | None = None,
     score_tolerance: float | None = None,
     **asked: Any,
 ) -> int:
     """Print the answer to `question_about(**asked)`; return 1 where nothing fits."""
-    spending = asked_spending(predictions, stated_prices(price_per_hour, label_price), score_tolerance)
+    spending = asked_spending(predictions, asked_prices(price_per_hour, label_price, prices), score_tolerance)
     question = question_about(**{**asked, "backbones": read_backbones(asked.get("backbones"))})
     answer, n_own = answer_from(question, own_records(store), reference=reference, spending=spending)
     if as_json:

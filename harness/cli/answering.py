@@ -22,6 +22,7 @@ from harness.cli.options import (
     MirrorOption,
     OwnKindOption,
     PredictionsOption,
+    PriceFileOption,
     PricePerHourOption,
     ReferenceOption,
     SeparatorOption,
@@ -85,6 +86,7 @@ def _advise(
         float | None, typer.Option(help="Price of an hour of the machine, in your currency: costs in use are in money.")
     ] = None,
     label_price: LabelPriceOption = None,
+    prices: PriceFileOption = None,
     score_tolerance: Annotated[
         float | None,
         typer.Option(help="With --predictions: a score this much below the best is good enough. Default: 0.01."),
@@ -112,6 +114,7 @@ def _break_even(
     predictions: PredictionsOption = None,
     price_per_hour: PricePerHourOption = None,
     label_price: LabelPriceOption = None,
+    prices: PriceFileOption = None,
     store: SourceOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -247,6 +250,7 @@ def _choose(
     price_per_hour: Annotated[
         float | None, typer.Option(help="Price of an hour of this machine: the answer says what predictions cost.")
     ] = None,
+    prices: PriceFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.
@@ -286,6 +290,13 @@ def _predict(
     ] = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Where the served model of a saved prompt is. Default: as it was saved.")
+    ] = None,
+    endpoint_key: Annotated[
+        str | None,
+        typer.Option(metavar="VARIABLE", help="Environment variable that holds its key. Default: as it was saved."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict the answers for new texts with a saved model.

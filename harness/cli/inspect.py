@@ -47,12 +47,13 @@ def write_report_command(
     store: str,
     figures: str,
     *,
+    prices: Path | None = None,
     overwrite: bool = False,
     show: bool = False,
     as_json: bool = False,
 ) -> None:
     """Write page, tables and figures of the latest records; `show` opens the page in the browser."""
-    written = report(store, out, suite=suite, formats=figures, overwrite=overwrite)
+    written = report(store, out, suite=suite, formats=figures, prices=prices, overwrite=overwrite)
     if as_json:
         opened = show and written.report is not None and open_page(written.report, Console(stderr=True))
         print_json({**written.to_dict(), "opened": opened})

@@ -19,6 +19,7 @@ from harness.cli.options import (
     MethodArgument,
     MirrorOption,
     OverwriteOption,
+    PriceFileOption,
     SourceOption,
     StoreOption,
     with_grid,
@@ -190,6 +191,7 @@ def _report(
     out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: reports/SUITE or reports/all.")] = None,
     store: SourceOption = DEFAULT_STORE,
     figures: Annotated[str, typer.Option(help="Formats of the figures: some of png, svg, pdf.")] = "png,svg,pdf",
+    prices: PriceFileOption = None,
     overwrite: OverwriteOption = False,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: JsonOption = False,
@@ -200,7 +202,7 @@ def _report(
     """
     from harness.cli.inspect import write_report_command
 
-    write_report_command(suite, out, store, figures, overwrite=overwrite, show=show, as_json=as_json)
+    write_report_command(suite, out, store, figures, prices=prices, overwrite=overwrite, show=show, as_json=as_json)
 
 
 @app.command("export", rich_help_panel=KEEP)

@@ -161,6 +161,12 @@ PredictionsOption = Annotated[
 PricePerHourOption = Annotated[
     float | None, typer.Option(help="Price of an hour of the machine, in your currency. Default: as records state it.")
 ]
+PriceFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file of prices of machines and served models. Default: the file that HARNESS_PRICES names."
+    ),
+]
 LabelPriceOption = Annotated[
     float | None, typer.Option(help="Price of one label, in your currency. Default: labels cost nothing.")
 ]

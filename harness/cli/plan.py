@@ -14,7 +14,7 @@ from rich.text import Text
 from harness.api import Plan, PlanGroup, plan
 from harness.cli.as_json import print_json
 from harness.cli.console import CommandDisplay, make_console
-from harness.cost import BASES
+from harness.cost import BASES, BYTES_PER_TOKEN
 from harness.records import short_backbones
 from harness.support import describe_duration, text
 
@@ -78,6 +78,7 @@ def plan_command(*, shows_parts: bool = False, as_json: bool = False, **asked: A
         _print_table(console, "Predicted cost by backbone", "backbone", found.backbones)
     if len(found.tasks) > 1:
         _print_table(console, "Predicted cost by task", "task", found.tasks)
+    _print_requests(console, found.methods)
     if found.n_unsupported:
         say(
             f"{text.counted(found.n_unsupported, 'cell')} cannot run here (the method does not serve the task or the "
@@ -198,6 +199,42 @@ def _print_table(console: Console, title: str, heading: str, groups: Sequence[Pl
             ]
         table.add_row(*(Text(text.plain(field)) for field in row))
     console.print(table)
+
+
+def _print_requests(console: Console, groups: Sequence[PlanGroup]) -> None:
+    """Print the estimated requests of each method to served models; nothing where none is asked."""
+    asking = [group for group in groups if any(one.requests for one in group.running)]
+    if not asking:
+        return
+    table = Table(title="Requests to served models", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for column in ("requests", "prompt tokens", "written tokens", "price", "time"):
+        table.add_column(column, justify="right")
+    names = [group.name if group.backbone is None else f"{group.name} on {group.backbone}" for group in asking]
+    rows = [[row for row in group.running if row.requests] for group in asking]
+    if len(asking) > 1:
+        names, rows = [*names, "all"], [*rows, [row for some in rows for row in some]]
+    for name, some in zip(names, rows, strict=True):
+        prices = [row.request_price for row in some]
+        known = [price for price in prices if price is not None]
+        price = f"{text.price(sum(known))} {some[0].currency}" if len(known) == len(prices) else text.ABSENT
+        table.add_row(
+            Text(text.plain(name)),
+            f"{sum(row.requests or 0 for row in some):,}",
+            f"{sum(row.prompt_tokens or 0.0 for row in some):,.0f}",
+            f"{sum(row.completion_tokens or 0.0 for row in some):,.0f}",
+            text.plain(price),
+            describe_duration(sum(row.seconds or 0.0 for row in some)),
+        )
+    console.print(table)
+    console.print(
+        f"Tokens are an estimate: mean UTF-8 bytes of texts, demonstrations and wordings, over {BYTES_PER_TOKEN:g}; "
+        "written texts count with their maximum. Retries and stored answers are left out. Only the small requests of "
+        "the contact have been sent.",
+        style="dim",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _span(seconds: Sequence[float]) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.backbones import ServedModel
 from harness.cost.closed_form import Amount, amount
 from harness.cost.launches import LAUNCH_SECONDS
+from harness.cost.requests import Requests, requests_of
 from harness.cost.shape import read_shape
 from harness.measure import Device
 from harness.planning import PlannedCell
@@ -34,9 +34,6 @@ _SLOW = 0.5
 
 LIGHT_STEP_SECONDS = 1.5e-3
 """Seconds of a step of a small network on frozen features, on one core of a server (measured: 1.1 to 1.7 ms)."""
-
-_REQUEST_SECONDS = 0.5
-"""Assumed seconds of a request to a served model."""
 
 _KEPT = 32
 """Maximum number of figures to keep per method, task and size, which bounds the memory of a long run."""
@@ -196,8 +193,10 @@ class Estimator:
         return self._configured(planned), cell.task, cell.n_train, cell.budget, planned.unsupported
 
     def _make(self, planned: PlannedCell) -> Estimate:
-        if isinstance(planned.files, ServedModel) and not self.measured(planned):
-            return self._of_requests(planned, planned.files)
+        requests = None if self.measured(planned) else requests_of(planned, self._tasks[planned.cell.task])
+        if requests is not None:
+            peak_bytes = self.amount(planned).peak_bytes
+            return Estimate(FIXED_SECONDS + requests.seconds, 0.0, peak_bytes, "formula", peak_bytes)
         wanted = self.amount(planned)
         by_task = self._figures.get(self._configured(planned), {})
         cell = planned.cell
@@ -214,14 +213,9 @@ class Estimator:
             found = dataclasses.replace(found, train_seconds=limit, seconds=max(limit, found.seconds - saved))
         return dataclasses.replace(found, least_bytes=found.peak_bytes * wanted.least_bytes / wanted.peak_bytes)
 
-    def _of_requests(self, planned: PlannedCell, files: ServedModel) -> Estimate:
-        """Return an estimate from the number of requests, each of an assumed time."""
-        task = self._tasks[planned.cell.task]
-        scores_words = files.offer.echoes and task.kind.form in ("classes", "choices")
-        n_requests = task.n_test * (max(1, task.n_outputs) if scores_words else 1)
-        seconds = n_requests * _REQUEST_SECONDS / files.endpoint.concurrency
-        peak_bytes = self.amount(planned).peak_bytes
-        return Estimate(FIXED_SECONDS + seconds, 0.0, peak_bytes, "formula", peak_bytes)
+    def requests(self, planned: PlannedCell) -> Requests | None:
+        """Return the expected requests of a cell to a served model; None where it asks none."""
+        return requests_of(planned, self._tasks[planned.cell.task])
 
     def _from_same_task(self, wanted: Amount, near: list[Figure]) -> Estimate:
         one = near[0].amount

@@ -17,6 +17,7 @@ from harness.methods._prompts import Demonstration
 from harness.methods._written import read_written
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
+from harness.methods.restoring import Expected, check_tensors
 from harness.serving import Answered, Conversation, Question
 from harness.support import UsageError
 from harness.tasks import Answers, Floats, Ints, Kind, Reply, Rows, TextAnswers
@@ -151,7 +152,7 @@ class ServedPrompt(Fitted):
         return {} if self.calibration is None else {"calibration": self.calibration}
 
     def state(self) -> dict[str, Any]:
-        """Return the demonstrations, the words of the classes and how to ask."""
+        """Return demonstrations, words of the classes and how to ask: predicting then needs no training rows."""
         return {
             "label_words": list(self._label_words),
             "demonstrations": [[shown.text, shown.answer] for shown in self.demonstrations],
@@ -332,7 +333,9 @@ def restored_served(
     bench: Bench,
     asking: Asking,
 ) -> ServedPrompt:
-    """Return a fitted prompt from its saved state, with its way to ask."""
+    """Return a fitted prompt from its saved state."""
+    needs_calibration = method.calibrates == "content-free" or "calibration" in tensors
+    check_tensors(tensors, {"calibration": Expected((bench.n_outputs,))} if needs_calibration else {})
     if bench.kind.form == "classes" and len(state["label_words"]) != bench.n_outputs:
         raise UsageError(f"The saved state has words for {len(state['label_words'])} of {bench.n_outputs} classes.")
     return ServedPrompt(

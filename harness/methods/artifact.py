@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.backbones import BackboneFiles
 from harness.methods.base import Fitted, Method, methods
 from harness.methods.bench import Bench
 from harness.methods.restoring import AGAIN, not_finite
@@ -134,7 +135,7 @@ def rebuild_artifact(
     version = _version(saved.method, bench)
     if saved.version != version:
         raise _another_version(folder, saved.method.name, saved.version, version)
-    files = bench.backbone.files if bench.backbone is not None else None
+    files = _files(bench)
     reason = saved.method.why_unsupported(bench.kind.name, files, bench.device.kind)
     if reason is not None:
         raise UsageError(f"'{folder}' cannot be used: {reason}")
@@ -152,8 +153,14 @@ def rebuild_artifact(
 
 def _version(method: Method, bench: Bench) -> int:
     """Return the version of a method in cells with the bench's backbone and kind of task."""
-    files = bench.backbone.files if bench.backbone is not None and method.serves else None
-    return method.version_on(files, bench.kind.form)
+    return method.version_on(_files(bench) if method.serves else None, bench.kind.form)
+
+
+def _files(bench: Bench) -> BackboneFiles | None:
+    """Return the backbone's files, or the served model; None without either."""
+    if bench.served is not None:
+        return bench.served.model
+    return bench.backbone.files if bench.backbone is not None else None
 
 
 def _another_version(folder: Path, name: str, saved: int, expected: int) -> UsageError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.analysis import write_csv
+from harness.analysis import NO_PRICES, Prices, write_csv
 from harness.report.axes import FIGURE_FORMATS, save_figure
 from harness.report.blocks import Block, Picture, TableBlock, markdown_table
 from harness.report.folder import REPORT_TITLE
@@ -21,7 +21,11 @@ from harness.support import StoreError, mark_folder, replacing, text
 
 
 def write_report(
-    source: RecordSource, folder: Path, formats: Sequence[str] = FIGURE_FORMATS, texts: KnownTexts | None = None
+    source: RecordSource,
+    folder: Path,
+    formats: Sequence[str] = FIGURE_FORMATS,
+    texts: KnownTexts | None = None,
+    prices: Prices = NO_PRICES,
 ) -> Path:
     """Write a report of records into a folder and return the path of its page, `report.html`.
 
@@ -33,12 +37,13 @@ def write_report(
         folder: made where it is missing; files of the same names are replaced, others are left alone.
         formats: formats of the figures; report.md shows the first.
         texts: texts of test rows, by the fingerprint of the rows; without them, errors are shown by row number.
+        prices: the user's prices of machines and served models, for the costs of predictions.
 
     Raises:
         UsageError: there is no record.
         StoreError: the folder cannot be written.
     """
-    report = ReportData(source, texts)
+    report = ReportData(source, texts, prices)
     figures = folder / "figures"
     try:
         figures.mkdir(parents=True, exist_ok=True)

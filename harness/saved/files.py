@@ -39,7 +39,8 @@ def check_files(folder: Path, described: Description, *, again: bool = True) -> 
     """
     check_place(folder, DESCRIPTION)
     needed = {ARTIFACT_SETTINGS, ARTIFACT_TENSORS}
-    if described.backbone is not None:
+    is_inside = described.backbone is not None and described.endpoint is None
+    if is_inside:
         needed.add(f"{TRANSFORMER}/config.json")
     if (folder / MODULES).exists():  # it would change the transformer's pooling
         raise UsageError(f"'{folder}' holds {MODULES}, which is not part of the saved model. Remove it.")
@@ -53,7 +54,7 @@ def check_files(folder: Path, described: Description, *, again: bool = True) -> 
             raise UsageError(f"'{folder / DESCRIPTION}' does not list {lacking[0]}. {AGAIN}")
     for name in sorted(there - allowed):
         raise UsageError(f"'{folder}' holds {name}, which is not part of the saved model. Remove it, or save it again.")
-    if described.backbone is None and there:
+    if not is_inside and there:
         raise UsageError(f"'{folder}' holds {min(there)}, but its method uses no transformer. {AGAIN}")
     for name in sorted(needed | allowed):
         check_place(folder, name)

@@ -53,6 +53,30 @@ class SavedReply(BaseModel):
     stop: tuple[str, ...]
 
 
+class SavedEndpoint(BaseModel):
+    """The endpoint of a served model, and how it was asked; the key itself is nowhere.
+
+    Attributes:
+        url: base URL of the API.
+        model: name of the model, as the server calls it.
+        revision: revision that the user declared.
+        key: name of the environment variable that holds the key.
+        concurrency: maximum number of requests at a time.
+        timeout: seconds after which a request is sent again.
+        offer: abilities of the server that affect answers (`harness.backbones.Offer.identity`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: str = Field(min_length=1)
+    model: str = Field(min_length=1)
+    revision: str | None
+    key: str = Field(min_length=1)
+    concurrency: int = Field(ge=1)
+    timeout: float = Field(gt=0)
+    offer: dict[str, Any]
+
+
 class Description(BaseModel):
     """The description of a saved model. Every key must be present: a missing one is damage, not a default.
 
@@ -78,6 +102,7 @@ class Description(BaseModel):
         digest: SHA-256 of this description without `digest`.
         prompt: template of prompts, whose fields name the kind's roles; None without one.
         reply: settings of generation; None where nothing is written.
+        endpoint: endpoint of the served model that is asked; None for all other methods.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -101,6 +126,7 @@ class Description(BaseModel):
     digest: str | None = None
     prompt: str | None = Field(default=None, min_length=1)
     reply: SavedReply | None = None
+    endpoint: SavedEndpoint | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -112,7 +138,8 @@ class Description(BaseModel):
             raise ValueError("backbone, weights and merged contradict each other")
         if self.format == 1 and (self.transformer, self.files, self.digest) != (None, None, None):
             raise ValueError("format 1 has none of transformer, files and digest")
-        if self.format == 2 and (self.transformer is None) != (self.backbone is None):
+        is_inside = self.backbone is not None and self.endpoint is None
+        if self.format == 2 and (self.transformer is not None) != is_inside:
             raise ValueError("backbone and transformer contradict each other")
         if self.format == 2 and self.digest != self.digest_of_the_rest():
             raise ValueError("digest is not that of the other keys: the file was changed after it was saved")
@@ -128,7 +155,7 @@ class Description(BaseModel):
     @property
     def _unstated(self) -> set[str]:
         """Keys that are left out where they are None."""
-        return {name for name in ("prompt", "reply") if getattr(self, name) is None}
+        return {name for name in ("prompt", "reply", "endpoint") if getattr(self, name) is None}
 
     def to_text(self) -> str:
         """Return the description as it is written to a file."""
@@ -145,7 +172,7 @@ def describe(**facts: Any) -> Description:
     Args:
         facts: values of all attributes but `format` and `digest`.
     """
-    unsealed = Description.model_construct(format=FORMAT, digest=None, **facts)  # `prompt` and `reply` have defaults
+    unsealed = Description.model_construct(format=FORMAT, digest=None, **facts)  # some attributes have defaults
     return unsealed.sealed()
 
 
@@ -303,7 +330,14 @@ def card(description: Description | EnsembleDescription, facts: Mapping[str, Any
     based = f"`{description.backbone}`" if description.backbone else "none"
     lines += [f"- **backbone**: {based}", *_classes_and_use(description)]
     files = ["`adapted.safetensors`, `adapted.json`: what was trained, as `load_model` reads it."]
-    if description.backbone is not None:
+    endpoint = description.endpoint
+    if endpoint is not None:
+        files.append(
+            f"Predictions ask the model `{endpoint.model}` at {endpoint.url}; another address is named by "
+            f"`harness predict --endpoint URL`. A key is read from the environment variable {endpoint.key}, and is in "
+            "no file here."
+        )
+    elif description.backbone is not None:
         how = "with the trained weights" if description.merged else "as it was before"
         files.append(
             f"`transformer/`: the transformer, {how}: `transformers.AutoModel.from_pretrained`. It may have a licence "

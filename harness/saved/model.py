@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from harness.features import FeatureStore, TokenStore
     from harness.methods import Bench, Fitted
+    from harness.serving import Connection
 
 Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str | Sequence[str]]] | Iterable[Sequence[str]]
 """Texts, pairs of texts, questions with their choices, or lists of words."""
@@ -68,6 +69,12 @@ class SavedModel:
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, in the order of `probabilities`."""
         return self.description.labels
+
+    def close(self) -> None:
+        """Close the connection to a served model; other models have none."""
+        for one in self._members:
+            if one.bench.served is not None:
+                one.bench.served.close()
 
     @property
     def _kind(self) -> Kind:
@@ -300,14 +307,28 @@ def _broken(described: Description) -> str:
     return f"Nothing was predicted. The model '{described.method}' is damaged or has diverged, and gives"
 
 
-def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
+def load_model(
+    folder: str | Path,
+    device: str = "auto",
+    *,
+    endpoint: str | None = None,
+    endpoint_key: str | None = None,
+    answers: Path | None = None,
+) -> SavedModel:
     """Load a model that `harness choose --save FOLDER` has written, after checking every file of it.
+
+    The endpoint of a served model is contacted: it must be reachable, accept the key and serve the same model.
 
     Args:
         folder: the folder.
         device: `auto`, `cpu` or `cuda`.
+        endpoint: URL of the served model that the saved one asks; None takes the saved URL.
+        endpoint_key: name of the environment variable that holds its key; None takes the saved name.
+        answers: file that keeps every answer of a served model, so that none is asked for twice; None keeps them in
+            memory.
 
     Raises:
+        MissingResourceError: the endpoint of a served model cannot be reached.
         UsageError: the folder holds no saved model, a file of it is missing, changed or damaged, or another version of
             the method saved it. The message names the file or the tensor.
     """
@@ -316,6 +337,11 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
 
     folder = Path(checked_path("folder", folder, "the folder of a saved model")).expanduser()
     described = read_description(folder)
+    if (endpoint, endpoint_key) != (None, None) and getattr(described, "endpoint", None) is None:
+        raise UsageError(
+            f"--endpoint was given, and the model in '{folder}' asks no served model ({described.method}). Leave the "
+            "option out."
+        )
     if isinstance(described, EnsembleDescription):
         kind_of_saved(described.kind)
         inside = check_ensemble(folder, described)
@@ -330,10 +356,15 @@ def load_model(folder: str | Path, device: str = "auto") -> SavedModel:
     check_files(folder, described)
     kind_of_saved(described.kind)
     quiet_libraries()
-    return SavedModel(described, (_load(folder, described, device),))
+    connection = None
+    if described.endpoint is not None:
+        from harness.saved.served import connect
+
+        connection = connect(folder, described, endpoint, endpoint_key, answers)
+    return SavedModel(described, (_load(folder, described, device, connection),))
 
 
-def _load(folder: Path, described: Description, device: str) -> _Member:
+def _load(folder: Path, described: Description, device: str, connection: Connection | None = None) -> _Member:
     """Load a saved model whose files have been checked."""
     from harness.methods import read_artifact, rebuild_artifact
     from harness.saved.transformer import load_transformer
@@ -343,8 +374,9 @@ def _load(folder: Path, described: Description, device: str) -> _Member:
         raise UsageError(
             f"'{folder}': model.json is about '{described.method}', adapted.json about a '{saved.method.name}'."
         )
-    backbone, merged = load_transformer(folder, described)
+    backbone, merged = (None, {}) if connection is not None else load_transformer(folder, described)
     bench = _bench(described, kind_of_saved(described.kind), backbone, device)
+    bench.served = connection
     _, fitted = rebuild_artifact(saved, folder, bench, besides=merged)
     return _Member(described, fitted, bench)
 

@@ -32,6 +32,7 @@ from harness.saved.layout import (
     read_single,
 )
 from harness.saved.model import kind_of_saved
+from harness.saved.served import saved_endpoint
 from harness.saved.transformer import check_written, write_transformer
 from harness.support import HarnessError, UsageError
 from harness.tasks import Task, prompt_by_roles
@@ -56,18 +57,13 @@ def write_model(folder: Path, fitted: Fitted, method: Method, planned: PlannedCe
         bench: its bench.
 
     Raises:
-        UsageError: the task does not ask for an answer to a text or a pair, or the model is served.
+        UsageError: the task does not ask for an answer to a text or a pair.
         FloatingPointError: a trained number is not finite.
         HarnessError: the written files do not give back the fitted method.
     """
     kind_of_saved(task.kind.name)
     if task.reply is not None and task.reply.wants_likelihood:
         raise UsageError(f"The task '{task.name}' scores the likelihood of texts; a model of it predicts nothing.")
-    if bench.served is not None:
-        raise UsageError(
-            f"A method that asks the served model '{bench.served.model.endpoint.model}' cannot be saved: the model "
-            "stays with its server."
-        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as inside:
         made = Path(inside) / "model"
@@ -126,6 +122,7 @@ def _write(
         reply=None
         if reply is None
         else SavedReply(max_new_tokens=reply.max_new_tokens, num_beams=reply.num_beams, stop=tuple(reply.stop)),
+        endpoint=None if bench.served is None else saved_endpoint(bench.served.model),
     )
     (folder / DESCRIPTION).write_text(described.to_text(), encoding="utf-8")
 

@@ -4,6 +4,7 @@ from .errors import ServedError as ServedError
 from .offers import contact as contact
 from .options import EndpointOptions as EndpointOptions
 from .options import read_endpoint as read_endpoint
+from .prices import read_prices as read_prices
 from .questions import Answered as Answered
 from .questions import Conversation as Conversation
 from .questions import Question as Question

@@ -186,8 +186,8 @@ class Client:
         seconds = time.monotonic() - began
         raise UnavailableError(
             f"The endpoint {self.endpoint.url} did not answer a request in {seconds:.0f} s and {n_tries} tries; the "
-            f"last one: {why}. Answers so far are stored. When the server works again, the same command with "
-            "--retry-failed goes on from there."
+            f"last one: {why}. Answers so far are stored. When the server works again, give the same command: "
+            "it goes on from there (`harness run` with --retry-failed)."
         )
 
     def _try(self, call: Callable[[], Any], is_answer: Callable[[Mapping[str, Any]], str | None]) -> Mapping[str, Any]:

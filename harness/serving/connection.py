@@ -54,6 +54,11 @@ class Connection:
         self._on_way: dict[str, Future[None]] = {}
         self.tally = Tally()
 
+    def close(self) -> None:
+        """Close the connection and the file of answers."""
+        self._client.close()
+        self._answers.close()
+
     def begin(self) -> None:
         """Begin a cell: its sums start at zero."""
         self.tally = Tally()

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.analysis import NO_PRICES, Prices
 from harness.report.across import TaskRanking, across_tasks
 from harness.report.blocks import Block, Picture
 from harness.report.contrasts import groups, standings
@@ -32,14 +33,16 @@ class ReportData:
     Args:
         source: records with their predictions; without them, intervals over several seeds cover seeds only.
         texts: texts of test rows, for the errors that a report shows.
+        prices: the user's prices of machines and served models.
 
     Raises:
         UsageError: there is no record.
     """
 
-    def __init__(self, source: RecordSource, texts: KnownTexts | None = None) -> None:
+    def __init__(self, source: RecordSource, texts: KnownTexts | None = None, prices: Prices = NO_PRICES) -> None:
         self.observations: Observations = observe(source)
         self.texts: KnownTexts = texts or {}
+        self.prices = prices
         self._styles_by_panel: dict[str, dict[str, Style]] = {}
 
     @cached_property

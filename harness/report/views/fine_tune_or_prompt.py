@@ -118,7 +118,7 @@ _FAR = 1e12
 
 
 def _table(report: ReportData) -> pd.DataFrame:
-    return prompting_table(report.observations)
+    return prompting_table(report.observations, report.prices)
 
 
 def _blocks(report: ReportData) -> Iterator[Block]:
@@ -132,7 +132,7 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     yield Words(
         "\n".join(f"- {text.markdown(one)}" for one in said), f'<p class="notes">{html.escape(" ".join(said))}</p>'
     )
-    for i, data in enumerate(cost_figures(every_pair(report.observations))):
+    for i, data in enumerate(cost_figures(every_pair(report.observations, report.prices))):
         alt = "Total cost by number of predictions: " + "; ".join(line.said for line in data.lines) + "."
         title = f"Total cost against the number of predictions: {data.where}"
         yield Picture(f"fine-tune-or-prompt-{i + 1}", title, partial(draw_total_costs, data), alt)
