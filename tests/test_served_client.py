@@ -14,7 +14,7 @@ import pytest
 
 from harness.backbones.served import Endpoint, Offer, Price, ServedModel, served_model
 from harness.serving.answers import AnswerFile, StoredAnswer, answers_beside
-from harness.serving.client import Client, Patience
+from harness.serving.client import Client, Patience, _retry_after
 from harness.serving.connection import Connection
 from harness.serving.errors import LimitReachedError, ServedError, TooLongError, UnavailableError
 from harness.serving.offers import _get, contact
@@ -448,3 +448,9 @@ def test_a_page_without_http_states_nothing() -> None:
         thread.start()
         assert _get(f"http://127.0.0.1:{listening.getsockname()[1]}/version") == {}
         thread.join()
+
+
+@pytest.mark.parametrize("said", ["0", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_pause_of_no_length_is_not_asked_for(said: str) -> None:
+    """All tries would otherwise follow each other at once."""
+    assert _retry_after({"retry-after": said}) is None

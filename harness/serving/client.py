@@ -289,7 +289,7 @@ def _is_choice(content: Mapping[str, Any]) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a server asks to wait; None where it does not say."""
+    """Return the seconds that a server asks to wait; None where it does not say, or says 0: pauses then grow."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -301,6 +301,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except (TypeError, ValueError):
                 continue
-        if seconds == seconds:  # not NaN
-            return max(0.0, seconds)
+        if seconds > 0:  # nor NaN
+            return seconds
     return None
