@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from harness.backbones.served import Price, ServedModel
+from harness.backbones.served import Endpoint, Offer, Price, ServedModel, served_model
 from harness.serving.answers import AnswerFile, StoredAnswer, answers_beside
-from harness.serving.client import Client, Patience
+from harness.serving.client import Client, Patience, _retry_after
 from harness.serving.connection import Connection
 from harness.serving.errors import LimitReachedError, ServedError, TooLongError, UnavailableError
-from harness.serving.offers import contact
+from harness.serving.offers import _get, contact
 from harness.serving.options import EndpointOptions, read_endpoint
 from harness.serving.prices import read_prices
 from harness.serving.questions import Conversation, Question
-from harness.serving.reading import answer_likelihood, chosen_of, first_token_scores
+from harness.serving.reading import answer_likelihood, chosen_of, first_token_scores, text_of
 from harness.support.errors import MissingResourceError, UnsupportedError, UsageError
 from tests.fault_server import likelihood, serving
 
@@ -400,3 +401,56 @@ def _endpoint(url: str) -> Any:
     from harness.backbones.served import Endpoint
 
     return Endpoint(url, "toy")
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [("B", 1), ("b.", 1), ("(C)", 2), ("Answer: D. a house", 3), ("The answer is B.", 1), ("**C**", 2)]
+    + [(text, None) for text in ("The answer is a dog.", "A cat", "a cat, I think", "A. or B.")],
+)
+def test_letters_are_no_articles(text: str, chosen: int | None) -> None:
+    assert chosen_of(text, ("A", "B", "C", "D")) == chosen
+
+
+@pytest.mark.parametrize("key", ["none", "1", "yes"])
+def test_a_word_as_key_changes_no_answer(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serving(favourite="yes 1 none bearer bonds", has_log_probabilities=False) as (url, _):
+        client = Client(Endpoint(url, "toy"))
+        sent = client.send("chat", {"model": "toy", "messages": [{"role": "user", "content": "a"}]})
+        client.close()
+    assert text_of(sent.content) == "yes 1 none bearer bonds"
+
+
+def test_answers_of_another_version_of_a_model_are_not_read(tmp_path: Path) -> None:
+    """A service that moves the name to another version states it in its answers."""
+    question = Question(Conversation("", (), "a"), answers=("yes", "no"))
+    facts = []
+    for states in ("toy-2024-05", "toy-2024-08"):
+        with serving(states=states, has_log_probabilities=False) as (url, _):
+            offer = Offer("chat", "parsing", stated_model=states)
+            connection = Connection(served_model(Endpoint(url, "toy", answers=tmp_path / "answers"), offer))
+            connection.ask([question])
+            facts.append(connection.facts(scores=True).n_reused)
+    assert facts == [0, 0]
+
+
+def test_a_page_without_http_states_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            connection.recv(1000)
+            connection.sendall(b"garbage\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert _get(f"http://127.0.0.1:{listening.getsockname()[1]}/version") == {}
+        thread.join()
+
+
+@pytest.mark.parametrize("said", ["0", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_pause_of_no_length_is_not_asked_for(said: str) -> None:
+    """All tries would otherwise follow each other at once."""
+    assert _retry_after({"retry-after": said}) is None

@@ -29,6 +29,8 @@ _TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 _MOST_WORDS: Final = 300
+_SHORTEST_KEY: Final = 8
+"""Number of characters from which a key is removed from answers: local servers take any word as a key."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,16 @@ class Client:
                 text = text.replace(form, "***")
         return re.sub(r"(?i)(bearer\s+)[^\s\"',}]+", r"\1***", text)
 
+    def _without_key(self, value: Any) -> Any:
+        """Return an answer's JSON without the key. A key of few letters, such as `none`, is no secret but a word."""
+        if isinstance(value, str) and len(self._secret) >= _SHORTEST_KEY:
+            return value.replace(self._secret, "***")
+        if isinstance(value, list):
+            return [self._without_key(one) for one in value]
+        if isinstance(value, dict):
+            return {self._without_key(name): self._without_key(one) for name, one in value.items()}
+        return value
+
     def models(self) -> list[Mapping[str, Any]] | None:
         """Return what the server says about each model that it serves; None where it offers no list."""
         try:
@@ -198,7 +210,7 @@ class Client:
             raise _Again(f"no answer within {self.endpoint.timeout:g} s") from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise _Again(self.scrub(f"{type(cause).__name__}: {first_line(str(cause))}"[:_MOST_WORDS])) from None
+            raise _Again(self.scrub(f"{type(cause).__name__}: {first_line(str(cause))}")[:_MOST_WORDS]) from None
         except openai.APIStatusError as error:
             raise self._refused(error) from None
         except openai.OpenAIError as error:
@@ -206,14 +218,14 @@ class Client:
         except (UnicodeDecodeError, ValueError) as error:
             raise _Again(f"an answer that cannot be read ({type(error).__name__})") from None
         try:
-            content = json.loads(self.scrub(text))
+            content = self._without_key(json.loads(text))
         except ValueError:
             raise _Again("an answer that is no whole JSON") from None
         if not isinstance(content, dict):
             raise _Again("an answer that is no JSON object")
         wrong = is_answer(content)
         if wrong is not None:
-            raise _Again(wrong)
+            raise _Again(self.scrub(wrong))
         return content
 
     def _refused(self, error: Any) -> Exception:
@@ -277,7 +289,7 @@ def _is_choice(content: Mapping[str, Any]) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a server asks to wait; None where it does not say."""
+    """Return the seconds that a server asks to wait; None where it does not say, or says 0: pauses then grow."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -289,6 +301,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except (TypeError, ValueError):
                 continue
-        if seconds == seconds:  # not NaN
-            return max(0.0, seconds)
+        if seconds > 0:  # nor NaN
+            return seconds
     return None

@@ -50,6 +50,7 @@ class Connection:
         self._answers = answers or AnswerFile(model.endpoint.answers)
         self._limits = Limits(model.endpoint, self._answers)
         self._identity: list[str | None] = [model.endpoint.model, model.endpoint.revision, model.offer.weights_hash]
+        self._identity += [model.offer.stated_model]  # a service may move a name to another version of the model
         self._lock = threading.Lock()
         self._on_way: dict[str, Future[None]] = {}
         self.tally = Tally()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
 import re
 import urllib.request
@@ -401,7 +402,10 @@ def _is_hash(value: Any) -> bool:
 
 def _get(url: str) -> dict[str, Any]:
     """Return the JSON object of an address; empty where there is none. No key is sent."""
-    with suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=_VERSION_SECONDS) as answer:
+    with (
+        suppress(OSError, ValueError, http.client.HTTPException),
+        urllib.request.urlopen(url, timeout=_VERSION_SECONDS) as answer,
+    ):
         found = json.loads(answer.read(1 << 22))
         return found if isinstance(found, dict) else {}
     return {}

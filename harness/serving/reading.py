@@ -139,7 +139,8 @@ def chosen_of(text: str, answers: Sequence[str]) -> int | None:
     """Return the position of the one answer that a text names; None where it names none, or several.
 
     A JSON object's `answer` counts as the text. Case does not matter. Without an exact match, the words of exactly one
-    answer must occur; words inside those of a longer answer do not count.
+    answer must occur; words inside those of a longer answer do not count. Where the answers are single capital letters,
+    a letter counts at the end of the text or before a mark, so that the article "a" is none.
     """
     try:
         read = json.loads(text)
@@ -151,6 +152,9 @@ def chosen_of(text: str, answers: Sequence[str]) -> int | None:
     exact = [i for i, answer in enumerate(answers) if _plain(answer) == plain]
     if len(exact) == 1:
         return exact[0]
+    if all(len(answer) == 1 and answer.isupper() for answer in answers):
+        lettered = {i for i, answer in enumerate(answers) if re.search(rf"(?<!\w){answer}(?=[).:,*]|\s*$)", text)}
+        return lettered.pop() if len(lettered) == 1 else None
     rest, found = text.casefold(), set()
     for i in sorted(range(len(answers)), key=lambda i: -len(answers[i])):
         pattern = rf"(?<!\w){re.escape(answers[i].casefold())}(?!\w)"
