@@ -205,11 +205,11 @@ _SUFFIXES: Final = ((1e6, "M"), (1e9, "B"), (1e12, "T"))
 
 
 def said_count(value: float) -> str:
-    """Format a number of predictions with three significant digits: `1`, `12.5`, `1,240`, `83,100`, `1.25M`."""
+    """Format a number of predictions, whole, with three significant digits: `1`, `13`, `1,240`, `83,100`, `1.25M`."""
     if value <= 1:
         return "0" if value == 0 else "1"
     rounded = float(f"{value:.3g}")
     if rounded < 1e6:
-        return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
+        return f"{rounded:,.0f}" if rounded >= 100 else f"{math.ceil(rounded)}"
     size, suffix = [one for one in _SUFFIXES if rounded >= one[0]][-1]
     return f"{rounded / size:,.3g}{suffix}" if rounded < 1e15 else f"{rounded:.1e}"
