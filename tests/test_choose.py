@@ -252,8 +252,10 @@ def test_words_of_many_classes_are_learnt_from_fewer_rows_where_a_transformer_fo
     assert rows(77, [words, probe], is_safe=True) is None
 
 
-def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_yet(toy: Task) -> None:
-    (entrant,) = [Candidate(one, one.name, True) for one in parse_methods(["linear-probe"])]
+def test_features_of_another_fold_are_charged_only_where_rows_are_not_encoded_yet(
+    toy: Task, tiny: BackboneFiles
+) -> None:
+    (entrant,) = [Candidate(one, one.name, True, files=tiny) for one in parse_methods(["linear-probe"])]
     folds = validation_folds(toy)
     n_train = len(folds[0].train_labels)
     search = search_of([entrant], Belief([], 2), 300, folds=folds)

@@ -121,6 +121,32 @@ def test_work_of_a_fit() -> None:
     assert methods.get("few-shot")(k=4).workload(64, Budget(), 6).texts_per_answer == 5.0
 
 
+def test_compared_wordings_and_draws_are_part_of_a_plan(toy: Task, tiny_llama: BackboneFiles) -> None:
+    def of(**settings: Any) -> Any:
+        method = methods.get("few-shot")(k=4, **settings)
+        return amount(plan_one(toy, tiny_llama, method, size="64"), toy, tiny_llama)
+
+    n_wordings = len(toy.kind.wordings(toy.label_words))
+    whole = of()
+    each = whole.train_flops / (60 * n_wordings)  # 64 labels less 4 demonstrations
+    assert each == pytest.approx(whole.predict_flops / toy.n_test, rel=0.2)  # training rows differ a little in length
+    assert whole.train_launches > 0
+    assert of(choose="validated").train_flops == pytest.approx(each * (60 * n_wordings + 8 * 32))
+    assert of(n_template_rows=10).train_flops == pytest.approx(each * 10 * n_wordings)
+    assert of(n_template_rows=0).train_flops == of(template="{text} :").train_flops == 0
+    worded = dataclasses.replace(toy, prompt="Help: {text}")
+    assert (
+        amount(plan_one(worded, tiny_llama, methods.get("few-shot")(), size="64"), worded, tiny_llama).train_flops == 0
+    )
+
+
+def test_only_prompts_write_the_parts_of_a_text(toy_kinds: dict[str, Task], tiny: BackboneFiles) -> None:
+    task = toy_kinds["question-answering"]
+    assert task.reply is not None
+    planned = plan_one(task, tiny, methods.get("head")(), size="32")
+    assert amount(planned, task, tiny) == amount(planned, dataclasses.replace(task, reply=None), tiny)
+
+
 def test_halving_goes_down_to_single_rows_and_then_computes_blocks_again() -> None:
     def forms(name: str) -> list[tuple[int, bool]]:
         method: Any = methods.get(name)()

@@ -76,7 +76,7 @@ def test_every_note_has_a_field() -> None:
         defaults={
             **{"tune": None, "compile": False, "accumulation": 1, "gradient_checkpointing": False, "l2_start": 0.0},
             **{"patience": None, "transformer_dropout": None, "validation_fraction": 0.2},
-            **{"attention": "auto", "optimiser": "adamw", "weights": "auto"},
+            **{"attention": "auto", "optimiser": "adamw", "prompt_format": "plain", "weights": "auto"},
         },
         train_texts=TextLengths(longest=96),
         test_texts=TextLengths(n_texts=40, n_cut=3, cut_side="left"),

@@ -31,11 +31,18 @@ _OF_TRAINING: dict[str, Any] = {
 _OF_ANSWERS = {"class_weights": "none", "threshold": None}
 """Settings of methods that fit an output layer, or a linear model, to labels."""
 
-_OF_COMPUTING: dict[str, Any] = {"attention": "auto", "optimiser": "adamw"}
+_OF_COMPUTING: dict[str, Any] = {"attention": "auto", "optimiser": "adamw", "prompt_format": "plain"}
 """Settings of training that came after version 0.1. The fits of its records were those of these values."""
 
 _OF_FEATURES: dict[str, Any] = {"layer": "last", "pooling": "own"}
 """The same of methods on frozen features."""
+
+_OF_PROMPTS: dict[str, dict[str, Any]] = {
+    "zero-shot": {"calibration": "none"},
+    "few-shot": {"calibration": "none", "n_draws": 8, "n_template_rows": 64},
+    "calibrated-few-shot": {"calibration": "content-free", "n_template_rows": 64},
+}
+"""The same of methods that prompt a language model, which share `prompt_format` and `shown_as`."""
 
 _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None, "mae": None, "rmse": None}
 _SHARED_FOLDER = "-1-thread"
@@ -188,6 +195,9 @@ def _defaults(cell: Mapping[str, Any], family: str, role: Role | None) -> dict[s
         found |= {name: value for name, value in (_OF_TRAINING | _OF_COMPUTING).items() if name not in config}
     if "c_grid" in config and role == "frozen features":
         found |= {name: value for name, value in _OF_FEATURES.items() if name not in config}
+    if method in _OF_PROMPTS:
+        own = {"prompt_format": "auto", "shown_as": "turns", **_OF_PROMPTS[method]}
+        found |= {name: value for name, value in own.items() if name not in config}
     trains_all = family == "full fine-tuning" or role == "from scratch"
     if trains_all or method == "last-layers":
         found["masters"] = "float32"
