@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.api.display import Display, make_display
 from harness.api.own_data import own_task
 from harness.api.requests import Several, find_mirror, read_backbones, read_methods, read_seconds
+from harness.serving import answers_beside, contact, read_endpoint
 from harness.support import (
     UsageError,
     cache_folder,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from harness.choose import Chosen
     from harness.data import TextColumns, UserData
     from harness.records import Record
+    from harness.serving import EndpointOptions
     from harness.tasks import LabelColumns
 
 
@@ -56,6 +59,7 @@ def choose(
     settings: bool = True,
     price_per_hour: float | None = None,
     prices: str | Path | None = None,
+    endpoint: EndpointOptions | Mapping[str, Any] | None = None,
     began: float | None = None,
     progress: bool | Display = True,
 ) -> Chosen:
@@ -92,6 +96,8 @@ def choose(
         settings: whether to try other settings of the best method, where there is time for it.
         price_per_hour: price of an hour of this machine; the answer then says what predictions cost.
         prices: YAML file of prices of machines and served models; None takes the file that HARNESS_PRICES names.
+        endpoint: served models that may win, such as `{"url": "http://127.0.0.1:8000/v1", "model": "NAME"}`, with the
+            keys of `harness.run`. They are asked about at most 200 validation rows, within `max_cost` and `max_tokens`.
         began: start of the time limit, by `time.monotonic`; None is now.
         progress: whether to show the reasoning; or a display of your own.
 
@@ -137,6 +143,9 @@ def choose(
     from harness.analysis import asked_prices
 
     costs = asked_prices(price_per_hour, None, prices)
+    options = read_endpoint(endpoint)
+    if options is not None and options.prices is None and prices is not None:
+        options = options.model_copy(update={"prices": Path(prices)})
     quiet_libraries()
     from harness.backbones import DEFAULT_BACKBONE
     from harness.measure import host_limit_bytes
@@ -173,7 +182,10 @@ def choose(
         check_can_be_saved(spec.kind)
         where = find_mirror(mirror)
         located: tuple[BackboneFiles, ...] = ()
-        if asked is None or any(method.serves for method in asked):
+        served = () if options is None else tuple(contact(options, answers_beside(find_store(store))))
+        only_asks = asked is not None and all("served" in method.serves for method in asked if method.serves)
+        needs = asked is None or any(method.serves for method in asked)
+        if needs and (named or not (served and only_asks)):
             found = find_backbones({spec.name: named or [DEFAULT_BACKBONE]}, where, weights=True)
             located = found.backbones[spec.name]
             if not located:
@@ -198,5 +210,6 @@ def choose(
                 refit=refit,
                 settings=settings,
                 prices=costs,
+                served=served,
                 say=say,
             )

@@ -42,6 +42,10 @@ In the reference results with 512 labels and more, each task left out in turn, d
 mean square; full, last-layers, LoRA) where 0.42 were expected. Test rows and seeds make 0.22."""
 
 
+_ON_SERVED: frozenset[str] = frozenset({"zero-shot", "few-shot"})
+"""Names of the methods that a served model is tried with, unless others are asked for: each costs requests."""
+
+
 def prompts_language_model(method: Method | type[Method]) -> bool:
     """Return whether a method prompts a language model; `label-similarity` compares vectors of an encoder instead."""
     return method.role == "prompting" and "encoder" not in method.serves
@@ -69,6 +73,11 @@ class Candidate:
     def is_prompted(self) -> bool:
         """Whether it prompts a language model: its predictions cost most, and no training shortens them."""
         return prompts_language_model(self.method)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it asks a served model: each answer is a request, which may cost money."""
+        return self.files is not None and self.files.architecture == "served"
 
     @property
     def reads_features(self) -> bool:
@@ -115,6 +124,7 @@ def find_candidates(
         within: seconds of the search. Penalties are fixed where choosing them by cross-validation would take too much
             of it.
     """
+    is_own = asked is None
     if asked is not None:
         quicker = asked = list(asked)
     else:
@@ -132,6 +142,8 @@ def find_candidates(
         label = label_of(type(method), method.config())
         work = method.workload(100, Budget(), 12)
         for files in backbones if method.serves else (None,):
+            if is_own and files is not None and files.architecture == "served" and method.name not in _ON_SERVED:
+                continue
             if method.why_not(task, files, device) is not None:
                 continue
             named = f"{label} on {short[files.name, files.fingerprint]}" if files and len(backbones) > 1 else label

@@ -7,6 +7,7 @@ from typing import Final
 
 from harness.choose.candidates import Candidate
 from harness.choose.search import STARTING_SECONDS, Search
+from harness.choose.served import why_not_asked
 from harness.choose.tried import summarised, value_at
 from harness.support import describe_duration, text
 from harness.tasks import Task
@@ -55,7 +56,7 @@ def try_cheap_methods(search: Search, after_words: Callable[[], None] | None = N
         if fold and _seconds_again(search, fold - 1) > _SHARE_FOR_FOLD * search.left:
             return  # the other methods make better use of the time
         for candidate in cheap:
-            if candidate.label in search.out or search.now() > stop:
+            if candidate.label in search.out or search.now() > stop or (fold and candidate.is_served):
                 continue
             if fold == 0 and not candidate.is_prompted and (why := _why_skip(search, candidate)):
                 search.out[candidate.label] = f"was skipped: {why}"
@@ -101,6 +102,14 @@ def _try_prompt(search: Search, candidate: Candidate, fold: int, stop: float) ->
         fold: position of the fold.
         stop: time after which the first stage ends.
     """
+    if candidate.is_served:
+        why_not = why_not_asked(search, candidate, _SHARE_FOR_PROMPT)
+        if why_not is not None:
+            search.out[candidate.label] = f"was skipped: {why_not}"
+            search.say(f"skipped, {why_not}: {candidate.label}")
+            return
+        search.run(candidate, fold, min(stop + 1.0, search.end) if search.tried else search.end)
+        return
     task = search.folds[fold]
     needs = search.runner.estimate(search.plan(candidate, task)).seconds
     last = search.runner.estimate(search.plan(candidate, search.task)).seconds
@@ -149,7 +158,7 @@ def _seconds_again(search: Search, fold: int) -> float:
 
     Folds share their texts, so features are encoded already, unless only some of the rows were.
     """
-    known = [tried.record for tried in search.tried if tried.fold == fold]
+    known = [tried.record for tried in search.tried if tried.fold == fold and not tried.candidate.is_served]
     n_train = len(search.folds[fold].train_labels)
     fewer = [
         t.record.cost
@@ -158,7 +167,9 @@ def _seconds_again(search: Search, fold: int) -> float:
         and t.record.cell.n_train < n_train
     ]  # fmt: skip
     features = max(((cost.encode_seconds or 0.0) + (cost.predict_seconds or 0.0) for cost in fewer), default=0.0)
-    prompts = [t.record.cost for t in search.tried if t.fold == fold and t.candidate.is_prompted]
+    prompts = [
+        t.record.cost for t in search.tried if t.fold == fold and t.candidate.is_prompted and not t.candidate.is_served
+    ]
     answering = sum(cost.predict_seconds or 0.0 for cost in prompts)
     fits = sum((r.cost.tune_seconds or 0.0) + (r.cost.fit_seconds or 0.0) + 0.1 for r in known)
     return features + answering + fits

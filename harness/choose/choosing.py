@@ -23,6 +23,7 @@ from harness.choose.in_use import InUse, in_use
 from harness.choose.last_fit import LastFit, why_not_the_best
 from harness.choose.runner import Runner
 from harness.choose.search import Search
+from harness.choose.served import served_fold
 from harness.choose.settings import tune_leader
 from harness.choose.tried import Tried, share_of
 from harness.choose.whole_fits import run_whole_fits
@@ -39,7 +40,7 @@ from harness.tasks import Task, summarise_data
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.backbones import BackboneFiles
+    from harness.backbones import BackboneFiles, ServedModel
     from harness.methods import Method
     from harness.schedule import Executor
 
@@ -151,6 +152,7 @@ def choose_within(
     settings: bool = True,
     most_milliseconds: float | None = None,
     prices: Prices = NO_PRICES,
+    served: Sequence[ServedModel] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Find the best method for a classification task within a time, and save it fitted.
@@ -174,6 +176,7 @@ def choose_within(
         settings: whether other settings of the best method are tried, where there is time for it.
         most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
         prices: what the machine and tokens cost, for the costs of predictions in the answer.
+        served: served models, which are asked about few validation rows, within their limits of money and tokens.
         say: called with each line of the reasoning.
 
     Raises:
@@ -190,16 +193,19 @@ def choose_within(
             "rows to choose by. Label a few more of each class."
         )
     device = workers.device
-    entrants = find_candidates(methods, task, backbones, device.kind, within=within)
+    entrants = find_candidates(methods, task, [*backbones, *served], device.kind, within=within)
     if not entrants:
         raise UsageError(
             "None of the named methods serves this task and backbone. `harness methods` lists them with their needs."
         )
     points, first = _prior(prior, backbones, task)
+    asked = served_fold(task, folds[0], served, within) if served else None
+    tasks = {one.name: one for one in (task, *folds, *([] if asked is None else [asked]))}
     with Claims(store, device.name) as claims:
-        runner = Runner(workers, store, claims, {one.name: one for one in (task, *folds)}, backbones)
+        runner = Runner(workers, store, claims, tasks, [*backbones, *served])
         search = Search(runner, task, folds, entrants, Belief(points, task.n_outputs, first), end, most_bytes, say)
         search.most_milliseconds = most_milliseconds
+        search.served_fold = asked
         if refit and task.provenance.get("held_out"):  # rows that the user gave to test on stay test rows
             search.everything = with_test_rows(task)
         say(
@@ -211,7 +217,8 @@ def choose_within(
             search.tries_settings = settings
             runner.answers = Path(aside)
             record, winner, last = search_within(search, Path(aside), folder, within)
-            together = score_ensemble(search, winner, folder, device.kind)
+            # Ensembles have no prompts among their members: none is better than a prompt that won.
+            together = None if winner.is_prompted else score_ensemble(search, winner, folder, device.kind)
             if together is not None:
                 search.end -= _WRITING_SECONDS
             refitted = last.again(winner, record, folder) is not None

@@ -50,6 +50,11 @@ def backbone_effects(candidates: Sequence[Candidate], known: BackboneFiles | Non
     for i, files in enumerate(others):
         if files is None or known is None:
             continue
+        if files.architecture == "served":  # its size is unknown
+            for j, other in enumerate(others):
+                if other is not None and other.fingerprint == files.fingerprint:
+                    covariance[i, j] = _SPREAD_OF_OTHERS**2
+            continue
         same_kind = files.architecture == known.architecture
         doublings = math.log2(block_weights(files) / block_weights(known))
         mean[i] = _PER_DOUBLING * doublings + (0.0 if same_kind else _OTHER_KIND)

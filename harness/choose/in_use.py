@@ -57,7 +57,9 @@ class InUse:
         reached = f"{text.score(self.beside_score)} on validation rows, {other}"
         pays = said_break_even(self.break_even, self.break_even_predictions)
         after = f"{pays} predictions" if pays.startswith(("after", "until")) else pays
-        when = "" if self.break_even is None else f" By cost alone, training pays {after}."
+        when = f" By cost alone, training pays {after}."
+        if self.break_even is None:
+            when = " A break-even needs prices of both: --prices FILE." if self.unit is None else ""
         return f"{said} Beside it: {self.beside} ({reached}).{when}"
 
 

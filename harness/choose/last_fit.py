@@ -12,6 +12,7 @@ import numpy as np
 from harness.analysis import end_loss, guessing_loss, learned_nothing
 from harness.choose.candidates import Candidate
 from harness.choose.search import SHORTEST_FIT_SECONDS, Search
+from harness.choose.served import with_served_in_place
 from harness.choose.tried import Tried, is_clearly_better, validated, validated_share, value_at
 from harness.metrics import metrics
 from harness.planning import PlannedCell
@@ -56,7 +57,7 @@ class LastFit:
     def make_sure(self) -> None:
         """Fit the best cheap method that takes little time, and keep the model as a fallback."""
         search = self._search
-        cheap = [(c, self._total_seconds(c)) for c, _ in self._ranked() if c.is_cheap]
+        cheap = [(c, self._total_seconds(c)) for c, _ in self._ranked() if c.is_cheap and not c.is_served]
         if not cheap:
             return
         quick = [candidate for candidate, takes in cheap if takes <= _SHARE_FOR_FALLBACK * search.left]
@@ -123,6 +124,8 @@ class LastFit:
             folder: folder of the scored model.
         """
         search, task = self._search, self._search.everything
+        if candidate.is_served:  # more requests, and no training that more rows would improve
+            return None
         if task is None or scored.cell.n_train < search.n_rows:
             return None
         if scored.cost.stopped_by == "train_seconds":  # the same time would cut the longer fit even more
@@ -165,7 +168,8 @@ class LastFit:
         mean = search.last_rivals(known).mean
         metric, facts = search.task.metric, search.task.provenance
         expected = [value_at(metric, search.belief.back(float(value)), facts) for value in mean]
-        return self._clear_winner_first([(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")])
+        ranked = self._clear_winner_first([(known[i], expected[i]) for i in np.argsort(-mean, kind="stable")])
+        return with_served_in_place(search, ranked, self.missed)
 
     def _clear_winner_first(self, ranked: list[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
         """Return the ranking, led by the method that validated best if it is clearly better than the expected best.

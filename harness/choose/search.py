@@ -86,6 +86,7 @@ class Search:
         pace: seconds of training inside the transformer, as a multiple of what reading texts leads to expect.
         tries_settings: whether other settings of the best method are tried; fits are then scored at rungs too.
         most_milliseconds: limit on the milliseconds of predicting one text; None is no limit.
+        served_fold: the fold whose validation rows served models are asked about; None is the first.
     """
 
     runner: Runs
@@ -107,6 +108,7 @@ class Search:
     tries_settings: bool = False
     _overheads: dict[str | None, float] = field(default_factory=dict)
     most_milliseconds: float | None = None
+    served_fold: Task | None = None
 
     def __post_init__(self) -> None:
         self.belief.kin = [candidate for candidate in self.entrants if not candidate.is_cheap]
@@ -124,6 +126,10 @@ class Search:
     def n_rows(self) -> int:
         """Number of all training rows."""
         return len(self.task.train_labels)
+
+    def fold_of(self, candidate: Candidate, fold: int) -> Task:
+        """Return the fold that a candidate is fitted to: one with fewer validation rows for a served model."""
+        return self.served_fold if candidate.is_served and self.served_fold is not None else self.folds[fold]
 
     def measured(self, candidate: Candidate) -> list[Tried]:
         """Return the fits of a candidate that have a score."""
@@ -155,7 +161,7 @@ class Search:
             quietly: whether to say nothing of a fit that went well.
             at_rung: returns whether the fit goes on from a rung; None lets it go on.
         """
-        task = self.folds[fold]
+        task = self.fold_of(candidate, fold)
         planned = self.plan(candidate, task, n, self.budget(seconds))
         expected = self.runner.estimate(self.plan(candidate, task, n))
         folder = None
@@ -249,7 +255,7 @@ class Search:
     @functools.cached_property
     def has_several(self) -> bool:
         """Whether the candidates have several backbones."""
-        return len({_weights(candidate) for candidate in self.entrants} - {None}) > 1
+        return len({_weights(candidate) for candidate in self.entrants if not candidate.is_served} - {None}) > 1
 
     def uncut_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of training that a candidate's fit to all rows would take without a budget."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,6 @@ from harness.choose.runner import answers_of
 from harness.choose.tried import Tried, validated_share
 from harness.cost import REQUEST_SECONDS, Requests, requests_of, together
 from harness.metrics import metrics
-from harness.records import ClassPredictions
 from harness.support import describe_duration, text
 from harness.tasks import Floats, Ints, Task
 
@@ -47,8 +47,8 @@ def served_fold(task: Task, fold: Task, served: Sequence[ServedModel], within: f
     if fold.n_test <= cap:
         return fold
     small = validation_folds(task, cap)[0]
-    small.spec = small.spec.model_copy(update={"name": f"{fold.name}-of-{cap}"})  # tasks are known by name
-    return small
+    name = f"{fold.name}-of-{cap}"  # tasks are known by name
+    return dataclasses.replace(small, spec=small.spec.model_copy(update={"name": name}))
 
 
 def why_not_asked(search: Search, candidate: Candidate, share: float) -> str | None:
@@ -172,6 +172,6 @@ def _answers(folder: Path | None, tried: Tried, task: Task) -> Floats | None:
         found: Floats = np.load(path, allow_pickle=False)
         return found if found.ndim == 2 and len(found) == task.n_test else None
     predictions = tried.record.predictions
-    if not isinstance(predictions, ClassPredictions) or metrics.get(task.metric).inputs[0] == "scores":
+    if predictions is None or not task.has_classes or metrics.get(task.metric).inputs[0] == "scores":
         return None
-    return np.eye(task.n_outputs, dtype=np.float32)[np.asarray(predictions.predicted)]
+    return np.eye(task.n_outputs, dtype=np.float32)[np.asarray(predictions.predicted, dtype=np.int64)]

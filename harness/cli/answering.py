@@ -11,12 +11,22 @@ from harness.cli.completion import complete_kind
 from harness.cli.options import (
     BackboneOption,
     BackbonesOption,
+    ConcurrencyOption,
     DeviceOption,
+    EndpointApiOption,
+    EndpointKeyOption,
+    EndpointModelOption,
+    EndpointOption,
+    EndpointRevisionOption,
+    EndpointScoringOption,
+    EndpointTimeoutOption,
     JsonOption,
     KindOption,
     LabelOption,
     LabelPriceOption,
+    MaxCostOption,
     MaxLengthOption,
+    MaxTokensOption,
     MethodsOption,
     MetricOption,
     MirrorOption,
@@ -31,6 +41,7 @@ from harness.cli.options import (
     StrictOption,
     TestOption,
     TextOption,
+    with_endpoint,
 )
 from harness.cli.streams import ASK, INSPECT, USE
 from harness.support import DEFAULT_STORE
@@ -251,15 +262,25 @@ def _choose(
         float | None, typer.Option(help="Price of an hour of this machine: the answer says what predictions cost.")
     ] = None,
     prices: PriceFileOption = None,
+    endpoint_url: EndpointOption = None,
+    endpoint_model: EndpointModelOption = None,
+    endpoint_revision: EndpointRevisionOption = None,
+    endpoint_api: EndpointApiOption = None,
+    endpoint_scoring: EndpointScoringOption = None,
+    endpoint_key: EndpointKeyOption = None,
+    endpoint_timeout: EndpointTimeoutOption = None,
+    concurrency: ConcurrencyOption = None,
+    max_cost: MaxCostOption = None,
+    max_tokens: MaxTokensOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and save the best method for your own data.
 
     The search ends within a time limit. The best method is fitted to all training rows, scored once on rows that no
     decision has seen, and saved. If there is time, the saved model is fitted to those rows too; --no-refit keeps the
-    scored one.
+    scored one. With --endpoint, a served model may win too.
     """
-    asked = dict(locals())
+    asked = {**with_endpoint({**locals(), "prices": None}), "prices": prices}
     from harness.cli.choose import choose_command
 
     raise typer.Exit(choose_command(**asked))

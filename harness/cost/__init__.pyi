@@ -15,7 +15,9 @@ from .fitting import usable_bytes as usable_bytes
 from .probe import Probe as Probe
 from .probe import make_probe as make_probe
 from .requests import BYTES_PER_TOKEN as BYTES_PER_TOKEN
+from .requests import REQUEST_SECONDS as REQUEST_SECONDS
 from .requests import Requests as Requests
+from .requests import requests_of as requests_of
 from .requests import together as together
 from .shape import read_shape as read_shape
 from .synthetic import synthetic_task as synthetic_task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
@@ -52,9 +52,18 @@ def with_trials(configured: Sequence[Method], n_trials: int) -> tuple[list[Metho
 
 
 def split_top_level(text: str) -> list[str]:
-    """Split at the commas that stand outside of brackets; empty pieces are dropped."""
-    pieces, depth, current = [], 0, ""
-    for character in text:
+    """Split at the commas that stand outside of brackets and quoted values; empty pieces are dropped.
+
+    A quoted value begins with a quotation mark after `=`, and ends with the same one.
+    """
+    pieces, depth, current, quote = [], 0, "", ""
+    for at, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote and not (quote == '"' and _is_escaped(text, at)) else quote
+            current += character
+            continue
+        if character in "\"'" and current.rstrip().endswith("=") and character in text[at + 1 :]:
+            quote = character
         depth += (character == "[") - (character == "]")
         if character == "," and depth == 0:
             pieces.append(current.strip())
@@ -64,6 +73,34 @@ def split_top_level(text: str) -> list[str]:
     if depth != 0:
         raise UsageError(f"Brackets do not match in '{text}'; expected NAME or NAME[SETTING=VALUE,...].")
     return [piece for piece in [*pieces, current.strip()] if piece]
+
+
+def _is_escaped(text: str, at: int) -> bool:
+    """Return whether an odd number of backslashes is before a position."""
+    before = text[:at]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+
+
+_BREAKS: Final = {"\\n": "\n", "\\t": "\t"}
+"""Characters that a command line cannot show, by the way to type them."""
+
+
+def _value_of(text: str, *, is_text: bool) -> Any:
+    """Return the value of a setting; in texts, a typed backslash and n are a line break, also without quotes."""
+    if text.lower() == "none":
+        return None
+    try:
+        found = read_yaml(text)
+    except yaml.YAMLError:
+        found = text
+    if not is_text:
+        return found
+    if not isinstance(found, str):  # YAML reads `Review: {text}` as a mapping
+        found = text
+    if not text.startswith('"'):
+        for typed, meant in _BREAKS.items():
+            found = found.replace(typed, meant)
+    return found
 
 
 def parse_method(text: str) -> Method:
@@ -82,10 +119,7 @@ def parse_method(text: str) -> Method:
                 raise unknown_name("setting", setting, cls.model_fields, f"of method '{cls.name}'")
             if setting in settings:
                 raise UsageError(f"Setting '{setting}' of method '{cls.name}' was given twice in '{text}'.")
-            try:
-                settings[setting] = None if value.lower() == "none" else read_yaml(value)
-            except yaml.YAMLError:
-                settings[setting] = value
+            settings[setting] = _value_of(value, is_text=cls.model_fields[setting].annotation is str)
     try:
         return cls(**settings)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 from .answers import answers_beside as answers_beside
 from .connection import Connection as Connection
 from .errors import ServedError as ServedError
+from .limits import spent_on as spent_on
 from .offers import contact as contact
 from .options import EndpointOptions as EndpointOptions
 from .options import read_endpoint as read_endpoint

@@ -8,7 +8,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from harness.backbones import Api, ServedModel
@@ -89,19 +90,23 @@ class Connection:
         n_done = 0
         with ThreadPoolExecutor(self._endpoint.concurrency, thread_name_prefix="asks a served model") as pool:
             rows = {pool.submit(self._answer, row, one, shorten): row for row, one in enumerate(questions)}
-            left = set(rows)
+            done: SimpleQueue[Future[Answered]] = SimpleQueue()  # `wait` would look at every future after each answer
+            for future in rows:
+                future.add_done_callback(done.put)
             try:
-                while left:
-                    done, left = wait(left, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                while n_done < len(questions):
                     show_progress()
-                    for future in done:
-                        found[rows[future]] = future.result()
-                    n_done += len(done)
+                    try:
+                        future = done.get(timeout=_LOOK_SECONDS)
+                    except Empty:
+                        continue
+                    found[rows[future]] = future.result()
+                    n_done += 1
                     if report is not None:
                         report(n_done / len(questions))
             except BaseException:
                 self._client.stopped.set()  # requests on their way end; those that wait are not sent
-                for future in left:
+                for future in rows:
                     future.cancel()
                 raise
         seconds = time.perf_counter() - began

@@ -97,4 +97,13 @@ class Limits:
         return 0.9 * self._bytes_sent / self._tokens_counted  # a little less: a limit is not to be exceeded
 
 
+def spent_on(endpoint: Endpoint) -> tuple[int, float]:
+    """Return the tokens and the price of all stored answers that count for the limits of an endpoint."""
+    answers = AnswerFile(endpoint.answers)
+    try:
+        return Limits(endpoint, answers).spent()
+    finally:
+        answers.close()
+
+
 _GO_ON = "Every answer so far is stored. To go on, raise --{} and add --retry-failed."
