@@ -20,6 +20,9 @@ PRICES = (
 )
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_toy_table(tmp_path / "toy.csv", n_rows=240)

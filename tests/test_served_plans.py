@@ -15,8 +15,8 @@ from harness.methods.configure import parse_methods
 from harness.tasks import Task
 from tests.commands import run_cli
 from tests.fault_server import serving
-from tests.test_served_runs import arguments, folder, record_of, served  # noqa: F401
-from tests.toys import plan_one
+from tests.served_models import arguments, record_of, served
+from tests.toys import plan_one, write_toy_table
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,13 @@ def test_prices_and_sums_by_hand() -> None:
     assert Price("EUR", 2.0, 10.0).of(4000, 0, 100) == pytest.approx(0.009)
 
 
-def test_plan_says_requests_tokens_and_price_and_sends_nothing_else(folder: Path) -> None:  # noqa: F811
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_toy_table(tmp_path / "toy.csv", n_rows=90)
+    return tmp_path
+
+
+def test_plan_says_requests_tokens_and_price_and_sends_nothing_else(folder: Path) -> None:
     prices = folder / "prices.yaml"
     prices.write_text("currency: EUR\nmodels:\n  toy: {prompt_per_million: 1000000, completion_per_million: 0}\n")
     with serving(echoes=False) as (url, faults):

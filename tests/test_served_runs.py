@@ -7,40 +7,23 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import harness
-from harness.backbones.served import ServedModel
 from harness.measure.device import Device
 from harness.methods._in_context import CONTENT_FREE
 from harness.methods._served_prompt import NearestByWords
 from harness.methods.configure import parse_methods
 from harness.planning import load_suite
-from harness.records import Record
-from harness.serving.offers import contact
-from harness.serving.options import read_endpoint
 from harness.store.store import Store
 from harness.support.errors import UsageError
 from harness.tasks import Task
 from tests.commands import command, run_cli
 from tests.fault_server import likelihood, serving
+from tests.served_models import KEY, arguments, everything_in, record_of, served
 from tests.toys import run_one, write_toy_table
-
-KEY = "sk-S3CRET0123456789abcdefXYZ"
-
-
-def served(url: str, **settings: Any) -> ServedModel:
-    options = read_endpoint({"url": url, "model": "toy", **settings})
-    assert options is not None
-    (model,) = contact(options, None)
-    return model
-
-
-def record_of(text: str, task: Task, url: str, device: Device, n_train: int = 8, **settings: Any) -> Record:
-    return run_one(task, served(url, **settings), parse_methods([text])[0], device, size=str(n_train))
 
 
 def probabilities(prompt: str, words: tuple[str, ...]) -> np.ndarray:
@@ -172,13 +155,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def arguments(url: str, *more: str, methods: str = "zero-shot") -> list[str]:
-    return [
-        *("run", "--data", "toy.csv", "--methods", methods, "--sizes", "12", "--seeds", "0"),
-        *("--endpoint", url, "--endpoint-model", "toy", *more),
-    ]
-
-
 def test_a_run_resumes_from_stored_answers(folder: Path) -> None:
     with serving(echoes=False, fails=0.1) as (url, faults):
         run_cli(*arguments(url, methods="zero-shot,majority"), cwd=folder)
@@ -246,10 +222,6 @@ def test_suites_state_endpoints(tmp_path: Path) -> None:
             with pytest.raises(UsageError, match=said) as caught:
                 load_suite(suite)
             assert KEY not in str(caught.value)
-
-
-def everything_in(folder: Path) -> str:
-    return "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("breaks", [False, True])

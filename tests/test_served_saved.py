@@ -17,7 +17,7 @@ from harness.support.errors import HarnessError, MissingResourceError, UsageErro
 from harness.tasks import Task
 from tests.commands import run_cli
 from tests.fault_server import serving
-from tests.test_served_runs import KEY, everything_in, served
+from tests.served_models import KEY, everything_in, served
 from tests.toys import save_one
 
 
