@@ -78,12 +78,22 @@ def test_prices_and_labels_by_hand(tmp_path: Path) -> None:
 
 def test_a_served_model_costs_its_requests(tmp_path: Path) -> None:
     """200 rows for 0.2 are 1 for 1,000; its seconds are not a machine's."""
-    served = [with_facts(one, served=ServedFacts(price=0.2)) for one in records() if one.cell.method == "few-shot"]
+    served = [
+        with_facts(one, served=ServedFacts(price=0.2, n_requests=200))
+        for one in records()
+        if one.cell.method == "few-shot"
+    ]
     given = [*(one for one in records() if one.cell.method != "few-shot"), *served]
     found = {one.method: one for one in advise(tmp_path, given, price_per_hour=3.6).spending}
     assert found["few-shot"].price_per_1000 == pytest.approx(1.0)
     assert found["few-shot"].seconds_per_1000 is None
     assert found["full"].break_even_predictions == pytest.approx(0.09 / (0.001 - 0.000001), rel=0.05)
+    before = ServedFacts(price=0.3, n_requests=300, fit_requests=100, fit_price=0.1)
+    tuned = [with_facts(one, served=before) for one in served]
+    given = [*(one for one in given if one.cell.method != "few-shot"), *tuned]
+    found = {one.method: one for one in advise(tmp_path, given, price_per_hour=3.6).spending}
+    assert found["few-shot"].train_price == pytest.approx(0.1)
+    assert found["few-shot"].price_per_1000 == pytest.approx(1.0)
     by_seconds = {one.method: one for one in advise(tmp_path, given, predictions=10).spending}
     assert by_seconds["full"].break_even is None
 

@@ -41,7 +41,15 @@ def priced(record: Record, per_hour: float) -> Record:
     return dataclasses.replace(record, provenance=dataclasses.replace(record.provenance, price_per_hour=per_hour))
 
 
+NOTHING_BEFORE: dict[str, Any] = {
+    **dict.fromkeys(("fit_requests", "fit_prompt_tokens", "fit_cached_prompt_tokens", "fit_completion_tokens"), 0),
+    "fit_price": 0.0,
+}
+"""Facts of a served cell that sends no request before its first prediction."""
+
+
 def served(record: Record, **facts: Any) -> Record:
+    facts = {**NOTHING_BEFORE, **facts}
     return with_facts(dataclasses.replace(record, device="client of big-model"), served=ServedFacts(**facts))
 
 
@@ -166,6 +174,34 @@ def test_the_costs_of_a_served_model_by_hand() -> None:
     assert spending_of(record, Prices(models={WRITER: ServedPrice(per_hour=6.0)})).predict_price == pytest.approx(
         0.0005
     )
+
+
+def test_requests_of_the_fit_are_its_price_and_no_predictions() -> None:
+    """40 rows: of 296 requests at 0.001, 256 compare wordings. A prediction costs 0.001, all before it 0.256."""
+    totals = {"n_requests": 296, "prompt_tokens": 296_000, "cached_prompt_tokens": 0, "completion_tokens": 296}
+    before = {"fit_requests": 256, "fit_prompt_tokens": 256_000, "fit_completion_tokens": 256, "fit_price": 0.256}
+    record = a_record("few-shot", 8, train=256.0, each=0.2)
+    assert record.score is not None
+    record = dataclasses.replace(record, score=dataclasses.replace(record.score, n_test=40))
+    asked = served(record, **totals, **before, price=0.296)
+    found = spending_of(asked, Prices(machines={"client of big-model": 3600.0}))  # this machine only waits
+    assert (found.train_price, found.predict_price) == (pytest.approx(0.256), pytest.approx(0.001))
+    by_tokens = spending_of(asked, Prices(models={WRITER: ServedPrice(2.0, 1.0)}))
+    assert by_tokens.train_price == pytest.approx((256_000 * 2 + 256) / 1e6)
+    assert by_tokens.predict_price == pytest.approx((1_000 * 2 + 1) / 1e6)
+    # A server of one's own for 3,600 an hour: 256 s before the first prediction, and 40 s for 40 predictions.
+    by_hour = spending_of(asked, Prices(models={WRITER: ServedPrice(per_hour=3600.0)}))
+    assert (by_hour.train_price, by_hour.predict_price) == (pytest.approx(256.0), pytest.approx(1.0))
+
+
+def test_records_that_do_not_split_their_requests_are_not_guessed() -> None:
+    def price(method: str, n_train: int, **facts: Any) -> float | None:
+        record = with_facts(a_record(method, n_train, train=0.0, each=0.1), served=ServedFacts(price=0.4, **facts))
+        return spending_of(record).predict_price
+
+    assert price("few-shot", 8, n_requests=456) is None
+    assert price("few-shot", 8, n_requests=200) == pytest.approx(0.002)
+    assert price("zero-shot", 0, n_requests=400) == pytest.approx(0.002)
 
 
 def test_a_file_of_prices_by_hand() -> None:

@@ -96,6 +96,44 @@ def test_wordings_are_compared_and_the_record_counts_the_answers_to_test_rows(to
     assert remarks["prompt"].endswith("(chat, demonstrations as turns)")
 
 
+@pytest.mark.parametrize(
+    ("text", "n_before"),
+    [
+        ("few-shot[k=2]", None),
+        ("few-shot[k=2,n_template_rows=0,tune=2]", None),
+        ("calibrated-few-shot[k=2,n_template_rows=0]", 3),
+        ("few-shot[k=2,n_template_rows=0]", 0),
+    ],
+)
+def test_requests_before_the_first_prediction_are_counted_apart(
+    text: str, n_before: int | None, toy: Task, cpu: Device, tmp_path: Path
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("currency: EUR\nmodels:\n  toy: {prompt_per_million: 1000, completion_per_million: 0}\n")
+    with serving(echoes=False) as (url, _):
+        record = record_of(text, toy, url, cpu, n_train=48, prices=prices)
+    assert record.status == "ok", record.error
+    facts = record.facts.served
+    assert facts is not None
+    assert facts.n_requests is not None
+    assert facts.fit_requests == facts.n_requests - toy.n_test
+    assert n_before in (None, facts.fit_requests)
+    assert (facts.fit_requests > 0) == (n_before != 0)
+    assert facts.in_predictions is not None
+    assert facts.in_predictions.prompt_tokens is not None
+    assert facts.in_predictions.price == pytest.approx(facts.in_predictions.prompt_tokens / 1000)
+    assert facts.fit_price == pytest.approx((facts.fit_prompt_tokens or 0) / 1000)
+
+
+def test_unreadable_answers_of_trials_do_not_count(toy: Task, cpu: Device) -> None:
+    with serving(has_log_probabilities=False, favourite="perhaps") as (url, _):
+        record = record_of("few-shot[k=2,n_template_rows=0,tune=3]", toy, url, cpu, n_train=48)
+    assert record.status == "ok", record.error
+    assert record.facts.served is not None
+    assert record.facts.served.n_unreadable == toy.n_test
+    assert record.facts.remarks["unreadable_answers"] == f"{toy.n_test} of {toy.n_test}"
+
+
 def test_answers_that_name_no_class_are_counted_and_given_no_class(toy: Task, cpu: Device) -> None:
     with serving(has_log_probabilities=False, favourite="perhaps") as (url, _):
         record = record_of("zero-shot", toy, url, cpu)

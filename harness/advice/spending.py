@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harness.analysis import NO_PRICES, Expenses, Prices, break_even, price_of_requests
+from harness.analysis import NO_PRICES, Expenses, Prices, break_even, price_of_requests, split_requests
 from harness.support import UsageError, real_number
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ class _Costs:
         labels = (prices.per_label or 0.0) * n_labels
         train, each = choice.train_seconds, choice.predict_milliseconds
         if served:
-            paid = _price_of_answers(served, answer.question.n_train, prices)
-            money = None if paid is None else Expenses((0.0,), (paid,), labels)
+            before, paid = _prices_of_requests(served, answer.question.n_train, prices)
+            money = None if paid is None or before is None else Expenses((before,), (paid,), labels)
             return cls(choice, is_prompted, True, None, money)
         if is_prompted and train is None:  # a prompt trains nothing, and no time was seen of it
             train = 0.0
@@ -181,14 +181,19 @@ class _Costs:
         return "seconds" if self.seconds is not None and other.seconds is not None else None
 
 
-def _price_of_answers(served: Iterable[Point], n_train: int, prices: Prices) -> float | None:
-    """Return the price of one answer of a served model, at the nearest number of labels that was measured."""
+def _prices_of_requests(served: Iterable[Point], n_train: int, prices: Prices) -> tuple[float | None, float | None]:
+    """Return the price of a served model's requests before the first prediction, and that of one prediction.
+
+    They are those at the nearest number of labels that was measured.
+    """
     nearest = min(served, key=lambda point: abs(math.log((point.n_train + 1) / (n_train + 1))))
     facts = nearest.facts.served
     assert facts is not None
     seconds = median(nearest.predict.values()) * nearest.n_test if nearest.predict else None
-    paid = price_of_requests(facts, nearest.backbone, prices, seconds)
-    return None if paid is None else paid / nearest.n_test
+    fit, predictions = split_requests(facts, n_train=nearest.n_train, n_test=nearest.n_test, config=nearest.config)
+    before = price_of_requests(fit, nearest.backbone, prices, median(nearest.seconds.values() or [0.0]))
+    paid = price_of_requests(predictions, nearest.backbone, prices, seconds)
+    return before, None if paid is None else paid / nearest.n_test
 
 
 def _advised(

@@ -34,6 +34,7 @@ from .spending import Spent as Spent
 from .spending import asked_prices as asked_prices
 from .spending import price_of_requests as price_of_requests
 from .spending import spent as spent
+from .spending import split_requests as split_requests
 from .stats import MIN_TESTED_SEEDS as MIN_TESTED_SEEDS
 from .stats import Difference as Difference
 from .stats import paired_difference as paired_difference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -134,7 +134,7 @@ class Spending:
         train_seconds: seconds of encoding training rows, tuning and fitting.
         predict_seconds: seconds of one prediction: those of predicting the test rows, over their number. For a served
             model, requests ran side by side.
-        train_price: price of the seconds of training; 0 for a served model whose machine has no price.
+        train_price: price of the seconds of training; for a served model, of the requests before the first prediction.
         label_price: price of all labels that the method may look at; 0 where labels have no price.
         predict_price: price of one prediction: of its seconds, or of its requests to a served model.
     """
@@ -161,9 +161,11 @@ def spending_of(record: Record, prices: Prices = NO_PRICES) -> Spending:
     train_price = None if train is None or hour is None else train * hour / 3600
     each_price = None if each is None or hour is None else each * hour / 3600
     if served is not None:
-        paid = price_of_requests(served, record.cell.backbone, prices, None if each is None else each * n_test)
+        cell = record.cell
+        fit, predictions = split_requests(served, n_train=cell.n_train, n_test=n_test, config=cell.config)
+        train_price = price_of_requests(fit, cell.backbone, prices, train)
+        paid = price_of_requests(predictions, cell.backbone, prices, None if each is None else each * n_test)
         each_price = None if paid is None or not n_test else paid / n_test
-        train_price = 0.0 if train_price is None else train_price
     return Spending(
         device=record.device,
         is_served=served is not None,
@@ -175,17 +177,46 @@ def spending_of(record: Record, prices: Prices = NO_PRICES) -> Spending:
     )
 
 
+def split_requests(
+    served: ServedFacts, *, n_train: int, n_test: int, config: Mapping[str, Any]
+) -> tuple[ServedFacts | None, ServedFacts | None]:
+    """Return the facts about the requests of the fit, and those of the predictions; None where they are unknown.
+
+    An earlier version stated only their sum. All of it is the predictions' where there is one request for each test
+    row, or where a method without labels is not calibrated: then nothing is asked before.
+
+    Args:
+        served: facts about all requests of a cell.
+        n_train: its number of labels.
+        n_test: its number of test rows.
+        config: settings of its method.
+    """
+    asks_before = n_train > 0 or config.get("calibration") == "content-free"
+    if served.fit_requests is None and (not asks_before or served.n_requests == n_test):
+        served = replace(
+            served,
+            fit_requests=0,
+            fit_prompt_tokens=0,
+            fit_cached_prompt_tokens=0,
+            fit_completion_tokens=0,
+            fit_price=0.0,
+        )
+    return served.in_fit, served.in_predictions
+
+
 def price_of_requests(
-    served: ServedFacts, model: str | None, prices: Prices, seconds: float | None = None
+    served: ServedFacts | None, model: str | None, prices: Prices, seconds: float | None = None
 ) -> float | None:
     """Return the price of a cell's requests: by the user's prices, else as the record states it; None if unknown.
 
     Args:
-        served: facts about the requests.
+        served: facts about the requests; None where they are unknown.
         model: name of the served model.
         prices: the user's prices.
         seconds: seconds of the requests together, for a server that is paid by the hour; None is unknown.
     """
+    if served is None:
+        return None
     stated = prices.model_of(model)
     if stated is None:
         return served.price

@@ -158,8 +158,6 @@ class Chooser:
         try:
             answers = run()
         finally:
-            if bench.served is not None:
-                bench.served.tally.forget_readings()
             for phase in get_args(Phase):
                 bench.clock.charge_all(aside.clock, phase, "tune")
         n_tokens = n_read

@@ -295,8 +295,10 @@ class ServedPrompt(Fitted):
             return replace(question, conversation=bare)
 
         bench.report(phase, None, None)
+        served = bench.some_served
+        tally = served.tally
+        n_unreadable, n_missing = tally.n_unreadable, tally.n_missing
         with bench.clock.paused():
-            served = bench.some_served
             answered, seconds = served.ask(questions, shorten, lambda share: bench.report(phase, share, None))
         bench.clock.charge(phase, seconds)
         if cut:
@@ -306,12 +308,12 @@ class ServedPrompt(Fitted):
             n_shown = max(len(one.conversation.shown) for one in questions)
             where = "all rows" if len(dropped) == len(texts) else f"{len(dropped)} of {len(texts)} rows"
             bench.ledger.remarks["dropped_demonstrations"] = f"{max(dropped)} of {n_shown} at most, in {where}"
-        tally = served.tally
-        if tally.n_unreadable:
-            bench.ledger.remarks["unreadable_answers"] = f"{tally.n_unreadable} of {len(texts)}"
-        if tally.n_missing:
+        n_unreadable, n_missing = tally.n_unreadable - n_unreadable, tally.n_missing - n_missing
+        if n_unreadable and phase == "predict":
+            bench.ledger.remarks["unreadable_answers"] = f"{n_unreadable} of {len(texts)}"
+        if n_missing and phase == "predict":
             bench.ledger.remarks["missing_log_probabilities"] = (
-                f"{tally.n_missing} answers were not among the {self._offer.top} likeliest tokens; they count as less "
+                f"{n_missing} answers were not among the {self._offer.top} likeliest tokens; they count as less "
                 "likely than these"
             )
         return answered

@@ -211,6 +211,8 @@ class _Tuning:
         """Fit on some rows, score on the others; the cell is charged in any case."""
         bench = self._bench
         files = bench.backbone.files if bench.backbone is not None else None
+        if bench.served is not None:
+            files = bench.served.model
         if candidate.why_unsupported(bench.kind.name, files, bench.device.kind) is not None:
             return None  # for example more blocks than the backbone has
         settle()  # memory of the trial before is not this one's

@@ -295,6 +295,8 @@ class Worker:
                 with run.meters:
                     self._enter(run, "fitting")
                     fitted, chosen = tuning.fit(method, rows, bench)
+                    if served is not None:
+                        served.end_fit()
                     run.meters.end_fit()
                     _check_time(run)
                     self._enter(run, "predicting")

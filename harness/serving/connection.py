@@ -114,6 +114,10 @@ class Connection:
             self.tally.reused_seconds - before
         ) / self._endpoint.concurrency
 
+    def end_fit(self) -> None:
+        """Note that all requests so far belong to the fit."""
+        self.tally.end_fit()
+
     def facts(self, *, scores: bool) -> ServedFacts:
         """Return the facts about the requests since `begin`."""
         return self.tally.facts(self.model, scores=scores)

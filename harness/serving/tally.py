@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,13 +20,14 @@ class Tally:
 
     Attributes:
         reused_seconds: seconds that stored answers took when they were sent.
-        n_unreadable: number of answers from which nothing could be read.
-        n_missing: number of answers whose probability the server has not returned.
+        n_unreadable: number of answers to predicted rows from which nothing could be read.
+        n_missing: number of answers to them whose probability the server has not returned.
     """
 
     reused_seconds: float = 0.0
     n_unreadable: int = 0
     n_missing: int = 0
+    _n_in_fit: int | None = None
     _n_reused: int = 0
     _n_retries: int = 0
     _seconds: list[float] = field(default_factory=list)
@@ -54,9 +56,10 @@ class Tally:
             self.n_unreadable += unreadable
             self.n_missing += missing
 
-    def forget_readings(self) -> None:
-        """Count readings anew, since earlier answers were no predictions of test rows."""
+    def end_fit(self) -> None:
+        """Note that all requests so far belong to the fit; readings are counted anew, for the predicted rows."""
         with self._lock:
+            self._n_in_fit = len(self._seconds)
             self.n_unreadable = self.n_missing = 0
 
     @property
@@ -68,7 +71,9 @@ class Tally:
         """Return the facts for a record; `scores` says whether classes or choices were scored."""
         endpoint, offer = model.endpoint, model.offer
         price = _sum(self._prices)
-        quantiles = np.quantile(self._seconds, (0.5, 0.95, 0.99)) if self._seconds else (None, None, None)
+        n_in_fit = self._n_in_fit
+        seconds = self._seconds[n_in_fit or 0 :]
+        quantiles = np.quantile(seconds, (0.5, 0.95, 0.99)) if seconds else (None, None, None)
         p50, p95, p99 = (None if value is None else float(value) for value in quantiles)
         return ServedFacts(
             server=shown_url(endpoint.url),
@@ -90,7 +95,18 @@ class Tally:
             latency_p95_seconds=p95,
             latency_p99_seconds=p99,
             n_unreadable=self.n_unreadable,
+            **({} if n_in_fit is None else self._of_fit(n_in_fit)),
         )
+
+    def _of_fit(self, n: int) -> dict[str, Any]:
+        """Return the facts about the first n requests, which are those of the fit."""
+        return {
+            "fit_requests": n,
+            "fit_prompt_tokens": _total(self._prompt_tokens[:n]) if n else 0,
+            "fit_cached_prompt_tokens": _total(self._cached_tokens[:n]) if n else 0,
+            "fit_completion_tokens": _total(self._completion_tokens[:n]) if n else 0,
+            "fit_price": _sum(self._prices[:n]) if n else 0.0,
+        }
 
 
 def shown_url(url: str) -> str:
