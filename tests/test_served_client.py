@@ -57,7 +57,6 @@ def test_echoed_likelihoods_are_those_of_the_answer() -> None:
 
 
 def test_first_tokens_and_constrained_answers_choose_the_same() -> None:
-    expected = [max(range(3), key=lambda i, row=row: likelihood(chat(row), WORDS[i])) for row in range(8)]
     for settings in (
         {"echoes": False},
         {"has_log_probabilities": False, "constraint": "json_schema"},
@@ -69,6 +68,9 @@ def test_first_tokens_and_constrained_answers_choose_the_same() -> None:
         with serving(**settings) as (url, _):
             found = connected(url)
             answered, _seconds = found.ask(questions(8))
+        written = plain if found.model.offer.api == "completions" else chat
+        expected = [max(range(3), key=lambda i, text=written(row): likelihood(text, WORDS[i])) for row in range(8)]
+        assert (written is plain) == ("echoes" in settings)
         assert [one.chosen for one in answered] == expected, (settings, found.model.offer)
         assert found.model.offer.constraint == settings.get("constraint")
 
@@ -82,7 +84,7 @@ def test_echoed_likelihoods_of_other_tokens_are_not_used() -> None:
         offer = connected(url).model.offer
     assert not offer.echoes
     assert offer.scoring == "log-probabilities"
-    assert offer.top == 20
+    assert (offer.api, offer.top) == ("completions", 100)
 
 
 def test_completions_alone_serve_too() -> None:
@@ -99,13 +101,14 @@ def test_every_question_is_answered_in_spite_of_faults(fault: str) -> None:
         expected, _seconds = connected(calm).ask(questions(30))
     with serving(**{fault: 0.3}) as (url, faults):
         found = connected(url)
+        n_before = faults.n_failed
         answered, _seconds = found.ask(questions(30))
         facts = found.facts(scores=True)
         assert faults.n_failed > 5
         assert max(faults.answered.values()) == 1  # nothing that was answered is sent again
     assert [one.log_likelihoods for one in answered] == [one.log_likelihoods for one in expected]
     assert facts.n_requests == 90
-    assert facts.n_retries == faults.n_failed
+    assert facts.n_retries == faults.n_failed - n_before
 
 
 def test_a_stall_is_given_up_and_sent_again() -> None:
@@ -151,8 +154,8 @@ def test_answers_are_stored_and_not_asked_again(tmp_path: Path) -> None:
     with serving(latency=0.01) as (url, faults):
         first = connected(url, path)
         answered, _seconds = first.ask(questions(6))
-        n_answered = faults.n_answered
         second = connected(url, path, concurrency=2)
+        n_answered = faults.n_answered
         again, seconds = second.ask(questions(8))
         assert faults.n_answered == n_answered + 2 * len(WORDS)
     assert again[:6] == answered
@@ -323,13 +326,48 @@ def test_an_answer_is_found_at_the_end_of_an_echo() -> None:
 def test_first_tokens_count_for_the_one_answer_that_they_begin() -> None:
     top = {" pos": math.log(0.5), "positive": math.log(0.25), " neg": math.log(0.125), " the": math.log(0.01)}
     scores, n_missing = first_token_scores(top, ("positive", "negative", "other"))
+    assert scores is not None
     assert scores[:2] == pytest.approx([math.log(0.25), math.log(0.125)])
     assert scores[2] < math.log(0.01)
     assert n_missing == 1
     scores, _missing = first_token_scores({**top, " positive": math.log(0.2)}, ("positive", "negative"), " ")
-    assert scores[0] == pytest.approx(math.log(0.2))
+    assert scores is not None
+    assert scores[0] == pytest.approx(math.log(0.2 + 0.25))  # both forms of the word
     with pytest.raises(ServedError, match="begin with the same token 'ne'"):
         first_token_scores({" ne": -0.1, " positive": -3.0}, ("negative", "neutral", "positive"))
+
+
+def test_first_tokens_count_in_any_letters_where_these_tell_nothing_apart() -> None:
+    words = ("positive", "negative")
+    top = {"Positive": math.log(0.5), " positive": math.log(0.2), "Negative": math.log(0.1)}
+    scores, n_missing = first_token_scores(top, words, is_turn=True)
+    assert scores == pytest.approx([math.log(0.7), math.log(0.1)])
+    assert n_missing == 0
+    scores, _missing = first_token_scores({"us": -1.0, "US": -2.0}, ("US", "us"))
+    assert scores == pytest.approx([-2.0, -1.0])
+    assert first_token_scores({"a": -0.1, "A": -3.0}, ("A", "B"), is_turn=True)[0] is None  # an article
+    scores, _missing = first_token_scores({"A": -0.1, "a": -0.2}, ("A", "B"), is_turn=True)
+    assert scores is not None
+    assert scores[0] == -0.1
+
+
+@pytest.mark.parametrize("token", ["<think>", '"', "\n", "The"])
+def test_a_chat_that_begins_no_answer_is_unreadable(token: str) -> None:
+    words = ("positive", "negative")
+    top = {token: -0.01, "positive": -8.0, "negative": -9.0}
+    assert first_token_scores(top, words, is_turn=True) == (None, 0)
+    assert first_token_scores(top, words, " ") == ([-8.0, -9.0], 0)  # a plain text's answers are compared
+    assert first_token_scores({token: -0.01}, words, " ") == (None, 2)
+
+
+def test_unreadable_first_tokens_are_counted() -> None:
+    with serving(echoes=False) as (url, _):
+        found = connected(url, api="chat", scoring="log-probabilities")
+        told = Conversation("Say anything.", (), "Row:")
+        answered, _seconds = found.ask([Question(told, answers=WORDS)])
+        assert answered[0].chosen is None
+        assert answered[0].log_likelihoods is None
+        assert found.facts(scores=True).n_unreadable == 1
 
 
 @pytest.mark.parametrize(

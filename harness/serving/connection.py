@@ -231,8 +231,12 @@ class Connection:
             return self._likelihoods(question)
         if offer.scoring == "log-probabilities":
             top = self.fetch(bodies.first_token(offer, model, conversation), _reduced_top)["top"]
-            joint = "" if offer.api == "chat" else conversation.joint
-            scores, n_missing = reading.first_token_scores(top, question.answers, joint)
+            is_turn = offer.api == "chat"
+            joint = "" if is_turn else conversation.joint
+            scores, n_missing = reading.first_token_scores(top, question.answers, joint, is_turn=is_turn)
+            if scores is None:
+                self.tally.note(unreadable=1)
+                return Answered()
             self.tally.note(missing=n_missing)
             return Answered(log_likelihoods=scores, chosen=max(range(len(scores)), key=scores.__getitem__))
         limit = 24 + 2 * max(len(answer.encode()) for answer in question.answers)
