@@ -69,7 +69,8 @@ def test_first_tokens_and_constrained_answers_choose_the_same() -> None:
             found = connected(url)
             answered, _seconds = found.ask(questions(8))
         written = plain if found.model.offer.api == "completions" else chat
-        expected = [max(range(3), key=lambda i, text=written(row): likelihood(text, WORDS[i])) for row in range(8)]
+        likely = [[likelihood(written(row), word) for word in WORDS] for row in range(8)]
+        expected = [row.index(max(row)) for row in likely]
         assert (written is plain) == ("echoes" in settings)
         assert [one.chosen for one in answered] == expected, (settings, found.model.offer)
         assert found.model.offer.constraint == settings.get("constraint")
@@ -292,6 +293,79 @@ def test_a_dated_name_is_part_of_the_identity() -> None:
     assert dated.offer.stated_model == "toy-2025-01-01"
 
 
+def test_stored_answers_of_another_version_do_not_tell_what_is_served_now(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    with serving(states="toy-2025-01-01") as (url, faults):
+        assert connected(url, path).model.offer.stated_model == "toy-2025-01-01"
+        for states, found in (("toy-2025-06-01", "toy-2025-06-01"), (None, None), ("toy-2025-01-01", "toy-2025-01-01")):
+            faults.states = states
+            later = connected(url, path)
+            assert later.model.offer.stated_model == found
+            assert later.model.offer.echoes
+            assert len(later.ask(questions(2))[0]) == 2
+        n_answered = faults.n_answered
+        connected(url, path).ask(questions(2))
+        assert faults.n_answered <= n_answered + 12  # the model's name is asked again, and abilities that it lacks
+
+
+@pytest.mark.parametrize(
+    ("asked", "states", "is_same"),
+    [
+        ("gpt-4", "gpt-4-0613", True),
+        ("gpt-4", "gpt-4-turbo", False),
+        ("llama3", "llama3-70b", False),
+        ("llama3", "llama3:70b", False),
+        ("llama3", "llama3:latest", True),
+        ("claude", "claude@20240229", True),
+        ("toy", "vendor/toy", True),
+    ],
+)
+def test_another_model_of_the_same_family_is_refused(asked: str, states: str, is_same: bool) -> None:
+    with serving(model=asked, states=states, apis=("chat",), has_log_probabilities=False) as (url, _):
+        if is_same:
+            assert contact(options(url, model=asked), None)[0].offer.stated_model == states
+        else:
+            with pytest.raises(UsageError, match=f"answers with '{states}'"):
+                contact(options(url, model=asked), None)
+
+
+def test_a_hash_that_a_server_has_stated_is_not_left_out(tmp_path: Path) -> None:
+    tags = [{"name": "toy:latest", "digest": "ab" * 32}]
+    path = tmp_path / "x.answers.sqlite"
+    with serving(tags=tags) as (url, faults):
+        (first,) = contact(options(url), path)
+        assert first.offer.weights_hash == "ab" * 32
+        faults.hides_tags = True
+        with pytest.raises(MissingResourceError, match="did not return its list of models"):
+            contact(options(url), path)
+        (other,) = contact(options(url), tmp_path / "new.sqlite")  # never seen: another server may fail like this
+        assert other.offer.weights_hash is None
+        timer = threading.Timer(0.3, lambda: setattr(faults, "hides_tags", False))
+        timer.start()
+        (again,) = contact(options(url), path)
+        timer.join()
+    assert again.fingerprint == first.fingerprint
+
+
+def test_an_answer_that_drips_ends_at_its_deadline() -> None:
+    with serving() as (url, faults):
+        found = connected(url, timeout=1.0)
+        faults.drips = 1.0
+        began = time.monotonic()
+        (answered,), _seconds = found.ask(questions(1))
+        assert time.monotonic() - began < 8.0  # byte by byte, an answer takes 20 s
+        assert faults.n_failed == len(WORDS)
+    assert answered.log_likelihoods == pytest.approx([likelihood(plain(0), word) for word in WORDS])
+
+
+def test_a_key_that_no_request_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("sk-schlüssel", "sk-one\ntwo"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with serving() as (url, _), pytest.raises(UsageError, match="The key in OPENAI_API_KEY has") as caught:
+            contact(options(url), None)
+        assert key not in str(caught.value)
+
+
 def test_prompts_that_are_too_long_are_shortened() -> None:
     steps = []
     with serving(context=20, echoes=False) as (url, _):
@@ -321,6 +395,16 @@ def test_an_answer_is_found_at_the_end_of_an_echo() -> None:
     assert answer_likelihood(echo(tokens[:-1], [None, -9, -9, -9, -9, -1.5, -0.5]), "positive") == (-2.0, 2)
     assert answer_likelihood(echo([*tokens[:-2], "other"], [0.0] * 7), "positive") is None
     assert answer_likelihood({"choices": [{"logprobs": None}]}, "positive") is None
+
+
+def test_a_space_counts_with_the_answer_whether_or_not_it_is_a_token_of_its_own() -> None:
+    def echo(tokens: list[str]) -> dict[str, Any]:
+        return {"choices": [{"logprobs": {"tokens": tokens, "token_logprobs": [-1.0 * i for i in range(len(tokens))]}}]}
+
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "▁five", "▁and"]), "five", " ") == (-3.0, 1)
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "▁", "5", "▁and"]), "5", " ") == (-7.0, 2)
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "\n", "5", "▁and"]), "5", "") == (-4.0, 1)
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "5", "▁and"]), "5", " ") == (-3.0, 1)
 
 
 def test_first_tokens_count_for_the_one_answer_that_they_begin() -> None:

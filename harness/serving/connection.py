@@ -250,10 +250,10 @@ class Connection:
         return Answered(text=text, chosen=chosen)
 
     def _likelihoods(self, question: Question) -> Answered:
-        values, counts = [], []
+        values, counts, joint = [], [], question.conversation.joint
         for answer in question.answers:
             body = bodies.echoed(self.model.offer, self._endpoint.model, question.conversation, answer)
-            found = self.fetch(body, lambda content, answer=answer: _reduced_likelihood(content, answer))  # type: ignore[misc]
+            found = self.fetch(body, lambda content, answer=answer: _reduced_likelihood(content, answer, joint))  # type: ignore[misc]
             values.append(found["log_likelihood"])
             counts.append(found["n_tokens"])
         chosen = max(range(len(values)), key=values.__getitem__)
@@ -271,8 +271,8 @@ def _reduced_top(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"top": top}
 
 
-def _reduced_likelihood(content: Mapping[str, Any], answer: str) -> dict[str, Any]:
-    found = reading.answer_likelihood(content, answer)
+def _reduced_likelihood(content: Mapping[str, Any], answer: str, joint: str) -> dict[str, Any]:
+    found = reading.answer_likelihood(content, answer, joint)
     if found is None:
         raise ServedError(
             f"The log-probabilities of the words '{answer}' cannot be found in an answer of the server. Take "

@@ -13,6 +13,8 @@ from harness.serving.errors import ServedError
 BELOW_ALL = 1.0
 """Nats below the smallest returned log-probability at which a word that was not returned is put."""
 
+_SPACES = str.maketrans("\u2581\u0120", "  ")
+
 _BEFORE_WORDS = " \u2581\u0120\n"
 """Characters before a word in a token: spaces, and their marks in vocabularies."""
 
@@ -40,11 +42,17 @@ def usage_of(content: Mapping[str, Any]) -> tuple[int | None, int | None, int | 
     return _count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens"))
 
 
-def answer_likelihood(content: Mapping[str, Any], answer: str) -> tuple[float, int] | None:
+def answer_likelihood(content: Mapping[str, Any], answer: str, joint: str = "") -> tuple[float, int] | None:
     """Return the log-likelihood of the answer at the end of an echoed prompt, and its number of tokens.
 
     The answer's tokens are found from the end, where at most one written token follows. Positions in characters are
     not used: servers count them differently for texts that are not ASCII.
+
+    Args:
+        content: the server's answer.
+        answer: the answer in words.
+        joint: text before the answer. It counts as a part of the answer where it is a token of its own, as it does
+            where it is in the answer's first token.
 
     Returns:
         None where the server has not returned the log-probabilities of the prompt's tokens.
@@ -59,6 +67,8 @@ def answer_likelihood(content: Mapping[str, Any], answer: str) -> tuple[float, i
         while start > 0 and len(text.lstrip()) < len(answer):
             start -= 1
             text = str(tokens[start]) + text
+        if joint and text == answer and start > 0 and str(tokens[start - 1]).translate(_SPACES) == joint:
+            start -= 1
         if text.endswith(answer) and start < end and all(_is_number(value) for value in values[start:end]):
             return math.fsum(values[start:end]), end - start
     return None
