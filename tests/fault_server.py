@@ -28,8 +28,10 @@ class Faults:
         key: key that it wants; None wants none.
         latency: seconds before each answer.
         fails: share of requests that fail first with status 500; each is answered when it is sent again.
-        truncates, drops, stalls, limits: the same with JSON cut short, a closed connection, no answer for a while,
-            and status 429.
+        truncates, drops, stalls, limits, drips: the same with JSON cut short, a closed connection, no answer for a
+            while, status 429, and an answer that comes byte by byte.
+        tags: list of models of an Ollama server; None has no such page.
+        hides_tags: whether that page fails.
         retry_after: seconds that an answer with status 429 asks to wait.
         stall_seconds: seconds of a stall.
         has_log_probabilities, echoes: whether it returns log-probabilities, and those of a prompt's tokens.
@@ -53,6 +55,9 @@ class Faults:
     drops: float = 0.0
     stalls: float = 0.0
     limits: float = 0.0
+    drips: float = 0.0
+    tags: list[dict[str, Any]] | None = None
+    hides_tags: bool = False
     retry_after: float = 0.2
     stall_seconds: float = 2.0
     has_log_probabilities: bool = True
@@ -88,7 +93,7 @@ class Faults:
             if self.seen[body] > 1:
                 return None
         at, share = unit(body), 0.0
-        for name in ("fails", "truncates", "drops", "stalls", "limits"):
+        for name in ("fails", "truncates", "drops", "stalls", "limits", "drips"):
             share += getattr(self, name)
             if at < share:
                 return name
@@ -118,6 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path.endswith("/models"):
             self._reply(200, {"object": "list", "data": [{"id": faults.model, "object": "model"}]})
+        elif self.path == "/api/tags" and faults.hides_tags:
+            self._reply(503, {"error": "busy"})
+        elif self.path == "/api/tags" and faults.tags is not None:
+            self._reply(200, {"models": faults.tags})
         else:
             self._reply(404, {"error": {"message": "no such page"}})
 
@@ -176,10 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
         answer = json.dumps(self._answer(faults, api, body, prompt)).encode()
         if fault == "truncates":
             answer = answer[: len(answer) // 2]
-        elif fault != "stalls":
+        elif fault not in ("stalls", "drips"):
             with faults.lock:
                 faults.answered[text] += 1
-        self._send(200, answer)
+        self._send(200, answer, drips=fault == "drips")
 
     def _answer(self, faults: Faults, api: str, body: dict[str, Any], prompt: str) -> dict[str, Any]:
         allowed = _allowed(body, faults.constraint)
@@ -229,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._send(status, json.dumps(content).encode(), headers)
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None, *, drips: bool = False) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -237,7 +246,10 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            for at in range(len(content) if drips else 0):
+                self.wfile.write(content[at : at + 1])
+                time.sleep(0.05)
+            self.wfile.write(b"" if drips else content)
         except (BrokenPipeError, ConnectionResetError):
             pass
 

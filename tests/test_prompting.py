@@ -24,9 +24,10 @@ from harness.methods._choosing import draws_and_scored
 from harness.methods._in_context import FittedPrompt
 from harness.methods._prompts import Demonstration, PromptWriter, Wording
 from harness.methods.artifact import load_artifact, save_artifact
+from harness.methods.configure import parse_methods, with_trials
 from harness.running.worker import Worker
 from harness.serving import Conversation
-from harness.support.errors import UnsupportedError
+from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Rows, Task, kinds
 from tests.tiny_backbones import save_tiny_llama
 from tests.toys import make_bench, test_rows
@@ -422,3 +423,12 @@ def test_nearest_demonstrations_are_turns_of_a_chat(toy: Task, tmp_path: Path, c
         shown = [fitted.demonstrations[position] for position in positions[row]]
         alone = FittedPrompt(configured("few-shot", **settings), make_bench(toy, files, cpu), shown)  # type: ignore[arg-type]
         np.testing.assert_allclose(alone.predict(rows.take(np.array([row])), bench), found[[row]], atol=1e-5)
+
+
+def test_content_free_texts_have_no_nearest_rows() -> None:
+    for text in ("few-shot[choose=nearest,calibration=content-free]", "few-shot[calibration=content-free,tune=4]"):
+        with pytest.raises(UsageError, match="Take calibration=batch, or calibrated-few-shot"):
+            parse_methods([text])
+    with pytest.raises(UsageError, match="tries choose=nearest"):
+        with_trials(parse_methods(["few-shot[calibration=content-free]"]), 4)
+    parse_methods(["few-shot[choose=nearest,calibration=batch]", "calibrated-few-shot[tune=4]"])

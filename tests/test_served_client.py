@@ -57,7 +57,6 @@ def test_echoed_likelihoods_are_those_of_the_answer() -> None:
 
 
 def test_first_tokens_and_constrained_answers_choose_the_same() -> None:
-    expected = [max(range(3), key=lambda i, row=row: likelihood(chat(row), WORDS[i])) for row in range(8)]
     for settings in (
         {"echoes": False},
         {"has_log_probabilities": False, "constraint": "json_schema"},
@@ -69,6 +68,10 @@ def test_first_tokens_and_constrained_answers_choose_the_same() -> None:
         with serving(**settings) as (url, _):
             found = connected(url)
             answered, _seconds = found.ask(questions(8))
+        written = plain if found.model.offer.api == "completions" else chat
+        likely = [[likelihood(written(row), word) for word in WORDS] for row in range(8)]
+        expected = [row.index(max(row)) for row in likely]
+        assert (written is plain) == ("echoes" in settings)
         assert [one.chosen for one in answered] == expected, (settings, found.model.offer)
         assert found.model.offer.constraint == settings.get("constraint")
 
@@ -82,7 +85,7 @@ def test_echoed_likelihoods_of_other_tokens_are_not_used() -> None:
         offer = connected(url).model.offer
     assert not offer.echoes
     assert offer.scoring == "log-probabilities"
-    assert offer.top == 20
+    assert (offer.api, offer.top) == ("completions", 100)
 
 
 def test_completions_alone_serve_too() -> None:
@@ -99,13 +102,14 @@ def test_every_question_is_answered_in_spite_of_faults(fault: str) -> None:
         expected, _seconds = connected(calm).ask(questions(30))
     with serving(**{fault: 0.3}) as (url, faults):
         found = connected(url)
+        n_before = faults.n_failed
         answered, _seconds = found.ask(questions(30))
         facts = found.facts(scores=True)
         assert faults.n_failed > 5
         assert max(faults.answered.values()) == 1  # nothing that was answered is sent again
     assert [one.log_likelihoods for one in answered] == [one.log_likelihoods for one in expected]
     assert facts.n_requests == 90
-    assert facts.n_retries == faults.n_failed
+    assert facts.n_retries == faults.n_failed - n_before
 
 
 def test_a_stall_is_given_up_and_sent_again() -> None:
@@ -151,8 +155,8 @@ def test_answers_are_stored_and_not_asked_again(tmp_path: Path) -> None:
     with serving(latency=0.01) as (url, faults):
         first = connected(url, path)
         answered, _seconds = first.ask(questions(6))
-        n_answered = faults.n_answered
         second = connected(url, path, concurrency=2)
+        n_answered = faults.n_answered
         again, seconds = second.ask(questions(8))
         assert faults.n_answered == n_answered + 2 * len(WORDS)
     assert again[:6] == answered
@@ -289,6 +293,79 @@ def test_a_dated_name_is_part_of_the_identity() -> None:
     assert dated.offer.stated_model == "toy-2025-01-01"
 
 
+def test_stored_answers_of_another_version_do_not_tell_what_is_served_now(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    with serving(states="toy-2025-01-01") as (url, faults):
+        assert connected(url, path).model.offer.stated_model == "toy-2025-01-01"
+        for states, found in (("toy-2025-06-01", "toy-2025-06-01"), (None, None), ("toy-2025-01-01", "toy-2025-01-01")):
+            faults.states = states
+            later = connected(url, path)
+            assert later.model.offer.stated_model == found
+            assert later.model.offer.echoes
+            assert len(later.ask(questions(2))[0]) == 2
+        n_answered = faults.n_answered
+        connected(url, path).ask(questions(2))
+        assert faults.n_answered <= n_answered + 12  # the model's name is asked again, and abilities that it lacks
+
+
+@pytest.mark.parametrize(
+    ("asked", "states", "is_same"),
+    [
+        ("gpt-4", "gpt-4-0613", True),
+        ("gpt-4", "gpt-4-turbo", False),
+        ("llama3", "llama3-70b", False),
+        ("llama3", "llama3:70b", False),
+        ("llama3", "llama3:latest", True),
+        ("claude", "claude@20240229", True),
+        ("toy", "vendor/toy", True),
+    ],
+)
+def test_another_model_of_the_same_family_is_refused(asked: str, states: str, is_same: bool) -> None:
+    with serving(model=asked, states=states, apis=("chat",), has_log_probabilities=False) as (url, _):
+        if is_same:
+            assert contact(options(url, model=asked), None)[0].offer.stated_model == states
+        else:
+            with pytest.raises(UsageError, match=f"answers with '{states}'"):
+                contact(options(url, model=asked), None)
+
+
+def test_a_hash_that_a_server_has_stated_is_not_left_out(tmp_path: Path) -> None:
+    tags = [{"name": "toy:latest", "digest": "ab" * 32}]
+    path = tmp_path / "x.answers.sqlite"
+    with serving(tags=tags) as (url, faults):
+        (first,) = contact(options(url), path)
+        assert first.offer.weights_hash == "ab" * 32
+        faults.hides_tags = True
+        with pytest.raises(MissingResourceError, match="did not return its list of models"):
+            contact(options(url), path)
+        (other,) = contact(options(url), tmp_path / "new.sqlite")  # never seen: another server may fail like this
+        assert other.offer.weights_hash is None
+        timer = threading.Timer(0.3, lambda: setattr(faults, "hides_tags", False))
+        timer.start()
+        (again,) = contact(options(url), path)
+        timer.join()
+    assert again.fingerprint == first.fingerprint
+
+
+def test_an_answer_that_drips_ends_at_its_deadline() -> None:
+    with serving() as (url, faults):
+        found = connected(url, timeout=1.0)
+        faults.drips = 1.0
+        began = time.monotonic()
+        (answered,), _seconds = found.ask(questions(1))
+        assert time.monotonic() - began < 8.0  # byte by byte, an answer takes 20 s
+        assert faults.n_failed == len(WORDS)
+    assert answered.log_likelihoods == pytest.approx([likelihood(plain(0), word) for word in WORDS])
+
+
+def test_a_key_that_no_request_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("sk-schlüssel", "sk-one\ntwo"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with serving() as (url, _), pytest.raises(UsageError, match="The key in OPENAI_API_KEY has") as caught:
+            contact(options(url), None)
+        assert key not in str(caught.value)
+
+
 def test_prompts_that_are_too_long_are_shortened() -> None:
     steps = []
     with serving(context=20, echoes=False) as (url, _):
@@ -320,16 +397,61 @@ def test_an_answer_is_found_at_the_end_of_an_echo() -> None:
     assert answer_likelihood({"choices": [{"logprobs": None}]}, "positive") is None
 
 
+def test_a_space_counts_with_the_answer_whether_or_not_it_is_a_token_of_its_own() -> None:
+    def echo(tokens: list[str]) -> dict[str, Any]:
+        return {"choices": [{"logprobs": {"tokens": tokens, "token_logprobs": [-1.0 * i for i in range(len(tokens))]}}]}
+
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "▁five", "▁and"]), "five", " ") == (-3.0, 1)
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "▁", "5", "▁and"]), "5", " ") == (-7.0, 2)
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "\n", "5", "▁and"]), "5", "") == (-4.0, 1)
+    assert answer_likelihood(echo(["<s>", "▁Age", ":", "5", "▁and"]), "5", " ") == (-3.0, 1)
+
+
 def test_first_tokens_count_for_the_one_answer_that_they_begin() -> None:
     top = {" pos": math.log(0.5), "positive": math.log(0.25), " neg": math.log(0.125), " the": math.log(0.01)}
     scores, n_missing = first_token_scores(top, ("positive", "negative", "other"))
+    assert scores is not None
     assert scores[:2] == pytest.approx([math.log(0.25), math.log(0.125)])
     assert scores[2] < math.log(0.01)
     assert n_missing == 1
     scores, _missing = first_token_scores({**top, " positive": math.log(0.2)}, ("positive", "negative"), " ")
-    assert scores[0] == pytest.approx(math.log(0.2))
+    assert scores is not None
+    assert scores[0] == pytest.approx(math.log(0.2 + 0.25))  # both forms of the word
     with pytest.raises(ServedError, match="begin with the same token 'ne'"):
         first_token_scores({" ne": -0.1, " positive": -3.0}, ("negative", "neutral", "positive"))
+
+
+def test_first_tokens_count_in_any_letters_where_these_tell_nothing_apart() -> None:
+    words = ("positive", "negative")
+    top = {"Positive": math.log(0.5), " positive": math.log(0.2), "Negative": math.log(0.1)}
+    scores, n_missing = first_token_scores(top, words, is_turn=True)
+    assert scores == pytest.approx([math.log(0.7), math.log(0.1)])
+    assert n_missing == 0
+    scores, _missing = first_token_scores({"us": -1.0, "US": -2.0}, ("US", "us"))
+    assert scores == pytest.approx([-2.0, -1.0])
+    assert first_token_scores({"a": -0.1, "A": -3.0}, ("A", "B"), is_turn=True)[0] is None  # an article
+    scores, _missing = first_token_scores({"A": -0.1, "a": -0.2}, ("A", "B"), is_turn=True)
+    assert scores is not None
+    assert scores[0] == -0.1
+
+
+@pytest.mark.parametrize("token", ["<think>", '"', "\n", "The"])
+def test_a_chat_that_begins_no_answer_is_unreadable(token: str) -> None:
+    words = ("positive", "negative")
+    top = {token: -0.01, "positive": -8.0, "negative": -9.0}
+    assert first_token_scores(top, words, is_turn=True) == (None, 0)
+    assert first_token_scores(top, words, " ") == ([-8.0, -9.0], 0)  # a plain text's answers are compared
+    assert first_token_scores({token: -0.01}, words, " ") == (None, 2)
+
+
+def test_unreadable_first_tokens_are_counted() -> None:
+    with serving(echoes=False) as (url, _):
+        found = connected(url, api="chat", scoring="log-probabilities")
+        told = Conversation("Say anything.", (), "Row:")
+        answered, _seconds = found.ask([Question(told, answers=WORDS)])
+        assert answered[0].chosen is None
+        assert answered[0].log_likelihoods is None
+        assert found.facts(scores=True).n_unreadable == 1
 
 
 @pytest.mark.parametrize(

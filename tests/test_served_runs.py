@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,14 +14,15 @@ import numpy as np
 import pytest
 
 import harness
+from harness.data.table import table_task
 from harness.measure.device import Device
 from harness.methods._in_context import CONTENT_FREE
-from harness.methods._served_prompt import NearestByWords
+from harness.methods._served_prompt import NearestByWords, _lettered
 from harness.methods.configure import parse_methods
 from harness.planning import load_suite
 from harness.store.store import Store
-from harness.support.errors import UsageError
-from harness.tasks import Task
+from harness.support.errors import UnsupportedError, UsageError
+from harness.tasks import Task, kinds
 from tests.commands import command, run_cli
 from tests.fault_server import likelihood, serving
 from tests.served_models import KEY, arguments, everything_in, record_of, served
@@ -54,7 +57,7 @@ def test_zero_shot_predicts_the_likeliest_words(toy: Task, cpu: Device) -> None:
 def test_calibration_divides_by_content_free_answers(toy: Task, cpu: Device) -> None:
     with serving() as (url, faults):
         record = record_of("calibrated-few-shot[k=2,n_template_rows=0]", toy, url, cpu)
-        prompts = {body["prompt"] for body in faults.bodies}
+        prompts = {body["prompt"] for body in faults.bodies if "prompt" in body}
     assert record.status == "ok", record.error
     assert record.predictions is not None
     words = toy.label_words
@@ -81,6 +84,17 @@ def test_demonstrations_are_turns_of_a_chat(text: str, toy: Task, cpu: Device) -
     assert body["messages"][0]["content"].startswith(f"Answer with one of: {', '.join(toy.label_words)}.")
     assert {m["content"] for m in body["messages"] if m["role"] == "assistant"} <= set(toy.label_words)
     assert ("nearest_by" in record.facts.remarks) == ("nearest" in text)
+
+
+def test_labels_inside_other_words_are_not_named(cpu: Device, tmp_path: Path) -> None:
+    path = tmp_path / "toy.csv"
+    rows = [("a fine day", "able") if row % 2 else ("a grey day", "no") for row in range(40)]
+    path.write_text("text,label\n" + "".join(f"{text} {row},{label}\n" for row, (text, label) in enumerate(rows)))
+    task = kinds.get("classification").prepare(table_task(path, "text", "label", name="toy"), None)
+    with serving(has_log_probabilities=False) as (url, faults):
+        record = record_of("zero-shot[template='A table of notes: {text}. It is']", task, url, cpu)
+    assert record.status == "ok", record.error
+    assert faults.bodies[-1]["messages"][0]["content"].startswith("Answer with one of: ")
 
 
 def test_wordings_are_compared_and_the_record_counts_the_answers_to_test_rows(toy: Task, cpu: Device) -> None:
@@ -178,6 +192,33 @@ def test_every_kind_that_prompts_serve_is_served(api: str, toy_kinds: dict[str, 
                     continue
                 record = run_one(task, model, method, cpu, size="6")
                 assert record.status == "ok", (name, record.error)
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_demonstrations_answer_with_letters_as_rows_do(api: str, toy_kinds: dict[str, Task], cpu: Device) -> None:
+    task = toy_kinds["multiple-choice"]
+    fields, labels = task.train.fields, task.train_labels
+    right = {tuple(fields["choices"][row]): fields["choices"][row][int(labels[row])] for row in range(len(labels))}
+    with serving(echoes=False) as (url, faults):
+        model = served(url, api=api, scoring="log-probabilities")
+        n_before = len(faults.bodies)
+        record = run_one(task, model, parse_methods(["few-shot[k=2,n_template_rows=0]"])[0], cpu, size="6")
+    assert record.status == "ok", record.error
+    for body in faults.bodies[n_before:]:
+        text = body.get("prompt") or "\n".join(message["content"] for message in body["messages"])
+        *shown, last = text.split("Answer with the letter of the right choice:")
+        assert len(shown) == 3
+        assert not last.strip()
+        for asked, answered in itertools.pairwise(shown):
+            listed = dict(re.findall(r"^([A-Z])\. (.+)$", asked, re.MULTILINE))
+            letter = answered.strip()[0]
+            assert listed[letter] == right[tuple(listed.values())]
+
+
+def test_more_choices_than_letters_are_refused_before_anything_is_sent() -> None:
+    assert _lettered("Which?", list("abc")).splitlines()[1:4] == ["A. a", "B. b", "C. c"]
+    with pytest.raises(UnsupportedError, match="27 choices; at most 26"):
+        _lettered("Which?", ["x"] * 27)
 
 
 def test_nearest_rows_share_the_most_words() -> None:
@@ -294,8 +335,6 @@ def test_a_failing_server_repeats_the_key_and_the_record_does_not(
 
 
 def load_task(folder: Path) -> Task:
-    from harness.tasks import kinds
-
     return kinds.get("classification").prepare(write_toy_table(folder / "toy.csv", n_rows=90), None)
 
 

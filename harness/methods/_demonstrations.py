@@ -84,7 +84,10 @@ def pick(rows: Rows, positions: Ints, bench: Bench, wording: Wording) -> list[De
     """Return the rows at `positions` as demonstrations; arguments as for `show`."""
     chosen = rows.take(positions)
     answers = bench.kind.in_words(chosen, bench.label_words)
-    return [Demonstration(*shown) for shown in zip(asked(chosen, wording), answers, strict=True)]
+    choices = [
+        tuple(chosen.source.fields["choices"][row]) if bench.kind.form == "choices" else () for row in chosen.index
+    ]
+    return [Demonstration(*shown) for shown in zip(asked(chosen, wording), answers, choices, strict=True)]
 
 
 def asked(rows: Rows, wording: Wording) -> list[str]:

@@ -33,10 +33,12 @@ class Demonstration:
     Attributes:
         text: the text, or the whole question (`Wording`).
         answer: the right answer, in words.
+        choices: the row's own choices, in words; empty where rows have none.
     """
 
     text: str
     answer: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import Expected, check_tensors
 from harness.serving import Answered, Conversation, Question
-from harness.support import UsageError
+from harness.support import UnsupportedError, UsageError
 from harness.tasks import Answers, Floats, Ints, Kind, Reply, Rows, TextAnswers
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class ServedPrompt(Fitted):
     server says that its context is exceeded: demonstrations first, then words of the text.
 
     Where the server returns the log-probabilities of a prompt's tokens, classes and choices are scored as in process.
-    Otherwise a row's own choices get letters, and the model answers with a letter.
+    Otherwise a row's own choices get letters, in demonstrations too, and the model answers with a letter.
 
     Args:
         method: settings of the method.
@@ -155,7 +156,10 @@ class ServedPrompt(Fitted):
         """Return demonstrations, words of the classes and how to ask: predicting then needs no training rows."""
         return {
             "label_words": list(self._label_words),
-            "demonstrations": [[shown.text, shown.answer] for shown in self.demonstrations],
+            "demonstrations": [
+                [shown.text, shown.answer, *([list(shown.choices)] if shown.choices else [])]
+                for shown in self.demonstrations
+            ],
             "asking": asdict(self.asking),
         }
 
@@ -177,7 +181,7 @@ class ServedPrompt(Fitted):
         own, template = self._wording.instruction, self._wording.template
         said = f"{own} {template}".casefold()
         is_scored = self._offer.api == "completions" and self._offer.scoring == "log-probabilities"
-        if is_scored or not answers or all(answer.casefold() in said for answer in answers):
+        if is_scored or not answers or all(_names(said, answer.casefold()) for answer in answers):
             return own
         listed = f"Answer with one of: {', '.join(answers)}. Answer with nothing else."
         return f"{own} {listed}" if own else listed
@@ -206,13 +210,16 @@ class ServedPrompt(Fitted):
         choices = [list(rows.source.fields["choices"][position]) for position in rows.index]
         questions = []
         for text, these, words in zip(texts, shown, choices, strict=True):
-            question = self._wording.ask(text)
+            conversation = self._conversation(self._wording.ask(text), these, ())
             answers = tuple(words)
             if not self._offer.echoes:
+                pairs = tuple(
+                    (_lettered(self._wording.ask(one.text), one.choices), _LETTERS[one.choices.index(one.answer)])
+                    for one in these
+                )
+                question = _lettered(self._wording.ask(text), words)
+                conversation = replace(conversation, question=question, shown=pairs, joint=" ")
                 answers = tuple(_LETTERS[: len(words)])
-                listed = "\n".join(f"{letter}. {one}" for letter, one in zip(answers, words, strict=True))
-                question = f"{question}\n{listed}\nAnswer with the letter of the right choice:"
-            conversation = self._conversation(question, these, ())
             questions.append(Question(conversation, answers=answers))
         answered = self._ask(questions, texts, bench, "predict", part=_part_of(rows))
         scores = np.full((len(rows), bench.n_outputs), -np.inf)
@@ -328,6 +335,27 @@ def _guess(scores: npt.NDArray[np.float64], answered: Sequence[Answered], seed: 
             scores[row, generator.choice(possible)] += _TILT
 
 
+def _names(text: str, words: str) -> bool:
+    """Return whether a text has some words, and not only inside of others."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def _lettered(question: str, choices: Sequence[str]) -> str:
+    """Return a question with its choices, each after a letter.
+
+    Raises:
+        UnsupportedError: there are more choices than letters.
+    """
+    if len(choices) > len(_LETTERS):
+        raise UnsupportedError(
+            f"A row has {len(choices)} choices; at most {len(_LETTERS)} were expected, which a served model answers "
+            "with a letter each. Leave such rows out, or take a server that returns the log-probabilities of a "
+            "prompt's tokens."
+        )
+    listed = "\n".join(f"{letter}. {one}" for letter, one in zip(_LETTERS, choices, strict=False))
+    return f"{question}\n{listed}\nAnswer with the letter of the right choice:"
+
+
 def restored_served(
     method: InContextMethod,
     tensors: dict[str, npt.NDArray[Any]],
@@ -343,7 +371,7 @@ def restored_served(
     return ServedPrompt(
         method,
         bench,
-        [Demonstration(text, answer) for text, answer in state["demonstrations"]],
+        [Demonstration(text, answer, *map(tuple, choices)) for text, answer, *choices in state["demonstrations"]],
         label_words=state["label_words"],
         calibration=tensors.get("calibration"),
         asking=asking,

@@ -43,7 +43,7 @@ def with_trials(configured: Sequence[Method], n_trials: int) -> tuple[list[Metho
         raise UsageError(f"{n_trials} trials were asked for; expected at least 2: one setting is no choice.")
     untunable = list(dict.fromkeys(candidate.name for candidate in configured if not candidate.search_space))
     tuned = [
-        candidate.model_copy(update={"tune": n_trials})
+        type(candidate).model_validate({**candidate.model_dump(), "tune": n_trials})  # a method may refuse it
         if candidate.search_space and candidate.tune is None
         else candidate
         for candidate in configured

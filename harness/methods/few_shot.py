@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.methods._calibration import Calibration
 from harness.methods._choosing import MOST_SCORED, Chooser, draws_and_scored, n_to_score
@@ -17,6 +17,7 @@ from harness.methods._prompted import calibrated, prompted, restored
 from harness.methods.base import Choice, Fitted, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.records import Budget, Workload
+from harness.support import UsageError
 from harness.tasks import Ints, Rows
 
 
@@ -42,7 +43,8 @@ class FewShot(DemonstratingMethod):
             `validated` makes several balanced draws, and takes the one with the best score on other training rows.
         n_draws: number of draws that `validated` compares.
         calibration: correction of the model's preference for some words, without labels: `none`, `content-free` as
-            `calibrated-few-shot` does it, or `batch` as `zero-shot` explains it.
+            `calibrated-few-shot` does it, or `batch` as `zero-shot` explains it. Content-free texts have no nearest
+            rows, so that `nearest` and `tune` take `batch`.
     """
 
     name = "few-shot"
@@ -57,6 +59,18 @@ class FewShot(DemonstratingMethod):
     choose: Literal["random", "balanced", "nearest", "validated"] = "balanced"
     n_draws: int = Field(default=8, ge=2)
     calibration: Calibration = "none"
+
+    @model_validator(mode="after")
+    def _calibrates_what_it_shows(self) -> Self:
+        """Refuse content-free texts, which have no nearest rows."""
+        if self.calibration == "content-free" and (self.choose == "nearest" or self.tune is not None):
+            given = "choose=nearest" if self.choose == "nearest" else f"tune={self.tune}, which tries choose=nearest,"
+            raise UsageError(
+                f"'{self.name}' was given {given} with calibration=content-free: each text then has demonstrations of "
+                "its own, and a text without content has none. Take calibration=batch, or calibrated-few-shot, which "
+                "shows all texts the same rows."
+            )
+        return self
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return the workload: each draw of `validated` is scored on training rows too."""

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from harness.backbones import Api, Endpoint
+from harness.serving.deadline import deadline_hooks
 from harness.serving.errors import RejectedError, ServedError, StoppedError, TooLongError, UnavailableError
 from harness.support import UsageError, first_line, shortened
 
@@ -92,7 +93,7 @@ class Client:
         stopped: set it to end waiting threads, and to send nothing more.
 
     Raises:
-        UsageError: the client library is missing.
+        UsageError: the client library is missing, or the key is no key.
     """
 
     def __init__(self, endpoint: Endpoint, patience: Patience | None = None) -> None:
@@ -101,8 +102,17 @@ class Client:
         self.stopped = threading.Event()
         self._patience = patience or Patience()
         self._secret = os.environ.get(endpoint.key_variable, "").strip()
+        if not (self._secret.isascii() and self._secret.isprintable()):
+            raise UsageError(
+                f"The key in {endpoint.key_variable} has characters that no request can hold; expected letters, "
+                "digits and marks of ASCII in one line. Copy the key again."
+            )
         self._client = openai.OpenAI(
-            api_key=self._secret or "none", base_url=endpoint.url, max_retries=0, timeout=endpoint.timeout
+            api_key=self._secret or "none",
+            base_url=endpoint.url,
+            max_retries=0,
+            timeout=endpoint.timeout,
+            http_client=openai.DefaultHttpxClient(event_hooks=deadline_hooks(endpoint.timeout)),
         )
         self._openai = openai
         self._lock = threading.Lock()

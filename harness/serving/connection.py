@@ -240,8 +240,12 @@ class Connection:
             return self._likelihoods(question)
         if offer.scoring == "log-probabilities":
             top = self.fetch(bodies.first_token(offer, model, conversation), _reduced_top)["top"]
-            joint = "" if offer.api == "chat" else conversation.joint
-            scores, n_missing = reading.first_token_scores(top, question.answers, joint)
+            is_turn = offer.api == "chat"
+            joint = "" if is_turn else conversation.joint
+            scores, n_missing = reading.first_token_scores(top, question.answers, joint, is_turn=is_turn)
+            if scores is None:
+                self.tally.note(unreadable=1)
+                return Answered()
             self.tally.note(missing=n_missing)
             return Answered(log_likelihoods=scores, chosen=max(range(len(scores)), key=scores.__getitem__))
         limit = 24 + 2 * max(len(answer.encode()) for answer in question.answers)
@@ -255,10 +259,10 @@ class Connection:
         return Answered(text=text, chosen=chosen)
 
     def _likelihoods(self, question: Question) -> Answered:
-        values, counts = [], []
+        values, counts, joint = [], [], question.conversation.joint
         for answer in question.answers:
             body = bodies.echoed(self.model.offer, self._endpoint.model, question.conversation, answer)
-            found = self.fetch(body, lambda content, answer=answer: _reduced_likelihood(content, answer))  # type: ignore[misc]
+            found = self.fetch(body, lambda content, answer=answer: _reduced_likelihood(content, answer, joint))  # type: ignore[misc]
             values.append(found["log_likelihood"])
             counts.append(found["n_tokens"])
         chosen = max(range(len(values)), key=values.__getitem__)
@@ -276,8 +280,8 @@ def _reduced_top(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"top": top}
 
 
-def _reduced_likelihood(content: Mapping[str, Any], answer: str) -> dict[str, Any]:
-    found = reading.answer_likelihood(content, answer)
+def _reduced_likelihood(content: Mapping[str, Any], answer: str, joint: str) -> dict[str, Any]:
+    found = reading.answer_likelihood(content, answer, joint)
     if found is None:
         raise ServedError(
             f"The log-probabilities of the words '{answer}' cannot be found in an answer of the server. Take "

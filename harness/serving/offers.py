@@ -6,16 +6,18 @@ import dataclasses
 import http.client
 import json
 import re
+import time
+import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from harness.backbones import Api, Constraint, Endpoint, Offer, ServedModel, served_model
 from harness.serving import bodies, reading
-from harness.serving.answers import AnswerFile
+from harness.serving.answers import AnswerFile, StoredAnswer
 from harness.serving.client import Client, Patience
 from harness.serving.connection import Connection
 from harness.serving.errors import RejectedError, ServedError, TooLongError, UnavailableError
@@ -28,6 +30,8 @@ from harness.support import MissingResourceError, UsageError
 
 _PATIENCE: Final = Patience(n_tries=5, seconds=15.0)
 _VERSION_SECONDS: Final = 2.0
+_N_TAGS: Final = 3
+_TAGS_PAUSE: Final = 0.5
 
 _YES_OR_NO: Final = Conversation(
     instruction="Answer with one word, yes or no.", shown=(), question="Question: Is water wet?\nAnswer:"
@@ -46,6 +50,9 @@ _CONSTRAINTS: Final[Mapping[Api, tuple[Constraint, ...]]] = {
     "chat": ("json_schema", "structured_outputs", "guided_choice", "json_object", "grammar"),
     "completions": ("structured_outputs", "guided_choice", "grammar"),
 }
+_VERSION: Final = r"[-:@](v?\d[\d.-]*|latest|default)"
+"""Pattern of what a server adds to a model's name: a date, a number, or the name of its latest version."""
+
 _HASH: Final = re.compile(r"(sha256:)?[0-9a-f]{32,128}")
 
 
@@ -89,7 +96,7 @@ def _contact(
         listed = client.models()
         about = _named(listed, endpoint)
         found = _Probe(endpoint, client, answers).offer(options)
-        weights, version = _states(endpoint, about)
+        weights, version = _states(endpoint, about, answers)
         return served_model(endpoint, dataclasses.replace(found, weights_hash=weights, version=version))
     except UnavailableError as error:
         last = str(error).partition("the last one: ")[2].partition(". Answers so far")[0]
@@ -166,15 +173,31 @@ class _Probe:
         self._answers = answers
         self._base = Offer("completions", "parsing", sampling=(("temperature", 0),))
         self._stated: str | None = None
+        self._names: set[str | None] = set()
+        self._served_now: list[str | None] = []
+        self._reads_stored = False
         self._counts_tokens = True
         self._refusal: RejectedError | None = None
 
     def offer(self, options: EndpointOptions) -> Offer:
         """Return what the server offers of what is asked for.
 
+        Stored answers may be those of another version of the model. Where some were read, a new request asks which
+        version is served now, and those of another one are not used.
+
         Raises:
             UsageError: it does not offer the asked API or scoring.
         """
+        found = self._offer(options)
+        if not self._reads_stored:
+            return found
+        body = bodies.written(found, self._endpoint.model, _YES_OR_NO, 4)
+        if self._send(found, body, _shows_all, is_new=True) is None or len(self._names) == 1:
+            return found
+        self._served_now = [self._stated]
+        return self._offer(options)
+
+    def _offer(self, options: EndpointOptions) -> Offer:
         apis: tuple[Api, ...] = ("completions", "chat") if options.api == "auto" else (options.api,)
         wanted = options.scoring
         offer: Offer | None = None
@@ -265,14 +288,23 @@ class _Probe:
     def _learned(self) -> dict[str, Any]:
         return {"limit_name": self._base.limit_name, "sampling": self._base.sampling}
 
-    def _send(self, offer: Offer, body: Mapping[str, Any], shows: Any) -> Mapping[str, Any] | None:
+    def _send(
+        self, offer: Offer, body: Mapping[str, Any], shows: Any, *, is_new: bool = False
+    ) -> Mapping[str, Any] | None:
         """Return a server's answer that shows an ability; None where it refuses the request, or does not show it.
+
+        Args:
+            offer: form of the request.
+            body: the request.
+            shows: returns whether an answer shows the ability.
+            is_new: whether to send the request though its answer is stored.
 
         Raises:
             RejectedError: the key is refused, or the model is unknown.
         """
         asked = dict(body)
-        connection = _Recorder(served_model(self._endpoint, offer), self._client, self._answers, shows)
+        also = [*self._served_now, *([uuid.uuid4().hex] if is_new else [])]
+        connection = _Recorder(served_model(self._endpoint, offer), self._client, self._answers, shows, also)
         found: Mapping[str, Any]
         for _ in range(3):
             try:
@@ -299,6 +331,7 @@ class _Probe:
                 return None
         else:
             return None
+        self._reads_stored |= not connection.is_sent
         self._note(found)
         return found
 
@@ -317,16 +350,20 @@ class _Probe:
         prompt, _, written = reading.usage_of(content)
         self._counts_tokens &= prompt is not None and written is not None
         stated, asked = content.get("model"), self._endpoint.model
-        if not isinstance(stated, str) or not stated or stated == asked:
+        if not isinstance(stated, str) or not stated:
             return
-        is_version = re.fullmatch(re.escape(asked) + r"[-:@].+", stated) is not None
+        stated = None if stated == asked else stated
+        self._names.add(stated)
+        self._stated = stated
+        if stated is None:
+            return
+        is_version = re.fullmatch(re.escape(asked) + _VERSION, stated) is not None
         same_end = Path(stated).name == Path(asked).name or stated == f"models/{asked}"
         if not is_version and not same_end:
             raise UsageError(
                 f"The endpoint {shown_url(self._endpoint.url)} was asked for the model '{asked}' and answers with "
                 f"'{stated}'. Name the model that it serves with --endpoint-model."
             )
-        self._stated = stated
 
     def _lacks(self, what: str, instead: str) -> UsageError:
         why = "" if self._refusal is None else f" (It says: {self._refusal})"
@@ -347,15 +384,18 @@ class _NotShownError(Exception):
 class _Recorder(Connection):
     """A connection for small requests: it stores only answers that show an ability, and accepts any model's name."""
 
-    def __init__(self, model: ServedModel, client: Client, answers: AnswerFile, shows: Any) -> None:
+    def __init__(
+        self, model: ServedModel, client: Client, answers: AnswerFile, shows: Any, also: Sequence[str | None] = ()
+    ) -> None:
         super().__init__(model, client, answers)
         unlimited = dataclasses.replace(model.endpoint, max_cost=None, max_tokens=None)
         self._limits = Limits(unlimited, answers)  # small requests count, and no limit stops them
-        self._identity.append(model.endpoint.url)  # another server may offer something else
+        self._identity += [model.endpoint.url, *also]  # another server may offer something else
         self._shows = shows
+        self.is_sent = False
 
     def _check_model(self, stated: Any) -> None:
-        return None
+        self.is_sent = True
 
     def fetch(self, body: Mapping[str, Any], reduce: Any, api: Api | None = None) -> dict[str, Any]:
         """Return the whole answer, which is stored if it shows the ability."""
@@ -376,13 +416,13 @@ def _obeys(content: Mapping[str, Any]) -> bool:
     return reading.chosen_of(reading.text_of(content), _ANIMALS) is not None
 
 
-def _states(endpoint: Endpoint, about: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _states(endpoint: Endpoint, about: Mapping[str, Any], answers: AnswerFile) -> tuple[str | None, str | None]:
     """Return the hash of the weights that a server states, and its version; None for what it does not state."""
     parts = urlsplit(endpoint.url)
     root = f"{parts.scheme}://{parts.netloc}"
     found = next((about[name] for name in ("digest", "sha256", "weights_sha256") if _is_hash(about.get(name))), None)
     version = None
-    tags = _get(f"{root}/api/tags")
+    tags = _tags(root, answers)
     for one in tags.get("models") or []:
         if isinstance(one, dict) and one.get("name") in (endpoint.model, f"{endpoint.model}:latest"):
             found = one["digest"] if _is_hash(one.get("digest")) else found
@@ -402,10 +442,41 @@ def _is_hash(value: Any) -> bool:
 
 def _get(url: str) -> dict[str, Any]:
     """Return the JSON object of an address; empty where there is none. No key is sent."""
-    with (
-        suppress(OSError, ValueError, http.client.HTTPException),
-        urllib.request.urlopen(url, timeout=_VERSION_SECONDS) as answer,
-    ):
-        found = json.loads(answer.read(1 << 22))
-        return found if isinstance(found, dict) else {}
+    return _asked_for(url) or {}
+
+
+def _asked_for(url: str) -> dict[str, Any] | None:
+    """Return the JSON object of an address, empty where there is none; None where a server does not say in time."""
+    try:
+        with urllib.request.urlopen(url, timeout=_VERSION_SECONDS) as answer:
+            found = json.loads(answer.read(1 << 22))
+            return found if isinstance(found, dict) else {}
+    except urllib.error.HTTPError as error:
+        return None if error.code == 429 or error.code >= 500 else {}
+    except (OSError, http.client.HTTPException):
+        return None
+    except ValueError:
+        return {}
+
+
+def _tags(root: str, answers: AnswerFile) -> dict[str, Any]:
+    """Return Ollama's list of models, empty for other servers. It holds hashes, which are a part of identities.
+
+    Raises:
+        MissingResourceError: the server has had such a list, and does not return it now.
+    """
+    key = f"list of models at {root}"
+    for n_failed in range(_N_TAGS):
+        time.sleep(_TAGS_PAUSE * n_failed)
+        found = _asked_for(f"{root}/api/tags")
+        if found is not None:
+            if found.get("models") and answers.get(key) is None:
+                answers.add(key, "", StoredAnswer({}, 0.0))
+            return found
+    if answers.get(key) is not None:
+        raise MissingResourceError(
+            f"The server at {shown_url(root)} did not return its list of models (/api/tags) in {_N_TAGS} tries, and "
+            "has done so before. Without the hash of the weights in it, no stored answer would be found. Try again "
+            "when the server has less to do."
+        )
     return {}

@@ -13,6 +13,11 @@ from harness.serving.errors import ServedError
 BELOW_ALL = 1.0
 """Nats below the smallest returned log-probability at which a word that was not returned is put."""
 
+_SPACES = str.maketrans("\u2581\u0120", "  ")
+
+_BEFORE_WORDS = " \u2581\u0120\n"
+"""Characters before a word in a token: spaces, and their marks in vocabularies."""
+
 
 def text_of(content: Mapping[str, Any]) -> str:
     """Return the text that a model wrote."""
@@ -37,11 +42,17 @@ def usage_of(content: Mapping[str, Any]) -> tuple[int | None, int | None, int | 
     return _count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens"))
 
 
-def answer_likelihood(content: Mapping[str, Any], answer: str) -> tuple[float, int] | None:
+def answer_likelihood(content: Mapping[str, Any], answer: str, joint: str = "") -> tuple[float, int] | None:
     """Return the log-likelihood of the answer at the end of an echoed prompt, and its number of tokens.
 
     The answer's tokens are found from the end, where at most one written token follows. Positions in characters are
     not used: servers count them differently for texts that are not ASCII.
+
+    Args:
+        content: the server's answer.
+        answer: the answer in words.
+        joint: text before the answer. It counts as a part of the answer where it is a token of its own, as it does
+            where it is in the answer's first token.
 
     Returns:
         None where the server has not returned the log-probabilities of the prompt's tokens.
@@ -56,6 +67,8 @@ def answer_likelihood(content: Mapping[str, Any], answer: str) -> tuple[float, i
         while start > 0 and len(text.lstrip()) < len(answer):
             start -= 1
             text = str(tokens[start]) + text
+        if joint and text == answer and start > 0 and str(tokens[start - 1]).translate(_SPACES) == joint:
+            start -= 1
         if text.endswith(answer) and start < end and all(_is_number(value) for value in values[start:end]):
             return math.fsum(values[start:end]), end - start
     return None
@@ -97,42 +110,71 @@ def is_consistent(content: Mapping[str, Any]) -> bool:
     return not word or word.startswith(best) or best.startswith(word)
 
 
-def first_token_scores(top: Mapping[str, float], answers: Sequence[str], joint: str = "") -> tuple[list[float], int]:
+def first_token_scores(
+    top: Mapping[str, float], answers: Sequence[str], joint: str = "", *, is_turn: bool = False
+) -> tuple[list[float] | None, int]:
     """Return the log-probability of each answer's first token, and the number of answers that were not returned.
 
-    It is that of the longest returned token that begins this answer and no other; tokens that begin with `joint` come
-    first. An answer that was not returned is put below the smallest returned probability.
+    It is that of the longest returned token that begins this answer and no other, in all its forms: with or without a
+    space before it, in small or capital letters. Tokens that begin with `joint` come first. An answer that was not
+    returned is put below the smallest returned probability.
 
     Args:
         top: log-probabilities of the likeliest tokens.
         answers: the answers in words.
         joint: text between the prompt and an answer, which a tokenizer puts into the answer's first token.
+        is_turn: whether the token begins a turn of a chat. The model then says something else than an answer if its
+            likeliest token begins none. After a plain text only the answers are compared, as in process.
+
+    Returns:
+        None for the scores where no answer can be read.
 
     Raises:
         ServedError: the likeliest of the answers' tokens begins several of them.
     """
-    found: list[list[tuple[bool, int, float]]] = [[] for _ in answers]
+    words = {token: token.lstrip(_BEFORE_WORDS) for token in top}
+    members = {token: _begun_by(words[token], answers) for token in top}
+    found: list[list[tuple[bool, int, float, str]]] = [[] for _ in answers]
     shared: dict[str, float] = {}
     for token, value in top.items():
-        word = token.lstrip(" \u2581\u0120\n")
-        members = [i for i, answer in enumerate(answers) if word and answer.startswith(word)]
-        if len(members) == 1:
-            found[members[0]].append((token == joint + word, len(word), value))
-        elif members:
+        word = words[token]
+        if len(members[token]) == 1:
+            found[members[token][0]].append((token == joint + word, len(word), value, word.casefold()))
+        elif members[token]:
             shared[word] = value
-    scores = [max(tokens)[2] if tokens else None for tokens in found]
+    scores = [_sum_of_forms(max(tokens)[3], tokens) if tokens else None for tokens in found]
     likeliest = max((score for score in scores if score is not None), default=-math.inf)
     if shared and max(shared.values()) > likeliest:
         word = max(shared, key=lambda one: shared[one])
-        several = [answer for answer in answers if answer.startswith(word)]
+        several = [answer for answer in answers if answer.casefold().startswith(word.casefold())]
         raise ServedError(
             f"The answers {', '.join(repr(one) for one in several[:4])} begin with the same token '{word}', so that "
             "the log-probabilities of first tokens cannot tell them apart. Name other words in the task's label_words, "
             "or take --endpoint-scoring constrained or parsing."
         )
-    least = min(top.values()) - BELOW_ALL
     missing = sum(score is None for score in scores)
+    if missing == len(answers) or (is_turn and not members[max(top, key=lambda token: top[token])]):
+        return None, missing
+    least = min(top.values()) - BELOW_ALL
     return [least if score is None else score for score in scores], missing
+
+
+def _begun_by(word: str, answers: Sequence[str]) -> list[int]:
+    """Return the positions of the answers that a word begins: in any letters, or in its own where these tell apart."""
+    if not word:
+        return []
+    exact = [i for i, answer in enumerate(answers) if answer.startswith(word)]
+    if _are_letters(answers):
+        return exact  # "a" is an article
+    alike = [i for i, answer in enumerate(answers) if answer.casefold().startswith(word.casefold())]
+    return exact if len(alike) > 1 and exact else alike
+
+
+def _sum_of_forms(word: str, tokens: Sequence[tuple[bool, int, float, str]]) -> float:
+    """Return the log of the summed probabilities of the tokens that are a word in other letters or after a space."""
+    values = [value for _, _, value, form in tokens if form == word]
+    most = max(values)
+    return most + math.log(math.fsum(math.exp(value - most) for value in values)) if math.isfinite(most) else most
 
 
 def chosen_of(text: str, answers: Sequence[str]) -> int | None:
@@ -152,7 +194,7 @@ def chosen_of(text: str, answers: Sequence[str]) -> int | None:
     exact = [i for i, answer in enumerate(answers) if _plain(answer) == plain]
     if len(exact) == 1:
         return exact[0]
-    if all(len(answer) == 1 and answer.isupper() for answer in answers):
+    if _are_letters(answers):
         lettered = {i for i, answer in enumerate(answers) if re.search(rf"(?<!\w){answer}(?=[).:,*]|\s*$)", text)}
         return lettered.pop() if len(lettered) == 1 else None
     rest, found = text.casefold(), set()
@@ -162,6 +204,10 @@ def chosen_of(text: str, answers: Sequence[str]) -> int | None:
         if n_found:
             found.add(i)
     return found.pop() if len(found) == 1 else None
+
+
+def _are_letters(answers: Sequence[str]) -> bool:
+    return all(len(answer) == 1 and answer.isupper() for answer in answers)
 
 
 def _plain(text: str) -> str:
