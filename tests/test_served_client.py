@@ -17,6 +17,7 @@ from harness.serving.answers import AnswerFile, StoredAnswer, answers_beside
 from harness.serving.client import Client, Patience, _retry_after
 from harness.serving.connection import Connection
 from harness.serving.errors import LimitReachedError, ServedError, TooLongError, UnavailableError
+from harness.serving.limits import Limits
 from harness.serving.offers import _get, contact
 from harness.serving.options import EndpointOptions, read_endpoint
 from harness.serving.prices import read_prices
@@ -209,6 +210,20 @@ def test_limits_of_tokens_and_money_stop_before_they_are_exceeded(tmp_path: Path
             assert raised.facts(scores=True).n_reused
 
 
+def test_a_stored_answer_is_not_also_on_its_way() -> None:
+    answers = AnswerFile(None)
+    endpoint = Endpoint(url="http://127.0.0.1:1/v1", model="toy", max_tokens=200)
+    limits = Limits(endpoint, answers)
+    with limits.reserved(270, 10) as stored_by:  # 90 tokens and 10
+        stored_by(lambda: answers.add("a", "toy", StoredAnswer({}, 1.0, 1, 90, 0, 10)))
+        with limits.reserved(270, 10):  # 100 are stored, 100 are free
+            pass
+        with pytest.raises(LimitReachedError), limits.reserved(273, 10):
+            pass
+    with limits.reserved(270, 10):
+        pass
+
+
 def test_prices_count_cached_tokens(tmp_path: Path) -> None:
     assert Price("EUR", 10.0, 30.0, 1.0).of(1000, 400, 100) == pytest.approx((600 * 10 + 400 * 1 + 100 * 30) / 1e6)
     assert Price("EUR", 10.0, 30.0).of(1000, 400, 100) == pytest.approx((1000 * 10 + 100 * 30) / 1e6)
@@ -322,14 +337,28 @@ def test_an_answer_is_found_at_the_end_of_an_echo() -> None:
 
 def test_first_tokens_count_for_the_one_answer_that_they_begin() -> None:
     top = {" pos": math.log(0.5), "positive": math.log(0.25), " neg": math.log(0.125), " the": math.log(0.01)}
-    scores, n_missing = first_token_scores(top, ("positive", "negative", "other"))
+    scores, n_missing, is_readable = first_token_scores(top, ("positive", "negative", "other"))
+    assert is_readable
     assert scores[:2] == pytest.approx([math.log(0.25), math.log(0.125)])
     assert scores[2] < math.log(0.01)
     assert n_missing == 1
-    scores, _missing = first_token_scores({**top, " positive": math.log(0.2)}, ("positive", "negative"), " ")
-    assert scores[0] == pytest.approx(math.log(0.2))
+    scores, *_ = first_token_scores({**top, " positive": math.log(0.2)}, ("positive", "negative"))
+    assert scores[0] == pytest.approx(math.log(0.45))  # with and without a space
     with pytest.raises(ServedError, match="begin with the same token 'ne'"):
         first_token_scores({" ne": -0.1, " positive": -3.0}, ("negative", "neutral", "positive"))
+
+
+def test_first_tokens_count_in_any_case_and_rows_that_begin_no_answer_are_unreadable() -> None:
+    words = ("positive", "negative")
+    assert first_token_scores({"Positive": -0.1, "Negative": -3.0}, words) == ([-0.1, -3.0], 0, True)
+    scores, _, _ = first_token_scores({"Pos": math.log(0.3), "positive": math.log(0.2), "neg": math.log(0.4)}, words)
+    assert scores == pytest.approx([math.log(0.5), math.log(0.4)])
+    for first in ("<think>", '"', "\n"):
+        assert not first_token_scores({first: -0.01, "positive": -8.0, "negative": -9.0}, words)[2]
+    assert first_token_scores({"A": -2.0, " a": -0.1, "B": -3.0}, ("A", "B")) == ([-2.0, -3.0], 0, False)
+    assert first_token_scores({"us": -0.5, "US": -1.0}, ("US", "us")) == ([-1.0, -0.5], 0, True)
+    with pytest.raises(ServedError, match="begin with the same token 'Ne'"):
+        first_token_scores({"Ne": -0.1, "positive": -3.0}, ("negative", "neutral", "positive"))
 
 
 @pytest.mark.parametrize(

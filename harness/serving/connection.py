@@ -168,7 +168,7 @@ class Connection:
         if stored is not None:
             return stored
         size = bodies.n_bytes(body)
-        with self._limits.reserved(size, bodies.most_written(body)):
+        with self._limits.reserved(size, bodies.most_written(body)) as stored_by:
             sent = self._client.send(api, body)
             self._check_model(sent.content.get("model"))
             prompt, cached, written = reading.usage_of(sent.content)
@@ -184,7 +184,8 @@ class Connection:
                 price.of(prompt, cached or 0, written) if is_priced else None,  # type: ignore[union-attr, arg-type]
                 price.currency if is_priced else None,  # type: ignore[union-attr]
             )
-            self._answers.add(key, self._endpoint.model, stored)
+            answer = stored
+            stored_by(lambda: self._answers.add(key, self._endpoint.model, answer))
         self._limits.learn(size, prompt)
         return stored
 
@@ -235,10 +236,10 @@ class Connection:
             return self._likelihoods(question)
         if offer.scoring == "log-probabilities":
             top = self.fetch(bodies.first_token(offer, model, conversation), _reduced_top)["top"]
-            joint = "" if offer.api == "chat" else conversation.joint
-            scores, n_missing = reading.first_token_scores(top, question.answers, joint)
-            self.tally.note(missing=n_missing)
-            return Answered(log_likelihoods=scores, chosen=max(range(len(scores)), key=scores.__getitem__))
+            scores, n_missing, is_readable = reading.first_token_scores(top, question.answers)
+            self.tally.note(missing=n_missing, unreadable=int(not is_readable))
+            likeliest = max(range(len(scores)), key=scores.__getitem__)
+            return Answered(log_likelihoods=scores, chosen=likeliest if is_readable else None)
         limit = 24 + 2 * max(len(answer.encode()) for answer in question.answers)
         if offer.scoring == "constrained":
             body = bodies.constrained(offer, model, conversation, question.answers, limit)

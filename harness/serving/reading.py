@@ -97,34 +97,38 @@ def is_consistent(content: Mapping[str, Any]) -> bool:
     return not word or word.startswith(best) or best.startswith(word)
 
 
-def first_token_scores(top: Mapping[str, float], answers: Sequence[str], joint: str = "") -> tuple[list[float], int]:
-    """Return the log-probability of each answer's first token, and the number of answers that were not returned.
+def first_token_scores(top: Mapping[str, float], answers: Sequence[str]) -> tuple[list[float], int, bool]:
+    """Return the log-probability of each answer's first token, the number of answers without one, and readability.
 
-    It is that of the longest returned token that begins this answer and no other; tokens that begin with `joint` come
-    first. An answer that was not returned is put below the smallest returned probability.
+    It is the sum over the forms of an answer: as given, in small letters, in capitals, and with a capital first letter.
+    Of each form, the longest returned words count that begin this answer and no other, with or without a space before
+    them. Single capital letters have no other form, so that the article "a" is none. An answer that was not returned is
+    put below the smallest returned probability. A row is readable if its likeliest token begins an answer.
 
     Args:
         top: log-probabilities of the likeliest tokens.
         answers: the answers in words.
-        joint: text between the prompt and an answer, which a tokenizer puts into the answer's first token.
 
     Raises:
         ServedError: the likeliest of the answers' tokens begins several of them.
     """
-    found: list[list[tuple[bool, int, float]]] = [[] for _ in answers]
+    found: list[dict[str, list[float]]] = [{} for _ in answers]
     shared: dict[str, float] = {}
+    best = max(top, key=lambda token: top[token])
+    is_readable = False
     for token, value in top.items():
         word = token.lstrip(" \u2581\u0120\n")
-        members = [i for i, answer in enumerate(answers) if word and answer.startswith(word)]
+        members = _begun_by(word, answers)
+        is_readable |= token == best and bool(members)
         if len(members) == 1:
-            found[members[0]].append((token == joint + word, len(word), value))
+            found[members[0]].setdefault(word, []).append(value)
         elif members:
-            shared[word] = value
-    scores = [max(tokens)[2] if tokens else None for tokens in found]
+            shared[word] = max(value, shared.get(word, -math.inf))
+    scores = [_summed(words, answer) for words, answer in zip(found, answers, strict=True)]
     likeliest = max((score for score in scores if score is not None), default=-math.inf)
     if shared and max(shared.values()) > likeliest:
         word = max(shared, key=lambda one: shared[one])
-        several = [answer for answer in answers if answer.startswith(word)]
+        several = [answers[i] for i in _begun_by(word, answers)]
         raise ServedError(
             f"The answers {', '.join(repr(one) for one in several[:4])} begin with the same token '{word}', so that "
             "the log-probabilities of first tokens cannot tell them apart. Name other words in the task's label_words, "
@@ -132,7 +136,36 @@ def first_token_scores(top: Mapping[str, float], answers: Sequence[str], joint: 
         )
     least = min(top.values()) - BELOW_ALL
     missing = sum(score is None for score in scores)
-    return [least if score is None else score for score in scores], missing
+    return [least if score is None else score for score in scores], missing, is_readable
+
+
+def _forms(answer: str) -> set[str]:
+    """Return the forms of an answer that mean the same."""
+    if len(answer) == 1:
+        return {answer}
+    return {answer, answer.lower(), answer.upper(), answer[:1].upper() + answer[1:], answer.capitalize()}
+
+
+def _begun_by(word: str, answers: Sequence[str]) -> list[int]:
+    """Return the positions of the answers that a word begins; case decides between answers that differ by it alone."""
+    if not word:
+        return []
+    members = [i for i, answer in enumerate(answers) if any(form.startswith(word) for form in _forms(answer))]
+    exact = [i for i in members if answers[i].startswith(word)]
+    differ_by_case = len({answers[i].casefold() for i in members}) == 1
+    return exact if len(exact) == 1 and differ_by_case else members
+
+
+def _summed(words: Mapping[str, Sequence[float]], answer: str) -> float | None:
+    """Return the log of the sum over the longest words of each form of an answer; None where none was returned."""
+    kept = {
+        max((word for word in words if form.startswith(word)), key=len, default=None) for form in _forms(answer)
+    } - {None}
+    values = [value for word in kept if word is not None for value in words[word]]
+    if not values:
+        return None
+    most = max(values)
+    return most + math.log(math.fsum(math.exp(value - most) for value in values))
 
 
 def chosen_of(text: str, answers: Sequence[str]) -> int | None:
