@@ -422,3 +422,20 @@ def test_nearest_demonstrations_are_turns_of_a_chat(toy: Task, tmp_path: Path, c
         shown = [fitted.demonstrations[position] for position in positions[row]]
         alone = FittedPrompt(configured("few-shot", **settings), make_bench(toy, files, cpu), shown)  # type: ignore[arg-type]
         np.testing.assert_allclose(alone.predict(rows.take(np.array([row])), bench), found[[row]], atol=1e-5)
+
+
+def test_nearest_rows_are_not_calibrated_by_content_free_texts() -> None:
+    from harness.methods.configure import parse_methods
+    from harness.running.proposals import Proposals
+    from harness.support import UsageError
+
+    with pytest.raises(UsageError, match="calibration=batch"):
+        parse_methods(["few-shot[choose=nearest,calibration=content-free]"])
+    parse_methods(["few-shot[choose=nearest,calibration=batch]"])
+    (method,) = parse_methods(["few-shot[calibration=content-free,tune=8]"])
+    proposals = Proposals(method, 0, 8)
+    tried = []
+    while (settings := proposals.next()) is not None:
+        tried.append(type(method)(**{**method.config(), **settings}))
+        proposals.learn(settings, 0.5)
+    assert len(tried) == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import socket
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -208,6 +209,27 @@ def test_limits_of_tokens_and_money_stop_before_they_are_exceeded(tmp_path: Path
             answered, _seconds = raised.ask(questions(200))
             assert len(answered) == 200
             assert raised.facts(scores=True).n_reused
+
+
+def test_stored_answers_are_charged_at_the_concurrency_that_sent_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    with serving(echoes=False, latency=0.1) as (url, _):
+        _, first = connected(url, path, concurrency=4).ask(questions(8))
+        _, again = connected(url, path, concurrency=1).ask(questions(8))
+        _, once_more = connected(url, path, concurrency=8).ask(questions(8))
+    assert first > 0.2
+    assert again == pytest.approx(first, rel=0.5)
+    assert once_more == pytest.approx(again, rel=0.3)
+
+
+def test_a_file_of_answers_from_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    AnswerFile(path).add("a", "toy", StoredAnswer({"text": "x"}, 1.0))
+    with sqlite3.connect(path) as file:
+        file.execute("ALTER TABLE answers DROP COLUMN n_beside")
+    opened = AnswerFile(path)
+    opened.add("b", "toy", StoredAnswer({"text": "y"}, 1.0, n_beside=3))
+    assert [found.n_beside for found in (opened.get("a"), opened.get("b")) if found is not None] == [None, 3]
 
 
 def test_a_stored_answer_is_not_also_on_its_way() -> None:

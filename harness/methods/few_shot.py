@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.methods._calibration import Calibration
 from harness.methods._choosing import MOST_SCORED, Chooser, draws_and_scored, n_to_score
@@ -57,6 +57,21 @@ class FewShot(DemonstratingMethod):
     choose: Literal["random", "balanced", "nearest", "validated"] = "balanced"
     n_draws: int = Field(default=8, ge=2)
     calibration: Calibration = "none"
+
+    @model_validator(mode="after")
+    def _calibrates_what_it_shows(self) -> FewShot:
+        if self.choose == "nearest" and self.calibration == "content-free":
+            raise ValueError(
+                "choose=nearest and calibration=content-free were given; a text without content has no nearest rows. "
+                "Take calibration=batch, or another choose"
+            )
+        return self
+
+    def settings_to_try(self) -> SearchSpace:
+        """Return the search space; without `nearest` where content-free texts calibrate."""
+        if self.calibration != "content-free":
+            return self.search_space
+        return {**self.search_space, "choose": Choice(("random", "balanced"))}
 
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return the workload: each draw of `validated` is scored on training rows too."""
