@@ -16,6 +16,7 @@ from harness.analysis import Expenses, Prices, break_even, spent
 from harness.analysis.spending import ServedPrice, spending_of, stated_prices
 from harness.analysis.total_cost import crossing
 from harness.records import Record, write_jsonl
+from harness.records.facts import prompts_model
 from harness.records.served import ServedFacts
 from harness.report.prompting import pairs_table, pairs_with_best, prompting_table
 from harness.support import UsageError
@@ -202,6 +203,24 @@ def test_records_that_do_not_split_their_requests_are_not_guessed() -> None:
     assert price("few-shot", 8, n_requests=456) is None
     assert price("few-shot", 8, n_requests=200) == pytest.approx(0.002)
     assert price("zero-shot", 0, n_requests=400) == pytest.approx(0.002)
+
+
+def test_label_similarity_prompts_no_language_model() -> None:
+    """The rule goes by names in records; it must be that of the methods themselves."""
+    from harness.choose.candidates import prompts_language_model
+    from harness.methods import methods as known
+
+    for name in known.names():
+        method = known.get(name)
+        asks = method.role == "prompting" and "encoder" not in method.serves
+        assert prompts_language_model(method) == prompts_model(method.role, name) == asks, name
+    similar = with_facts(a_record("label-similarity", 0, train=0.1, each=0.01), role="prompting")
+    asked = a_record("zero-shot", 0, train=0.0, each=0.1)
+    table = prompting_table([similar, asked])
+    assert dict(zip(table["method"], table["role"], strict=True)) == {
+        "zero-shot": "prompted",
+        "label-similarity": "trained",
+    }
 
 
 def test_a_file_of_prices_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import socket
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.serving.answers import AnswerFile, StoredAnswer, answers_beside
 from harness.serving.client import Client, Patience, _retry_after
 from harness.serving.connection import Connection
 from harness.serving.errors import LimitReachedError, ServedError, TooLongError, UnavailableError
+from harness.serving.limits import Limits
 from harness.serving.offers import _get, contact
 from harness.serving.options import EndpointOptions, read_endpoint
 from harness.serving.prices import read_prices
@@ -166,7 +168,7 @@ def test_answers_are_stored_and_not_asked_again(tmp_path: Path) -> None:
     latencies = facts.latency_p50_seconds
     assert latencies is not None
     assert latencies >= 0.01
-    assert seconds >= 18 * 0.01 / 2  # stored answers are charged at their seconds, two at a time
+    assert seconds >= 18 * 0.01 / 6  # stored answers are charged at their seconds, six at a time
     assert facts.completion_tokens == 24
 
 
@@ -211,6 +213,41 @@ def test_limits_of_tokens_and_money_stop_before_they_are_exceeded(tmp_path: Path
             answered, _seconds = raised.ask(questions(200))
             assert len(answered) == 200
             assert raised.facts(scores=True).n_reused
+
+
+def test_stored_answers_are_charged_at_the_concurrency_that_sent_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    with serving(echoes=False, latency=0.1) as (url, _):
+        _, first = connected(url, path, concurrency=4).ask(questions(8))
+        _, again = connected(url, path, concurrency=1).ask(questions(8))
+        _, once_more = connected(url, path, concurrency=8).ask(questions(8))
+    assert first > 0.2
+    assert again == pytest.approx(first, rel=0.5)
+    assert once_more == pytest.approx(again, rel=0.3)
+
+
+def test_a_file_of_answers_from_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.answers.sqlite"
+    AnswerFile(path).add("a", "toy", StoredAnswer({"text": "x"}, 1.0))
+    with sqlite3.connect(path) as file:
+        file.execute("ALTER TABLE answers DROP COLUMN n_beside")
+    opened = AnswerFile(path)
+    opened.add("b", "toy", StoredAnswer({"text": "y"}, 1.0, n_beside=3))
+    assert [found.n_beside for found in (opened.get("a"), opened.get("b")) if found is not None] == [None, 3]
+
+
+def test_a_stored_answer_is_not_also_on_its_way() -> None:
+    answers = AnswerFile(None)
+    endpoint = Endpoint(url="http://127.0.0.1:1/v1", model="toy", max_tokens=200)
+    limits = Limits(endpoint, answers)
+    with limits.reserved(270, 10) as stored_by:  # 90 tokens and 10
+        stored_by(lambda: answers.add("a", "toy", StoredAnswer({}, 1.0, 1, 90, 0, 10)))
+        with limits.reserved(270, 10):  # 100 are stored, 100 are free
+            pass
+        with pytest.raises(LimitReachedError), limits.reserved(273, 10):
+            pass
+    with limits.reserved(270, 10):
+        pass
 
 
 def test_prices_count_cached_tokens(tmp_path: Path) -> None:

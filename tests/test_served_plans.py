@@ -9,7 +9,8 @@ import pytest
 
 import harness
 from harness.backbones import Price
-from harness.cost.requests import BYTES_PER_TOKEN, Requests, requests_of, together
+from harness.cost.estimate import Estimator
+from harness.cost.requests import BYTES_PER_TOKEN, REQUEST_SECONDS, Requests, requests_of, together
 from harness.measure.device import Device
 from harness.methods.configure import parse_methods
 from harness.tasks import Task
@@ -43,6 +44,15 @@ def test_as_many_requests_and_bytes_as_a_run_sends(text: str, settings: dict[str
     sent = sum(len(one.encode()) for one in prompts[n_before:]) / BYTES_PER_TOKEN
     assert found.prompt_tokens == pytest.approx(sent, rel=0.25)
     assert found.price is None
+
+
+def test_requests_before_the_first_prediction_are_training_seconds(toy: Task, cpu: Device) -> None:
+    with serving(echoes=False) as (url, _):
+        model = served(url)
+    for text, n_before in (("zero-shot", 0), ("calibrated-few-shot[k=2,n_template_rows=0]", 3)):
+        planned = plan_one(toy, model, parse_methods([text])[0], size="12")
+        found = Estimator({toy.name: toy}, cpu).estimate(planned)
+        assert found.train_seconds == pytest.approx(n_before * REQUEST_SECONDS / model.endpoint.concurrency)
 
 
 def test_prices_and_sums_by_hand() -> None:

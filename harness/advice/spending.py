@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.analysis import NO_PRICES, Expenses, Prices, break_even, price_of_requests, split_requests
+from harness.records import prompts_model
 from harness.support import UsageError, real_number
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class _Costs:
     @classmethod
     def of(cls, choice: AdvisedMethod, own: Sequence[Point], answer: Advice, prices: Prices) -> _Costs:
         """Return the costs of a choice from its forecast, and the prices of requests from its points."""
-        is_prompted = any(point.facts.role == "prompting" for point in own)
+        is_prompted = any(prompts_model(point.facts.role, point.name) for point in own)
         served = [point for point in own if point.facts.served is not None]
         n_labels = 0 if own and all(point.n_train == 0 for point in own) else answer.question.n_train
         labels = (prices.per_label or 0.0) * n_labels

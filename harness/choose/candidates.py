@@ -14,7 +14,7 @@ from harness.choose.encoders import backbone_effects
 from harness.forecast import SEED_NOISE, Curves, Doubles, Point, place, shrunk
 from harness.methods import Method, methods
 from harness.planning import label_of
-from harness.records import Budget, Role, short_backbones
+from harness.records import Budget, Role, prompts_model, short_backbones
 from harness.tasks import Task
 
 _KEPT_ROLES: frozenset[Role] = frozenset({"baseline", "frozen features", "fine-tuning", "prompting"})
@@ -48,7 +48,7 @@ _ON_SERVED: frozenset[str] = frozenset({"zero-shot", "few-shot"})
 
 def prompts_language_model(method: Method | type[Method]) -> bool:
     """Return whether a method prompts a language model; `label-similarity` compares vectors of an encoder instead."""
-    return method.role == "prompting" and "encoder" not in method.serves
+    return prompts_model(method.role, method.name)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ class Estimator:
         requests = None if self.measured(planned) else requests_of(planned, self._tasks[planned.cell.task])
         if requests is not None:
             peak_bytes = self.amount(planned).peak_bytes
-            return Estimate(FIXED_SECONDS + requests.seconds, 0.0, peak_bytes, "formula", peak_bytes)
+            return Estimate(FIXED_SECONDS + requests.seconds, requests.fit_seconds, peak_bytes, "formula", peak_bytes)
         wanted = self.amount(planned)
         by_task = self._figures.get(self._configured(planned), {})
         cell = planned.cell

@@ -46,6 +46,7 @@ class Requests:
         price: price of the tokens; None where no price is known.
         currency: currency of `price`.
         seconds: seconds of the requests, side by side.
+        fit_seconds: part of them before the first prediction.
     """
 
     n: int
@@ -54,6 +55,7 @@ class Requests:
     price: float | None
     currency: str | None
     seconds: float
+    fit_seconds: float = 0.0
 
 
 def requests_of(planned: PlannedCell, task: Task) -> Requests | None:
@@ -85,13 +87,15 @@ def requests_of(planned: PlannedCell, task: Task) -> Requests | None:
     n = round(n_rows * each)
     tokens = n * prompts / BYTES_PER_TOKEN
     price = files.endpoint.price
+    seconds = n * REQUEST_SECONDS / files.endpoint.concurrency
     return Requests(
         n,
         tokens,
         n * written,
         None if price is None else price.of(round(tokens), 0, round(n * written)),
         None if price is None else price.currency,
-        n * REQUEST_SECONDS / files.endpoint.concurrency,
+        seconds,
+        seconds * (1 - task.n_test / n_rows) if n_rows else 0.0,
     )
 
 
@@ -109,6 +113,7 @@ def together(found: Iterable[Requests | None]) -> Requests | None:
         sum(one.price or 0.0 for one in known) if has_price else None,
         known[0].currency if has_price else None,
         sum(one.seconds for one in known),
+        sum(one.fit_seconds for one in known),
     )
 
 

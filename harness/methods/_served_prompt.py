@@ -197,11 +197,12 @@ class ServedPrompt(Fitted):
             [Question(one, answers=words) for one in conversations], texts, bench, "predict", part=part
         )
         scores = np.array([self._scores(one, len(words)) for one in answered], dtype=np.float64)
-        _guess(scores, answered, bench.seeded("unreadable answers"))
+        is_read = np.array([one.chosen is not None for one in answered])
         if self.method.calibrates == "batch" and self.calibration is None:
-            self.calibration = batch_prior(scores)
+            self.calibration = batch_prior(scores[is_read] if is_read.sum() > 1 else scores)
         if self.calibration is not None:
             scores = log_softmax(scores) - self.calibration
+        _guess(scores, answered, bench.seeded("unreadable answers"))
         return normalised(scores)
 
     def _choose(
@@ -330,8 +331,9 @@ def _guess(scores: npt.NDArray[np.float64], answered: Sequence[Answered], seed: 
     """Make a random guess of every unreadable answer, in place: equal scores would all count for the first class."""
     generator = np.random.default_rng(seed)
     for row, one in enumerate(answered):
-        if one.log_likelihoods is None and one.chosen is None:
+        if one.chosen is None:
             possible = np.flatnonzero(np.isfinite(scores[row]))
+            scores[row, possible] = 0.0
             scores[row, generator.choice(possible)] += _TILT
 
 

@@ -236,6 +236,10 @@ class Method(BaseModel, ABC):
         """Return the method with the settings that a task states for it; itself where there are none."""
         return self
 
+    def settings_to_try(self) -> SearchSpace:
+        """Return the part of the search space that `tune` may take beside the other settings."""
+        return self.search_space
+
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return how much of a transformer of `n_blocks` blocks a cell runs: nothing, unless a method says more.
 

@@ -52,6 +52,15 @@ class TextLengths:
         return self.n_cut / self.n_texts if self.n_cut and self.n_texts else None
 
 
+_COMPARES_VECTORS: frozenset[str] = frozenset({"label-similarity"})
+"""Methods of the prompting role that compare vectors of an encoder, and ask no language model."""
+
+
+def prompts_model(role: Role | None, method: str) -> bool:
+    """Return whether a method, by its role and name, prompts a language model."""
+    return role == "prompting" and method not in _COMPARES_VECTORS
+
+
 @dataclass(frozen=True)
 class Facts:
     """Facts about one cell; None is unknown.

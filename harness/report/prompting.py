@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from harness.analysis import NO_PRICES, BreakEven, Difference, Prices, Spent, break_even, holm, spent
-from harness.records import Record
+from harness.records import Record, prompts_model
 from harness.report.contrasts import GROUP, LEVEL, contrast, groups, key_of
 from harness.report.observations import Observations, RecordSource, observe
 from harness.report.tables import comparison, each
@@ -97,7 +97,8 @@ def contenders(source: RecordSource, prices: Prices = NO_PRICES) -> dict[tuple[s
         role = records[0].facts.role if records else None
         if role is None or role == "floor":
             continue
-        one = Contender(row, _name(row), role == "prompting", spent(records, prices), tuple(records))
+        is_prompted = prompts_model(role, records[0].cell.method)
+        one = Contender(row, _name(row), is_prompted, spent(records, prices), tuple(records))
         found[one.task].append(one)
     return {task: own for task, own in found.items() if len({one.is_prompted for one in own}) == 2}
 

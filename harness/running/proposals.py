@@ -42,7 +42,7 @@ class Proposals:
         likely: Sequence[Mapping[str, Any]] = (),
         n_rungs: int = 0,
     ) -> None:
-        self._space = method.search_space
+        self._space = method.settings_to_try()
         self._distributions = {name: _distribution(setting) for name, setting in self._space.items()}
         self._study = make_study(seed, n_trials, n_rungs)
         self._queue: list[dict[str, Any]] = [{name: getattr(method, name) for name in self._space}, *map(dict, likely)]

@@ -19,7 +19,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, answer TEXT NOT NULL, seconds REAL NOT NULL, n_tries INTEGER NOT NULL,
     prompt_tokens INTEGER, cached_prompt_tokens INTEGER, completion_tokens INTEGER, price REAL, currency TEXT,
-    stored_at REAL NOT NULL
+    stored_at REAL NOT NULL, n_beside INTEGER
 );
 CREATE TABLE IF NOT EXISTS totals (
     model TEXT NOT NULL, currency TEXT NOT NULL, price REAL NOT NULL, prompt_tokens INTEGER NOT NULL,
@@ -42,6 +42,7 @@ class StoredAnswer:
         prompt_tokens, cached_prompt_tokens, completion_tokens: tokens that the server counted.
         price: price of these tokens.
         currency: currency of `price`.
+        n_beside: number of requests that were sent at a time, with this one; earlier versions did not store it.
     """
 
     content: Mapping[str, Any]
@@ -52,6 +53,7 @@ class StoredAnswer:
     completion_tokens: int | None = None
     price: float | None = None
     currency: str | None = None
+    n_beside: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ class AnswerFile:
                 self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_TABLES)
+            columns = [row[1] for row in self._connection.execute("PRAGMA table_info(answers)")]
+            if "n_beside" not in columns:  # a file of an earlier version
+                with contextlib.suppress(sqlite3.OperationalError):  # another process adds it just now
+                    self._connection.execute("ALTER TABLE answers ADD COLUMN n_beside INTEGER")
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"The file of answers {self._name} cannot be opened: {error}.") from None
 
@@ -98,7 +104,7 @@ class AnswerFile:
         with self._working() as connection:
             row = connection.execute(
                 "SELECT answer, seconds, n_tries, prompt_tokens, cached_prompt_tokens, completion_tokens, price, "
-                "currency FROM answers WHERE key = ?",
+                "currency, n_beside FROM answers WHERE key = ?",
                 (key,),
             ).fetchone()
         return None if row is None else StoredAnswer(json.loads(row[0]), *row[1:])
@@ -110,11 +116,11 @@ class AnswerFile:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 added = connection.execute(
-                    "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(key, model, content, answer.seconds, answer.n_tries, answer.prompt_tokens),
                         *(answer.cached_prompt_tokens, answer.completion_tokens, answer.price, answer.currency),
-                        time.time(),
+                        *(time.time(), answer.n_beside),
                     ),
                 ).rowcount
                 if added:

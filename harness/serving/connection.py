@@ -54,6 +54,7 @@ class Connection:
         self._identity += [model.offer.stated_model]  # a service may move a name to another version of the model
         self._lock = threading.Lock()
         self._on_way: dict[str, Future[None]] = {}
+        self._n_beside = 1
         self.tally = Tally()
 
     def close(self) -> None:
@@ -74,7 +75,7 @@ class Connection:
         """Return the answers to questions, and their seconds.
 
         Answers that are stored already are read, and charged at the seconds that they took, divided by the number of
-        requests at a time. The first failure ends all others.
+        requests that were sent at a time then. The first failure ends all others.
 
         Args:
             questions: the questions.
@@ -85,6 +86,7 @@ class Connection:
             ServedError: a question could not be answered.
         """
         self._client.stopped.clear()
+        self._n_beside = max(1, min(self._endpoint.concurrency, len(questions)))
         before, began = self.tally.reused_seconds, time.perf_counter()
         found: list[Answered | None] = [None] * len(questions)
         n_done = 0
@@ -110,9 +112,7 @@ class Connection:
                     future.cancel()
                 raise
         seconds = time.perf_counter() - began
-        return [one for one in found if one is not None], seconds + (
-            self.tally.reused_seconds - before
-        ) / self._endpoint.concurrency
+        return [one for one in found if one is not None], seconds + self.tally.reused_seconds - before
 
     def end_fit(self) -> None:
         """Note that all requests so far belong to the fit."""
@@ -143,7 +143,7 @@ class Connection:
         while True:
             stored = self._answers.get(key)
             if stored is not None:
-                self.tally.add(stored, self._price(stored), reused=True)
+                self.tally.add(stored, self._price(stored), reused=True, n_beside=stored.n_beside or self._n_beside)
                 return dict(stored.content)
             with self._lock:
                 other = self._on_way.get(key)
@@ -173,7 +173,7 @@ class Connection:
         if stored is not None:
             return stored
         size = bodies.n_bytes(body)
-        with self._limits.reserved(size, bodies.most_written(body)):
+        with self._limits.reserved(size, bodies.most_written(body)) as stored_by:
             sent = self._client.send(api, body)
             self._check_model(sent.content.get("model"))
             prompt, cached, written = reading.usage_of(sent.content)
@@ -188,8 +188,10 @@ class Connection:
                 written,
                 price.of(prompt, cached or 0, written) if is_priced else None,  # type: ignore[union-attr, arg-type]
                 price.currency if is_priced else None,  # type: ignore[union-attr]
+                self._n_beside,
             )
-            self._answers.add(key, self._endpoint.model, stored)
+            answer = stored
+            stored_by(lambda: self._answers.add(key, self._endpoint.model, answer))
         self._limits.learn(size, prompt)
         return stored
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.backbones import Endpoint
@@ -32,19 +32,23 @@ class Limits:
         self._tokens_counted = 0.0
 
     @contextmanager
-    def reserved(self, n_bytes: int, most_written: int) -> Iterator[None]:
+    def reserved(self, n_bytes: int, most_written: int) -> Iterator[Callable[[Callable[[], None]], None]]:
         """Keep room for a request while it is on its way.
 
         Args:
             n_bytes: bytes of its prompt.
             most_written: maximum number of tokens of its answer.
 
+        Yields:
+            Function that calls another, which stores the answer, and gives the room back at the same time, so that
+            no answer counts both as stored and as on its way.
+
         Raises:
             LimitReachedError: there is no room for it.
         """
         endpoint = self._endpoint
         if endpoint.max_cost is None and endpoint.max_tokens is None:
-            yield
+            yield lambda store: store()
             return
         with self._lock:
             prompt = n_bytes / self._bytes_per_token()
@@ -64,12 +68,25 @@ class Limits:
                 )
             self._tokens_on_way += tokens
             self._price_on_way += price
-        try:
-            yield
-        finally:
-            with self._lock:
+        is_kept = True
+
+        def give_back() -> None:
+            nonlocal is_kept
+            if is_kept:
                 self._tokens_on_way -= tokens
                 self._price_on_way -= price
+                is_kept = False
+
+        def stored_by(store: Callable[[], None]) -> None:
+            with self._lock:
+                store()
+                give_back()
+
+        try:
+            yield stored_by
+        finally:
+            with self._lock:
+                give_back()
 
     def learn(self, n_bytes: int, prompt_tokens: int | None) -> None:
         """Take in how many tokens the server counted in a prompt; later estimates go by it."""

@@ -92,8 +92,8 @@ class Answered:
     Attributes:
         text: text that it wrote; None where it only gave log-probabilities.
         log_likelihoods: log-likelihood of each of the question's answers, in nats; None where the server gives none.
-        chosen: position of the chosen answer among the question's; None where the written text names none of them, or
-            where the question has none.
+        chosen: position of the chosen answer among the question's; None where the written text names none of them,
+            where the likeliest first token begins none, or where the question has none.
         n_dropped: number of demonstrations, the earliest first, that did not fit into the model's context.
         n_tokens: number of tokens of each of the question's answers; None where it is unknown.
         is_cut: whether the written text ended at its maximum length.

@@ -19,7 +19,7 @@ class Tally:
     """Sums over requests that were answered; threads may add to it.
 
     Attributes:
-        reused_seconds: seconds that stored answers took when they were sent.
+        reused_seconds: seconds that stored answers took, each over the number of requests sent at a time then.
         n_unreadable: number of answers to predicted rows from which nothing could be read.
         n_missing: number of answers to them whose probability the server has not returned.
     """
@@ -37,7 +37,7 @@ class Tally:
     _prices: list[float | None] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, answer: StoredAnswer, price: float | None, *, reused: bool) -> None:
+    def add(self, answer: StoredAnswer, price: float | None, *, reused: bool, n_beside: int = 1) -> None:
         """Add an answer with its price, whether this cell has sent it or reads a stored one."""
         with self._lock:
             self._seconds.append(answer.seconds)
@@ -48,7 +48,7 @@ class Tally:
             self._prices.append(price)
             if reused:
                 self._n_reused += 1
-                self.reused_seconds += answer.seconds
+                self.reused_seconds += answer.seconds / n_beside
 
     def note(self, *, unreadable: int = 0, missing: int = 0) -> None:
         """Count answers that could not be read, or whose probabilities were not returned."""
