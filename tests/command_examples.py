@@ -85,7 +85,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         assert last.score is not None
         return Chosen("linear-probe", last.score, last, save, tried, 42.0, "full was too slow.")
 
-    def write_report(_: Any, folder: Path, formats: Any) -> Path:
+    def write_report(_: Any, folder: Path, formats: Any, **_options: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.html").write_text("<html>", encoding="utf-8")
         return folder / "report.html"

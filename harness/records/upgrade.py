@@ -196,7 +196,7 @@ def _defaults(cell: Mapping[str, Any], family: str, role: Role | None) -> dict[s
     if "c_grid" in config and role == "frozen features":
         found |= {name: value for name, value in _OF_FEATURES.items() if name not in config}
     if method in _OF_PROMPTS:
-        own = {"prompt_format": "auto", "shown_as": "turns", **_OF_PROMPTS[method]}
+        own = {"prompt_format": "auto", "shown_as": "turns", "prompt": "", **_OF_PROMPTS[method]}
         found |= {name: value for name, value in own.items() if name not in config}
     trains_all = family == "full fine-tuning" or role == "from scratch"
     if trains_all or method == "last-layers":
