@@ -145,7 +145,7 @@ def _wording_bytes(
     listed = 0.0
     if (
         task.kind.form == "classes"
-        and not files.offer.echoes
+        and (files.offer.api, files.offer.scoring) != ("completions", "log-probabilities")
         and any(w.casefold() not in said for w in task.label_words)
     ):
         listed = _LISTING_BYTES + sum(len(word.encode()) + 2 for word in task.label_words)

@@ -56,7 +56,7 @@ def connect(
             "key": saved.key if key is None else key,
             "concurrency": saved.concurrency,
             "timeout": saved.timeout,
-            "api": saved.offer.get("api"),
+            "api": "auto" if saved.offer.get("chat") else saved.offer.get("api"),  # one for classes, one for writing
             "scoring": saved.offer.get("scoring"),
         }
     )
