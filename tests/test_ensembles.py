@@ -102,7 +102,9 @@ def test_members_without_information_are_rarely_used() -> None:
 def fit(label: str, takes: float, backbone: str | None, *, is_cheap: bool = True) -> Tried:
     """Return a stand-in for a fit that predicts a text in so many milliseconds."""
     files = None if backbone is None else SimpleNamespace(fingerprint=backbone)
-    candidate = SimpleNamespace(label=label, files=files, is_cheap=is_cheap)
+    candidate = SimpleNamespace(
+        label=label, files=files, is_cheap=is_cheap, reads_features=is_cheap and files is not None
+    )
     cost = SimpleNamespace(predict_seconds=takes * 200 / 1000)
     record = SimpleNamespace(cost=cost, score=SimpleNamespace(n_test=200))
     return cast(Tried, SimpleNamespace(candidate=candidate, record=record))

@@ -109,8 +109,9 @@ def wording(text: str) -> str:
     """Return the words of a print-out, without what differs between runs: figures, units, the device, the methods."""
     text = " ".join(re.sub(r"[─━│┃┌┐└┘├┤·]", " ", text).split())
     text = _OF_A_BUSY_MACHINE.sub("", text)
-    for device in (find_device("cpu").name, "AMD EPYC (family 26, model 2), 2 threads"):
-        text = text.replace(device, " ")
+    here = find_device("cpu").name.rpartition(", ")[0]
+    for device in (re.escape(here), r"AMD EPYC \(family 26, model 2\)"):
+        text = re.sub(rf"{device}, \d+ threads?", " ", text)
     found = re.findall(r"[A-Za-z][A-Za-z0-9_./-]*", re.sub(r"(?<=\w)\[[^\]]*\]", " ", text))
     words = [word.rstrip(".-") for word in found]
     return " ".join(word for word in words if word not in _UNITS and word not in methods.names())

@@ -48,8 +48,9 @@ _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity":
 _SHARED_FOLDER = "-1-thread"
 """Suffix of folders of reference results that two processes measured at the same time."""
 
-_NO_EVIDENCE_FILES = frozenset({"defaults.jsonl", "choose-grids.jsonl"})
-"""Files of reference results that chose the default settings, or that evaluate `choose` itself."""
+_NO_EVIDENCE_FILES = frozenset({"defaults.jsonl", "choose-grids.jsonl", "prompting.jsonl"})
+"""Files of reference results that chose the default settings, that evaluate `choose` itself, or that compare prompting
+with training by one seed."""
 
 
 def upgraded(value: dict[str, Any]) -> dict[str, Any]:

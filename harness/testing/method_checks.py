@@ -49,7 +49,7 @@ def method_checks(cls: type[Method]) -> Iterator[Check]:
     """Return the checks of a method, on a tiny backbone of every architecture that it serves."""
     for what in (describes_the_method, serves_or_refuses_each_kind):
         yield Check(cls.name, _name(what), functools.partial(what, cls))
-    architectures = sorted(cls.serves) or ["encoder"]  # a method without a backbone must accept one
+    architectures = sorted(cls.serves - {"served"}) or ["encoder"]  # a method without a backbone must accept one
     if "encoder" in architectures:
         architectures.insert(0, architectures.pop(architectures.index("encoder")))
     for architecture in architectures:
