@@ -59,6 +59,7 @@ def arguments_of(name: str, url: str, folder: Path) -> list[str]:
         "forget": ["--task", "docstrings", "--yes"],
         "report": ["--out", str(folder / "report")],
         "compare": [url, url, "--out", str(folder / "compared.csv")],
+        "replay": ["--records", url],
         "advise": ["--n-train", "64"],
         "choose": ["--data", table, "--within", "1m", "--save", str(folder / "model")],
         "predict": ["--model", url, "--data", url, "--out", str(folder / "p.csv")],
