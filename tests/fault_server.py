@@ -21,7 +21,7 @@ LOG_VOCABULARY = math.log(1000.0)
 
 @dataclass
 class Faults:
-    """What a server does, and what has been asked of it.
+    """Behaviour of a test server, and the requests that it received.
 
     Attributes:
         model: name of the model that it serves and states.

@@ -359,7 +359,7 @@ models:
 def test_a_file_of_prices_reaches_the_table_the_report_and_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand: lora trains 100 s and takes 1 ms each on a machine for 7.2 an hour, which is 0.002 a second.
+    """The sums by hand: lora trains 100 s and takes 1 ms each on a machine for 7.2 an hour, which is 0.002 a second.
 
     Its training costs 0.2, a prediction 2e-6. The served model reads 200 * 1,000 tokens for 0.2 and writes 200 * 25 for
     0.02; its 200 answers take 20 s of a machine for 0.01 a second, which is 0.2. A prediction costs 0.42 / 200.

@@ -26,7 +26,7 @@ _QUESTION, _ANSWER = "question 7391", "answer 7391"
 
 @dataclass(frozen=True)
 class ChatFrame:
-    """What a chat template writes around the answer of the model.
+    """Text and token that a chat template writes around an answer.
 
     Attributes:
         lead: text between the generation prompt and an answer, such as an empty block of thoughts; mostly empty.

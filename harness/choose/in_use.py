@@ -1,4 +1,4 @@
-"""What the chosen method costs in use, beside the best prompted one, or the best trained one where a prompt won."""
+"""Cost of the chosen method in use, beside the best prompted one, or the best trained one where a prompt won."""
 
 from __future__ import annotations
 

@@ -67,8 +67,9 @@ def restored(
     Raises:
         UsageError: a tensor or an entry of the state is missing or has a wrong shape.
     """
+    asking = _saved_asking(method, state, bench)
     if bench.served is not None:
-        return restored_served(method, tensors, state, bench, _saved_asking(method, state, bench))
+        return restored_served(method, tensors, state, bench, asking)
     embeddings = tensors.get("embeddings")
     nearest = None
     expected = {}
@@ -89,7 +90,7 @@ def restored(
         nearest=nearest,
         calibration=tensors.get("calibration"),
         label_words=state["label_words"],
-        asking=_saved_asking(method, state, bench),
+        asking=asking,
     )
 
 

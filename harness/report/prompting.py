@@ -17,7 +17,7 @@ from harness.report.tables import comparison, each
 from harness.support import text
 
 Quality = Literal["better", "worse", "tied", "not tested"]
-"""What a test says of a trained method's score beside that of the prompted one; `tied` is not shown to differ."""
+"""Verdict of a test on a trained method's score beside that of the prompted one; `tied` is not shown to differ."""
 
 Unit = Literal["money", "seconds"]
 

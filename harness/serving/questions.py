@@ -24,7 +24,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a language model is told about one row: an instruction, demonstrations and the question.
+    """Content of a prompt about one row: an instruction, demonstrations and the question.
 
     Attributes:
         instruction: beginning of the prompt, or the system message; "" for none.
