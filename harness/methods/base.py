@@ -28,6 +28,13 @@ SERVED: frozenset[Architecture] = frozenset({"served"})
 ANY_ARCHITECTURE: frozenset[Architecture] = ENCODER | LANGUAGE_MODEL
 NO_BACKBONE: frozenset[Architecture] = frozenset()
 
+CAPABILITIES: dict[str, str] = {
+    "merge": "its addition can be merged into the weights, so that predicting costs what the backbone costs",
+    "convert-to-lora": "its addition can be turned into one of LoRA (peft's convert_to_lora)",
+    "quantise": "the backbone under it may be quantised",
+    "vllm": "vLLM serves what it adds",
+}
+"""What can be done with a fitted method, by name, with its meaning."""
 
 _WRITTEN_AT_FIRST: frozenset[Form] = frozenset({"text", "spans"})
 """Forms of answers that version 0.1 wrote."""
@@ -97,6 +104,7 @@ class Method(BaseModel, ABC):
             are no part of the configuration, so these defaults never change. Those of base classes need not be named.
         needs: further needs besides a backbone, such as `CUDA`, in a word or two; empty for none.
         experimental: why its figures deserve less trust than those of others, as a sentence; empty where they do not.
+        can: what can be done with a fit, by names of `CAPABILITIES`.
         probabilities_are: what its probabilities of classes are, in a phrase, where they do not estimate how often a
             class is right; empty where they do.
 
@@ -127,6 +135,7 @@ class Method(BaseModel, ABC):
     newer_settings: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[str] = ""
     experimental: ClassVar[str] = ""
+    can: ClassVar[frozenset[str]] = frozenset()
     probabilities_are: ClassVar[str] = ""
 
     tune: int | None = Field(default=None, ge=2)
@@ -322,7 +331,8 @@ def check_declarations(cls: type[Method]) -> None:
     """Refuse a method's class that does not say what it is, or what its fits cost.
 
     Raises:
-        UsageError: a class variable without a default is missing, or the workload is; or the role is not in `ROLES`.
+        UsageError: a class variable without a default is missing, or the workload is; or the role is not in `ROLES`, or
+            a capability not in `CAPABILITIES`.
     """
     missing = sorted(name for name in cls.__class_vars__ if not hasattr(cls, name) and not name.startswith("_"))
     if missing:
@@ -335,6 +345,11 @@ def check_declarations(cls: type[Method]) -> None:
     if cls.role not in ROLES:
         raise UsageError(
             f"Method class '{cls.__name__}' declares the role {cls.role!r:.80}. Set `role` to {_MEANINGS['role']}."
+        )
+    if unknown := sorted(cls.can - set(CAPABILITIES)):
+        raise UsageError(
+            f"Method class '{cls.__name__}' declares that it can {', '.join(unknown)}. Names to choose from: "
+            f"{', '.join(CAPABILITIES)}."
         )
     if cls.role in {"frozen features", *TRAINS_INSIDE} and cls.workload is Method.workload:
         raise UsageError(
