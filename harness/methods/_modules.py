@@ -63,7 +63,7 @@ def linear_widths(transformer: nn.Module, names: list[str] | None = None) -> lis
     return [
         size
         for name in (found if names is None else names)
-        for size in reversed(found[name].weight.shape)  # type: ignore[union-attr, arg-type]
+        for size in reversed(found[name].weight.shape)  # type: ignore[arg-type]
     ]
 
 

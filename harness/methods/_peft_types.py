@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +22,7 @@ from harness.records import Budget, Workload
 from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from harness.methods._fine_tuning import Surroundings
@@ -87,6 +89,7 @@ class AddedType:
             `special tokens`.
         uses_weights: whether the matrices are used otherwise than in products, so that they may not be rounded.
         starts_elsewhere: why training does not start from the pretrained function; empty where it does.
+        mend: function that corrects what peft does, on the wrapped transformer.
         note: further sentences of the documentation.
     """
 
@@ -107,6 +110,7 @@ class AddedType:
     adapts: str = ""
     uses_weights: bool = False
     starts_elsewhere: str = ""
+    mend: Callable[[nn.Module], None] | None = None
     note: str = ""
 
 
@@ -155,7 +159,15 @@ class FromTable(PeftMethod):
         if self.added.seed:
             arguments[self.added.seed] = bench.seeded("random projections") % 2**31
         targets = "all-linear" if self.adapts_all else None
-        return PEFT_TYPE_TO_CONFIG_MAPPING[kind](target_modules=targets, **self.added.fixed, **arguments)
+        configuration: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+        return configuration(target_modules=targets, **self.added.fixed, **arguments)
+
+    def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
+        """Return the transformer wrapped by peft, with the row's correction."""
+        adapted = super().adapt(transformer, bench)
+        if self.added.mend is not None:
+            self.added.mend(adapted)
+        return adapted
 
     def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
         """Return the layers of queries and values, as for LoRA; or what the row names."""
@@ -198,6 +210,29 @@ def special_tokens(files: BackboneFiles) -> list[int]:
     return found
 
 
+def route_each_token(adapted: nn.Module) -> None:
+    """Have each token of Lily mix the shared matrices by itself.
+
+    peft averages the routes over all tokens of a batch, padding included.
+    """
+    from peft.tuners.lily.layer import Linear
+    from torch.nn.functional import softmax
+
+    def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        for name in () if self.disable_adapters else self.active_adapters:
+            first: nn.Linear = self.lily_A[name]
+            hidden = first(x.to(first.weight.dtype))
+            routes = softmax(self.lily_router[name](hidden), dim=-1)
+            mixed = (routes.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)  # (..., n_shared * rank)
+            result = result + (self.scaling[name] * mixed @ self.lily_B[name].weight).to(result.dtype)
+        return result
+
+    for module in adapted.modules():
+        if isinstance(module, Linear):
+            module.forward = types.MethodType(forward, module)  # type: ignore[method-assign]
+
+
 def method_of(row: AddedType, module: str) -> type[FromTable]:
     """Return the registered method of a row of the table.
 
@@ -230,4 +265,4 @@ def method_of(row: AddedType, module: str) -> type[FromTable]:
     made.serves, made.can, made.search_space = row.serves, row.can, space
     made.rounds_nothing, made.keeps = row.uses_weights, row.keeps
     method(made)
-    return made  # type: ignore[no-any-return]
+    return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.methods._peft_types import AddedType, FromTable, Setting, method_of, rank
+from harness.methods._peft_types import AddedType, FromTable, Setting, method_of, rank, route_each_token
 from harness.methods.base import ENCODER
 
 _MERGE: Final = frozenset({"merge"})
@@ -36,10 +36,10 @@ TABLE: Final = (
     AddedType(
         name="adamss",
         peft_type="ADAMSS",
-        does="Learn low-rank additions inside clusters of the singular vectors of each weight matrix.\n\n"
-        "The left singular vectors of W, up to `decomposition_rank`, are clustered into `n_subspaces` groups. Group i\n"
-        "with the frozen basis U_i gets two small matrices:\n\n    h = W x + sum over i of B_i A_i U_i^T W x",
-        trains="low-rank additions inside clusters of singular vectors",
+        does="Learn a low-rank addition for each cluster of the outputs of a weight matrix.\n\n"
+        "Outputs are clustered by the left singular vectors of W. V holds its top right singular vectors, up to\n"
+        "`decomposition_rank`. Cluster i gets two small matrices:\n\n    h_i = (W x)_i + B_i A_i V^T x",
+        trains="low-rank additions for clusters of outputs",
         source="Zheng et al., 2025, openreview:8ZdWmpYxT0; peft",
         settings={
             "decomposition_rank": Setting("r", 100, "number of singular vectors to cluster.", least=1),
@@ -60,7 +60,7 @@ TABLE: Final = (
         trains="added biases of the layers of values",
         source="Huang et al., 2025, arXiv:2509.15974; peft",
         learning_rate=3e-2,
-        n_added=lambda of, width: 0.5 * width,
+        n_added=lambda _, width: 0.5 * width,
         can=_MERGE | {"quantise"},
         adapts="v",
     ),
@@ -84,7 +84,7 @@ TABLE: Final = (
         name="c3a",
         peft_type="C3A",
         does="Learn an addition to weight matrices made of circulant blocks.\n\n"
-        "Each block of `block_size` rows and columns is the circular convolution with one trained vector k:\n\n"
+        "Each block of `block_size` rows and columns is the circular correlation with one trained vector k:\n\n"
         "    h = W x + C(k) x",
         trains="circulant additions to weight matrices",
         source="Chen et al., 2024, arXiv:2407.19342; peft",
@@ -120,8 +120,8 @@ TABLE: Final = (
         name="delora",
         peft_type="DELORA",
         does="Learn the direction of a low-rank addition apart from its size, which is bounded.\n\n"
-        "The product B A is scaled by a diagonal matrix D of the inverse norms of its parts, and by a trained bound:\n\n"
-        "    h = W x + (bound * |W| / r) B D A x",
+        "D holds the inverse norms of the parts of B A, so that `bound` limits the addition:\n\n"
+        "    h = W x + (bound / r) B D A (|W| * x),    |W| has the norm of each column",
         trains="low-rank additions and their size",
         source="Bini et al., 2025, arXiv:2503.18225; peft",
         settings={
@@ -136,8 +136,8 @@ TABLE: Final = (
         name="frod",
         peft_type="FROD",
         does="Learn a scale and a sparse rotation in a basis that all blocks share.\n\n"
-        "The matrices of all blocks are decomposed over one basis V. A diagonal L and a sparse S train in each:\n\n"
-        "    h = U (I + S) L V^T x",
+        "The matrices W of all blocks share the basis V, with W = U V^T. A diagonal L and a sparse S train:\n\n"
+        "    h = U (L + S) V^T x",
         trains="scales and sparse rotations in a shared basis",
         source="AAAI 2026, doi:10.1609/aaai.v40i31.39813; peft",
         settings={"density": Setting("sparse_rate", 0.01, "share of the rotation's values that train.", above=0)},
@@ -152,7 +152,8 @@ TABLE: Final = (
         name="glora",
         peft_type="GLORA",
         does="Learn a low-rank factor and a low-rank addition for each weight matrix, and the same for its bias.\n\n"
-        "A, B and C are low-rank matrices, D and E scalars:\n\n    h = (W + W A + B) x + b + b D + E + W C",
+        "A, B and C are of low rank, D and E scalars; `*` is elementwise:\n\n    h = (W + W * A + B) x +"
+        " b + D b + E + W C",
         trains="low-rank factors and additions of weight matrices and biases",
         source="Chavan et al., 2023, arXiv:2306.07967; peft",
         settings={"rank": rank(4, search=(2, 4, 8))},
@@ -208,7 +209,7 @@ TABLE: Final = (
         name="lily",
         peft_type="LILY",
         does="Learn low-rank additions whose second matrices all blocks share, mixed by a router.\n\n"
-        "Each block, or each `stride` of them, has its own A. A softmax over the routes p mixes the shared B_j:\n\n"
+        "Each block, or each `stride` of them, has its own A. A softmax p of A x mixes the shared B_j:\n\n"
         "    h = W x + scaling (sum over j of p_j B_j) A x",
         trains="low-rank additions with shared matrices, and routers",
         source="Zhong et al., 2024, arXiv:2407.09946; peft",
@@ -219,7 +220,8 @@ TABLE: Final = (
             "scaling": Setting("scaling", 2.0, "factor of the addition.", above=0),
         },
         n_added=lambda of, width: of.rank * width * 1.5,
-        can=frozenset(),
+        mend=route_each_token,
+        note="peft averages p over all tokens of a batch, so that an answer would depend on the texts beside it.",
     ),
     AddedType(
         name="ln-tuning",
@@ -257,7 +259,6 @@ TABLE: Final = (
         },
         learning_rate=3e-4,
         rates=(1e-5, 3e-3),
-        keeps=("_osf_",),
         n_added=lambda of, width: (1 - of.frozen_share) * width * (2 * width + 1),
         can=_MERGE,
         uses_weights=True,
@@ -290,7 +291,7 @@ TABLE: Final = (
         learning_rate=1e-2,
         seed="random_seed",
         keeps=("_psoft_",),
-        n_added=lambda of, width: of.rank * (of.rank + 3) / 2,
+        n_added=lambda of, _: of.rank * (of.rank + 3) / 2,
         can=_CONVERT,
         uses_weights=True,
     ),
@@ -298,8 +299,8 @@ TABLE: Final = (
         name="pvera",
         peft_type="PVERA",
         does="Train scaling vectors around fixed random matrices, with a learned spread of the inner one.\n\n"
-        "A and B are random and frozen, as in VeRA. In training the inner vector is drawn; predictions take its mean:\n\n"
-        "    h = W x + b * (B z),    z ~ N(d_1 * (A x), exp(d_2 * (A x)))",
+        "A_1, A_2 and B are random and frozen, as in VeRA. Training draws z; predictions take its mean:\n\n"
+        "    h = W x + b * (B z),    z ~ N(d_1 * (A_1 x), exp(d_2 * (A_2 x)))",
         trains="scaling vectors around random matrices, and a spread",
         source="2025, arXiv:2512.07703; peft",
         settings={"rank": rank(256, search=(64, 256), meaning="rank of the random matrices.")},
@@ -390,7 +391,7 @@ TABLE: Final = (
         learning_rate=3e-2,
         seed="projection_seed",
         keeps=("tinylora_A", "tinylora_B", "tinylora_P"),
-        n_added=lambda of, width: of.size,
+        n_added=lambda of, _: of.size,
         can=_CONVERT,
         uses_weights=True,
     ),
@@ -453,7 +454,7 @@ TABLE: Final = (
             "scaling": Setting("scaling", 25.0, "factor of the addition.", above=0),
         },
         seed="random_loc_seed",
-        n_added=lambda of, width: of.n_frequencies,
+        n_added=lambda of, _: of.n_frequencies,
         can=_CONVERT,
     ),
 )
@@ -464,6 +465,7 @@ NOT_COMPARABLE: Final = {
     "XLORA": "it mixes several trained LoRA adapters; a cell starts from none",
     "MULTITASK_PROMPT_TUNING": "it learns a prompt on several tasks first; a cell has one task",
     "aLoRA": "it changes a language model only after an invocation in the prompt; the harness reads the whole text",
+    "SHADOW": "it trains a second decoder beside the backbone, which peft couples to whole language models only",
     "CPT": "its loss is over the tokens of a prompt with demonstrations; the harness trains an output layer",
 }
 """Types of peft, and variants of its LoRA, without a method; and the reasons."""
