@@ -110,7 +110,7 @@ TABLE: Final = (
         does="Remove a low-rank part of each weight matrix and learn what replaces it.\n\n"
         "P and R train; R starts where the matrix is unchanged:\n\n    h = (I - P relu(P)^T) W x + P R x",
         trains="a low-rank part of each weight matrix, and what replaces it",
-        source="Kumar et al., 2025, NeurIPS 38; peft",
+        source="Kumar et al., 2025, NeurIPS 38 (DEFT); peft",
         settings={"rank": rank(8)},
         n_added=lambda of, width: 2 * of.rank * width,
         can=_MERGE,
@@ -139,7 +139,7 @@ TABLE: Final = (
         "The matrices W of all blocks share the basis V, with W = U V^T. A diagonal L and a sparse S train:\n\n"
         "    h = U (L + S) V^T x",
         trains="scales and sparse rotations in a shared basis",
-        source="AAAI 2026, doi:10.1609/aaai.v40i31.39813; peft",
+        source="FRoD, 2026, doi:10.1609/aaai.v40i31.39813; peft",
         settings={"density": Setting("sparse_rate", 0.01, "share of the rotation's values that train.", above=0)},
         fixed={"progressbar": False},
         seed="projection_prng_key",
@@ -302,7 +302,7 @@ TABLE: Final = (
         "A_1, A_2 and B are random and frozen, as in VeRA. Training draws z; predictions take its mean:\n\n"
         "    h = W x + b * (B z),    z ~ N(d_1 * (A_1 x), exp(d_2 * (A_2 x)))",
         trains="scaling vectors around random matrices, and a spread",
-        source="2025, arXiv:2512.07703; peft",
+        source="PVeRA, 2025, arXiv:2512.07703; peft",
         settings={"rank": rank(256, search=(64, 256), meaning="rank of the random matrices.")},
         fixed={"save_projection": False},
         learning_rate=3e-2,
@@ -369,7 +369,7 @@ TABLE: Final = (
         does="Train the values of each weight matrix with the largest magnitudes.\n\n"
         "S is zero except at the largest `1 - sparsity` of the values of W:\n\n    h = (W + S) x",
         trains="the largest values of weight matrices",
-        source="2026, arXiv:2607.09287; peft",
+        source="Super-Tuning, 2026, arXiv:2607.09287; peft",
         settings={"sparsity": Setting("sparsity", 0.99, "share of the values that stay.", least=0, search=(0.9, 0.99))},
         n_added=lambda of, width: (1 - of.sparsity) * width * width,
         can=_MERGE,
@@ -382,7 +382,7 @@ TABLE: Final = (
         "U, S and V are the top r singular triples of W; P_i are random and frozen; v trains:\n\n"
         "    h = W x + U S (sum over i of v_i P_i) V^T x",
         trains="one tiny vector per weight matrix",
-        source="2026, arXiv:2602.04118; peft",
+        source="Learning to Reason in 13 Parameters, 2026, arXiv:2602.04118; peft",
         settings={
             "rank": rank(2, search=(2, 4), meaning="number of singular triples."),
             "size": Setting("u", 64, "length of the vector.", least=1, search=(16, 64)),
