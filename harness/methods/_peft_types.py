@@ -120,6 +120,7 @@ class FromTable(PeftMethod):
     added: ClassVar[AddedType]
     family: ClassVar[str] = "auxiliary parameters"
     refused_without_names: ClassVar[bool] = False
+    is_candidate: ClassVar[bool] = False  # few tasks measure it, and dozens of relatives would spend the time
 
     @property
     def adapts_all(self) -> bool:

@@ -97,6 +97,7 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("kinds of task", ", ".join(f"[{name}](../kinds.md#{name})" for name in _kinds_of(cls))),
         ("source", linked(cls.source)),
         *([("experimental", cls.experimental)] if cls.experimental else []),
+        *([] if cls.is_candidate else [("`choose`", "considers it only where it is named")]),
         ("version", f"{cls.version}" + (f"; {cls.later_versions()}" if cls.later_versions() else "")),
     ]
     yield "\n".join(f"- **{name}**: {value}" for name, value in facts)
