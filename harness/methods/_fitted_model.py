@@ -55,6 +55,10 @@ class FittedModel(Fitted):
         raw = bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
         return bench.form.finish(raw, self._answers)
 
+    def adapted_model(self) -> AdaptedModel:
+        """Return the adapted model."""
+        return self.model
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the trained parameters by their names in the model."""
         return trained_tensors(self.model)
