@@ -12,7 +12,20 @@ from harness.measure import TRAIN_PHASES, Device, Failures, Meters, PhaseClock, 
 from harness.methods import Fitted, Ledger, Method, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import ROLES, Cell, Cost, Facts, FitLength, Forgetting, Predictions, Record, Role, Score, Status, Workload
+from harness.records import (
+    ROLES,
+    Cell,
+    Cost,
+    Facts,
+    FitLength,
+    Forgetting,
+    Predictions,
+    Record,
+    Role,
+    Score,
+    Status,
+    Workload,
+)
 from harness.running.watch import Activity, Standing
 from harness.tasks import Task, kinds
 

@@ -62,6 +62,7 @@ class ForgettingMeter:
             backbone: its backbone; None for methods that use none.
             failures: takes the reason why it is unknown.
         """
+
         def measured() -> Forgetting | None:
             try:
                 return self._measured(method, fitted, backbone)

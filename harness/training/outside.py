@@ -52,14 +52,13 @@ class LanguageHead:
         UnsupportedError: the head cannot run apart from the transformer.
     """
 
-    def __init__(self, language_model: nn.Module, ids: TokenIds, device: Device, precision: Precision) -> None:
-        self._model: Any = language_model
-        self._out: Any = self._model.get_output_embeddings()
-        self._is_tied = self._out is not None and self._out.weight is self._model.get_input_embeddings().weight
+    def __init__(self, language_model: Any, ids: TokenIds, device: Device, precision: Precision) -> None:
+        self._out: Any = language_model.get_output_embeddings()
+        self._is_tied = self._out is not None and self._out.weight is language_model.get_input_embeddings().weight
         some = torch.from_numpy(np.asarray(ids[:_TRIED_TOKENS], dtype=np.int64))[None].to(device.torch_device())
 
         def run() -> torch.Tensor:
-            logits: torch.Tensor = self._model(input_ids=some, use_cache=False, return_dict=True).logits
+            logits: torch.Tensor = language_model(input_ids=some, use_cache=False, return_dict=True).logits
             return logits
 
         kind = device.torch_device().type
@@ -68,7 +67,7 @@ class LanguageHead:
         if found is None:
             raise UnsupportedError(f"The head of a {type(language_model).__name__} cannot run apart from its body.")
         self._head: Head = found
-        self._most_places = most_places(kind, int(self._model.get_input_embeddings().num_embeddings))
+        self._most_places = most_places(kind, int(language_model.get_input_embeddings().num_embeddings))
 
     @contextmanager
     def of(self, transformer: nn.Module) -> Iterator[None]:
