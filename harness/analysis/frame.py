@@ -53,6 +53,11 @@ def _served(name: str) -> Callable[[Record], Any]:
     return lambda record: None if record.facts.served is None else getattr(record.facts.served, name)
 
 
+def _forgetting(name: str) -> Callable[[Record], Any]:
+    """Return a getter of a figure on forgetting; cells without any have none."""
+    return lambda record: None if record.facts.forgetting is None else getattr(record.facts.forgetting, name)
+
+
 _SERVED: tuple[tuple[str, Dtype, str], ...] = (
     ("n_requests", "Int64", "requests that a served model answered"),
     ("n_reused", "Int64", "requests of these whose answers an earlier run had stored"),
@@ -216,6 +221,22 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
         "whether one class was predicted, at the training loss of guessing",
         learned_nothing,
     ),
+    Column(
+        "forgetting",
+        "Float64",
+        "how far the fit has moved the transformer on outside text, in the unit of the next column",
+        _forgetting("amount"),
+    ),
+    Column(
+        "forgetting_unit",
+        "string",
+        "nats per token (rise of the loss of a causal backbone) or 1 - CKA (change of the features of others)",
+        _forgetting("unit"),
+    ),
+    Column("feature_change", "Float64", "1 - CKA of the features of outside texts", _forgetting("feature_change")),
+    Column("probe_before", "Float64", "accuracy of a probe on the pretrained features", _forgetting("probe_before")),
+    Column("probe_after", "Float64", "the same on the adapted features", _forgetting("probe_after")),
+    Column("outside_text", "string", "name and hash of the outside texts", _forgetting("outside_text")),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
     *(Column(name, dtype, doc, _served(name)) for name, dtype, doc in _SERVED),
     Column("request_price", "Float64", "price of all requests to a served model", _served("price")),

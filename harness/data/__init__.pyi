@@ -23,6 +23,8 @@ from .held_out import hold_out_numbers as hold_out_numbers
 from .label_sets import as_list as as_list
 from .label_sets import read_flags as read_flags
 from .label_sets import read_label_sets as read_label_sets
+from .outside import OutsideTexts as OutsideTexts
+from .outside import outside_texts as outside_texts
 from .raw import Origin as Origin
 from .raw import RawSplits as RawSplits
 from .rows import cap_test_rows as cap_test_rows

@@ -8,6 +8,7 @@ from .layers import why_no_such_layer as why_no_such_layer
 from .shape import ENCODE_ROWS as ENCODE_ROWS
 from .shared import Account as Account
 from .shared import SharedFeatures as SharedFeatures
+from .similarity import debiased_cka as debiased_cka
 from .tokens import TokenIds as TokenIds
 from .tokens import Tokens as Tokens
 from .tokens import TokenStore as TokenStore

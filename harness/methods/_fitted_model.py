@@ -62,6 +62,10 @@ class FittedModel(Fitted):
         raw = bench.form.predict(self.model, rows, bench, precision, self._reserved_tokens)
         return bench.form.finish(raw, self._answers)
 
+    def adapted_model(self) -> AdaptedModel:
+        """Return the adapted model."""
+        return self.model
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the trained parameters by their names in the model, and the fixed tensors."""
         return {**trained_tensors(self.model), **{name: on_host(value) for name, value in self.fixed.items()}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +21,9 @@ from harness.methods.bench import Bench
 from harness.records import ROLES, TRAINS_INSIDE, Budget, FitLength, Role, Workload
 from harness.support import Registry, UsageError
 from harness.tasks import FORMS, Answers, Form, Kind, Rows, Task, kinds
+
+if TYPE_CHECKING:
+    from harness.training import AdaptedModel
 
 ENCODER: frozenset[Architecture] = frozenset({"encoder"})
 LANGUAGE_MODEL: frozenset[Architecture] = frozenset({"causal", "sequence-to-sequence"})
@@ -76,6 +79,10 @@ class Fitted(ABC):
     def state(self) -> dict[str, Any]:
         """Return anything else that predicting needs, as JSON values."""
         return {}
+
+    def adapted_model(self) -> AdaptedModel | None:
+        """Return the model whose transformer was trained, to measure forgetting on; None where there is none."""
+        return None
 
 
 class Method(BaseModel, ABC):

@@ -164,6 +164,9 @@ class _Fitted(Fitted):
             found = _cosines(self.model, sides, bench, self._precision).astype(np.float64)
             return np.asarray(self._line[0] + self._line[1] * found, dtype=np.float32)[:, None]
 
+    def adapted_model(self) -> PooledModel:
+        return self.model
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return {**trained_tensors(self.model), _LINE: self._line}
 

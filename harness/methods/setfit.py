@@ -195,6 +195,9 @@ class _Fitted(Fitted):
         with bench.working("predict"):
             return self._classifier.probabilities(_unit_vectors(self.model, token_rows, bench, self._precision))
 
+    def adapted_model(self) -> PooledModel:
+        return self.model
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         return {**trained_tensors(self.model), **logistic_tensors(self._classifier)}
 

@@ -18,6 +18,7 @@ from .facts import Facts as Facts
 from .facts import Role as Role
 from .facts import TextLengths as TextLengths
 from .facts import prompts_model as prompts_model
+from .forgetting import Forgetting as Forgetting
 from .jsonl import MAX_LINE_BYTES as MAX_LINE_BYTES
 from .jsonl import dump as dump
 from .jsonl import payload_of as payload_of

@@ -40,6 +40,7 @@ def columns_of(panel: Panel, of_floors: Collection[str]) -> dict[str, list[Any]]
         of_floors: methods that predict without looking at the text (`floors`).
     """
     columns: dict[str, list[Any]] = {}
+    one_unit = panel.rows["forgetting_unit"].nunique() == 1
     for row in each(panel.rows):
         name = text.plain(row.variant)
         n_test = None if pd.isna(row.n_test) else row.n_test
@@ -67,6 +68,7 @@ def columns_of(panel: Panel, of_floors: Collection[str]) -> dict[str, list[Any]]
             "memory": row.memory_bytes,
             "trainable": row.n_trainable,
             "stored": row.artifact_bytes,
+            "forgetting": row.forgetting if one_unit else None,
             "note": row.note,
         }
         for column, value in values.items():

@@ -42,6 +42,8 @@ _DTYPES: dict[str, Dtype] = {
     "memory": "string",
     **dict.fromkeys(("n_trainable", "n_parameters", "artifact_bytes"), "Int64"),
     **dict.fromkeys(("train_tokens_per_second", "utilisation", "energy_joules", "price"), "Float64"),
+    "forgetting": "Float64",
+    "forgetting_unit": "string",
     "defaults_chosen_here": "boolean",
     "backbone_has_seen": "boolean",
     "overlaps": "string",
@@ -80,6 +82,7 @@ _READ = (
     ),
     *("defaults_chosen_here", "backbone_has_seen", "overlaps", "unsteady", "learned_nothing", "imported"),
     *("train_rows_cut", "test_rows_cut", "cut_at_tokens", "cut_side"),
+    *("forgetting", "forgetting_unit"),
 )
 """Columns of records that a comparison reads."""
 
@@ -91,11 +94,12 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     medians over the same seeds; seconds of seeds that the machine disturbed (`n_unsteady`) count only where all were
     disturbed. `peak_bytes` is the accelerator's where there is one (`memory` is "device"), else that of the process
     above its baseline ("host"). `memory_bytes` adds the weights that cells share: what the method needs. `train_score`
-    is null unless every scored seed has one. `n_missing` counts the seeds that some other method in the same tables has
-    at that size. `train_rows_cut` and `test_rows_cut` are shares of the texts that were cut (`cut_at_tokens`,
-    `cut_side`); null where no record says so. `variant` is the short name of the configuration; `settings` has the
-    settings that distinguish it in full, and is empty where there are none. Where a table holds several backbones,
-    `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the label is null.
+    and `forgetting` are means, null unless every scored seed has one. `n_missing` counts the seeds that some other
+    method in the same tables has at that size. `train_rows_cut` and `test_rows_cut` are shares of the texts that were
+    cut (`cut_at_tokens`, `cut_side`); null where no record says so. `variant` is the short name of the configuration;
+    `settings` has the settings that distinguish it in full, and is empty where there are none. Where a table holds
+    several backbones, `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the
+    label is null.
     `n_learned_nothing` counts the seeds that predict one class, at the training loss of guessing.
     `default_points_behind` is null unless an audit found these default settings behind tuned ones.
 
@@ -259,6 +263,9 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
         summary[name] = _over(np.median, ok, name) if found_steady is None else found_steady
     if all(row["train_score"] is not None for row in ok):  # over other seeds it would not be comparable with the score
         summary["train_score"] = _over(np.mean, ok, "train_score")
+    if len({row["forgetting_unit"] for row in ok}) == 1:
+        summary["forgetting"] = _over(np.mean, ok, "forgetting")
+        summary["forgetting_unit"] = first["forgetting_unit"]
     for name in ("n_trainable", "n_parameters", "artifact_bytes", "n_test", "n_test_available"):
         summary[name] = _whole(_over(np.median, ok, name))
     on_device = any(row["peak_device_bytes"] is not None for row in ok)

@@ -12,7 +12,20 @@ from harness.measure import TRAIN_PHASES, Device, Failures, Meters, PhaseClock, 
 from harness.methods import Fitted, Ledger, Method, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
-from harness.records import ROLES, Cell, Cost, Facts, FitLength, Predictions, Record, Role, Score, Status, Workload
+from harness.records import (
+    ROLES,
+    Cell,
+    Cost,
+    Facts,
+    FitLength,
+    Forgetting,
+    Predictions,
+    Record,
+    Role,
+    Score,
+    Status,
+    Workload,
+)
 from harness.running.watch import Activity, Standing
 from harness.tasks import Task, kinds
 
@@ -21,6 +34,10 @@ if TYPE_CHECKING:
 
 _MOST_STILL = 0.05
 """Share of a cell's seconds that its process may stand still before the cell counts as unsteady."""
+
+
+_RUNS_MODEL = {"scoring training rows": "train_score", "measuring forgetting": "forgetting"}
+"""Stages behind the score that run the model, and so may hang, with the figure that each measures."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +52,8 @@ class Job:
         save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
         answers_to: file for the class probabilities of the test rows, shape (rows, classes), float32 (`numpy.save`);
             None keeps the predicted classes only.
-        hurried: whether to skip measurements that are not part of any cost: the training score, counts of operations,
-            and the rate that utilisation is measured against.
+        hurried: whether to skip measurements that are not part of any cost: the training score, forgetting, counts of
+            operations, and the rate that utilisation is measured against.
         rungs: shares of a fit's steps at which it is scored on the test rows, and may be dropped.
     """
 
@@ -68,7 +85,8 @@ class Attempt:
         job: the cell, and how it is run.
         task: its task.
         began: when it began, by `time.perf_counter`; None where it never ran.
-        doing: the stage: `loading`, `fitting`, `predicting`, `scoring`, `scoring training rows`, `measuring`.
+        doing: the stage: `loading`, `fitting`, `predicting`, `scoring`, `scoring training rows`,
+            `measuring forgetting`, `measuring`.
         still_seconds: seconds that its process stood still, stopped or starved.
         still_train_seconds: the same while seconds were counted against the budget.
         failures: measurements that failed, beside those of the clock and the meters.
@@ -87,6 +105,7 @@ class Attempt:
     cost: Cost = field(default_factory=Cost)
     score: Score | None = None
     train_score: float | None = None
+    forgetting: Forgetting | None = None
     predictions: Predictions | None = None
     error: str | None = None
     unsteady: str | None = None
@@ -94,6 +113,11 @@ class Attempt:
     still_train_seconds: float = 0.0
     failures: Failures = field(default_factory=Failures)
     left_behind: str | None = None
+
+    @property
+    def measured(self) -> str:
+        """The figure that the present stage behind the score measures."""
+        return _RUNS_MODEL.get(self.doing, "train_score")
 
     @property
     def uses_backbone(self) -> bool:
@@ -109,7 +133,7 @@ class Attempt:
         elif self.doing in ("fitting", "predicting"):
             if phase in ("load", "warmup", "measure") or is_in_long_step():
                 activity = "exempt"
-        elif self.doing != "scoring training rows" or is_in_long_step():
+        elif self.doing not in _RUNS_MODEL or is_in_long_step():
             activity = "exempt"
         counted = max(0.0, seconds - self.still_train_seconds)
         return Standing(self.doing, activity, counted, n_signs(), self.job.key)
@@ -208,6 +232,7 @@ class Attempt:
             run_as=failures.guard("run_as", lambda: _run_as(method, cell)),
             peak_rss_source=self.meters.memory.method or None,
             energy_source=self.clock.energy_source if self.cost.energy_joules is not None else None,
+            forgetting=self.forgetting,
             packages={kind: package for kind, package in origins.items() if package is not None},
             missing={**stated.missing, **failures},
         )

@@ -37,6 +37,7 @@ from harness.metrics import metrics
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
 from harness.running.attempt import Attempt, Job
+from harness.running.forgetting import ForgettingMeter
 from harness.running.leftovers import Leftovers
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.running.watch import AttentiveClock, Presence, Standing, Watch, too_long
@@ -92,6 +93,7 @@ class Worker:
         set_numerics(deterministic=deterministic)
         self.device = device
         self._tokens = TokenStore()
+        self._forgetting = ForgettingMeter(device)
         self._features = FeatureStore(device, FeatureDisk(cache) if cache is not None else None)
         self._cache = cache
         self._rates: dict[Precision, float] = {}
@@ -146,7 +148,7 @@ class Worker:
             if is_out_of_memory(error):
                 status, run.error = "out_of_memory", (said or type(error).__name__).splitlines()[0]
             elif run.score is not None and (failure := device_failure(error)) is not None:
-                run.failures.note("train_score", failure)  # a later measurement meets the failure: the score stays
+                run.failures.note(run.measured, failure)  # a later measurement meets the failure: the score stays
                 status = "ok"
                 self._note_failure(run, failure)
             else:
@@ -218,7 +220,7 @@ class Worker:
         if why is None:
             return None
         if run.score is not None:  # a later measurement hangs: the score stays
-            run.failures.note("train_score", why)
+            run.failures.note(run.measured, why)
             return run.record("ok", self.device)
         run.error = why
         run.measure_cost(None)
@@ -333,6 +335,9 @@ class Worker:
                     self._enter(run, "scoring training rows")
                     measure = functools.partial(train_score, task, fitted, rows, bench)
                     run.train_score = run.failures.guard("train_score", measure)
+                if not job.hurried and served is None:
+                    self._enter(run, "measuring forgetting")
+                    run.forgetting = self._forgetting.measure(method, fitted, backbone, run.failures)
         self._enter(run, "measuring")
         with run.clock.phase("measure"):
             size = run.failures.guard("artifact_bytes", lambda: artifact_size_bytes(fitted, chosen))

@@ -127,6 +127,16 @@ def price(value: Any) -> str:
     return f"{value:,.2f}" if value >= 0.995 or value == 0 else f"{value:.2g}" if value >= 1e-4 else "<0.0001"
 
 
+def forgetting(value: Any, unit: Any) -> str:
+    """Format how far a fit has moved the transformer, with its unit: `+0.31 nats per token`, `0.12 (1 - CKA)`."""
+    if not present(value):
+        return ABSENT
+    if value == 0:
+        return "0"
+    amount = f"{value:.3f}" if abs(value) < 0.995 else f"{value:.2f}"
+    return f"{amount} ({unit})" if "-" in str(unit) else f"{'+' if value > 0 else ''}{amount} {unit}"
+
+
 def percent(value: Any) -> str:
     """Format a share: `42 %`, `0.8 %`."""
     if not present(value):

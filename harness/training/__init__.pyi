@@ -34,6 +34,9 @@ from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
 from .optimisers import narrow_trained as narrow_trained
+from .outside import LanguageHead as LanguageHead
+from .outside import OutsideReading as OutsideReading
+from .outside import read_outside as read_outside
 from .pairs import GivenPairs as GivenPairs
 from .pairs import PairInputs as PairInputs
 from .quantised import quantise_linear_layers as quantise_linear_layers

@@ -52,12 +52,15 @@ const percent = (x) => fixed(100 * x, x >= 0.0995 ? 0 : 1) + " %";
 const unbroken = (text) => text.replace(/(\d) (s|ms|min|h|kB|MB|GB|%|labels?)(?![a-z])/g, "$1\u00a0$2");
 const several = (n, noun) => `${grouped(n)} ${noun}${n === 1 ? "" : "s"}`;
 
+const changed = (value) => (value === null ? "–" : String(Number(value.toPrecision(2))));
+
 const costs = [
   { key: "train", name: "training time", axis: "training: seconds of encoding, tuning and fitting", shown: seconds, least: 0.001 },
   { key: "memory", name: "memory", axis: "peak memory above the baseline", shown: bytes, least: 1000 },
   { key: "trainable", name: "trainable parameters", axis: "trainable parameters", shown: counted, least: 1 },
   { key: "stored", name: "bytes to store", axis: "bytes to store", shown: bytes, least: 100 },
   { key: "predict", name: "time of 1,000 predictions", axis: "seconds to predict 1,000 texts", shown: seconds, least: 0.001 },
+  { key: "forgetting", name: "forgetting", axis: "forgetting on outside text (nats per token, or 1 - CKA)", shown: changed, least: 0.001 },
 ];
 
 // ---- tooltips: for a mouse and for a keyboard

@@ -14,12 +14,14 @@ from harness.support import text
 def every_size(panel: Panel) -> TableBlock:
     """Return every row of a panel: score, seeds, train, predict, memory, parameters, missing cells."""
     header = ["method", "labels", "score", "95 % interval", "train score", "seeds", "train", "predict"]
+    moved = panel.rows["forgetting"].notna().any()
     asked = [
         (title, name, say)
         for title, name, say in (("energy", "energy_joules", text.energy), ("price", "price", text.price))
         if panel.rows[name].notna().any()
     ]
-    header += ["peak memory", "trainable", *(title for title, _, _ in asked), "missing"]
+    header += ["peak memory", "trainable", *(["forgetting"] if moved else [])]
+    header += [*(title for title, _, _ in asked), "missing"]
     rows = [
         [
             row.variant,
@@ -32,6 +34,7 @@ def every_size(panel: Panel) -> TableBlock:
             text.seconds(row.predict_seconds),
             text.memory(row.memory_bytes),
             text.number(row.n_trainable),
+            *([text.forgetting(row.forgetting, row.forgetting_unit)] if moved else []),
             *(say(getattr(row, name)) for _, name, say in asked),
             row.note if text.present(row.note) else "",
         ]

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import harness
-from harness.records import Cell, Cost, CurvePoint, Facts, Provenance, Record, Score, Status, fit_length_of, role_of
+from harness.records import (
+    Cell,
+    Cost,
+    CurvePoint,
+    Facts,
+    Forgetting,
+    Provenance,
+    Record,
+    Score,
+    Status,
+    fit_length_of,
+    role_of,
+)
 from harness.support import UsageError
 
 _MARK: Final = " (imported)"
@@ -135,6 +147,8 @@ def imported(
     precision: str = "unknown",
     platform: str = "unknown",
     dataset: dict[str, Any] | None = None,
+    forgetting: Forgetting | None = None,
+    missing: dict[str, str] | None = None,
 ) -> Record:
     """Return the record of an imported result.
 
@@ -157,6 +171,8 @@ def imported(
         precision: precision of the backbone's arithmetic.
         platform: operating system.
         dataset: known facts about the data.
+        forgetting: forgetting, as the other project measured it.
+        missing: reasons for missing figures, by figure.
     """
     provenance = Provenance(
         harness=f"imported by {harness.__version__}",
@@ -189,6 +205,8 @@ def imported(
             defaults={"tune": None},
             imported_from=source,
             protocol=protocol,
+            forgetting=forgetting,
+            missing=missing or {},
         ),
     )
 

@@ -9,13 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import Budget, Cell, Cost, CurvePoint, Record, Score, highest_of
+from harness.records import Budget, Cell, Cost, CurvePoint, Forgetting, Record, Score, highest_of
 from harness.store.importing.fields import imported
 from harness.support import UsageError
 
 _SECONDS = (
     "fit_seconds is the sum of the training steps' own seconds, since its train_time also holds evaluation; memory is "
     "the accelerator's highest, what was there before included"
+)
+
+
+_SHIFTED_SINCE = "2026-07-14"
+"""Day from which PEFT's published forgetting compares each logit with the next token.
+
+Before (pull request 3419), it compared logits with the tokens that they had read, and its base loss was that of the
+model with untrained adapters, not that of the pretrained one.
+"""
+
+_OUTSIDE = "PEFT's sample of finewiki"
+_OLD_FORGETTING = (
+    f"PEFT measured it before {_SHIFTED_SINCE}, without the shift by one token and against a base loss with untrained "
+    "adapters; the file's number is among the scores"
 )
 
 
@@ -154,7 +168,18 @@ def _record(value: dict[str, Any], of: _Benchmark, source: str) -> Record:
         precision=str(config["dtype"]),
         platform=f"{system['system']} {system['machine']}",
         dataset=_dataset(meta, config, of),
+        **_forgetting(score, str(run["created_at"])),
     )
+
+
+def _forgetting(score: Score | None, created_at: str) -> dict[str, Any]:
+    """Return the rise of the loss on PEFT's outside text, or the reason why the file's number is none."""
+    rise = None if score is None else score.others.get("forgetting")
+    if rise is None:
+        return {}
+    if created_at[:10] < _SHIFTED_SINCE:
+        return {"missing": {"forgetting": _OLD_FORGETTING}}
+    return {"forgetting": Forgetting(rise_of_loss_nats=rise, outside_text=_OUTSIDE)}
 
 
 def _n_train(config: Mapping[str, Any], of: _Benchmark) -> int:
