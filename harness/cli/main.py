@@ -85,6 +85,14 @@ def _run(
         float | None,
         typer.Option(help="Price of an hour of the device, in your currency: records and tables show each cell's."),
     ] = None,
+    inference: Annotated[
+        bool,
+        typer.Option(
+            "--inference",
+            help="Also measure the use of each fitted model: latency, texts a second, memory, size, loading. About 5 s "
+            "a cell.",
+        ),
+    ] = False,
     executor: Annotated[
         str,
         typer.Option(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.records.encoders import EncoderFacts
+from harness.records.inference import Inference
 from harness.records.served import ServedFacts
 from harness.records.workload import FitLength, Workload
 
@@ -93,6 +94,8 @@ class Facts:
         has_seen_task: whether the backbone's authors name the task's training data among theirs; None is unknown.
         n_draws: number of draws of the training texts that the score is the mean of; None is one, or unknown.
         served: facts about the requests, where the cell asked a served model.
+        inference: cost of using the fitted model, where the run measured it.
+        merged_inference: the same with the method's addition merged into the weights; None where it cannot be merged.
     """
 
     role: Role | None = None
@@ -123,6 +126,8 @@ class Facts:
     has_seen_task: bool | None = None
     n_draws: int | None = None
     served: ServedFacts | None = None
+    inference: Inference | None = None
+    merged_inference: Inference | None = None
 
     @property
     def trains_inside(self) -> bool:
@@ -171,6 +176,8 @@ _PARTS: dict[str, type] = {
     "test_texts": TextLengths,
     "encoder": EncoderFacts,
     "served": ServedFacts,
+    "inference": Inference,
+    "merged_inference": Inference,
 }
 
 

@@ -36,7 +36,7 @@ from harness.methods import Bench, Fitted, Method, Rung, Rungs, artifact_size_by
 from harness.metrics import metrics
 from harness.records import MAX_ERROR, Cost, Record, Status
 from harness.running import tuning
-from harness.running.attempt import Attempt, Job
+from harness.running.attempt import AFTER_THE_SCORE, Attempt, Job
 from harness.running.leftovers import Leftovers
 from harness.running.scores import Report, check_score, measure_upwards, showing_progress, train_score
 from harness.running.watch import AttentiveClock, Presence, Standing, Watch, too_long
@@ -56,6 +56,7 @@ from harness.tasks import Ints, Rows, Task
 if TYPE_CHECKING:
     from harness.backbones import Backbone, ServedModel
     from harness.measure import FlopsModel
+    from harness.saved import BothForms
     from harness.serving import Connection
 
 
@@ -146,7 +147,8 @@ class Worker:
             if is_out_of_memory(error):
                 status, run.error = "out_of_memory", (said or type(error).__name__).splitlines()[0]
             elif run.score is not None and (failure := device_failure(error)) is not None:
-                run.failures.note("train_score", failure)  # a later measurement meets the failure: the score stays
+                # A later measurement meets the failure: the score stays.
+                run.failures.note(AFTER_THE_SCORE.get(run.doing, "train_score"), failure)
                 status = "ok"
                 self._note_failure(run, failure)
             else:
@@ -218,7 +220,7 @@ class Worker:
         if why is None:
             return None
         if run.score is not None:  # a later measurement hangs: the score stays
-            run.failures.note("train_score", why)
+            run.failures.note(AFTER_THE_SCORE.get(run.doing, "train_score"), why)
             return run.record("ok", self.device)
         run.error = why
         run.measure_cost(None)
@@ -333,6 +335,12 @@ class Worker:
                     self._enter(run, "scoring training rows")
                     measure = functools.partial(train_score, task, fitted, rows, bench)
                     run.train_score = run.failures.guard("train_score", measure)
+            if job.inference:
+                self._enter(run, "measuring inference")
+                report("measuring inference", None, None)
+                started = time.perf_counter()
+                run.used = run.failures.guard("inference", lambda: _inference(fitted, chosen, test, bench))
+                run.inference_seconds = time.perf_counter() - started
         self._enter(run, "measuring")
         with run.clock.phase("measure"):
             size = run.failures.guard("artifact_bytes", lambda: artifact_size_bytes(fitted, chosen))
@@ -398,6 +406,12 @@ class Worker:
             self._orders[key] = training_order(task.train_strata, task.train_digests, seed, draw)
         index = self._orders[key][:n_train]
         return Rows(task.train, task.pool_index[index], task.train_labels[index], task.train_strata[index])
+
+
+def _inference(fitted: Fitted, method: Method, rows: Rows, bench: Bench) -> BothForms:
+    from harness.saved import measure_fitted
+
+    return measure_fitted(fitted, method, rows, bench)
 
 
 def unrun(job: Job, task: Task, device: Device, status: Status, why: str, *, started_at: str | None = None) -> Record:

@@ -11,6 +11,7 @@ from harness.analysis import EXPORT_COLUMNS
 from harness.analysis.frame import EXTRA_COLUMNS
 from harness.records import Cell, Record
 from harness.records.facts import Facts, TextLengths
+from harness.records.inference import Inference
 from harness.records.predictions import Predictions
 from harness.records.record import STATUSES, Cost, CurvePoint, Provenance, Score
 from harness.records.workload import FitLength, Workload
@@ -29,7 +30,20 @@ _STATUSES = {
 
 def records_page() -> str:
     """Return the Markdown of the page on records."""
-    classes = (Record, Cell, Score, Cost, Facts, TextLengths, Workload, FitLength, CurvePoint, Provenance, Predictions)
+    classes = (
+        Record,
+        Cell,
+        Score,
+        Cost,
+        Facts,
+        TextLengths,
+        Inference,
+        Workload,
+        FitLength,
+        CurvePoint,
+        Provenance,
+        Predictions,
+    )
     statuses = [(code(status), _STATUSES[status]) for status in STATUSES]
     return fill(
         "records.md",
