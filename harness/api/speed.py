@@ -91,9 +91,7 @@ def _inputs(data: Texts, text: TextColumns | None, kind: Kind) -> list[Any]:
 
     if not isinstance(data, str | Path):
         if text is not None and not is_frame(data):
-            raise UsageError(
-                "`text` names a column of a file or a data frame; a list was given. Leave it out."
-            )
+            raise UsageError("`text` names a column of a file or a data frame; a list was given. Leave it out.")
         return read_inputs(data, text, kind)
     names = input_columns(text, kind)
     try:

@@ -44,7 +44,7 @@ def speed_command(model: Path, data: Path, text: str | None, device: str, *, as_
 
 def _rows(forms: list[Inference]) -> list[tuple[str, list[str]]]:
     rows = [
-        (f"one text, {name}", [milliseconds(getattr(one, f"latency_p{percent}_seconds")) for one in forms])
+        (f"one text, {name}", [wording.milliseconds(getattr(one, f"latency_p{percent}_seconds")) for one in forms])
         for percent, name in ((50, "median"), (95, "95th percentile"), (99, "99th percentile"))
     ]
     rows.append(("texts a second", [_rate(one) for one in forms]))
@@ -58,13 +58,6 @@ def _rows(forms: list[Inference]) -> list[tuple[str, list[str]]]:
     ):
         rows.append((name, [value, *[""] * (len(forms) - 1)]))
     return rows
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Format the seconds of one text with three digits: `12.3 ms`."""
-    if seconds is None:
-        return wording.ABSENT
-    return wording.seconds(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def _rate(one: Inference) -> str:

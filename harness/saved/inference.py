@@ -150,10 +150,11 @@ def _load_seconds(fitted: Fitted, method: Method, bench: Bench) -> float:
     with tempfile.TemporaryDirectory() as inside:
         folder = Path(inside)
         save_artifact(fitted, method, folder, bench)
-        started = time.perf_counter()
-        rebuild_artifact(read_artifact(folder), folder, _aside(bench))
-        bench.device.synchronise()
-        seconds = time.perf_counter() - started
+        for _ in range(2):  # the first time, libraries may be imported
+            started = time.perf_counter()
+            rebuild_artifact(read_artifact(folder), folder, _aside(bench))
+            bench.device.synchronise()
+            seconds = time.perf_counter() - started
     return seconds + (0.0 if bench.backbone is None else bench.backbone.load_seconds)
 
 
