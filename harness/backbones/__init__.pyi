@@ -37,6 +37,7 @@ from .shapes import COMMON_WORDS as COMMON_WORDS
 from .shapes import bert_word_tokenizer as bert_word_tokenizer
 from .shapes import write_shape as write_shape
 from .stored_types import stores_bfloat16 as stores_bfloat16
+from .tokenizer import read_tokenizer as read_tokenizer
 from .tokenizer import token_counts as token_counts
 from .weights import fit_classes as fit_classes
 from .weights import narrow_parameters as narrow_parameters

@@ -117,7 +117,7 @@ def find_candidates(
     """Return the methods that serve a task: those asked for, or all that may be worth keeping, with default settings.
 
     Args:
-        asked: configured methods; None is all but experimental ones.
+        asked: configured methods; None is all that are candidates and not experimental.
         task: the task.
         backbones: the backbones; a method that uses one is a candidate with each of them.
         device: `cpu` or `cuda`.
@@ -129,7 +129,7 @@ def find_candidates(
         quicker = asked = list(asked)
     else:
         known = [methods.get(name) for name in methods.names()]
-        asked = [cls() for cls in known if cls.role in _KEPT_ROLES and not cls.experimental]
+        asked = [cls() for cls in known if cls.role in _KEPT_ROLES and cls.is_candidate and not cls.experimental]
         size = len(task.train_labels) * max(1, task.n_outputs)
 
         def hurries(one: Method) -> bool:

@@ -303,24 +303,29 @@ class GradientMethod(SupervisedMethod):
 
 
 def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
-    """Return every parameter that requires a gradient, on the host; float32 where it is bfloat16, which numpy lacks."""
-    return {
-        name: np.asarray(parameter.detach().to("cpu", _saved_type(parameter)).numpy())
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    """Return every parameter that requires a gradient, on the host."""
+    return {name: on_host(value) for name, value in model.named_parameters() if value.requires_grad}
+
+
+def on_host(value: torch.Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as an array: float32 where it is bfloat16, which numpy lacks."""
+    return np.asarray(value.detach().to("cpu", _saved_type(value)).numpy())
 
 
 def expected_parameters(model: nn.Module) -> dict[str, Expected]:
     """Return the types and shapes of every parameter that requires a gradient."""
+    return expected_tensors({name: value for name, value in model.named_parameters() if value.requires_grad})
+
+
+def expected_tensors(named: Mapping[str, torch.Tensor]) -> dict[str, Expected]:
+    """Return the types and shapes of tensors as they are saved."""
     return {
-        name: Expected(tuple(parameter.shape), str(_saved_type(parameter)).removeprefix("torch."))
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        name: Expected(tuple(value.shape), str(_saved_type(value)).removeprefix("torch."))
+        for name, value in named.items()
     }
 
 
-def _saved_type(parameter: nn.Parameter) -> torch.dtype:
+def _saved_type(value: torch.Tensor) -> torch.dtype:
     import torch
 
-    return torch.float32 if parameter.dtype is torch.bfloat16 else parameter.dtype
+    return torch.float32 if value.dtype is torch.bfloat16 else value.dtype

@@ -57,6 +57,16 @@ def projections(transformer: nn.Module, letters: str) -> list[str]:
     return found
 
 
+def linear_widths(transformer: nn.Module, names: list[str] | None = None) -> list[int]:
+    """Return the input and output sizes of the blocks' linear layers: of those named, or of all."""
+    found = _linear_layers(transformer)
+    return [
+        size
+        for name in (found if names is None else names)
+        for size in reversed(found[name].weight.shape)  # type: ignore[arg-type]
+    ]
+
+
 def attention_ends(transformer: nn.Module) -> list[str]:
     """Return the names of the output layers of attention: in each attention, the last that makes no q, k or v."""
     ends: dict[str, str] = {}

@@ -108,6 +108,7 @@ class Method(BaseModel, ABC):
             are no part of the configuration, so these defaults never change. Those of base classes need not be named.
         needs: further needs besides a backbone, such as `CUDA`, in a word or two; empty for none.
         experimental: why its figures deserve less trust than those of others, as a sentence; empty where they do not.
+        is_candidate: whether `choose` considers it where no methods are named.
         can: what can be done with a fit at default settings, by names of `CAPABILITIES`.
         probabilities_are: what its probabilities of classes are, in a phrase, where they do not estimate how often a
             class is right; empty where they do.
@@ -139,6 +140,7 @@ class Method(BaseModel, ABC):
     newer_settings: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[str] = ""
     experimental: ClassVar[str] = ""
+    is_candidate: ClassVar[bool] = True
     can: ClassVar[frozenset[str]] = frozenset()
     probabilities_are: ClassVar[str] = ""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from harness.methods import CAPABILITIES, Method, capabilities_of, methods
+from harness.methods.peft_table import NOT_COMPARABLE
 from harness.records import AuditedDefault, Budget, Workload
 from harness.support import text
 from harness.tasks import kinds
@@ -60,7 +61,8 @@ def _index(ours: list[type[Method]]) -> str:
         ]
         headings = ("method", "trains", "needs", "kinds", "source")
         families[family.replace(" ", "_").replace("-", "_")] = table(headings, rows)
-    return fill("methods.md", {**families, "n_methods": text.counted(len(ours), "method")})
+    reasons = "\n".join(f"- `{name}`: {reason}." for name, reason in NOT_COMPARABLE.items())
+    return fill("methods.md", {**families, "n_methods": text.counted(len(ours), "method"), "not_comparable": reasons})
 
 
 def _needs(cls: type[Method]) -> str:
@@ -96,6 +98,7 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("kinds of task", ", ".join(f"[{name}](../kinds.md#{name})" for name in _kinds_of(cls))),
         ("source", linked(cls.source)),
         *([("experimental", cls.experimental)] if cls.experimental else []),
+        *([] if cls.is_candidate else [("`choose`", "considers it only where it is named")]),
         ("version", f"{cls.version}" + (f"; {cls.later_versions()}" if cls.later_versions() else "")),
     ]
     yield "\n".join(f"- **{name}**: {value}" for name, value in facts)

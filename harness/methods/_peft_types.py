@@ -1,0 +1,269 @@
+"""Types of added parameters that need nothing but peft's own configuration: the class that they share.
+
+A type is a row of `peft_table.py`: names, sources, settings and capabilities. `method_of` turns a row into a method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
+
+from harness.backbones import Architecture, BackboneFiles, read_tokenizer
+from harness.methods._modules import linear_widths, projections
+from harness.methods._peft import RATE_AND_EPOCHS, PeftMethod, model_type_of, no_projections
+from harness.methods.base import ANY_ARCHITECTURE, Choice, Range, SearchSpace, method
+from harness.records import Budget, Workload
+from harness.support import UnsupportedError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.methods._fine_tuning import Surroundings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a type, passed on to peft.
+
+    Attributes:
+        argument: name of the argument of peft's configuration.
+        default: default value.
+        meaning: line of the documentation.
+        values: values to choose from, if these are few words.
+        least: smallest value of a number.
+        above: exclusive lower bound of a number.
+        search: values that `--tune` searches over.
+        divides: whether the number must divide the widths of the adapted matrices; the largest divisor up to it is
+            passed on.
+    """
+
+    argument: str
+    default: Any
+    meaning: str
+    values: tuple[Any, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    search: tuple[Any, ...] = ()
+    divides: bool = False
+
+    def field(self) -> tuple[Any, Any]:
+        """Return the annotation and the field of a pydantic model."""
+        annotation: Any = Literal[self.values] if self.values else type(self.default)
+        return annotation, Field(default=self.default, ge=self.least, gt=self.above)
+
+
+def rank(default: int, search: tuple[int, ...] = (4, 8, 16), meaning: str = "rank of the addition.") -> Setting:
+    """Return the setting of a rank."""
+    return Setting("r", default, meaning, least=1, search=search)
+
+
+@dataclass(frozen=True)
+class AddedType:
+    """A type of added parameters that peft offers: one row of the table.
+
+    Attributes:
+        name: name of the method.
+        peft_type: name of the type in `peft.PeftType`.
+        does: first sentence of the documentation, an empty line, and the equation.
+        trains: what it trains, in a phrase.
+        source: paper.
+        settings: its settings, by name; `targets` is added.
+        fixed: further arguments of peft's configuration.
+        learning_rate: default peak learning rate.
+        rates: range of learning rates that `--tune` searches.
+        seed: argument that takes a seed of what is drawn and never trained; empty for none.
+        keeps: parts of names of tensors that peft computes from the weights by a decomposition; they are saved, since
+            another machine may find other signs.
+        n_added: number of trained values that are added to a square matrix, from the settings and its width; None for
+            few.
+        can: capabilities, see `Method.can`.
+        serves: architectures.
+        adapts: modules to adapt: empty for queries and values, `v` for values, `norms`, `attention` (whole modules), or
+            `special tokens`.
+        uses_weights: whether the matrices are used otherwise than in products, so that they may not be rounded.
+        starts_elsewhere: why training does not start from the pretrained function; empty where it does.
+        mend: function that corrects what peft does, on the wrapped transformer.
+        note: further sentences of the documentation.
+    """
+
+    name: str
+    peft_type: str
+    does: str
+    trains: str
+    source: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 3e-3
+    rates: tuple[float, float] = (3e-4, 1e-1)
+    seed: str = ""
+    keeps: tuple[str, ...] = ()
+    n_added: Callable[[Any, int], float] | None = None
+    can: frozenset[str] = frozenset()
+    serves: frozenset[Architecture] = ANY_ARCHITECTURE
+    adapts: str = ""
+    uses_weights: bool = False
+    starts_elsewhere: str = ""
+    mend: Callable[[nn.Module], None] | None = None
+    note: str = ""
+
+
+class FromTable(PeftMethod):
+    """A type of added parameters that a row of the table describes."""
+
+    added: ClassVar[AddedType]
+    family: ClassVar[str] = "auxiliary parameters"
+    refused_without_names: ClassVar[bool] = False
+    is_candidate: ClassVar[bool] = False  # few tasks measure it, and dozens of relatives would spend the time
+
+    @property
+    def adapts_all(self) -> bool:
+        """Whether all linear layers are adapted."""
+        return getattr(self, "targets", "attention") == "all-linear"
+
+    def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
+        """Return the workload; the inputs of each adapted matrix are kept: two matrices, or all (one is wide)."""
+        whole = super().workload(n_train, budget, n_blocks)
+        return dataclasses.replace(whole, additions=9.0 if self.adapts_all else 2.0)
+
+    def n_added(self, width: int, n_blocks: int) -> float:
+        """Return the trained values of a matrix, times the number of adapted matrices."""
+        if self.added.n_added is None:
+            return 0.0
+        return self.added.n_added(self, width) * self.workload(1, Budget(), n_blocks).additions * n_blocks
+
+    def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
+        """Return peft's configuration of the type."""
+        import peft
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        kind: Any = getattr(peft.PeftType, self.added.peft_type, None)
+        if kind is None:
+            raise UnsupportedError(
+                f"'{self.name}' needs a peft that offers {self.added.peft_type}; peft {peft.__version__} does not. "
+                "Install peft 0.21 or later."
+            )
+        arguments = {
+            setting.argument: self._divisor(transformer, getattr(self, name))
+            if setting.divides
+            else getattr(self, name)
+            for name, setting in self.added.settings.items()
+        }
+        if self.added.adapts == "special tokens":
+            arguments["token_indices"] = special_tokens(bench.files)
+        if self.added.seed:
+            arguments[self.added.seed] = bench.seeded("random projections") % 2**31
+        targets = "all-linear" if self.adapts_all else None
+        configuration: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+        return configuration(target_modules=targets, **self.added.fixed, **arguments)
+
+    def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
+        """Return the transformer wrapped by peft, with the row's correction."""
+        adapted = super().adapt(transformer, bench)
+        if self.added.mend is not None:
+            self.added.mend(adapted)
+        return adapted
+
+    def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
+        """Return the layers of queries and values, as for LoRA; or what the row names."""
+        if self.added.adapts == "norms":
+            return [name for name, module in transformer.named_modules() if type(module).__name__.endswith("Norm")]
+        if self.added.adapts in {"attention", "special tokens"}:
+            return None  # peft finds them
+        if self.added.adapts != "v":
+            return super().default_targets(transformer, "LORA") or self._as_lora(transformer)
+        found = projections(transformer, "v")
+        if not found:
+            raise no_projections(self, transformer, "values")
+        return found
+
+    def _divisor(self, transformer: nn.Module, most: int) -> int:
+        """Return the largest number up to `most` that divides the widths of all adapted matrices."""
+        names = projections(transformer, self.added.adapts or "qv") if not self.adapts_all else None
+        widths = math.gcd(*linear_widths(transformer, names))
+        return max(size for size in range(1, most + 1) if widths % size == 0) if widths else most
+
+    def _as_lora(self, transformer: nn.Module) -> list[str] | str:
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as THEIRS
+
+        theirs = THEIRS[model_type_of(transformer)]
+        return theirs if isinstance(theirs, str) else list(theirs)
+
+
+def special_tokens(files: BackboneFiles) -> list[int]:
+    """Return the ids of the tokens that the tokenizer puts around every text.
+
+    Raises:
+        UnsupportedError: it puts none.
+    """
+    found: list[int] = sorted(set(read_tokenizer(files)("")["input_ids"]))
+    if not found:
+        raise UnsupportedError(
+            f"The tokenizer of backbone '{files.name}' puts no special tokens around a text, so that there is nothing "
+            "to train. Use bitfit, or beft."
+        )
+    return found
+
+
+def route_each_token(adapted: nn.Module) -> None:
+    """Have each token of Lily mix the shared matrices by itself.
+
+    peft averages the routes over all tokens of a batch, padding included.
+    """
+    from peft.tuners.lily.layer import Linear
+    from torch.nn.functional import softmax
+
+    def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        for name in () if self.disable_adapters else self.active_adapters:
+            first: nn.Linear = self.lily_A[name]
+            hidden = first(x.to(first.weight.dtype))
+            routes = softmax(self.lily_router[name](hidden), dim=-1)
+            mixed = (routes.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)  # (..., n_shared * rank)
+            result = result + (self.scaling[name] * mixed @ self.lily_B[name].weight).to(result.dtype)
+        return result
+
+    for module in adapted.modules():
+        if isinstance(module, Linear):
+            module.forward = types.MethodType(forward, module)  # type: ignore[method-assign]
+
+
+def method_of(row: AddedType, module: str) -> type[FromTable]:
+    """Return the registered method of a row of the table.
+
+    Args:
+        row: the row.
+        module: name of the module that will hold the class under its name, so that other processes find it.
+    """
+    searched = {name: Choice(setting.search) for name, setting in row.settings.items() if setting.search}
+    space: SearchSpace = {**RATE_AND_EPOCHS, "learning_rate": Range(*row.rates, log=True), **searched}
+    lines = [f"    {name}: {setting.meaning}" for name, setting in row.settings.items()]
+    has_targets = row.adapts in {"", "v"}
+    if has_targets:
+        which = "values" if row.adapts else "queries and values, as for `lora`"
+        lines.append(f"    targets: matrices to adapt: `attention` ({which}) or `all-linear`.")
+    note = f"\n\n{row.note}" if row.note else ""
+    told = "\n\nAttributes:\n" + "\n".join(lines) if lines else ""
+    fields: dict[str, Any] = {
+        **{name: setting.field() for name, setting in row.settings.items()},
+        "learning_rate": (float, Field(default=row.learning_rate, gt=0)),
+        **({"targets": (Literal["attention", "all-linear"], "attention")} if has_targets else {}),
+    }
+    made: Any = create_model(
+        "".join(word.capitalize() for word in row.name.split("-")),
+        __base__=FromTable,
+        __module__=module,
+        __doc__=f"{row.does}{note}{told}\n",
+        **fields,
+    )
+    made.added, made.name, made.trains, made.source = row, row.name, f"{row.trains}, and the output layer", row.source
+    made.serves, made.can, made.search_space = row.serves, row.can, space
+    made.rounds_nothing, made.keeps = row.uses_weights, row.keeps
+    method(made)
+    return made
