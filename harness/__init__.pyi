@@ -15,6 +15,8 @@ from .api.results import read_records as read_records
 from .api.results import report as report
 from .api.runs import RunResult as RunResult
 from .api.runs import run as run
+from .api.speed import InferenceCost as InferenceCost
+from .api.speed import measure_inference as measure_inference
 from .saved.model import SavedModel as SavedModel
 from .saved.model import load_model as load_model
 from .support.errors import DataWarning as DataWarning

@@ -46,3 +46,4 @@ from .total_cost import Expenses as Expenses
 from .total_cost import break_even as break_even
 from .total_cost import said_break_even as said_break_even
 from .total_cost import said_count as said_count
+from .using import INFERENCE_COLUMNS as INFERENCE_COLUMNS

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.analysis.learning import learned_nothing
 from harness.analysis.naming import FullName, full_names
+from harness.analysis.using import INFERENCE, use_is_unsteady
 from harness.records import Cell, Record, canonical_text, points_behind, storable
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
@@ -238,6 +239,8 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column("probe_after", "Float64", "the same on the adapted features", _forgetting("probe_after")),
     Column("outside_text", "string", "name and hash of the outside texts", _forgetting("outside_text")),
     Column("unsteady", "string", "what disturbed the machine meanwhile", lambda record: record.unsteady),
+    *(Column(name, dtype, doc, get) for name, dtype, doc, get in INFERENCE),
+    Column("use_unsteady", "string", "what disturbed the machine while the use was measured", use_is_unsteady),
     *(Column(name, dtype, doc, _served(name)) for name, dtype, doc in _SERVED),
     Column("request_price", "Float64", "price of all requests to a served model", _served("price")),
     Column(

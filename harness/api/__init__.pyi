@@ -20,3 +20,5 @@ from .results import read_records as read_records
 from .results import report as report
 from .runs import RunResult as RunResult
 from .runs import run as run
+from .speed import InferenceCost as InferenceCost
+from .speed import measure_inference as measure_inference

@@ -78,6 +78,7 @@ def predict_file(
     device: str = "auto",
     probabilities: bool = False,
     top: int | None = None,
+    merged: bool = False,
     overwrite: bool = False,
     endpoint: str | None = None,
     endpoint_key: str | None = None,
@@ -97,12 +98,14 @@ def predict_file(
         device: `auto`, `cpu` or `cuda`.
         probabilities: whether to add a column per class.
         top: number of most probable classes to add.
+        merged: whether to merge what the method added into the weights first.
         overwrite: whether to replace a file that an earlier call did not write.
         endpoint: URL of the served model that the saved one asks; None takes the saved URL.
         endpoint_key: name of the environment variable that holds its key; None takes the saved name.
 
     Raises:
         MissingResourceError: the endpoint of a served model cannot be reached.
+        UnsupportedError: `merged` was asked for, and nothing can be merged.
         UsageError: the output cannot be written or would replace something, the model is damaged, or it has fewer
             classes than `top`.
         DataError: the data cannot be read, have one of the new columns already, or hold no text at all.
@@ -163,6 +166,7 @@ def predict_file(
     answers = out.with_name(f"{out.name}.answers.sqlite")
     loaded = load_model(model, device, endpoint=endpoint, endpoint_key=endpoint_key, answers=answers)
     try:
+        loaded = loaded.merged() if merged else loaded
         found = loaded.tabulate([texts[at] for at in usable], probabilities=probabilities, top=top)
     finally:
         loaded.close()

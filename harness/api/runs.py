@@ -152,6 +152,7 @@ def run(
     throughput: int = 1,
     deterministic: bool = False,
     price_per_hour: float | None = None,
+    inference: bool = False,
     executor: str = "local",
     ray_address: str | None = None,
     ray_workers: int | None = None,
@@ -203,6 +204,9 @@ def run(
         deterministic: whether a GPU uses only kernels that repeat their results bit for bit; they may be slower, and an
             operation without one fails its cell.
         price_per_hour: price of the device, kept in the records.
+        inference: whether to measure the use of each fitted model too: seconds for one text, texts a second, memory,
+            bytes on disk, seconds to load. It takes about five seconds a cell, which no cost contains. Cells that have
+            a record are not run again for it.
         executor: `local` or `ray`.
         ray_address: with Ray, `auto` or a cluster's address; None starts a cluster here.
         ray_workers: with Ray, number of workers; None is one per GPU, or one per node.
@@ -273,6 +277,7 @@ def run(
             halve_on_oom=on_oom == "halve",
             remeasure=remeasure,
             price_per_hour=price_per_hour,
+            inference=inference,
         )
         with Store.open(source) as opened:
             if disturbance is not None and _has_work(prepared, opened):

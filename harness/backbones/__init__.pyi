@@ -41,6 +41,7 @@ from .tokenizer import read_tokenizer as read_tokenizer
 from .tokenizer import token_counts as token_counts
 from .weights import fit_classes as fit_classes
 from .weights import narrow_parameters as narrow_parameters
+from .weights import own_float32 as own_float32
 from .weights import plain_class as plain_class
 from .weights import structural_copy as structural_copy
 from .weights import types_in as types_in

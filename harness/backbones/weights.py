@@ -244,20 +244,23 @@ def shared_origin(parameter: nn.Parameter) -> nn.Parameter | None:
     return getattr(parameter, _ORIGIN, None) if is_shared(parameter) else None
 
 
+def own_float32(parameter: nn.Parameter) -> nn.Parameter:
+    """Return float32 values of its own for a parameter; those of the file where it stems from a shared one."""
+    origin: nn.Parameter | None = getattr(parameter, _ORIGIN, None)
+    is_exact = origin is None or parameter.dtype in (torch.float32, origin.dtype)
+    values = (parameter if origin is None or is_exact else origin).detach()
+    wanted = torch.float32 if values.is_floating_point() else values.dtype
+    return nn.Parameter(values.to(parameter.device, wanted, copy=True), requires_grad=parameter.requires_grad)
+
+
 def give_master(parameter: nn.Parameter) -> None:
     """Give a parameter that stems from a shared one float32 values of its own, those of the file.
 
     It stays the same object.
     """
-    origin: nn.Parameter | None = getattr(parameter, _ORIGIN, None)
-    if origin is None:
-        return
-    source = parameter if parameter.dtype in (torch.float32, origin.dtype) else origin
-    values = source.detach()
-    wanted = torch.float32 if values.is_floating_point() else values.dtype
-    master = nn.Parameter(values.to(parameter.device, wanted, copy=True), requires_grad=parameter.requires_grad)
-    # Not `parameter.data = ...`: writes to it would count as writes to the shared weights (`_version`).
-    torch.utils.swap_tensors(parameter, master)
+    if getattr(parameter, _ORIGIN, None) is not None:
+        # Not `parameter.data = ...`: writes to it would count as writes to the shared weights (`_version`).
+        torch.utils.swap_tensors(parameter, own_float32(parameter))
 
 
 def tag_buffers(model: nn.Module) -> nn.Module:

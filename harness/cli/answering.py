@@ -56,6 +56,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("replay", rich_help_panel=ASK)(_replay)
     app.command("choose", rich_help_panel=USE)(_choose)
     app.command("predict", rich_help_panel=USE)(_predict)
+    app.command("speed", rich_help_panel=USE)(_speed)
     app.command("probe", rich_help_panel=INSPECT)(_probe)
 
 
@@ -309,6 +310,10 @@ def _predict(
         int | None,
         typer.Option(help="Add this many of the most probable classes: `top_1`, `top_1_probability`, `top_2`, ..."),
     ] = None,
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="Merge what the method added into the weights first: the same answers, faster."),
+    ] = False,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     endpoint: Annotated[
@@ -329,6 +334,28 @@ def _predict(
     from harness.cli.predict import predict_command
 
     raise typer.Exit(predict_command(**asked))
+
+
+def _speed(
+    model: Annotated[Path, typer.Option(help="Folder of a model saved by `harness choose`.")],
+    data: Annotated[Path, typer.Option(help="A CSV, TSV, JSON, JSONL, Parquet or CoNLL file with typical texts.")],
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="The column with the texts, or two for pairs: premise,hypothesis. Default: text, or tokens for tags."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what using a saved model costs on this machine.
+
+    It measures seconds for one text, texts a second in the best batches, memory, bytes on disk and seconds to load;
+    where the method added something to the weights, also merged. It takes about ten seconds.
+    """
+    from harness.cli.speed import speed_command
+
+    raise typer.Exit(speed_command(model, data, text, device, as_json=as_json))
 
 
 def _probe(

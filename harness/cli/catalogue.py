@@ -14,7 +14,16 @@ from rich.text import Text
 
 from harness.cli.as_json import print_json
 from harness.cli.console import make_console
-from harness.methods import LANGUAGE_MODEL, Choice, Method, Range, methods
+from harness.methods import (
+    CAPABILITIES,
+    LANGUAGE_MODEL,
+    Choice,
+    Method,
+    Range,
+    capabilities_of,
+    methods,
+    methods_that_can,
+)
 from harness.records import AuditedDefault, Budget, audited_defaults
 from harness.support import unknown_name
 from harness.tasks import Kind, kinds
@@ -34,18 +43,20 @@ _LENGTH = ("learning_rate", "epochs")
 _SHORT = {"encoder": "encoder", "causal": "causal", "sequence-to-sequence": "seq2seq"}
 
 
-def show_methods(name: str | None, task: str | None = None, *, as_json: bool = False) -> None:
-    """Print the methods by family, those that serve a task, or one of them in full.
+def show_methods(name: str | None, task: str | None = None, can: str | None = None, *, as_json: bool = False) -> None:
+    """Print the methods by family, those that serve a task or have a capability, or one of them in full.
 
     Args:
         name: the method to explain.
         task: a task of a shipped suite, or a kind of task; only methods that serve it are listed.
+        can: capabilities of `methods.CAPABILITIES`, with commas between them; only methods with all of them are listed.
         as_json: whether to print JSON: one object for `name`, else a list of them.
 
     Raises:
-        UsageError: there is no such method, task or kind.
+        UsageError: there is no such method, task, kind or capability.
     """
     console = make_console()
+    capable = methods_that_can([] if can is None else [one.strip() for one in can.split(",")])
     if name is not None:
         if as_json:
             print_json(_method_facts(methods.get(name)))
@@ -53,7 +64,7 @@ def show_methods(name: str | None, task: str | None = None, *, as_json: bool = F
             _explain(console, methods.get(name))
         return
     wanted = None if task is None else _kind_of(task)
-    served = [cls for cls in methods if wanted is None or _serves_kind(cls, *wanted)]
+    served = [cls for cls in capable if wanted is None or _serves_kind(cls, *wanted)]
     served.sort(key=lambda cls: (*_family_position(cls.family), cls.name))
     if as_json:
         print_json([_method_facts(cls) for cls in served])
@@ -70,17 +81,21 @@ def show_methods(name: str | None, task: str | None = None, *, as_json: bool = F
         origin = methods.origin(cls.name)
         package = f" · from {origin}" if origin else ""
         mark = "experimental · " if cls.experimental else ""
-        about.append(f"\n{mark}needs {_needs_of(cls)} · {cls.source}{package}", style="dim")
+        abilities = f" · can {', '.join(capabilities_of(cls))}" if cls.can else ""
+        about.append(f"\n{mark}needs {_needs_of(cls)}{abilities} · {cls.source}{package}", style="dim")
         brief = _settings_in_brief(cls)
         if brief:
             about.append(f"\n{brief}")
         table.add_row(Text(f"  {cls.name}"), about)
     if wanted is not None:
         console.print(f"Methods that serve {task}, a {wanted[0].name} task:\n", markup=False, highlight=False)
+    if not served:
+        console.print(f"No such method has the capabilities {can}.", markup=False, highlight=False)
     console.print(table)
     for line in (
-        "\nEach method is listed with what it trains; the kinds of backbone it can adapt, and its other needs; where "
-        "it comes from; the default settings that tell it from others. `harness methods NAME` explains one.",
+        "\nEach method is listed with what it trains; the kinds of backbone it can adapt, and its other needs; what "
+        "can be done with a fit; where it comes from; the default settings that tell it from others. `harness methods "
+        "NAME` explains one.",
         "Settings go in brackets: --methods 'lora[rank=4],full'. With --tune 8, methods choose some of them.",
     ):
         console.print(line, markup=False, highlight=False)
@@ -196,6 +211,7 @@ def _method_facts(cls: type[Method]) -> dict[str, Any]:
         "trains": cls.trains,
         "architectures": sorted(cls.serves),
         "needs": cls.needs or None,
+        "can": capabilities_of(cls),
         "kinds": [kind.name for kind in kinds if _serves_kind(cls, kind)],
         "source": cls.source,
         "package": methods.origin(cls.name),
@@ -226,6 +242,8 @@ def _explain(console: Console, cls: type[Method]) -> None:
     for paragraph in re.split(r"\n\s*\n", split_docstring(cls.__doc__ or "")[0]):
         console.print(Text(re.sub(r"\n(?=\w|`)", " ", paragraph) + "\n"))  # lines of a list keep theirs
     console.print(Text(f"Trains: {cls.trains}\nNeeds: {_needs_of(cls)}"))
+    for ability in capabilities_of(cls):
+        console.print(Text(f"Can {ability}: {CAPABILITIES[ability]}"))
     if cls.experimental:
         console.print(Text(f"Experimental: {cls.experimental}"))
     served = [kind.name for kind in kinds if _serves_kind(cls, kind)]

@@ -67,6 +67,7 @@ def _plugged(package: str) -> list[str]:
 complete_suite = one_of(suites_to_complete)
 complete_method = one_of(method_names)
 complete_methods = some_of(method_names)
+complete_capabilities = some_of(lambda: ("merge", "convert-to-lora", "quantise", "vllm"))
 complete_kind = one_of(kind_names)
 
 

@@ -12,7 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import answering
-from harness.cli.completion import complete_kind, complete_methods, complete_suite, complete_words
+from harness.cli.completion import (
+    complete_capabilities,
+    complete_kind,
+    complete_methods,
+    complete_suite,
+    complete_words,
+)
 from harness.cli.options import (
     DeviceOption,
     JsonOption,
@@ -79,6 +85,14 @@ def _run(
         float | None,
         typer.Option(help="Price of an hour of the device, in your currency: records and tables show each cell's."),
     ] = None,
+    inference: Annotated[
+        bool,
+        typer.Option(
+            "--inference",
+            help="Also measure the use of each fitted model: latency, texts a second, memory, size, loading. About 5 s "
+            "a cell.",
+        ),
+    ] = False,
     executor: Annotated[
         str,
         typer.Option(
@@ -304,12 +318,19 @@ def _methods(
             autocompletion=complete_kind,
         ),
     ] = None,
+    can: Annotated[
+        str | None,
+        typer.Option(
+            help="List only methods with all of these capabilities: merge, convert-to-lora, quantise, vllm.",
+            autocompletion=complete_capabilities,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the methods, or explain one."""
     from harness.cli.catalogue import show_methods
 
-    show_methods(name, task, as_json=as_json)
+    show_methods(name, task, can, as_json=as_json)
 
 
 @app.command("kinds", rich_help_panel=INSPECT)

@@ -1,3 +1,4 @@
+from .direct import DirectFeatures as DirectFeatures
 from .disk import FeatureDisk as FeatureDisk
 from .encode import FeatureStore as FeatureStore
 from .every_layer import LayerFeatures as LayerFeatures

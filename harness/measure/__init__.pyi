@@ -32,6 +32,9 @@ from .halving import Halvings as Halvings
 from .halving import fits as fits
 from .halving import halved_remark as halved_remark
 from .halving import too_large as too_large
+from .inference import MOST_TEXTS as MOST_TEXTS
+from .inference import Answer as Answer
+from .inference import measure_inference as measure_inference
 from .memory import UNKNOWN_BYTES as UNKNOWN_BYTES
 from .memory import MemoryMeter as MemoryMeter
 from .memory import host_limit_bytes as host_limit_bytes

@@ -46,6 +46,7 @@ class AdaLora(LowRankMethod):
     family = "auxiliary parameters"
     trains = "additions to weight matrices with pruned singular values, and the output layer"
     source = "Zhang et al., 2023, arXiv:2303.10512; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "quantise"})
 
     version: ClassVar[int] = 2
     search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "rank": Choice((4, 8))}

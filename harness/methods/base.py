@@ -9,7 +9,7 @@ methods for their configurations alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from harness.backbones import Architecture, BackboneFiles
 from harness.methods.bench import Bench
 from harness.records import ROLES, TRAINS_INSIDE, Budget, FitLength, Role, Workload
-from harness.support import Registry, UsageError
+from harness.support import Registry, UsageError, unknown_name
 from harness.tasks import FORMS, Answers, Form, Kind, Rows, Task, kinds
 
 if TYPE_CHECKING:
@@ -33,11 +33,15 @@ NO_BACKBONE: frozenset[Architecture] = frozenset()
 
 CAPABILITIES: dict[str, str] = {
     "merge": "its addition can be merged into the weights, so that predicting costs what the backbone costs",
-    "convert-to-lora": "its addition can be turned into one of LoRA (peft's convert_to_lora)",
-    "quantise": "the backbone under it may be quantised",
-    "vllm": "vLLM serves what it adds",
+    "convert-to-lora": "its addition is one of LoRA, or can be turned into one (peft's convert_to_lora)",
+    "quantise": "the backbone under its addition may be in 4 bits (bitsandbytes)",
+    "vllm": "vLLM serves a fit that writes its answers on a causal backbone: an adapter of LoRA, or a whole model",
 }
-"""What can be done with a fitted method, by name, with its meaning."""
+"""What can be done with a fitted method at its default settings, by name, with its meaning.
+
+A method that adds nothing has nothing to merge: predicting with `full` costs what the backbone costs. vLLM reads no
+head of classes, since that head is the harness's own.
+"""
 
 _WRITTEN_AT_FIRST: frozenset[Form] = frozenset({"text", "spans"})
 """Forms of answers that version 0.1 wrote."""
@@ -112,7 +116,7 @@ class Method(BaseModel, ABC):
         needs: further needs besides a backbone, such as `CUDA`, in a word or two; empty for none.
         experimental: why its figures deserve less trust than those of others, as a sentence; empty where they do not.
         is_candidate: whether `choose` considers it where no methods are named.
-        can: what can be done with a fit, by names of `CAPABILITIES`.
+        can: what can be done with a fit at default settings, by names of `CAPABILITIES`.
         probabilities_are: what its probabilities of classes are, in a phrase, where they do not estimate how often a
             class is right; empty where they do.
 
@@ -334,6 +338,26 @@ def method(cls: M) -> M:
     check_declarations(cls)
     methods.add(cls.name, cls)
     return cls
+
+
+def capabilities_of(cls: type[Method]) -> list[str]:
+    """Return what can be done with a method's fits, in the order of `CAPABILITIES`."""
+    return [name for name in CAPABILITIES if name in cls.can]
+
+
+def methods_that_can(names: Iterable[str]) -> list[type[Method]]:
+    """Return the methods with all of some capabilities.
+
+    Args:
+        names: names of `CAPABILITIES`.
+
+    Raises:
+        UsageError: there is no such capability.
+    """
+    wanted = frozenset(names)
+    for name in sorted(wanted - set(CAPABILITIES)):
+        raise unknown_name("capability", name, CAPABILITIES)
+    return [cls for cls in methods if wanted <= cls.can]
 
 
 def check_declarations(cls: type[Method]) -> None:

@@ -31,6 +31,7 @@ class BitFit(FrozenWeights, FineTuning):
     family = "partial fine-tuning"
     trains = "bias terms, and the output layer"
     source = "Ben Zaken et al., 2022, arXiv:2106.10199"
+    can: ClassVar[frozenset[str]] = frozenset({"vllm"})
     needs = "biases"
     # Version 1 mistook the bias of the language-modelling head for one of the transformer's, and trained nothing.
     mended: ClassVar[Mapping[str, int]] = {"modernbert": 2, "modernbert-decoder": 2}

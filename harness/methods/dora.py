@@ -23,6 +23,7 @@ class Dora(Lora):
     rounds_nothing: ClassVar[bool] = True  # it adds to the matrices and takes their norms
     trains = "low-rank additions and column lengths of weight matrices, and the output layer"
     source = "Liu et al., 2024, arXiv:2402.09353; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "quantise"})
 
     def variant(self) -> dict[str, Any]:
         """Turn on the decomposition into direction and length."""

@@ -38,6 +38,7 @@ class FourierFt(PeftMethod):
     family = "auxiliary parameters"
     trains = "spectral coefficients of additions to weight matrices, and the output layer"
     source = "Gao et al., 2024, arXiv:2405.03003; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "convert-to-lora", "quantise"})
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(3e-3, 1e-1, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),

@@ -35,6 +35,7 @@ class Full(OwnWeights):
     trains_everything = True
     trains = "everything"
     source = "Devlin et al., 2019, arXiv:1810.04805"
+    can: ClassVar[frozenset[str]] = frozenset({"vllm"})
     search_space: ClassVar[SearchSpace] = FULL_SEARCH_SPACE
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:

@@ -44,6 +44,7 @@ class Ia3(PeftMethod):
     family = "auxiliary parameters"
     trains = "three scaling vectors per block, and the output layer"
     source = "Liu et al., 2022, arXiv:2205.05638; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "quantise"})
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(1e-3, 1e-1, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),

@@ -45,6 +45,7 @@ class LastLayers(FrozenWeights, ByDepth, OwnWeights):
     share_trained = 1.0  # of the blocks that a step runs
     trains = "the last k blocks, and the output layer"
     source = "Yosinski et al., 2014, arXiv:1411.1792; Lee et al., 2019, arXiv:1911.03090"
+    can: ClassVar[frozenset[str]] = frozenset({"vllm"})
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(3e-5, 1e-3, log=True),
         "k": Choice((1, 2, 3)),

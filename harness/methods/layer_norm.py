@@ -30,6 +30,7 @@ class LayerNorm(FrozenWeights, FineTuning):
     family = "partial fine-tuning"
     trains = "gains and biases of the norms, and the output layer"
     source = "Qi et al., 2022, arXiv:2211.08682; Houlsby et al., 2019, arXiv:1902.00751 (section 3.4)"
+    can: ClassVar[frozenset[str]] = frozenset({"vllm"})
     share_trained: ClassVar[float] = 0.0
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(1e-3, 3e-2, log=True),

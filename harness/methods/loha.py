@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods._peft import LowRankMethod
 from harness.methods.base import method
@@ -28,6 +28,7 @@ class LoHa(LowRankMethod):
     family = "auxiliary parameters"
     trains = "Hadamard products of low-rank matrices, and the output layer"
     source = "Hyeon-Woo et al., 2021, arXiv:2108.06098; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "convert-to-lora"})
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of LoHa."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ class LoKr(LowRankMethod):
     family = "auxiliary parameters"
     trains = "Kronecker products of small matrices, and the output layer"
     source = "Yeh et al., 2023, arXiv:2309.14859; Edalati et al., 2022, arXiv:2212.10650; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "convert-to-lora"})
 
     learning_rate: float = Field(default=1e-2, gt=0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ class Lora(LowRankMethod):
     family = "auxiliary parameters"
     trains = "low-rank additions to weight matrices, and the output layer"
     source = "Hu et al., 2021, arXiv:2106.09685; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "convert-to-lora", "quantise", "vllm"})
 
     adapter_dropout: float = Field(default=0.1, ge=0, lt=1)
 

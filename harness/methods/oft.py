@@ -36,6 +36,7 @@ class Oft(PeftMethod):
     family = "auxiliary parameters"
     trains = "block-diagonal rotations of weight matrices, and the output layer"
     source = "Qiu et al., 2023, arXiv:2306.07280; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "quantise"})
     search_space: ClassVar[SearchSpace] = {**RATE_AND_EPOCHS, "block_size": Choice((16, 32))}
 
     block_size: int = Field(default=32, ge=2)

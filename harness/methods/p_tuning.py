@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ class PTuning(SoftPrompt):
     family = "auxiliary parameters"
     trains = "a network that produces virtual tokens, and the output layer"
     source = "Liu et al., 2021, arXiv:2103.10385; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"quantise"})
 
     encoder_width: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)

@@ -35,6 +35,7 @@ class PrefixTuning(SoftPrompt):
     family = "auxiliary parameters"
     trains = "keys and values of virtual tokens in every block, and the output layer"
     source = "Li and Liang, 2021, arXiv:2101.00190; Liu et al., 2021, arXiv:2110.07602; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"quantise"})
     serves: ClassVar[frozenset[Architecture]] = frozenset({"encoder", "causal"})
     can_be_checkpointed: ClassVar[bool] = False
 

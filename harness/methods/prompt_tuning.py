@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods._peft import SoftPrompt
 from harness.methods.base import method
@@ -29,6 +29,7 @@ class PromptTuning(SoftPrompt):
     family = "auxiliary parameters"
     trains = "embeddings of virtual tokens, and the output layer"
     source = "Lester et al., 2021, arXiv:2104.08691; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"quantise"})
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of prompt tuning."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from harness.backbones import BackboneFiles
 from harness.methods._bitsandbytes import why_no_bitsandbytes
@@ -34,6 +34,7 @@ class QLora(Lora):
 
     name = "qlora"
     source = "Dettmers et al., 2023, arXiv:2305.14314; peft, bitsandbytes"
+    can: ClassVar[frozenset[str]] = frozenset({"convert-to-lora", "quantise", "vllm"})
     needs = "bitsandbytes"
     experimental = "This project has not measured it on a GPU yet."
 

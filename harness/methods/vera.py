@@ -35,6 +35,7 @@ class Vera(LowRankMethod):
     family = "auxiliary parameters"
     trains = "two scaling vectors per matrix, and the output layer"
     source = "Kopiczko et al., 2023, arXiv:2310.11454; peft"
+    can: ClassVar[frozenset[str]] = frozenset({"merge", "convert-to-lora", "quantise"})
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(3e-3, 1e-1, log=True),
         "epochs": Choice((4.0, 8.0, 16.0)),

@@ -19,6 +19,7 @@ from .facts import Role as Role
 from .facts import TextLengths as TextLengths
 from .facts import prompts_model as prompts_model
 from .forgetting import Forgetting as Forgetting
+from .inference import Inference as Inference
 from .jsonl import MAX_LINE_BYTES as MAX_LINE_BYTES
 from .jsonl import dump as dump
 from .jsonl import payload_of as payload_of

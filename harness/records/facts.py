@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from harness.records.encoders import EncoderFacts
 from harness.records.forgetting import Forgetting
+from harness.records.inference import Inference
 from harness.records.served import ServedFacts
 from harness.records.workload import FitLength, Workload
 
@@ -95,6 +96,8 @@ class Facts:
         n_draws: number of draws of the training texts that the score is the mean of; None is one, or unknown.
         served: facts about the requests, where the cell asked a served model.
         forgetting: distance of the adapted transformer from the pretrained one on outside text.
+        inference: cost of using the fitted model, where the run measured it.
+        merged_inference: the same with the method's addition merged into the weights; None where it cannot be merged.
     """
 
     role: Role | None = None
@@ -126,6 +129,8 @@ class Facts:
     n_draws: int | None = None
     served: ServedFacts | None = None
     forgetting: Forgetting | None = None
+    inference: Inference | None = None
+    merged_inference: Inference | None = None
 
     @property
     def trains_inside(self) -> bool:
@@ -175,6 +180,8 @@ _PARTS: dict[str, type] = {
     "encoder": EncoderFacts,
     "served": ServedFacts,
     "forgetting": Forgetting,
+    "inference": Inference,
+    "merged_inference": Inference,
 }
 
 

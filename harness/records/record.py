@@ -279,8 +279,8 @@ class Provenance:
         python: version of Python.
         platform: operating system and processor architecture.
         started_at: time at which the cell began, UTC.
-        wall_seconds: time from the cell's start to its record, with caches as warm as they were. Plans use it; methods
-            are compared by `Cost`.
+        wall_seconds: time from the cell's start to its record, with caches as warm as they were, without that of
+            measuring inference. Plans use it; methods are compared by `Cost`.
         cells_at_a_time: number of cells that shared the device; above 1, the record's seconds are not its method's.
         backbone: facts about the backbone.
         dataset: facts about the data: revision, rows, classes, remarks.

@@ -31,13 +31,18 @@ from harness.tasks import Task, kinds
 
 if TYPE_CHECKING:
     from harness.backbones import BackboneFiles
+    from harness.saved import BothForms
 
 _MOST_STILL = 0.05
 """Share of a cell's seconds that its process may stand still before the cell counts as unsteady."""
 
 
-_RUNS_MODEL = {"scoring training rows": "train_score", "measuring forgetting": "forgetting"}
-"""Stages behind the score that run the model, and so may hang, with the figure that each measures."""
+AFTER_THE_SCORE = {
+    "scoring training rows": "train_score",
+    "measuring forgetting": "forgetting",
+    "measuring inference": "inference",
+}
+"""Stages that run the fitted model once the cell has its score, and so may hang, with the figure that each measures."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Job:
         save_to: folder for the fitted method (`saved.write_model`); None keeps its record only.
         answers_to: file for the class probabilities of the test rows, shape (rows, classes), float32 (`numpy.save`);
             None keeps the predicted classes only.
+        inference: whether to measure the cost of using the fitted model.
         hurried: whether to skip measurements that are not part of any cost: the training score, forgetting, counts of
             operations, and the rate that utilisation is measured against.
         rungs: shares of a fit's steps at which it is scored on the test rows, and may be dropped.
@@ -63,6 +69,7 @@ class Job:
     attempt: int = 1
     save_to: Path | None = None
     answers_to: Path | None = None
+    inference: bool = False
     hurried: bool = False
     rungs: tuple[float, ...] = ()
 
@@ -86,7 +93,9 @@ class Attempt:
         task: its task.
         began: when it began, by `time.perf_counter`; None where it never ran.
         doing: the stage: `loading`, `fitting`, `predicting`, `scoring`, `scoring training rows`,
-            `measuring forgetting`, `measuring`.
+            `measuring forgetting`, `measuring inference`, `measuring`.
+        used: cost of using the fitted model; None where it was not measured.
+        inference_seconds: seconds of measuring that cost, which are no part of the cell's.
         still_seconds: seconds that its process stood still, stopped or starved.
         still_train_seconds: the same while seconds were counted against the budget.
         failures: measurements that failed, beside those of the clock and the meters.
@@ -109,6 +118,8 @@ class Attempt:
     predictions: Predictions | None = None
     error: str | None = None
     unsteady: str | None = None
+    used: BothForms | None = None
+    inference_seconds: float = 0.0
     still_seconds: float = 0.0
     still_train_seconds: float = 0.0
     failures: Failures = field(default_factory=Failures)
@@ -117,7 +128,7 @@ class Attempt:
     @property
     def measured(self) -> str:
         """The figure that the present stage behind the score measures."""
-        return _RUNS_MODEL.get(self.doing, "train_score")
+        return AFTER_THE_SCORE.get(self.doing, "train_score")
 
     @property
     def uses_backbone(self) -> bool:
@@ -133,7 +144,7 @@ class Attempt:
         elif self.doing in ("fitting", "predicting"):
             if phase in ("load", "warmup", "measure") or is_in_long_step():
                 activity = "exempt"
-        elif self.doing not in _RUNS_MODEL or is_in_long_step():
+        elif self.doing not in AFTER_THE_SCORE or is_in_long_step():
             activity = "exempt"
         counted = max(0.0, seconds - self.still_train_seconds)
         return Standing(self.doing, activity, counted, n_signs(), self.job.key)
@@ -184,7 +195,7 @@ class Attempt:
             device,
             device.precision(cell.config.get("precision", "fp32")),
             started_at=self.started_at,
-            wall_seconds=None if self.began is None else time.perf_counter() - self.began,
+            wall_seconds=None if self.began is None else time.perf_counter() - self.began - self.inference_seconds,
             backbone={"origin": files.origin, "revision": files.revision} if files and cell.backbone else {},
             dataset=self.task.provenance,
             matrix_flops_per_second=self.matrix_rate,
@@ -235,6 +246,8 @@ class Attempt:
             forgetting=self.forgetting,
             packages={kind: package for kind, package in origins.items() if package is not None},
             missing={**stated.missing, **failures},
+            inference=None if self.used is None else self.used.as_fitted,
+            merged_inference=None if self.used is None else self.used.merged,
         )
 
 

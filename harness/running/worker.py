@@ -57,6 +57,7 @@ from harness.tasks import Ints, Rows, Task
 if TYPE_CHECKING:
     from harness.backbones import Backbone, ServedModel
     from harness.measure import FlopsModel
+    from harness.saved import BothForms
     from harness.serving import Connection
 
 
@@ -338,6 +339,12 @@ class Worker:
                 if not job.hurried and served is None:
                     self._enter(run, "measuring forgetting")
                     run.forgetting = self._forgetting.measure(method, fitted, backbone, run.failures)
+            if job.inference:
+                self._enter(run, "measuring inference")
+                report("measuring inference", None, None)
+                started = time.perf_counter()
+                run.used = run.failures.guard("inference", lambda: _inference(fitted, chosen, test, bench))
+                run.inference_seconds = time.perf_counter() - started
         self._enter(run, "measuring")
         with run.clock.phase("measure"):
             size = run.failures.guard("artifact_bytes", lambda: artifact_size_bytes(fitted, chosen))
@@ -403,6 +410,12 @@ class Worker:
             self._orders[key] = training_order(task.train_strata, task.train_digests, seed, draw)
         index = self._orders[key][:n_train]
         return Rows(task.train, task.pool_index[index], task.train_labels[index], task.train_strata[index])
+
+
+def _inference(fitted: Fitted, method: Method, rows: Rows, bench: Bench) -> BothForms:
+    from harness.saved import measure_fitted
+
+    return measure_fitted(fitted, method, rows, bench)
 
 
 def unrun(job: Job, task: Task, device: Device, status: Status, why: str, *, started_at: str | None = None) -> Record:

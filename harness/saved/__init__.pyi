@@ -1,9 +1,13 @@
 from .ensemble import calibrated as calibrated
 from .ensemble import mixed as mixed
 from .ensemble import write_ensemble as write_ensemble
+from .inference import BothForms as BothForms
+from .inference import measure_fitted as measure_fitted
+from .inference import measure_saved as measure_saved
 from .inputs import as_input as as_input
 from .inputs import input_columns as input_columns
 from .inputs import is_split as is_split
+from .inputs import read_inputs as read_inputs
 from .inputs import reads_words as reads_words
 from .inputs import why_not_input as why_not_input
 from .layout import CARD as CARD

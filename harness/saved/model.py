@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -17,14 +17,14 @@ from harness.saved.ensemble import check_ensemble, mixed
 from harness.saved.inputs import fields_of, read_inputs, why_not_input
 from harness.saved.layout import MEMBERS, Description, EnsembleDescription, read_description
 from harness.saved.predictions import answers_in_words, check_asked, check_top, tabulate_predictions
-from harness.support import HarnessError, UsageError, reason_of, spelt_for_caller, whole_number
+from harness.support import HarnessError, UnsupportedError, UsageError, reason_of, spelt_for_caller, whole_number
 from harness.tasks import FORMS, Floats, Kind, Reply, Rows, Source, Unscaled, ending_of, prompts_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from harness.features import FeatureStore, TokenStore
-    from harness.methods import Bench, Fitted
+    from harness.methods import Bench, Fitted, Method
     from harness.serving import Connection
 
 Inputs: TypeAlias = Iterable[str] | Iterable[tuple[str, str | Sequence[str]]] | Iterable[Sequence[str]]
@@ -50,8 +50,14 @@ class _Member:
     """A fitted method that has been loaded."""
 
     described: Description
+    method: Method
     fitted: Fitted
     bench: Bench
+
+    def rows_of(self, inputs: Sequence[Any]) -> Rows:
+        """Return inputs as rows."""
+        texts, fields = fields_of(inputs, self.bench.kind)
+        return Rows(_source(self.described, "inputs", texts, fields), np.arange(len(texts), dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,14 +206,53 @@ class SavedModel:
             return f"an average, in part of {'; '.join(said)}"
         return "; ".join(said)
 
-    def _some(self, inputs: Sequence[Any]) -> Floats:
+    def merged(self) -> SavedModel:
+        """Return the model with what its method added merged into the weights, so that it predicts faster.
+
+        Predictions stay the same up to rounding. Members of an ensemble that add nothing stay as they are.
+
+        Raises:
+            UnsupportedError: the method adds nothing that can be merged. `harness methods --can merge` lists others.
+        """
+        from harness.methods import merged, why_not_merged
+
+        return self._with(merged, why_not_merged, "merged")
+
+    def converted_to_lora(self, rank: int | None = None) -> SavedModel:
+        """Return the model with what its method added replaced by the nearest addition of LoRA.
+
+        Args:
+            rank: rank of the addition to each matrix; None takes the smallest that keeps 0.9999 of its squared
+                singular values.
+
+        Raises:
+            UnsupportedError: the method adds no matrix to each adapted matrix, or `rank` is above a matrix's.
+                `harness methods --can convert-to-lora` lists others.
+        """
+        from harness.methods import converted_to_lora, why_not_lora
+
+        return self._with(lambda fitted: converted_to_lora(fitted, rank), why_not_lora, "converted to LoRA")
+
+    def _with(
+        self, change: Callable[[Fitted], Fitted], why_not: Callable[[Fitted], str | None], what: str
+    ) -> SavedModel:
+        reasons = [why_not(one.fitted) for one in self._members]
+        if all(reason is not None for reason in reasons):
+            raise UnsupportedError(f"The model '{self.description.method}' cannot be {what}. {reasons[0]}")
+        members = tuple(
+            one if reason is not None else dataclasses.replace(one, fitted=change(one.fitted))
+            for one, reason in zip(self._members, reasons, strict=True)
+        )
+        return dataclasses.replace(self, _members=members)
+
+    def _some(self, inputs: Sequence[Any], features: FeatureStore | None = None) -> Floats:
         """Return the weighted mean of the members' probabilities; those of one backbone encode the texts once."""
         from harness.features import FeatureStore, TokenStore
 
         texts, fields = fields_of(inputs, self._kind)
         parts = ("\1".join(one) if isinstance(one, tuple) else one for one in itertools.chain(*fields.values()))
         key = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
-        tokens, features = TokenStore(), FeatureStore(self._members[0].bench.device, None)
+        tokens, features = TokenStore(), features or FeatureStore(self._members[0].bench.device, None)
         found = [_predicted(one, key, texts, fields, tokens, features) for one in self._members]
         if len(found) == 1:
             return found[0]
@@ -226,15 +271,7 @@ def _predicted(
     features: FeatureStore,
 ) -> Floats:
     described = one.described
-    source = Source(
-        key=f"{key}/predict",
-        texts=texts,
-        fields=fields,
-        prompts=None if described.prompt is None else prompts_of(described.prompt, texts, fields),
-        cut="left" if described.truncation_side == "left" else "right",
-        characters=described.characters,
-        ending=_ending(described),
-    )
+    source = _source(described, key, texts, fields)
     bench = dataclasses.replace(one.bench, tokens=tokens, features=features)  # without those of other texts
     if bench.kind.form == "choices":
         bench = dataclasses.replace(bench, n_outputs=max(map(len, fields["choices"])))
@@ -253,6 +290,18 @@ def _predicted(
         return written
     n_rows = sum(map(len, fields["tokens"])) if form == "tags" else len(texts)
     return _checked(answers, (n_rows, bench.n_outputs), described, form)
+
+
+def _source(described: Description, key: str, texts: list[str], fields: dict[str, list[Any]]) -> Source:
+    return Source(
+        key=f"{key}/predict",
+        texts=texts,
+        fields=fields,
+        prompts=None if described.prompt is None else prompts_of(described.prompt, texts, fields),
+        cut="left" if described.truncation_side == "left" else "right",
+        characters=described.characters,
+        ending=_ending(described),
+    )
 
 
 def _method_name(described: Description) -> str:
@@ -377,8 +426,8 @@ def _load(folder: Path, described: Description, device: str, connection: Connect
     backbone, merged = (None, {}) if connection is not None else load_transformer(folder, described)
     bench = _bench(described, kind_of_saved(described.kind), backbone, device)
     bench.served = connection
-    _, fitted = rebuild_artifact(saved, folder, bench, besides=merged)
-    return _Member(described, fitted, bench)
+    method, fitted = rebuild_artifact(saved, folder, bench, besides=merged)
+    return _Member(described, method, fitted, bench)
 
 
 def kind_of_saved(name: str) -> Kind:

@@ -68,6 +68,7 @@ class Policy:
             another configuration, and so another cell.
         remeasure: whether cells that were disturbed while they were measured (`Record.unsteady`) are run again.
         price_per_hour: price of the device, for the records; None where it was not stated.
+        inference: whether to measure the cost of using each fitted model, after the cell has its score.
     """
 
     retry_failed: bool = False
@@ -75,6 +76,7 @@ class Policy:
     halve_on_oom: bool = False
     remeasure: bool = False
     price_per_hour: float | None = None
+    inference: bool = False
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,8 @@ class _Run:
             self.passed_over.append(cell.id)  # another run on this store has done it or is doing it
             return
         planned = form_to_run(planned, self._estimator)
-        job = Job(planned, planned.files, prepared.suite, attempts[cell.id])
+        inference = self._policy.inference
+        job = Job(planned, planned.files, prepared.suite, attempts[cell.id], inference=inference)
         self._running[cell.id] = _Running(now())
         if planned.unsupported is not None:
             self._listener.cell_begins(planned)

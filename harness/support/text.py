@@ -102,6 +102,13 @@ def seconds(value: Any) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def milliseconds(value: Any) -> str:
+    """Format a latency with three digits: `0.553 ms`, `12.3 ms`, `1.2 s`."""
+    if not present(value) or value >= 1:
+        return seconds(value)
+    return f"{float(f'{1000 * value:.3g}'):g} ms"
+
+
 def memory(value: Any) -> str:
     """Format bytes in powers of ten: `940 MB`, `1.3 GB`."""
     if not present(value):

@@ -84,6 +84,17 @@ class Source:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def take(self, positions: Ints) -> Source:
+        """Return a split of only the rows at some positions; its key is no key of a cache."""
+        part = self.key.rpartition("/")[2]
+        return replace(
+            self,
+            key=f"{self.key}/taken/{part}",
+            texts=[self.texts[at] for at in positions],
+            fields={role: [values[at] for at in positions] for role, values in self.fields.items()},
+            prompts=None if self.prompts is None else [self.prompts[at] for at in positions],
+        )
+
     def first(self, n_rows: int) -> Source:
         """Return a split of only the first rows."""
         return replace(

@@ -29,6 +29,7 @@ from harness.methods import (
 from harness.records import Budget, Record
 from harness.support import UsageError
 from harness.tasks import Answers, Kind, Likelihoods, Task, TextAnswers, Unscaled, kinds
+from harness.testing.abilities import check_abilities, disturb
 from harness.testing.checks import Check, CheckError, expect
 from harness.testing.elsewhere import Case, predict_elsewhere
 from harness.testing.laboratory import Lab, lab, state_hash
@@ -57,6 +58,7 @@ def method_checks(cls: type[Method]) -> Iterator[Check]:
         checks = [repeats_itself, predicts_the_same_when_restored]
         if issubclass(cls, FineTuning):
             checks += [trains_what_it_says_and_nothing_else, starts_from_the_pretrained_function]
+            checks += [merges_and_converts_as_it_declares]
         if architecture == architectures[0]:
             if cls.serves:
                 checks += [does_what_it_declares]
@@ -282,6 +284,18 @@ def starts_from_the_pretrained_function(subject: _Subject) -> None:
         expected = load_backbone(subject.files).pristine(**asked).last_hidden_state
     far = float((found - expected).abs().max())
     expect(far < 1e-4, "hidden states of the pretrained transformer", f"a difference of {far:.3g}")
+
+
+def merges_and_converts_as_it_declares(subject: _Subject) -> None:
+    """Check that a fit can be merged, and turned into LoRA, if the method declares it, and is refused otherwise."""
+    if subject.refusal is not None:
+        return
+    method, task = subject.configured(**BRIEF, precision="fp32"), subject.task
+    bench = subject.lab.bench(task, subject.files)
+    fitted = method.fit(subject.lab.rows(task, N_TRAIN if method.uses_labels else 0), bench)
+    if isinstance(fitted, FittedModel):
+        disturb(fitted)
+    check_abilities(subject.cls, fitted, task.test_rows_to_predict, bench)
 
 
 def predicts_the_same_when_restored(subject: _Subject) -> None:

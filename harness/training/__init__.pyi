@@ -33,6 +33,7 @@ from .model import NO_SCORE as NO_SCORE
 from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel
 from .model import PooledModel as PooledModel
+from .model import predicting_at_once as predicting_at_once
 from .optimisers import narrow_trained as narrow_trained
 from .outside import LanguageHead as LanguageHead
 from .outside import OutsideReading as OutsideReading

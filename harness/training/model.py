@@ -5,7 +5,8 @@ The model of generated text, whose head is the backbone's own, is in `generative
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,17 @@ NO_SCORE = -1e4
 
 PREDICT_ROWS = {"cpu": 32, "cuda": 256}
 """Maximum number of rows of a batch when predicting, by kind of device; long rows on an accelerator make it smaller."""
+
+
+@contextmanager
+def predicting_at_once(n_rows: int) -> Iterator[None]:
+    """Let predictions inside the block run in batches of up to `n_rows`."""
+    usual = dict(PREDICT_ROWS)
+    PREDICT_ROWS.update(dict.fromkeys(usual, n_rows))
+    try:
+        yield
+    finally:
+        PREDICT_ROWS.update(usual)
 
 
 class AdaptedModel(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.methods import Method, methods
+from harness.methods import CAPABILITIES, Method, capabilities_of, methods
 from harness.methods.peft_table import NOT_COMPARABLE
 from harness.records import AuditedDefault, Budget, Workload
 from harness.support import text
@@ -94,6 +94,7 @@ def _page(cls: type[Method]) -> Iterator[str]:
         ("family", f"[{cls.family}](index.md#{cls.family.replace(' ', '-')})"),
         ("trains", cls.trains),
         ("needs", _needs(cls) or "any transformer"),
+        *([("can", _abilities(cls))] if cls.can else []),
         ("kinds of task", ", ".join(f"[{name}](../kinds.md#{name})" for name in _kinds_of(cls))),
         ("source", linked(cls.source)),
         *([("experimental", cls.experimental)] if cls.experimental else []),
@@ -118,6 +119,10 @@ def _page(cls: type[Method]) -> Iterator[str]:
     if others:
         yield "## Settings in common with others"
         yield from _table_of_settings(cls, others)
+
+
+def _abilities(cls: type[Method]) -> str:
+    return "; ".join(f"`{name}` ({CAPABILITIES[name]})" for name in capabilities_of(cls))
 
 
 def _audited(audit: AuditedDefault) -> str:

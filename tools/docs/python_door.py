@@ -18,7 +18,7 @@ from tools.docs.markdown import Docstring, code, fill, read_docstring, table, un
 
 FUNCTIONS = (
     *("run", "plan", "choose", "rank_backbones", "advise", "break_even", "read_records", "report", "compare"),
-    *("audit_defaults", "replay", "load_model"),
+    *("audit_defaults", "replay", "load_model", "measure_inference"),
 )
 """Functions of `harness`, in the order of the page."""
 
@@ -33,14 +33,14 @@ def python_page() -> str:
     from harness.api.plans import PlanGroup, PlanRow
     from harness.choose import Chosen
     from harness.ranking import RankedBackbone, Ranking
-    from harness.records import AuditedDefault, Record
+    from harness.records import AuditedDefault, Inference, Record
     from harness.replay import Replayed
     from harness.report import Compared
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
     results += [harness.Audit, AuditedDefault]
     results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, AdvisedSpending, harness.BreakEvens]
-    results += [Compared, Replayed, harness.SavedModel]
+    results += [Compared, Replayed, harness.SavedModel, harness.InferenceCost, Inference]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",

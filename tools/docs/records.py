@@ -12,6 +12,7 @@ from harness.analysis.frame import EXTRA_COLUMNS
 from harness.records import Cell, Record
 from harness.records.facts import Facts, TextLengths
 from harness.records.forgetting import Forgetting
+from harness.records.inference import Inference
 from harness.records.predictions import Predictions
 from harness.records.record import STATUSES, Cost, CurvePoint, Provenance, Score
 from harness.records.workload import FitLength, Workload
@@ -30,7 +31,7 @@ _STATUSES = {
 
 def records_page() -> str:
     """Return the Markdown of the page on records."""
-    of_facts = (Facts, TextLengths, Forgetting, Workload, FitLength)
+    of_facts = (Facts, TextLengths, Forgetting, Inference, Workload, FitLength)
     classes = (Record, Cell, Score, Cost, *of_facts, CurvePoint, Provenance, Predictions)
     statuses = [(code(status), _STATUSES[status]) for status in STATUSES]
     return fill(
