@@ -176,10 +176,10 @@ _ROUNDING = 1e-6
 
 
 def _is_fraction(metric: str) -> bool:
-    return _bounds(metric)[1] == 1.0
+    return bounds_of(metric)[1] == 1.0
 
 
-def _bounds(metric: str) -> tuple[float, float]:
+def bounds_of(metric: str) -> tuple[float, float]:
     """Return the range of a metric; infinite where it has no end, or is not registered here."""
     if metric not in metrics:
         return -math.inf, math.inf
@@ -237,7 +237,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
         return summary
     scores = [row["score"] for row in ok]
     rows_of = matrix(observations, [(row["id"], row["device"]) for row in ok], scores)
-    bounds = _bounds(first["metric"])
+    bounds = bounds_of(first["metric"])
     if min(scores) < bounds[0] or max(scores) > bounds[1]:  # imported percents
         bounds = (-math.inf, math.inf)
     if rows_of is None:
