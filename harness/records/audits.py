@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from harness.records.facts import settings_in_words
 from harness.records.record import Cell
 from harness.support import UsageError, replacing
 
@@ -35,6 +36,10 @@ class AuditedDefault:
         default, tuned: mean scores over tasks and sizes, in points.
         points: tuned less default, positive where tuned settings are better.
         low, high: 95 % interval of `points` over the seeds and test rows of these tasks; None where it is unknown.
+        held_out: what was judged by settings that the rest chose (`tasks`, `seeds and test rows`); None where tuning
+            chose them on validation rows.
+        better: what the settings that do best over all places change of the default; empty where the default does
+            best, None where tuning chose.
     """
 
     method: str
@@ -50,6 +55,8 @@ class AuditedDefault:
     points: float
     low: float | None
     high: float | None
+    held_out: str | None = None
+    better: dict[str, Any] | None = None
 
     @property
     def is_behind(self) -> bool:
@@ -62,7 +69,18 @@ class AuditedDefault:
         ends = "" if self.low is None or self.high is None else f" ({self.low:+.1f} to {self.high:+.1f})"
         on = f"{', '.join(self.tasks)} at {', '.join(f'{size:,}' for size in self.sizes)} labels"
         seeds = "one seed" if self.n_seeds == 1 else f"{self.n_seeds} seeds"
-        return f"the best of {self.n_trials} settings scores {self.points:+.1f} points{ends} on {on}, {seeds}"
+        scores = f"{self.points:+.1f} points{ends} on {on}, {seeds}"
+        if self.held_out is None:
+            return f"the best of {self.n_trials} settings scores {scores}"
+        best = f"{self.does_better} does best of {self.n_trials + 1}" if self.better else "the default does best"
+        return f"{best}; settings chosen on other {self.held_out} score {scores}"
+
+    @property
+    def does_better(self) -> str:
+        """Settings that do better, in words: `learning_rate=0.01`, or `tune=8` where tuning chose them."""
+        if self.better is None:
+            return f"tune={self.n_trials}"
+        return settings_in_words(self.better)
 
     def is_of(self, cell: Cell) -> bool:
         """Return whether a cell has this default and backbone."""
@@ -92,7 +110,8 @@ def points_behind(cell: Cell) -> float | None:
 
 
 def _read(value: dict[str, Any]) -> AuditedDefault:
-    known = {field.name: value[field.name] for field in fields(AuditedDefault)}
+    newer = {"held_out": None, "better": None}
+    known = {field.name: {**newer, **value}[field.name] for field in fields(AuditedDefault)}
     return AuditedDefault(**{**known, "tasks": tuple(known["tasks"]), "sizes": tuple(known["sizes"])})
 
 

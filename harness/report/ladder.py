@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis import Difference, holm
-from harness.report.contrasts import LEVEL, Group, contrast, groups, key_of, rivals_by_size
+from harness.report.contrasts import LEVEL, groups, key_of, rivals_by_size
 from harness.report.observations import Observations, RecordSource, observe
+from harness.report.pairing import Group, contrast
 from harness.report.panels import Panel, panels
 from harness.report.tables import bounds_of
 from harness.support import text
