@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from harness.records.facts import settings_in_words
-from harness.records.record import Cell
 from harness.support import UsageError, replacing
 
 MOST_POINTS_BEHIND = 2.0
@@ -82,10 +81,9 @@ class AuditedDefault:
             return f"tune={self.n_trials}"
         return settings_in_words(self.better)
 
-    def is_of(self, cell: Cell) -> bool:
-        """Return whether a cell has this default and backbone."""
-        same = (cell.method, cell.version, cell.backbone) == (self.method, self.version, self.backbone)
-        return same and cell.config == self.config
+    def is_of(self, method: str, config: Mapping[str, Any], backbone: str | None) -> bool:
+        """Return whether a configuration is this default, on this backbone."""
+        return (method, backbone) == (self.method, self.backbone) and config == self.config
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as JSON values, with the verdict as `is_behind`."""
@@ -104,9 +102,15 @@ def _flagged() -> tuple[AuditedDefault, ...]:
     return tuple(one for one in audited_defaults() if one.is_behind)
 
 
-def points_behind(cell: Cell) -> float | None:
-    """Return the points by which a cell's default settings are behind tuned ones; None where no audit flags them."""
-    return next((one.points for one in _flagged() if one.is_of(cell)), None)
+def flagged_default(
+    method: str, config: Mapping[str, Any], backbone: str | None, version: int | None = None
+) -> AuditedDefault | None:
+    """Return the audit that comes with the package and flags a configuration; None where none does.
+
+    Without a version, the method's present one is meant: audits of earlier versions do not stay in the package.
+    """
+    of_version = (one for one in _flagged() if version in (None, one.version))
+    return next((one for one in of_version if one.is_of(method, config, backbone)), None)
 
 
 def _read(value: dict[str, Any]) -> AuditedDefault:

@@ -102,12 +102,14 @@ _Configurations = dict[_Name, dict[Place, dict[int, Record]]]
 def _by_method(observations: Observations) -> dict[tuple[Any, ...], _Configurations]:
     """Return the scored records of each method, backbone and device whose scores have an upper end."""
     found: defaultdict[tuple[Any, ...], _Configurations] = defaultdict(dict)
+    written: dict[int, str] = {}  # cells of one configuration mostly share it
     for record in observations.records:
         cell = record.cell
         if record.status != "ok" or record.score is None or cell.backbone is None or record.score.highest is None:
             continue
         places = found[cell.method, cell.backbone, cell.weights, record.device]
-        of_configuration = places.setdefault((cell.version, canonical_text(cell.config)), {})
+        config = written.get(id(cell.config)) or written.setdefault(id(cell.config), canonical_text(cell.config))
+        of_configuration = places.setdefault((cell.version, config), {})
         place = (cell.task, cell.data, cell.n_train, cell.draw, cell.budget.label(), record.score.metric)
         of_configuration.setdefault(place, {})[cell.seed] = record
     return found
