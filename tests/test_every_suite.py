@@ -22,7 +22,7 @@ from harness.running.worker import Worker
 from harness.tasks import kinds
 from tests.toys import plan_one, run_one, shorten
 
-BORROWED = {"everything", "families", "defaults", "backbones"}
+BORROWED = {"everything", "families", "defaults", "backbones", "ladder"}
 """Suites of other suites' tasks, or of splits of them."""
 
 QUICK = {"epochs": 1.0, "min_steps": 1, "n_pairs": 1}

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.analysis.learning import learned_nothing
 from harness.analysis.naming import FullName, full_names
 from harness.analysis.using import INFERENCE, use_is_unsteady
-from harness.records import Cell, Record, canonical_text, points_behind, storable
+from harness.records import Cell, Record, canonical_text, flagged_default, storable
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -213,8 +213,14 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column(
         "default_points_behind",
         "Float64",
-        "points by which tuned settings beat these defaults in an audit; null where none flags them",
-        lambda record: points_behind(record.cell),
+        "points by which other settings beat these defaults in an audit; null where none flags them",
+        lambda record: _of_flag(record, "points"),
+    ),
+    Column(
+        "default_better",
+        "string",
+        "settings that do better than these defaults in an audit; null where none flags them",
+        lambda record: _of_flag(record, "does_better"),
     ),
     Column(
         "learned_nothing",
@@ -251,6 +257,13 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     ),
 )
 """Columns that reports need beyond the export; `variant` and `settings` (see `tidy_frame`) follow them."""
+
+
+def _of_flag(record: Record, name: str) -> Any:
+    """Return an attribute of the shipped audit that flags a cell's settings; None where none does."""
+    cell = record.cell
+    found = flagged_default(cell.method, cell.config, cell.backbone, cell.version)
+    return None if found is None else getattr(found, name)
 
 
 def _share_unreadable(record: Record) -> float | None:

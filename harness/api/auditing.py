@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from harness.api.display import Display
 from harness.api.requests import Several
 from harness.api.runs import run
 from harness.records import AuditedDefault, write_audits
-from harness.support import UsageError, several, spelt_for_caller, text, whole_number
+from harness.support import UsageError, real_number, several, spelt_for_caller, text, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.report import AuditedPlace
+    from harness.report import AuditedPlace, BestRate
 
 SUITE = "everything"
 TASKS = ("rotten_tomatoes", "sms_spam", "ag_news")
@@ -36,6 +37,7 @@ class Audit:
     Attributes:
         defaults: each method and backbone over all tasks and sizes.
         places: each method, backbone, task and size.
+        rates: the best learning rate of each method and backbone, where several were run.
         n_left: cells of the grid without a record: the same call runs them.
         notes: cautions about what was compared.
     """
@@ -44,6 +46,7 @@ class Audit:
     places: tuple[AuditedPlace, ...]
     n_left: int = 0
     notes: tuple[str, ...] = ()
+    rates: tuple[BestRate, ...] = ()
 
     @property
     def behind(self) -> tuple[AuditedDefault, ...]:
@@ -61,6 +64,7 @@ class Audit:
         return {
             "defaults": [one.to_dict() for one in self.defaults],
             "places": [asdict(place) for place in self.places],
+            "rates": [one.to_dict() for one in self.rates],
             "n_left": self.n_left,
             "notes": list(self.notes),
         }
@@ -86,8 +90,11 @@ def audit_grid(
     sizes: Several[str | int] | int | None = None,
     seeds: Several[int] | int | None = None,
     trials: int = N_TRIALS,
+    rates: Several[str | float] | float | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of `run` and `plan` for the grid of an audit: each method as it is, and tuned.
+
+    With `rates`, each method is run at each of them in place of tuning, and `full` with them.
 
     Raises:
         UsageError: an unknown method, one without a search space, or settings in brackets.
@@ -97,14 +104,52 @@ def audit_grid(
         raise UsageError(f"--trials {trials} was given; expected at least 2: one setting is no choice.")
     names = several("methods", methods, (str,), "names of methods", split=lambda said: said.split(","))
     audited = _methods(names)
+    if rates is not None and FULL not in audited:
+        audited = [FULL, *audited]
     return {
         "suite": SUITE,
         "tasks": list(TASKS) if tasks is None else tasks,
-        "methods": [form for name in audited for form in (name, f"{name}[tune={trials}]")],
+        "methods": [form for name in audited for form in (name, *_others(name, trials, rates))],
         "sizes": list(SIZES) if sizes is None else sizes,
         "seeds": list(SEEDS) if seeds is None else seeds,
         "backbones": list(BACKBONES) if backbones is None else backbones,
     }
+
+
+FULL = "full"
+"""Method whose best learning rate the others are compared with."""
+
+
+def _others(name: str, trials: int, rates: Several[str | float] | float | None) -> list[str]:
+    """Return the forms of a method that are compared with its default: tuned, or with other learning rates."""
+    if rates is None:
+        return [f"{name}[tune={trials}]"]
+    from harness.methods import methods
+
+    own = float(methods.get(name).model_fields["learning_rate"].default)
+    return [f"{name}[learning_rate={rate:g}]" for rate in checked_rates(rates) if rate != own]
+
+
+def checked_rates(rates: Several[str | float] | float) -> list[float]:
+    """Return learning rates in ascending order.
+
+    Raises:
+        UsageError: there are fewer than two, or one is not above 0.
+    """
+    given = [rates] if isinstance(rates, int | float) else rates
+    texts = several("rates", given, (str, int, float), "learning rates", split=lambda said: said.split(","))
+    found = sorted({real_number("rates", _as_number(one), "learning rates, such as 1e-4,1e-3") for one in texts or ()})
+    if len(found) < 2 or found[0] <= 0 or found[-1] >= math.inf:
+        said = ",".join(map(str, texts or ()))
+        raise UsageError(f"--rates {said} was given; expected at least two learning rates above 0, such as 1e-4,1e-3.")
+    return [float(one) for one in found]
+
+
+def _as_number(said: str | float) -> Any:
+    try:
+        return float(said)
+    except ValueError:
+        return said
 
 
 def _methods(names: Sequence[str] | None) -> list[str]:
@@ -131,6 +176,7 @@ def audit_defaults(
     sizes: Several[str | int] | int | None = None,
     seeds: Several[int] | int | None = None,
     trials: int = N_TRIALS,
+    rates: Several[str | float] | float | None = None,
     device: str = "auto",
     store: str | Path | None = None,
     mirror: str | Path | None = None,
@@ -150,6 +196,9 @@ def audit_defaults(
         sizes: training sizes; None is 128.
         seeds: whole numbers from 0; None is 0, 1, 2.
         trials: number of settings that tuning tries.
+        rates: learning rates to run each method at, in place of tuning: `1e-5,1e-4,1e-3`. `full` is run too, and
+            `Audit.rates` has each method's best rate and its ratio to that of `full`. Defaults are then compared with
+            the rate that does best on the other tasks.
         device: see `run`.
         store: path or URL of the records; None takes HARNESS_STORE, or `results/harness.sqlite`.
         mirror: folder with datasets/ and models/, searched first; None takes HARNESS_MIRROR.
@@ -164,14 +213,22 @@ def audit_defaults(
         MissingResourceError: a data set or backbone is not available.
         StoreError: the store cannot be written.
     """
-    grid = audit_grid(methods, tasks, backbones, sizes, seeds, trials)
+    grid = audit_grid(methods, tasks, backbones, sizes, seeds, trials, rates)
     result = run(**grid, device=device, store=store, mirror=mirror, within=within, reports=None, progress=progress)
-    from harness.report import audit
+    from harness.report import audit, best_rates
 
     if result.observations is None:
         raise UsageError("No cell of the audit was run. Allow more time with --within, or name fewer methods.")
-    found = audit(result.observations)
-    return Audit(found.defaults, found.places, result.n_left, tuple(_notes(result.records)))
+    found = audit(result.observations, default_configs())
+    rated = () if rates is None else best_rates(result.observations)
+    return Audit(found.defaults, found.places, result.n_left, tuple(_notes(result.records)), rated)
+
+
+def default_configs() -> dict[str, dict[str, Any]]:
+    """Return the default configuration of each method that has one."""
+    from harness.methods import methods
+
+    return {cls.name: cls().config() for cls in methods if not any(f.is_required() for f in cls.model_fields.values())}
 
 
 def _notes(records: Sequence[Any]) -> list[str]:

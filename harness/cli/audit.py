@@ -55,9 +55,33 @@ def _show(console: Console, found: Audit) -> None:
             Text("behind" if one.is_behind else "", style="yellow"),
         )
     console.print(table)
+    if found.rates:
+        console.print(_rates_table(found))
     n = len(found.behind)
     lines = [f"{text.counted(n, 'default')} {'is' if n == 1 else 'are'} more than two points behind, beyond noise."]
     lines += [f"{text.counted(found.n_left, 'cell')} left: the same command runs them."] * bool(found.n_left)
     lines += [f"Note: {note}." for note in found.notes]
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def _rates_table(found: Audit) -> Table:
+    """Return the best learning rates and their ratios to that of `full`."""
+    table = Table(title="Best learning rates", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("method", "backbone", "best rate", "not shown worse", "times that of full", "least to most", "tried"):
+        table.add_column(Text(name), justify="left" if name in ("method", "backbone") else "right", overflow="fold")
+    for one in found.rates:
+        ratio = text.ABSENT if one.ratio is None else f"{one.ratio:.2g}"
+        ends = text.ABSENT
+        if one.ratio_low is not None and one.ratio_high is not None:
+            ends = f"{one.ratio_low:.2g} to {one.ratio_high:.2g}"
+        table.add_row(
+            Text(one.method),
+            Text(one.backbone.rsplit("/", 1)[-1]),
+            f"{one.rate:g}{' (at an end)' if one.is_at_end else ''}",
+            f"{one.low:g} to {one.high:g}",
+            ratio,
+            ends,
+            f"{one.rates[0]:g} to {one.rates[-1]:g}, {len(one.rates)}",
+        )
+    return table

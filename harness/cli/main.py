@@ -162,6 +162,10 @@ def _audit_defaults(
     sizes: Annotated[str | None, typer.Option(help="Training sizes. Default: 128.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds. Default: 0,1,2.")] = None,
     trials: Annotated[int, typer.Option(help="Number of settings that tuning tries on validation rows.")] = 8,
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Run each method and full at these learning rates in place of tuning: 1e-5,1e-4,1e-3"),
+    ] = None,
     device: DeviceOption = "auto",
     store: StoreOption = DEFAULT_STORE,
     mirror: MirrorOption = None,
@@ -177,7 +181,8 @@ def _audit_defaults(
     """Compare default settings with tuned ones.
 
     The cells are those of an ordinary grid, so the same command continues where an interrupted one stopped. A default
-    is flagged where tuned settings score more than two points more, beyond noise.
+    is flagged where tuned settings score more than two points more, beyond noise. With `--rates`, the output has the
+    best learning rate of each method as a multiple of that of `full`.
     """
     asked = dict(locals())
     from harness.cli.audit import audit_command

@@ -1,6 +1,6 @@
 from .audits import AuditedDefault as AuditedDefault
 from .audits import audited_defaults as audited_defaults
-from .audits import points_behind as points_behind
+from .audits import flagged_default as flagged_default
 from .audits import write_audits as write_audits
 from .budgets import parse_bytes as parse_bytes
 from .canonical import canonical_of as canonical_of

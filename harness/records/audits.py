@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.records.record import Cell
+from harness.records.facts import settings_in_words
 from harness.support import UsageError, replacing
 
 MOST_POINTS_BEHIND = 2.0
@@ -35,6 +35,10 @@ class AuditedDefault:
         default, tuned: mean scores over tasks and sizes, in points.
         points: tuned less default, positive where tuned settings are better.
         low, high: 95 % interval of `points` over the seeds and test rows of these tasks; None where it is unknown.
+        held_out: what was judged by settings that the rest chose (`tasks`, `seeds and test rows`); None where tuning
+            chose them on validation rows.
+        better: what the settings that do best over all places change of the default; empty where the default does
+            best, None where tuning chose.
     """
 
     method: str
@@ -50,6 +54,8 @@ class AuditedDefault:
     points: float
     low: float | None
     high: float | None
+    held_out: str | None = None
+    better: dict[str, Any] | None = None
 
     @property
     def is_behind(self) -> bool:
@@ -62,12 +68,22 @@ class AuditedDefault:
         ends = "" if self.low is None or self.high is None else f" ({self.low:+.1f} to {self.high:+.1f})"
         on = f"{', '.join(self.tasks)} at {', '.join(f'{size:,}' for size in self.sizes)} labels"
         seeds = "one seed" if self.n_seeds == 1 else f"{self.n_seeds} seeds"
-        return f"the best of {self.n_trials} settings scores {self.points:+.1f} points{ends} on {on}, {seeds}"
+        scores = f"{self.points:+.1f} points{ends} on {on}, {seeds}"
+        if self.held_out is None:
+            return f"the best of {self.n_trials} settings scores {scores}"
+        best = f"{self.does_better} does best of {self.n_trials + 1}" if self.better else "the default does best"
+        return f"{best}; settings chosen on other {self.held_out} score {scores}"
 
-    def is_of(self, cell: Cell) -> bool:
-        """Return whether a cell has this default and backbone."""
-        same = (cell.method, cell.version, cell.backbone) == (self.method, self.version, self.backbone)
-        return same and cell.config == self.config
+    @property
+    def does_better(self) -> str:
+        """Settings that do better, in words: `learning_rate=0.01`, or `tune=8` where tuning chose them."""
+        if self.better is None:
+            return f"tune={self.n_trials}"
+        return settings_in_words(self.better)
+
+    def is_of(self, method: str, config: Mapping[str, Any], backbone: str | None) -> bool:
+        """Return whether a configuration is this default, on this backbone."""
+        return (method, backbone) == (self.method, self.backbone) and config == self.config
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as JSON values, with the verdict as `is_behind`."""
@@ -86,13 +102,20 @@ def _flagged() -> tuple[AuditedDefault, ...]:
     return tuple(one for one in audited_defaults() if one.is_behind)
 
 
-def points_behind(cell: Cell) -> float | None:
-    """Return the points by which a cell's default settings are behind tuned ones; None where no audit flags them."""
-    return next((one.points for one in _flagged() if one.is_of(cell)), None)
+def flagged_default(
+    method: str, config: Mapping[str, Any], backbone: str | None, version: int | None = None
+) -> AuditedDefault | None:
+    """Return the audit that comes with the package and flags a configuration; None where none does.
+
+    Without a version, the method's present one is meant: audits of earlier versions do not stay in the package.
+    """
+    of_version = (one for one in _flagged() if version in (None, one.version))
+    return next((one for one in of_version if one.is_of(method, config, backbone)), None)
 
 
 def _read(value: dict[str, Any]) -> AuditedDefault:
-    known = {field.name: value[field.name] for field in fields(AuditedDefault)}
+    newer = {"held_out": None, "better": None}
+    known = {field.name: {**newer, **value}[field.name] for field in fields(AuditedDefault)}
     return AuditedDefault(**{**known, "tasks": tuple(known["tasks"]), "sizes": tuple(known["sizes"])})
 
 

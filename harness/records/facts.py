@@ -72,6 +72,8 @@ class Facts:
         workload: work of this cell, as its method declares it; for one fit where settings are tuned.
         fit_length: steps of a fit as a function of labels, for methods that take any.
         defaults: default values of the settings that a configuration states only where they differ.
+        at_defaults: whether the configuration is the method's default one; None is unknown.
+        learning_rate: peak learning rate that was used, where it is not the setting's value; None where it is.
         is_evidence: whether the score is evidence about methods; false if it served to choose settings or methods.
         train_texts, test_texts: lengths of the texts that were read.
         n_terms: terms that a bag of words found in the training texts.
@@ -104,6 +106,8 @@ class Facts:
     workload: Workload | None = None
     fit_length: FitLength | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
+    at_defaults: bool | None = None
+    learning_rate: float | None = None
     is_evidence: bool = True
     train_texts: TextLengths | None = None
     test_texts: TextLengths | None = None

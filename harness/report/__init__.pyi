@@ -1,6 +1,8 @@
 from .auditing import AuditedPlace as AuditedPlace
 from .auditing import audit as audit
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
+from .best_rates import BestRate as BestRate
+from .best_rates import best_rates as best_rates
 from .blocks import markdown_table as markdown_table
 from .class_tables import RECALL_AND_PRECISION as RECALL_AND_PRECISION
 from .class_tables import WORTH_READING as WORTH_READING

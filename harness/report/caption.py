@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis import MIN_TESTED_SEEDS
-from harness.report.panels import Panel
+from harness.report.panels import BEHIND, Panel
 from harness.report.tables import each
 from harness.support import text
 
@@ -109,12 +109,17 @@ def _of_seconds(panel: Panel) -> list[str]:
 
 
 def _of_defaults(panel: Panel) -> list[str]:
-    """Return a sentence on default settings that an audit found behind tuned ones."""
+    """Return a sentence on default settings that are behind other ones."""
     behind = panel.rows[panel.rows["default_points_behind"].notna()].drop_duplicates("variant")
     if behind.empty:
         return []
-    named = _named(f"{row.variant} by {row.default_points_behind:.1f} points" for row in each(behind))
-    return [f"Default settings that an audit found behind tuned ones (harness audit-defaults): {named}"]
+    named = _named(
+        f"{row.variant} by {row.default_points_behind:.1f} points ({row.default_better} does better)"
+        for row in each(behind)
+    )
+    return [
+        f"{BEHIND} Default settings that are behind others of the method in an audit (harness audit-defaults): {named}"
+    ]
 
 
 def _of_learning(panel: Panel) -> list[str]:

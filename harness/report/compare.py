@@ -11,8 +11,9 @@ import pandas as pd
 
 from harness.analysis import MIN_TESTED_SEEDS, Difference, full_names, holm
 from harness.records import Record, storable
-from harness.report.contrasts import LEVEL, Group, contrast
+from harness.report.contrasts import LEVEL
 from harness.report.observations import Observations, RecordSource, observe
+from harness.report.pairing import Group, contrast
 from harness.support import UsageError
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")

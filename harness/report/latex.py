@@ -32,6 +32,7 @@ _ESCAPES = {
     "`": r"\textasciigrave{}",
     "†": r"\textdagger{}",
     "‡": r"\textdaggerdbl{}",
+    "§": r"\S{}",
 }
 _ESCAPED = re.compile("|".join(re.escape(letter) for letter in _ESCAPES))
 
@@ -64,7 +65,7 @@ def latex_pivot(panel: Panel, tied: Collection[tuple[str, str]] = (), unknown: C
             note = rf" {{\scriptsize ({escape(entry.note)})}}" if entry.note else ""
             cells.append(f"{score}{mark}{interval}{note}")
         costs = map(escape, (line.train, line.memory, line.trainable))
-        rows.append(" & ".join([_first(escape(line.variant)), *cells, *costs]))
+        rows.append(" & ".join([_first(escape(line.shown)), *cells, *costs]))
     header = " & ".join(["method", *map(escape, labels), "train", "peak memory", "trainable"])
     notes = [escape(scores_said(panel)), r"bold is best, $\ast$ is tied with it"]
     if unknown:

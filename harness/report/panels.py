@@ -6,6 +6,7 @@ all backbones; names of configurations tell them apart. Nothing is pooled across
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ CHOSEN_HERE = (
 DOUBLE_DAGGER = "‡"
 SEEN = "is known to have been trained on this data set"
 """Footnote of tables whose backbone was trained on the data: its scores tell less about other data."""
+
+
+BEHIND = "§"
+"""Mark after the names of methods whose default settings are behind other ones."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,15 @@ class Panel:
         """Title with a mark for each of `footnotes` that has one."""
         marks = (DAGGER if self.defaults_chosen_here else "") + (DOUBLE_DAGGER if self.seen_by else "")
         return f"{self.title} {marks}".strip()
+
+    @functools.cached_property
+    def behind(self) -> frozenset[str]:
+        """Names of rows whose default settings are behind other ones."""
+        return frozenset(self.rows.loc[self.rows["default_points_behind"].notna(), "variant"].astype(str))
+
+    def shown(self, variant: str) -> str:
+        """Return the name of a row in plain text, with a mark where its default settings are behind other ones."""
+        return f"{text.plain(variant)}{f' {BEHIND}' if variant in self.behind else ''}"
 
     @property
     def footnotes(self) -> list[str]:

@@ -23,9 +23,13 @@ class PivotField:
 
 @dataclass(frozen=True)
 class PivotRow:
-    """One method of the pivot: its scores by size, and its costs at its largest size with a score."""
+    """One method of the pivot: its scores by size, and its costs at its largest size with a score.
+
+    `shown` is its name with a mark where its default settings are behind other ones.
+    """
 
     variant: str
+    shown: str
     entries: tuple[PivotField, ...]
     train: str
     memory: str
@@ -55,6 +59,7 @@ def pivot(panel: Panel) -> tuple[list[str], list[PivotRow]]:
         lines.append(
             PivotRow(
                 variant=text.plain(variant),
+                shown=panel.shown(variant),
                 entries=tuple(_entry(row, best.get(key)) for row, key in zip(own, keys, strict=True)),
                 train=text.seconds(last.train_seconds if last else None),
                 memory=text.memory(last.memory_bytes if last else None),
@@ -83,5 +88,5 @@ def markdown_pivot(panel: Panel) -> str:
             score = f"**{entry.score}**" if entry.is_best else entry.score
             shown = f"{score} [{entry.interval.replace('–', ', ')}]" if entry.interval else score
             cells.append(f"{shown} ({entry.note})" if entry.note else shown)
-        rows.append([line.variant, *cells, line.train, line.memory, line.trainable])
+        rows.append([line.shown, *cells, line.train, line.memory, line.trainable])
     return markdown_table(TableBlock("", ["method", *labels, "train", "peak memory", "trainable"], rows))

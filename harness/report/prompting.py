@@ -11,8 +11,9 @@ import pandas as pd
 
 from harness.analysis import NO_PRICES, BreakEven, Difference, Prices, Spent, break_even, holm, spent
 from harness.records import Record, prompts_model
-from harness.report.contrasts import GROUP, LEVEL, contrast, groups, key_of
+from harness.report.contrasts import GROUP, LEVEL, groups, key_of
 from harness.report.observations import Observations, RecordSource, observe
+from harness.report.pairing import contrast
 from harness.report.tables import comparison, each
 from harness.support import text
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.report.observations import Observations
-from harness.report.panels import Panel
+from harness.report.panels import BEHIND, Panel
 from harness.report.tables import each
 from harness.support import text
 
@@ -53,6 +53,7 @@ def columns_of(panel: Panel, of_floors: Collection[str]) -> dict[str, list[Any]]
             "name": name,
             "settings": _in_full(row),
             "family": text.plain(row.family),
+            "behind": _behind(row),
             "floor": row.variant in of_floors,
             "n_train": row.n_train,
             "draw": row.draw,
@@ -80,6 +81,13 @@ def _in_full(row: Any) -> str:
     """Return the settings of a row that its name leaves out or shortens, with the backbone where the name holds it."""
     backbone = f"backbone={row.backbone}" if text.present(row.backbone_label) else ""
     return ", ".join(filter(None, (backbone, row.settings if text.present(row.settings) else "")))
+
+
+def _behind(row: Any) -> str | None:
+    """Return in words that the default settings of a row are behind other ones; None where they are not."""
+    if not text.present(row.default_points_behind):
+        return None
+    return f"{BEHIND} default settings, {row.default_points_behind:.1f} points behind {row.default_better}"
 
 
 def rounded(value: Any) -> Any:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.analysis import Dtype, summarise_scores
 from harness.metrics import metrics
+from harness.report.auditing import behind_by_records, default_key
 from harness.report.observations import Observations, RecordSource, matrix, observe
 from harness.support import UsageError, text
 
@@ -58,18 +59,26 @@ _DTYPES: dict[str, Dtype] = {
     "settings": "string",
     **dict.fromkeys(("configuration", "backbone_label"), "string"),
     "default_points_behind": "Float64",
+    "default_better": "string",
 }
 
 _SECONDS = ("load_seconds", "encode_seconds", "tune_seconds", "fit_seconds", "train_seconds", "predict_seconds")
 
-_OF_CONFIGURATION = ("overlaps", "settings", "configuration", "backbone_label", "default_points_behind")
+_OF_CONFIGURATION = (
+    "overlaps",
+    "settings",
+    "configuration",
+    "backbone_label",
+    "default_points_behind",
+    "default_better",
+)
 """Columns that all cells of a row share."""
 
 _RATES = ("train_tokens_per_second", "utilisation", "energy_joules", "price")
 
 _READ = (
     *_GROUP,
-    *("settings", "configuration", "backbone_label", "default_points_behind"),
+    *("settings", "configuration", "backbone_label", "default_points_behind", "default_better"),
     *("id", "seed", "status", "metric", "score", "score_low", "score_high", "train_score", "higher_is_better"),
     *("n_test", "n_test_available", "n_per_class", *_SECONDS, *_RATES),
     *(
@@ -101,7 +110,8 @@ def comparison(source: RecordSource) -> pd.DataFrame:
     several backbones, `variant` joins `configuration`, the name without the backbone, and `backbone_label`; else the
     label is null.
     `n_learned_nothing` counts the seeds that predict one class, at the training loss of guessing.
-    `default_points_behind` is null unless an audit found these default settings behind tuned ones.
+    `default_points_behind` is null unless these default settings are behind other ones, by an audit of these records
+    or by one that comes with the package. `default_better` names the settings that do better.
 
     Raises:
         UsageError: there is no record, or scores of one table are on two scales.
@@ -120,8 +130,11 @@ _MADE: WeakKeyDictionary[Observations, pd.DataFrame] = WeakKeyDictionary()
 def _compare(observations: Observations) -> pd.DataFrame:
     groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     columns = observations.columns(_READ)
-    for values in zip(*columns.values(), strict=True):
+    behind = behind_by_records(observations)
+    for record, *values in zip(observations.records, *columns.values(), strict=True):
         row: dict[str, Any] = dict(zip(_READ, values, strict=True))
+        if behind and (flag := behind.get(default_key(record.cell))) is not None:
+            row.update(default_points_behind=flag.points, default_better=flag.does_better)
         groups[tuple(row[name] for name in _GROUP)].append(row)
     by_metric = [rows for found in groups.values() for rows in _by_metric(found)]
     _check_scales(by_metric)
@@ -180,10 +193,10 @@ _ROUNDING = 1e-6
 
 
 def _is_fraction(metric: str) -> bool:
-    return _bounds(metric)[1] == 1.0
+    return bounds_of(metric)[1] == 1.0
 
 
-def _bounds(metric: str) -> tuple[float, float]:
+def bounds_of(metric: str) -> tuple[float, float]:
     """Return the range of a metric; infinite where it has no end, or is not registered here."""
     if metric not in metrics:
         return -math.inf, math.inf
@@ -241,7 +254,7 @@ def _summarise(observations: Observations, rows: list[dict[str, Any]], expected:
         return summary
     scores = [row["score"] for row in ok]
     rows_of = matrix(observations, [(row["id"], row["device"]) for row in ok], scores)
-    bounds = _bounds(first["metric"])
+    bounds = bounds_of(first["metric"])
     if min(scores) < bounds[0] or max(scores) > bounds[1]:  # imported percents
         bounds = (-math.inf, math.inf)
     if rows_of is None:

@@ -80,7 +80,7 @@ def _wide(panel: Panel) -> Table:
         table.add_column(Text(name), justify="right", no_wrap=True, min_width=7)
     for line in lines:
         costs = [Text(line.train), Text(line.memory), Text(line.trainable)]
-        table.add_row(Text(line.variant), *(_shown(entry) for entry in line.entries), *costs)
+        table.add_row(Text(line.shown), *(_shown(entry) for entry in line.entries), *costs)
     return table
 
 
@@ -113,7 +113,7 @@ def _long(panel: Panel) -> Table:
             table.add_section()
         is_best = (name, position[row.n_train, row.draw]) in best
         table.add_row(
-            Text(name if name != previous else ""),
+            Text(panel.shown(row.variant) if name != previous else ""),
             Text(text.size(row.n_train, row.draw, row.n_per_class)),
             Text(text.score(row.score), style="bold" if is_best else ""),
             Text(text.interval(row.score_low, row.score_high), style="dim"),

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import ClassAnswers, LabelAnswers, NumberAnswers, SpanAnswers
-from harness.report.contrasts import GROUP, Group, rivals_by_size
+from harness.report.contrasts import GROUP, rivals_by_size
 from harness.report.kept_answers import Kept, KeptClasses, KeptLabels, KeptNumbers, KeptSpans, shape_of
 from harness.report.known_rows import KnownRows, KnownTexts
 from harness.report.observations import Observations
+from harness.report.pairing import Group
 from harness.report.panels import Panel
 from harness.support import text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.measure import TRAIN_PHASES, Device, Failures, Meters, PhaseClock, is_in_long_step, n_signs, provenance_of
-from harness.methods import Fitted, Ledger, Method, methods
+from harness.methods import FineTuning, Fitted, Ledger, Method, methods
 from harness.metrics import metrics
 from harness.planning import PlannedCell
 from harness.records import (
@@ -236,6 +236,8 @@ class Attempt:
             workload=workload,
             fit_length=failures.guard("fit_length", lambda: _expected((FitLength, type(None)), method.fit_length())),
             defaults=failures.guard("defaults", method.defaults) or {},
+            at_defaults=failures.guard("at_defaults", lambda: _at_defaults(method, cell)),
+            learning_rate=failures.guard("learning_rate", lambda: _scaled_rate(method, files)),
             is_evidence=not self.task.spec.chooses,
             # Cells that share a device are known to have shared its processors.
             unsteady=self.unsteady if device.cells_at_a_time == 1 else None,
@@ -249,6 +251,22 @@ class Attempt:
             inference=None if self.used is None else self.used.as_fitted,
             merged_inference=None if self.used is None else self.used.merged,
         )
+
+
+def _at_defaults(method: Method, cell: Cell) -> bool | None:
+    """Return whether a cell has the default settings of its method; None for a method without defaults."""
+    cls = type(method)
+    if any(setting.is_required() for setting in cls.model_fields.values()):
+        return None
+    return cell.config == cls().config()
+
+
+def _scaled_rate(method: Method, files: BackboneFiles | None) -> float | None:
+    """Return the peak learning rate on a backbone where it is not the setting's value."""
+    if not isinstance(method, FineTuning):
+        return None
+    share = method.rate_share(files)
+    return None if share == 1.0 else method.learning_rate * share
 
 
 def _run_as(method: Method, cell: Cell) -> dict[str, Any] | None:

@@ -264,7 +264,9 @@ document.querySelectorAll(".use[title], .method[title]").forEach((name) => {
   name.removeAttribute("title");
 });
 // Names of methods in the tables that are written beforehand get their tooltips.
-const settingsOf = new Map(report.panels.flatMap(rowsOf).filter((row) => row.settings).map((row) => [row.name, row]));
+const settingsOf = new Map(
+  report.panels.flatMap(rowsOf).filter((row) => row.settings || row.behind).map((row) => [row.name + (row.behind ? " §" : ""), row])
+);
 if (settingsOf.size) {
   document.querySelectorAll("#standings td.name, #standings td.words, #failures tbody th").forEach((cell) => {
     const parts = cell.textContent.split(/(, |: |; )/);

@@ -84,10 +84,11 @@ for (const event of ["mouseover", "focusin"]) {
 document.addEventListener("keydown", ({ key }) => key === "Escape" && hideTip());
 document.addEventListener("scroll", hideTip, true);
 
-// The settings of a method stand in a tooltip beside its name.
+// The settings of a method stand in a tooltip beside its name; § marks default settings that are behind others.
 const named = (row, tag = "span", of = "") => {
   const element = make(tag, short(row.name || row.line), of);
-  const said = [row.name.length > 30 ? row.name : "", row.settings || ""].filter(Boolean).join(": ");
+  const said = [row.name.length > 30 ? row.name : "", row.settings || "", row.behind || ""].filter(Boolean).join(": ");
+  if (row.behind) element.append(" §");
   if (said) {
     element.dataset.tip = short(said, 600);
     element.tabIndex = 0;

@@ -48,7 +48,8 @@ def _csv(report: ReportData) -> pd.DataFrame:
     found = report.comparison
     if not found["backbone_label"].notna().any():
         found = found.drop(columns=["configuration", "backbone_label"])
-    return found if found["default_points_behind"].notna().any() else found.drop(columns="default_points_behind")
+    is_flagged = found["default_points_behind"].notna().any()
+    return found if is_flagged else found.drop(columns=["default_points_behind", "default_better"])
 
 
 views.add("comparison", View(position=10, csv=_csv, in_panel=_blocks, latex=_latex))

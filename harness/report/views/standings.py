@@ -66,13 +66,13 @@ def _sizes(own: pd.DataFrame) -> Iterator[_Size]:
         )
 
 
-def _list(own: pd.DataFrame) -> str:
+def _list(panel: Panel, own: pd.DataFrame) -> str:
     """Return the best method at each size, and those tied with it, as a list in Markdown."""
     lines = []
     for size in _sizes(own):
-        said = size.said(text.markdown)
+        said = size.said(lambda name: text.markdown(panel.shown(name)))
         lines.append(
-            f"- {text.size(size.n_train, size.draw)} labels: **{text.markdown(size.best['variant'])}** "
+            f"- {text.size(size.n_train, size.draw)} labels: **{text.markdown(panel.shown(size.best['variant']))}** "
             f"{text.score(size.best['score'])}{f'; {said}' if said else ''}"
         )
     return "\n".join(["Best by number of labels (see below for what tied means):", "", *lines])
@@ -85,10 +85,12 @@ def _table(panel: Panel, own: pd.DataFrame) -> str:
         of_best = panel.rows[panel.rows["variant"] == size.best["variant"]]
         here = (of_best["n_train"] == size.n_train) & (of_best["draw"] == size.draw)
         line = of_best[here if here.any() else of_best["n_train"] == 0].iloc[0]
-        said = size.said(text.plain).removeprefix("tied with it: ").replace("nothing is tied with it", "none") or "none"
+        said = (
+            size.said(panel.shown).removeprefix("tied with it: ").replace("nothing is tied with it", "none") or "none"
+        )
         rows.append(
             f'<tr><th scope="row">{html.escape(text.size(size.n_train, size.draw, line["n_per_class"]))}</th>'
-            f'<td class="name best">{html.escape(text.plain(str(size.best["variant"]))[:120])}</td>'
+            f'<td class="name best">{html.escape(panel.shown(str(size.best["variant"]))[:120])}</td>'
             f"<td>{text.score(size.best['score'])} "
             f'<span class="interval">{text.interval(line["score_low"], line["score_high"])}</span></td>'
             f'<td class="words">{html.escape(said)}</td><td>{size.n_methods}</td></tr>'
@@ -111,7 +113,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     if own.empty:
         yield Words(html="<p>Nothing was scored.</p>")
     else:
-        yield Words(_list(own), _table(panel, own))
+        yield Words(_list(panel, own), _table(panel, own))
 
 
 views.add("standings", View(position=20, csv=lambda report: report.standings, in_panel=_blocks))
