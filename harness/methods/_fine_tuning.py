@@ -147,6 +147,11 @@ class FineTuning(GradientMethod):
     can_be_checkpointed: ClassVar[bool] = True
     """Whether blocks can be computed again."""
 
+    @property
+    def plans_modules(self) -> bool:
+        """Whether settings depend on a backbone's modules, so that a plan looks at every architecture."""
+        return False
+
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return steps of whole passes through an own copy of the transformer.
 
@@ -209,7 +214,8 @@ class FineTuning(GradientMethod):
         reason = reason or self._why_no_chat(kinds.get(kind), files)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
-        if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
+        is_known = files is not None and files.model_type in PLANNED_UNSEEN and not self.plans_modules
+        if reason is not None or files is None or is_known:
             return reason
         asked = kinds.get(kind)
         key = (self.name, json.dumps(self._shape(), sort_keys=True), asked.form, files.fingerprint)
@@ -275,6 +281,9 @@ class FineTuning(GradientMethod):
 
     def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
         """Initialise the new model before training; `rows` are those to fit on."""
+
+    def begin(self, model: AdaptedModel, inputs: Inputs, batches: Batches, bench: Bench) -> None:
+        """Set values before the first step, at the expense of the fit; `batches` are those of training."""
 
     def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
         """Return the inputs of the training rows to the model."""
@@ -362,6 +371,7 @@ class FineTuning(GradientMethod):
                 groups = self._at_width(self.parameter_groups(model), bench)
                 items = examples.items_of(inside)
                 batches = inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed)
+                self.begin(model, inputs, batches, bench)
                 if self.compile == "auto" and not self._compiling_pays(model, batches, inputs, bench):
                     blocks = []
                 with compile_model(blocks):

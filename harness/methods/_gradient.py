@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -302,21 +302,34 @@ class GradientMethod(SupervisedMethod):
         ]
 
 
+_SAVED: Final = "_harness_saved"
+"""Attribute of a frozen parameter that is saved with the trained ones."""
+
+
+def save_too(parameter: nn.Parameter) -> None:
+    """Have a frozen parameter saved with the trained ones: the backbone's files and the seed do not give its values."""
+    setattr(parameter, _SAVED, True)
+
+
+def _is_saved(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad or getattr(parameter, _SAVED, False)
+
+
 def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
-    """Return every parameter that requires a gradient, on the host; float32 where it is bfloat16, which numpy lacks."""
+    """Return every parameter to save, on the host; float32 where it is bfloat16, which numpy lacks."""
     return {
         name: np.asarray(parameter.detach().to("cpu", _saved_type(parameter)).numpy())
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        if _is_saved(parameter)
     }
 
 
 def expected_parameters(model: nn.Module) -> dict[str, Expected]:
-    """Return the types and shapes of every parameter that requires a gradient."""
+    """Return the types and shapes of every parameter to save."""
     return {
         name: Expected(tuple(parameter.shape), str(_saved_type(parameter)).removeprefix("torch."))
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        if _is_saved(parameter)
     }
 
 
