@@ -528,7 +528,7 @@ class FineTuning(GradientMethod):
 
         from harness.backbones import outline_backbone
 
-        known = outline_backbone(planned.files, language_model=planned.kind.form == "text")
+        known = outline_backbone(planned.files, language_model=planned.kind.form == "text", whole=self.plans_modules)
         if known is None:
             return None
         transformer = copy.deepcopy(known)

@@ -177,13 +177,14 @@ class LoraSettings(LowRankMethod):
     def n_added(self, width: int, n_blocks: int) -> float:
         """Return the added parameters; a fixed one counts a quarter, as it has neither gradient nor moments."""
         _, size = widths(self.targets)
-        rank = mean_rank(self.rank, self.ranks, self.targets, n_blocks)
+        share = self._share_of_blocks(n_blocks)
+        rank = mean_rank(self.rank, self.ranks, self.targets, n_blocks * share)
         each = 1.0
         if self.update == "lora-fa" or self.init == "mica":
             each = 0.5 * (1.0 + 0.25)
         if self.init in _CHANGING:
             each += 0.25
-        return 2.0 * each * rank * size * width * n_blocks * self._share_of_blocks(n_blocks)
+        return 2.0 * each * rank * size * width * n_blocks * share
 
     def _share_of_blocks(self, n_blocks: int) -> float:
         return 1.0 if self.layers is None or n_blocks == 0 else min(1.0, len(self.layers) / n_blocks)

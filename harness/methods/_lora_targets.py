@@ -44,11 +44,11 @@ def widths(targets: Targets) -> tuple[float, float]:
     return sum(kept for kept, _ in found), sum(size for _, size in found)
 
 
-def mean_rank(rank: int, patterns: dict[str, int], targets: Targets, n_blocks: int) -> float:
+def mean_rank(rank: int, patterns: dict[str, int], targets: Targets, n_blocks: float) -> float:
     """Return about the mean rank of the adapted layers; a pattern with a number is taken for one of one block."""
     many = {"attention": 2, "all-linear": 7, "mlp": 3}
     n_layers = many[targets] if isinstance(targets, str) else len(targets)
-    weights = [1.0 / max(1, n_blocks) if re.search(r"(^|\W)\d+(\W|$)", name) else 1.0 for name in patterns]
+    weights = [1.0 / max(1.0, n_blocks) if re.search(r"(^|\W)\d+(\W|$)", name) else 1.0 for name in patterns]
     changed = sum(weight * own for weight, own in zip(weights, patterns.values(), strict=True))
     others = max(0.0, n_layers - sum(weights))
     return (changed + others * rank) / (sum(weights) + others)
