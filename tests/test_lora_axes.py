@@ -70,8 +70,14 @@ def product(layer: Any, name: str = "default") -> torch.Tensor:
 # ---- initial values
 
 
-@pytest.mark.parametrize("architecture", ["encoder", "causal", "sequence-to-sequence"])
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize(
+    ("init", "architecture"),
+    [
+        pytest.param(init, architecture, marks=[pytest.mark.slow] if architecture != "encoder" else [])
+        for init in INITS
+        for architecture in ("encoder", "causal", "sequence-to-sequence")
+    ],
+)
 def test_training_starts_from_the_pretrained_function(
     init: str, architecture: str, toy: Task, tiny_backbones: dict[str, BackboneFiles], cpu: Device
 ) -> None:
@@ -245,6 +251,26 @@ def test_eva_refuses_more_directions_than_there_are_tokens(toy: Task, tiny: Back
             rows_of(toy, cpu, 3),
             make_bench(toy, tiny, cpu),
         )
+
+
+def test_loftq_makes_up_for_what_quantising_lost(toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from harness.training.quantised import dequantise
+
+    method, bench = configured(f"qlora[{BRIEF},init=loftq]"), make_bench(toy, tiny, cpu)
+    model, _, _ = begun(method, rows_of(toy, cpu, 16), bench)
+    pristine = load_backbone(tiny).pristine
+    for name, layer in lora_layers(model.transformer).items():
+        weight: Any = pristine.get_submodule(name).weight
+        quantised = dequantise(layer.get_base_layer().weight, torch.float32)
+        left = weight - quantised - product(layer)
+        rest = torch.linalg.svdvals(weight - quantised)[4:].square().sum().sqrt()  # Eckart and Young
+        torch.testing.assert_close(left.norm(), rest, rtol=1e-4, atol=1e-6)
+    fitted = method.fit(rows_of(toy, cpu), bench)
+    save_artifact(fitted, method, tmp_path, bench)
+    _, restored = load_artifact(tmp_path, make_bench(toy, tiny, cpu))
+    before, after = (np.asarray(one.predict(test_rows(toy), bench)) for one in (fitted, restored))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("init", ["eva", "corda", "lora-ga", "pissa"])
