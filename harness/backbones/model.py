@@ -429,14 +429,15 @@ load_backbone = KeptBackbones(_load, _drop)
 
 
 @functools.lru_cache(maxsize=4)
-def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module | None:
+def outline_backbone(files: BackboneFiles, *, language_model: bool, whole: bool = False) -> nn.Module | None:
     """Return the modules that a backbone's config.json describes, with parameters without values.
 
-    A model whose blocks are all alike is returned with its first three.
+    A model whose blocks are all alike is returned with its first three, unless the whole is asked for.
 
     Args:
         files: the backbone's files; its weights are not read.
         language_model: whether it has the head, and the decoder; otherwise it is the part that gives pooled features.
+        whole: whether all blocks are needed.
 
     Returns:
         A transformers model on torch's meta device, to be copied before it is changed; None if transformers cannot
@@ -444,7 +445,7 @@ def outline_backbone(files: BackboneFiles, *, language_model: bool) -> nn.Module
     """
     try:
         config = read_config(files)
-        if files.model_type in ALIKE:
+        if files.model_type in ALIKE and not whole:
             shorten(config)
         if language_model:
             return skeleton(language_model_class(files), config, files)

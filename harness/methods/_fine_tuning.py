@@ -25,7 +25,7 @@ from harness.methods._answers import read_state
 from harness.methods._bitsandbytes import why_no_bitsandbytes
 from harness.methods._fitted_model import FittedModel
 from harness.methods._flash_attention import why_no_flash_attention
-from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters
+from harness.methods._gradient import GradientMethod, TrainedMethod, expected_parameters, saved_values
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
@@ -147,6 +147,11 @@ class FineTuning(GradientMethod):
     can_be_checkpointed: ClassVar[bool] = True
     """Whether blocks can be computed again."""
 
+    @property
+    def plans_modules(self) -> bool:
+        """Whether settings depend on a backbone's modules, so that a plan looks at every architecture."""
+        return False
+
     def workload(self, n_train: int, budget: Budget, n_blocks: int) -> Workload:
         """Return steps of whole passes through an own copy of the transformer.
 
@@ -209,7 +214,8 @@ class FineTuning(GradientMethod):
         reason = reason or self._why_no_chat(kinds.get(kind), files)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
-        if reason is not None or files is None or files.model_type in PLANNED_UNSEEN:
+        is_known = files is not None and files.model_type in PLANNED_UNSEEN and not self.plans_modules
+        if reason is not None or files is None or is_known:
             return reason
         asked = kinds.get(kind)
         key = (self.name, json.dumps(self._shape(), sort_keys=True), asked.form, files.fingerprint)
@@ -275,6 +281,9 @@ class FineTuning(GradientMethod):
 
     def initialise(self, model: AdaptedModel, rows: Rows, bench: Bench) -> None:
         """Initialise the new model before training; `rows` are those to fit on."""
+
+    def begin(self, model: AdaptedModel, inputs: Inputs, batches: Batches, bench: Bench) -> None:
+        """Set values before the first step, at the expense of the fit; `batches` are those of training."""
 
     def make_inputs(self, model: AdaptedModel, examples: Examples, bench: Bench) -> Inputs:
         """Return the inputs of the training rows to the model."""
@@ -362,6 +371,7 @@ class FineTuning(GradientMethod):
                 groups = self._at_width(self.parameter_groups(model), bench)
                 items = examples.items_of(inside)
                 batches = inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed)
+                self.begin(model, inputs, batches, bench)
                 if self.compile == "auto" and not self._compiling_pays(model, batches, inputs, bench):
                     blocks = []
                 with compile_model(blocks):
@@ -454,12 +464,10 @@ class FineTuning(GradientMethod):
         bench = dataclasses.replace(bench, seed=int(state["seed"]))
         model = self.build(bench)
         self.select_saved(model, tensors)
-        expected = expected_parameters(model)
-        check_tensors(tensors, expected)
+        check_tensors(tensors, expected_parameters(model))
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in expected:
-                    parameter.copy_(torch.from_numpy(tensors[name]))
+            for name, value in saved_values(model).items():
+                value.copy_(torch.from_numpy(tensors[name]))
         return self.fitted(model.eval(), bench, read_state(state.get("answers"), bench))
 
     def select_saved(self, model: AdaptedModel, names: Collection[str]) -> None:
@@ -518,7 +526,7 @@ class FineTuning(GradientMethod):
 
         from harness.backbones import outline_backbone
 
-        known = outline_backbone(planned.files, language_model=planned.kind.form == "text")
+        known = outline_backbone(planned.files, language_model=planned.kind.form == "text", whole=self.plans_modules)
         if known is None:
             return None
         transformer = copy.deepcopy(known)

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from harness.measure import PrecisionPolicy
-from harness.methods._gradient import on_host, trained_tensors
+from harness.methods._gradient import trained_tensors
 from harness.methods._modules import count_parameter
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.tasks import Answers, Rows
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.training import AdaptedModel
 
 
@@ -30,10 +28,6 @@ class FittedModel(Fitted):
         reserved_tokens: positions that the method takes from the text.
         answers: state of its form of answers (`AnswerForm.state`).
         in_format: function that gives a bench the method's format of prompts.
-
-    Attributes:
-        model: the fitted model.
-        fixed: tensors of it that are not trained and cannot be drawn again, by the name to save.
     """
 
     def __init__(
@@ -51,7 +45,6 @@ class FittedModel(Fitted):
         self._precision = precision
         self._seed = seed
         self._reserved_tokens = reserved_tokens
-        self.fixed: dict[str, torch.Tensor] = {}
         self.n_parameters = sum(count_parameter(parameter) for parameter in model.parameters())
         self.n_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
@@ -67,8 +60,8 @@ class FittedModel(Fitted):
         return self.model
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the trained parameters by their names in the model, and the fixed tensors."""
-        return {**trained_tensors(self.model), **{name: on_host(value) for name, value in self.fixed.items()}}
+        """Return the trained parameters, and other values to save, by their names in the model."""
+        return trained_tensors(self.model)
 
     def state(self) -> dict[str, Any]:
         """Return the seed, which restores values that are drawn and never trained, and what the answers need."""

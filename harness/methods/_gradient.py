@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -302,26 +302,38 @@ class GradientMethod(SupervisedMethod):
         ]
 
 
+_SAVED: Final = "_harness_saved"
+"""Attribute of a frozen parameter or buffer that is saved with the trained ones."""
+
+
+def save_too(value: torch.Tensor) -> None:
+    """Have a frozen parameter or a buffer saved with the trained ones: files and seed do not give its values."""
+    setattr(value, _SAVED, True)
+
+
+def _is_saved(value: torch.Tensor) -> bool:
+    return value.requires_grad or getattr(value, _SAVED, False)
+
+
 def trained_tensors(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
-    """Return every parameter that requires a gradient, on the host."""
-    return {name: on_host(value) for name, value in model.named_parameters() if value.requires_grad}
+    """Return every parameter and buffer to save, on the host; float32 where it is bfloat16, which numpy lacks."""
+    return {
+        name: np.asarray(value.detach().to("cpu", _saved_type(value)).numpy())
+        for name, value in saved_values(model).items()
+    }
 
 
-def on_host(value: torch.Tensor) -> npt.NDArray[Any]:
-    """Return a tensor as an array: float32 where it is bfloat16, which numpy lacks."""
-    return np.asarray(value.detach().to("cpu", _saved_type(value)).numpy())
+def saved_values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters that require a gradient, and the values that `save_too` marked, by name."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: value for name, value in named if _is_saved(value)}
 
 
 def expected_parameters(model: nn.Module) -> dict[str, Expected]:
-    """Return the types and shapes of every parameter that requires a gradient."""
-    return expected_tensors({name: value for name, value in model.named_parameters() if value.requires_grad})
-
-
-def expected_tensors(named: Mapping[str, torch.Tensor]) -> dict[str, Expected]:
-    """Return the types and shapes of tensors as they are saved."""
+    """Return the types and shapes of every parameter and buffer to save."""
     return {
         name: Expected(tuple(value.shape), str(_saved_type(value)).removeprefix("torch."))
-        for name, value in named.items()
+        for name, value in saved_values(model).items()
     }
 
 

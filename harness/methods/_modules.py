@@ -23,7 +23,7 @@ _ONE: Final = {
 }
 
 
-def _linear_layers(transformer: nn.Module) -> dict[str, nn.Module]:
+def linear_layers(transformer: nn.Module) -> dict[str, nn.Module]:
     """Return the linear layers inside the transformer's lists of modules, by name, in the order of registration.
 
     Layers outside of lists (a pooler, a language-modelling head) belong to no block.
@@ -49,7 +49,7 @@ def projections(transformer: nn.Module, letters: str) -> list[str]:
         Names of modules; empty where attention has no such layers.
     """
     found: list[str] = []
-    for name in _linear_layers(transformer):
+    for name in linear_layers(transformer):
         place, _, last = name.rpartition(".")
         fused = _FUSED.fullmatch(last) is not None
         if _in_attention(place) and (fused or any(_ONE[letter].fullmatch(last) for letter in letters)):
@@ -59,7 +59,7 @@ def projections(transformer: nn.Module, letters: str) -> list[str]:
 
 def linear_widths(transformer: nn.Module, names: list[str] | None = None) -> list[int]:
     """Return the input and output sizes of the blocks' linear layers: of those named, or of all."""
-    found = _linear_layers(transformer)
+    found = linear_layers(transformer)
     return [
         size
         for name in (found if names is None else names)
@@ -70,7 +70,7 @@ def linear_widths(transformer: nn.Module, names: list[str] | None = None) -> lis
 def attention_ends(transformer: nn.Module) -> list[str]:
     """Return the names of the output layers of attention: in each attention, the last that makes no q, k or v."""
     ends: dict[str, str] = {}
-    for name in _linear_layers(transformer):
+    for name in linear_layers(transformer):
         place, _, last = name.rpartition(".")
         makes_input = _FUSED.fullmatch(last) or any(pattern.fullmatch(last) for pattern in _ONE.values())
         if _in_attention(place) and not makes_input:
@@ -87,12 +87,17 @@ def feedforward_ends(transformer: nn.Module) -> list[str]:
     width = int(getattr(transformer.config, "hidden_size", 0))
     outside = [
         name
-        for name, layer in _linear_layers(transformer).items()
+        for name, layer in linear_layers(transformer).items()
         if not _in_attention(name) and _width_out(layer) == width
     ]
     last_of_block = {_block_of(name): name for name in outside}
     patterns = {_without_numbers(name) for name in last_of_block.values()}
     return [name for name in outside if _without_numbers(name) in patterns]
+
+
+def feedforward_layers(transformer: nn.Module) -> list[str]:
+    """Return the names of the linear layers of blocks that belong to no attention."""
+    return [name for name in linear_layers(transformer) if not _in_attention(name)]
 
 
 def _width_out(layer: nn.Module) -> int:

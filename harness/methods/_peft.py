@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -13,19 +13,16 @@ from pydantic import Field
 from harness.backbones import BackboneFiles
 from harness.measure import is_out_of_memory
 from harness.methods._fine_tuning import FineTuning, Surroundings
-from harness.methods._fitted_model import FittedModel
-from harness.methods._gradient import expected_tensors
+from harness.methods._gradient import save_too
 from harness.methods._modules import projections
 from harness.methods._weights import FrozenWeights
-from harness.methods.base import Choice, Fitted, Range, SearchSpace
+from harness.methods.base import Choice, Range, SearchSpace
 from harness.methods.bench import Bench
-from harness.methods.restoring import check_tensors
 from harness.records import Budget, Workload
 from harness.support import UnsupportedError
 from harness.tasks import Form, Rows
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from torch import nn
 
     from harness.training import AdaptedModel
@@ -146,28 +143,12 @@ class PeftMethod(FrozenWeights, FineTuning):
             if parameter.requires_grad:
                 yield parameter
 
-    def fitted(self, model: AdaptedModel, bench: Bench, answers: Mapping[str, Any] | None = None) -> FittedModel:
-        """Return the result of `fit`, which also saves the tensors that `keeps` names."""
-        fitted = super().fitted(model, bench, answers)
-        named = [*model.named_parameters(), *model.named_buffers()]
-        fitted.fixed = {
-            f"fixed.{name}": value.detach()
-            for name, value in named
-            if not value.requires_grad and any(part in name for part in self.keeps)
-        }
-        return fitted
-
-    def restore(self, tensors: dict[str, npt.NDArray[Any]], state: dict[str, Any], bench: Bench) -> Fitted:
-        """Return the fitted model, with the saved tensors that `keeps` names."""
-        import torch
-
-        fitted = super().restore(tensors, state, bench)
-        assert isinstance(fitted, FittedModel)
-        check_tensors(tensors, expected_tensors(fitted.fixed))
-        with torch.no_grad():
-            for name, value in fitted.fixed.items():
-                value.copy_(torch.from_numpy(tensors[name]))
-        return fitted
+    def prepare(self, model: AdaptedModel) -> None:
+        """Have the tensors that `keeps` names saved with the trained ones."""
+        super().prepare(model)
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if any(part in name for part in self.keeps):
+                save_too(value)
 
 
 def model_type_of(transformer: nn.Module) -> str:

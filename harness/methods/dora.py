@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from harness.methods.base import method
 from harness.methods.lora import Lora
@@ -16,7 +18,8 @@ class Dora(Lora):
 
         h = m * (V x) / |V|,    V = W + (alpha / r) B A
 
-    |V| is the length per output unit, and counts as a constant in the gradient. m starts at |W| and B at 0.
+    |V| is the length per output unit, and counts as a constant in the gradient. m starts at |W| and B at 0. So `init`
+    may be one whose first product is 0 and that trains both A and B.
     """
 
     name = "dora"
@@ -24,6 +27,13 @@ class Dora(Lora):
     trains = "low-rank additions and column lengths of weight matrices, and the output layer"
     source = "Liu et al., 2024, arXiv:2402.09353; peft"
     can: ClassVar[frozenset[str]] = frozenset({"merge", "quantise"})
+    inits: ClassVar[frozenset[str]] = frozenset({"default", "gaussian", "orthogonal", "eva"})
+
+    @model_validator(mode="after")
+    def _trains_both(self) -> Self:
+        if self.update == "lora-fa":
+            raise ValueError("update=lora-fa takes the scale of A B to be fixed; dora learns it. Use lora or rslora")
+        return self
 
     def variant(self) -> dict[str, Any]:
         """Turn on the decomposition into direction and length."""

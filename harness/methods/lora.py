@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.methods._peft import LowRankMethod
+from harness.methods._lora_settings import LoraSettings
 from harness.methods.base import method
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @method
-class Lora(LowRankMethod):
+class Lora(LoraSettings):
     """Learn a low-rank addition to weight matrices of the transformer, which itself stays fixed.
 
     An adapted matrix W gets two small matrices, A of shape (r, in) and B of shape (out, r):
 
         h = W x + (alpha / r) B A x
 
-    B starts at 0, so training starts from the pretrained function; r is `rank`.
+    B starts at 0, so training starts from the pretrained function; r is `rank`. `init` names other initial values.
 
     Attributes:
         adapter_dropout: dropout rate at the input of the addition.
@@ -39,15 +39,7 @@ class Lora(LowRankMethod):
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of LoRA."""
-        from peft import LoraConfig
-
-        return LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.adapter_dropout,
-            target_modules=self.target_modules(),
-            **self.variant(),
-        )
+        return self.lora_config(transformer, lora_dropout=self.adapter_dropout, **self.variant())
 
     def variant(self) -> dict[str, Any]:
         """Return further arguments of peft's configuration for a variant of LoRA."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.backbones import BackboneFiles
 from harness.methods._bitsandbytes import why_no_bitsandbytes
+from harness.methods._lora_targets import Targets
 from harness.methods.base import method
 from harness.methods.bench import Bench
 from harness.methods.lora import Lora
@@ -13,6 +14,7 @@ from harness.records import bytes_in_4_bits
 from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -27,6 +29,9 @@ class QLora(Lora):
     Only the blocks' matrices are quantised, one after another as they are loaded. A CPU runs it too, more slowly than
     `lora`.
 
+    `init` may be one that needs no full matrix, or `loftq`: the product of A and B starts as the best approximation of
+    what quantising lost (Li et al., 2023, arXiv:2310.08659, with one iteration).
+
     Attributes:
         quantisation: `nf4` (the paper's normal float) or `fp4`.
         double_quantisation: whether to quantise the scales too.
@@ -38,7 +43,9 @@ class QLora(Lora):
     needs = "bitsandbytes"
     experimental = "This project has not measured it on a GPU yet."
 
-    targets: Literal["attention", "all-linear"] = "all-linear"
+    inits: ClassVar[frozenset[str]] = frozenset({"default", "gaussian", "orthogonal", "eva", "loftq"})
+
+    targets: Targets = "all-linear"
     quantisation: Literal["nf4", "fp4"] = "nf4"
     double_quantisation: bool = True
 
@@ -111,3 +118,14 @@ class QLora(Lora):
             made = structural_copy(transformer, settled, device).requires_grad_(False)
             del whole
             return made
+
+    def original_matrices(self, bench: Bench) -> Any:
+        """Return the function from a layer's name to its matrix as it is on the host, for `loftq`."""
+        stored = bench.form.stored(bench)
+
+        def original(name: str) -> torch.Tensor:
+            layer: Any = stored.get_submodule(name)
+            weight: torch.Tensor = layer.weight
+            return weight.detach()
+
+        return original

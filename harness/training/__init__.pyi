@@ -29,6 +29,11 @@ from .loop import Hooks as Hooks
 from .loop import Optimisation as Optimisation
 from .loop import ParameterGroup as ParameterGroup
 from .loop import train as train
+from .low_rank_start import START as START
+from .low_rank_start import LowRankStart as LowRankStart
+from .low_rank_start import lora_layers as lora_layers
+from .low_rank_start import low_rank_pairs as low_rank_pairs
+from .low_rank_steps import LowRankSteps as LowRankSteps
 from .model import NO_SCORE as NO_SCORE
 from .model import PREDICT_ROWS as PREDICT_ROWS
 from .model import AdaptedModel as AdaptedModel

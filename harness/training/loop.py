@@ -79,6 +79,9 @@ class Hooks:
         """Return a term to add to the loss of each step."""
         return None
 
+    def before_update(self) -> None:
+        """Change the gradients of a step: they are complete and clipped, and the optimiser reads them next."""
+
     def after_step(self, fraction: float) -> None:
         """Finish a step: parameters have moved, and gradients are still there."""
 
@@ -225,6 +228,7 @@ def train(
             anchor.add_gradients()
         if optimisation.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, optimisation.max_grad_norm)
+        hooks.before_update()
         optimiser.step()
         progress.step += 1
         outcome.steps += 1
