@@ -67,3 +67,4 @@ from .workload import Optimiser as Optimiser
 from .workload import TrainedBytes as TrainedBytes
 from .workload import Workload as Workload
 from .workload import bytes_in_4_bits as bytes_in_4_bits
+from .workload import step_flops as step_flops

@@ -86,6 +86,30 @@ TRAINED_BYTES: Final[Mapping[tuple[Optimiser, Masters], TrainedBytes]] = {
 """Bytes by settings of a method that trains by gradient; a pair that is missing is refused."""
 
 
+_MUON_ITERATIONS: Final = 5
+"""Iterations by which torch's Muon makes an update orthogonal."""
+
+
+def step_flops(optimiser: Optimiser, n_rows: float, n_columns: float, rank: int = 1) -> float:
+    """Return the operations of an optimiser's products for a matrix in a step; 0 where it has none worth counting.
+
+    Those that renew a projection every few steps are left out.
+
+    Args:
+        optimiser: the optimiser.
+        n_rows: rows of the matrix.
+        n_columns: its columns.
+        rank: dimensions that gradients are projected to.
+    """
+    smaller, larger = sorted((n_rows, n_columns))
+    if optimiser == "muon":
+        return _MUON_ITERATIONS * (4.0 * smaller**2 * larger + 2.0 * smaller**3)
+    if optimiser in RANKED:
+        n_products = 2 if optimiser == "galore" else 1
+        return 2.0 * n_products * min(rank, smaller) * n_rows * n_columns
+    return 0.0
+
+
 def bytes_in_4_bits(*, double_quantisation: bool) -> float:
     """Return the bytes of a number in bitsandbytes' 4-bit types.
 

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from harness.backbones import narrow_parameters
-from harness.records import OF_MATRICES, Optimiser
+from harness.records import OF_MATRICES, Optimiser, step_flops
 from harness.support import UnsupportedError
-from harness.training.low_rank import LowRankAdamW, muon_flops
+from harness.training.low_rank import LowRankAdamW
 
 if TYPE_CHECKING:
     from harness.training.loop import ParameterGroup
@@ -135,8 +135,5 @@ def matrix_optimiser(
         "galore": lambda: LowRankAdamW(groups, "galore", rank, seed, lr=rate),
         "apollo": lambda: LowRankAdamW(groups, "apollo", rank, seed, lr=rate),
     }
-    found = made[optimiser]()
-    if isinstance(found, LowRankAdamW):
-        return found, found.step_flops()
     matrices = [parameter for group in groups for parameter in group["params"]]
-    return found, muon_flops(matrices) if optimiser == "muon" else 0.0
+    return made[optimiser](), sum(step_flops(optimiser, *matrix.shape, rank) for matrix in matrices)

@@ -13,7 +13,7 @@ bitsandbytes; apollo-torch allows no commercial use.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import torch
@@ -123,12 +123,6 @@ class LowRankAdamW(torch.optim.Optimizer):
         drawn = torch.randn((n, rank), generator=self._generator, device=self._generator.device)
         return drawn.div_(math.sqrt(rank))
 
-    def step_flops(self) -> float:
-        """Return the operations of the products of a step, without those that renew a projection."""
-        products = 2 if self._kind == "galore" else 1
-        matrices = [parameter for group in self.param_groups for parameter in group["params"]]
-        return sum(2.0 * products * min(self._rank, *matrix.shape) * matrix.numel() for matrix in matrices)
-
 
 def leading_directions(matrix: torch.Tensor, n: int) -> torch.Tensor:
     """Return the `n` leading left singular vectors of a matrix as columns, by the eigenvectors of its Gram matrix.
@@ -140,12 +134,3 @@ def leading_directions(matrix: torch.Tensor, n: int) -> torch.Tensor:
     if not bool(torch.isfinite(scaled).all()):
         raise FloatingPointError("A gradient is no longer finite: the fit has diverged; try a lower learning rate.")
     return torch.linalg.eigh(scaled @ scaled.T).eigenvectors[:, -n:].flip(1).contiguous()
-
-
-def muon_flops(matrices: Sequence[torch.Tensor], n_iterations: int = 5) -> float:
-    """Return the operations of Muon's products in a step: three for each iteration, of the smaller side first."""
-    total = 0.0
-    for matrix in matrices:
-        smaller, larger = sorted(matrix.shape)
-        total += n_iterations * (4.0 * smaller**2 * larger + 2.0 * smaller**3)
-    return total
